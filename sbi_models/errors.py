@@ -1,0 +1,48 @@
+"""The errors a user can cause. Every message says what was expected, what was got, and the cure."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SbiModelsError(Exception):
+    """Base of all errors raised on purpose by sbi_models."""
+
+
+class ConfigurationError(SbiModelsError, ValueError):
+    """An argument or setting is wrong: misspelt, out of range, or at odds with another one."""
+
+
+class DataError(SbiModelsError, ValueError):
+    """Data do not fit: wrong shape, missing variable, NaN, unequal numbers of rows."""
+
+
+class SimulationError(SbiModelsError, RuntimeError):
+    """A simulator returned something that cannot be used."""
+
+
+class NotFittedError(SbiModelsError, RuntimeError):
+    """Something was asked of an approximator that has not been trained yet."""
+
+
+class TrainingError(SbiModelsError, RuntimeError):
+    """Training cannot go on, for instance because the loss is no longer finite."""
+
+
+class ModelFileError(SbiModelsError, ValueError):
+    """A saved approximator is missing, damaged, or written in another schema."""
+
+
+class TrackingError(SbiModelsError, RuntimeError):
+    """The tracking store or the model registry has not got what was asked for."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest known name, and all of them.
+
+    >>> suggest("deepset", ["deep_set", "flow_matching"])
+    "Did you mean 'deep_set'? Known: deep_set, flow_matching."
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}."

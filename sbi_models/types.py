@@ -1,0 +1,18 @@
+"""Names for the shapes of data that travel between the layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+"""A NumPy array; the docstring of its owner gives shape and space."""
+
+FloatArray = NDArray[np.floating[Any]]
+
+Variables = dict[str, Array]
+"""Named variables, each of shape (n, ...) with one leading axis of simulations or data sets, in the raw space of the user."""
+
+VariablesLike = Mapping[str, Any]
+"""What users may pass as variables: arrays, lists, or torch tensors."""
