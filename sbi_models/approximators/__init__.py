@@ -1,0 +1,6 @@
+"""Approximators: adapter, standardiser and networks in one object that samples, evaluates, saves and loads."""
+
+from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.files import load_approximator
+
+__all__ = ["ContinuousApproximator", "load_approximator"]

@@ -1,0 +1,6 @@
+"""Workflows: simulate, train, sample and diagnose in one object."""
+
+from sbi_models.workflows.basic import BasicWorkflow
+from sbi_models.workflows.history import History
+
+__all__ = ["BasicWorkflow", "History"]

@@ -1,0 +1,259 @@
+"""The approximator of a posterior with a density: raw data in, raw draws and log densities out.
+
+raw space (the user's) -> adapter -> adapted space -> standardiser -> standardised space, where the networks live.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sbi_models import seeding
+from sbi_models.adapters import ROLES, Adapter
+from sbi_models.approximators import files
+from sbi_models.approximators.intake import as_variables, check_shapes, positive_int
+from sbi_models.approximators.standardiser import Standardiser
+from sbi_models.errors import ConfigurationError, NotFittedError
+from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
+from sbi_models.networks.noise import Generators
+from sbi_models.types import Array, Variables, VariablesLike
+
+_DRAWS_PER_BLOCK = 8192
+"""Draws of one data set that share a random stream; part of the meaning of a seed, so never change it."""
+
+_ROWS_PER_CALL = 2**15
+"""Network rows of one call; bounds memory, does not change results beyond rounding."""
+
+
+class ContinuousApproximator(nn.Module):
+    """An amortized posterior: adapter, standardiser, summary network and inference network.
+
+    Args:
+        adapter: from raw variables to the roles.
+        roles: raw variable names of each role; only `inference_variables` must be there.
+        inference_network: the conditional density.
+        summary_network: takes the role `summary_variables`; required exactly if there are some.
+        standardize: roles whose adapted values are standardised with frozen moments.
+        info: JSON that travels with the saved file, for instance the names and units of parameters.
+    """
+
+    kind = "continuous"
+
+    def __init__(
+        self,
+        *,
+        adapter: Adapter,
+        roles: dict[str, list[str]],
+        inference_network: InferenceNetwork,
+        summary_network: SummaryNetwork | None = None,
+        standardize: tuple[str, ...] = ("inference_variables",),
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if bool(roles.get("summary_variables")) != (summary_network is not None):
+            raise ConfigurationError(
+                "summary_variables and summary_network go together: expected both or neither, got "
+                f"summary_variables={roles.get('summary_variables')} and summary_network={summary_network}. "
+                "Variables that need no summary are inference_conditions."
+            )
+        self.adapter = adapter
+        self.roles = {role: list(names) for role, names in roles.items() if names}
+        self.inference_network = inference_network
+        self.summary_network = summary_network
+        self.standardiser = Standardiser(tuple(standardize))
+        self.info = dict(info or {})
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def inference_names(self) -> tuple[str, ...]:
+        """Raw names of the variables that are inferred."""
+        return tuple(self.roles["inference_variables"])
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Raw names of the variables that are conditioned on."""
+        return tuple(name for role in ROLES[1:] for name in self.roles.get(role, ()))
+
+    @property
+    def is_built(self) -> bool:
+        """True once the approximator has seen data."""
+        return bool(self.shapes)
+
+    # ---- building and training -----------------------------------------------------------------------------------------------------
+
+    def build(self, data: VariablesLike, *, seed: int) -> None:
+        """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a second call changes nothing."""
+        if self.is_built:
+            return
+        variables = as_variables(data, self.inference_names + self.condition_names)
+        tensors = _as_tensors(variables)
+        self.adapter = self.adapter.fitted(tensors)
+        adapted = self.adapter.forward(tensors)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeding.derive(seed, "initial weights"))
+            self._make_layers({name: value.shape[1:] for name, value in variables.items()}, adapted)
+        self.standardiser.fit(adapted)
+
+    def _make_layers(self, shapes: dict[str, tuple[int, ...]], adapted: dict[str, Tensor]) -> None:
+        self.shapes = shapes
+        self.standardiser.declare({role: value.shape[-1] for role, value in adapted.items()})
+        condition_dim = adapted["inference_conditions"].shape[-1] if "inference_conditions" in adapted else 0
+        if self.summary_network is not None:
+            self.summary_network.build(tuple(adapted["summary_variables"].shape[1:]))
+            condition_dim += self.summary_network.summary_dim
+        self.inference_network.build(adapted["inference_variables"].shape[-1], condition_dim)
+
+    def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
+        """Raw data with all variables, checked, to standardised float32 tensors by role, on the approximator's device."""
+        return self._prepare(data, self.inference_names + self.condition_names, what)
+
+    def _prepare(self, data: VariablesLike, names: tuple[str, ...], what: str) -> dict[str, Tensor]:
+        self._check_built()
+        variables = as_variables(data, names, what=what)
+        check_shapes(variables, self.shapes, what)
+        adapted = self.adapter.forward(_as_tensors(variables, self._device))
+        return {role: self.standardiser(role, adapted[role]).to(torch.float32) for role in ROLES if role in adapted}
+
+    def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Training loss of each row of a prepared batch, shape (n,)."""
+        return self.inference_network.loss(prepared["inference_variables"], self._conditions(prepared), generator)
+
+    def _conditions(self, prepared: dict[str, Tensor]) -> Tensor:
+        """What the inference network is conditioned on: direct conditions and summaries side by side, (n, condition_dim)."""
+        parts = [prepared["inference_conditions"]] if "inference_conditions" in prepared else []
+        if self.summary_network is not None:
+            parts.append(self.summary_network(prepared["summary_variables"]))
+        return torch.cat(parts, dim=-1) if parts else prepared["inference_variables"].new_zeros(len(prepared["inference_variables"]), 0)
+
+    # ---- inference -----------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> Variables:
+        """Draw from the posterior of every data set.
+
+        Args:
+            num_samples: draws for each data set.
+            conditions: raw variables of shape (n_datasets, ...); further ones, such as the parameters of a test batch, are left aside.
+            split: return each component of a variable of width d as a variable of its own, name_0 ... name_(d-1), width 1.
+            batch_size: data sets in one call of the networks; None chooses by memory. Results do not depend on it beyond rounding.
+            seed: None takes one from NumPy's global state.
+
+        Returns:
+            Name to array of shape (n_datasets, num_samples, width), raw space.
+        """
+        num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
+        prepared = self._prepare(conditions, self.condition_names, "conditions")
+        was_training = self.training
+        self.eval()
+        given = torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in self._chunks(prepared, batch_size)])
+        parts = []
+        for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
+            parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block)))
+        self.train(was_training)
+        draws = self._to_raw(torch.cat(parts, dim=1))
+        if not split:
+            return draws
+        return {f"{name}_{i}": value[..., i : i + 1] for name, value in draws.items() for i in range(value.shape[-1])}
+
+    def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int]) -> Tensor:
+        seed, block = stream
+        at_once = positive_int(batch_size, "batch_size") if batch_size is not None else max(1, _ROWS_PER_CALL // num_samples)
+        parts = []
+        for start in range(0, len(given), at_once):
+            rows = range(start, min(start + at_once, len(given)))
+            generators: Generators = [torch.Generator().manual_seed(seeding.derive(seed, "sampling", row, block)) for row in rows]
+            parts.append(self.inference_network.sample(num_samples, given[start : start + at_once], generators))
+        return torch.cat(parts)
+
+    def _to_raw(self, standardised: Tensor) -> Variables:
+        """Standardised draws (n, S, d) to raw variables {name: (n, S, width)}."""
+        n, s, d = standardised.shape
+        adapted = self.standardiser.inverse("inference_variables", standardised.reshape(n * s, d).to(torch.float64))
+        raw = self.adapter.inverse({"inference_variables": adapted})
+        return {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
+
+    def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
+        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,)."""
+        prepared = self.prepare(data)
+        raw = _as_tensors(as_variables(data, self.inference_names), self._device)
+        was_training = self.training
+        self.eval()
+        parts = []
+        with torch.no_grad():
+            for rows in self._chunks(prepared, batch_size):
+                batch = {role: value[rows] for role, value in prepared.items()}
+                parts.append(self.inference_network.log_prob(batch["inference_variables"], self._conditions(batch)))
+        self.train(was_training)
+        jacobian = self.adapter.log_abs_det(raw, "inference_variables") + self.standardiser.log_abs_det("inference_variables")
+        return np.asarray((torch.cat(parts).to(torch.float64) + jacobian).cpu().numpy())
+
+    def _chunks(self, prepared: dict[str, Tensor], batch_size: int | None) -> Iterator[slice]:
+        n = len(next(iter(prepared.values())))
+        step = positive_int(batch_size, "batch_size") if batch_size is not None else 4096
+        for start in range(0, n, step):
+            yield slice(start, start + step)
+
+    # ---- files ---------------------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write tensors and JSON into one file, under any name, atomically; `sbi_models.load` reads it."""
+        self._check_built()
+        return files.write(path, self.kind, self._settings(), self.state_dict())
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "roles": self.roles,
+            "adapter": self.adapter.to_json(),
+            "standardize": list(self.standardiser.roles),
+            "widths": {role: len(getattr(self.standardiser, f"{role}_mean")) for role in self.standardiser.roles if self._has(role)},
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "inference_network": self.inference_network.to_json(),
+            "summary_network": None if self.summary_network is None else self.summary_network.to_json(),
+            "info": self.info,
+        }
+
+    def _has(self, role: str) -> bool:
+        return hasattr(self.standardiser, f"{role}_mean")
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The approximator of a file."""
+        summary = settings["summary_network"]
+        approximator = cls(
+            adapter=Adapter.from_json(settings["adapter"]),
+            roles=settings["roles"],
+            inference_network=network_from_json(settings["inference_network"]),  # type: ignore[arg-type]
+            summary_network=None if summary is None else network_from_json(summary),  # type: ignore[arg-type]
+            standardize=tuple(settings["standardize"]),
+            info=settings["info"],
+        )
+        approximator.shapes = {name: tuple(shape) for name, shape in settings["shapes"].items()}
+        approximator.standardiser.declare(settings["widths"])
+        approximator.load_state_dict(tensors)
+        return approximator.eval()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _check_built(self) -> None:
+        if not self.is_built:
+            raise NotFittedError("This approximator has not been trained. Call fit_offline or fit_online of its workflow first.")
+
+
+def _as_tensors(variables: Variables, device: torch.device | None = None) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in variables.items()}
+
+
+files.KINDS[ContinuousApproximator.kind] = ContinuousApproximator.from_settings

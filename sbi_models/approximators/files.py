@@ -1,0 +1,79 @@
+"""Saved approximators: one safetensors file of tensors with JSON settings inside. Nothing in it is code, and nothing is unpickled."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from sbi_models.errors import ModelFileError, suggest
+
+SCHEMA_VERSION = 1
+
+KINDS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], nn.Module]] = {}
+"""Kind of approximator to the function that rebuilds it; only these can be loaded."""
+
+_METADATA_KEY = "sbi_models"
+
+
+def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+    """Write a file atomically: it is there whole or not at all. Returns its path."""
+    path = Path(path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = {"schema_version": SCHEMA_VERSION, "kind": kind, "settings": settings}
+    header["sha256"] = _digest(header, tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(serialise(tensors, metadata={_METADATA_KEY: json.dumps(header, sort_keys=True)}))
+    os.replace(partial, path)
+    return path
+
+
+def load_approximator(path: str | Path) -> Any:
+    """Read an approximator that `save` wrote.
+
+    Raises:
+        ModelFileError: if the file is missing, damaged, changed after it was written, of another schema, or of an unknown kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"No saved approximator at {path}: expected a file written by approximator.save(path).")
+    header, tensors = _read(path)
+    if header.get("schema_version") != SCHEMA_VERSION:
+        raise ModelFileError(
+            f"{path.name} has schema version {header.get('schema_version')}, this version of sbi_models reads {SCHEMA_VERSION}. "
+            "Load it with the version that wrote it and train or save it again."
+        )
+    if header.pop("sha256", None) != _digest(header, tensors):
+        raise ModelFileError(f"{path.name} was changed or damaged after it was written: its checksum does not match. Get a fresh copy.")
+    kind = str(header["kind"])
+    if kind not in KINDS:
+        raise ModelFileError(f"{path.name} holds an approximator of unknown kind {kind!r}. {suggest(kind, KINDS)}")
+    return KINDS[kind](header["settings"], tensors)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        header = json.loads(metadata[_METADATA_KEY])
+    except KeyError:
+        raise ModelFileError(f"{path.name} is a safetensors file, but not one written by sbi_models.") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise ModelFileError(f"{path.name} is not a readable approximator: {error}. Expected a file written by approximator.save(path).") from None
+    return header, tensors
+
+
+def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

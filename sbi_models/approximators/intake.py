@@ -1,0 +1,79 @@
+"""The door for data: whatever users pass is turned into float arrays with one leading axis, or refused with a cure."""
+
+from collections.abc import Iterable, Mapping
+from operator import index
+from typing import Any
+
+import numpy as np
+import torch
+
+from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.types import Array, Variables, VariablesLike
+
+
+def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data") -> Variables:
+    """The named variables of `data` as float64 arrays of shape (n, ...), finite and of equal length; others are left aside.
+
+    Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1).
+
+    Raises:
+        DataError: for anything that is not a mapping, a missing name, no numbers, unequal lengths, no rows, NaN or inf.
+    """
+    if not isinstance(data, Mapping):
+        raise DataError(f"Expected the {what} as a dict of names to arrays, got {type(data).__name__}.")
+    variables: Variables = {}
+    for name in names:
+        if name not in data:
+            raise DataError(f"Variable {name!r} is missing in the {what}. {suggest(name, data)}")
+        variables[name] = _as_array(name, data[name])
+    lengths = {name: len(value) for name, value in variables.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
+        raise DataError(f"Expected the same number of rows in every variable of the {what}, got {listed}.")
+    for name, value in variables.items():
+        _check_finite(name, value, what)
+    return variables
+
+
+def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], what: str = "data") -> None:
+    """Raise DataError unless each variable has shape (n, *shapes[name])."""
+    for name, value in variables.items():
+        expected = shapes[name]
+        if value.shape[1:] != expected:
+            wanted = ", ".join(map(str, ("n", *expected)))
+            cure = f" A single data set needs a leading axis: {name}[None]." if value.shape == expected else ""
+            raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {value.shape}.{cure}")
+
+
+def positive_int(value: Any, name: str) -> int:
+    """`value` as an int of at least 1, from any integer type; raises ConfigurationError otherwise."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
+        raise ConfigurationError(f"Expected {name} as a positive integer, got {value!r}.")
+    return number
+
+
+def _as_array(name: str, value: Any) -> Array:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"Expected numbers of one shape in variable {name!r}, got something ragged or not numeric: {error}") from None
+    if array.ndim == 0 or array.size == 0:
+        raise DataError(f"Expected variable {name!r} of shape (n, ...) with at least one row, got shape {array.shape}.")
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _check_finite(name: str, value: Array, what: str) -> None:
+    if np.isfinite(value).all():
+        return
+    rows = np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(axis=1))
+    listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    raise DataError(
+        f"Variable {name!r} of the {what} holds NaN or inf in {len(rows)} of {len(value)} rows (rows {listed}). "
+        "Expected finite numbers: drop those rows, or replace the values and add a mask as a further variable."
+    )

@@ -1,0 +1,47 @@
+"""Standardisation with moments that are computed once from data and then frozen."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Standardiser(nn.Module):
+    """(z - mean) / sd over all axes but the last, for each role it was told to standardise; adapted space to standardised space."""
+
+    def __init__(self, roles: tuple[str, ...]) -> None:
+        super().__init__()
+        self.roles = roles
+
+    def declare(self, widths: dict[str, int]) -> None:
+        """Make room for the moments of each standardised role, before they are fitted or loaded."""
+        for role in self.roles:
+            if role in widths:
+                self.register_buffer(f"{role}_mean", torch.zeros(widths[role], dtype=torch.float64))
+                self.register_buffer(f"{role}_sd", torch.ones(widths[role], dtype=torch.float64))
+
+    def fit(self, batch: dict[str, Tensor]) -> None:
+        """Compute the moments from adapted data; a constant column keeps an sd of 1."""
+        for role in self.roles:
+            if role in batch:
+                values = batch[role].to(torch.float64).reshape(-1, batch[role].shape[-1])
+                sd = values.std(dim=0, correction=0)
+                scale = torch.maximum(values.abs().amax(dim=0), torch.ones_like(sd))
+                getattr(self, f"{role}_mean").copy_(values.mean(dim=0))
+                getattr(self, f"{role}_sd").copy_(torch.where(sd > 1e-12 * scale, sd, torch.ones_like(sd)))
+
+    def forward(self, role: str, value: Tensor) -> Tensor:
+        """Adapted to standardised."""
+        if not hasattr(self, f"{role}_mean"):
+            return value
+        standardised: Tensor = (value - getattr(self, f"{role}_mean")) / getattr(self, f"{role}_sd")
+        return standardised
+
+    def inverse(self, role: str, value: Tensor) -> Tensor:
+        """Standardised to adapted."""
+        if not hasattr(self, f"{role}_mean"):
+            return value
+        adapted: Tensor = value * getattr(self, f"{role}_sd") + getattr(self, f"{role}_mean")
+        return adapted
+
+    def log_abs_det(self, role: str) -> Tensor | float:
+        """log |det d standardised / d adapted| in nats, a scalar."""
+        return -getattr(self, f"{role}_sd").log().sum() if hasattr(self, f"{role}_sd") else 0.0

@@ -1,0 +1,90 @@
+"""The one LightningModule: a thin layer between an approximator and the trainer.
+
+Noise of step k is drawn from a generator seeded by (seed, k), and so is the global state that dropout uses. A resumed training therefore
+needs no random state: weights, optimiser and the number of the step are enough to go on to the bit.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from sbi_models import seeding
+from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.errors import TrainingError
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains an approximator on prepared batches.
+
+    Args:
+        approximator: built.
+        seed: of the training noise and of the fixed validation noise.
+        learning_rate: peak of the schedule.
+        weight_decay: of AdamW; not applied to biases and norms. 0 means Adam.
+        total_steps: of the schedule: linear warm-up over 5 % from a tenth of the rate, then a cosine to 0.
+    """
+
+    def __init__(
+        self, approximator: ContinuousApproximator, *, seed: int, learning_rate: float, weight_decay: float, total_steps: int
+    ) -> None:
+        super().__init__()
+        self.approximator = approximator
+        self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
+        self._sums = {"loss": torch.zeros(()), "val_loss": torch.zeros(())}
+        self._counts = {"loss": 0, "val_loss": 0}
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Mean loss of a prepared batch."""
+        del batch_idx
+        step_seed = seeding.derive(self.seed, "training noise", self.global_step)
+        torch.default_generator.manual_seed(step_seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(step_seed)
+        losses = self.approximator.loss(batch, self._generator(step_seed))
+        self._add("loss", losses)
+        return losses.mean()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Adds up the loss of a prepared validation batch, with the same noise and times in every epoch."""
+        self._add("val_loss", self.approximator.loss(batch, self._generator(seeding.derive(self.seed, "validation noise", batch_idx))))
+
+    def epoch_losses(self) -> dict[str, float]:
+        """Mean losses since the last call, by name."""
+        means = {name: float(self._sums[name]) / count for name, count in self._counts.items() if count}
+        for name in self._sums:
+            self._sums[name], self._counts[name] = torch.zeros(()), 0
+        for name, value in means.items():
+            if not torch.isfinite(torch.tensor(value)):
+                raise TrainingError(
+                    f"The {'training' if name == 'loss' else 'validation'} loss is {value} in epoch {self.current_epoch}. Try a smaller "
+                    "initial_learning_rate, standardize='all', or a log transform of variables that span orders of magnitude."
+                )
+        return means
+
+    def configure_optimizers(self) -> Any:
+        """Adam or AdamW with warm-up and cosine decay."""
+        decayed, plain = [], []
+        for module in self.approximator.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                (decayed if name == "weight" and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) else plain).append(parameter)
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        fused = self.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate, fused=fused)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        warmup = max(1, int(0.05 * self.total_steps))
+        if step < warmup:
+            return 0.1 + 0.9 * step / warmup
+        progress = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
+        return float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress))))
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _add(self, name: str, losses: Tensor) -> None:
+        self._sums[name] = self._sums[name].to(losses.device) + losses.detach().sum()
+        self._counts[name] += len(losses)

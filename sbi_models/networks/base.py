@@ -1,0 +1,97 @@
+"""The two contracts: what an inference network and a summary network promise.
+
+The constructor is the configuration: every network records its arguments, so that `clone()` rebuilds it with fresh weights and a saved
+file holds no code. Layers are made by `build`, once the widths of the data are known.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.networks.noise import Generators
+
+
+class Network(nn.Module):
+    """A module that records its constructor's arguments."""
+
+    registered_name: ClassVar[str] = ""
+    config: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        network = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        known = [name for name in signature.parameters if name != "self"]
+        for name in kwargs:
+            if name not in known:
+                raise ConfigurationError(f"{cls.__name__} has no argument {name!r}. {suggest(name, known)}")
+        # Copying a module makes an instance without arguments and restores its attributes afterwards: hence partial binding.
+        arguments = signature.bind_partial(network, *args, **kwargs)
+        arguments.apply_defaults()
+        object.__setattr__(network, "config", {name: arguments.arguments[name] for name in known if name in arguments.arguments})
+        return network
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.built_with: dict[str, Any] | None = None
+
+    def clone(self) -> Self:
+        """The same architecture, not yet built, so that its weights will be fresh."""
+        return type(self)(**self.config)
+
+    def to_json(self) -> dict[str, Any]:
+        """Registered name, configuration and the widths it was built with."""
+        return {"name": self.registered_name, "config": self.config, "built_with": self.built_with}
+
+
+class InferenceNetwork(Network, ABC):
+    """A conditional density of standardised parameters given conditions.
+
+    To write one: subclass, register a name, and implement `build`, `loss`, `sample` and, where there is a density, `log_prob`.
+    """
+
+    def build(self, theta_dim: int, condition_dim: int) -> None:
+        """Make the layers for parameters of width `theta_dim` and conditions of width `condition_dim`; a second call changes nothing."""
+        if self.built_with is None:
+            self._build(theta_dim, condition_dim)
+            self.built_with = {"theta_dim": theta_dim, "condition_dim": condition_dim}
+
+    @abstractmethod
+    def _build(self, theta_dim: int, condition_dim: int) -> None: ...
+
+    @abstractmethod
+    def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Training loss of each pair, shape (n,), for standardised theta (n, theta_dim) and conditions (n, condition_dim)."""
+
+    @abstractmethod
+    def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
+        """Standardised draws (n, num_samples, theta_dim) given conditions (n, condition_dim); a generator for all rows or one each."""
+
+    @abstractmethod
+    def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
+        """Log density in nats of standardised theta (n, theta_dim) given conditions (n, condition_dim), shape (n,)."""
+
+
+class SummaryNetwork(Network, ABC):
+    """A learned summary statistic.
+
+    To write one: subclass, register a name, take `summary_dim`, and implement `build` and `forward`.
+    """
+
+    summary_dim: int
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        """Make the layers for standardised inputs of shape (n, *input_shape); a second call changes nothing."""
+        if self.built_with is None:
+            self._build(tuple(input_shape))
+            self.built_with = {"input_shape": list(input_shape)}
+
+    @abstractmethod
+    def _build(self, input_shape: tuple[int, ...]) -> None: ...
+
+    @abstractmethod
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Summaries (n, summary_dim) of standardised x (n, *input_shape); mask (n, length) is True where an element counts."""

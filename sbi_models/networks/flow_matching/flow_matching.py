@@ -1,0 +1,99 @@
+"""Flow matching: a velocity field that carries noise to the posterior.
+
+    theta_t = (1 - t) z + t theta,   z ~ Normal(0, I),   t = 0 noise, t = 1 data,   velocity v(theta_t, t) = E[theta - z | theta_t]
+
+Y. Lipman et al., Flow matching for generative modeling, ICLR 2023, arXiv:2210.02747; for posteriors: J. Wildberger et al., Flow matching
+for scalable simulation-based inference, NeurIPS 2023, arXiv:2305.17161.
+
+The network does not learn v itself. Were theta standard normal, v would be c(t) theta_t with c = (2t - 1) / s(t)^2 and
+s(t)^2 = t^2 + (1 - t)^2 = Var(theta_t), and the part of theta - z that theta_t does not explain would have the variance 1 / s(t)^2. So
+
+    v(theta_t, t) = c(t) theta_t + F(theta_t / s(t), t, conditions) / s(t)
+
+gives F an input and a target of unit variance at every time (the argument of T. Karras et al., Elucidating the design space of
+diffusion-based generative models, NeurIPS 2022, arXiv:2206.00364, carried over to this path).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sbi_models.errors import ConfigurationError
+from sbi_models.networks.base import InferenceNetwork
+from sbi_models.networks.flow_matching.solver import State, graded_times, runge_kutta_4
+from sbi_models.networks.layers import ConditionalMLP
+from sbi_models.networks.noise import Generators, normal
+from sbi_models.networks.registry import register
+
+
+@register("flow_matching")
+class FlowMatching(InferenceNetwork):
+    """Flow matching with straight paths.
+
+    Args:
+        widths: widths of the residual network.
+        noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
+        steps: steps of the solver for sampling and density; each calls the network four times.
+        grading: how much finer the steps are near the data (1: equal steps).
+    """
+
+    def __init__(
+        self, widths: Sequence[int] = (128, 128, 128, 128), noise_per_pair: int = 4, steps: int = 16, grading: float = 1.5
+    ) -> None:
+        super().__init__()
+        if min(*widths, noise_per_pair, steps) < 1 or grading < 1:
+            raise ConfigurationError("Expected widths, noise_per_pair, steps and grading of at least 1.")
+        self.widths, self.noise_per_pair, self.steps, self.grading = tuple(widths), noise_per_pair, steps, grading
+
+    def _build(self, theta_dim: int, condition_dim: int) -> None:
+        self.theta_dim = theta_dim
+        self.field = ConditionalMLP(theta_dim, condition_dim, self.widths)
+
+    def velocity(self, theta: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
+        """v at standardised theta_t (..., theta_dim), t (..., 1) and conditions (..., condition_dim), broadcastable."""
+        variance = t**2 + (1 - t) ** 2
+        inner = self.field(theta / variance.sqrt(), t, conditions)
+        velocity: Tensor = (2 * t - 1) / variance * theta + inner / variance.sqrt()
+        return velocity
+
+    def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Squared error of the network's unit-variance target, averaged over dimensions and noises, shape (n,).
+
+        Times are stratified: the n * noise_per_pair of them fall one into each of as many equal parts of [0, 1].
+        """
+        n, k = len(theta), self.noise_per_pair
+        options = {"device": theta.device, "dtype": theta.dtype, "generator": generator}
+        noise = torch.randn(n, k, theta.shape[-1], **options)  # type: ignore[call-overload]
+        order = torch.randperm(n * k, device=theta.device, generator=generator)
+        t = ((order + torch.rand(n * k, **options)) / (n * k)).reshape(n, k, 1)  # type: ignore[call-overload]
+        clean = theta[:, None, :]
+        noisy = (1 - t) * noise + t * clean
+        variance = t**2 + (1 - t) ** 2
+        predicted = self.field(noisy / variance.sqrt(), t, conditions[:, None, :])
+        target = ((clean - noise) - (2 * t - 1) / variance * noisy) * variance.sqrt()
+        return (predicted - target).square().mean(dim=(1, 2))
+
+    def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
+        """Standardised draws (n, num_samples, theta_dim): noise carried from t = 0 to t = 1."""
+        noise = normal((len(conditions), num_samples, self.theta_dim), generator, conditions)
+        given = conditions[:, None, :]
+        times = graded_times(self.steps, self.grading, device=noise.device, dtype=noise.dtype)
+        (draws,) = runge_kutta_4(lambda t, state: (self.velocity(state[0], t.reshape(1, 1, 1), given),), (noise,), times)
+        return draws
+
+    def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
+        """Log density in nats of standardised theta (n, theta_dim), shape (n,): carried back to the noise, with the exact divergence."""
+        times = graded_times(self.steps, self.grading, device=theta.device, dtype=theta.dtype).flip(0)
+
+        def field(t: Tensor, state: State) -> State:
+            with torch.enable_grad():
+                x = state[0].detach().requires_grad_()
+                v = self.velocity(x, t.reshape(1, 1), conditions)
+                rows = [torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(self.theta_dim)]
+            return v.detach(), torch.stack(rows).sum(dim=0)
+
+        noise, gained = runge_kutta_4(field, (theta, theta.new_zeros(len(theta))), times)
+        base = -(noise.square() + torch.log(torch.tensor(2 * torch.pi))).sum(dim=-1) / 2
+        # Along the path from noise to data log p changes by minus the integral of the divergence; the grid runs the other way.
+        return base + gained

@@ -1,0 +1,50 @@
+"""Networks by name: what files and strings may build, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sbi_models.errors import ConfigurationError, ModelFileError, suggest
+from sbi_models.networks.base import Network
+
+T = TypeVar("T", bound=type[Network])
+K = TypeVar("K", bound=Network)
+
+_NETWORKS: dict[str, type[Network]] = {}
+
+
+def register(name: str) -> Callable[[T], T]:
+    """Class decorator that makes a network known by name, for files and for strings such as `inference_network="flow_matching"`."""
+
+    def add(cls: T) -> T:
+        if _NETWORKS.get(name, cls) is not cls:
+            raise ConfigurationError(f"A network named {name!r} is registered already: {_NETWORKS[name].__name__}.")
+        cls.registered_name = name
+        _NETWORKS[name] = cls
+        return cls
+
+    return add
+
+
+def resolve(network: K | type[K] | str, kind: type[K]) -> K:
+    """A network of the wanted kind (inference or summary) from an instance, a class, or a registered name."""
+    if isinstance(network, str):
+        known = [name for name, cls in _NETWORKS.items() if issubclass(cls, kind)]
+        if network not in known:
+            raise ConfigurationError(f"Unknown {kind.__name__} {network!r}. {suggest(network, known)}")
+        network = _NETWORKS[network]()  # type: ignore[assignment]
+    elif isinstance(network, type) and issubclass(network, kind):
+        network = network()
+    if not isinstance(network, kind):
+        raise ConfigurationError(f"Expected a {kind.__name__}, its class or its name, got {network!r}.")
+    return network
+
+
+def network_from_json(entry: dict[str, Any]) -> Network:
+    """The network that `Network.to_json()` described, built, with fresh weights."""
+    name = str(entry.get("name"))
+    if name not in _NETWORKS:
+        raise ModelFileError(f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your own before loading.")
+    network = _NETWORKS[name](**entry["config"])
+    if entry.get("built_with"):
+        network.build(**entry["built_with"])  # type: ignore[operator]
+    return network

@@ -1,0 +1,78 @@
+"""Summaries of sets.
+
+A function of a set that does not depend on the order of its elements can be written as rho(pool(phi(x_1), ..., phi(x_n))):
+M. Zaheer et al., Deep Sets, NeurIPS 2017, arXiv:1703.06114.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sbi_models.errors import DataError
+from sbi_models.networks.base import SummaryNetwork
+from sbi_models.networks.layers import MLP
+from sbi_models.networks.registry import register
+
+
+class EquivariantLayer(nn.Module):
+    """Each element meets the mean of all: silu(A h_i + B mean(h)). Centring, and so variances, are one such layer away."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.own = nn.Linear(in_dim, out_dim)
+        self.others = nn.Linear(in_dim, out_dim, bias=False)
+
+    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        """Features of elements (n, set_size, in_dim) to (n, set_size, out_dim)."""
+        return nn.functional.silu(self.own(h) + self.others(_mean(h, mask))[:, None, :])
+
+
+@register("deep_set")
+class DeepSet(SummaryNetwork):
+    """Equivariant layers, the mean and the maximum over the elements, and an MLP.
+
+    The mean carries moments, the maximum extremes, and the log of the number of elements, where it varies, how much evidence there is.
+
+    Args:
+        summary_dim: width of the summary.
+        widths: widths of the equivariant layers.
+        head_widths: hidden widths of the network after pooling.
+    """
+
+    def __init__(self, summary_dim: int = 16, widths: Sequence[int] = (64, 64, 64), head_widths: Sequence[int] = (64, 64)) -> None:
+        super().__init__()
+        self.summary_dim = summary_dim
+        self.widths, self.head_widths = tuple(widths), tuple(head_widths)
+
+    def _build(self, input_shape: tuple[int, ...]) -> None:
+        if len(input_shape) != 2:
+            raise DataError(
+                f"DeepSet summarises sets: expected variables of shape (n, set_size, features), got (n, {', '.join(map(str, input_shape))}). "
+                "Add an axis to a set of scalars: x[..., None]."
+            )
+        sizes = (input_shape[1], *self.widths)
+        self.layers = nn.ModuleList(EquivariantLayer(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.head = MLP(2 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Standardised sets (n, set_size, features), mask (n, set_size), to summaries (n, summary_dim)."""
+        h = x
+        for layer in self.layers:
+            h = layer(h, mask)
+        if mask is None:
+            largest = h.amax(dim=1)
+            size = torch.full_like(largest[:, :1], x.shape[1])
+        else:
+            largest = h.masked_fill(~mask[..., None], torch.finfo(h.dtype).min).amax(dim=1)
+            size = mask.to(h.dtype).sum(dim=1, keepdim=True).clamp(min=1)
+        summary: Tensor = self.head(torch.cat([_mean(h, mask), nn.functional.softsign(largest), size.log()], dim=-1))
+        return summary
+
+
+def _mean(h: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the elements that count, (n, set_size, d) to (n, d)."""
+    if mask is None:
+        return h.mean(dim=1)
+    present = mask.to(h.dtype)[..., None]
+    return (h * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)

@@ -1,0 +1,190 @@
+"""A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is computed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from sbi_models import seeding
+from sbi_models.errors import ConfigurationError, SimulationError
+from sbi_models.progress import progress_bar
+from sbi_models.simulators.calls import NamedCall
+from sbi_models.types import Array, Variables
+
+Function = Callable[..., Mapping[str, Any]]
+
+_ROWS_BEFORE_PROGRESS = 20_000
+
+
+class Simulator:
+    """Functions called one after the other, each with the outputs of the earlier ones by name.
+
+    Row i of the table that a seed defines is a function of the seed and i alone: `sample(100, seed=1)` starts with the rows of
+    `sample(10, seed=1)`, and any worker can compute any rows. Unbatched functions get a stream of random numbers per row; batched
+    ones are called on aligned blocks of `block_size` rows with a stream per block.
+
+    Args:
+        functions: functions, `functools.partial` objects or callable objects, in order. Each returns a dict of names to arrays.
+            An argument named `rng` receives a `numpy.random.Generator`; functions without one may use NumPy's global state, which is
+            seeded for them and put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
+        meta_fn: called once a batch; its outputs are shared by all simulations of the batch.
+        is_batched: True if each function simulates many rows in one call, with a leading batch axis in and out.
+        block_size: rows in one call of the batched functions.
+
+    Raises:
+        ConfigurationError: for something that is not callable, or no function at all.
+    """
+
+    def __init__(
+        self, functions: Sequence[Function], *, meta_fn: Function | None = None, is_batched: bool = False, block_size: int = 256
+    ) -> None:
+        if not functions:
+            raise ConfigurationError("Expected at least one function, got none. Pass for instance make_simulator([prior, likelihood]).")
+        if block_size < 1:
+            raise ConfigurationError(f"Expected block_size of at least 1, got {block_size}.")
+        self.calls = tuple(NamedCall(function) for function in functions)
+        self.meta = None if meta_fn is None else NamedCall(meta_fn)
+        self.is_batched = is_batched
+        self.block_size = block_size if is_batched else 1
+
+    def sample(
+        self, batch_shape: int | tuple[int, ...], *, seed: int | None = None, progress: bool | None = None, **fixed: Any
+    ) -> Variables:
+        """Draw simulations.
+
+        Args:
+            batch_shape: how many, an int or the leading axes as a tuple.
+            seed: None takes one from NumPy's global state, so that `np.random.seed` governs such calls.
+            progress: show a progress bar; None shows one for more than 20 000 simulations.
+            fixed: values that replace outputs of that name before later functions see them, shape `(n, ...)` with one value a
+                simulation, or one value for all.
+
+        Returns:
+            Name to array of shape `batch_shape + shape of one output`, raw space. Scalars get a trailing axis of length 1.
+        """
+        shape = _as_shape(batch_shape)
+        n = prod(shape)
+        rows = self.rows(0, n, seed=seeding.resolve(seed), progress=progress, **fixed)
+        return {key: value.reshape(*shape, *value.shape[1:]) for key, value in rows.items()}
+
+    def rows(self, start: int, stop: int, *, seed: int, progress: bool | None = None, **fixed: Any) -> Variables:
+        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space."""
+        first, last = start // self.block_size, -(-stop // self.block_size)
+        meta = self.meta({"rng": seeding.generator(seed, "meta"), "batch_shape": (stop - start,)}) if self.meta else {}
+        aligned = _fixed_rows(fixed, start, stop, first * self.block_size, last * self.block_size)
+        blocks = []
+        show = None if progress or (progress is None and stop - start > _ROWS_BEFORE_PROGRESS) else False
+        with progress_bar("simulate", stop - start, show=show) as advance, self._global_state_kept():
+            for block in range(first, last):
+                here = slice((block - first) * self.block_size, (block - first + 1) * self.block_size)
+                values = {key: value[here] if self.is_batched else value[here][0] for key, value in aligned.items()}
+                blocks.append(self._block(block, seed, meta, values))
+                advance(min(self.block_size, stop - start))
+        joined = _join(blocks, start - first * self.block_size, stop - start, batched=self.is_batched)
+        return joined | {key: np.repeat(np.atleast_1d(value)[None], stop - start, 0) for key, value in meta.items() if key not in joined}
+
+    def _block(self, block: int, seed: int, meta: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Array]:
+        rng = seeding.generator(seed, "simulation", block)
+        if self._uses_global_state:
+            np.random.seed(seeding.derive(seed, "simulation, global state", block) % 2**32)  # noqa: NPY002 - for functions without rng
+        supplied: dict[str, Any] = {"rng": rng}
+        if self.is_batched:
+            supplied |= {"batch_shape": (self.block_size,), "batch_size": self.block_size}
+        outputs: dict[str, Array] = {}
+        for call in self.calls:
+            new = call({**meta, **outputs, **supplied})
+            for key in new:
+                if key in outputs:
+                    raise SimulationError(f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them.")
+            outputs |= new | {key: value for key, value in fixed.items() if key in new}
+        unknown = sorted(set(fixed) - set(outputs))
+        if unknown:
+            raise ConfigurationError(f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}.")
+        if self.is_batched:
+            self._check_batch_axis(outputs)
+        return outputs
+
+    def _check_batch_axis(self, outputs: Mapping[str, Array]) -> None:
+        for key, value in outputs.items():
+            if value.ndim == 0 or len(value) != self.block_size:
+                raise SimulationError(
+                    f"Batched functions return one row a simulation: expected {key!r} of shape ({self.block_size}, ...), got {value.shape}."
+                )
+
+    @property
+    def _uses_global_state(self) -> bool:
+        return not all(call.takes_rng for call in self.calls)
+
+    @contextmanager
+    def _global_state_kept(self) -> Iterator[None]:
+        if not self._uses_global_state:
+            yield
+            return
+        state = np.random.get_state()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+
+
+def make_simulator(
+    functions: Function | Sequence[Function] | Simulator,
+    meta_fn: Function | None = None,
+    *,
+    is_batched: bool = False,
+    block_size: int = 256,
+) -> Simulator:
+    """A simulator from one function or several; a simulator is returned as it is. Arguments as for `Simulator`.
+
+    >>> def prior(rng): return {"theta": rng.normal(size=2)}
+    >>> def likelihood(theta, rng): return {"x": rng.normal(theta[0], 1.0, size=(20, 1))}
+    >>> simulator = make_simulator([prior, likelihood])
+    >>> {name: value.shape for name, value in simulator.sample(3, seed=1).items()}
+    {'theta': (3, 2), 'x': (3, 20, 1)}
+    """
+    if isinstance(functions, Simulator):
+        return functions
+    sequence = list(functions) if isinstance(functions, Sequence) else [functions]
+    return Simulator(sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size)
+
+
+def _as_shape(batch_shape: int | tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        shape = tuple(index(n) for n in batch_shape) if isinstance(batch_shape, tuple) else (index(batch_shape),)
+    except TypeError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise ConfigurationError(f"Expected a positive number of simulations, or a tuple of them, got {batch_shape!r}.")
+    return shape
+
+
+def _fixed_rows(fixed: Mapping[str, Any], start: int, stop: int, first_row: int, last_row: int) -> Variables:
+    """Fixed values, one a row of the aligned blocks: shape `(n, ...)` with two or more axes is one a row already, else one for all."""
+    aligned = {}
+    for key, value in fixed.items():
+        array = np.asarray(value)
+        if array.ndim >= 2 and len(array) == stop - start:
+            pad = [(start - first_row, last_row - stop)] + [(0, 0)] * (array.ndim - 1)
+            aligned[key] = np.pad(array, pad, mode="edge")
+        else:
+            aligned[key] = np.broadcast_to(array, (last_row - first_row, *array.shape))
+    return aligned
+
+
+def _join(blocks: list[dict[str, Array]], skip: int, n: int, *, batched: bool) -> Variables:
+    """Put blocks together and cut out the `n` rows after the first `skip`."""
+    joined: Variables = {}
+    for key in blocks[0]:
+        parts = [block[key] for block in blocks]
+        shapes = {part.shape for part in parts}
+        if len(shapes) > 1:
+            raise SimulationError(
+                f"Every simulation must return {key!r} of one shape, got {' and '.join(str(s) for s in sorted(shapes)[:2])}. "
+                "Pad ragged outputs and return a mask beside them."
+            )
+        array = np.concatenate(parts)[skip : skip + n] if batched else np.stack(parts)
+        joined[key] = array[:, None] if array.ndim == 1 else array
+    return joined

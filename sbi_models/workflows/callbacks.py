@@ -1,0 +1,88 @@
+"""What happens at the end of an epoch: history, progress, checkpoint. Lightning calls these."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from sbi_models.approximators.training import TrainingModule
+from sbi_models.progress import Advance
+from sbi_models.workflows.history import History
+
+OnEpochEnd = Callable[[int, dict[str, float]], None]
+"""Called with the number of the finished epoch (from 1) and its losses by name."""
+
+
+class SetEpoch(pl.Callback):
+    """Tells the training batches which epoch it is, so that a resumed training sees the order that an undisturbed one sees."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.batches.set_epoch(trainer.current_epoch)
+
+
+class EpochEnd(pl.Callback):
+    """Records the losses, tells the listener, shows progress, and writes the checkpoint, in this order."""
+
+    def __init__(
+        self, history: History, checkpoint: "Checkpoint | None", on_epoch_end: OnEpochEnd | None, advance: Advance, num_batches: int
+    ) -> None:
+        self.history, self.checkpoint, self.on_epoch_end = history, checkpoint, on_epoch_end
+        self.advance, self.num_batches = advance, num_batches
+        self._note = ""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.advance(1, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{self._note}")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        losses = pl_module.epoch_losses()
+        self.history.add(losses)
+        self._note = "".join(f"  {name} {value:.4f}" for name, value in losses.items())
+        if self.on_epoch_end is not None:
+            self.on_epoch_end(self.history.epochs, losses)
+        if self.checkpoint is not None:
+            self.checkpoint.save(trainer, pl_module, self.history)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history.history = {name: list(values) for name, values in state_dict["history"].items()}
+
+
+class Checkpoint:
+    """Two files in a folder after each epoch: the approximator, ready for use, and everything that a resumed training needs.
+
+    Args:
+        folder: made if missing.
+        name: stem of both files.
+        save_best_only: keep the approximator of the lowest monitored loss (validation if there is one) instead of the last.
+    """
+
+    def __init__(self, folder: Path, name: str, *, save_best_only: bool) -> None:
+        self.folder, self.name, self.save_best_only = folder, name, save_best_only
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def model_path(self) -> Path:
+        """The saved approximator."""
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
+    def resume_path(self) -> Path:
+        """State of the trainer: weights, optimiser, schedule, epoch, history."""
+        return self.folder / f"{self.name}.resume.ckpt"
+
+    def save(self, trainer: pl.Trainer, module: TrainingModule, history: History) -> None:
+        """Write both files atomically; the approximator first, so that a kill in between loses nothing."""
+        monitored = history.history.get("val_loss", history.history["loss"])
+        if not self.save_best_only or monitored[-1] == min(monitored):
+            module.approximator.save(self.model_path)
+        partial = self.resume_path.with_name(f".{self.resume_path.name}.partial")
+        trainer.save_checkpoint(partial)
+        os.replace(partial, self.resume_path)

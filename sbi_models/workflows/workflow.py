@@ -1,0 +1,275 @@
+"""The body shared by all workflows: checking arguments, training, sampling, diagnosing."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sbi_models import diagnostics, seeding
+from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators.intake import as_variables, positive_int
+from sbi_models.datasets import Batches, OnlineBatches
+from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.progress import progress_bar
+from sbi_models.simulators import Simulator
+from sbi_models.types import Array, Variables, VariablesLike
+from sbi_models.workflows.history import History
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd
+
+_ROWS_FOR_MOMENTS = 4096
+_GRADIENT_NORM = 1.5
+
+
+class Workflow:
+    """Trains one approximator; subclasses say how it is made."""
+
+    def __init__(
+        self,
+        *,
+        approximator: ContinuousApproximator,
+        simulator: Simulator | None,
+        initial_learning_rate: float,
+        checkpoint_filepath: str | Path | None,
+        checkpoint_name: str,
+        save_best_only: bool,
+        restore: bool,
+        seed: int | None,
+        accelerator: str,
+        progress: bool | None,
+    ) -> None:
+        if not initial_learning_rate > 0:
+            raise ConfigurationError(f"Expected a positive initial_learning_rate, got {initial_learning_rate!r}.")
+        if restore and checkpoint_filepath is None:
+            raise ConfigurationError("restore=True needs checkpoint_filepath, the folder to restore from.")
+        self.approximator = approximator
+        self.simulator = simulator
+        self.initial_learning_rate = initial_learning_rate
+        self.checkpoint_filepath = None if checkpoint_filepath is None else Path(checkpoint_filepath)
+        self.checkpoint_name, self.save_best_only, self.restore = checkpoint_name, save_best_only, restore
+        self.seed = seeding.resolve(seed)
+        self.accelerator, self.progress = accelerator, progress
+        self.history: History | None = None
+
+    # ---- training ------------------------------------------------------------------------------------------------------------------
+
+    def fit_offline(
+        self,
+        data: VariablesLike,
+        epochs: int = 100,
+        batch_size: int = 32,
+        *,
+        validation_data: VariablesLike | int | None = None,
+        on_epoch_end: "OnEpochEnd | None" = None,
+    ) -> History:
+        """Train on simulations in memory.
+
+        Args:
+            data: name to array of shape (n, ...), raw space; every variable with a role must be there.
+            epochs: passes over the data.
+            batch_size: simulations in one step.
+            validation_data: held-out simulations, or how many to draw from the simulator; evaluated after each epoch with fixed noise.
+            on_epoch_end: called with the epoch (from 1) and its losses.
+
+        Returns:
+            The history: `history.history["loss"]`, and `["val_loss"]` with validation data, one value an epoch.
+        """
+        epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
+        names = self.approximator.inference_names + self.approximator.condition_names
+        variables = as_variables(data, names, what="training data")
+        n = len(variables[names[0]])
+        if batch_size > n:
+            raise DataError(f"Expected a batch_size of at most the {n} simulations of the data, got {batch_size}.")
+        self.approximator.build(variables, seed=self.seed)
+        batches = Batches(self.approximator.prepare(variables, what="training data"), batch_size, seeding.derive(self.seed, "batches"))
+        return self._fit(batches, epochs, self._validation(validation_data, batch_size), 5e-3, on_epoch_end)
+
+    def fit_online(
+        self,
+        epochs: int = 100,
+        num_batches_per_epoch: int = 100,
+        batch_size: int = 32,
+        *,
+        validation_data: VariablesLike | int | None = None,
+        on_epoch_end: "OnEpochEnd | None" = None,
+    ) -> History:
+        """Train on simulations that are drawn while training; arguments and result as for `fit_offline`."""
+        epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
+        num_batches = positive_int(num_batches_per_epoch, "num_batches_per_epoch")
+        simulator = self._simulator()
+        self.approximator.build(simulator.sample(_ROWS_FOR_MOMENTS, seed=seeding.derive(self.seed, "moments")), seed=self.seed)
+        table = seeding.derive(self.seed, "online simulations")
+        batches = OnlineBatches(
+            lambda start, stop: simulator.rows(start, stop, seed=table, progress=False), self.approximator.prepare, num_batches, batch_size
+        )
+        return self._fit(batches, epochs, self._validation(validation_data, batch_size), 0.0, on_epoch_end)
+
+    def _validation(self, validation_data: VariablesLike | int | None, batch_size: int) -> Batches | None:
+        if validation_data is None:
+            return None
+        if not isinstance(validation_data, Mapping):
+            number = positive_int(validation_data, "validation_data (if not a dict)")
+            validation_data = self._simulator().sample(number, seed=seeding.derive(self.seed, "validation simulations"))
+        return Batches(self.approximator.prepare(validation_data, what="validation data"), max(batch_size, 1024), seed=None)
+
+    def _fit(
+        self,
+        batches: Batches | OnlineBatches,
+        epochs: int,
+        validation: Batches | None,
+        weight_decay: float,
+        on_epoch_end: "OnEpochEnd | None",
+    ) -> History:
+        # Lightning takes seconds to import and is needed for nothing but training.
+        import lightning.pytorch as pl  # noqa: PLC0415
+
+        from sbi_models.approximators.training import TrainingModule  # noqa: PLC0415
+        from sbi_models.workflows.callbacks import EpochEnd, SetEpoch  # noqa: PLC0415
+
+        module = TrainingModule(
+            self.approximator,
+            seed=self.seed,
+            learning_rate=self.initial_learning_rate,
+            weight_decay=weight_decay,
+            total_steps=epochs * len(batches),
+        )
+        checkpoint = self._checkpoint()
+        resume = checkpoint.resume_path if checkpoint is not None and self.restore and checkpoint.resume_path.is_file() else None
+        history = History()
+        done = int(torch.load(resume, weights_only=True)["global_step"]) if resume else 0
+        with (
+            _quiet_lightning(),
+            torch.random.fork_rng(),
+            progress_bar("train", epochs * len(batches), done=done, show=self.progress) as advance,
+        ):
+            trainer = pl.Trainer(
+                max_epochs=epochs,
+                accelerator=self.accelerator,
+                devices=1,
+                callbacks=[SetEpoch(batches), EpochEnd(history, checkpoint, on_epoch_end, advance, len(batches))],
+                gradient_clip_val=_GRADIENT_NORM,
+                num_sanity_val_steps=0,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
+        self.approximator.eval()
+        self.history = history
+        return history
+
+    def _checkpoint(self) -> "Checkpoint | None":
+        from sbi_models.workflows.callbacks import Checkpoint  # noqa: PLC0415 - imports Lightning
+
+        if self.checkpoint_filepath is None:
+            return None
+        return Checkpoint(self.checkpoint_filepath, self.checkpoint_name, save_best_only=self.save_best_only)
+
+    def _simulator(self) -> Simulator:
+        if self.simulator is None:
+            raise ConfigurationError("This needs a simulator, and the workflow has none. Pass simulator= to the workflow, or data instead.")
+        return self.simulator
+
+    # ---- inference -----------------------------------------------------------------------------------------------------------------
+
+    def simulate(self, num_simulations: int, *, seed: int | None = None) -> Variables:
+        """Simulations of the workflow's simulator: name to array of shape (num_simulations, ...), raw space."""
+        return self._simulator().sample(num_simulations, seed=seed)
+
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> Variables:
+        """Posterior draws; see `ContinuousApproximator.sample`."""
+        return self.approximator.sample(num_samples=num_samples, conditions=conditions, split=split, batch_size=batch_size, seed=seed)
+
+    def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
+        """Posterior log densities in nats; see `ContinuousApproximator.log_prob`."""
+        return self.approximator.log_prob(data, batch_size=batch_size)
+
+    # ---- diagnostics ---------------------------------------------------------------------------------------------------------------
+
+    def plot_default_diagnostics(
+        self,
+        test_data: VariablesLike | int,
+        num_samples: int = 1000,
+        samples: Variables | None = None,
+        *,
+        variable_names: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> "dict[str, Figure]":
+        """The default figures: losses (after a training), recovery, calibration_ecdf, coverage, z_score_contraction.
+
+        Args:
+            test_data: simulations with their true parameters, raw space, or how many to draw from the simulator.
+            num_samples: posterior draws for each test simulation.
+            samples: draws made before, name to (n_datasets, num_samples, width), raw space; then none are made.
+            variable_names: a name for every parameter, in order.
+            seed: of test data and draws.
+        """
+        samples, truth = self._tested(test_data, num_samples, samples, seed)
+        history = self.history.history if self.history is not None else None
+        return diagnostics.default_figures(samples, truth, history=history, variable_names=variable_names)
+
+    def compute_default_diagnostics(
+        self,
+        test_data: VariablesLike | int,
+        num_samples: int = 1000,
+        samples: Variables | None = None,
+        *,
+        as_data_frame: bool = True,
+        variable_names: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> "pd.DataFrame | dict[str, dict[str, float]]":
+        """The default metrics by parameter: NRMSE, log gamma, calibration error, posterior contraction. Arguments as for the figures."""
+        samples, truth = self._tested(test_data, num_samples, samples, seed)
+        frame = diagnostics.default_metrics(samples, truth, variable_names=variable_names)
+        return frame if as_data_frame else frame.to_dict(orient="index")
+
+    def _tested(
+        self, test_data: VariablesLike | int, num_samples: int, samples: Variables | None, seed: int | None
+    ) -> tuple[Variables, Variables]:
+        """Draws and true parameters of the test data."""
+        seed = seeding.resolve(seed)
+        if not isinstance(test_data, Mapping):
+            number = positive_int(test_data, "test_data (if not a dict)")
+            test_data = self._simulator().sample(number, seed=seeding.derive(seed, "test simulations"))
+        names = self.approximator.inference_names
+        truth = as_variables(test_data, names, what="test data")
+        if samples is None:
+            samples = self.sample(num_samples=num_samples, conditions=test_data, seed=seeding.derive(seed, "test draws"))
+        missing = [name for name in names if name not in samples]
+        if missing:
+            raise DataError(f"samples hold no draws of {missing[0]!r}. {suggest(missing[0], samples)}")
+        return {name: np.asarray(samples[name]) for name in names}, truth
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's adverts, hardware lines and hints about data loaders that we do not use off the screen."""
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(does not have many workers|treespec|number of training batches).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
