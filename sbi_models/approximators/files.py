@@ -5,17 +5,20 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 from safetensors.torch import save as serialise
-from torch import Tensor, nn
+from torch import Tensor
 
 from sbi_models.errors import ModelFileError, suggest
 
+if TYPE_CHECKING:
+    from sbi_models.approximators.continuous import ContinuousApproximator
+
 SCHEMA_VERSION = 1
 
-KINDS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], nn.Module]] = {}
+KINDS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], "ContinuousApproximator"]] = {}
 """Kind of approximator to the function that rebuilds it; only these can be loaded."""
 
 _METADATA_KEY = "sbi_models"
@@ -34,7 +37,7 @@ def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[s
     return path
 
 
-def load_approximator(path: str | Path) -> Any:
+def load_approximator(path: str | Path) -> "ContinuousApproximator":
     """Read an approximator that `save` wrote.
 
     Raises:
@@ -66,7 +69,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except KeyError:
         raise ModelFileError(f"{path.name} is a safetensors file, but not one written by sbi_models.") from None
     except (safetensors.SafetensorError, ValueError) as error:
-        raise ModelFileError(f"{path.name} is not a readable approximator: {error}. Expected a file written by approximator.save(path).") from None
+        raise ModelFileError(
+            f"{path.name} is not a readable approximator: {error}. Expected a file written by approximator.save(path)."
+        ) from None
     return header, tensors
 
 

@@ -74,6 +74,6 @@ def _check_finite(name: str, value: Array, what: str) -> None:
     rows = np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(axis=1))
     listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
     raise DataError(
-        f"Variable {name!r} of the {what} holds NaN or inf in {len(rows)} of {len(value)} rows (rows {listed}). "
-        "Expected finite numbers: drop those rows, or replace the values and add a mask as a further variable."
+        f"Expected finite numbers, got NaN or inf in {len(rows)} of {len(value)} rows of variable {name!r} of the {what} "
+        f"(rows {listed}). Drop those rows, or replace the values and add a mask as a further variable."
     )

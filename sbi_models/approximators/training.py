@@ -65,7 +65,8 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam or AdamW with warm-up and cosine decay."""
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for module in self.approximator.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 (decayed if name == "weight" and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) else plain).append(parameter)

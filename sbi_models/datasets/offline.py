@@ -1,6 +1,7 @@
 """Batches of data that fit into memory."""
 
 from collections.abc import Iterator
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class Batches:
         return len(next(iter(self.tensors.values())))
 
     def __len__(self) -> int:
-        return -(-self.num_rows // self.batch_size)
+        return ceil(self.num_rows / self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         if self.seed is None:

@@ -50,7 +50,9 @@ class SimulationStore:
         for shard in self.manifest["shards"]:
             path = self.folder / shard["file"]
             if not path.is_file() or _sha256(path.read_bytes()) != shard["sha256"]:
-                raise DataError(f"Shard {path} is missing or damaged: delete the folder {self.folder} and simulate again with the same seed.")
+                raise DataError(
+                    f"Shard {path} is missing or damaged: delete the folder {self.folder} and simulate again with the same seed."
+                )
             parts.append(load_file(path))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -99,7 +101,8 @@ class SimulationStore:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         origin = {"seed": str(seed), "fingerprint": fingerprint}
-        shards, shapes = [], {}
+        shards: list[dict[str, Any]] = []
+        shapes: dict[str, list[int]] = {}
         with progress_bar(description, num_simulations) as advance:
             for index, start in enumerate(range(0, num_simulations, rows_per_shard)):
                 stop = min(start + rows_per_shard, num_simulations)

@@ -2,7 +2,17 @@
 
 from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork
 from sbi_models.networks.flow_matching import FlowMatching
-from sbi_models.networks.registry import network_from_json, register, resolve
+from sbi_models.networks.registry import network_from_json, network_named, register, resolve
 from sbi_models.networks.summary import DeepSet
 
-__all__ = ["DeepSet", "FlowMatching", "InferenceNetwork", "Network", "SummaryNetwork", "network_from_json", "register", "resolve"]
+__all__ = [
+    "DeepSet",
+    "FlowMatching",
+    "InferenceNetwork",
+    "Network",
+    "SummaryNetwork",
+    "network_from_json",
+    "network_named",
+    "register",
+    "resolve",
+]

@@ -1,6 +1,6 @@
 """Networks by name: what files and strings may build, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from sbi_models.errors import ConfigurationError, ModelFileError, suggest
@@ -25,15 +25,21 @@ def register(name: str) -> Callable[[T], T]:
     return add
 
 
+def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: type[K] = Network) -> K:  # type: ignore[assignment]
+    """A new network of a registered name, with the arguments that differ from its defaults."""
+    known = [other for other, cls in _NETWORKS.items() if issubclass(cls, kind)]
+    if name not in known:
+        raise ConfigurationError(f"Unknown {kind.__name__} {name!r}. {suggest(name, known)}")
+    network: K = _NETWORKS[name](**(arguments or {}))  # type: ignore[assignment]
+    return network
+
+
 def resolve(network: K | type[K] | str, kind: type[K]) -> K:
     """A network of the wanted kind (inference or summary) from an instance, a class, or a registered name."""
     if isinstance(network, str):
-        known = [name for name, cls in _NETWORKS.items() if issubclass(cls, kind)]
-        if network not in known:
-            raise ConfigurationError(f"Unknown {kind.__name__} {network!r}. {suggest(network, known)}")
-        network = _NETWORKS[network]()  # type: ignore[assignment]
-    elif isinstance(network, type) and issubclass(network, kind):
-        network = network()
+        return network_named(network, kind=kind)
+    if isinstance(network, type) and issubclass(network, kind):
+        return network()
     if not isinstance(network, kind):
         raise ConfigurationError(f"Expected a {kind.__name__}, its class or its name, got {network!r}.")
     return network

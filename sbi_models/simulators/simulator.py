@@ -98,7 +98,9 @@ class Simulator:
             new = call({**meta, **outputs, **supplied})
             for key in new:
                 if key in outputs:
-                    raise SimulationError(f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them.")
+                    raise SimulationError(
+                        f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them."
+                    )
             outputs |= new | {key: value for key, value in fixed.items() if key in new}
         unknown = sorted(set(fixed) - set(outputs))
         if unknown:

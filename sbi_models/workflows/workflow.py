@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from sbi_models.workflows.history import History
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
+    from sbi_models.diagnostics.plots import Figure
     from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd
 
 _ROWS_FOR_MOMENTS = 4096
@@ -239,7 +239,11 @@ class Workflow:
         """The default metrics by parameter: NRMSE, log gamma, calibration error, posterior contraction. Arguments as for the figures."""
         samples, truth = self._tested(test_data, num_samples, samples, seed)
         frame = diagnostics.default_metrics(samples, truth, variable_names=variable_names)
-        return frame if as_data_frame else frame.to_dict(orient="index")
+        return (
+            frame
+            if as_data_frame
+            else {str(metric): {str(name): float(row[name]) for name in row.index} for metric, row in frame.iterrows()}
+        )
 
     def _tested(
         self, test_data: VariablesLike | int, num_samples: int, samples: Variables | None, seed: int | None

@@ -1,0 +1,24 @@
+"""Diagnostic figures, one a file. Plots compute with `metrics`, never sample, and leave Matplotlib's global state alone.
+
+Plots of draws against truth take mappings of variables, as `approximator.sample` and test data give them, or plain arrays:
+`plot(samples, truth, variable_keys=None, variable_names=None)`. Each returns a `matplotlib.figure.Figure`.
+"""
+
+from matplotlib.figure import Figure
+
+from sbi_models.diagnostics.plots.calibration_ecdf import plot_calibration_ecdf
+from sbi_models.diagnostics.plots.coverage import plot_coverage
+from sbi_models.diagnostics.plots.losses import plot_losses
+from sbi_models.diagnostics.plots.posterior_reference import plot_posterior_reference
+from sbi_models.diagnostics.plots.recovery import plot_recovery
+from sbi_models.diagnostics.plots.z_score_contraction import plot_z_score_contraction
+
+__all__ = [
+    "Figure",
+    "plot_calibration_ecdf",
+    "plot_coverage",
+    "plot_losses",
+    "plot_posterior_reference",
+    "plot_recovery",
+    "plot_z_score_contraction",
+]

@@ -72,7 +72,8 @@ class FlowMatching(InferenceNetwork):
         variance = t**2 + (1 - t) ** 2
         predicted = self.field(noisy / variance.sqrt(), t, conditions[:, None, :])
         target = ((clean - noise) - (2 * t - 1) / variance * noisy) * variance.sqrt()
-        return (predicted - target).square().mean(dim=(1, 2))
+        losses: Tensor = (predicted - target).square().mean(dim=(1, 2))
+        return losses
 
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
         """Standardised draws (n, num_samples, theta_dim): noise carried from t = 0 to t = 1."""

@@ -1,6 +1,7 @@
 """Fixed-step integration of ordinary differential equations."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ def runge_kutta_4(field: Callable[[Tensor, State], State], state: State, times: 
 
     Four calls of the field a step; the error falls with the fourth power of the step.
     """
-    for a, b in zip(times[:-1], times[1:], strict=True):
+    for a, b in pairwise(times):
         h = b - a
         k1 = field(a, state)
         k2 = field(a + h / 2, _axpy(state, k1, h / 2))

@@ -1,6 +1,7 @@
 """A residual network of parameters, time and conditions."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class ConditionalMLP(nn.Module):
         self.context_widths = list(widths)
         self.time_in = nn.Linear(self.time.dim, sum(widths), bias=False)
         self.condition_in = nn.Linear(condition_dim, sum(widths)) if condition_dim else None
-        self.blocks = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.blocks = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.LayerNorm(a) for a in widths[:-1])
         self.out = nn.Linear(widths[-1], theta_dim)
         nn.init.zeros_(self.out.weight)

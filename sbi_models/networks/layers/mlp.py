@@ -1,6 +1,7 @@
 """A plain multilayer perceptron."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ class MLP(nn.Module):
         super().__init__()
         sizes = [in_dim, *widths]
         layers: list[nn.Module] = []
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        for a, b in pairwise(sizes):
             layers += [nn.Linear(a, b), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], out_dim))
 

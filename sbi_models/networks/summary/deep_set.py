@@ -5,6 +5,7 @@ M. Zaheer et al., Deep Sets, NeurIPS 2017, arXiv:1703.06114.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from sbi_models.errors import DataError
 from sbi_models.networks.base import SummaryNetwork
 from sbi_models.networks.layers import MLP
 from sbi_models.networks.registry import register
+
+_SMALLEST_VARIANCE = 1e-6
+"""Of a feature of standardised elements; keeps the log of the spread of equal elements finite."""
 
 
 class EquivariantLayer(nn.Module):
@@ -30,9 +34,10 @@ class EquivariantLayer(nn.Module):
 
 @register("deep_set")
 class DeepSet(SummaryNetwork):
-    """Equivariant layers, the mean and the maximum over the elements, and an MLP.
+    """Equivariant layers, a pooling of mean, spread and maximum over the elements, and an MLP.
 
-    The mean carries moments, the maximum extremes, and the log of the number of elements, where it varies, how much evidence there is.
+    The mean carries moments, the log of the standard deviation carries scales, which a mean of nonlinear features only approximates, the
+    maximum carries extremes, and the log of the number of elements, where it varies, tells how much evidence there is.
 
     Args:
         summary_dim: width of the summary.
@@ -48,25 +53,30 @@ class DeepSet(SummaryNetwork):
     def _build(self, input_shape: tuple[int, ...]) -> None:
         if len(input_shape) != 2:
             raise DataError(
-                f"DeepSet summarises sets: expected variables of shape (n, set_size, features), got (n, {', '.join(map(str, input_shape))}). "
+                f"DeepSet summarises sets: expected variables of shape (n, set_size, features), got (n, *{input_shape}). "
                 "Add an axis to a set of scalars: x[..., None]."
             )
         sizes = (input_shape[1], *self.widths)
-        self.layers = nn.ModuleList(EquivariantLayer(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-        self.head = MLP(2 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
+        self.layers = nn.ModuleList(EquivariantLayer(a, b) for a, b in pairwise(sizes))
+        self.features = nn.Linear(self.widths[-1] + input_shape[1], self.widths[-1])
+        self.head = MLP(3 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Standardised sets (n, set_size, features), mask (n, set_size), to summaries (n, summary_dim)."""
         h = x
         for layer in self.layers:
             h = layer(h, mask)
+        h = self.features(torch.cat([h, x], dim=-1))
+        mean = _mean(h, mask)
+        spread = _mean((h - mean[:, None, :]).square(), mask)
         if mask is None:
             largest = h.amax(dim=1)
             size = torch.full_like(largest[:, :1], x.shape[1])
         else:
             largest = h.masked_fill(~mask[..., None], torch.finfo(h.dtype).min).amax(dim=1)
             size = mask.to(h.dtype).sum(dim=1, keepdim=True).clamp(min=1)
-        summary: Tensor = self.head(torch.cat([_mean(h, mask), nn.functional.softsign(largest), size.log()], dim=-1))
+        pooled = torch.cat([mean, 0.5 * (spread + _SMALLEST_VARIANCE).log(), nn.functional.softsign(largest), size.log()], dim=-1)
+        summary: Tensor = self.head(pooled)
         return summary
 
 

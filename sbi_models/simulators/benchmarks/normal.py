@@ -50,7 +50,9 @@ class NormalModel:
         """The exact posterior given one data set, shape (n,) or (n, 1) with any n, raw space."""
         values = np.asarray(x, dtype=float).reshape(-1)
         if not values.size or not np.isfinite(values).all():
-            raise DataError(f"Expected at least one finite observation, got an array of shape {np.shape(x)} with NaN, inf or nothing in it.")
+            raise DataError(
+                f"Expected at least one finite observation, got an array of shape {np.shape(x)} with NaN, inf or nothing in it."
+            )
         return NormalPosterior(self.location, self.scale, (values - self.location) / self.scale)
 
 
@@ -145,4 +147,4 @@ class NormalPosterior:
         return self._raw(np.stack([rng.normal(m, s), w], axis=-1))
 
     def _raw(self, standard: FloatArray) -> FloatArray:
-        return standard * [self.scale, 1.0] + [self.location, 2 * np.log(self.scale)]
+        return np.asarray(standard * [self.scale, 1.0] + [self.location, 2 * np.log(self.scale)])

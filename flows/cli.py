@@ -1,0 +1,95 @@
+"""The command line `sbi-models`.
+
+Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (one line that says what was expected and what to do).
+"""
+
+# Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
+# ruff: noqa: PLC0415
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sbi_models.errors import ConfigurationError, SbiModelsError, suggest
+
+app = typer.Typer(name="sbi-models", help="Amortized simulation-based inference.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+EXPERIMENTS = {"michelson": "flows.michelson:EXPERIMENT"}
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="Name of the experiment.")] = "michelson",
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the experiment's own.")] = None,
+) -> None:
+    """Run the pipeline: simulate, train, diagnose, register, infer.
+
+    Example: sbi-models run michelson
+    """
+    if experiment not in EXPERIMENTS:
+        raise ConfigurationError(f"Unknown experiment {experiment!r}. {suggest(experiment, EXPERIMENTS)}")
+    from flows.parameters import Experiment, load_object
+    from flows.pipeline import run as run_pipeline
+
+    settings: Experiment = load_object(EXPERIMENTS[experiment])
+    run_pipeline(settings if seed is None else settings.model_copy(update={"seed": seed}))
+
+
+@app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file.")],
+    observations: Annotated[
+        Path, typer.Option(help="CSV file: one row a data set, or one row a measurement (data set, position, values).")
+    ],
+    num_samples: Annotated[int, typer.Option(min=1, help="Posterior draws for each data set.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same draws.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the draws: .csv or .parquet. Default: CSV on standard output.")
+    ] = None,
+) -> None:
+    """Draw from the posterior of each observed data set, with a registered or saved model.
+
+    The draws go to --output, or as CSV to standard output; a summary goes to standard error.
+
+    Example: sbi-models sample models:/michelson@champion --observations speeds.csv --num-samples 1000 --output draws.csv
+    """
+    from flows.sampling import sample_file
+
+    sample_file(model, observations, num_samples=num_samples, seed=seed, output=output)
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow UI on what was tracked (stop it with Ctrl-C).
+
+    Example: sbi-models ui --port 5000
+    """
+    from flows.runtime import project_root
+    from sbi_models.tracking import open_store, ui_command, ui_environment
+
+    command = ui_command(open_store(project_root()), host=host, port=port)
+    typer.echo(f"MLflow UI on http://{host}:{port}  (Ctrl-C stops it)", err=True)
+    raise typer.Exit(subprocess.run(command, env=ui_environment(), check=False).returncode)  # noqa: S603 - our own command
+
+
+def main() -> None:
+    """Entry point: errors that a user can cause are one line and exit code 2."""
+    try:
+        app()
+    except SbiModelsError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of standard output, such as `head`, has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The pipeline: simulate -> train -> diagnose -> register -> infer, as one Prefect flow and one MLflow run."""
+
+# ruff: noqa: E402 - Prefect looks for its folders when it is imported
+
+from flows.runtime import make_folders, project_root
+
+make_folders()
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.tasks import Task
+
+from flows import tasks
+from flows.keys import content_key, study_source
+from flows.parameters import Experiment
+from flows.screen import Screen
+from sbi_models.datasets import SimulationStore
+from sbi_models.tracking import Tracker, open_store
+
+Manifest = dict[str, Any]
+
+
+@flow(name="pipeline", persist_result=False)
+def pipeline(experiment: Experiment) -> Manifest:
+    """Run an experiment. Finished simulations and trainings are used again; everything is tracked in one MLflow run."""
+    screen = Screen(experiment.name)
+    with start_run(experiment) as tracker:
+        run_id = tracker.run_id
+
+        screen.stage("simulate")
+        simulations, reused = reuse(tasks.simulate, tasks.simulations_intact, experiment)
+        record_simulations(tracker, simulations, reused)
+        screen.simulated(simulations, reused)
+
+        screen.stage("train")
+        training, reused = reuse(tasks.train, tasks.training_intact, experiment, simulations, run_id)
+        record_training(tracker, training, reused)
+        screen.trained(training, reused)
+
+        # Next in the chain: ensemble (several approximators) and compose (several data sets, one posterior) join here.
+
+        screen.stage("diagnose")
+        diagnosis = tasks.diagnose(experiment, simulations, training, run_id)
+        screen.diagnosed(diagnosis)
+
+        screen.stage("register")
+        registered = tasks.register_model(experiment, training, run_id)
+        screen.registered(registered)
+
+        screen.stage("infer")
+        inference = tasks.infer(experiment, registered, run_id)
+        artifacts = tracker.artifact_path
+    return {
+        "run_id": run_id,
+        "artifacts": None if artifacts is None else str(artifacts),
+        "simulations": simulations,
+        "training": training,
+        "diagnosis": diagnosis,
+        "registered": registered,
+        "inference": inference,
+    }
+
+
+def run(experiment: Experiment) -> Manifest:
+    """Run the pipeline on the engine that PREFECT_API_URL names, or on a temporary one, and show the result."""
+    result: Manifest = pipeline(experiment)
+    Screen(experiment.name).finished(experiment, result)
+    return result
+
+
+def start_run(experiment: Experiment) -> Tracker:
+    """The MLflow run of this pipeline run; one that was killed half-way is opened again."""
+    return Tracker.start(
+        open_store(project_root()),
+        experiment.name,
+        f"{experiment.name} pipeline",
+        key=content_key("train", study_source(experiment), experiment.model_dump()),
+        params=experiment.model_dump(),
+    )
+
+
+def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *arguments: Any) -> tuple[Manifest, bool]:
+    """The manifest of a task, and whether it was finished in an earlier run; what is damaged on disk is made again."""
+    state = cast(State[Manifest], task(*arguments, return_state=True))
+    manifest = state.result()
+    if intact(manifest):
+        return manifest, state.name == "Cached"
+    return task.with_options(refresh_cache=True)(*arguments), False
+
+
+def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) -> None:
+    """The data sets as inputs of the run, with their hashes."""
+    for purpose, folder in simulations["stores"].items():
+        store = SimulationStore.open(folder)
+        tracker.log_dataset(purpose, folder, store.load(), store.content_hash, purpose)
+    tracker.set_tags({"simulate": "reused" if reused else "made", "simulate.key": simulations["key"]})
+    tracker.log_metrics({"simulate.seconds": simulations["seconds"]})
+
+
+def record_training(tracker: Tracker, training: Manifest, reused: bool) -> None:
+    """The losses of each epoch, where the run has not got them, the seconds, and the checkpoint."""
+    history = training["history"]
+    for epoch in range(len(history["loss"])):
+        tracker.log_epoch(epoch + 1, {name: values[epoch] for name, values in history.items()})
+    tracker.set_tags({"train": "reused" if reused else "made", "train.key": training["key"], "model.sha256": training["sha256"]})
+    tracker.log_metrics({"train.seconds": training["seconds"]})
+    tracker.log_file(training["model"], "checkpoints")

@@ -1,0 +1,44 @@
+"""Where and how flows run: folders, quiet engines, no telemetry. Existing engines are used where the environment names them."""
+
+import os
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The folder that holds `mlruns/`: SBI_MODELS_ROOT, or else the current folder."""
+    return Path(os.environ.get("SBI_MODELS_ROOT", ".")).resolve()
+
+
+def work_folder() -> Path:
+    """Where tasks keep what a later run can use again: simulations, training states, results of tasks."""
+    return project_root() / "mlruns" / "work"
+
+
+def set_environment() -> None:
+    """Defaults for Prefect and its temporary server; whatever the user has set stays as it is.
+
+    The recorder settings keep task runs from being lost when the temporary server stops; the long start-up time is for slow machines.
+    Prefect's log lines go to its database, not to the screen, where the pipeline speaks for itself.
+    """
+    prefect_home = work_folder() / "prefect"
+    defaults = {
+        "DO_NOT_TRACK": "true",
+        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(work_folder() / "results"),
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.3",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def make_folders() -> None:
+    """Create the folders of the engines; Prefect does not make parents."""
+    for name in ("PREFECT_HOME", "PREFECT_RESULTS_LOCAL_STORAGE_PATH"):
+        Path(os.environ[name]).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,54 @@
+"""Draws from a registered model for observations in a file."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from flows.observations import read_observations
+from flows.reporting import INTERVAL, draws_frame
+from flows.runtime import project_root
+from sbi_models.errors import ConfigurationError, DataError
+from sbi_models.tracking import is_model_uri, load, open_store
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def sample_file(model: str, observations: Path, *, num_samples: int, seed: int, output: Path | None) -> pd.DataFrame:
+    """Read observations, draw, write the draws, and show a summary on standard error."""
+    if output is not None and output.suffix not in SUFFIXES:
+        raise ConfigurationError(f"Expected an output file ending in {' or '.join(SUFFIXES)}, got {output.name!r}.")
+    if not observations.is_file():
+        raise DataError(f"{observations}: no such file. Expected a CSV file of observations.")
+    approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None)
+    if len(approximator.condition_names) != 1:
+        raise DataError(f"This model conditions on {', '.join(approximator.condition_names)}; a CSV file can hold one variable only.")
+    (variable,) = approximator.condition_names
+    labels, values = read_observations(observations, variable, approximator.shapes[variable])
+    draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
+    frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
+    _summary(frame, model, num_samples, seed)
+    if output is None:
+        frame.to_csv(sys.stdout, index=False)
+    elif output.suffix == ".parquet":
+        frame.to_parquet(output, index=False)
+    else:
+        frame.to_csv(output, index=False)
+    return frame
+
+
+def _summary(frame: pd.DataFrame, model: str, num_samples: int, seed: int) -> None:
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("data set", "parameter", "mean", "sd", "2.5 %", "97.5 %"):
+        table.add_column(column, justify="left" if column in ("data set", "parameter") else "right", no_wrap=True)
+    for label, rows in frame.groupby("data_set", sort=False):
+        for parameter in frame.columns[2:]:
+            values = rows[parameter]
+            low, high = values.quantile(list(INTERVAL))
+            table.add_row(str(label), parameter, *(f"{number:.4g}" for number in (values.mean(), values.std(), low, high)))
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"{model}: {num_samples} draws for each of {frame['data_set'].nunique()} data sets, seed {seed}")
+    console.print(table)

@@ -1,0 +1,56 @@
+"""What the pipeline must know about a scientific question beyond its settings."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sbi_models.simulators import Simulator
+from sbi_models.types import Array, FloatArray, Variables
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that the posterior is reported for, computed from parameters.
+
+    Attributes:
+        name: short, with unit.
+        unit: of the values.
+        offset: what readers see added to the values.
+        truth: a known value to mark in figures, in the unit of the values before the offset.
+    """
+
+    name: str
+    unit: str
+    offset: float = 0.0
+    truth: float | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The exact posterior of one quantity for one data set: moments, central 95 % interval, and its density on a grid."""
+
+    mean: float
+    sd: float
+    interval: tuple[float, float]
+    grid: FloatArray
+    density: FloatArray
+
+
+class Study(Protocol):
+    """Simulator, real observations, and the meaning of the parameters."""
+
+    simulator: Simulator
+    parameter_names: dict[str, list[str]]
+    """Names of the components of each inference variable."""
+    quantities: tuple[Quantity, ...]
+
+    def observations(self) -> tuple[list[str], Variables]:
+        """A label for each real data set, and the data sets: variables of shape (n_datasets, ...), raw space."""
+        ...
+
+    def evaluate(self, draws: Variables) -> list[Array]:
+        """Each quantity of posterior draws: arrays (n_datasets, num_samples) for variables (n_datasets, num_samples, width)."""
+        ...
+
+    def references(self, observations: Variables) -> list[list[Reference]] | None:
+        """The exact posterior of each quantity (inner) for each data set (outer), or None if it is not known."""
+        ...

@@ -1,0 +1,202 @@
+"""The tasks of the pipeline. Each is thin: paths and identifiers in, a small JSON manifest out, the work done by the library."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.context import TaskRunContext
+
+from flows.keys import file_sha256, simulate_key, train_key
+from flows.parameters import Experiment, load_object
+from flows.reporting import draws_frame, posterior_figure, posterior_table, reference_errors
+from flows.runtime import project_root, work_folder
+from flows.study import Study
+from sbi_models import diagnostics, load, seeding
+from sbi_models.approximators import load_approximator
+from sbi_models.datasets import SimulationStore
+from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
+from sbi_models.tracking import Tracker, open_store, register
+from sbi_models.workflows import BasicWorkflow
+
+Manifest = dict[str, Any]
+
+PURPOSES = ("training", "validation", "test")
+
+
+def _study(experiment: Experiment) -> Study:
+    study: Study = load_object(experiment.study)
+    return study
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+# ---- simulate --------------------------------------------------------------------------------------------------------------------------
+
+
+def _simulate_cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    del context
+    return simulate_key(parameters["experiment"])
+
+
+@task(name="simulate", persist_result=True, result_serializer="json", cache_key_fn=_simulate_cache_key)
+def simulate(experiment: Experiment) -> Manifest:
+    """Training, validation and test simulations on disk, each from a stream of its own."""
+    started, key = perf_counter(), simulate_key(experiment)
+    simulator = _study(experiment).simulator
+    manifest: Manifest = {"key": key, "stores": {}, "content_hash": {}, "num_simulations": {}}
+    for purpose in PURPOSES:
+        seed = seeding.derive(experiment.seed, "simulations", purpose)
+        store = SimulationStore.create(
+            work_folder() / key / purpose,
+            partial(simulator.rows, seed=seed, progress=False),
+            getattr(experiment.simulate, purpose),
+            seed=seed,
+            fingerprint=key,
+            description=f"simulate {purpose}",
+        )
+        manifest["stores"][purpose] = str(store.folder)
+        manifest["content_hash"][purpose] = store.content_hash
+        manifest["num_simulations"][purpose] = store.num_simulations
+    return manifest | {"seconds": perf_counter() - started, "finished": _now()}
+
+
+def simulations_intact(manifest: Manifest) -> bool:
+    """True if every store that a manifest names is there, to the bit."""
+    for purpose, folder in manifest["stores"].items():
+        if not (Path(folder) / "manifest.json").is_file():
+            return False
+        store = SimulationStore.open(folder)
+        if store.content_hash != manifest["content_hash"][purpose] or not store.is_intact():
+            return False
+    return True
+
+
+# ---- train -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _train_cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    del context
+    return train_key(parameters["experiment"], parameters["simulations"]["content_hash"]["training"])
+
+
+@task(name="train", persist_result=True, result_serializer="json", cache_key_fn=_train_cache_key)
+def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
+    """Train a BasicWorkflow on the stored simulations; a killed training goes on from its last epoch."""
+    started, key = perf_counter(), train_key(experiment, simulations["content_hash"]["training"])
+    settings, summary = experiment.train, experiment.train.summary_network
+    folder = work_folder() / key
+    workflow = BasicWorkflow(
+        inference_variables=experiment.inference_variables,
+        summary_variables=experiment.summary_variables or None,
+        inference_conditions=experiment.inference_conditions or None,
+        inference_network=network_named(settings.inference_network.name, settings.inference_network.arguments, InferenceNetwork),  # type: ignore[type-abstract]
+        summary_network=None if summary is None else network_named(summary.name, summary.arguments, SummaryNetwork),  # type: ignore[type-abstract]
+        standardize=settings.standardize,
+        initial_learning_rate=settings.initial_learning_rate,
+        checkpoint_filepath=folder,
+        checkpoint_name=experiment.name,
+        restore=True,
+        seed=seeding.derive(experiment.seed, "training"),
+        info={"variable_names": _study(experiment).parameter_names, "trained_by": key},
+    )
+    tracker = Tracker.attach(open_store(project_root()), run_id)
+    with _threads(settings.threads):
+        history = workflow.fit_offline(
+            SimulationStore.open(simulations["stores"]["training"]).load(),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            validation_data=SimulationStore.open(simulations["stores"]["validation"]).load(),
+            on_epoch_end=tracker.log_epoch,
+        )
+    tracker.flush()
+    model = folder / f"{experiment.name}.safetensors"
+    return {
+        "key": key,
+        "model": str(model),
+        "sha256": file_sha256(model),
+        "history": history.history,
+        "seconds": perf_counter() - started,
+        "finished": _now(),
+    }
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def training_intact(manifest: Manifest) -> bool:
+    """True if the approximator that a manifest names is there, to the bit."""
+    return Path(manifest["model"]).is_file() and file_sha256(manifest["model"]) == manifest["sha256"]
+
+
+# ---- diagnose, register, infer ---------------------------------------------------------------------------------------------------------
+
+
+@task(name="diagnose")
+def diagnose(experiment: Experiment, simulations: Manifest, training: Manifest, run_id: str) -> Manifest:
+    """The default figures and metrics on the test simulations."""
+    approximator = load_approximator(training["model"])
+    test = SimulationStore.open(simulations["stores"]["test"]).load()
+    draws = approximator.sample(
+        num_samples=experiment.diagnose.num_samples, conditions=test, seed=seeding.derive(experiment.seed, "diagnose")
+    )
+    truth = {name: test[name] for name in approximator.inference_names}
+    parameter_names = _study(experiment).parameter_names
+    names = [label for variable in approximator.inference_names for label in parameter_names[variable]]
+    table = diagnostics.default_metrics(draws, truth, variable_names=names)
+    figures = diagnostics.default_figures(draws, truth, history=training["history"], variable_names=names)
+    tracker = Tracker.attach(open_store(project_root()), run_id)
+    tracker.log_figures(figures)
+    tracker.log_table(table, "metrics/diagnostics.csv")
+    metrics = {f"{metric}.{name}": float(value) for metric, row in table.iterrows() for name, value in row.items()}
+    tracker.log_metrics({name.lower().replace(" ", "_"): value for name, value in metrics.items()})
+    return {"metrics": table.to_dict(orient="index"), "figures": sorted(figures)}
+
+
+@task(name="register")
+def register_model(experiment: Experiment, training: Manifest, run_id: str) -> Manifest:
+    """The approximator in the model registry; the same file is registered once."""
+    registered = register(
+        open_store(project_root()), experiment.register_as.name, training["model"], run_id, alias=experiment.register_as.alias
+    )
+    return {"uri": registered.uri, "name": registered.name, "version": registered.version, "reused": registered.reused}
+
+
+@task(name="infer")
+def infer(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest:
+    """Posterior draws for the real observations, from the registered model, with the exact posterior beside them where it is known."""
+    study = _study(experiment)
+    labels, observations = study.observations()
+    store = open_store(project_root())
+    approximator = load(registered["uri"])
+    draws = approximator.sample(
+        num_samples=experiment.infer.num_samples, conditions=observations, seed=seeding.derive(experiment.seed, "infer")
+    )
+    values = study.evaluate(draws)
+    references = study.references(observations)
+    table = posterior_table(study, labels, values, references)
+    tracker = Tracker.attach(store, run_id)
+    folder = work_folder() / "inference" / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    draws_file = folder / "draws.parquet"
+    draws_frame(labels, draws, study.parameter_names).to_parquet(draws_file, index=False)
+    tracker.log_file(draws_file, "inference")
+    tracker.log_table(table, "inference/posteriors.csv")
+    if references is not None:
+        tracker.log_figures({"posteriors": posterior_figure(study, labels, values, references)})
+    tracker.log_metrics(reference_errors(table))
+    return {"table": table.to_dict(orient="records"), "draws_sha256": file_sha256(draws_file)}

@@ -1,0 +1,79 @@
+"""The default diagnostics: one table of numbers and one set of figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sbi_models.diagnostics.metrics.calibration import calibration_error_of_ranks, log_gamma_of_ranks
+from sbi_models.diagnostics.metrics.checks import check_samples
+from sbi_models.diagnostics.metrics.contraction import posterior_contraction
+from sbi_models.diagnostics.metrics.ranks import ranks_of
+from sbi_models.diagnostics.metrics.recovery import nrmse
+from sbi_models.diagnostics.variables import flatten_variables
+
+if TYPE_CHECKING:
+    from sbi_models.diagnostics.plots import Figure
+
+
+def default_metrics(
+    samples: object, truth: object, variable_names: Sequence[str] | None = None, *, variable_keys: str | Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The default numbers, one column a parameter.
+
+    Rows: `NRMSE` (1 is no better than the prior), `Log Gamma` (below 0 rejects calibration at 5 %), `Calibration Error` (0 is perfect),
+    `Posterior Contraction` (median over data sets; 1 is certainty). A parameter that is constant in the test data has NaN for NRMSE and
+    contraction. The same input gives the same table in every run.
+
+    Args:
+        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+
+    Raises:
+        DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws.
+    """
+    draws, true, names = flatten_variables(samples, truth, variable_keys, variable_names)
+    check_samples(draws, true, min_datasets=2, min_draws=2)
+    ranks, num_draws = ranks_of(draws, true), draws.shape[1]
+    rows = {
+        "NRMSE": nrmse(draws, true),
+        "Log Gamma": log_gamma_of_ranks(ranks, num_draws),
+        "Calibration Error": calibration_error_of_ranks(ranks, num_draws),
+        "Posterior Contraction": np.median(posterior_contraction(draws, true), axis=0),
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names)
+
+
+def default_figures(
+    samples: object,
+    truth: object,
+    history: Mapping[str, Sequence[float]] | None = None,
+    variable_names: Sequence[str] | None = None,
+    *,
+    variable_keys: str | Sequence[str] | None = None,
+) -> dict[str, Figure]:
+    """The default figures by name: `losses` (only with a history), `recovery`, `calibration_ecdf`, `coverage`, `z_score_contraction`.
+
+    Args:
+        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        history: losses by name, as for `plot_losses`.
+
+    Raises:
+        DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws; a history without `loss`.
+    """
+    from sbi_models.diagnostics import plots  # noqa: PLC0415 - numbers do not need Matplotlib, which is slow to import
+
+    flat = flatten_variables(samples, truth, variable_keys, variable_names)
+    check_samples(flat.samples, flat.truth, min_datasets=2, min_draws=2)
+    figures = {} if history is None else {"losses": plots.plot_losses(history)}
+    usual: dict[str, Callable[..., Figure]] = {
+        "recovery": plots.plot_recovery,
+        "calibration_ecdf": plots.plot_calibration_ecdf,
+        "coverage": plots.plot_coverage,
+        "z_score_contraction": plots.plot_z_score_contraction,
+    }
+    for name, plot in usual.items():
+        figures[name] = plot(flat.samples, flat.truth, variable_names=flat.names)
+    return figures

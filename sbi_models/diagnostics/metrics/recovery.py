@@ -1,0 +1,109 @@
+"""How close point estimates come to the truth, and how much closer than the prior."""
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_level, check_samples
+from sbi_models.errors import ConfigurationError, DataError, suggest
+
+Estimate = Literal["mean", "median"]
+
+
+def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
+    """The posterior mean, or median, of each data set and parameter.
+
+    Args:
+        samples: posterior draws, shape (n_datasets, S, dim), raw space.
+        kind: "mean" or "median".
+
+    Returns:
+        Shape (n_datasets, dim), in the unit of the parameter.
+
+    Raises:
+        DataError: not three axes of real numbers.
+        ConfigurationError: another kind.
+    """
+    if kind not in get_args(Estimate):
+        raise ConfigurationError(f"Expected 'mean' or 'median' as point estimate, got {kind!r}. {suggest(str(kind), get_args(Estimate))}")
+    draws = _draws(samples)
+    estimate: Floats = draws.mean(axis=1) if kind == "mean" else np.median(draws, axis=1)
+    return estimate
+
+
+def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floats]:
+    """The interval between the (1 - level) / 2 and (1 + level) / 2 quantiles of the draws.
+
+    Args:
+        samples: posterior draws, shape (n_datasets, S, dim), raw space.
+        level: its posterior probability.
+
+    Returns:
+        Lower and upper ends, each of shape (n_datasets, dim), in the unit of the parameter.
+
+    Raises:
+        DataError: not three axes of real numbers.
+        ConfigurationError: the level is not inside (0, 1).
+    """
+    tail = (1.0 - check_level(level)) / 2.0
+    lower, upper = np.quantile(_draws(samples), [tail, 1.0 - tail], axis=1)
+    return lower, upper
+
+
+def pearson_r(estimate: object, truth: object) -> Floats:
+    """The correlation of point estimates with true values over data sets.
+
+    Args:
+        estimate: shape (n_datasets, dim), raw space.
+        truth: true values, shape (n_datasets, dim), raw space.
+
+    Returns:
+        Shape (dim,), in [-1, 1]; NaN for a parameter whose estimates or true values are constant.
+
+    Raises:
+        DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
+    """
+    draws, true = check_samples(as_floats("estimate", estimate)[:, None, ...], truth, min_datasets=2)
+    x, y = (values - values.mean(axis=0) for values in (draws[:, 0], true))
+    spread = np.sqrt(np.sum(x**2, axis=0) * np.sum(y**2, axis=0))
+    varied = (np.ptp(draws[:, 0], axis=0) > 0.0) & (np.ptp(true, axis=0) > 0.0) & (spread > 0.0)
+    r: Floats = np.where(varied, np.sum(x * y, axis=0) / np.where(varied, spread, 1.0), np.nan)
+    return np.clip(r, -1.0, 1.0)
+
+
+def nrmse(samples: object, truth: object) -> Floats:
+    """The error of posterior draws relative to that of draws from the prior: 1 is no better than the prior, 0 perfect.
+
+        median_i sqrt(mean_s (draw_is - truth_i)^2) / median_i sqrt(var(truth) + (mean(truth) - truth_i)^2)
+
+    The true values of the test data stand for the prior, all of them for each data set, so that the denominator has the closed form
+    above (var with ddof = 0), needs no random number, and is the same in every run. A posterior that is right scores near
+    sqrt(posterior variance / prior variance).
+
+    Args:
+        samples: posterior draws, shape (n_datasets, S, dim), raw space.
+        truth: true values, shape (n_datasets, dim), raw space.
+
+    Returns:
+        Shape (dim,), no unit; NaN for a parameter that is constant in the test data, for which the prior makes no error.
+
+    Raises:
+        DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
+    """
+    draws, true = check_samples(samples, truth, min_datasets=2)
+    error = draws - true[:, None, :]
+    posterior = np.median(np.sqrt(np.einsum("nsd,nsd->nd", error, error) / draws.shape[1]), axis=0)
+    prior = np.median(np.sqrt(true.var(axis=0) + (true.mean(axis=0) - true) ** 2), axis=0)
+    varied = np.ptp(true, axis=0) > 0.0
+    ratio: Floats = np.where(varied, posterior / np.where(varied, prior, 1.0), np.nan)
+    return ratio
+
+
+def _draws(samples: object) -> Floats:
+    draws = as_floats("samples", samples)
+    if draws.ndim != 3 or draws.shape[1] < 1:
+        raise DataError(
+            f"Expected samples of shape (n_datasets, num_samples, dim) with a draw or more, got shape {draws.shape}. "
+            "Add the missing axis, for instance samples[..., None] for one parameter."
+        )
+    return draws

@@ -1,0 +1,124 @@
+"""The one look of all diagnostic figures, and the grid they stand on.
+
+Everything is set on the figure's own objects: neither pyplot nor Matplotlib's global settings are touched, so figures can be drawn from
+any thread, and look the same when they are saved later.
+"""
+
+from collections.abc import Mapping
+from io import BytesIO
+from math import ceil
+from textwrap import fill
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A", "#222222"
+"""Colours of Okabe and Ito (2008), told apart by colour-blind readers."""
+
+TICK, TEXT, LABEL, TITLE = 7.5, 7.5, 9.5, 9.5
+"""Sizes of type in points."""
+
+LONG_NAME = 26
+"""Titles go on in another line after this many characters."""
+
+BAND: dict[str, Any] = {"color": GREY, "alpha": 0.25, "linewidth": 0}
+LINE: dict[str, Any] = {"color": BLUE, "linewidth": 1.4}
+GUIDE: dict[str, Any] = {"color": BLACK, "linewidth": 0.8, "linestyle": (0, (4, 3))}
+DOTS: dict[str, Any] = {"s": 9, "color": BLUE, "alpha": 0.55, "linewidths": 0}
+
+
+class DiagnosticFigure(Figure):
+    """A figure that notebooks show by itself, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
+def panel_grid(
+    titles: list[str],
+    *,
+    x_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float, float] | None = None,
+    aspect: float = 0.85,
+    columns: int | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one titled panel for each title, in a grid that stays readable from 1 to 50 panels.
+
+    Limits, if given, are those of every panel; then only the left and the lowest panels carry tick labels. (Matplotlib's own sharing
+    of axes costs time quadratic in the number of panels.) `aspect` is height over width of a panel.
+    """
+    count = len(titles)
+    columns = columns or _columns(count)
+    rows = ceil(count / columns)
+    width = {1: 3.6, 2: 3.2, 3: 2.9, 4: 2.6}.get(columns, 2.2) if rows <= 2 else 2.0
+    figure = DiagnosticFigure(figsize=(columns * width + 0.4, rows * (width * aspect + 0.1) + 0.8), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(rows, columns)
+    panels = [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
+    for i, (title, axes) in enumerate(zip(titles, panels, strict=True)):
+        dress(axes, title)
+        if x_limits:
+            axes.set_xlim(x_limits)
+        if y_limits:
+            axes.set_ylim(y_limits)
+        axes.tick_params(labelbottom=x_limits is None or i + columns >= count, labelleft=y_limits is None or i % columns == 0)
+    return figure, panels
+
+
+def _columns(count: int) -> int:
+    """At most 7 columns, near a square, with as few empty cells as can be; up to 4 panels stand in one row."""
+    if count <= 4:
+        return count
+    least = min(round(count**0.5), 7)
+    return min(range(min(least + 2, 7), least - 1, -1), key=lambda columns: -count % columns)
+
+
+def dress(axes: Axes, title: str = "") -> None:
+    """Gives axes the look of the house: two spines, small ticks, the name of the panel on top."""
+    if "$" not in title:  # mathematics cannot be broken
+        title = fill(title, LONG_NAME)
+    axes.set_title(title, fontsize=TITLE, color=BLACK, pad=5)
+    axes.set_facecolor("white")
+    axes.set_axisbelow(True)
+    axes.grid(visible=True, color="#E8E8E8", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color=BLACK, linewidth=0.7)
+    axes.tick_params(labelsize=TICK, color=BLACK, labelcolor=BLACK, width=0.7, length=2.5, direction="out")
+    axes.locator_params(nbins=5)
+
+
+def note(axes: Axes, text: str, *, x: float = 0.04, y: float = 0.96, color: str = BLACK) -> None:
+    """A small remark inside a panel, at a corner given in fractions of the panel, on a light ground so that it stays legible."""
+    axes.text(
+        x,
+        y,
+        text,
+        transform=axes.transAxes,
+        fontsize=TEXT,
+        color=color,
+        ha="left" if x < 0.5 else "right",
+        va="top" if y > 0.5 else "bottom",
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.2},
+        zorder=5,
+    )
+
+
+def finish(figure: Figure, x_label: str, y_label: str, legend: Mapping[str, Artist]) -> Figure:
+    """Labels the figure's two axes and puts its one legend above the panels."""
+    figure.supxlabel(x_label, fontsize=LABEL, color=BLACK)
+    figure.supylabel(y_label, fontsize=LABEL, color=BLACK)
+    if legend:
+        per_row = max(1, int(figure.get_figwidth() // 1.9))
+        figure.legend(
+            list(legend.values()),
+            list(legend),
+            loc="outside upper center",
+            ncols=min(len(legend), per_row),
+            frameon=False,
+            fontsize=8.5,
+            labelcolor=BLACK,
+        )
+    return figure

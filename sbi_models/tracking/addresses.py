@@ -1,0 +1,133 @@
+"""From the address of a model (`models:/...`, `runs:/...`) to the one file of its approximator."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
+
+from sbi_models.errors import ModelFileError, TrackingError, suggest
+from sbi_models.tracking.store import Store, local_path, tracking_errors
+
+ARTIFACT_FILE = "artifacts/approximator.safetensors"
+"""Where the approximator lies in every model that `registry.register` writes."""
+
+HASH_TAG = "sbi_models.sha256"
+
+_MODEL = re.compile(r"models:/+(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))")
+_LOGGED_MODEL = re.compile(r"models:/+(?P<id>m-[0-9a-f]{32})")
+_RUN = re.compile(r"runs:/+(?P<run>[^/]+)/(?P<path>.+)")
+
+
+@dataclass(frozen=True)
+class Location:
+    """The URI of an approximator file and, for a registered model, the SHA-256 that it was registered with."""
+
+    uri: str
+    sha256: str | None = None
+
+
+def locate(store: Store, address: str) -> Location:
+    """Where the approximator file of `address` is; a TrackingError in one line, with what there is instead, if there is none."""
+    client = store.client
+    if match := _LOGGED_MODEL.fullmatch(address):
+        return Location(_logged_model(client, match["id"]))
+    if match := _RUN.fullmatch(address):
+        return Location(_of_run(client, match["run"], match["path"]))
+    if match := _MODEL.fullmatch(address):
+        version = find_version(client, match["name"], alias=match["alias"], version=match["version"])
+        with tracking_errors(f"find the files of {address}"):
+            uri = str(client.get_model_version_download_uri(version.name, version.version))
+        folder = _LOGGED_MODEL.fullmatch(uri)
+        return Location(_logged_model(client, folder["id"]) if folder else f"{uri}/{ARTIFACT_FILE}", version.tags.get(HASH_TAG))
+    raise TrackingError(
+        f"Expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/NAME or runs:/RUN_ID/FILE.safetensors, got {address!r}."
+    )
+
+
+def find_version(client: MlflowClient, name: str, *, alias: str | None, version: str | None) -> ModelVersion:
+    """The version of a registered model that has this alias, or this number ("latest" for the highest)."""
+    model = find_model(client, name)
+    if alias is not None:
+        if alias not in model.aliases:
+            raise TrackingError(f"Model {name!r} has no alias {alias!r}. {suggest(alias, model.aliases)}")
+        version = str(model.aliases[alias])
+    with tracking_errors(f"list the versions of model {name!r}"):
+        versions = {str(found.version): found for found in client.search_model_versions(f"name='{name}'")}
+    if version == "latest" and versions:
+        version = max(versions, key=int)
+    if version not in versions:
+        known = ", ".join(sorted(versions, key=int)) or "none"
+        raise TrackingError(f"Model {name!r} has no version {version!r}. Known: {known}.")
+    return versions[version]
+
+
+def find_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """The registered model `name`; a TrackingError that lists the known ones if there is none."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise TrackingError(f"Could not look up model {name!r}: {str(error.message).partition(chr(10))[0]}") from error
+    known = [model.name for model in registered_models(client)]
+    raise TrackingError(f"There is no registered model {name!r}. {suggest(name, known)}")
+
+
+def registered_models(client: MlflowClient) -> list[RegisteredModel]:
+    """All registered models, by name."""
+    found: list[RegisteredModel] = []
+    token = None
+    with tracking_errors("list the registered models"):
+        while True:
+            page = client.search_registered_models(order_by=["name ASC"], page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+
+def fetch(store: Store, location: Location, scratch: Path) -> Path:
+    """The file at `location` on this machine, downloaded into `scratch` if need be; its hash is compared with the registered one."""
+    path = local_path(location.uri)
+    if path is None:
+        with tracking_errors(f"download {location.uri}"):
+            path = Path(download_artifacts(artifact_uri=location.uri, dst_path=str(scratch), tracking_uri=store.tracking_uri))
+    if not path.is_file():
+        raise TrackingError(f"Expected an approximator file at {location.uri}, got none. Was it moved, or registered by another program?")
+    if location.sha256 is not None and (got := sha256(path)) != location.sha256:
+        raise ModelFileError(
+            f"Expected the approximator with SHA-256 {location.sha256[:12]}... that was registered, got {got[:12]}...: {path} "
+            "was changed since. Register it again if that was meant."
+        )
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _logged_model(client: MlflowClient, model_id: str) -> str:
+    with tracking_errors(f"find the model {model_id}"):
+        return f"{client.get_logged_model(model_id).artifact_location}/{ARTIFACT_FILE}"
+
+
+def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
+    """A file of the run if `path` ends in .safetensors, else the newest model with this name that the run has logged."""
+    with tracking_errors(f"find the run {run_id!r}"):
+        run = client.get_run(run_id)
+    if path.endswith(".safetensors"):
+        return f"{run.info.artifact_uri}/{path}"
+    outputs = run.outputs.model_outputs if run.outputs else []
+    with tracking_errors(f"find the models of run {run_id!r}"):
+        models = [client.get_logged_model(output.model_id) for output in outputs]
+    named = [model for model in models if model.name == path]
+    if not named:
+        raise TrackingError(f"Run {run_id!r} has logged no model {path!r}. {suggest(path, {model.name for model in models})}")
+    newest = max(named, key=lambda model: model.creation_timestamp)
+    return f"{newest.artifact_location}/{ARTIFACT_FILE}"

@@ -1,0 +1,43 @@
+"""A data set as MLflow's input of a run: where it is, its digest, and the shapes and types of its variables."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.types import TensorSpec
+from mlflow.types.schema import Schema
+
+from sbi_models.types import Array
+
+DIGEST_LENGTH = 36
+CONTEXT_TAG = "mlflow.data.context"
+
+
+def dataset_input(name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> DatasetInput:
+    """MLflow's record of a data set with `arrays` of shape (n, ...), whose own hash becomes the digest."""
+    uri = str(path_or_uri)
+    scheme = uri.partition("://")[0] if "://" in uri else "file"
+    dataset = Dataset(
+        name=name,
+        digest=content_hash[:DIGEST_LENGTH],
+        source_type={"file": "local", "https": "http"}.get(scheme, scheme),
+        source=json.dumps({"url" if scheme in {"http", "https"} else "uri": uri if "://" in uri else Path(uri).resolve().as_uri()}),
+        schema=json.dumps({"mlflow_tensorspec": {"features": _schema(arrays).to_json(), "targets": None}}) if arrays else None,
+        profile=json.dumps(_profile(arrays)),
+    )
+    return DatasetInput(dataset, tags=[InputTag(CONTEXT_TAG, context), InputTag("sbi_models.content_hash", content_hash)])
+
+
+def _schema(arrays: Mapping[str, Array]) -> Schema:
+    return Schema([TensorSpec(np.asarray(array).dtype, (-1, *np.shape(array)[1:]), name) for name, array in arrays.items()])
+
+
+def _profile(arrays: Mapping[str, Array]) -> dict[str, dict[str, object]]:
+    """What MLflow's pages show: shape, number of values and bytes of each variable."""
+    return {
+        "features_shape": {name: list(np.shape(array)) for name, array in arrays.items()},
+        "features_size": {name: int(np.size(array)) for name, array in arrays.items()},
+        "features_nbytes": {name: int(np.asarray(array).nbytes) for name, array in arrays.items()},
+    }

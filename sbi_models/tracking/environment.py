@@ -1,0 +1,18 @@
+"""What MLflow reads from the environment while it is imported: silence and no telemetry, unless the user has said otherwise."""
+
+import os
+
+DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def prepare_environment() -> None:
+    """Set each of `DEFAULTS` that is not set yet; child processes inherit them."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)

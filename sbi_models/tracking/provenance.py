@@ -1,0 +1,84 @@
+"""What a run should remember about where it comes from: code, packages, machine, process."""
+
+import getpass
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+PACKAGES = ("sbi-models", "torch", "lightning", "prefect", "mlflow", "numpy")
+
+
+def provenance_tags() -> dict[str, str]:
+    """Tags for a new run: package versions, git commit of the current folder, user, script, host and process."""
+    return {
+        **{f"version.{name.replace('-', '_')}": number for name, number in package_versions(PACKAGES).items()},
+        "version.python": platform.python_version(),
+        **git_tags(Path.cwd()),
+        "mlflow.user": _user(),
+        "mlflow.source.name": Path(sys.argv[0] or "python").name,
+        "mlflow.source.type": "LOCAL",
+        **process_tags(),
+    }
+
+
+def package_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """The installed version of each package that is installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_tags(folder: Path) -> dict[str, str]:
+    """The commit that `folder` is at and whether tracked files differ from it; empty outside a git checkout."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"mlflow.source.git.commit": commit, "sbi_models.git_dirty": str(bool(dirty)).lower()}
+
+
+def process_tags() -> dict[str, str]:
+    """Which process writes the run; `owner_is_alive` reads them."""
+    return {
+        "sbi_models.host": socket.gethostname(),
+        "sbi_models.pid": str(os.getpid()),
+        "sbi_models.process_start": f"{psutil.Process().create_time():.2f}",
+    }
+
+
+def owner_is_alive(tags: Mapping[str, str]) -> bool:
+    """Whether another live process of this host writes the run with these tags; other hosts cannot be asked and count as gone."""
+    if tags.get("sbi_models.host") != socket.gethostname() or tags.get("sbi_models.pid") in {None, str(os.getpid())}:
+        return False
+    try:
+        process = psutil.Process(int(tags["sbi_models.pid"]))
+        start, dead = process.create_time(), process.status() == psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError):
+        return False
+    return not dead and f"{start:.2f}" == tags.get("sbi_models.process_start")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603, S607
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user name
+        return "unknown"

@@ -1,0 +1,162 @@
+"""Trained approximators under a name: register, list; `load` is in `loading`."""
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, TensorSpec
+from mlflow.types.schema import Schema
+
+from sbi_models.approximators import ContinuousApproximator, load_approximator
+from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, registered_models, sha256
+from sbi_models.tracking.loading import load
+from sbi_models.tracking.provenance import package_versions
+from sbi_models.tracking.store import Store, tracking_errors
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
+    import mlflow.pyfunc
+
+__all__ = ["ModelListing", "RegisteredModel", "list_models", "load", "register"]
+
+REQUIRED = ("mlflow", "numpy", "safetensors", "sbi-models", "torch")
+SERVED = Path(__file__).with_name("served.py")
+DEFAULT_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """One version of a registered model; `uri` names exactly this version, `reused` says that it was there before."""
+
+    name: str
+    version: int
+    uri: str
+    alias: str | None
+    reused: bool
+
+
+@dataclass(frozen=True)
+class ModelListing:
+    """A registered model: its version numbers, newest last, and which version each alias points to."""
+
+    name: str
+    versions: tuple[int, ...]
+    aliases: dict[str, int]
+
+
+def register(
+    store: Store,
+    name: str,
+    approximator_path: Path | str,
+    run_id: str,
+    *,
+    alias: str | None = "champion",
+    tags: Mapping[str, Any] | None = None,
+) -> RegisteredModel:
+    """Register an approximator file as the next version of the model `name`, made by the run `run_id`, and point `alias` to it.
+
+    If a version with the same content exists, it is used again: the alias moves to it and its tags are updated.
+    """
+    path = Path(approximator_path)
+    approximator = load_approximator(path)
+    digest = sha256(path)
+    labels = {**{key: str(value) for key, value in (tags or {}).items()}, HASH_TAG: digest}
+    client = store.client
+    with store.lock(), tracking_errors(f"register the model {name!r}"):
+        version = _same_content(client, name, digest)
+        reused = version is not None
+        if version is None:
+            version = _new_version(client, name, path, run_id, signature_of(approximator), tags=labels)
+        else:
+            for key, value in labels.items():
+                client.set_model_version_tag(name, str(version), key, value)
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, str(version))
+    return RegisteredModel(name, version, f"models:/{name}/{version}", alias, reused)
+
+
+def list_models(store: Store) -> list[ModelListing]:
+    """All registered models, by name."""
+    listings = []
+    for model in registered_models(store.client):
+        with tracking_errors(f"list the versions of model {model.name!r}"):
+            versions = sorted(int(found.version) for found in store.client.search_model_versions(f"name='{model.name}'"))
+        listings.append(ModelListing(model.name, tuple(versions), {key: int(value) for key, value in model.aliases.items()}))
+    return listings
+
+
+def signature_of(approximator: ContinuousApproximator) -> ModelSignature:
+    """What the served model takes and gives, all in raw space.
+
+    Inputs: float32 of shape (n_datasets, *shape), where only the last axis of a condition is fixed: whether sets and series may be longer
+    or shorter than in training is for the approximator to say. Outputs: (n_datasets, num_samples, *shape).
+    """
+    conditions, targets = approximator.condition_names, approximator.inference_names
+    inputs = [_tensor((-1, *(-1 for _ in shape[:-1]), *shape[-1:]), key, conditions) for key, shape in _shapes(approximator, conditions)]
+    outputs = [_tensor((-1, -1, *shape), key, targets) for key, shape in _shapes(approximator, targets)]
+    params = [ParamSpec("num_samples", "long", DEFAULT_SAMPLES), ParamSpec("seed", "long", 0)]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(params))
+
+
+def _shapes(approximator: ContinuousApproximator, names: tuple[str, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, tuple(approximator.shapes[name])) for name in names]
+
+
+def _tensor(shape: tuple[int, ...], name: str, names: tuple[str, ...]) -> TensorSpec:
+    """A lone tensor has no name, so that it may be passed as an array instead of a dict."""
+    return TensorSpec(np.dtype("float32"), shape, name if len(names) > 1 else None)
+
+
+def _same_content(client: MlflowClient, name: str, digest: str) -> int | None:
+    versions = [found for found in client.search_model_versions(f"name='{name}'") if found.tags.get(HASH_TAG) == digest]
+    return max((int(found.version) for found in versions), default=None)
+
+
+def _new_version(client: MlflowClient, name: str, path: Path, run_id: str, signature: ModelSignature, *, tags: dict[str, str]) -> int:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    run = client.get_run(run_id)
+    model = client.create_logged_model(run.info.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type="posterior")
+    status = "FAILED"
+    try:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        _write(client, model, path, run_id, signature)
+        status = "READY"
+    finally:
+        client.finalize_logged_model(model.model_id, status)
+    # Not models:/<id>: MLflow would look that up in the globally set store, and make one in the current folder.
+    version = client.create_model_version(name, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id)
+    return int(version.version)
+
+
+def _write(client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature) -> None:
+    """Write the files of the model: the approximator, the code of `served.py`, the signature and exact requirements."""
+    requirements = [f"{package}=={number.partition('+')[0]}" for package, number in package_versions(REQUIRED).items()]
+    with TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # no input example is wanted: the signature says it all
+        file = Path(scratch) / Path(ARTIFACT_FILE).name
+        shutil.copyfile(path, file)
+        folder = Path(scratch) / "model"
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(SERVED),
+            artifacts={"approximator": str(file)},
+            signature=signature,
+            pip_requirements=requirements,
+            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id),
+        )
+        for cache in folder.rglob("__pycache__"):
+            shutil.rmtree(cache)
+        client.log_model_artifacts(model.model_id, str(folder))

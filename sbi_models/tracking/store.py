@@ -1,0 +1,186 @@
+"""Where runs and models are kept: an SQLite database below `mlruns/`, or whatever MLFLOW_TRACKING_URI names."""
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from sbi_models.errors import TrackingError
+
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store that is ready for use; made by `open_store`.
+
+    `tracking_uri` is what MLflow calls it, `root` the folder of the project, `artifact_location` where new experiments keep their files
+    (None: the server decides), and `local` says whether all of it is an SQLite file on this machine.
+    """
+
+    tracking_uri: str
+    root: Path
+    artifact_location: str | None
+    local: bool
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file of a local store."""
+        return _sqlite_path(self.tracking_uri) if self.local else None
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for this store; it shares no state with `mlflow.set_tracking_uri` or active runs."""
+        with tracking_errors(f"open the tracking store {self.tracking_uri}"):
+            return _client(self.tracking_uri)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keeps other processes out of a local store while something is looked up and then made; not re-entrant."""
+        return file_lock(_lock_path(self.database)) if self.database else nullcontext()
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment `name`, which is made on demand."""
+        with tracking_errors(f"open the experiment {name!r}"):
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                try:
+                    return str(self.client.create_experiment(name, artifact_location=self.artifact_location))
+                except MlflowException:
+                    found = self.client.get_experiment_by_name(name)  # somebody else has just made it
+                    if found is None:
+                        raise
+        if found.lifecycle_stage != "active":
+            raise TrackingError(
+                f"Expected the experiment {name!r} to be active, got a deleted one. Choose another name, or restore it with: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        return str(found.experiment_id)
+
+
+def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
+    """The store that MLFLOW_TRACKING_URI names or, without it, `<root>/mlruns/mlflow.db` with its files in `<root>/mlruns/artifacts`.
+
+    `root` defaults to the current folder. A missing SQLite database is made, once, even if several processes ask at the same moment;
+    with `create=False` it is a TrackingError instead.
+    """
+    base = Path(root if root is not None else Path.cwd()).resolve()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{base / 'mlruns' / 'mlflow.db'}"
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    if scheme in {"http", "https"}:
+        return Store(uri, base, artifact_location=None, local=False)
+    if scheme in {"", "file"}:
+        raise TrackingError(
+            f"Expected MLFLOW_TRACKING_URI to name a database or a server, got {uri!r}: MLflow no longer writes plain folders. "
+            "Unset it, or use for instance sqlite:////absolute/path/mlflow.db or http://127.0.0.1:5000."
+        )
+    if scheme != "sqlite":
+        return Store(uri, base, artifact_location=(base / "mlruns" / "artifacts").as_uri(), local=False)
+    database = _sqlite_path(uri)
+    artifacts = database.parent / "artifacts"
+    _prepare(database, artifacts, create=create)
+    return Store(f"sqlite:///{database}", base, artifact_location=artifacts.as_uri(), local=True)
+
+
+@contextmanager
+def tracking_errors(doing: str) -> Iterator[None]:
+    """Turn what MLflow raises meanwhile into a TrackingError of one line: Could not <doing>: <reason>."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = str(error.message).strip().partition("\n")[0]
+        raise TrackingError(f"Could not {doing}: {reason}") from error
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold the exclusive lock on `path` (made if missing); the kernel frees it when the holder dies, however it dies."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a file URI (or a plain path) names, else None.
+
+    >>> local_path("file:///tmp/a%20b").as_posix()
+    '/tmp/a b'
+    >>> local_path("s3://bucket/a") is None
+    True
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path))
+    return None if parts.scheme else Path(uri)
+
+
+@lru_cache(maxsize=32)
+def _client(uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=uri)
+
+
+def _sqlite_path(uri: str) -> Path:
+    """The absolute path in an SQLite URI; a relative one is taken from the current folder, as SQLAlchemy does."""
+    path = uri.partition(":///")[2].partition("?")[0]
+    if path in {"", ":memory:"}:
+        raise TrackingError(f"Expected an SQLite URI with a file, got {uri!r}. Use for instance sqlite:////absolute/path/mlflow.db.")
+    return Path(path).resolve()
+
+
+def _lock_path(database: Path) -> Path:
+    return database.with_name(f".{database.name}.lock")
+
+
+def _is_ready(database: Path) -> bool:
+    return database.is_file() and database.stat().st_size > 0
+
+
+def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
+    """Make the folders and the database of a local store if they are missing, and check that it can be written."""
+    try:
+        if not _is_ready(database):
+            if not create:
+                raise TrackingError(
+                    f"Expected a tracking database at {database}, got none. Nothing was tracked there yet: run a pipeline first, start in "
+                    "the folder that holds mlruns/, or set MLFLOW_TRACKING_URI."
+                )
+            artifacts.mkdir(parents=True, exist_ok=True)
+            with file_lock(_lock_path(database)):
+                if not _is_ready(database):
+                    _initialise(database, artifacts)
+        writable = os.access(database, os.W_OK) and os.access(database.parent, os.W_OK)
+    except OSError as error:
+        raise _unwritable(database, error.strerror or str(error)) from error
+    if not writable:
+        raise _unwritable(database, "permission denied")
+
+
+def _initialise(database: Path, artifacts: Path) -> None:
+    """Build the database beside its place and move it there, so that a process killed half-way leaves no half-made tables."""
+    fresh = database.with_name(f"{database.name}.new")
+    fresh.unlink(missing_ok=True)
+    with tracking_errors(f"make the tracking database {database}"):
+        SqlAlchemyStore(f"sqlite:///{fresh}", artifacts.as_uri()).engine.dispose()
+    with closing(sqlite3.connect(fresh)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")  # writers then wait for each other a third as long
+    fresh.replace(database)
+
+
+def _unwritable(database: Path, reason: str) -> TrackingError:
+    return TrackingError(
+        f"Expected a tracking database at {database} that can be written, got: {reason}. Choose another root folder, or set "
+        "MLFLOW_TRACKING_URI to a database or a server."
+    )

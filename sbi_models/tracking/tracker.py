@@ -1,0 +1,209 @@
+"""One MLflow run per run of a pipeline: parameters, live curves, figures, tables, data sets."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import pandas as pd
+from mlflow.entities import Param, Run, RunStatus, RunTag
+
+from sbi_models.errors import ConfigurationError
+from sbi_models.tracking.datasets import dataset_input
+from sbi_models.tracking.live_metrics import BATCH, LiveMetrics, known_points, points, write_points
+from sbi_models.tracking.provenance import owner_is_alive, process_tags, provenance_tags
+from sbi_models.tracking.store import Store, local_path, tracking_errors
+from sbi_models.types import Array
+
+KEY_TAG = "sbi_models.key"
+PARAMS_PER_CALL = 100
+
+
+class Figure(Protocol):
+    """Anything that can save itself as a picture, such as a Matplotlib figure."""
+
+    def savefig(self, fname: Any, *, dpi: Any = ...) -> object: ...
+
+
+class Tracker:
+    """Writes one run; made by `start` or `attach`. Usable as a context manager, which finishes the run as FINISHED, FAILED or KILLED.
+
+    It names its run in every call and never touches MLflow's global active run, so trackers of several threads do not meet.
+    """
+
+    def __init__(self, store: Store, run: Run, *, reopened: bool) -> None:
+        self.store = store
+        self.reopened = reopened
+        self._client = store.client
+        self._info = run.info
+        self._metric_names = sorted(run.data.metrics)
+        self._live: LiveMetrics | None = None
+
+    @classmethod
+    def start(
+        cls,
+        store: Store,
+        experiment_name: str,
+        run_name: str,
+        key: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Open the run of the pipeline that `key` (a hash of its configuration) stands for.
+
+        An unfinished run with this key, left by a process that was killed or failed, is opened again; otherwise a run is made. `params` may
+        be nested (`{"training": {"epochs": 3}}` is logged as `training.epochs`); those that a re-opened run already has stay as they are.
+        """
+        if not key or "'" in key:
+            raise ConfigurationError(f"Expected a non-empty key without quotes, got {key!r}. Pass a hash of the configuration.")
+        flat = _flatten(params or {})
+        given = {name: str(value) for name, value in (tags or {}).items()}
+        seed = {"sbi_models.seed": flat["seed"]} if "seed" in flat else {}
+        experiment_id = store.experiment(experiment_name)
+        client = store.client
+        with store.lock(), tracking_errors(f"start a run in the experiment {experiment_name!r}"):
+            run = _unfinished_run(store, experiment_id, key)
+            reopened = run is not None
+            if run is None:
+                run = client.create_run(experiment_id, run_name=run_name, tags={**provenance_tags(), **seed, **given, KEY_TAG: key})
+            else:
+                client.update_run(run.info.run_id, status="RUNNING")
+                client.log_batch(run.info.run_id, tags=[RunTag(*item) for item in {**process_tags(), **given}.items()])
+            missing = [Param(name, value) for name, value in flat.items() if name not in run.data.params]
+            for begin in range(0, len(missing), PARAMS_PER_CALL):
+                client.log_batch(run.info.run_id, params=missing[begin : begin + PARAMS_PER_CALL])
+        return cls(store, run, reopened=reopened)
+
+    @classmethod
+    def attach(cls, store: Store, run_id: str) -> Self:
+        """A tracker that adds to the existing run `run_id`, whatever its status, without changing the status."""
+        with tracking_errors(f"find the run {run_id!r}"):
+            return cls(store, store.client.get_run(run_id), reopened=True)
+
+    @property
+    def run_id(self) -> str:
+        return str(self._info.run_id)
+
+    @property
+    def experiment_id(self) -> str:
+        return str(self._info.experiment_id)
+
+    @property
+    def artifact_path(self) -> Path | None:
+        """The folder with the files of the run, if it is on this machine."""
+        return local_path(self._info.artifact_uri)
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Add one point to each curve; returns at once, the points are written within two seconds.
+
+        An epoch that the run already has is skipped, so a resumed training may simply log its whole history again.
+        """
+        if self._live is None:
+            known = known_points(self._client, self.run_id, self._metric_names) if self.reopened else set()
+            self._live = LiveMetrics(self._client, self.run_id, known=known)
+        self._live.add(int(epoch), metrics)
+
+    def flush(self) -> None:
+        """Write all points of `log_epoch` now."""
+        if self._live is not None:
+            self._live.flush()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers at once, for instance final diagnostics."""
+        batch = points(0 if step is None else int(step), metrics)
+        for begin in range(0, len(batch), BATCH):
+            write_points(self._client, self.run_id, batch[begin : begin + BATCH])
+
+    def log_figures(self, figures: Mapping[str, Figure], folder: str = "figures", dpi: int = 120) -> None:
+        """Save each figure as the picture `<folder>/<name>.png`."""
+        with TemporaryDirectory() as scratch:
+            for name, figure in figures.items():
+                path = _inside(Path(scratch), f"{name}.png")
+                figure.savefig(path, dpi=dpi)
+            with tracking_errors(f"log figures to run {self.run_id}"):
+                self._client.log_artifacts(self.run_id, scratch, folder)
+
+    def log_file(self, path: Path | str, folder: str | None = None) -> None:
+        """Copy a file to the run, into `folder`."""
+        if not Path(path).is_file():
+            raise ConfigurationError(f"Expected a file to log, got {str(path)!r}, which does not exist or is a folder.")
+        with tracking_errors(f"log {path} to run {self.run_id}"):
+            self._client.log_artifact(self.run_id, str(path), folder)
+
+    def log_table(self, table: pd.DataFrame, file: str) -> None:
+        """Write a table as CSV, for instance to `metrics/diagnostics.csv`; a plain 0, 1, 2, ... index is left out."""
+        with TemporaryDirectory() as scratch:
+            table.to_csv(_inside(Path(scratch), file), index=not isinstance(table.index, pd.RangeIndex))
+            with tracking_errors(f"log {file} to run {self.run_id}"):
+                self._client.log_artifacts(self.run_id, scratch)
+
+    def log_dict(self, content: Mapping[str, Any], file: str) -> None:
+        """Write plain data as JSON (`.json`) or YAML (`.yaml`), by the end of the file name."""
+        with tracking_errors(f"log {file} to run {self.run_id}"):
+            self._client.log_dict(self.run_id, dict(content), file)
+
+    def log_dataset(self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> None:
+        """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types; `context` e.g. "training".
+
+        The data stay where they are, at `path_or_uri`. The digest is the first 36 characters of `content_hash` (MLflow's limit); the whole
+        of it is in the tag `sbi_models.content_hash` of the input.
+        """
+        with tracking_errors(f"log the data set {name!r} to run {self.run_id}"):
+            self._client.log_inputs(self.run_id, datasets=[dataset_input(name, path_or_uri, arrays, content_hash, context)])
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set or replace tags of the run."""
+        with tracking_errors(f"tag run {self.run_id}"):
+            self._client.log_batch(self.run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Write what is queued and end the run as FINISHED, FAILED or KILLED."""
+        if status not in {"FINISHED", "FAILED", "KILLED"}:
+            raise ConfigurationError(f"Expected the status FINISHED, FAILED or KILLED, got {status!r}.")
+        self.flush()
+        with tracking_errors(f"finish run {self.run_id}"):
+            self._client.set_terminated(self.run_id, status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.finish("FAILED" if issubclass(kind, Exception) else "KILLED")
+
+
+def _unfinished_run(store: Store, experiment_id: str, key: str) -> Run | None:
+    """The newest run with this key that did not finish and that no other live process of this machine writes."""
+    runs = store.client.search_runs(
+        [experiment_id],
+        filter_string=f"tags.`{KEY_TAG}` = '{key}' and attributes.status != 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+    )
+    for run in runs:
+        if run.info.status != RunStatus.to_string(RunStatus.RUNNING) or not owner_is_alive(run.data.tags):
+            return run
+    return None
+
+
+def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested parameters as {"outer.inner": text}."""
+    flat: dict[str, str] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of `name` below `folder`, whose parents are made; a name that leads outside is an error."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ConfigurationError(f"Expected a name that stays inside the folder of the run, got {name!r}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+
+from sbi_models.tracking import Store, Tracker, register
+
+X = np.linspace(0, 1, 60, dtype=np.float32).reshape(3, 20, 1)
+
+
+@pytest.fixture
+def served(store: Store, fake_approximators: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Registers a fake and loads it through MLflow, as a user of MLflow alone would."""
+
+    def make(kind: str = "shift") -> Any:
+        import mlflow.pyfunc  # noqa: PLC0415
+
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
+        run_id = Tracker.start(store, "npe", "first", "key").run_id
+        register(store, "normal", fake_approximators(tmp_path / "file.safetensors", kind=kind), run_id)
+        return mlflow.pyfunc.load_model("models:/normal@champion")
+
+    return make
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
+def test_mlflow_serves_the_posterior(served: Callable[..., Any]) -> None:
+    """Through MLflow, equal seeds give equal draws of shape (n_datasets, num_samples, dim), other seeds others."""
+    model = served()
+    first, again, other = (model.predict(X, params={"num_samples": 7, "seed": seed}) for seed in (3, 3, 4))
+    assert first.shape == (3, 7, 2)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert model.predict(X).shape == (3, 1000, 2)
+    assert str(model.metadata.signature.inputs.inputs[0].shape) == "(-1, -1, 1)"
+
+
+def test_inputs_are_converted(served: Callable[..., Any]) -> None:
+    """The sampler itself takes float64, integers, nested lists and a dict, and draws the same for equal values."""
+    sampler = served().unwrap_python_model()
+    ones = np.ones((2, 20, 1), dtype=np.float32)
+    inputs = [ones, ones.astype(float), ones.astype(int), ones.tolist(), {"x": ones}]
+    draws = [sampler.predict(None, value, {"num_samples": 4}) for value in inputs]
+    assert draws[0].shape == (2, 4, 2)
+    for other in draws[1:]:
+        np.testing.assert_array_equal(other, draws[0])
+
+
+@pytest.mark.parametrize(
+    ("value", "params", "message"),
+    [
+        (np.full((1, 20, 1), np.nan), {}, "got 20 of 20 that are NaN or infinite"),
+        (np.zeros((1, 19, 1)), {}, "Expected x of shape"),
+        ([[1.0], [1.0, 2.0]], {}, "regular array of numbers"),
+        ({"y": X}, {}, "none named 'x'"),
+        ({"x": X, "y": X}, {}, "Unknown array 'y'"),
+        (X, {"num_samples": 0}, "num_samples as an integer from 1 to 100000, got 0"),
+        (X, {"num_samples": 100_001}, "num_samples"),
+        (X, {"num_samples": 2.5}, "num_samples"),
+        (X, {"num_samples": True}, "num_samples"),
+        (X, {"seed": -1}, "seed"),
+    ],
+)
+def test_wrong_requests_are_refused_with_the_reason(served: Callable[..., Any], value: Any, params: dict[str, Any], message: str) -> None:
+    """NaN, wrong shapes, names and parameters are an invalid parameter value in one short line, never the whole array."""
+    with pytest.raises(MlflowException) as caught:
+        served().unwrap_python_model().predict(None, value, params)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert message in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+def test_several_conditions_and_variables_go_by_name(served: Callable[..., Any]) -> None:
+    """With two conditions and two variables, dicts go in and come out; a lone array is refused."""
+    model = served("two_by_two")
+    z = np.ones((3, 3), dtype=np.float32)
+    draws = model.predict({"x": X, "z": z}, params={"num_samples": 5})
+    assert {name: array.shape for name, array in draws.items()} == {"a": (3, 5, 1), "b": (3, 5, 2)}
+    with pytest.raises(MlflowException, match="dict with the arrays x, z"):
+        model.unwrap_python_model().predict(None, X)
