@@ -2,14 +2,15 @@
 
 import ast
 import hashlib
+import inspect
 import json
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import sbi_models
 from flows.parameters import Experiment, load_object
+from sbi_models.simulators import Simulator
 
 _PACKAGE = Path(sbi_models.__file__).parent
 _CODE = {
@@ -25,7 +26,7 @@ def code_fingerprint(step: str) -> str:
     for entry in _CODE[step]:
         path = _PACKAGE / entry
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(f"{file.relative_to(_PACKAGE)} {ast.dump(ast.parse(file.read_text()))}".encode())
+            digest.update(f"{file.relative_to(_PACKAGE)} {_code(file)}".encode())
     return digest.hexdigest()
 
 
@@ -37,20 +38,35 @@ def content_key(step: str, *parts: Any) -> str:
 
 def simulate_key(experiment: Experiment) -> str:
     """Key of the simulate task."""
-    return content_key("simulate", study_source(experiment), experiment.seed, experiment.simulate.model_dump())
+    return content_key("simulate", simulator_fingerprint(experiment), experiment.seed, experiment.simulate.model_dump())
 
 
 def train_key(experiment: Experiment, simulations_hash: str) -> str:
     """Key of the train task."""
     roles = [experiment.inference_variables, experiment.summary_variables, experiment.inference_conditions]
-    return content_key("train", simulations_hash, study_source(experiment), roles, experiment.seed, experiment.train.model_dump())
+    names = load_object(experiment.study).parameter_names
+    return content_key("train", simulations_hash, roles, names, experiment.seed, experiment.train.model_dump())
 
 
-def study_source(experiment: Experiment) -> str:
-    """The import path of the study and the sha256 of its module."""
-    load_object(experiment.study)
-    module = sys.modules[experiment.study.partition(":")[0]]
-    return f"{experiment.study} {file_sha256(str(module.__file__))}"
+def simulator_fingerprint(experiment: Experiment) -> str:
+    """sha256 over the code of the modules that define the simulator's functions, and over its first row with seed 0.
+
+    The row catches what the code of those modules does not show: constants of objects, and of other modules.
+    """
+    simulator: Simulator = load_object(experiment.study).simulator
+    digest = hashlib.sha256()
+    for call in simulator.calls:
+        module = inspect.getmodule(call.definition)
+        if module is not None and module.__file__ is not None:
+            digest.update(_code(Path(module.__file__)).encode())
+    for name, value in sorted(simulator.rows(0, 1, seed=0, progress=False).items()):
+        digest.update(name.encode() + value.tobytes())
+    return digest.hexdigest()
+
+
+def _code(file: Path) -> str:
+    """What a source file means, without comments and layout."""
+    return ast.dump(ast.parse(file.read_text()))
 
 
 def file_sha256(path: str | Path) -> str:

@@ -23,10 +23,12 @@ class MichelsonStudy:
         Quantity("spread of a run", "km/s"),
     )
 
+    data_set_name = "experiment"
+
     def observations(self) -> tuple[list[str], Variables]:
         """The five experiments as data sets of 20 speeds in km/s minus 299 000."""
         labels, speeds = read_observations(michelson.DATA, "x", (20, 1))
-        return [f"experiment {label}" for label in labels], {"x": speeds}
+        return labels, {"x": speeds}
 
     def evaluate(self, draws: Variables) -> list[Array]:
         """Mean speed (km/s minus 299 000) and standard deviation of a run (km/s)."""

@@ -2,7 +2,7 @@
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
-from flows.runtime import make_folders, project_root
+from flows.runtime import end_on_sigterm, make_folders, project_root, stop_orphans
 
 make_folders()
 
@@ -14,13 +14,15 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import Task
 
 from flows import tasks
-from flows.keys import content_key, study_source
+from flows.keys import content_key, simulator_fingerprint
 from flows.parameters import Experiment
 from flows.screen import Screen
 from sbi_models.datasets import SimulationStore
 from sbi_models.tracking import Tracker, open_store
 
 Manifest = dict[str, Any]
+
+DESCRIPTION_TAG = "mlflow.note.content"
 
 
 @flow(name="pipeline", persist_result=False)
@@ -48,10 +50,12 @@ def pipeline(experiment: Experiment) -> Manifest:
 
         screen.stage("register")
         registered = tasks.register_model(experiment, training, run_id)
+        tracker.set_tags({"model": registered["uri"]})
         screen.registered(registered)
 
         screen.stage("infer")
         inference = tasks.infer(experiment, registered, run_id)
+        tracker.set_tags({DESCRIPTION_TAG: describe(inference, registered)})
         artifacts = tracker.artifact_path
     return {
         "run_id": run_id,
@@ -66,6 +70,8 @@ def pipeline(experiment: Experiment) -> Manifest:
 
 def run(experiment: Experiment) -> Manifest:
     """Run the pipeline on the engine that PREFECT_API_URL names, or on a temporary one, and show the result."""
+    stop_orphans()
+    end_on_sigterm()
     result: Manifest = pipeline(experiment)
     Screen(experiment.name).finished(experiment, result)
     return result
@@ -77,7 +83,7 @@ def start_run(experiment: Experiment) -> Tracker:
         open_store(project_root()),
         experiment.name,
         f"{experiment.name} pipeline",
-        key=content_key("train", study_source(experiment), experiment.model_dump()),
+        key=content_key("train", simulator_fingerprint(experiment), experiment.model_dump()),
         params=experiment.model_dump(),
     )
 
@@ -89,6 +95,14 @@ def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *argu
     if intact(manifest):
         return manifest, state.name == "Cached"
     return task.with_options(refresh_cache=True)(*arguments), False
+
+
+def describe(inference: Manifest, registered: Manifest) -> str:
+    """The description of the run in the UI, as Markdown: the answer, and the model that gave it."""
+    rows = [[str(cell) if isinstance(cell, str) else f"{cell:.6g}" for cell in row.values()] for row in inference["table"]]
+    names = list(inference["table"][0])
+    lines = [f"Posteriors of the real observations, drawn from `{registered['uri']}`:", "", " | ".join(names), " | ".join("-" * len(names))]
+    return "\n".join([*lines, *(" | ".join(row) for row in rows)])
 
 
 def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) -> None:
@@ -103,8 +117,10 @@ def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) ->
 def record_training(tracker: Tracker, training: Manifest, reused: bool) -> None:
     """The losses of each epoch, where the run has not got them, the seconds, and the checkpoint."""
     history = training["history"]
+    curves = Tracker.attach(tracker.store, tracker.run_id)  # knows the points that the task has logged while it trained
     for epoch in range(len(history["loss"])):
-        tracker.log_epoch(epoch + 1, {name: values[epoch] for name, values in history.items()})
+        curves.log_epoch(epoch + 1, {name: values[epoch] for name, values in history.items()})
+    curves.flush()
     tracker.set_tags({"train": "reused" if reused else "made", "train.key": training["key"], "model.sha256": training["sha256"]})
     tracker.log_metrics({"train.seconds": training["seconds"]})
     tracker.log_file(training["model"], "checkpoints")

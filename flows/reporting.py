@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 INTERVAL = (0.025, 0.975)
 
-MEAN_ERROR, SD_RATIO = "error of mean in sd", "ratio of sd"
+MEAN_ERROR, SD_RATIO = "error/sd", "sd ratio"
 
 
 def posterior_table(study: Study, labels: list[str], values: list[Array], references: list[list[Reference]] | None) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def posterior_table(study: Study, labels: list[str], values: list[Array], refere
             draws = values[j][i]
             low, high = np.quantile(draws, INTERVAL) + quantity.offset
             row = {
-                "data set": label,
+                study.data_set_name: label,
                 "quantity": quantity.name,
                 "unit": quantity.unit,
                 "mean": draws.mean() + quantity.offset,
@@ -76,7 +76,7 @@ def posterior_figure(study: Study, labels: list[str], values: list[Array], refer
         np.array([[exact.density for exact in row] for row in references]),
         truths + offsets,
         variable_names=[f"{quantity.name} [{quantity.unit}]" for quantity in study.quantities],
-        dataset_names=labels,
+        dataset_names=[f"{study.data_set_name} {label}" for label in labels],
         truth_label="value of today",
     )
 

@@ -1,12 +1,17 @@
 """Where and how flows run: folders, quiet engines, no telemetry. Existing engines are used where the environment names them."""
 
 import os
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
+
+import psutil
 
 
 def project_root() -> Path:
-    """The folder that holds `mlruns/`: SBI_MODELS_ROOT, or else the current folder."""
-    return Path(os.environ.get("SBI_MODELS_ROOT", ".")).resolve()
+    """The folder that holds `mlruns/`: the current one."""
+    return Path.cwd()
 
 
 def work_folder() -> Path:
@@ -30,7 +35,7 @@ def set_environment() -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.3",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",  # Prefect cuts it to whole seconds, and 0 is a busy loop
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
@@ -42,3 +47,31 @@ def make_folders() -> None:
     """Create the folders of the engines; Prefect does not make parents."""
     for name in ("PREFECT_HOME", "PREFECT_RESULTS_LOCAL_STORAGE_PATH"):
         Path(os.environ[name]).mkdir(parents=True, exist_ok=True)
+
+
+def stop_orphans() -> int:
+    """Stop temporary Prefect servers of this project whose flow was killed; returns how many.
+
+    A flow that ends on SIGKILL cannot stop its server, which then runs for ever.
+    """
+    stopped = 0
+    for process in psutil.process_iter(["ppid", "cmdline"]):
+        if process.info["ppid"] != 1 or "prefect.server.api.server:create_app" not in (process.info["cmdline"] or ()):
+            continue
+        try:
+            if process.environ().get("PREFECT_HOME") == os.environ["PREFECT_HOME"]:
+                process.terminate()
+                stopped += 1
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it has ended by itself, or belongs to somebody else
+    return stopped
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM, as queues send it, unwind the program: the temporary server is stopped and the MLflow run ends as KILLED."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)

@@ -1,5 +1,6 @@
 """What the main job prints."""
 
+from math import floor, log10
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -53,19 +54,22 @@ class Screen:
 
     def finished(self, experiment: Experiment, result: dict[str, Any]) -> None:
         """The answer, and where to look next."""
-        table = pd.DataFrame(result["inference"]["table"])
-        exact = MEAN_ERROR in table
-        for quantity, rows in table.groupby("quantity", sort=False):
-            shown = Table(title=f"{quantity} [{rows['unit'].iloc[0]}]: posterior mean and 95 % interval", title_justify="left")
-            for column in ("data set", "amortized", *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
-                shown.add_column(column, justify="left" if column == "data set" else "right", no_wrap=True)
+        posteriors = pd.DataFrame(result["inference"]["table"])
+        exact = MEAN_ERROR in posteriors
+        for (quantity, unit), rows in posteriors.groupby(["quantity", "unit"], sort=False):
+            name = result["inference"]["data_set_name"]
+            table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+            for column in (name, "amortized", *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
+                table.add_column(column, justify="left" if column == name else "right", no_wrap=True)
             for _, row in rows.iterrows():
-                cells = [str(row["data set"]), _estimate(row, "")]
+                cells = [str(row[name]), _estimate(row, "")]
                 if exact:
                     cells += [_estimate(row, "exact "), f"{row[MEAN_ERROR]:+.3f}", f"{row[SD_RATIO]:.3f}"]
-                shown.add_row(*cells)
-            self.console.print()
-            self.console.print(shown)
+                table.add_row(*cells)
+            self.console.print(f"\n[bold]{quantity}[/bold] in {unit}: posterior mean \\[95 % interval]\n")
+            self.console.print(table)
+        if exact:
+            self.console.print(f"\n{MEAN_ERROR}: amortized minus exact mean in exact posterior sd; {SD_RATIO}: amortized over exact")
         model = f"models:/{experiment.register_as.name}@{experiment.register_as.alias}"
         self.console.print(f"\nmodel      {model}  (version {result['registered']['version']})")
         if result["artifacts"] is not None:
@@ -80,7 +84,10 @@ def _reused(manifest: dict[str, Any], reused: bool) -> str:
 
 
 def _estimate(row: "pd.Series[Any]", prefix: str) -> str:
-    return f"{row[prefix + 'mean']:.1f}  [{row[prefix + '2.5 %']:.1f}, {row[prefix + '97.5 %']:.1f}]".replace("[", r"\[")
+    """Mean and interval with as many digits as two of the standard deviation need."""
+    digits = max(0, 1 - floor(log10(row[prefix + "sd"]))) if row[prefix + "sd"] > 0 else 3
+    mean, low, high = (f"{row[prefix + name]:.{digits}f}" for name in ("mean", "2.5 %", "97.5 %"))
+    return rf"{mean} \[{low}, {high}]"
 
 
 def _relative(path: Path) -> Path:

@@ -42,6 +42,8 @@ class Study(Protocol):
     parameter_names: dict[str, list[str]]
     """Names of the components of each inference variable."""
     quantities: tuple[Quantity, ...]
+    data_set_name: str
+    """What one real data set is called, for instance experiment or patient."""
 
     def observations(self) -> tuple[list[str], Variables]:
         """A label for each real data set, and the data sets: variables of shape (n_datasets, ...), raw space."""

@@ -199,4 +199,4 @@ def infer(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest
     if references is not None:
         tracker.log_figures({"posteriors": posterior_figure(study, labels, values, references)})
     tracker.log_metrics(reference_errors(table))
-    return {"table": table.to_dict(orient="records"), "draws_sha256": file_sha256(draws_file)}
+    return {"data_set_name": study.data_set_name, "table": table.to_dict(orient="records"), "draws_sha256": file_sha256(draws_file)}

@@ -31,7 +31,8 @@ def derive(seed: int, *path: str | int) -> int:
     >>> derive(0, "weights") == derive(1, "weights") or derive(0, "weights") == derive(0, "noise")
     False
     """
-    text = "/".join([str(check_seed(seed)), *(f"{type(part).__name__}:{part}" for part in path)])
+    parts = (f"str:{part}" if isinstance(part, str) else f"int:{index(part)}" for part in path)
+    text = "/".join([str(check_seed(seed)), *parts])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 

@@ -57,6 +57,13 @@ class Concatenate(Transform):
         missing = [name for name in self.names if name not in batch]
         if missing:
             raise DataError(f"Variable {missing[0]!r} ({self.into}) is not in the data. {suggest(missing[0], batch)}")
+        leading = {name: tuple(batch[name].shape[1:-1]) for name in self.names}
+        if len(set(leading.values())) > 1:
+            listed = ", ".join(f"{name} {tuple(batch[name].shape)}" for name in self.names)
+            raise DataError(
+                f"Expected the variables of {self.into!r} to differ in their last axis only, got {listed}. "
+                "Reshape or repeat them in the simulator."
+            )
         return Concatenate(self.names, self.into, [batch[name].shape[-1] for name in self.names])
 
     def forward(self, batch: Tensors) -> Tensors:

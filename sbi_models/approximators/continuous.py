@@ -16,7 +16,7 @@ from sbi_models.adapters import ROLES, Adapter
 from sbi_models.approximators import files
 from sbi_models.approximators.intake import as_variables, check_shapes, positive_int
 from sbi_models.approximators.standardiser import Standardiser
-from sbi_models.errors import ConfigurationError, NotFittedError
+from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.noise import Generators
 from sbi_models.types import Array, Variables, VariablesLike
@@ -94,11 +94,18 @@ class ContinuousApproximator(nn.Module):
         adapted = self.adapter.forward(tensors)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeding.derive(seed, "initial weights"))
-            self._make_layers({name: value.shape[1:] for name, value in variables.items()}, adapted)
+            self._make_layers(adapted)
         self.standardiser.fit(adapted)
+        self.shapes = {name: value.shape[1:] for name, value in variables.items()}
 
-    def _make_layers(self, shapes: dict[str, tuple[int, ...]], adapted: dict[str, Tensor]) -> None:
-        self.shapes = shapes
+    def _make_layers(self, adapted: dict[str, Tensor]) -> None:
+        for role in ("inference_variables", "inference_conditions"):
+            if role in adapted and adapted[role].ndim != 2:
+                raise DataError(
+                    f"Expected {role} of shape (n, width) after the adapter, got {tuple(adapted[role].shape)}. Flatten "
+                    f"{', '.join(self.roles.get(role, ()))} to one axis a row"
+                    + (", or make them summary_variables." if role == ROLES[1] else ".")
+                )
         self.standardiser.declare({role: value.shape[-1] for role, value in adapted.items()})
         condition_dim = adapted["inference_conditions"].shape[-1] if "inference_conditions" in adapted else 0
         if self.summary_network is not None:

@@ -41,7 +41,8 @@ def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], wh
         expected = shapes[name]
         if value.shape[1:] != expected:
             wanted = ", ".join(map(str, ("n", *expected)))
-            cure = f" A single data set needs a leading axis: {name}[None]." if value.shape == expected else ""
+            single = value.shape == expected or (value.shape[1:] == (1,) and value.shape[:1] == expected)  # (d,) has become (d, 1)
+            cure = f" A single data set needs a leading axis: {name}[None]." if single else ""
             raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {value.shape}.{cure}")
 
 
@@ -60,7 +61,8 @@ def _as_array(name: str, value: Any) -> Array:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     try:
-        array = np.asarray(value, dtype=np.float64)
+        # torch takes neither negative strides nor read-only memory; only such arrays are copied
+        array = np.require(np.asarray(value, dtype=np.float64), requirements=["C", "W"])
     except (TypeError, ValueError) as error:
         raise DataError(f"Expected numbers of one shape in variable {name!r}, got something ragged or not numeric: {error}") from None
     if array.ndim == 0 or array.size == 0:

@@ -58,8 +58,8 @@ class TrainingModule(pl.LightningModule):
         for name, value in means.items():
             if not torch.isfinite(torch.tensor(value)):
                 raise TrainingError(
-                    f"The {'training' if name == 'loss' else 'validation'} loss is {value} in epoch {self.current_epoch}. Try a smaller "
-                    "initial_learning_rate, standardize='all', or a log transform of variables that span orders of magnitude."
+                    f"The {'training' if name == 'loss' else 'validation'} loss is {value} in epoch {self.current_epoch + 1}. "
+                    "Try a smaller initial_learning_rate, standardize='all', or a log transform of variables that span orders of magnitude."
                 )
         return means
 

@@ -41,7 +41,7 @@ class SimulationStore:
 
     @property
     def content_hash(self) -> str:
-        """sha256 over the hashes of all shards: equal exactly if all simulations are equal to the bit."""
+        """sha256 over the hashes of all shards: equal exactly if origin, shard size and all simulations are equal to the bit."""
         return str(self.manifest["content_hash"])
 
     def load(self) -> Variables:
@@ -100,15 +100,17 @@ class SimulationStore:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        origin = {"seed": str(seed), "fingerprint": fingerprint}
+        origin: dict[str, Any] = {"seed": str(seed), "fingerprint": fingerprint}
         shards: list[dict[str, Any]] = []
         shapes: dict[str, list[int]] = {}
         with progress_bar(description, num_simulations) as advance:
             for index, start in enumerate(range(0, num_simulations, rows_per_shard)):
                 stop = min(start + rows_per_shard, num_simulations)
                 path = folder / f"shard-{index:05d}.safetensors"
-                if not _holds(path, origin | {"rows": f"{start}:{stop}"}):
-                    _write(path, save(_contiguous(rows(start, stop)), metadata=origin | {"rows": f"{start}:{stop}"}))
+                here = origin | {"rows": [start, stop]}
+                if not _holds(path, here):
+                    variables = _contiguous(rows(start, stop))
+                    _write(path, save(variables, metadata=_label(here, variables)))
                 content = path.read_bytes()
                 shards.append({"file": path.name, "rows": [start, stop], "sha256": _sha256(content)})
                 shapes = shapes or {name: list(value.shape[1:]) for name, value in load_file(path).items()}
@@ -129,13 +131,27 @@ def _contiguous(variables: Variables) -> Variables:
     return {name: np.ascontiguousarray(value) for name, value in sorted(variables.items())}
 
 
-def _holds(path: Path, origin: dict[str, str]) -> bool:
-    """True if a whole shard of this origin is there."""
+def _label(origin: dict[str, Any], variables: Variables) -> dict[str, str]:
+    """Metadata of a shard, in one entry: safetensors writes several in an order that differs from call to call, and with it the hash."""
+    return {"origin": json.dumps(origin | {"values": _digest(variables)}, sort_keys=True)}
+
+
+def _holds(path: Path, origin: dict[str, Any]) -> bool:
+    """True if a whole shard of this origin is there, its values as they were written."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {}) == origin
+            metadata = dict(file.metadata() or {})
+        return metadata == _label(origin, load_file(path))
     except (FileNotFoundError, safetensors.SafetensorError):
         return False
+
+
+def _digest(variables: Variables) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(variables.items()):
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -37,6 +37,14 @@ class NamedCall:
         self.required = tuple(p.name for p in named if p.default is p.empty)
 
     @property
+    def definition(self) -> Callable[..., Any]:
+        """The function inside a partial, or the type of a callable object: what has source code."""
+        function = self.function
+        while isinstance(function, partial):
+            function = function.func
+        return function if inspect.isroutine(function) else type(function)
+
+    @property
     def takes_rng(self) -> bool:
         """True if the function draws from a `numpy.random.Generator` argument named rng, not from NumPy's global state."""
         return "rng" in self.arguments
@@ -54,8 +62,15 @@ class NamedCall:
         outputs = self.function(**passed)
         if not isinstance(outputs, Mapping):
             raise SimulationError(f"Function {self.name!r} must return a dict of names to arrays, got {type(outputs).__name__}.")
-        arrays = {str(key): np.asarray(value) for key, value in outputs.items()}
-        for key, value in arrays.items():
-            if value.dtype.kind not in "fiub":
-                raise SimulationError(f"Function {self.name!r} returned {key!r} of type {value.dtype}; expected numbers.")
-        return arrays
+        return {str(key): self._as_array(str(key), value) for key, value in outputs.items()}
+
+    def _as_array(self, key: str, value: Any) -> Array:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise SimulationError(
+                f"Function {self.name!r} returned {key!r} as ragged lists; expected numbers of one shape. Pad them and return a mask too."
+            ) from None
+        if array.dtype.kind not in "fiub":
+            raise SimulationError(f"Function {self.name!r} returned {key!r} of type {array.dtype}; expected numbers.")
+        return array

@@ -73,11 +73,11 @@ class Simulator:
     def rows(self, start: int, stop: int, *, seed: int, progress: bool | None = None, **fixed: Any) -> Variables:
         """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space."""
         first, last = start // self.block_size, -(-stop // self.block_size)
-        meta = self.meta({"rng": seeding.generator(seed, "meta"), "batch_shape": (stop - start,)}) if self.meta else {}
         aligned = _fixed_rows(fixed, start, stop, first * self.block_size, last * self.block_size)
         blocks = []
         show = None if progress or (progress is None and stop - start > _ROWS_BEFORE_PROGRESS) else False
         with progress_bar("simulate", stop - start, show=show) as advance, self._global_state_kept():
+            meta = self._meta(seed, stop - start)
             for block in range(first, last):
                 here = slice((block - first) * self.block_size, (block - first + 1) * self.block_size)
                 values = {key: value[here] if self.is_batched else value[here][0] for key, value in aligned.items()}
@@ -85,6 +85,13 @@ class Simulator:
                 advance(min(self.block_size, stop - start))
         joined = _join(blocks, start - first * self.block_size, stop - start, batched=self.is_batched)
         return joined | {key: np.repeat(np.atleast_1d(value)[None], stop - start, 0) for key, value in meta.items() if key not in joined}
+
+    def _meta(self, seed: int, num_rows: int) -> dict[str, Array]:
+        if self.meta is None:
+            return {}
+        if self._uses_global_state:
+            np.random.seed(seeding.derive(seed, "meta, global state") % 2**32)  # noqa: NPY002 - for a meta_fn without rng
+        return self.meta({"rng": seeding.generator(seed, "meta"), "batch_shape": (num_rows,)})
 
     def _block(self, block: int, seed: int, meta: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Array]:
         rng = seeding.generator(seed, "simulation", block)
@@ -118,7 +125,8 @@ class Simulator:
 
     @property
     def _uses_global_state(self) -> bool:
-        return not all(call.takes_rng for call in self.calls)
+        calls = self.calls if self.meta is None else (*self.calls, self.meta)
+        return not all(call.takes_rng for call in calls)
 
     @contextmanager
     def _global_state_kept(self) -> Iterator[None]:

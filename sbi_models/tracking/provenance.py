@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 PACKAGES = ("sbi-models", "torch", "lightning", "prefect", "mlflow", "numpy")
 
 
 def provenance_tags() -> dict[str, str]:
-    """Tags for a new run: package versions, git commit of the current folder, user, script, host and process."""
+    """Tags for a new run: package versions, git commit (of the current folder, or else of this package), user, script, host and process."""
     return {
         **{f"version.{name.replace('-', '_')}": number for name, number in package_versions(PACKAGES).items()},
         "version.python": platform.python_version(),
-        **git_tags(Path.cwd()),
+        **(git_tags(Path.cwd()) or git_tags(Path(__file__).parent)),
         "mlflow.user": _user(),
         "mlflow.source.name": Path(sys.argv[0] or "python").name,
         "mlflow.source.type": "LOCAL",

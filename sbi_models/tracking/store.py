@@ -20,6 +20,8 @@ from sbi_models.errors import TrackingError
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
+EXPERIMENT_KIND = "mlflow.experimentKind"
+
 
 @dataclass(frozen=True)
 class Store:
@@ -55,7 +57,8 @@ class Store:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    return str(self.client.create_experiment(name, artifact_location=self.artifact_location))
+                    tags = {EXPERIMENT_KIND: "custom_model_development"}  # the UI's view for models, not for language agents
+                    return str(self.client.create_experiment(name, artifact_location=self.artifact_location, tags=tags))
                 except MlflowException:
                     found = self.client.get_experiment_by_name(name)  # somebody else has just made it
                     if found is None:

@@ -272,7 +272,9 @@ def _quiet_lightning() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(does not have many workers|treespec|number of training batches).*")
+            warnings.filterwarnings(
+                "ignore", message=".*(does not have many workers|treespec|number of training batches|no `val_dataloader`).*"
+            )
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

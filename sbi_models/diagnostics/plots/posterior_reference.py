@@ -64,6 +64,8 @@ def plot_posterior_reference(
                 legend[truth_label] = axes.axvline(mark, **GUIDE)
         axes.set_ylim(bottom=0.0)
         axes.grid(visible=False)
+        axes.locator_params(axis="x", nbins=4)
+    _align(panels, columns)
     return finish(figure, quantities[0] if columns == 1 else "", "posterior density", legend)
 
 
@@ -74,10 +76,20 @@ def _panels(datasets: list[str], quantities: list[str]) -> tuple[Figure, list[Ax
     if len(datasets) == 1:
         return panel_grid(quantities, aspect=0.75)
     titles = quantities + [""] * (len(quantities) * (len(datasets) - 1))
-    figure, panels = panel_grid(titles, aspect=0.75, columns=len(quantities))
+    figure, panels = panel_grid(titles, aspect=0.5, columns=len(quantities), width=3.2)
     for name, axes in zip(datasets, panels[:: len(quantities)], strict=True):
         axes.set_ylabel(fill(name, 22), fontsize=TITLE, color=BLACK)
     return figure, panels
+
+
+def _align(panels: list[Axes], columns: int) -> None:
+    """The same limits down each column, so that data sets can be compared."""
+    if columns == 1 or columns == len(panels):
+        return
+    for column in range(columns):
+        limits = np.array([axes.get_xlim() for axes in panels[column::columns]])
+        for axes in panels[column::columns]:
+            axes.set_xlim(limits[:, 0].min(), limits[:, 1].max())
 
 
 def _histogram(axes: Axes, draws: Floats, points: Floats) -> Artist:
@@ -85,7 +97,7 @@ def _histogram(axes: Axes, draws: Floats, points: Floats) -> Artist:
     low, high = min(points[0], np.quantile(draws, 0.001)), max(points[-1], np.quantile(draws, 0.999))
     iqr = float(np.subtract(*np.quantile(draws, [0.75, 0.25])))
     width = 2.0 * iqr / len(draws) ** (1 / 3) or (high - low) / 40  # Freedman and Diaconis (1981)
-    edges = np.linspace(low, high, int(np.clip((high - low) / width, 12, 120)) + 1)
+    edges = np.linspace(low, high, int(np.clip((high - low) / width, 12, 60)) + 1)
     counts, _ = np.histogram(draws, edges)
     return axes.stairs(counts / (len(draws) * np.diff(edges)), edges, fill=True, color=BLUE, alpha=0.45, edgecolor=BLACK, linewidth=0)
 
@@ -99,6 +111,8 @@ def _reference(grid: object, density: object, rows: int, columns: int) -> tuple[
         )
     shape = (rows, columns, points.shape[-1])
     points, heights = _spread("grid", points, shape), _spread("density", heights, shape)
+    check_finite("grid", points)
+    check_finite("density", heights)
     if np.any(np.diff(points, axis=-1) <= 0.0):
         raise DataError("Expected a grid that increases along its last axis, got one that does not. Sort it, and the density with it.")
     if np.any(heights < 0.0):

@@ -45,16 +45,17 @@ def panel_grid(
     y_limits: tuple[float, float] | None = None,
     aspect: float = 0.85,
     columns: int | None = None,
+    width: float | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel for each title, in a grid that stays readable from 1 to 50 panels.
 
     Limits, if given, are those of every panel; then only the left and the lowest panels carry tick labels. (Matplotlib's own sharing
-    of axes costs time quadratic in the number of panels.) `aspect` is height over width of a panel.
+    of axes costs time quadratic in the number of panels.) `aspect` is height over width of a panel, `width` its width in inches.
     """
     count = len(titles)
     columns = columns or _columns(count)
     rows = ceil(count / columns)
-    width = {1: 3.6, 2: 3.2, 3: 2.9, 4: 2.6}.get(columns, 2.2) if rows <= 2 else 2.0
+    width = width or ({1: 3.6, 2: 3.2, 3: 2.9, 4: 2.6}.get(columns, 2.2) if rows <= 2 else 2.0)
     figure = DiagnosticFigure(figsize=(columns * width + 0.4, rows * (width * aspect + 0.1) + 0.8), dpi=110, layout="constrained")
     grid = figure.add_gridspec(rows, columns)
     panels = [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]

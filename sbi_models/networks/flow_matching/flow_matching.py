@@ -32,7 +32,7 @@ class FlowMatching(InferenceNetwork):
     """Flow matching with straight paths.
 
     Args:
-        widths: widths of the residual network.
+        widths: widths of the residual network, all equal.
         noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
         steps: steps of the solver for sampling and density; each calls the network four times.
         grading: how much finer the steps are near the data (1: equal steps).
@@ -44,6 +44,10 @@ class FlowMatching(InferenceNetwork):
         super().__init__()
         if min(*widths, noise_per_pair, steps) < 1 or grading < 1:
             raise ConfigurationError("Expected widths, noise_per_pair, steps and grading of at least 1.")
+        if len(set(widths)) != 1:
+            raise ConfigurationError(
+                f"Expected one or more equal widths, for residual blocks, got {tuple(widths)}. Pass for instance (128, 128)."
+            )
         self.widths, self.noise_per_pair, self.steps, self.grading = tuple(widths), noise_per_pair, steps, grading
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:

@@ -1,0 +1,52 @@
+# make run: the main job.  make test: the tests.  Both set up .venv first.  make ui: the MLflow UI.  make help: all targets.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check acceptance ui format lock clean
+
+help:            ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+setup: $(INSTALLED)  ## Create the virtual environment with the locked dependencies
+
+run: setup       ## Run the main job: the speed of light from Michelson's data
+	$(BIN)/sbi-models run michelson
+
+test: setup      ## Run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: setup     ## Lint, format, types, import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+acceptance: setup  ## Run the main job in a scratch folder and check its figures against the exact posterior
+	$(BIN)/python -m pytest -m acceptance
+
+ui: setup        ## Open the MLflow UI on what was tracked
+	$(BIN)/sbi-models ui
+
+format: setup    ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:            ## Make constraints.txt anew from the newest versions that pyproject.toml admits
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0
+	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[dev]"
+	{ echo "# Exact versions of everything that make run and make test install. Made by: make lock"; \
+	  $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints.txt
+	rm -rf $(VENV)-lock
+
+clean:           ## Remove the environment and all runs
+	rm -rf $(VENV) mlruns/*

@@ -1,0 +1,55 @@
+"""The main job, run as a user runs it, against the exact posterior."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SBI_MODELS = str(Path(sys.executable).with_name("sbi-models"))
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the main job has run."""
+    root = tmp_path_factory.mktemp("main_job")
+    started = time.perf_counter()
+    done = subprocess.run([SBI_MODELS, "run", "michelson"], cwd=root, text=True, capture_output=True, check=False)
+    print(done.stdout, f"\n{time.perf_counter() - started:.0f} s", file=sys.__stdout__)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def test_the_amortized_posteriors_are_the_exact_ones(main_job: Path) -> None:
+    """Of all five experiments the means of speed and spread are within 0.1 exact posterior sd, and the sds within 10 %."""
+    (file,) = main_job.glob("mlruns/artifacts/*/artifacts/inference/posteriors.csv")
+    table = pd.read_csv(file)
+    assert len(table) == 10
+    assert table["error/sd"].abs().max() <= 0.1
+    assert (table["sd ratio"] - 1).abs().max() <= 0.1
+
+
+def test_a_second_run_reuses_the_work(main_job: Path) -> None:
+    """The same job again says that it used the finished simulations and training."""
+    done = subprocess.run([SBI_MODELS, "run", "michelson"], cwd=main_job, text=True, capture_output=True, check=True)
+    assert done.stdout.count("reused, finished") == 2
+    first, second = sorted(main_job.glob("mlruns/artifacts/*/artifacts/inference/draws.parquet"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_registered_model_samples_in_a_new_process(main_job: Path) -> None:
+    """The command of the README draws from the registered model."""
+    data = subprocess.run(
+        [sys.executable, "-c", "from sbi_models.simulators.benchmarks.michelson import DATA; import json; print(json.dumps(str(DATA)))"],
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    command = [SBI_MODELS, "sample", "models:/michelson@champion", "--observations", json.loads(data.stdout), "--num-samples", "1000"]
+    done = subprocess.run(command, cwd=main_job, text=True, capture_output=True, check=True)
+    assert len(done.stdout.splitlines()) == 5001

@@ -1,0 +1,126 @@
+"""The command line: draws out, errors in one line with exit code 2."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Finished
+
+from flows.cli import main
+from sbi_models import load
+from sbi_models.simulators.benchmarks.michelson import DATA
+
+MODEL = "models:/michelson@champion"
+
+
+@pytest.fixture
+def call(first_run: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Call `sbi-models ...` in the folder of the first pipeline run; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(first_run.root)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sbi-models", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        output, errors = capsys.readouterr()
+        return int(stop.value.code or 0), output, errors
+
+    return call
+
+
+def test_draws_come_as_csv_on_standard_output(call) -> None:
+    """Every draw of each data set is a row, the summary is on standard error, and the same seed gives the same draws as from Python."""
+    code, output, errors = call("sample", MODEL, "--observations", DATA, "--num-samples", 100, "--seed", 3)
+    assert code == 0
+    frame = pd.read_csv(io.StringIO(output))
+    assert list(frame.columns) == ["data_set", "draw", "mu", "log_variance"]
+    assert len(frame) == 500
+    assert "mu" in errors
+    assert "Warning" not in errors
+    speeds = pd.read_csv(DATA)["speed"].to_numpy(float).reshape(5, 20, 1)
+    draws = load(MODEL).sample(num_samples=100, conditions={"x": speeds}, seed=3)
+    np.testing.assert_array_equal(frame[["mu", "log_variance"]].to_numpy().reshape(5, 100, 2), draws["theta"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_draws_go_to_a_file(call, tmp_path: Path, suffix: str) -> None:
+    """--output writes CSV or Parquet, and nothing to standard output."""
+    path = tmp_path / f"draws{suffix}"
+    code, output, _ = call("sample", MODEL, "--observations", DATA, "--num-samples", 10, "--output", path)
+    assert (code, output) == (0, "")
+    assert len(pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)) == 50
+
+
+def _bad_file(folder: Path, text: str) -> Path:
+    path = folder / "bad.csv"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make_arguments", "message"),
+    [
+        (lambda folder: (MODEL, _bad_file(folder, "1,2,3,4\n")), "got 4 columns"),
+        (lambda folder: (MODEL, _bad_file(folder, "1,1,850\n1,2,nan\n")), "expected finite numbers, got 'nan'"),
+        (lambda folder: (MODEL, folder / "missing.csv"), "no such file"),
+        (lambda folder: (MODEL, folder), "no such file"),
+        (lambda folder: ("models:/michelsen@champion", DATA), "Did you mean 'michelson'?"),
+        (lambda folder: ("models:/michelson@challenger", DATA), "no alias 'challenger'"),
+        (lambda folder: ("models:/michelson/99", DATA), "no version '99'"),
+        (lambda folder: ("nowhere.safetensors", DATA), "No saved approximator at nowhere.safetensors"),
+        (lambda folder: (DATA, DATA), "not a readable approximator"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(call, tmp_path: Path, make_arguments, message: str) -> None:
+    """Wrong columns, NaN, a missing file, an unknown model, alias or version, and a file that is no model end without a traceback."""
+    model, observations = make_arguments(tmp_path)
+    code, output, errors = call("sample", model, "--observations", observations)
+    assert code == 2
+    assert output == ""
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_wrong_output_name_is_refused_before_drawing(call, tmp_path: Path) -> None:
+    """An output that is neither .csv nor .parquet is refused."""
+    code, _, errors = call("sample", MODEL, "--observations", DATA, "--output", tmp_path / "draws.xlsx")
+    assert code == 2
+    assert "ending in .csv or .parquet" in errors
+
+
+def test_an_unknown_experiment_is_refused(call) -> None:
+    """An unknown experiment is named with the nearest known one."""
+    code, _, errors = call("run", "michelsen")
+    assert code == 2
+    assert "Did you mean 'michelson'?" in errors
+
+
+def test_a_folder_without_runs_is_one_line(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing was tracked, sampling says so, and makes no database."""
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = call("sample", MODEL, "--observations", DATA)
+    assert code == 2
+    assert len(errors.strip().splitlines()) == 1
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_new_process_samples_without_unpickling(first_run: Finished) -> None:
+    """A process that has only the package, and in which unpickling is an error, loads the registered model and draws."""
+    program = (
+        "import pickle\n"
+        "def refuse(*a, **k): raise RuntimeError('unpickled')\n"
+        "import sbi_models, numpy as np\n"
+        "from sbi_models import tracking; tracking.load\n"
+        "import sbi_models.tracking.registry\n"
+        "pickle.load = pickle.loads = pickle.Unpickler = refuse\n"
+        f"model = sbi_models.load({MODEL!r})\n"
+        "print(model.sample(num_samples=7, conditions={'x': 850 + np.ones((2, 1, 1)) * np.arange(20)[:, None]}, seed=1)['theta'].shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=first_run.root, text=True, capture_output=True, check=False)
+    assert done.stdout.strip() == "(2, 7, 2)", done.stderr
+    model_folder = first_run.root / "mlruns" / "artifacts" / "models"
+    assert not [path for path in model_folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth", ".ckpt"}]

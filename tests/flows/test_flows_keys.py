@@ -1,0 +1,68 @@
+"""Cache keys change with what matters to a step, and with nothing else."""
+
+import numpy as np
+import pytest
+
+import flows.keys
+from flows.keys import code_fingerprint, simulate_key, simulator_fingerprint, train_key
+from flows.michelson import EXPERIMENT, STUDY
+from flows.parameters import Diagnose, Experiment, Infer, Register
+from sbi_models.simulators.benchmarks import NormalModel
+
+
+def _changed(**update: object) -> Experiment:
+    return EXPERIMENT.model_copy(update=update)
+
+
+def test_keys_depend_on_seed_and_settings() -> None:
+    """Another seed or number of simulations changes the simulate key; another seed, training setting or data set the train key."""
+    fewer = EXPERIMENT.simulate.model_copy(update={"training": 10})
+    longer = EXPERIMENT.train.model_copy(update={"epochs": 99})
+    assert len({simulate_key(EXPERIMENT), simulate_key(_changed(seed=2)), simulate_key(_changed(simulate=fewer))}) == 3
+    keys = [
+        train_key(EXPERIMENT, "a"),
+        train_key(_changed(seed=2), "a"),
+        train_key(_changed(train=longer), "a"),
+        train_key(EXPERIMENT, "b"),
+    ]
+    assert len(set(keys)) == 4
+
+
+def test_later_stages_do_not_change_the_keys() -> None:
+    """Diagnosis, registration and inference settings make nobody simulate or train again."""
+    other = _changed(diagnose=Diagnose(num_samples=7), register_as=Register(name="other"), infer=Infer(num_samples=3))
+    assert simulate_key(other) == simulate_key(EXPERIMENT)
+    assert train_key(other, "a") == train_key(EXPERIMENT, "a")
+
+
+def test_a_constant_of_the_simulator_changes_its_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two simulators with the same code but another constant have other fingerprints."""
+    before = simulator_fingerprint(EXPERIMENT)
+    monkeypatch.setattr(type(STUDY), "simulator", NormalModel(location=801.0, scale=100.0).simulator)
+    assert simulator_fingerprint(EXPERIMENT) != before
+
+
+def test_comments_do_not_change_the_code_fingerprint(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comment or a line break leaves the fingerprint of a step alone; a changed constant does not."""
+    monkeypatch.setattr(flows.keys, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(flows.keys, "_CODE", {"simulate": ("seeding.py",)})
+    prints = []
+    for text in ("a = 1\n", "# why\na = 1  # because\n\n", "a = 2\n"):
+        (tmp_path / "seeding.py").write_text(text)
+        code_fingerprint.cache_clear()
+        prints.append(code_fingerprint("simulate"))
+    code_fingerprint.cache_clear()
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_references_are_the_exact_posterior() -> None:
+    """The reference of each quantity agrees with draws of the exact posterior: mean, sd, interval; its density integrates to 1."""
+    _, observations = STUDY.observations()
+    references = STUDY.references(observations)
+    for x, row in zip(observations["x"], references, strict=True):
+        theta = NormalModel(location=800.0, scale=100.0).posterior(x).sample(200_000, seed=1)
+        for reference, values in zip(row, STUDY.evaluate({"theta": theta[None]}), strict=True):
+            assert reference.mean == pytest.approx(values.mean(), abs=0.01 * reference.sd)
+            assert reference.sd == pytest.approx(values.std(), rel=0.01)
+            np.testing.assert_allclose(reference.interval, np.quantile(values, [0.025, 0.975]), atol=0.05 * reference.sd)
+            assert np.trapezoid(reference.density, reference.grid) == pytest.approx(1.0, abs=2e-3)

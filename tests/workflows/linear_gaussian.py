@@ -1,0 +1,44 @@
+"""A model whose posterior is a formula: theta ~ N(0, I) in two dimensions, x = theta + noise of sd 1/2."""
+
+import numpy as np
+
+from sbi_models import BasicWorkflow, make_simulator
+from sbi_models.networks import FlowMatching
+
+NOISE = 0.5
+SD = NOISE / np.sqrt(1 + NOISE**2)
+"""Posterior sd of each parameter."""
+
+
+def prior(batch_size, rng):
+    return {"theta": rng.normal(size=(batch_size, 2))}
+
+
+def likelihood(theta, rng):
+    return {"x": theta + NOISE * rng.normal(size=theta.shape)}
+
+
+SIMULATOR = make_simulator([prior, likelihood], is_batched=True)
+
+
+def exact_mean(x):
+    return x / (1 + NOISE**2)
+
+
+def exact_log_prob(data):
+    return np.sum(-(((data["theta"] - exact_mean(data["x"])) / SD) ** 2) / 2 - np.log(SD * np.sqrt(2 * np.pi)), axis=1)
+
+
+def workflow(widths=(16, 16), **arguments):
+    """A workflow on this model with a small network, a fixed seed and no progress bar."""
+    settings = {
+        "simulator": SIMULATOR,
+        "inference_variables": ["theta"],
+        "inference_conditions": ["x"],
+        "inference_network": FlowMatching(widths=widths, steps=8),
+        "initial_learning_rate": 3e-3,
+        "seed": 0,
+        "accelerator": "cpu",
+        "progress": False,
+    }
+    return BasicWorkflow(**(settings | arguments))
