@@ -39,7 +39,7 @@ class Train(Settings):
     batch_size: PositiveInt = 256
     initial_learning_rate: PositiveFloat = 5e-4
     threads: PositiveInt = 1
-    """Threads of PyTorch on a CPU. Small networks gain nothing from more, and one makes results the same on any number of cores."""
+    """CPU threads of PyTorch while training."""
 
 
 class Diagnose(Settings):

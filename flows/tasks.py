@@ -1,14 +1,11 @@
 """The tasks of the pipeline. Each is thin: paths and identifiers in, a small JSON manifest out, the work done by the library."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
 from prefect import task
 from prefect.context import TaskRunContext
 
@@ -101,6 +98,7 @@ def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifes
         summary_network=None if summary is None else network_named(summary.name, summary.arguments, SummaryNetwork),  # type: ignore[type-abstract]
         standardize=settings.standardize,
         initial_learning_rate=settings.initial_learning_rate,
+        threads=settings.threads,
         checkpoint_filepath=folder,
         checkpoint_name=experiment.name,
         restore=True,
@@ -108,14 +106,13 @@ def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifes
         info={"variable_names": _study(experiment).parameter_names, "trained_by": key},
     )
     tracker = Tracker.attach(open_store(project_root()), run_id)
-    with _threads(settings.threads):
-        history = workflow.fit_offline(
-            SimulationStore.open(simulations["stores"]["training"]).load(),
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            validation_data=SimulationStore.open(simulations["stores"]["validation"]).load(),
-            on_epoch_end=tracker.log_epoch,
-        )
+    history = workflow.fit_offline(
+        SimulationStore.open(simulations["stores"]["training"]).load(),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        validation_data=SimulationStore.open(simulations["stores"]["validation"]).load(),
+        on_epoch_end=tracker.log_epoch,
+    )
     tracker.flush()
     model = folder / f"{experiment.name}.safetensors"
     return {
@@ -126,16 +123,6 @@ def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifes
         "seconds": perf_counter() - started,
         "finished": _now(),
     }
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def training_intact(manifest: Manifest) -> bool:

@@ -33,6 +33,8 @@ class BasicWorkflow(Workflow):
         restore: go on from the checkpoint if there is one.
         seed: of weights, order of data, and noise; None takes one from NumPy's global state.
         accelerator: "auto", "cpu", "gpu": where to train.
+        threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the result the same on any number of
+            cores.
         progress: show a progress bar; None follows the environment variable SBI_MODELS_PROGRESS.
         info: JSON that travels with the saved approximator.
 
@@ -58,6 +60,7 @@ class BasicWorkflow(Workflow):
         restore: bool = False,
         seed: int | None = None,
         accelerator: str = "auto",
+        threads: int = 1,
         progress: bool | None = None,
         info: dict[str, Any] | None = None,
     ) -> None:
@@ -86,6 +89,7 @@ class BasicWorkflow(Workflow):
             restore=restore,
             seed=seed,
             accelerator=accelerator,
+            threads=threads,
             progress=progress,
         )
 

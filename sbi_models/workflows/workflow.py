@@ -45,6 +45,7 @@ class Workflow:
         restore: bool,
         seed: int | None,
         accelerator: str,
+        threads: int,
         progress: bool | None,
     ) -> None:
         if not initial_learning_rate > 0:
@@ -58,6 +59,7 @@ class Workflow:
         self.checkpoint_name, self.save_best_only, self.restore = checkpoint_name, save_best_only, restore
         self.seed = seeding.resolve(seed)
         self.accelerator, self.progress = accelerator, progress
+        self.threads = positive_int(threads, "threads")
         self.history: History | None = None
 
     # ---- training ------------------------------------------------------------------------------------------------------------------
@@ -148,6 +150,7 @@ class Workflow:
         done = int(torch.load(resume, weights_only=True)["global_step"]) if resume else 0
         with (
             _quiet_lightning(),
+            _torch_threads(self.threads),
             torch.random.fork_rng(),
             progress_bar("train", epochs * len(batches), done=done, show=self.progress) as advance,
         ):
@@ -261,6 +264,16 @@ class Workflow:
         if missing:
             raise DataError(f"samples hold no draws of {missing[0]!r}. {suggest(missing[0], samples)}")
         return {name: np.asarray(samples[name]) for name in names}, truth
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

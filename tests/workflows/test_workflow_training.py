@@ -13,7 +13,7 @@ import torch
 from linear_gaussian import SIMULATOR, workflow
 
 from sbi_models import History
-from sbi_models.approximators import load_approximator
+from sbi_models.approximators import ContinuousApproximator, load_approximator
 from sbi_models.approximators.training import TrainingModule
 from sbi_models.datasets import Batches
 from sbi_models.errors import TrainingError
@@ -77,6 +77,22 @@ def test_validation_noise_is_fixed():
         history = fit(workflow(initial_learning_rate=1e-14), method).history
         np.testing.assert_allclose(history["val_loss"], history["val_loss"][0], rtol=1e-6)
         assert np.ptp(history["loss"]) > 1e-3
+
+
+@both
+def test_training_noise_is_never_used_twice(method, monkeypatch):
+    """Every training step of every epoch has a random stream of its own, other than that of the validation."""
+    seeds, plain = {True: [], False: []}, ContinuousApproximator.loss
+
+    def spied(self, prepared, generator=None):
+        seeds[self.training].append(generator.initial_seed())
+        return plain(self, prepared, generator)
+
+    monkeypatch.setattr(ContinuousApproximator, "loss", spied)
+    fit(workflow(), method)
+    assert len(seeds[True]) == len(set(seeds[True])) == 20
+    assert len(seeds[False]) == 4
+    assert len(set(seeds[False]) - set(seeds[True])) == 1
 
 
 # --- seeds
