@@ -22,7 +22,7 @@ run: setup       ## Run the main job: the speed of light from Michelson's data
 	$(BIN)/sbi-models run michelson
 
 test: setup      ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: setup     ## Lint, format, types, import contract
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The command line `sbi-models`.
 
-Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (one line that says what was expected and what to do).
+Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (one line that says what was expected and what to do),
+130 interrupted.
 """
 
 # Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
@@ -86,6 +87,9 @@ def main() -> None:
     except SbiModelsError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command goes on from here.", err=True)
+        sys.exit(130)
     except BrokenPipeError:
         # The reader of standard output, such as `head`, has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

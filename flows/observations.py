@@ -1,6 +1,7 @@
 """Real observations from CSV files.
 
-Two layouts are read, with or without a header line, told apart by their number of columns; for a variable of shape (20, 1):
+Two layouts are read, with or without a header line, told apart by their number of columns (long where both fit); for a variable of shape
+(20, 1):
 
     long: one row a measurement   data set, position, value        3 columns (2 + the last axis of the variable)
     wide: one row a data set      value 1, value 2, ..., value 20  20 columns (all numbers of the variable)
@@ -32,19 +33,18 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     """
     path = Path(path)
     rows = _rows(path)
-    wide, long = prod(shape), 2 + shape[-1]
-    columns = {len(row) for _, row in rows}
-    width = columns.pop()
-    if columns or (width != wide and not (width == long and len(shape) == 2)):
-        got = f"{width}" if not columns else f"rows of {' and '.join(map(str, sorted({width, *columns})))}"
-        layouts = f"{wide} columns (one row a data set)"
-        if len(shape) == 2:
-            layouts = f"{long} columns (data set, position, value: one row a measurement) or {layouts}"
-        raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got} columns.")
-    if width == wide:
+    wide, long = prod(shape), 2 + shape[-1] if len(shape) == 2 else None
+    widths = sorted({len(row) for _, row in rows})
+    if widths == [long]:
+        return _long(path, rows, shape)
+    if widths == [wide]:
         values = np.array([_numbers(path, line, row) for line, row in rows]).reshape(-1, *shape)
         return [str(i + 1) for i in range(len(values))], values
-    return _long(path, rows, shape)
+    layouts = f"{wide} columns (one row a data set)"
+    if long is not None:
+        layouts = f"{long} columns (data set, position, value: one row a measurement) or {layouts}"
+    got = f"{widths[0]}" if len(widths) == 1 else f"rows of {' and '.join(map(str, widths))}"
+    raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got} columns.")
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:

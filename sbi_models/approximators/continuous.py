@@ -65,6 +65,7 @@ class ContinuousApproximator(nn.Module):
         self.summary_network = summary_network
         self.standardiser = Standardiser(tuple(standardize))
         self.info = dict(info or {})
+        files.check_json({"info": self.info, "networks": [n.to_json() for n in (inference_network, summary_network) if n is not None]})
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     @property

@@ -11,7 +11,7 @@ import safetensors
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from sbi_models.errors import ModelFileError, suggest
+from sbi_models.errors import ConfigurationError, ModelFileError, suggest
 
 if TYPE_CHECKING:
     from sbi_models.approximators.continuous import ContinuousApproximator
@@ -35,6 +35,17 @@ def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[s
     partial.write_bytes(serialise(tensors, metadata={_METADATA_KEY: json.dumps(header, sort_keys=True)}))
     os.replace(partial, path)
     return path
+
+
+def check_json(settings: dict[str, Any]) -> None:
+    """Raise ConfigurationError unless settings can be saved as JSON; better before a training than after it."""
+    try:
+        json.dumps(settings)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"Expected arguments of networks and info that JSON can hold (numbers, strings, lists, dicts), got something else: {error}. "
+            "Convert NumPy numbers with int() or float()."
+        ) from None
 
 
 def load_approximator(path: str | Path) -> "ContinuousApproximator":

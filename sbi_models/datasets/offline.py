@@ -1,5 +1,6 @@
 """Batches of data that fit into memory."""
 
+import hashlib
 from collections.abc import Iterator
 from math import ceil
 
@@ -25,6 +26,15 @@ class Batches:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is."""
         self.epoch = epoch
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over values, batch size and seed: equal for equal batches."""
+        digest = hashlib.sha256(f"{self.batch_size} {self.seed}".encode())
+        for name, value in sorted(self.tensors.items()):
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def num_rows(self) -> int:

@@ -27,6 +27,11 @@ class OnlineBatches:
         """Choose the epoch that the next iteration is."""
         self.epoch = epoch
 
+    @property
+    def fingerprint(self) -> str:
+        """How the table of simulations is cut into batches."""
+        return f"{self.num_batches} batches of {self.batch_size} an epoch"
+
     def __len__(self) -> int:
         return self.num_batches
 

@@ -35,14 +35,17 @@ def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: t
 
 
 def resolve(network: K | type[K] | str, kind: type[K]) -> K:
-    """A network of the wanted kind (inference or summary) from an instance, a class, or a registered name."""
+    """A new network of the wanted kind (inference or summary) like an instance, of a class, or of a registered name.
+
+    An instance is cloned: two workflows that were given the same one do not share weights.
+    """
     if isinstance(network, str):
         return network_named(network, kind=kind)
     if isinstance(network, type) and issubclass(network, kind):
         return network()
     if not isinstance(network, kind):
         raise ConfigurationError(f"Expected a {kind.__name__}, its class or its name, got {network!r}.")
-    return network
+    return network.clone()
 
 
 def network_from_json(entry: dict[str, Any]) -> Network:

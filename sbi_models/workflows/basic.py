@@ -69,8 +69,7 @@ class BasicWorkflow(Workflow):
             "inference_conditions": _names(inference_conditions),
             "summary_variables": _names(summary_variables),
         }
-        if not roles["inference_variables"]:
-            raise ConfigurationError("Expected at least one of inference_variables. Pass for instance inference_variables=['theta'].")
+        _check_roles(roles)
         approximator = ContinuousApproximator(
             adapter=adapter or default_adapter(roles),
             roles=roles,
@@ -96,6 +95,17 @@ class BasicWorkflow(Workflow):
 
 def _names(names: Names | None) -> list[str]:
     return [] if names is None else [names] if isinstance(names, str) else list(names)
+
+
+def _check_roles(roles: dict[str, list[str]]) -> None:
+    if not roles["inference_variables"]:
+        raise ConfigurationError("Expected at least one of inference_variables. Pass for instance inference_variables=['theta'].")
+    if not roles["inference_conditions"] and not roles["summary_variables"]:
+        raise ConfigurationError("Expected summary_variables or inference_conditions: a posterior is given data. Got neither.")
+    names = [name for role in ROLES for name in roles[role]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigurationError(f"Expected each variable in one role, got {twice[0]!r} in two. Leave it out of one of them.")
 
 
 def _standardised_roles(standardize: Names | None) -> tuple[str, ...]:

@@ -6,13 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from sbi_models.approximators.training import TrainingModule
+from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
 from sbi_models.workflows.history import History
 
 OnEpochEnd = Callable[[int, dict[str, float]], None]
 """Called with the number of the finished epoch (from 1) and its losses by name."""
+
+
+Plan = dict[str, int | float | str]
+"""What a training is: a checkpoint goes on only with the same plan."""
+
+
+def steps_done(resume: Path, plan: Plan) -> int:
+    """Steps of the training that wrote a resume file; raises ConfigurationError if that was another training than the planned one."""
+    state = torch.load(resume, weights_only=True)
+    (written,) = (entry["plan"] for entry in state["callbacks"].values() if "plan" in entry)
+    for name, value in plan.items():
+        if written[name] != value:
+            raise ConfigurationError(
+                f"The checkpoint {resume} belongs to another training: expected {name} {value}, got {written[name]}. "
+                "Go on with the same settings, seed and data, or start anew with restore=False or another folder."
+            )
+    return int(state["global_step"])
 
 
 class SetEpoch(pl.Callback):
@@ -29,10 +48,10 @@ class EpochEnd(pl.Callback):
     """Records the losses, tells the listener, shows progress, and writes the checkpoint, in this order."""
 
     def __init__(
-        self, history: History, checkpoint: "Checkpoint | None", on_epoch_end: OnEpochEnd | None, advance: Advance, num_batches: int
+        self, history: History, checkpoint: "Checkpoint | None", on_epoch_end: OnEpochEnd | None, advance: Advance, plan: Plan
     ) -> None:
         self.history, self.checkpoint, self.on_epoch_end = history, checkpoint, on_epoch_end
-        self.advance, self.num_batches = advance, num_batches
+        self.advance, self.plan = advance, plan
         self._note = ""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -49,7 +68,7 @@ class EpochEnd(pl.Callback):
             self.checkpoint.save(trainer, pl_module, self.history)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history.history}
+        return {"history": self.history.history, "plan": self.plan}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history.history = {name: list(values) for name, values in state_dict["history"].items()}

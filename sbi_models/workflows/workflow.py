@@ -16,7 +16,7 @@ from sbi_models.approximators.intake import as_variables, positive_int
 from sbi_models.datasets import Batches, OnlineBatches
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.progress import progress_bar
-from sbi_models.simulators import Simulator
+from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Variables, VariablesLike
 from sbi_models.workflows.history import History
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sbi_models.diagnostics.plots import Figure
-    from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd
+    from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd, Plan
 
 _ROWS_FOR_MOMENTS = 4096
 _GRADIENT_NORM = 1.5
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
 class Workflow:
@@ -50,10 +51,12 @@ class Workflow:
     ) -> None:
         if not initial_learning_rate > 0:
             raise ConfigurationError(f"Expected a positive initial_learning_rate, got {initial_learning_rate!r}.")
+        if accelerator not in _ACCELERATORS:
+            raise ConfigurationError(f"Unknown accelerator {accelerator!r}. {suggest(accelerator, _ACCELERATORS)}")
         if restore and checkpoint_filepath is None:
             raise ConfigurationError("restore=True needs checkpoint_filepath, the folder to restore from.")
         self.approximator = approximator
-        self.simulator = simulator
+        self.simulator = None if simulator is None else make_simulator(simulator)
         self.initial_learning_rate = initial_learning_rate
         self.checkpoint_filepath = None if checkpoint_filepath is None else Path(checkpoint_filepath)
         self.checkpoint_name, self.save_best_only, self.restore = checkpoint_name, save_best_only, restore
@@ -135,7 +138,7 @@ class Workflow:
         import lightning.pytorch as pl  # noqa: PLC0415
 
         from sbi_models.approximators.training import TrainingModule  # noqa: PLC0415
-        from sbi_models.workflows.callbacks import EpochEnd, SetEpoch  # noqa: PLC0415
+        from sbi_models.workflows.callbacks import EpochEnd, SetEpoch, steps_done  # noqa: PLC0415
 
         module = TrainingModule(
             self.approximator,
@@ -145,9 +148,10 @@ class Workflow:
             total_steps=epochs * len(batches),
         )
         checkpoint = self._checkpoint()
+        plan: Plan = {"epochs": epochs, "seed": self.seed, "initial_learning_rate": self.initial_learning_rate, "data": batches.fingerprint}
         resume = checkpoint.resume_path if checkpoint is not None and self.restore and checkpoint.resume_path.is_file() else None
+        done = steps_done(resume, plan) if resume else 0
         history = History()
-        done = int(torch.load(resume, weights_only=True)["global_step"]) if resume else 0
         with (
             _quiet_lightning(),
             _torch_threads(self.threads),
@@ -158,7 +162,7 @@ class Workflow:
                 max_epochs=epochs,
                 accelerator=self.accelerator,
                 devices=1,
-                callbacks=[SetEpoch(batches), EpochEnd(history, checkpoint, on_epoch_end, advance, len(batches))],
+                callbacks=[SetEpoch(batches), EpochEnd(history, checkpoint, on_epoch_end, advance, plan)],
                 gradient_clip_val=_GRADIENT_NORM,
                 num_sanity_val_steps=0,
                 logger=False,
@@ -166,7 +170,12 @@ class Workflow:
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-            trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
+            try:
+                trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
+            except SystemExit:
+                if trainer.interrupted:  # Lightning ends the program on Ctrl-C, and with it a notebook
+                    raise KeyboardInterrupt from None
+                raise
         self.approximator.eval()
         self.history = history
         return history

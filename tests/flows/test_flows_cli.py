@@ -14,6 +14,8 @@ from flows.cli import main
 from sbi_models import load
 from sbi_models.simulators.benchmarks.michelson import DATA
 
+pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+
 MODEL = "models:/michelson@champion"
 
 

@@ -11,6 +11,8 @@ from conftest import Finished, run_pipeline, start_pipeline
 
 from sbi_models.tracking import list_models, load, open_store
 
+pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -259,7 +259,8 @@ def test_deep_sets_see_scale_extremes_and_size():
 def test_names_classes_and_instances_are_resolved():
     """A name, a class and an instance all give a network; an instance stays itself."""
     network = FlowMatching()
-    assert resolve(network, InferenceNetwork) is network
+    assert resolve(network, InferenceNetwork) is not network  # a clone, so that workflows share no weights
+    assert resolve(network, InferenceNetwork).config == network.config
     assert isinstance(resolve("flow_matching", InferenceNetwork), FlowMatching)
     assert isinstance(resolve(DeepSet, SummaryNetwork), DeepSet)
 

@@ -20,7 +20,7 @@ DATA = SIMULATOR.sample(64, seed=0)
         ({"summary_variables": ["x"], "inference_conditions": None}, "summary_variables and summary_network go together"),
         ({"inference_network": "flow_maching"}, r"Unknown InferenceNetwork 'flow_maching'. Did you mean 'flow_matching'\?"),
         ({"inference_network": DeepSet}, "Expected a InferenceNetwork"),
-        ({"summary_network": FlowMatching(), "summary_variables": ["x"]}, "Expected a SummaryNetwork"),
+        ({"summary_network": FlowMatching(), "summary_variables": ["x"], "inference_conditions": None}, "Expected a SummaryNetwork"),
         ({"standardize": "theta"}, r"standardize names roles, not variables: 'theta' is not one. Known: all, inference_conditions"),
         ({"standardize": ["inference_variable"]}, r"Did you mean 'inference_variables'\?"),
         ({"initial_learning_rate": 0.0}, "positive initial_learning_rate, got 0.0"),
@@ -179,3 +179,63 @@ def test_default_figures_have_their_names(trained):
     untrained = workflow()
     untrained.approximator.build(DATA, seed=0)
     assert list(untrained.plot_default_diagnostics(DATA, num_samples=30, seed=1)) == usual
+
+
+def test_a_network_given_to_two_workflows_is_trained_in_neither_by_the_other() -> None:
+    """Two workflows with the same network instance have networks of their own."""
+    network = FlowMatching(widths=(8,))
+    first, second = (BasicWorkflow(inference_variables="theta", inference_conditions="x", inference_network=network) for _ in range(2))
+    assert first.approximator.inference_network is not second.approximator.inference_network
+    assert network.built_with is None
+
+
+def test_a_network_argument_that_json_cannot_hold_is_refused_before_training() -> None:
+    """A NumPy integer as network argument, which a saved file could not hold, is refused when the workflow is made."""
+    with pytest.raises(ConfigurationError, match="JSON"):
+        BasicWorkflow(inference_variables="theta", inference_conditions="x", inference_network=FlowMatching(steps=np.int64(4)))
+
+
+def test_a_variable_in_two_roles_or_no_data_at_all_is_refused() -> None:
+    """Each variable has one role, and a posterior needs conditions."""
+    with pytest.raises(ConfigurationError, match="'x' in two"):
+        BasicWorkflow(inference_variables="theta", inference_conditions="x", summary_variables="x", summary_network="deep_set")
+    with pytest.raises(ConfigurationError, match="summary_variables or inference_conditions"):
+        BasicWorkflow(inference_variables="theta")
+    with pytest.raises(ConfigurationError, match="Did you mean 'gpu'"):
+        BasicWorkflow(inference_variables="theta", inference_conditions="x", accelerator="gpus")
+
+
+def test_restoring_another_training_is_refused(tmp_path) -> None:
+    """restore=True with other epochs, another seed or other data than those of the checkpoint is an error, not a silent mixture."""
+    data = {"theta": np.linspace(-1, 1, 64)[:, None], "x": np.linspace(-2, 2, 64)[:, None]}
+
+    def fit(seed: int, epochs: int, values: dict[str, np.ndarray]) -> None:
+        workflow = BasicWorkflow(
+            inference_variables="theta",
+            inference_conditions="x",
+            inference_network=FlowMatching(widths=(8,)),
+            checkpoint_filepath=tmp_path,
+            restore=True,
+            seed=seed,
+        )
+        workflow.fit_offline(values, epochs=epochs, batch_size=32)
+
+    fit(1, 2, data)
+    fit(1, 2, data)
+    for arguments, name in (((1, 3, data), "epochs"), ((2, 2, data), "seed"), ((1, 2, {**data, "x": data["x"] + 1e-3}), "data")):
+        with pytest.raises(ConfigurationError, match=f"belongs to another training: expected {name}"):
+            fit(*arguments)
+
+
+def test_ctrl_c_is_a_keyboard_interrupt() -> None:
+    """An interrupt while training reaches the caller as KeyboardInterrupt, so that a notebook lives on."""
+
+    def interrupt(epoch: int, losses: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    data = {"theta": np.linspace(-1, 1, 64)[:, None], "x": np.linspace(-2, 2, 64)[:, None]}
+    workflow = BasicWorkflow(
+        inference_variables="theta", inference_conditions="x", inference_network=FlowMatching(widths=(8,)), seed=1, accelerator="cpu"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        workflow.fit_offline(data, epochs=2, batch_size=32, on_epoch_end=interrupt)
