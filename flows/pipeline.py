@@ -99,10 +99,10 @@ def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *argu
 
 def describe(inference: Manifest, registered: Manifest) -> str:
     """The description of the run in the UI, as Markdown: the answer, and the model that gave it."""
-    rows = [[str(cell) if isinstance(cell, str) else f"{cell:.6g}" for cell in row.values()] for row in inference["table"]]
+    rows = [[cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row.values()] for row in inference["table"]]
     names = list(inference["table"][0])
-    lines = [f"Posteriors of the real observations, drawn from `{registered['uri']}`:", "", " | ".join(names), " | ".join("-" * len(names))]
-    return "\n".join([*lines, *(" | ".join(row) for row in rows)])
+    lines = [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
+    return "\n".join([f"Posteriors of the real observations, drawn from `{registered['uri']}`:", "", *lines])
 
 
 def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from math import ceil
 
 import torch
@@ -27,7 +28,7 @@ class Batches:
         """Choose the epoch that the next iteration is."""
         self.epoch = epoch
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 over values, batch size and seed: equal for equal batches."""
         digest = hashlib.sha256(f"{self.batch_size} {self.seed}".encode())

@@ -41,7 +41,7 @@ class SimulationStore:
 
     @property
     def content_hash(self) -> str:
-        """sha256 over the hashes of all shards: equal exactly if origin, shard size and all simulations are equal to the bit."""
+        """sha256 over the values of all shards: equal exactly if shard size and simulations are equal to the bit, whatever their origin."""
         return str(self.manifest["content_hash"])
 
     def load(self) -> Variables:
@@ -111,9 +111,10 @@ class SimulationStore:
                 if not _holds(path, here):
                     variables = _contiguous(rows(start, stop))
                     _write(path, save(variables, metadata=_label(here, variables)))
-                content = path.read_bytes()
-                shards.append({"file": path.name, "rows": [start, stop], "sha256": _sha256(content)})
-                shapes = shapes or {name: list(value.shape[1:]) for name, value in load_file(path).items()}
+                written = load_file(path)
+                shard = {"file": path.name, "rows": [start, stop], "sha256": _sha256(path.read_bytes()), "values": _digest(written)}
+                shards.append(shard)
+                shapes = shapes or {name: list(value.shape[1:]) for name, value in written.items()}
                 advance(stop - start)
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -121,7 +122,7 @@ class SimulationStore:
             "num_simulations": num_simulations,
             "shapes": shapes,
             "shards": shards,
-            "content_hash": _sha256("".join(str(shard["sha256"]) for shard in shards).encode()),
+            "content_hash": _sha256("".join(str(shard["values"]) for shard in shards).encode()),
         }
         _write(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
         return cls(folder, manifest)

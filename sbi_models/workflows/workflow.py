@@ -1,29 +1,26 @@
 """The body shared by all workflows: checking arguments, training, sampling, diagnosing."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from sbi_models import diagnostics, seeding
+from sbi_models import seeding
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.approximators.intake import as_variables, positive_int
-from sbi_models.datasets import Batches, OnlineBatches
+from sbi_models.datasets import Augment, Augmentations, Batches, OnlineBatches, PreparedBatches
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.progress import progress_bar
 from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Variables, VariablesLike
+from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
+from sbi_models.workflows.surroundings import quiet_lightning, torch_threads
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from sbi_models.diagnostics.plots import Figure
     from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd, Plan
 
 _ROWS_FOR_MOMENTS = 4096
@@ -31,7 +28,7 @@ _GRADIENT_NORM = 1.5
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
-class Workflow:
+class Workflow(Diagnosed):
     """Trains one approximator; subclasses say how it is made."""
 
     def __init__(
@@ -74,6 +71,7 @@ class Workflow:
         batch_size: int = 32,
         *,
         validation_data: VariablesLike | int | None = None,
+        augmentations: Augmentations | None = None,
         on_epoch_end: "OnEpochEnd | None" = None,
     ) -> History:
         """Train on simulations in memory.
@@ -83,6 +81,8 @@ class Workflow:
             epochs: passes over the data.
             batch_size: simulations in one step.
             validation_data: held-out simulations, or how many to draw from the simulator; evaluated after each epoch with fixed noise.
+            augmentations: a function of the raw batch, a dict of variable names to functions, or a list of functions of the batch; applied
+                to training batches only, before the adapter, anew in every step.
             on_epoch_end: called with the epoch (from 1) and its losses.
 
         Returns:
@@ -95,7 +95,13 @@ class Workflow:
         if batch_size > n:
             raise DataError(f"Expected a batch_size of at most the {n} simulations of the data, got {batch_size}.")
         self.approximator.build(variables, seed=self.seed)
-        batches = Batches(self.approximator.prepare(variables, what="training data"), batch_size, seeding.derive(self.seed, "batches"))
+        order = seeding.derive(self.seed, "batches")
+        batches: Batches | PreparedBatches
+        if augmentations is None:
+            batches = Batches(self.approximator.prepare(variables, what="training data"), batch_size, order)
+        else:
+            raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
+            batches = PreparedBatches(Batches(raw, batch_size, order), self.approximator.prepare, Augment(augmentations, self.seed))
         return self._fit(batches, epochs, self._validation(validation_data, batch_size), 5e-3, on_epoch_end)
 
     def fit_online(
@@ -105,6 +111,7 @@ class Workflow:
         batch_size: int = 32,
         *,
         validation_data: VariablesLike | int | None = None,
+        augmentations: Augmentations | None = None,
         on_epoch_end: "OnEpochEnd | None" = None,
     ) -> History:
         """Train on simulations that are drawn while training; arguments and result as for `fit_offline`."""
@@ -113,9 +120,9 @@ class Workflow:
         simulator = self._simulator()
         self.approximator.build(simulator.sample(_ROWS_FOR_MOMENTS, seed=seeding.derive(self.seed, "moments")), seed=self.seed)
         table = seeding.derive(self.seed, "online simulations")
-        batches = OnlineBatches(
-            lambda start, stop: simulator.rows(start, stop, seed=table, progress=False), self.approximator.prepare, num_batches, batch_size
-        )
+        raw = OnlineBatches(partial(simulator.rows, seed=table, progress=False), num_batches, batch_size)
+        augment = None if augmentations is None else Augment(augmentations, self.seed)
+        batches = PreparedBatches(raw, self.approximator.prepare, augment)
         return self._fit(batches, epochs, self._validation(validation_data, batch_size), 0.0, on_epoch_end)
 
     def _validation(self, validation_data: VariablesLike | int | None, batch_size: int) -> Batches | None:
@@ -128,7 +135,7 @@ class Workflow:
 
     def _fit(
         self,
-        batches: Batches | OnlineBatches,
+        batches: Batches | PreparedBatches,
         epochs: int,
         validation: Batches | None,
         weight_decay: float,
@@ -153,8 +160,8 @@ class Workflow:
         done = steps_done(resume, plan) if resume else 0
         history = History()
         with (
-            _quiet_lightning(),
-            _torch_threads(self.threads),
+            quiet_lightning(),
+            torch_threads(self.threads),
             torch.random.fork_rng(),
             progress_bar("train", epochs * len(batches), done=done, show=self.progress) as advance,
         ):
@@ -213,91 +220,3 @@ class Workflow:
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
         """Posterior log densities in nats; see `ContinuousApproximator.log_prob`."""
         return self.approximator.log_prob(data, batch_size=batch_size)
-
-    # ---- diagnostics ---------------------------------------------------------------------------------------------------------------
-
-    def plot_default_diagnostics(
-        self,
-        test_data: VariablesLike | int,
-        num_samples: int = 1000,
-        samples: Variables | None = None,
-        *,
-        variable_names: Sequence[str] | None = None,
-        seed: int | None = None,
-    ) -> "dict[str, Figure]":
-        """The default figures: losses (after a training), recovery, calibration_ecdf, coverage, z_score_contraction.
-
-        Args:
-            test_data: simulations with their true parameters, raw space, or how many to draw from the simulator.
-            num_samples: posterior draws for each test simulation.
-            samples: draws made before, name to (n_datasets, num_samples, width), raw space; then none are made.
-            variable_names: a name for every parameter, in order.
-            seed: of test data and draws.
-        """
-        samples, truth = self._tested(test_data, num_samples, samples, seed)
-        history = self.history.history if self.history is not None else None
-        return diagnostics.default_figures(samples, truth, history=history, variable_names=variable_names)
-
-    def compute_default_diagnostics(
-        self,
-        test_data: VariablesLike | int,
-        num_samples: int = 1000,
-        samples: Variables | None = None,
-        *,
-        as_data_frame: bool = True,
-        variable_names: Sequence[str] | None = None,
-        seed: int | None = None,
-    ) -> "pd.DataFrame | dict[str, dict[str, float]]":
-        """The default metrics by parameter: NRMSE, log gamma, calibration error, posterior contraction. Arguments as for the figures."""
-        samples, truth = self._tested(test_data, num_samples, samples, seed)
-        frame = diagnostics.default_metrics(samples, truth, variable_names=variable_names)
-        return (
-            frame
-            if as_data_frame
-            else {str(metric): {str(name): float(row[name]) for name in row.index} for metric, row in frame.iterrows()}
-        )
-
-    def _tested(
-        self, test_data: VariablesLike | int, num_samples: int, samples: Variables | None, seed: int | None
-    ) -> tuple[Variables, Variables]:
-        """Draws and true parameters of the test data."""
-        seed = seeding.resolve(seed)
-        if not isinstance(test_data, Mapping):
-            number = positive_int(test_data, "test_data (if not a dict)")
-            test_data = self._simulator().sample(number, seed=seeding.derive(seed, "test simulations"))
-        names = self.approximator.inference_names
-        truth = as_variables(test_data, names, what="test data")
-        if samples is None:
-            samples = self.sample(num_samples=num_samples, conditions=test_data, seed=seeding.derive(seed, "test draws"))
-        missing = [name for name in names if name not in samples]
-        if missing:
-            raise DataError(f"samples hold no draws of {missing[0]!r}. {suggest(missing[0], samples)}")
-        return {name: np.asarray(samples[name]) for name in names}, truth
-
-
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's adverts, hardware lines and hints about data loaders that we do not use off the screen."""
-    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*(does not have many workers|treespec|number of training batches|no `val_dataloader`).*"
-            )
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sbi_models.datasets import Batches, OnlineBatches
+from sbi_models.datasets import Batches, OnlineBatches, PreparedBatches
 
 
 def batches(n=23, batch_size=5, seed=0):
@@ -73,7 +73,8 @@ def test_online_batches_are_consecutive_rows_of_the_table():
         asked.append((start, stop))
         return {"x": np.arange(start, stop)}
 
-    data = OnlineBatches(rows, lambda raw: {"x": torch.as_tensor(2 * raw["x"])}, num_batches=3, batch_size=4)
+    raw = OnlineBatches(rows, num_batches=3, batch_size=4)
+    data = PreparedBatches(raw, lambda raw: {"x": torch.as_tensor(2 * raw["x"])})
     assert len(data) == 3
     seen = []
     for epoch in range(2):

@@ -1,0 +1,142 @@
+"""The diagnostics that every workflow has: default and custom ones, as figures and as numbers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbi_models import diagnostics, seeding
+from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators.intake import as_variables, positive_int
+from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.types import Variables, VariablesLike
+from sbi_models.workflows.history import History
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sbi_models.diagnostics.plots import Figure
+
+
+class Diagnosed(ABC):
+    """Diagnoses the approximator of a workflow on simulations whose true parameters are known."""
+
+    approximator: ContinuousApproximator
+    history: History | None
+
+    @abstractmethod
+    def simulate(self, num_simulations: int, *, seed: int | None = None) -> Variables:
+        """Simulations of the workflow's simulator: name to array of shape (num_simulations, ...), raw space."""
+
+    def plot_default_diagnostics(
+        self,
+        test_data: VariablesLike | int,
+        num_samples: int = 1000,
+        samples: Variables | None = None,
+        *,
+        variable_names: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> "dict[str, Figure]":
+        """The default figures: losses (after a training), recovery, calibration_ecdf, coverage, z_score_contraction.
+
+        Args:
+            test_data: simulations with their true parameters, raw space, or how many to draw from the simulator.
+            num_samples: posterior draws for each test simulation.
+            samples: draws made before, name to (n_datasets, num_samples, width), raw space; then none are made.
+            variable_names: a name for every parameter, in order.
+            seed: of test data and draws.
+        """
+        samples, truth = self._tested(test_data, num_samples, samples, seed)
+        history = self.history.history if self.history is not None else None
+        return diagnostics.default_figures(samples, truth, history=history, variable_names=variable_names)
+
+    def compute_default_diagnostics(
+        self,
+        test_data: VariablesLike | int,
+        num_samples: int = 1000,
+        samples: Variables | None = None,
+        *,
+        as_data_frame: bool = True,
+        variable_names: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> "pd.DataFrame | dict[str, dict[str, float]]":
+        """The default metrics by parameter: NRMSE, log gamma, calibration error, posterior contraction. Arguments as for the figures."""
+        samples, truth = self._tested(test_data, num_samples, samples, seed)
+        frame = diagnostics.default_metrics(samples, truth, variable_names=variable_names)
+        return (
+            frame
+            if as_data_frame
+            else {str(metric): {str(name): float(row[name]) for name in row.index} for metric, row in frame.iterrows()}
+        )
+
+    def plot_custom_diagnostics(
+        self,
+        test_data: VariablesLike | int,
+        plot_fns: Mapping[str, Callable[..., Any]],
+        num_samples: int = 1000,
+        samples: Variables | None = None,
+        *,
+        variable_names: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        """Figures of your own: `{name: fn(samples, test_data, variable_keys=, variable_names=)}` to `{name: what fn returns}`.
+
+        `samples` are draws (n_datasets, num_samples, width) by variable, `test_data` all variables of the test data, both in raw space;
+        `variable_keys` are the names of the inferred variables. Other arguments as for the default figures.
+        """
+        return self._custom(plot_fns, test_data, num_samples=num_samples, samples=samples, variable_names=variable_names, seed=seed)
+
+    def compute_custom_diagnostics(
+        self,
+        test_data: VariablesLike | int,
+        metrics: Mapping[str, Callable[..., Any]],
+        num_samples: int = 1000,
+        samples: Variables | None = None,
+        *,
+        variable_names: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        """Metrics of your own; functions and arguments as for `plot_custom_diagnostics`."""
+        return self._custom(metrics, test_data, num_samples=num_samples, samples=samples, variable_names=variable_names, seed=seed)
+
+    def _custom(
+        self,
+        functions: Mapping[str, Callable[..., Any]],
+        test_data: VariablesLike | int,
+        *,
+        num_samples: int,
+        samples: Variables | None,
+        variable_names: Sequence[str] | None,
+        seed: int | None,
+    ) -> dict[str, Any]:
+        for name, function in functions.items():
+            if not callable(function):
+                raise ConfigurationError(f"Expected a function under the name {name!r}, got {function!r}.")
+        seed = seeding.resolve(seed)
+        if not isinstance(test_data, Mapping):
+            test_data = self._test_simulations(test_data, seed)
+        samples, _ = self._tested(test_data, num_samples, samples, seed)
+        keys = list(self.approximator.inference_names)
+        names = None if variable_names is None else list(variable_names)
+        return {name: fn(samples, test_data, variable_keys=keys, variable_names=names) for name, fn in functions.items()}
+
+    def _test_simulations(self, number: int, seed: int) -> Variables:
+        number = positive_int(number, "test_data (if not a dict)")
+        return self.simulate(number, seed=seeding.derive(seed, "test simulations"))
+
+    def _tested(
+        self, test_data: VariablesLike | int, num_samples: int, samples: Variables | None, seed: int | None
+    ) -> tuple[Variables, Variables]:
+        """Draws and true parameters of the test data."""
+        seed = seeding.resolve(seed)
+        if not isinstance(test_data, Mapping):
+            test_data = self._test_simulations(test_data, seed)
+        names = self.approximator.inference_names
+        truth = as_variables(test_data, names, what="test data")
+        if samples is None:
+            samples = self.approximator.sample(num_samples=num_samples, conditions=test_data, seed=seeding.derive(seed, "test draws"))
+        missing = [name for name in names if name not in samples]
+        if missing:
+            raise DataError(f"samples hold no draws of {missing[0]!r}. {suggest(missing[0], samples)}")
+        return {name: np.asarray(samples[name]) for name in names}, truth
