@@ -37,7 +37,11 @@ def run(
     from flows.pipeline import run as run_pipeline
 
     settings: Experiment = load_object(EXPERIMENTS[experiment])
-    run_pipeline(settings if seed is None else settings.model_copy(update={"seed": seed}))
+    try:
+        run_pipeline(settings if seed is None else settings.model_copy(update={"seed": seed}))
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -87,9 +91,6 @@ def main() -> None:
     except SbiModelsError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. The same command goes on from here.", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of standard output, such as `head`, has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

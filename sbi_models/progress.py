@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 Advance = Callable[..., None]
 """`advance(steps=1, note="")` moves the bar on and shows a short note, such as the loss."""
@@ -35,12 +35,10 @@ def progress_bar(description: str, total: int, *, done: int = 0, show: bool | No
 def _terminal_bar(console: Console, description: str, total: int, done: int) -> Iterator[Advance]:
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("remaining"),
+        BarColumn(bar_width=12),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("left  {task.fields[note]}"),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as progress:
         task = progress.add_task(description, total=total, completed=done, note="")

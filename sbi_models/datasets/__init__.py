@@ -1,9 +1,22 @@
 """Datasets: batches of tensors without per-item Python, and simulations on disk."""
 
 from sbi_models.datasets.augmentations import Augment, Augmentations
+from sbi_models.datasets.disk import DiskBatches, PerFile, SimulationFiles
+from sbi_models.datasets.files import LoadFunction
 from sbi_models.datasets.offline import Batches
 from sbi_models.datasets.online import OnlineBatches
 from sbi_models.datasets.prepared import PreparedBatches
 from sbi_models.datasets.store import SimulationStore
 
-__all__ = ["Augment", "Augmentations", "Batches", "OnlineBatches", "PreparedBatches", "SimulationStore"]
+__all__ = [
+    "Augment",
+    "Augmentations",
+    "Batches",
+    "DiskBatches",
+    "LoadFunction",
+    "OnlineBatches",
+    "PerFile",
+    "PreparedBatches",
+    "SimulationFiles",
+    "SimulationStore",
+]

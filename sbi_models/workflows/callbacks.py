@@ -61,7 +61,7 @@ class EpochEnd(pl.Callback):
         assert isinstance(pl_module, TrainingModule)
         losses = pl_module.epoch_losses()
         self.history.add(losses)
-        self._note = "".join(f"  {name} {value:.4f}" for name, value in losses.items())
+        self._note = "".join(f" {name} {value:.4f}" for name, value in losses.items())
         if self.on_epoch_end is not None:
             self.on_epoch_end(self.history.epochs, losses)
         if self.checkpoint is not None:

@@ -11,7 +11,17 @@ import torch
 from sbi_models import seeding
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.approximators.intake import as_variables, positive_int
-from sbi_models.datasets import Augment, Augmentations, Batches, OnlineBatches, PreparedBatches
+from sbi_models.datasets import (
+    Augment,
+    Augmentations,
+    Batches,
+    DiskBatches,
+    LoadFunction,
+    OnlineBatches,
+    PerFile,
+    PreparedBatches,
+    SimulationFiles,
+)
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.progress import progress_bar
 from sbi_models.simulators import Simulator, make_simulator
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
     from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd, Plan
 
 _ROWS_FOR_MOMENTS = 4096
+_ROWS_FOR_MOMENTS_ON_DISK = 65_536
 _GRADIENT_NORM = 1.5
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -124,6 +135,44 @@ class Workflow(Diagnosed):
         augment = None if augmentations is None else Augment(augmentations, self.seed)
         batches = PreparedBatches(raw, self.approximator.prepare, augment)
         return self._fit(batches, epochs, self._validation(validation_data, batch_size), 0.0, on_epoch_end)
+
+    def fit_disk(
+        self,
+        root: str | Path,
+        pattern: str = "*.pkl",
+        load_fn: LoadFunction | None = None,
+        batch_size: int = 32,
+        epochs: int = 100,
+        *,
+        simulations_per_file: PerFile | None = None,
+        validation_data: VariablesLike | int | None = None,
+        augmentations: Augmentations | None = None,
+        on_epoch_end: "OnEpochEnd | None" = None,
+    ) -> History:
+        """Train on simulations in files, a few of them in memory at a time; for data larger than memory.
+
+        Every file is checked before training. Standardisation takes its moments from files chosen at random, 65 536 simulations or all.
+
+        Args:
+            root: folder of the files, or one that the simulation store has written.
+            pattern: which files; `**/*.npz` looks into folders below.
+            load_fn: reads a file of a format other than .pkl (arrays only), .npz and .safetensors: a dict of names to arrays.
+            batch_size: simulations in one step.
+            epochs: passes over the files.
+            simulations_per_file: "one" (arrays without a leading axis) or "many" (with one); None tells by the shapes in the first file.
+
+        Other arguments and result as for `fit_offline`.
+        """
+        epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
+        names = self.approximator.inference_names + self.approximator.condition_names
+        files = SimulationFiles.find(root, pattern, names, load_fn=load_fn, per_file=simulations_per_file)
+        if batch_size > sum(files.rows):
+            raise DataError(f"Expected a batch_size of at most the {sum(files.rows)} simulations in {root}, got {batch_size}.")
+        self.approximator.build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")), seed=self.seed)
+        raw = DiskBatches(files, batch_size, seeding.derive(self.seed, "batches"))
+        augment = None if augmentations is None else Augment(augmentations, self.seed)
+        batches = PreparedBatches(raw, self.approximator.prepare, augment)
+        return self._fit(batches, epochs, self._validation(validation_data, batch_size), 5e-3, on_epoch_end)
 
     def _validation(self, validation_data: VariablesLike | int | None, batch_size: int) -> Batches | None:
         if validation_data is None:

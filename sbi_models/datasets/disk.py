@@ -1,0 +1,164 @@
+"""Batches from files, a few of them in memory at a time."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sbi_models import seeding
+from sbi_models.datasets.files import LoadFunction, read_file
+from sbi_models.errors import DataError, suggest
+from sbi_models.progress import progress_bar
+from sbi_models.types import Array, Variables
+
+PerFile = Literal["one", "many"]
+
+_ROWS_IN_MEMORY = 32_768
+
+
+@dataclass(frozen=True)
+class SimulationFiles:
+    """Files of equal variables and shapes; make it with `find`.
+
+    Attributes:
+        paths: in the order of their names.
+        rows: simulations in each.
+        names: variables that are read.
+        per_file: "one" simulation a file, without a leading axis, or "many", with one.
+        load_fn: reads a file, for formats that are not known.
+    """
+
+    paths: tuple[Path, ...]
+    rows: tuple[int, ...]
+    names: tuple[str, ...]
+    per_file: PerFile
+    load_fn: LoadFunction | None
+
+    @classmethod
+    def find(
+        cls, root: str | Path, pattern: str, names: Sequence[str], *, load_fn: LoadFunction | None = None, per_file: PerFile | None = None
+    ) -> "SimulationFiles":
+        """Read every file once, and check all before any training.
+
+        A file holds many simulations if every variable in it has two axes or more and all have the same length; otherwise it holds one.
+        `per_file` settles it where this guess is wrong. A folder that the simulation store has written is known by its manifest.
+
+        Raises:
+            DataError: no folder, no file, or, naming the file: a missing variable, other shapes than in the first file, not readable.
+        """
+        root = Path(root)
+        if not root.is_dir():
+            raise DataError(f"Expected a folder of simulations, got {root}, which is no folder. Check the path.")
+        if (root / "manifest.json").is_file():
+            pattern, per_file = "shard-*.safetensors", "many"
+        paths = tuple(sorted(path for path in root.glob(pattern) if path.is_file()))
+        if not paths:
+            raise DataError(
+                f"No file in {root} matches {pattern!r}. Check the folder, or pass pattern= for another ending, such as '*.npz'."
+            )
+        first = _chosen(read_file(paths[0], load_fn), names, paths[0])
+        per_file = per_file or _guess(first)
+        shapes = _shapes(first, per_file, paths[0])
+        rows = []
+        with progress_bar("check files", len(paths)) as advance:
+            for path in paths:
+                variables = _chosen(read_file(path, load_fn), names, path)
+                here = _shapes(variables, per_file, path)
+                if here != shapes:
+                    name = next(name for name in names if here[name] != shapes[name])
+                    raise DataError(
+                        f"Expected {name!r} of shape {shapes[name]} in each simulation, as in {paths[0].name}, got {here[name]} in {path}."
+                    )
+                rows.append(len(variables[names[0]]) if per_file == "many" else 1)
+                advance()
+        return cls(paths, tuple(rows), tuple(names), per_file, load_fn)
+
+    def read(self, numbers: Sequence[int]) -> Variables:
+        """The simulations of some files, raw space: name to array of shape (n, ...)."""
+        parts = [_chosen(read_file(self.paths[k], self.load_fn), self.names, self.paths[k]) for k in numbers]
+        join = np.concatenate if self.per_file == "many" else np.stack
+        return {name: join([part[name] for part in parts]) for name in self.names}
+
+    def some(self, num_rows: int, seed: int) -> Variables:
+        """About so many simulations from files chosen at random, for moments."""
+        order = seeding.generator(seed, "files for moments").permutation(len(self.paths))
+        enough = int(np.searchsorted(np.cumsum(np.array(self.rows)[order]), num_rows)) + 1
+        return self.read([int(k) for k in order[:enough]])
+
+
+class DiskBatches:
+    """Shuffled batches from files: order is a function of seed and epoch. Satisfies the protocol of raw batches.
+
+    Files are shuffled, read in groups of about 32 768 simulations, and shuffled within the group, while a thread reads the next group.
+    """
+
+    def __init__(self, files: SimulationFiles, batch_size: int, seed: int) -> None:
+        self.files, self.batch_size, self.seed = files, batch_size, seed
+        self.epoch = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over names and sizes of the files, batch size and seed."""
+        listed = [f"{path.name} {rows} {path.stat().st_size}" for path, rows in zip(self.files.paths, self.files.rows, strict=True)]
+        return sha256("\n".join([f"{self.batch_size} {self.seed}", *listed]).encode()).hexdigest()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return ceil(sum(self.files.rows) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Variables]:
+        rng = seeding.generator(self.seed, "files", self.epoch)
+        groups = self._groups(rng.permutation(len(self.files.paths)))
+        left: Variables = {}
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            coming = reader.submit(self.files.read, groups[0])
+            for k in range(len(groups)):
+                group = coming.result()
+                if k + 1 < len(groups):
+                    coming = reader.submit(self.files.read, groups[k + 1])
+                order = rng.permutation(len(next(iter(group.values()))))
+                rows = {name: np.concatenate([left[name], value[order]]) if left else value[order] for name, value in group.items()}
+                n = len(order) + (len(next(iter(left.values()))) if left else 0)
+                whole = n - n % self.batch_size
+                for start in range(0, whole, self.batch_size):
+                    yield {name: value[start : start + self.batch_size] for name, value in rows.items()}
+                left = {name: value[whole:] for name, value in rows.items()} if whole < n else {}
+        if left:
+            yield left
+
+    def _groups(self, order: Array) -> list[list[int]]:
+        """Consecutive files of the order, with about so many rows as may be in memory."""
+        ends = np.cumsum(np.array(self.files.rows)[order])
+        cuts = [0, *(int(np.searchsorted(ends, k * _ROWS_IN_MEMORY)) + 1 for k in range(1, ceil(ends[-1] / _ROWS_IN_MEMORY)))]
+        return [[int(k) for k in order[a:b]] for a, b in pairwise([*dict.fromkeys(cuts), len(order)]) if b > a]
+
+
+def _chosen(variables: Variables, names: Sequence[str], path: Path) -> Variables:
+    missing = [name for name in names if name not in variables]
+    if missing:
+        raise DataError(f"Expected {', '.join(names)} in every file, got no {missing[0]!r} in {path}. {suggest(missing[0], variables)}")
+    return {name: variables[name] for name in names}
+
+
+def _guess(variables: Variables) -> PerFile:
+    lengths = {len(value) if value.ndim >= 2 else None for value in variables.values()}
+    return "many" if len(lengths) == 1 and None not in lengths else "one"
+
+
+def _shapes(variables: Variables, per_file: PerFile, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of one simulation by variable."""
+    if per_file == "one":
+        return {name: value.shape for name, value in variables.items()}
+    lengths = {name: len(value) if value.ndim else 0 for name, value in variables.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise DataError(f"Expected the same number of simulations in every variable of {path}, got {lengths}.")
+    return {name: value.shape[1:] for name, value in variables.items()}

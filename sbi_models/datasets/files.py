@@ -1,0 +1,72 @@
+"""Reading simulations from files: arrays by name, never code.
+
+A pickle can run any program when it is read. Here it may hold NumPy arrays and plain containers, and everything else is refused.
+"""
+
+import io
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file
+
+from sbi_models.errors import DataError
+from sbi_models.types import Variables
+
+LoadFunction = Callable[[Path], Mapping[str, Any]]
+"""Reads one file of a format of the user's own: a dict of names to arrays."""
+
+_ADMITTED = {
+    ("_codecs", "encode"),
+    ("builtins", "complex"),
+    ("collections", "OrderedDict"),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Builds nothing but arrays, numbers, strings and plain containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, and only NumPy arrays and plain containers are read")
+        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)  # NumPy 1 wrote the former
+
+
+def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
+    """The variables of one file, as they are in it: `.pkl`, `.npz`, `.safetensors`, or any other with `load_fn`.
+
+    Raises:
+        DataError: naming the file, if it cannot be read, holds anything but arrays by name, or has an unknown ending.
+    """
+    try:
+        content = load_fn(path) if load_fn is not None else _read(path)
+    except (pickle.UnpicklingError, EOFError, BadZipFile, safetensors.SafetensorError, OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Write it again, or pass load_fn=, a function that reads your format.") from None
+    if not isinstance(content, Mapping):
+        raise DataError(f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. Pass load_fn= to convert it.")
+    variables = {str(name): np.asarray(value) for name, value in content.items()}
+    for name, value in variables.items():
+        if value.dtype.kind not in "fiub":
+            raise DataError(
+                f"Expected numbers in variable {name!r} of {path}, got {value.dtype}. Pass load_fn= to convert or leave it out."
+            )
+    return variables
+
+
+def _read(path: Path) -> Any:
+    if path.suffix in (".pkl", ".pickle"):
+        return _ArraysOnly(io.BytesIO(path.read_bytes())).load()
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    raise DataError(f"Expected files ending in .pkl, .npz or .safetensors, got {path}. Pass load_fn=, a function that reads your format.")
