@@ -2,7 +2,7 @@
 
     python benchmarks/disk_training.py
 
-Prints, for fit_offline on all simulations, fit_offline on one file, and fit_disk: steps, CPU seconds and seconds of the epochs, and the peak
+Prints, for fit_offline on all simulations, fit_offline on one file, and fit_disk: CPU seconds and seconds of the last epoch, and the peak
 of resident memory; then the two ratios that count.
 """
 

@@ -1,14 +1,14 @@
 """The command line `sbi-models`.
 
-Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (one line that says what was expected and what to do),
-130 interrupted.
+Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (what was expected, and what to do),
+130 interrupted, 143 ended by SIGTERM; the same command then goes on.
 """
 
 # Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
 # ruff: noqa: PLC0415
 
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,9 +39,9 @@ def run(
     settings: Experiment = load_object(EXPERIMENTS[experiment])
     try:
         run_pipeline(settings if seed is None else settings.model_copy(update={"seed": seed}))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         typer.echo("\nInterrupted. The same command goes on from here.", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)) from None
 
 
 @app.command()
@@ -50,7 +50,7 @@ def sample(
     observations: Annotated[
         Path, typer.Option(help="CSV file: one row a data set, or one row a measurement (data set, position, values).")
     ],
-    num_samples: Annotated[int, typer.Option(min=1, help="Posterior draws for each data set.")] = 1000,
+    num_samples: Annotated[int, typer.Option(min=1, max=10_000_000, help="Posterior draws for each data set.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same draws.")] = 0,
     output: Annotated[
         Path | None, typer.Option(help="Where to write the draws: .csv or .parquet. Default: CSV on standard output.")
@@ -79,9 +79,12 @@ def ui(
     from flows.runtime import project_root
     from sbi_models.tracking import open_store, ui_command, ui_environment
 
-    command = ui_command(open_store(project_root()), host=host, port=port)
+    command = ui_command(open_store(project_root(), create=False), host=host, port=port)
+    with socket.socket() as probe:
+        if probe.connect_ex((host, port)) == 0:
+            raise ConfigurationError(f"Port {port} is taken. Choose another one, for instance --port {port + 1}.")
     typer.echo(f"MLflow UI on http://{host}:{port}  (Ctrl-C stops it)", err=True)
-    raise typer.Exit(subprocess.run(command, env=ui_environment(), check=False).returncode)  # noqa: S603 - our own command
+    os.execve(command[0], command, ui_environment())  # noqa: S606 - our own command; signals then reach the server itself
 
 
 def main() -> None:

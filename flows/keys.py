@@ -41,11 +41,12 @@ def simulate_key(experiment: Experiment) -> str:
     return content_key("simulate", simulator_fingerprint(experiment), experiment.seed, experiment.simulate.model_dump())
 
 
-def train_key(experiment: Experiment, simulations_hash: str) -> str:
-    """Key of the train task."""
+def train_key(experiment: Experiment, content_hash: dict[str, str]) -> str:
+    """Key of the train task, from the content of the training and validation simulations."""
     roles = [experiment.inference_variables, experiment.summary_variables, experiment.inference_conditions]
     names = load_object(experiment.study).parameter_names
-    return content_key("train", simulations_hash, roles, names, experiment.seed, experiment.train.model_dump())
+    simulations = [content_hash["training"], content_hash["validation"]]
+    return content_key("train", simulations, roles, names, experiment.seed, experiment.train.model_dump())
 
 
 def simulator_fingerprint(experiment: Experiment) -> str:
@@ -55,7 +56,8 @@ def simulator_fingerprint(experiment: Experiment) -> str:
     """
     simulator: Simulator = load_object(experiment.study).simulator
     digest = hashlib.sha256()
-    for call in simulator.calls:
+    digest.update(f"{simulator.is_batched} {simulator.block_size}".encode())
+    for call in (*simulator.calls, *([simulator.meta] if simulator.meta else [])):
         module = inspect.getmodule(call.definition)
         if module is not None and module.__file__ is not None:
             digest.update(_code(Path(module.__file__)).encode())

@@ -38,6 +38,8 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     if widths == [long]:
         return _long(path, rows, shape)
     if widths == [wide]:
+        if rows[0][1] == [str(k) for k in range(wide)]:
+            rows = rows[1:]  # the column numbers that pandas writes as a header
         values = np.array([_numbers(path, line, row) for line, row in rows]).reshape(-1, *shape)
         return [str(i + 1) for i in range(len(values))], values
     layouts = f"{wide} columns (one row a data set)"
@@ -71,6 +73,8 @@ def _long(path: Path, rows: list[tuple[int, list[str]]], shape: tuple[int, ...])
         (position,) = _numbers(path, line, row[1:2])
         datasets.setdefault(row[0], []).append((position, _numbers(path, line, row[2:])))
     for label, measurements in datasets.items():
+        if len({position for position, _ in measurements}) < len(measurements):
+            raise DataError(f"{path}: expected each position once in a data set, got one twice in {label!r}.")
         if len(measurements) != shape[0]:
             raise DataError(f"{path}: expected {shape[0]} rows in each data set, got {len(measurements)} in {label!r}.")
     ordered = [[values for _, values in sorted(m, key=lambda item: item[0])] for m in datasets.values()]

@@ -2,7 +2,7 @@
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
-from flows.runtime import end_on_sigterm, make_folders, project_root, stop_orphans
+from flows.runtime import end_on_sigterm, make_folders, project_root
 
 make_folders()
 
@@ -15,9 +15,11 @@ from prefect.tasks import Task
 
 from flows import tasks
 from flows.keys import content_key, simulator_fingerprint
+from flows.local_server import local_prefect
 from flows.parameters import Experiment
 from flows.screen import Screen
 from sbi_models.datasets import SimulationStore
+from sbi_models.errors import DataError
 from sbi_models.tracking import Tracker, open_store
 
 Manifest = dict[str, Any]
@@ -70,9 +72,9 @@ def pipeline(experiment: Experiment) -> Manifest:
 
 def run(experiment: Experiment) -> Manifest:
     """Run the pipeline on the engine that PREFECT_API_URL names, or on a temporary one, and show the result."""
-    stop_orphans()
     end_on_sigterm()
-    result: Manifest = pipeline(experiment)
+    with local_prefect():
+        result: Manifest = pipeline(experiment)
     Screen(experiment.name).finished(experiment, result)
     return result
 
@@ -94,7 +96,10 @@ def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *argu
     manifest = state.result()
     if intact(manifest):
         return manifest, state.name == "Cached"
-    return task.with_options(refresh_cache=True)(*arguments), False
+    manifest = task.with_options(refresh_cache=True)(*arguments)
+    if not intact(manifest):
+        raise DataError(f"What the task {task.name} has just written cannot be read back: {manifest}. Check the disk.")
+    return manifest, False
 
 
 def describe(inference: Manifest, registered: Manifest) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-import psutil
+from sbi_models.errors import TrackingError
 
 
 def project_root() -> Path:
@@ -46,29 +46,15 @@ def set_environment() -> None:
 def make_folders() -> None:
     """Create the folders of the engines; Prefect does not make parents."""
     for name in ("PREFECT_HOME", "PREFECT_RESULTS_LOCAL_STORAGE_PATH"):
-        Path(os.environ[name]).mkdir(parents=True, exist_ok=True)
-
-
-def stop_orphans() -> int:
-    """Stop temporary Prefect servers of this project whose flow was killed; returns how many.
-
-    A flow that ends on SIGKILL cannot stop its server, which then runs for ever.
-    """
-    stopped = 0
-    for process in psutil.process_iter(["ppid", "cmdline"]):
-        if process.info["ppid"] != 1 or "prefect.server.api.server:create_app" not in (process.info["cmdline"] or ()):
-            continue
+        folder = Path(os.environ[name])
         try:
-            if process.environ().get("PREFECT_HOME") == os.environ["PREFECT_HOME"]:
-                process.terminate()
-                stopped += 1
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it has ended by itself, or belongs to somebody else
-    return stopped
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrackingError(f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ can be made.") from None
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM, as queues send it, unwind the program: the temporary server is stopped and the MLflow run ends as KILLED."""
+    """Let SIGTERM, as queues send it, unwind the program: the server is stopped and the MLflow run ends as KILLED."""
 
     def end(number: int, frame: FrameType | None) -> None:
         del frame

@@ -1,5 +1,6 @@
 """Draws from a registered model for observations in a file."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def sample_file(model: str, observations: Path, *, num_samples: int, seed: int, 
     """Read observations, draw, write the draws, and show a summary on standard error."""
     if output is not None and output.suffix not in SUFFIXES:
         raise ConfigurationError(f"Expected an output file ending in {' or '.join(SUFFIXES)}, got {output.name!r}.")
+    if output is not None and not (output.parent.is_dir() and os.access(output.parent, os.W_OK)):
+        raise ConfigurationError(f"Expected an output file in a folder that can be written to, got {output}. Make the folder first.")
     if not observations.is_file():
         raise DataError(f"{observations}: no such file. Expected a CSV file of observations.")
     approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None)

@@ -17,6 +17,7 @@ from flows.study import Study
 from sbi_models import diagnostics, load, seeding
 from sbi_models.approximators import load_approximator
 from sbi_models.datasets import SimulationStore
+from sbi_models.errors import DataError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
 from sbi_models.tracking import Tracker, open_store, register
 from sbi_models.workflows import BasicWorkflow
@@ -68,9 +69,10 @@ def simulate(experiment: Experiment) -> Manifest:
 def simulations_intact(manifest: Manifest) -> bool:
     """True if every store that a manifest names is there, to the bit."""
     for purpose, folder in manifest["stores"].items():
-        if not (Path(folder) / "manifest.json").is_file():
+        try:
+            store = SimulationStore.open(folder)
+        except DataError:
             return False
-        store = SimulationStore.open(folder)
         if store.content_hash != manifest["content_hash"][purpose] or not store.is_intact():
             return False
     return True
@@ -81,13 +83,13 @@ def simulations_intact(manifest: Manifest) -> bool:
 
 def _train_cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     del context
-    return train_key(parameters["experiment"], parameters["simulations"]["content_hash"]["training"])
+    return train_key(parameters["experiment"], parameters["simulations"]["content_hash"])
 
 
 @task(name="train", persist_result=True, result_serializer="json", cache_key_fn=_train_cache_key)
 def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
     """Train a BasicWorkflow on the stored simulations; a killed training goes on from its last epoch."""
-    started, key = perf_counter(), train_key(experiment, simulations["content_hash"]["training"])
+    started, key = perf_counter(), train_key(experiment, simulations["content_hash"])
     settings, summary = experiment.train, experiment.train.summary_network
     folder = work_folder() / key
     workflow = BasicWorkflow(

@@ -1,28 +1,143 @@
 """An adapter is an ordered, immutable list of transforms."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import torch
 
-from sbi_models.adapters.transforms import Concatenate, Tensors, Transform, transform_from_json
+from sbi_models.adapters import transforms as steps
+from sbi_models.adapters.transforms import Names, Tensors, Transform, transform_from_json
+from sbi_models.errors import ConfigurationError, DataError, suggest
 
 ROLES = ("inference_variables", "inference_conditions", "summary_variables")
 """What a network does with a variable: infer it, take it directly, or summarise it first."""
 
 
 class Adapter:
-    """Takes raw variables to adapted ones and back; every method that changes it returns a new adapter."""
+    """Takes raw variables to adapted ones and back; every method that changes it returns a new adapter.
+
+    Variables are tensors (n, ...), rows first. Parameters keep an exact density through every step but one_hot, broadcast and nan_to_num.
+
+    >>> adapter = Adapter().constrain("sigma", lower=0).concatenate(["mu", "sigma"], into="inference_variables")
+    >>> raw = {"mu": torch.zeros(4, 1), "sigma": torch.full((4, 1), 2.0)}
+    >>> tuple(adapter.fitted(raw).forward(raw)["inference_variables"].shape)
+    (4, 2)
+    """
 
     def __init__(self, transforms: Iterable[Transform] = ()) -> None:
         self.transforms = tuple(transforms)
 
-    def concatenate(self, names: str | list[str], *, into: str) -> "Adapter":
+    def then(self, transform: Transform) -> "Adapter":
+        """This adapter followed by one more step."""
+        if not isinstance(transform, Transform):
+            raise ConfigurationError(f"Expected a Transform, got {transform!r}. Use the methods of Adapter, or pass an instance.")
+        return Adapter((*self.transforms, transform))
+
+    # ---- which variables there are -------------------------------------------------------------------------------------------------
+
+    def rename(self, name: str, *, to: str) -> "Adapter":
+        """Give a variable another name."""
+        return self.then(steps.Rename(name, to))
+
+    def keep(self, names: Names) -> "Adapter":
+        """Leave out all other variables; the way back does not restore them."""
+        return self.then(steps.Keep(names))
+
+    def drop(self, names: Names) -> "Adapter":
+        """Leave out variables; the way back does not restore them."""
+        return self.then(steps.Drop(names))
+
+    def concatenate(self, names: Names, *, into: str) -> "Adapter":
         """Join variables along the last axis."""
-        return Adapter((*self.transforms, Concatenate([names] if isinstance(names, str) else list(names), into)))
+        return self.then(steps.Concatenate(names, into))
+
+    def split(self, name: str, *, into: Names, widths: list[int] | None = None) -> "Adapter":
+        """Split a variable along the last axis, by default into equal parts."""
+        return self.then(steps.Split(name, into, widths))
+
+    # ---- values --------------------------------------------------------------------------------------------------------------------
+
+    def constrain(
+        self, names: Names, *, lower: Any = None, upper: Any = None, to: Literal["interval", "simplex", "ordered"] = "interval"
+    ) -> "Adapter":
+        """Say which values variables can take; the networks see the whole real line, and draws lie inside the support.
+
+        Args:
+            names: variables of the same support.
+            lower, upper: open bounds of an interval: numbers, or lists with one for each component of the last axis; None is no bound.
+            to: "simplex" for proportions that sum to 1 along the last axis, "ordered" for components that increase along it.
+        """
+        if to not in ("interval", "simplex", "ordered"):
+            raise ConfigurationError(f"Unknown support {to!r} for constrain. {suggest(str(to), ('interval', 'simplex', 'ordered'))}")
+        if to == "interval":
+            return self.then(steps.Constrain(names, lower, upper))
+        if lower is not None or upper is not None:
+            raise ConfigurationError(f"Expected no bounds with to={to!r}, got lower={lower!r} and upper={upper!r}. Leave them out.")
+        return self.then(steps.Simplex(names) if to == "simplex" else steps.Ordered(names))
+
+    def log(self, names: Names) -> "Adapter":
+        """Natural logarithm of positive variables."""
+        return self.then(steps.Log(names))
+
+    def sqrt(self, names: Names) -> "Adapter":
+        """Square root of counts and other conditions; parameters are better served by log or constrain."""
+        return self.then(steps.Sqrt(names))
+
+    def scale(self, names: Names, *, by: Any) -> "Adapter":
+        """Multiply by a number, or by one for each component."""
+        return self.then(steps.Scale(names, by))
+
+    def shift(self, names: Names, *, by: Any) -> "Adapter":
+        """Add a number, or one for each component."""
+        return self.then(steps.Shift(names, by))
+
+    def standardize(self, names: Names, *, mean: Any = None, sd: Any = None) -> "Adapter":
+        """Subtract the mean and divide by the standard deviation, given, or computed once from the first data and frozen."""
+        return self.then(steps.Standardize(names, mean, sd))
+
+    def one_hot(self, names: Names, *, num_classes: int) -> "Adapter":
+        """Classes 0 ... C - 1 to indicator vectors."""
+        return self.then(steps.OneHot(names, num_classes))
+
+    def nan_to_num(self, name: str, *, value: float = 0.0, mask: str | None = None) -> "Adapter":
+        """Replace missing values (NaN) by a number; `mask` names a new variable that is 1 where there was a value and 0 where not."""
+        return self.then(steps.NanToNum(name, value, mask))
+
+    # ---- axes ----------------------------------------------------------------------------------------------------------------------
+
+    def expand_dims(self, names: Names, *, axis: int) -> "Adapter":
+        """Insert an axis of length 1."""
+        return self.then(steps.ExpandDims(names, axis))
+
+    def squeeze(self, names: Names, *, axis: int) -> "Adapter":
+        """Take out an axis of length 1."""
+        return self.then(steps.Squeeze(names, axis))
+
+    def broadcast(self, names: Names, *, to: str) -> "Adapter":
+        """Repeat variables (n, d) along the middle axes of another one (n, m, c), to (n, m, d)."""
+        return self.then(steps.Broadcast(names, to))
+
+    def as_set(self, names: Names) -> "Adapter":
+        """Numbers without an order, (n, m), to the sets (n, m, 1) that summary networks take."""
+        return self.then(steps.AsSet(names))
+
+    def as_time_series(self, names: Names) -> "Adapter":
+        """Numbers in time, (n, m), to the series (n, m, 1) that summary networks take."""
+        return self.then(steps.AsTimeSeries(names))
+
+    def route(self, roles: Mapping[str, list[str]]) -> "Adapter":
+        """This adapter, followed by a concatenation of the variables of each role that none of its steps has made yet."""
+        made = {name for transform in self.transforms for name in transform.makes()}
+        routed = self
+        for role in ROLES:
+            if roles.get(role) and role not in made:
+                routed = routed.concatenate(list(roles[role]), into=role)
+        return routed
+
+    # ---- use -----------------------------------------------------------------------------------------------------------------------
 
     def fitted(self, batch: Tensors) -> "Adapter":
-        """This adapter after it has learned the shapes of raw training data."""
+        """This adapter after it has checked names and learned shapes and moments from raw training data, (n, ...) each."""
         learned = []
         for transform in self.transforms:
             learned.append(transform.fitted(batch))
@@ -36,18 +151,41 @@ class Adapter:
         return batch
 
     def inverse(self, batch: Tensors) -> Tensors:
-        """Adapted to raw."""
+        """Adapted to raw, for any number of rows; variables that are not in the batch are passed over."""
         for transform in reversed(self.transforms):
             batch = transform.inverse(batch)
         return batch
 
     def log_abs_det(self, batch: Tensors, role: str) -> torch.Tensor:
-        """log |det d adapted / d raw| in nats of the variables of one role at raw values, shape (n,)."""
-        total = torch.zeros(len(next(iter(batch.values()))), dtype=torch.float64, device=next(iter(batch.values())).device)
+        """log |det d adapted / d raw| in nats of one adapted variable, such as a role, at raw values; shape (n,), float64.
+
+        Raises:
+            DataError: if `forward(batch)` has no such variable, or a value lies on the edge of a support, where it is infinite.
+            ConfigurationError: if a step on the way is no bijection.
+        """
+        batch = {name: value.to(torch.float64) for name, value in batch.items()}
+        slopes = {name: torch.zeros_like(value) for name, value in batch.items()}
         for transform in self.transforms:
-            total = total + transform.log_abs_det(batch).get(role, 0.0)
-            batch = transform.forward(batch)
+            after = transform.forward(batch)
+            slopes, batch = transform.carried(batch, slopes), after
+        if role not in slopes:
+            raise DataError(f"Variable {role!r} is not among the adapted ones. {suggest(role, slopes)}")
+        total = slopes[role].reshape(len(slopes[role]), -1).sum(dim=1)
+        if not bool(total.isfinite().all()):
+            self._refuse_density(role, total)
         return total
+
+    def _refuse_density(self, role: str, total: torch.Tensor) -> None:
+        without = [transform.kind for transform in self.transforms if not transform.has_density]
+        if without and bool(total.isnan().all()):
+            raise ConfigurationError(
+                f"{role!r} has no density: some of its variables pass through {', '.join(dict.fromkeys(without))}, which is no bijection. "
+                "Use those steps for conditions only."
+            )
+        raise DataError(
+            f"The log density of {role!r} is not finite in {int((~total.isfinite()).sum())} of {len(total)} rows: a value lies on the edge "
+            "of the support of a transform, or is NaN. Drop those rows."
+        )
 
     def to_json(self) -> list[dict[str, Any]]:
         """The transforms as JSON."""
@@ -59,14 +197,10 @@ class Adapter:
         return cls(transform_from_json(entry) for entry in entries)
 
 
-def default_adapter(roles: dict[str, list[str]]) -> Adapter:
+def default_adapter(roles: Mapping[str, list[str]]) -> Adapter:
     """Concatenates the variables of each role along their last axis, under the name of the role.
 
     >>> default_adapter({"inference_variables": ["mu", "sigma"], "summary_variables": ["x"]}).to_json()[1]["config"]["into"]
     'summary_variables'
     """
-    adapter = Adapter()
-    for role in ROLES:
-        if roles.get(role):
-            adapter = adapter.concatenate(roles[role], into=role)
-    return adapter
+    return Adapter().route(roles)

@@ -3,6 +3,7 @@
 raw space (the user's) -> adapter -> adapted space -> standardiser -> standardised space, where the networks live.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -59,13 +60,15 @@ class ContinuousApproximator(nn.Module):
                 f"summary_variables={roles.get('summary_variables')} and summary_network={summary_network}. "
                 "Variables that need no summary are inference_conditions."
             )
-        self.adapter = adapter
         self.roles = {role: list(names) for role, names in roles.items() if names}
+        self.adapter = adapter.route(self.roles)
         self.inference_network = inference_network
         self.summary_network = summary_network
         self.standardiser = Standardiser(tuple(standardize))
-        self.info = dict(info or {})
-        files.check_json({"info": self.info, "networks": [n.to_json() for n in (inference_network, summary_network) if n is not None]})
+        self.info = files.as_json(dict(info or {}))
+        for network in (inference_network, summary_network):
+            if network is not None:
+                files.as_json(network.to_json())
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     @property
@@ -77,6 +80,12 @@ class ContinuousApproximator(nn.Module):
     def condition_names(self) -> tuple[str, ...]:
         """Raw names of the variables that are conditioned on."""
         return tuple(name for role in ROLES[1:] for name in self.roles.get(role, ()))
+
+    @property
+    def architecture(self) -> str:
+        """The networks, their arguments and widths, as JSON text."""
+        networks = (self.inference_network, self.summary_network)
+        return json.dumps([None if network is None else network.to_json() for network in networks])
 
     @property
     def is_built(self) -> bool:
@@ -123,7 +132,11 @@ class ContinuousApproximator(nn.Module):
         variables = as_variables(data, names, what=what)
         check_shapes(variables, self.shapes, what)
         adapted = self.adapter.forward(_as_tensors(variables, self._device))
-        return {role: self.standardiser(role, adapted[role]).to(torch.float32) for role in ROLES if role in adapted}
+        prepared = {role: self.standardiser(role, adapted[role]).to(torch.float32) for role in ROLES if role in adapted}
+        for role, value in prepared.items():
+            if not torch.isfinite(value).all():
+                raise DataError(f"Expected {role} of the {what} near those of the training data, got values too large for float32.")
+        return prepared
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each row of a prepared batch, shape (n,)."""

@@ -37,15 +37,16 @@ def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[s
     return path
 
 
-def check_json(settings: dict[str, Any]) -> None:
-    """Raise ConfigurationError unless settings can be saved as JSON; better before a training than after it."""
+def as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a saved file will hold them; ConfigurationError if it cannot, better before a training than after it."""
     try:
-        json.dumps(settings)
+        plain: dict[str, Any] = json.loads(json.dumps(settings))
     except TypeError as error:
         raise ConfigurationError(
             f"Expected arguments of networks and info that JSON can hold (numbers, strings, lists, dicts), got something else: {error}. "
             "Convert NumPy numbers with int() or float()."
         ) from None
+    return plain
 
 
 def load_approximator(path: str | Path) -> "ContinuousApproximator":

@@ -24,7 +24,7 @@ class Standardiser(nn.Module):
             if role in batch:
                 values = batch[role].to(torch.float64).reshape(-1, batch[role].shape[-1])
                 sd = values.std(dim=0, correction=0)
-                scale = torch.maximum(values.abs().amax(dim=0), torch.ones_like(sd))
+                scale = values.abs().amax(dim=0)
                 getattr(self, f"{role}_mean").copy_(values.mean(dim=0))
                 getattr(self, f"{role}_sd").copy_(torch.where(sd > 1e-12 * scale, sd, torch.ones_like(sd)))
 

@@ -30,7 +30,8 @@ class Simulator:
         functions: functions, `functools.partial` objects or callable objects, in order. Each returns a dict of names to arrays.
             An argument named `rng` receives a `numpy.random.Generator`; functions without one may use NumPy's global state, which is
             seeded for them and put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
-        meta_fn: called once a batch; its outputs are shared by all simulations of the batch.
+        meta_fn: called once a batch, that is, for each call of `sample` or `rows`; its outputs are shared by all simulations of the
+            batch. Rows then depend on where their batch begins, too.
         is_batched: True if each function simulates many rows in one call, with a leading batch axis in and out.
         block_size: rows in one call of the batched functions.
 
@@ -59,41 +60,41 @@ class Simulator:
             batch_shape: how many, an int or the leading axes as a tuple.
             seed: None takes one from NumPy's global state, so that `np.random.seed` governs such calls.
             progress: show a progress bar; None shows one for more than 20 000 simulations.
-            fixed: values that replace outputs of that name before later functions see them, shape `(n, ...)` with one value a
-                simulation, or one value for all.
+            fixed: values that replace outputs of that name before later functions see them: one for all, of the shape of one output,
+                or one a simulation, with the batch axes in front.
 
         Returns:
             Name to array of shape `batch_shape + shape of one output`, raw space. Scalars get a trailing axis of length 1.
         """
         shape = _as_shape(batch_shape)
         n = prod(shape)
-        rows = self.rows(0, n, seed=seeding.resolve(seed), progress=progress, **fixed)
+        flat = {key: _flattened(np.asarray(value), shape) for key, value in fixed.items()}
+        rows = self.rows(0, n, seed=seeding.resolve(seed), progress=progress, **flat)
         return {key: value.reshape(*shape, *value.shape[1:]) for key, value in rows.items()}
 
     def rows(self, start: int, stop: int, *, seed: int, progress: bool | None = None, **fixed: Any) -> Variables:
         """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space."""
         first, last = start // self.block_size, -(-stop // self.block_size)
-        aligned = _fixed_rows(fixed, start, stop, first * self.block_size, last * self.block_size)
+        values = {key: _FixedValue(key, np.asarray(value), start, stop) for key, value in fixed.items()}
         blocks = []
         show = None if progress or (progress is None and stop - start > _ROWS_BEFORE_PROGRESS) else False
         with progress_bar("simulate", stop - start, show=show) as advance, self._global_state_kept():
-            meta = self._meta(seed, stop - start)
+            meta = self._meta(seed, start, stop)
             for block in range(first, last):
-                here = slice((block - first) * self.block_size, (block - first + 1) * self.block_size)
-                values = {key: value[here] if self.is_batched else value[here][0] for key, value in aligned.items()}
                 blocks.append(self._block(block, seed, meta, values))
                 advance(min(self.block_size, stop - start))
         joined = _join(blocks, start - first * self.block_size, stop - start, batched=self.is_batched)
         return joined | {key: np.repeat(np.atleast_1d(value)[None], stop - start, 0) for key, value in meta.items() if key not in joined}
 
-    def _meta(self, seed: int, num_rows: int) -> dict[str, Array]:
+    def _meta(self, seed: int, start: int, stop: int) -> dict[str, Array]:
+        """What the batch of rows start..stop shares; another batch has another draw."""
         if self.meta is None:
             return {}
         if self._uses_global_state:
-            np.random.seed(seeding.derive(seed, "meta, global state") % 2**32)  # noqa: NPY002 - for a meta_fn without rng
-        return self.meta({"rng": seeding.generator(seed, "meta"), "batch_shape": (num_rows,)})
+            np.random.seed(seeding.derive(seed, "meta, global state", start) % 2**32)  # noqa: NPY002 - for a meta_fn without rng
+        return self.meta({"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)})
 
-    def _block(self, block: int, seed: int, meta: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Array]:
+    def _block(self, block: int, seed: int, meta: Mapping[str, Any], fixed: "Mapping[str, _FixedValue]") -> dict[str, Array]:
         rng = seeding.generator(seed, "simulation", block)
         if self._uses_global_state:
             np.random.seed(seeding.derive(seed, "simulation, global state", block) % 2**32)  # noqa: NPY002 - for functions without rng
@@ -108,7 +109,8 @@ class Simulator:
                     raise SimulationError(
                         f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them."
                     )
-            outputs |= new | {key: value for key, value in fixed.items() if key in new}
+            rows = range(block * self.block_size, (block + 1) * self.block_size)
+            outputs |= {key: fixed[key].like(value, rows, self.is_batched) if key in fixed else value for key, value in new.items()}
         unknown = sorted(set(fixed) - set(outputs))
         if unknown:
             raise ConfigurationError(f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}.")
@@ -171,17 +173,34 @@ def _as_shape(batch_shape: int | tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _fixed_rows(fixed: Mapping[str, Any], start: int, stop: int, first_row: int, last_row: int) -> Variables:
-    """Fixed values, one a row of the aligned blocks: shape `(n, ...)` with two or more axes is one a row already, else one for all."""
-    aligned = {}
-    for key, value in fixed.items():
-        array = np.asarray(value)
-        if array.ndim >= 2 and len(array) == stop - start:
-            pad = [(start - first_row, last_row - stop)] + [(0, 0)] * (array.ndim - 1)
-            aligned[key] = np.pad(array, pad, mode="edge")
-        else:
-            aligned[key] = np.broadcast_to(array, (last_row - first_row, *array.shape))
-    return aligned
+def _flattened(value: Array, shape: tuple[int, ...]) -> Array:
+    """A fixed value with several leading batch axes, with one of them."""
+    if len(shape) > 1 and value.shape[: len(shape)] == shape:
+        return value.reshape(prod(shape), *value.shape[len(shape) :])
+    return value
+
+
+class _FixedValue:
+    """A value in place of an output: one for all simulations, of the shape of one output, or one each, with a leading axis."""
+
+    def __init__(self, key: str, value: Array, start: int, stop: int) -> None:
+        self.key, self.value, self.start, self.num_rows = key, value, start, stop - start
+
+    def like(self, output: Array, rows: range, batched: bool) -> Array:
+        """The value for some rows (one, unless batched), in the shape of the output that it replaces."""
+        row_shape = output.shape[1:] if batched else output.shape
+        value = self.value
+        if value.shape == (self.num_rows, 1) and not row_shape:
+            value = value[:, 0]  # as `sample` returns scalars
+        if value.shape == row_shape or (not value.ndim and row_shape == (1,)):
+            return np.broadcast_to(value, output.shape)
+        if value.shape != (self.num_rows, *row_shape):
+            raise ConfigurationError(
+                f"Expected the fixed {self.key!r} of shape {row_shape} (one for all) or {(self.num_rows, *row_shape)} (one a simulation), "
+                f"got {self.value.shape}."
+            )
+        chosen = np.clip(np.arange(rows.start, rows.stop) - self.start, 0, self.num_rows - 1)
+        return np.asarray(value[chosen] if batched else value[chosen[0]])
 
 
 def _join(blocks: list[dict[str, Array]], skip: int, n: int, *, batched: bool) -> Variables:

@@ -12,7 +12,7 @@ from mlflow.entities import Param, Run, RunStatus, RunTag
 from sbi_models.errors import ConfigurationError
 from sbi_models.tracking.datasets import dataset_input
 from sbi_models.tracking.live_metrics import BATCH, LiveMetrics, known_points, points, write_points
-from sbi_models.tracking.provenance import owner_is_alive, process_tags, provenance_tags
+from sbi_models.tracking.provenance import owner_is_alive, provenance_tags
 from sbi_models.tracking.store import Store, local_path, tracking_errors
 from sbi_models.types import Array
 
@@ -70,7 +70,7 @@ class Tracker:
                 run = client.create_run(experiment_id, run_name=run_name, tags={**provenance_tags(), **seed, **given, KEY_TAG: key})
             else:
                 client.update_run(run.info.run_id, status="RUNNING")
-                client.log_batch(run.info.run_id, tags=[RunTag(*item) for item in {**process_tags(), **given}.items()])
+                client.log_batch(run.info.run_id, tags=[RunTag(*item) for item in {**provenance_tags(), **given}.items()])
             missing = [Param(name, value) for name, value in flat.items() if name not in run.data.params]
             for begin in range(0, len(missing), PARAMS_PER_CALL):
                 client.log_batch(run.info.run_id, params=missing[begin : begin + PARAMS_PER_CALL])

@@ -28,7 +28,7 @@ class BasicWorkflow(Workflow):
         initial_learning_rate: peak of the warm-up and cosine schedule.
         checkpoint_filepath: a folder for the approximator and the state of its training after every epoch.
         checkpoint_name: stem of those files.
-        save_best_only: keep the approximator of the lowest loss (validation if there is one).
+        save_best_only: keep the file of the approximator with the lowest loss (validation if there is one); in memory stays the last.
         standardize: roles to standardise, or "all", or None.
         restore: go on from the checkpoint if there is one.
         seed: of weights, order of data, and noise; None takes one from NumPy's global state.

@@ -1,6 +1,7 @@
 """What happens at the end of an epoch: history, progress, checkpoint. Lightning calls these."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ Plan = dict[str, int | float | str]
 
 def steps_done(resume: Path, plan: Plan) -> int:
     """Steps of the training that wrote a resume file; raises ConfigurationError if that was another training than the planned one."""
-    state = torch.load(resume, weights_only=True)
+    try:
+        state = torch.load(resume, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigurationError(f"The checkpoint {resume} cannot be read: {error}. Delete it, and the training starts anew.") from None
     (written,) = (entry["plan"] for entry in state["callbacks"].values() if "plan" in entry)
     for name, value in plan.items():
-        if written[name] != value:
+        if written.get(name) != value:
             raise ConfigurationError(
-                f"The checkpoint {resume} belongs to another training: expected {name} {value}, got {written[name]}. "
+                f"The checkpoint {resume} belongs to another training: expected {name} {value}, got {written.get(name)}. "
                 "Go on with the same settings, seed and data, or start anew with restore=False or another folder."
             )
     return int(state["global_step"])
@@ -97,11 +101,17 @@ class Checkpoint:
         """State of the trainer: weights, optimiser, schedule, epoch, history."""
         return self.folder / f"{self.name}.resume.ckpt"
 
+    @property
+    def resumable(self) -> Path | None:
+        """The state of the trainer, if a training can go on from it."""
+        whole = self.resume_path.is_file() and (self.model_path.is_file() or not self.save_best_only)
+        return self.resume_path if whole else None
+
     def save(self, trainer: pl.Trainer, module: TrainingModule, history: History) -> None:
         """Write both files atomically; the approximator first, so that a kill in between loses nothing."""
         monitored = history.history.get("val_loss", history.history["loss"])
         if not self.save_best_only or monitored[-1] == min(monitored):
             module.approximator.save(self.model_path)
-        partial = self.resume_path.with_name(f".{self.resume_path.name}.partial")
+        partial = self.resume_path.with_name(f".{self.resume_path.name}.{os.getpid()}.partial")
         trainer.save_checkpoint(partial)
         os.replace(partial, self.resume_path)

@@ -2,21 +2,31 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """Let PyTorch use so many CPU threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+
+def on_own_threads(fit: Callable[P, R]) -> Callable[P, R]:
+    """Let PyTorch use the workflow's number of CPU threads for a whole fit: sums, and so moments, depend on it in the last bits."""
+
+    @wraps(fit)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        workflow: Any = args[0]
+        before = torch.get_num_threads()
+        torch.set_num_threads(workflow.threads)
+        try:
+            return fit(*args, **kwargs)
+        finally:
+            torch.set_num_threads(before)
+
+    return wrapped
 
 
 @contextmanager

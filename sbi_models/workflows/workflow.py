@@ -28,7 +28,7 @@ from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Variables, VariablesLike
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
-from sbi_models.workflows.surroundings import quiet_lightning, torch_threads
+from sbi_models.workflows.surroundings import on_own_threads, quiet_lightning
 
 if TYPE_CHECKING:
     from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd, Plan
@@ -75,6 +75,7 @@ class Workflow(Diagnosed):
 
     # ---- training ------------------------------------------------------------------------------------------------------------------
 
+    @on_own_threads
     def fit_offline(
         self,
         data: VariablesLike,
@@ -115,6 +116,7 @@ class Workflow(Diagnosed):
             batches = PreparedBatches(Batches(raw, batch_size, order), self.approximator.prepare, Augment(augmentations, self.seed))
         return self._fit(batches, epochs, self._validation(validation_data, batch_size), 5e-3, on_epoch_end)
 
+    @on_own_threads
     def fit_online(
         self,
         epochs: int = 100,
@@ -131,11 +133,13 @@ class Workflow(Diagnosed):
         simulator = self._simulator()
         self.approximator.build(simulator.sample(_ROWS_FOR_MOMENTS, seed=seeding.derive(self.seed, "moments")), seed=self.seed)
         table = seeding.derive(self.seed, "online simulations")
-        raw = OnlineBatches(partial(simulator.rows, seed=table, progress=False), num_batches, batch_size)
+        at_once = 1 if simulator.meta else max(1, simulator.block_size // batch_size)
+        raw = OnlineBatches(partial(simulator.rows, seed=table, progress=False), num_batches, batch_size, at_once=at_once)
         augment = None if augmentations is None else Augment(augmentations, self.seed)
         batches = PreparedBatches(raw, self.approximator.prepare, augment)
         return self._fit(batches, epochs, self._validation(validation_data, batch_size), 0.0, on_epoch_end)
 
+    @on_own_threads
     def fit_disk(
         self,
         root: str | Path,
@@ -205,12 +209,12 @@ class Workflow(Diagnosed):
         )
         checkpoint = self._checkpoint()
         plan: Plan = {"epochs": epochs, "seed": self.seed, "initial_learning_rate": self.initial_learning_rate, "data": batches.fingerprint}
-        resume = checkpoint.resume_path if checkpoint is not None and self.restore and checkpoint.resume_path.is_file() else None
+        plan |= {"networks": self.approximator.architecture, "validation": "none" if validation is None else validation.fingerprint}
+        resume = checkpoint.resumable if checkpoint is not None and self.restore else None
         done = steps_done(resume, plan) if resume else 0
         history = History()
         with (
             quiet_lightning(),
-            torch_threads(self.threads),
             torch.random.fork_rng(),
             progress_bar("train", epochs * len(batches), done=done, show=self.progress) as advance,
         ):
@@ -233,6 +237,8 @@ class Workflow(Diagnosed):
                     raise KeyboardInterrupt from None
                 raise
         self.approximator.eval()
+        if checkpoint is not None and not self.save_best_only:
+            self.approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
         self.history = history
         return history
 

@@ -20,10 +20,10 @@ def test_keys_depend_on_seed_and_settings() -> None:
     longer = EXPERIMENT.train.model_copy(update={"epochs": 99})
     assert len({simulate_key(EXPERIMENT), simulate_key(_changed(seed=2)), simulate_key(_changed(simulate=fewer))}) == 3
     keys = [
-        train_key(EXPERIMENT, "a"),
-        train_key(_changed(seed=2), "a"),
-        train_key(_changed(train=longer), "a"),
-        train_key(EXPERIMENT, "b"),
+        train_key(EXPERIMENT, {"training": "a", "validation": "v"}),
+        train_key(_changed(seed=2), {"training": "a", "validation": "v"}),
+        train_key(_changed(train=longer), {"training": "a", "validation": "v"}),
+        train_key(EXPERIMENT, {"training": "b", "validation": "v"}),
     ]
     assert len(set(keys)) == 4
 
@@ -32,7 +32,7 @@ def test_later_stages_do_not_change_the_keys() -> None:
     """Diagnosis, registration and inference settings make nobody simulate or train again."""
     other = _changed(diagnose=Diagnose(num_samples=7), register_as=Register(name="other"), infer=Infer(num_samples=3))
     assert simulate_key(other) == simulate_key(EXPERIMENT)
-    assert train_key(other, "a") == train_key(EXPERIMENT, "a")
+    assert train_key(other, {"training": "a", "validation": "v"}) == train_key(EXPERIMENT, {"training": "a", "validation": "v"})
 
 
 def test_a_constant_of_the_simulator_changes_its_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from sbi_models.errors import ConfigurationError
 from sbi_models.simulators import make_simulator
 
 
@@ -56,8 +57,6 @@ SIMULATORS = {
     "batched": make_simulator([batched_prior, batched_likelihood], is_batched=True, block_size=16),
     "batched, global state": make_simulator([batched_global, batched_likelihood], is_batched=True, block_size=7),
     "blocks of one": make_simulator([batched_prior, batched_likelihood], is_batched=True, block_size=1),
-    "meta": make_simulator([prior, likelihood], meta_fn=lambda rng: {"n": rng.integers(100)}),
-    "meta, global state": make_simulator([prior, likelihood], meta_fn=lambda: {"n": np.random.randint(10**6)}),
 }
 every = pytest.mark.parametrize("simulator", SIMULATORS.values(), ids=SIMULATORS.keys())
 
@@ -173,6 +172,28 @@ def test_fixed_values_are_seen_by_later_functions(is_batched):
     np.testing.assert_array_equal(rows["theta"], per_row)
     np.testing.assert_allclose(rows["x"] - per_row[:, None, :], noise)
     np.testing.assert_array_equal(simulator.rows(3, 6, seed=10, theta=per_row[3:])["x"], rows["x"][3:])
+
+
+@pytest.mark.parametrize("meta_fn", [lambda rng: {"n": rng.integers(10**6)}, lambda: {"n": np.random.randint(10**6)}])
+def test_each_batch_has_a_meta_draw_of_its_own(meta_fn):
+    """Batches that begin at other rows of a table share other values; the same batch has the same, with or without a generator."""
+    simulator = make_simulator([prior, likelihood], meta_fn=meta_fn)
+    drawn = [simulator.rows(start, start + 4, seed=3)["n"] for start in (0, 4, 8, 0)]
+    assert all((values == values[0]).all() for values in drawn)
+    assert len({int(values[0, 0]) for values in drawn}) == 3
+    np.testing.assert_array_equal(drawn[0], drawn[3])
+
+
+def test_fixed_values_are_matched_with_the_output_they_replace():
+    """One scalar for each of three simulations, rows in two batch axes, and a value of the wrong shape, which is refused."""
+    scalar = make_simulator(lambda rng: {"mu": rng.normal()})
+    np.testing.assert_array_equal(scalar.sample(3, seed=0, mu=np.array([1.0, 2.0, 3.0]))["mu"], [[1.0], [2.0], [3.0]])
+    np.testing.assert_array_equal(scalar.sample(2, seed=0, mu=7.0)["mu"], [[7.0], [7.0]])
+    pair = make_simulator([prior, likelihood])
+    theta = np.arange(12.0).reshape(2, 3, 2)
+    np.testing.assert_array_equal(pair.sample((2, 3), seed=0, theta=theta)["theta"], theta)
+    with pytest.raises(ConfigurationError, match=r"fixed 'theta' of shape \(2,\) \(one for all\) or \(3, 2\).*got \(4, 2\)"):
+        pair.sample(3, seed=0, theta=np.zeros((4, 2)))
 
 
 def test_meta_is_called_once_a_batch_and_shared():

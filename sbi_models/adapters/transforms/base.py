@@ -1,0 +1,144 @@
+"""What every step of an adapter promises, and the base classes that carry most of it.
+
+To write a transform: subclass `PerVariable` (variables are changed one by one), `Elementwise` (and the map has a slope in each
+component) or `Transform` (variables are joined, split, renamed), give it a `kind`, fill in the abstract methods and `config`, add it to
+`KINDS` in `registry.py`, add a method to `Adapter`, and add a case to `tests/adapters/cases.py`.
+
+Log slopes: the log-determinant of a chain is kept component by component. For each variable, a tensor of the shape of the variable holds
+log |d z_k / d x_k|, the diagonal of a Jacobian that is triangular for every map of this package; its sum over a row is log |det J| of
+that row. Joining, splitting and renaming move log slopes exactly as they move values, so that they reach the role by name.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sbi_models.errors import ConfigurationError, DataError, suggest
+
+Tensors = dict[str, Tensor]
+Names = str | list[str] | tuple[str, ...]
+
+
+def checked_names(names: Any, what: str) -> list[str]:
+    """One name or several as a list of different strings; raises ConfigurationError otherwise."""
+    listed = [names] if isinstance(names, str) else list(names) if isinstance(names, list | tuple) else []
+    if not listed or len(set(map(str, listed))) != len(listed) or not all(isinstance(name, str) and name for name in listed):
+        raise ConfigurationError(f"Expected one or more different variables to {what}, got {names!r}.")
+    return listed
+
+
+def require(names: list[str], batch: Tensors, what: str) -> None:
+    """Raise DataError unless all variables are in the batch; `what` says who needs them."""
+    for name in names:
+        if name not in batch:
+            raise DataError(f"Variable {name!r} ({what}) is not in the data. {suggest(name, batch)}")
+
+
+def require_new(name: str, batch: Tensors, what: str) -> None:
+    """Raise DataError if a variable that a step is about to make is in the batch already."""
+    if name in batch:
+        raise DataError(f"Expected {what} to make a new variable {name!r}, but the data hold one of that name. Choose another name.")
+
+
+def all_or_none(names: list[str], batch: Tensors, what: str) -> bool:
+    """True if all variables are in the batch, False if none is; raises DataError if only some are, which has no meaning."""
+    there = [name for name in names if name in batch]
+    if there and len(there) < len(names):
+        missing = ", ".join(repr(name) for name in names if name not in there)
+        raise DataError(f"Expected all or none of {', '.join(map(repr, names))} ({what}), got {there} without {missing}. Add {missing}.")
+    return bool(there)
+
+
+def floating(value: Tensor) -> Tensor:
+    """The tensor itself, or as float64 if it holds integers or booleans."""
+    return value if value.is_floating_point() else value.to(torch.float64)
+
+
+class Transform(ABC):
+    """A step from variables to variables, all of shape (n, ...) with one leading axis of rows."""
+
+    kind: ClassVar[str]
+    has_density: ClassVar[bool] = True
+    """False if the step is no bijection, so that no density passes through it."""
+
+    def fitted(self, batch: Tensors) -> "Transform":
+        """The same step after it has seen raw training data: names are checked; shapes or moments may be learned, once."""
+        del batch
+        return self
+
+    @abstractmethod
+    def forward(self, batch: Tensors) -> Tensors:
+        """Raw to adapted; variables that are missing from the batch are passed over, so that conditions alone can be adapted."""
+
+    @abstractmethod
+    def inverse(self, batch: Tensors) -> Tensors:
+        """Adapted to raw; missing variables are passed over, so that inferred variables alone can be taken back."""
+
+    def carried(self, batch: Tensors, slopes: Tensors) -> Tensors:
+        """Log slopes (nats) of the variables of `forward(batch)`, given those of `batch`; by default they move like values."""
+        del batch
+        return self.forward(slopes)
+
+    def makes(self) -> list[str]:
+        """Names of the variables that only exist after this step."""
+        return []
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Everything that rebuilds this step, as JSON."""
+
+
+class PerVariable(Transform):
+    """A step that changes each of its variables by itself; log slopes are moved as values are (views and reshapes)."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = checked_names(names, self.kind)
+
+    def fitted(self, batch: Tensors) -> "PerVariable":
+        require(self.names, batch, self.kind)
+        return self
+
+    def forward(self, batch: Tensors) -> Tensors:
+        return {name: self._map(name, value) if name in self.names else value for name, value in batch.items()}
+
+    def inverse(self, batch: Tensors) -> Tensors:
+        return {name: self._unmap(name, value) if name in self.names else value for name, value in batch.items()}
+
+    def carried(self, batch: Tensors, slopes: Tensors) -> Tensors:
+        return {name: self._carry(name, batch[name], slope) if name in self.names else slope for name, slope in slopes.items()}
+
+    @abstractmethod
+    def _map(self, name: str, value: Tensor) -> Tensor:
+        """One variable, raw to adapted."""
+
+    @abstractmethod
+    def _unmap(self, name: str, value: Tensor) -> Tensor:
+        """One variable, adapted to raw."""
+
+    def _carry(self, name: str, value: Tensor, slopes: Tensor) -> Tensor:
+        """Log slopes of `_map(name, value)`, given those of `value`."""
+        if not self.has_density:
+            return torch.full_like(self._map(name, value), torch.nan)
+        return self._map(name, slopes)
+
+    def config(self) -> dict[str, Any]:
+        return {"names": self.names}
+
+
+class Elementwise(PerVariable):
+    """A step z = f(x) in every component, or with a triangular Jacobian, that keeps the shape of each variable."""
+
+    def forward(self, batch: Tensors) -> Tensors:
+        return super().forward({name: floating(value) if name in self.names else value for name, value in batch.items()})
+
+    def inverse(self, batch: Tensors) -> Tensors:
+        return super().inverse({name: floating(value) if name in self.names else value for name, value in batch.items()})
+
+    def _carry(self, name: str, value: Tensor, slopes: Tensor) -> Tensor:
+        return slopes + self._log_slope(name, value)
+
+    @abstractmethod
+    def _log_slope(self, name: str, value: Tensor) -> Tensor:
+        """log |d z_k / d x_k| in nats at raw values, of a shape that broadcasts to that of the variable."""

@@ -1,0 +1,162 @@
+"""From an open interval or half-line onto the real line, component by component."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, require
+from sbi_models.adapters.transforms.numbers import check_width
+from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
+from sbi_models.adapters.transforms.support import clamp, just_above, just_below, largest, refuse_outside
+from sbi_models.errors import ConfigurationError
+
+Bound = float | None
+Bounds = Bound | list[Bound]
+
+
+class Constrain(Elementwise):
+    """Takes the open support of a variable (n, ..., d) to the real line; draws taken back lie strictly inside it.
+
+    lower and upper a, b: z = log((x - a) / (b - x)),       log dz/dx = log(b - a) - log(x - a) - log(b - x);
+    lower a only:         z = y + log(1 - exp(-y)), y = x - a, the inverse of softplus, log dz/dx = -log(1 - exp(-y));
+    upper b only:         the mirror image, z = -inverse_softplus(b - x);
+    neither:              z = x.
+    All of them increase. Bounds are numbers, or lists with one for each component of the last axis; None is no bound. Source: the
+    transforms of constrained variables of the Stan reference manual, with softplus in place of exp, which has gentler tails.
+    """
+
+    kind = "constrain"
+
+    def __init__(self, names: Names, lower: Any = None, upper: Any = None) -> None:
+        super().__init__(names)
+        self.lower, self.upper = _as_bounds(lower, "lower"), _as_bounds(upper, "upper")
+        lengths = {len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list)}
+        if len(lengths) > 1:
+            raise ConfigurationError(f"Expected as many lower as upper bounds for {', '.join(self.names)}, got {lower!r} and {upper!r}.")
+        pairs = list(zip(*(_listed(bounds, max(lengths, default=1)) for bounds in (self.lower, self.upper)), strict=True))
+        if all(pair == (None, None) for pair in pairs):
+            raise ConfigurationError(f"Expected a lower or an upper bound for {', '.join(self.names)}, got none. Give lower= or upper=.")
+        for low, high in pairs:
+            if low is not None and high is not None and not (math.nextafter(low, math.inf) < high and math.isfinite(high - low)):
+                raise ConfigurationError(f"Expected lower < upper for {', '.join(self.names)}, got lower={low!r} and upper={high!r}.")
+
+    def fitted(self, batch: Tensors) -> "Constrain":
+        require(self.names, batch, self.kind)
+        for name in self.names:
+            self._groups(name, batch[name])
+            self._check(name, batch[name])
+        return self
+
+    def _map(self, name: str, value: Tensor) -> Tensor:
+        self._check(name, value)
+        parts = [_forward(value[..., columns], low, high) for columns, low, high in self._groups(name, value)]
+        return self._assembled(value, parts)
+
+    def _unmap(self, name: str, value: Tensor) -> Tensor:
+        parts = [_inverse(value[..., columns], low, high) for columns, low, high in self._groups(name, value)]
+        return self._assembled(value, parts)
+
+    def _log_slope(self, name: str, value: Tensor) -> Tensor:
+        parts = [_log_slope(value[..., columns], low, high) for columns, low, high in self._groups(name, value)]
+        return self._assembled(value, parts)
+
+    def _check(self, name: str, value: Tensor) -> None:
+        cure = "Correct the bound in adapter.constrain (it is open: values on it are outside), or drop those rows."
+        for columns, low, high in self._groups(name, value):
+            part = value[..., columns]
+            if low is not None:
+                refuse_outside(name, part > low, f"greater than its lower bound {_shown(low)}", cure, part)
+            if high is not None:
+                refuse_outside(name, part < high, f"less than its upper bound {_shown(high)}", cure, part)
+
+    def _groups(self, name: str, value: Tensor) -> list[tuple[Any, Tensor | None, Tensor | None]]:
+        """Columns of the last axis with the same kind of support, with their bounds as tensors."""
+        check_width(self.lower, name, value, "lower")
+        check_width(self.upper, name, value, "upper")
+        groups = []
+        for columns in self._columns(value.shape[-1]):
+            bounds: list[Tensor | None] = []
+            for listed in (_listed(self.lower, value.shape[-1]), _listed(self.upper, value.shape[-1])):
+                own = [listed[column] for column in columns]
+                bounds.append(None if own[0] is None else value.new_tensor(own))
+            groups.append((slice(None) if len(columns) == value.shape[-1] else columns, bounds[0], bounds[1]))
+        return groups
+
+    def _columns(self, width: int) -> list[list[int]]:
+        kinds: dict[tuple[bool, bool], list[int]] = {}
+        for column, (low, high) in enumerate(zip(_listed(self.lower, width), _listed(self.upper, width), strict=True)):
+            kinds.setdefault((low is None, high is None), []).append(column)
+        return list(kinds.values())
+
+    def _assembled(self, value: Tensor, parts: list[Tensor]) -> Tensor:
+        """The columns of all groups in their own order again."""
+        if len(parts) == 1:
+            return parts[0]
+        order = [column for columns in self._columns(value.shape[-1]) for column in columns]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return torch.cat(parts, dim=-1)[..., back]
+
+    def config(self) -> dict[str, Any]:
+        return {"names": self.names, "lower": self.lower, "upper": self.upper}
+
+
+def _forward(x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+    """Raw x to the real line; bounds broadcast against the last axis."""
+    if low is not None and high is not None:
+        return torch.log(x - low) - torch.log(high - x)
+    if low is not None:
+        return inverse_softplus(_distance(x, low))
+    return x if high is None else -inverse_softplus(_distance(high, x))
+
+
+def _inverse(z: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+    """The real line to raw values strictly inside the bounds; each half of an interval is measured from its own bound."""
+    if low is not None and high is not None:
+        tail = torch.exp(torch.where(z < 0, z, -z))
+        step = (high - low) * (tail / (1 + tail))
+        return clamp(torch.where(z < 0, low + step, high - step), just_above(low), just_below(high))
+    if low is not None:
+        return clamp(low + softplus(z), just_above(low), largest(z))
+    return z if high is None else clamp(high - softplus(-z), -largest(z), just_below(high))
+
+
+def _log_slope(x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+    """log dz/dx in nats at raw x."""
+    if low is not None and high is not None:
+        return torch.log(high - low) - torch.log(x - low) - torch.log(high - x)
+    if low is not None:
+        return log_slope_of_inverse(_distance(x, low))
+    return torch.zeros_like(x) if high is None else log_slope_of_inverse(_distance(high, x))
+
+
+def _distance(upper: Tensor, lower: Tensor) -> Tensor:
+    """upper - lower > 0, finite even where the difference overflows."""
+    return torch.minimum(upper - lower, largest(upper))
+
+
+def _shown(bound: Tensor) -> str:
+    numbers = bound.tolist()
+    return str(numbers[0] if len(set(numbers)) == 1 else numbers)
+
+
+def _listed(bounds: Bounds, width: int) -> list[Bound]:
+    return bounds if isinstance(bounds, list) else [bounds] * width
+
+
+def _as_bounds(value: Any, what: str) -> Bounds:
+    """A bound or a list of bounds as JSON holds them; infinite ones are none."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    listed = list(value) if isinstance(value, list | tuple) else [value]
+    bounds: list[Bound] = []
+    for item in listed:
+        if item is None or item == (-math.inf if what == "lower" else math.inf):
+            bounds.append(None)
+        elif isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item):
+            bounds.append(float(item))
+        else:
+            raise ConfigurationError(f"Expected {what} as a number, None, or a list of them, one for each component, got {value!r}.")
+    if not bounds:
+        raise ConfigurationError(f"Expected {what} as a number, None, or a list of them, one for each component, got none.")
+    return bounds if isinstance(value, list | tuple) else bounds[0]

@@ -1,0 +1,40 @@
+"""Numbers of a transform: one for all components, or a list with one for each component of the last axis."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sbi_models.errors import ConfigurationError, DataError
+
+Numbers = float | list[float]
+
+
+def as_numbers(value: Any, what: str) -> Numbers:
+    """A finite number, or a list of them (from lists, tuples, NumPy arrays, torch tensors), as JSON holds them.
+
+    >>> as_numbers((1, 2.5), "by")
+    [1.0, 2.5]
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    listed = list(value) if isinstance(value, list | tuple) else [value]
+    if not listed or not all(isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item) for item in listed):
+        raise ConfigurationError(f"Expected {what} as a finite number, or a list with one for each component, got {value!r}.")
+    numbers = [float(item) for item in listed]
+    return numbers if isinstance(value, list | tuple) else numbers[0]
+
+
+def check_width(numbers: Any, name: str, value: Tensor, what: str) -> None:
+    """Raise DataError if numbers are listed, but not one for each component of the last axis of the variable."""
+    if isinstance(numbers, list) and len(numbers) != value.shape[-1]:
+        raise DataError(
+            f"Expected {what} with one number for each of the {value.shape[-1]} components of {name!r}, shape {tuple(value.shape)}, "
+            f"got {len(numbers)}. Give one number for all of them, or a list of {value.shape[-1]}."
+        )
+
+
+def per_component(numbers: Numbers, name: str, value: Tensor, what: str) -> Tensor:
+    """Numbers as a tensor that broadcasts against the variable, of its dtype and on its device."""
+    check_width(numbers, name, value, what)
+    return torch.as_tensor(numbers, dtype=value.dtype, device=value.device)
