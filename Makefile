@@ -31,7 +31,7 @@ check: setup     ## Lint, format, types, import contract
 	$(BIN)/lint-imports
 
 acceptance: setup  ## Run the main job in a scratch folder and check its figures against the exact posterior
-	$(BIN)/python -m pytest -m acceptance
+	$(BIN)/python -m pytest -m acceptance --capture=no
 
 ui: setup        ## Open the MLflow UI on what was tracked
 	$(BIN)/sbi-models ui

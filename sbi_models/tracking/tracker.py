@@ -139,11 +139,6 @@ class Tracker:
             with tracking_errors(f"log {file} to run {self.run_id}"):
                 self._client.log_artifacts(self.run_id, scratch)
 
-    def log_dict(self, content: Mapping[str, Any], file: str) -> None:
-        """Write plain data as JSON (`.json`) or YAML (`.yaml`), by the end of the file name."""
-        with tracking_errors(f"log {file} to run {self.run_id}"):
-            self._client.log_dict(self.run_id, dict(content), file)
-
     def log_dataset(self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> None:
         """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types; `context` e.g. "training".
 

@@ -20,7 +20,7 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("main_job")
     started = time.perf_counter()
     done = subprocess.run([SBI_MODELS, "run", "michelson"], cwd=root, text=True, capture_output=True, check=False)
-    print(done.stdout, f"\n{time.perf_counter() - started:.0f} s", file=sys.__stdout__)
+    print(done.stdout, f"\n{time.perf_counter() - started:.0f} s")
     assert done.returncode == 0, done.stderr
     return root
 

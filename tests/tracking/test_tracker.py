@@ -150,12 +150,11 @@ def test_a_write_that_fails_is_tried_again(store: Store, monkeypatch: pytest.Mon
 
 
 def test_figures_tables_and_files_are_there_when_read_back(store: Store, tmp_path: Path) -> None:
-    """Figures become pictures below figures/, tables CSV, dictionaries JSON; files are copied."""
+    """Figures become pictures below figures/, tables CSV; files are copied."""
     tracker = start(store)
     tracker.log_figures({"losses": Picture(), "member/recovery": Picture()})
     table = pd.DataFrame({"parameter": ["mu", "log_variance"], "nrmse": [0.1, 0.2]})
     tracker.log_table(table, "metrics/default.csv")
-    tracker.log_dict({"rows": [1, 2]}, "config.json")
     (tmp_path / "note.txt").write_text("hello")
     tracker.log_file(tmp_path / "note.txt", "notes")
     tracker.log_metrics({"nrmse": 0.1}, step=2)
@@ -165,7 +164,6 @@ def test_figures_tables_and_files_are_there_when_read_back(store: Store, tmp_pat
     folder = tracker.artifact_path
     assert folder is not None
     pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics" / "default.csv"), table)
-    assert json.loads((folder / "config.json").read_text()) == {"rows": [1, 2]}
     assert (folder / "notes" / "note.txt").read_text() == "hello"
     assert (folder / "figures" / "member" / "recovery.png").read_bytes().startswith(b"\x89PNG")
     assert curve(store, tracker.run_id, "nrmse") == [(2, 0.1)]
