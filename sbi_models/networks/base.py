@@ -6,13 +6,31 @@ file holds no code. Layers are made by `build`, once the widths of the data are 
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks.noise import Generators
+
+K = TypeVar("K")
+
+
+NESTED = "network"
+"""Key under which the JSON of a network describes another network among its arguments."""
+
+
+def mapped(value: Any, kind: type[K], change: Callable[[K], Any]) -> Any:
+    """A copy of nested dicts, lists and tuples, with `change` applied to every instance of `kind` inside."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: mapped(item, kind, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(mapped(item, kind, change) for item in value)
+    return value
 
 
 class Network(nn.Module):
@@ -39,19 +57,26 @@ class Network(nn.Module):
         self.built_with: dict[str, Any] | None = None
 
     def clone(self) -> Self:
-        """The same architecture, not yet built, so that its weights will be fresh."""
-        return type(self)(**self.config)
+        """The same architecture, not yet built, so that its weights will be fresh; networks among the arguments are cloned too."""
+        return type(self)(**mapped(self.config, Network, Network.clone))
 
     def to_json(self) -> dict[str, Any]:
-        """Registered name, configuration and the widths it was built with."""
-        return {"name": self.registered_name, "config": self.config, "built_with": self.built_with}
+        """Registered name, configuration and the widths it was built with; networks among the arguments are described in their place."""
+        config = mapped(self.config, Network, lambda network: {NESTED: network.to_json()})
+        return {"name": self.registered_name, "config": config, "built_with": self.built_with}
 
 
 class InferenceNetwork(Network, ABC):
     """A conditional density of standardised parameters given conditions.
 
-    To write one: subclass, register a name, and implement `build`, `loss`, `sample` and, where there is a density, `log_prob`.
+    To write one: subclass, register a name, and implement `_build`, `loss`, `sample` and, where there is a density, `log_prob`.
     """
+
+    has_draws: bool = True
+    """False where there is nothing to sample from, as with point estimates."""
+
+    has_density: bool = True
+    """False where `log_prob` has no answer."""
 
     def build(self, theta_dim: int, condition_dim: int) -> None:
         """Make the layers for parameters of width `theta_dim` and conditions of width `condition_dim`; a second call changes nothing."""
@@ -70,15 +95,21 @@ class InferenceNetwork(Network, ABC):
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
         """Standardised draws (n, num_samples, theta_dim) given conditions (n, condition_dim); a generator for all rows or one each."""
 
-    @abstractmethod
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim) given conditions (n, condition_dim), shape (n,)."""
+        """Log density in nats of standardised theta (n, theta_dim) given conditions (n, condition_dim), shape (n,).
+
+        Raises:
+            ConfigurationError: if this kind of network has no density.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} has no density, so there is no log_prob. Train a CouplingFlow, FlowMatching or DiffusionModel for one."
+        )
 
 
 class SummaryNetwork(Network, ABC):
     """A learned summary statistic.
 
-    To write one: subclass, register a name, take `summary_dim`, and implement `build` and `forward`.
+    To write one: subclass, register a name, take `summary_dim`, and implement `_build` and `forward`.
     """
 
     summary_dim: int

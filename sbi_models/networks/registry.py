@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from sbi_models.errors import ConfigurationError, ModelFileError, suggest
-from sbi_models.networks.base import Network
+from sbi_models.networks.base import NESTED, Network
 
 T = TypeVar("T", bound=type[Network])
 K = TypeVar("K", bound=Network)
@@ -53,7 +53,16 @@ def network_from_json(entry: dict[str, Any]) -> Network:
     name = str(entry.get("name"))
     if name not in _NETWORKS:
         raise ModelFileError(f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your own before loading.")
-    network = _NETWORKS[name](**entry["config"])
+    network = _NETWORKS[name](**_with_networks(entry["config"]))
     if entry.get("built_with"):
         network.build(**entry["built_with"])  # type: ignore[operator]
     return network
+
+
+def _with_networks(value: Any) -> Any:
+    """A configuration with the networks that `Network.to_json()` described inside it."""
+    if isinstance(value, dict):
+        if value.keys() == {NESTED}:
+            return network_from_json(value[NESTED])
+        return {name: _with_networks(item) for name, item in value.items()}
+    return [_with_networks(item) for item in value] if isinstance(value, list) else value

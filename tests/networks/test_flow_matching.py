@@ -152,7 +152,7 @@ def test_the_loss_is_lowest_at_the_true_velocity():
     network = FlowMatching(widths=(16,))
     network.build(1, 1)
 
-    def exact(scaled, t, conditions):
+    def exact(scaled, conditions, t):
         variance = t**2 + (1 - t) ** 2
         noisy = scaled * variance.sqrt()
         total = t**2 * sd**2 + (1 - t) ** 2

@@ -18,9 +18,13 @@ from sbi_models.networks import (
     registry,
     resolve,
 )
+from sbi_models.networks.layers import make_subnet, register_subnet
 
 SMALL = {"flow_matching": {"widths": (16, 16), "steps": 6}, "deep_set": {"summary_dim": 5, "widths": (8, 8), "head_widths": (8,)}}
 """Arguments that make a network of each name small; a new network needs no entry, only time."""
+
+EXACT_LOSSES = {"coupling_flow", "scoring_rules"}
+"""Networks whose loss draws no noise."""
 
 
 def names(kind):
@@ -48,6 +52,24 @@ def make(name, *, built=True, seed=0):
     return network
 
 
+def densities(network, theta, conditions):
+    """Log densities, of networks that have them; zeros of others, which have been seen to refuse."""
+    if network.has_density:
+        return network.log_prob(theta, conditions)
+    with pytest.raises(ConfigurationError, match=r"has no density.*Train a"):
+        network.log_prob(theta, conditions)
+    return theta.new_zeros(len(theta))
+
+
+def draws(network, num_samples, conditions, generator=None):
+    """Draws, of networks that have them; noise of others, which have been seen to refuse."""
+    if network.has_draws:
+        return network.sample(num_samples, conditions, generator)
+    with pytest.raises(ConfigurationError, match=r"has no draws.*estimate"):
+        network.sample(num_samples, conditions, generator)
+    return torch.randn(len(conditions), num_samples, 2)
+
+
 def pairs(n=7, seed=1):
     return torch.randn(n, 2, generator=rng(seed)), torch.randn(n, 3, generator=rng(seed + 1))
 
@@ -65,9 +87,9 @@ def test_shapes_of_inference_networks(name):
     for n in (1, 7):
         theta, conditions = pairs(n)
         assert network.loss(theta, conditions, rng(0)).shape == (n,)
-        assert network.log_prob(theta, conditions).shape == (n,)
-        assert network.sample(4, conditions, rng(0)).shape == (n, 4, 2)
-        for value in (network.loss(theta, conditions), network.log_prob(theta, conditions), network.sample(4, conditions)):
+        assert densities(network, theta, conditions).shape == (n,)
+        assert draws(network, 4, conditions, rng(0)).shape == (n, 4, 2)
+        for value in (network.loss(theta, conditions), densities(network, theta, conditions), draws(network, 4, conditions)):
             assert value.isfinite().all()
             assert value.dtype == torch.float32
 
@@ -80,8 +102,9 @@ def test_inference_networks_of_any_width(name, theta_dim, condition_dim):
     network.build(theta_dim, condition_dim)
     theta, conditions = torch.randn(4, theta_dim, generator=rng(0)), torch.randn(4, condition_dim, generator=rng(1))
     assert network.loss(theta, conditions, rng(2)).shape == (4,)
-    assert network.sample(3, conditions, rng(2)).shape == (4, 3, theta_dim)
-    assert network.log_prob(theta, conditions).shape == (4,)
+    if network.has_draws:
+        assert network.sample(3, conditions, rng(2)).shape == (4, 3, theta_dim)
+    assert densities(network, theta, conditions).shape == (4,)
 
 
 @every_summary
@@ -148,7 +171,10 @@ def test_arguments_are_recorded(name):
     rebuilt = network_from_json(json.loads(json.dumps(network.to_json())))
     rebuilt.load_state_dict(network.state_dict())
     if isinstance(network, InferenceNetwork):
-        assert torch.equal(rebuilt.log_prob(*pairs()), network.log_prob(*pairs()))
+        assert torch.equal(rebuilt.loss(*pairs(), rng(0)), network.loss(*pairs(), rng(0)))
+        assert torch.equal(densities(rebuilt, *pairs()), densities(network, *pairs()))
+        if network.has_draws:
+            assert torch.equal(rebuilt.sample(3, pairs()[1], rng(0)), network.sample(3, pairs()[1], rng(0)))
     else:
         x = torch.randn(3, 6, 2, generator=rng(0))
         assert torch.equal(rebuilt(x), network(x))
@@ -191,18 +217,24 @@ def test_the_generator_decides(name):
     """The same generator gives the same draws and losses whatever the global state, another one gives others."""
     network = make(name)
     theta, conditions = pairs()
-    for compute in (lambda g: network.sample(5, conditions, g), lambda g: network.loss(theta, conditions, g)):
+    computes = [lambda g: network.loss(theta, conditions, g)]
+    if network.has_draws:
+        computes.append(lambda g: network.sample(5, conditions, g))
+    for compute in computes:
         torch.manual_seed(0)
         first = compute(rng(3))
         torch.manual_seed(1)
         assert torch.equal(compute(rng(3)), first)
-        assert not torch.any(compute(rng(4)) == first)
+        if compute is not computes[0] or name not in EXACT_LOSSES:
+            assert not torch.any(compute(rng(4)) == first)
 
 
 @every_inference
 def test_rows_with_generators_of_their_own_do_not_depend_on_their_neighbours(name):
     """With a generator a row, the draws of a data set are the same alone, in company, and in any order."""
     network = make(name)
+    if not network.has_draws:
+        return
     _, conditions = pairs()
     together = network.sample(5, conditions, [rng(10 + i) for i in range(7)])
     for i in (0, 3, 6):
@@ -217,8 +249,11 @@ def test_conditions_matter(name):
     """Other conditions give other draws and densities of the same noise and parameters."""
     network = make(name)
     theta, conditions = pairs()
-    assert not torch.any(network.sample(5, conditions, rng(0)) == network.sample(5, conditions + 1, rng(0)))
-    assert not torch.any(network.log_prob(theta, conditions) == network.log_prob(theta, conditions + 1))
+    assert not torch.any(network.loss(theta, conditions, rng(0)) == network.loss(theta, conditions + 1, rng(0)))
+    if network.has_draws:
+        assert not torch.any(network.sample(5, conditions, rng(0)) == network.sample(5, conditions + 1, rng(0)))
+    if network.has_density:
+        assert not torch.any(network.log_prob(theta, conditions) == network.log_prob(theta, conditions + 1))
 
 
 @every_summary
@@ -299,7 +334,9 @@ def test_a_name_is_registered_once():
     ("arguments", "message"),
     [
         ({"widths": (32, 16)}, r"equal widths, for residual blocks, got \(32, 16\)"),
-        ({"widths": ()}, "one or more equal widths"),
+        ({"widths": ()}, "one or more widths of at least 1"),
+        ({"widths": "tiny"}, r"Unknown size 'tiny'.*small"),
+        ({"subnet": "residul"}, r"Unknown subnet 'residul'. Did you mean 'residual'"),
         ({"widths": (0,)}, "at least 1"),
         ({"steps": 0}, "at least 1"),
         ({"noise_per_pair": 0}, "at least 1"),
@@ -310,3 +347,58 @@ def test_flow_matching_refuses_sizes_that_cannot_be(arguments, message):
     """Sizes below one and unequal widths are refused by the constructor, not by the first batch."""
     with pytest.raises(ConfigurationError, match=message):
         FlowMatching(**arguments)
+
+
+@pytest.mark.parametrize("subnet", ["residual", "mlp"])
+@pytest.mark.parametrize("condition_dim", [0, 3])
+@pytest.mark.parametrize("has_time", [True, False])
+def test_subnets_broadcast_and_start_at_zero(subnet, condition_dim, has_time):
+    """Conditions and times of one row serve many rows of x, with the same result as repeated ones; the output starts at zero."""
+    network = make_subnet(subnet, 2, 4, condition_dim, (16, 16), has_time=has_time).double()
+    x, conditions = torch.randn(3, 5, 2, dtype=torch.float64), torch.randn(3, 1, condition_dim, dtype=torch.float64)
+    t = torch.rand(1, 5, 1, dtype=torch.float64) if has_time else None
+    assert torch.equal(network(x, conditions, t), torch.zeros(3, 5, 4, dtype=torch.float64))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    wide = network(x, conditions.expand(3, 5, condition_dim), None if t is None else t.expand(3, 5, 1))
+    torch.testing.assert_close(network(x, conditions, t), wide)
+    assert wide.std() > 0.01
+
+
+def test_subnets_have_names_and_sizes():
+    """A size gives its widths; a subnet of one's own is found by its name once it is registered, and a name is taken once."""
+
+    class Linear(torch.nn.Module):
+        def __init__(self, in_dim, out_dim, condition_dim, widths, *, has_time):
+            super().__init__()
+            self.widths, self.map = widths, torch.nn.Linear(in_dim, out_dim)
+
+        def forward(self, x, conditions, t=None):
+            return self.map(x)
+
+    register_subnet("test_linear")(Linear)
+    network = FlowMatching(subnet="test_linear", widths="small")
+    network.build(2, 3)
+    assert isinstance(network.field, Linear)
+    assert network.field.widths == (64, 64)
+    assert network.sample(4, torch.zeros(2, 3), rng(0)).shape == (2, 4, 2)
+    with pytest.raises(ConfigurationError, match="'residual' is registered already"):
+        register_subnet("residual")(Linear)
+
+
+@register("test_nest")
+class Nest(DeepSet):
+    """A network with networks among its arguments."""
+
+    def __init__(self, inner=(), by_name=None):
+        super().__init__(summary_dim=3)
+        self.inner = inner
+
+
+def test_networks_among_arguments_are_cloned_and_described():
+    """clone() and JSON reach networks inside lists and dicts of arguments: the copies are like them and share nothing."""
+    nest = Nest(inner=[DeepSet(summary_dim=7)], by_name={"a": DeepSet(summary_dim=9)})
+    for copied in (nest.clone(), network_from_json(json.loads(json.dumps(nest.to_json())))):
+        assert copied.config["inner"][0].summary_dim == 7
+        assert copied.config["by_name"]["a"].summary_dim == 9
+        assert copied.config["inner"][0] is not nest.config["inner"][0]

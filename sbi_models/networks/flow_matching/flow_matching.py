@@ -14,15 +14,13 @@ gives F an input and a target of unit variance at every time (the argument of T.
 diffusion-based generative models, NeurIPS 2022, arXiv:2206.00364, carried over to this path).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.base import InferenceNetwork
 from sbi_models.networks.flow_matching.solver import State, graded_times, runge_kutta_4
-from sbi_models.networks.layers import ConditionalMLP
+from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
 
@@ -32,7 +30,8 @@ class FlowMatching(InferenceNetwork):
     """Flow matching with straight paths.
 
     Args:
-        widths: widths of the residual network, all equal.
+        subnet: name of the network inside: "residual", "mlp", or one of your own.
+        widths: its hidden widths, or "small", "medium", "large"; equal ones for "residual".
         noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
         steps: steps of the solver for sampling and density; each calls the network four times.
         grading: how much finer the steps are near the data (1: equal steps). With the defaults the sd of a normal posterior is exact to
@@ -41,25 +40,28 @@ class FlowMatching(InferenceNetwork):
     """
 
     def __init__(
-        self, widths: Sequence[int] = (128, 128, 128, 128), noise_per_pair: int = 4, steps: int = 16, grading: float = 3.0
+        self,
+        widths: Widths = "medium",
+        noise_per_pair: int = 4,
+        steps: int = 16,
+        grading: float = 3.0,
+        subnet: str = "residual",
     ) -> None:
         super().__init__()
-        if min(*widths, noise_per_pair, steps) < 1 or grading < 1:
-            raise ConfigurationError("Expected widths, noise_per_pair, steps and grading of at least 1.")
-        if len(set(widths)) != 1:
-            raise ConfigurationError(
-                f"Expected one or more equal widths, for residual blocks, got {tuple(widths)}. Pass for instance (128, 128)."
-            )
-        self.widths, self.noise_per_pair, self.steps, self.grading = tuple(widths), noise_per_pair, steps, grading
+        if min(noise_per_pair, steps) < 1 or grading < 1:
+            raise ConfigurationError("Expected noise_per_pair, steps and grading of at least 1.")
+        check_subnet(subnet, widths)
+        self.subnet, self.widths = subnet, widths
+        self.noise_per_pair, self.steps, self.grading = noise_per_pair, steps, grading
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         self.theta_dim = theta_dim
-        self.field = ConditionalMLP(theta_dim, condition_dim, self.widths)
+        self.field = make_subnet(self.subnet, theta_dim, theta_dim, condition_dim, self.widths, has_time=True)
 
     def velocity(self, theta: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
         """v at standardised theta_t (..., theta_dim), t (..., 1) and conditions (..., condition_dim), broadcastable."""
         variance = t**2 + (1 - t) ** 2
-        inner = self.field(theta / variance.sqrt(), t, conditions)
+        inner = self.field(theta / variance.sqrt(), conditions, t)
         velocity: Tensor = (2 * t - 1) / variance * theta + inner / variance.sqrt()
         return velocity
 
@@ -76,7 +78,7 @@ class FlowMatching(InferenceNetwork):
         clean = theta[:, None, :]
         noisy = (1 - t) * noise + t * clean
         variance = t**2 + (1 - t) ** 2
-        predicted = self.field(noisy / variance.sqrt(), t, conditions[:, None, :])
+        predicted = self.field(noisy / variance.sqrt(), conditions[:, None, :], t)
         target = ((clean - noise) - (2 * t - 1) / variance * noisy) * variance.sqrt()
         losses: Tensor = (predicted - target).square().mean(dim=(1, 2))
         return losses

@@ -1,7 +1,19 @@
 """Layers shared by several networks."""
 
-from sbi_models.networks.layers.conditional_mlp import ConditionalMLP
+from sbi_models.networks.layers.conditional_mlp import ConcatenatingMLP, ConditionalMLP
 from sbi_models.networks.layers.mlp import MLP
+from sbi_models.networks.layers.subnets import Subnet, Widths, check_subnet, checked_widths, make_subnet, register_subnet
 from sbi_models.networks.layers.time_features import TimeFeatures
 
-__all__ = ["MLP", "ConditionalMLP", "TimeFeatures"]
+__all__ = [
+    "MLP",
+    "ConcatenatingMLP",
+    "ConditionalMLP",
+    "Subnet",
+    "TimeFeatures",
+    "Widths",
+    "check_subnet",
+    "checked_widths",
+    "make_subnet",
+    "register_subnet",
+]

@@ -1,4 +1,4 @@
-"""A residual network of parameters, time and conditions."""
+"""A residual network of parameters, conditions and, where there is one, time."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,38 +6,86 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from sbi_models.errors import ConfigurationError
+from sbi_models.networks.layers.mlp import MLP
+from sbi_models.networks.layers.subnets import register_subnet
 from sbi_models.networks.layers.time_features import TimeFeatures
 
 
+@register_subnet("residual")
 class ConditionalMLP(nn.Module):
-    """Residual blocks whose input is a sum of linear maps of theta, time and conditions, which are added to every block again.
+    """Residual blocks whose input is a sum of linear maps of x, time and conditions, which are added to every block again.
 
-    The map of the conditions is a layer of its own: with conditions (n, 1, c) and theta (n, S, d) it is computed once a data set, not
+    The map of the conditions is a layer of its own: with conditions (n, 1, c) and x (n, S, d) it is computed once a data set, not
     once a draw. The last layer starts at zero.
     """
 
-    def __init__(self, theta_dim: int, condition_dim: int, widths: Sequence[int]) -> None:
+    def __init__(self, in_dim: int, out_dim: int, condition_dim: int, widths: Sequence[int], *, has_time: bool) -> None:
         super().__init__()
-        width = widths[0]
-        self.time = TimeFeatures()
-        self.theta_in = nn.Linear(theta_dim, width)
+        if len(set(widths)) != 1:
+            raise ConfigurationError(
+                f"Expected one or more equal widths, for residual blocks, got {tuple(widths)}. Pass for instance (128, 128), "
+                "or subnet='mlp'."
+            )
         self.context_widths = list(widths)
-        self.time_in = nn.Linear(self.time.dim, sum(widths), bias=False)
+        self.x_in = nn.Linear(in_dim, widths[0])
+        self.time = TimeFeatures() if has_time else None
+        self.time_in = nn.Linear(TimeFeatures().dim, sum(widths), bias=False) if has_time else None
         self.condition_in = nn.Linear(condition_dim, sum(widths)) if condition_dim else None
         self.blocks = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.LayerNorm(a) for a in widths[:-1])
-        self.out = nn.Linear(widths[-1], theta_dim)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = _zero(nn.Linear(widths[-1], out_dim))
 
-    def forward(self, theta: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """theta (..., theta_dim), t (..., 1) and conditions (..., condition_dim), broadcastable, to (..., theta_dim)."""
-        context = self.time_in(self.time(t))
-        if self.condition_in is not None:
-            context = context + self.condition_in(conditions)
-        first, *rest = torch.split(context, self.context_widths, dim=-1)
-        h = nn.functional.silu(self.theta_in(theta) + first)
+    def forward(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
+        """x (..., in_dim), conditions (..., condition_dim) and t (..., 1), broadcastable, to (..., out_dim)."""
+        context = self._context(conditions, t)
+        h = self.x_in(x)
+        if context is None:
+            rest: Sequence[Tensor | float] = [0.0] * len(self.blocks)
+        else:
+            first, *rest = torch.split(context, self.context_widths, dim=-1)
+            h = h + first
+        h = nn.functional.silu(h)
         for block, norm, shift in zip(self.blocks, self.norms, rest, strict=True):
             h = h + nn.functional.silu(block(norm(h)) + shift)
         out: Tensor = self.out(h)
         return out
+
+    def _context(self, conditions: Tensor, t: Tensor | None) -> Tensor | None:
+        """What time and conditions add to every block, (..., sum of widths)."""
+        parts = []
+        if self.time is not None and self.time_in is not None:
+            assert t is not None
+            parts.append(self.time_in(self.time(t)))
+        if self.condition_in is not None:
+            parts.append(self.condition_in(conditions))
+        return sum(parts[1:], parts[0]) if parts else None
+
+
+@register_subnet("mlp")
+class ConcatenatingMLP(nn.Module):
+    """A plain MLP of x, conditions and time side by side; widths may differ. The last layer starts at zero."""
+
+    def __init__(self, in_dim: int, out_dim: int, condition_dim: int, widths: Sequence[int], *, has_time: bool) -> None:
+        super().__init__()
+        self.time = TimeFeatures() if has_time else None
+        self.mlp = MLP(in_dim + condition_dim + (TimeFeatures().dim if has_time else 0), widths, out_dim)
+        _zero(self.mlp.layers[-1])
+
+    def forward(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
+        """x (..., in_dim), conditions (..., condition_dim) and t (..., 1), broadcastable, to (..., out_dim)."""
+        parts = [x, conditions]
+        if self.time is not None:
+            assert t is not None
+            parts.append(self.time(t))
+        lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))  # type: ignore[no-untyped-call]
+        out: Tensor = self.mlp(torch.cat([part.expand(*lead, part.shape[-1]) for part in parts], dim=-1))
+        return out
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    """The linear layer with weights and biases of zero."""
+    assert isinstance(layer, nn.Linear)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
