@@ -4,7 +4,7 @@ raw space (the user's) -> adapter -> adapted space -> standardiser -> standardis
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,21 +14,29 @@ from torch import Tensor, nn
 
 from sbi_models import seeding
 from sbi_models.adapters import ROLES, Adapter
+from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import files
 from sbi_models.approximators.intake import as_variables, check_shapes, positive_int
 from sbi_models.approximators.standardiser import Standardiser
-from sbi_models.errors import ConfigurationError, DataError, NotFittedError
+from sbi_models.arguments import checked_names
+from sbi_models.errors import ConfigurationError, DataError, NotFittedError, suggest
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.noise import Generators
+from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Array, Variables, VariablesLike
+
+_SUMMARY = "summary_variables"
 
 _DRAWS_PER_BLOCK = 8192
 """Draws of one data set that share a random stream; part of the meaning of a seed, so never change it."""
+
+_DRAWS_BEFORE_PROGRESS = 200_000
 
 _ROWS_PER_CALL = 2**15
 """Network rows of one call; bounds memory, does not change results beyond rounding."""
 
 
+@checked_names
 class ContinuousApproximator(nn.Module):
     """An amortized posterior: adapter, standardiser, summary network and inference network.
 
@@ -38,6 +46,9 @@ class ContinuousApproximator(nn.Module):
         inference_network: the conditional density.
         summary_network: takes the role `summary_variables`; required exactly if there are some.
         standardize: roles whose adapted values are standardised with frozen moments.
+        masks: of summary inputs: "summary_variables", or a name of the inputs of a network that takes several, to the variable, raw or
+            made by the adapter, that is 1 where an element is there and 0 where it is padding or missing: (n, length), or
+            (n, length, features), where an element is there if all its features are.
         info: JSON that travels with the saved file, for instance the names and units of parameters.
     """
 
@@ -51,6 +62,7 @@ class ContinuousApproximator(nn.Module):
         inference_network: InferenceNetwork,
         summary_network: SummaryNetwork | None = None,
         standardize: tuple[str, ...] = ("inference_variables",),
+        masks: Mapping[str, str] | None = None,
         info: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -61,10 +73,14 @@ class ContinuousApproximator(nn.Module):
                 "Variables that need no summary are inference_conditions."
             )
         self.roles = {role: list(names) for role, names in roles.items() if names}
-        self.adapter = adapter.route(self.roles)
         self.inference_network = inference_network
         self.summary_network = summary_network
-        self.standardiser = Standardiser(tuple(standardize))
+        self.inputs = {_SUMMARY: _SUMMARY}
+        if summary_network is not None and summary_network.input_names:
+            self.inputs = {f"{_SUMMARY}/{name}": name for name in summary_network.input_names}
+        self.adapter = adapter.route({role: names for role, names in self.roles.items() if role != _SUMMARY or _SUMMARY in self.inputs})
+        self.masks = self._checked_masks(masks or {})
+        self.standardiser = Standardiser(tuple(part for role in standardize for part in (self.inputs if role == _SUMMARY else [role])))
         self.info = files.as_json(dict(info or {}))
         for network in (inference_network, summary_network):
             if network is not None:
@@ -78,8 +94,16 @@ class ContinuousApproximator(nn.Module):
 
     @property
     def condition_names(self) -> tuple[str, ...]:
-        """Raw names of the variables that are conditioned on."""
-        return tuple(name for role in ROLES[1:] for name in self.roles.get(role, ()))
+        """Raw names of the variables that are conditioned on, masks among them."""
+        made = {name for transform in self.adapter.transforms for name in transform.makes()}
+        names = [name for role in ROLES[1:] for name in self.roles.get(role, ())]
+        return tuple(dict.fromkeys([*names, *(name for name in self.masks.values() if name not in made)]))
+
+    @property
+    def may_miss(self) -> frozenset[str]:
+        """Raw names of the conditions that may hold NaN, since the adapter fills it."""
+        filled = {transform.name for transform in self.adapter.transforms if isinstance(transform, NanToNum)}
+        return frozenset(filled.intersection(self.condition_names))
 
     @property
     def architecture(self) -> str:
@@ -98,14 +122,14 @@ class ContinuousApproximator(nn.Module):
         """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a second call changes nothing."""
         if self.is_built:
             return
-        variables = as_variables(data, self.inference_names + self.condition_names)
+        variables = as_variables(data, self.inference_names + self.condition_names, may_miss=self.may_miss)
         tensors = _as_tensors(variables)
         self.adapter = self.adapter.fitted(tensors)
-        adapted = self.adapter.forward(tensors)
+        adapted, masks = self._by_input(self.adapter.forward(tensors))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeding.derive(seed, "initial weights"))
             self._make_layers(adapted)
-        self.standardiser.fit(adapted)
+        self.standardiser.fit(adapted, masks)
         self.shapes = {name: value.shape[1:] for name, value in variables.items()}
 
     def _make_layers(self, adapted: dict[str, Tensor]) -> None:
@@ -119,7 +143,8 @@ class ContinuousApproximator(nn.Module):
         self.standardiser.declare({role: value.shape[-1] for role, value in adapted.items()})
         condition_dim = adapted["inference_conditions"].shape[-1] if "inference_conditions" in adapted else 0
         if self.summary_network is not None:
-            self.summary_network.build(tuple(adapted["summary_variables"].shape[1:]))
+            shapes = {name: tuple(adapted[key].shape[1:]) for key, name in self.inputs.items()}
+            self.summary_network.build(shapes.get(_SUMMARY, shapes))
             condition_dim += self.summary_network.summary_dim
         self.inference_network.build(adapted["inference_variables"].shape[-1], condition_dim)
 
@@ -129,14 +154,43 @@ class ContinuousApproximator(nn.Module):
 
     def _prepare(self, data: VariablesLike, names: tuple[str, ...], what: str) -> dict[str, Tensor]:
         self._check_built()
-        variables = as_variables(data, names, what=what)
+        variables = as_variables(data, names, what=what, may_miss=self.may_miss)
         check_shapes(variables, self.shapes, what)
-        adapted = self.adapter.forward(_as_tensors(variables, self._device))
-        prepared = {role: self.standardiser(role, adapted[role]).to(torch.float32) for role in ROLES if role in adapted}
-        for role, value in prepared.items():
+        adapted, masks = self._by_input(self.adapter.forward(_as_tensors(variables, self._device)))
+        prepared = {key: self.standardiser(key, value).to(torch.float32) for key, value in adapted.items()}
+        for key, value in prepared.items():
             if not torch.isfinite(value).all():
-                raise DataError(f"Expected {role} of the {what} near those of the training data, got values too large for float32.")
-        return prepared
+                raise DataError(f"Expected {key} of the {what} near those of the training data, got values too large for float32.")
+        return prepared | {f"mask of {key}": mask for key, mask in masks.items()}
+
+    def _by_input(self, adapted: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the networks take, by role or input, of adapted variables; and the masks (n, length) of some inputs."""
+        inputs = {role: adapted[role] for role in ROLES[:2] if role in adapted}
+        for key, name in self.inputs.items():
+            if name in adapted:
+                inputs[key] = adapted[name]
+            elif self.summary_network is not None:
+                raise ConfigurationError(f"The summary network takes {name!r}, which the adapter does not give. {suggest(name, adapted)}")
+        masks = {}
+        for key, name in self.masks.items():
+            if name not in adapted:
+                raise ConfigurationError(f"The mask {name!r} is not among what the adapter gives. {suggest(name, adapted)}")
+            mask = adapted[name] > 0.5
+            mask = mask.all(dim=2) if mask.ndim == 3 else mask
+            if mask.shape != inputs[key].shape[:2]:
+                raise DataError(
+                    f"Expected the mask {name!r} of shape {tuple(inputs[key].shape[:2])}, one number an element, got {tuple(mask.shape)}."
+                )
+            masks[key] = mask
+        return inputs, masks
+
+    def _checked_masks(self, masks: Mapping[str, str]) -> dict[str, str]:
+        """Masks by the key of their input."""
+        keys = {name: key for key, name in self.inputs.items()}
+        for name in masks:
+            if name not in keys or self.summary_network is None:
+                raise ConfigurationError(f"There is no summary input {name!r} for the mask {masks[name]!r}. {suggest(name, keys)}")
+        return {keys[name]: mask for name, mask in masks.items()}
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each row of a prepared batch, shape (n,)."""
@@ -146,8 +200,19 @@ class ContinuousApproximator(nn.Module):
         """What the inference network is conditioned on: direct conditions and summaries side by side, (n, condition_dim)."""
         parts = [prepared["inference_conditions"]] if "inference_conditions" in prepared else []
         if self.summary_network is not None:
-            parts.append(self.summary_network(prepared["summary_variables"]))
+            parts.append(self._summaries(prepared))
         return torch.cat(parts, dim=-1) if parts else prepared["inference_variables"].new_zeros(len(prepared["inference_variables"]), 0)
+
+    def _summaries(self, prepared: dict[str, Tensor]) -> Tensor:
+        """Summaries (n, summary_dim)."""
+        assert self.summary_network is not None
+        if _SUMMARY in self.inputs:
+            summary: Tensor = self.summary_network(prepared[_SUMMARY], prepared.get(f"mask of {_SUMMARY}"))
+            return summary
+        values = {name: prepared[key] for key, name in self.inputs.items()}
+        masks = {name: prepared[f"mask of {key}"] for key, name in self.inputs.items() if key in self.masks}
+        summary = self.summary_network(values, masks or None)
+        return summary
 
     # ---- inference -----------------------------------------------------------------------------------------------------------------
 
@@ -179,15 +244,17 @@ class ContinuousApproximator(nn.Module):
         self.eval()
         given = torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in self._chunks(prepared, batch_size)])
         parts = []
-        for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
-            parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block)))
+        total = num_samples * len(given)
+        with progress_bar("sample", total, show=None if total > _DRAWS_BEFORE_PROGRESS else False) as advance:
+            for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
+                parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance))
         self.train(was_training)
         draws = self._to_raw(torch.cat(parts, dim=1))
         if not split:
             return draws
         return {f"{name}_{i}": value[..., i : i + 1] for name, value in draws.items() for i in range(value.shape[-1])}
 
-    def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int]) -> Tensor:
+    def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int], advance: Advance) -> Tensor:
         seed, block = stream
         at_once = positive_int(batch_size, "batch_size") if batch_size is not None else max(1, _ROWS_PER_CALL // num_samples)
         parts = []
@@ -195,6 +262,7 @@ class ContinuousApproximator(nn.Module):
             rows = range(start, min(start + at_once, len(given)))
             generators: Generators = [torch.Generator().manual_seed(seeding.derive(seed, "sampling", row, block)) for row in rows]
             parts.append(self.inference_network.sample(num_samples, given[start : start + at_once], generators))
+            advance(num_samples * len(rows))
         return torch.cat(parts)
 
     def _to_raw(self, standardised: Tensor) -> Variables:
@@ -236,8 +304,9 @@ class ContinuousApproximator(nn.Module):
         return {
             "roles": self.roles,
             "adapter": self.adapter.to_json(),
-            "standardize": list(self.standardiser.roles),
-            "widths": {role: len(getattr(self.standardiser, f"{role}_mean")) for role in self.standardiser.roles if self._has(role)},
+            "standardize": list(dict.fromkeys(key.split("/")[0] for key in self.standardiser.roles)),
+            "widths": {key: len(getattr(self.standardiser, f"{key}_mean")) for key in self.standardiser.roles if self._has(key)},
+            "masks": {self.inputs[key]: name for key, name in self.masks.items()},
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "inference_network": self.inference_network.to_json(),
             "summary_network": None if self.summary_network is None else self.summary_network.to_json(),
@@ -257,6 +326,7 @@ class ContinuousApproximator(nn.Module):
             inference_network=network_from_json(settings["inference_network"]),  # type: ignore[arg-type]
             summary_network=None if summary is None else network_from_json(summary),  # type: ignore[arg-type]
             standardize=tuple(settings["standardize"]),
+            masks=settings["masks"],
             info=settings["info"],
         )
         approximator.shapes = {name: tuple(shape) for name, shape in settings["shapes"].items()}

@@ -1,6 +1,6 @@
 """The door for data: whatever users pass is turned into float arrays with one leading axis, or refused with a cure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from operator import index
 from typing import Any
 
@@ -11,10 +11,10 @@ from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.types import Array, Variables, VariablesLike
 
 
-def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data") -> Variables:
+def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data", may_miss: Collection[str] = ()) -> Variables:
     """The named variables of `data` as float64 arrays of shape (n, ...), finite and of equal length; others are left aside.
 
-    Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1).
+    Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Variables in `may_miss` may hold NaN, but not inf.
 
     Raises:
         DataError: for anything that is not a mapping, a missing name, no numbers, unequal lengths, no rows, NaN or inf.
@@ -31,8 +31,23 @@ def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data
         listed = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
         raise DataError(f"Expected the same number of rows in every variable of the {what}, got {listed}.")
     for name, value in variables.items():
-        _check_finite(name, value, what)
+        _check_finite(name, value, what, nan_too=name not in may_miss)
     return variables
+
+
+def check_strays(data: VariablesLike, names: Iterable[str], what: str = "data") -> None:
+    """Raise DataError if an array of `data` that is not among the names has another number of rows than those that are.
+
+    It may be a sign that rows are not what one takes them for. Single numbers and text are let be.
+    """
+    names = tuple(names)
+    rows = np.shape(data[names[0]])[0]
+    for name, value in data.items():
+        if name not in names and isinstance(value, np.ndarray | torch.Tensor | list | tuple) and np.ndim(value) and len(value) != rows:
+            raise DataError(
+                f"Expected {rows} rows in every variable of the {what}, as in {names[0]!r}, got {len(value)} in {name!r}, which has no "
+                f"role. If it is not data of the simulations, leave it out: data.pop({name!r})."
+            )
 
 
 def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], what: str = "data") -> None:
@@ -70,12 +85,14 @@ def _as_array(name: str, value: Any) -> Array:
     return array[:, None] if array.ndim == 1 else array
 
 
-def _check_finite(name: str, value: Array, what: str) -> None:
-    if np.isfinite(value).all():
+def _check_finite(name: str, value: Array, what: str, *, nan_too: bool) -> None:
+    fine = np.isfinite(value) if nan_too else ~np.isinf(value)
+    if fine.all():
         return
-    rows = np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(axis=1))
+    rows = np.flatnonzero(~fine.reshape(len(value), -1).all(axis=1))
     listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
     raise DataError(
-        f"Expected finite numbers, got NaN or inf in {len(rows)} of {len(value)} rows of variable {name!r} of the {what} "
-        f"(rows {listed}). Drop those rows, or replace the values and add a mask as a further variable."
+        f"Expected finite numbers, got {'NaN or inf' if nan_too else 'inf'} in {len(rows)} of {len(value)} rows of variable {name!r} of "
+        f"the {what} (rows {listed}). Drop those rows; if values are missing, fill and mask them: "
+        f"adapter.nan_to_num({name!r}, mask=...)."
     )

@@ -18,11 +18,13 @@ class Standardiser(nn.Module):
                 self.register_buffer(f"{role}_mean", torch.zeros(widths[role], dtype=torch.float64))
                 self.register_buffer(f"{role}_sd", torch.ones(widths[role], dtype=torch.float64))
 
-    def fit(self, batch: dict[str, Tensor]) -> None:
-        """Compute the moments from adapted data; a constant column keeps an sd of 1."""
+    def fit(self, batch: dict[str, Tensor], masks: dict[str, Tensor] | None = None) -> None:
+        """Compute the moments from adapted data; a constant column keeps an sd of 1. A mask (n, length) tells which elements count."""
         for role in self.roles:
             if role in batch:
-                values = batch[role].to(torch.float64).reshape(-1, batch[role].shape[-1])
+                values = batch[role].to(torch.float64)
+                mask = (masks or {}).get(role)
+                values = values.reshape(-1, values.shape[-1]) if mask is None or not mask.any() else values[mask]
                 sd = values.std(dim=0, correction=0)
                 scale = values.abs().amax(dim=0)
                 getattr(self, f"{role}_mean").copy_(values.mean(dim=0))

@@ -8,10 +8,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from sbi_models import seeding
 from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.optimizers import OptimizerLike, make_optimizer
 from sbi_models.errors import TrainingError
 
 
@@ -21,19 +23,37 @@ class TrainingModule(pl.LightningModule):
     Args:
         approximator: built.
         seed: of the training noise and of the fixed validation noise.
-        learning_rate: peak of the schedule.
-        weight_decay: of AdamW; not applied to biases and norms. 0 means Adam.
+        learning_rate: peak of the schedule; an optimiser instance brings its own.
+        weight_decay: of the default optimiser, AdamW; not applied to biases and norms. 0 means Adam.
         total_steps: of the schedule: linear warm-up over 5 % from a tenth of the rate, then a cosine to 0.
+        optimizer: None, or one to use instead of AdamW; see `make_optimizer`.
+        ema: decay of a moving average of the weights, or None.
     """
 
     def __init__(
-        self, approximator: ContinuousApproximator, *, seed: int, learning_rate: float, weight_decay: float, total_steps: int
+        self,
+        approximator: ContinuousApproximator,
+        *,
+        seed: int,
+        learning_rate: float,
+        weight_decay: float,
+        total_steps: int,
+        optimizer: OptimizerLike | None = None,
+        ema: float | None = None,
     ) -> None:
         super().__init__()
         self.approximator = approximator
+        self.average = None if ema is None else AveragedModel(approximator, multi_avg_fn=_moving_average(ema))
         self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
+        self.optimizer = optimizer
         self._sums = {"loss": torch.zeros(()), "val_loss": torch.zeros(())}
         self._counts = {"loss": 0, "val_loss": 0}
+
+    @property
+    def result(self) -> ContinuousApproximator:
+        """What is validated, saved and sampled from: the approximator with averaged weights, or the approximator itself."""
+        result: ContinuousApproximator = self.approximator if self.average is None else self.average.module  # type: ignore[assignment]
+        return result
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Mean loss of a prepared batch."""
@@ -46,9 +66,18 @@ class TrainingModule(pl.LightningModule):
         self._add("loss", losses)
         return losses.mean()
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Moves the average."""
+        if self.average is not None:
+            self.average.update_parameters(self.approximator)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Adds up the loss of a prepared validation batch, with the same noise and times in every epoch."""
-        self._add("val_loss", self.approximator.loss(batch, self._generator(seeding.derive(self.seed, "validation noise", batch_idx))))
+        self._add("val_loss", self.result.loss(batch, self._generator(seeding.derive(self.seed, "validation noise", batch_idx))))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val_loss`, for loggers and callbacks of the user."""
+        self.log("val_loss", self._sums["val_loss"] / max(1, self._counts["val_loss"]))
 
     def epoch_losses(self) -> dict[str, float]:
         """Mean losses since the last call, by name."""
@@ -64,15 +93,9 @@ class TrainingModule(pl.LightningModule):
         return means
 
     def configure_optimizers(self) -> Any:
-        """Adam or AdamW with warm-up and cosine decay."""
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for module in self.approximator.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                (decayed if name == "weight" and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) else plain).append(parameter)
-        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        """The optimiser with warm-up and cosine decay."""
         fused = self.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate, fused=fused)
+        optimizer = make_optimizer(self.optimizer, self.approximator, self.learning_rate, self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -89,3 +112,14 @@ class TrainingModule(pl.LightningModule):
     def _add(self, name: str, losses: Tensor) -> None:
         self._sums[name] = self._sums[name].to(losses.device) + losses.detach().sum()
         self._counts[name] += len(losses)
+
+
+def _moving_average(decay: float) -> Any:
+    """The update of averaged weights, with a smaller decay at first, so that the start is forgotten: min(decay, (1 + n) / (10 + n))."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], number: Tensor | int) -> None:
+        n = float(number)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update

@@ -1,7 +1,6 @@
 """Batches from files, a few of them in memory at a time."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -93,10 +92,12 @@ class SimulationFiles:
 
 
 class DiskBatches:
-    """Shuffled batches from files: order is a function of seed and epoch. Satisfies the protocol of raw batches.
+    """Shuffled chunks of batches from files: order is a function of seed and epoch. Satisfies the protocol of raw chunks.
 
-    Files are shuffled, read in groups of about 32 768 simulations, and shuffled within the group, while a thread reads the next group.
+    Files are shuffled, read in groups of about 32 768 simulations, and shuffled within the group.
     """
+
+    in_thread = True
 
     def __init__(self, files: SimulationFiles, batch_size: int, seed: int) -> None:
         self.files, self.batch_size, self.seed = files, batch_size, seed
@@ -117,21 +118,16 @@ class DiskBatches:
 
     def __iter__(self) -> Iterator[Variables]:
         rng = seeding.generator(self.seed, "files", self.epoch)
-        groups = self._groups(rng.permutation(len(self.files.paths)))
         left: Variables = {}
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            coming = reader.submit(self.files.read, groups[0])
-            for k in range(len(groups)):
-                group = coming.result()
-                if k + 1 < len(groups):
-                    coming = reader.submit(self.files.read, groups[k + 1])
-                order = rng.permutation(len(next(iter(group.values()))))
-                rows = {name: np.concatenate([left[name], value[order]]) if left else value[order] for name, value in group.items()}
-                n = len(order) + (len(next(iter(left.values()))) if left else 0)
-                whole = n - n % self.batch_size
-                for start in range(0, whole, self.batch_size):
-                    yield {name: value[start : start + self.batch_size] for name, value in rows.items()}
-                left = {name: value[whole:] for name, value in rows.items()} if whole < n else {}
+        for numbers in self._groups(rng.permutation(len(self.files.paths))):
+            group = self.files.read(numbers)
+            order = rng.permutation(len(next(iter(group.values()))))
+            rows = {name: np.concatenate([left[name], value[order]]) if left else value[order] for name, value in group.items()}
+            n = len(next(iter(rows.values())))
+            whole = n - n % self.batch_size
+            if whole:
+                yield {name: value[:whole] for name, value in rows.items()}
+            left = {name: value[whole:] for name, value in rows.items()} if whole < n else {}
         if left:
             yield left
 

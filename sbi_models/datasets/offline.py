@@ -20,6 +20,8 @@ class Batches:
         seed: None keeps the order of the data.
     """
 
+    in_thread = True
+
     def __init__(self, tensors: dict[str, Tensor], batch_size: int, seed: int | None) -> None:
         self.tensors, self.batch_size, self.seed = tensors, batch_size, seed
         self.epoch = 0

@@ -12,11 +12,14 @@ class OnlineBatches:
         rows: computes rows start..stop of the table.
         num_batches: K, batches of one epoch.
         batch_size: B.
-        at_once: batches that are simulated in one call, for simulators that compute whole blocks anyway.
+        at_once: batches that are simulated in one call.
+        in_thread: whether `rows` may be called in a thread.
     """
 
-    def __init__(self, rows: Callable[[int, int], Variables], num_batches: int, batch_size: int, at_once: int = 1) -> None:
-        self.rows, self.num_batches, self.batch_size, self.at_once = rows, num_batches, batch_size, at_once
+    def __init__(
+        self, rows: Callable[[int, int], Variables], num_batches: int, batch_size: int, at_once: int = 1, *, in_thread: bool = False
+    ) -> None:
+        self.rows, self.num_batches, self.batch_size, self.at_once, self.in_thread = rows, num_batches, batch_size, at_once, in_thread
         self.epoch = 0
         self.fingerprint = f"{num_batches} batches of {batch_size} an epoch"
 
@@ -31,6 +34,4 @@ class OnlineBatches:
         first = self.epoch * self.num_batches
         for k in range(first, first + self.num_batches, self.at_once):
             last = min(k + self.at_once, first + self.num_batches)
-            several = self.rows(k * self.batch_size, last * self.batch_size)
-            for start in range(0, (last - k) * self.batch_size, self.batch_size):
-                yield {name: value[start : start + self.batch_size] for name, value in several.items()}
+            yield self.rows(k * self.batch_size, last * self.batch_size)

@@ -114,14 +114,19 @@ class SummaryNetwork(Network, ABC):
 
     summary_dim: int
 
-    def build(self, input_shape: tuple[int, ...]) -> None:
-        """Make the layers for standardised inputs of shape (n, *input_shape); a second call changes nothing."""
+    input_names: tuple[str, ...] = ()
+    """Names of the inputs of a network that takes several, as dicts of tensors and of masks; none for a network that takes one tensor."""
+
+    def build(self, input_shape: Any) -> None:
+        """Make the layers for standardised inputs of shape (n, *input_shape), or for a dict of such; a second call changes nothing."""
         if self.built_with is None:
-            self._build(tuple(input_shape))
-            self.built_with = {"input_shape": list(input_shape)}
+            several = isinstance(input_shape, Mapping)
+            self._build({name: tuple(shape) for name, shape in input_shape.items()} if several else tuple(input_shape))
+            shape = {name: list(shape) for name, shape in input_shape.items()} if several else list(input_shape)
+            self.built_with = {"input_shape": shape}
 
     @abstractmethod
-    def _build(self, input_shape: tuple[int, ...]) -> None: ...
+    def _build(self, input_shape: Any) -> None: ...
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

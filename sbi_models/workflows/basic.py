@@ -1,19 +1,21 @@
 """The workflow for one approximator."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 from sbi_models.adapters import ROLES, Adapter, default_adapter
 from sbi_models.approximators import ContinuousApproximator
+from sbi_models.arguments import checked_names
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, resolve
 from sbi_models.simulators import Simulator
+from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
 
 Names = str | Sequence[str]
 
 
+@checked_names
 class BasicWorkflow(Workflow):
     """Amortized posterior estimation with one inference network and at most one summary network.
 
@@ -22,21 +24,15 @@ class BasicWorkflow(Workflow):
         inference_variables: raw names of what to infer.
         summary_variables: raw names of what goes through the summary network.
         inference_conditions: raw names of what goes straight to the inference network.
-        inference_network: instance, class or name.
+        inference_network: instance, class or name; or an approximator, such as a loaded one, to go on training: then roles, adapter and
+            summary network are its own.
         summary_network: instance, class or name; required exactly if there are summary variables.
         adapter: from raw variables to roles; the default one concatenates the variables of each role along their last axis.
-        initial_learning_rate: peak of the warm-up and cosine schedule.
-        checkpoint_filepath: a folder for the approximator and the state of its training after every epoch.
-        checkpoint_name: stem of those files.
-        save_best_only: keep the file of the approximator with the lowest loss (validation if there is one); in memory stays the last.
+        summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
+            it is padding or missing, shape (n, length); a dict of them by input for a network that takes several inputs.
         standardize: roles to standardise, or "all", or None.
-        restore: go on from the checkpoint if there is one.
-        seed: of weights, order of data, and noise; None takes one from NumPy's global state.
-        accelerator: "auto", "cpu", "gpu": where to train.
-        threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the result the same on any number of
-            cores.
-        progress: show a progress bar; None follows the environment variable SBI_MODELS_PROGRESS.
         info: JSON that travels with the saved approximator.
+        training: optimiser, learning rate, checkpoints, seed, and further settings of `TrainingSettings`.
 
     Raises:
         ConfigurationError: for arguments that are misspelt or do not fit together.
@@ -46,29 +42,27 @@ class BasicWorkflow(Workflow):
         self,
         simulator: Simulator | None = None,
         *,
-        inference_variables: Names,
+        inference_variables: Names | None = None,
         summary_variables: Names | None = None,
         inference_conditions: Names | None = None,
-        inference_network: InferenceNetwork | type[InferenceNetwork] | str = "flow_matching",
+        inference_network: InferenceNetwork | type[InferenceNetwork] | str | ContinuousApproximator = "flow_matching",
         summary_network: SummaryNetwork | type[SummaryNetwork] | str | None = None,
         adapter: Adapter | None = None,
-        initial_learning_rate: float = 5e-4,
-        checkpoint_filepath: str | Path | None = None,
-        checkpoint_name: str = "model",
-        save_best_only: bool = False,
+        summary_mask: str | Mapping[str, str] | None = None,
         standardize: Names | None = "inference_variables",
-        restore: bool = False,
-        seed: int | None = None,
-        accelerator: str = "auto",
-        threads: int = 1,
-        progress: bool | None = None,
         info: dict[str, Any] | None = None,
+        **training: Unpack[TrainingOptions],
     ) -> None:
+        settings = TrainingSettings(**training)
         roles = {
             "inference_variables": _names(inference_variables),
             "inference_conditions": _names(inference_conditions),
             "summary_variables": _names(summary_variables),
         }
+        if isinstance(inference_network, ContinuousApproximator):
+            _check_same_roles(roles, inference_network)
+            super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
+            return
         _check_roles(roles)
         approximator = ContinuousApproximator(
             adapter=adapter or default_adapter(roles),
@@ -76,21 +70,10 @@ class BasicWorkflow(Workflow):
             inference_network=resolve(inference_network, InferenceNetwork),  # type: ignore[type-abstract]
             summary_network=None if summary_network is None else resolve(summary_network, SummaryNetwork),  # type: ignore[type-abstract]
             standardize=_standardised_roles(standardize),
+            masks={"summary_variables": summary_mask} if isinstance(summary_mask, str) else summary_mask,
             info=info,
         )
-        super().__init__(
-            approximator=approximator,
-            simulator=simulator,
-            initial_learning_rate=initial_learning_rate,
-            checkpoint_filepath=checkpoint_filepath,
-            checkpoint_name=checkpoint_name,
-            save_best_only=save_best_only,
-            restore=restore,
-            seed=seed,
-            accelerator=accelerator,
-            threads=threads,
-            progress=progress,
-        )
+        super().__init__(approximator=approximator, simulator=simulator, settings=settings)
 
 
 def _names(names: Names | None) -> list[str]:
@@ -106,6 +89,14 @@ def _check_roles(roles: dict[str, list[str]]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigurationError(f"Expected each variable in one role, got {twice[0]!r} in two. Leave it out of one of them.")
+
+
+def _check_same_roles(roles: dict[str, list[str]], approximator: ContinuousApproximator) -> None:
+    """Roles that are given beside an approximator must be its own."""
+    for role, names in roles.items():
+        own = approximator.roles.get(role, [])
+        if names and names != own:
+            raise ConfigurationError(f"The approximator has {role}={own}, got {names}. Leave {role} out, or pass a network.")
 
 
 def _standardised_roles(standardize: Names | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from sbi_models.approximators import ContinuousApproximator
 from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
@@ -18,7 +19,7 @@ OnEpochEnd = Callable[[int, dict[str, float]], None]
 """Called with the number of the finished epoch (from 1) and its losses by name."""
 
 
-Plan = dict[str, int | float | str]
+Plan = dict[str, Any]
 """What a training is: a checkpoint goes on only with the same plan."""
 
 
@@ -49,14 +50,25 @@ class SetEpoch(pl.Callback):
 
 
 class EpochEnd(pl.Callback):
-    """Records the losses, tells the listener, shows progress, and writes the checkpoint, in this order."""
+    """Records the losses, tells the listener, shows progress, stops early if asked to, and writes the checkpoint, in this order."""
 
     def __init__(
-        self, history: History, checkpoint: "Checkpoint | None", on_epoch_end: OnEpochEnd | None, advance: Advance, plan: Plan
+        self,
+        history: History,
+        checkpoint: "Checkpoint | None",
+        on_epoch_end: OnEpochEnd | None,
+        advance: Advance,
+        plan: Plan,
+        *,
+        patience: int | None = None,
     ) -> None:
         self.history, self.checkpoint, self.on_epoch_end = history, checkpoint, on_epoch_end
-        self.advance, self.plan = advance, plan
+        self.advance, self.plan, self.patience = advance, plan, patience
+        self.best_weights: dict[str, torch.Tensor] = {}
         self._note = ""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = self._is_over()  # a resumed training that had stopped early has stopped
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.advance(1, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{self._note}")
@@ -64,18 +76,31 @@ class EpochEnd(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         losses = pl_module.epoch_losses()
+        pl_module.log("loss", losses["loss"])
         self.history.add(losses)
         self._note = "".join(f" {name} {value:.4f}" for name, value in losses.items())
         if self.on_epoch_end is not None:
             self.on_epoch_end(self.history.epochs, losses)
+        if self.patience is not None and self.history.best_epoch == self.history.epochs:
+            self.best_weights = {name: value.detach().clone() for name, value in pl_module.result.state_dict().items()}
+        trainer.should_stop = trainer.should_stop or self._is_over()
         if self.checkpoint is not None:
             self.checkpoint.save(trainer, pl_module, self.history)
 
+    def _is_over(self) -> bool:
+        return self.patience is not None and self.history.epochs - self.history.best_epoch >= self.patience
+
+    def back_to_the_best(self, approximator: ContinuousApproximator) -> None:
+        """With early stopping, give the approximator the weights of its best epoch."""
+        if self.best_weights:
+            approximator.load_state_dict(self.best_weights)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history.history, "plan": self.plan}
+        return {"history": self.history.history, "plan": self.plan, "best_weights": self.best_weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history.history = {name: list(values) for name, values in state_dict["history"].items()}
+        self.best_weights = state_dict["best_weights"]
 
 
 class Checkpoint:
@@ -85,10 +110,11 @@ class Checkpoint:
         folder: made if missing.
         name: stem of both files.
         save_best_only: keep the approximator of the lowest monitored loss (validation if there is one) instead of the last.
+        fit: fits of the same workflow before this one; each has a state of its own to go on from.
     """
 
-    def __init__(self, folder: Path, name: str, *, save_best_only: bool) -> None:
-        self.folder, self.name, self.save_best_only = folder, name, save_best_only
+    def __init__(self, folder: Path, name: str, *, save_best_only: bool, fit: int = 0) -> None:
+        self.folder, self.name, self.save_best_only, self.fit = folder, name, save_best_only, fit
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -99,7 +125,7 @@ class Checkpoint:
     @property
     def resume_path(self) -> Path:
         """State of the trainer: weights, optimiser, schedule, epoch, history."""
-        return self.folder / f"{self.name}.resume.ckpt"
+        return self.folder / (f"{self.name}.resume.ckpt" if self.fit == 0 else f"{self.name}.fit-{self.fit + 1}.resume.ckpt")
 
     @property
     def resumable(self) -> Path | None:
@@ -109,9 +135,8 @@ class Checkpoint:
 
     def save(self, trainer: pl.Trainer, module: TrainingModule, history: History) -> None:
         """Write both files atomically; the approximator first, so that a kill in between loses nothing."""
-        monitored = history.history.get("val_loss", history.history["loss"])
-        if not self.save_best_only or monitored[-1] == min(monitored):
-            module.approximator.save(self.model_path)
+        if not self.save_best_only or history.best_epoch == history.epochs:
+            module.result.save(self.model_path)
         partial = self.resume_path.with_name(f".{self.resume_path.name}.{os.getpid()}.partial")
         trainer.save_checkpoint(partial)
         os.replace(partial, self.resume_path)

@@ -18,3 +18,9 @@ class History:
     def epochs(self) -> int:
         """Number of finished epochs."""
         return len(self.history.get("loss", ()))
+
+    @property
+    def best_epoch(self) -> int:
+        """Number (from 1) of the latest epoch with the lowest loss, validation if there is one; 0 before the first."""
+        losses = self.history.get("val_loss", self.history.get("loss", []))
+        return max((epoch for epoch, loss in enumerate(losses, start=1) if loss == min(losses)), default=0)

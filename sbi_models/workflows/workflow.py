@@ -10,7 +10,8 @@ import torch
 
 from sbi_models import seeding
 from sbi_models.approximators import ContinuousApproximator
-from sbi_models.approximators.intake import as_variables, positive_int
+from sbi_models.approximators.intake import as_variables, check_strays, positive_int
+from sbi_models.arguments import checked_names
 from sbi_models.datasets import (
     Augment,
     Augmentations,
@@ -22,56 +23,36 @@ from sbi_models.datasets import (
     PreparedBatches,
     SimulationFiles,
 )
-from sbi_models.errors import ConfigurationError, DataError, suggest
-from sbi_models.progress import progress_bar
+from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Variables, VariablesLike
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
-from sbi_models.workflows.surroundings import on_own_threads, quiet_lightning
+from sbi_models.workflows.settings import TrainingSettings
+from sbi_models.workflows.surroundings import on_own_threads
 
 if TYPE_CHECKING:
-    from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd, Plan
+    from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd
 
 _ROWS_FOR_MOMENTS = 4096
 _ROWS_FOR_MOMENTS_ON_DISK = 65_536
-_GRADIENT_NORM = 1.5
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_WEIGHT_DECAY = 5e-3
+_VALIDATION_BATCH = 1024
+_ROWS_AHEAD = 512
+"""Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
 
 
+@checked_names
 class Workflow(Diagnosed):
     """Trains one approximator; subclasses say how it is made."""
 
-    def __init__(
-        self,
-        *,
-        approximator: ContinuousApproximator,
-        simulator: Simulator | None,
-        initial_learning_rate: float,
-        checkpoint_filepath: str | Path | None,
-        checkpoint_name: str,
-        save_best_only: bool,
-        restore: bool,
-        seed: int | None,
-        accelerator: str,
-        threads: int,
-        progress: bool | None,
-    ) -> None:
-        if not initial_learning_rate > 0:
-            raise ConfigurationError(f"Expected a positive initial_learning_rate, got {initial_learning_rate!r}.")
-        if accelerator not in _ACCELERATORS:
-            raise ConfigurationError(f"Unknown accelerator {accelerator!r}. {suggest(accelerator, _ACCELERATORS)}")
-        if restore and checkpoint_filepath is None:
-            raise ConfigurationError("restore=True needs checkpoint_filepath, the folder to restore from.")
+    def __init__(self, *, approximator: ContinuousApproximator, simulator: Simulator | None, settings: TrainingSettings) -> None:
+        assert settings.seed is not None
         self.approximator = approximator
         self.simulator = None if simulator is None else make_simulator(simulator)
-        self.initial_learning_rate = initial_learning_rate
-        self.checkpoint_filepath = None if checkpoint_filepath is None else Path(checkpoint_filepath)
-        self.checkpoint_name, self.save_best_only, self.restore = checkpoint_name, save_best_only, restore
-        self.seed = seeding.resolve(seed)
-        self.accelerator, self.progress = accelerator, progress
-        self.threads = positive_int(threads, "threads")
+        self.settings, self.seed, self.threads = settings, settings.seed, settings.threads
         self.history: History | None = None
+        self._fits = 0
 
     # ---- training ------------------------------------------------------------------------------------------------------------------
 
@@ -101,20 +82,21 @@ class Workflow(Diagnosed):
             The history: `history.history["loss"]`, and `["val_loss"]` with validation data, one value an epoch.
         """
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
-        names = self.approximator.inference_names + self.approximator.condition_names
-        variables = as_variables(data, names, what="training data")
-        n = len(variables[names[0]])
+        augment = self._augment(augmentations)
+        variables = self._checked(data, "training data")
+        n = len(next(iter(variables.values())))
         if batch_size > n:
             raise DataError(f"Expected a batch_size of at most the {n} simulations of the data, got {batch_size}.")
+        validation = self._validation_variables(validation_data)
         self.approximator.build(variables, seed=self.seed)
-        order = seeding.derive(self.seed, "batches")
+        order = seeding.derive(self._fit_seed, "batches")
         batches: Batches | PreparedBatches
-        if augmentations is None:
+        if augment is None:
             batches = Batches(self.approximator.prepare(variables, what="training data"), batch_size, order)
         else:
             raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
-            batches = PreparedBatches(Batches(raw, batch_size, order), self.approximator.prepare, Augment(augmentations, self.seed))
-        return self._fit(batches, epochs, self._validation(validation_data, batch_size), 5e-3, on_epoch_end)
+            batches = PreparedBatches(Batches(raw, batch_size, order), self.approximator.prepare, augment)
+        return self._fit(batches, epochs, validation, _WEIGHT_DECAY, on_epoch_end)
 
     @on_own_threads
     def fit_online(
@@ -130,14 +112,15 @@ class Workflow(Diagnosed):
         """Train on simulations that are drawn while training; arguments and result as for `fit_offline`."""
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
         num_batches = positive_int(num_batches_per_epoch, "num_batches_per_epoch")
-        simulator = self._simulator()
-        self.approximator.build(simulator.sample(_ROWS_FOR_MOMENTS, seed=seeding.derive(self.seed, "moments")), seed=self.seed)
-        table = seeding.derive(self.seed, "online simulations")
-        at_once = 1 if simulator.meta else max(1, simulator.block_size // batch_size)
-        raw = OnlineBatches(partial(simulator.rows, seed=table, progress=False), num_batches, batch_size, at_once=at_once)
-        augment = None if augmentations is None else Augment(augmentations, self.seed)
-        batches = PreparedBatches(raw, self.approximator.prepare, augment)
-        return self._fit(batches, epochs, self._validation(validation_data, batch_size), 0.0, on_epoch_end)
+        augment, simulator = self._augment(augmentations), self._simulator()
+        moments = self._checked(simulator.sample(_ROWS_FOR_MOMENTS, seed=seeding.derive(self.seed, "moments")), "simulations")
+        validation = self._validation_variables(validation_data)
+        self.approximator.build(moments, seed=self.seed)
+        table = seeding.derive(self._fit_seed, "online simulations")
+        at_once = 1 if simulator.meta else max(1, _ROWS_AHEAD // batch_size)
+        rows = partial(simulator.rows, seed=table, progress=False)
+        raw = OnlineBatches(rows, num_batches, batch_size, at_once=at_once, in_thread=False)
+        return self._fit(PreparedBatches(raw, self.approximator.prepare, augment), epochs, validation, 0.0, on_epoch_end)
 
     @on_own_threads
     def fit_disk(
@@ -168,86 +151,78 @@ class Workflow(Diagnosed):
         Other arguments and result as for `fit_offline`.
         """
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
+        augment = self._augment(augmentations)
         names = self.approximator.inference_names + self.approximator.condition_names
         files = SimulationFiles.find(root, pattern, names, load_fn=load_fn, per_file=simulations_per_file)
         if batch_size > sum(files.rows):
             raise DataError(f"Expected a batch_size of at most the {sum(files.rows)} simulations in {root}, got {batch_size}.")
+        validation = self._validation_variables(validation_data)
         self.approximator.build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")), seed=self.seed)
-        raw = DiskBatches(files, batch_size, seeding.derive(self.seed, "batches"))
-        augment = None if augmentations is None else Augment(augmentations, self.seed)
-        batches = PreparedBatches(raw, self.approximator.prepare, augment)
-        return self._fit(batches, epochs, self._validation(validation_data, batch_size), 5e-3, on_epoch_end)
+        raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"))
+        return self._fit(PreparedBatches(raw, self.approximator.prepare, augment), epochs, validation, _WEIGHT_DECAY, on_epoch_end)
 
-    def _validation(self, validation_data: VariablesLike | int | None, batch_size: int) -> Batches | None:
+    @property
+    def _fit_seed(self) -> int:
+        """Of the order of data, the simulations and the noise of this fit; another one for each fit of the workflow."""
+        return self.seed if self._fits == 0 else seeding.derive(self.seed, "fit", self._fits)
+
+    def _augment(self, augmentations: Augmentations | None) -> Augment | None:
+        return None if augmentations is None else Augment(augmentations, self._fit_seed)
+
+    def _checked(self, data: VariablesLike, what: str) -> Variables:
+        """The variables with a role, checked."""
+        names = self.approximator.inference_names + self.approximator.condition_names
+        variables = as_variables(data, names, what=what, may_miss=self.approximator.may_miss)
+        check_strays(data, names, what)
+        return variables
+
+    def _validation_variables(self, validation_data: VariablesLike | int | None) -> Variables | None:
         if validation_data is None:
             return None
         if not isinstance(validation_data, Mapping):
             number = positive_int(validation_data, "validation_data (if not a dict)")
             validation_data = self._simulator().sample(number, seed=seeding.derive(self.seed, "validation simulations"))
-        return Batches(self.approximator.prepare(validation_data, what="validation data"), max(batch_size, 1024), seed=None)
+        return self._checked(validation_data, "validation data")
 
     def _fit(
         self,
         batches: Batches | PreparedBatches,
         epochs: int,
-        validation: Batches | None,
+        validation: Variables | None,
         weight_decay: float,
         on_epoch_end: "OnEpochEnd | None",
     ) -> History:
         # Lightning takes seconds to import and is needed for nothing but training.
-        import lightning.pytorch as pl  # noqa: PLC0415
+        from sbi_models.workflows.trainer import train  # noqa: PLC0415
 
-        from sbi_models.approximators.training import TrainingModule  # noqa: PLC0415
-        from sbi_models.workflows.callbacks import EpochEnd, SetEpoch, steps_done  # noqa: PLC0415
-
-        module = TrainingModule(
-            self.approximator,
-            seed=self.seed,
-            learning_rate=self.initial_learning_rate,
-            weight_decay=weight_decay,
-            total_steps=epochs * len(batches),
-        )
+        prepared = None if validation is None else self.approximator.prepare(validation, what="validation data")
         checkpoint = self._checkpoint()
-        plan: Plan = {"epochs": epochs, "seed": self.seed, "initial_learning_rate": self.initial_learning_rate, "data": batches.fingerprint}
-        plan |= {"networks": self.approximator.architecture, "validation": "none" if validation is None else validation.fingerprint}
-        resume = checkpoint.resumable if checkpoint is not None and self.restore else None
-        done = steps_done(resume, plan) if resume else 0
-        history = History()
-        with (
-            quiet_lightning(),
-            torch.random.fork_rng(),
-            progress_bar("train", epochs * len(batches), done=done, show=self.progress) as advance,
-        ):
-            trainer = pl.Trainer(
-                max_epochs=epochs,
-                accelerator=self.accelerator,
-                devices=1,
-                callbacks=[SetEpoch(batches), EpochEnd(history, checkpoint, on_epoch_end, advance, plan)],
-                gradient_clip_val=_GRADIENT_NORM,
-                num_sanity_val_steps=0,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            )
-            try:
-                trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
-            except SystemExit:
-                if trainer.interrupted:  # Lightning ends the program on Ctrl-C, and with it a notebook
-                    raise KeyboardInterrupt from None
-                raise
-        self.approximator.eval()
-        if checkpoint is not None and not self.save_best_only:
+        history = train(
+            self.approximator,
+            batches,
+            None if prepared is None else Batches(prepared, _VALIDATION_BATCH, seed=None),
+            epochs,
+            self.settings,
+            seed=self._fit_seed,
+            weight_decay=weight_decay,
+            checkpoint=checkpoint,
+            on_epoch_end=on_epoch_end,
+        )
+        if checkpoint is not None and not self.settings.save_best_only:
             self.approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
         self.history = history
+        self._fits += 1
         return history
 
     def _checkpoint(self) -> "Checkpoint | None":
         from sbi_models.workflows.callbacks import Checkpoint  # noqa: PLC0415 - imports Lightning
 
-        if self.checkpoint_filepath is None:
+        settings = self.settings
+        if settings.checkpoint_filepath is None:
             return None
-        return Checkpoint(self.checkpoint_filepath, self.checkpoint_name, save_best_only=self.save_best_only)
+        return Checkpoint(
+            Path(settings.checkpoint_filepath), settings.checkpoint_name, save_best_only=settings.save_best_only, fit=self._fits
+        )
 
     def _simulator(self) -> Simulator:
         if self.simulator is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sbi_models.datasets import DiskBatches, SimulationFiles, SimulationStore
+from sbi_models.datasets import DiskBatches, PreparedBatches, SimulationFiles, SimulationStore
 from sbi_models.datasets import disk as disk_module
 from sbi_models.errors import DataError
 
@@ -43,7 +43,7 @@ def many(folder, sizes, suffix=".pkl"):
 def numbers(batches):
     """The numbers of the simulations of each batch; theta and x of a row belong together."""
     listed = []
-    for batch in batches:
+    for batch in PreparedBatches(batches, lambda raw: raw):
         np.testing.assert_array_equal(batch["theta"][:, 0], batch["x"][:, 0, 0])
         np.testing.assert_array_equal(batch["theta"][:, 0], -batch["theta"][:, 1])
         listed.append(batch["theta"][:, 0].astype(int).tolist())

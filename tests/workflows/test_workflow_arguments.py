@@ -38,10 +38,16 @@ def test_arguments_of_a_workflow_are_checked_when_it_is_made(arguments, message)
 
 def test_misspelt_keywords_are_refused():
     """No method swallows unknown keywords."""
-    with pytest.raises(TypeError, match="inference_variable"):
+    with pytest.raises(ConfigurationError, match=r"BasicWorkflow has no argument 'inference_variable'. Did you mean 'inference_variables'"):
         BasicWorkflow(SIMULATOR, inference_variable=["theta"])
-    with pytest.raises(TypeError, match="epoch"):
+    with pytest.raises(ConfigurationError, match=r"BasicWorkflow has no argument 'learning_rate'. Did you mean 'initial_learning_rate'"):
+        BasicWorkflow(SIMULATOR, inference_variables=["theta"], learning_rate=1e-3)
+    with pytest.raises(ConfigurationError, match=r"Workflow.fit_offline has no argument 'epoch'. Did you mean 'epochs'"):
         workflow().fit_offline(DATA, epoch=3)
+    with pytest.raises(ConfigurationError, match=r"sample has no argument 'num_sample'. Did you mean 'num_samples'"):
+        workflow().approximator.sample(num_sample=3, conditions=DATA)
+    with pytest.raises(ConfigurationError, match=r"plot_default_diagnostics has no argument 'samplez'. Did you mean 'samples'"):
+        workflow().plot_default_diagnostics(DATA, samplez=3)
 
 
 class Counted(Simulator):

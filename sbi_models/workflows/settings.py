@@ -1,0 +1,122 @@
+"""How to train: the settings that all workflows share, checked before any work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import torch
+
+from sbi_models import seeding
+from sbi_models.approximators.intake import positive_int
+from sbi_models.approximators.optimizers import OptimizerLike
+from sbi_models.errors import ConfigurationError, suggest
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import Logger
+
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+class TrainingOptions(TypedDict, total=False):
+    """Keyword arguments of every workflow; see `TrainingSettings` for what they mean and for their defaults."""
+
+    optimizer: OptimizerLike | None
+    initial_learning_rate: float
+    checkpoint_filepath: str | Path | None
+    checkpoint_name: str
+    save_best_only: bool
+    restore: bool
+    early_stopping: int | None
+    ema: float | None
+    seed: int | None
+    accelerator: str
+    precision: str
+    compile: bool | str
+    threads: int
+    callbacks: "Sequence[pl.Callback]"
+    logger: "Logger | Sequence[Logger] | bool"
+    progress: bool | None
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a workflow trains.
+
+    Attributes:
+        optimizer: a class, or a function of (parameters, lr=...), or an instance made with any parameters, whose class and settings are
+            taken over; None is Adam online, and AdamW with a decay of 5e-3 (not on biases and norms) on finite data.
+        initial_learning_rate: peak of the schedule: linear warm-up over 5 % from a tenth of it, then a cosine to 0. An optimiser instance
+            brings its own.
+        checkpoint_filepath: a folder for the approximator and the state of its training after every epoch.
+        checkpoint_name: stem of those files.
+        save_best_only: keep the file of the approximator with the lowest loss (validation if there is one); in memory stays the last.
+        restore: go on from the checkpoint if there is one.
+        early_stopping: stop after so many epochs without a lower loss (validation if there is one), and go back to the best weights.
+        ema: decay of an exponential moving average of the weights, such as 0.999; the average is validated, saved and sampled from.
+        seed: of weights, order of data, and noise; None takes one from NumPy's global state.
+        accelerator: "auto", "cpu", "gpu": where to train.
+        precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half precision.
+        compile: compile the networks with torch.compile while training: True, or the name of a backend.
+        threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the result the same on any number of
+            cores.
+        callbacks: Lightning callbacks; the metrics `loss` and `val_loss` are logged for them.
+        logger: a Lightning logger, or several.
+        progress: show a progress bar; None follows the environment variable SBI_MODELS_PROGRESS.
+    """
+
+    optimizer: OptimizerLike | None = None
+    initial_learning_rate: float = 5e-4
+    checkpoint_filepath: str | Path | None = None
+    checkpoint_name: str = "model"
+    save_best_only: bool = False
+    restore: bool = False
+    early_stopping: int | None = None
+    ema: float | None = None
+    seed: int | None = None
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    compile: bool | str = False
+    threads: int = 1
+    callbacks: "Sequence[pl.Callback]" = ()
+    logger: "Logger | Sequence[Logger] | bool" = False
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.initial_learning_rate > 0:
+            raise ConfigurationError(f"Expected a positive initial_learning_rate, got {self.initial_learning_rate!r}.")
+        for name, value, known in (("accelerator", self.accelerator, _ACCELERATORS), ("precision", self.precision, _PRECISIONS)):
+            if value not in known:
+                raise ConfigurationError(f"Unknown {name} {value!r}. {suggest(str(value), known)}")
+        if self.restore and self.checkpoint_filepath is None:
+            raise ConfigurationError("restore=True needs checkpoint_filepath, the folder to restore from.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigurationError(f"Expected ema as a decay between 0 and 1, such as 0.999, or None, got {self.ema!r}.")
+        if self.early_stopping is not None:
+            positive_int(self.early_stopping, "early_stopping (a number of epochs, or None)")
+        if not (self.optimizer is None or callable(self.optimizer) or isinstance(self.optimizer, torch.optim.Optimizer)):
+            raise ConfigurationError(
+                f"Expected optimizer as a class of torch.optim, a function of (parameters, lr=...) or an instance, got {self.optimizer!r}."
+            )
+        backends = torch.compiler.list_backends(exclude_tags=()) if isinstance(self.compile, str) else ()
+        if isinstance(self.compile, str) and self.compile not in backends:
+            raise ConfigurationError(f"Unknown compile backend {self.compile!r}. {suggest(self.compile, backends)}")
+        positive_int(self.threads, "threads")
+        object.__setattr__(self, "seed", seeding.resolve(self.seed))
+        object.__setattr__(self, "callbacks", tuple(self.callbacks))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The settings that decide the result of a training."""
+        optimizer = self.optimizer
+        name = getattr(optimizer, "__name__", None) or ("default" if optimizer is None else f"{type(optimizer).__name__} {optimizer}")
+        return {
+            "seed": self.seed,
+            "initial_learning_rate": self.initial_learning_rate,
+            "optimizer": name,
+            "ema": self.ema,
+            "early_stopping": self.early_stopping,
+            "precision": self.precision,
+        }

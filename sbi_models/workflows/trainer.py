@@ -1,0 +1,123 @@
+"""One training, from the first step or from a checkpoint, to the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators.training import TrainingModule
+from sbi_models.progress import progress_bar
+from sbi_models.workflows.callbacks import Checkpoint, EpochEnd, OnEpochEnd, Plan, SetEpoch, steps_done
+from sbi_models.workflows.history import History
+from sbi_models.workflows.settings import TrainingSettings
+from sbi_models.workflows.surroundings import quiet_lightning
+
+_GRADIENT_NORM = 1.5
+
+
+class TrainingBatches(Protocol):
+    """Prepared batches, in an order that is a function of the epoch."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def train(
+    approximator: ContinuousApproximator,
+    batches: TrainingBatches,
+    validation: TrainingBatches | None,
+    epochs: int,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    weight_decay: float,
+    checkpoint: Checkpoint | None,
+    on_epoch_end: OnEpochEnd | None,
+) -> History:
+    """Train a built approximator in place.
+
+    Raises:
+        ConfigurationError: before training, if the checkpoint to go on from belongs to another training or cannot be read.
+        TrainingError: if a loss is no longer finite.
+    """
+    module = TrainingModule(
+        approximator,
+        seed=seed,
+        learning_rate=settings.initial_learning_rate,
+        weight_decay=weight_decay,
+        total_steps=epochs * len(batches),
+        optimizer=settings.optimizer,
+        ema=settings.ema,
+    )
+    plan: Plan = {"epochs": epochs, **settings.plan, "data": batches.fingerprint, "networks": approximator.architecture}
+    plan["validation"] = "none" if validation is None else validation.fingerprint
+    resume = checkpoint.resumable if checkpoint is not None and settings.restore else None
+    done = steps_done(resume, plan) if resume else 0
+    history = History()
+    with (
+        quiet_lightning(),
+        torch.random.fork_rng(),
+        _compiled(approximator, settings.compile),
+        progress_bar("train", epochs * len(batches), done=done, show=settings.progress) as advance,
+    ):
+        ends = EpochEnd(history, checkpoint, on_epoch_end, advance, plan, patience=settings.early_stopping)
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator=settings.accelerator,
+            devices=1,
+            precision=settings.precision,  # type: ignore[arg-type]
+            callbacks=[SetEpoch(batches), ends, *settings.callbacks],
+            gradient_clip_val=_GRADIENT_NORM,
+            num_sanity_val_steps=0,
+            logger=settings.logger,
+            enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in settings.callbacks),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        try:
+            trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
+        except SystemExit:
+            if trainer.interrupted:  # Lightning ends the program on Ctrl-C, and with it a notebook
+                raise KeyboardInterrupt from None
+            raise
+        if module.average is not None:
+            approximator.load_state_dict(module.result.state_dict())
+        ends.back_to_the_best(approximator)
+    approximator.eval()
+    return history
+
+
+@contextmanager
+def _compiled(approximator: ContinuousApproximator, backend: bool | str) -> Iterator[None]:
+    """Run the modules of the networks that are called as such through torch.compile, for a while."""
+    if not backend:
+        yield
+        return
+    parts = list(_called(approximator.inference_network))
+    parts += [approximator.summary_network] if approximator.summary_network is not None else []
+    for part in parts:
+        part.compile(backend="inductor" if backend is True else backend)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._compiled_call_impl = None
+
+
+def _called(network: nn.Module) -> Iterator[nn.Module]:
+    """The modules inside a network that its own methods call: its children, and those in its lists."""
+    for child in network.children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _called(child)
+        else:
+            yield child
