@@ -4,6 +4,7 @@ Noise of step k is drawn from a generator seeded by (seed, k), and so is the glo
 needs no random state: weights, optimiser and the number of the step are enough to go on to the bit.
 """
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +16,9 @@ from sbi_models import seeding
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.optimizers import OptimizerLike, make_optimizer
 from sbi_models.errors import TrainingError
+
+_STEPS_BETWEEN_CHECKS = 100
+"""Between looks at whether the loss is finite still; each look waits for an accelerator."""
 
 
 class TrainingModule(pl.LightningModule):
@@ -28,6 +32,7 @@ class TrainingModule(pl.LightningModule):
         total_steps: of the schedule: linear warm-up over 5 % from a tenth of the rate, then a cosine to 0.
         optimizer: None, or one to use instead of AdamW; see `make_optimizer`.
         ema: decay of a moving average of the weights, or None.
+        mixed_precision: whether the trainer works in half precision where it can.
     """
 
     def __init__(
@@ -40,12 +45,13 @@ class TrainingModule(pl.LightningModule):
         total_steps: int,
         optimizer: OptimizerLike | None = None,
         ema: float | None = None,
+        mixed_precision: bool = False,
     ) -> None:
         super().__init__()
         self.approximator = approximator
         self.average = None if ema is None else AveragedModel(approximator, multi_avg_fn=_moving_average(ema))
         self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
-        self.optimizer = optimizer
+        self.optimizer, self.mixed_precision = optimizer, mixed_precision
         self._sums = {"loss": torch.zeros(()), "val_loss": torch.zeros(())}
         self._counts = {"loss": 0, "val_loss": 0}
 
@@ -64,6 +70,8 @@ class TrainingModule(pl.LightningModule):
             torch.cuda.manual_seed(step_seed)
         losses = self.approximator.loss(batch, self._generator(step_seed))
         self._add("loss", losses)
+        if self.global_step % _STEPS_BETWEEN_CHECKS == 0:
+            self._check_finite("loss", float(self._sums["loss"]))
         return losses.mean()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -85,16 +93,19 @@ class TrainingModule(pl.LightningModule):
         for name in self._sums:
             self._sums[name], self._counts[name] = torch.zeros(()), 0
         for name, value in means.items():
-            if not torch.isfinite(torch.tensor(value)):
-                raise TrainingError(
-                    f"The {'training' if name == 'loss' else 'validation'} loss is {value} in epoch {self.current_epoch + 1}. "
-                    "Try a smaller initial_learning_rate, standardize='all', or a log transform of variables that span orders of magnitude."
-                )
+            self._check_finite(name, value)
         return means
+
+    def _check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The {'training' if name == 'loss' else 'validation'} loss is {value} in epoch {self.current_epoch + 1}. "
+                "Try a smaller initial_learning_rate, standardize='all', or a log transform of variables that span orders of magnitude."
+            )
 
     def configure_optimizers(self) -> Any:
         """The optimiser with warm-up and cosine decay."""
-        fused = self.device.type in ("cpu", "cuda")
+        fused = self.device.type in ("cpu", "cuda") and not self.mixed_precision  # which scales gradients
         optimizer = make_optimizer(self.optimizer, self.approximator, self.learning_rate, self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -50,6 +50,7 @@ def train(
         ConfigurationError: before training, if the checkpoint to go on from belongs to another training or cannot be read.
         TrainingError: if a loss is no longer finite.
     """
+    approximator.train()
     module = TrainingModule(
         approximator,
         seed=seed,
@@ -58,6 +59,7 @@ def train(
         total_steps=epochs * len(batches),
         optimizer=settings.optimizer,
         ema=settings.ema,
+        mixed_precision=settings.precision != "32-true",
     )
     plan: Plan = {"epochs": epochs, **settings.plan, "data": batches.fingerprint, "networks": approximator.architecture}
     plan["validation"] = "none" if validation is None else validation.fingerprint
