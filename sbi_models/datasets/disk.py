@@ -1,6 +1,6 @@
 """Batches from files, a few of them in memory at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -41,15 +41,24 @@ class SimulationFiles:
 
     @classmethod
     def find(
-        cls, root: str | Path, pattern: str, names: Sequence[str], *, load_fn: LoadFunction | None = None, per_file: PerFile | None = None
+        cls,
+        root: str | Path,
+        pattern: str,
+        names: Sequence[str],
+        *,
+        load_fn: LoadFunction | None = None,
+        per_file: PerFile | None = None,
+        may_miss: Collection[str] = (),
     ) -> "SimulationFiles":
         """Read every file once, and check all before any training.
 
         A file holds many simulations if every variable in it has two axes or more and all have the same length; otherwise it holds one.
         `per_file` settles it where this guess is wrong. A folder that the simulation store has written is known by its manifest.
+        Variables in `may_miss` may hold NaN.
 
         Raises:
-            DataError: no folder, no file, or, naming the file: a missing variable, other shapes than in the first file, not readable.
+            DataError: no folder, no file, or, naming the file: a missing variable, other shapes than in the first file, NaN or inf, not
+                readable.
         """
         root = Path(root)
         if not root.is_dir():
@@ -74,6 +83,7 @@ class SimulationFiles:
                     raise DataError(
                         f"Expected {name!r} of shape {shapes[name]} in each simulation, as in {paths[0].name}, got {here[name]} in {path}."
                     )
+                _check_finite(variables, per_file, may_miss, path)
                 rows.append(len(variables[names[0]]) if per_file == "many" else 1)
                 advance()
         return cls(paths, tuple(rows), tuple(names), per_file, load_fn)
@@ -143,6 +153,17 @@ def _chosen(variables: Variables, names: Sequence[str], path: Path) -> Variables
     if missing:
         raise DataError(f"Expected {', '.join(names)} in every file, got no {missing[0]!r} in {path}. {suggest(missing[0], variables)}")
     return {name: variables[name] for name in names}
+
+
+def _check_finite(variables: Variables, per_file: PerFile, may_miss: Collection[str], path: Path) -> None:
+    for name, value in variables.items():
+        fine = ~np.isinf(value) if name in may_miss else np.isfinite(value)
+        if fine.all():
+            continue
+        rows = np.flatnonzero(~fine.reshape(len(value) if per_file == "many" else 1, -1).all(axis=1))
+        listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        where = f"{len(rows)} of {len(value)} rows (rows {listed})" if per_file == "many" else "the simulation"
+        raise DataError(f"Expected finite numbers, got NaN or inf in {where} of variable {name!r} in {path}. Drop them, or write it again.")
 
 
 def _guess(variables: Variables) -> PerFile:

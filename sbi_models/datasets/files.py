@@ -15,7 +15,7 @@ import safetensors
 from safetensors.numpy import load_file
 
 from sbi_models.errors import DataError
-from sbi_models.types import Variables
+from sbi_models.types import Array, Variables
 
 LoadFunction = Callable[[Path], Mapping[str, Any]]
 """Reads one file of a format of the user's own: a dict of names to arrays."""
@@ -52,13 +52,22 @@ def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
         raise DataError(f"{path} cannot be read: {error}. Write it again, or pass load_fn=, a function that reads your format.") from None
     if not isinstance(content, Mapping):
         raise DataError(f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. Pass load_fn= to convert it.")
-    variables = {str(name): np.asarray(value) for name, value in content.items()}
+    variables = {str(name): _as_array(path, str(name), value) for name, value in content.items()}
     for name, value in variables.items():
         if value.dtype.kind not in "fiub":
             raise DataError(
                 f"Expected numbers in variable {name!r} of {path}, got {value.dtype}. Pass load_fn= to convert or leave it out."
             )
     return variables
+
+
+def _as_array(path: Path, name: str, value: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise DataError(
+            f"Expected numbers of one shape in variable {name!r} of {path}, got ragged lists. Pad them and add a mask."
+        ) from None
 
 
 def _read(path: Path) -> Any:

@@ -153,7 +153,8 @@ class Workflow(Diagnosed):
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
         augment = self._augment(augmentations)
         names = self.approximator.inference_names + self.approximator.condition_names
-        files = SimulationFiles.find(root, pattern, names, load_fn=load_fn, per_file=simulations_per_file)
+        may_miss = self.approximator.may_miss
+        files = SimulationFiles.find(root, pattern, names, load_fn=load_fn, per_file=simulations_per_file, may_miss=may_miss)
         if batch_size > sum(files.rows):
             raise DataError(f"Expected a batch_size of at most the {sum(files.rows)} simulations in {root}, got {batch_size}.")
         validation = self._validation_variables(validation_data)
