@@ -25,6 +25,11 @@ def register(name: str) -> Callable[[T], T]:
     return add
 
 
+def registered() -> dict[str, type[Network]]:
+    """Every network by its name."""
+    return dict(_NETWORKS)
+
+
 def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: type[K] = Network) -> K:  # type: ignore[assignment]
     """A new network of a registered name, with the arguments that differ from its defaults."""
     known = [other for other, cls in _NETWORKS.items() if issubclass(cls, kind)]

@@ -28,7 +28,7 @@ EXACT_LOSSES = {"coupling_flow", "scoring_rules"}
 
 
 def names(kind):
-    return sorted(name for name, cls in registry._NETWORKS.items() if issubclass(cls, kind) and cls.__module__.startswith("sbi_models"))
+    return sorted(name for name, cls in registry.registered().items() if issubclass(cls, kind) and cls.__module__.startswith("sbi_models"))
 
 
 every_inference = pytest.mark.parametrize("name", names(InferenceNetwork))
