@@ -52,7 +52,8 @@ def score(network: str) -> str:
     if workflow.approximator.inference_network.has_density:
         exact = np.array([float(posterior.log_prob(theta)) for posterior, theta in zip(posteriors, test["theta"], strict=True)])
         nats = f"{np.mean(exact - workflow.log_prob(test)):6.3f}"
-    return f"{network:20} mean {error:.3f}  sd {ratio.min():.3f} {ratio.max():.3f}  nats {nats}  CPU s: train {trained:.0f}, sample {sampled:.1f}"
+    spread = f"{ratio.min():.3f} {ratio.max():.3f}"
+    return f"{network:20} mean {error:.3f}  sd {spread}  nats {nats}  CPU s: train {trained:.0f}, sample {sampled:.1f}"
 
 
 def main() -> None:
