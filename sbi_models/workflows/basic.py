@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from sbi_models.adapters import ROLES, Adapter, default_adapter
-from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators import ContinuousApproximator, ScoringRuleApproximator
 from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.networks import InferenceNetwork, SummaryNetwork, resolve
+from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNetwork, resolve
 from sbi_models.simulators import Simulator
 from sbi_models.workflows.workflow import Workflow
 
@@ -22,7 +22,7 @@ class BasicWorkflow(Workflow):
         inference_variables: raw names of what to infer.
         summary_variables: raw names of what goes through the summary network.
         inference_conditions: raw names of what goes straight to the inference network.
-        inference_network: instance, class or name.
+        inference_network: instance, class or name; with a `ScoringRuleNetwork` the approximator is a `ScoringRuleApproximator`.
         summary_network: instance, class or name; required exactly if there are summary variables.
         adapter: from raw variables to roles; the default one concatenates the variables of each role along their last axis.
         initial_learning_rate: peak of the warm-up and cosine schedule.
@@ -70,10 +70,12 @@ class BasicWorkflow(Workflow):
             "summary_variables": _names(summary_variables),
         }
         _check_roles(roles)
-        approximator = ContinuousApproximator(
+        network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
+        kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
+        approximator = kind(
             adapter=adapter or default_adapter(roles),
             roles=roles,
-            inference_network=resolve(inference_network, InferenceNetwork),  # type: ignore[type-abstract]
+            inference_network=network,
             summary_network=None if summary_network is None else resolve(summary_network, SummaryNetwork),  # type: ignore[type-abstract]
             standardize=_standardised_roles(standardize),
             info=info,
