@@ -16,3 +16,6 @@ Variables = dict[str, Array]
 
 VariablesLike = Mapping[str, Any]
 """What users may pass as variables: arrays, lists, or torch tensors."""
+
+Estimates = dict[str, Variables]
+"""What scoring rules estimate: the name of a rule to its named arrays."""

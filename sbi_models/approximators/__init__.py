@@ -2,5 +2,6 @@
 
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.files import load_approximator
+from sbi_models.approximators.scoring_rule import ScoringRuleApproximator
 
-__all__ = ["ContinuousApproximator", "load_approximator"]
+__all__ = ["ContinuousApproximator", "ScoringRuleApproximator", "load_approximator"]

@@ -23,7 +23,7 @@ from sbi_models.errors import ConfigurationError, DataError, NotFittedError, sug
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.noise import Generators
 from sbi_models.progress import Advance, progress_bar
-from sbi_models.types import Array, Variables, VariablesLike
+from sbi_models.types import Array, Estimates, Variables, VariablesLike
 
 _SUMMARY = "summary_variables"
 
@@ -104,6 +104,11 @@ class ContinuousApproximator(nn.Module):
         """Raw names of the conditions that may hold NaN, since the adapter fills it."""
         filled = {transform.name for transform in self.adapter.transforms if isinstance(transform, NanToNum)}
         return frozenset(filled.intersection(self.condition_names))
+
+    @property
+    def has_draws(self) -> bool:
+        """False where there is nothing to sample from, as with point estimates."""
+        return self.inference_network.has_draws
 
     @property
     def architecture(self) -> str:
@@ -250,9 +255,7 @@ class ContinuousApproximator(nn.Module):
                 parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance))
         self.train(was_training)
         draws = self._to_raw(torch.cat(parts, dim=1))
-        if not split:
-            return draws
-        return {f"{name}_{i}": value[..., i : i + 1] for name, value in draws.items() for i in range(value.shape[-1])}
+        return by_component(draws) if split else draws
 
     def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int], advance: Advance) -> Tensor:
         seed, block = stream
@@ -286,6 +289,18 @@ class ContinuousApproximator(nn.Module):
         self.train(was_training)
         jacobian = self.adapter.log_abs_det(raw, "inference_variables") + self.standardiser.log_abs_det("inference_variables")
         return np.asarray((torch.cat(parts).to(torch.float64) + jacobian).cpu().numpy())
+
+    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> Estimates:
+        """Estimates of scoring rules; see `ScoringRuleApproximator.estimate`.
+
+        Raises:
+            ConfigurationError: always, here: this approximator has draws.
+        """
+        del conditions, split, batch_size
+        raise ConfigurationError(
+            f"{type(self.inference_network).__name__} has draws, not estimates: call sample and summarise the draws, or train with "
+            "inference_network='scoring_rules' for estimates."
+        )
 
     def _chunks(self, prepared: dict[str, Tensor], batch_size: int | None) -> Iterator[slice]:
         n = len(next(iter(prepared.values())))
@@ -341,6 +356,11 @@ class ContinuousApproximator(nn.Module):
     def _check_built(self) -> None:
         if not self.is_built:
             raise NotFittedError("This approximator has not been trained. Call fit_offline or fit_online of its workflow first.")
+
+
+def by_component(variables: Variables) -> Variables:
+    """Each component of a variable (..., d) as a variable of its own, name_0 ... name_(d-1), of shape (..., 1)."""
+    return {f"{name}_{i}": value[..., i : i + 1] for name, value in variables.items() for i in range(value.shape[-1])}
 
 
 def _as_tensors(variables: Variables, device: torch.device | None = None) -> dict[str, Tensor]:

@@ -3,13 +3,27 @@
 from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork
 from sbi_models.networks.flow_matching import FlowMatching
 from sbi_models.networks.registry import network_from_json, network_named, register, resolve
+from sbi_models.networks.scoring import (
+    MeanScore,
+    MedianScore,
+    MixtureScore,
+    MultivariateNormalScore,
+    QuantileScore,
+    ScoringRuleNetwork,
+)
 from sbi_models.networks.summary import DeepSet
 
 __all__ = [
     "DeepSet",
     "FlowMatching",
     "InferenceNetwork",
+    "MeanScore",
+    "MedianScore",
+    "MixtureScore",
+    "MultivariateNormalScore",
     "Network",
+    "QuantileScore",
+    "ScoringRuleNetwork",
     "SummaryNetwork",
     "network_from_json",
     "network_named",

@@ -98,11 +98,14 @@ def signature_of(approximator: ContinuousApproximator) -> ModelSignature:
     """What the served model takes and gives, all in raw space.
 
     Inputs: float32 of shape (n_datasets, *shape), where only the last axis of a condition is fixed: whether sets and series may be longer
-    or shorter than in training is for the approximator to say. Outputs: (n_datasets, num_samples, *shape).
+    or shorter than in training is for the approximator to say. Outputs: (n_datasets, num_samples, *shape); none are listed for point
+    estimators, whose estimates go by rule and variable.
     """
     conditions, targets = approximator.condition_names, approximator.inference_names
     inputs = [_tensor((-1, *(-1 for _ in shape[:-1]), *shape[-1:]), key, conditions) for key, shape in _shapes(approximator, conditions)]
     outputs = [_tensor((-1, -1, *shape), key, targets) for key, shape in _shapes(approximator, targets)]
+    if not approximator.has_draws:
+        return ModelSignature(inputs=Schema(inputs))
     params = [ParamSpec("num_samples", "long", DEFAULT_SAMPLES), ParamSpec("seed", "long", 0)]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(params))
 

@@ -1,7 +1,8 @@
 """The model that MLflow serves: a posterior sampler around one approximator file.
 
 MLflow copies this file into each registered model and runs the copy when the model is loaded ("models from code"), so nothing is pickled.
-It must go on working beside later versions of the package and therefore uses only `load_approximator` and `sample`.
+It must go on working beside later versions of the package and therefore uses only `load_approximator`, `has_draws`, `sample` and
+`estimate`.
 """
 
 import operator
@@ -36,12 +37,17 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
 
         `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition only, its array. The params are
         `num_samples` (1 to 100 000, default 1000) and `seed` (default 0): equal seeds give equal draws.
+
+        Point estimators have no draws: they give a dict of estimates "rule.variable", (n_datasets, ..., dim), and the params do not matter.
         """
         options = params or {}
         num_samples = _integer("num_samples", options.get("num_samples", DEFAULT_SAMPLES), 1, MAX_SAMPLES)
         seed = _integer("seed", options.get("seed", 0), 0, 2**63 - 1)
         conditions = _conditions(model_input, self._approximator.condition_names)
         try:
+            if not self._approximator.has_draws:
+                estimates = self._approximator.estimate(conditions=conditions)
+                return {f"{rule}.{name}": value for rule, values in estimates.items() for name, value in values.items()}
             draws = self._approximator.sample(num_samples=num_samples, conditions=conditions, seed=seed)
         except SbiModelsError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from sbi_models.adapters import ROLES, Adapter, default_adapter
-from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators import ContinuousApproximator, ScoringRuleApproximator
 from sbi_models.arguments import checked_names
 from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.networks import InferenceNetwork, SummaryNetwork, resolve
+from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNetwork, resolve
 from sbi_models.simulators import Simulator
 from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
@@ -24,8 +24,8 @@ class BasicWorkflow(Workflow):
         inference_variables: raw names of what to infer.
         summary_variables: raw names of what goes through the summary network.
         inference_conditions: raw names of what goes straight to the inference network.
-        inference_network: instance, class or name; or an approximator, such as a loaded one, to go on training: then roles, adapter and
-            summary network are its own.
+        inference_network: instance, class or name; with a `ScoringRuleNetwork` the approximator is a `ScoringRuleApproximator`. Or an
+            approximator, such as a loaded one, to go on training: then roles, adapter and summary network are its own.
         summary_network: instance, class or name; required exactly if there are summary variables.
         adapter: from raw variables to roles; the default one concatenates the variables of each role along their last axis.
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
@@ -64,10 +64,12 @@ class BasicWorkflow(Workflow):
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
         _check_roles(roles)
-        approximator = ContinuousApproximator(
+        network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
+        kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
+        approximator = kind(
             adapter=adapter or default_adapter(roles),
             roles=roles,
-            inference_network=resolve(inference_network, InferenceNetwork),  # type: ignore[type-abstract]
+            inference_network=network,
             summary_network=None if summary_network is None else resolve(summary_network, SummaryNetwork),  # type: ignore[type-abstract]
             standardize=_standardised_roles(standardize),
             masks={"summary_variables": summary_mask} if isinstance(summary_mask, str) else summary_mask,

@@ -115,6 +115,7 @@ class Diagnosed(ABC):
         for name, function in functions.items():
             if not callable(function):
                 raise ConfigurationError(f"Expected a function under the name {name!r}, got {function!r}.")
+        self._check_draws(samples)
         seed = seeding.resolve(seed)
         if not isinstance(test_data, Mapping):
             test_data = self._test_simulations(test_data, seed)
@@ -127,10 +128,20 @@ class Diagnosed(ABC):
         number = positive_int(number, "test_data (if not a dict)")
         return self.simulate(number, seed=seeding.derive(seed, "test simulations"))
 
+    def _check_draws(self, samples: Variables | None) -> None:
+        """Raise ConfigurationError, before anything is simulated, if draws are needed and there are none."""
+        if samples is None and not self.approximator.has_draws:
+            raise ConfigurationError(
+                "Expected an approximator with posterior draws to diagnose, got one that has no draws, only point estimates. "
+                "Compare estimate(conditions=test_data) with the true parameters, pass samples=, or train with a parametric rule "
+                "such as 'mv_normal'."
+            )
+
     def _tested(
         self, test_data: VariablesLike | int, num_samples: int, samples: Variables | None, seed: int | None
     ) -> tuple[Variables, Variables]:
         """Draws and true parameters of the test data."""
+        self._check_draws(samples)
         seed = seeding.resolve(seed)
         if not isinstance(test_data, Mapping):
             test_data = self._test_simulations(test_data, seed)

@@ -25,7 +25,7 @@ from sbi_models.datasets import (
 )
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.simulators import Simulator, make_simulator
-from sbi_models.types import Array, Variables, VariablesLike
+from sbi_models.types import Array, Estimates, Variables, VariablesLike
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
 from sbi_models.workflows.settings import TrainingSettings
@@ -251,3 +251,7 @@ class Workflow(Diagnosed):
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
         """Posterior log densities in nats; see `ContinuousApproximator.log_prob`."""
         return self.approximator.log_prob(data, batch_size=batch_size)
+
+    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> Estimates:
+        """Point estimates and parameters of scoring rules; see `ScoringRuleApproximator.estimate`."""
+        return self.approximator.estimate(conditions=conditions, split=split, batch_size=batch_size)

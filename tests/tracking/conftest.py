@@ -21,6 +21,7 @@ class Shift:
     inference_names = ("theta",)
     condition_names = ("x",)
     info: dict[str, object] = {}  # noqa: RUF012
+    has_draws = True
 
     def __init__(self, path: Path | str) -> None:
         try:

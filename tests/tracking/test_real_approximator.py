@@ -2,11 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sbi_models import seeding
 from sbi_models.adapters import default_adapter
-from sbi_models.approximators import ContinuousApproximator
-from sbi_models.networks import DeepSet, FlowMatching
+from sbi_models.approximators import ContinuousApproximator, ScoringRuleApproximator
+from sbi_models.networks import DeepSet, FlowMatching, ScoringRuleNetwork
 from sbi_models.tracking import Store, Tracker, load, register
 
 
@@ -30,3 +31,26 @@ def test_a_real_approximator_goes_through_the_registry(store: Store, tmp_path: P
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
     served = mlflow.pyfunc.load_model("models:/real@champion")
     np.testing.assert_array_equal(served.predict(data["x"][:3], params={"num_samples": 5, "seed": 1}), before)
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
+def test_point_estimates_go_through_the_registry(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point estimator that is loaded, by us or by MLflow, estimates what it estimated before; MLflow gives each estimate by name."""
+    import mlflow.pyfunc  # noqa: PLC0415
+
+    random = seeding.generator(0, "tracking test")
+    data = {"theta": random.normal(size=(64, 2)), "x": random.normal(size=(64, 3)).astype(np.float32)}
+    roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
+    made = ScoringRuleApproximator(adapter=default_adapter(roles), roles=roles, inference_network=ScoringRuleNetwork(widths=(8, 8)))
+    made.build(data, seed=0)
+    torch.nn.init.ones_(made.inference_network.body.out.weight)
+    registered = register(store, "points", made.save(tmp_path / "points.safetensors"), Tracker.start(store, "npe", "first", "key").run_id)
+    before = made.estimate(conditions={"x": data["x"][:3]})
+    after = load(registered.uri, store).estimate(conditions={"x": data["x"][:3]})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
+    served = mlflow.pyfunc.load_model("models:/points@champion").predict(data["x"][:3])
+    assert set(served) == {"mean.theta", "quantile.theta"}
+    for rule, shape in {"mean": (3, 2), "quantile": (3, 3, 2)}.items():
+        assert before[rule]["theta"].shape == shape
+        np.testing.assert_array_equal(after[rule]["theta"], before[rule]["theta"])
+        np.testing.assert_array_equal(served[f"{rule}.theta"], before[rule]["theta"])
