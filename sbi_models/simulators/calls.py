@@ -36,7 +36,10 @@ class NamedCall:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
-            raise ConfigurationError(f"Expected a function, a functools.partial or a callable object, got {function!r}.")
+            raise ConfigurationError(
+                f"Expected a function, a functools.partial or a callable object, got {function!r}. "
+                'A torch distribution needs a name: {"theta": distribution}.'
+            )
         self.function = function
         self.name = function_name(function)
         bound = function.keywords if isinstance(function, partial) else {}
