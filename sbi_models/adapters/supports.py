@@ -43,7 +43,8 @@ def steps_for(names: Names, distribution: Any) -> list[Transform]:
         support = _of_distribution(distribution)
     except (_NoStepError, NotImplementedError) as error:
         raise ConfigurationError(
-            f"Expected a prior of {names!r} with a support of intervals, half-lines, or a simplex, got {type(distribution).__name__}: {error}. "
+            f"Expected a prior of {names!r} with a support of intervals, half-lines, or a simplex, "
+            f"got {type(distribution).__name__}: {error}. "
             "Discrete parameters cannot be inferred with a density; transform others in the simulator, or leave out prior=."
         ) from None
     if support is None:

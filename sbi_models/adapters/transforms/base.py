@@ -2,7 +2,7 @@
 
 To write a transform: subclass `PerVariable` (variables are changed one by one), `Elementwise` (and the map has a slope in each
 component) or `Transform` (variables are joined, split, renamed), give it a `kind`, fill in the abstract methods and `config`, add it to
-`KINDS` in `registry.py`, add a method to `Adapter`, and add a case to `tests/adapters/cases.py`.
+`KINDS` in `registry.py`, add a method to `Adapter`, and add a case to `tests/adapters/transform_cases.py`.
 
 Log slopes: the log-determinant of a chain is kept component by component. For each variable, a tensor of the shape of the variable holds
 log |d z_k / d x_k|, the diagonal of a Jacobian that is triangular for every map of this package; its sum over a row is log |det J| of
