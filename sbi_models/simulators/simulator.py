@@ -161,15 +161,10 @@ class Simulator:
         """What to say when more rows fail than are allowed, after the block of the last of them."""
         rows = table.rows_of(block.index)
         first = next(failure for failure in block.failures if not failure.recovered)
-        what = (
-            f"row {first.row}"
-            if len(rows) == 1 or block.complete
-            else f"rows {rows.start} to {rows.stop - 1}, a block of batched functions,"
-        )
-        limit, attempts = (
-            self.failures.limit(table.stop - table.start),
-            "" if first.attempts == 1 else f" at each of {first.attempts} attempts",
-        )
+        whole_block = len(rows) > 1 and not block.complete
+        what = f"rows {rows.start} to {rows.stop - 1}, a block of batched functions," if whole_block else f"row {first.row}"
+        attempts = "" if first.attempts == 1 else f" at each of {first.attempts} attempts"
+        limit = self.failures.limit(table.stop - table.start)
         return (
             f"Simulations fail: {what} of seed {table.seed}{attempts}: {first.cause}. "
             f"Expected at most {limit} of {table.stop - table.start} rows to fail, got {failed} so far. "

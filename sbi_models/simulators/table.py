@@ -68,21 +68,34 @@ class Table:
 
     def block(self, index: int) -> Block:
         """Compute a block; attempt a of a row has a stream of its own, so that each row is what it would be alone."""
+        first = self._tried(index, 0)
+        if isinstance(first, FunctionFailed) or self.policy.non_finite:
+            return self._after_retries(index, first)
+        return Block(index, first, complete=True)
+
+    def _tried(self, index: int, attempt: int) -> dict[str, Array] | FunctionFailed:
+        try:
+            return self._attempt(index, attempt)
+        except FunctionFailed as failure:
+            return failure
+
+    def _after_retries(self, index: int, first: dict[str, Array] | FunctionFailed) -> Block:
+        """The block after as many attempts as it takes, `first` being the outcome of the first."""
         rows = self.rows_of(index)
         failed = np.array([self.start <= row < self.stop for row in rows])
         block = Block(index, {}, complete=False)
         attempts = np.zeros(len(rows), dtype=int)
         causes: dict[int, str] = {}
         for attempt in range(self.policy.retries + 1):
-            block.exception = None
-            try:
-                new = self._attempt(index, attempt)
-                bad, cause = self._not_finite(new)
-                block.outputs, block.complete = self._merged(block.outputs, new, failed), True
-            except FunctionFailed as failure:
-                bad, cause = np.ones(len(rows), dtype=bool), str(failure)
-                block.outputs = block.outputs if block.complete else failure.outputs
-                block.exception = failure.exception
+            outcome = first if attempt == 0 else self._tried(index, attempt)
+            if isinstance(outcome, FunctionFailed):
+                bad, cause = np.ones(len(rows), dtype=bool), str(outcome)
+                block.outputs = block.outputs if block.complete else outcome.outputs
+                block.exception = outcome.exception
+            else:
+                bad, cause = self._not_finite(outcome)
+                block.outputs, block.complete = self._merged(block.outputs, outcome, failed), True
+                block.exception = None
             failed = failed & bad
             attempts += failed
             causes |= {int(offset): cause for offset in np.flatnonzero(failed)}
