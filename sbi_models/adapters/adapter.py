@@ -6,7 +6,9 @@ from typing import Any, Literal
 import torch
 
 from sbi_models.adapters import transforms as steps
+from sbi_models.adapters.supports import steps_for
 from sbi_models.adapters.transforms import Names, Tensors, Transform, transform_from_json
+from sbi_models.adapters.transforms.base import checked_names, require
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 ROLES = ("inference_variables", "inference_conditions", "summary_variables")
@@ -16,7 +18,8 @@ ROLES = ("inference_variables", "inference_conditions", "summary_variables")
 class Adapter:
     """Takes raw variables to adapted ones and back; every method that changes it returns a new adapter.
 
-    Variables are tensors (n, ...), rows first. Parameters keep an exact density through every step but one_hot, broadcast and nan_to_num.
+    Variables are tensors (n, ...), rows first. Parameters keep an exact density through every step but one_hot, broadcast,
+    nan_to_num and subsample.
 
     >>> adapter = Adapter().constrain("sigma", lower=0).concatenate(["mu", "sigma"], into="inference_variables")
     >>> raw = {"mu": torch.zeros(4, 1), "sigma": torch.full((4, 1), 2.0)}
@@ -58,7 +61,13 @@ class Adapter:
     # ---- values --------------------------------------------------------------------------------------------------------------------
 
     def constrain(
-        self, names: Names, *, lower: Any = None, upper: Any = None, to: Literal["interval", "simplex", "ordered"] = "interval"
+        self,
+        names: Names,
+        *,
+        lower: Any = None,
+        upper: Any = None,
+        to: Literal["interval", "simplex", "ordered"] = "interval",
+        prior: Any = None,
     ) -> "Adapter":
         """Say which values variables can take; the networks see the whole real line, and draws lie inside the support.
 
@@ -66,7 +75,12 @@ class Adapter:
             names: variables of the same support.
             lower, upper: open bounds of an interval: numbers, or lists with one for each component of the last axis; None is no bound.
             to: "simplex" for proportions that sum to 1 along the last axis, "ordered" for components that increase along it.
+            prior: a torch distribution whose support says it all, in place of the other arguments; an unbounded one adds no step.
         """
+        if prior is not None:
+            if lower is not None or upper is not None or to != "interval":
+                raise ConfigurationError(f"Expected prior= alone, got {lower=}, {upper=} and {to=} beside it. Leave them out.")
+            return Adapter((*self.transforms, *steps_for(names, prior)))
         if to not in ("interval", "simplex", "ordered"):
             raise ConfigurationError(f"Unknown support {to!r} for constrain. {suggest(str(to), ('interval', 'simplex', 'ordered'))}")
         if to == "interval":
@@ -124,6 +138,13 @@ class Adapter:
     def as_time_series(self, names: Names) -> "Adapter":
         """Numbers in time, (n, m), to the series (n, m, 1) that summary networks take."""
         return self.then(steps.AsTimeSeries(names))
+
+    def subsample(self, names: Names, *, size: int | float, seed: int = 0) -> "Adapter":
+        """Keep a number or fraction of the elements along the axis after the rows, at positions drawn once from the seed.
+
+        The positions are the same for all rows, in training and in inference; random subsets belong into augmentations.
+        """
+        return self.then(steps.Subsample(names, size, seed))
 
     def route(self, roles: Mapping[str, list[str]]) -> "Adapter":
         """This adapter, followed by a concatenation of the variables of each role that none of its steps has made yet."""
@@ -187,6 +208,29 @@ class Adapter:
             "of the support of a transform, or is NaN. Drop those rows."
         )
 
+    def inside(self, batch: Tensors, names: Names | None = None) -> torch.Tensor:
+        """Which rows of raw variables lie inside the support of every step, so that `forward` takes them; booleans (n,).
+
+        A posterior has no mass in the other rows: their log density is -inf. Rows with NaN are outside of any support with bounds.
+
+        Args:
+            batch: raw variables (n, ...).
+            names: look at these alone, such as the inferred ones; by default at all. Where a step joins some of them with others,
+                the others are needed too.
+        """
+        chosen = list(batch) if names is None else checked_names(names, "look at")
+        require(chosen, batch, "inside")
+        rows = {name: batch[name] for name in chosen}
+        first = next(iter(rows.values()))
+        alive = torch.arange(len(first), device=first.device)
+        for transform in self.transforms:
+            if not rows:
+                break
+            inside = transform.inside(rows)
+            alive = alive[inside]
+            rows = transform.forward({name: value[inside] for name, value in rows.items()})
+        return torch.zeros(len(first), dtype=torch.bool, device=first.device).index_fill(0, alive, value=True)
+
     def to_json(self) -> list[dict[str, Any]]:
         """The transforms as JSON."""
         return [{"kind": transform.kind, "config": transform.config()} for transform in self.transforms]
@@ -197,10 +241,16 @@ class Adapter:
         return cls(transform_from_json(entry) for entry in entries)
 
 
-def default_adapter(roles: Mapping[str, list[str]]) -> Adapter:
+def default_adapter(roles: Mapping[str, list[str]], priors: Mapping[str, Any] | None = None) -> Adapter:
     """Concatenates the variables of each role along their last axis, under the name of the role.
+
+    `priors` are torch distributions of variables, such as `Simulator.priors`: those of inferred variables constrain them to their support.
 
     >>> default_adapter({"inference_variables": ["mu", "sigma"], "summary_variables": ["x"]}).to_json()[1]["config"]["into"]
     'summary_variables'
     """
-    return Adapter().route(roles)
+    adapter = Adapter()
+    for name in roles.get("inference_variables", []):
+        if name in (priors or {}):
+            adapter = adapter.constrain(name, prior=(priors or {})[name])
+    return adapter.route(roles)

@@ -21,12 +21,25 @@ def function_name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
+class FunctionFailed(Exception):
+    """A user's function raised an exception; `outputs` are those of the functions before it."""
+
+    def __init__(self, function: str, exception: Exception) -> None:
+        text = f"{exception}".strip()
+        super().__init__(f"function {function!r} raised {type(exception).__name__}{': ' + text if text else ''}")
+        self.exception = exception
+        self.outputs: dict[str, Array] = {}
+
+
 class NamedCall:
     """A function of the user together with the names of the arguments it takes."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
-            raise ConfigurationError(f"Expected a function, a functools.partial or a callable object, got {function!r}.")
+            raise ConfigurationError(
+                f"Expected a function, a functools.partial or a callable object, got {function!r}. "
+                'A torch distribution needs a name: {"theta": distribution}.'
+            )
         self.function = function
         self.name = function_name(function)
         bound = function.keywords if isinstance(function, partial) else {}
@@ -50,7 +63,13 @@ class NamedCall:
         return "rng" in self.arguments
 
     def __call__(self, available: Mapping[str, Any]) -> dict[str, Array]:
-        """Call with those of the available values that it takes; returns its outputs as arrays, by name."""
+        """Call with those of the available values that it takes; returns its outputs as arrays, by name.
+
+        Raises:
+            FunctionFailed: if the function itself raises.
+            ConfigurationError: if a value is missing.
+            SimulationError: if what it returns cannot be used.
+        """
         missing = [name for name in self.required if name not in available]
         if missing:
             raise ConfigurationError(
@@ -59,7 +78,10 @@ class NamedCall:
                 "Order the functions so that each one comes after those whose outputs it takes."
             )
         passed = {k: v for k, v in available.items() if k in self.arguments or (self.takes_everything and k not in SUPPLIED)}
-        outputs = self.function(**passed)
+        try:
+            outputs = self.function(**passed)
+        except Exception as exception:
+            raise FunctionFailed(self.name, exception) from exception
         if not isinstance(outputs, Mapping):
             raise SimulationError(f"Function {self.name!r} must return a dict of names to arrays, got {type(outputs).__name__}.")
         return {str(key): self._as_array(str(key), value) for key, value in outputs.items()}

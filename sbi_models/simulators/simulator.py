@@ -1,21 +1,30 @@
 """A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is computed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from math import prod
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, SimulationError
 from sbi_models.progress import progress_bar
-from sbi_models.simulators.calls import NamedCall
+from sbi_models.simulators.calls import FunctionFailed, NamedCall
+from sbi_models.simulators.failures import FailurePolicy, FailureReport
+from sbi_models.simulators.fixed import FixedValue
+from sbi_models.simulators.table import Block, Table
 from sbi_models.types import Array, Variables
 
-Function = Callable[..., Mapping[str, Any]]
+if TYPE_CHECKING:
+    from torch.distributions import Distribution
 
+Function = Callable[..., Mapping[str, Any]]
+Part = Function | Mapping[str, "Distribution"]
+
+_logger = logging.getLogger(__name__)
 _ROWS_BEFORE_PROGRESS = 20_000
 
 
@@ -30,61 +39,112 @@ class Simulator:
         functions: functions, `functools.partial` objects or callable objects, in order. Each returns a dict of names to arrays.
             An argument named `rng` receives a `numpy.random.Generator`; functions without one may use NumPy's global state, which is
             seeded for them and put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
+            In place of a function, a dict of names to torch distributions stands for a prior, drawn in float64.
         meta_fn: called once a batch, that is, for each call of `sample` or `rows`; its outputs are shared by all simulations of the
             batch. Rows then depend on where their batch begins, too.
         is_batched: True if each function simulates many rows in one call, with a leading batch axis in and out.
         block_size: rows in one call of the batched functions.
+        failures: what happens when functions raise; by default no simulation may fail. An exception in a batched function is that of
+            its whole block, all of whose rows then count as failed.
+
+    Attributes:
+        last_report: the failures of the last call of `sample` or `rows`; if there were some, they are logged as a warning, too.
 
     Raises:
         ConfigurationError: for something that is not callable, or no function at all.
     """
 
     def __init__(
-        self, functions: Sequence[Function], *, meta_fn: Function | None = None, is_batched: bool = False, block_size: int = 256
+        self,
+        functions: Sequence[Part],
+        *,
+        meta_fn: Function | None = None,
+        is_batched: bool = False,
+        block_size: int = 256,
+        failures: FailurePolicy | None = None,
     ) -> None:
         if not functions:
             raise ConfigurationError("Expected at least one function, got none. Pass for instance make_simulator([prior, likelihood]).")
         if block_size < 1:
             raise ConfigurationError(f"Expected block_size of at least 1, got {block_size}.")
-        self.calls = tuple(NamedCall(function) for function in functions)
+        self.calls = tuple(NamedCall(_as_function(part)) for part in functions)
         self.meta = None if meta_fn is None else NamedCall(meta_fn)
         self.is_batched = is_batched
         self.block_size = block_size if is_batched else 1
+        self.failures = FailurePolicy() if failures is None else failures
+        self.last_report = FailureReport()
+
+    @property
+    def priors(self) -> dict[str, "Distribution"]:
+        """The torch distributions among the functions, by the name of the variable."""
+        return {name: prior for call in self.calls for name, prior in getattr(call.function, "distributions", {}).items()}
 
     def sample(
-        self, batch_shape: int | tuple[int, ...], *, seed: int | None = None, progress: bool | None = None, **fixed: Any
+        self,
+        batch_shape: int | tuple[int, ...],
+        *,
+        seed: int | None = None,
+        progress: bool | None = None,
+        workers: int | None = None,
+        **fixed: Any,
     ) -> Variables:
         """Draw simulations.
 
         Args:
             batch_shape: how many, an int or the leading axes as a tuple.
             seed: None takes one from NumPy's global state, so that `np.random.seed` governs such calls.
-            progress: show a progress bar; None shows one for more than 20 000 simulations.
+            progress: show a progress bar; None shows one for more than 20 000 simulations, and with workers.
+            workers: processes that simulate, for slow functions: an integer, -1 for one a core, None for no other process. The draws are
+                the same to the bit, as far as the functions give the same on one thread, which is what a worker has for linear algebra.
+                Functions may be closures; those of importable modules are imported anew, without changes made to their modules since.
             fixed: values that replace outputs of that name before later functions see them: one for all, of the shape of one output,
                 or one a simulation, with the batch axes in front.
 
         Returns:
             Name to array of shape `batch_shape + shape of one output`, raw space. Scalars get a trailing axis of length 1.
+
+        Raises:
+            SimulationError: if more simulations fail than `failures` allows, chained to what the function raised; if outputs cannot be
+                used; if a worker dies.
+            ConfigurationError: if arguments do not fit, or a function cannot be sent to workers.
         """
         shape = _as_shape(batch_shape)
         n = prod(shape)
         flat = {key: _flattened(np.asarray(value), shape) for key, value in fixed.items()}
-        rows = self.rows(0, n, seed=seeding.resolve(seed), progress=progress, **flat)
+        rows = self.rows(0, n, seed=seeding.resolve(seed), progress=progress, workers=workers, **flat)
         return {key: value.reshape(*shape, *value.shape[1:]) for key, value in rows.items()}
 
-    def rows(self, start: int, stop: int, *, seed: int, progress: bool | None = None, **fixed: Any) -> Variables:
-        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space."""
-        first, last = start // self.block_size, -(-stop // self.block_size)
-        values = {key: _FixedValue(key, np.asarray(value), start, stop) for key, value in fixed.items()}
-        blocks = []
-        show = None if progress or (progress is None and stop - start > _ROWS_BEFORE_PROGRESS) else False
-        with progress_bar("simulate", stop - start, show=show) as advance, self._global_state_kept():
+    def rows(
+        self, start: int, stop: int, *, seed: int, progress: bool | None = None, workers: int | None = None, **fixed: Any
+    ) -> Variables:
+        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space; see `sample`."""
+        processes = _as_processes(workers)
+        num_rows = stop - start
+        show = None if progress or (progress is None and (num_rows > _ROWS_BEFORE_PROGRESS or processes != 1)) else False
+        with progress_bar("simulate", num_rows, show=show) as advance, self._global_state_kept():
+            values = {key: FixedValue(key, np.asarray(value), start, stop) for key, value in fixed.items()}
             meta = self._meta(seed, start, stop)
-            for block in range(first, last):
-                blocks.append(self._block(block, seed, meta, values))
-                advance(min(self.block_size, stop - start))
-        joined = _join(blocks, start - first * self.block_size, stop - start, batched=self.is_batched)
-        return joined | {key: np.repeat(np.atleast_1d(value)[None], stop - start, 0) for key, value in meta.items() if key not in joined}
+            table = Table(
+                self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, self._uses_global_state
+            )
+            blocks: list[Block] = []
+            failed = 0
+            try:
+                with closing(_computed(table, processes)) as computed:
+                    for block in computed:
+                        blocks.append(block)
+                        advance(table.asked_for(block.index))
+                        failed += block.num_failed
+                        if failed > self.failures.limit(num_rows):
+                            raise SimulationError(self._refusal(table, block, failed)) from block.exception
+                        block.exception = None  # its traceback holds on to the memory of the functions
+            finally:
+                blocks.sort(key=lambda block: block.index)
+                self.last_report = FailureReport(num_rows, tuple(failure for block in blocks for failure in block.failures))
+        if self.last_report.failures:
+            _logger.warning("%s", self.last_report)
+        joined = table.joined(blocks)
+        return joined | {name: np.repeat(np.atleast_1d(value)[None], num_rows, 0) for name, value in meta.items() if name not in joined}
 
     def _meta(self, seed: int, start: int, stop: int) -> dict[str, Array]:
         """What the batch of rows start..stop shares; another batch has another draw."""
@@ -92,38 +152,25 @@ class Simulator:
             return {}
         if self._uses_global_state:
             np.random.seed(seeding.derive(seed, "meta, global state", start) % 2**32)  # noqa: NPY002 - for a meta_fn without rng
-        return self.meta({"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)})
+        try:
+            return self.meta({"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)})
+        except FunctionFailed as failure:
+            raise SimulationError(f"The meta_fn of rows {start} to {stop} of seed {seed} failed: {failure}.") from failure.exception
 
-    def _block(self, block: int, seed: int, meta: Mapping[str, Any], fixed: "Mapping[str, _FixedValue]") -> dict[str, Array]:
-        rng = seeding.generator(seed, "simulation", block)
-        if self._uses_global_state:
-            np.random.seed(seeding.derive(seed, "simulation, global state", block) % 2**32)  # noqa: NPY002 - for functions without rng
-        supplied: dict[str, Any] = {"rng": rng}
-        if self.is_batched:
-            supplied |= {"batch_shape": (self.block_size,), "batch_size": self.block_size}
-        outputs: dict[str, Array] = {}
-        for call in self.calls:
-            new = call({**meta, **outputs, **supplied})
-            for key in new:
-                if key in outputs:
-                    raise SimulationError(
-                        f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them."
-                    )
-            rows = range(block * self.block_size, (block + 1) * self.block_size)
-            outputs |= {key: fixed[key].like(value, rows, self.is_batched) if key in fixed else value for key, value in new.items()}
-        unknown = sorted(set(fixed) - set(outputs))
-        if unknown:
-            raise ConfigurationError(f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}.")
-        if self.is_batched:
-            self._check_batch_axis(outputs)
-        return outputs
-
-    def _check_batch_axis(self, outputs: Mapping[str, Array]) -> None:
-        for key, value in outputs.items():
-            if value.ndim == 0 or len(value) != self.block_size:
-                raise SimulationError(
-                    f"Batched functions return one row a simulation: expected {key!r} of shape ({self.block_size}, ...), got {value.shape}."
-                )
+    def _refusal(self, table: Table, block: Block, failed: int) -> str:
+        """What to say when more rows fail than are allowed, after the block of the last of them."""
+        rows = table.rows_of(block.index)
+        first = next(failure for failure in block.failures if not failure.recovered)
+        whole_block = len(rows) > 1 and not block.complete
+        what = f"rows {rows.start} to {rows.stop - 1}, a block of batched functions," if whole_block else f"row {first.row}"
+        attempts = "" if first.attempts == 1 else f" at each of {first.attempts} attempts"
+        limit = self.failures.limit(table.stop - table.start)
+        return (
+            f"Simulations fail: {what} of seed {table.seed}{attempts}: {first.cause}. "
+            f"Expected at most {limit} of {table.stop - table.start} rows to fail, got {failed} so far. "
+            f"See it again with simulator.rows({first.row}, {first.row + 1}, seed={table.seed}). Mend the function, or let "
+            "simulations fail: make_simulator(..., failures=FailurePolicy(retries=3, allowed=0.01))."
+        )
 
     @property
     def _uses_global_state(self) -> bool:
@@ -143,11 +190,12 @@ class Simulator:
 
 
 def make_simulator(
-    functions: Function | Sequence[Function] | Simulator,
+    functions: Part | Sequence[Part] | Simulator,
     meta_fn: Function | None = None,
     *,
     is_batched: bool = False,
     block_size: int = 256,
+    failures: FailurePolicy | None = None,
 ) -> Simulator:
     """A simulator from one function or several; a simulator is returned as it is. Arguments as for `Simulator`.
 
@@ -158,9 +206,44 @@ def make_simulator(
     {'theta': (3, 2), 'x': (3, 20, 1)}
     """
     if isinstance(functions, Simulator):
+        if failures is not None:
+            raise ConfigurationError("Expected functions together with failures=, got a simulator. Give failures= where it is made.")
         return functions
     sequence = list(functions) if isinstance(functions, Sequence) else [functions]
-    return Simulator(sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size)
+    return Simulator(sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures)
+
+
+def _as_function(part: Part) -> Function:
+    """A part of a simulator as a function: a dict of torch distributions as the function that draws from them."""
+    if not isinstance(part, Mapping):
+        return part
+    from sbi_models.simulators.priors import TorchPrior  # noqa: PLC0415 - imports torch, which other simulators do not need
+
+    return TorchPrior(part)
+
+
+def _as_processes(workers: int | None) -> int:
+    """How many processes simulate: 1 stands for this one."""
+    try:
+        number = 1 if workers is None else index(workers)
+    except TypeError:
+        number = 0
+    if isinstance(workers, bool) or (number < 1 and number != -1):
+        raise ConfigurationError(
+            f"Expected workers as a positive integer, -1 for one a core, or None for no other process, got {workers!r}."
+        )
+    return number
+
+
+def _computed(table: Table, processes: int) -> Generator[Block, None, None]:
+    """The blocks of a table, here or in other processes, in the order in which they are finished."""
+    if processes == 1 or len(table.indices) == 1:
+        yield from map(table.block, table.indices)
+        return
+    from sbi_models.simulators.pool import in_processes  # noqa: PLC0415 - imports joblib
+
+    with closing(in_processes(table, processes)) as blocks:
+        yield from blocks
 
 
 def _as_shape(batch_shape: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -178,42 +261,3 @@ def _flattened(value: Array, shape: tuple[int, ...]) -> Array:
     if len(shape) > 1 and value.shape[: len(shape)] == shape:
         return value.reshape(prod(shape), *value.shape[len(shape) :])
     return value
-
-
-class _FixedValue:
-    """A value in place of an output: one for all simulations, of the shape of one output, or one each, with a leading axis."""
-
-    def __init__(self, key: str, value: Array, start: int, stop: int) -> None:
-        self.key, self.value, self.start, self.num_rows = key, value, start, stop - start
-
-    def like(self, output: Array, rows: range, batched: bool) -> Array:
-        """The value for some rows (one, unless batched), in the shape of the output that it replaces."""
-        row_shape = output.shape[1:] if batched else output.shape
-        value = self.value
-        if value.shape == (self.num_rows, 1) and not row_shape:
-            value = value[:, 0]  # as `sample` returns scalars
-        if value.shape == row_shape or (not value.ndim and row_shape == (1,)):
-            return np.broadcast_to(value, output.shape)
-        if value.shape != (self.num_rows, *row_shape):
-            raise ConfigurationError(
-                f"Expected the fixed {self.key!r} of shape {row_shape} (one for all) or {(self.num_rows, *row_shape)} (one a simulation), "
-                f"got {self.value.shape}."
-            )
-        chosen = np.clip(np.arange(rows.start, rows.stop) - self.start, 0, self.num_rows - 1)
-        return np.asarray(value[chosen] if batched else value[chosen[0]])
-
-
-def _join(blocks: list[dict[str, Array]], skip: int, n: int, *, batched: bool) -> Variables:
-    """Put blocks together and cut out the `n` rows after the first `skip`."""
-    joined: Variables = {}
-    for key in blocks[0]:
-        parts = [block[key] for block in blocks]
-        shapes = {part.shape for part in parts}
-        if len(shapes) > 1:
-            raise SimulationError(
-                f"Every simulation must return {key!r} of one shape, got {' and '.join(str(s) for s in sorted(shapes)[:2])}. "
-                "Pad ragged outputs and return a mask beside them."
-            )
-        array = np.concatenate(parts)[skip : skip + n] if batched else np.stack(parts)
-        joined[key] = array[:, None] if array.ndim == 1 else array
-    return joined

@@ -19,6 +19,7 @@ RAW = {"theta": normal(3), "x": normal(5, 1), "k": torch.zeros(6, 1)}
         *(A.constrain("thetta", to="ordered"), A.sqrt("thetta"), A.scale("thetta", by=1), A.shift("thetta", by=1), A.as_set("thetta")),
         *(A.standardize("thetta"), A.one_hot("thetta", num_classes=2), A.broadcast("thetta", to="x"), A.nan_to_num("thetta")),
         *(A.expand_dims("thetta", axis=1), A.squeeze("thetta", axis=1), A.as_time_series("thetta")),
+        A.subsample("thetta", size=1),
     ],
     ids=lambda adapter: adapter.transforms[0].kind,
 )
@@ -59,6 +60,8 @@ def test_unknown_variables_are_named_with_a_suggestion(adapter):
         (A.squeeze("x", axis=2), [[1.0]], r"Expected an axis after that of the rows in squeeze of 'x'"),
         (A.expand_dims("x", axis=-3), [[1.0]], r"Expected an axis after that of the rows"),
         (A.as_set("x"), [[[[1.0]]]], r"\(n, length\) or \(n, length, features\)"),
+        (A.subsample("x", size=3), [[1.0, 2.0]], r"at least the 3 elements to keep along axis 1, got 2. Give a smaller"),
+        (A.subsample("x", size=1), [1.0], r"axis of elements after that of the rows, got shape \(1,\)"),
         (A.standardize("x"), [[torch.inf]], r"finite values of 'x' to compute moments"),
     ],
 )
@@ -100,6 +103,10 @@ def test_new_data_are_checked_like_training_data():
         (lambda: A.rename("x", to="x"), "got the same"),
         (lambda: A.broadcast("x", to="x"), "got itself"),
         (lambda: A.nan_to_num("x", mask="x"), "another name for the mask"),
+        (lambda: A.subsample("x", size=0), "number of elements"),
+        (lambda: A.subsample("x", size=1.5), "number of elements"),
+        (lambda: A.subsample("x", size=True), "number of elements"),
+        (lambda: A.subsample("x", size=2, seed=-1), "non-negative integer"),
         (lambda: A.log([]), "one or more different variables"),
         (lambda: A.log(3), "one or more different variables"),
         (lambda: A.then("log"), "Expected a Transform"),
@@ -136,7 +143,7 @@ def test_a_step_does_not_overwrite_a_variable(adapter):
         adapter.fitted(RAW)
 
 
-@pytest.mark.parametrize("adapter", [A.standardize("x"), A.broadcast("x", to="y"), A.split("x", into=["a", "b"])])
+@pytest.mark.parametrize("adapter", [A.standardize("x"), A.broadcast("x", to="y"), A.split("x", into=["a", "b"]), A.subsample("x", size=1)])
 def test_an_adapter_that_must_learn_says_so(adapter):
     """Use before fitting is an error with a cure, where a step has something to learn."""
     with pytest.raises(NotFittedError, match=r"Call fitted\(batch\)"):

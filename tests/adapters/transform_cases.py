@@ -6,6 +6,7 @@ A new transform needs one entry here.
 from dataclasses import dataclass, field
 
 import torch
+from torch.distributions import AffineTransform, Dirichlet, Gamma, TransformedDistribution, Uniform
 
 from sbi_models.adapters import Adapter
 
@@ -92,6 +93,19 @@ CASES = {
     "broadcast to images": Case(A.broadcast("x", to="y"), {"x": normal(2), "y": normal(4, 3, 1)}, None),
     "one_hot": Case(A.one_hot("x", num_classes=3), {"x": torch.tensor([[0.0, 2], [1, 1], [2, 0]], dtype=torch.float64)}, None),
     "nan_to_num": Case(A.nan_to_num("x", value=-1, mask="seen"), {"x": normal(3).where(normal(3, seed=1) > 0, torch.nan)}, None),
+    "subsample": Case(A.subsample(["x", "m"], size=3), {"x": normal(7, 2), "m": normal(7), "z": normal(1)}, None, lost=("x", "m")),
+    "subsample, a fraction": Case(A.subsample("x", size=0.5, seed=3), {"x": normal(6, 4, 1), "z": normal(1)}, None, lost=("x",)),
+    "constrain, prior": Case(
+        A.constrain("x", prior=Uniform(torch.tensor([-1.0, 0.1]), torch.tensor([2.0, 5.0]))),
+        {"x": torch.stack([uniform(low=-1, high=2), uniform(low=0.1, high=5)], dim=-1)},
+        "x",
+    ),
+    "constrain, prior of half-lines": Case(
+        A.constrain("x", prior=TransformedDistribution(Gamma(torch.ones(3), 1.0), AffineTransform(1.0, -2.0))),
+        {"x": 1 - positive(3)},
+        "x",
+    ),
+    "simplex, prior": Case(A.constrain("x", prior=Dirichlet(torch.ones(4))), {"x": proportions(4)}, "x", total=1.0),
     # chains, in which Jacobians must travel by name
     "log, scale, concatenate": Case(
         A.log("a").scale("a", by=[2.0, -0.5]).constrain("b", lower=0, upper=1).concatenate(["b", "a"], into="y"),

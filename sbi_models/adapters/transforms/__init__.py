@@ -13,6 +13,7 @@ from sbi_models.adapters.transforms.power import Log, Sqrt
 from sbi_models.adapters.transforms.registry import KINDS, transform_from_json
 from sbi_models.adapters.transforms.shapes import AsSet, AsTimeSeries, ExpandDims, Squeeze
 from sbi_models.adapters.transforms.simplex import Simplex
+from sbi_models.adapters.transforms.subsample import Subsample
 
 __all__ = [
     "KINDS",
@@ -39,6 +40,7 @@ __all__ = [
     "Sqrt",
     "Squeeze",
     "Standardize",
+    "Subsample",
     "Tensors",
     "Transform",
     "transform_from_json",

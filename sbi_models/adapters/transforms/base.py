@@ -2,7 +2,7 @@
 
 To write a transform: subclass `PerVariable` (variables are changed one by one), `Elementwise` (and the map has a slope in each
 component) or `Transform` (variables are joined, split, renamed), give it a `kind`, fill in the abstract methods and `config`, add it to
-`KINDS` in `registry.py`, add a method to `Adapter`, and add a case to `tests/adapters/cases.py`.
+`KINDS` in `registry.py`, add a method to `Adapter`, and add a case to `tests/adapters/transform_cases.py`.
 
 Log slopes: the log-determinant of a chain is kept component by component. For each variable, a tensor of the shape of the variable holds
 log |d z_k / d x_k|, the diagonal of a Jacobian that is triangular for every map of this package; its sum over a row is log |det J| of
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sbi_models.adapters.transforms.support import Requirement
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 Tensors = dict[str, Tensor]
@@ -68,6 +69,11 @@ class Transform(ABC):
         del batch
         return self
 
+    def inside(self, batch: Tensors) -> Tensor:
+        """Which rows of a batch of n rows `forward` takes, that is, lie inside the support of this step; booleans (n,)."""
+        first = next(iter(batch.values()))
+        return torch.ones(len(first), dtype=torch.bool, device=first.device)
+
     @abstractmethod
     def forward(self, batch: Tensors) -> Tensors:
         """Raw to adapted; variables that are missing from the batch are passed over, so that conditions alone can be adapted."""
@@ -108,6 +114,24 @@ class PerVariable(Transform):
 
     def carried(self, batch: Tensors, slopes: Tensors) -> Tensors:
         return {name: self._carry(name, batch[name], slope) if name in self.names else slope for name, slope in slopes.items()}
+
+    def inside(self, batch: Tensors) -> Tensor:
+        inside = super().inside(batch)
+        for name in self.names:
+            if name in batch:
+                for requirement in self._requirements(name, floating(batch[name])):
+                    inside = inside & requirement.rows
+        return inside
+
+    def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
+        """What one variable must satisfy, raw; nothing unless a step says so. `_map` begins with `_check`."""
+        del name, value
+        return []
+
+    def _check(self, name: str, value: Tensor) -> None:
+        """Raise DataError unless one variable, raw, lies inside the support."""
+        for requirement in self._requirements(name, value):
+            requirement.refuse(name)
 
     @abstractmethod
     def _map(self, name: str, value: Tensor) -> Tensor:

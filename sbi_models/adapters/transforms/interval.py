@@ -9,7 +9,7 @@ from torch import Tensor
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, require
 from sbi_models.adapters.transforms.numbers import check_width
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
-from sbi_models.adapters.transforms.support import clamp, just_above, just_below, largest, refuse_outside
+from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 from sbi_models.errors import ConfigurationError
 
 Bound = float | None
@@ -62,14 +62,16 @@ class Constrain(Elementwise):
         parts = [_log_slope(value[..., columns], low, high) for columns, low, high in self._groups(name, value)]
         return self._assembled(value, parts)
 
-    def _check(self, name: str, value: Tensor) -> None:
+    def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
         cure = "Correct the bound in adapter.constrain (it is open: values on it are outside), or drop those rows."
+        requirements = []
         for columns, low, high in self._groups(name, value):
             part = value[..., columns]
             if low is not None:
-                refuse_outside(name, part > low, f"greater than its lower bound {_shown(low)}", cure, part)
+                requirements.append(Requirement(part > low, f"greater than its lower bound {_shown(low)}", cure, part))
             if high is not None:
-                refuse_outside(name, part < high, f"less than its upper bound {_shown(high)}", cure, part)
+                requirements.append(Requirement(part < high, f"less than its upper bound {_shown(high)}", cure, part))
+        return requirements
 
     def _groups(self, name: str, value: Tensor) -> list[tuple[Any, Tensor | None, Tensor | None]]:
         """Columns of the last axis with the same kind of support, with their bounds as tensors."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Names, PerVariable
-from sbi_models.adapters.transforms.support import refuse_outside
+from sbi_models.adapters.transforms.support import Requirement
 from sbi_models.errors import ConfigurationError, DataError
 
 
@@ -26,10 +26,14 @@ class OneHot(PerVariable):
             raise ConfigurationError(f"Expected num_classes as an integer of at least 2, got {num_classes!r}.")
         self.num_classes = num_classes
 
-    def _map(self, name: str, value: Tensor) -> Tensor:
+    def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
+        del name
         inside = (value >= 0) & (value < self.num_classes) & (value == value.round())
         cure = "Number the classes from 0, or give a larger num_classes."
-        refuse_outside(name, inside, f"a class 0 ... {self.num_classes - 1} (adapter.one_hot)", cure, value)
+        return [Requirement(inside, f"a class 0 ... {self.num_classes - 1} (adapter.one_hot)", cure, value)]
+
+    def _map(self, name: str, value: Tensor) -> Tensor:
+        self._check(name, value)
         dtype = value.dtype if value.is_floating_point() else torch.float64
         return torch.nn.functional.one_hot(value.long(), self.num_classes).to(dtype).flatten(start_dim=-2)
 

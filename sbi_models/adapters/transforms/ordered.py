@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
-from sbi_models.adapters.transforms.support import clamp, just_above, just_below, largest, refuse_outside
+from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 
 
 class Ordered(Elementwise):
@@ -18,10 +18,14 @@ class Ordered(Elementwise):
 
     kind = "ordered"
 
-    def _map(self, name: str, value: Tensor) -> Tensor:
+    def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
+        del name
         cure = "Sort the components in the simulator; for parameters without an order, do not constrain them."
         later, earlier = value[..., 1:], value[..., :-1]
-        refuse_outside(name, later > earlier, "greater than the component before it (adapter.constrain, to='ordered')", cure, later)
+        return [Requirement(later > earlier, "greater than the component before it (adapter.constrain, to='ordered')", cure, later)]
+
+    def _map(self, name: str, value: Tensor) -> Tensor:
+        self._check(name, value)
         return torch.cat([value[..., :1], inverse_softplus(_gaps(value))], dim=-1)
 
     def _unmap(self, name: str, value: Tensor) -> Tensor:

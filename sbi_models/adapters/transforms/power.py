@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise
-from sbi_models.adapters.transforms.support import clamp, just_above, largest, refuse_outside
+from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, largest
 
 
 class Log(Elementwise):
@@ -14,9 +14,13 @@ class Log(Elementwise):
 
     kind = "log"
 
-    def _map(self, name: str, value: Tensor) -> Tensor:
+    def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
+        del name
         cure = "Drop those rows, or shift the variable before the logarithm."
-        refuse_outside(name, value > 0, "greater than 0.0 (adapter.log)", cure, value)
+        return [Requirement(value > 0, "greater than 0.0 (adapter.log)", cure, value)]
+
+    def _map(self, name: str, value: Tensor) -> Tensor:
+        self._check(name, value)
         return value.log()
 
     def _unmap(self, name: str, value: Tensor) -> Tensor:
@@ -36,9 +40,13 @@ class Sqrt(Elementwise):
 
     kind = "sqrt"
 
-    def _map(self, name: str, value: Tensor) -> Tensor:
+    def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
+        del name
         cure = "Drop those rows, or shift the variable before the root."
-        refuse_outside(name, value >= 0, "at least 0.0 (adapter.sqrt)", cure, value)
+        return [Requirement(value >= 0, "at least 0.0 (adapter.sqrt)", cure, value)]
+
+    def _map(self, name: str, value: Tensor) -> Tensor:
+        self._check(name, value)
         return value.sqrt()
 
     def _unmap(self, name: str, value: Tensor) -> Tensor:

@@ -15,13 +15,14 @@ from sbi_models.adapters.transforms.ordered import Ordered
 from sbi_models.adapters.transforms.power import Log, Sqrt
 from sbi_models.adapters.transforms.shapes import AsSet, AsTimeSeries, ExpandDims, Squeeze
 from sbi_models.adapters.transforms.simplex import Simplex
+from sbi_models.adapters.transforms.subsample import Subsample
 from sbi_models.errors import ModelFileError, suggest
 
 _ALL: list[type[Transform]] = [
     *(Rename, Keep, Drop, Concatenate, Split),
     *(Log, Sqrt, Scale, Shift, Standardize, Constrain, Ordered, Simplex),
     *(ExpandDims, Squeeze, AsSet, AsTimeSeries, Broadcast),
-    *(OneHot, NanToNum),
+    *(OneHot, NanToNum, Subsample),
 ]
 
 KINDS: dict[str, type[Transform]] = {transform.kind: transform for transform in _ALL}

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sbi_models.adapters.transforms.base import PerVariable, Tensors, floating, require
-from sbi_models.adapters.transforms.support import refuse_outside
+from sbi_models.adapters.transforms.support import Requirement
 from sbi_models.errors import DataError
 
 TOLERANCE = 1e-5
@@ -30,12 +30,18 @@ class Simplex(PerVariable):
                 raise DataError(f"Expected {name!r} with two or more proportions along its last axis, got {tuple(batch[name].shape)}.")
         return self
 
+    def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
+        del name
+        cure = "Normalise the rows in the simulator, or drop them."
+        sums = value.sum(dim=-1)
+        return [
+            Requirement(value > 0, "greater than 0.0 (adapter.constrain, to='simplex')", cure, value),
+            Requirement((sums - 1).abs() <= TOLERANCE, "to sum to 1 along the last axis (adapter.constrain, to='simplex')", cure, sums),
+        ]
+
     def _map(self, name: str, value: Tensor) -> Tensor:
         value = floating(value)
-        cure = "Normalise the rows in the simulator, or drop them."
-        refuse_outside(name, value > 0, "greater than 0.0 (adapter.constrain, to='simplex')", cure, value)
-        sums = value.sum(dim=-1)
-        refuse_outside(name, (sums - 1).abs() <= TOLERANCE, "to sum to 1 along the last axis (adapter.constrain, to='simplex')", cure, sums)
+        self._check(name, value)
         left = _left(value)
         return value[..., :-1].log() - left[..., 1:].log() + _log_pieces(value, value.shape[-1])
 

@@ -1,29 +1,43 @@
 """Where values may lie: refuse those outside, bring rounded ones back inside."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from sbi_models.errors import DataError
 
 
-def refuse_outside(name: str, inside: Tensor, expected: str, cure: str, value: Tensor) -> None:
-    """Raise DataError unless all entries of `inside` hold; both tensors have n leading rows.
+class Requirement(NamedTuple):
+    """What a step asks of the values of a variable of n rows.
 
-    Args:
-        name: the variable.
-        inside: booleans (n, ...).
+    Attributes:
+        inside: booleans (n, ...), True where a value will do.
         expected: the support, for instance "greater than 0.0".
         cure: what to do, a sentence.
         value: the values (n, ...), of which the first offending one is shown.
     """
-    if bool(inside.all()):
-        return
-    rows = ~inside.reshape(len(inside), -1).all(dim=1)
-    example = value.detach()[~inside].reshape(-1)[0].item()
-    raise DataError(
-        f"Expected every value of variable {name!r} {expected}, got {int(rows.sum())} of {len(rows)} rows outside "
-        f"(first row {int(rows.nonzero()[0])}, for instance {example!r}). {cure}"
-    )
+
+    inside: Tensor
+    expected: str
+    cure: str
+    value: Tensor
+
+    @property
+    def rows(self) -> Tensor:
+        """True for rows all of whose values will do, shape (n,)."""
+        return self.inside.flatten(start_dim=1).all(dim=1) if self.inside.ndim > 1 else self.inside
+
+    def refuse(self, name: str) -> None:
+        """Raise DataError unless all values of the variable of that name will do."""
+        if bool(self.inside.all()):
+            return
+        outside = ~self.rows
+        example = self.value.detach()[~self.inside].reshape(-1)[0].item()
+        raise DataError(
+            f"Expected every value of variable {name!r} {self.expected}, got {int(outside.sum())} of {len(outside)} rows outside "
+            f"(first row {int(outside.nonzero()[0])}, for instance {example!r}). {self.cure}"
+        )
 
 
 def just_above(bound: Tensor) -> Tensor:

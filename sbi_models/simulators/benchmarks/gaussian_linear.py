@@ -15,18 +15,38 @@ from sbi_models.simulators.benchmarks.base import TractableBenchmark, log_normal
 from sbi_models.types import Array, FloatArray, Variables
 
 
-@dataclass(frozen=True)
-class GaussianLinear(TractableBenchmark):
-    """The model above, in `dim` dimensions, with the variances of the prior and of the noise."""
+class GaussianLocation(TractableBenchmark):
+    """Data x ~ Normal(theta, noise_variance I) of as many dimensions as theta; subclasses add the prior."""
 
-    dim: int = 10
-    prior_variance: float = 0.1
-    noise_variance: float = 0.1
+    dim: int
+    noise_variance: float
 
     @property
     def names(self) -> tuple[str, ...]:
         """theta_1 to theta_dim."""
         return tuple(f"theta_{i + 1}" for i in range(self.dim))
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """(dim,)."""
+        return (self.dim,)
+
+    def likelihood(self, theta: Array, rng: np.random.Generator) -> Variables:
+        """x, shape (n, dim), raw space, given theta of shape (n, dim)."""
+        return {"x": rng.normal(theta, np.sqrt(self.noise_variance))}
+
+    def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
+        """log p(x | theta) in nats for theta and x of shape (..., dim); shape (...)."""
+        return np.asarray(log_normal_density(x, theta, np.sqrt(self.noise_variance)).sum(axis=-1))
+
+
+@dataclass(frozen=True)
+class GaussianLinear(GaussianLocation):
+    """The model above, in `dim` dimensions, with the variances of the prior and of the noise."""
+
+    dim: int = 10
+    prior_variance: float = 0.1
+    noise_variance: float = 0.1
 
     @property
     def lower(self) -> FloatArray:
@@ -38,26 +58,13 @@ class GaussianLinear(TractableBenchmark):
         """No upper bounds, shape (dim,)."""
         return np.full(self.dim, np.inf)
 
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        """(dim,)."""
-        return (self.dim,)
-
     def prior(self, batch_size: int, rng: np.random.Generator) -> Variables:
         """theta, shape (batch_size, dim), raw space."""
         return {"theta": rng.normal(0.0, np.sqrt(self.prior_variance), size=(batch_size, self.dim))}
 
-    def likelihood(self, theta: Array, rng: np.random.Generator) -> Variables:
-        """x, shape (n, dim), raw space, given theta of shape (n, dim)."""
-        return {"x": rng.normal(theta, np.sqrt(self.noise_variance))}
-
     def log_prior(self, theta: Array) -> FloatArray:
         """Log density of the prior in nats at theta of shape (..., dim); shape (...)."""
         return np.asarray(log_normal_density(theta, 0.0, np.sqrt(self.prior_variance)).sum(axis=-1))
-
-    def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """log p(x | theta) in nats for theta and x of shape (..., dim); shape (...)."""
-        return np.asarray(log_normal_density(x, theta, np.sqrt(self.noise_variance)).sum(axis=-1))
 
     def posterior(self, x: Array) -> "GaussianLinearPosterior":
         """The exact posterior given one data set, shape (dim,) or (1, dim), raw space."""

@@ -12,22 +12,18 @@ import numpy as np
 from scipy.stats import truncnorm
 
 from sbi_models import seeding
-from sbi_models.simulators.benchmarks.base import BoxPrior, log_normal_density
-from sbi_models.types import Array, FloatArray, Variables
+from sbi_models.simulators.benchmarks.base import BoxPrior
+from sbi_models.simulators.benchmarks.gaussian_linear import GaussianLocation
+from sbi_models.types import Array, FloatArray
 
 
 @dataclass(frozen=True)
-class GaussianLinearUniform(BoxPrior):
+class GaussianLinearUniform(GaussianLocation, BoxPrior):
     """The model above, in `dim` dimensions, with the half width of the box and the variance of the noise."""
 
     dim: int = 10
     half_width: float = 1.0
     noise_variance: float = 0.1
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """theta_1 to theta_dim."""
-        return tuple(f"theta_{i + 1}" for i in range(self.dim))
 
     @property
     def lower(self) -> FloatArray:
@@ -38,19 +34,6 @@ class GaussianLinearUniform(BoxPrior):
     def upper(self) -> FloatArray:
         """half_width, shape (dim,)."""
         return np.full(self.dim, self.half_width)
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        """(dim,)."""
-        return (self.dim,)
-
-    def likelihood(self, theta: Array, rng: np.random.Generator) -> Variables:
-        """x, shape (n, dim), raw space, given theta of shape (n, dim)."""
-        return {"x": rng.normal(theta, np.sqrt(self.noise_variance))}
-
-    def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """log p(x | theta) in nats for theta and x of shape (..., dim); shape (...)."""
-        return np.asarray(log_normal_density(x, theta, np.sqrt(self.noise_variance)).sum(axis=-1))
 
     def posterior(self, x: Array) -> "TruncatedNormalPosterior":
         """The exact posterior given one data set, shape (dim,) or (1, dim), raw space."""

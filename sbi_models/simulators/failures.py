@@ -1,0 +1,108 @@
+"""What happens to simulations that fail: how often they are tried again, how many may fail for good, and who hears of it."""
+
+import math
+from dataclasses import dataclass
+from operator import index
+
+from sbi_models.errors import ConfigurationError
+
+_ROWS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FailurePolicy:
+    """How a simulator deals with functions that raise an exception and, on request, with values that are not finite.
+
+    A failed simulation is drawn again as a whole, its parameters too, from the stream (seed, row, attempt): row i stays a function of the
+    seed and i alone. The table is then that of the simulator given success. Its posteriors are those of the simulator itself, for data
+    that it returns: p(theta | x, success) = p(theta | x), since x is only ever seen after a success. (Drawing the data again for the same
+    theta would be wrong: it weights theta by 1 / p(success | theta).)
+
+    A row that fails for good keeps what was computed before the function that failed and is NaN from there on, so that it stays in its
+    place; training refuses it by name. A column of integers that has such a row becomes float64.
+
+    Args:
+        retries: how often a failed simulation is drawn again.
+        allowed: how many rows of one call of `sample` or `rows` may fail for good: a number (int) or a fraction (float from 0 to 1).
+        non_finite: True if a row with NaN or inf among its values counts as failed. If it is allowed to fail it keeps those values.
+
+    Raises:
+        ConfigurationError: for numbers out of range.
+    """
+
+    retries: int = 0
+    allowed: int | float = 0
+    non_finite: bool = False
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.retries):
+            raise ConfigurationError(f"Expected retries as an integer of at least 0, got {self.retries!r}.")
+        is_fraction = isinstance(self.allowed, float) and 0 <= self.allowed <= 1
+        if not (_is_count(self.allowed) or is_fraction):
+            raise ConfigurationError(
+                f"Expected allowed as a number of rows (an int of at least 0) or a fraction of them (a float from 0 to 1), "
+                f"got {self.allowed!r}."
+            )
+
+    def limit(self, num_rows: int) -> int:
+        """How many of so many rows may fail for good.
+
+        >>> FailurePolicy(allowed=0.1).limit(25), FailurePolicy(allowed=3).limit(25)
+        (2, 3)
+        """
+        return math.floor(self.allowed * num_rows) if isinstance(self.allowed, float) else self.allowed
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that failed at least once.
+
+    Attributes:
+        row: its number in the table.
+        attempts: how many attempts failed.
+        recovered: True if a later attempt succeeded.
+        cause: what happened the last time, for instance "'likelihood' raised ZeroDivisionError: division by zero".
+    """
+
+    row: int
+    attempts: int
+    recovered: bool
+    cause: str
+
+
+@dataclass(frozen=True)
+class FailureReport:
+    """The failures of one call of `sample` or `rows`, in the order of the rows."""
+
+    num_rows: int = 0
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def recovered(self) -> tuple[int, ...]:
+        """Rows that failed and succeeded later."""
+        return tuple(failure.row for failure in self.failures if failure.recovered)
+
+    @property
+    def failed(self) -> tuple[int, ...]:
+        """Rows that failed for good."""
+        return tuple(failure.row for failure in self.failures if not failure.recovered)
+
+    def __str__(self) -> str:
+        if not self.failures:
+            return f"All of {self.num_rows} simulations succeeded at once."
+        causes: dict[str, int] = {}
+        for failure in self.failures:
+            causes[failure.cause] = causes.get(failure.cause, 0) + 1
+        cause, times = max(causes.items(), key=lambda item: item[1])
+        shown = ", ".join(map(str, self.failed[:_ROWS_SHOWN])) + (", ..." if len(self.failed) > _ROWS_SHOWN else "")
+        return (
+            f"{len(self.failures)} of {self.num_rows} simulations failed: {len(self.recovered)} succeeded when drawn again, "
+            f"{len(self.failed)} failed for good{f' (rows {shown})' if shown else ''}. Most often ({times} times): {cause}."
+        )
+
+
+def _is_count(value: object) -> bool:
+    try:
+        return not isinstance(value, bool | float) and index(value) >= 0  # type: ignore[arg-type]
+    except TypeError:
+        return False

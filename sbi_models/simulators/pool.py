@@ -1,0 +1,110 @@
+"""Blocks of simulations computed in worker processes, by joblib's loky: functions may be closures and lambdas of a script or notebook.
+
+Rows are a function of seed and row alone, so that it does not matter which worker computes which; joblib measures how long blocks take and
+sends them in chunks of a fifth of a second to two seconds.
+"""
+
+import os
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Generator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from uuid import uuid4
+
+import cloudpickle
+import joblib
+import numpy as np
+
+from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError
+from sbi_models.simulators.table import Block, Table
+from sbi_models.types import Array
+
+_loaded: tuple[str, Table | None] = ("", None)
+"""In a worker: the table it works on, so that it is unpickled once."""
+
+
+def in_processes(table: Table, workers: int) -> Generator[Block, None, None]:
+    """The blocks of a table, in the order in which they are finished. Closing the iterator, or Ctrl-C, kills the workers.
+
+    Raises:
+        ConfigurationError: if a function cannot be sent to another process; no worker is started then.
+        SimulationError: if a worker dies.
+    """
+    # Joblib sends large arrays through a file, once, and small ones with each chunk.
+    pickled, token = np.frombuffer(_pickled(table), dtype=np.uint8), uuid4().hex
+    workers = joblib.cpu_count() if workers == -1 else workers
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(n_jobs=min(workers, len(table.indices)), return_as="generator_unordered")
+        results = parallel(joblib.delayed(_work)(pickled, token, block) for block in table.indices)
+    try:
+        for result in results:
+            if isinstance(result, SbiModelsError):
+                raise result
+            yield result
+    except BrokenProcessPool as error:
+        raise SimulationError(
+            "A worker process died while it simulated: a function called os._exit, crashed in compiled code, or ran out of memory. "
+            "Find the row with workers=None, or use fewer workers if memory is short."
+        ) from error
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib warns of work that is cut short, which is meant
+            results.close()
+
+
+def _work(pickled: Array, token: str, block: int) -> Block | SbiModelsError:
+    """One block, or the error that stops all work, computed in a worker."""
+    global _loaded  # noqa: PLW0603 - the memory of a worker
+    if _loaded[0] != token or _loaded[1] is None:
+        if not _loaded[0]:
+            threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+        try:
+            _loaded = (token, cloudpickle.loads(pickled.tobytes()))
+        except Exception as error:  # noqa: BLE001 - whatever a user's module does when it is imported
+            return SimulationError(
+                f"A worker process could not load the functions: {type(error).__name__}: {error}. "
+                "Expected modules that it can import; install yours, or define the functions in the script."
+            )
+    assert _loaded[1] is not None
+    try:
+        computed = _loaded[1].block(block)
+    except SbiModelsError as error:
+        return error
+    if computed.exception is not None:
+        computed.exception = _portable(computed.exception)
+    return computed
+
+
+def _follow(parent: int) -> None:
+    """End this worker when the process that started it is gone, even if that was killed and could not tell."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _portable(exception: Exception) -> Exception:
+    """The exception with the worker's traceback as a note, or a plain one of the same text if it does not survive pickling."""
+    note = "In a worker process:\n" + "".join(traceback.format_exception(exception))
+    with suppress(Exception):
+        exception.add_note(note)
+        copy = cloudpickle.loads(cloudpickle.dumps(exception))
+        if type(copy) is type(exception):
+            return exception
+    plain = RuntimeError(f"{type(exception).__name__}: {exception}")
+    plain.add_note(note)
+    return plain
+
+
+def _pickled(table: Table) -> bytes:
+    for name, part in [*((call.name, call) for call in table.calls), ("the simulator", table)]:
+        try:
+            pickled = cloudpickle.dumps(part)
+        except Exception as error:
+            raise ConfigurationError(
+                f"Expected functions that can be sent to worker processes, but {name!r} cannot be pickled: {error}. "
+                "Open files, locks and connections inside the function, or use workers=None."
+            ) from error
+    return bytes(pickled)

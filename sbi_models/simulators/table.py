@@ -1,0 +1,190 @@
+"""A stretch of the table of simulations, block by block: all that a worker needs to compute any of its rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sbi_models import seeding
+from sbi_models.errors import ConfigurationError, SimulationError
+from sbi_models.simulators.calls import FunctionFailed, NamedCall
+from sbi_models.simulators.failures import Failure, FailurePolicy
+from sbi_models.simulators.fixed import FixedValue
+from sbi_models.types import Array, Variables
+
+
+@dataclass
+class Block:
+    """The simulations of one block, after their retries.
+
+    Attributes:
+        outputs: by name; the shape of one output if unbatched, with a leading axis of all rows of the block if batched.
+        complete: False if every attempt ended in an exception, so that outputs are missing.
+        failures: rows asked for that failed at least once.
+        exception: of the last attempt, if rows failed for good and a function raised it.
+    """
+
+    index: int
+    outputs: dict[str, Array]
+    complete: bool
+    failures: list[Failure] = field(default_factory=list)
+    exception: Exception | None = None
+
+    @property
+    def num_failed(self) -> int:
+        """How many rows failed for good."""
+        return sum(not failure.recovered for failure in self.failures)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows `start` to `stop` of the table of `seed`; see `Simulator` for what the other attributes mean."""
+
+    calls: tuple[NamedCall, ...]
+    is_batched: bool
+    block_size: int
+    policy: FailurePolicy
+    seed: int
+    start: int
+    stop: int
+    meta: Mapping[str, Array]
+    fixed: Mapping[str, FixedValue]
+    seeds_global_state: bool
+
+    @property
+    def indices(self) -> range:
+        """The blocks that hold the rows."""
+        return range(self.start // self.block_size, -(-self.stop // self.block_size))
+
+    def rows_of(self, index: int) -> range:
+        """The rows of a block."""
+        return range(index * self.block_size, (index + 1) * self.block_size)
+
+    def asked_for(self, index: int) -> int:
+        """How many rows of a block lie between start and stop."""
+        rows = self.rows_of(index)
+        return min(rows.stop, self.stop) - max(rows.start, self.start)
+
+    def block(self, index: int) -> Block:
+        """Compute a block; attempt a of a row has a stream of its own, so that each row is what it would be alone."""
+        first = self._tried(index, 0)
+        if isinstance(first, FunctionFailed) or self.policy.non_finite:
+            return self._after_retries(index, first)
+        return Block(index, first, complete=True)
+
+    def _tried(self, index: int, attempt: int) -> dict[str, Array] | FunctionFailed:
+        try:
+            return self._attempt(index, attempt)
+        except FunctionFailed as failure:
+            return failure
+
+    def _after_retries(self, index: int, first: dict[str, Array] | FunctionFailed) -> Block:
+        """The block after as many attempts as it takes, `first` being the outcome of the first."""
+        rows = self.rows_of(index)
+        failed = np.array([self.start <= row < self.stop for row in rows])
+        block = Block(index, {}, complete=False)
+        attempts = np.zeros(len(rows), dtype=int)
+        causes: dict[int, str] = {}
+        for attempt in range(self.policy.retries + 1):
+            outcome = first if attempt == 0 else self._tried(index, attempt)
+            if isinstance(outcome, FunctionFailed):
+                bad, cause = np.ones(len(rows), dtype=bool), str(outcome)
+                block.outputs = block.outputs if block.complete else outcome.outputs
+                block.exception = outcome.exception
+            else:
+                bad, cause = self._not_finite(outcome)
+                block.outputs, block.complete = self._merged(block.outputs, outcome, failed), True
+                block.exception = None
+            failed = failed & bad
+            attempts += failed
+            causes |= {int(offset): cause for offset in np.flatnonzero(failed)}
+            if not failed.any():
+                break
+        block.failures = [Failure(rows[k], int(attempts[k]), not failed[k], causes[k]) for k in sorted(causes)]
+        return block
+
+    def _attempt(self, index: int, attempt: int) -> dict[str, Array]:
+        """Call the functions once for a block."""
+        path = (index,) if attempt == 0 else (index, "attempt", attempt)
+        if self.seeds_global_state:
+            np.random.seed(seeding.derive(self.seed, "simulation, global state", *path) % 2**32)  # noqa: NPY002 - functions without rng
+        supplied: dict[str, Any] = {"rng": seeding.generator(self.seed, "simulation", *path)}
+        if self.is_batched:
+            supplied |= {"batch_shape": (self.block_size,), "batch_size": self.block_size}
+        outputs: dict[str, Array] = {}
+        for call in self.calls:
+            try:
+                new = call({**self.meta, **outputs, **supplied})
+            except FunctionFailed as failure:
+                failure.outputs = outputs
+                raise
+            self._check(call, new, outputs)
+            rows = self.rows_of(index)
+            outputs |= {k: self.fixed[k].like(value, rows, self.is_batched) if k in self.fixed else value for k, value in new.items()}
+        unknown = sorted(set(self.fixed) - set(outputs))
+        if unknown:
+            raise ConfigurationError(f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}.")
+        return outputs
+
+    def _check(self, call: NamedCall, new: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        for key, value in new.items():
+            if key in outputs:
+                raise SimulationError(f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them.")
+            if self.is_batched and (value.ndim == 0 or len(value) != self.block_size):
+                raise SimulationError(
+                    f"Batched functions return one row a simulation: expected {key!r} of shape ({self.block_size}, ...), got {value.shape}."
+                )
+
+    def _not_finite(self, outputs: Mapping[str, Array]) -> tuple[Array, str]:
+        """Which rows hold NaN or inf, if that counts as a failure, and what to say about it."""
+        bad, names = np.zeros(self.block_size, dtype=bool), []
+        for key, value in outputs.items():
+            if self.policy.non_finite and value.dtype.kind == "f":
+                here = ~np.isfinite(value.reshape(self.block_size, -1)).all(axis=1)
+                names += [repr(key)] * bool(here.any())
+                bad |= here
+        return bad, f"{', '.join(names)} not finite"
+
+    def _merged(self, old: dict[str, Array], new: dict[str, Array], failed: Array) -> dict[str, Array]:
+        """The new outputs, with the old values of rows that had succeeded before."""
+        if not old or failed.all() or not self.is_batched:
+            return new
+        merged = {}
+        for key, value in new.items():
+            if key in old and old[key].shape != value.shape:
+                raise SimulationError(shapes_differ(key, {old[key].shape[1:], value.shape[1:]}))
+            keep = ~failed.reshape(-1, *[1] * (value.ndim - 1))
+            merged[key] = np.where(keep, old[key], value) if key in old else value
+        return merged
+
+    def joined(self, blocks: list[Block]) -> Variables:
+        """The rows of all blocks, in order, cut to start and stop; what failed simulations did not return is NaN."""
+        whole = next((block.outputs for block in blocks if block.complete), None)
+        if whole is None:
+            raise SimulationError(
+                f"None of the {self.stop - self.start} simulations succeeded, so the shapes of their outputs are unknown. "
+                f"The first: {blocks[0].failures[0].cause}."
+            )
+        joined: Variables = {}
+        skip = self.start - self.indices.start * self.block_size
+        for key, value in whole.items():
+            parts = [block.outputs[key] if key in block.outputs else _missing(value) for block in blocks]
+            shapes = {part.shape for part in parts}
+            if len(shapes) > 1:
+                raise SimulationError(shapes_differ(key, shapes))
+            array = np.concatenate(parts)[skip : skip + self.stop - self.start] if self.is_batched else np.stack(parts)
+            joined[key] = array[:, None] if array.ndim == 1 else array
+        return joined
+
+
+def shapes_differ(key: str, shapes: set[tuple[int, ...]]) -> str:
+    """What to say of outputs of several shapes."""
+    return (
+        f"Every simulation must return {key!r} of one shape, got {' and '.join(str(s) for s in sorted(shapes)[:2])}. "
+        "Pad ragged outputs and return a mask beside them."
+    )
+
+
+def _missing(like: Array) -> Array:
+    return np.full(like.shape, np.nan, dtype=like.dtype if like.dtype.kind == "f" else np.float64)
