@@ -56,7 +56,7 @@ def simulator_fingerprint(experiment: Experiment) -> str:
     """
     simulator: Simulator = load_object(experiment.study).simulator
     digest = hashlib.sha256()
-    digest.update(f"{simulator.is_batched} {simulator.block_size}".encode())
+    digest.update(f"{simulator.is_batched} {simulator.block_size} {simulator.failures}".encode())
     for call in (*simulator.calls, *([simulator.meta] if simulator.meta else [])):
         module = inspect.getmodule(call.definition)
         if module is not None and module.__file__ is not None:

@@ -10,10 +10,10 @@ from sbi_models.errors import ConfigurationError, suggest
 T = TypeVar("T", bound=Callable[..., Any])
 
 
-def checked_names(thing: T) -> T:
+def known_arguments(thing: T) -> T:
     """Decorator for a public function, or for a class and all public methods in its body.
 
-    >>> @checked_names
+    >>> @known_arguments
     ... def fit(epochs): ...
     >>> fit(epoch=3)
     Traceback (most recent call last):

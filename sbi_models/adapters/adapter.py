@@ -9,12 +9,14 @@ from sbi_models.adapters import transforms as steps
 from sbi_models.adapters.supports import steps_for
 from sbi_models.adapters.transforms import Names, Tensors, Transform, transform_from_json
 from sbi_models.adapters.transforms.base import checked_names, require
+from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 ROLES = ("inference_variables", "inference_conditions", "summary_variables")
 """What a network does with a variable: infer it, take it directly, or summarise it first."""
 
 
+@known_arguments
 class Adapter:
     """Takes raw variables to adapted ones and back; every method that changes it returns a new adapter.
 

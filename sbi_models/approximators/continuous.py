@@ -18,7 +18,7 @@ from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import files
 from sbi_models.approximators.intake import as_variables, check_shapes, positive_int
 from sbi_models.approximators.standardiser import Standardiser
-from sbi_models.arguments import checked_names
+from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError, suggest
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.noise import Generators
@@ -36,7 +36,7 @@ _ROWS_PER_CALL = 2**15
 """Network rows of one call; bounds memory, does not change results beyond rounding."""
 
 
-@checked_names
+@known_arguments
 class ContinuousApproximator(nn.Module):
     """An amortized posterior: adapter, standardiser, summary network and inference network.
 
@@ -276,9 +276,25 @@ class ContinuousApproximator(nn.Module):
         return {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
 
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
-        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,)."""
+        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,).
+
+        It is -inf for parameters outside the support of the adapter.
+        """
+        self._check_built()
+        names = self.inference_names + self.condition_names
+        variables = as_variables(data, names, may_miss=self.may_miss)
+        check_shapes(variables, self.shapes)
+        inside = self.adapter.inside(_as_tensors(variables), self.inference_names).numpy()
+        log_prob = np.full(len(inside), -np.inf)
+        if not inside.all():
+            self._prepare(variables, self.condition_names, "data")  # conditions that do not fit are an error in these rows, too
+        if inside.any():
+            log_prob[inside] = self._log_prob({name: value[inside] for name, value in variables.items()}, batch_size)
+        return log_prob
+
+    def _log_prob(self, data: Variables, batch_size: int | None) -> Array:
         prepared = self.prepare(data)
-        raw = _as_tensors(as_variables(data, self.inference_names), self._device)
+        raw = _as_tensors({name: data[name] for name in self.inference_names}, self._device)
         was_training = self.training
         self.eval()
         parts = []

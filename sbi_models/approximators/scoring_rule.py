@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sbi_models.approximators import files
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
-from sbi_models.arguments import checked_names
+from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork
 from sbi_models.networks.scoring import ParametricRule, PointRule
@@ -27,7 +27,7 @@ _RAW = "raw_inference_variables"
 _ROWS_FOR_SLOPES = 256
 
 
-@checked_names
+@known_arguments
 class ScoringRuleApproximator(ContinuousApproximator):
     """Point estimates and parametric densities of an amortized posterior; arguments as for `ContinuousApproximator`.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbi_models import seeding
+from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, SimulationError
 from sbi_models.progress import progress_bar
 from sbi_models.simulators.calls import FunctionFailed, NamedCall
@@ -28,6 +29,7 @@ _logger = logging.getLogger(__name__)
 _ROWS_BEFORE_PROGRESS = 20_000
 
 
+@known_arguments
 class Simulator:
     """Functions called one after the other, each with the outputs of the earlier ones by name.
 
@@ -189,6 +191,7 @@ class Simulator:
             np.random.set_state(state)  # noqa: NPY002
 
 
+@known_arguments
 def make_simulator(
     functions: Part | Sequence[Part] | Simulator,
     meta_fn: Function | None = None,

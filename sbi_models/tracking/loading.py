@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sbi_models.approximators import ContinuousApproximator, load_approximator
-from sbi_models.arguments import checked_names
+from sbi_models.arguments import known_arguments
 
 if TYPE_CHECKING:
     from sbi_models.tracking.store import Store
@@ -20,7 +20,7 @@ def is_model_uri(source: Path | str) -> bool:
     return isinstance(source, str) and source.startswith(("models:/", "runs:/"))
 
 
-@checked_names
+@known_arguments
 def load(source: Path | str, store: "Store | None" = None) -> ContinuousApproximator:
     """The approximator at `source`.
 

@@ -3,19 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+from torch.distributions import Distribution
+
 from sbi_models.adapters import ROLES, Adapter, default_adapter
 from sbi_models.approximators import ContinuousApproximator, ScoringRuleApproximator
-from sbi_models.arguments import checked_names
+from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNetwork, resolve
-from sbi_models.simulators import Simulator
+from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
 
 Names = str | Sequence[str]
 
 
-@checked_names
+@known_arguments
 class BasicWorkflow(Workflow):
     """Amortized posterior estimation with one inference network and at most one summary network.
 
@@ -30,6 +32,8 @@ class BasicWorkflow(Workflow):
         adapter: from raw variables to roles; the default one concatenates the variables of each role along their last axis.
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
             it is padding or missing, shape (n, length); a dict of them by input for a network that takes several inputs.
+        prior: torch distribution of the inferred variable, or a dict of them by variable: the default adapter keeps draws inside their
+            support. Torch distributions among the functions of the simulator are taken as such anyway.
         standardize: roles to standardise, or "all", or None.
         info: JSON that travels with the saved approximator.
         training: optimiser, learning rate, checkpoints, seed, and further settings of `TrainingSettings`.
@@ -49,6 +53,7 @@ class BasicWorkflow(Workflow):
         summary_network: SummaryNetwork | type[SummaryNetwork] | str | None = None,
         adapter: Adapter | None = None,
         summary_mask: str | Mapping[str, str] | None = None,
+        prior: Distribution | Mapping[str, Distribution] | None = None,
         standardize: Names | None = "inference_variables",
         info: dict[str, Any] | None = None,
         **training: Unpack[TrainingOptions],
@@ -64,10 +69,15 @@ class BasicWorkflow(Workflow):
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
         _check_roles(roles)
+        priors = _priors(prior, simulator, roles)
+        if adapter is not None and isinstance(prior, Distribution | Mapping):
+            raise ConfigurationError(
+                "prior sets the bounds of the default adapter. With one of your own: adapter.constrain(name, prior=...)."
+            )
         network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
         kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
         approximator = kind(
-            adapter=adapter or default_adapter(roles),
+            adapter=adapter or default_adapter(roles, priors),
             roles=roles,
             inference_network=network,
             summary_network=None if summary_network is None else resolve(summary_network, SummaryNetwork),  # type: ignore[type-abstract]
@@ -91,6 +101,22 @@ def _check_roles(roles: dict[str, list[str]]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigurationError(f"Expected each variable in one role, got {twice[0]!r} in two. Leave it out of one of them.")
+
+
+def _priors(prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]) -> dict[str, Distribution]:
+    """Prior of each variable that has one, as a torch distribution."""
+    inferred = roles["inference_variables"]
+    if isinstance(prior, Distribution):
+        if len(inferred) != 1:
+            raise ConfigurationError(f"Expected prior as a dict of torch distributions, one for each of {inferred}, got one distribution.")
+        prior = {inferred[0]: prior}
+    for name, distribution in (prior or {}).items():
+        if name not in inferred or not isinstance(distribution, Distribution):
+            raise ConfigurationError(
+                f"Expected prior as torch distributions of inferred variables, got {distribution!r} for {name!r}. {suggest(name, inferred)}"
+            )
+    known = {} if simulator is None else make_simulator(simulator).priors
+    return {**known, **(prior or {})}
 
 
 def _check_same_roles(roles: dict[str, list[str]], approximator: ContinuousApproximator) -> None:

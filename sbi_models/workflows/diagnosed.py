@@ -9,7 +9,7 @@ import numpy as np
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.approximators.intake import as_variables, positive_int
-from sbi_models.arguments import checked_names
+from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.types import Variables, VariablesLike
 from sbi_models.workflows.history import History
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sbi_models.diagnostics.plots import Figure
 
 
-@checked_names
+@known_arguments
 class Diagnosed(ABC):
     """Diagnoses the approximator of a workflow on simulations whose true parameters are known."""
 

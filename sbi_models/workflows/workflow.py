@@ -11,7 +11,7 @@ import torch
 from sbi_models import seeding
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.approximators.intake import as_variables, check_strays, positive_int
-from sbi_models.arguments import checked_names
+from sbi_models.arguments import known_arguments
 from sbi_models.datasets import (
     Augment,
     Augmentations,
@@ -42,7 +42,7 @@ _ROWS_AHEAD = 512
 """Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
 
 
-@checked_names
+@known_arguments
 class Workflow(Diagnosed):
     """Trains one approximator; subclasses say how it is made."""
 
