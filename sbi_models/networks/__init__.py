@@ -3,14 +3,26 @@
 from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork
 from sbi_models.networks.flow_matching import FlowMatching
 from sbi_models.networks.registry import network_from_json, network_named, register, resolve
-from sbi_models.networks.summary import DeepSet
+from sbi_models.networks.summary import (
+    ConvolutionalNetwork,
+    DeepSet,
+    FusionNetwork,
+    SetTransformer,
+    TimeSeriesNetwork,
+    TimeSeriesTransformer,
+)
 
 __all__ = [
+    "ConvolutionalNetwork",
     "DeepSet",
     "FlowMatching",
+    "FusionNetwork",
     "InferenceNetwork",
     "Network",
+    "SetTransformer",
     "SummaryNetwork",
+    "TimeSeriesNetwork",
+    "TimeSeriesTransformer",
     "network_from_json",
     "network_named",
     "register",

@@ -114,6 +114,9 @@ class SummaryNetwork(Network, ABC):
 
     summary_dim: int
 
+    input_names: tuple[str, ...] = ()
+    """Raw names of the variables, where a network takes a dict of several, as `FusionNetwork` does; () where it takes one tensor."""
+
     def build(self, input_shape: tuple[int, ...]) -> None:
         """Make the layers for standardised inputs of shape (n, *input_shape); a second call changes nothing."""
         if self.built_with is None:
@@ -125,4 +128,8 @@ class SummaryNetwork(Network, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Summaries (n, summary_dim) of standardised x (n, *input_shape); mask (n, length) is True where an element counts."""
+        """Summaries (n, summary_dim) of standardised x (n, *input_shape).
+
+        The mask, (n, length) or (n, height, width), is True where an element counts. The others may hold anything: the summary is the one
+        without them, and it is finite if there is none left.
+        """
