@@ -237,7 +237,7 @@ def test_a_summary_can_be_learned(name):
     network = network_named(name, SMALL.get(name))
     network.build(SHAPES.get(name, (6, 2)))
     generator = rng(1)
-    x = each(lambda x: x * torch.randn(512, generator=generator).exp().reshape(-1, *[1] * (x.ndim - 1)) + 1.0, inputs(name, 512))
+    x = each(lambda x: x * torch.randn(128, generator=generator).exp().reshape(-1, *[1] * (x.ndim - 1)) + 1.0, inputs(name, 128))
     values = [value.flatten(1) for value in (x.values() if isinstance(x, dict) else [x])]
     target = torch.cat([torch.stack([value.std(dim=1).log(), torch.asinh(value.mean(dim=1))], dim=1) for value in values], dim=1)
     target = (target - target.mean(dim=0)) / target.std(dim=0)
@@ -430,9 +430,10 @@ def test_summaries_do_not_depend_on_their_neighbours(name):
         torch.testing.assert_close(network(each(lambda x: x[1:2], x), alone), together[1:2])
 
 
-def test_deep_sets_see_scale_extremes_and_size():
+@every_set
+def test_sets_have_scale_extremes_and_size(name):
     """Sets of equal mean but another scale, maximum or number of elements have other summaries; equal elements give finite ones."""
-    network = make("deep_set").double()
+    network = make(name).double()
     sets = torch.tensor([[-1.0, 1.0, -1.0, 1.0], [-2.0, 2.0, -2.0, 2.0], [-3.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
     x = sets[..., None].expand(3, 4, 2)
     summaries = network(x)

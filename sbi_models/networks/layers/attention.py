@@ -86,6 +86,4 @@ class AttentionPooling(nn.Module):
         pooled = self.attention(self.seeds.expand(len(h), -1, -1), h, mask).flatten(1)
         features = self.features(h)
         mean = mean_over(features, mask)
-        if mask is not None:
-            pooled = pooled * mask.any(dim=1, keepdim=True)
         return torch.cat([pooled, mean, log_spread_over(features, mask, mean), log_count(h, mask)], dim=-1)

@@ -53,7 +53,7 @@ class SetTransformer(SummaryNetwork):
     def __init__(
         self,
         summary_dim: int = 16,
-        width: int = 64,
+        width: int = 32,
         blocks: int = 2,
         heads: int = 4,
         *,

@@ -89,7 +89,7 @@ class TimeSeriesNetwork(SummaryNetwork):
         return summary
 
     def _recurrent(self, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States after every step (n, time, width) and at both ends (n, width); without steps the latter are zero."""
+        """States after every step (n, time, width) and at the ends (n, width); a series without steps counts as one step of zeros."""
         if mask is None:
             states, last = self.recurrence(h)
             return states, last.transpose(0, 1).flatten(1)
@@ -97,7 +97,7 @@ class TimeSeriesNetwork(SummaryNetwork):
         packed = pack_padded_sequence(h, lengths, batch_first=True, enforce_sorted=False)
         packed_states, last = self.recurrence(packed)
         states, _ = pad_packed_sequence(packed_states, batch_first=True, total_length=h.shape[1])
-        return states, last.transpose(0, 1).flatten(1) * mask.any(dim=1, keepdim=True)
+        return states, last.transpose(0, 1).flatten(1)
 
 
 def _without_gaps(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
