@@ -50,7 +50,7 @@ class FusionNetwork(SummaryNetwork):
             self.built_with = {"input_shape": {name: list(input_shape[name]) for name in self.input_names}}
 
     def _build(self, input_shape: Mapping[str, tuple[int, ...]]) -> None:  # type: ignore[override]
-        self.parts = nn.ModuleList(self.backbones[name].clone() for name in self.input_names)
+        self.parts = nn.ModuleList(self.backbones.values())
         for name, part in zip(self.input_names, self.parts, strict=True):
             try:
                 part.build(input_shape[name])  # type: ignore[operator]
