@@ -11,11 +11,20 @@ from sbi_models.networks.scoring import (
     QuantileScore,
     ScoringRuleNetwork,
 )
-from sbi_models.networks.summary import DeepSet
+from sbi_models.networks.summary import (
+    ConvolutionalNetwork,
+    DeepSet,
+    FusionNetwork,
+    SetTransformer,
+    TimeSeriesNetwork,
+    TimeSeriesTransformer,
+)
 
 __all__ = [
+    "ConvolutionalNetwork",
     "DeepSet",
     "FlowMatching",
+    "FusionNetwork",
     "InferenceNetwork",
     "MeanScore",
     "MedianScore",
@@ -24,7 +33,10 @@ __all__ = [
     "Network",
     "QuantileScore",
     "ScoringRuleNetwork",
+    "SetTransformer",
     "SummaryNetwork",
+    "TimeSeriesNetwork",
+    "TimeSeriesTransformer",
     "network_from_json",
     "network_named",
     "register",

@@ -130,4 +130,8 @@ class SummaryNetwork(Network, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Summaries (n, summary_dim) of standardised x (n, *input_shape); mask (n, length) is True where an element counts."""
+        """Summaries (n, summary_dim) of standardised x (n, *input_shape).
+
+        The mask, (n, length) or (n, height, width), is True where an element counts. The others may hold anything: the summary is the one
+        without them, and it is finite if there is none left.
+        """

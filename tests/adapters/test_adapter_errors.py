@@ -120,7 +120,7 @@ def test_settings_that_make_no_sense_are_refused_at_once(make, message):
 
 def test_misspelt_keywords_are_refused():
     """An option that does not exist is an error, in calls and in files."""
-    with pytest.raises(TypeError, match="lowr"):
+    with pytest.raises(ConfigurationError, match=r"no argument .lowr.. Did you mean .lower."):
         A.constrain("x", lowr=0)
     entries = A.constrain("x", lower=0).to_json()
     entries[0]["config"]["lowr"] = 0

@@ -8,7 +8,7 @@ from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import ContinuousApproximator, load_approximator
 from sbi_models.errors import ConfigurationError, DataError
-from sbi_models.networks import DeepSet, FlowMatching, SummaryNetwork
+from sbi_models.networks import DeepSet, FlowMatching, FusionNetwork, SummaryNetwork, TimeSeriesNetwork
 from sbi_models.networks.registry import register
 
 ROLES = {"inference_variables": ["theta"], "summary_variables": ["x"]}
@@ -131,3 +131,24 @@ def test_a_summary_network_may_take_several_inputs(tmp_path):
     np.testing.assert_array_equal(draws(loaded, raw), draws(made, raw))
     with pytest.raises(ConfigurationError, match=r"The summary network takes 'y', which the adapter does not give"):
         approximator(roles, summary_network=TwoInputs(), adapter=Adapter().drop("y"), masks={}, built_from=raw)
+
+
+def test_sets_series_and_masks_are_fused(tmp_path):
+    """A fusion of a set and a series with missing values: padding of either does not matter, each of them does, files hold it all."""
+    raw = data() | {"y": seeding.generator(4).normal(size=(40, 5, 2))}
+    raw["y"][3:9, 1:3, 0] = np.nan
+    made = approximator(
+        ROLES | {"summary_variables": ["x", "y"]},
+        adapter=Adapter().nan_to_num("y", value=1e3, mask="y_there"),
+        summary_network=FusionNetwork({"x": DeepSet(summary_dim=3, widths=(8,)), "y": TimeSeriesNetwork(widths=(8,), hidden_dim=4)}),
+        masks={"x": "mask", "y": "y_there"},
+        built_from=raw,
+    )
+    expected = draws(made, raw)
+    other = raw | {"x": np.where(raw["mask"][..., None], raw["x"], -3.0), "y": raw["y"].copy()}
+    other["y"][3:9, 1:3, 1] = 77.0  # a step of which one feature is missing does not count
+    np.testing.assert_allclose(draws(made, other), expected, rtol=1e-5, atol=1e-6)
+    for name in ("x", "y"):
+        assert np.isclose(draws(made, raw | {name: raw[name] + 0.5}), expected).mean() < 0.02
+    loaded = load_approximator(made.save(tmp_path / "model"))
+    np.testing.assert_array_equal(draws(loaded, raw), expected)

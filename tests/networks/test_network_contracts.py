@@ -1,17 +1,19 @@
 """What every registered network promises."""
 
 import copy
+import inspect
 import json
 
 import pytest
 import torch
 
-from sbi_models.errors import ConfigurationError, ModelFileError
+from sbi_models.errors import ConfigurationError, DataError, ModelFileError
 from sbi_models.networks import (
     DeepSet,
     FlowMatching,
     InferenceNetwork,
     SummaryNetwork,
+    TimeSeriesNetwork,
     network_from_json,
     network_named,
     register,
@@ -24,8 +26,23 @@ SMALL = {
     "flow_matching": {"widths": (16, 16), "steps": 6},
     "scoring_rules": {"widths": (16, 16), "scoring_rules": ["mean", "quantile", "mixture"]},
     "deep_set": {"summary_dim": 5, "widths": (8, 8), "head_widths": (8,)},
+    "set_transformer": {"summary_dim": 5, "width": 8, "heads": 2, "head_widths": (8,)},
+    "time_series_transformer": {"summary_dim": 5, "width": 8, "heads": 2, "head_widths": (8,)},
+    "time_series_network": {"summary_dim": 5, "widths": (8, 8), "hidden_dim": 4, "head_widths": (8,)},
+    "convolutional_network": {"summary_dim": 5, "widths": (4, 8), "head_widths": (8,)},
+    "fusion_network": {
+        "summary_dim": 5,
+        "backbones": {"y": TimeSeriesNetwork(widths=(8,), hidden_dim=4), "x": DeepSet(summary_dim=7, widths=(8, 8), head_widths=(8,))},
+        "head_widths": (8,),
+    },
 }
 """Arguments that make a network of each name small; a new network needs no entry, only time."""
+
+SHAPES = {"convolutional_network": (6, 5, 2), "fusion_network": {"x": (6, 2), "y": (6, 3)}}
+"""Shape of one input of the summary networks that take neither sets nor series of shape (6, 2)."""
+
+ORDERED = {"time_series_transformer", "time_series_network", "convolutional_network", "fusion_network"}
+"""Summary networks to which the order of elements means something; all others summarise sets."""
 
 EXACT_LOSSES = {"coupling_flow", "scoring_rules"}
 """Networks whose loss draws no noise."""
@@ -38,6 +55,8 @@ def names(kind):
 every_inference = pytest.mark.parametrize("name", names(InferenceNetwork))
 every_summary = pytest.mark.parametrize("name", names(SummaryNetwork))
 every = pytest.mark.parametrize("name", names(InferenceNetwork) + names(SummaryNetwork))
+every_set = pytest.mark.parametrize("name", sorted(set(names(SummaryNetwork)) - ORDERED))
+every_order = pytest.mark.parametrize("name", sorted(ORDERED))
 
 
 def rng(seed):
@@ -50,7 +69,7 @@ def make(name, *, built=True, seed=0):
     if built:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network.build(2, 3) if isinstance(network, InferenceNetwork) else network.build((6, 2))
+            network.build(2, 3) if isinstance(network, InferenceNetwork) else network.build(SHAPES.get(name, (6, 2)))
             for parameter in network.parameters():
                 parameter.data += 0.1 * torch.randn(parameter.shape)
     return network
@@ -78,10 +97,41 @@ def pairs(n=7, seed=1):
     return torch.randn(n, 2, generator=rng(seed)), torch.randn(n, 3, generator=rng(seed + 1))
 
 
+def each(function, first, *others):
+    """The function of tensors, or of the tensors of each name in dicts."""
+    if isinstance(first, dict):
+        return {name: each(function, value, *(other[name] for other in others)) for name, value in first.items()}
+    return function(first, *others)
+
+
+def inputs(name, n=4, seed=0, dtype=torch.float32):
+    """Inputs of a summary network: a tensor or a dict of tensors."""
+    shape, generator = SHAPES.get(name, (6, 2)), rng(seed)
+    if isinstance(shape, dict):
+        return {key: torch.randn(n, *value, generator=generator, dtype=dtype) for key, value in shape.items()}
+    return torch.randn(n, *shape, generator=generator, dtype=dtype)
+
+
+def first(x, size):
+    """The first elements of a set or series, or the upper left corner of an image."""
+    return x[:, :size, :size] if x.ndim == 4 else x[:, :size]
+
+
+def mask_of(x, sizes):
+    """A mask of the first elements, or of the upper left corner, of that size in each row."""
+    return torch.stack([_corner(x, int(size)) for size in torch.as_tensor(sizes).expand(len(x))])
+
+
+def _corner(x, size):
+    corner = torch.zeros(x.shape[1:-1], dtype=torch.bool)
+    first(corner[None, ..., None], size)[...] = True
+    return corner
+
+
 def test_the_networks_of_the_page_are_registered():
     """The parametrised tests below run over something."""
     assert "flow_matching" in names(InferenceNetwork)
-    assert "deep_set" in names(SummaryNetwork)
+    assert {"deep_set", "set_transformer"} | ORDERED <= set(names(SummaryNetwork))
 
 
 @every_inference
@@ -113,13 +163,43 @@ def test_inference_networks_of_any_width(name, theta_dim, condition_dim):
 
 @every_summary
 def test_shapes_of_summary_networks(name):
-    """summary_dim finite numbers a row, with or without a mask."""
+    """summary_dim finite numbers a row, float32, with or without a mask; also for one row."""
     network = make(name)
-    x = torch.randn(7, 6, 2, generator=rng(0))
-    assert network(x).shape == (7, network.summary_dim) == (7, 5)
-    mask = torch.arange(6) < torch.tensor([1, 2, 3, 4, 5, 6, 6])[:, None]
-    assert network(x, mask).shape == (7, 5)
-    assert network(x, mask).isfinite().all()
+    assert network.summary_dim == 5
+    for n in (1, 7):
+        x = inputs(name, n)
+        mask = each(lambda x: mask_of(x, torch.arange(1, 8)[: len(x)]), x)
+        for summaries in (network(x), network(x, mask)):
+            assert summaries.shape == (n, 5)
+            assert summaries.isfinite().all()
+            assert summaries.dtype == torch.float32
+
+
+@every_summary
+def test_names_of_inputs(name):
+    """Networks of several inputs say their names; the others take one tensor."""
+    shape = SHAPES.get(name)
+    assert make(name, built=False).input_names == (tuple(shape) if isinstance(shape, dict) else ())
+
+
+@every_summary
+def test_shapes_that_cannot_be_summarised_are_refused(name):
+    """build refuses one axis too few or too many, and an axis without places, with what was expected, what was got, and a cure."""
+    shape = SHAPES.get(name, (6, 2))
+    for wrong in (lambda shape: shape[:-1], lambda shape: (*shape, 2, 1), lambda shape: (0, *shape[1:])):
+        got = {**shape, "y": wrong(shape["y"])} if isinstance(shape, dict) else wrong(shape)
+        listed = ", ".join(map(str, got["y"] if isinstance(got, dict) else got))
+        with pytest.raises(DataError, match=rf"expected variables of shape \(n, .*features|channels\), got \(n, {listed}\)\. Add an axis"):
+            make(name, built=False).build(got)
+
+
+@every_summary
+def test_masks_of_another_shape_are_refused(name):
+    """A mask of fewer or more elements is refused."""
+    network, x = make(name), inputs(name)
+    for change in (lambda m: m[:, :-1], lambda m: m[..., None], lambda m: m[:1]):
+        with pytest.raises(DataError, match="Expected a mask of shape"):
+            network(x, each(lambda x, change=change: change(mask_of(x, 6)), x))
 
 
 @every
@@ -129,7 +209,7 @@ def test_every_parameter_learns(name):
     if isinstance(network, InferenceNetwork):
         network.loss(*pairs(32), rng(0)).mean().backward()
     else:
-        network(torch.randn(32, 6, 2, generator=rng(0))).square().mean().backward()
+        network(inputs(name, 32)).square().mean().backward()
     idle = [key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.abs().max() > 0]
     assert idle == []
 
@@ -151,14 +231,33 @@ def test_the_loss_can_be_learned(name):
     assert network.loss(theta, conditions, rng(3)).mean().item() < before - 0.2 * abs(before)
 
 
+@every_summary
+def test_a_summary_can_be_learned(name):
+    """Sixty steps of Adam bring a summary near the mean and the log spread of each input, leaving less than a third of their variance."""
+    torch.manual_seed(0)
+    network = network_named(name, SMALL.get(name))
+    network.build(SHAPES.get(name, (6, 2)))
+    generator = rng(1)
+    x = each(lambda x: x * torch.randn(128, generator=generator).exp().reshape(-1, *[1] * (x.ndim - 1)) + 1.0, inputs(name, 128))
+    values = [value.flatten(1) for value in (x.values() if isinstance(x, dict) else [x])]
+    target = torch.cat([torch.stack([value.std(dim=1).log(), torch.asinh(value.mean(dim=1))], dim=1) for value in values], dim=1)
+    target = (target - target.mean(dim=0)) / target.std(dim=0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = (network(x)[:, : target.shape[1]] - target).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1 / 3
+
+
 @every
 def test_a_clone_has_the_same_architecture_and_fresh_weights(name):
     """clone() has the same arguments, is not built, and gets weights of its own."""
     network = make(name)
     clone = network.clone()
     assert type(clone) is type(network)
-    assert clone.config == network.config
-    assert clone.built_with is None
+    assert clone.to_json() == {**network.to_json(), "built_with": None}
     assert list(clone.parameters()) == []
     clone.build(**network.built_with)
     shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (network, clone)]
@@ -171,7 +270,7 @@ def test_arguments_are_recorded(name):
     """config holds every argument, given or default, and rebuilds the network from JSON with its weights."""
     network = make(name)
     assert SMALL.get(name, {}).items() <= network.config.items()
-    assert network.config.keys() >= type(network)().config.keys()
+    assert list(network.config) == list(inspect.signature(type(network)).parameters)
     rebuilt = network_from_json(json.loads(json.dumps(network.to_json())))
     rebuilt.load_state_dict(network.state_dict())
     if isinstance(network, InferenceNetwork):
@@ -180,8 +279,7 @@ def test_arguments_are_recorded(name):
         if network.has_draws:
             assert torch.equal(rebuilt.sample(3, pairs()[1], rng(0)), network.sample(3, pairs()[1], rng(0)))
     else:
-        x = torch.randn(3, 6, 2, generator=rng(0))
-        assert torch.equal(rebuilt(x), network(x))
+        assert torch.equal(rebuilt(inputs(name)), network(inputs(name)))
 
 
 @every
@@ -198,8 +296,7 @@ def test_deep_copies_are_independent(name):
     """A deep copy has equal weights, configuration and results, and does not follow the original."""
     network = make(name)
     twin = copy.deepcopy(network)
-    assert twin.config == network.config
-    assert twin.built_with == network.built_with
+    assert twin.to_json() == network.to_json()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     for parameter in network.parameters():
         parameter.data += 1.0
@@ -211,7 +308,7 @@ def test_misspelt_arguments_are_refused(name):
     """A misspelt argument is refused with the nearest one there is, by class and by name."""
     argument = next(iter(SMALL.get(name, {"steps": 1})))
     with pytest.raises(ConfigurationError, match=rf"has no argument '{argument}z'. Did you mean '{argument}'\?"):
-        type(network_named(name))(**{f"{argument}z": 1})
+        registry._NETWORKS[name](**{f"{argument}z": 1})
     with pytest.raises(ConfigurationError, match=f"has no argument '{argument}z'"):
         network_named(name, {f"{argument}z": 1})
 
@@ -260,7 +357,7 @@ def test_conditions_matter(name):
         assert not torch.any(network.log_prob(theta, conditions) == network.log_prob(theta, conditions + 1))
 
 
-@every_summary
+@every_set
 def test_sets_have_no_order(name):
     """Summaries of a set do not depend on the order of its elements, nor, with a mask, on where they stand."""
     network = make(name).double()
@@ -272,21 +369,72 @@ def test_sets_have_no_order(name):
     assert not torch.any(torch.isclose(network(x), network(x.flip(0))))
 
 
+@every_order
+def test_order_matters_to_series_and_images(name):
+    """Other orders of the same steps or pixels have other summaries."""
+    network, x = make(name).double(), inputs(name, dtype=torch.float64)
+    for reordered in (each(lambda x: x.flip(1), x), each(lambda x: x.roll(1, dims=1), x), each(lambda x: x[:, [0, 2, 1, 3, 5, 4]], x)):
+        assert (network(reordered) - network(x)).abs().amax(dim=1).min() > 1e-3
+
+
 @every_summary
-def test_masked_elements_are_not_there(name):
-    """A set padded with anything, large numbers too, has the summary of the shorter set; a mask of True changes nothing."""
-    network = make(name).double()
-    x = torch.randn(4, 6, 2, generator=rng(0), dtype=torch.float64)
-    for size in (1, 4, 6):
-        padded = x.clone()
-        padded[:, size:] = 1e6
-        torch.testing.assert_close(network(padded, (torch.arange(6) < size).expand(4, 6)), network(x[:, :size]))
-    assert not torch.any(torch.isclose(network(x[:, :4]), network(x)))
+@pytest.mark.parametrize("padding", [0.0, 1e6, float("nan"), float("inf")])
+def test_masked_elements_are_not_there(name, padding):
+    """An input padded with anything, also with large numbers or NaN, has the summary of the shorter one; a mask of True changes nothing."""
+    network, x = make(name).double(), inputs(name, dtype=torch.float64)
+    for size in (1, 3, 4, 6):
+        padded = each(lambda x, size=size: x.where(mask_of(x, size)[..., None], padding), x)
+        shorter = network(each(lambda x, size=size: first(x, size), x))
+        torch.testing.assert_close(network(padded, each(lambda x, size=size: mask_of(x, size), x)), shorter)
+    assert not torch.any(torch.isclose(network(each(lambda x: first(x, 4), x)), network(x)))
 
 
-def test_deep_sets_see_scale_extremes_and_size():
+@every_summary
+def test_what_a_mask_leaves_out_has_no_influence(name):
+    """With holes in the mask, values and gradients do not depend on what the holes hold; what is left does matter."""
+    network, x = make(name).double(), inputs(name, dtype=torch.float64)
+    mask = each(lambda x: torch.rand(x.shape[:-1], generator=rng(3)) < 0.6, x)
+    other = each(lambda x, m: x.where(m[..., None], float("nan")), x, mask)
+    assert torch.equal(network(x, mask), network(other, mask))
+    assert (network(each(lambda x: x + 0.1, x), mask) - network(x, mask)).abs().amax(dim=1).min() > 1e-4
+    network(other, mask).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+@every_summary
+def test_rows_where_nothing_is_there(name):
+    """A row without any element has a finite summary that depends on nothing, finite gradients, and does not disturb its neighbours."""
+    network, x = make(name).double(), inputs(name, dtype=torch.float64)
+    mask = each(lambda x: mask_of(x, [0, 6, 3, 0]), x)
+    summaries = network(each(lambda x, m: x.where(m[..., None], float("nan")), x, mask), mask)
+    assert summaries.isfinite().all()
+    torch.testing.assert_close(summaries[0], summaries[3])
+    nothing = network(each(lambda x: first(x, 2), x), each(lambda x: mask_of(first(x, 2), 0), x))
+    torch.testing.assert_close(nothing[0], summaries[0])
+    torch.testing.assert_close(summaries[1], network(x)[1])
+    assert (summaries[:1] - summaries[1:3]).abs().amax(dim=1).min() > 1e-3
+    summaries.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+@every_summary
+def test_summaries_do_not_depend_on_their_neighbours(name):
+    """The summary of a row is the same alone, in company and in any order, with and without a mask."""
+    network, x = make(name).double(), inputs(name, dtype=torch.float64)
+    mask = each(lambda x: mask_of(x, [2, 6, 1, 4]), x)
+    order = [2, 0, 3]
+    for masks in (None, mask):
+        together = network(x, masks)
+        part = None if masks is None else each(lambda m: m[order], masks)
+        torch.testing.assert_close(network(each(lambda x: x[order], x), part), together[order])
+        alone = None if masks is None else each(lambda m: m[1:2], masks)
+        torch.testing.assert_close(network(each(lambda x: x[1:2], x), alone), together[1:2])
+
+
+@every_set
+def test_sets_have_scale_extremes_and_size(name):
     """Sets of equal mean but another scale, maximum or number of elements have other summaries; equal elements give finite ones."""
-    network = make("deep_set").double()
+    network = make(name).double()
     sets = torch.tensor([[-1.0, 1.0, -1.0, 1.0], [-2.0, 2.0, -2.0, 2.0], [-3.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
     x = sets[..., None].expand(3, 4, 2)
     summaries = network(x)

@@ -25,7 +25,7 @@ def inside(theta):
 
 
 def test_draws_stay_inside_the_prior_of_the_simulator():
-    """A uniform prior among the simulator's functions bounds every draw, also of an untrained network far out; the density is -inf outside."""
+    """A uniform prior among the functions of the simulator bounds every draw, far out too; outside of it the density is -inf."""
     made = workflow(simulator=SIMULATOR)
     made.fit_online(epochs=1, num_batches_per_epoch=5)
     test = SIMULATOR.sample(20, seed=1)

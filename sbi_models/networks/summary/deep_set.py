@@ -10,13 +10,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sbi_models.errors import DataError
 from sbi_models.networks.base import SummaryNetwork
 from sbi_models.networks.layers import MLP
+from sbi_models.networks.layers.masks import check_axes, log_count, log_spread_over, mean_over, without_padding
 from sbi_models.networks.registry import register
-
-_SMALLEST_VARIANCE = 1e-6
-"""Of a feature of standardised elements; keeps the log of the spread of equal elements finite."""
 
 
 class EquivariantLayer(nn.Module):
@@ -29,7 +26,7 @@ class EquivariantLayer(nn.Module):
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         """Features of elements (n, set_size, in_dim) to (n, set_size, out_dim)."""
-        return nn.functional.silu(self.own(h) + self.others(_mean(h, mask))[:, None, :])
+        return nn.functional.silu(self.own(h) + self.others(mean_over(h, mask))[:, None, :])
 
 
 @register("deep_set")
@@ -51,11 +48,7 @@ class DeepSet(SummaryNetwork):
         self.widths, self.head_widths = tuple(widths), tuple(head_widths)
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
-        if len(input_shape) != 2:
-            raise DataError(
-                f"DeepSet summarises sets: expected variables of shape (n, set_size, features), got (n, *{input_shape}). "
-                "Add an axis to a set of scalars: x[..., None]."
-            )
+        check_axes("DeepSet summarises sets", input_shape, ("set_size", "features"), "Add an axis to a set of scalars: x[..., None].")
         sizes = (input_shape[1], *self.widths)
         self.layers = nn.ModuleList(EquivariantLayer(a, b) for a, b in pairwise(sizes))
         self.features = nn.Linear(self.widths[-1] + input_shape[1], self.widths[-1])
@@ -63,26 +56,13 @@ class DeepSet(SummaryNetwork):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Standardised sets (n, set_size, features), mask (n, set_size), to summaries (n, summary_dim)."""
+        x, mask = without_padding(x, mask)
         h = x
         for layer in self.layers:
             h = layer(h, mask)
         h = self.features(torch.cat([h, x], dim=-1))
-        mean = _mean(h, mask)
-        spread = _mean((h - mean[:, None, :]).square(), mask)
-        if mask is None:
-            largest = h.amax(dim=1)
-            size = torch.full_like(largest[:, :1], x.shape[1])
-        else:
-            largest = h.masked_fill(~mask[..., None], torch.finfo(h.dtype).min).amax(dim=1)
-            size = mask.to(h.dtype).sum(dim=1, keepdim=True).clamp(min=1)
-        pooled = torch.cat([mean, 0.5 * (spread + _SMALLEST_VARIANCE).log(), nn.functional.softsign(largest), size.log()], dim=-1)
-        summary: Tensor = self.head(pooled)
+        mean = mean_over(h, mask)
+        seen = h if mask is None else h.masked_fill(~mask[..., None], torch.finfo(h.dtype).min)
+        largest = nn.functional.softsign(seen.amax(dim=1))
+        summary: Tensor = self.head(torch.cat([mean, log_spread_over(h, mask, mean), largest, log_count(h, mask)], dim=-1))
         return summary
-
-
-def _mean(h: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the elements that count, (n, set_size, d) to (n, d)."""
-    if mask is None:
-        return h.mean(dim=1)
-    present = mask.to(h.dtype)[..., None]
-    return (h * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
