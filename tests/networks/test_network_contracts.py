@@ -20,7 +20,12 @@ from sbi_models.networks import (
 )
 from sbi_models.networks.layers import make_subnet, register_subnet
 
-SMALL = {"flow_matching": {"widths": (16, 16), "steps": 6}, "deep_set": {"summary_dim": 5, "widths": (8, 8), "head_widths": (8,)}}
+SMALL = {
+    "consistency_model": {"widths": (16, 16), "steps": 2},
+    "deep_set": {"summary_dim": 5, "widths": (8, 8), "head_widths": (8,)},
+    "diffusion_model": {"widths": (16, 16), "steps": 6},
+    "flow_matching": {"widths": (16, 16), "steps": 6},
+}
 """Arguments that make a network of each name small; a new network needs no entry, only time."""
 
 EXACT_LOSSES = {"coupling_flow", "scoring_rules"}
