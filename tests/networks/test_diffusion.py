@@ -317,6 +317,23 @@ def test_the_density_of_a_mixture(name):
         assert error.abs().max() < most
 
 
+@every_schedule
+def test_single_precision_is_enough(name):
+    """Draws and log densities in float32 are those in float64 within 1e-3, for random weights, though the noise ends at 1e-4."""
+    network = made(schedule=name)
+    noise, theta, given = conditions(20), conditions(20, seed=2)[:, :2], conditions(20)
+    sampler = network.sampler
+    wide = sampler(Task(network._denoise_given(given), network.schedule, lambda: noise[:, :2])), network.log_prob(theta, given)
+    network.float()
+    narrow = (
+        sampler(Task(network._denoise_given(given.float()), network.schedule, noise[:, :2].float)),
+        network.log_prob(theta.float(), given.float()),
+    )
+    for a, b in zip(wide, narrow, strict=True):
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(b.double(), a, rtol=0, atol=1e-3)
+
+
 def test_the_density_integrates_to_one_and_draws_follow_it():
     """The density of random weights in the plane sums to 1 within 1e-4; moments of its draws are within 5 standard errors."""
     network = made(density_steps=12)

@@ -81,7 +81,7 @@ def pairs(n=7, seed=1):
 
 def test_the_networks_of_the_page_are_registered():
     """The parametrised tests below run over something."""
-    assert "flow_matching" in names(InferenceNetwork)
+    assert {"consistency_model", "diffusion_model", "flow_matching"} <= set(names(InferenceNetwork))
     assert "deep_set" in names(SummaryNetwork)
 
 
