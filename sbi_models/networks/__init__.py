@@ -1,6 +1,8 @@
 """Networks that know nothing of training, tracking or flows: inference networks and summary networks."""
 
 from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork
+from sbi_models.networks.consistency import ConsistencyModel
+from sbi_models.networks.diffusion import DiffusionModel
 from sbi_models.networks.flow_matching import FlowMatching
 from sbi_models.networks.registry import network_from_json, network_named, register, resolve
 from sbi_models.networks.scoring import (
@@ -21,8 +23,10 @@ from sbi_models.networks.summary import (
 )
 
 __all__ = [
+    "ConsistencyModel",
     "ConvolutionalNetwork",
     "DeepSet",
+    "DiffusionModel",
     "FlowMatching",
     "FusionNetwork",
     "InferenceNetwork",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sbi_models.networks import FlowMatching
-from sbi_models.networks.flow_matching.solver import graded_times, runge_kutta_4
+from sbi_models.networks.solvers import graded_times, runge_kutta_4
 
 
 def rng(seed):

@@ -35,6 +35,8 @@ SMALL = {
         "backbones": {"y": TimeSeriesNetwork(widths=(8,), hidden_dim=4), "x": DeepSet(summary_dim=7, widths=(8, 8), head_widths=(8,))},
         "head_widths": (8,),
     },
+    "consistency_model": {"widths": (16, 16), "steps": 2},
+    "diffusion_model": {"widths": (16, 16), "steps": 6},
 }
 """Arguments that make a network of each name small; a new network needs no entry, only time."""
 
@@ -132,6 +134,8 @@ def test_the_networks_of_the_page_are_registered():
     """The parametrised tests below run over something."""
     assert "flow_matching" in names(InferenceNetwork)
     assert {"deep_set", "set_transformer"} | ORDERED <= set(names(SummaryNetwork))
+    assert {"consistency_model", "diffusion_model", "flow_matching"} <= set(names(InferenceNetwork))
+    assert "deep_set" in names(SummaryNetwork)
 
 
 @every_inference

@@ -1,4 +1,4 @@
-"""Flow matching: the network and its solver."""
+"""Flow matching."""
 
 from sbi_models.networks.flow_matching.flow_matching import FlowMatching
 

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.base import InferenceNetwork
-from sbi_models.networks.flow_matching.solver import State, graded_times, runge_kutta_4
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
+from sbi_models.networks.solvers import State, graded_times, runge_kutta_4, standard_normal_log_density, with_divergence
+from sbi_models.networks.training_noise import noises_and_times
 
 
 @register("flow_matching")
@@ -70,11 +71,7 @@ class FlowMatching(InferenceNetwork):
 
         Times are stratified: the n * noise_per_pair of them fall one into each of as many equal parts of [0, 1].
         """
-        n, k = len(theta), self.noise_per_pair
-        options = {"device": theta.device, "dtype": theta.dtype, "generator": generator}
-        noise = torch.randn(n, k, theta.shape[-1], **options)  # type: ignore[call-overload]
-        order = torch.randperm(n * k, device=theta.device, generator=generator)
-        t = ((order + torch.rand(n * k, **options)) / (n * k)).reshape(n, k, 1)  # type: ignore[call-overload]
+        noise, t = noises_and_times(theta, self.noise_per_pair, generator)
         clean = theta[:, None, :]
         noisy = (1 - t) * noise + t * clean
         variance = t**2 + (1 - t) ** 2
@@ -96,13 +93,8 @@ class FlowMatching(InferenceNetwork):
         times = graded_times(self.steps, self.grading, device=theta.device, dtype=theta.dtype).flip(0)
 
         def field(t: Tensor, state: State) -> State:
-            with torch.enable_grad():
-                x = state[0].detach().requires_grad_()
-                v = self.velocity(x, t.reshape(1, 1), conditions)
-                rows = [torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(self.theta_dim)]
-            return v.detach(), torch.stack(rows).sum(dim=0)
+            return with_divergence(lambda x: self.velocity(x, t.reshape(1, 1), conditions), state[0])
 
         noise, gained = runge_kutta_4(field, (theta, theta.new_zeros(len(theta))), times)
-        base = -(noise.square() + torch.log(torch.tensor(2 * torch.pi))).sum(dim=-1) / 2
         # Along the path from noise to data log p changes by minus the integral of the divergence; the grid runs the other way.
-        return base + gained
+        return standard_normal_log_density(noise) + gained
