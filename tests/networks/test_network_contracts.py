@@ -20,7 +20,11 @@ from sbi_models.networks import (
 )
 from sbi_models.networks.layers import make_subnet, register_subnet
 
-SMALL = {"flow_matching": {"widths": (16, 16), "steps": 6}, "deep_set": {"summary_dim": 5, "widths": (8, 8), "head_widths": (8,)}}
+SMALL = {
+    "coupling_flow": {"depth": 2, "widths": (16, 16)},
+    "flow_matching": {"widths": (16, 16), "steps": 6},
+    "deep_set": {"summary_dim": 5, "widths": (8, 8), "head_widths": (8,)},
+}
 """Arguments that make a network of each name small; a new network needs no entry, only time."""
 
 EXACT_LOSSES = {"coupling_flow", "scoring_rules"}
@@ -76,7 +80,7 @@ def pairs(n=7, seed=1):
 
 def test_the_networks_of_the_page_are_registered():
     """The parametrised tests below run over something."""
-    assert "flow_matching" in names(InferenceNetwork)
+    assert {"coupling_flow", "flow_matching"} <= set(names(InferenceNetwork))
     assert "deep_set" in names(SummaryNetwork)
 
 
