@@ -261,10 +261,10 @@ def test_a_normal_posterior_in_ten_dimensions():
     torch.manual_seed(0)
     model = GaussianLinear()
     unit = model.prior_variance**0.5
-    theta, x = (torch.as_tensor(values / unit, dtype=torch.float32) for values in model.simulator.sample(31_000, seed=1).values())
+    theta, x = (torch.as_tensor(values / unit, dtype=torch.float32) for values in model.simulator.sample(61_000, seed=1).values())
     network = CouplingFlow(depth=2)
     network.build(10, 10)
-    train(network, theta[1000:], x[1000:], steps=450, batch=128, rate=1e-3, seed=rng(14))
+    train(network, theta[1000:], x[1000:], steps=450, batch=128, rate=5e-4, seed=rng(14))
     exact = torch.distributions.Normal(x[:1000] / 2, 0.5**0.5)
     with torch.no_grad():
         learned = network.log_prob(theta[:1000], x[:1000])
