@@ -2,8 +2,10 @@
 
 from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork
 from sbi_models.networks.consistency import ConsistencyModel
+from sbi_models.networks.coupling import CouplingFlow
 from sbi_models.networks.diffusion import DiffusionModel
 from sbi_models.networks.flow_matching import FlowMatching
+from sbi_models.networks.layers import register_subnet
 from sbi_models.networks.registry import network_from_json, network_named, register, resolve
 from sbi_models.networks.scoring import (
     MeanScore,
@@ -25,6 +27,7 @@ from sbi_models.networks.summary import (
 __all__ = [
     "ConsistencyModel",
     "ConvolutionalNetwork",
+    "CouplingFlow",
     "DeepSet",
     "DiffusionModel",
     "FlowMatching",
@@ -44,5 +47,6 @@ __all__ = [
     "network_from_json",
     "network_named",
     "register",
+    "register_subnet",
     "resolve",
 ]

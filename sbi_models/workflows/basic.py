@@ -49,7 +49,7 @@ class BasicWorkflow(Workflow):
         inference_variables: Names | None = None,
         summary_variables: Names | None = None,
         inference_conditions: Names | None = None,
-        inference_network: InferenceNetwork | type[InferenceNetwork] | str | ContinuousApproximator = "flow_matching",
+        inference_network: InferenceNetwork | type[InferenceNetwork] | str | ContinuousApproximator = "coupling_flow",
         summary_network: SummaryNetwork | type[SummaryNetwork] | str | None = None,
         adapter: Adapter | None = None,
         summary_mask: str | Mapping[str, str] | None = None,

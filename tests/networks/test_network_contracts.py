@@ -37,6 +37,7 @@ SMALL = {
     },
     "consistency_model": {"widths": (16, 16), "steps": 2},
     "diffusion_model": {"widths": (16, 16), "steps": 6},
+    "coupling_flow": {"depth": 2, "widths": (16, 16)},
 }
 """Arguments that make a network of each name small; a new network needs no entry, only time."""
 
@@ -135,6 +136,7 @@ def test_the_networks_of_the_page_are_registered():
     assert "flow_matching" in names(InferenceNetwork)
     assert {"deep_set", "set_transformer"} | ORDERED <= set(names(SummaryNetwork))
     assert {"consistency_model", "diffusion_model", "flow_matching"} <= set(names(InferenceNetwork))
+    assert {"coupling_flow", "flow_matching"} <= set(names(InferenceNetwork))
     assert "deep_set" in names(SummaryNetwork)
 
 
