@@ -129,7 +129,7 @@ def test_draws_of_points_and_estimates_of_draws_are_refused():
         points.sample(num_samples=3, conditions=TEST)
     with pytest.raises(ConfigurationError, match=r"has no density.*'mv_normal'"):
         points.log_prob(data)
-    with pytest.raises(ConfigurationError, match="FlowMatching has draws, not estimates: call sample"):
+    with pytest.raises(ConfigurationError, match="CouplingFlow has draws, not estimates: call sample"):
         BasicWorkflow(**TWO).estimate(conditions=TEST)
 
 
