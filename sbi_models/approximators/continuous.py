@@ -5,21 +5,21 @@ raw space (the user's) -> adapter -> adapted space -> standardiser -> standardis
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import files
+from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.intake import as_variables, check_shapes, positive_int
 from sbi_models.approximators.standardiser import Standardiser
 from sbi_models.arguments import known_arguments
-from sbi_models.errors import ConfigurationError, DataError, NotFittedError, suggest
+from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.noise import Generators
 from sbi_models.progress import Advance, progress_bar
@@ -37,7 +37,7 @@ _ROWS_PER_CALL = 2**15
 
 
 @known_arguments
-class ContinuousApproximator(nn.Module):
+class ContinuousApproximator(Approximator):
     """An amortized posterior: adapter, standardiser, summary network and inference network.
 
     Args:
@@ -88,6 +88,16 @@ class ContinuousApproximator(nn.Module):
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     @property
+    def members(self) -> "dict[str, ContinuousApproximator]":
+        """Itself, alone."""
+        return {ALONE: self}
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """None, for itself."""
+        return {ALONE: ""}
+
+    @property
     def inference_names(self) -> tuple[str, ...]:
         """Raw names of the variables that are inferred."""
         return tuple(self.roles["inference_variables"])
@@ -111,31 +121,39 @@ class ContinuousApproximator(nn.Module):
         return self.inference_network.has_draws
 
     @property
+    def has_density(self) -> bool:
+        """False where `log_prob` has no answer."""
+        return self.inference_network.has_density
+
+    @property
     def architecture(self) -> str:
         """The networks, their arguments and widths, as JSON text."""
         networks = (self.inference_network, self.summary_network)
         return json.dumps([None if network is None else network.to_json() for network in networks])
 
-    @property
-    def is_built(self) -> bool:
-        """True once the approximator has seen data."""
-        return bool(self.shapes)
-
     # ---- building and training -----------------------------------------------------------------------------------------------------
 
     def build(self, data: VariablesLike, *, seed: int) -> None:
         """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a second call changes nothing."""
-        if self.is_built:
-            return
+        if not self.is_built:
+            self.build_from(*self.adapted(data), seed=seed)
+
+    def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
+        """The adapter fitted to raw data, the data after it, and the shape of one raw row of each variable: what to build from."""
         variables = as_variables(data, self.inference_names + self.condition_names, may_miss=self.may_miss)
         tensors = _as_tensors(variables)
-        self.adapter = self.adapter.fitted(tensors)
-        adapted, masks = self._by_input(self.adapter.forward(tensors))
+        adapter = self.adapter.fitted(tensors)
+        return adapter, adapter.forward(tensors), {name: value.shape[1:] for name, value in variables.items()}
+
+    def build_from(self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int) -> None:
+        """`build`, after `adapted`; members of an ensemble share that part of the work."""
+        self.adapter = adapter
+        inputs, masks = self._by_input(adapted)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeding.derive(seed, "initial weights"))
-            self._make_layers(adapted)
-        self.standardiser.fit(adapted, masks)
-        self.shapes = {name: value.shape[1:] for name, value in variables.items()}
+            self._make_layers(inputs)
+        self.standardiser.fit(inputs, masks)
+        self.shapes = dict(shapes)
 
     def _make_layers(self, adapted: dict[str, Tensor]) -> None:
         for role in ("inference_variables", "inference_conditions"):
@@ -326,11 +344,6 @@ class ContinuousApproximator(nn.Module):
 
     # ---- files ---------------------------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> Path:
-        """Write tensors and JSON into one file, under any name, atomically; `sbi_models.load` reads it."""
-        self._check_built()
-        return files.write(path, self.kind, self._settings(), self.state_dict())
-
     def _settings(self) -> dict[str, Any]:
         return {
             "roles": self.roles,
@@ -368,10 +381,6 @@ class ContinuousApproximator(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
-
-    def _check_built(self) -> None:
-        if not self.is_built:
-            raise NotFittedError("This approximator has not been trained. Call fit_offline or fit_online of its workflow first.")
 
 
 def by_component(variables: Variables) -> Variables:

@@ -14,11 +14,11 @@ from torch import Tensor
 from sbi_models.errors import ConfigurationError, ModelFileError, suggest
 
 if TYPE_CHECKING:
-    from sbi_models.approximators.continuous import ContinuousApproximator
+    from sbi_models.approximators.base import Approximator
 
 SCHEMA_VERSION = 1
 
-KINDS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], "ContinuousApproximator"]] = {}
+KINDS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], "Approximator"]] = {}
 """Kind of approximator to the function that rebuilds it; only these can be loaded."""
 
 _METADATA_KEY = "sbi_models"
@@ -49,7 +49,7 @@ def as_json(settings: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def load_approximator(path: str | Path) -> "ContinuousApproximator":
+def load_approximator(path: str | Path) -> "Approximator":
     """Read an approximator that `save` wrote.
 
     Raises:

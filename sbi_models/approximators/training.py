@@ -1,10 +1,14 @@
 """The one LightningModule: a thin layer between an approximator and the trainer.
 
+The members of an ensemble step side by side. They share no weights, so the gradient of the sum of their losses is that of each alone, and
+one optimiser moves each as its own would; clipping, noise, losses and early stops are kept apart here.
+
 Noise of step k is drawn from a generator seeded by (seed, k), and so is the global state that dropout uses. A resumed training therefore
 needs no random state: weights, optimiser and the number of the step are enough to go on to the bit.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,9 +17,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from sbi_models import seeding
-from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.base import ALONE, Approximator
+from sbi_models.approximators.ensemble import member_seed
 from sbi_models.approximators.optimizers import OptimizerLike, make_optimizer
 from sbi_models.errors import TrainingError
+
+Batch = dict[str, Tensor] | list[dict[str, Tensor] | None]
+"""A prepared batch for all members, or one for each, in their order; None lets a member sit the step out."""
 
 _STEPS_BETWEEN_CHECKS = 100
 """Between looks at whether the loss is finite still; each look waits for an accelerator."""
@@ -37,7 +45,7 @@ class TrainingModule(pl.LightningModule):
 
     def __init__(
         self,
-        approximator: ContinuousApproximator,
+        approximator: Approximator,
         *,
         seed: int,
         learning_rate: float,
@@ -52,27 +60,57 @@ class TrainingModule(pl.LightningModule):
         self.average = None if ema is None else AveragedModel(approximator, multi_avg_fn=_moving_average(ema))
         self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
         self.optimizer, self.mixed_precision = optimizer, mixed_precision
-        self._sums = {"loss": torch.zeros(()), "val_loss": torch.zeros(())}
-        self._counts = {"loss": 0, "val_loss": 0}
+        self.seeds = {name: member_seed(seed, name) for name in approximator.members}
+        self.stopped: Mapping[str, Mapping[str, float]] = {}
+        """Members that take no further steps: to the losses of their best epochs, by "loss" and "val_loss"."""
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._clipped_together: list[list[torch.nn.Parameter]] = []
 
     @property
-    def result(self) -> ContinuousApproximator:
+    def result(self) -> Approximator:
         """What is validated, saved and sampled from: the approximator with averaged weights, or the approximator itself."""
-        result: ContinuousApproximator = self.approximator if self.average is None else self.average.module  # type: ignore[assignment]
+        result: Approximator = self.approximator if self.average is None else self.average.module  # type: ignore[assignment]
         return result
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Mean loss of a prepared batch."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Sum over the members of the mean losses of their batches."""
         del batch_idx
-        step_seed = seeding.derive(self.seed, "training noise", self.global_step)
+        losses = [self._member_step(name, rows) for name, rows in self._by_member(batch).items() if rows is not None]
+        return None if not losses else losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _by_member(self, batch: Batch) -> dict[str, dict[str, Tensor] | None]:
+        """What each member that still trains gets of a batch."""
+        names = list(self.seeds)
+        parts = batch if isinstance(batch, list) else [batch] * len(names)
+        return {name: part for name, part in zip(names, parts, strict=True) if name not in self.stopped}
+
+    def _member_step(self, name: str, batch: dict[str, Tensor]) -> Tensor:
+        step_seed = seeding.derive(self.seeds[name], "training noise", self.global_step)
         torch.default_generator.manual_seed(step_seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(step_seed)
-        losses = self.approximator.loss(batch, self._generator(step_seed))
-        self._add("loss", losses)
+        losses = self.approximator.members[name].loss(batch, self._generator(step_seed))
+        key = loss_name(name, "loss")
+        self._add(key, losses)
         if self.global_step % _STEPS_BETWEEN_CHECKS == 0:
-            self._check_finite("loss", float(self._sums["loss"]))
+            self._check_finite(key, float(self._sums[key]))
         return losses.mean()
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips the norm of each member's gradient by itself."""
+        del gradient_clip_algorithm
+        if gradient_clip_val is None:
+            return
+        if not self._clipped_together:
+            everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for member in self.approximator.members.values():
+                own = {id(parameter) for parameter in member.parameters()}
+                self._clipped_together.append([parameter for parameter in everything if id(parameter) in own])
+        for parameters in self._clipped_together:
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Moves the average."""
@@ -80,26 +118,43 @@ class TrainingModule(pl.LightningModule):
             self.average.update_parameters(self.approximator)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Adds up the loss of a prepared validation batch, with the same noise and times in every epoch."""
-        self._add("val_loss", self.result.loss(batch, self._generator(seeding.derive(self.seed, "validation noise", batch_idx))))
+        """Adds up the losses of a prepared validation batch, with the same noise and times in every epoch."""
+        for name, seed in self.seeds.items():
+            if name not in self.stopped:
+                generator = self._generator(seeding.derive(seed, "validation noise", batch_idx))
+                self._add(loss_name(name, "val_loss"), self.result.members[name].loss(batch, generator))
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val_loss`, for loggers and callbacks of the user."""
-        self.log("val_loss", self._sums["val_loss"] / max(1, self._counts["val_loss"]))
+        self.log("val_loss", self._means()["val_loss"])
 
     def epoch_losses(self) -> dict[str, float]:
-        """Mean losses since the last call, by name."""
-        means = {name: float(self._sums[name]) / count for name, count in self._counts.items() if count}
-        for name in self._sums:
-            self._sums[name], self._counts[name] = torch.zeros(()), 0
+        """Mean losses since the last call: `loss` and, after a validation, `val_loss`; in an ensemble, these are means over members, with
+        the best losses of those that have stopped, and `member/loss` and `member/val_loss` are those of members that still train."""
+        means = self._means()
+        self._sums, self._counts = {}, {}
         for name, value in means.items():
             self._check_finite(name, value)
         return means
 
-    def _check_finite(self, name: str, value: float) -> None:
+    def _means(self) -> dict[str, float]:
+        own = {key: float(self._sums[key]) / count for key, count in self._counts.items()}
+        if ALONE in self.seeds:
+            return own
+        means = {}
+        for kind in ("loss", "val_loss"):
+            values = [own.get(loss_name(name, kind), self.stopped.get(name, {}).get(kind)) for name in self.seeds]
+            known = [value for value in values if value is not None]
+            if known:
+                means[kind] = sum(known) / len(known)
+        return means | own
+
+    def _check_finite(self, key: str, value: float) -> None:
         if not math.isfinite(value):
+            member, _, kind = key.rpartition("/")
             raise TrainingError(
-                f"The {'training' if name == 'loss' else 'validation'} loss is {value} in epoch {self.current_epoch + 1}. "
+                f"The {'training' if kind == 'loss' else 'validation'} loss{f' of member {member!r}' if member else ''} is {value} in epoch "
+                f"{self.current_epoch + 1}. "
                 "Try a smaller initial_learning_rate, standardize='all', or a log transform of variables that span orders of magnitude."
             )
 
@@ -120,9 +175,15 @@ class TrainingModule(pl.LightningModule):
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(seed)
 
-    def _add(self, name: str, losses: Tensor) -> None:
-        self._sums[name] = self._sums[name].to(losses.device) + losses.detach().sum()
-        self._counts[name] += len(losses)
+    def _add(self, key: str, losses: Tensor) -> None:
+        total = losses.detach().sum()
+        self._sums[key] = self._sums[key] + total if key in self._sums else total
+        self._counts[key] = self._counts.get(key, 0) + len(losses)
+
+
+def loss_name(member: str, kind: str) -> str:
+    """The name in the history of a member's "loss" or "val_loss"."""
+    return kind if member == ALONE else f"{member}/{kind}"
 
 
 def _moving_average(decay: float) -> Any:

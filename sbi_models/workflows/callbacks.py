@@ -9,8 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from sbi_models.approximators import ContinuousApproximator
-from sbi_models.approximators.training import TrainingModule
+from sbi_models.approximators import Approximator
+from sbi_models.approximators.training import TrainingModule, loss_name
 from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
 from sbi_models.workflows.history import History
@@ -50,7 +50,10 @@ class SetEpoch(pl.Callback):
 
 
 class EpochEnd(pl.Callback):
-    """Records the losses, tells the listener, shows progress, stops early if asked to, and writes the checkpoint, in this order."""
+    """Records the losses, tells the listener, shows progress, stops early if asked to, and writes the checkpoint, in this order.
+
+    Members of an ensemble have a best epoch and stop early each by its own losses; the training is over when all have stopped.
+    """
 
     def __init__(
         self,
@@ -68,7 +71,8 @@ class EpochEnd(pl.Callback):
         self._note = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.should_stop = self._is_over()  # a resumed training that had stopped early has stopped
+        assert isinstance(pl_module, TrainingModule)
+        trainer.should_stop = self._stop_members(pl_module)  # a resumed training that had stopped early has stopped
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.advance(1, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{self._note}")
@@ -78,21 +82,41 @@ class EpochEnd(pl.Callback):
         losses = pl_module.epoch_losses()
         pl_module.log("loss", losses["loss"])
         self.history.add(losses)
-        self._note = "".join(f" {name} {value:.4f}" for name, value in losses.items())
+        self._note = "".join(f" {name} {value:.4f}" for name, value in losses.items() if name in ("loss", "val_loss"))
         if self.on_epoch_end is not None:
             self.on_epoch_end(self.history.epochs, losses)
-        if self.patience is not None and self.history.best_epoch == self.history.epochs:
-            self.best_weights = {name: value.detach().clone() for name, value in pl_module.result.state_dict().items()}
-        trainer.should_stop = trainer.should_stop or self._is_over()
+        bettered = [name for name in pl_module.seeds if name not in pl_module.stopped and self._is_best_now(name)]
+        if self.patience is not None or (self.checkpoint is not None and self.checkpoint.save_best_only):
+            self._keep_weights(pl_module.result, bettered)
+        trainer.should_stop = self._stop_members(pl_module) or trainer.should_stop
         if self.checkpoint is not None:
-            self.checkpoint.save(trainer, pl_module, self.history)
+            self.checkpoint.save(trainer, pl_module, self.best_weights if bettered else None)
 
-    def _is_over(self) -> bool:
-        return self.patience is not None and self.history.epochs - self.history.best_epoch >= self.patience
+    def _is_best_now(self, member: str) -> bool:
+        return self.history.best_epoch_of(member) == self.history.epochs_of(member)
 
-    def back_to_the_best(self, approximator: ContinuousApproximator) -> None:
-        """With early stopping, give the approximator the weights of its best epoch."""
-        if self.best_weights:
+    def _keep_weights(self, approximator: Approximator, members: list[str]) -> None:
+        prefixes = tuple(approximator.prefixes[name] for name in members)
+        state = approximator.state_dict() if members else {}
+        self.best_weights.update({name: value.detach().clone() for name, value in state.items() if name.startswith(prefixes)})
+
+    def _stop_members(self, module: TrainingModule) -> bool:
+        """Tell the module which members have had their last epoch; True if these are all."""
+        if self.patience is None:
+            return False
+        history = self.history
+        over = [name for name in module.seeds if history.epochs_of(name) - history.best_epoch_of(name) >= self.patience]
+        module.stopped = {name: self._best_losses(name) for name in over}
+        return len(over) == len(module.seeds)
+
+    def _best_losses(self, member: str) -> dict[str, float]:
+        best = self.history.best_epoch_of(member) - 1
+        values = {kind: self.history.history.get(loss_name(member, kind)) for kind in ("loss", "val_loss")}
+        return {kind: losses[best] for kind, losses in values.items() if losses}
+
+    def back_to_the_best(self, approximator: Approximator) -> None:
+        """With early stopping, give the approximator the weights of its best epoch, or of each member's."""
+        if self.patience is not None and self.best_weights:
             approximator.load_state_dict(self.best_weights)
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,7 +133,8 @@ class Checkpoint:
     Args:
         folder: made if missing.
         name: stem of both files.
-        save_best_only: keep the approximator of the lowest monitored loss (validation if there is one) instead of the last.
+        save_best_only: keep the approximator of the lowest monitored loss (validation if there is one) instead of the last; in an
+            ensemble, each member of its own lowest.
         fit: fits of the same workflow before this one; each has a state of its own to go on from.
     """
 
@@ -133,10 +158,15 @@ class Checkpoint:
         whole = self.resume_path.is_file() and (self.model_path.is_file() or not self.save_best_only)
         return self.resume_path if whole else None
 
-    def save(self, trainer: pl.Trainer, module: TrainingModule, history: History) -> None:
-        """Write both files atomically; the approximator first, so that a kill in between loses nothing."""
-        if not self.save_best_only or history.best_epoch == history.epochs:
+    def save(self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None) -> None:
+        """Write both files atomically; the approximator first, so that a kill in between loses nothing.
+
+        `best_weights` are those of the best epochs so far if this epoch was one, of a member or of all, and None if it was not.
+        """
+        if not self.save_best_only:
             module.result.save(self.model_path)
+        elif best_weights:
+            module.result.save_weights(self.model_path, best_weights)
         partial = self.resume_path.with_name(f".{self.resume_path.name}.{os.getpid()}.partial")
         trainer.save_checkpoint(partial)
         os.replace(partial, self.resume_path)

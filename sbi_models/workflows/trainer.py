@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators import Approximator
 from sbi_models.approximators.training import TrainingModule
 from sbi_models.progress import progress_bar
 from sbi_models.workflows.callbacks import Checkpoint, EpochEnd, OnEpochEnd, Plan, SetEpoch, steps_done
@@ -33,7 +33,7 @@ class TrainingBatches(Protocol):
 
 
 def train(
-    approximator: ContinuousApproximator,
+    approximator: Approximator,
     batches: TrainingBatches,
     validation: TrainingBatches | None,
     epochs: int,
@@ -100,13 +100,15 @@ def train(
 
 
 @contextmanager
-def _compiled(approximator: ContinuousApproximator, backend: bool | str) -> Iterator[None]:
+def _compiled(approximator: Approximator, backend: bool | str) -> Iterator[None]:
     """Run the modules of the networks that are called as such through torch.compile, for a while."""
     if not backend:
         yield
         return
-    parts = list(_called(approximator.inference_network))
-    parts += [approximator.summary_network] if approximator.summary_network is not None else []
+    parts: list[nn.Module] = []
+    for member in approximator.members.values():
+        parts += _called(member.inference_network)
+        parts += [member.summary_network] if member.summary_network is not None else []
     for part in parts:
         part.compile(backend="inductor" if backend is True else backend)
     try:

@@ -1,0 +1,117 @@
+"""What every approximator promises: to be built from raw data, trained, sampled, evaluated and saved, as one network or as several."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from sbi_models.approximators import files
+from sbi_models.errors import NotFittedError
+from sbi_models.types import Array, Estimates, Variables, VariablesLike
+
+if TYPE_CHECKING:
+    from sbi_models.approximators.continuous import ContinuousApproximator
+
+ALONE = ""
+"""Name of the only member of an approximator that is no ensemble."""
+
+
+class Approximator(nn.Module, ABC):
+    """An amortized posterior of one member or several, each of which trains on rows of its own.
+
+    Attributes:
+        roles: raw variable names of each role.
+        shapes: shape of one row of each raw variable; empty before the approximator has seen data.
+        info: JSON that travels with the saved file.
+    """
+
+    kind: str
+    roles: dict[str, list[str]]
+    shapes: dict[str, tuple[int, ...]]
+    info: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def members(self) -> "dict[str, ContinuousApproximator]":
+        """The approximators that train side by side, by name; one that is no ensemble is its own only member, named ""."""
+
+    @property
+    @abstractmethod
+    def prefixes(self) -> dict[str, str]:
+        """Of each member: what the names of its tensors begin with in `state_dict()`."""
+
+    @property
+    @abstractmethod
+    def inference_names(self) -> tuple[str, ...]:
+        """Raw names of the variables that are inferred."""
+
+    @property
+    @abstractmethod
+    def condition_names(self) -> tuple[str, ...]:
+        """Raw names of the variables that are conditioned on, masks among them."""
+
+    @property
+    @abstractmethod
+    def may_miss(self) -> frozenset[str]:
+        """Raw names of the conditions that may hold NaN, since the adapter fills it."""
+
+    @property
+    @abstractmethod
+    def has_draws(self) -> bool:
+        """False where there is nothing to sample from, as with point estimates."""
+
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """The networks, their arguments and widths, as JSON text."""
+
+    @property
+    def is_built(self) -> bool:
+        """True once the approximator has seen data."""
+        return bool(self.shapes)
+
+    @abstractmethod
+    def build(self, data: VariablesLike, *, seed: int) -> None:
+        """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a second call changes nothing."""
+
+    @abstractmethod
+    def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
+        """Raw data with all variables, checked, to standardised float32 tensors by role, on the approximator's device."""
+
+    @abstractmethod
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> Variables:
+        """Draws of every data set, name to (n_datasets, num_samples, width), raw space."""
+
+    @abstractmethod
+    def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
+        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,)."""
+
+    @abstractmethod
+    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> Estimates:
+        """Estimates of scoring rules; see `ScoringRuleApproximator.estimate`."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write tensors and JSON into one file, under any name, atomically; `sbi_models.load` reads it."""
+        return self.save_weights(path, self.state_dict())
+
+    def save_weights(self, path: str | Path, tensors: dict[str, Tensor]) -> Path:
+        """Save this approximator with other tensors of the names and shapes in its `state_dict()`, such as those of its best epoch."""
+        self._check_built()
+        return files.write(path, self.kind, self._settings(), tensors)
+
+    @abstractmethod
+    def _settings(self) -> dict[str, Any]:
+        """What a file holds besides tensors."""
+
+    def _check_built(self) -> None:
+        if not self.is_built:
+            raise NotFittedError("This approximator has not been trained. Call fit_offline or fit_online of its workflow first.")

@@ -1,0 +1,375 @@
+"""The approximator of several members: each an amortized posterior with networks of its own, together their mixture.
+
+p(theta | x) = sum_k w_k p_k(theta | x). Weights are those given in a call, or else the learned ones, or else equal.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn, Self, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sbi_models import seeding
+from sbi_models.approximators import files
+from sbi_models.approximators.base import ALONE, Approximator
+from sbi_models.approximators.continuous import ContinuousApproximator, by_component
+from sbi_models.approximators.intake import positive_int
+from sbi_models.approximators.mixture import checked_weights, log_mixture, merged_order, stacked_weights, whole_shares
+from sbi_models.arguments import known_arguments
+from sbi_models.errors import ConfigurationError
+from sbi_models.networks.noise import Generators
+from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+
+_ROWS_PER_CALL = 2**15
+
+MemberWeights = Mapping[str, float]
+
+
+@known_arguments
+class EnsembleApproximator(Approximator):
+    """A mixture of amortized posteriors of the same variables.
+
+    Args:
+        members: names to approximators with the same roles, adapter and masks, and with draws. Their networks may be of different kinds.
+        weights: of the mixture where a call gives none: members to weights, normalised, 0 for those left out. None is equal weights.
+        info: JSON that travels with the saved file.
+
+    Raises:
+        ConfigurationError: for fewer than two members, or members that do not fit together.
+    """
+
+    kind = "ensemble"
+
+    def __init__(
+        self,
+        members: Mapping[str, ContinuousApproximator],
+        *,
+        weights: MemberWeights | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_members(members)
+        self.names = list(members)
+        self.networks = nn.ModuleList(members.values())
+        self.info = files.as_json(dict(info or {}))
+        self.weights = weights  # type: ignore[assignment] # the setter checks and completes them
+
+    @property
+    def weights(self) -> dict[str, float] | None:
+        """Weights of the mixture by member, with the sum 1, or None as long as they are equal."""
+        return None if self._weights is None else dict(self._weights)
+
+    @weights.setter
+    def weights(self, weights: MemberWeights | None) -> None:
+        self._weights = None if weights is None else checked_weights(weights, self.names)
+
+    @property
+    def members(self) -> dict[str, ContinuousApproximator]:
+        """The members by name."""
+        return dict(zip(self.names, self.networks, strict=True))  # type: ignore[arg-type]
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """What the names of each member's tensors begin with."""
+        return {name: f"networks.{k}." for k, name in enumerate(self.names)}
+
+    @property
+    def _first(self) -> ContinuousApproximator:
+        return self.networks[0]  # type: ignore[return-value]
+
+    @property
+    def roles(self) -> dict[str, list[str]]:  # type: ignore[override]
+        """Raw variable names of each role, those of every member."""
+        return self._first.roles
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:  # type: ignore[override]
+        """Shape of one row of each raw variable; empty before every member has seen data."""
+        return self._first.shapes if all(member.is_built for member in self.members.values()) else {}
+
+    @property
+    def inference_names(self) -> tuple[str, ...]:
+        """Raw names of the variables that are inferred."""
+        return self._first.inference_names
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Raw names of the variables that are conditioned on, masks among them."""
+        return self._first.condition_names
+
+    @property
+    def may_miss(self) -> frozenset[str]:
+        """Raw names of the conditions that may hold NaN, since the adapter fills it."""
+        return self._first.may_miss
+
+    @property
+    def has_draws(self) -> bool:
+        """True: members without draws are refused."""
+        return True
+
+    @property
+    def architecture(self) -> str:
+        """The networks of each member, their arguments and widths, as JSON text."""
+        return json.dumps({name: json.loads(member.architecture) for name, member in self.members.items()})
+
+    # ---- building and training -----------------------------------------------------------------------------------------------------
+
+    def build(self, data: VariablesLike, *, seed: int) -> None:
+        """Build every member from the same data, with the same moments, and initial weights from a stream of its own."""
+        if self.is_built:
+            self._check_same_moments()
+            return
+        adapter, adapted, shapes = self._first.adapted(data)
+        for name, member in self.members.items():
+            member.build_from(adapter, adapted, shapes, seed=member_seed(seed, name))
+
+    def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
+        """Raw data to standardised tensors, once for all members."""
+        return self._first.prepare(data, what=what)
+
+    def _check_same_moments(self) -> None:
+        moments = self._first.standardiser.state_dict()
+        for name, member in self.members.items():
+            for key, value in member.standardiser.state_dict().items():
+                if not torch.equal(value, moments.get(key, value)):
+                    raise ConfigurationError(
+                        f"Expected members that were built from the same data, got other moments in {name!r} than in {self.names[0]!r}. "
+                        "Such an ensemble can sample, but not train: make an EnsembleWorkflow of the networks and train that."
+                    )
+
+    # ---- inference -----------------------------------------------------------------------------------------------------------------
+
+    @overload
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = ...,
+        batch_size: int | None = ...,
+        seed: int | None = ...,
+        merge_members: Literal[True] = ...,
+        member_weights: MemberWeights | None = ...,
+    ) -> Variables: ...
+
+    @overload
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = ...,
+        batch_size: int | None = ...,
+        seed: int | None = ...,
+        merge_members: bool,
+        member_weights: MemberWeights | None = ...,
+    ) -> Variables | dict[str, Variables]: ...
+
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        merge_members: bool = True,
+        member_weights: MemberWeights | None = None,
+    ) -> Variables | dict[str, Variables]:
+        """Draw from the mixture, or from every member; see `ContinuousApproximator.sample` for the other arguments.
+
+        For every data set, the members' shares of the draws are their weights times num_samples, rounded by largest remainder, and the
+        draws are shuffled.
+
+        Args:
+            merge_members: False gives num_samples draws of each member.
+            member_weights: members to weights, normalised, 0 for those left out; by default the ensemble's own, learned or equal.
+
+        Returns:
+            Name to array of shape (n_datasets, num_samples, width), raw space; with merge_members=False, members to such dicts.
+        """
+        num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
+        weights = self._weights_of_a_call(member_weights, merge_members=merge_members)
+        prepared_for = {"conditions": conditions, "batch_size": batch_size}
+        if not merge_members:
+            return {
+                name: member.sample(num_samples=num_samples, split=split, seed=member_seed(seed, name), **prepared_for)
+                for name, member in self.members.items()
+            }
+        rows = self._num_datasets(conditions)
+        shares = whole_shares(weights, num_samples, rows)
+        parts = [
+            member.sample(num_samples=int(most), seed=member_seed(seed, name), **prepared_for)
+            for (name, member), most in zip(self.members.items(), shares.max(axis=0), strict=True)
+            if most
+        ]
+        order = merged_order(shares, seed)[:, :, None]
+        draws = {
+            variable: np.take_along_axis(np.concatenate([part[variable] for part in parts], axis=1), order, axis=1)
+            for variable in self.inference_names
+        }
+        return by_component(draws) if split else draws
+
+    @overload
+    def log_prob(
+        self,
+        data: VariablesLike,
+        *,
+        batch_size: int | None = ...,
+        merge_members: Literal[True] = ...,
+        member_weights: MemberWeights | None = ...,
+    ) -> Array: ...
+
+    @overload
+    def log_prob(
+        self, data: VariablesLike, *, batch_size: int | None = ..., merge_members: bool, member_weights: MemberWeights | None = ...
+    ) -> Array | dict[str, Array]: ...
+
+    def log_prob(
+        self,
+        data: VariablesLike,
+        *,
+        batch_size: int | None = None,
+        merge_members: bool = True,
+        member_weights: MemberWeights | None = None,
+    ) -> Array | dict[str, Array]:
+        """Log density in nats of the mixture for each row of `data`, raw space, shape (n_datasets,): log sum_k w_k p_k.
+
+        With merge_members=False, that of each member by name; members without a density are left out.
+
+        Raises:
+            ConfigurationError: if a member with a weight above 0 has no density.
+        """
+        weights = self._weights_of_a_call(member_weights, merge_members=merge_members)
+        if not merge_members:
+            return {name: member.log_prob(data, batch_size=batch_size) for name, member in self.members.items() if member.has_density}
+        used = {name: member for (name, member), weight in zip(self.members.items(), weights, strict=True) if weight > 0}
+        self._check_density(used)
+        columns = [member.log_prob(data, batch_size=batch_size) for member in used.values()]
+        return log_mixture(np.stack(columns, axis=-1), weights[weights > 0])
+
+    def stack(self, validation_data: VariablesLike, *, batch_size: int | None = None) -> dict[str, float]:
+        """Learn the weights that maximise the mean log density of held-out data (n, ...), keep them as the ensemble's own, return them.
+
+        Raises:
+            ConfigurationError: if a member has no density; its weight is for the user to choose.
+        """
+        self._check_density(self.members)
+        columns = [member.log_prob(validation_data, batch_size=batch_size) for member in self.members.values()]
+        learned = stacked_weights(np.stack(columns, axis=1))
+        self.weights = {name: float(weight) for name, weight in zip(self.names, learned, strict=True)}
+        return dict(self.weights)
+
+    def mixture_weights(self) -> FloatArray:
+        """The weights of the mixture in the order of the members, (members,)."""
+        return self._weights_of_a_call(None, merge_members=True)
+
+    @torch.no_grad()
+    def cross_log_prob(self, *, conditions: VariablesLike, num_samples: int, seed: int) -> FloatArray:
+        """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from, num_samples, of)."""
+        self._check_density(self.members)
+        was_training = self.training
+        self.eval()
+        columns: list[list[Tensor]] = []
+        given = {name: _given(member, conditions) for name, member in self.members.items()}
+        for name, member in self.members.items():
+            columns.append([])
+            rows = range(len(given[name]))
+            generators: Generators = [torch.Generator().manual_seed(seeding.derive(member_seed(seed, name), "sampling", r)) for r in rows]
+            theta = member.inference_network.sample(num_samples, given[name], generators).flatten(0, 1)
+            for other, judge in self.members.items():
+                repeated = given[other].repeat_interleave(num_samples, dim=0)
+                parts = zip(theta.split(_ROWS_PER_CALL), repeated.split(_ROWS_PER_CALL), strict=True)
+                columns[-1].append(torch.cat([judge.inference_network.log_prob(t, c) for t, c in parts]).reshape(-1, num_samples))
+        self.train(was_training)
+        stacked = torch.stack([torch.stack(column, dim=-1) for column in columns], dim=1)
+        return np.asarray(stacked.to(torch.float64).cpu().numpy())
+
+    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> NoReturn:
+        """Estimates are those of a member: `approximator.members[name].estimate(...)`.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        del conditions, split, batch_size
+        raise ConfigurationError(
+            "An ensemble has draws and densities of its mixture, not estimates. Ask a member: "
+            f"approximator.members[{self.names[0]!r}].estimate(conditions=...)."
+        )
+
+    def _num_datasets(self, conditions: VariablesLike) -> int:
+        return len(next(iter(self._first._prepare(conditions, self.condition_names, "conditions").values())))
+
+    def _weights_of_a_call(self, weights: MemberWeights | None, *, merge_members: bool) -> FloatArray:
+        """Weights in the order of the members."""
+        self._check_built()
+        if weights is not None and not merge_members:
+            raise ConfigurationError("member_weights are those of the mixture: expected merge_members=True with them, got False.")
+        chosen = self.weights if weights is None else checked_weights(weights, self.names)
+        return np.array([1 / len(self.names) if chosen is None else chosen[name] for name in self.names])
+
+    def _check_density(self, members: Mapping[str, ContinuousApproximator]) -> None:
+        for name, member in members.items():
+            if not member.has_density:
+                raise ConfigurationError(
+                    f"Expected members with a density, got none for {name!r} ({type(member.inference_network).__name__}). Leave it out of "
+                    "member_weights, or set approximator.weights without it."
+                )
+
+    # ---- files ---------------------------------------------------------------------------------------------------------------------
+
+    def _settings(self) -> dict[str, Any]:
+        members = [{"name": name, "kind": member.kind, "settings": member._settings()} for name, member in self.members.items()]
+        return {"members": members, "weights": self.weights, "info": self.info}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The ensemble of a file."""
+        members = {}
+        for k, entry in enumerate(settings["members"]):
+            prefix = f"networks.{k}."
+            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            members[entry["name"]] = files.KINDS[entry["kind"]](entry["settings"], own)
+        return cls(members, weights=settings["weights"], info=settings["info"]).eval()  # type: ignore[arg-type]
+
+
+def member_seed(seed: int, name: str) -> int:
+    """The seed of a member's initial weights, noise and draws; the seed itself for an approximator that is no ensemble."""
+    return seed if name == ALONE else seeding.derive(seed, "member", name)
+
+
+def _given(member: ContinuousApproximator, conditions: VariablesLike) -> Tensor:
+    """What a member's inference network is conditioned on, (n_datasets, condition_dim)."""
+    prepared = member._prepare(conditions, member.condition_names, "conditions")
+    return torch.cat([member._conditions({key: value[rows] for key, value in prepared.items()}) for rows in member._chunks(prepared, None)])
+
+
+def _check_members(members: Mapping[str, ContinuousApproximator]) -> None:
+    if not isinstance(members, Mapping) or len(members) < 2:
+        raise ConfigurationError(f"Expected an ensemble of at least two members, a dict of names to approximators, got {members!r}.")
+    first = next(iter(members.values()))
+    for name, member in members.items():
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ConfigurationError(f"Expected names of members as text without '/', got {name!r}.")
+        if not isinstance(member, ContinuousApproximator):
+            raise ConfigurationError(f"Expected a ContinuousApproximator for member {name!r}, got {type(member).__name__}.")
+        if not member.has_draws:
+            raise ConfigurationError(
+                f"Expected members with posterior draws, got only point estimates for {name!r}. Add a parametric rule such as 'mv_normal'."
+            )
+        parts = (("roles", "roles"), ("inputs", "inputs of summary networks"), ("masks", "masks"))
+        for attribute, what in parts:
+            got, expected = getattr(member, attribute), getattr(first, attribute)
+            if got != expected:
+                raise ConfigurationError(f"Expected the same {what} in every member, {expected}, got {got} in {name!r}.")
+        if member.adapter.to_json() != first.adapter.to_json():
+            raise ConfigurationError(f"Expected the same adapter in every member, got another one in {name!r}.")
+    if len({member.is_built for member in members.values()}) > 1:
+        raise ConfigurationError("Expected members that have all been trained, or none of them, got some of each.")
+    if len({id(part) for member in members.values() for part in member.modules()}) < sum(len(list(m.modules())) for m in members.values()):
+        raise ConfigurationError("Expected members with networks of their own, got some that share one. Pass network.clone().")
+
+
+files.KINDS[EnsembleApproximator.kind] = EnsembleApproximator.from_settings

@@ -1,0 +1,116 @@
+"""Weights of a mixture: checked, shared out into whole draws, and learned from held-out data.
+
+Learned weights maximise the mean log density of the mixture on held-out data over the simplex ("stacking of predictive
+distributions"; Yao, Vehtari, Simpson & Gelman 2018, doi:10.1214/17-BA1091). That is a concave problem: EM climbs, and
+max_k mean_i p_ik / p_i - 1 bounds how far, in nats, it still is below the top.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sbi_models import seeding
+from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.types import Array, FloatArray
+
+_ROUNDING = 9
+"""Decimals of a share that count; what is closer is a tie."""
+
+_GAP = 1e-8
+_ITERATIONS = 20_000
+
+
+def checked_weights(weights: Any, names: Sequence[str]) -> dict[str, float]:
+    """Weights of all members, 0 for those that are not named, which sum to 1.
+
+    Raises:
+        ConfigurationError: if they are no mapping, name unknown members, are negative or not finite, or are all zero.
+    """
+    if not isinstance(weights, Mapping):
+        raise ConfigurationError(
+            f"Expected member_weights as a dict of members to weights, got {weights!r}. Pass for instance {{{names[0]!r}: 1.0}}."
+        )
+    values = dict.fromkeys(names, 0.0)
+    for name, weight in weights.items():
+        if name not in values:
+            raise ConfigurationError(f"There is no member {name!r} to give a weight. {suggest(str(name), names)}")
+        values[name] = _number(name, weight)
+    total = sum(values.values())
+    if not total > 0 or not np.isfinite(total):
+        raise ConfigurationError(f"Expected member_weights with a finite sum above 0, got {dict(weights)!r}. Give one member a weight of 1.")
+    return {name: value / total for name, value in values.items()}
+
+
+def _number(name: str, weight: Any) -> float:
+    try:
+        value = float("nan") if isinstance(weight, bool | str) else float(weight)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value) or value < 0:
+        raise ConfigurationError(f"Expected the weight of member {name!r} as a finite number of 0 or more, got {weight!r}.")
+    return value
+
+
+def whole_shares(weights: FloatArray, num_samples: int, num_datasets: int) -> Array:
+    """Draws of each member for each data set, (n_datasets, members): the largest remainders are rounded up, the others down.
+
+    Of equal remainders, each has its turn: which ones are rounded up goes round from one data set to the next.
+    """
+    quotas = weights * num_samples
+    whole = np.floor(quotas + 10.0**-_ROUNDING).astype(int)
+    shares = np.tile(whole, (num_datasets, 1))
+    seats = num_samples - int(whole.sum())
+    if not seats:
+        return shares
+    rest = np.where(weights > 0, np.round(quotas - whole, _ROUNDING), -1.0)
+    last = np.sort(rest)[::-1][seats - 1]
+    shares[:, rest > last] += 1
+    tied, left = np.flatnonzero(rest == last), seats - int((rest > last).sum())
+    turns = (np.arange(num_datasets)[:, None] * left + np.arange(left)) % len(tied)
+    shares[np.arange(num_datasets)[:, None], tied[turns]] += 1
+    return shares
+
+
+def merged_order(shares: Array, seed: int) -> Array:
+    """Which of the members' draws, side by side with shares.max(axis=0) of each, make up those of the mixture, shuffled: (n_datasets, S)."""
+    starts = np.concatenate([[0], np.cumsum(shares.max(axis=0))[:-1]])
+    rows = []
+    for row, counts in enumerate(shares):
+        chosen = np.concatenate([start + np.arange(count) for start, count in zip(starts, counts, strict=True)])
+        rows.append(seeding.generator(seed, "merged draws", row).permutation(chosen))
+    return np.stack(rows)
+
+
+def log_mixture(log_densities: FloatArray, weights: FloatArray) -> FloatArray:
+    """log sum_k w_k p_k of log densities (..., members), in nats, shape (...)."""
+    used = weights > 0
+    terms = log_densities[..., used] + np.log(weights[used])
+    top = terms.max(axis=-1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        mixture: FloatArray = np.log(np.exp(terms - top).sum(axis=-1)) + top[..., 0]
+    return mixture
+
+
+def stacked_weights(log_densities: FloatArray) -> FloatArray:
+    """Weights (members,) that maximise the mean over i of log sum_k w_k exp(log_densities[i, k]) to within 1e-8 nats.
+
+    Rows to which no member gives any density tell nothing about weights and are left out.
+
+    Raises:
+        DataError: if no row is left.
+    """
+    top = log_densities.max(axis=1, keepdims=True)
+    kept = np.isfinite(top[:, 0])
+    if not kept.any():
+        raise DataError("Expected validation data to which a member gives a density, got none: all lie outside the support of the adapter.")
+    densities = np.exp(log_densities[kept] - top[kept])
+    weights = np.full(densities.shape[1], 1.0 / densities.shape[1])
+    for _ in range(_ITERATIONS):
+        gain = (densities / (densities @ weights)[:, None]).mean(axis=0)
+        if gain.max() - 1 < _GAP:
+            break
+        weights = weights * gain
+        weights /= weights.sum()
+    return weights
