@@ -6,6 +6,7 @@ from sbi_models.datasets.files import LoadFunction
 from sbi_models.datasets.offline import Batches
 from sbi_models.datasets.online import OnlineBatches
 from sbi_models.datasets.prepared import PreparedBatches
+from sbi_models.datasets.sharing import RingBatches, Sharing
 from sbi_models.datasets.store import SimulationStore
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "OnlineBatches",
     "PerFile",
     "PreparedBatches",
+    "RingBatches",
+    "Sharing",
     "SimulationFiles",
     "SimulationStore",
 ]

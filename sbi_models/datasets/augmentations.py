@@ -38,11 +38,11 @@ class Augment:
                 f"batch, got {augmentations!r}."
             )
 
-    def __call__(self, batch: Variables, step: int) -> Variables:
-        """The augmented batch of one step: name to array (n, ...), raw space; the batch itself is left alone."""
+    def __call__(self, batch: Variables, *step: int) -> Variables:
+        """The augmented batch of one step, or of one step and one member of an ensemble: name to array (n, ...), raw space; the batch itself is left alone."""
         batch = {name: np.array(value) for name, value in batch.items()}
         rows = {name: len(value) for name, value in batch.items()}
-        with _global_state(seeding.derive(self.seed, "augmentations", step)):
+        with _global_state(seeding.derive(self.seed, "augmentations", *step)):
             for function in self.functions:
                 batch = _batch_of(function(batch), function)
             for name, function_of_one in self.by_name.items():

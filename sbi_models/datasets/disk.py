@@ -6,12 +6,13 @@ from hashlib import sha256
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from sbi_models import seeding
 from sbi_models.datasets.files import LoadFunction, read_file
+from sbi_models.datasets.sharing import digest_of, whole_batches
 from sbi_models.errors import DataError, suggest
 from sbi_models.progress import progress_bar
 from sbi_models.types import Array, Variables
@@ -104,35 +105,44 @@ class SimulationFiles:
 class DiskBatches:
     """Shuffled chunks of batches from files: order is a function of seed and epoch. Satisfies the protocol of raw chunks.
 
-    Files are shuffled, read in groups of about 32 768 simulations, and shuffled within the group.
+    Files are shuffled, read in groups of about 32 768 simulations, and shuffled within the group. For the members of an ensemble, each
+    file is still read once in an epoch, and its rows go to the members that have them; a member waits if its batch is not full before
+    those of others, so that steps are in common.
+
+    Args:
+        files: where the simulations are.
+        batch_size: rows of a batch; the last one of an epoch may be shorter.
+        seed: of the order.
+        windows: the rows of each member of an ensemble, counted through the files in the order of their names; None if all have all.
     """
 
     in_thread = True
 
-    def __init__(self, files: SimulationFiles, batch_size: int, seed: int) -> None:
-        self.files, self.batch_size, self.seed = files, batch_size, seed
+    def __init__(self, files: SimulationFiles, batch_size: int, seed: int, windows: list[Array] | None = None) -> None:
+        self.files, self.batch_size, self.seed, self.windows = files, batch_size, seed, windows
         self.epoch = 0
+        self._ends = np.cumsum(files.rows)
 
     @property
     def fingerprint(self) -> str:
         """sha256 over names and sizes of the files, batch size and seed."""
         listed = [f"{path.name} {rows} {path.stat().st_size}" for path, rows in zip(self.files.paths, self.files.rows, strict=True)]
-        return sha256("\n".join([f"{self.batch_size} {self.seed}", *listed]).encode()).hexdigest()
+        return sha256("\n".join([f"{self.batch_size} {self.seed}", *listed]).encode() + digest_of(self.windows)).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return ceil(sum(self.files.rows) / self.batch_size)
+        return ceil((sum(self.files.rows) if self.windows is None else max(map(len, self.windows))) / self.batch_size)
 
-    def __iter__(self) -> Iterator[Variables]:
-        rng = seeding.generator(self.seed, "files", self.epoch)
+    def __iter__(self) -> Iterator[Any]:
+        if self.windows is not None:
+            yield from self._chunks_of_members(self.windows)
+            return
         left: Variables = {}
-        for numbers in self._groups(rng.permutation(len(self.files.paths))):
-            group = self.files.read(numbers)
-            order = rng.permutation(len(next(iter(group.values()))))
-            rows = {name: np.concatenate([left[name], value[order]]) if left else value[order] for name, value in group.items()}
+        for _, group in self._shuffled_groups():
+            rows = _joined(left, group)
             n = len(next(iter(rows.values())))
             whole = n - n % self.batch_size
             if whole:
@@ -141,11 +151,41 @@ class DiskBatches:
         if left:
             yield left
 
+    def _chunks_of_members(self, windows: list[Array]) -> Iterator[list[Variables | None]]:
+        has = np.zeros((len(windows), sum(self.files.rows)), dtype=bool)
+        for member, window in enumerate(windows):
+            has[member, window] = True
+        left: list[Variables] = [{}] * len(windows)
+        for numbers, group in self._shuffled_groups():
+            left = [
+                _joined(rows, {name: value[has[member, numbers]] for name, value in group.items()}) for member, rows in enumerate(left)
+            ]
+            whole = whole_batches(left, self.batch_size) * self.batch_size
+            if whole:
+                yield [{name: value[:whole] for name, value in rows.items()} for rows in left]
+                left = [{name: value[whole:] for name, value in rows.items()} for rows in left]
+        last = [rows if len(next(iter(rows.values()))) else None for rows in left]
+        if any(last):
+            yield last  # type: ignore[misc]
+
+    def _shuffled_groups(self) -> Iterator[tuple[Array, Variables]]:
+        """Rows of some files at a time, with their numbers, counted through all files."""
+        rng = seeding.generator(self.seed, "files", self.epoch)
+        for files in self._groups(rng.permutation(len(self.files.paths))):
+            group = self.files.read(files)
+            order = rng.permutation(len(next(iter(group.values()))))
+            numbers = np.concatenate([np.arange(self._ends[k] - self.files.rows[k], self._ends[k]) for k in files])
+            yield numbers[order], {name: value[order] for name, value in group.items()}
+
     def _groups(self, order: Array) -> list[list[int]]:
         """Consecutive files of the order, with about so many rows as may be in memory."""
         ends = np.cumsum(np.array(self.files.rows)[order])
         cuts = [0, *(int(np.searchsorted(ends, k * _ROWS_IN_MEMORY)) + 1 for k in range(1, ceil(ends[-1] / _ROWS_IN_MEMORY)))]
         return [[int(k) for k in order[a:b]] for a, b in pairwise([*dict.fromkeys(cuts), len(order)]) if b > a]
+
+
+def _joined(first: Variables, second: Variables) -> Variables:
+    return {name: np.concatenate([first[name], value]) if first else value for name, value in second.items()}
 
 
 def _chosen(variables: Variables, names: Sequence[str], path: Path) -> Variables:

@@ -3,12 +3,16 @@
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import zip_longest
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sbi_models import seeding
+from sbi_models.datasets.sharing import digest_of
+from sbi_models.types import Array
 
 
 class Batches:
@@ -18,12 +22,15 @@ class Batches:
         tensors: name to tensor of shape (n, ...).
         batch_size: rows of a batch; the last one of an epoch may be shorter.
         seed: None keeps the order of the data.
+        windows: the rows of each member of an ensemble; then a batch is a list of one batch for each, in an order of its own, or None
+            for a member that has no rows left in this epoch.
     """
 
     in_thread = True
 
-    def __init__(self, tensors: dict[str, Tensor], batch_size: int, seed: int | None) -> None:
+    def __init__(self, tensors: dict[str, Tensor], batch_size: int, seed: int | None, windows: list[Array] | None = None) -> None:
         self.tensors, self.batch_size, self.seed = tensors, batch_size, seed
+        self.windows = windows
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -37,21 +44,34 @@ class Batches:
         for name, value in sorted(self.tensors.items()):
             digest.update(f"{name} {tuple(value.shape)}".encode())
             digest.update(value.cpu().numpy().tobytes())
+        digest.update(digest_of(self.windows))
         return digest.hexdigest()
 
     @property
     def num_rows(self) -> int:
-        """Rows of one epoch."""
-        return len(next(iter(self.tensors.values())))
+        """Rows of one epoch, or of the member with the most."""
+        return len(next(iter(self.tensors.values()))) if self.windows is None else max(map(len, self.windows))
 
     def __len__(self) -> int:
         return ceil(self.num_rows / self.batch_size)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        if self.seed is None:
-            order = None
-        else:
-            order = torch.randperm(self.num_rows, generator=torch.Generator().manual_seed(seeding.derive(self.seed, "shuffle", self.epoch)))
+    def __iter__(self) -> Iterator[Any]:
+        if self.windows is not None:
+            yield from map(list, zip_longest(*map(self._batches_of, range(len(self.windows)))))
+            return
+        order = None if self.seed is None else self._shuffled(self.num_rows, seeding.derive(self.seed, "shuffle", self.epoch))
         for start in range(0, self.num_rows, self.batch_size):
             rows = slice(start, start + self.batch_size) if order is None else order[start : start + self.batch_size]
             yield {name: value[rows] for name, value in self.tensors.items()}
+
+    def _batches_of(self, member: int) -> Iterator[dict[str, Tensor]]:
+        assert self.windows is not None
+        window = torch.as_tensor(self.windows[member])
+        if self.seed is not None:
+            window = window[self._shuffled(len(window), seeding.derive(self.seed, "shuffle", self.epoch, "member", member))]
+        for rows in window.split(self.batch_size):
+            yield {name: value[rows] for name, value in self.tensors.items()}
+
+    @staticmethod
+    def _shuffled(num_rows: int, seed: int) -> Tensor:
+        return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))

@@ -1,6 +1,7 @@
 """Raw data, made ready for the networks while the batches before them are trained on."""
 
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -11,7 +12,10 @@ from sbi_models.types import Variables
 
 
 class RawChunks(Protocol):
-    """Raw variables in chunks of whole batches, in an order that is a function of the epoch; the last batch of all may be shorter."""
+    """Raw variables in chunks of whole batches, in an order that is a function of the epoch; the last batch of all may be shorter.
+
+    For an ensemble, a chunk may be a list of one such chunk, of as many batches, for each member; None for one that has no rows left.
+    """
 
     epoch: int
     batch_size: int
@@ -54,19 +58,35 @@ class PreparedBatches:
     def __len__(self) -> int:
         return len(self.raw)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         made = ahead if self.raw.in_thread else iter
         if self.augment is None:
-            for chunk in made(self.prepare(chunk) for chunk in self.raw):
+            for chunk in made(_each(self.prepare, chunk) for chunk in self.raw):
                 yield from self._batches(chunk)
             return
         first = self.raw.epoch * len(self.raw)
         batches = (batch for chunk in made(self.raw) for batch in self._batches(chunk))
         for step, batch in enumerate(batches, start=first):
-            variables = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in batch.items()}
-            yield self.prepare(self.augment(variables, step))
+            if isinstance(batch, list):
+                yield [part and self._augmented(part, step, member) for member, part in enumerate(batch)]
+            else:
+                yield self._augmented(batch, step)
 
-    def _batches(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        size = self.raw.batch_size
-        for start in range(0, len(next(iter(chunk.values()))), size):
-            yield {name: value[start : start + size] for name, value in chunk.items()}
+    def _augmented(self, batch: dict[str, Any], *step: int) -> dict[str, Tensor]:
+        assert self.augment is not None
+        variables = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in batch.items()}
+        return self.prepare(self.augment(variables, *step))
+
+    def _batches(self, chunk: Any) -> Iterator[Any]:
+        """The batches of a chunk, or the lists of those of members."""
+        if isinstance(chunk, list):
+            yield from map(list, zip_longest(*map(self._batches, chunk)))
+        elif chunk is not None:
+            size = self.raw.batch_size
+            for start in range(0, len(next(iter(chunk.values()))), size):
+                yield {name: value[start : start + size] for name, value in chunk.items()}
+
+
+def _each(prepare: Callable[[Variables], dict[str, Tensor]], chunk: Any) -> Any:
+    """A prepared chunk, or a list of those of members."""
+    return [part and prepare(part) for part in chunk] if isinstance(chunk, list) else prepare(chunk)

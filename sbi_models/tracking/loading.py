@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from sbi_models.approximators import ContinuousApproximator, load_approximator
+from sbi_models.approximators import Approximator, load_approximator
 from sbi_models.arguments import known_arguments
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def is_model_uri(source: Path | str) -> bool:
 
 
 @known_arguments
-def load(source: Path | str, store: "Store | None" = None) -> ContinuousApproximator:
+def load(source: Path | str, store: "Store | None" = None) -> Approximator:
     """The approximator at `source`.
 
     - a path: a file that was saved before;

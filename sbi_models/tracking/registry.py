@@ -16,7 +16,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, TensorSpec
 from mlflow.types.schema import Schema
 
-from sbi_models.approximators import ContinuousApproximator, load_approximator
+from sbi_models.approximators import Approximator, load_approximator
 from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, registered_models, sha256
 from sbi_models.tracking.loading import load
 from sbi_models.tracking.provenance import package_versions
@@ -94,7 +94,7 @@ def list_models(store: Store) -> list[ModelListing]:
     return listings
 
 
-def signature_of(approximator: ContinuousApproximator) -> ModelSignature:
+def signature_of(approximator: Approximator) -> ModelSignature:
     """What the served model takes and gives, all in raw space.
 
     Inputs: float32 of shape (n_datasets, *shape), where only the last axis of a condition is fixed: whether sets and series may be longer
@@ -110,7 +110,7 @@ def signature_of(approximator: ContinuousApproximator) -> ModelSignature:
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(params))
 
 
-def _shapes(approximator: ContinuousApproximator, names: tuple[str, ...]) -> list[tuple[str, tuple[int, ...]]]:
+def _shapes(approximator: Approximator, names: tuple[str, ...]) -> list[tuple[str, tuple[int, ...]]]:
     return [(name, tuple(approximator.shapes[name])) for name in names]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbi_models import diagnostics, seeding
-from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators import Approximator
 from sbi_models.approximators.intake import as_variables, positive_int
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, DataError, suggest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Diagnosed(ABC):
     """Diagnoses the approximator of a workflow on simulations whose true parameters are known."""
 
-    approximator: ContinuousApproximator
+    approximator: Approximator
     history: History | None
 
     @abstractmethod

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sbi_models import seeding
-from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators import Approximator
 from sbi_models.approximators.intake import as_variables, check_strays, positive_int
 from sbi_models.arguments import known_arguments
 from sbi_models.datasets import (
@@ -21,6 +21,8 @@ from sbi_models.datasets import (
     OnlineBatches,
     PerFile,
     PreparedBatches,
+    RingBatches,
+    Sharing,
     SimulationFiles,
 )
 from sbi_models.errors import ConfigurationError, DataError
@@ -46,13 +48,15 @@ _ROWS_AHEAD = 512
 class Workflow(Diagnosed):
     """Trains one approximator; subclasses say how it is made."""
 
-    def __init__(self, *, approximator: ContinuousApproximator, simulator: Simulator | None, settings: TrainingSettings) -> None:
+    def __init__(self, *, approximator: Approximator, simulator: Simulator | None, settings: TrainingSettings) -> None:
         assert settings.seed is not None
         self.approximator = approximator
         self.simulator = None if simulator is None else make_simulator(simulator)
         self.settings, self.seed, self.threads = settings, settings.seed, settings.threads
         self.history: History | None = None
         self._fits = 0
+        self._sharing = Sharing(len(approximator.members))
+        """How the members of an ensemble share the data of the present fit."""
 
     # ---- training ------------------------------------------------------------------------------------------------------------------
 
@@ -85,17 +89,16 @@ class Workflow(Diagnosed):
         augment = self._augment(augmentations)
         variables = self._checked(data, "training data")
         n = len(next(iter(variables.values())))
-        if batch_size > n:
-            raise DataError(f"Expected a batch_size of at most the {n} simulations of the data, got {batch_size}.")
+        windows = self._windows(n, batch_size, "of the data")
         validation = self._validation_variables(validation_data)
         self.approximator.build(variables, seed=self.seed)
         order = seeding.derive(self._fit_seed, "batches")
         batches: Batches | PreparedBatches
         if augment is None:
-            batches = Batches(self.approximator.prepare(variables, what="training data"), batch_size, order)
+            batches = Batches(self.approximator.prepare(variables, what="training data"), batch_size, order, windows)
         else:
             raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
-            batches = PreparedBatches(Batches(raw, batch_size, order), self.approximator.prepare, augment)
+            batches = PreparedBatches(Batches(raw, batch_size, order, windows), self.approximator.prepare, augment)
         return self._fit(batches, epochs, validation, _WEIGHT_DECAY, on_epoch_end)
 
     @on_own_threads
@@ -117,10 +120,13 @@ class Workflow(Diagnosed):
         validation = self._validation_variables(validation_data)
         self.approximator.build(moments, seed=self.seed)
         table = seeding.derive(self._fit_seed, "online simulations")
-        at_once = 1 if simulator.meta else max(1, _ROWS_AHEAD // batch_size)
+        ring = self._sharing.ring(batch_size)
+        at_once = 1 if simulator.meta else max(1, _ROWS_AHEAD // ring)
         rows = partial(simulator.rows, seed=table, progress=False)
-        raw = OnlineBatches(rows, num_batches, batch_size, at_once=at_once, in_thread=False)
-        return self._fit(PreparedBatches(raw, self.approximator.prepare, augment), epochs, validation, 0.0, on_epoch_end)
+        raw = OnlineBatches(rows, num_batches, ring, at_once=at_once, in_thread=False)
+        prepared = PreparedBatches(raw, self.approximator.prepare, augment)
+        batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
+        return self._fit(batches, epochs, validation, 0.0, on_epoch_end)
 
     @on_own_threads
     def fit_disk(
@@ -155,17 +161,24 @@ class Workflow(Diagnosed):
         names = self.approximator.inference_names + self.approximator.condition_names
         may_miss = self.approximator.may_miss
         files = SimulationFiles.find(root, pattern, names, load_fn=load_fn, per_file=simulations_per_file, may_miss=may_miss)
-        if batch_size > sum(files.rows):
-            raise DataError(f"Expected a batch_size of at most the {sum(files.rows)} simulations in {root}, got {batch_size}.")
+        windows = self._windows(sum(files.rows), batch_size, f"in {root}")
         validation = self._validation_variables(validation_data)
         self.approximator.build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")), seed=self.seed)
-        raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"))
+        raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"), windows)
         return self._fit(PreparedBatches(raw, self.approximator.prepare, augment), epochs, validation, _WEIGHT_DECAY, on_epoch_end)
 
     @property
     def _fit_seed(self) -> int:
         """Of the order of data, the simulations and the noise of this fit; another one for each fit of the workflow."""
         return self.seed if self._fits == 0 else seeding.derive(self.seed, "fit", self._fits)
+
+    def _windows(self, num_rows: int, batch_size: int, where: str) -> list[Array] | None:
+        """The rows of finite data that each member trains on; None if all train on all."""
+        n = self._sharing.window(num_rows)
+        if batch_size > n:
+            each = "" if n == num_rows else f" that a member has of the {num_rows}"
+            raise DataError(f"Expected a batch_size of at most the {n} simulations{each} {where}, got {batch_size}.")
+        return self._sharing.windows(num_rows, self._fit_seed)
 
     def _augment(self, augmentations: Augmentations | None) -> Augment | None:
         return None if augmentations is None else Augment(augmentations, self._fit_seed)
@@ -187,7 +200,7 @@ class Workflow(Diagnosed):
 
     def _fit(
         self,
-        batches: Batches | PreparedBatches,
+        batches: Batches | PreparedBatches | RingBatches,
         epochs: int,
         validation: Variables | None,
         weight_decay: float,

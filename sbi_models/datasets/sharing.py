@@ -1,0 +1,121 @@
+"""Which simulations the members of an ensemble train on, from all the same ones to none in common.
+
+With E members and a reuse of r, f = r + (1 - r) E batches of B rows are needed for E members to have one each. Rows stand in a ring of P,
+and member k has consecutive ones from round(k P / E) on: B of P = ceil(f B) rows in every step of an online training, and
+ceil(N / f) of the N rows of finite data, which are shuffled first, in a whole training.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.errors import ConfigurationError, DataError
+from sbi_models.types import Array
+
+_FUZZ = 1e-9
+"""What products of decimal fractions may be off by: 1.2 * 50 has a ceiling of 60."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How members share data.
+
+    Attributes:
+        members: how many there are.
+        reuse: r; 1 gives every member the same rows in the same order, 0 gives no row to two of them.
+    """
+
+    members: int = 1
+    reuse: float = 1.0
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.reuse, int | float | np.integer | np.floating) and not isinstance(self.reuse, bool)
+        if not number or not 0 <= self.reuse <= 1:
+            raise ConfigurationError(
+                f"Expected data_reuse as a number from 0 (members share no data) to 1 (they share all), got {self.reuse!r}."
+            )
+
+    @property
+    def is_common(self) -> bool:
+        """Whether all members see the same rows."""
+        return self.members == 1 or self.reuse == 1
+
+    @property
+    def factor(self) -> float:
+        """f, from 1 to the number of members."""
+        return float(self.reuse + (1 - self.reuse) * self.members)
+
+    def ring(self, batch_size: int) -> int:
+        """Rows that one step of an online training needs."""
+        return ceil(self.factor * batch_size - _FUZZ)
+
+    def starts(self, num_rows: int) -> list[int]:
+        """First row of each member in a ring of so many rows."""
+        return [round(k * num_rows / self.members) for k in range(self.members)]
+
+    def window(self, num_rows: int) -> int:
+        """Rows of finite data that a member has; at a reuse of 0 some have one less, so that no row is used twice."""
+        return ceil(num_rows / self.factor - _FUZZ)
+
+    def windows(self, num_rows: int, seed: int) -> list[Array] | None:
+        """The rows of finite data that each member has; None if all have all."""
+        if self.is_common:
+            return None
+        if num_rows < self.members:
+            raise DataError(f"Expected at least one simulation for each of {self.members} members, got {num_rows} in all.")
+        order = seeding.generator(seed, "rows of members").permutation(num_rows)
+        starts = self.starts(num_rows)
+        ends = [start + self.window(num_rows) for start in starts]
+        if self.reuse == 0:
+            ends = [*starts[1:], num_rows]
+        return [order[np.arange(start, end) % num_rows] for start, end in zip(starts, ends, strict=True)]
+
+
+class PreparedRings(Protocol):
+    """Prepared batches of as many rows as a ring has."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]: ...
+
+
+class RingBatches:
+    """Each batch of rings, as one batch of consecutive rows for every member."""
+
+    def __init__(self, rings: PreparedRings, sharing: Sharing, batch_size: int) -> None:
+        num_rows = sharing.ring(batch_size)
+        self.rings = rings
+        self.rows = [(start + torch.arange(batch_size)) % num_rows for start in sharing.starts(num_rows)]
+        self.fingerprint = f"{rings.fingerprint}, {batch_size} of them for each of {sharing.members} members"
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration is."""
+        self.rings.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.rings)
+
+    def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
+        for ring in self.rings:
+            yield [{name: value[rows] for name, value in ring.items()} for rows in self.rows]
+
+
+def digest_of(windows: list[Array] | None) -> bytes:
+    """What fingerprints of batches say about the rows of members; nothing if all have all."""
+    return b"" if windows is None else b"members" + b"".join(b"|" + window.astype(np.int64).tobytes() for window in windows)
+
+
+def whole_batches(parts: list[Any], batch_size: int) -> int:
+    """Batches that every member can fill from its part, a dict of arrays of equal length."""
+    return min(len(next(iter(part.values()))) for part in parts) // batch_size
