@@ -54,7 +54,7 @@ class EnsembleApproximator(Approximator):
         self.names = list(members)
         self.networks = nn.ModuleList(members.values())
         self.info = files.as_json(dict(info or {}))
-        self.weights = weights  # type: ignore[assignment] # the setter checks and completes them
+        self.weights = weights
 
     @property
     def weights(self) -> dict[str, float] | None:
@@ -192,16 +192,17 @@ class EnsembleApproximator(Approximator):
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         weights = self._weights_of_a_call(member_weights, merge_members=merge_members)
-        prepared_for = {"conditions": conditions, "batch_size": batch_size}
         if not merge_members:
             return {
-                name: member.sample(num_samples=num_samples, split=split, seed=member_seed(seed, name), **prepared_for)
+                name: member.sample(
+                    num_samples=num_samples, split=split, conditions=conditions, batch_size=batch_size, seed=member_seed(seed, name)
+                )
                 for name, member in self.members.items()
             }
         rows = self._num_datasets(conditions)
         shares = whole_shares(weights, num_samples, rows)
         parts = [
-            member.sample(num_samples=int(most), seed=member_seed(seed, name), **prepared_for)
+            member.sample(num_samples=int(most), conditions=conditions, batch_size=batch_size, seed=member_seed(seed, name))
             for (name, member), most in zip(self.members.items(), shares.max(axis=0), strict=True)
             if most
         ]
@@ -281,7 +282,7 @@ class EnsembleApproximator(Approximator):
             theta = member.inference_network.sample(num_samples, given[name], generators).flatten(0, 1)
             for other, judge in self.members.items():
                 repeated = given[other].repeat_interleave(num_samples, dim=0)
-                parts = zip(theta.split(_ROWS_PER_CALL), repeated.split(_ROWS_PER_CALL), strict=True)
+                parts = zip(torch.split(theta, _ROWS_PER_CALL), torch.split(repeated, _ROWS_PER_CALL), strict=True)
                 columns[-1].append(torch.cat([judge.inference_network.log_prob(t, c) for t, c in parts]).reshape(-1, num_samples))
         self.train(was_training)
         stacked = torch.stack([torch.stack(column, dim=-1) for column in columns], dim=1)

@@ -38,7 +38,9 @@ def checked_weights(weights: Any, names: Sequence[str]) -> dict[str, float]:
         values[name] = _number(name, weight)
     total = sum(values.values())
     if not total > 0 or not np.isfinite(total):
-        raise ConfigurationError(f"Expected member_weights with a finite sum above 0, got {dict(weights)!r}. Give one member a weight of 1.")
+        raise ConfigurationError(
+            f"Expected member_weights with a finite sum above 0, got {dict(weights)!r}. Give one member a weight of 1."
+        )
     return {name: value / total for name, value in values.items()}
 
 
@@ -73,7 +75,10 @@ def whole_shares(weights: FloatArray, num_samples: int, num_datasets: int) -> Ar
 
 
 def merged_order(shares: Array, seed: int) -> Array:
-    """Which of the members' draws, side by side with shares.max(axis=0) of each, make up those of the mixture, shuffled: (n_datasets, S)."""
+    """Which draws make up those of the mixture, shuffled, shape (n_datasets, num_samples).
+
+    They are numbered through the members' draws side by side, of which there are `shares.max(axis=0)`.
+    """
     starts = np.concatenate([[0], np.cumsum(shares.max(axis=0))[:-1]])
     rows = []
     for row, counts in enumerate(shares):

@@ -152,9 +152,9 @@ class TrainingModule(pl.LightningModule):
     def _check_finite(self, key: str, value: float) -> None:
         if not math.isfinite(value):
             member, _, kind = key.rpartition("/")
+            what = f"{'training' if kind == 'loss' else 'validation'} loss{f' of member {member!r}' if member else ''}"
             raise TrainingError(
-                f"The {'training' if kind == 'loss' else 'validation'} loss{f' of member {member!r}' if member else ''} is {value} in epoch "
-                f"{self.current_epoch + 1}. "
+                f"The {what} is {value} in epoch {self.current_epoch + 1}. "
                 "Try a smaller initial_learning_rate, standardize='all', or a log transform of variables that span orders of magnitude."
             )
 

@@ -39,7 +39,7 @@ class Augment:
             )
 
     def __call__(self, batch: Variables, *step: int) -> Variables:
-        """The augmented batch of one step, or of one step and one member of an ensemble: name to array (n, ...), raw space; the batch itself is left alone."""
+        """The augmented batch of one step, or one step and member: name to array (n, ...), raw space; the batch itself is left alone."""
         batch = {name: np.array(value) for name, value in batch.items()}
         rows = {name: len(value) for name, value in batch.items()}
         with _global_state(seeding.derive(self.seed, "augmentations", *step)):

@@ -157,16 +157,14 @@ class DiskBatches:
             has[member, window] = True
         left: list[Variables] = [{}] * len(windows)
         for numbers, group in self._shuffled_groups():
-            left = [
-                _joined(rows, {name: value[has[member, numbers]] for name, value in group.items()}) for member, rows in enumerate(left)
-            ]
+            left = [_joined(rows, {name: value[has[member, numbers]] for name, value in group.items()}) for member, rows in enumerate(left)]
             whole = whole_batches(left, self.batch_size) * self.batch_size
             if whole:
                 yield [{name: value[:whole] for name, value in rows.items()} for rows in left]
                 left = [{name: value[whole:] for name, value in rows.items()} for rows in left]
         last = [rows if len(next(iter(rows.values()))) else None for rows in left]
         if any(last):
-            yield last  # type: ignore[misc]
+            yield last
 
     def _shuffled_groups(self) -> Iterator[tuple[Array, Variables]]:
         """Rows of some files at a time, with their numbers, counted through all files."""

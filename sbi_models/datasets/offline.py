@@ -69,7 +69,7 @@ class Batches:
         window = torch.as_tensor(self.windows[member])
         if self.seed is not None:
             window = window[self._shuffled(len(window), seeding.derive(self.seed, "shuffle", self.epoch, "member", member))]
-        for rows in window.split(self.batch_size):
+        for rows in torch.split(window, self.batch_size):
             yield {name: value[rows] for name, value in self.tensors.items()}
 
     @staticmethod

@@ -1,6 +1,7 @@
 """Workflows: simulate, train, sample and diagnose in one object."""
 
 from sbi_models.workflows.basic import BasicWorkflow
+from sbi_models.workflows.ensemble import EnsembleWorkflow
 from sbi_models.workflows.history import History
 
-__all__ = ["BasicWorkflow", "History"]
+__all__ = ["BasicWorkflow", "EnsembleWorkflow", "History"]

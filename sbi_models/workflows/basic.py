@@ -1,20 +1,17 @@
 """The workflow for one approximator."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 from torch.distributions import Distribution
 
-from sbi_models.adapters import ROLES, Adapter, default_adapter
-from sbi_models.approximators import ContinuousApproximator, ScoringRuleApproximator
+from sbi_models.adapters import Adapter
+from sbi_models.approximators import ContinuousApproximator
 from sbi_models.arguments import known_arguments
-from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNetwork, resolve
-from sbi_models.simulators import Simulator, make_simulator
+from sbi_models.simulators import Simulator
+from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, roles_of
 from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
-
-Names = str | Sequence[str]
 
 
 @known_arguments
@@ -49,8 +46,8 @@ class BasicWorkflow(Workflow):
         inference_variables: Names | None = None,
         summary_variables: Names | None = None,
         inference_conditions: Names | None = None,
-        inference_network: InferenceNetwork | type[InferenceNetwork] | str | ContinuousApproximator = "coupling_flow",
-        summary_network: SummaryNetwork | type[SummaryNetwork] | str | None = None,
+        inference_network: InferenceNetworkLike | ContinuousApproximator = "coupling_flow",
+        summary_network: SummaryNetworkLike | None = None,
         adapter: Adapter | None = None,
         summary_mask: str | Mapping[str, str] | None = None,
         prior: Distribution | Mapping[str, Distribution] | None = None,
@@ -59,79 +56,11 @@ class BasicWorkflow(Workflow):
         **training: Unpack[TrainingOptions],
     ) -> None:
         settings = TrainingSettings(**training)
-        roles = {
-            "inference_variables": _names(inference_variables),
-            "inference_conditions": _names(inference_conditions),
-            "summary_variables": _names(summary_variables),
-        }
+        roles = roles_of(inference_variables, inference_conditions, summary_variables)
         if isinstance(inference_network, ContinuousApproximator):
-            _check_same_roles(roles, inference_network)
+            check_same_roles(roles, inference_network)
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
-        _check_roles(roles)
-        priors = _priors(prior, simulator, roles)
-        if adapter is not None and isinstance(prior, Distribution | Mapping):
-            raise ConfigurationError(
-                "prior sets the bounds of the default adapter. With one of your own: adapter.constrain(name, prior=...)."
-            )
-        network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
-        kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
-        approximator = kind(
-            adapter=adapter or default_adapter(roles, priors),
-            roles=roles,
-            inference_network=network,
-            summary_network=None if summary_network is None else resolve(summary_network, SummaryNetwork),  # type: ignore[type-abstract]
-            standardize=_standardised_roles(standardize),
-            masks={"summary_variables": summary_mask} if isinstance(summary_mask, str) else summary_mask,
-            info=info,
-        )
+        recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)
+        approximator = recipe.approximator(inference_network, summary_network, info)
         super().__init__(approximator=approximator, simulator=simulator, settings=settings)
-
-
-def _names(names: Names | None) -> list[str]:
-    return [] if names is None else [names] if isinstance(names, str) else list(names)
-
-
-def _check_roles(roles: dict[str, list[str]]) -> None:
-    if not roles["inference_variables"]:
-        raise ConfigurationError("Expected at least one of inference_variables. Pass for instance inference_variables=['theta'].")
-    if not roles["inference_conditions"] and not roles["summary_variables"]:
-        raise ConfigurationError("Expected summary_variables or inference_conditions: a posterior is given data. Got neither.")
-    names = [name for role in ROLES for name in roles[role]]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigurationError(f"Expected each variable in one role, got {twice[0]!r} in two. Leave it out of one of them.")
-
-
-def _priors(prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]) -> dict[str, Distribution]:
-    """Prior of each variable that has one, as a torch distribution."""
-    inferred = roles["inference_variables"]
-    if isinstance(prior, Distribution):
-        if len(inferred) != 1:
-            raise ConfigurationError(f"Expected prior as a dict of torch distributions, one for each of {inferred}, got one distribution.")
-        prior = {inferred[0]: prior}
-    for name, distribution in (prior or {}).items():
-        if name not in inferred or not isinstance(distribution, Distribution):
-            raise ConfigurationError(
-                f"Expected prior as torch distributions of inferred variables, got {distribution!r} for {name!r}. {suggest(name, inferred)}"
-            )
-    known = {} if simulator is None else make_simulator(simulator).priors
-    return {**known, **(prior or {})}
-
-
-def _check_same_roles(roles: dict[str, list[str]], approximator: ContinuousApproximator) -> None:
-    """Roles that are given beside an approximator must be its own."""
-    for role, names in roles.items():
-        own = approximator.roles.get(role, [])
-        if names and names != own:
-            raise ConfigurationError(f"The approximator has {role}={own}, got {names}. Leave {role} out, or pass a network.")
-
-
-def _standardised_roles(standardize: Names | None) -> tuple[str, ...]:
-    if standardize == "all":
-        return ROLES
-    roles = tuple(_names(standardize))
-    for role in roles:
-        if role not in ROLES:
-            raise ConfigurationError(f"standardize names roles, not variables: {role!r} is not one. {suggest(role, (*ROLES, 'all'))}")
-    return roles

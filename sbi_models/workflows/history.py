@@ -31,7 +31,9 @@ class History:
     @property
     def best_epochs(self) -> dict[str, int]:
         """The best epoch of each member of an ensemble, by its own losses."""
-        return {name.removesuffix("/loss"): self.best_epoch_of(name.removesuffix("/loss")) for name in self.history if name.endswith("/loss")}
+        return {
+            name.removesuffix("/loss"): self.best_epoch_of(name.removesuffix("/loss")) for name in self.history if name.endswith("/loss")
+        }
 
     def best_epoch_of(self, member: str) -> int:
         """The best epoch of one member; that of "" is `best_epoch`."""

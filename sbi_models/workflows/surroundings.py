@@ -39,7 +39,8 @@ def quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
-                "ignore", message=".*(does not have many workers|treespec|number of training batches|no `val_dataloader`|training_step. returned .None).*"
+                "ignore",
+                message=".*(does not have many workers|treespec|number of training batches|no `val_dataloader`|`training_step` returned).*",
             )
             yield
     finally:

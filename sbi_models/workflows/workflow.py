@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -42,6 +42,14 @@ _WEIGHT_DECAY = 5e-3
 _VALIDATION_BATCH = 1024
 _ROWS_AHEAD = 512
 """Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
+
+
+class FitOptions(TypedDict, total=False):
+    """Keyword arguments of every fit; see `Workflow.fit_offline`."""
+
+    validation_data: VariablesLike | int | None
+    augmentations: Augmentations | None
+    on_epoch_end: "OnEpochEnd | None"
 
 
 @known_arguments

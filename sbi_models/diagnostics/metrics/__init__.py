@@ -7,6 +7,7 @@ Every metric takes `samples`, posterior draws of shape (n_datasets, num_samples,
 from sbi_models.diagnostics.metrics.calibration import EcdfBand, calibration_error, log_gamma, simultaneous_band
 from sbi_models.diagnostics.metrics.contraction import posterior_contraction, z_scores
 from sbi_models.diagnostics.metrics.coverage import Coverage, joint_coverage, joint_ranks, marginal_coverage
+from sbi_models.diagnostics.metrics.disagreement import energy_disagreement, jensen_shannon_divergence
 from sbi_models.diagnostics.metrics.ranks import fractional_ranks
 from sbi_models.diagnostics.metrics.recovery import central_interval, nrmse, pearson_r, point_estimate
 
@@ -15,7 +16,9 @@ __all__ = [
     "EcdfBand",
     "calibration_error",
     "central_interval",
+    "energy_disagreement",
     "fractional_ranks",
+    "jensen_shannon_divergence",
     "joint_coverage",
     "joint_ranks",
     "log_gamma",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from sbi_models.diagnostics.plots.calibration_ecdf import plot_calibration_ecdf
 from sbi_models.diagnostics.plots.coverage import plot_coverage
+from sbi_models.diagnostics.plots.disagreement import plot_disagreement
 from sbi_models.diagnostics.plots.losses import plot_losses
 from sbi_models.diagnostics.plots.posterior_reference import plot_posterior_reference
 from sbi_models.diagnostics.plots.recovery import plot_recovery
@@ -17,6 +18,7 @@ __all__ = [
     "Figure",
     "plot_calibration_ecdf",
     "plot_coverage",
+    "plot_disagreement",
     "plot_losses",
     "plot_posterior_reference",
     "plot_recovery",

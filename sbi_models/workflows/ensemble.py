@@ -1,0 +1,305 @@
+"""The workflow for several approximators of the same posterior."""
+
+from collections.abc import Mapping
+from operator import index
+from pathlib import Path
+from typing import Any, Literal, Unpack, cast, overload
+
+import numpy as np
+from torch.distributions import Distribution
+
+from sbi_models import diagnostics, seeding
+from sbi_models.adapters import Adapter
+from sbi_models.approximators import EnsembleApproximator
+from sbi_models.approximators.ensemble import MemberWeights
+from sbi_models.approximators.intake import positive_int
+from sbi_models.arguments import known_arguments
+from sbi_models.datasets import LoadFunction, PerFile, Sharing
+from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.simulators import Simulator
+from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+from sbi_models.workflows.history import History
+from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, roles_of
+from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
+from sbi_models.workflows.workflow import FitOptions, Workflow
+
+DEFAULT_SUMMARY_NETWORK = "time_series_transformer"
+"""Takes sets and series of vectors, and loses neither values nor order."""
+
+_MEASURES = ("jensen_shannon", "energy")
+
+
+@known_arguments
+class EnsembleWorkflow(Workflow):
+    """Amortized posterior estimation with several members, which train side by side and are queried one by one or as their mixture.
+
+    Members share the adapter and the moments, and nothing else: each has inference and summary networks, initial weights, noise, best
+    epoch and early stop of its own. A member's result does not depend on which others there are, if all have the same data.
+
+    Args:
+        simulator: source of training data.
+        inference_variables: raw names of what to infer.
+        summary_variables: raw names of what goes through the summary networks.
+        inference_conditions: raw names of what goes straight to the inference networks.
+        inference_networks: one network for every member, which needs `ensemble_size`, or a dict of members to networks, of any kinds that
+            have posterior draws: instances, classes or names. Or an `EnsembleApproximator`, such as a loaded one, to go on training.
+        summary_networks: one for every member, or a dict of members to networks; each member has a clone. None is a
+            `TimeSeriesTransformer` if there are summary variables.
+        ensemble_size: how many members, named "0", "1", ..., if one inference network is given; at least 2.
+        adapter, summary_mask, prior, standardize, info, training: as for `BasicWorkflow`; with `early_stopping`, each member stops by its
+            own losses and goes back to its own best weights, and `save_best_only` keeps the best weights of each.
+
+    Raises:
+        ConfigurationError: for arguments that are misspelt or do not fit together.
+    """
+
+    approximator: EnsembleApproximator
+
+    def __init__(
+        self,
+        simulator: Simulator | None = None,
+        *,
+        inference_variables: Names | None = None,
+        summary_variables: Names | None = None,
+        inference_conditions: Names | None = None,
+        inference_networks: InferenceNetworkLike | Mapping[str, InferenceNetworkLike] | EnsembleApproximator = "coupling_flow",
+        summary_networks: SummaryNetworkLike | Mapping[str, SummaryNetworkLike] | None = None,
+        ensemble_size: int | None = None,
+        adapter: Adapter | None = None,
+        summary_mask: str | Mapping[str, str] | None = None,
+        prior: Distribution | Mapping[str, Distribution] | None = None,
+        standardize: Names | None = "inference_variables",
+        info: dict[str, Any] | None = None,
+        **training: Unpack[TrainingOptions],
+    ) -> None:
+        settings = TrainingSettings(**training)
+        roles = roles_of(inference_variables, inference_conditions, summary_variables)
+        if isinstance(inference_networks, EnsembleApproximator):
+            check_same_roles(roles, inference_networks)
+            super().__init__(approximator=inference_networks, simulator=simulator, settings=settings)
+            return
+        networks = _by_member(inference_networks, ensemble_size)
+        summaries = _summaries_by_member(summary_networks, list(networks), needed=bool(roles["summary_variables"]))
+        recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)
+        members = {name: recipe.approximator(network, summaries[name]) for name, network in networks.items()}
+        super().__init__(approximator=EnsembleApproximator(members, info=info), simulator=simulator, settings=settings)
+
+    # ---- training ------------------------------------------------------------------------------------------------------------------
+
+    def fit_offline(
+        self, data: VariablesLike, epochs: int = 100, batch_size: int = 32, *, data_reuse: float = 1.0, **options: Unpack[FitOptions]
+    ) -> History:
+        """Train every member on simulations in memory; see `BasicWorkflow.fit_offline` for the other arguments.
+
+        Args:
+            data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, each has the same ceil(N / f) of the N simulations in every
+                epoch, in an order of its own: neighbours on a ring of all, shuffled once. 1: all have all, in the same batches. 0: no
+                simulation is shared, and some members have one less.
+
+        Returns:
+            The history, with `member/loss` and `member/val_loss` beside their means `loss` and `val_loss`.
+        """
+        self._sharing = Sharing(len(self.approximator.names), data_reuse)
+        return super().fit_offline(data, epochs, batch_size, **options)
+
+    def fit_online(
+        self,
+        epochs: int = 100,
+        num_batches_per_epoch: int = 100,
+        batch_size: int = 32,
+        *,
+        data_reuse: float = 1.0,
+        **options: Unpack[FitOptions],
+    ) -> History:
+        """Train every member on simulations that are drawn while training; see `BasicWorkflow.fit_online` for the other arguments.
+
+        Args:
+            data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, P = ceil(f B) simulations are drawn for each step of
+                batch_size B, and member k has B neighbours from round(k P / E) on, on a ring of them. 1: all have the same. 0: none is
+                shared.
+        """
+        self._sharing = Sharing(len(self.approximator.names), data_reuse)
+        return super().fit_online(epochs, num_batches_per_epoch, batch_size, **options)
+
+    def fit_disk(
+        self,
+        root: str | Path,
+        pattern: str = "*.pkl",
+        load_fn: LoadFunction | None = None,
+        batch_size: int = 32,
+        epochs: int = 100,
+        *,
+        simulations_per_file: PerFile | None = None,
+        data_reuse: float = 1.0,
+        **options: Unpack[FitOptions],
+    ) -> History:
+        """Train every member on simulations in files, each read once in an epoch; other arguments as for `BasicWorkflow.fit_disk`.
+
+        Args:
+            data_reuse: as for `fit_offline`; it is simulations, not files, that members share.
+        """
+        self._sharing = Sharing(len(self.approximator.names), data_reuse)
+        return super().fit_disk(root, pattern, load_fn, batch_size, epochs, simulations_per_file=simulations_per_file, **options)
+
+    def stack(self, validation_data: VariablesLike | int) -> dict[str, float]:
+        """Learn the weights of the mixture that maximise its mean log density on held-out simulations, and return them by member.
+
+        They are kept in the approximator, saved with it, and used wherever no `member_weights` are given. The problem is concave, and is
+        solved to 1e-8 nats.
+
+        Args:
+            validation_data: simulations that no member was trained on, or how many to draw from the simulator.
+
+        Raises:
+            ConfigurationError: if a member has no density: then choose weights, `workflow.approximator.weights = {...}`.
+        """
+        if not isinstance(validation_data, Mapping):
+            number = positive_int(validation_data, "validation_data (if not a dict)")
+            validation_data = self.simulate(number, seed=seeding.derive(self.seed, "stacking simulations"))
+        return self.approximator.stack(self._checked(validation_data, "validation data"))
+
+    # ---- inference -----------------------------------------------------------------------------------------------------------------
+
+    @overload
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = ...,
+        batch_size: int | None = ...,
+        seed: int | None = ...,
+        merge_members: Literal[True] = ...,
+        member_weights: MemberWeights | None = ...,
+    ) -> Variables: ...
+
+    @overload
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = ...,
+        batch_size: int | None = ...,
+        seed: int | None = ...,
+        merge_members: bool,
+        member_weights: MemberWeights | None = ...,
+    ) -> Variables | dict[str, Variables]: ...
+
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        merge_members: bool = True,
+        member_weights: MemberWeights | None = None,
+    ) -> Variables | dict[str, Variables]:
+        """Draws of the mixture, or of each member; see `EnsembleApproximator.sample`."""
+        return self.approximator.sample(
+            num_samples=num_samples,
+            conditions=conditions,
+            split=split,
+            batch_size=batch_size,
+            seed=seed,
+            merge_members=merge_members,
+            member_weights=member_weights,
+        )
+
+    @overload
+    def log_prob(
+        self,
+        data: VariablesLike,
+        *,
+        batch_size: int | None = ...,
+        merge_members: Literal[True] = ...,
+        member_weights: MemberWeights | None = ...,
+    ) -> Array: ...
+
+    @overload
+    def log_prob(
+        self, data: VariablesLike, *, batch_size: int | None = ..., merge_members: bool, member_weights: MemberWeights | None = ...
+    ) -> Array | dict[str, Array]: ...
+
+    def log_prob(
+        self,
+        data: VariablesLike,
+        *,
+        batch_size: int | None = None,
+        merge_members: bool = True,
+        member_weights: MemberWeights | None = None,
+    ) -> Array | dict[str, Array]:
+        """Log densities in nats of the mixture, or of each member; see `EnsembleApproximator.log_prob`."""
+        return self.approximator.log_prob(data, batch_size=batch_size, merge_members=merge_members, member_weights=member_weights)
+
+    def disagreement(
+        self,
+        conditions: VariablesLike,
+        *,
+        num_samples: int = 200,
+        measure: Literal["jensen_shannon", "energy"] | None = None,
+        seed: int | None = None,
+    ) -> FloatArray:
+        """How far the members' posteriors of each data set are apart, shape (n_datasets,); 0 where they agree.
+
+        Large values tell that more simulations, or larger networks, would change the posterior there, or that the observation is unlike the
+        simulations. Compare with the values of test simulations: `diagnostics.plot_disagreement(observed, reference=simulated)`.
+
+        Args:
+            conditions: raw variables of shape (n_datasets, ...).
+            num_samples: draws of each member for each data set.
+            measure: "jensen_shannon", from densities, in nats, at most the entropy of the weights; "energy", from draws alone, from 0 to 1;
+                None is the first where every member has a density, and else the second. See `diagnostics.jensen_shannon_divergence` and
+                `diagnostics.energy_disagreement`.
+            seed: of the draws.
+        """
+        num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
+        if measure not in (*_MEASURES, None):
+            raise ConfigurationError(f"Unknown measure {measure!r} of disagreement. {suggest(str(measure), _MEASURES)}")
+        weights = self.approximator.mixture_weights()
+        has_density = all(member.has_density for member in self.approximator.members.values())
+        if measure == "jensen_shannon" or (measure is None and has_density):
+            log_densities = self.approximator.cross_log_prob(conditions=conditions, num_samples=num_samples, seed=seed)
+            return diagnostics.jensen_shannon_divergence(log_densities, weights)
+        drawn = self.sample(num_samples=num_samples, conditions=conditions, seed=seed, merge_members=False)
+        members = [np.concatenate(list(draws.values()), axis=-1) for draws in cast("dict[str, Variables]", drawn).values()]
+        return diagnostics.energy_disagreement(np.stack(members, axis=1), weights)
+
+
+def _by_member(
+    networks: InferenceNetworkLike | Mapping[str, InferenceNetworkLike], ensemble_size: int | None
+) -> dict[str, InferenceNetworkLike]:
+    """Inference networks by member."""
+    if isinstance(networks, Mapping):
+        if ensemble_size is not None:
+            raise ConfigurationError("ensemble_size goes with one inference network; a dict of them says how many there are. Leave it out.")
+        return dict(networks)
+    try:
+        size = index(ensemble_size)  # type: ignore[arg-type]
+    except TypeError:
+        size = 0
+    if isinstance(ensemble_size, bool) or size < 2:
+        raise ConfigurationError(
+            f"Expected ensemble_size as an integer of at least 2 with one inference network, got {ensemble_size!r}. "
+            "Use BasicWorkflow for one member, or pass a dict of members to networks."
+        )
+    return {str(k): networks for k in range(size)}
+
+
+def _summaries_by_member(
+    networks: SummaryNetworkLike | Mapping[str, SummaryNetworkLike] | None, members: list[str], *, needed: bool
+) -> dict[str, SummaryNetworkLike | None]:
+    """Summary networks by member."""
+    if not isinstance(networks, Mapping):
+        return dict.fromkeys(members, networks if networks is not None or not needed else DEFAULT_SUMMARY_NETWORK)
+    for name in networks:
+        if name not in members:
+            raise ConfigurationError(f"There is no member {name!r} for a summary network. {suggest(str(name), members)}")
+    missing = [name for name in members if name not in networks]
+    if missing:
+        raise ConfigurationError(
+            f"Expected a summary network for every member, got none for {missing[0]!r}. Pass one more, or one network for all."
+        )
+    return dict(networks)

@@ -1,0 +1,116 @@
+"""What the arguments of a workflow say about its approximators, besides their networks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.distributions import Distribution
+
+from sbi_models.adapters import ROLES, Adapter, default_adapter
+from sbi_models.approximators import Approximator, ContinuousApproximator, ScoringRuleApproximator
+from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNetwork, resolve
+from sbi_models.simulators import Simulator, make_simulator
+
+Names = str | Sequence[str]
+InferenceNetworkLike = InferenceNetwork | type[InferenceNetwork] | str
+SummaryNetworkLike = SummaryNetwork | type[SummaryNetwork] | str
+
+
+class Recipe:
+    """Makes approximators of the right kind from networks, all with the same roles, adapter and masks; arguments as for `BasicWorkflow`."""
+
+    def __init__(
+        self,
+        roles: dict[str, list[str]],
+        simulator: Simulator | None,
+        *,
+        adapter: Adapter | None,
+        summary_mask: str | Mapping[str, str] | None,
+        prior: Distribution | Mapping[str, Distribution] | None,
+        standardize: Names | None,
+    ) -> None:
+        _check_roles(roles)
+        priors = _priors(prior, simulator, roles)
+        if adapter is not None and isinstance(prior, Distribution | Mapping):
+            raise ConfigurationError(
+                "prior sets the bounds of the default adapter. With one of your own: adapter.constrain(name, prior=...)."
+            )
+        self.roles, self.adapter = roles, adapter or default_adapter(roles, priors)
+        self.standardize = standardize
+        self.masks = {"summary_variables": summary_mask} if isinstance(summary_mask, str) else summary_mask
+
+    def approximator(
+        self, inference_network: InferenceNetworkLike, summary_network: SummaryNetworkLike | None, info: dict[str, Any] | None = None
+    ) -> ContinuousApproximator:
+        """An approximator with clones of the networks."""
+        network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
+        kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
+        return kind(
+            adapter=self.adapter,
+            roles=self.roles,
+            inference_network=network,
+            summary_network=None if summary_network is None else resolve(summary_network, SummaryNetwork),  # type: ignore[type-abstract]
+            standardize=_standardised_roles(self.standardize),
+            masks=self.masks,
+            info=info,
+        )
+
+
+def roles_of(
+    inference_variables: Names | None, inference_conditions: Names | None, summary_variables: Names | None
+) -> dict[str, list[str]]:
+    """Raw names by role."""
+    return {
+        "inference_variables": _names(inference_variables),
+        "inference_conditions": _names(inference_conditions),
+        "summary_variables": _names(summary_variables),
+    }
+
+
+def _names(names: Names | None) -> list[str]:
+    return [] if names is None else [names] if isinstance(names, str) else list(names)
+
+
+def _check_roles(roles: dict[str, list[str]]) -> None:
+    if not roles["inference_variables"]:
+        raise ConfigurationError("Expected at least one of inference_variables. Pass for instance inference_variables=['theta'].")
+    if not roles["inference_conditions"] and not roles["summary_variables"]:
+        raise ConfigurationError("Expected summary_variables or inference_conditions: a posterior is given data. Got neither.")
+    names = [name for role in ROLES for name in roles[role]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigurationError(f"Expected each variable in one role, got {twice[0]!r} in two. Leave it out of one of them.")
+
+
+def _priors(prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]) -> dict[str, Distribution]:
+    """Prior of each variable that has one, as a torch distribution."""
+    inferred = roles["inference_variables"]
+    if isinstance(prior, Distribution):
+        if len(inferred) != 1:
+            raise ConfigurationError(f"Expected prior as a dict of torch distributions, one for each of {inferred}, got one distribution.")
+        prior = {inferred[0]: prior}
+    for name, distribution in (prior or {}).items():
+        if name not in inferred or not isinstance(distribution, Distribution):
+            raise ConfigurationError(
+                f"Expected prior as torch distributions of inferred variables, got {distribution!r} for {name!r}. {suggest(name, inferred)}"
+            )
+    known = {} if simulator is None else make_simulator(simulator).priors
+    return {**known, **(prior or {})}
+
+
+def check_same_roles(roles: dict[str, list[str]], approximator: Approximator) -> None:
+    """Roles that are given beside an approximator must be its own."""
+    for role, names in roles.items():
+        own = approximator.roles.get(role, [])
+        if names and names != own:
+            raise ConfigurationError(f"The approximator has {role}={own}, got {names}. Leave {role} out, or pass a network.")
+
+
+def _standardised_roles(standardize: Names | None) -> tuple[str, ...]:
+    if standardize == "all":
+        return ROLES
+    roles = tuple(_names(standardize))
+    for role in roles:
+        if role not in ROLES:
+            raise ConfigurationError(f"standardize names roles, not variables: {role!r} is not one. {suggest(role, (*ROLES, 'all'))}")
+    return roles
