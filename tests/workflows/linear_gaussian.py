@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sbi_models import BasicWorkflow, make_simulator
+from sbi_models import BasicWorkflow, EnsembleWorkflow, make_simulator
 from sbi_models.networks import FlowMatching
 
 NOISE = 0.5
@@ -42,3 +42,19 @@ def workflow(widths=(16, 16), **arguments):
         "progress": False,
     }
     return BasicWorkflow(**(settings | arguments))
+
+
+def ensemble(**arguments):
+    """Two such networks in an ensemble, the same settings."""
+    settings = {
+        "simulator": SIMULATOR,
+        "inference_variables": ["theta"],
+        "inference_conditions": ["x"],
+        "inference_networks": FlowMatching(widths=(16, 16), steps=8),
+        "ensemble_size": 2,
+        "initial_learning_rate": 3e-3,
+        "seed": 0,
+        "accelerator": "cpu",
+        "progress": False,
+    }
+    return EnsembleWorkflow(**(settings | arguments))

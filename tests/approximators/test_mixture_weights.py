@@ -1,0 +1,138 @@
+"""Weights of a mixture: accepted, shared out and learned."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from sbi_models.approximators.mixture import checked_weights, log_mixture, merged_order, stacked_weights, whole_shares
+from sbi_models.errors import ConfigurationError, DataError
+
+NAMES = ["a", "b", "c"]
+
+
+def test_weights_are_normalised_and_completed():
+    """Weights of any scale get the sum 1; members that are not named get 0."""
+    assert checked_weights({"c": 3, "a": np.float32(1)}, NAMES) == {"a": 0.25, "b": 0.0, "c": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([0.5, 0.5, 0.0], r"as a dict of members to weights, got \[0.5"),
+        (0.5, "as a dict of members to weights, got 0.5"),
+        ({"A": 1.0}, r"no member 'A' to give a weight. Did you mean 'a'\?|no member 'A'"),
+        ({"a": 1.0, "b": -0.1}, "weight of member 'b' as a finite number of 0 or more, got -0.1"),
+        ({"a": float("nan")}, "weight of member 'a' as a finite number of 0 or more, got nan"),
+        ({"a": float("inf")}, "weight of member 'a' as a finite number of 0 or more, got inf"),
+        ({"a": "1"}, "weight of member 'a' as a finite number"),
+        ({"a": None}, "weight of member 'a' as a finite number"),
+        ({"a": True}, "weight of member 'a' as a finite number"),
+        ({"a": 0.0, "b": 0}, "with a finite sum above 0"),
+        ({}, "with a finite sum above 0"),
+        ({"a": 1e308, "b": 1e308}, "with a finite sum above 0"),
+    ],
+)
+def test_bad_weights_are_refused(weights, message):
+    """A list, unknown members, and weights that are negative, not finite, no numbers, or all zero are errors that say so."""
+    with pytest.raises(ConfigurationError, match=message):
+        checked_weights(weights, NAMES)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 7, 10, 1000])
+@pytest.mark.parametrize("weights", [[0.6, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.25, 0.25], [1.0, 0.0], [0.1] * 10])
+def test_shares_are_largest_remainders(weights, num_samples):
+    """Every data set has num_samples draws, each member within one of its quota, and none was rounded up past a larger remainder."""
+    weights = np.array(weights)
+    shares = whole_shares(weights, num_samples, 60)
+    assert shares.shape == (60, len(weights))
+    assert (shares.sum(axis=1) == num_samples).all()
+    quotas = weights * num_samples
+    assert (np.abs(shares - quotas) < 1).all()
+    assert (shares[:, weights == 0] == 0).all()
+    rest = quotas - np.floor(quotas + 1e-9)
+    up = shares > np.floor(quotas + 1e-9)
+    for row in up:
+        if row.any() and not row.all():
+            assert rest[row].min() >= rest[~row].max() - 1e-9
+
+
+def test_exact_quotas_are_exact():
+    """0.6 and 0.4 of 500 are 300 and 200 in every data set."""
+    assert (whole_shares(np.array([0.6, 0.4]), 500, 7) == [300, 200]).all()
+
+
+def test_ties_go_round():
+    """Of equal remainders no member is favoured: over as many data sets as there are members, all have the same number of draws."""
+    for members in (2, 3, 5, 7):
+        for num_samples in range(1, 9):
+            total = whole_shares(np.full(members, 1 / members), num_samples, 2 * members).sum(axis=0)
+            assert (total == 2 * num_samples).all()
+
+
+def test_merged_draws_are_shuffled_once_each():
+    """Each data set has the first draws of every member's share, each once, in an order of its own that the seed decides."""
+    shares = whole_shares(np.array([0.5, 0.3, 0.2]), 11, 6)
+    order = merged_order(shares, seed=3)
+    starts = np.concatenate([[0], np.cumsum(shares.max(axis=0))])
+    for row, counts in zip(order, shares, strict=True):
+        expected = np.concatenate([np.arange(start, start + count) for start, count in zip(starts, counts, strict=False)])
+        np.testing.assert_array_equal(np.sort(row), expected)
+        assert (row != expected).any()
+    np.testing.assert_array_equal(order, merged_order(shares, seed=3))
+    np.testing.assert_array_equal(order[:2], merged_order(shares[:2], seed=3)[:, :11])
+    assert (order != merged_order(shares, seed=4)).any()
+
+
+def test_the_log_density_of_a_mixture_is_the_weighted_log_sum_exp():
+    """To rounding, also where densities under- or overflow, where a weight is 0 and where no member gives any density."""
+    log_densities = np.random.default_rng(0).normal(size=(50, 3)) * np.array([1, 800, 800])
+    log_densities[0] = -np.inf
+    log_densities[1, 0] = -np.inf
+    for weights in ([0.2, 0.5, 0.3], [0.0, 1.0, 0.0]):
+        got = log_mixture(log_densities, np.array(weights))
+        np.testing.assert_allclose(got[1:], logsumexp(log_densities[1:], b=weights, axis=1), rtol=1e-12)
+        assert got[0] == -np.inf
+
+
+# --- learned weights
+
+
+def score(weights, log_densities):
+    return logsumexp(log_densities, b=weights, axis=1).mean()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_learned_weights_are_the_best_ones(seed):
+    """No weights found by a general optimiser, at random or at the corners score higher by more than 1e-7 nats."""
+    rng = np.random.default_rng(seed)
+    log_densities = rng.normal(size=(200, 4)) * rng.uniform(0.2, 3, size=4) - rng.uniform(0, 2, size=4)
+    learned = stacked_weights(log_densities)
+    assert learned.sum() == pytest.approx(1.0)
+    assert (learned >= 0).all()
+    best = score(learned, log_densities)
+    found = minimize(
+        lambda w: -score(np.abs(w) / np.abs(w).sum(), log_densities), np.full(4, 0.25), method="Nelder-Mead", options={"fatol": 1e-10}
+    )
+    others = [*rng.dirichlet(np.full(4, 0.5), size=300), *np.eye(4)]
+    assert best > max(-found.fun, *(score(w, log_densities) for w in others)) - 1e-7
+    assert best >= score(np.full(4, 0.25), log_densities)
+
+
+def test_stacking_finds_known_weights():
+    """With 20 000 draws of 0.7 N(0, 1) + 0.3 N(3, 1/2), the weights of these two are found to 0.01, and a useless third gets none."""
+    rng = np.random.default_rng(5)
+    first = rng.random(20_000) < 0.7
+    theta = np.where(first, rng.normal(size=first.size), 3 + 0.5 * rng.normal(size=first.size))
+    log_densities = np.stack([norm.logpdf(theta), norm.logpdf(theta, 3, 0.5), norm.logpdf(theta, -9, 1)], axis=1)
+    np.testing.assert_allclose(stacked_weights(log_densities), [0.7, 0.3, 0.0], atol=0.01)
+
+
+def test_rows_without_density_are_left_out():
+    """A row outside of every member's support changes nothing; if there are no others, that is an error."""
+    log_densities = np.random.default_rng(1).normal(size=(50, 2))
+    outside = np.full((3, 2), -np.inf)
+    np.testing.assert_array_equal(stacked_weights(np.concatenate([log_densities, outside])), stacked_weights(log_densities))
+    with pytest.raises(DataError, match="to which a member gives a density"):
+        stacked_weights(outside)
