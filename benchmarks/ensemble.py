@@ -15,7 +15,7 @@ import numpy as np
 
 from sbi_models import BasicWorkflow, EnsembleWorkflow
 from sbi_models.networks import CouplingFlow, FlowMatching
-from sbi_models.simulators.benchmarks import get_benchmark
+from sbi_models.simulators.benchmarks import BENCHMARKS
 
 MEMBERS, SEEDS = 5, (1, 2, 3)
 ROLES = {"inference_variables": "theta", "inference_conditions": "x", "standardize": "all", "accelerator": "cpu", "progress": False}
@@ -30,7 +30,7 @@ def cpu(train):
 
 def cost() -> None:
     """Cost of several members against one, everything included; the least of three runs of each."""
-    simulator = get_benchmark("two_moons").simulator
+    simulator = BENCHMARKS["two_moons"].simulator
     data = simulator.sample(2000, seed=0)
     fits = {
         "fit_offline": {"data": data, "epochs": 6, "batch_size": 64, "validation_data": 200},
@@ -56,7 +56,7 @@ def cost() -> None:
 def score() -> None:
     """Held-out scores of members and mixtures."""
     for name in ("two_moons", "slcp"):
-        simulator = get_benchmark(name).simulator
+        simulator = BENCHMARKS[name].simulator
         for seed in SEEDS:
             data, test = simulator.sample(1000, seed=seed), simulator.sample(5000, seed=1000 + seed)
             training, held_out = ({k: v[rows] for k, v in data.items()} for rows in (slice(0, 900), slice(900, 1000)))

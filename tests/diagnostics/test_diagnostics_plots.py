@@ -258,6 +258,15 @@ def test_losses_are_drawn_by_epoch_with_the_best_one_marked():
     assert labels(figure) == ("epoch", "loss")
 
 
+def test_losses_of_members_are_thin_lines():
+    """The losses of an ensemble's members are drawn beside their mean, up to the last epoch of each."""
+    losses = {"loss": [3.0, 2.0], "val_loss": [4.0, 3.0], "a/loss": [2.0, 1.0], "b/loss": [4.0], "a/val_loss": [5.0, 2.0]}
+    lines = plot_losses(losses).axes[0].lines
+    thin = {tuple(line.get_ydata()) for line in lines if line.get_linewidth() < 1 and line.get_linestyle() == "-"}
+    assert thin == {(2.0, 1.0), (4.0,), (5.0, 2.0)}
+    assert [list(line.get_ydata()) for line in lines if line.get_linewidth() > 1 and len(line.get_ydata()) == 2] == [[3.0, 2.0], [4.0, 3.0]]
+
+
 def test_losses_need_no_validation():
     """Without val_loss, only the training loss is drawn."""
     assert legend(plot_losses({"loss": [1.0, 0.5]})) == ["training"]

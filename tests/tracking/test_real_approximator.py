@@ -6,8 +6,8 @@ import torch
 
 from sbi_models import seeding
 from sbi_models.adapters import default_adapter
-from sbi_models.approximators import ContinuousApproximator, ScoringRuleApproximator
-from sbi_models.networks import DeepSet, FlowMatching, ScoringRuleNetwork
+from sbi_models.approximators import ContinuousApproximator, EnsembleApproximator, ScoringRuleApproximator
+from sbi_models.networks import CouplingFlow, DeepSet, FlowMatching, ScoringRuleNetwork
 from sbi_models.tracking import Store, Tracker, load, register
 
 
@@ -54,3 +54,27 @@ def test_point_estimates_go_through_the_registry(store: Store, tmp_path: Path, m
         assert before[rule]["theta"].shape == shape
         np.testing.assert_array_equal(after[rule]["theta"], before[rule]["theta"])
         np.testing.assert_array_equal(served[f"{rule}.theta"], before[rule]["theta"])
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
+def test_an_ensemble_goes_through_the_registry(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ensemble is one model: loaded, by us or by MLflow, it draws from its mixture, with learned weights, what it drew before."""
+    import mlflow.pyfunc  # noqa: PLC0415
+
+    random = seeding.generator(0, "tracking test")
+    data = {"theta": random.normal(size=(64, 2)), "x": random.normal(size=(64, 3)).astype(np.float32)}
+    roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
+    networks = {"flow": FlowMatching(widths=(8, 8), steps=4), "coupling": CouplingFlow()}
+    members = {
+        name: ContinuousApproximator(adapter=default_adapter(roles), roles=roles, inference_network=network)
+        for name, network in networks.items()
+    }
+    made = EnsembleApproximator(members, weights={"flow": 0.3, "coupling": 0.7})
+    made.build(data, seed=0)
+    registered = register(store, "several", made.save(tmp_path / "several"), Tracker.start(store, "npe", "first", "key").run_id)
+    before = made.eval().sample(num_samples=5, conditions={"x": data["x"][:3]}, seed=1)["theta"]
+    after = load(registered.uri, store).sample(num_samples=5, conditions={"x": data["x"][:3]}, seed=1)["theta"]
+    np.testing.assert_array_equal(after, before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
+    served = mlflow.pyfunc.load_model("models:/several@champion")
+    np.testing.assert_array_equal(served.predict(data["x"][:3], params={"num_samples": 5, "seed": 1}), before)

@@ -1,6 +1,7 @@
 """Training and validation loss over epochs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -11,11 +12,14 @@ from sbi_models.diagnostics.metrics.checks import as_floats
 from sbi_models.diagnostics.plots.style import BLUE, RED, finish, note, panel_grid
 from sbi_models.errors import DataError, suggest
 
+MEMBER: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.5}
+
 
 def plot_losses(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draws `loss` and, if there, `val_loss` against the epoch, with a ring at the lowest validation loss.
 
-    Epochs are counted from 1. A loss that is not finite leaves a gap.
+    Epochs are counted from 1. A loss that is not finite leaves a gap. Those of members of an ensemble (`member/loss`) are thin
+    lines, up to the last epoch of each.
 
     Args:
         history: losses by name, one value an epoch, in nats for density estimators.
@@ -34,6 +38,10 @@ def plot_losses(history: Mapping[str, Sequence[float]]) -> Figure:
             raise DataError(f"Expected history[{key!r}] as one number an epoch, got shape {values.shape}. Train before plotting losses.")
         if not values.size:
             continue
+        for name in history:
+            if name.endswith(f"/{key}"):
+                of_member = as_floats(f"history[{name!r}]", list(history[name]))
+                axes.plot(np.arange(1, len(of_member) + 1), np.where(np.isfinite(of_member), of_member, np.nan), color=color, **MEMBER)
         epochs = np.arange(1, len(values) + 1)
         finite = np.isfinite(values)
         marker = "o" if len(values) < 20 else None
