@@ -61,10 +61,10 @@ def score() -> None:
             data, test = simulator.sample(1000, seed=seed), simulator.sample(5000, seed=1000 + seed)
             training, held_out = ({k: v[rows] for k, v in data.items()} for rows in (slice(0, 900), slice(900, 1000)))
             made = EnsembleWorkflow(
-                simulator, inference_networks="coupling_flow", ensemble_size=MEMBERS, seed=seed, early_stopping=8, **ROLES
+                simulator, inference_networks="coupling_flow", ensemble_size=MEMBERS, seed=seed, early_stopping=20, **ROLES
             )
             clock = time.process_time()
-            history = made.fit_offline(training, epochs=60, batch_size=32, validation_data=held_out)
+            history = made.fit_offline(training, epochs=100, batch_size=64, validation_data=held_out)
             seconds = time.process_time() - clock
             members = sorted(-values.mean() for values in made.log_prob(test, merge_members=False).values())
             uniform = -made.log_prob(test)

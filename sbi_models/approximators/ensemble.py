@@ -16,7 +16,7 @@ from sbi_models.approximators import files
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.approximators.intake import positive_int
-from sbi_models.approximators.mixture import checked_weights, log_mixture, merged_order, stacked_weights, whole_shares
+from sbi_models.approximators.mixture import checked_weights, found_shrinkage, log_mixture, merged_order, stacked_weights, whole_shares
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.noise import Generators
@@ -251,15 +251,24 @@ class EnsembleApproximator(Approximator):
         columns = [member.log_prob(data, batch_size=batch_size) for member in used.values()]
         return log_mixture(np.stack(columns, axis=-1), weights[weights > 0])
 
-    def stack(self, validation_data: VariablesLike, *, batch_size: int | None = None) -> dict[str, float]:
-        """Learn the weights that maximise the mean log density of held-out data (n, ...), keep them as the ensemble's own, return them.
+    def stack(self, validation_data: VariablesLike, *, shrinkage: float | None = None, batch_size: int | None = None) -> dict[str, float]:
+        """Learn weights by the mean log density of held-out data (n, ...), keep them as the ensemble's own, and return them.
+
+        Args:
+            validation_data: raw variables, of which no member has seen any.
+            shrinkage: number of simulations that speak for equal weights beside the held-out ones. 0 is none: the weights with the highest
+                held-out score, which a few hundred simulations do not suffice for. None finds it by cross-validation.
+            batch_size: as for `log_prob`.
 
         Raises:
-            ConfigurationError: if a member has no density; its weight is for the user to choose.
+            ConfigurationError: if a member has no density, for its weight is for the user to choose; if shrinkage is negative.
         """
+        if shrinkage is not None and not (isinstance(shrinkage, int | float | np.integer | np.floating) and shrinkage >= 0):
+            raise ConfigurationError(f"Expected shrinkage as a number of simulations of 0 or more, or None, got {shrinkage!r}.")
         self._check_density(self.members)
         columns = [member.log_prob(validation_data, batch_size=batch_size) for member in self.members.values()]
-        learned = stacked_weights(np.stack(columns, axis=1))
+        log_densities = np.stack(columns, axis=1)
+        learned = stacked_weights(log_densities, found_shrinkage(log_densities) if shrinkage is None else float(shrinkage))
         self.weights = {name: float(weight) for name, weight in zip(self.names, learned, strict=True)}
         return dict(self.weights)
 

@@ -141,14 +141,15 @@ class EnsembleWorkflow(Workflow):
         self._sharing = Sharing(len(self.approximator.names), data_reuse)
         return super().fit_disk(root, pattern, load_fn, batch_size, epochs, simulations_per_file=simulations_per_file, **options)
 
-    def stack(self, validation_data: VariablesLike | int) -> dict[str, float]:
-        """Learn the weights of the mixture that maximise its mean log density on held-out simulations, and return them by member.
+    def stack(self, validation_data: VariablesLike | int, *, shrinkage: float | None = None) -> dict[str, float]:
+        """Learn the weights of the mixture by its mean log density on held-out simulations, and return them by member.
 
-        They are kept in the approximator, saved with it, and used wherever no `member_weights` are given. The problem is concave, and is
-        solved to 1e-8 nats.
+        They are kept in the approximator, saved with it, and used wherever no `member_weights` are given.
 
         Args:
-            validation_data: simulations that no member was trained on, or how many to draw from the simulator.
+            validation_data: simulations that no member was trained on, or how many to draw from the simulator. A thousand are better than
+                a hundred; those that early stopping has looked at do, but flatter the members that it suited.
+            shrinkage: see `EnsembleApproximator.stack`; None finds it by cross-validation, 0 gives the highest held-out score.
 
         Raises:
             ConfigurationError: if a member has no density: then choose weights, `workflow.approximator.weights = {...}`.
@@ -156,7 +157,7 @@ class EnsembleWorkflow(Workflow):
         if not isinstance(validation_data, Mapping):
             number = positive_int(validation_data, "validation_data (if not a dict)")
             validation_data = self.simulate(number, seed=seeding.derive(self.seed, "stacking simulations"))
-        return self.approximator.stack(self._checked(validation_data, "validation data"))
+        return self.approximator.stack(self._checked(validation_data, "validation data"), shrinkage=shrinkage)
 
     # ---- inference -----------------------------------------------------------------------------------------------------------------
 

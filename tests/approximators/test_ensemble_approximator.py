@@ -162,7 +162,12 @@ def test_stacking_learns_the_weights_of_the_data():
     theta = x + np.where(narrow, 4 + 0.5 * rng.normal(size=x.shape), rng.normal(size=x.shape))
     learned = made.stack({"theta": theta, "x": x})
     assert learned == made.weights
-    assert learned["narrow"] == pytest.approx(0.25, abs=0.01)
+    assert learned["narrow"] == pytest.approx(0.25, abs=0.02)
+    assert made.stack({"theta": theta, "x": x}, shrinkage=0)["narrow"] == pytest.approx(0.25, abs=0.01)
+    assert made.stack({"theta": theta, "x": x}, shrinkage=float("inf")) == {"wide": 0.5, "narrow": 0.5}
+    for bad in (-1, float("nan"), "1"):
+        with pytest.raises(ConfigurationError, match="shrinkage as a number of simulations"):
+            made.stack({"theta": theta, "x": x}, shrinkage=bad)
 
 
 def test_weights_and_merging_exclude_each_other():

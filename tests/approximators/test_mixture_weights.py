@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from sbi_models.approximators.mixture import checked_weights, log_mixture, merged_order, stacked_weights, whole_shares
+from sbi_models.approximators.mixture import checked_weights, found_shrinkage, log_mixture, merged_order, stacked_weights, whole_shares
 from sbi_models.errors import ConfigurationError, DataError
 
 NAMES = ["a", "b", "c"]
@@ -103,21 +103,61 @@ def score(weights, log_densities):
     return logsumexp(log_densities, b=weights, axis=1).mean()
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 3.0, 200.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_learned_weights_are_the_best_ones(seed):
-    """No weights found by a general optimiser, at random or at the corners score higher by more than 1e-7 nats."""
+def test_learned_weights_are_the_best_ones(seed, shrinkage):
+    """No weights found by a general optimiser, at random or at the corners have a shrunk score higher by more than 1e-7 nats."""
     rng = np.random.default_rng(seed)
     log_densities = rng.normal(size=(200, 4)) * rng.uniform(0.2, 3, size=4) - rng.uniform(0, 2, size=4)
-    learned = stacked_weights(log_densities)
+
+    def shrunk(w):
+        penalty = np.log(np.maximum(w, 1e-300)).mean() if shrinkage else 0.0
+        return score(w, log_densities) + shrinkage / 200 * penalty
+
+    learned = stacked_weights(log_densities, shrinkage)
     assert learned.sum() == pytest.approx(1.0)
     assert (learned >= 0).all()
-    best = score(learned, log_densities)
-    found = minimize(
-        lambda w: -score(np.abs(w) / np.abs(w).sum(), log_densities), np.full(4, 0.25), method="Nelder-Mead", options={"fatol": 1e-10}
-    )
-    others = [*rng.dirichlet(np.full(4, 0.5), size=300), *np.eye(4)]
-    assert best > max(-found.fun, *(score(w, log_densities) for w in others)) - 1e-7
-    assert best >= score(np.full(4, 0.25), log_densities)
+    found = minimize(lambda w: -shrunk(np.abs(w) / np.abs(w).sum()), np.full(4, 0.25), method="Nelder-Mead", options={"fatol": 1e-10})
+    others = [*rng.dirichlet(np.full(4, 0.5), size=300), *np.eye(4), np.full(4, 0.25)]
+    assert shrunk(learned) > max(-found.fun, *map(shrunk, others)) - 1e-7
+
+
+def test_infinite_shrinkage_gives_equal_weights():
+    """And more of it is nearer to them."""
+    log_densities = np.random.default_rng(0).normal(size=(50, 3)) + np.array([1.0, 0.0, 0.0])
+    first = [stacked_weights(log_densities, shrinkage)[0] for shrinkage in (0, 5, 50, 500, np.inf)]
+    assert first == sorted(first, reverse=True)
+    assert first[-1] == 1 / 3
+
+
+def test_the_shrinkage_that_is_found_follows_the_evidence():
+    """Members that are equally good keep equal weights, nearly always; a bad one loses its weight; little data are no evidence."""
+    rng = np.random.default_rng(6)
+
+    def members(n, offsets):
+        theta = rng.normal(size=(n, 1))
+        return norm.logpdf(theta, np.array(offsets), 1.0) + 0.5 * rng.normal(size=(n, len(offsets)))
+
+    alike = [found_shrinkage(members(100, [0.3, -0.3, 0.0])) for _ in range(20)]
+    assert np.mean(np.array(alike) >= 100) > 0.7
+    for _ in range(5):
+        log_densities = members(400, [0.0, 0.0, 4.0])
+        assert stacked_weights(log_densities, found_shrinkage(log_densities))[2] < 0.1
+    assert found_shrinkage(members(1, [0.0, 4.0])) == np.inf
+    assert found_shrinkage(log_densities) == found_shrinkage(log_densities)
+
+
+def test_learned_weights_beat_equal_ones_on_new_data_where_these_are_worse():
+    """With one member of three useless, 200 held-out rows are enough to do better on new ones; with three alike, no harm is done."""
+    rng = np.random.default_rng(7)
+
+    def rows(n, offsets):
+        return norm.logpdf(rng.normal(size=(n, 1)) - np.array(offsets), 0.0, 1.0)
+
+    for offsets, least in (([0.2, -0.2, 5.0], 0.1), ([0.2, -0.2, 0.0], -0.01)):
+        held_out, new = rows(200, offsets), rows(20_000, offsets)
+        learned = stacked_weights(held_out, found_shrinkage(held_out))
+        assert score(learned, new) - score(np.full(3, 1 / 3), new) > least
 
 
 def test_stacking_finds_known_weights():
