@@ -1,6 +1,7 @@
 """The body shared by all workflows: checking arguments, training, sampling, diagnosing."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,20 +108,32 @@ class Workflow(Diagnosed):
         *,
         validation_data: VariablesLike | int | None = None,
         augmentations: Augmentations | None = None,
+        workers: int | None = None,
         on_epoch_end: "OnEpochEnd | None" = None,
     ) -> History:
-        """Train on simulations that are drawn while training; arguments and result as for `fit_offline`."""
+        """Train on simulations that are drawn while training, ahead of their use; `workers` changes nothing but the speed.
+
+        Args:
+            epochs, batch_size, validation_data, augmentations, on_epoch_end: as for `fit_offline`.
+            num_batches_per_epoch: steps of an epoch.
+            workers: None simulates in a thread where all functions are batched and take `rng`, and otherwise in this process until one
+                other process, started if seconds of simulation are left, takes over. 1 simulates in this process, each batch when
+                it is needed. An integer from 2, or -1 for one a core, simulates in that many other processes, for slow functions.
+
+        Returns:
+            The history, as for `fit_offline`.
+        """
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
         num_batches = positive_int(num_batches_per_epoch, "num_batches_per_epoch")
         augment, simulator = self._augment(augmentations), self._simulator()
-        moments = self._checked(simulator.sample(_ROWS_FOR_MOMENTS, seed=seeding.derive(self.seed, "moments")), "simulations")
-        validation = self._validation_variables(validation_data)
-        self.approximator.build(moments, seed=self.seed)
-        table = seeding.derive(self._fit_seed, "online simulations")
+        moments = self._simulated(_ROWS_FOR_MOMENTS, "moments", workers)
+        validation = self._validation_variables(validation_data, workers)
+        self.approximator.build(self._checked(moments, "simulations"), seed=self.seed)
         at_once = 1 if simulator.meta else max(1, _ROWS_AHEAD // batch_size)
-        rows = partial(simulator.rows, seed=table, progress=False)
-        raw = OnlineBatches(rows, num_batches, batch_size, at_once=at_once, in_thread=False)
-        return self._fit(PreparedBatches(raw, self.approximator.prepare, augment), epochs, validation, 0.0, on_epoch_end)
+        in_thread = workers is None and simulator.suits_a_thread
+        stream = partial(simulator.stream, seed=seeding.derive(self._fit_seed, "online simulations"), workers=1 if in_thread else workers)
+        with closing(OnlineBatches(stream, num_batches, batch_size, at_once, epochs=epochs, in_thread=in_thread)) as raw:
+            return self._fit(PreparedBatches(raw, self.approximator.prepare, augment), epochs, validation, 0.0, on_epoch_end)
 
     @on_own_threads
     def fit_disk(
@@ -177,12 +190,20 @@ class Workflow(Diagnosed):
         check_strays(data, names, what)
         return variables
 
-    def _validation_variables(self, validation_data: VariablesLike | int | None) -> Variables | None:
+    def _simulated(self, number: int, purpose: str, workers: int | None = None) -> Variables:
+        """Simulations other than those to train on."""
+        simulator, seed = self._simulator(), seeding.derive(self.seed, purpose)
+        if workers is None:
+            return simulator.sample(number, seed=seed)
+        with closing(simulator.stream([(0, number)], seed=seed, workers=workers)) as stream:
+            return next(stream)
+
+    def _validation_variables(self, validation_data: VariablesLike | int | None, workers: int | None = None) -> Variables | None:
         if validation_data is None:
             return None
         if not isinstance(validation_data, Mapping):
             number = positive_int(validation_data, "validation_data (if not a dict)")
-            validation_data = self._simulator().sample(number, seed=seeding.derive(self.seed, "validation simulations"))
+            validation_data = self._simulated(number, "validation simulations", workers)
         return self._checked(validation_data, "validation data")
 
     def _fit(
