@@ -34,7 +34,10 @@ _TRIAL_SECONDS = 0.05
 """Work of this process that others must repeat to the bit."""
 _PIECE_SECONDS = 0.1
 _WORTHWHILE_SECONDS = 10.0
-"""Simulation still to be done for which one other process, which takes about a second to start, is started unasked. With less, a training of a cheap simulator was 10 % slower for it."""
+"""Simulation still to be done for which one other process, which takes about a second to start, is started unasked.
+
+With less, the training of a cheap simulator was a tenth slower for it.
+"""
 _PATIENCE = 0.0
 """Seconds for which this process waits for others to be ready before it computes another block itself."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 
 from sbi_models.errors import SbiModelsError
-from sbi_models.simulators.pool import computed, loaded, pickled_table
+from sbi_models.simulators.pool import computed, follow, loaded, pickled_table
 from sbi_models.simulators.table import Block, Table
 
 _IDLE_SECONDS = 300
@@ -98,7 +98,8 @@ def _borrowed(processes: int) -> ProcessPoolExecutor:
                 _idle.remove(entry)
                 if not _is_useless(entry[2]):
                     return entry[2]
-    return ProcessPoolExecutor(max_workers=processes, timeout=_IDLE_SECONDS, env=_ONE_THREAD)
+    # A worker that never got work must end with its parent, too: it follows from its first moment.
+    return ProcessPoolExecutor(processes, timeout=_IDLE_SECONDS, env=_ONE_THREAD, initializer=follow, initargs=(os.getpid(),))
 
 
 def _is_useless(executor: ProcessPoolExecutor) -> bool:

@@ -70,7 +70,7 @@ def loaded(token: str, pickled: Callable[[], bytes]) -> Table:
     global _loaded  # noqa: PLW0603 - the memory of a worker
     if _loaded[0] != token or _loaded[1] is None:
         if not _loaded[0]:
-            threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+            follow(os.getppid())
         try:
             _loaded = (token, cloudpickle.loads(pickled()))
         except Exception as error:  # noqa: BLE001 - whatever a user's module does when it is imported
@@ -90,11 +90,15 @@ def computed(table: Table, index: int) -> Block:
     return block
 
 
-def _follow(parent: int) -> None:
+def follow(parent: int) -> None:
     """End this worker when the process that started it is gone, even if that was killed and could not tell."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _portable(exception: Exception) -> Exception:
