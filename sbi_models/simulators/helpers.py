@@ -15,7 +15,7 @@ import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 
 from sbi_models.errors import SbiModelsError
-from sbi_models.simulators.pool import computed, follow, loaded, pickled_table
+from sbi_models.simulators.pool import computed, cut_short, follow, loaded, pickled_table
 from sbi_models.simulators.table import Block, Table
 
 _IDLE_SECONDS = 300
@@ -77,7 +77,8 @@ class Helpers:
         finally:
             self._functions.unlink(missing_ok=True)
             if busy or _is_useless(self._executor):
-                self._executor.shutdown(wait=True, kill_workers=True)
+                with cut_short():
+                    self._executor.shutdown(wait=True, kill_workers=True)
             else:
                 _idle.append((os.getpid(), self.processes, self._executor))
 

@@ -9,9 +9,9 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 import cloudpickle
@@ -52,9 +52,25 @@ def in_processes(table: Table, workers: int) -> Generator[Block, None, None]:
     except BrokenProcessPool as error:
         raise SimulationError(WORKER_DIED.format(here="workers=None")) from error
     finally:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), cut_short():
             warnings.simplefilter("ignore")  # joblib warns of work that is cut short, which is meant
             results.close()
+
+
+@contextmanager
+def cut_short() -> Iterator[None]:
+    """Kill workers without noise: loky's thread, once it has killed them, looks for the work that they had still to do (a KeyError)."""
+    hook = threading.excepthook
+
+    def but_for_that(error: threading.ExceptHookArgs) -> None:
+        if not (error.exc_type is KeyError and type(error.thread).__name__ == "_ExecutorManagerThread"):
+            hook(error)
+
+    threading.excepthook = but_for_that
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 def _work(pickled: Array, token: str, block: int) -> Block | SbiModelsError:
