@@ -246,8 +246,8 @@ def make_simulator(
     {'theta': (3, 2), 'x': (3, 20, 1)}
     """
     if isinstance(functions, Simulator):
-        if failures is not None:
-            raise ConfigurationError("Expected functions together with failures=, got a simulator. Give failures= where it is made.")
+        if failures is not None or meta_fn is not None or is_batched or block_size != 256:
+            raise ConfigurationError("Expected functions together with further arguments, got a simulator. Give them where it is made.")
         return functions
     sequence = list(functions) if isinstance(functions, Sequence) else [functions]
     return Simulator(sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures)

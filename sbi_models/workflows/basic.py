@@ -1,5 +1,6 @@
 """The workflow for one approximator."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -15,6 +16,9 @@ from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
 
 Names = str | Sequence[str]
+
+_JOINING = ("concatenate", "keep")
+"""Steps of an adapter that leave values as they are."""
 
 
 @known_arguments
@@ -33,7 +37,8 @@ class BasicWorkflow(Workflow):
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
             it is padding or missing, shape (n, length); a dict of them by input for a network that takes several inputs.
         prior: torch distribution of the inferred variable, or a dict of them by variable: the default adapter keeps draws inside their
-            support. Torch distributions among the functions of the simulator are taken as such anyway.
+            support. Torch distributions among the functions of the simulator are taken as such anyway, with an adapter of your own
+            for the variables that none of its steps changes.
         standardize: roles to standardise, or "all", or None.
         info: JSON that travels with the saved approximator.
         training: optimiser, learning rate, checkpoints, seed, and further settings of `TrainingSettings`.
@@ -74,13 +79,15 @@ class BasicWorkflow(Workflow):
             raise ConfigurationError(
                 "prior sets the bounds of the default adapter. With one of your own: adapter.constrain(name, prior=...)."
             )
+        summary = None if summary_network is None else resolve(summary_network, SummaryNetwork)  # type: ignore[type-abstract]
+        joined = roles if summary is None or not summary.input_names else roles | {"summary_variables": []}
         network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
         kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
         approximator = kind(
-            adapter=adapter or default_adapter(roles, priors),
+            adapter=default_adapter(joined, priors) if adapter is None else _bounded(adapter, priors),
             roles=roles,
             inference_network=network,
-            summary_network=None if summary_network is None else resolve(summary_network, SummaryNetwork),  # type: ignore[type-abstract]
+            summary_network=summary,
             standardize=_standardised_roles(standardize),
             masks={"summary_variables": summary_mask} if isinstance(summary_mask, str) else summary_mask,
             info=info,
@@ -117,6 +124,15 @@ def _priors(prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]
             )
     known = {} if simulator is None else make_simulator(simulator).priors
     return {**known, **(prior or {})}
+
+
+def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
+    """The adapter of the user, after the bounds of those variables with a prior that none of its steps changes."""
+    before = Adapter()
+    for name, prior in priors.items():
+        if not any(json.dumps(name) in json.dumps(step.config()) for step in adapter.transforms if step.kind not in _JOINING):
+            before = before.constrain(name, prior=prior)
+    return Adapter((*before.transforms, *adapter.transforms))
 
 
 def _check_same_roles(roles: dict[str, list[str]], approximator: ContinuousApproximator) -> None:

@@ -1,7 +1,7 @@
 """What happens at the end of an epoch: history, progress, checkpoint. Lightning calls these."""
 
+import math
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,32 +11,12 @@ import torch
 
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.approximators.training import TrainingModule
-from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
 from sbi_models.workflows.history import History
+from sbi_models.workflows.plan import Plan
 
 OnEpochEnd = Callable[[int, dict[str, float]], None]
 """Called with the number of the finished epoch (from 1) and its losses by name."""
-
-
-Plan = dict[str, Any]
-"""What a training is: a checkpoint goes on only with the same plan."""
-
-
-def steps_done(resume: Path, plan: Plan) -> int:
-    """Steps of the training that wrote a resume file; raises ConfigurationError if that was another training than the planned one."""
-    try:
-        state = torch.load(resume, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ConfigurationError(f"The checkpoint {resume} cannot be read: {error}. Delete it, and the training starts anew.") from None
-    (written,) = (entry["plan"] for entry in state["callbacks"].values() if "plan" in entry)
-    for name, value in plan.items():
-        if written.get(name) != value:
-            raise ConfigurationError(
-                f"The checkpoint {resume} belongs to another training: expected {name} {value}, got {written.get(name)}. "
-                "Go on with the same settings, seed and data, or start anew with restore=False or another folder."
-            )
-    return int(state["global_step"])
 
 
 class SetEpoch(pl.Callback):
@@ -111,10 +91,11 @@ class Checkpoint:
         name: stem of both files.
         save_best_only: keep the approximator of the lowest monitored loss (validation if there is one) instead of the last.
         fit: fits of the same workflow before this one; each has a state of its own to go on from.
+        to_beat: lowest monitored loss of those fits.
     """
 
-    def __init__(self, folder: Path, name: str, *, save_best_only: bool, fit: int = 0) -> None:
-        self.folder, self.name, self.save_best_only, self.fit = folder, name, save_best_only, fit
+    def __init__(self, folder: Path, name: str, *, save_best_only: bool, fit: int = 0, to_beat: float = math.inf) -> None:
+        self.folder, self.name, self.save_best_only, self.fit, self.to_beat = folder, name, save_best_only, fit, to_beat
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -135,7 +116,7 @@ class Checkpoint:
 
     def save(self, trainer: pl.Trainer, module: TrainingModule, history: History) -> None:
         """Write both files atomically; the approximator first, so that a kill in between loses nothing."""
-        if not self.save_best_only or history.best_epoch == history.epochs:
+        if not self.save_best_only or (history.best_epoch == history.epochs and history.best_loss < self.to_beat):
             module.result.save(self.model_path)
         partial = self.resume_path.with_name(f".{self.resume_path.name}.{os.getpid()}.partial")
         trainer.save_checkpoint(partial)

@@ -1,5 +1,6 @@
 """What a training leaves behind: its losses by epoch."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -20,7 +21,16 @@ class History:
         return len(self.history.get("loss", ()))
 
     @property
+    def monitored(self) -> list[float]:
+        """The validation losses, if there are some, else the training losses."""
+        return self.history.get("val_loss", self.history.get("loss", []))
+
+    @property
     def best_epoch(self) -> int:
-        """Number (from 1) of the latest epoch with the lowest loss, validation if there is one; 0 before the first."""
-        losses = self.history.get("val_loss", self.history.get("loss", []))
-        return max((epoch for epoch, loss in enumerate(losses, start=1) if loss == min(losses)), default=0)
+        """Number (from 1) of the first epoch with the lowest monitored loss; 0 before the first."""
+        return self.monitored.index(min(self.monitored)) + 1 if self.monitored else 0
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest monitored loss; infinite before the first epoch."""
+        return min(self.monitored, default=math.inf)
