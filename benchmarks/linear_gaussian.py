@@ -2,7 +2,7 @@
 
     python benchmarks/linear_gaussian.py [NETWORK ...]
 
-theta ~ Normal(0, 0.1 I), x ~ Normal(theta, 0.1 I). Each network is trained online with its defaults and scored on 500 fresh data sets:
+theta ~ Normal(0, 0.1 I), x ~ Normal(theta, 0.1 I). Each network is trained online with its defaults and scored on 200 fresh data sets:
 
     mean   rms error of the posterior mean, in exact posterior sds               (asked: at most 0.1)
     sd     ratio of posterior sd and exact sd: smallest and largest of the ten   (asked: 0.9 to 1.1)
@@ -20,7 +20,7 @@ from sbi_models.networks import InferenceNetwork, registry
 from sbi_models.simulators.benchmarks.gaussian_linear import GaussianLinear
 
 EPOCHS, BATCHES, BATCH_SIZE, LEARNING_RATE = 20, 200, 256, 1e-3
-DATA_SETS, DRAWS, SEED = 500, 1000, 1
+DATA_SETS, DRAWS, SEED = 200, 1000, 1
 
 
 def score(network: str) -> str:

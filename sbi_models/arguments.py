@@ -1,8 +1,9 @@
-"""Misspelt keyword arguments are refused with the nearest name there is."""
+"""Arguments of users: misspelt names are refused with the nearest one there is, numbers that cannot be with what was expected."""
 
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from operator import index
 from typing import Any, TypeVar
 
 from sbi_models.errors import ConfigurationError, suggest
@@ -50,3 +51,14 @@ def _listed(parameter: inspect.Parameter) -> list[str]:
     """Names that `**options: Unpack[SomeTypedDict]` admits; none for any other annotation."""
     (options,) = getattr(parameter.annotation, "__args__", ()) or (None,)
     return list(getattr(options, "__annotations__", {}))
+
+
+def positive_int(value: Any, name: str) -> int:
+    """`value` as an int of at least 1, from any integer type; raises ConfigurationError otherwise."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
+        raise ConfigurationError(f"Expected {name} as a positive integer, got {value!r}.")
+    return number

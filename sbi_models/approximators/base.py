@@ -67,6 +67,11 @@ class Approximator(nn.Module, ABC):
         """The networks, their arguments and widths, as JSON text."""
 
     @property
+    @abstractmethod
+    def specification(self) -> dict[str, str]:
+        """What it is, but for its weights, by part, as JSON text: two with the same one learn the same thing."""
+
+    @property
     def is_built(self) -> bool:
         """True once the approximator has seen data."""
         return bool(self.shapes)
@@ -96,7 +101,7 @@ class Approximator(nn.Module, ABC):
         """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,)."""
 
     @abstractmethod
-    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> Estimates:
+    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
         """Estimates of scoring rules; see `ScoringRuleApproximator.estimate`."""
 
     def save(self, path: str | Path) -> Path:

@@ -16,9 +16,9 @@ from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import files
 from sbi_models.approximators.base import ALONE, Approximator
-from sbi_models.approximators.intake import as_variables, check_shapes, positive_int
+from sbi_models.approximators.intake import as_variables, check_shapes
 from sbi_models.approximators.standardiser import Standardiser
-from sbi_models.arguments import known_arguments
+from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.noise import Generators
@@ -130,6 +130,12 @@ class ContinuousApproximator(Approximator):
         """The networks, their arguments and widths, as JSON text."""
         networks = (self.inference_network, self.summary_network)
         return json.dumps([None if network is None else network.to_json() for network in networks])
+
+    @property
+    def specification(self) -> dict[str, str]:
+        """What it is, but for its weights, by part, as JSON text: two with the same one learn the same thing."""
+        parts = {"roles": self.roles, "adapter": self.adapter.to_json(), "standardize": self.standardiser.roles, "masks": self.masks}
+        return {name: json.dumps(part) for name, part in parts.items()} | {"networks": self.architecture}
 
     # ---- building and training -----------------------------------------------------------------------------------------------------
 
@@ -272,7 +278,9 @@ class ContinuousApproximator(Approximator):
             for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
                 parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance))
         self.train(was_training)
-        draws = self._to_raw(torch.cat(parts, dim=1))
+        standardised = torch.cat(parts, dim=1)
+        _check_finite(standardised.isfinite().flatten(1).all(dim=1), "draws")
+        draws = self._to_raw(standardised)
         return by_component(draws) if split else draws
 
     def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int], advance: Advance) -> Tensor:
@@ -322,9 +330,11 @@ class ContinuousApproximator(Approximator):
                 parts.append(self.inference_network.log_prob(batch["inference_variables"], self._conditions(batch)))
         self.train(was_training)
         jacobian = self.adapter.log_abs_det(raw, "inference_variables") + self.standardiser.log_abs_det("inference_variables")
-        return np.asarray((torch.cat(parts).to(torch.float64) + jacobian).cpu().numpy())
+        log_prob = torch.cat(parts).to(torch.float64) + jacobian
+        _check_finite(log_prob.isfinite() | log_prob.isneginf(), "log densities")
+        return np.asarray(log_prob.cpu().numpy())
 
-    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> Estimates:
+    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
         """Estimates of scoring rules; see `ScoringRuleApproximator.estimate`.
 
         Raises:
@@ -386,6 +396,16 @@ class ContinuousApproximator(Approximator):
 def by_component(variables: Variables) -> Variables:
     """Each component of a variable (..., d) as a variable of its own, name_0 ... name_(d-1), of shape (..., 1)."""
     return {f"{name}_{i}": value[..., i : i + 1] for name, value in variables.items() for i in range(value.shape[-1])}
+
+
+def _check_finite(fine: Tensor, what: str) -> None:
+    """Raise DataError unless what the networks gave is fine in each row (n,)."""
+    if not bool(fine.all()):
+        rows = (~fine).nonzero().flatten().tolist()
+        raise DataError(
+            f"The {what} of {len(rows)} of {len(fine)} data sets are no finite numbers (rows {', '.join(map(str, rows[:5]))}"
+            f"{', ...' if len(rows) > 5 else ''}). Expected conditions and parameters near those of the training data."
+        )
 
 
 def _as_tensors(variables: Variables, device: torch.device | None = None) -> dict[str, Tensor]:

@@ -15,9 +15,8 @@ from sbi_models import seeding
 from sbi_models.approximators import files
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
-from sbi_models.approximators.intake import positive_int
 from sbi_models.approximators.mixture import checked_weights, found_shrinkage, log_mixture, merged_order, stacked_weights, whole_shares
-from sbi_models.arguments import known_arguments
+from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.noise import Generators
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
@@ -113,6 +112,11 @@ class EnsembleApproximator(Approximator):
     def architecture(self) -> str:
         """The networks of each member, their arguments and widths, as JSON text."""
         return json.dumps({name: json.loads(member.architecture) for name, member in self.members.items()})
+
+    @property
+    def specification(self) -> dict[str, str]:
+        """What each member is, but for its weights, by part, as JSON text."""
+        return {f"{name}/{part}": text for name, member in self.members.items() for part, text in member.specification.items()}
 
     # ---- building and training -----------------------------------------------------------------------------------------------------
 
@@ -297,7 +301,7 @@ class EnsembleApproximator(Approximator):
         stacked = torch.stack([torch.stack(column, dim=-1) for column in columns], dim=1)
         return np.asarray(stacked.to(torch.float64).cpu().numpy())
 
-    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> NoReturn:
+    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> NoReturn:
         """Estimates are those of a member: `approximator.members[name].estimate(...)`.
 
         Raises:

@@ -1,13 +1,12 @@
 """The door for data: whatever users pass is turned into float arrays with one leading axis, or refused with a cure."""
 
 from collections.abc import Collection, Iterable, Mapping
-from operator import index
 from typing import Any
 
 import numpy as np
 import torch
 
-from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.errors import DataError, suggest
 from sbi_models.types import Array, Variables, VariablesLike
 
 
@@ -59,17 +58,6 @@ def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], wh
             single = value.shape == expected or (value.shape[1:] == (1,) and value.shape[:1] == expected)  # (d,) has become (d, 1)
             cure = f" A single data set needs a leading axis: {name}[None]." if single else ""
             raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {value.shape}.{cure}")
-
-
-def positive_int(value: Any, name: str) -> int:
-    """`value` as an int of at least 1, from any integer type; raises ConfigurationError otherwise."""
-    try:
-        number = index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise ConfigurationError(f"Expected {name} as a positive integer, got {value!r}.")
-    return number
 
 
 def _as_array(name: str, value: Any) -> Array:

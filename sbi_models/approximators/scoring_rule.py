@@ -102,7 +102,7 @@ class ScoringRuleApproximator(ContinuousApproximator):
         return self.inference_network.loss(prepared["inference_variables"], self._conditions(prepared), generator, to_raw=self._link)
 
     @torch.no_grad()
-    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> Estimates:
+    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
         """What each scoring rule estimates for every data set.
 
         Args:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,9 +12,13 @@ _END = object()
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
     """The items, each of which a thread makes while the one before it is in use; an error comes where its item would have come."""
-    iterator = iter(items)
+    iterator, context = iter(items), copy_context()  # with it, NumPy's treatment of floating point errors
+
+    def make() -> object:
+        return context.run(next, iterator, _END)
+
     with ThreadPoolExecutor(max_workers=1) as maker:
-        coming = maker.submit(next, iterator, _END)
+        coming = maker.submit(make)
         while (item := coming.result()) is not _END:
-            coming = maker.submit(next, iterator, _END)
+            coming = maker.submit(make)
             yield item  # type: ignore[misc]

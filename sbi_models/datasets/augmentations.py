@@ -23,7 +23,7 @@ class Augment:
     """
 
     def __init__(self, augmentations: Augmentations, seed: int) -> None:
-        self.seed = seed
+        self.seed, self.described_by = seed, augmentations
         self.by_name: Mapping[str, Callable[[Array], Array]] = augmentations if isinstance(augmentations, Mapping) else {}
         if callable(augmentations):
             self.functions: tuple[BatchFunction, ...] = (augmentations,)

@@ -32,6 +32,7 @@ class SimulationFiles:
         names: variables that are read.
         per_file: "one" simulation a file, without a leading axis, or "many", with one.
         load_fn: reads a file, for formats that are not known.
+        content: sha256 over all values.
     """
 
     paths: tuple[Path, ...]
@@ -39,6 +40,7 @@ class SimulationFiles:
     names: tuple[str, ...]
     per_file: PerFile
     load_fn: LoadFunction | None
+    content: str
 
     @classmethod
     def find(
@@ -53,8 +55,8 @@ class SimulationFiles:
     ) -> "SimulationFiles":
         """Read every file once, and check all before any training.
 
-        A file holds many simulations if every variable in it has two axes or more and all have the same length; otherwise it holds one.
-        `per_file` settles it where this guess is wrong. A folder that the simulation store has written is known by its manifest.
+        A file holds many simulations if every variable in it has two axes or more and all have the same length, and one if lengths
+        differ; where that does not tell, `per_file` must. A folder that the simulation store has written is known by its manifest.
         Variables in `may_miss` may hold NaN.
 
         Raises:
@@ -72,9 +74,9 @@ class SimulationFiles:
                 f"No file in {root} matches {pattern!r}. Check the folder, or pass pattern= for another ending, such as '*.npz'."
             )
         first = _chosen(read_file(paths[0], load_fn), names, paths[0])
-        per_file = per_file or _guess(first)
+        per_file = per_file or _guess(first, paths[0])
         shapes = _shapes(first, per_file, paths[0])
-        rows = []
+        rows, content = [], sha256()
         with progress_bar("check files", len(paths)) as advance:
             for path in paths:
                 variables = _chosen(read_file(path, load_fn), names, path)
@@ -84,10 +86,13 @@ class SimulationFiles:
                     raise DataError(
                         f"Expected {name!r} of shape {shapes[name]} in each simulation, as in {paths[0].name}, got {here[name]} in {path}."
                     )
+                for name in names:
+                    content.update(f"{name} {variables[name].dtype} {variables[name].shape}".encode())
+                    content.update(np.ascontiguousarray(variables[name]).data)
                 _check_finite(variables, per_file, may_miss, path)
                 rows.append(len(variables[names[0]]) if per_file == "many" else 1)
                 advance()
-        return cls(paths, tuple(rows), tuple(names), per_file, load_fn)
+        return cls(paths, tuple(rows), tuple(names), per_file, load_fn, content.hexdigest())
 
     def read(self, numbers: Sequence[int]) -> Variables:
         """The simulations of some files, raw space: name to array of shape (n, ...)."""
@@ -125,9 +130,8 @@ class DiskBatches:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over names and sizes of the files, batch size and seed."""
-        listed = [f"{path.name} {rows} {path.stat().st_size}" for path, rows in zip(self.files.paths, self.files.rows, strict=True)]
-        return sha256("\n".join([f"{self.batch_size} {self.seed}", *listed]).encode() + digest_of(self.windows)).hexdigest()
+        """sha256 over values of the files, batch size and seed."""
+        return sha256(f"{self.batch_size} {self.seed} {self.files.content}".encode() + digest_of(self.windows)).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is."""
@@ -204,9 +208,16 @@ def _check_finite(variables: Variables, per_file: PerFile, may_miss: Collection[
         raise DataError(f"Expected finite numbers, got NaN or inf in {where} of variable {name!r} in {path}. Drop them, or write it again.")
 
 
-def _guess(variables: Variables) -> PerFile:
-    lengths = {len(value) if value.ndim >= 2 else None for value in variables.values()}
-    return "many" if len(lengths) == 1 and None not in lengths else "one"
+def _guess(variables: Variables, path: Path) -> PerFile:
+    lengths = {len(value) if value.ndim else 0 for value in variables.values()}
+    if len(lengths) > 1 or 0 in lengths:
+        return "one"
+    if all(value.ndim >= 2 for value in variables.values()) or lengths == {1}:
+        return "many"
+    raise DataError(
+        f"Expected to see whether files hold one simulation or many, but every variable of {path} has {lengths.pop()} rows or components. "
+        "Say so: simulations_per_file='one' or 'many'."
+    )
 
 
 def _shapes(variables: Variables, per_file: PerFile, path: Path) -> dict[str, tuple[int, ...]]:

@@ -8,10 +8,8 @@ import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-import safetensors
 from safetensors.numpy import load_file
 
 from sbi_models.errors import DataError
@@ -46,10 +44,7 @@ def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
     Raises:
         DataError: naming the file, if it cannot be read, holds anything but arrays by name, or has an unknown ending.
     """
-    try:
-        content = load_fn(path) if load_fn is not None else _read(path)
-    except (pickle.UnpicklingError, EOFError, BadZipFile, safetensors.SafetensorError, OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Write it again, or pass load_fn=, a function that reads your format.") from None
+    content = load_fn(path) if load_fn is not None else _read_known(path)
     if not isinstance(content, Mapping):
         raise DataError(f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. Pass load_fn= to convert it.")
     variables = {str(name): _as_array(path, str(name), value) for name, value in content.items()}
@@ -59,6 +54,16 @@ def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
                 f"Expected numbers in variable {name!r} of {path}, got {value.dtype}. Pass load_fn= to convert or leave it out."
             )
     return variables
+
+
+def _read_known(path: Path) -> Any:
+    try:
+        return _read(path)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged files make unpicklers and decompressors raise anything
+        cause = error if isinstance(error, pickle.UnpicklingError | ValueError | OSError) else f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} cannot be read: {cause}. Write it again, or pass load_fn=, a function that reads your format.") from None
 
 
 def _as_array(path: Path, name: str, value: Any) -> Array:

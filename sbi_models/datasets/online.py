@@ -1,27 +1,33 @@
 """Batches that are simulated while training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from sbi_models.types import Variables
+
+Stream = Callable[[Sequence[tuple[int, int]]], Generator[Variables, None, None]]
 
 
 class OnlineBatches:
     """Batch k of epoch e is rows (e K + k) B to (e K + k + 1) B of an endless table of simulations, raw space.
 
     Args:
-        rows: computes rows start..stop of the table.
+        stream: yields rows start..stop of the table for each of a sequence of such ranges; it may compute later ones ahead.
         num_batches: K, batches of one epoch.
         batch_size: B.
         at_once: batches that are simulated in one call.
-        in_thread: whether `rows` may be called in a thread.
+        epochs: how many there will be, so that nothing is simulated ahead that is not used.
+        in_thread: whether the stream may be used in a thread.
     """
 
     def __init__(
-        self, rows: Callable[[int, int], Variables], num_batches: int, batch_size: int, at_once: int = 1, *, in_thread: bool = False
+        self, stream: Stream, num_batches: int, batch_size: int, at_once: int = 1, *, epochs: int = 1, in_thread: bool = False
     ) -> None:
-        self.rows, self.num_batches, self.batch_size, self.at_once, self.in_thread = rows, num_batches, batch_size, at_once, in_thread
+        self.stream, self.num_batches, self.batch_size, self.at_once = stream, num_batches, batch_size, at_once
+        self.epochs, self.in_thread = epochs, in_thread
         self.epoch = 0
         self.fingerprint = f"{num_batches} batches of {batch_size} an epoch"
+        self._coming: Generator[Variables, None, None] | None = None
+        self._next_epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is."""
@@ -31,7 +37,25 @@ class OnlineBatches:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Variables]:
-        first = self.epoch * self.num_batches
-        for k in range(first, first + self.num_batches, self.at_once):
-            last = min(k + self.at_once, first + self.num_batches)
-            yield self.rows(k * self.batch_size, last * self.batch_size)
+        epoch = self.epoch
+        if self._coming is None or self._next_epoch != epoch or epoch >= self.epochs:
+            self.close()
+            epochs = range(epoch, max(self.epochs, epoch + 1))
+            self._coming = self.stream([rows for later in epochs for rows in self._ranges(later)])
+        self._next_epoch = -1  # an epoch that is left before its end is begun anew
+        for left in reversed(range(len(self._ranges(epoch)))):
+            chunk = next(self._coming)
+            if not left:  # some trainers do not ask for more than the last batch
+                self._next_epoch = epoch + 1
+            yield chunk
+
+    def close(self) -> None:
+        """End what is computed ahead."""
+        if self._coming is not None:
+            self._coming.close()
+            self._coming = None
+
+    def _ranges(self, epoch: int) -> list[tuple[int, int]]:
+        first = epoch * self.num_batches
+        starts = range(first, first + self.num_batches, self.at_once)
+        return [(k * self.batch_size, min(k + self.at_once, first + self.num_batches) * self.batch_size) for k in starts]

@@ -94,9 +94,8 @@ class RingBatches:
     """Each batch of rings, as one batch of consecutive rows for every member."""
 
     def __init__(self, rings: PreparedRings, sharing: Sharing, batch_size: int) -> None:
-        num_rows = sharing.ring(batch_size)
-        self.rings = rings
-        self.rows = [(start + torch.arange(batch_size)) % num_rows for start in sharing.starts(num_rows)]
+        self.rings, self.sharing, self.batch_size = rings, sharing, batch_size
+        self.num_rows = sharing.ring(batch_size)
         self.fingerprint = f"{rings.fingerprint}, {batch_size} of them for each of {sharing.members} members"
 
     def set_epoch(self, epoch: int) -> None:
@@ -107,8 +106,15 @@ class RingBatches:
         return len(self.rings)
 
     def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
+        rows = self._rows(self.num_rows)
         for ring in self.rings:
-            yield [{name: value[rows] for name, value in ring.items()} for rows in self.rows]
+            n = len(next(iter(ring.values())))
+            yield [{name: value[own] for name, value in ring.items()} for own in (rows if n == self.num_rows else self._rows(n))]
+
+    def _rows(self, num_rows: int) -> list[Tensor]:
+        """The rows of each member in a ring; in one that has lost some, as failed simulations are, members have less in proportion."""
+        size = max(1, num_rows * self.batch_size // self.num_rows)
+        return [(start + torch.arange(size)) % num_rows for start in self.sharing.starts(num_rows)]
 
 
 def digest_of(windows: list[Array] | None) -> bytes:

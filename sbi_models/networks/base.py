@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks.noise import Generators
 
@@ -61,7 +62,16 @@ class Network(nn.Module):
         return type(self)(**mapped(self.config, Network, Network.clone))
 
     def to_json(self) -> dict[str, Any]:
-        """Registered name, configuration and the widths it was built with; networks among the arguments are described in their place."""
+        """Registered name, configuration and the widths it was built with; networks among the arguments are described in their place.
+
+        Raises:
+            ConfigurationError: if the class has no registered name of its own: a file would hold it as the class that it comes from.
+        """
+        if "registered_name" not in vars(type(self)):
+            raise ConfigurationError(
+                f"{type(self).__name__} has no registered name, so that no file can hold it. Put @register('a_name_of_its_own') above the "
+                "class, from sbi_models.networks."
+            )
         config = mapped(self.config, Network, lambda network: {NESTED: network.to_json()})
         return {"name": self.registered_name, "config": config, "built_with": self.built_with}
 
@@ -120,6 +130,7 @@ class SummaryNetwork(Network, ABC):
     def build(self, input_shape: Any) -> None:
         """Make the layers for standardised inputs of shape (n, *input_shape), or for a dict of such; a second call changes nothing."""
         if self.built_with is None:
+            positive_int(self.summary_dim, "summary_dim")
             several = isinstance(input_shape, Mapping)
             self._build({name: tuple(shape) for name, shape in input_shape.items()} if several else tuple(input_shape))
             shape = {name: list(shape) for name, shape in input_shape.items()} if several else list(input_shape)

@@ -9,9 +9,9 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 import cloudpickle
@@ -21,6 +21,11 @@ import numpy as np
 from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError
 from sbi_models.simulators.table import Block, Table
 from sbi_models.types import Array
+
+WORKER_DIED = (
+    "A worker process died while it simulated: a function called os._exit, crashed in compiled code, or ran out of memory. "
+    "Find the row with {here}, or use fewer workers if memory is short."
+)
 
 _loaded: tuple[str, Table | None] = ("", None)
 """In a worker: the table it works on, so that it is unpickled once."""
@@ -34,7 +39,7 @@ def in_processes(table: Table, workers: int) -> Generator[Block, None, None]:
         SimulationError: if a worker dies.
     """
     # Joblib sends large arrays through a file, once, and small ones with each chunk.
-    pickled, token = np.frombuffer(_pickled(table), dtype=np.uint8), uuid4().hex
+    pickled, token = np.frombuffer(pickled_table(table), dtype=np.uint8), uuid4().hex
     workers = joblib.cpu_count() if workers == -1 else workers
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=min(workers, len(table.indices)), return_as="generator_unordered")
@@ -45,44 +50,71 @@ def in_processes(table: Table, workers: int) -> Generator[Block, None, None]:
                 raise result
             yield result
     except BrokenProcessPool as error:
-        raise SimulationError(
-            "A worker process died while it simulated: a function called os._exit, crashed in compiled code, or ran out of memory. "
-            "Find the row with workers=None, or use fewer workers if memory is short."
-        ) from error
+        raise SimulationError(WORKER_DIED.format(here="workers=None")) from error
     finally:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), cut_short():
             warnings.simplefilter("ignore")  # joblib warns of work that is cut short, which is meant
             results.close()
 
 
+@contextmanager
+def cut_short() -> Iterator[None]:
+    """Kill workers without noise: loky's thread, once it has killed them, looks for the work that they had still to do (a KeyError)."""
+    hook = threading.excepthook
+
+    def but_for_that(error: threading.ExceptHookArgs) -> None:
+        if not (error.exc_type is KeyError and type(error.thread).__name__ == "_ExecutorManagerThread"):
+            hook(error)
+
+    threading.excepthook = but_for_that
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+
+
 def _work(pickled: Array, token: str, block: int) -> Block | SbiModelsError:
     """One block, or the error that stops all work, computed in a worker."""
+    try:
+        return computed(loaded(token, pickled.tobytes), block)
+    except SbiModelsError as error:
+        return error
+
+
+def loaded(token: str, pickled: Callable[[], bytes]) -> Table:
+    """In a worker: the table that a token stands for."""
     global _loaded  # noqa: PLW0603 - the memory of a worker
     if _loaded[0] != token or _loaded[1] is None:
         if not _loaded[0]:
-            threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+            follow(os.getppid())
         try:
-            _loaded = (token, cloudpickle.loads(pickled.tobytes()))
+            _loaded = (token, cloudpickle.loads(pickled()))
         except Exception as error:  # noqa: BLE001 - whatever a user's module does when it is imported
-            return SimulationError(
+            raise SimulationError(
                 f"A worker process could not load the functions: {type(error).__name__}: {error}. "
                 "Expected modules that it can import; install yours, or define the functions in the script."
-            )
+            ) from None
     assert _loaded[1] is not None
-    try:
-        computed = _loaded[1].block(block)
-    except SbiModelsError as error:
-        return error
-    if computed.exception is not None:
-        computed.exception = _portable(computed.exception)
-    return computed
+    return _loaded[1]
 
 
-def _follow(parent: int) -> None:
+def computed(table: Table, index: int) -> Block:
+    """In a worker: a block that can be sent back."""
+    block = table.block(index)
+    if block.exception is not None:
+        block.exception = _portable(block.exception)
+    return block
+
+
+def follow(parent: int) -> None:
     """End this worker when the process that started it is gone, even if that was killed and could not tell."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _portable(exception: Exception) -> Exception:
@@ -98,7 +130,8 @@ def _portable(exception: Exception) -> Exception:
     return plain
 
 
-def _pickled(table: Table) -> bytes:
+def pickled_table(table: Table) -> bytes:
+    """All that a worker needs; raises ConfigurationError if there is no sending it."""
     for name, part in [*((call.name, call) for call in table.calls), ("the simulator", table)]:
         try:
             pickled = cloudpickle.dumps(part)

@@ -1,10 +1,10 @@
 """A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is computed."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from math import prod
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,18 +12,17 @@ import numpy as np
 from sbi_models import seeding
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.progress import progress_bar
+from sbi_models.progress import Advance, progress_bar
+from sbi_models.simulators.arguments import Function, Part, as_function, as_processes, as_shape, flattened
+from sbi_models.simulators.background import Background, may_start_one
 from sbi_models.simulators.calls import FunctionFailed, NamedCall
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
 from sbi_models.simulators.fixed import FixedValue
-from sbi_models.simulators.table import Block, Table
+from sbi_models.simulators.table import Block, Table, refusal
 from sbi_models.types import Array, Variables
 
 if TYPE_CHECKING:
     from torch.distributions import Distribution
-
-Function = Callable[..., Mapping[str, Any]]
-Part = Function | Mapping[str, "Distribution"]
 
 _logger = logging.getLogger(__name__)
 _ROWS_BEFORE_PROGRESS = 20_000
@@ -56,6 +55,8 @@ class Simulator:
         ConfigurationError: for something that is not callable, or no function at all.
     """
 
+    _stays_here = False
+
     def __init__(
         self,
         functions: Sequence[Part],
@@ -69,7 +70,7 @@ class Simulator:
             raise ConfigurationError("Expected at least one function, got none. Pass for instance make_simulator([prior, likelihood]).")
         if block_size < 1:
             raise ConfigurationError(f"Expected block_size of at least 1, got {block_size}.")
-        self.calls = tuple(NamedCall(_as_function(part)) for part in functions)
+        self.calls = tuple(NamedCall(as_function(part)) for part in functions)
         self.meta = None if meta_fn is None else NamedCall(meta_fn)
         self.is_batched = is_batched
         self.block_size = block_size if is_batched else 1
@@ -110,9 +111,9 @@ class Simulator:
                 used; if a worker dies.
             ConfigurationError: if arguments do not fit, or a function cannot be sent to workers.
         """
-        shape = _as_shape(batch_shape)
+        shape = as_shape(batch_shape)
         n = prod(shape)
-        flat = {key: _flattened(np.asarray(value), shape) for key, value in fixed.items()}
+        flat = {key: flattened(np.asarray(value), shape) for key, value in fixed.items()}
         rows = self.rows(0, n, seed=seeding.resolve(seed), progress=progress, workers=workers, **flat)
         return {key: value.reshape(*shape, *value.shape[1:]) for key, value in rows.items()}
 
@@ -120,32 +121,83 @@ class Simulator:
         self, start: int, stop: int, *, seed: int, progress: bool | None = None, workers: int | None = None, **fixed: Any
     ) -> Variables:
         """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space; see `sample`."""
-        processes = _as_processes(workers)
-        num_rows = stop - start
+        processes, num_rows = as_processes(workers), stop - start
         show = None if progress or (progress is None and (num_rows > _ROWS_BEFORE_PROGRESS or processes != 1)) else False
         with progress_bar("simulate", num_rows, show=show) as advance, self._global_state_kept():
-            values = {key: FixedValue(key, np.asarray(value), start, stop) for key, value in fixed.items()}
-            meta = self._meta(seed, start, stop)
-            table = Table(
-                self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, self._uses_global_state
-            )
-            blocks: list[Block] = []
-            failed = 0
-            try:
-                with closing(_computed(table, processes)) as computed:
-                    for block in computed:
-                        blocks.append(block)
-                        advance(table.asked_for(block.index))
-                        failed += block.num_failed
-                        if failed > self.failures.limit(num_rows):
-                            raise SimulationError(self._refusal(table, block, failed)) from block.exception
-                        block.exception = None  # its traceback holds on to the memory of the functions
-            finally:
-                blocks.sort(key=lambda block: block.index)
-                self.last_report = FailureReport(num_rows, tuple(failure for block in blocks for failure in block.failures))
+            table = self._table(seed, start, stop, fixed)
+            with closing(_computed(table, processes)) as computed:
+                return self._collected(table, computed, advance)
+
+    def stream(self, ranges: Sequence[tuple[int, int]], *, seed: int, workers: int | None = None) -> Generator[Variables, None, None]:
+        """Rows `start` to `stop` of the table of `seed`, range by range, to the bit those of `rows`; the next ranges are computed ahead.
+
+        This process computes until others are ready, and they compute once they have shown that they give the same to the bit. If
+        they cannot be used, for instance since functions cannot be sent to them, it computes everything itself and logs a warning.
+        A subclass with `rows` of its own computes with these, a range at a time.
+
+        Args:
+            ranges: (start, stop) of each item.
+            seed: of the table.
+            workers: processes that simulate ahead: an integer or -1, as for `sample`; 1 for none, each range then being computed when
+                it is asked for; None for one if there is enough left to do, which is not started otherwise.
+
+        Raises:
+            SimulationError: where the range would have come, as from `rows`; also if a worker dies.
+        """
+        processes = as_processes(workers)
+        if not self._rows_are_plain or processes == 1 == workers or self._stays_here or (workers is None and not may_start_one()):
+            elsewhere = {} if self._rows_are_plain or processes == 1 else {"workers": workers}
+            for start, stop in ranges:
+                yield self.rows(start, stop, seed=seed, progress=False, **elsewhere)
+            return
+        ahead = Background(partial(self._table, seed), ranges, processes, only_if_worthwhile=workers is None, give_up=self._stay_here)
+        with closing(ahead.chunks()) as chunks:
+            for _ in ranges:
+                with self._global_state_kept():
+                    rows = self._collected(*next(chunks))
+                yield rows
+
+    @property
+    def suits_a_thread(self) -> bool:
+        """Whether `rows` may be called in a thread of a process that does other work, and does not slow that work down.
+
+        Batched functions spend their time in NumPy, which lets other threads run. NumPy's global state, and PyTorch's, which torch
+        distributions draw from, belong to all threads.
+        """
+        return self.is_batched and not self._uses_global_state and not self.priors and self._rows_are_plain
+
+    @property
+    def _rows_are_plain(self) -> bool:
+        """False if a subclass, or somebody else, has put something in the place of `rows`."""
+        return getattr(self.rows, "__func__", None) is Simulator.rows
+
+    def _stay_here(self, reason: str) -> None:
+        self._stays_here = True
+        _logger.warning("Simulations are computed in this process, not ahead in another one: %s", reason)
+
+    def _table(self, seed: int, start: int, stop: int, fixed: Mapping[str, Any] | None = None) -> Table:
+        values = {key: FixedValue(key, np.asarray(value), start, stop) for key, value in (fixed or {}).items()}
+        meta = self._meta(seed, start, stop)
+        return Table(self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, self._uses_global_state)
+
+    def _collected(self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None) -> Variables:
+        """The rows of a table, of its blocks in any order, unless too many of them failed."""
+        blocks: list[Block] = []
+        num_rows, failed = table.stop - table.start, 0
+        try:
+            for block in computed:
+                blocks.append(block)
+                advance(table.asked_for(block.index))
+                failed += block.num_failed
+                if failed > self.failures.limit(num_rows):
+                    raise SimulationError(refusal(table, block, failed)) from block.exception
+                block.exception = None  # its traceback holds on to the memory of the functions
+        finally:
+            blocks.sort(key=lambda block: block.index)
+            self.last_report = FailureReport(num_rows, tuple(failure for block in blocks for failure in block.failures))
         if self.last_report.failures:
             _logger.warning("%s", self.last_report)
-        joined = table.joined(blocks)
+        joined, meta = table.joined(blocks), table.meta
         return joined | {name: np.repeat(np.atleast_1d(value)[None], num_rows, 0) for name, value in meta.items() if name not in joined}
 
     def _meta(self, seed: int, start: int, stop: int) -> dict[str, Array]:
@@ -158,21 +210,6 @@ class Simulator:
             return self.meta({"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)})
         except FunctionFailed as failure:
             raise SimulationError(f"The meta_fn of rows {start} to {stop} of seed {seed} failed: {failure}.") from failure.exception
-
-    def _refusal(self, table: Table, block: Block, failed: int) -> str:
-        """What to say when more rows fail than are allowed, after the block of the last of them."""
-        rows = table.rows_of(block.index)
-        first = next(failure for failure in block.failures if not failure.recovered)
-        whole_block = len(rows) > 1 and not block.complete
-        what = f"rows {rows.start} to {rows.stop - 1}, a block of batched functions," if whole_block else f"row {first.row}"
-        attempts = "" if first.attempts == 1 else f" at each of {first.attempts} attempts"
-        limit = self.failures.limit(table.stop - table.start)
-        return (
-            f"Simulations fail: {what} of seed {table.seed}{attempts}: {first.cause}. "
-            f"Expected at most {limit} of {table.stop - table.start} rows to fail, got {failed} so far. "
-            f"See it again with simulator.rows({first.row}, {first.row + 1}, seed={table.seed}). Mend the function, or let "
-            "simulations fail: make_simulator(..., failures=FailurePolicy(retries=3, allowed=0.01))."
-        )
 
     @property
     def _uses_global_state(self) -> bool:
@@ -209,33 +246,11 @@ def make_simulator(
     {'theta': (3, 2), 'x': (3, 20, 1)}
     """
     if isinstance(functions, Simulator):
-        if failures is not None:
-            raise ConfigurationError("Expected functions together with failures=, got a simulator. Give failures= where it is made.")
+        if failures is not None or meta_fn is not None or is_batched or block_size != 256:
+            raise ConfigurationError("Expected functions together with further arguments, got a simulator. Give them where it is made.")
         return functions
     sequence = list(functions) if isinstance(functions, Sequence) else [functions]
     return Simulator(sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures)
-
-
-def _as_function(part: Part) -> Function:
-    """A part of a simulator as a function: a dict of torch distributions as the function that draws from them."""
-    if not isinstance(part, Mapping):
-        return part
-    from sbi_models.simulators.priors import TorchPrior  # noqa: PLC0415 - imports torch, which other simulators do not need
-
-    return TorchPrior(part)
-
-
-def _as_processes(workers: int | None) -> int:
-    """How many processes simulate: 1 stands for this one."""
-    try:
-        number = 1 if workers is None else index(workers)
-    except TypeError:
-        number = 0
-    if isinstance(workers, bool) or (number < 1 and number != -1):
-        raise ConfigurationError(
-            f"Expected workers as a positive integer, -1 for one a core, or None for no other process, got {workers!r}."
-        )
-    return number
 
 
 def _computed(table: Table, processes: int) -> Generator[Block, None, None]:
@@ -247,20 +262,3 @@ def _computed(table: Table, processes: int) -> Generator[Block, None, None]:
 
     with closing(in_processes(table, processes)) as blocks:
         yield from blocks
-
-
-def _as_shape(batch_shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        shape = tuple(index(n) for n in batch_shape) if isinstance(batch_shape, tuple) else (index(batch_shape),)
-    except TypeError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise ConfigurationError(f"Expected a positive number of simulations, or a tuple of them, got {batch_shape!r}.")
-    return shape
-
-
-def _flattened(value: Array, shape: tuple[int, ...]) -> Array:
-    """A fixed value with several leading batch axes, with one of them."""
-    if len(shape) > 1 and value.shape[: len(shape)] == shape:
-        return value.reshape(prod(shape), *value.shape[len(shape) :])
-    return value

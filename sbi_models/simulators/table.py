@@ -178,6 +178,22 @@ class Table:
         return joined
 
 
+def refusal(table: Table, block: Block, failed: int) -> str:
+    """What to say when more rows fail than are allowed, after the block of the last of them."""
+    rows = table.rows_of(block.index)
+    first = next(failure for failure in block.failures if not failure.recovered)
+    whole_block = len(rows) > 1 and not block.complete
+    what = f"rows {rows.start} to {rows.stop - 1}, a block of batched functions," if whole_block else f"row {first.row}"
+    attempts = "" if first.attempts == 1 else f" at each of {first.attempts} attempts"
+    num_rows = table.stop - table.start
+    return (
+        f"Simulations fail: {what} of seed {table.seed}{attempts}: {first.cause}. "
+        f"Expected at most {table.policy.limit(num_rows)} of {num_rows} rows to fail, got {failed} so far. "
+        f"See it again with simulator.rows({first.row}, {first.row + 1}, seed={table.seed}). Mend the function, or let "
+        "simulations fail: make_simulator(..., failures=FailurePolicy(retries=3, allowed=0.01))."
+    )
+
+
 def shapes_differ(key: str, shapes: set[tuple[int, ...]]) -> str:
     """What to say of outputs of several shapes."""
     return (

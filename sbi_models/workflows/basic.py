@@ -30,7 +30,8 @@ class BasicWorkflow(Workflow):
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
             it is padding or missing, shape (n, length); a dict of them by input for a network that takes several inputs.
         prior: torch distribution of the inferred variable, or a dict of them by variable: the default adapter keeps draws inside their
-            support. Torch distributions among the functions of the simulator are taken as such anyway.
+            support. Torch distributions among the functions of the simulator are taken as such anyway, with an adapter of your own
+            for the variables that none of its steps changes.
         standardize: roles to standardise, or "all", or None.
         info: JSON that travels with the saved approximator.
         training: optimiser, learning rate, checkpoints, seed, and further settings of `TrainingSettings`.

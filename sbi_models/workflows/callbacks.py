@@ -1,7 +1,7 @@
 """What happens at the end of an epoch: history, progress, checkpoint. Lightning calls these."""
 
+import math
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,32 +11,12 @@ import torch
 
 from sbi_models.approximators import Approximator
 from sbi_models.approximators.training import TrainingModule, loss_name
-from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
 from sbi_models.workflows.history import History
+from sbi_models.workflows.plan import Plan
 
 OnEpochEnd = Callable[[int, dict[str, float]], None]
 """Called with the number of the finished epoch (from 1) and its losses by name."""
-
-
-Plan = dict[str, Any]
-"""What a training is: a checkpoint goes on only with the same plan."""
-
-
-def steps_done(resume: Path, plan: Plan) -> int:
-    """Steps of the training that wrote a resume file; raises ConfigurationError if that was another training than the planned one."""
-    try:
-        state = torch.load(resume, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ConfigurationError(f"The checkpoint {resume} cannot be read: {error}. Delete it, and the training starts anew.") from None
-    (written,) = (entry["plan"] for entry in state["callbacks"].values() if "plan" in entry)
-    for name, value in plan.items():
-        if written.get(name) != value:
-            raise ConfigurationError(
-                f"The checkpoint {resume} belongs to another training: expected {name} {value}, got {written.get(name)}. "
-                "Go on with the same settings, seed and data, or start anew with restore=False or another folder."
-            )
-    return int(state["global_step"])
 
 
 class SetEpoch(pl.Callback):
@@ -90,7 +70,9 @@ class EpochEnd(pl.Callback):
             self._keep_weights(pl_module.result, bettered)
         trainer.should_stop = self._stop_members(pl_module) or trainer.should_stop
         if self.checkpoint is not None:
-            self.checkpoint.save(trainer, pl_module, self.best_weights if bettered else None)
+            self.checkpoint.save(
+                trainer, pl_module, self.best_weights if bettered and self.history.best_loss < self.checkpoint.to_beat else None
+            )
 
     def _is_best_now(self, member: str) -> bool:
         return self.history.best_epoch_of(member) == self.history.epochs_of(member)
@@ -136,10 +118,11 @@ class Checkpoint:
         save_best_only: keep the approximator of the lowest monitored loss (validation if there is one) instead of the last; in an
             ensemble, each member of its own lowest.
         fit: fits of the same workflow before this one; each has a state of its own to go on from.
+        to_beat: lowest monitored loss of those fits.
     """
 
-    def __init__(self, folder: Path, name: str, *, save_best_only: bool, fit: int = 0) -> None:
-        self.folder, self.name, self.save_best_only, self.fit = folder, name, save_best_only, fit
+    def __init__(self, folder: Path, name: str, *, save_best_only: bool, fit: int = 0, to_beat: float = math.inf) -> None:
+        self.folder, self.name, self.save_best_only, self.fit, self.to_beat = folder, name, save_best_only, fit, to_beat
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -161,7 +144,7 @@ class Checkpoint:
     def save(self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None) -> None:
         """Write both files atomically; the approximator first, so that a kill in between loses nothing.
 
-        `best_weights` are those of the best epochs so far if this epoch was one, of a member or of all, and None if it was not.
+        `best_weights` are those of the best epochs so far if this epoch was one, of a member or of all, and better than earlier fits.
         """
         if not self.save_best_only:
             module.result.save(self.model_path)

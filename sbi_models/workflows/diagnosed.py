@@ -8,8 +8,8 @@ import numpy as np
 
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import Approximator
-from sbi_models.approximators.intake import as_variables, positive_int
-from sbi_models.arguments import known_arguments
+from sbi_models.approximators.intake import as_variables
+from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.types import Variables, VariablesLike
 from sbi_models.workflows.history import History

@@ -12,8 +12,7 @@ from sbi_models import diagnostics, seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import EnsembleApproximator
 from sbi_models.approximators.ensemble import MemberWeights
-from sbi_models.approximators.intake import positive_int
-from sbi_models.arguments import known_arguments
+from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import LoadFunction, PerFile, Sharing
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.simulators import Simulator
@@ -108,6 +107,7 @@ class EnsembleWorkflow(Workflow):
         num_batches_per_epoch: int = 100,
         batch_size: int = 32,
         *,
+        workers: int | None = None,
         data_reuse: float = 1.0,
         **options: Unpack[FitOptions],
     ) -> History:
@@ -119,7 +119,7 @@ class EnsembleWorkflow(Workflow):
                 shared.
         """
         self._sharing = Sharing(len(self.approximator.names), data_reuse)
-        return super().fit_online(epochs, num_batches_per_epoch, batch_size, **options)
+        return super().fit_online(epochs, num_batches_per_epoch, batch_size, workers=workers, **options)
 
     def fit_disk(
         self,

@@ -1,5 +1,6 @@
 """What a training leaves behind: its losses by epoch."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -24,9 +25,19 @@ class History:
         return len(self.history.get("loss", ()))
 
     @property
+    def monitored(self) -> list[float]:
+        """The validation losses, if there are some, else the training losses."""
+        return self.history.get("val_loss", self.history.get("loss", []))
+
+    @property
     def best_epoch(self) -> int:
-        """Number (from 1) of the latest epoch with the lowest loss, validation if there is one; 0 before the first."""
-        return self._best("")
+        """Number (from 1) of the first epoch with the lowest monitored loss; 0 before the first."""
+        return self.best_epoch_of("")
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest monitored loss; infinite before the first epoch."""
+        return min(self.monitored, default=math.inf)
 
     @property
     def best_epochs(self) -> dict[str, int]:
@@ -37,12 +48,9 @@ class History:
 
     def best_epoch_of(self, member: str) -> int:
         """The best epoch of one member; that of "" is `best_epoch`."""
-        return self._best(f"{member}/" if member else "")
+        losses = self.history.get(f"{member}/val_loss", self.history.get(f"{member}/loss", [])) if member else self.monitored
+        return losses.index(min(losses)) + 1 if losses else 0
 
     def epochs_of(self, member: str) -> int:
         """Number of epochs that one member has trained."""
         return len(self.history.get(f"{member}/loss" if member else "loss", ()))
-
-    def _best(self, prefix: str) -> int:
-        losses = self.history.get(f"{prefix}val_loss", self.history.get(f"{prefix}loss", []))
-        return max((epoch for epoch, loss in enumerate(losses, start=1) if loss == min(losses)), default=0)

@@ -1,5 +1,6 @@
 """What the arguments of a workflow say about its approximators, besides their networks."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNet
 from sbi_models.simulators import Simulator, make_simulator
 
 Names = str | Sequence[str]
+
+_JOINING = ("concatenate", "keep")
+"""Steps of an adapter that leave values as they are."""
+
 InferenceNetworkLike = InferenceNetwork | type[InferenceNetwork] | str
 SummaryNetworkLike = SummaryNetwork | type[SummaryNetwork] | str
 
@@ -35,7 +40,8 @@ class Recipe:
             raise ConfigurationError(
                 "prior sets the bounds of the default adapter. With one of your own: adapter.constrain(name, prior=...)."
             )
-        self.roles, self.adapter = roles, adapter or default_adapter(roles, priors)
+        self.roles, self.priors = roles, priors
+        self.adapter = None if adapter is None else _bounded(adapter, priors)
         self.standardize = standardize
         self.masks = {"summary_variables": summary_mask} if isinstance(summary_mask, str) else summary_mask
 
@@ -43,13 +49,15 @@ class Recipe:
         self, inference_network: InferenceNetworkLike, summary_network: SummaryNetworkLike | None, info: dict[str, Any] | None = None
     ) -> ContinuousApproximator:
         """An approximator with clones of the networks."""
+        summary = None if summary_network is None else resolve(summary_network, SummaryNetwork)  # type: ignore[type-abstract]
+        joined = self.roles if summary is None or not summary.input_names else self.roles | {"summary_variables": []}
         network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
         kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
         return kind(
-            adapter=self.adapter,
+            adapter=self.adapter or default_adapter(joined, self.priors),
             roles=self.roles,
             inference_network=network,
-            summary_network=None if summary_network is None else resolve(summary_network, SummaryNetwork),  # type: ignore[type-abstract]
+            summary_network=summary,
             standardize=_standardised_roles(self.standardize),
             masks=self.masks,
             info=info,
@@ -96,6 +104,15 @@ def _priors(prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]
             )
     known = {} if simulator is None else make_simulator(simulator).priors
     return {**known, **(prior or {})}
+
+
+def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
+    """The adapter of the user, after the bounds of those variables with a prior that none of its steps changes."""
+    before = Adapter()
+    for name, prior in priors.items():
+        if not any(json.dumps(name) in json.dumps(step.config()) for step in adapter.transforms if step.kind not in _JOINING):
+            before = before.constrain(name, prior=prior)
+    return Adapter((*before.transforms, *adapter.transforms))
 
 
 def check_same_roles(roles: dict[str, list[str]], approximator: Approximator) -> None:

@@ -1,5 +1,6 @@
 """How to train: the settings that all workflows share, checked before any work."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,16 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 
 from sbi_models import seeding
-from sbi_models.approximators.intake import positive_int
 from sbi_models.approximators.optimizers import OptimizerLike
+from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.workflows.plan import described, seed_of
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
     from lightning.pytorch.loggers import Logger
 
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
@@ -56,7 +58,7 @@ class TrainingSettings:
         restore: go on from the checkpoint if there is one.
         early_stopping: stop after so many epochs without a lower loss (validation if there is one), and go back to the best weights.
         ema: decay of an exponential moving average of the weights, such as 0.999; the average is validated, saved and sampled from.
-        seed: of weights, order of data, and noise; None takes one from NumPy's global state.
+        seed: of weights, order of data, and noise; None takes that of the checkpoint to restore, or one from NumPy's global state.
         accelerator: "auto", "cpu", "gpu": where to train.
         precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half precision.
         compile: compile the networks with torch.compile while training: True, or the name of a backend.
@@ -85,14 +87,14 @@ class TrainingSettings:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.initial_learning_rate > 0:
+        if not (_is_number(self.initial_learning_rate) and 0 < self.initial_learning_rate < math.inf):
             raise ConfigurationError(f"Expected a positive initial_learning_rate, got {self.initial_learning_rate!r}.")
         for name, value, known in (("accelerator", self.accelerator, _ACCELERATORS), ("precision", self.precision, _PRECISIONS)):
             if value not in known:
                 raise ConfigurationError(f"Unknown {name} {value!r}. {suggest(str(value), known)}")
         if self.restore and self.checkpoint_filepath is None:
             raise ConfigurationError("restore=True needs checkpoint_filepath, the folder to restore from.")
-        if self.ema is not None and not 0 < self.ema < 1:
+        if self.ema is not None and not (_is_number(self.ema) and 0 < self.ema < 1):
             raise ConfigurationError(f"Expected ema as a decay between 0 and 1, such as 0.999, or None, got {self.ema!r}.")
         if self.early_stopping is not None:
             positive_int(self.early_stopping, "early_stopping (a number of epochs, or None)")
@@ -104,19 +106,28 @@ class TrainingSettings:
         if isinstance(self.compile, str) and self.compile not in backends:
             raise ConfigurationError(f"Unknown compile backend {self.compile!r}. {suggest(self.compile, backends)}")
         positive_int(self.threads, "threads")
-        object.__setattr__(self, "seed", seeding.resolve(self.seed))
+        if not isinstance(self.callbacks, Sequence):
+            raise ConfigurationError(f"Expected callbacks as a list of Lightning callbacks, got {self.callbacks!r}.")
+        if self.checkpoint_filepath is not None and Path(self.checkpoint_filepath).is_file():
+            raise ConfigurationError(f"Expected checkpoint_filepath as a folder, got the file {self.checkpoint_filepath}.")
+        seed = self.seed
+        if seed is None and self.restore and self.checkpoint_filepath is not None:
+            seed = seed_of(Path(self.checkpoint_filepath) / f"{self.checkpoint_name}.resume.ckpt")
+        object.__setattr__(self, "seed", seeding.resolve(seed))
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
 
     @property
     def plan(self) -> dict[str, Any]:
         """The settings that decide the result of a training."""
-        optimizer = self.optimizer
-        name = getattr(optimizer, "__name__", None) or ("default" if optimizer is None else f"{type(optimizer).__name__} {optimizer}")
         return {
             "seed": self.seed,
             "initial_learning_rate": self.initial_learning_rate,
-            "optimizer": name,
+            "optimizer": described(self.optimizer),
             "ema": self.ema,
             "early_stopping": self.early_stopping,
             "precision": self.precision,
         }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

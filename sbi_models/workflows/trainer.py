@@ -10,9 +10,11 @@ from torch import nn
 
 from sbi_models.approximators import Approximator
 from sbi_models.approximators.training import TrainingModule
+from sbi_models.errors import TrainingError
 from sbi_models.progress import progress_bar
-from sbi_models.workflows.callbacks import Checkpoint, EpochEnd, OnEpochEnd, Plan, SetEpoch, steps_done
+from sbi_models.workflows.callbacks import Checkpoint, EpochEnd, OnEpochEnd, SetEpoch
 from sbi_models.workflows.history import History
+from sbi_models.workflows.plan import Plan, steps_done
 from sbi_models.workflows.settings import TrainingSettings
 from sbi_models.workflows.surroundings import quiet_lightning
 
@@ -41,10 +43,11 @@ def train(
     *,
     seed: int,
     weight_decay: float,
+    augmentations: str = "none",
     checkpoint: Checkpoint | None,
     on_epoch_end: OnEpochEnd | None,
 ) -> History:
-    """Train a built approximator in place.
+    """Train a built approximator in place; if its loss is no longer finite, it gets back the weights that it came with.
 
     Raises:
         ConfigurationError: before training, if the checkpoint to go on from belongs to another training or cannot be read.
@@ -61,7 +64,8 @@ def train(
         ema=settings.ema,
         mixed_precision=settings.precision != "32-true",
     )
-    plan: Plan = {"epochs": epochs, **settings.plan, "data": batches.fingerprint, "networks": approximator.architecture}
+    plan: Plan = {"epochs": epochs, **settings.plan, **approximator.specification, "data": batches.fingerprint}
+    plan["augmentations"] = augmentations
     plan["validation"] = "none" if validation is None else validation.fingerprint
     resume = checkpoint.resumable if checkpoint is not None and settings.restore else None
     done = steps_done(resume, plan) if resume else 0
@@ -75,7 +79,7 @@ def train(
         ends = EpochEnd(history, checkpoint, on_epoch_end, advance, plan, patience=settings.early_stopping)
         trainer = pl.Trainer(
             max_epochs=epochs,
-            accelerator=settings.accelerator,
+            accelerator=_accelerator(settings.accelerator),
             devices=1,
             precision=settings.precision,  # type: ignore[arg-type]
             callbacks=[SetEpoch(batches), ends, *settings.callbacks],
@@ -86,8 +90,12 @@ def train(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        before = {name: value.detach().clone() for name, value in approximator.state_dict().items()}
         try:
             trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
+        except TrainingError:
+            approximator.load_state_dict(before)
+            raise
         except SystemExit:
             if trainer.interrupted:  # Lightning ends the program on Ctrl-C, and with it a notebook
                 raise KeyboardInterrupt from None
@@ -97,6 +105,11 @@ def train(
         ends.back_to_the_best(approximator)
     approximator.eval()
     return history
+
+
+def _accelerator(name: str) -> str:
+    """Lightning's name; "auto" leaves out accelerators without double precision, in which the moments of the data are kept."""
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """The body shared by all workflows: checking arguments, training, sampling, diagnosing."""
 
+import math
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -10,8 +13,8 @@ import torch
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
-from sbi_models.approximators.intake import as_variables, check_strays, positive_int
-from sbi_models.arguments import known_arguments
+from sbi_models.approximators.intake import as_variables, check_strays
+from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import (
     Augment,
     Augmentations,
@@ -30,6 +33,7 @@ from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
+from sbi_models.workflows.plan import described
 from sbi_models.workflows.settings import TrainingSettings
 from sbi_models.workflows.surroundings import on_own_threads
 
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd
 
 _ROWS_FOR_MOMENTS = 4096
+_FEWEST_ROWS_FOR_MOMENTS = 256
 _ROWS_FOR_MOMENTS_ON_DISK = 65_536
 _WEIGHT_DECAY = 5e-3
 _VALIDATION_BATCH = 1024
@@ -62,7 +67,7 @@ class Workflow(Diagnosed):
         self.simulator = None if simulator is None else make_simulator(simulator)
         self.settings, self.seed, self.threads = settings, settings.seed, settings.threads
         self.history: History | None = None
-        self._fits = 0
+        self._fits, self._best_loss = 0, math.inf
         self._sharing = Sharing(len(approximator.members))
         """How the members of an ensemble share the data of the present fit."""
 
@@ -118,23 +123,39 @@ class Workflow(Diagnosed):
         *,
         validation_data: VariablesLike | int | None = None,
         augmentations: Augmentations | None = None,
+        workers: int | None = None,
         on_epoch_end: "OnEpochEnd | None" = None,
     ) -> History:
-        """Train on simulations that are drawn while training; arguments and result as for `fit_offline`."""
+        """Train on simulations that are drawn while training, ahead of their use; `workers` changes nothing but the speed.
+
+        Args:
+            epochs, batch_size, validation_data, augmentations, on_epoch_end: as for `fit_offline`.
+            num_batches_per_epoch: steps of an epoch.
+            workers: None simulates in a thread where all functions are batched and take `rng`, and otherwise in this process until one
+                other process, started if seconds of simulation are left, takes over. 1 simulates in this process, each batch when
+                it is needed. An integer from 2, or -1 for one a core, simulates in that many other processes, for slow functions.
+
+        Returns:
+            The history, as for `fit_offline`.
+        """
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
         num_batches = positive_int(num_batches_per_epoch, "num_batches_per_epoch")
         augment, simulator = self._augment(augmentations), self._simulator()
-        moments = self._checked(simulator.sample(_ROWS_FOR_MOMENTS, seed=seeding.derive(self.seed, "moments")), "simulations")
-        validation = self._validation_variables(validation_data)
-        self.approximator.build(moments, seed=self.seed)
-        table = seeding.derive(self._fit_seed, "online simulations")
+        # One simulation tells what they are before there are thousands; if some may fail, it may be the one.
+        first = {} if simulator.failures.allowed else self._checked(self._simulated(1, "moments"), "simulations")
+        validation = self._validation_variables(validation_data, workers)
+        if not self.approximator.is_built:
+            number = min(_ROWS_FOR_MOMENTS, max(_FEWEST_ROWS_FOR_MOMENTS, epochs * num_batches * self._sharing.ring(batch_size)))
+            self.approximator.build(self._checked(self._simulated(number, "moments", workers), "simulations"), seed=self.seed)
         ring = self._sharing.ring(batch_size)
         at_once = 1 if simulator.meta else max(1, _ROWS_AHEAD // ring)
-        rows = partial(simulator.rows, seed=table, progress=False)
-        raw = OnlineBatches(rows, num_batches, ring, at_once=at_once, in_thread=False)
-        prepared = PreparedBatches(raw, self.approximator.prepare, augment)
-        batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
-        return self._fit(batches, epochs, validation, 0.0, on_epoch_end)
+        in_thread = workers is None and simulator.suits_a_thread
+        stream = partial(simulator.stream, seed=seeding.derive(self._fit_seed, "online simulations"), workers=1 if in_thread else workers)
+        with closing(OnlineBatches(stream, num_batches, ring, at_once, epochs=epochs, in_thread=in_thread)) as raw:
+            raw.fingerprint += "".join(f", {name} {sha256(value.tobytes()).hexdigest()[:16]}" for name, value in first.items())
+            prepared = PreparedBatches(raw, self._prepared_successes, augment)
+            batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
+            return self._fit(batches, epochs, validation, 0.0, on_epoch_end)
 
     @on_own_threads
     def fit_disk(
@@ -198,12 +219,33 @@ class Workflow(Diagnosed):
         check_strays(data, names, what)
         return variables
 
-    def _validation_variables(self, validation_data: VariablesLike | int | None) -> Variables | None:
+    def _simulated(self, number: int, purpose: str, workers: int | None = None) -> Variables:
+        """Simulations other than those to train on."""
+        simulator, seed = self._simulator(), seeding.derive(self.seed, purpose)
+        if workers is None:
+            show = self.settings.progress is not False and number > 1
+            return self._successes(simulator.sample(number, seed=seed, progress=show))
+        with closing(simulator.stream([(0, number)], seed=seed, workers=workers)) as stream:
+            return self._successes(next(stream))
+
+    def _successes(self, simulations: Variables) -> Variables:
+        """The rows that did not fail, if the policy of the simulator lets some fail, which are NaN then."""
+        if not self._simulator().failures.allowed:
+            return simulations
+        names = self.approximator.inference_names + self.approximator.condition_names
+        kept = [name for name in names if name in simulations and name not in self.approximator.may_miss]
+        fine = np.all([~np.isnan(simulations[name]).reshape(len(simulations[name]), -1).any(axis=1) for name in kept], axis=0)
+        return {name: value[fine] for name, value in simulations.items()}
+
+    def _prepared_successes(self, simulations: Variables) -> dict[str, torch.Tensor]:
+        return self.approximator.prepare(self._successes(simulations))
+
+    def _validation_variables(self, validation_data: VariablesLike | int | None, workers: int | None = None) -> Variables | None:
         if validation_data is None:
             return None
         if not isinstance(validation_data, Mapping):
             number = positive_int(validation_data, "validation_data (if not a dict)")
-            validation_data = self._simulator().sample(number, seed=seeding.derive(self.seed, "validation simulations"))
+            validation_data = self._simulated(number, "validation simulations", workers)
         return self._checked(validation_data, "validation data")
 
     def _fit(
@@ -219,6 +261,7 @@ class Workflow(Diagnosed):
 
         prepared = None if validation is None else self.approximator.prepare(validation, what="validation data")
         checkpoint = self._checkpoint()
+        augmented = batches.rings if isinstance(batches, RingBatches) else batches
         history = train(
             self.approximator,
             batches,
@@ -227,12 +270,16 @@ class Workflow(Diagnosed):
             self.settings,
             seed=self._fit_seed,
             weight_decay=weight_decay,
+            augmentations=described(
+                augmented.augment.described_by if isinstance(augmented, PreparedBatches) and augmented.augment else None
+            ),
             checkpoint=checkpoint,
             on_epoch_end=on_epoch_end,
         )
         if checkpoint is not None and not self.settings.save_best_only:
             self.approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
         self.history = history
+        self._best_loss = min(self._best_loss, history.best_loss)
         self._fits += 1
         return history
 
@@ -243,7 +290,11 @@ class Workflow(Diagnosed):
         if settings.checkpoint_filepath is None:
             return None
         return Checkpoint(
-            Path(settings.checkpoint_filepath), settings.checkpoint_name, save_best_only=settings.save_best_only, fit=self._fits
+            Path(settings.checkpoint_filepath),
+            settings.checkpoint_name,
+            save_best_only=settings.save_best_only,
+            fit=self._fits,
+            to_beat=self._best_loss,
         )
 
     def _simulator(self) -> Simulator:
@@ -273,6 +324,6 @@ class Workflow(Diagnosed):
         """Posterior log densities in nats; see `ContinuousApproximator.log_prob`."""
         return self.approximator.log_prob(data, batch_size=batch_size)
 
-    def estimate(self, *, conditions: VariablesLike, split: bool = False, batch_size: int | None = None) -> Estimates:
+    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
         """Point estimates and parameters of scoring rules; see `ScoringRuleApproximator.estimate`."""
         return self.approximator.estimate(conditions=conditions, split=split, batch_size=batch_size)

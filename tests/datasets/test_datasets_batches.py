@@ -69,11 +69,12 @@ def test_online_batches_are_consecutive_rows_of_the_table():
     """Batch k of epoch e is rows (e K + k) B to (e K + k + 1) B, prepared; no row is used twice and none is left out."""
     asked = []
 
-    def rows(start, stop):
-        asked.append((start, stop))
-        return {"x": np.arange(start, stop)}
+    def stream(ranges):
+        for start, stop in ranges:
+            asked.append((start, stop))
+            yield {"x": np.arange(start, stop)}
 
-    raw = OnlineBatches(rows, num_batches=3, batch_size=4)
+    raw = OnlineBatches(stream, num_batches=3, batch_size=4)
     data = PreparedBatches(raw, lambda raw: {"x": torch.as_tensor(2 * raw["x"])})
     assert len(data) == 3
     seen = []

@@ -99,7 +99,7 @@ def test_any_format_is_read_by_a_function(tmp_path):
     """load_fn reads files of another format."""
     for k in range(4):
         np.savetxt(tmp_path / f"{k}.txt", rows(k, k + 1)["theta"][0])
-    files = SimulationFiles.find(tmp_path, "*.txt", ["theta"], load_fn=lambda path: {"theta": np.loadtxt(path)})
+    files = SimulationFiles.find(tmp_path, "*.txt", ["theta"], load_fn=lambda path: {"theta": np.loadtxt(path)}, per_file="one")
     np.testing.assert_array_equal(files.read([2])["theta"], [[2.0, -2.0]])
 
 

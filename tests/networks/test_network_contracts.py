@@ -496,8 +496,9 @@ def test_a_name_is_registered_once():
         ({"widths": "tiny"}, r"Unknown size 'tiny'.*small"),
         ({"subnet": "residul"}, r"Unknown subnet 'residul'. Did you mean 'residual'"),
         ({"widths": (0,)}, "at least 1"),
-        ({"steps": 0}, "at least 1"),
-        ({"noise_per_pair": 0}, "at least 1"),
+        ({"steps": 0}, "steps as a positive integer, got 0"),
+        ({"steps": 2.5}, "steps as a positive integer, got 2.5"),
+        ({"noise_per_pair": 0}, "noise_per_pair as a positive integer, got 0"),
         ({"grading": 0.5}, "at least 1"),
     ],
 )

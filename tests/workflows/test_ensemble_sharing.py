@@ -1,6 +1,6 @@
 """Which simulations each member sees, recorded while it trains."""
 
-from itertools import chain, combinations
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from sbi_models import make_simulator
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.datasets import SimulationFiles
 from sbi_models.errors import ConfigurationError, DataError
-from sbi_models.simulators import Simulator
+from sbi_models.simulators import FailurePolicy, Simulator
 
 REUSE = pytest.mark.parametrize("reuse", [0, 0.8, 1.0])
 MEMBERS = pytest.mark.parametrize("members", [2, 3])
@@ -144,13 +144,17 @@ def test_online(seen, members, reuse):
 
     class Rows(Simulator):
         def rows(self, start, stop, *, seed, **arguments):
-            asked.append((start, stop))
+            asked.append((seed, start, stop))
             return {name: value[start:stop] for name, value in data(20_000).items()}
 
     made = ensemble(ensemble_size=members, simulator=Rows([lambda rng: {"theta": rng.normal(size=2)}]))
     made.fit_online(epochs=2, num_batches_per_epoch=3, batch_size=32, data_reuse=reuse)
     pool = {(0, 2): 64, (0, 3): 96, (0.8, 2): 39, (0.8, 3): 45, (1.0, 2): 32, (1.0, 3): 32}[reuse, members]
-    assert max(stop for _, stop in asked[1:]) == 6 * pool  # the first call is for the moments
+    table = asked[-1][0]  # the others are for the moments
+    asked = sorted((start, stop) for seed, start, stop in asked if seed == table)
+    assert asked[0][0] == 0
+    assert asked[-1][1] == 6 * pool
+    assert all(stop == start for (_, stop), (start, _) in pairwise(asked))
     steps = list(zip(*by_member(seen, made), strict=True))
     assert len(steps) == 6
     for step, batches in enumerate(steps):
@@ -222,3 +226,23 @@ def test_the_simulator_is_called_once_for_all_members():
         made.fit_online(epochs=1, num_batches_per_epoch=16, batch_size=32)
         counts.append(sum(calls))
     assert counts[0] == counts[1]
+
+
+def test_failed_simulations_leave_smaller_rings(seen):
+    """Where simulations may fail, members share what is left of a step as they would have shared the whole; disjoint stays disjoint."""
+
+    def prior(rng):
+        theta = np.array([rng.integers(1_000_000), rng.normal()])
+        if theta[1] > 1:
+            raise ValueError("no such parameters")
+        return {"theta": theta, "x": rng.normal(size=2)}
+
+    simulator = make_simulator([prior], failures=FailurePolicy(retries=0, allowed=0.5))
+    made = ensemble(ensemble_size=3, simulator=simulator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sbi_models.workflows.workflow._ROWS_AHEAD", 1)
+        made.fit_online(epochs=1, num_batches_per_epoch=6, batch_size=32, data_reuse=0)
+    sizes = [[len(batch) for batch in batches] for batches in by_member(seen, made)]
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert min(sizes[0]) < 32
+    assert all(set(a).isdisjoint(b) for step in zip(*by_member(seen, made), strict=True) for a, b in combinations(step, 2))

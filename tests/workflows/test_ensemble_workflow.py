@@ -10,6 +10,7 @@ from sbi_models.approximators import EnsembleApproximator, load_approximator
 from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.networks import ConsistencyModel, CouplingFlow, DeepSet, DiffusionModel, FlowMatching, ScoringRuleNetwork
+from sbi_models.networks.registry import register
 
 DATA = SIMULATOR.sample(150, seed=1)
 VALIDATION = SIMULATOR.sample(40, seed=2)
@@ -222,6 +223,7 @@ def test_another_sharing_is_another_training(tmp_path):
 def test_a_member_that_explodes_is_named():
     """A loss that is not finite is an error with the name of its member."""
 
+    @register("test_explodes")
     class Explodes(FlowMatching):
         def loss(self, theta, conditions, generator=None):
             return super().loss(theta, conditions, generator) * float("nan")

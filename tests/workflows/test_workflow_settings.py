@@ -43,6 +43,11 @@ def test_options_and_settings_are_the_same():
         ({"optimizer": "adam"}, "optimizer as a class of torch.optim, .* got 'adam'"),
         ({"compile": "inductr"}, "Unknown compile backend 'inductr'. Did you mean 'inductor'"),
         ({"threads": 0}, "threads as a positive integer, got 0"),
+        ({"callbacks": pl.Callback()}, "callbacks as a list of Lightning callbacks"),
+        ({"initial_learning_rate": "a"}, "positive initial_learning_rate, got 'a'"),
+        ({"initial_learning_rate": float("inf")}, "positive initial_learning_rate, got inf"),
+        ({"checkpoint_filepath": __file__}, "checkpoint_filepath as a folder, got the file"),
+        ({"accelerator": "mps"}, "Unknown accelerator 'mps'"),
     ],
 )
 def test_settings_are_checked_when_the_workflow_is_made(arguments, message):

@@ -17,6 +17,7 @@ diffusion-based generative models, NeurIPS 2022, arXiv:2206.00364, carried over 
 import torch
 from torch import Tensor
 
+from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.base import InferenceNetwork
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
@@ -49,11 +50,12 @@ class FlowMatching(InferenceNetwork):
         subnet: str = "residual",
     ) -> None:
         super().__init__()
-        if min(noise_per_pair, steps) < 1 or grading < 1:
-            raise ConfigurationError("Expected noise_per_pair, steps and grading of at least 1.")
+        if grading < 1:
+            raise ConfigurationError(f"Expected grading of at least 1, got {grading!r}.")
         check_subnet(subnet, widths)
         self.subnet, self.widths = subnet, widths
-        self.noise_per_pair, self.steps, self.grading = noise_per_pair, steps, grading
+        self.noise_per_pair, self.steps = positive_int(noise_per_pair, "noise_per_pair"), positive_int(steps, "steps")
+        self.grading = grading
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         self.theta_dim = theta_dim

@@ -55,7 +55,7 @@ def checked_widths(widths: Widths) -> tuple[int, ...]:
 
 def check_subnet(name: str, widths: Widths) -> None:
     """Raise ConfigurationError unless such a subnet can be made; for constructors, which do not know the widths of the data yet."""
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
         make_subnet(name, 1, 1, 1, widths, has_time=True)
 
 
