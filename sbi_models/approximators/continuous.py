@@ -16,16 +16,15 @@ from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import files
 from sbi_models.approximators.base import ALONE, Approximator
+from sbi_models.approximators.inputs import SUMMARY, SummaryInputs, masked
 from sbi_models.approximators.intake import as_variables, check_shapes
 from sbi_models.approximators.standardiser import Standardiser
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.noise import Generators
 from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
-
-_SUMMARY = "summary_variables"
 
 _DRAWS_PER_BLOCK = 8192
 """Draws of one data set that share a random stream; part of the meaning of a seed, so never change it."""
@@ -75,12 +74,9 @@ class ContinuousApproximator(Approximator):
         self.roles = {role: list(names) for role, names in roles.items() if names}
         self.inference_network = inference_network
         self.summary_network = summary_network
-        self.inputs = {_SUMMARY: _SUMMARY}
-        if summary_network is not None and summary_network.input_names:
-            self.inputs = {f"{_SUMMARY}/{name}": name for name in summary_network.input_names}
-        self.adapter = adapter.route({role: names for role, names in self.roles.items() if role != _SUMMARY or _SUMMARY in self.inputs})
-        self.masks = self._checked_masks(masks or {})
-        self.standardiser = Standardiser(tuple(part for role in standardize for part in (self.inputs if role == _SUMMARY else [role])))
+        self.inputs = SummaryInputs(summary_network, masks or {})
+        self.adapter = adapter.route({role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one})
+        self.standardiser = Standardiser(tuple(part for role in standardize for part in (self.inputs.names if role == SUMMARY else [role])))
         self.info = files.as_json(dict(info or {}))
         for network in (inference_network, summary_network):
             if network is not None:
@@ -107,7 +103,7 @@ class ContinuousApproximator(Approximator):
         """Raw names of the variables that are conditioned on, masks among them."""
         made = {name for transform in self.adapter.transforms for name in transform.makes()}
         names = [name for role in ROLES[1:] for name in self.roles.get(role, ())]
-        return tuple(dict.fromkeys([*names, *(name for name in self.masks.values() if name not in made)]))
+        return tuple(dict.fromkeys([*names, *(name for name in self.inputs.masks.values() if name not in made)]))
 
     @property
     def may_miss(self) -> frozenset[str]:
@@ -134,7 +130,7 @@ class ContinuousApproximator(Approximator):
     @property
     def specification(self) -> dict[str, str]:
         """What it is, but for its weights, by part, as JSON text: two with the same one learn the same thing."""
-        parts = {"roles": self.roles, "adapter": self.adapter.to_json(), "standardize": self.standardiser.roles, "masks": self.masks}
+        parts = {"roles": self.roles, "adapter": self.adapter.to_json(), "standardize": self.standardiser.roles, "masks": self.inputs.masks}
         return {name: json.dumps(part) for name, part in parts.items()} | {"networks": self.architecture}
 
     # ---- building and training -----------------------------------------------------------------------------------------------------
@@ -154,7 +150,7 @@ class ContinuousApproximator(Approximator):
     def build_from(self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int) -> None:
         """`build`, after `adapted`; members of an ensemble share that part of the work."""
         self.adapter = adapter
-        inputs, masks = self._by_input(adapted)
+        inputs, masks = self.inputs.of(adapted)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeding.derive(seed, "initial weights"))
             self._make_layers(inputs)
@@ -172,8 +168,8 @@ class ContinuousApproximator(Approximator):
         self.standardiser.declare({role: value.shape[-1] for role, value in adapted.items()})
         condition_dim = adapted["inference_conditions"].shape[-1] if "inference_conditions" in adapted else 0
         if self.summary_network is not None:
-            shapes = {name: tuple(adapted[key].shape[1:]) for key, name in self.inputs.items()}
-            self.summary_network.build(shapes.get(_SUMMARY, shapes))
+            shapes = {name: tuple(adapted[key].shape[1:]) for key, name in self.inputs.names.items()}
+            self.summary_network.build(shapes.get(SUMMARY, shapes))
             condition_dim += self.summary_network.summary_dim
         self.inference_network.build(adapted["inference_variables"].shape[-1], condition_dim)
 
@@ -185,41 +181,12 @@ class ContinuousApproximator(Approximator):
         self._check_built()
         variables = as_variables(data, names, what=what, may_miss=self.may_miss)
         check_shapes(variables, self.shapes, what)
-        adapted, masks = self._by_input(self.adapter.forward(_as_tensors(variables, self._device)))
+        adapted, masks = self.inputs.of(self.adapter.forward(_as_tensors(variables, self._device)))
         prepared = {key: self.standardiser(key, value).to(torch.float32) for key, value in adapted.items()}
         for key, value in prepared.items():
             if not torch.isfinite(value).all():
                 raise DataError(f"Expected {key} of the {what} near those of the training data, got values too large for float32.")
-        return prepared | {f"mask of {key}": mask for key, mask in masks.items()}
-
-    def _by_input(self, adapted: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the networks take, by role or input, of adapted variables; and the masks (n, length) of some inputs."""
-        inputs = {role: adapted[role] for role in ROLES[:2] if role in adapted}
-        for key, name in self.inputs.items():
-            if name in adapted:
-                inputs[key] = adapted[name]
-            elif self.summary_network is not None:
-                raise ConfigurationError(f"The summary network takes {name!r}, which the adapter does not give. {suggest(name, adapted)}")
-        masks = {}
-        for key, name in self.masks.items():
-            if name not in adapted:
-                raise ConfigurationError(f"The mask {name!r} is not among what the adapter gives. {suggest(name, adapted)}")
-            mask = adapted[name] > 0.5
-            mask = mask.all(dim=2) if mask.ndim == 3 else mask
-            if mask.shape != inputs[key].shape[:2]:
-                raise DataError(
-                    f"Expected the mask {name!r} of shape {tuple(inputs[key].shape[:2])}, one number an element, got {tuple(mask.shape)}."
-                )
-            masks[key] = mask
-        return inputs, masks
-
-    def _checked_masks(self, masks: Mapping[str, str]) -> dict[str, str]:
-        """Masks by the key of their input."""
-        keys = {name: key for key, name in self.inputs.items()}
-        for name in masks:
-            if name not in keys or self.summary_network is None:
-                raise ConfigurationError(f"There is no summary input {name!r} for the mask {masks[name]!r}. {suggest(name, keys)}")
-        return {keys[name]: mask for name, mask in masks.items()}
+        return prepared | {masked(key): mask for key, mask in masks.items()}
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each row of a prepared batch, shape (n,)."""
@@ -229,19 +196,8 @@ class ContinuousApproximator(Approximator):
         """What the inference network is conditioned on: direct conditions and summaries side by side, (n, condition_dim)."""
         parts = [prepared["inference_conditions"]] if "inference_conditions" in prepared else []
         if self.summary_network is not None:
-            parts.append(self._summaries(prepared))
+            parts.append(self.inputs.summaries(self.summary_network, prepared))
         return torch.cat(parts, dim=-1) if parts else prepared["inference_variables"].new_zeros(len(prepared["inference_variables"]), 0)
-
-    def _summaries(self, prepared: dict[str, Tensor]) -> Tensor:
-        """Summaries (n, summary_dim)."""
-        assert self.summary_network is not None
-        if _SUMMARY in self.inputs:
-            summary: Tensor = self.summary_network(prepared[_SUMMARY], prepared.get(f"mask of {_SUMMARY}"))
-            return summary
-        values = {name: prepared[key] for key, name in self.inputs.items()}
-        masks = {name: prepared[f"mask of {key}"] for key, name in self.inputs.items() if key in self.masks}
-        summary = self.summary_network(values, masks or None)
-        return summary
 
     # ---- inference -----------------------------------------------------------------------------------------------------------------
 
@@ -360,7 +316,7 @@ class ContinuousApproximator(Approximator):
             "adapter": self.adapter.to_json(),
             "standardize": list(dict.fromkeys(key.split("/")[0] for key in self.standardiser.roles)),
             "widths": {key: len(getattr(self.standardiser, f"{key}_mean")) for key in self.standardiser.roles if self._has(key)},
-            "masks": {self.inputs[key]: name for key, name in self.masks.items()},
+            "masks": {self.inputs.names[key]: name for key, name in self.inputs.masks.items()},
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "inference_network": self.inference_network.to_json(),
             "summary_network": None if self.summary_network is None else self.summary_network.to_json(),

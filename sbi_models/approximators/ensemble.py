@@ -373,9 +373,12 @@ def _check_members(members: Mapping[str, ContinuousApproximator]) -> None:
             raise ConfigurationError(
                 f"Expected members with posterior draws, got only point estimates for {name!r}. Add a parametric rule such as 'mv_normal'."
             )
-        parts = (("roles", "roles"), ("inputs", "inputs of summary networks"), ("masks", "masks"))
-        for attribute, what in parts:
-            got, expected = getattr(member, attribute), getattr(first, attribute)
+        parts = {
+            "roles": (member.roles, first.roles),
+            "inputs of summary networks": (member.inputs.names, first.inputs.names),
+            "masks": (member.inputs.masks, first.inputs.masks),
+        }
+        for what, (got, expected) in parts.items():
             if got != expected:
                 raise ConfigurationError(f"Expected the same {what} in every member, {expected}, got {got} in {name!r}.")
         if member.adapter.to_json() != first.adapter.to_json():

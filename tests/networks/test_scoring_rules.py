@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 
+import network_contract
 import pytest
 import test_network_contracts as contracts
 import torch
@@ -51,7 +52,7 @@ def numbers(rule, n, d, *, seed=0, size=0.5):
 )
 def test_other_rules_keep_the_contract_too(contract, rules, monkeypatch):
     """Networks of point rules only, of one density, and with names of one's own keep every promise of an inference network."""
-    monkeypatch.setitem(contracts.SMALL, "scoring_rules", {"widths": (16, 16), "scoring_rules": rules})
+    monkeypatch.setitem(network_contract.SMALL, "scoring_rules", {"widths": (16, 16), "scoring_rules": rules})
     CONTRACT[contract]("scoring_rules")
 
 

@@ -1,4 +1,4 @@
-"""What is special to each summary network; what all of them promise is in test_network_contracts.py."""
+"""What is special to each summary network; what all of them promise is in test_summary_contracts.py."""
 
 import json
 
