@@ -112,7 +112,7 @@ class Workflow(Diagnosed):
         else:
             raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
             batches = PreparedBatches(Batches(raw, batch_size, order, windows), self.approximator.prepare, augment)
-        return self._fit(batches, epochs, validation, augment, _WEIGHT_DECAY, on_epoch_end)
+        return self._fit(batches, epochs, validation, augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
 
     @on_own_threads
     def fit_online(
@@ -155,7 +155,7 @@ class Workflow(Diagnosed):
             raw.fingerprint += "".join(f", {name} {sha256(value.tobytes()).hexdigest()[:16]}" for name, value in first.items())
             prepared = PreparedBatches(raw, self._prepared_successes, augment)
             batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
-            return self._fit(batches, epochs, validation, augment, 0.0, on_epoch_end)
+            return self._fit(batches, epochs, validation, augment=augment, weight_decay=0.0, on_epoch_end=on_epoch_end)
 
     @on_own_threads
     def fit_disk(
@@ -195,7 +195,7 @@ class Workflow(Diagnosed):
         self.approximator.build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")), seed=self.seed)
         raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"), windows)
         batches = PreparedBatches(raw, self.approximator.prepare, augment)
-        return self._fit(batches, epochs, validation, augment, _WEIGHT_DECAY, on_epoch_end)
+        return self._fit(batches, epochs, validation, augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
 
     @property
     def _fit_seed(self) -> int:
@@ -254,6 +254,7 @@ class Workflow(Diagnosed):
         batches: Batches | PreparedBatches | RingBatches,
         epochs: int,
         validation: Variables | None,
+        *,
         augment: Augment | None,
         weight_decay: float,
         on_epoch_end: "OnEpochEnd | None",
