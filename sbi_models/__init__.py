@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from sbi_models.adapters import Adapter
     from sbi_models.simulators import Simulator, make_simulator
     from sbi_models.tracking import load
-    from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow, History
+    from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow, History
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
     "BasicWorkflow",
+    "CompositionalWorkflow",
     "EnsembleWorkflow",
     "History",
     "Simulator",
@@ -35,6 +36,7 @@ __all__ = [
 _HOMES = {
     "Adapter": "adapters",
     "BasicWorkflow": "workflows",
+    "CompositionalWorkflow": "workflows",
     "EnsembleWorkflow": "workflows",
     "History": "workflows",
     "Simulator": "simulators",

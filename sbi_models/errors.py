@@ -36,6 +36,10 @@ class TrackingError(SbiModelsError, RuntimeError):
     """The tracking store or the model registry has not got what was asked for."""
 
 
+class TrustWarning(UserWarning):
+    """An answer is given, but should not be trusted; the message says why."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the nearest known name, and all of them.
 

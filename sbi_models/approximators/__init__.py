@@ -1,9 +1,10 @@
 """Approximators: adapter, standardiser and networks in one object that samples, evaluates, saves and loads."""
 
 from sbi_models.approximators.base import Approximator
+from sbi_models.approximators.compositional import CompositionalApproximator
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.ensemble import EnsembleApproximator
 from sbi_models.approximators.files import load_approximator
 from sbi_models.approximators.scoring_rule import ScoringRuleApproximator
 
-__all__ = ["Approximator", "ContinuousApproximator", "EnsembleApproximator", "ScoringRuleApproximator", "load_approximator"]
+__all__ = ["Approximator", "CompositionalApproximator", "ContinuousApproximator", "EnsembleApproximator", "ScoringRuleApproximator", "load_approximator"]

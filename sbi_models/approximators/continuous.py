@@ -253,9 +253,13 @@ class ContinuousApproximator(Approximator):
     def _to_raw(self, standardised: Tensor) -> Variables:
         """Standardised draws (n, S, d) to raw variables {name: (n, S, width)}."""
         n, s, d = standardised.shape
-        adapted = self.standardiser.inverse("inference_variables", standardised.reshape(n * s, d).to(torch.float64))
-        raw = self.adapter.inverse({"inference_variables": adapted})
+        raw = self.raw_of(standardised.reshape(n * s, d).to(torch.float64))
         return {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
+
+    def raw_of(self, standardised: Tensor) -> dict[str, Tensor]:
+        """Standardised parameters (n, d) to raw variables, name to (n, ...), with gradients."""
+        raw = self.adapter.inverse({"inference_variables": self.standardiser.inverse("inference_variables", standardised)})
+        return {name: raw[name] for name in self.inference_names}
 
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
         """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,).

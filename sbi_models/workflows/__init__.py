@@ -1,7 +1,8 @@
 """Workflows: simulate, train, sample and diagnose in one object."""
 
 from sbi_models.workflows.basic import BasicWorkflow
+from sbi_models.workflows.compositional import CompositionalWorkflow
 from sbi_models.workflows.ensemble import EnsembleWorkflow
 from sbi_models.workflows.history import History
 
-__all__ = ["BasicWorkflow", "EnsembleWorkflow", "History"]
+__all__ = ["BasicWorkflow", "CompositionalWorkflow", "EnsembleWorkflow", "History"]

@@ -1,6 +1,7 @@
 """The workflow for one approximator."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Unpack
 
 from torch.distributions import Distribution
@@ -12,6 +13,20 @@ from sbi_models.simulators import Simulator
 from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, roles_of
 from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
+
+
+class BasicOptions(TrainingOptions, total=False):
+    """Keyword arguments of `BasicWorkflow` besides its simulator and inference network."""
+
+    inference_variables: Names | None
+    summary_variables: Names | None
+    inference_conditions: Names | None
+    summary_network: SummaryNetworkLike | None
+    adapter: Adapter | None
+    summary_mask: str | Mapping[str, str] | None
+    prior: Distribution | Mapping[str, Distribution] | None
+    standardize: Names | None
+    info: dict[str, Any] | None
 
 
 @known_arguments
@@ -40,6 +55,12 @@ class BasicWorkflow(Workflow):
         ConfigurationError: for arguments that are misspelt or do not fit together.
     """
 
+    _kind: type[ContinuousApproximator] | None = None
+    """Of the approximator; None goes by the inference network."""
+
+    priors: Mapping[str, Distribution] = MappingProxyType({})
+    """Torch distributions of inferred variables, as far as they are known."""
+
     def __init__(
         self,
         simulator: Simulator | None = None,
@@ -63,5 +84,6 @@ class BasicWorkflow(Workflow):
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
         recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)
-        approximator = recipe.approximator(inference_network, summary_network, info)
+        self.priors = recipe.priors
+        approximator = recipe.approximator(inference_network, summary_network, info, self._kind)
         super().__init__(approximator=approximator, simulator=simulator, settings=settings)

@@ -46,13 +46,18 @@ class Recipe:
         self.masks = {"summary_variables": summary_mask} if isinstance(summary_mask, str) else summary_mask
 
     def approximator(
-        self, inference_network: InferenceNetworkLike, summary_network: SummaryNetworkLike | None, info: dict[str, Any] | None = None
+        self,
+        inference_network: InferenceNetworkLike,
+        summary_network: SummaryNetworkLike | None,
+        info: dict[str, Any] | None = None,
+        kind: type[ContinuousApproximator] | None = None,
     ) -> ContinuousApproximator:
-        """An approximator with clones of the networks."""
+        """An approximator with clones of the networks, of a kind, or of the one that goes with the inference network."""
         summary = None if summary_network is None else resolve(summary_network, SummaryNetwork)  # type: ignore[type-abstract]
         joined = self.roles if summary is None or not summary.input_names else self.roles | {"summary_variables": []}
         network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
-        kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
+        if kind is None:
+            kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
         return kind(
             adapter=self.adapter or default_adapter(joined, self.priors),
             roles=self.roles,

@@ -1,7 +1,7 @@
 """The body shared by all workflows: checking arguments, training, sampling, diagnosing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
@@ -45,6 +45,7 @@ _FEWEST_ROWS_FOR_MOMENTS = 256
 _ROWS_FOR_MOMENTS_ON_DISK = 65_536
 _WEIGHT_DECAY = 5e-3
 _VALIDATION_BATCH = 1024
+_FEWEST_ROWS_AFTER, _MOST_ROWS_AFTER, _ROWS_AT_ONCE = 2_000, 200_000, 16_384
 _ROWS_AHEAD = 512
 """Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
 
@@ -68,6 +69,8 @@ class Workflow(Diagnosed):
         self.settings, self.seed, self.threads = settings, settings.seed, settings.threads
         self.history: History | None = None
         self._fits, self._best_loss = 0, math.inf
+        self._rows_after_fit: Callable[[], Iterator[Variables]] = lambda: iter(())
+        """Simulations for what is learned from a finished training."""
         self._sharing = Sharing(len(approximator.members))
         """How the members of an ensemble share the data of the present fit."""
 
@@ -112,6 +115,7 @@ class Workflow(Diagnosed):
         else:
             raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
             batches = PreparedBatches(Batches(raw, batch_size, order, windows), self.approximator.prepare, augment)
+        self._rows_after_fit = lambda: iter([variables])
         return self._fit(batches, epochs, validation, augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
 
     @on_own_threads
@@ -155,6 +159,7 @@ class Workflow(Diagnosed):
             raw.fingerprint += "".join(f", {name} {sha256(value.tobytes()).hexdigest()[:16]}" for name, value in first.items())
             prepared = PreparedBatches(raw, self._prepared_successes, augment)
             batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
+            self._rows_after_fit = partial(self._new_rows, epochs * num_batches * ring, workers)
             return self._fit(batches, epochs, validation, augment=augment, weight_decay=0.0, on_epoch_end=on_epoch_end)
 
     @on_own_threads
@@ -195,6 +200,7 @@ class Workflow(Diagnosed):
         self.approximator.build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")), seed=self.seed)
         raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"), windows)
         batches = PreparedBatches(raw, self.approximator.prepare, augment)
+        self._rows_after_fit = lambda: iter([files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self._fit_seed, "after training"))])
         return self._fit(batches, epochs, validation, augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
 
     @property
@@ -276,12 +282,22 @@ class Workflow(Diagnosed):
             checkpoint=checkpoint,
             on_epoch_end=on_epoch_end,
         )
+        self._after_training()
         if checkpoint is not None and not self.settings.save_best_only:
             self.approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
         self.history = history
         self._best_loss = min(self._best_loss, history.best_loss)
         self._fits += 1
         return history
+
+    def _after_training(self) -> None:
+        """What a kind of workflow does with a trained approximator before it is saved; `self._rows_after_fit` gives simulations."""
+
+    def _new_rows(self, trained_on: int, workers: int | None) -> Iterator[Variables]:
+        """New simulations, some at a time: a quarter as many as an online training has used, in bounds."""
+        number = min(_MOST_ROWS_AFTER, max(_FEWEST_ROWS_AFTER, trained_on // 4))
+        for k, start in enumerate(range(0, number, _ROWS_AT_ONCE)):
+            yield self._simulated(min(_ROWS_AT_ONCE, number - start), f"after training, part {k}", workers)
 
     def _checkpoint(self) -> "Checkpoint | None":
         from sbi_models.workflows.callbacks import Checkpoint  # noqa: PLC0415 - imports Lightning

@@ -2,7 +2,8 @@
 
 from sbi_models.networks.diffusion.denoiser import Denoise
 from sbi_models.networks.diffusion.diffusion_model import DiffusionModel
+from sbi_models.networks.diffusion.gaussian_denoiser import GaussianDenoiser
 from sbi_models.networks.diffusion.samplers import SAMPLERS, Sampler, Task
 from sbi_models.networks.diffusion.schedules import Schedule, make_schedule, register_schedule
 
-__all__ = ["SAMPLERS", "Denoise", "DiffusionModel", "Sampler", "Schedule", "Task", "make_schedule", "register_schedule"]
+__all__ = ["SAMPLERS", "Denoise", "DiffusionModel", "GaussianDenoiser", "Sampler", "Schedule", "Task", "make_schedule", "register_schedule"]

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sbi_models.errors import ConfigurationError
+from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks.base import InferenceNetwork
 from sbi_models.networks.diffusion.denoiser import Denoise, Denoiser, check_prediction, score_of, velocity_at
+from sbi_models.networks.diffusion.gaussian_denoiser import GaussianDenoiser
 from sbi_models.networks.diffusion.samplers import Task, angles, sampler_named
 from sbi_models.networks.diffusion.schedules import make_schedule
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
@@ -26,6 +27,11 @@ from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
 from sbi_models.networks.solvers import State, runge_kutta_4, standard_normal_log_density, with_divergence
 from sbi_models.networks.training_noise import noises_and_times
+
+_PRECONDITIONINGS = ("unit", "gaussian")
+
+_SHARE_OF_GAUSSIAN = 0.3
+"""Weight of the Gaussian's negative log density beside the error of the score."""
 
 
 @register("diffusion_model")
@@ -44,7 +50,10 @@ class DiffusionModel(InferenceNetwork):
             down to an sd of 0.005; points between two modes need more steps.
         noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
         drop_conditions: probability of training a pair without its conditions, for which a learned vector stands in. Above 0 the network
-            also learns the score of the prior: `denoise` and `score` with conditions=None.
+            also learns the score of the prior: `denoise` and `score` with conditions=None. None is 0, in a `CompositionalWorkflow` 0.15.
+        preconditioning: "unit" makes the standard normal the easiest posterior to learn, "gaussian" a Gaussian of each posterior, which
+            a head of its own learns too: there the score is right at small noise, as composition needs it, and nearly normal posteriors
+            are learned faster, those of several sharp modes more slowly. None is "unit", in a `CompositionalWorkflow` "gaussian".
         subnet: name of the network inside: "residual", "mlp", or one of your own.
     """
 
@@ -59,27 +68,46 @@ class DiffusionModel(InferenceNetwork):
         steps: int | None = None,
         density_steps: int = 32,
         noise_per_pair: int = 4,
-        drop_conditions: float = 0.0,
+        drop_conditions: float | None = None,
+        preconditioning: str | None = None,
         subnet: str = "residual",
     ) -> None:
         super().__init__()
         if min(noise_per_pair, density_steps, 1 if steps is None else steps) < 1:
             raise ConfigurationError("Expected noise_per_pair, steps and density_steps of at least 1.")
-        if not 0 <= drop_conditions < 1:
+        if not 0 <= (drop_conditions or 0.0) < 1:
             raise ConfigurationError(f"Expected drop_conditions, a probability, at least 0 and below 1, got {drop_conditions}.")
+        if preconditioning not in (*_PRECONDITIONINGS, None):
+            raise ConfigurationError(f"Unknown preconditioning {preconditioning!r}. {suggest(str(preconditioning), _PRECONDITIONINGS)}")
         check_subnet(subnet, widths)
         check_prediction(prediction)
+        if preconditioning == "gaussian" and (prediction != "velocity" or noise_per_pair % 2):
+            raise ConfigurationError(
+                "Expected prediction='velocity' and an even noise_per_pair, whose noises come in opposite pairs, with "
+                f"preconditioning='gaussian', got {prediction!r} and {noise_per_pair}. Leave them at their defaults."
+            )
         self.sampler = sampler_named(sampler)
         self.schedule = make_schedule(schedule, schedule_arguments)
         self.subnet, self.widths, self.prediction = subnet, widths, prediction
         self.steps, self.density_steps = steps, density_steps
-        self.noise_per_pair, self.drop_conditions = noise_per_pair, drop_conditions
+        self.noise_per_pair, self.drop_conditions = noise_per_pair, drop_conditions or 0.0
+        self.is_gaussian = preconditioning == "gaussian"
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         self.theta_dim, self.condition_dim = theta_dim, condition_dim
-        field = make_subnet(self.subnet, theta_dim, theta_dim, condition_dim, self.widths, has_time=True)
-        self.denoiser = Denoiser(field, self.schedule, self.prediction)
+        self.denoiser: Denoiser | GaussianDenoiser
+        in_dim = 2 * theta_dim if self.is_gaussian else theta_dim
+        field = make_subnet(self.subnet, in_dim, theta_dim, condition_dim, self.widths, has_time=True)
+        if self.is_gaussian:
+            self.denoiser = GaussianDenoiser(field, self.schedule, theta_dim, condition_dim)
+        else:
+            self.denoiser = Denoiser(field, self.schedule, self.prediction)
         self.no_conditions = nn.Parameter(torch.randn(condition_dim)) if self.drop_conditions and condition_dim else None
+
+    @property
+    def knows_prior(self) -> bool:
+        """Whether it was trained without conditions, too, and answers for the prior: `conditions=None`."""
+        return self.no_conditions is not None or self.condition_dim == 0
 
     def denoise(self, theta_t: Tensor, t: Tensor, conditions: Tensor | None) -> Tensor:
         """E[theta_0 | theta_t, conditions], shape of theta_t, in standardised space.
@@ -100,13 +128,21 @@ class DiffusionModel(InferenceNetwork):
         return score_of(self.denoise(theta_t, t, conditions), theta_t, t, self.schedule)
 
     def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises, shape (n,)."""
-        noise, t = noises_and_times(theta, self.noise_per_pair, generator)
+        """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises, shape (n,).
+
+        With "gaussian" preconditioning noises come in pairs z, -z, and the negative log density of the Gaussian is a part of the loss.
+        """
+        noise, t = noises_and_times(theta, self.noise_per_pair // 2 if self.is_gaussian else self.noise_per_pair, generator)
+        if self.is_gaussian:
+            noise, t = torch.cat([noise, -noise], dim=1), torch.cat([t, t], dim=1)
         if self.no_conditions is not None:
             kept = torch.rand(len(theta), 1, generator=generator, device=theta.device) >= self.drop_conditions
             conditions = torch.where(kept, conditions, self.no_conditions)
         errors = self.denoiser.errors(theta[:, None, :], noise, t, conditions[:, None, :])
-        return errors.square().mean(dim=(1, 2))
+        losses = errors.square().mean(dim=(1, 2))
+        if isinstance(self.denoiser, GaussianDenoiser):
+            losses = losses + _SHARE_OF_GAUSSIAN * self.denoiser.negative_log_density(theta, conditions) / self.theta_dim
+        return losses
 
     def sample(
         self,

@@ -1,0 +1,236 @@
+"""The default composition: scores at one small noise, calibrated by fresh simulations, and a polynomial log density fitted to them.
+
+Pilot draws of a few items find the modes. At each, Newton's method gives a center and scales, and some tens of composed scores give a
+polynomial log density from which any number of draws are made without the network.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.approximators.composition.composed import Calibration, ComposedScore, LearnedMean, share_of_bias, shift_in_sds
+from sbi_models.approximators.composition.items import Items
+from sbi_models.approximators.composition.modes import Mode, find_modes, newton
+from sbi_models.approximators.composition.paths import gauss
+from sbi_models.approximators.composition.prior_scores import PriorScore
+from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.composition.surrogate import Surrogate, degree_for, fit_points, fitted
+from sbi_models.approximators.mixture import whole_shares
+from sbi_models.types import Array, FloatArray
+
+Fresh = Callable[[Tensor, int, int], Iterable[Items]]
+"""Items simulated at theta (d,), standardised space: so many, from a seed."""
+
+_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 3, 16, 16
+_FEW_ITEMS = 10
+"""Below so many items, all of them make pilots, and more of them."""
+
+_FIRST_SHARE = 5
+"""The first calibration, at a mode that may be off, takes so many times less simulations than the second."""
+
+_TRIED = 4000
+"""Simulations that the noise is chosen by."""
+
+_AS_GOOD = 0.02
+"""Of two noises that tell the same to within so many nats, the smaller one is taken."""
+
+_NODES = 12
+"""Scores along the way from one mode to another."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to compose.
+
+    Attributes:
+        noise: of the scores, in sds of standardised parameters.
+        learned: what the training left of the mean score, for compositions without a simulator.
+        noises: where there is a simulator: to choose from, the one at which scores tell most about the parameters.
+        simulations: of the calibration.
+        seed: of everything random.
+    """
+
+    noise: float
+    simulations: int
+    seed: int
+    noises: tuple[float, ...] = ()
+    learned: LearnedMean | None = None
+
+
+def calibrated(
+    items: Items, prior: PriorScore, moments: tuple[Tensor, Tensor], num_samples: int, plan: Plan, fresh: Fresh | None
+) -> tuple[Tensor, CompositionReport]:
+    """Draws (num_samples, d) of the posterior given all items, standardised space, and what to think of them.
+
+    Args:
+        items: at least two.
+        prior: score of the prior.
+        moments: its mean (d,) and covariance (d, d), for pilot draws.
+        num_samples: draws.
+        plan: noise, simulations, seed.
+        fresh: simulates items; None composes without calibration.
+    """
+    composed = ComposedScore(items, prior, plan.noise, plan.learned if fresh is None else None)
+    center, precision = composed.start()
+    pilots, cost = _pilots(items, moments, plan.seed)
+    modes = find_modes(composed, center, precision, pilots)
+    if fresh is not None and plan.noises:
+        cost += composed.evaluations
+        composed = _most_informative(items, prior, plan, modes[0].center, fresh)
+        modes = [newton(composed, mode.center, mode.precision) for mode in modes]
+    peaks = [_peak(composed, mode, k, plan, fresh) for k, mode in enumerate(modes)]
+    weights = _weights(composed, peaks, plan.seed)
+    shares = whole_shares(weights, num_samples, 1)[0]
+    drawn = [peak.draw(int(share), generator_of(plan.seed, "draws", k)) for k, (peak, share) in enumerate(zip(peaks, shares, strict=True))]
+    draws = torch.cat([draws for draws, _ in drawn])
+    order = seeding.generator(plan.seed, "order of composed draws").permutation(num_samples)
+    main = peaks[int(np.argmax(weights))]
+    report = CompositionReport(
+        method="calibrated",
+        num_items=len(items),
+        noise=composed.noise,
+        explained=min(peak.surrogate.explained for peak in peaks),
+        acceptance=min(share for _, share in drawn),
+        last_step=max(peak.mode.last_step for peak in peaks),
+        num_modes=len(peaks),
+        mode_weights=tuple(float(weight) for weight in weights),
+        evaluations=composed.evaluations + cost,
+        **_of_calibration(main, len(items)),
+    )
+    return draws[torch.as_tensor(order)], report
+
+
+@dataclass(frozen=True)
+class _Peak:
+    """A mode, its calibration, and the density around it."""
+
+    mode: Mode
+    surrogate: Surrogate
+    calibration: Calibration | None
+    learned: tuple[Tensor, Tensor] | None
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> tuple[Tensor, float]:
+        if not num_samples:
+            return self.mode.center.new_zeros(0, len(self.mode.center)), 1.0
+        u, share = self.surrogate.draw(num_samples, generator)
+        return self.mode.center + u @ self.mode.factor.mT, share
+
+
+def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: Fresh | None) -> _Peak:
+    """Calibrate at a mode, find it again, and once more with all simulations; then fit the density there."""
+    composed.calibration, composed.share, learned = None, 0.0, None
+    if composed.learned is not None:
+        learned = composed.use_learned(mode.center)
+        mode = newton(composed, mode.center, mode.precision) if composed.share else mode
+    if fresh is not None:
+        for simulations, name in ((plan.simulations // _FIRST_SHARE, "first"), (plan.simulations, "second")):
+            composed.calibrate(mode.center, fresh(mode.center, max(simulations, 100), seeding.derive(plan.seed, name, number)))
+            mode = newton(composed, mode.center, mode.precision)
+    degree = degree_for(len(mode.center))
+    points = fit_points(len(mode.center), degree, generator_of(plan.seed, "points", number))
+    surrogate = fitted(points, mode.whitened(composed)(points), degree)
+    return _Peak(mode, surrogate, composed.calibration, learned)
+
+
+def _most_informative(items: Items, prior: PriorScore, plan: Plan, center: Tensor, fresh: Fresh) -> ComposedScore:
+    """The composed score at the noise at which single scores tell most about theta near a center, by the determinant of the information."""
+    simulated = list(fresh(center, _TRIED, seeding.derive(plan.seed, "noise")))
+    candidates = [ComposedScore(items, prior, noise) for noise in sorted(plan.noises)]
+    told = [float(composed.calibrate(center, simulated).information.logdet().nan_to_num(-math.inf)) for composed in candidates]
+    return next(composed for composed, information in zip(candidates, told, strict=True) if information >= max(told) - _AS_GOOD)
+
+
+def _weights(composed: ComposedScore, peaks: list[_Peak], seed: int) -> FloatArray:
+    """Probabilities of the modes: heights by the integral of the score from the first to each, masses from the fitted densities."""
+    logs = []
+    nodes, widths = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(_NODES))
+    first = peaks[0]
+    for k, peak in enumerate(peaks):
+        log_mass = peak.surrogate.log_mass(generator_of(seed, "mass", k)) + float(peak.mode.factor.diagonal().abs().log().sum())
+        if k:
+            share = (nodes[:, None] + 1) / 2
+            away = peak.mode.center - first.mode.center
+            along = _along(composed, first, peak, share) @ away
+            log_mass += float((along * widths).sum() / 2)
+        logs.append(log_mass)
+    values = np.exp(np.array(logs) - max(logs))
+    return np.asarray(values / values.sum())
+
+
+def _along(composed: ComposedScore, first: _Peak, last: _Peak, share: Tensor) -> Tensor:
+    """The score on the straight line between two modes, with a bias that goes over from that of one to that of the other."""
+    theta = first.mode.center + share * (last.mode.center - first.mode.center)
+    composed.calibration = None
+    score = composed(theta)
+    if first.calibration is not None and last.calibration is not None:
+        score = score - composed.num_items * (first.calibration.removed + share * (last.calibration.removed - first.calibration.removed))
+    return score
+
+
+def _of_calibration(peak: _Peak, n: int) -> dict[str, Any]:
+    """What the report says of a calibration."""
+    calibration, precision = peak.calibration, peak.mode.precision
+    if peak.learned is not None:
+        bias, covariance = peak.learned
+        return {
+            "bias_shift": shift_in_sds(n * bias, precision),
+            "calibration_residual": _residual(n**2 * covariance, precision),
+            "calibrated": share_of_bias(bias, covariance) > 0,
+        }
+    if calibration is None:
+        return {}
+    weight = calibration.weight
+    bias_shift = shift_in_sds(n * weight @ calibration.bias, precision)
+    scatter = weight @ calibration.variance @ weight.mT
+    residual = _residual(n**2 / calibration.simulations * scatter, precision)
+    ratios = torch.linalg.eigvals(torch.linalg.solve(calibration.variance, calibration.sensitivity)).real
+    return {
+        "bias_shift": bias_shift,
+        "calibration_residual": residual,
+        "information": (float(ratios.min()), float(ratios.max())),
+        "simulations": calibration.simulations + calibration.simulations // _FIRST_SHARE,
+        "calibrated": True,
+    }
+
+
+def _residual(covariance: Tensor, precision: Tensor) -> float:
+    """Noise of the score (d, d) as a shift of the posterior in its sds (rms over parameters)."""
+    return math.sqrt(float(torch.linalg.solve(precision, covariance).trace()) / len(precision))
+
+
+def _pilots(items: Items, moments: tuple[Tensor, Tensor], seed: int) -> tuple[Tensor, int]:
+    """Rough draws of the posterior of a few items, where the modes of all may be, and their cost in scores for each item."""
+    n = len(items)
+    few = n < _FEW_ITEMS
+    chosen = np.arange(n) if few else np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
+    number, steps = (64, 32) if few else (_PILOTS, _PILOT_STEPS)
+    pilots = gauss(_Some(items, chosen), moments, number, steps, generator_of(seed, "pilots"))
+    return pilots[pilots.isfinite().all(dim=1)], math.ceil(number * steps * len(chosen) / n)
+
+
+class _Some:
+    """Some of the items."""
+
+    def __init__(self, items: Items, chosen: Array) -> None:
+        self.items, self.chosen, self.theta_dim = items, chosen, items.theta_dim
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def score(self, theta: Tensor, noise: float, rows: slice) -> Tensor:
+        return torch.cat([self.items.score(theta, noise, slice(int(k), int(k) + 1)) for k in self.chosen[rows]])
+
+    def gaussians(self) -> tuple[Tensor, Tensor]:
+        means, covariances = self.items.gaussians()
+        return means[self.chosen], covariances[self.chosen]
+
+
+def generator_of(seed: int, *path: str | int) -> torch.Generator:
+    """A generator at the start of a stream of a composition."""
+    return torch.Generator().manual_seed(seeding.derive(seed, "composition", *path))

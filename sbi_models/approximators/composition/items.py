@@ -1,0 +1,109 @@
+"""The posteriors of single items: their scores at a noise level, and a Gaussian of each."""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sbi_models.networks import DiffusionModel
+from sbi_models.networks.diffusion import GaussianDenoiser
+
+ROWS_PER_CALL = 2**15
+"""Pairs of an item and a point in one call of the network: bounds memory."""
+
+_DRAWS = 64
+_STEPS = 16
+
+
+class Items(Protocol):
+    """What composition must know of n posteriors p(theta | x_i) of one theta (d,), in standardised space, float64."""
+
+    @property
+    def theta_dim(self) -> int:
+        """d."""
+
+    def __len__(self) -> int:
+        """n."""
+
+    def score(self, theta: Tensor, noise: float, rows: slice) -> Tensor:
+        """Scores of theta + noise * z, z ~ N(0, I), given some of the items, at points theta (m, d): shape (k, m, d)."""
+
+    def gaussians(self) -> tuple[Tensor, Tensor]:
+        """Means (n, d) and covariances (n, d, d), roughly; they set scales, and take the small noise out to first order."""
+
+
+class DiffusionItems:
+    """Items of a trained diffusion model.
+
+    Args:
+        network: on any device.
+        conditions: of the network, (n, condition_dim).
+        seed: of the draws that give the Gaussians of a network without a head for them.
+    """
+
+    def __init__(self, network: DiffusionModel, conditions: Tensor, *, seed: int) -> None:
+        self.network, self.conditions, self.seed = network, conditions, seed
+        self.theta_dim: int = network.theta_dim
+        self._all: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    @torch.no_grad()
+    def score(self, theta: Tensor, noise: float, rows: slice) -> Tensor:
+        """See `Items`."""
+        given = self.conditions[rows]
+        t, alpha = time_of(self.network, noise)
+        points = (alpha * theta).to(given).expand(len(given), *theta.shape)
+        scores = self.network.score(points, points.new_full((1, 1, 1), t), given[:, None, :])
+        return alpha * scores.to("cpu", torch.float64)
+
+    @torch.no_grad()
+    def own_scores(self, theta: Tensor, noise: float) -> Tensor:
+        """Score of each item at a point of its own, theta (n, d), with the noise taken out to first order: shape (n, d)."""
+        t, alpha = time_of(self.network, noise)
+        points = (alpha * theta).to(self.conditions)
+        scores = alpha * self.network.score(points, points.new_full((1, 1), t), self.conditions).to("cpu", torch.float64)
+        return torch.einsum("nij,nj->ni", sharpening(self.gaussians()[1], noise), scores)
+
+    @torch.no_grad()
+    def gaussians(self) -> tuple[Tensor, Tensor]:
+        """See `Items`: from the head of a network with "gaussian" preconditioning, otherwise from some draws."""
+        if self._all is None:
+            parts = [self._gaussians(self.conditions[rows]) for rows in chunks(len(self), _DRAWS)]
+            means, covariances = (torch.cat(part).to("cpu", torch.float64) for part in zip(*parts, strict=True))
+            self._all = means, covariances
+        return self._all
+
+    def _gaussians(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(self.network.denoiser, GaussianDenoiser):
+            mean, factor = self.network.denoiser.gaussian(given)
+            return mean, factor @ factor.mT
+        generator = torch.Generator().manual_seed(self.seed)
+        draws = self.network.sample(_DRAWS, given, generator, sampler="dpm", steps=_STEPS).to(torch.float64)
+        mean = draws.mean(dim=1)
+        away = draws - mean[:, None, :]
+        floor = 1e-6 * torch.eye(self.theta_dim, dtype=away.dtype, device=away.device)
+        return mean, away.mT @ away / (_DRAWS - 1) + floor
+
+
+def time_of(network: DiffusionModel, noise: float) -> tuple[float, float]:
+    """The time of a network at which theta_t / alpha is theta with noise of this sd, and its alpha."""
+    log_snr = torch.tensor(-2 * math.log(noise), dtype=torch.float64)
+    t = network.schedule.time(log_snr).clamp(0, 1)
+    return float(t), float(network.schedule.alpha(t))
+
+
+def chunks(num_items: int, num_points: int) -> Iterator[slice]:
+    """Items to be taken together at so many points each."""
+    step = max(1, ROWS_PER_CALL // num_points)
+    for start in range(0, num_items, step):
+        yield slice(start, min(start + step, num_items))
+
+
+def sharpening(covariances: Tensor, noise: float) -> Tensor:
+    """I + s^2 C_i^(-1) (n, d, d), with C_i kept from being narrower than the noise, where the first order is no guide."""
+    values, axes = torch.linalg.eigh(covariances)
+    return axes @ torch.diag_embed(1 + noise**2 / values.clamp_min(noise**2)) @ axes.mT

@@ -1,0 +1,113 @@
+"""Modes of a density whose score is known: Newton's method, and a search from pilot draws."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sbi_models.approximators.composition.composed import symmetric
+
+Score = Callable[[Tensor], Tensor]
+"""d log p / d theta (m, d) at theta (m, d)."""
+
+_STEP = 0.5
+_MOST_STEPS = 10
+_ENOUGH = 1e-2
+_MOST_MODES = 4
+_MOST_FAILURES = 2
+_SEPARATE = 3.0
+"""Sds between modes that are two."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Where a density is highest, near a start.
+
+    Attributes:
+        center: (d,).
+        factor: L (d, d) with L L^T the inverse of the precision there; theta = center + L u has u of unit variance.
+        last_step: the length of Newton's last step, in sds; small where it has converged.
+    """
+
+    center: Tensor
+    factor: Tensor
+    last_step: float
+
+    @property
+    def precision(self) -> Tensor:
+        """The negative slope of the score (d, d)."""
+        return torch.cholesky_inverse(self.factor)
+
+    def whitened(self, score: Score) -> Score:
+        """The score of u (m, d)."""
+        return lambda u: score(self.center + u @ self.factor.mT) @ self.factor
+
+    def distance(self, theta: Tensor) -> Tensor:
+        """Of theta (m, d) from the center, in sds, shape (m,)."""
+        return torch.linalg.solve_triangular(self.factor, (theta - self.center).mT, upper=False).norm(dim=0)
+
+
+def newton(score: Score, center: Tensor, precision: Tensor) -> Mode:
+    """The mode that Newton's method finds from a center (d,) and a first precision (d, d); 2 d + 1 scores a step.
+
+    Slopes are central differences over half an sd to either side, so that they are those of the bulk of the density. Steps are at most
+    3 sqrt(d) sds long, precisions change by a factor of at most 20.
+    """
+    d = len(center)
+    step = _STEP * torch.eye(d, dtype=center.dtype)
+    points = torch.cat([torch.zeros(1, d, dtype=center.dtype), step, -step])
+    length = math.inf
+    mode = Mode(center, factor_of(precision), length)
+    for _ in range(_MOST_STEPS):
+        values = mode.whitened(score)(points)
+        slope = symmetric(values[d + 1 :] - values[1 : d + 1]) / (2 * _STEP)
+        curvatures, axes = torch.linalg.eigh(slope)
+        curvature = axes @ torch.diag(curvatures.clamp(0.05, 20.0)) @ axes.mT
+        move = torch.linalg.solve(curvature, values[0])
+        length = float(move.norm())
+        move = move * min(1.0, 3 * math.sqrt(d) / max(length, 1e-300))
+        mode = Mode(mode.center + mode.factor @ move, mode.factor @ factor_of(curvature), length)
+        if length < _ENOUGH * math.sqrt(d) and float(curvatures.min()) > 0.05:
+            break
+    return mode
+
+
+def factor_of(precision: Tensor) -> Tensor:
+    """A lower triangular L with L L^T the inverse of a precision (d, d)."""
+    return torch.linalg.cholesky(torch.linalg.inv(symmetric(precision)))
+
+
+def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) -> list[Mode]:
+    """The modes of a density: Newton's from the center, and from pilots (p, d) that do not lead to a mode found before.
+
+    A pilot leads to a mode if one Newton step with the precision there takes it at least half of the way, or it lies there already.
+    """
+    modes = [newton(score, center, precision)]
+    scores = score(pilots) if len(pilots) else pilots
+    failures = 0
+    open_pilots = list(range(len(pilots)))
+    while open_pilots and len(modes) < _MOST_MODES and failures < _MOST_FAILURES:
+        for mode in modes:
+            away = mode.distance(pilots)
+            after = mode.distance(pilots + scores @ (mode.factor @ mode.factor.mT))
+            open_pilots = [k for k in open_pilots if not (after[k] < away[k] / 2 or away[k] < _SEPARATE * math.sqrt(len(center)))]
+        if not open_pilots:
+            break
+        found = newton(score, pilots[open_pilots.pop(0)], modes[0].precision)
+        near = min(float(mode.distance(found.center[None])) for mode in modes)
+        if math.isfinite(found.last_step) and found.last_step < 1.0 and near > _SEPARATE and _is_peak(score, found):
+            modes.append(found)
+        else:
+            failures += 1
+    return modes
+
+
+def _is_peak(score: Score, mode: Mode) -> bool:
+    """Whether the score points inwards two sds to either side, along every axis."""
+    d = len(mode.center)
+    points = 2 * torch.eye(d, dtype=mode.center.dtype)
+    outwards = mode.whitened(score)(torch.cat([points, -points]))
+    along = torch.cat([outwards[:d].diagonal(), -outwards[d:].diagonal()])
+    return bool((along < 0).all())

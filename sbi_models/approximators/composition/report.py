@@ -1,0 +1,87 @@
+"""What a composition says about itself, and when not to trust it."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_BIAS = 0.5
+_RESIDUAL = 0.25
+_INFORMATION = (0.8, 1.25)
+_EXPLAINED = 0.99
+_LAST_STEP = 0.1
+_ACCEPTED = 0.3
+
+
+@dataclass(frozen=True)
+class CompositionReport:
+    """Diagnostics of the draws of one composed data set; numbers that a method does not have are NaN.
+
+    Attributes:
+        method: how the draws were made.
+        num_items: n.
+        noise: at which the scores of single items were taken, in sds of the standardised parameters.
+        bias_shift: how far the errors that items share would move the posterior, in its sds (rms over parameters): what a calibration by
+            simulations removed, or, without one, what that of the training predicts.
+        calibration_residual: sd of what the calibration cannot tell, in sds of the posterior.
+        information: smallest and largest eigenvalue of the observed information of an item over that which the scatter of scores implies;
+            1 for right scores.
+        explained: R^2 of the polynomial log density at held-out points.
+        acceptance: share of accepted steps of the chains that made the draws.
+        last_step: of Newton's method, in posterior sds.
+        num_modes: modes found.
+        mode_weights: their probabilities.
+        evaluations: scores of the network for each item, all draws together.
+        simulations: fresh simulations of the calibration.
+        calibrated: whether the bias was removed.
+    """
+
+    method: str
+    num_items: int
+    noise: float = math.nan
+    bias_shift: float = math.nan
+    calibration_residual: float = math.nan
+    information: tuple[float, float] = (math.nan, math.nan)
+    explained: float = math.nan
+    acceptance: float = math.nan
+    last_step: float = math.nan
+    num_modes: int = 1
+    mode_weights: tuple[float, ...] = (1.0,)
+    evaluations: int = 0
+    simulations: int = 0
+    calibrated: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons not to trust the draws, in plain words; none if nothing speaks against them."""
+        reasons = list(self.notes)
+        if not self.calibrated and self.bias_shift > _BIAS:
+            reasons.append(
+                f"Errors that all {self.num_items} items share would move the posterior by about {self.bias_shift:.1f} of its standard "
+                "deviations, and nothing corrects them: pass the simulator, train longer, or compose fewer items."
+            )
+        if self.calibration_residual > _RESIDUAL:
+            reasons.append(
+                f"The correction of shared errors is uncertain by {self.calibration_residual:.2f} posterior standard deviations: "
+                + ("simulate more for it (calibration_simulations)." if self.calibrated else "pass the simulator, or compose fewer items.")
+            )
+        low, high = self.information
+        if low < _INFORMATION[0] or high > _INFORMATION[1]:
+            reasons.append(
+                f"The network's scores are not those of a posterior: their slope is {low:.2f} to {high:.2f} times what their scatter over "
+                "fresh simulations implies. Widths of the composed posterior may be off by as much: train longer."
+            )
+        if self.explained < _EXPLAINED:
+            reasons.append(
+                f"The polynomial log density explains {self.explained:.3f} of the composed score: the posterior is far from the shapes that "
+                "it can take, or the scores are noisy. Compare with method='gauss'."
+            )
+        if self.last_step > _LAST_STEP:
+            reasons.append(f"The mode was not found: Newton's last step was {self.last_step:.2g} posterior standard deviations long.")
+        if self.acceptance < _ACCEPTED:
+            reasons.append(f"Only {self.acceptance:.0%} of the steps of the chains were accepted: the draws may not have mixed.")
+        return tuple(reasons)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON."""
+        return {**asdict(self), "warnings": list(self.warnings)}

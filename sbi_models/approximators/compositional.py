@@ -1,0 +1,330 @@
+"""The approximator that composes: the posterior of parameters given several observations at once, from that given one."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, Self, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.adapters import Adapter
+from sbi_models.approximators import files
+from sbi_models.approximators.composition.calibrated import Plan
+from sbi_models.approximators.composition.items import DiffusionItems, Items
+from sbi_models.approximators.composition.methods import METHODS, composed
+from sbi_models.approximators.composition.prior_scores import PriorScore, PriorScoreLike, prior_score, score_without_conditions
+from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
+from sbi_models.approximators.continuous import ContinuousApproximator, by_component
+from sbi_models.arguments import known_arguments, positive_int
+from sbi_models.errors import ConfigurationError, DataError, TrustWarning, suggest
+from sbi_models.networks import DiffusionModel, InferenceNetwork, SummaryNetwork
+from sbi_models.networks.diffusion import GaussianDenoiser
+from sbi_models.progress import progress_bar
+from sbi_models.types import Variables, VariablesLike
+
+Simulate = Callable[[int, int, Variables], Variables]
+"""Simulations of so many rows, from a seed, with the raw parameters of one row fixed in all of them."""
+
+_NOISES = (0.01, 0.02, 0.05, 0.1, 0.2)
+_NOISE = {True: 0.02, False: 0.05}
+"""Noise of the scores where no simulator tells which one is best: of networks with Gaussian preconditioning, and of others."""
+
+_FEWEST, _PER_ITEM, _MOST = 4_000, 200, 500_000
+"""Simulations of a calibration: so many an item, in bounds. The noise of a calibration is sqrt(n / simulations) posterior sds."""
+
+_ROWS = 16_384
+"""Simulations in memory at a time."""
+
+_ITEMS_BEFORE_PROGRESS = 100
+
+
+@known_arguments
+class CompositionalApproximator(ContinuousApproximator):
+    """An amortized posterior given one item that also gives the posterior of one theta given n items: p(theta)^(1-n) prod_i p(theta | x_i).
+
+    Arguments as for `ContinuousApproximator`; the inference network must be a `DiffusionModel`, whose scores are composed.
+
+    Raises:
+        ConfigurationError: for another network.
+    """
+
+    kind = "compositional"
+
+    inference_network: DiffusionModel
+
+    def __init__(
+        self,
+        *,
+        adapter: Adapter,
+        roles: dict[str, list[str]],
+        inference_network: InferenceNetwork,
+        summary_network: SummaryNetwork | None = None,
+        standardize: tuple[str, ...] = ("inference_variables",),
+        masks: Mapping[str, str] | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        check_composable(inference_network)
+        super().__init__(
+            adapter=adapter,
+            roles=roles,
+            inference_network=inference_network,
+            summary_network=summary_network,
+            standardize=standardize,
+            masks=masks,
+            info=info,
+        )
+        if self.inference_network.built_with is not None:
+            self.shared_bias = SharedBias(self.inference_network.theta_dim)
+
+    @classmethod
+    def like(cls, trained: ContinuousApproximator) -> Self:
+        """An approximator that composes, with copies of the networks and moments of a trained one with a `DiffusionModel`."""
+        network = trained.inference_network
+        check_composable(network)
+        assert isinstance(network, DiffusionModel)
+        nothing = {f"shared_bias.{name}": value for name, value in SharedBias(network.theta_dim).state_dict().items()}
+        tensors = {name: value.detach().cpu().clone() for name, value in trained.state_dict().items()}
+        return cls.from_settings(trained._settings(), nothing | tensors)
+
+    @overload
+    def compositional_sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        compute_prior_score: PriorScoreLike | None = ...,
+        simulate: Simulate | None = ...,
+        method: str = ...,
+        noise: float | None = ...,
+        calibration_simulations: int | None = ...,
+        split: bool = ...,
+        seed: int | None = ...,
+        return_diagnostics: Literal[False] = ...,
+    ) -> Variables: ...
+
+    @overload
+    def compositional_sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        compute_prior_score: PriorScoreLike | None = ...,
+        simulate: Simulate | None = ...,
+        method: str = ...,
+        noise: float | None = ...,
+        calibration_simulations: int | None = ...,
+        split: bool = ...,
+        seed: int | None = ...,
+        return_diagnostics: Literal[True],
+    ) -> tuple[Variables, list[CompositionReport]]: ...
+
+    def compositional_sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        compute_prior_score: PriorScoreLike | None = None,
+        simulate: Simulate | None = None,
+        method: str = "calibrated",
+        noise: float | None = None,
+        calibration_simulations: int | None = None,
+        split: bool = False,
+        seed: int | None = None,
+        return_diagnostics: bool = False,
+    ) -> Variables | tuple[Variables, list[CompositionReport]]:
+        """Draw from the posterior given all items of each data set.
+
+        Args:
+            num_samples: draws for each data set.
+            conditions: raw variables of shape (n_datasets, n_compositional, ...): one theta, n_compositional >= 1 observations of it.
+            compute_prior_score: function of (data, t=None), where data are raw variables, name to (m, width), that returns
+                d log p(theta) / d theta of each, of the same shape; or the torch distribution of the prior, or a dict of them. None takes
+                the score that the network has learned from dropped conditions.
+            simulate: simulations for fixed parameters, which remove the errors that all items share; `CompositionalWorkflow` passes its
+                simulator. None composes without.
+            method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin" (annealed Langevin) and
+                "plain" (the sum of diffused scores, which is biased), for comparison.
+            noise: at which scores are composed, in sds of the standardised parameters; None lets the simulations choose.
+            calibration_simulations: how many; 0 is none, None 200 an item between 4 000 and 500 000.
+            split: each component of a variable as a variable of its own.
+            seed: of everything random; None takes one from NumPy's global state.
+            return_diagnostics: also return a `CompositionReport` for each data set.
+
+        Returns:
+            Name to array of shape (n_datasets, num_samples, width), raw space; a warning is issued where an answer should not be trusted.
+        """
+        num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
+        self._check_built()
+        if method not in METHODS:
+            raise ConfigurationError(f"Unknown method {method!r} of composition. {suggest(str(method), METHODS)}")
+        flat, num_datasets, num_items = self._flattened(conditions)
+        level, levels = self._noise(noise)
+        learned = self._learned_mean if self.shared_bias.is_known and level == self._default_noise else None
+        plan = Plan(level, _simulations(calibration_simulations, num_items), seed, levels, learned)
+        prior = self._prior(compute_prior_score, num_items)
+        fresh = None if simulate is None or not plan.simulations else partial(self._fresh, simulate)
+        was_training = self.training
+        self.eval()
+        given = self._given(flat)
+        parts, reports = [], []
+        with progress_bar("compose", num_datasets, show=None if num_datasets * num_items > _ITEMS_BEFORE_PROGRESS else False) as advance:
+            for row, own in enumerate(given.split(num_items)):
+                plan = replace(plan, seed=seeding.derive(seed, "composition", row))
+                if prior is None:
+                    draws, report = self._alone(own, num_samples, plan.seed)
+                else:
+                    items = DiffusionItems(self.inference_network, own, seed=plan.seed)
+                    draws, report = composed(items, prior, self._prior_moments(), num_samples, method, plan, fresh)
+                parts.append(draws)
+                reports.append(report)
+                advance()
+        self.train(was_training)
+        drawn = self._to_raw(torch.stack(parts))
+        drawn = by_component(drawn) if split else drawn
+        _warn(reports)
+        return (drawn, reports) if return_diagnostics else drawn
+
+    # ---- what the training leaves behind -------------------------------------------------------------------------------------------
+
+    def _make_layers(self, adapted: dict[str, Tensor]) -> None:
+        super()._make_layers(adapted)
+        self.shared_bias = SharedBias(self.inference_network.theta_dim)
+
+    @torch.no_grad()
+    def learn_shared_bias(self, simulations: Iterable[VariablesLike]) -> None:
+        """Learn from simulations, raw variables (n, ...) each, what the scores of all items have in common; see `SharedBias`."""
+        was_training = self.training
+        self.eval()
+        theta, residuals = [], []
+        for part in simulations:
+            prepared = self.prepare(part)
+            for rows in self._chunks(prepared, None):
+                batch = {key: value[rows] for key, value in prepared.items()}
+                items = DiffusionItems(self.inference_network, self._conditions(batch), seed=0)
+                theta.append(batch["inference_variables"].to("cpu", torch.float64))
+                residuals.append(items.own_scores(theta[-1], self._default_noise) - self._offset(theta[-1]))
+        self.shared_bias.fit(torch.cat(theta), torch.cat(residuals))
+        self.train(was_training)
+
+    def _learned_mean(self, theta: Tensor) -> Learned:
+        """The mean score of an item at theta (m, d), as the training left it."""
+        learned = self.shared_bias(theta)
+        return Learned(self._offset(theta) + learned.correction, learned.variance)
+
+    def _offset(self, theta: Tensor) -> Tensor:
+        """The score at theta (m, d) that the network gives without conditions; zero if it was not trained for that."""
+        network = self.inference_network
+        return score_without_conditions(network, theta, self._default_noise) if network.knows_prior else torch.zeros_like(theta)
+
+    @property
+    def _default_noise(self) -> float:
+        return _NOISE[self.inference_network.is_gaussian]
+
+    # ---- checks and parts ----------------------------------------------------------------------------------------------------------
+
+    def _flattened(self, conditions: VariablesLike) -> tuple[Variables, int, int]:
+        """Raw conditions with one leading axis, data set by data set, and the numbers of data sets and of items of each."""
+        flat, leading = {}, {}
+        for name in self.condition_names:
+            if name not in conditions:
+                raise DataError(f"Expected {name!r} among the conditions, got {', '.join(map(repr, conditions))}. {suggest(name, conditions)}")
+            shape = self.shapes[name]
+            try:
+                value = np.asarray(conditions[name], dtype=np.float64)
+            except ValueError:
+                raise DataError(
+                    f"Expected as many items in every data set, got ragged values of {name!r}. Compose data sets of other numbers of items "
+                    "in calls of their own."
+                ) from None
+            value = value[..., None] if shape == (1,) and value.ndim == 2 else value
+            if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
+                wanted = ", ".join(map(str, ("n_datasets", "n_compositional", *shape)))
+                raise DataError(
+                    f"Expected {name!r} of shape ({wanted}), with the items of each data set along the second axis, got {value.shape}. "
+                    f"For one data set: {name}[None]."
+                )
+            leading[name] = value.shape[:2]
+            flat[name] = value.reshape(-1, *value.shape[2:])
+        if len(set(leading.values())) > 1:
+            listed = ", ".join(f"{shape} of {name!r}" for name, shape in leading.items())
+            raise DataError(f"Expected the same numbers of data sets and items in every condition, got {listed}.")
+        return flat, *next(iter(leading.values()))
+
+    def _given(self, conditions: VariablesLike) -> Tensor:
+        """What the inference network is conditioned on, (n, condition_dim), for raw conditions (n, ...)."""
+        prepared = self._prepare(conditions, self.condition_names, "conditions")
+        rows = self._chunks(prepared, None)
+        with torch.no_grad():
+            return torch.cat([self._conditions({key: value[chunk] for key, value in prepared.items()}) for chunk in rows])
+
+    def _noise(self, noise: float | None) -> tuple[float, tuple[float, ...]]:
+        """The noise, and those that simulations may choose from instead."""
+        if noise is None:
+            return self._default_noise, _NOISES
+        if isinstance(noise, bool) or not isinstance(noise, int | float | np.floating) or not 0.001 <= noise <= 1:
+            raise ConfigurationError(f"Expected noise, in sds of the standardised parameters, from 0.001 to 1, got {noise!r}.")
+        return float(noise), ()
+
+    def _prior(self, given: PriorScoreLike | None, num_items: int) -> PriorScore | None:
+        """The score of the prior, tried once, so that what is wrong with it is known before any work; None where none is needed."""
+        if num_items == 1 and given is None:
+            return None
+        score = prior_score(given, self)
+        score(torch.zeros(2, self.inference_network.theta_dim, dtype=torch.float64))
+        return None if num_items == 1 else score
+
+    def _prior_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of the prior in standardised space: those of the network, if it has them, or else those of the standardiser."""
+        network = self.inference_network
+        if isinstance(network.denoiser, GaussianDenoiser) and network.no_conditions is not None:
+            mean, factor = network.denoiser.gaussian(network.no_conditions.detach())
+            return mean.detach().double().cpu(), (factor @ factor.mT).detach().double().cpu()
+        d = network.theta_dim
+        return torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)
+
+    def _alone(self, given: Tensor, num_samples: int, seed: int) -> tuple[Tensor, CompositionReport]:
+        """Draws of the posterior of a single item, by the sampler of the network."""
+        with torch.no_grad():
+            generators = [torch.Generator().manual_seed(seeding.derive(seed, "alone"))]
+            draws = self.inference_network.sample(num_samples, given, generators)[0]
+        return draws.to("cpu", torch.float64), CompositionReport(method="sample", num_items=1)
+
+    def _fresh(self, simulate: Simulate, theta: Tensor, number: int, seed: int) -> Iterator[Items]:
+        """Items simulated at theta (d,), standardised space, some at a time."""
+        raw = {name: value[0].detach().cpu().numpy() for name, value in self.raw_of(theta[None]).items()}
+        for start in range(0, number, _ROWS):
+            simulated = simulate(min(_ROWS, number - start), seeding.derive(seed, start), raw)
+            yield DiffusionItems(self.inference_network, self._given(simulated), seed=seed)
+
+
+def check_composable(network: Any) -> None:
+    """Raise ConfigurationError for a network whose posteriors cannot be composed."""
+    if not isinstance(network, DiffusionModel):
+        raise ConfigurationError(
+            f"Expected a DiffusionModel, whose scores can be composed, got {type(network).__name__}. "
+            "Pass inference_network='diffusion_model'."
+        )
+
+
+def _simulations(asked: int | None, num_items: int) -> int:
+    if asked is None:
+        return min(max(_FEWEST, _PER_ITEM * num_items), _MOST)
+    if asked == 0 and not isinstance(asked, bool):
+        return 0
+    return positive_int(asked, "calibration_simulations (0 for none)")
+
+
+def _warn(reports: list[CompositionReport]) -> None:
+    """One warning for all data sets, with the reasons of the first that has any."""
+    doubted = [row for row, report in enumerate(reports) if report.warnings]
+    if doubted:
+        which = f"data set {doubted[0]}" + (f" and {len(doubted) - 1} more" if len(doubted) > 1 else "")
+        warnings.warn(f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}", TrustWarning, 4)
+
+
+files.KINDS[CompositionalApproximator.kind] = CompositionalApproximator.from_settings
