@@ -82,9 +82,9 @@ class Network(nn.Module):
 class InferenceNetwork(Network, ABC):
     """A conditional density of standardised parameters given conditions.
 
-    To write one: subclass, register a name, and implement `_build`, `loss_given`, `draw` if the loss has random numbers, `sample` and, where
-    there is a density, `log_prob`. A network may implement `loss` instead of `draw` and `loss_given`; the members of an ensemble of such
-    networks then train one after the other, and not as one batch.
+    To write one: subclass, register a name, and implement `_build`, `loss_given`, `draw` if the loss has random numbers, `sample` and,
+    where there is a density, `log_prob`. A network may implement `loss` instead of `draw` and `loss_given`; the members of an ensemble of
+    such networks then train one after the other, and not as one batch.
     """
 
     has_draws: bool = True

@@ -28,7 +28,7 @@ def _normal(numbers: Tensor, d: int) -> dict[str, Tensor]:
     identity = torch.eye(d, dtype=numbers.dtype, device=numbers.device).flatten().expand(*numbers.shape[:-1], -1)
     rows, columns = torch.tril_indices(d, d, -1, device=numbers.device)
     t = identity.scatter(-1, (rows * d + columns).expand_as(coefficients), coefficients)
-    return {"mean": mean, "log_d": log_d, "t": t.unflatten(-1, (d, d))}
+    return {"mean": mean, "log_d": log_d, "t": t.reshape(*t.shape[:-1], d, d)}
 
 
 def _normal_log_prob(prediction: dict[str, Tensor], theta: Tensor) -> Tensor:
