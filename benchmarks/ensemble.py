@@ -1,6 +1,6 @@
 """What an ensemble costs and what it gives.
 
-    python benchmarks/ensemble.py cost      CPU seconds to train 5 members over those to train 1, side by side and batched, in memory and online
+    python benchmarks/ensemble.py cost      CPU seconds to train 5 members, side by side and batched, over those to train 1
     python benchmarks/ensemble.py batched   the same a step, for more networks and batch sizes; in seconds of the clock where there is a GPU
     python benchmarks/ensemble.py score     held-out negative log scores in nats of 5 members on 1 000 simulations of two_moons and slcp
 

@@ -65,7 +65,7 @@ def _why_not(members: Mapping[str, ContinuousApproximator], device: torch.device
     if any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in first.modules()):
         return "members with dropout draw random numbers of their own in every layer"
     try:
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []), warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*batching rule.*")  # computed for one member after the other
             copies = {name: _copied(member, device, number) for number, (name, member) in enumerate(members.items())}
             reason = _trial(copies, common=True) or _trial(copies, common=False)

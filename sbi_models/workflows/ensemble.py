@@ -33,7 +33,8 @@ class EnsembleWorkflow(Workflow):
     """Amortized posterior estimation with several members, which train side by side and are queried one by one or as their mixture.
 
     Members share the adapter and the moments, and nothing else: each has inference and summary networks, initial weights, noise, best
-    epoch and early stop of its own. A member's result does not depend on which others there are, if all have the same data.
+    epoch and early stop of its own. A member's result does not depend on which others there are, if all have the same data; of members that
+    are trained as one batch, it does in the last bits.
 
     Args:
         simulator: source of training data.
