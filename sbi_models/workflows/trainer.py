@@ -117,7 +117,7 @@ def train(
 
 
 def _groups(approximator: Approximator, settings: TrainingSettings, *, batched: bool | None) -> list[list[str]]:
-    """The members that train as one batched module; without being asked for it, only where that was measured to be faster: on a GPU."""
+    """The members that train as one batched module; without being asked for it, only on a GPU, where small kernels leave it idle."""
     device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
     if ALONE in approximator.members or batched is False or (batched is None and device.type == "cpu"):
         return []

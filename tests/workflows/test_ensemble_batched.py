@@ -76,6 +76,17 @@ def test_it_is_the_training_side_by_side(method, reuse, sizes):
     assert len(sizes) == 4 * steps
 
 
+def test_members_with_batches_of_another_size_step_apart(sizes):
+    """Where a member has a row less in its last batch than the others, those are batched without it, and nothing else changes."""
+    rows = {name: value[:95] for name, value in DATA.items()}  # windows of 32, 31 and 32
+    runs = []
+    for batched in (True, False):
+        runs.append(make(batched))
+        runs[-1].fit_offline(rows, epochs=2, batch_size=8, data_reuse=0)
+    assert sizes == 2 * [3, 3, 3, 2]
+    check_close(*runs)
+
+
 def test_each_member_is_clipped_by_itself(monkeypatch):
     """Steep gradients, under an optimiser that feels their norm, are clipped member by member as side by side."""
     network = CouplingFlow(depth=2, transform="affine", widths=(8, 8))
