@@ -48,7 +48,7 @@ class EnsembleWorkflow(Workflow):
         ensemble_size: how many members, named "0", "1", ..., if one inference network is given; at least 2.
         batched: whether the members of one architecture train as one batched module, with the weights of all members stacked in each layer:
             True demands it, False never does it, None does it on a GPU where it can be done. On a CPU members train one after the other
-            then, which is faster but for spline flows. Results are the same up to rounding; only side by side are those of a member the
+            then, which is faster but for coupling flows. Results are the same up to rounding; only side by side are those of a member the
             same to the bit whoever else is in the ensemble. Members with dropout or recurrence, compiled ones, and those with a loss that
             draws its own random numbers cannot be batched.
         adapter, summary_mask, prior, standardize, info, training: as for `BasicWorkflow`; with `early_stopping`, each member stops by its
