@@ -46,7 +46,10 @@ class Gaussians:
         self.means = x @ (self.covariance @ precision).mT
         shared, own = torch.Generator().manual_seed(1), torch.Generator().manual_seed(seed)
         self.waves = 0.7 * torch.randn(16, self.theta_dim, generator=shared).double()
-        self.heights, self.phases = torch.randn(16, self.theta_dim, generator=shared).double(), 6.3 * torch.rand(16, generator=shared).double()
+        self.heights, self.phases = (
+            torch.randn(16, self.theta_dim, generator=shared).double(),
+            6.3 * torch.rand(16, generator=shared).double(),
+        )
         if errors[1]:
             self.own_heights = torch.randn(len(x), 16, self.theta_dim, generator=own).double()
             self.own_phases = 6.3 * torch.rand(len(x), 16, generator=own).double()
@@ -215,7 +218,10 @@ def bimodal_bed(seed):
 
     def exact(x):
         return on_grid(
-            lambda grid: -((grid[..., 0] - 0.5) ** 2) / 2 - ((x[:, 0] - grid**2) ** 2).sum(-1) / 0.5, np.array([-4.0]), np.array([4.0]), 4001
+            lambda grid: -((grid[..., 0] - 0.5) ** 2) / 2 - ((x[:, 0] - grid**2) ** 2).sum(-1) / 0.5,
+            np.array([-4.0]),
+            np.array([4.0]),
+            4001,
         )
 
     return TrainedBed(workflow, exact, lambda data, t=None: {"theta": 0.5 - data["theta"]})
@@ -263,7 +269,8 @@ def main() -> None:
                     f"evaluations {np.mean([report.evaluations for report in reports]):.0f}  CPU s {seconds:.1f}  "
                     f"warned {sum(bool(report.warnings) for report in reports)}/{len(runs)}  noise {reports[-1].noise}  "
                     f"bias {' '.join(f'{report.bias_shift:.2f}' for report in reports)}  modes {max(r.num_modes for r in reports)}  "
-                    f"R2 {min(report.explained for report in reports):.3f}" + (f"  P(theta > 0) off by {wrong:.3f}" if name == "bimodal" else ""),
+                    f"R2 {min(report.explained for report in reports):.3f}"
+                    + (f"  P(theta > 0) off by {wrong:.3f}" if name == "bimodal" else ""),
                     flush=True,
                 )
 

@@ -1,6 +1,7 @@
 """What an ensemble costs and what it gives.
 
-    python benchmarks/ensemble.py cost      CPU seconds to train 5 members over those to train 1, in memory and online
+    python benchmarks/ensemble.py cost      CPU seconds to train 5 members, side by side and batched, over those to train 1
+    python benchmarks/ensemble.py batched   the same a step, for more networks and batch sizes; in seconds of the clock where there is a GPU
     python benchmarks/ensemble.py score     held-out negative log scores in nats of 5 members on 1 000 simulations of two_moons and slcp
 
 Scores: training on 900 simulations with early stopping by the other 100, which the weights are learned from, too; then the mean over 5 000
@@ -9,12 +10,14 @@ new simulations for each member, for their mixture with equal weights and with l
 
 import sys
 import time
+from itertools import product
 from statistics import median
 
 import numpy as np
+import torch
 
 from sbi_models import BasicWorkflow, EnsembleWorkflow
-from sbi_models.networks import CouplingFlow, FlowMatching
+from sbi_models.networks import CouplingFlow, DeepSet, DiffusionModel, FlowMatching, TimeSeriesTransformer
 from sbi_models.simulators.benchmarks import BENCHMARKS
 
 MEMBERS, SEEDS = 5, (1, 2, 3)
@@ -42,15 +45,58 @@ def cost() -> None:
             def one(network=network, method=method, arguments=arguments):
                 getattr(BasicWorkflow(simulator, inference_network=network, seed=1, **ROLES), method)(**arguments)
 
-            def several(reuse, network=network, method=method, arguments=arguments):
-                made = EnsembleWorkflow(simulator, inference_networks=network, ensemble_size=MEMBERS, seed=1, **ROLES)
+            def several(reuse, batched, network=network, method=method, arguments=arguments):
+                made = EnsembleWorkflow(simulator, inference_networks=network, ensemble_size=MEMBERS, batched=batched, seed=1, **ROLES)
                 getattr(made, method)(data_reuse=reuse, **arguments)
 
             cpu(one)  # imports
             single = min(cpu(one) for _ in range(3))
-            ratios = {reuse: min(cpu(lambda r=reuse: several(r)) for _ in range(3)) / single for reuse in (1.0, 0.0)}
-            listed = ", ".join(f"{ratio:.2f} at data_reuse {reuse:.0f}" for reuse, ratio in ratios.items())
-            print(f"{type(network).__name__:13} {method:12} 1 member {single:.2f} CPU s; {MEMBERS} members: x {listed}", flush=True)
+            listed = []
+            for reuse in (1.0, 0.0):
+                side, batch = (min(cpu(lambda r=reuse, b=b: several(r, b)) for _ in range(3)) / single for b in (False, True))
+                listed.append(f"{side:.2f} side by side and {batch:.2f} batched at data_reuse {reuse:.0f}")
+            print(
+                f"{type(network).__name__:13} {method:12} 1 member {single:.2f} CPU s; {MEMBERS} members: x {', '.join(listed)}", flush=True
+            )
+
+
+def wall(train):
+    """Seconds of the clock, which a GPU is measured by."""
+    clock = time.perf_counter()
+    train()
+    return time.perf_counter() - clock
+
+
+def batched() -> None:
+    """Seconds a step of 5 members over those of 1, side by side and batched, start and data included in none; the least of two runs."""
+    measure, unit = (wall, "s") if torch.cuda.is_available() else (cpu, "CPU s")
+    networks = {"flow_matching": FlowMatching(), "diffusion_model": DiffusionModel(), "affine": CouplingFlow(transform="affine")}
+    networks["spline"] = CouplingFlow()
+    summaries = {"none": None, "deep_set": DeepSet(), "time_series_transformer": TimeSeriesTransformer()}
+    few, many = 4, 44
+    for (name, network), (summary, summary_network), size in product(networks.items(), summaries.items(), (64, 256)):
+        rng = np.random.default_rng(0)
+        theta = rng.normal(size=(many * size, 2))
+        data = {"theta": theta, "x": theta[:, None, :] + rng.normal(size=(many * size, 20, 2))}
+        data["x"] = data["x"].mean(axis=1) if summary_network is None else data["x"]
+        roles = {"inference_variables": "theta", ("inference_conditions" if summary_network is None else "summary_variables"): "x"}
+
+        def per_step(cls, data=data, size=size, **arguments):
+            def train(steps):
+                rows = {key: value[: steps * size] for key, value in data.items()}
+                cls(seed=1, progress=False, **arguments).fit_offline(rows, epochs=1, batch_size=size)
+
+            times = [min(measure(lambda n=n: train(n)) for _ in range(2)) for n in (few, many)]
+            return (times[1] - times[0]) / (many - few)
+
+        one = per_step(BasicWorkflow, inference_network=network, summary_network=summary_network, **roles)
+        members = {"inference_networks": network, "summary_networks": summary_network, "ensemble_size": MEMBERS} | roles
+        side, batch = (per_step(EnsembleWorkflow, batched=b, **members) for b in (False, True))
+        print(
+            f"{name:16} {summary:24} batch {size:3}: 1 member {1e3 * one:.1f} m{unit} a step; {MEMBERS} members x {side / one:.2f} side by "
+            f"side, {batch / one:.2f} batched; side by side over batched {side / batch:.2f}",
+            flush=True,
+        )
 
 
 def score() -> None:
@@ -81,4 +127,4 @@ def score() -> None:
 
 
 if __name__ == "__main__":
-    {"cost": cost, "score": score}[sys.argv[1]]()
+    {"cost": cost, "batched": batched, "score": score}[sys.argv[1]]()

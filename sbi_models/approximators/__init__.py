@@ -7,4 +7,11 @@ from sbi_models.approximators.ensemble import EnsembleApproximator
 from sbi_models.approximators.files import load_approximator
 from sbi_models.approximators.scoring_rule import ScoringRuleApproximator
 
-__all__ = ["Approximator", "CompositionalApproximator", "ContinuousApproximator", "EnsembleApproximator", "ScoringRuleApproximator", "load_approximator"]
+__all__ = [
+    "Approximator",
+    "CompositionalApproximator",
+    "ContinuousApproximator",
+    "EnsembleApproximator",
+    "ScoringRuleApproximator",
+    "load_approximator",
+]

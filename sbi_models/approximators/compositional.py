@@ -232,7 +232,9 @@ class CompositionalApproximator(ContinuousApproximator):
         flat, leading = {}, {}
         for name in self.condition_names:
             if name not in conditions:
-                raise DataError(f"Expected {name!r} among the conditions, got {', '.join(map(repr, conditions))}. {suggest(name, conditions)}")
+                raise DataError(
+                    f"Expected {name!r} among the conditions, got {', '.join(map(repr, conditions))}. {suggest(name, conditions)}"
+                )
             shape = self.shapes[name]
             try:
                 value = np.asarray(conditions[name], dtype=np.float64)

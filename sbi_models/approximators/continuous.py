@@ -22,6 +22,7 @@ from sbi_models.approximators.standardiser import Standardiser
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
+from sbi_models.networks.base import Drawn
 from sbi_models.networks.noise import Generators
 from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
@@ -191,6 +192,14 @@ class ContinuousApproximator(Approximator):
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each row of a prepared batch, shape (n,)."""
         return self.inference_network.loss(prepared["inference_variables"], self._conditions(prepared), generator)
+
+    def draw(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Drawn:
+        """The random numbers of the loss of a prepared batch; see `InferenceNetwork.draw`."""
+        return self.inference_network.draw(prepared["inference_variables"], generator)
+
+    def loss_given(self, prepared: dict[str, Tensor], drawn: Drawn) -> Tensor:
+        """The loss, shape (n,), as a function of its random numbers."""
+        return self.inference_network.loss_given(prepared["inference_variables"], self._conditions(prepared), drawn)
 
     def _conditions(self, prepared: dict[str, Tensor]) -> Tensor:
         """What the inference network is conditioned on: direct conditions and summaries side by side, (n, condition_dim)."""

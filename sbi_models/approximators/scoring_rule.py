@@ -18,6 +18,7 @@ from sbi_models.approximators.continuous import ContinuousApproximator, by_compo
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork
+from sbi_models.networks.base import Drawn
 from sbi_models.networks.scoring import ParametricRule, PointRule
 from sbi_models.types import Estimates, VariablesLike
 
@@ -100,6 +101,10 @@ class ScoringRuleApproximator(ContinuousApproximator):
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """The sum of the rules' scores for each row of a prepared batch, shape (n,)."""
         return self.inference_network.loss(prepared["inference_variables"], self._conditions(prepared), generator, to_raw=self._link)
+
+    def loss_given(self, prepared: dict[str, Tensor], drawn: Drawn) -> Tensor:
+        """The loss, shape (n,), which has no random numbers."""
+        return self.inference_network.loss_given(prepared["inference_variables"], self._conditions(prepared), drawn, to_raw=self._link)
 
     @torch.no_grad()
     def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:

@@ -1,14 +1,15 @@
 """The one LightningModule: a thin layer between an approximator and the trainer.
 
-The members of an ensemble step side by side. They share no weights, so the gradient of the sum of their losses is that of each alone, and
-one optimiser moves each as its own would; clipping, noise, losses and early stops are kept apart here.
+The members of an ensemble step side by side, those of one architecture as one batched module if asked to. They share no weights, so the
+gradient of the sum of their losses is that of each alone, and one optimiser moves each as its own would; clipping, noise, losses and early
+stops are kept apart here.
 
 Noise of step k is drawn from a generator seeded by (seed, k), and so is the global state that dropout uses. A resumed training therefore
 needs no random state: weights, optimiser and the number of the step are enough to go on to the bit.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,11 +19,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from sbi_models import seeding
 from sbi_models.approximators.base import ALONE, Approximator
+from sbi_models.approximators.batched import BatchedMembers, Rows
 from sbi_models.approximators.ensemble import member_seed
 from sbi_models.approximators.optimizers import OptimizerLike, make_optimizer
 from sbi_models.errors import TrainingError
 
-Batch = dict[str, Tensor] | list[dict[str, Tensor] | None]
+Batch = Rows | list[Rows | None]
 """A prepared batch for all members, or one for each, in their order; None lets a member sit the step out."""
 
 _STEPS_BETWEEN_CHECKS = 100
@@ -41,6 +43,7 @@ class TrainingModule(pl.LightningModule):
         optimizer: None, or one to use instead of AdamW; see `make_optimizer`.
         ema: decay of a moving average of the weights, or None.
         mixed_precision: whether the trainer works in half precision where it can.
+        groups: names of the members that train as one batched module, for each such module; see `batchable_members`.
     """
 
     def __init__(
@@ -54,18 +57,21 @@ class TrainingModule(pl.LightningModule):
         optimizer: OptimizerLike | None = None,
         ema: float | None = None,
         mixed_precision: bool = False,
+        groups: Sequence[Sequence[str]] = (),
     ) -> None:
         super().__init__()
         self.approximator = approximator
         self.average = None if ema is None else AveragedModel(approximator, multi_avg_fn=_moving_average(ema))
         self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
         self.optimizer, self.mixed_precision = optimizer, mixed_precision
+        self.groups = groups
         self.seeds = {name: member_seed(seed, name) for name in approximator.members}
         self.stopped: Mapping[str, Mapping[str, float]] = {}
         """Members that take no further steps: to the losses of their best epochs, by "loss" and "val_loss"."""
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._clipped_together: list[list[torch.nn.Parameter]] = []
+        self._batched: list[BatchedMembers] = []
 
     @property
     def result(self) -> Approximator:
@@ -73,24 +79,44 @@ class TrainingModule(pl.LightningModule):
         result: Approximator = self.approximator if self.average is None else self.average.module  # type: ignore[assignment]
         return result
 
+    def on_train_start(self) -> None:
+        """Makes the batched modules, of members that are on their device and have the weights to start from."""
+        members = self.approximator.members
+        self._batched = [BatchedMembers({name: members[name] for name in names}) for names in self.groups]
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Sum over the members of the mean losses of their batches."""
         del batch_idx
-        losses = [self._member_step(name, rows) for name, rows in self._by_member(batch).items() if rows is not None]
+        rows = self._by_member(batch)
+        losses: list[Tensor] = []
+        for batched in self._batched:
+            for names in batched.at_once(rows):
+                losses += self._batched_step(batched, {name: rows.pop(name) for name in names})
+        losses += [self._member_step(name, own) for name, own in rows.items()]
         return None if not losses else losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def _by_member(self, batch: Batch) -> dict[str, dict[str, Tensor] | None]:
-        """What each member that still trains gets of a batch."""
+    def _by_member(self, batch: Batch) -> dict[str, Rows]:
+        """What the members that take a step get of a batch."""
         names = list(self.seeds)
         parts = batch if isinstance(batch, list) else [batch] * len(names)
-        return {name: part for name, part in zip(names, parts, strict=True) if name not in self.stopped}
+        return {name: part for name, part in zip(names, parts, strict=True) if part is not None and name not in self.stopped}
 
-    def _member_step(self, name: str, batch: dict[str, Tensor]) -> Tensor:
+    def _batched_step(self, batched: BatchedMembers, rows: Mapping[str, Rows]) -> list[Tensor]:
+        losses = batched.losses(rows, {name: self._noise_of_step(name) for name in rows})
+        return [self._mean_of_step(name, own) for name, own in losses.items()]
+
+    def _member_step(self, name: str, rows: Rows) -> Tensor:
+        return self._mean_of_step(name, self.approximator.members[name].loss(rows, self._noise_of_step(name)))
+
+    def _noise_of_step(self, name: str) -> torch.Generator:
+        """The generator of a member's noise in this step; the global state, for dropout, begins anew with it."""
         step_seed = seeding.derive(self.seeds[name], "training noise", self.global_step)
         torch.default_generator.manual_seed(step_seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(step_seed)
-        losses = self.approximator.members[name].loss(batch, self._generator(step_seed))
+        return self._generator(step_seed)
+
+    def _mean_of_step(self, name: str, losses: Tensor) -> Tensor:
         key = loss_name(name, "loss")
         self._add(key, losses)
         if self.global_step % _STEPS_BETWEEN_CHECKS == 0:

@@ -18,6 +18,9 @@ from sbi_models.networks.noise import Generators
 
 K = TypeVar("K")
 
+Drawn = tuple[Tensor, ...]
+"""The random numbers of a training loss, such as noises and times, each with one row for each pair."""
+
 
 NESTED = "network"
 """Key under which the JSON of a network describes another network among its arguments."""
@@ -79,7 +82,9 @@ class Network(nn.Module):
 class InferenceNetwork(Network, ABC):
     """A conditional density of standardised parameters given conditions.
 
-    To write one: subclass, register a name, and implement `_build`, `loss`, `sample` and, where there is a density, `log_prob`.
+    To write one: subclass, register a name, and implement `_build`, `loss_given`, `draw` if the loss has random numbers, `sample` and,
+    where there is a density, `log_prob`. A network may implement `loss` instead of `draw` and `loss_given`; the members of an ensemble of
+    such networks then train one after the other, and not as one batch.
     """
 
     has_draws: bool = True
@@ -97,9 +102,18 @@ class InferenceNetwork(Network, ABC):
     @abstractmethod
     def _build(self, theta_dim: int, condition_dim: int) -> None: ...
 
-    @abstractmethod
     def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each pair, shape (n,), for standardised theta (n, theta_dim) and conditions (n, condition_dim)."""
+        return self.loss_given(theta, conditions, self.draw(theta, generator))
+
+    def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
+        """The random numbers of the loss of standardised theta (n, theta_dim), each of shape (n, ...); none unless a network says more."""
+        del theta, generator
+        return ()
+
+    def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
+        """The loss, as a function of its random numbers: it draws none itself, and looks at no value of a tensor in Python."""
+        raise NotImplementedError(f"{type(self).__name__} has no training loss. Implement loss_given, and draw if it has random numbers.")
 
     @abstractmethod
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:

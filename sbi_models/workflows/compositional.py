@@ -3,9 +3,9 @@
 from typing import Any, Literal, Self, Unpack, overload
 
 from sbi_models.approximators import CompositionalApproximator
-from sbi_models.approximators.compositional import check_composable
 from sbi_models.approximators.composition.prior_scores import PriorScoreLike
 from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.compositional import check_composable
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, NotFittedError
 from sbi_models.networks import DiffusionModel, InferenceNetwork, resolve
@@ -66,7 +66,9 @@ class CompositionalWorkflow(BasicWorkflow):
         trained = workflow.approximator
         check_composable(getattr(trained, "inference_network", None))
         if not trained.is_built:
-            raise NotFittedError("Expected a trained workflow, got one that was never fitted. Call its fit_online, fit_offline or fit_disk.")
+            raise NotFittedError(
+                "Expected a trained workflow, got one that was never fitted. Call its fit_online, fit_offline or fit_disk."
+            )
         copy = CompositionalApproximator.like(trained)
         made = cls(workflow.simulator if simulator is None else simulator, inference_network=copy)
         made.settings, made.seed, made.threads = workflow.settings, workflow.seed, workflow.threads

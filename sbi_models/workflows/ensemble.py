@@ -33,7 +33,8 @@ class EnsembleWorkflow(Workflow):
     """Amortized posterior estimation with several members, which train side by side and are queried one by one or as their mixture.
 
     Members share the adapter and the moments, and nothing else: each has inference and summary networks, initial weights, noise, best
-    epoch and early stop of its own. A member's result does not depend on which others there are, if all have the same data.
+    epoch and early stop of its own. A member's result does not depend on which others there are, if all have the same data; of members that
+    are trained as one batch, it does in the last bits.
 
     Args:
         simulator: source of training data.
@@ -45,6 +46,11 @@ class EnsembleWorkflow(Workflow):
         summary_networks: one for every member, or a dict of members to networks; each member has a clone. None is a
             `TimeSeriesTransformer` if there are summary variables.
         ensemble_size: how many members, named "0", "1", ..., if one inference network is given; at least 2.
+        batched: whether the members of one architecture train as one batched module, with the weights of all members stacked in each layer:
+            True demands it, False never does it, None does it on a GPU where it can be done. On a CPU members train one after the other
+            then, which is faster but for coupling flows. Results are the same up to rounding; only side by side are those of a member the
+            same to the bit whoever else is in the ensemble. Members with dropout or recurrence, compiled ones, and those with a loss that
+            draws its own random numbers cannot be batched.
         adapter, summary_mask, prior, standardize, info, training: as for `BasicWorkflow`; with `early_stopping`, each member stops by its
             own losses and goes back to its own best weights, and `save_best_only` keeps the best weights of each.
 
@@ -64,6 +70,7 @@ class EnsembleWorkflow(Workflow):
         inference_networks: InferenceNetworkLike | Mapping[str, InferenceNetworkLike] | EnsembleApproximator = "coupling_flow",
         summary_networks: SummaryNetworkLike | Mapping[str, SummaryNetworkLike] | None = None,
         ensemble_size: int | None = None,
+        batched: bool | None = None,
         adapter: Adapter | None = None,
         summary_mask: str | Mapping[str, str] | None = None,
         prior: Distribution | Mapping[str, Distribution] | None = None,
@@ -72,16 +79,20 @@ class EnsembleWorkflow(Workflow):
         **training: Unpack[TrainingOptions],
     ) -> None:
         settings = TrainingSettings(**training)
+        if not (batched is None or isinstance(batched, bool)):
+            raise ConfigurationError(f"Expected batched as True, False or None, got {batched!r}.")
         roles = roles_of(inference_variables, inference_conditions, summary_variables)
         if isinstance(inference_networks, EnsembleApproximator):
             check_same_roles(roles, inference_networks)
             super().__init__(approximator=inference_networks, simulator=simulator, settings=settings)
+            self.batched = batched
             return
         networks = _by_member(inference_networks, ensemble_size)
         summaries = _summaries_by_member(summary_networks, list(networks), needed=bool(roles["summary_variables"]))
         recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)
         members = {name: recipe.approximator(network, summaries[name]) for name, network in networks.items()}
         super().__init__(approximator=EnsembleApproximator(members, info=info), simulator=simulator, settings=settings)
+        self.batched = batched
 
     # ---- training ------------------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.base import ALONE
+from sbi_models.approximators.batchable import Batchable, batchable_members
 from sbi_models.approximators.training import TrainingModule
-from sbi_models.errors import TrainingError
+from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.progress import progress_bar
 from sbi_models.workflows.callbacks import Checkpoint, EpochEnd, OnEpochEnd, SetEpoch
 from sbi_models.workflows.history import History
@@ -19,6 +21,7 @@ from sbi_models.workflows.settings import TrainingSettings
 from sbi_models.workflows.surroundings import quiet_lightning
 
 _GRADIENT_NORM = 1.5
+_HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 class TrainingBatches(Protocol):
@@ -44,16 +47,19 @@ def train(
     seed: int,
     weight_decay: float,
     augmentations: str = "none",
+    batched: bool | None = None,
     checkpoint: Checkpoint | None,
     on_epoch_end: OnEpochEnd | None,
 ) -> History:
     """Train a built approximator in place; if its loss is no longer finite, it gets back the weights that it came with.
 
     Raises:
-        ConfigurationError: before training, if the checkpoint to go on from belongs to another training or cannot be read.
+        ConfigurationError: before training, if the checkpoint to go on from belongs to another training or cannot be read, or if members
+            cannot train as one batch and `batched` demands it.
         TrainingError: if a loss is no longer finite.
     """
     approximator.train()
+    groups = _groups(approximator, settings, batched=batched)
     module = TrainingModule(
         approximator,
         seed=seed,
@@ -63,9 +69,12 @@ def train(
         optimizer=settings.optimizer,
         ema=settings.ema,
         mixed_precision=settings.precision != "32-true",
+        groups=groups,
     )
     plan: Plan = {"epochs": epochs, **settings.plan, **approximator.specification, "data": batches.fingerprint}
     plan["augmentations"] = augmentations
+    if ALONE not in approximator.members:
+        plan["batched members"] = "; ".join(", ".join(names) for names in groups) or "none"
     plan["validation"] = "none" if validation is None else validation.fingerprint
     resume = checkpoint.resumable if checkpoint is not None and settings.restore else None
     done = steps_done(resume, plan) if resume else 0
@@ -105,6 +114,24 @@ def train(
         ends.back_to_the_best(approximator)
     approximator.eval()
     return history
+
+
+def _groups(approximator: Approximator, settings: TrainingSettings, *, batched: bool | None) -> list[list[str]]:
+    """The members that train as one batched module; without being asked for it, only on a GPU, where small kernels leave it idle."""
+    device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
+    if ALONE in approximator.members or batched is False or (batched is None and device.type == "cpu"):
+        return []
+    if settings.compile:
+        found = Batchable(reasons={", ".join(approximator.members): f"compile={settings.compile!r} compiles the networks of each member"})
+    else:
+        found = batchable_members(approximator, device, _HALF.get(settings.precision))
+    if batched and (found.reasons or not found.groups):
+        reasons = [f"{names}, which cannot: {reason}" for names, reason in found.reasons.items()]
+        raise ConfigurationError(
+            "Expected members that can train as one batch, with batched=True, got "
+            f"{'; '.join(reasons) or 'no two of one architecture'}. Leave batched out, and they train side by side."
+        )
+    return found.groups
 
 
 def _accelerator(name: str) -> str:

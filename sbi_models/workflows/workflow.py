@@ -73,6 +73,8 @@ class Workflow(Diagnosed):
         """Simulations for what is learned from a finished training."""
         self._sharing = Sharing(len(approximator.members))
         """How the members of an ensemble share the data of the present fit."""
+        self.batched: bool | None = None
+        """Whether the members of an ensemble train as one batched module."""
 
     # ---- training ------------------------------------------------------------------------------------------------------------------
 
@@ -279,6 +281,7 @@ class Workflow(Diagnosed):
             seed=self._fit_seed,
             weight_decay=weight_decay,
             augmentations=described(None if augment is None else augment.described_by),
+            batched=self.batched,
             checkpoint=checkpoint,
             on_epoch_end=on_epoch_end,
         )

@@ -23,6 +23,7 @@ from network_contract import (
 
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import (
+    FlowMatching,
     InferenceNetwork,
     SummaryNetwork,
     network_from_json,
@@ -173,6 +174,32 @@ def test_the_generator_decides(name):
         assert torch.equal(compute(rng(3)), first)
         if compute is not computes[0] or name not in EXACT_LOSSES:
             assert not torch.any(compute(rng(4)) == first)
+
+
+@every_inference
+def test_the_loss_is_a_function_of_what_is_drawn(name):
+    """loss is loss_given of the numbers that draw has drawn from the same generator, a row for each pair; loss_given draws nothing."""
+    network = make(name)
+    theta, conditions = pairs()
+    drawn = network.draw(theta, rng(3))
+    assert all(len(numbers) == 7 for numbers in drawn)
+    assert bool(drawn) == (name not in EXACT_LOSSES)
+    expected = network.loss(theta, conditions, rng(3))
+    for seed in range(2):
+        torch.manual_seed(seed)
+        assert torch.equal(network.loss_given(theta, conditions, drawn), expected)
+
+
+def test_a_network_without_a_loss_says_what_to_write():
+    """A network that implements neither loss nor loss_given is an error that names it, at the first loss."""
+
+    class Unfinished(FlowMatching):
+        loss_given = InferenceNetwork.loss_given
+
+    network = Unfinished(widths=(8,))
+    network.build(2, 3)
+    with pytest.raises(NotImplementedError, match=r"Unfinished has no training loss.*Implement loss_given"):
+        network.loss(*pairs())
 
 
 @every_inference

@@ -16,6 +16,7 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.approximators.composition.composed import Calibration, ComposedScore, LearnedMean, share_of_bias, shift_in_sds
 from sbi_models.approximators.composition.items import Items
+from sbi_models.approximators.composition.line import LineSearch
 from sbi_models.approximators.composition.modes import Mode, find_modes, newton
 from sbi_models.approximators.composition.paths import gauss
 from sbi_models.approximators.composition.prior_scores import PriorScore
@@ -77,6 +78,8 @@ def calibrated(
         fresh: simulates items; None composes without calibration.
     """
     composed = ComposedScore(items, prior, plan.noise, plan.learned if fresh is None else None)
+    if items.theta_dim == 1:
+        return _on_a_line(composed, moments, num_samples, plan, fresh)
     center, precision = composed.start()
     pilots, cost = _pilots(items, moments, plan.seed)
     modes = find_modes(composed, center, precision, pilots)
@@ -101,9 +104,48 @@ def calibrated(
         num_modes=len(peaks),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,
-        **_of_calibration(main, len(items)),
+        **_of_calibration(main.calibration, main.learned, main.mode.precision, len(items)),
     )
     return draws[torch.as_tensor(order)], report
+
+
+def _on_a_line(
+    composed: ComposedScore, moments: tuple[Tensor, Tensor], num_samples: int, plan: Plan, fresh: Fresh | None
+) -> tuple[Tensor, CompositionReport]:
+    """The same for one parameter, whose density is integrated on a grid."""
+    items, evaluations = composed.items, 0
+    pilots, cost = _pilots(items, moments, plan.seed)
+    search = LineSearch(composed, float(pilots.min()), float(pilots.max()))
+    line = search.line()
+    if fresh is not None and plan.noises:
+        center = torch.as_tensor(line.centers[[int(line.weights.argmax())]])
+        evaluations = composed.evaluations
+        composed = _most_informative(items, composed.prior, plan, center, fresh)
+        search = LineSearch(composed, float(line.parts[0][0][0]), float(line.parts[-1][0][-1]))
+        line = search.line()
+    calibrations, learned = [], None
+    for k, center in enumerate(line.centers):
+        theta = torch.as_tensor([center])
+        if fresh is not None:
+            simulated = fresh(theta, plan.simulations, seeding.derive(plan.seed, "second", k))
+            calibrations.append((float(center), composed.calibrate(theta, simulated)))
+    if composed.learned is not None:
+        learned = composed.use_learned(torch.as_tensor(line.centers[[int(line.weights.argmax())]]))
+    line = search.line(tuple(calibrations))
+    calibration = calibrations[min(int(line.weights.argmax()), len(calibrations) - 1)][1] if calibrations else None
+    report = CompositionReport(
+        method="calibrated",
+        num_items=len(items),
+        noise=composed.noise,
+        explained=line.explained,
+        last_step=0.0,
+        acceptance=1.0,
+        num_modes=len(line.parts),
+        mode_weights=tuple(float(weight) for weight in line.weights),
+        evaluations=composed.evaluations + evaluations + cost,
+        **_of_calibration(calibration, learned, torch.eye(1, dtype=torch.float64) / line.sd**2, len(items)),
+    )
+    return line.draw(num_samples, seeding.generator(plan.seed, "draws on a line")), report
 
 
 @dataclass(frozen=True)
@@ -173,11 +215,12 @@ def _along(composed: ComposedScore, first: _Peak, last: _Peak, share: Tensor) ->
     return score
 
 
-def _of_calibration(peak: _Peak, n: int) -> dict[str, Any]:
-    """What the report says of a calibration."""
-    calibration, precision = peak.calibration, peak.mode.precision
-    if peak.learned is not None:
-        bias, covariance = peak.learned
+def _of_calibration(
+    calibration: Calibration | None, learned: tuple[Tensor, Tensor] | None, precision: Tensor, n: int
+) -> dict[str, Any]:
+    """What the report says of a calibration, or of what the training left."""
+    if learned is not None:
+        bias, covariance = learned
         return {
             "bias_shift": shift_in_sds(n * bias, precision),
             "calibration_residual": _residual(n**2 * covariance, precision),

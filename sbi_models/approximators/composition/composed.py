@@ -31,6 +31,9 @@ _STEP = 0.25
 _SLOPES = 10_000
 """Fresh items that slopes are taken from."""
 
+_INFORMATIVE = 0.1
+"""Information of an item, in units of that of the prior, below which it is small."""
+
 _CERTAIN, _SURE = 0.99, 3.0
 """A bias below the first quantile of its noise is taken for none; one whose square is so many times larger, for what it is."""
 
@@ -66,7 +69,9 @@ class Calibration:
 
     @property
     def weight(self) -> Tensor:
-        """W (d, d)."""
+        """W (d, d); the identity where an item tells next to nothing about some direction, and H V^(-1) is a ratio of noises."""
+        if float(torch.linalg.eigvalsh(self.variance).min()) < _INFORMATIVE:
+            return torch.eye(len(self.bias), dtype=self.bias.dtype)
         return torch.linalg.solve(self.variance, self.sensitivity).mT
 
 

@@ -1,12 +1,12 @@
 """Diffusion of a composed posterior, from noise to draws: rules for the denoised mean, with the samplers of one diffusion model.
 
-    gauss       E[theta_0 | theta_t] = P^(-1) [sum_i P_i mu_i + (1 - n) P_0 mu_0],   P = sum_i P_i + (1 - n) P_0,   P_i = C_i^(-1) + s^(-2)
-                with the denoised means mu_i of the items and covariances C_i of their posteriors, and mu_0, P_0 of the prior: exact where
-                all are Gaussian. J. Linhart et al., arXiv:2404.07593.
-    langevin    the sum of diffused scores, each noise level visited by a chain of Langevin steps. T. Geffner et al., arXiv:2209.14249;
-                L. Touron et al., arXiv:2605.21253, say why it needs the chain.
-    plain       the sum of diffused scores in the reverse diffusion, the prior's damped by 1 - t: what other packages do, for comparison. It
-                is biased, since a product of diffused densities is not the diffused product.
+gauss       E[theta_0 | theta_t] = P^(-1) [sum_i P_i mu_i + (1 - n) P_0 mu_0],   P = sum_i P_i + (1 - n) P_0,   P_i = C_i^(-1) + s^(-2)
+            with the denoised means mu_i of the items and covariances C_i of their posteriors, and mu_0, P_0 of the prior: exact where
+            all are Gaussian. J. Linhart et al., arXiv:2404.07593.
+langevin    the sum of diffused scores, each noise level visited by a chain of Langevin steps. T. Geffner et al., arXiv:2209.14249;
+            L. Touron et al., arXiv:2605.21253, say why it needs the chain.
+plain       the sum of diffused scores in the reverse diffusion, the prior's damped by 1 - t: what other packages do, for comparison. It
+            is biased, since a product of diffused densities is not the diffused product.
 """
 
 import math

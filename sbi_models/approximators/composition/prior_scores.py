@@ -119,7 +119,9 @@ def _checked(scores: Any, given: dict[str, Any]) -> dict[str, Any]:
             raise DataError(f"compute_prior_score returned {name!r}, which is not inferred. {suggest(str(name), given)}")
     for name, value in given.items():
         if name not in scores:
-            raise DataError(f"Expected compute_prior_score to return the score of {name!r}, got {', '.join(map(repr, scores)) or 'nothing'}.")
+            raise DataError(
+                f"Expected compute_prior_score to return the score of {name!r}, got {', '.join(map(repr, scores)) or 'nothing'}."
+            )
         score = np.asarray(scores[name], dtype=np.float64)
         if score.shape != value.shape:
             raise DataError(f"Expected the prior score of {name!r} of the shape of its values {value.shape}, got {score.shape}.")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.errors import ConfigurationError
-from sbi_models.networks.base import InferenceNetwork
+from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
@@ -70,10 +70,15 @@ class ConsistencyModel(InferenceNetwork):
         """f: where the flow from u (..., theta_dim) at angles (..., 1) ends, in standardised space."""
         return u - angle.sin() * self._outputs(u, angle, conditions)[1]
 
-    def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Squared errors of V and of F, averaged over dimensions and noises and summed, shape (n,)."""
+    def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
+        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, of the same shape, jumps as fractions of the longest."""
         noise, t = noises_and_times(theta, self.noise_per_pair, generator)
-        jump = self.longest_jump * torch.rand(t.shape, device=t.device, dtype=t.dtype, generator=generator)
+        return noise, t, torch.rand(t.shape, device=t.device, dtype=t.dtype, generator=generator)
+
+    def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
+        """Squared errors of V and of F, averaged over dimensions and noises and summed, shape (n,)."""
+        noise, t, fraction = drawn
+        jump = self.longest_jump * fraction
         clean, given = theta[:, None, :], conditions[:, None, :]
         angle = SMALLEST_ANGLE + (math.pi / 2 - SMALLEST_ANGLE) * t
         u = angle.cos() * clean + angle.sin() * noise

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.networks.base import InferenceNetwork
+from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.coupling.base import Base, Normal, StudentT
 from sbi_models.networks.coupling.coupling import Coupling
 from sbi_models.networks.coupling.transforms import Affine, AffineSpline, Transform
@@ -88,9 +88,9 @@ class CouplingFlow(InferenceNetwork):
             z = block.inverse(z, conditions)  # type: ignore[operator]
         return z
 
-    def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn = ()) -> Tensor:
         """-log p(theta | conditions) in nats, shape (n,); it draws no noise."""
-        del generator
+        del drawn
         return -self.log_prob(theta, conditions)
 
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:

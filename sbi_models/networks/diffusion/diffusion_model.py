@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.networks.base import InferenceNetwork
+from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.diffusion.denoiser import Denoise, Denoiser, check_prediction, score_of, velocity_at
 from sbi_models.networks.diffusion.gaussian_denoiser import GaussianDenoiser
 from sbi_models.networks.diffusion.samplers import Task, angles, sampler_named
@@ -127,17 +127,26 @@ class DiffusionModel(InferenceNetwork):
         """d log p(theta_t | conditions) / d theta_t; arguments and errors as for `denoise`."""
         return score_of(self.denoise(theta_t, t, conditions), theta_t, t, self.schedule)
 
-    def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises, shape (n,).
+    def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
+        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, if some are dropped, which conditions are kept (n, 1).
 
-        With "gaussian" preconditioning noises come in pairs z, -z, and the negative log density of the Gaussian is a part of the loss.
+        With "gaussian" preconditioning noises come in pairs z, -z at the same time.
         """
         noise, t = noises_and_times(theta, self.noise_per_pair // 2 if self.is_gaussian else self.noise_per_pair, generator)
         if self.is_gaussian:
             noise, t = torch.cat([noise, -noise], dim=1), torch.cat([t, t], dim=1)
+        if self.no_conditions is None:
+            return noise, t
+        return noise, t, torch.rand(len(theta), 1, generator=generator, device=theta.device) >= self.drop_conditions
+
+    def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
+        """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises, shape (n,).
+
+        With "gaussian" preconditioning the negative log density of the Gaussian is a part of it.
+        """
+        noise, t, *kept = drawn
         if self.no_conditions is not None:
-            kept = torch.rand(len(theta), 1, generator=generator, device=theta.device) >= self.drop_conditions
-            conditions = torch.where(kept, conditions, self.no_conditions)
+            conditions = torch.where(kept[0], conditions, self.no_conditions)
         errors = self.denoiser.errors(theta[:, None, :], noise, t, conditions[:, None, :])
         losses = errors.square().mean(dim=(1, 2))
         if isinstance(self.denoiser, GaussianDenoiser):

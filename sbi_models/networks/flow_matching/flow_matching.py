@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError
-from sbi_models.networks.base import InferenceNetwork
+from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
@@ -68,12 +68,13 @@ class FlowMatching(InferenceNetwork):
         velocity: Tensor = (2 * t - 1) / variance * theta + inner / variance.sqrt()
         return velocity
 
-    def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Squared error of the network's unit-variance target, averaged over dimensions and noises, shape (n,).
+    def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
+        """Noise (n, noise_per_pair, theta_dim) and times (n, noise_per_pair, 1), stratified: one in each of as many parts of [0, 1]."""
+        return noises_and_times(theta, self.noise_per_pair, generator)
 
-        Times are stratified: the n * noise_per_pair of them fall one into each of as many equal parts of [0, 1].
-        """
-        noise, t = noises_and_times(theta, self.noise_per_pair, generator)
+    def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
+        """Squared error of the network's unit-variance target, averaged over dimensions and noises, shape (n,)."""
+        noise, t = drawn
         clean = theta[:, None, :]
         noisy = (1 - t) * noise + t * clean
         variance = t**2 + (1 - t) ** 2

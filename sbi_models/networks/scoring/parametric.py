@@ -25,10 +25,10 @@ def _normal_width(d: int) -> int:
 def _normal(numbers: Tensor, d: int) -> dict[str, Tensor]:
     """Numbers (..., _normal_width(d)) to means (..., d), log D (..., d) and T (..., d, d)."""
     mean, log_d, coefficients = torch.split(numbers, [d, d, d * (d - 1) // 2], dim=-1)
-    t = torch.eye(d, dtype=numbers.dtype, device=numbers.device).repeat(*numbers.shape[:-1], 1, 1)
+    identity = torch.eye(d, dtype=numbers.dtype, device=numbers.device).flatten().expand(*numbers.shape[:-1], -1)
     rows, columns = torch.tril_indices(d, d, -1, device=numbers.device)
-    t[..., rows, columns] = coefficients
-    return {"mean": mean, "log_d": log_d, "t": t}
+    t = identity.scatter(-1, (rows * d + columns).expand_as(coefficients), coefficients)
+    return {"mean": mean, "log_d": log_d, "t": t.reshape(*t.shape[:-1], d, d)}
 
 
 def _normal_log_prob(prediction: dict[str, Tensor], theta: Tensor) -> Tensor:

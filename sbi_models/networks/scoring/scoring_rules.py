@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.errors import ConfigurationError
-from sbi_models.networks.base import InferenceNetwork
+from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators
 from sbi_models.networks.registry import register, resolve
@@ -91,7 +91,11 @@ class ScoringRuleNetwork(InferenceNetwork):
         `to_raw` takes standardised values (..., theta_dim) to raw ones of similar scale, (..., width), differentiably. Where it is given,
         estimates that follow affine maps only, such as means, are scored there: what they estimate is then the mean of the raw values.
         """
-        del generator
+        return self.loss_given(theta, conditions, self.draw(theta, generator), to_raw)
+
+    def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn, to_raw: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """`loss`, which has no random numbers."""
+        del drawn
         scores = []
         for name, prediction in self.predictions(conditions).items():
             rule = self.rules[name]

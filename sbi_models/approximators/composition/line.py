@@ -1,0 +1,149 @@
+"""Composition in one dimension: the score on a grid, integrated to a density, whatever its shape and number of modes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from sbi_models.approximators.composition.composed import Calibration, ComposedScore
+from sbi_models.types import Array, FloatArray
+
+_POINTS = 40
+_REFINEMENTS = 2
+_DEPTH = 30.0
+"""Nats below the top at which the density is taken for zero."""
+
+_MOST_DOUBLINGS = 8
+_FINE = 4001
+"""Points of the final density, in every part of the line that has some."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A log density on parts of a line that are apart.
+
+    Attributes:
+        parts: grid and density of each part, (k,) each; together they have an integral of 1.
+        explained: R^2 of the score at every other grid point, by a spline through the others.
+    """
+
+    parts: list[tuple[FloatArray, FloatArray]]
+    explained: float
+
+    @property
+    def weights(self) -> FloatArray:
+        """Probability of each part."""
+        return np.array([np.trapezoid(density, grid) for grid, density in self.parts])
+
+    @property
+    def centers(self) -> FloatArray:
+        """Where the density of each part is highest."""
+        return np.array([grid[np.argmax(density)] for grid, density in self.parts])
+
+    @property
+    def sd(self) -> float:
+        """Of the density within its parts."""
+        within = 0.0
+        for grid, density in self.parts:
+            mass = np.trapezoid(density, grid)
+            mean = np.trapezoid(density * grid, grid) / max(mass, 1e-300)
+            within += float(np.trapezoid(density * (grid - mean) ** 2, grid))
+        return float(np.sqrt(within))
+
+    def draw(self, num_samples: int, rng: np.random.Generator) -> Tensor:
+        """Draws (num_samples, 1): stratified over the whole line, in random order."""
+        grid = np.concatenate([grid for grid, _ in self.parts])
+        steps = [np.concatenate([[0.0], np.cumsum((d[1:] + d[:-1]) / 2 * np.diff(g))]) for g, d in self.parts]
+        starts = np.concatenate([[0.0], np.cumsum([step[-1] for step in steps])])
+        cumulative = np.concatenate([start + step for start, step in zip(starts, steps, strict=False)]) / starts[-1]
+        levels = (rng.permutation(num_samples) + rng.uniform(size=num_samples)) / num_samples
+        return torch.as_tensor(np.interp(levels, cumulative + 1e-15 * np.arange(len(cumulative)), grid))[:, None]
+
+
+class LineSearch:
+    """Scores of single items, summed at points of a line that are added where the density is.
+
+    Args:
+        composed: the composed score of one parameter; its calibration is not used.
+        low, high: where to begin; the line is made longer until the density has died off.
+    """
+
+    def __init__(self, composed: ComposedScore, low: float, high: float) -> None:
+        self.composed = composed
+        self._points: FloatArray = np.array([])
+        self._sums: FloatArray = np.array([])
+        self._priors: FloatArray = np.array([])
+        self._add(np.linspace(low, high, _POINTS))
+        for _ in range(_MOST_DOUBLINGS):
+            log_density, length = self._log_density(()), self._points[-1] - self._points[0]
+            values = log_density(self._points)
+            ends = [values[0] > values.max() - _DEPTH, values[-1] > values.max() - _DEPTH]
+            if not any(ends):
+                break
+            new = [side for side, needed in zip(self._beyond(length / 2), ends, strict=True) if needed]
+            self._add(np.concatenate(new))
+        for _ in range(_REFINEMENTS):
+            parts = self._parts(())
+            self._add(np.concatenate([np.linspace(a, b, max(8, _POINTS // len(parts)) + 2)[1:-1] for a, b in parts]))
+
+    def line(self, calibrations: tuple[tuple[float, Calibration], ...] = ()) -> Line:
+        """The density with the biases of calibrations at some points removed, in between and beyond by interpolation."""
+        log_density = self._log_density(calibrations)
+        grids = [np.linspace(a, b, _FINE) for a, b in self._parts(calibrations)]
+        logs = [log_density(grid) for grid in grids]
+        top = max(float(log.max()) for log in logs)
+        densities = [np.exp(log - top) for log in logs]
+        total = sum(np.trapezoid(density, grid) for grid, density in zip(grids, densities, strict=True))
+        parts = [(grid, density / total) for grid, density in zip(grids, densities, strict=True)]
+        return Line([part for part in parts if np.trapezoid(part[1], part[0]) > 1e-6], self._explained(calibrations))
+
+    def _add(self, points: FloatArray) -> None:
+        points = np.setdiff1d(points, self._points)
+        if not len(points):
+            return
+        theta = torch.as_tensor(points)[:, None]
+        sums, priors = (value[:, 0].numpy() for value in (self.composed.summed(theta), self.composed.prior(theta)))
+        everything = np.concatenate([self._points, points])
+        order = np.argsort(everything)
+        self._points = everything[order]
+        self._sums = np.concatenate([self._sums, sums])[order]
+        self._priors = np.concatenate([self._priors, priors])[order]
+
+    def _score(self, calibrations: tuple[tuple[float, Calibration], ...]) -> FloatArray:
+        n = self.composed.num_items
+        score: Array = self._sums + (1 - n) * self._priors
+        if calibrations:
+            where, removed = [at for at, _ in calibrations], [float(found.removed[0]) for _, found in calibrations]
+            order = np.argsort(where)
+            score = score - n * np.interp(self._points, np.array(where)[order], np.array(removed)[order])
+        elif self.composed.learned is not None and self.composed.share:
+            learned = self.composed.learned(torch.as_tensor(self._points)[:, None]).correction[:, 0].numpy()
+            score = score - n * self.composed.share * (learned - self._priors)
+        return score
+
+    def _log_density(self, calibrations: tuple[tuple[float, Calibration], ...]) -> CubicSpline:
+        return CubicSpline(self._points, self._score(calibrations)).antiderivative()
+
+    def _parts(self, calibrations: tuple[tuple[float, Calibration], ...]) -> list[tuple[float, float]]:
+        """Intervals in which the density is not zero."""
+        fine = np.unique(np.concatenate([np.linspace(a, b, 20) for a, b in zip(self._points[:-1], self._points[1:], strict=True)]))
+        logs = self._log_density(calibrations)(fine)
+        alive = np.flatnonzero(logs > logs.max() - _DEPTH)
+        runs = np.split(alive, np.flatnonzero(np.diff(alive) > 1) + 1)
+        return [(float(fine[max(run[0] - 1, 0)]), float(fine[min(run[-1] + 1, len(fine) - 1)])) for run in runs]
+
+    def _beyond(self, length: float) -> tuple[FloatArray, FloatArray]:
+        steps = np.arange(1, _POINTS // 4 + 1) / (_POINTS // 4) * length
+        return self._points[0] - steps, self._points[-1] + steps
+
+    def _explained(self, calibrations: tuple[tuple[float, Calibration], ...]) -> float:
+        """Where the density is, a spline through every other score against the others."""
+        score = self._score(calibrations)
+        guess = CubicSpline(self._points[::2], score[::2])(self._points[1::2])
+        inside = np.zeros(len(guess), dtype=bool)
+        for a, b in self._parts(calibrations):
+            inside |= (self._points[1::2] >= a) & (self._points[1::2] <= b)
+        kept = score[1::2][inside]
+        return 1 - float(((guess[inside] - kept) ** 2).sum() / max(((kept - kept.mean()) ** 2).sum(), 1e-300)) if len(kept) > 2 else 1.0
