@@ -1,5 +1,6 @@
 """One MLflow run per run of a pipeline: parameters, live curves, figures, tables, data sets."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -166,6 +167,11 @@ class Tracker:
             table.to_csv(_inside(Path(scratch), file), index=not isinstance(table.index, pd.RangeIndex))
             with tracking_errors(f"log {file} to run {self.run_id}"):
                 self._client.log_artifacts(self.run_id, scratch)
+
+    def log_json(self, content: Any, file: str) -> None:
+        """Write something that JSON can hold, for instance to `architecture.json`."""
+        with tracking_errors(f"log {file} to run {self.run_id}"):
+            self._client.log_text(self.run_id, json.dumps(content, indent=2), file)
 
     def log_dataset(self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> None:
         """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types; `context` e.g. "training".
