@@ -4,7 +4,7 @@ Sections 7.1 (basic), 7.2 (ensemble), 7.4 (training) and 7.5 (diagnostics).
 
     python examples/workflow_guide.py
 
-Runs in one to two minutes on one core. Its code is that of the guide, word for word but for the first import; `add_noise` and the
+Runs in about a minute on one core. Its code is that of the guide, word for word but for the first import; `add_noise` and the
 diagnostics therefore use NumPy's global state, which sbi_models makes repeatable. The figures are saved beside the model.
 """
 

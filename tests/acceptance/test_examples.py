@@ -20,6 +20,7 @@ def test_the_snippets_of_the_guide_run(tmp_path):
         "TMPDIR": str(tmp_path),
         "SBI_MODELS_PROGRESS": "0",
         "MPLCONFIGDIR": str(tmp_path),
+        "OMP_NUM_THREADS": "1",  # threads that wait for each other take the time of other tests
     }
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
