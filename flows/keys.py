@@ -17,6 +17,7 @@ _CODE = {
     "simulate": ("seeding.py", "simulators", "datasets"),
     "train": ("seeding.py", "adapters", "networks", "datasets", "approximators", "workflows"),
 }
+_CODE["ensemble"] = _CODE["train"]
 
 
 @cache
@@ -42,11 +43,16 @@ def simulate_key(experiment: Experiment) -> str:
 
 
 def train_key(experiment: Experiment, content_hash: dict[str, str]) -> str:
-    """Key of the train task, from the content of the training and validation simulations."""
+    """Key of the train task, or of the ensemble task in its place, from the content of the training and validation simulations."""
     roles = [experiment.inference_variables, experiment.summary_variables, experiment.inference_conditions]
     names = load_object(experiment.study).parameter_names
     simulations = [content_hash["training"], content_hash["validation"]]
-    return content_key("train", simulations, roles, names, experiment.seed, experiment.train.model_dump())
+    parts = (simulations, roles, names, experiment.seed)
+    if experiment.ensemble is None:
+        return content_key("train", *parts, experiment.train.model_dump())
+    members = [[name, member.model_dump()] for name, member in experiment.members.items()]  # their order decides who has which data
+    settings = experiment.train.model_dump(exclude={"inference_network", "summary_network"})
+    return content_key("ensemble", *parts, settings, members, experiment.ensemble.model_dump(exclude={"size", "members"}))
 
 
 def simulator_fingerprint(experiment: Experiment) -> str:

@@ -1,9 +1,9 @@
 """An experiment: the typed settings of one pipeline run, and the parameter of its Prefect flow."""
 
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from sbi_models.errors import ConfigurationError
 
@@ -42,10 +42,48 @@ class Train(Settings):
     """CPU threads of PyTorch while training."""
 
 
+class Member(Settings):
+    """The networks of one member of an ensemble; without a summary network, it has a clone of the one in `train`."""
+
+    inference_network: Network
+    summary_network: Network | None = None
+
+
+class Ensemble(Settings):
+    """Several approximators and their mixture in place of one, trained as `train` says.
+
+    Either `size` members "0", "1", ... with clones of the networks in `train`, or `members` by name.
+    """
+
+    size: int | None = Field(default=None, ge=2)
+    members: dict[Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")], Member] | None = Field(default=None, min_length=2)
+    data_reuse: float = Field(default=1.0, ge=0, le=1)
+    """1: all members train on all simulations; 0: no two share one."""
+    learn_weights: bool = True
+    """Learn the weights of the mixture on the validation simulations; otherwise all members count the same."""
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.size is None) == (self.members is None):
+            raise ConfigurationError(f"Expected either size or members of an ensemble, got {'neither' if self.size is None else 'both'}.")
+        return self
+
+    def by_name(self, train: Train) -> dict[str, Member]:
+        """The networks of every member."""
+        if self.members is None:
+            member = Member(inference_network=train.inference_network, summary_network=train.summary_network)
+            return {str(k): member for k in range(self.size or 0)}
+        return {
+            name: Member(inference_network=member.inference_network, summary_network=member.summary_network or train.summary_network)
+            for name, member in self.members.items()
+        }
+
+
 class Diagnose(Settings):
-    """Posterior draws for each test simulation."""
+    """Posterior draws for each test simulation, and draws of each member of an ensemble to tell how far the members are apart."""
 
     num_samples: PositiveInt = 500
+    disagreement_samples: PositiveInt = 100
 
 
 class Register(Settings):
@@ -76,9 +114,16 @@ class Experiment(Settings):
     inference_conditions: list[str] = Field(default_factory=list)
     simulate: Simulate = Simulate()
     train: Train = Train()
+    ensemble: Ensemble | None = None
+    """With it, the task `ensemble` takes the place of `train`."""
     diagnose: Diagnose = Diagnose()
     register_as: Register
     infer: Infer = Infer()
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """The members of the ensemble by name; none without an ensemble."""
+        return {} if self.ensemble is None else self.ensemble.by_name(self.train)
 
 
 def load_object(path: str) -> Any:

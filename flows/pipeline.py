@@ -1,4 +1,4 @@
-"""The pipeline: simulate -> train -> diagnose -> register -> infer, as one Prefect flow and one MLflow run."""
+"""The pipeline: simulate -> train or ensemble -> diagnose -> register -> infer, as one Prefect flow and one MLflow run."""
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
@@ -16,8 +16,10 @@ from prefect.tasks import Task
 from flows import tasks
 from flows.keys import content_key, simulator_fingerprint
 from flows.local_server import local_prefect
+from flows.members import RunWithMembers
 from flows.parameters import Experiment
 from flows.screen import Screen
+from flows.training import workflow_of
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import DataError
 from sbi_models.tracking import Tracker, open_store
@@ -30,7 +32,7 @@ DESCRIPTION_TAG = "mlflow.note.content"
 @flow(name="pipeline", persist_result=False)
 def pipeline(experiment: Experiment) -> Manifest:
     """Run an experiment. Finished simulations and trainings are used again; everything is tracked in one MLflow run."""
-    screen = Screen(experiment.name)
+    screen = Screen(experiment)
     with start_run(experiment) as tracker:
         run_id = tracker.run_id
 
@@ -39,12 +41,13 @@ def pipeline(experiment: Experiment) -> Manifest:
         record_simulations(tracker, simulations, reused)
         screen.simulated(simulations, reused)
 
-        screen.stage("train")
-        training, reused = reuse(tasks.train, tasks.training_intact, experiment, simulations, run_id)
-        record_training(tracker, training, reused)
+        train = tasks.train if experiment.ensemble is None else tasks.ensemble
+        screen.stage(train.name)
+        training, reused = reuse(train, tasks.training_intact, experiment, simulations, run_id)
+        record_training(tracker, experiment, train.name, training, reused)
         screen.trained(training, reused)
 
-        # Next in the chain: ensemble (several approximators) and compose (several data sets, one posterior) join here.
+        # Next in the chain: compose (several data sets, one posterior) joins here.
 
         screen.stage("diagnose")
         diagnosis = tasks.diagnose(experiment, simulations, training, run_id)
@@ -75,12 +78,17 @@ def run(experiment: Experiment) -> Manifest:
     end_on_sigterm()
     with local_prefect():
         result: Manifest = pipeline(experiment)
-    Screen(experiment.name).finished(experiment, result)
+    Screen(experiment).finished(result)
     return result
 
 
 def start_run(experiment: Experiment) -> Tracker:
-    """The MLflow run of this pipeline run; one that was killed half-way is opened again."""
+    """The MLflow run of this pipeline run; one that was killed half-way is opened again.
+
+    Raises:
+        ConfigurationError: if settings do not fit together, before anything is simulated.
+    """
+    workflow_of(experiment)
     return Tracker.start(
         open_store(project_root()),
         experiment.name,
@@ -119,13 +127,14 @@ def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) ->
     tracker.log_metrics({"simulate.seconds": simulations["seconds"]})
 
 
-def record_training(tracker: Tracker, training: Manifest, reused: bool) -> None:
-    """The losses of each epoch, where the run has not got them, the seconds, and the checkpoint."""
-    history = training["history"]
-    curves = Tracker.attach(tracker.store, tracker.run_id)  # knows the points that the task has logged while it trained
-    for epoch in range(len(history["loss"])):
-        curves.log_epoch(epoch + 1, {name: values[epoch] for name, values in history.items()})
-    curves.flush()
-    tracker.set_tags({"train": "reused" if reused else "made", "train.key": training["key"], "model.sha256": training["sha256"]})
-    tracker.log_metrics({"train.seconds": training["seconds"]})
+def record_training(tracker: Tracker, experiment: Experiment, task: str, training: Manifest, reused: bool) -> None:
+    """The losses of each epoch, where the run has not got them, the seconds, the checkpoint, and what is known of each member."""
+    run = RunWithMembers(Tracker.attach(tracker.store, tracker.run_id), experiment)  # knows what the task logged while it trained
+    run.log_history(training["history"])
+    for name, member in training.get("members", {}).items():
+        run.members[name].log_metrics(member["numbers"])
+        run.members[name].log_json(member["architecture"], "architecture.json")
+        tracker.log_metrics({f"weight.{name}": member["numbers"]["weight"]})
+    tracker.set_tags({task: "reused" if reused else "made", f"{task}.key": training["key"], "model.sha256": training["sha256"]})
+    tracker.log_metrics({f"{task}.seconds": training["seconds"]})
     tracker.log_file(training["model"], "checkpoints")

@@ -9,24 +9,27 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from flows.members import of_member, of_mixture
 from flows.parameters import Experiment
 from flows.reporting import MEAN_ERROR, SD_RATIO
-
-STAGES = ("simulate", "train", "diagnose", "register", "infer")
 
 
 class Screen:
     """Lines for the stages of a pipeline, and a table at the end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
-        self.name = name
+        self.experiment = experiment
+        self.stages = ("simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register", "infer")
         self._started = perf_counter()
 
     def stage(self, name: str) -> None:
         """A stage begins."""
         self._started = perf_counter()
-        self.console.print(f"[bold]\\[{STAGES.index(name) + 1}/{len(STAGES)}] {name}[/bold]")
+        self.console.print(f"[bold]\\[{self.stages.index(name) + 1}/{len(self.stages)}] {name}[/bold]")
+
+    def _line(self, name: str, text: str) -> None:
+        self.console.print(f"      {name:<22}{text}")
 
     def _done(self, text: str) -> None:
         self.console.print(f"      {text} [dim]({perf_counter() - self._started:.1f} s)[/dim]")
@@ -37,22 +40,31 @@ class Screen:
         self._done(f"{_reused(manifest, reused)}{counts} simulations")
 
     def trained(self, manifest: dict[str, Any], reused: bool) -> None:
-        """The approximator is trained."""
-        losses = manifest["history"]
-        last = ", ".join(f"{name} {values[-1]:.4f}" for name, values in losses.items())
-        self._done(f"{_reused(manifest, reused)}{len(losses['loss'])} epochs: {last}")
+        """The approximator is trained, or all members of an ensemble are."""
+        history = manifest["history"]
+        for name, member in manifest.get("members", {}).items():
+            losses, numbers = _last_losses(of_member(history, name)), member["numbers"]
+            self._line(name, f"{losses}, best epoch {numbers['best_epoch']}, weight {numbers['weight']:.3f}")
+        members = f"{len(manifest['members'])} members, " if "members" in manifest else ""
+        self._done(f"{_reused(manifest, reused)}{members}{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}")
 
     def diagnosed(self, manifest: dict[str, Any]) -> None:
         """Figures and metrics are tracked."""
         for name, row in manifest["metrics"].items():
-            self.console.print(f"      {name:<22}" + "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items()))
+            self._line(name, "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items()))
+        if "log_score" in manifest:
+            rows = {"": manifest} | {name: row for name, row in manifest.get("members", {}).items() if "log_score" in row}
+            self._line("Log Score", "  ".join(f"{name} {row['log_score']:.3f}".lstrip() for name, row in rows.items()) + "  nats")
+        if "disagreement" in manifest:
+            observed, simulated = manifest["disagreement"]["observed"], manifest["disagreement"]["simulated"]
+            self._line("Disagreement", f"{_pairs(observed)} of real data; {_pairs(simulated)} of test simulations")
         self._done("figures: " + ", ".join(manifest["figures"]))
 
     def registered(self, manifest: dict[str, Any]) -> None:
         """The approximator is in the registry."""
         self._done(f"{manifest['uri']}" + (", the same model as before" if manifest["reused"] else ", a new version"))
 
-    def finished(self, experiment: Experiment, result: dict[str, Any]) -> None:
+    def finished(self, result: dict[str, Any]) -> None:
         """The answer, and where to look next."""
         posteriors = pd.DataFrame(result["inference"]["table"])
         exact = MEAN_ERROR in posteriors
@@ -70,7 +82,8 @@ class Screen:
             self.console.print(table)
         if exact:
             self.console.print(f"\n{MEAN_ERROR}: amortized minus exact mean in exact posterior sd; {SD_RATIO}: amortized over exact")
-        model = f"models:/{experiment.register_as.name}@{experiment.register_as.alias}"
+        register_as = self.experiment.register_as
+        model = f"models:/{register_as.name}@{register_as.alias}"
         self.console.print(f"\nmodel      {model}  (version {result['registered']['version']})")
         if result["artifacts"] is not None:
             artifacts = _relative(Path(result["artifacts"]))
@@ -81,6 +94,14 @@ class Screen:
 
 def _reused(manifest: dict[str, Any], reused: bool) -> str:
     return f"[green]reused[/green], finished {manifest['finished']}: " if reused else ""
+
+
+def _last_losses(history: dict[str, list[float]]) -> str:
+    return ", ".join(f"{name} {values[-1]:.4f}" for name, values in history.items())
+
+
+def _pairs(numbers: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {number:.4f}" for name, number in numbers.items())
 
 
 def _estimate(row: "pd.Series[Any]", prefix: str) -> str:

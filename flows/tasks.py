@@ -9,18 +9,19 @@ from typing import Any
 from prefect import task
 from prefect.context import TaskRunContext
 
+from flows.diagnosis import diagnose_runs
 from flows.keys import file_sha256, simulate_key, train_key
+from flows.members import RunWithMembers
 from flows.parameters import Experiment, load_object
 from flows.reporting import draws_frame, posterior_figure, posterior_table, reference_errors
 from flows.runtime import project_root, work_folder
 from flows.study import Study
-from sbi_models import diagnostics, load, seeding
+from flows.training import train_workflow
+from sbi_models import load, seeding
 from sbi_models.approximators import load_approximator
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import DataError
-from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
 from sbi_models.tracking import Tracker, open_store, register
-from sbi_models.workflows import BasicWorkflow
 
 Manifest = dict[str, Any]
 
@@ -89,42 +90,21 @@ def _train_cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str
 @task(name="train", persist_result=True, result_serializer="json", cache_key_fn=_train_cache_key)
 def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
     """Train a BasicWorkflow on the stored simulations; a killed training goes on from its last epoch."""
+    return _trained(experiment, simulations, run_id)
+
+
+@task(name="ensemble", persist_result=True, result_serializer="json", cache_key_fn=_train_cache_key)
+def ensemble(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
+    """Train an EnsembleWorkflow in place of a BasicWorkflow, and learn the weights of its members on the validation simulations."""
+    return _trained(experiment, simulations, run_id)
+
+
+def _trained(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
     started, key = perf_counter(), train_key(experiment, simulations["content_hash"])
-    settings, summary = experiment.train, experiment.train.summary_network
-    folder = work_folder() / key
-    workflow = BasicWorkflow(
-        inference_variables=experiment.inference_variables,
-        summary_variables=experiment.summary_variables or None,
-        inference_conditions=experiment.inference_conditions or None,
-        inference_network=network_named(settings.inference_network.name, settings.inference_network.arguments, InferenceNetwork),  # type: ignore[type-abstract]
-        summary_network=None if summary is None else network_named(summary.name, summary.arguments, SummaryNetwork),  # type: ignore[type-abstract]
-        standardize=settings.standardize,
-        initial_learning_rate=settings.initial_learning_rate,
-        threads=settings.threads,
-        checkpoint_filepath=folder,
-        checkpoint_name=experiment.name,
-        restore=True,
-        seed=seeding.derive(experiment.seed, "training"),
-        info={"variable_names": _study(experiment).parameter_names, "trained_by": key},
-    )
-    tracker = Tracker.attach(open_store(project_root()), run_id)
-    history = workflow.fit_offline(
-        SimulationStore.open(simulations["stores"]["training"]).load(),
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        validation_data=SimulationStore.open(simulations["stores"]["validation"]).load(),
-        on_epoch_end=tracker.log_epoch,
-    )
-    tracker.flush()
-    model = folder / f"{experiment.name}.safetensors"
-    return {
-        "key": key,
-        "model": str(model),
-        "sha256": file_sha256(model),
-        "history": history.history,
-        "seconds": perf_counter() - started,
-        "finished": _now(),
-    }
+    run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
+    manifest = train_workflow(experiment, simulations, key, run.log_epoch)
+    run.flush()
+    return manifest | {"seconds": perf_counter() - started, "finished": _now()}
 
 
 def training_intact(manifest: Manifest) -> bool:
@@ -137,23 +117,10 @@ def training_intact(manifest: Manifest) -> bool:
 
 @task(name="diagnose")
 def diagnose(experiment: Experiment, simulations: Manifest, training: Manifest, run_id: str) -> Manifest:
-    """The default figures and metrics on the test simulations."""
-    approximator = load_approximator(training["model"])
+    """The default figures and metrics on the test simulations, of the approximator and of each member of an ensemble."""
+    run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
     test = SimulationStore.open(simulations["stores"]["test"]).load()
-    draws = approximator.sample(
-        num_samples=experiment.diagnose.num_samples, conditions=test, seed=seeding.derive(experiment.seed, "diagnose")
-    )
-    truth = {name: test[name] for name in approximator.inference_names}
-    parameter_names = _study(experiment).parameter_names
-    names = [label for variable in approximator.inference_names for label in parameter_names[variable]]
-    table = diagnostics.default_metrics(draws, truth, variable_names=names)
-    figures = diagnostics.default_figures(draws, truth, history=training["history"], variable_names=names)
-    tracker = Tracker.attach(open_store(project_root()), run_id)
-    tracker.log_figures(figures)
-    tracker.log_table(table, "metrics/diagnostics.csv")
-    metrics = {f"{metric}.{name}": float(value) for metric, row in table.iterrows() for name, value in row.items()}
-    tracker.log_metrics({name.lower().replace(" ", "_"): value for name, value in metrics.items()})
-    return {"metrics": table.to_dict(orient="index"), "figures": sorted(figures)}
+    return diagnose_runs(experiment, load_approximator(training["model"]), test, training["history"], run)
 
 
 @task(name="register")

@@ -8,20 +8,23 @@ from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, Self, overload
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from sbi_models import seeding
 from sbi_models.approximators import files
-from sbi_models.approximators.base import ALONE, Approximator
+from sbi_models.approximators.base import Approximator
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
+from sbi_models.approximators.members import (
+    check_density,
+    check_members,
+    check_same_moments,
+    cross_log_densities,
+    member_seed,
+)
 from sbi_models.approximators.mixture import checked_weights, found_shrinkage, log_mixture, merged_order, stacked_weights, whole_shares
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError
-from sbi_models.networks.noise import Generators
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
-
-_ROWS_PER_CALL = 2**15
 
 MemberWeights = Mapping[str, float]
 
@@ -49,7 +52,7 @@ class EnsembleApproximator(Approximator):
         info: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_members(members)
+        check_members(members)
         self.names = list(members)
         self.networks = nn.ModuleList(members.values())
         self.info = files.as_json(dict(info or {}))
@@ -123,7 +126,7 @@ class EnsembleApproximator(Approximator):
     def build(self, data: VariablesLike, *, seed: int) -> None:
         """Build every member from the same data, with the same moments, and initial weights from a stream of its own."""
         if self.is_built:
-            self._check_same_moments()
+            check_same_moments(self.members)
             return
         adapter, adapted, shapes = self._first.adapted(data)
         for name, member in self.members.items():
@@ -132,16 +135,6 @@ class EnsembleApproximator(Approximator):
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
         """Raw data to standardised tensors, once for all members."""
         return self._first.prepare(data, what=what)
-
-    def _check_same_moments(self) -> None:
-        moments = self._first.standardiser.state_dict()
-        for name, member in self.members.items():
-            for key, value in member.standardiser.state_dict().items():
-                if not torch.equal(value, moments.get(key, value)):
-                    raise ConfigurationError(
-                        f"Expected members that were built from the same data, got other moments in {name!r} than in {self.names[0]!r}. "
-                        "Such an ensemble can sample, but not train: make an EnsembleWorkflow of the networks and train that."
-                    )
 
     # ---- inference -----------------------------------------------------------------------------------------------------------------
 
@@ -251,7 +244,7 @@ class EnsembleApproximator(Approximator):
         if not merge_members:
             return {name: member.log_prob(data, batch_size=batch_size) for name, member in self.members.items() if member.has_density}
         used = {name: member for (name, member), weight in zip(self.members.items(), weights, strict=True) if weight > 0}
-        self._check_density(used)
+        check_density(used)
         columns = [member.log_prob(data, batch_size=batch_size) for member in used.values()]
         return log_mixture(np.stack(columns, axis=-1), weights[weights > 0])
 
@@ -269,7 +262,7 @@ class EnsembleApproximator(Approximator):
         """
         if shrinkage is not None and not (isinstance(shrinkage, int | float | np.integer | np.floating) and shrinkage >= 0):
             raise ConfigurationError(f"Expected shrinkage as a number of simulations of 0 or more, or None, got {shrinkage!r}.")
-        self._check_density(self.members)
+        check_density(self.members)
         columns = [member.log_prob(validation_data, batch_size=batch_size) for member in self.members.values()]
         log_densities = np.stack(columns, axis=1)
         learned = stacked_weights(log_densities, found_shrinkage(log_densities) if shrinkage is None else float(shrinkage))
@@ -280,26 +273,13 @@ class EnsembleApproximator(Approximator):
         """The weights of the mixture in the order of the members, (members,)."""
         return self._weights_of_a_call(None, merge_members=True)
 
-    @torch.no_grad()
     def cross_log_prob(self, *, conditions: VariablesLike, num_samples: int, seed: int) -> FloatArray:
         """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from, num_samples, of)."""
-        self._check_density(self.members)
         was_training = self.training
         self.eval()
-        columns: list[list[Tensor]] = []
-        given = {name: _given(member, conditions) for name, member in self.members.items()}
-        for name, member in self.members.items():
-            columns.append([])
-            rows = range(len(given[name]))
-            generators: Generators = [torch.Generator().manual_seed(seeding.derive(member_seed(seed, name), "sampling", r)) for r in rows]
-            theta = member.inference_network.sample(num_samples, given[name], generators).flatten(0, 1)
-            for other, judge in self.members.items():
-                repeated = given[other].repeat_interleave(num_samples, dim=0)
-                parts = zip(torch.split(theta, _ROWS_PER_CALL), torch.split(repeated, _ROWS_PER_CALL), strict=True)
-                columns[-1].append(torch.cat([judge.inference_network.log_prob(t, c) for t, c in parts]).reshape(-1, num_samples))
+        log_densities = cross_log_densities(self.members, conditions=conditions, num_samples=num_samples, seed=seed)
         self.train(was_training)
-        stacked = torch.stack([torch.stack(column, dim=-1) for column in columns], dim=1)
-        return np.asarray(stacked.to(torch.float64).cpu().numpy())
+        return log_densities
 
     def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> NoReturn:
         """Estimates are those of a member: `approximator.members[name].estimate(...)`.
@@ -324,14 +304,6 @@ class EnsembleApproximator(Approximator):
         chosen = self.weights if weights is None else checked_weights(weights, self.names)
         return np.array([1 / len(self.names) if chosen is None else chosen[name] for name in self.names])
 
-    def _check_density(self, members: Mapping[str, ContinuousApproximator]) -> None:
-        for name, member in members.items():
-            if not member.has_density:
-                raise ConfigurationError(
-                    f"Expected members with a density, got none for {name!r} ({type(member.inference_network).__name__}). Leave it out of "
-                    "member_weights, or set approximator.weights without it."
-                )
-
     # ---- files ---------------------------------------------------------------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
@@ -347,46 +319,6 @@ class EnsembleApproximator(Approximator):
             own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             members[entry["name"]] = files.KINDS[entry["kind"]](entry["settings"], own)
         return cls(members, weights=settings["weights"], info=settings["info"]).eval()  # type: ignore[arg-type]
-
-
-def member_seed(seed: int, name: str) -> int:
-    """The seed of a member's initial weights, noise and draws; the seed itself for an approximator that is no ensemble."""
-    return seed if name == ALONE else seeding.derive(seed, "member", name)
-
-
-def _given(member: ContinuousApproximator, conditions: VariablesLike) -> Tensor:
-    """What a member's inference network is conditioned on, (n_datasets, condition_dim)."""
-    prepared = member._prepare(conditions, member.condition_names, "conditions")
-    return torch.cat([member._conditions({key: value[rows] for key, value in prepared.items()}) for rows in member._chunks(prepared, None)])
-
-
-def _check_members(members: Mapping[str, ContinuousApproximator]) -> None:
-    if not isinstance(members, Mapping) or len(members) < 2:
-        raise ConfigurationError(f"Expected an ensemble of at least two members, a dict of names to approximators, got {members!r}.")
-    first = next(iter(members.values()))
-    for name, member in members.items():
-        if not isinstance(name, str) or not name or "/" in name:
-            raise ConfigurationError(f"Expected names of members as text without '/', got {name!r}.")
-        if not isinstance(member, ContinuousApproximator):
-            raise ConfigurationError(f"Expected a ContinuousApproximator for member {name!r}, got {type(member).__name__}.")
-        if not member.has_draws:
-            raise ConfigurationError(
-                f"Expected members with posterior draws, got only point estimates for {name!r}. Add a parametric rule such as 'mv_normal'."
-            )
-        parts = {
-            "roles": (member.roles, first.roles),
-            "inputs of summary networks": (member.inputs.names, first.inputs.names),
-            "masks": (member.inputs.masks, first.inputs.masks),
-        }
-        for what, (got, expected) in parts.items():
-            if got != expected:
-                raise ConfigurationError(f"Expected the same {what} in every member, {expected}, got {got} in {name!r}.")
-        if member.adapter.to_json() != first.adapter.to_json():
-            raise ConfigurationError(f"Expected the same adapter in every member, got another one in {name!r}.")
-    if len({member.is_built for member in members.values()}) > 1:
-        raise ConfigurationError("Expected members that have all been trained, or none of them, got some of each.")
-    if len({id(part) for member in members.values() for part in member.modules()}) < sum(len(list(m.modules())) for m in members.values()):
-        raise ConfigurationError("Expected members with networks of their own, got some that share one. Pass network.clone().")
 
 
 files.KINDS[EnsembleApproximator.kind] = EnsembleApproximator.from_settings

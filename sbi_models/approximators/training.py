@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from sbi_models import seeding
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.batched import BatchedMembers, Rows
-from sbi_models.approximators.ensemble import member_seed
+from sbi_models.approximators.members import member_seed
 from sbi_models.approximators.optimizers import OptimizerLike, make_optimizer
 from sbi_models.errors import TrainingError
 

@@ -1,5 +1,6 @@
 """One MLflow run per run of a pipeline: parameters, live curves, figures, tables, data sets."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from sbi_models.tracking.store import Store, local_path, tracking_errors
 from sbi_models.types import Array
 
 KEY_TAG = "sbi_models.key"
+PARENT_TAG = "mlflow.parentRunId"
 PARAMS_PER_CALL = 100
 
 
@@ -62,18 +64,32 @@ class Tracker:
         given = {name: str(value) for name, value in (tags or {}).items()}
         seed = {"sbi_models.seed": flat["seed"]} if "seed" in flat else {}
         experiment_id = store.experiment(experiment_name)
-        client = store.client
         with store.lock(), tracking_errors(f"start a run in the experiment {experiment_name!r}"):
             run = _unfinished_run(store, experiment_id, key)
-            reopened = run is not None
-            if run is None:
-                run = client.create_run(experiment_id, run_name=run_name, tags={**provenance_tags(), **seed, **given, KEY_TAG: key})
-            else:
-                client.update_run(run.info.run_id, status="RUNNING")
-                client.log_batch(run.info.run_id, tags=[RunTag(*item) for item in {**provenance_tags(), **given}.items()])
-            missing = [Param(name, value) for name, value in flat.items() if name not in run.data.params]
-            for begin in range(0, len(missing), PARAMS_PER_CALL):
-                client.log_batch(run.info.run_id, params=missing[begin : begin + PARAMS_PER_CALL])
+            return cls._open(store, run, experiment_id, run_name, flat, identity={**seed, KEY_TAG: key}, tags=given)
+
+    @classmethod
+    def _open(
+        cls,
+        store: Store,
+        run: Run | None,
+        experiment_id: str,
+        run_name: str,
+        params: Mapping[str, str],
+        *,
+        identity: Mapping[str, str],
+        tags: Mapping[str, str],
+    ) -> Self:
+        """A tracker of the run, opened again, or of a new one if there is none; tags of its identity are those it was made with."""
+        client, reopened, tags = store.client, run is not None, {**provenance_tags(), **tags}
+        if run is None:
+            run = client.create_run(experiment_id, run_name=run_name, tags={**tags, **identity})
+        else:
+            client.update_run(run.info.run_id, status="RUNNING")
+            client.log_batch(run.info.run_id, tags=[RunTag(*item) for item in tags.items()])
+        missing = [Param(name, value) for name, value in params.items() if name not in run.data.params]
+        for begin in range(0, len(missing), PARAMS_PER_CALL):
+            client.log_batch(run.info.run_id, params=missing[begin : begin + PARAMS_PER_CALL])
         return cls(store, run, reopened=reopened)
 
     @classmethod
@@ -81,6 +97,19 @@ class Tracker:
         """A tracker that adds to the existing run `run_id`, whatever its status, without changing the status."""
         with tracking_errors(f"find the run {run_id!r}"):
             return cls(store, store.client.get_run(run_id), reopened=True)
+
+    def child(self, name: str, params: Mapping[str, Any] | None = None) -> Self:
+        """Open the run of a part of this run, such as a member of an ensemble; there is one of each name, whatever became of it before.
+
+        Parameters as for `start`. It ends with this run.
+        """
+        flat, identity = _flatten(params or {}), {PARENT_TAG: self.run_id, KEY_TAG: f"{self.run_id}/{name}"}
+        with self.store.lock(), tracking_errors(f"start the run {name!r} below run {self.run_id}"):
+            run = next((run for run in self._children() if run.data.tags.get(KEY_TAG) == identity[KEY_TAG]), None)
+            return self._open(self.store, run, self.experiment_id, name, flat, identity=identity, tags={})
+
+    def _children(self) -> list[Run]:
+        return list(self._client.search_runs([self.experiment_id], filter_string=f"tags.`{PARENT_TAG}` = '{self.run_id}'"))
 
     @property
     def run_id(self) -> str:
@@ -139,6 +168,11 @@ class Tracker:
             with tracking_errors(f"log {file} to run {self.run_id}"):
                 self._client.log_artifacts(self.run_id, scratch)
 
+    def log_json(self, content: Any, file: str) -> None:
+        """Write something that JSON can hold, for instance to `architecture.json`."""
+        with tracking_errors(f"log {file} to run {self.run_id}"):
+            self._client.log_text(self.run_id, json.dumps(content, indent=2), file)
+
     def log_dataset(self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> None:
         """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types; `context` e.g. "training".
 
@@ -154,11 +188,14 @@ class Tracker:
             self._client.log_batch(self.run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Write what is queued and end the run as FINISHED, FAILED or KILLED."""
+        """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it that have not ended."""
         if status not in {"FINISHED", "FAILED", "KILLED"}:
             raise ConfigurationError(f"Expected the status FINISHED, FAILED or KILLED, got {status!r}.")
         self.flush()
         with tracking_errors(f"finish run {self.run_id}"):
+            for run in self._children():
+                if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+                    self._client.set_terminated(run.info.run_id, status)
             self._client.set_terminated(self.run_id, status)
 
     def __enter__(self) -> Self:

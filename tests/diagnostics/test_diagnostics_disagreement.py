@@ -87,6 +87,9 @@ def test_the_figure_shows_observations_in_a_reference():
     assert [text.get_text() for text in few.legends[0].get_texts()] == ["reference", "observations"]
     assert "50% above the 95 % quantile" in few.axes[0].texts[0].get_text()
     assert len(few.axes[0].lines) == 2
+    far = diagnostics.plot_disagreement([0.1, 0.2], [*rng.uniform(0.0, 0.3, 399), 50.0])
+    assert far.legends[0].get_texts()[0].get_text() == "reference, 0.2% of it further right"
+    assert far.axes[0].get_xlim()[1] < 0.5
     for figure in (diagnostics.plot_disagreement(rng.exponential(0.2, 300)), diagnostics.plot_disagreement([0.0, 0.0])):
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["data sets"]
     for bad in ([], [[0.1]], [np.nan]):

@@ -1,11 +1,15 @@
-"""Runs a small Michelson experiment in the current folder and prints its result as one line of JSON: `python small_run.py SETTINGS`."""
+"""Runs small Michelson experiments in the current folder, one for each argument, the changed settings as JSON: `python small_run.py {}`.
+
+Prints the result of each as one line of JSON.
+"""
 
 import json
 import sys
+from contextlib import nullcontext
 
 from flows.michelson import EXPERIMENT
 from flows.parameters import Diagnose, Experiment, Infer, Network, Simulate, Train
-from flows.pipeline import run
+from flows.pipeline import local_prefect, run
 
 SMALL = EXPERIMENT.model_copy(
     update={
@@ -27,9 +31,26 @@ def small_experiment(changes: dict[str, object]) -> Experiment:
     """The small experiment with some settings changed, for instance {"seed": 2, "train": {"epochs": 50}}."""
     settings = SMALL.model_dump()
     for name, value in changes.items():
-        settings[name] = settings[name] | value if isinstance(value, dict) else value
+        settings[name] = (settings[name] or {}) | value if isinstance(value, dict) else value
     return Experiment.model_validate(settings)
 
 
+ENSEMBLE = {
+    "simulate": {"training": 2048},
+    "train": {"epochs": 6},
+    "ensemble": {
+        "members": {
+            "flow": {"inference_network": SMALL.train.inference_network.model_dump()},
+            "coupling": {"inference_network": {"name": "coupling_flow", "arguments": {"depth": 1, "widths": [16, 16]}}},
+        },
+        "data_reuse": 0.5,
+    },
+    "register_as": {"name": "michelson-ensemble"},
+}
+"""Changes that make an ensemble of the small experiment."""
+
+
 if __name__ == "__main__":
-    print("RESULT " + json.dumps(run(small_experiment(json.loads(sys.argv[1])))))
+    with local_prefect() if len(sys.argv) > 2 else nullcontext():  # one for all
+        for argument in sys.argv[1:]:
+            print("RESULT " + json.dumps(run(small_experiment(json.loads(argument)))))

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from small_run import ENSEMBLE, small_experiment
 
 import flows.keys
 from flows.keys import code_fingerprint, simulate_key, simulator_fingerprint, train_key
 from flows.michelson import EXPERIMENT, STUDY
-from flows.parameters import Diagnose, Experiment, Infer, Register
+from flows.parameters import Diagnose, Ensemble, Experiment, Infer, Network, Register
 from sbi_models.simulators.benchmarks import NormalModel
 
 
@@ -33,6 +34,32 @@ def test_later_stages_do_not_change_the_keys() -> None:
     other = _changed(diagnose=Diagnose(num_samples=7), register_as=Register(name="other"), infer=Infer(num_samples=3))
     assert simulate_key(other) == simulate_key(EXPERIMENT)
     assert train_key(other, {"training": "a", "validation": "v"}) == train_key(EXPERIMENT, {"training": "a", "validation": "v"})
+
+
+def test_the_key_of_an_ensemble_depends_on_its_members() -> None:
+    """Networks, data_reuse and weights of an ensemble change its key; networks in `train` that no member has, and diagnoses, do not."""
+    base, content = small_experiment(ENSEMBLE), {"training": "a", "validation": "v"}
+    ensemble, other = base.ensemble, Network(name="coupling_flow")
+    flow, sized = base.members["flow"], Ensemble(size=2)
+    different = [
+        base,
+        base.model_copy(update={"ensemble": None}),
+        base.model_copy(update={"ensemble": sized}),
+        base.model_copy(update={"ensemble": sized, "train": base.train.model_copy(update={"inference_network": other})}),
+        *(
+            base.model_copy(update={"ensemble": ensemble.model_copy(update=update)})
+            for update in (
+                {"data_reuse": 1.0},
+                {"learn_weights": False},
+                {"members": {"flow": flow, "coupling": flow}},
+                {"members": dict(reversed(base.members.items()))},
+            )
+        ),
+        base.model_copy(update={"train": base.train.model_copy(update={"epochs": 7})}),
+    ]
+    assert len({train_key(experiment, content) for experiment in different}) == len(different)
+    for update in ({"train": base.train.model_copy(update={"inference_network": other})}, {"diagnose": Diagnose(num_samples=7)}):
+        assert train_key(base.model_copy(update=update), content) == train_key(base, content)
 
 
 def test_a_constant_of_the_simulator_changes_its_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,12 @@
 """The pipeline as users run it: tracked, repeatable to the bit, and able to go on after a kill."""
 
 import hashlib
-import time
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
-from conftest import Finished, run_pipeline, start_pipeline
+from conftest import Finished, kill_in_training, run_pipeline
 
 from sbi_models.tracking import list_models, load, open_store
 
@@ -87,13 +86,7 @@ def test_a_second_run_reuses_and_says_so(first_run: Finished, second_run: Finish
 
 def test_killed_in_training_it_ends_with_the_same_draws(first_run: Finished, tmp_path: Path) -> None:
     """A pipeline killed in training and started again ends in one MLflow run with the draws to the bit; no server is left."""
-    process = start_pipeline(tmp_path)
-    try:
-        _wait_for_checkpoint(tmp_path)
-    finally:
-        process.kill()
-        process.wait()
-    assert not list(tmp_path.rglob("draws.parquet"))
+    kill_in_training(tmp_path)
     again = run_pipeline(tmp_path)
     assert again.result["inference"]["draws_sha256"] == first_run.result["inference"]["draws_sha256"]
     assert again.result["training"]["history"] == first_run.result["training"]["history"]
@@ -102,14 +95,6 @@ def test_killed_in_training_it_ends_with_the_same_draws(first_run: Finished, tmp
     assert run.info.status == "FINISHED"
     assert len(store.client.get_metric_history(run.info.run_id, "loss")) == 3
     assert not _servers_of(tmp_path)
-
-
-def _wait_for_checkpoint(root: Path) -> None:
-    for _ in range(1200):
-        if list(root.rglob("michelson.resume.ckpt")):
-            return
-        time.sleep(0.05)
-    pytest.fail("no checkpoint was written within a minute")
 
 
 def _servers_of(root: Path) -> list[int]:

@@ -41,9 +41,6 @@ _TRIED = 4000
 _AS_GOOD = 0.02
 """Of two noises that tell the same to within so many nats, the smaller one is taken."""
 
-_NODES = 12
-"""Scores along the way from one mode to another."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -181,38 +178,26 @@ def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: F
 
 
 def _most_informative(items: Items, prior: PriorScore, plan: Plan, center: Tensor, fresh: Fresh) -> ComposedScore:
-    """The composed score at the noise at which single scores tell most about theta near a center, by the determinant of the information."""
+    """The composed score at the noise at which scores of items tell most about theta near a center: by the determinant of the information.
+
+    Where an item tells next to nothing about some direction, as next to the top of a flat or parted posterior, it is that of the plan.
+    """
     simulated = list(fresh(center, _TRIED, seeding.derive(plan.seed, "noise")))
     candidates = [ComposedScore(items, prior, noise) for noise in sorted(plan.noises)]
-    told = [float(composed.calibrate(center, simulated).information.logdet().nan_to_num(-math.inf)) for composed in candidates]
+    found = [composed.calibrate(center, simulated) for composed in candidates]
+    if not all(calibration.is_informative for calibration in found):
+        return ComposedScore(items, prior, plan.noise)
+    told = [float(calibration.information.logdet()) for calibration in found]
     return next(composed for composed, information in zip(candidates, told, strict=True) if information >= max(told) - _AS_GOOD)
 
 
 def _weights(composed: ComposedScore, peaks: list[_Peak], seed: int) -> FloatArray:
-    """Probabilities of the modes: heights by the integral of the score from the first to each, masses from the fitted densities."""
-    logs = []
-    nodes, widths = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(_NODES))
-    first = peaks[0]
-    for k, peak in enumerate(peaks):
-        log_mass = peak.surrogate.log_mass(generator_of(seed, "mass", k)) + float(peak.mode.factor.diagonal().abs().log().sum())
-        if k:
-            share = (nodes[:, None] + 1) / 2
-            away = peak.mode.center - first.mode.center
-            along = _along(composed, first, peak, share) @ away
-            log_mass += float((along * widths).sum() / 2)
-        logs.append(log_mass)
-    values = np.exp(np.array(logs) - max(logs))
-    return np.asarray(values / values.sum())
-
-
-def _along(composed: ComposedScore, first: _Peak, last: _Peak, share: Tensor) -> Tensor:
-    """The score on the straight line between two modes, with a bias that goes over from that of one to that of the other."""
-    theta = first.mode.center + share * (last.mode.center - first.mode.center)
-    composed.calibration = None
-    score = composed(theta)
-    if first.calibration is not None and last.calibration is not None:
-        score = score - composed.num_items * (first.calibration.removed + share * (last.calibration.removed - first.calibration.removed))
-    return score
+    """Probabilities of the modes: their heights, and their masses from the fitted densities."""
+    logs = torch.tensor([peak.surrogate.log_mass(generator_of(seed, "mass", k)) for k, peak in enumerate(peaks)], dtype=torch.float64)
+    if len(peaks) > 1:
+        logs += composed.heights(torch.stack([peak.mode.center for peak in peaks]))
+    logs += torch.stack([peak.mode.factor.diagonal().abs().log().sum() for peak in peaks])
+    return np.asarray(torch.softmax(logs, dim=0).numpy())
 
 
 def _of_calibration(

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.stats import chi2
 from torch import Tensor
@@ -30,6 +31,9 @@ _STEP = 0.25
 
 _SLOPES = 10_000
 """Fresh items that slopes are taken from."""
+
+_NODES = 64
+"""Points of the integral of the prior's score from one mode to another."""
 
 _INFORMATIVE = 0.1
 """Information of an item, in units of that of the prior, below which it is small."""
@@ -68,9 +72,14 @@ class Calibration:
         return self.sensitivity.mT @ torch.linalg.solve(self.variance, self.sensitivity)
 
     @property
+    def is_informative(self) -> bool:
+        """Whether an item tells something about every direction of theta."""
+        return float(torch.linalg.eigvalsh(self.variance).min()) >= _INFORMATIVE and float(torch.linalg.det(self.information)) > 0
+
+    @property
     def weight(self) -> Tensor:
         """W (d, d); the identity where an item tells next to nothing about some direction, and H V^(-1) is a ratio of noises."""
-        if float(torch.linalg.eigvalsh(self.variance).min()) < _INFORMATIVE:
+        if not self.is_informative:
             return torch.eye(len(self.bias), dtype=self.bias.dtype)
         return torch.linalg.solve(self.variance, self.sensitivity).mT
 
@@ -121,6 +130,20 @@ class ComposedScore:
         if self.calibration is not None:
             total = (total - n * self.calibration.removed) @ self.calibration.weight.mT
         return prior + total
+
+    def heights(self, theta: Tensor) -> Tensor:
+        """Log density up to a constant at modes theta (m, d), shape (m,), for modes that are apart.
+
+        Scores at small noise know nothing of a valley that no parameters come from, and their integral across it is noise; the densities
+        of the items come from all levels of noise. The prior's part is the integral of its score along straight lines.
+        """
+        nodes, widths = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(_NODES))
+        prior = torch.zeros(len(theta), dtype=torch.float64)
+        for k in range(1, len(theta)):
+            along = theta[0] + (nodes[:, None] + 1) / 2 * (theta[k] - theta[0])
+            prior[k] = (self.prior(along) @ (theta[k] - theta[0]) * widths).sum() / 2
+        self.evaluations += len(theta) * self.items.evaluations_of_density
+        return self.items.log_density(theta) + (1 - self.num_items) * prior
 
     def use_learned(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Subtract of the learned bias what is certain at theta (d,); returns it there (d,), and the covariance of its estimate (d, d)."""

@@ -33,6 +33,13 @@ class Items(Protocol):
     def gaussians(self) -> tuple[Tensor, Tensor]:
         """Means (n, d) and covariances (n, d, d), roughly; they set scales, and take the small noise out to first order."""
 
+    def log_density(self, theta: Tensor) -> Tensor:
+        """Sum over all items of log p(theta | x_i) in nats at points theta (m, d), shape (m,); from all noise levels, not a small one."""
+
+    @property
+    def evaluations_of_density(self) -> int:
+        """Calls of the network that `log_density` takes for each item and point."""
+
 
 class DiffusionItems:
     """Items of a trained diffusion model.
@@ -76,6 +83,21 @@ class DiffusionItems:
             means, covariances = (torch.cat(part).to("cpu", torch.float64) for part in zip(*parts, strict=True))
             self._all = means, covariances
         return self._all
+
+    def log_density(self, theta: Tensor) -> Tensor:
+        """See `Items`: by the probability flow of the network."""
+        total = torch.zeros(len(theta), dtype=torch.float64)
+        for rows in chunks(len(self), len(theta)):
+            given = self.conditions[rows]
+            points = theta.to(given).repeat(len(given), 1)
+            values = self.network.log_prob(points, given.repeat_interleave(len(theta), dim=0))
+            total += values.reshape(len(given), len(theta)).sum(dim=0).to("cpu", torch.float64)
+        return total
+
+    @property
+    def evaluations_of_density(self) -> int:
+        """See `Items`."""
+        return 4 * self.network.density_steps
 
     def _gaussians(self, given: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(self.network.denoiser, GaussianDenoiser):

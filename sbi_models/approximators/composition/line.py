@@ -15,6 +15,12 @@ _REFINEMENTS = 2
 _DEPTH = 30.0
 """Nats below the top at which the density is taken for zero."""
 
+_VALLEY = 2.0
+"""Nats below both neighbouring tops at which a valley parts the line."""
+
+_LEAST = 1e-6
+"""Probability of a part that is kept."""
+
 _MOST_DOUBLINGS = 8
 _FINE = 4001
 """Points of the final density, in every part of the line that has some."""
@@ -93,11 +99,15 @@ class LineSearch:
         log_density = self._log_density(calibrations)
         grids = [np.linspace(a, b, _FINE) for a, b in self._parts(calibrations)]
         logs = [log_density(grid) for grid in grids]
+        if len(grids) > 1:
+            centers = torch.as_tensor(np.array([grid[np.argmax(log)] for grid, log in zip(grids, logs, strict=True)]))[:, None]
+            heights = self.composed.heights(centers).numpy()
+            logs = [log - log.max() + height for log, height in zip(logs, heights, strict=True)]
         top = max(float(log.max()) for log in logs)
         densities = [np.exp(log - top) for log in logs]
         total = sum(np.trapezoid(density, grid) for grid, density in zip(grids, densities, strict=True))
         parts = [(grid, density / total) for grid, density in zip(grids, densities, strict=True)]
-        return Line([part for part in parts if np.trapezoid(part[1], part[0]) > 1e-6], self._explained(calibrations))
+        return Line([part for part in parts if np.trapezoid(part[1], part[0]) > _LEAST], self._explained(calibrations))
 
     def _add(self, points: FloatArray) -> None:
         points = np.setdiff1d(points, self._points)
@@ -127,12 +137,16 @@ class LineSearch:
         return CubicSpline(self._points, self._score(calibrations)).antiderivative()
 
     def _parts(self, calibrations: tuple[tuple[float, Calibration], ...]) -> list[tuple[float, float]]:
-        """Intervals in which the density is not zero."""
-        fine = np.unique(np.concatenate([np.linspace(a, b, 20) for a, b in zip(self._points[:-1], self._points[1:], strict=True)]))
-        logs = self._log_density(calibrations)(fine)
-        alive = np.flatnonzero(logs > logs.max() - _DEPTH)
-        runs = np.split(alive, np.flatnonzero(np.diff(alive) > 1) + 1)
-        return [(float(fine[max(run[0] - 1, 0)]), float(fine[min(run[-1] + 1, len(fine) - 1)])) for run in runs]
+        """Intervals around one top each, as far as the density has not died off, from deep valley to deep valley."""
+        log_density, parts = self._log_density(calibrations), []
+        for start, stop in _cut(log_density, float(self._points[0]), float(self._points[-1])):
+            grid = np.linspace(start, stop, _FINE)
+            logs = log_density(grid)
+            top = int(np.argmax(logs))
+            dead = np.flatnonzero(logs < logs[top] - _DEPTH)
+            first, last = dead[dead < top], dead[dead > top]
+            parts.append((float(grid[first[-1] if len(first) else 0]), float(grid[last[0] if len(last) else -1])))
+        return parts
 
     def _beyond(self, length: float) -> tuple[FloatArray, FloatArray]:
         steps = np.arange(1, _POINTS // 4 + 1) / (_POINTS // 4) * length
@@ -147,3 +161,19 @@ class LineSearch:
             inside |= (self._points[1::2] >= a) & (self._points[1::2] <= b)
         kept = score[1::2][inside]
         return 1 - float(((guess[inside] - kept) ** 2).sum() / max(((kept - kept.mean()) ** 2).sum(), 1e-300)) if len(kept) > 2 else 1.0
+
+
+def _cut(log_density: CubicSpline, start: float, stop: float) -> list[tuple[float, float]]:
+    """An interval in pieces with one top each, cut at the bottoms of deep valleys."""
+    grid = np.linspace(start, stop, _FINE)
+    logs = log_density(grid)
+    cuts, top, bottom = [0], logs[0], 0
+    for k, value in enumerate(logs):
+        if value < logs[bottom]:
+            bottom = k
+        if logs[bottom] < min(top, value) - _VALLEY:
+            cuts.append(bottom)
+            top, bottom = value, k
+        elif value > top:
+            top, bottom = value, k
+    return [(float(grid[a]), float(grid[b])) for a, b in zip(cuts, [*cuts[1:], len(grid) - 1], strict=True)]

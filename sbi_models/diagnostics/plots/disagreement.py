@@ -11,6 +11,9 @@ from sbi_models.errors import DataError
 MANY = 30
 """Above so many, observations are drawn as a distribution, too, not as lines."""
 
+SHOWN = 0.99
+"""Share of the reference that the axis reaches to; the few that are far out would squeeze the others into one bar."""
+
 
 def plot_disagreement(disagreement: object, reference: object = None, *, label: str = "disagreement between members") -> Figure:
     """Draws the distribution of the disagreement over data sets; with a reference, that of the reference and the observations in it.
@@ -30,11 +33,15 @@ def plot_disagreement(disagreement: object, reference: object = None, *, label: 
     usual = None if reference is None else _checked("reference", reference)
     figure, (axes,) = panel_grid([""], aspect=0.7)
     figure.set_size_inches(5.2, 3.2)
-    everything = values if usual is None else np.concatenate([values, usual])
-    edges = np.linspace(min(0.0, float(everything.min())), float(everything.max()) * 1.02 + 1e-12, 31)
+    least, most = float(values.min()), float(values.max())
+    if usual is not None:
+        least, most = min(least, float(usual.min())), max(most, float(np.quantile(usual, SHOWN)))
+    edges = np.linspace(min(0.0, least), most * 1.02 + 1e-12, 31)
     legend: dict[str, Artist] = {}
     if usual is not None:
-        legend["reference"] = axes.stairs(*np.histogram(usual, edges, density=True), fill=True, color=GREY, alpha=0.5)
+        beyond = float(np.mean(usual > edges[-1]))
+        name = f"reference, {beyond:.1%} of it further right" if beyond else "reference"
+        legend[name] = axes.stairs(*np.histogram(usual, edges, density=True), fill=True, color=GREY, alpha=0.5)
         level = float(np.quantile(usual, 0.95))
         note(axes, f"{np.mean(values > level):.0%} above the 95 % quantile of the reference", x=0.98)
     if usual is None or len(values) > MANY:

@@ -1,0 +1,93 @@
+"""The workflow that the settings of an experiment describe, and its training on stored simulations."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flows.keys import file_sha256
+from flows.parameters import Experiment, Network, load_object
+from flows.runtime import work_folder
+from sbi_models import seeding
+from sbi_models.datasets import SimulationStore
+from sbi_models.errors import ConfigurationError
+from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
+from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
+
+Manifest = dict[str, Any]
+
+OnEpochEnd = Callable[[int, dict[str, float]], None]
+
+
+def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow | EnsembleWorkflow:
+    """The workflow of an experiment, before any training, which keeps its checkpoints in the work folder under a key.
+
+    Raises:
+        ConfigurationError: if the networks and variables of the experiment do not fit together.
+    """
+    settings = experiment.train
+    common: dict[str, Any] = {
+        "inference_variables": experiment.inference_variables,
+        "summary_variables": experiment.summary_variables or None,
+        "inference_conditions": experiment.inference_conditions or None,
+        "standardize": settings.standardize,
+        "initial_learning_rate": settings.initial_learning_rate,
+        "threads": settings.threads,
+        "checkpoint_filepath": work_folder() / key,
+        "checkpoint_name": experiment.name,
+        "restore": True,
+        "seed": seeding.derive(experiment.seed, "training"),
+        "info": {"variable_names": load_object(experiment.study).parameter_names, "trained_by": key},
+    }
+    if experiment.ensemble is None:
+        networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
+        return BasicWorkflow(inference_network=networks[0], summary_network=networks[1], **common)
+    summaries = {name: _summary_network(member.summary_network) for name, member in experiment.members.items()}
+    workflow = EnsembleWorkflow(
+        inference_networks={name: _inference_network(member.inference_network) for name, member in experiment.members.items()},
+        summary_networks={name: network for name, network in summaries.items() if network is not None} or None,
+        **common,
+    )
+    for name, member in workflow.approximator.members.items():
+        if experiment.ensemble.learn_weights and not member.has_density:
+            raise ConfigurationError(
+                f"Expected members with a density to learn weights from, got none for {name!r}. Set learn_weights=False."
+            )
+    return workflow
+
+
+def _inference_network(network: Network) -> InferenceNetwork:
+    return network_named(network.name, network.arguments, InferenceNetwork)  # type: ignore[type-abstract]
+
+
+def _summary_network(network: Network | None) -> SummaryNetwork | None:
+    return None if network is None else network_named(network.name, network.arguments, SummaryNetwork)  # type: ignore[type-abstract]
+
+
+def train_workflow(experiment: Experiment, simulations: Manifest, key: str, on_epoch_end: OnEpochEnd) -> Manifest:
+    """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was trained."""
+    workflow, settings = workflow_of(experiment, key), experiment.train
+    training, validation = (SimulationStore.open(simulations["stores"][purpose]).load() for purpose in ("training", "validation"))
+    fit = workflow.fit_offline
+    if isinstance(workflow, EnsembleWorkflow) and experiment.ensemble is not None:
+        fit = partial(workflow.fit_offline, data_reuse=experiment.ensemble.data_reuse)
+    history = fit(training, settings.epochs, settings.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
+    model = work_folder() / key / f"{experiment.name}.safetensors"
+    manifest: Manifest = {"key": key, "model": str(model), "history": history.history}
+    if isinstance(workflow, EnsembleWorkflow) and experiment.ensemble is not None:
+        if experiment.ensemble.learn_weights:
+            workflow.stack(validation)
+            workflow.approximator.save(model)
+        weights = workflow.approximator.mixture_weights()
+        manifest["members"] = {
+            name: {
+                "numbers": {
+                    "weight": float(weight),
+                    "best_epoch": history.best_epoch_of(name),
+                    "num_parameters": sum(parameter.numel() for parameter in member.parameters()),
+                },
+                "architecture": json.loads(member.architecture),
+            }
+            for (name, member), weight in zip(workflow.approximator.members.items(), weights, strict=True)
+        }
+    return manifest | {"sha256": file_sha256(model)}
