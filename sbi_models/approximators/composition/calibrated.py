@@ -5,7 +5,6 @@ polynomial log density from which any number of draws are made without the netwo
 """
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +14,17 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators.composition.composed import Calibration, ComposedScore, LearnedMean, share_of_bias, shift_in_sds
-from sbi_models.approximators.composition.items import Items
+from sbi_models.approximators.composition.heights import heights
+from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.line import LineSearch
 from sbi_models.approximators.composition.modes import Mode, find_modes, newton
 from sbi_models.approximators.composition.paths import gauss
 from sbi_models.approximators.composition.prior_scores import PriorScore
+from sbi_models.approximators.composition.refinement import is_weak, refined
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.surrogate import Surrogate, degree_for, fit_points, fitted
 from sbi_models.approximators.mixture import whole_shares
 from sbi_models.types import Array, FloatArray
-
-Fresh = Callable[[Tensor, int, int], Iterable[Items]]
-"""Items simulated at theta (d,), standardised space: so many, from a seed."""
 
 _PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 3, 16, 16
 _FEW_ITEMS = 10
@@ -37,6 +35,9 @@ _FIRST_SHARE = 5
 
 _TRIED = 4000
 """Simulations that the noise is chosen by."""
+
+_REGULAR = (0.5, 2.0)
+"""Precision that an item's information implies, over that of the posterior, where the latter is about normal."""
 
 _AS_GOOD = 0.02
 """Of two noises that tell the same to within so many nats, the smaller one is taken."""
@@ -85,7 +86,7 @@ def calibrated(
         composed = _most_informative(items, prior, plan, modes[0].center, fresh)
         modes = [newton(composed, mode.center, mode.precision) for mode in modes]
     peaks = [_peak(composed, mode, k, plan, fresh) for k, mode in enumerate(modes)]
-    weights = _weights(composed, peaks, plan.seed)
+    weights = _weights(composed, peaks, fresh, plan.seed)
     shares = whole_shares(weights, num_samples, 1)[0]
     drawn = [peak.draw(int(share), generator_of(plan.seed, "draws", k)) for k, (peak, share) in enumerate(zip(peaks, shares, strict=True))]
     draws = torch.cat([draws for draws, _ in drawn])
@@ -113,13 +114,15 @@ def _on_a_line(
     items, evaluations = composed.items, 0
     pilots, cost = _pilots(items, moments, plan.seed)
     search = LineSearch(composed, float(pilots.min()), float(pilots.max()))
-    line = search.line()
-    if fresh is not None and plan.noises:
-        center = torch.as_tensor(line.centers[[int(line.weights.argmax())]])
-        evaluations = composed.evaluations
-        composed = _most_informative(items, composed.prior, plan, center, fresh)
-        search = LineSearch(composed, float(line.parts[0][0][0]), float(line.parts[-1][0][-1]))
-        line = search.line()
+    line = search.line(seed=plan.seed)
+    if fresh is not None and plan.noises and len(line.parts) == 1:
+        better = _most_informative(items, composed.prior, plan, torch.as_tensor(line.centers), fresh)
+        assert better.calibration is not None
+        implied = (1 + len(items) * float(better.calibration.information)) * line.sd**2
+        if better.noise != composed.noise and _REGULAR[0] < implied < _REGULAR[1]:
+            composed, evaluations = better, composed.evaluations
+            search = LineSearch(composed, float(line.parts[0][0][0]), float(line.parts[-1][0][-1]))
+            line = search.line(seed=plan.seed)
     calibrations, learned = [], None
     for k, center in enumerate(line.centers):
         theta = torch.as_tensor([center])
@@ -128,7 +131,7 @@ def _on_a_line(
             calibrations.append((float(center), composed.calibrate(theta, simulated)))
     if composed.learned is not None:
         learned = composed.use_learned(torch.as_tensor(line.centers[[int(line.weights.argmax())]]))
-    line = search.line(tuple(calibrations))
+    line = search.line(tuple(calibrations), fresh=fresh, seed=plan.seed)
     calibration = calibrations[min(int(line.weights.argmax()), len(calibrations) - 1)][1] if calibrations else None
     report = CompositionReport(
         method="calibrated",
@@ -171,6 +174,15 @@ def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: F
         for simulations, name in ((plan.simulations // _FIRST_SHARE, "first"), (plan.simulations, "second")):
             composed.calibrate(mode.center, fresh(mode.center, max(simulations, 100), seeding.derive(plan.seed, name, number)))
             mode = newton(composed, mode.center, mode.precision)
+        assert composed.calibration is not None
+        if is_weak(composed.calibration):
+            for name in ("third", "fourth"):
+                composed.calibrate(mode.center, fresh(mode.center, plan.simulations, seeding.derive(plan.seed, "second", number)))
+                found = refined(composed, mode.center, mode.precision, fresh, seeding.derive(plan.seed, name, number))
+                if found is None:
+                    break
+                composed.calibration, composed.constant = found.calibration, found.constant
+                mode = newton(composed, mode.center, mode.precision)
     degree = degree_for(len(mode.center))
     points = fit_points(len(mode.center), degree, generator_of(plan.seed, "points", number))
     surrogate = fitted(points, mode.whitened(composed)(points), degree)
@@ -186,23 +198,21 @@ def _most_informative(items: Items, prior: PriorScore, plan: Plan, center: Tenso
     candidates = [ComposedScore(items, prior, noise) for noise in sorted(plan.noises)]
     found = [composed.calibrate(center, simulated) for composed in candidates]
     if not all(calibration.is_informative for calibration in found):
-        return ComposedScore(items, prior, plan.noise)
+        return next((composed for composed in candidates if composed.noise == plan.noise), ComposedScore(items, prior, plan.noise))
     told = [float(calibration.information.logdet()) for calibration in found]
     return next(composed for composed, information in zip(candidates, told, strict=True) if information >= max(told) - _AS_GOOD)
 
 
-def _weights(composed: ComposedScore, peaks: list[_Peak], seed: int) -> FloatArray:
+def _weights(composed: ComposedScore, peaks: list[_Peak], fresh: Fresh | None, seed: int) -> FloatArray:
     """Probabilities of the modes: their heights, and their masses from the fitted densities."""
     logs = torch.tensor([peak.surrogate.log_mass(generator_of(seed, "mass", k)) for k, peak in enumerate(peaks)], dtype=torch.float64)
     if len(peaks) > 1:
-        logs += composed.heights(torch.stack([peak.mode.center for peak in peaks]))
+        logs += heights(composed, torch.stack([peak.mode.center for peak in peaks]), fresh, seed)
     logs += torch.stack([peak.mode.factor.diagonal().abs().log().sum() for peak in peaks])
     return np.asarray(torch.softmax(logs, dim=0).numpy())
 
 
-def _of_calibration(
-    calibration: Calibration | None, learned: tuple[Tensor, Tensor] | None, precision: Tensor, n: int
-) -> dict[str, Any]:
+def _of_calibration(calibration: Calibration | None, learned: tuple[Tensor, Tensor] | None, precision: Tensor, n: int) -> dict[str, Any]:
     """What the report says of a calibration, or of what the training left."""
     if learned is not None:
         bias, covariance = learned

@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy.stats import chi2
 from torch import Tensor
@@ -31,9 +30,6 @@ _STEP = 0.25
 
 _SLOPES = 10_000
 """Fresh items that slopes are taken from."""
-
-_NODES = 64
-"""Points of the integral of the prior's score from one mode to another."""
 
 _INFORMATIVE = 0.1
 """Information of an item, in units of that of the prior, below which it is small."""
@@ -105,6 +101,7 @@ class ComposedScore:
 
     Attributes:
         share: of the learned bias that is subtracted, 0 to 1.
+        constant: what a refinement takes from the sum (d,).
         evaluations: scores of the network that were computed for each item so far.
     """
 
@@ -114,6 +111,7 @@ class ComposedScore:
         self._sharpened = sharpening(self.covariances, noise)
         self.calibration: Calibration | None = None
         self.share = 0.0
+        self.constant = torch.zeros(items.theta_dim, dtype=torch.float64)
         self.evaluations = 0
 
     @property
@@ -128,22 +126,8 @@ class ComposedScore:
         if self.learned is not None and self.share:
             total -= n * self.share * (self.learned(theta).correction - prior)
         if self.calibration is not None:
-            total = (total - n * self.calibration.removed) @ self.calibration.weight.mT
+            total = (total - n * self.calibration.removed - self.constant) @ self.calibration.weight.mT
         return prior + total
-
-    def heights(self, theta: Tensor) -> Tensor:
-        """Log density up to a constant at modes theta (m, d), shape (m,), for modes that are apart.
-
-        Scores at small noise know nothing of a valley that no parameters come from, and their integral across it is noise; the densities
-        of the items come from all levels of noise. The prior's part is the integral of its score along straight lines.
-        """
-        nodes, widths = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(_NODES))
-        prior = torch.zeros(len(theta), dtype=torch.float64)
-        for k in range(1, len(theta)):
-            along = theta[0] + (nodes[:, None] + 1) / 2 * (theta[k] - theta[0])
-            prior[k] = (self.prior(along) @ (theta[k] - theta[0]) * widths).sum() / 2
-        self.evaluations += len(theta) * self.items.evaluations_of_density
-        return self.items.log_density(theta) + (1 - self.num_items) * prior
 
     def use_learned(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Subtract of the learned bias what is certain at theta (d,); returns it there (d,), and the covariance of its estimate (d, d)."""
@@ -161,8 +145,15 @@ class ComposedScore:
         self.evaluations += len(theta)
         return total
 
+    def of_items(self, items: Items, theta: Tensor) -> Tensor:
+        """t of other items at theta (m, d), shape (k, m, d)."""
+        sharpened = sharpening(items.gaussians()[1], self.noise)
+        parts = [items.score(theta, self.noise, rows) for rows in chunks(len(items), len(theta))]
+        return torch.einsum("kij,kmj->kmi", sharpened, torch.cat(parts))
+
     def calibrate(self, theta: Tensor, fresh: Iterable[Items]) -> Calibration:
         """Learn bias and weight at theta (d,) from items simulated there; `self.calibration` is replaced."""
+        self.constant = torch.zeros_like(theta)
         spread = torch.diagonal(self.covariances, dim1=-2, dim2=-1).mean(dim=0).sqrt()
         d, step = len(theta), _STEP * torch.diag(spread)
         points = torch.cat([theta[None], theta + step, theta - step])

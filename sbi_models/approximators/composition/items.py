@@ -1,7 +1,7 @@
 """The posteriors of single items: their scores at a noise level, and a Gaussian of each."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -34,11 +34,15 @@ class Items(Protocol):
         """Means (n, d) and covariances (n, d, d), roughly; they set scales, and take the small noise out to first order."""
 
     def log_density(self, theta: Tensor) -> Tensor:
-        """Sum over all items of log p(theta | x_i) in nats at points theta (m, d), shape (m,); from all noise levels, not a small one."""
+        """log p(theta | x_i) in nats at points theta (m, d), shape (n, m); from all noise levels, not a small one."""
 
     @property
     def evaluations_of_density(self) -> int:
         """Calls of the network that `log_density` takes for each item and point."""
+
+
+Fresh = Callable[[Tensor, int, int], Iterable[Items]]
+"""Items simulated at theta (d,), standardised space: so many, from a seed."""
 
 
 class DiffusionItems:
@@ -57,6 +61,11 @@ class DiffusionItems:
 
     def __len__(self) -> int:
         return len(self.conditions)
+
+    @property
+    def features(self) -> Tensor:
+        """What the network sees of the items (n, condition_dim), float64."""
+        return self.conditions.to("cpu", torch.float64)
 
     @torch.no_grad()
     def score(self, theta: Tensor, noise: float, rows: slice) -> Tensor:
@@ -86,13 +95,12 @@ class DiffusionItems:
 
     def log_density(self, theta: Tensor) -> Tensor:
         """See `Items`: by the probability flow of the network."""
-        total = torch.zeros(len(theta), dtype=torch.float64)
+        values = []
         for rows in chunks(len(self), len(theta)):
             given = self.conditions[rows]
             points = theta.to(given).repeat(len(given), 1)
-            values = self.network.log_prob(points, given.repeat_interleave(len(theta), dim=0))
-            total += values.reshape(len(given), len(theta)).sum(dim=0).to("cpu", torch.float64)
-        return total
+            values.append(self.network.log_prob(points, given.repeat_interleave(len(theta), dim=0)).reshape(len(given), len(theta)))
+        return torch.cat(values).to("cpu", torch.float64)
 
     @property
     def evaluations_of_density(self) -> int:

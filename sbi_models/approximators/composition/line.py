@@ -8,6 +8,8 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from sbi_models.approximators.composition.composed import Calibration, ComposedScore
+from sbi_models.approximators.composition.heights import heights
+from sbi_models.approximators.composition.items import Fresh
 from sbi_models.types import Array, FloatArray
 
 _POINTS = 40
@@ -94,15 +96,18 @@ class LineSearch:
             parts = self._parts(())
             self._add(np.concatenate([np.linspace(a, b, max(8, _POINTS // len(parts)) + 2)[1:-1] for a, b in parts]))
 
-    def line(self, calibrations: tuple[tuple[float, Calibration], ...] = ()) -> Line:
-        """The density with the biases of calibrations at some points removed, in between and beyond by interpolation."""
+    def line(self, calibrations: tuple[tuple[float, Calibration], ...] = (), *, fresh: Fresh | None = None, seed: int = 0) -> Line:
+        """The density with the biases of calibrations at some points removed, in between and beyond by interpolation.
+
+        The heights of parts that are apart are those of `heights`, with fresh items to calibrate them, if there are some.
+        """
         log_density = self._log_density(calibrations)
         grids = [np.linspace(a, b, _FINE) for a, b in self._parts(calibrations)]
         logs = [log_density(grid) for grid in grids]
         if len(grids) > 1:
             centers = torch.as_tensor(np.array([grid[np.argmax(log)] for grid, log in zip(grids, logs, strict=True)]))[:, None]
-            heights = self.composed.heights(centers).numpy()
-            logs = [log - log.max() + height for log, height in zip(logs, heights, strict=True)]
+            tops = heights(self.composed, centers, fresh, seed).numpy()
+            logs = [log - log.max() + height for log, height in zip(logs, tops, strict=True)]
         top = max(float(log.max()) for log in logs)
         densities = [np.exp(log - top) for log in logs]
         total = sum(np.trapezoid(density, grid) for grid, density in zip(grids, densities, strict=True))

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from sbi_models.approximators.composition import paths
-from sbi_models.approximators.composition.calibrated import Fresh, Plan, calibrated, generator_of
-from sbi_models.approximators.composition.items import Items
+from sbi_models.approximators.composition.calibrated import Plan, calibrated, generator_of
+from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.errors import DataError

@@ -6,8 +6,8 @@ from typing import Any
 
 _BIAS = 0.5
 _RESIDUAL = 0.25
-_INFORMATION = (0.8, 1.25)
-_EXPLAINED = 0.99
+_INFORMATION = (0.75, 1.35)
+_EXPLAINED = 0.95
 _LAST_STEP = 0.1
 _ACCEPTED = 0.3
 
