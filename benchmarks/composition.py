@@ -27,7 +27,8 @@ from torch.distributions import Independent, Uniform
 
 import sbi_models as bf
 from sbi_models import seeding
-from sbi_models.approximators.composition.calibrated import Plan, calibrated
+from sbi_models.approximators.composition.calibrated import calibrated
+from sbi_models.approximators.composition.stages import Plan
 from sbi_models.errors import TrustWarning
 from sbi_models.simulators.benchmarks.normal import NormalModel
 
@@ -39,7 +40,7 @@ class Gaussians:
     """Items with Gaussian posteriors, and scores that are exact or have errors in 1 / s, smooth in theta."""
 
     def __init__(self, x, likelihood, errors, seed):
-        self.theta_dim, self.x, self.errors = x.shape[1], x, errors
+        self.theta_dim, self.x, self.likelihood, self.errors = x.shape[1], x, likelihood, errors
         precision = torch.linalg.inv(likelihood)
         self.eye = torch.eye(self.theta_dim).double()
         self.covariance = torch.linalg.inv(self.eye + precision)
@@ -56,6 +57,16 @@ class Gaussians:
 
     def __len__(self):
         return len(self.x)
+
+    @property
+    def features(self):
+        return self.x[:, :0]
+
+    def some(self, rows):
+        chosen = Gaussians(self.x[rows], self.likelihood, self.errors, 0)
+        if self.errors[1]:
+            chosen.own_heights, chosen.own_phases = self.own_heights[rows], self.own_phases[rows]
+        return chosen
 
     def gaussians(self):
         return self.means, self.covariance.expand(len(self), -1, -1)
@@ -94,7 +105,7 @@ class AnalyticBed:
 
         plan = Plan(0.02, min(max(4000, 200 * n), 500_000), seed, (0.01, 0.02, 0.05, 0.1, 0.2))
         moments, items = (torch.zeros(4).double(), identity), Gaussians(x, self.likelihood, self.errors, seed)
-        draws, report = calibrated(items, torch.neg, moments, DRAWS, plan, fresh if simulator else None)
+        draws, report = calibrated(items, torch.neg, moments, DRAWS, plan, fresh=fresh if simulator else None)
         inverse = torch.linalg.inv(self.likelihood)
         covariance = torch.linalg.inv(identity + n * inverse)
         away = (draws - covariance @ inverse @ x.sum(0)) @ torch.linalg.inv(torch.linalg.cholesky(covariance)).mT
@@ -155,7 +166,7 @@ def normal(seed, prior=None, **options):
 
 
 def normal_bed(seed, learned=False):
-    return TrainedBed(normal(seed), lambda x: MODEL.posterior(x), None if learned else lambda data, t=None: {"theta": -data["theta"]})
+    return TrainedBed(normal(seed), MODEL.posterior, None if learned else lambda data, t=None: {"theta": -data["theta"]})
 
 
 def uniform_bed(seed):

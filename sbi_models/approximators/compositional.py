@@ -13,12 +13,12 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import files
-from sbi_models.approximators.composition.calibrated import Plan
 from sbi_models.approximators.composition.items import DiffusionItems, Items
 from sbi_models.approximators.composition.methods import METHODS, composed
 from sbi_models.approximators.composition.prior_scores import PriorScore, PriorScoreLike, prior_score, score_without_conditions
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
+from sbi_models.approximators.composition.stages import Plan
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, TrustWarning, suggest
@@ -173,13 +173,13 @@ class CompositionalApproximator(ContinuousApproximator):
         given = self._given(flat)
         parts, reports = [], []
         with progress_bar("compose", num_datasets, show=None if num_datasets * num_items > _ITEMS_BEFORE_PROGRESS else False) as advance:
-            for row, own in enumerate(given.split(num_items)):
+            for row, own in enumerate(given.reshape(num_datasets, num_items, -1)):
                 plan = replace(plan, seed=seeding.derive(seed, "composition", row))
                 if prior is None:
                     draws, report = self._alone(own, num_samples, plan.seed)
                 else:
                     items = DiffusionItems(self.inference_network, own, seed=plan.seed)
-                    draws, report = composed(items, prior, self._prior_moments(), num_samples, method, plan, fresh)
+                    draws, report = composed(items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh)
                 parts.append(draws)
                 reports.append(report)
                 advance()
@@ -281,7 +281,7 @@ class CompositionalApproximator(ContinuousApproximator):
         return None if num_items == 1 else score
 
     def _prior_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of the prior in standardised space: those of the network, if it has them, or else those of the standardiser."""
+        """Mean and covariance of the prior in standardised space: those of the network, if it has them, or else 0 and the identity."""
         network = self.inference_network
         if isinstance(network.denoiser, GaussianDenoiser) and network.no_conditions is not None:
             mean, factor = network.denoiser.gaussian(network.no_conditions.detach())

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self, Unpack, overload
 
-from sbi_models.approximators import CompositionalApproximator
+from sbi_models.approximators import CompositionalApproximator, ContinuousApproximator
 from sbi_models.approximators.composition.prior_scores import PriorScoreLike
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.compositional import check_composable
@@ -64,11 +64,10 @@ class CompositionalWorkflow(BasicWorkflow):
         if not isinstance(workflow, BasicWorkflow):
             raise ConfigurationError(f"Expected a BasicWorkflow, got {type(workflow).__name__}.")
         trained = workflow.approximator
-        check_composable(getattr(trained, "inference_network", None))
+        assert isinstance(trained, ContinuousApproximator)
+        check_composable(trained.inference_network)
         if not trained.is_built:
-            raise NotFittedError(
-                "Expected a trained workflow, got one that was never fitted. Call its fit_online, fit_offline or fit_disk."
-            )
+            raise NotFittedError("Expected a trained workflow, got one without a fit. Call its fit_online, fit_offline or fit_disk.")
         copy = CompositionalApproximator.like(trained)
         made = cls(workflow.simulator if simulator is None else simulator, inference_network=copy)
         made.settings, made.seed, made.threads = workflow.settings, workflow.seed, workflow.threads
@@ -128,7 +127,7 @@ class CompositionalWorkflow(BasicWorkflow):
         """
         if compute_prior_score is None and all(name in self.priors for name in self.approximator.inference_names):
             compute_prior_score = {name: self.priors[name] for name in self.approximator.inference_names}
-        return self.approximator.compositional_sample(
+        return self.approximator.compositional_sample(  # type: ignore[call-overload, misc]
             num_samples=num_samples,
             conditions=conditions,
             compute_prior_score=compute_prior_score,
@@ -143,7 +142,7 @@ class CompositionalWorkflow(BasicWorkflow):
 
     def _at_parameters(self, num_simulations: int, seed: int, fixed: Variables) -> Variables:
         """Simulations of fixed parameters, those that did not fail."""
-        return self._successes(self._simulator().sample(num_simulations, seed=seed, progress=False, **fixed))
+        return self._successes(self._simulator().sample(num_simulations, seed=seed, progress=False, workers=None, **fixed))
 
 
 def _composable(network: InferenceNetworkLike) -> DiffusionModel:

@@ -2,10 +2,11 @@
 
     g(theta) = s_prior(theta) + W sum_i [t_i(theta) - b(theta)],      t_i = (I + s^2 C_i^(-1)) s_i(theta, s)
 
-s_i is the score of item i at noise s and C_i its covariance: for a Gaussian, t_i is its score without noise. b(theta) is the mean of t over
-data x of the parameters theta. Since the mean of d log p(x | theta) / d theta is zero, b would be s_prior, were t right; so the prior enters
-once, and what all t_i share of errors cancels. With a simulator at hand, b - s_prior is a mean over fresh data at the mode; without, what a
-regression after the training learned of it (`shared_bias.py`), or zero. W is the identity, or, from the same fresh data, what makes the sum an unbiased and calibrated score where t is noisy:
+s_i is the score of item i at noise s and C_i its covariance: for a Gaussian, t_i is its score without noise. b(theta) is the mean of t
+over data x of the parameters theta. Since the mean of d log p(x | theta) / d theta is zero, b would be s_prior, were t right; so the prior
+enters once, and what all t_i share of errors cancels. With a simulator at hand, b - s_prior is a mean over fresh data at the mode; without,
+what a regression after the training learned of it (`shared_bias.py`), or zero. W is the identity, or, from the same fresh data, what makes
+the sum an unbiased and calibrated score where t is noisy:
 
     W = H^T V^(-1),     H = mean of -dt / dtheta + d s_prior / dtheta,     V = covariance of t over data of theta
 
@@ -65,7 +66,8 @@ class Calibration:
     @property
     def information(self) -> Tensor:
         """Of one item about theta (d, d) through t: H^T V^(-1) H."""
-        return self.sensitivity.mT @ torch.linalg.solve(self.variance, self.sensitivity)
+        information: Tensor = self.sensitivity.mT @ torch.linalg.solve(self.variance, self.sensitivity)
+        return information
 
     @property
     def is_informative(self) -> bool:
@@ -77,7 +79,8 @@ class Calibration:
         """W (d, d); the identity where an item tells next to nothing about some direction, and H V^(-1) is a ratio of noises."""
         if not self.is_informative:
             return torch.eye(len(self.bias), dtype=self.bias.dtype)
-        return torch.linalg.solve(self.variance, self.sensitivity).mT
+        weight: Tensor = torch.linalg.solve(self.variance, self.sensitivity).mT
+        return weight
 
 
 LearnedMean = Callable[[Tensor], Learned]

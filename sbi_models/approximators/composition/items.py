@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sbi_models.networks import DiffusionModel
 from sbi_models.networks.diffusion import GaussianDenoiser
+from sbi_models.types import Array
 
 ROWS_PER_CALL = 2**15
 """Pairs of an item and a point in one call of the network: bounds memory."""
@@ -24,6 +25,10 @@ class Items(Protocol):
     def theta_dim(self) -> int:
         """d."""
 
+    @property
+    def features(self) -> Tensor:
+        """What else is known of the items (n, c), such as their summaries; c may be 0."""
+
     def __len__(self) -> int:
         """n."""
 
@@ -32,6 +37,9 @@ class Items(Protocol):
 
     def gaussians(self) -> tuple[Tensor, Tensor]:
         """Means (n, d) and covariances (n, d, d), roughly; they set scales, and take the small noise out to first order."""
+
+    def some(self, rows: Array) -> "Items":
+        """Some of the items, by their positions."""
 
     def log_density(self, theta: Tensor) -> Tensor:
         """log p(theta | x_i) in nats at points theta (m, d), shape (n, m); from all noise levels, not a small one."""
@@ -64,7 +72,7 @@ class DiffusionItems:
 
     @property
     def features(self) -> Tensor:
-        """What the network sees of the items (n, condition_dim), float64."""
+        """See `Items`: what the network is conditioned on."""
         return self.conditions.to("cpu", torch.float64)
 
     @torch.no_grad()
@@ -92,6 +100,10 @@ class DiffusionItems:
             means, covariances = (torch.cat(part).to("cpu", torch.float64) for part in zip(*parts, strict=True))
             self._all = means, covariances
         return self._all
+
+    def some(self, rows: Array) -> "DiffusionItems":
+        """See `Items`."""
+        return DiffusionItems(self.network, self.conditions[torch.as_tensor(rows)], seed=self.seed)
 
     def log_density(self, theta: Tensor) -> Tensor:
         """See `Items`: by the probability flow of the network."""
@@ -136,4 +148,5 @@ def chunks(num_items: int, num_points: int) -> Iterator[slice]:
 def sharpening(covariances: Tensor, noise: float) -> Tensor:
     """I + s^2 C_i^(-1) (n, d, d), with C_i kept from being narrower than the noise, where the first order is no guide."""
     values, axes = torch.linalg.eigh(covariances)
-    return axes @ torch.diag_embed(1 + noise**2 / values.clamp_min(noise**2)) @ axes.mT
+    sharpening: Tensor = axes @ torch.diag_embed(1 + noise**2 / values.clamp_min(noise**2)) @ axes.mT
+    return sharpening

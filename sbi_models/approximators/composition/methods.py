@@ -4,26 +4,24 @@ import torch
 from torch import Tensor
 
 from sbi_models.approximators.composition import paths
-from sbi_models.approximators.composition.calibrated import Plan, calibrated, generator_of
+from sbi_models.approximators.composition.calibrated import calibrated
 from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.composition.stages import Moments, Plan, generator_of
 from sbi_models.errors import DataError
 
 METHODS = ("calibrated", "gauss", "langevin", "plain")
 
 _GAUSS_STEPS, _PLAIN_STEPS = 200, 500
 
-Moments = tuple[Tensor, Tensor]
-"""Mean (d,) and covariance (d, d) of the prior."""
-
 
 def composed(
-    items: Items, prior: PriorScore, moments: Moments, num_samples: int, method: str, plan: Plan, fresh: Fresh | None
+    items: Items, prior: PriorScore, moments: Moments, num_samples: int, plan: Plan, *, method: str, fresh: Fresh | None
 ) -> tuple[Tensor, CompositionReport]:
     """Draws (num_samples, d) of the posterior given all items, standardised space, by one of `METHODS`, and what to think of them."""
     if method == "calibrated":
-        return calibrated(items, prior, moments, num_samples, plan, fresh)
+        return calibrated(items, prior, moments, num_samples, plan, fresh=fresh)
     generator = generator_of(plan.seed, method)
     if method == "gauss":
         draws, each = paths.gauss(items, moments, num_samples, _GAUSS_STEPS, generator), _GAUSS_STEPS

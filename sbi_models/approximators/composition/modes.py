@@ -15,6 +15,9 @@ Score = Callable[[Tensor], Tensor]
 _STEP = 0.5
 _MOST_STEPS = 10
 _ENOUGH = 1e-2
+CONVERGED = 0.1
+"""Length of a last step, in sds, after which a mode counts as found."""
+
 _MOST_MODES = 4
 _MOST_FAILURES = 2
 _SEPARATE = 3.0
@@ -38,7 +41,8 @@ class Mode:
     @property
     def precision(self) -> Tensor:
         """The negative slope of the score (d, d)."""
-        return torch.cholesky_inverse(self.factor)
+        precision: Tensor = torch.cholesky_inverse(self.factor)
+        return precision
 
     def whitened(self, score: Score) -> Score:
         """The score of u (m, d)."""
@@ -46,7 +50,8 @@ class Mode:
 
     def distance(self, theta: Tensor) -> Tensor:
         """Of theta (m, d) from the center, in sds, shape (m,)."""
-        return torch.linalg.solve_triangular(self.factor, (theta - self.center).mT, upper=False).norm(dim=0)
+        away: Tensor = torch.linalg.solve_triangular(self.factor, (theta - self.center).mT, upper=False).norm(dim=0)
+        return away
 
 
 def newton(score: Score, center: Tensor, precision: Tensor) -> Mode:
@@ -76,7 +81,8 @@ def newton(score: Score, center: Tensor, precision: Tensor) -> Mode:
 
 def factor_of(precision: Tensor) -> Tensor:
     """A lower triangular L with L L^T the inverse of a precision (d, d)."""
-    return torch.linalg.cholesky(torch.linalg.inv(symmetric(precision)))
+    factor: Tensor = torch.linalg.cholesky(torch.linalg.inv(symmetric(precision)))
+    return factor
 
 
 def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) -> list[Mode]:
@@ -101,7 +107,8 @@ def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) 
             modes.append(found)
         else:
             failures += 1
-    return modes
+    peaks = [mode for mode in modes if mode.last_step < CONVERGED and _is_peak(score, mode)]
+    return peaks or modes[:1]
 
 
 def _is_peak(score: Score, mode: Mode) -> bool:

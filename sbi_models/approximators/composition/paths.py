@@ -54,7 +54,8 @@ def gauss(items: Items, prior: tuple[Tensor, Tensor], num_samples: int, steps: i
         for rows in chunks(n, len(theta)):
             means = theta + s**2 * items.score(theta, s, rows)
             weighted = weighted + torch.einsum("kij,kmj->mi", precisions[rows] + back, means)
-        return torch.linalg.solve(composed + back, weighted.mT).mT
+        mean: Tensor = torch.linalg.solve(composed + back, weighted.mT).mT
+        return mean
 
     return _drawn(denoise, num_samples, d, steps, generator)
 

@@ -71,8 +71,8 @@ def score_without_conditions(network: DiffusionModel, z: Tensor, noise: float) -
 
 def _of_distributions(priors: dict[str, Distribution], approximator: ContinuousApproximator) -> PriorScore:
     names = approximator.inference_names
-    for name in priors:
-        if name not in names or not isinstance(priors[name], Distribution):
+    for name, prior in priors.items():
+        if name not in names or not isinstance(prior, Distribution):
             raise ConfigurationError(f"Expected torch distributions of inferred variables, got {name!r}. {suggest(str(name), names)}")
     missing = [name for name in names if name not in priors]
     if missing:

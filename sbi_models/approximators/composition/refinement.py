@@ -13,6 +13,7 @@ the score by a constant. Means and covariances are those of fresh items at a mod
 parameters next to it, from the same random numbers. This is the optimal linear estimating function of (t, f) (see `composed.py`).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -60,8 +61,8 @@ def refined(composed: ComposedScore, theta: Tensor, precision: Tensor, fresh: Fr
         seed: of the simulations.
     """
     assert composed.calibration is not None
-    raw = _raw_features(composed.items)
-    if raw is None:
+    raw = composed.items.features
+    if not raw.shape[1]:
         return None
     scores, features = _stacked(composed, theta, fresh(theta, _SIMULATIONS, seed))
     center, scale = features.mean(dim=0), features.std(dim=0).clamp_min(1e-9)
@@ -69,9 +70,8 @@ def refined(composed: ComposedScore, theta: Tensor, precision: Tensor, fresh: Fr
     steps = _STEP * torch.diag((composed.num_items / torch.diagonal(precision)).sqrt())
     slopes_t, slopes_f = [], []
     for step in steps:
-        (up_t, up_f), (down_t, down_f) = (
-            _stacked(composed, theta, fresh(theta + side * step, _BESIDE, seed), at=theta) for side in (1, -1)
-        )
+        sides = [fresh(theta + side * step, _BESIDE, seed) for side in (1, -1)]
+        (up_t, up_f), (down_t, down_f) = (_stacked(composed, theta, side) for side in sides)
         length = 2 * float(step.norm())
         slopes_t.append((up_t.mean(dim=0) - down_t.mean(dim=0)) / length)
         up, down = (_products((part - center) / scale).mean(dim=0) for part in (up_f, down_f))
@@ -94,18 +94,13 @@ def refined(composed: ComposedScore, theta: Tensor, precision: Tensor, fresh: Fr
     return Refinement(better, gain @ leftover)
 
 
-def _stacked(composed: ComposedScore, theta: Tensor, fresh: object, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Scores (k, d) at a point, and features (k, c), of fresh items."""
+def _stacked(composed: ComposedScore, theta: Tensor, fresh: Iterable[Items]) -> tuple[Tensor, Tensor]:
+    """Scores (k, d) at theta (d,), and features (k, c), of fresh items."""
     scores, features = [], []
-    for items in fresh:  # type: ignore[attr-defined]
-        scores.append(composed.of_items(items, (theta if at is None else at)[None])[:, 0])
-        features.append(_raw_features(items))
+    for items in fresh:
+        scores.append(composed.of_items(items, theta[None])[:, 0])
+        features.append(items.features)
     return torch.cat(scores), torch.cat(features)
-
-
-def _raw_features(items: Items) -> Tensor | None:
-    features: Tensor | None = getattr(items, "features", None)
-    return features
 
 
 def _products(standard: Tensor) -> Tensor:

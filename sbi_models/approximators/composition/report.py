@@ -7,7 +7,9 @@ from typing import Any
 _BIAS = 0.5
 _RESIDUAL = 0.25
 _INFORMATION = (0.75, 1.35)
-_EXPLAINED = 0.95
+EXPLAINED = 0.95
+"""R^2 of a polynomial log density below which it is not used where there is another way."""
+
 _LAST_STEP = 0.1
 _ACCEPTED = 0.3
 
@@ -71,10 +73,10 @@ class CompositionReport:
                 f"The network's scores are not those of a posterior: their slope is {low:.2f} to {high:.2f} times what their scatter over "
                 "fresh simulations implies. Widths of the composed posterior may be off by as much: train longer."
             )
-        if self.explained < _EXPLAINED:
+        if self.explained < EXPLAINED:
             reasons.append(
-                f"The polynomial log density explains {self.explained:.3f} of the composed score: the posterior is far from the shapes that "
-                "it can take, or the scores are noisy. Compare with method='gauss'."
+                f"The polynomial log density explains {self.explained:.3f} of the composed score: the posterior is far from the shapes "
+                "that it can take, or the scores are noisy. Compare with method='gauss'."
             )
         if self.last_step > _LAST_STEP:
             reasons.append(f"The mode was not found: Newton's last step was {self.last_step:.2g} posterior standard deviations long.")

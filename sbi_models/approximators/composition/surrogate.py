@@ -152,4 +152,5 @@ def _least_squares(slopes: Tensor, targets: Tensor) -> Tensor:
     scale = matrix.square().mean(dim=0).sqrt().clamp_min(1e-12)
     matrix = matrix / scale
     normal = matrix.mT @ matrix / len(matrix) + _RIDGE * torch.eye(len(scale), dtype=matrix.dtype)
-    return torch.linalg.solve(normal, matrix.mT @ targets.flatten() / len(matrix)) / scale
+    solution: Tensor = torch.linalg.solve(normal, matrix.mT @ targets.flatten() / len(matrix))
+    return solution / scale

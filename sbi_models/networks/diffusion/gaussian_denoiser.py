@@ -5,13 +5,13 @@ A head gives a Gaussian N(m, C) for each conditions. With noise of sd s in theta
     u = A^(-1/2) (theta_s - m),      c = C^(1/2) A^(-1/2),      k = s A^(-1/2)        so that  c^2 + k^2 = I
     v = c z - k C^(-1/2) (theta_0 - m),       theta_0 = m + C^(1/2) (c u - k v)
 
-Were theta_0 from N(m, C), u and v would be independent and of unit variance, and there would be nothing to learn. The network F predicts
-v = k F. The score of theta_s is then -A^(-1/2) (u + c F), in which no 1 / s multiplies an error of F, as it does where the noise itself or a
-velocity is predicted. Compositional inference needs that: it adds up scores at small noise, and with them what they share of errors.
+Were theta_0 from N(m, C), u and v would be independent and of unit variance, and there would be nothing to learn. The network F
+predicts v = k F. The score of theta_s is then -A^(-1/2) (u + c F), in which no 1 / s multiplies an error of F, as it does where the noise
+itself or a velocity is predicted. Compositional inference needs that: it adds up scores at small noise, and what they share of errors.
 
-Scaling of inputs and targets as by T. Karras et al., arXiv:2206.00364, with the covariance of each posterior in place of the variance of
-the data. The loss is (k F - v)^2 / (k^2 + d^2), the squared error of F where k is above d; its noise grows like 1 / k, unless every theta is
-taken with the noise z and with -z (antithetic), whose parts of order 1 / k cancel.
+Scaling of inputs and targets as by T. Karras et al., arXiv:2206.00364, with the covariance of each posterior in place of the variance
+of the data. The loss is (k F - v)^2 / (k^2 + d^2), the squared error of F where k is above d; its noise grows like 1 / k, unless every
+theta is taken with the noise z and with -z (antithetic), whose parts of order 1 / k cancel.
 """
 
 from typing import NamedTuple
@@ -60,9 +60,11 @@ class GaussianDenoiser(nn.Module):
         super().__init__()
         self.field, self.schedule, self.theta_dim = field, schedule, theta_dim
         lower = theta_dim * (theta_dim + 1) // 2
-        self.head: nn.Module = MLP(condition_dim, HEAD_WIDTHS, theta_dim + lower)
-        nn.init.zeros_(self.head.layers[-1].weight)  # type: ignore[union-attr, index, arg-type]
-        nn.init.zeros_(self.head.layers[-1].bias)  # type: ignore[union-attr, index, arg-type]
+        self.head = MLP(condition_dim, HEAD_WIDTHS, theta_dim + lower)
+        last = self.head.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def gaussian(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (..., d) and lower Cholesky factor of the covariance (..., d, d) that the head gives for conditions (..., c)."""
@@ -77,7 +79,8 @@ class GaussianDenoiser(nn.Module):
         """Of theta (..., d) under the Gaussian of the conditions (..., c), up to a constant, shape (...): what trains the head."""
         mean, factor = self.gaussian(conditions)
         standard = torch.linalg.solve_triangular(factor, (theta - mean)[..., None], upper=False)[..., 0]
-        return standard.square().sum(dim=-1) / 2 + torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(dim=-1)
+        loss: Tensor = standard.square().sum(dim=-1) / 2 + torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(dim=-1)
+        return loss
 
     def frame(self, conditions: Tensor) -> Frame:
         """The Gaussian of the conditions (..., c), without a gradient: the score loss does not move the head."""

@@ -1,0 +1,117 @@
+"""Stages that compositions of one and of several parameters share: the plan, pilot draws, the choice of the noise, what a report says."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.approximators.composition.composed import Calibration, ComposedScore, LearnedMean, share_of_bias, shift_in_sds
+from sbi_models.approximators.composition.items import Fresh, Items
+from sbi_models.approximators.composition.paths import gauss
+from sbi_models.approximators.composition.prior_scores import PriorScore
+
+FEW_ITEMS = 10
+"""Below so many items, all of them make pilots, and more of them."""
+
+_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 3, 16, 16
+_MORE_PILOTS, _MORE_STEPS = 64, 32
+
+_TRIED = 4000
+"""Simulations that the noise is chosen by."""
+
+_AS_GOOD = 0.02
+"""Of two noises that tell the same to within so many nats, the smaller one is taken."""
+
+Moments = tuple[Tensor, Tensor]
+"""Mean (d,) and covariance (d, d) of the prior, standardised space."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to compose.
+
+    Attributes:
+        noise: of the scores, in sds of standardised parameters.
+        simulations: of the calibration.
+        seed: of everything random.
+        noises: where there is a simulator: to choose from, the one at which scores tell most about the parameters.
+        learned: what the training left of the mean score, for compositions without a simulator.
+    """
+
+    noise: float
+    simulations: int
+    seed: int
+    noises: tuple[float, ...] = ()
+    learned: LearnedMean | None = None
+
+
+def generator_of(seed: int, *path: str | int) -> torch.Generator:
+    """A generator at the start of a stream of a composition."""
+    return torch.Generator().manual_seed(seeding.derive(seed, "composition", *path))
+
+
+def pilots(items: Items, moments: Moments, seed: int, number: int | None = None) -> tuple[Tensor, int]:
+    """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in scores for each item.
+
+    With few items these are all of them; `number` says how many draws to make then.
+    """
+    n = len(items)
+    if n < FEW_ITEMS or number is not None:
+        chosen, number, steps = np.arange(n), number or _MORE_PILOTS, _MORE_STEPS
+    else:
+        chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
+        number, steps = _PILOTS, _PILOT_STEPS
+    drawn = gauss(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
+    return drawn[drawn.isfinite().all(dim=1)], math.ceil(number * steps * len(chosen) / n)
+
+
+def most_informative(items: Items, prior: PriorScore, plan: Plan, center: Tensor, fresh: Fresh) -> ComposedScore:
+    """The composed score, calibrated, at the noise at which scores of items tell most about theta near a center (d,).
+
+    That is where the determinant of their information is largest. Where an item tells next to nothing about some direction, as next to the
+    top of a flat or parted posterior, it is the noise of the plan.
+    """
+    simulated = list(fresh(center, _TRIED, seeding.derive(plan.seed, "noise")))
+    candidates = [ComposedScore(items, prior, noise) for noise in sorted({*plan.noises, plan.noise})]
+    found = [composed.calibrate(center, simulated) for composed in candidates]
+    if not all(calibration.is_informative for calibration in found):
+        return next(composed for composed in candidates if composed.noise == plan.noise)
+    told = [float(calibration.information.logdet()) for calibration in found]
+    return next(composed for composed, information in zip(candidates, told, strict=True) if information >= max(told) - _AS_GOOD)
+
+
+def of_calibration(
+    calibration: Calibration | None, learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int
+) -> dict[str, Any]:
+    """What the report says of a calibration, or of the bias (d,) that the training left and the covariance (d, d) of its estimate.
+
+    Shifts are those of a posterior of a precision (d, d), in its sds.
+    """
+    if calibration is not None:
+        weight = calibration.weight
+        scatter = weight @ calibration.variance @ weight.mT
+        ratios = torch.linalg.eigvals(torch.linalg.solve(calibration.variance, calibration.sensitivity)).real
+        return {
+            "bias_shift": shift_in_sds(num_items * weight @ calibration.bias, precision),
+            "calibration_residual": _residual(num_items**2 / calibration.simulations * scatter, precision),
+            "information": (float(ratios.min()), float(ratios.max())),
+            "simulations": calibration.simulations,
+            "calibrated": True,
+        }
+    if learned is not None:
+        bias, covariance = learned
+        return {
+            "bias_shift": shift_in_sds(num_items * bias, precision),
+            "calibration_residual": _residual(num_items**2 * covariance, precision),
+            "calibrated": share_of_bias(bias, covariance) > 0,
+        }
+    return {}
+
+
+def _residual(covariance: Tensor, precision: Tensor) -> float:
+    """Noise of the score (d, d) as a shift of the posterior in its sds (rms over parameters)."""
+    return math.sqrt(max(0.0, float(torch.linalg.solve(precision, covariance).trace())) / len(precision))
