@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sbi_models import adapters, approximators, diagnostics, networks, simulators, tracking, workflows
+    from sbi_models import adapters, approximators, diagnostics, errors, networks, simulators, tracking, workflows
     from sbi_models.adapters import Adapter
     from sbi_models.simulators import Simulator, make_simulator
     from sbi_models.tracking import load
@@ -25,6 +25,7 @@ __all__ = [
     "adapters",
     "approximators",
     "diagnostics",
+    "errors",
     "load",
     "make_simulator",
     "networks",

@@ -167,7 +167,6 @@ class CompositionalApproximator(ContinuousApproximator):
         learned = self._learned_mean if self.shared_bias.is_known and level == self._default_noise else None
         plan = Plan(level, _simulations(calibration_simulations, num_items), seed, levels, learned)
         prior = self._prior(compute_prior_score, num_items)
-        fresh = None if simulate is None or not plan.simulations else partial(self._fresh, simulate)
         was_training = self.training
         self.eval()
         given = self._given(flat)
@@ -179,6 +178,7 @@ class CompositionalApproximator(ContinuousApproximator):
                     draws, report = self._alone(own, num_samples, plan.seed)
                 else:
                     items = DiffusionItems(self.inference_network, own, seed=plan.seed)
+                    fresh = None if simulate is None or not plan.simulations else partial(self._fresh, simulate, items)
                     draws, report = composed(items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh)
                 parts.append(draws)
                 reports.append(report)
@@ -296,12 +296,12 @@ class CompositionalApproximator(ContinuousApproximator):
             draws = self.inference_network.sample(num_samples, given, generators)[0]
         return draws.to("cpu", torch.float64), CompositionReport(method="sample", num_items=1)
 
-    def _fresh(self, simulate: Simulate, theta: Tensor, number: int, seed: int) -> Iterator[Items]:
+    def _fresh(self, simulate: Simulate, like: DiffusionItems, theta: Tensor, number: int, seed: int) -> Iterator[Items]:
         """Items simulated at theta (d,), standardised space, some at a time."""
         raw = {name: value[0].detach().cpu().numpy() for name, value in self.raw_of(theta[None]).items()}
         for start in range(0, number, _ROWS):
             simulated = simulate(min(_ROWS, number - start), seeding.derive(seed, start), raw)
-            yield DiffusionItems(self.inference_network, self._given(simulated), seed=seed)
+            yield DiffusionItems(self.inference_network, self._given(simulated), seed=seed, like=like)
 
 
 def check_composable(network: Any) -> None:

@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.acceptance
 @pytest.mark.timeout(400)
 def test_the_snippets_of_the_guide_run(tmp_path):
-    """Sections 7.1, 7.2, 7.4 and 7.5 of the user guide run to the last line, without a warning, and leave model and figures."""
+    """Sections 7.1 to 7.5 of the user guide run to the last line, with no warning but that of trust, and leave model and figures."""
     command = [sys.executable, "-W", "error", str(EXAMPLES / "workflow_guide.py")]
     environment = {
         "PATH": "/usr/bin:/bin",

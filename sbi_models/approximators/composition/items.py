@@ -14,7 +14,9 @@ from sbi_models.types import Array
 ROWS_PER_CALL = 2**15
 """Pairs of an item and a point in one call of the network: bounds memory."""
 
-_DRAWS = 64
+_DRAWN, _DRAWS = 64, 64
+"""Items of a network without a head that are drawn from, and draws of each."""
+
 _STEPS = 16
 
 
@@ -60,10 +62,11 @@ class DiffusionItems:
         network: on any device.
         conditions: of the network, (n, condition_dim).
         seed: of the draws that give the Gaussians of a network without a head for them.
+        like: items whose average Gaussian stands for those of such a network.
     """
 
-    def __init__(self, network: DiffusionModel, conditions: Tensor, *, seed: int) -> None:
-        self.network, self.conditions, self.seed = network, conditions, seed
+    def __init__(self, network: DiffusionModel, conditions: Tensor, *, seed: int, like: "DiffusionItems | None" = None) -> None:
+        self.network, self.conditions, self.seed, self.like = network, conditions, seed, like
         self.theta_dim: int = network.theta_dim
         self._all: tuple[Tensor, Tensor] | None = None
 
@@ -94,16 +97,20 @@ class DiffusionItems:
 
     @torch.no_grad()
     def gaussians(self) -> tuple[Tensor, Tensor]:
-        """See `Items`: from the head of a network with "gaussian" preconditioning, otherwise from some draws."""
-        if self._all is None:
-            parts = [self._gaussians(self.conditions[rows]) for rows in chunks(len(self), _DRAWS)]
+        """See `Items`: from the head of a network with "gaussian" preconditioning, otherwise from draws of some items, for all the same."""
+        if self._all is None and not isinstance(self.network.denoiser, GaussianDenoiser):
+            means, covariances = self._drawn(self.conditions[:_DRAWN]) if self.like is None else self.like.gaussians()
+            self._all = tuple(part.mean(dim=0).expand(len(self), *part.shape[1:]) for part in (means, covariances))  # type: ignore[assignment]
+        elif self._all is None:
+            parts = [self._from_head(self.conditions[rows]) for rows in chunks(len(self), 1)]
             means, covariances = (torch.cat(part).to("cpu", torch.float64) for part in zip(*parts, strict=True))
             self._all = means, covariances
+        assert self._all is not None
         return self._all
 
     def some(self, rows: Array) -> "DiffusionItems":
         """See `Items`."""
-        return DiffusionItems(self.network, self.conditions[torch.as_tensor(rows)], seed=self.seed)
+        return DiffusionItems(self.network, self.conditions[torch.as_tensor(rows)], seed=self.seed, like=self.like)
 
     def log_density(self, theta: Tensor) -> Tensor:
         """See `Items`: by the probability flow of the network."""
@@ -119,10 +126,12 @@ class DiffusionItems:
         """See `Items`."""
         return 4 * self.network.density_steps
 
-    def _gaussians(self, given: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(self.network.denoiser, GaussianDenoiser):
-            mean, factor = self.network.denoiser.gaussian(given)
-            return mean, factor @ factor.mT
+    def _from_head(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.network.denoiser, GaussianDenoiser)
+        mean, factor = self.network.denoiser.gaussian(given)
+        return mean, factor @ factor.mT
+
+    def _drawn(self, given: Tensor) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.seed)
         draws = self.network.sample(_DRAWS, given, generator, sampler="dpm", steps=_STEPS).to(torch.float64)
         mean = draws.mean(dim=1)

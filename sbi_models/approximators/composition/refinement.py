@@ -25,9 +25,12 @@ from sbi_models.approximators.composition.items import Fresh, Items
 _WEAK = (0.9, 1.1)
 """Information of scores over that which their scatter implies, outside of which a network is weak."""
 
-_SIMULATIONS, _BESIDE = 8000, 4000
+_SIMULATIONS, _BESIDE = 4000, 2000
 _STEP = 0.3
 """To either side, in sds of the posterior of an item."""
+
+_MOST_UNEVEN = 1e6
+"""Condition number of slopes beyond which some direction of theta does not show in the data."""
 
 _RIDGE = 1e-4
 _GAIN = 0.02
@@ -77,6 +80,8 @@ def refined(composed: ComposedScore, theta: Tensor, precision: Tensor, fresh: Fr
         up, down = (_products((part - center) / scale).mean(dim=0) for part in (up_f, down_f))
         slopes_f.append((up - down) / length)
     sensitivity, slope_of_features = torch.stack(slopes_t, dim=1), torch.stack(slopes_f, dim=1)
+    if not float(torch.linalg.cond(sensitivity)) < _MOST_UNEVEN:
+        return None
     tilt = torch.linalg.solve(sensitivity.mT, slope_of_features.mT).mT
     mean_t, mean_f = scores.mean(dim=0), products.mean(dim=0)
     rest = products - mean_f - (scores - mean_t) @ tilt.mT

@@ -6,7 +6,7 @@ from typing import Any
 
 _BIAS = 0.5
 _RESIDUAL = 0.25
-_INFORMATION = (0.75, 1.35)
+_INFORMATION = (0.5, 2.5)
 EXPLAINED = 0.95
 """R^2 of a polynomial log density below which it is not used where there is another way."""
 
