@@ -24,7 +24,7 @@ from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, TrustWarning, suggest
 from sbi_models.networks import DiffusionModel, InferenceNetwork, SummaryNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
-from sbi_models.progress import progress_bar
+from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Variables, VariablesLike
 
 Simulate = Callable[[int, int, Variables], Variables]
@@ -40,7 +40,7 @@ _FEWEST, _PER_ITEM, _MOST = 4_000, 200, 500_000
 _ROWS = 16_384
 """Simulations in memory at a time."""
 
-_ITEMS_BEFORE_PROGRESS = 100
+_WORK_BEFORE_PROGRESS = 20_000
 
 
 @known_arguments
@@ -171,18 +171,21 @@ class CompositionalApproximator(ContinuousApproximator):
         self.eval()
         given = self._given(flat)
         parts, reports = [], []
-        with progress_bar("compose", num_datasets, show=None if num_datasets * num_items > _ITEMS_BEFORE_PROGRESS else False) as advance:
+        calibrates = simulate is not None and bool(plan.simulations) and num_items > 1 and method == "calibrated"
+        steps = plan.simulations if calibrates else 1
+        show = None if num_datasets * (num_items + steps) > _WORK_BEFORE_PROGRESS else False
+        with progress_bar("compose", num_datasets * steps, show=show) as advance:
             for row, own in enumerate(given.reshape(num_datasets, num_items, -1)):
                 plan = replace(plan, seed=seeding.derive(seed, "composition", row))
                 if prior is None:
                     draws, report = self._alone(own, num_samples, plan.seed)
                 else:
                     items = DiffusionItems(self.inference_network, own, seed=plan.seed)
-                    fresh = None if simulate is None or not plan.simulations else partial(self._fresh, simulate, items)
+                    fresh = partial(self._fresh, _counted(simulate, advance), items) if simulate is not None and calibrates else None
                     draws, report = composed(items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh)
                 parts.append(draws)
                 reports.append(report)
-                advance()
+                advance(0 if calibrates else 1)
         self.train(was_training)
         drawn = self._to_raw(torch.stack(parts))
         drawn = by_component(drawn) if split else drawn
@@ -311,6 +314,17 @@ def check_composable(network: Any) -> None:
             f"Expected a DiffusionModel, whose scores can be composed, got {type(network).__name__}. "
             "Pass inference_network='diffusion_model'."
         )
+
+
+def _counted(simulate: Simulate, advance: Advance) -> Simulate:
+    """The simulator, with what it has done shown as progress."""
+
+    def counted(number: int, seed: int, fixed: Variables) -> Variables:
+        simulated = simulate(number, seed, fixed)
+        advance(number)
+        return simulated
+
+    return counted
 
 
 def _simulations(asked: int | None, num_items: int) -> int:
