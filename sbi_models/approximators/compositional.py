@@ -1,5 +1,6 @@
 """The approximator that composes: the posterior of parameters given several observations at once, from that given one."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -41,6 +42,9 @@ _ROWS = 16_384
 """Simulations in memory at a time."""
 
 _WORK_BEFORE_PROGRESS = 20_000
+
+_DEEPEST = 10
+"""Frames that are looked through for the caller of a method."""
 
 
 @known_arguments
@@ -340,7 +344,11 @@ def _warn(reports: list[CompositionReport]) -> None:
     doubted = [row for row, report in enumerate(reports) if report.warnings]
     if doubted:
         which = f"data set {doubted[0]}" + (f" and {len(doubted) - 1} more" if len(doubted) > 1 else "")
-        warnings.warn(f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}", TrustWarning, 4)
+        level = 1  # the line that is shown is the first one outside of this package
+        while level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").startswith("sbi_models"):
+            level += 1
+        text = f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}"
+        warnings.warn(text, TrustWarning, stacklevel=level + 1)
 
 
 files.KINDS[CompositionalApproximator.kind] = CompositionalApproximator.from_settings

@@ -35,6 +35,7 @@ class CompositionReport:
         evaluations: scores of the network for each item, all draws together.
         simulations: fresh simulations of the calibration.
         calibrated: whether the bias was removed.
+        notes: further reasons not to trust the draws.
     """
 
     method: str

@@ -20,6 +20,9 @@ FEW_ITEMS = 10
 _PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 3, 16, 16
 _MORE_PILOTS, _MORE_STEPS = 64, 32
 
+_MANY_ITEMS = 100
+"""More of them are not to be trusted where nothing is known of shared errors."""
+
 _TRIED = 4000
 """Simulations that the noise is chosen by."""
 
@@ -109,7 +112,14 @@ def of_calibration(
             "calibration_residual": _residual(num_items**2 * covariance, precision),
             "calibrated": share_of_bias(bias, covariance) > 0,
         }
-    return {}
+    if num_items <= _MANY_ITEMS:
+        return {}
+    return {
+        "notes": (
+            f"Nothing is known of the errors that the scores of all {num_items} items share, which add up: pass the simulator, or train a "
+            "CompositionalWorkflow, which leaves a correction behind.",
+        )
+    }
 
 
 def _residual(covariance: Tensor, precision: Tensor) -> float:
