@@ -22,7 +22,7 @@ class CompositionalWorkflow(BasicWorkflow):
     """A `BasicWorkflow` whose posteriors of single items are composed: the posterior of one theta given several observations of it.
 
     After each training it learns what the scores of all items have in common as errors, from a quarter as many new simulations as an
-    online training has used (2 000 to 200 000), or from the data of an offline one.
+    online training has used (2 000 to 500 000), or from the data of an offline one.
 
     Args:
         simulator: source of training data; it also calibrates compositions.

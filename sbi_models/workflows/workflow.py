@@ -45,7 +45,7 @@ _FEWEST_ROWS_FOR_MOMENTS = 256
 _ROWS_FOR_MOMENTS_ON_DISK = 65_536
 _WEIGHT_DECAY = 5e-3
 _VALIDATION_BATCH = 1024
-_FEWEST_ROWS_AFTER, _MOST_ROWS_AFTER, _ROWS_AT_ONCE = 2_000, 200_000, 16_384
+_FEWEST_ROWS_AFTER, _MOST_ROWS_AFTER, _ROWS_AT_ONCE = 2_000, 500_000, 16_384
 _ROWS_AHEAD = 512
 """Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
 

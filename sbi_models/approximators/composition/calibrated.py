@@ -117,18 +117,16 @@ def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: F
 
 
 def _refined_mode(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: Fresh) -> Mode:
-    """The mode after two rounds of refinement, where the network is weak and its summaries know more than its scores."""
+    """The mode after a refinement, where the network is weak and its summaries know more than its scores."""
     assert composed.calibration is not None
     if not is_weak(composed.calibration):
         return mode
-    for name in ("third", "fourth"):
-        composed.calibrate(mode.center, fresh(mode.center, plan.simulations, seeding.derive(plan.seed, "second", number)))
-        found = refined(composed, mode.center, mode.precision, fresh, seeding.derive(plan.seed, name, number))
-        if found is None:
-            break
-        composed.calibration, composed.constant = found.calibration, found.constant
-        mode = newton(composed, mode.center, mode.precision)
-    return mode
+    composed.calibrate(mode.center, fresh(mode.center, plan.simulations, seeding.derive(plan.seed, "third", number)))
+    found = refined(composed, mode.center, mode.precision, fresh, seeding.derive(plan.seed, "fourth", number))
+    if found is None:
+        return mode
+    composed.calibration, composed.constant = found.calibration, found.constant
+    return newton(composed, mode.center, mode.precision)
 
 
 def _weights(composed: ComposedScore, peaks: list[_Peak], fresh: Fresh | None, seed: int) -> FloatArray:
