@@ -21,7 +21,7 @@ from sbi_models.approximators.composition.one_parameter import calibrated_line
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.refinement import is_weak, refined
 from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
-from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, most_informative, of_calibration, pilots
+from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, in_reach, most_informative, of_calibration, pilots
 from sbi_models.approximators.composition.surrogate import Surrogate, degree_for, fit_points, fitted
 from sbi_models.approximators.mixture import whole_shares
 from sbi_models.types import FloatArray
@@ -52,6 +52,7 @@ def calibrated(
     center, precision = composed.start()
     rough, cost = pilots(items, moments, plan.seed)
     modes = find_modes(composed, center, precision, rough)
+    modes = [mode for mode in modes if bool(in_reach(mode.center[None], moments))] or modes[:1]
     found = all(mode.last_step < CONVERGED for mode in modes)
     if fresh is not None and plan.noises and found:
         cost += composed.evaluations
@@ -59,14 +60,17 @@ def calibrated(
         composed.calibration = None
         modes = [newton(composed, mode.center, mode.precision) for mode in modes]
     peaks = [_peak(composed, mode, k, plan, fresh if found else None) for k, mode in enumerate(modes)]
-    fits = found and all(peak.surrogate.explained > EXPLAINED and peak.mode.last_step < CONVERGED for peak in peaks)
+    peaks = [peak for peak in peaks if peak.mode.last_step < CONVERGED and bool(in_reach(peak.mode.center[None], moments))] or peaks[:1]
+    converged = found and peaks[0].mode.last_step < CONVERGED
+    fits = converged and all(peak.surrogate.explained > EXPLAINED for peak in peaks)
     affordable = len(items) * num_samples * chains.STEPS * chains.SCORES_A_STEP <= _MOST_SCORES
     if fits or not affordable:
         weights = _weights(composed, peaks, fresh, plan.seed)
         draws, acceptance = _from_surrogates(peaks, weights, num_samples, plan.seed)
     else:
         weights = np.array([1.0])
-        composed.calibration, composed.constant = peaks[0].calibration, peaks[0].constant
+        composed.calibration = peaks[0].calibration if converged else None
+        composed.constant = peaks[0].constant if converged else torch.zeros_like(center)
         start, spent = pilots(items, moments, plan.seed, num_samples)
         draws, acceptance = chains.walked(composed, start, generator_of(plan.seed, "chains"))
         cost += spent
@@ -81,7 +85,7 @@ def calibrated(
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,
-        **of_calibration(main.calibration, main.learned, main.mode.precision, len(items)),
+        **(of_calibration(main.calibration, main.learned, main.mode.precision, len(items)) if converged else {}),
     )
     return draws, report
 

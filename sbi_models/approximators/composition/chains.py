@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sbi_models.approximators.composition.modes import Score
 
-STEPS = 60
+STEPS = 150
 SCORES_A_STEP = 2
 
 

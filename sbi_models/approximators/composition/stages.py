@@ -23,6 +23,9 @@ _MORE_PILOTS, _MORE_STEPS = 64, 32
 _MANY_ITEMS = 100
 """More of them are not to be trusted where nothing is known of shared errors."""
 
+_REACH = 6.0
+"""Sds of the prior within which modes are looked for."""
+
 _TRIED = 4000
 """Simulations that the noise is chosen by."""
 
@@ -69,7 +72,14 @@ def pilots(items: Items, moments: Moments, seed: int, number: int | None = None)
         chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
         number, steps = _PILOTS, _PILOT_STEPS
     drawn = gauss(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
-    return drawn[drawn.isfinite().all(dim=1)], math.ceil(number * steps * len(chosen) / n)
+    return drawn[in_reach(drawn, moments)], math.ceil(number * steps * len(chosen) / n)
+
+
+def in_reach(theta: Tensor, moments: Moments) -> Tensor:
+    """Which points (m, d) are finite and so near to the prior that a network can know anything of them, booleans (m,)."""
+    away = theta - moments[0]
+    near: Tensor = (away * torch.linalg.solve(moments[1], away.mT).mT).sum(dim=-1) < _REACH**2
+    return near
 
 
 def most_informative(items: Items, prior: PriorScore, plan: Plan, center: Tensor, fresh: Fresh) -> ComposedScore:
