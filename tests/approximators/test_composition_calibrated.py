@@ -142,22 +142,22 @@ def test_two_modes_have_their_weights(n, simulator):
         assert min(report.mode_weights) == pytest.approx(p[grid < 0].sum(), abs=0.05)
 
 
+@pytest.mark.parametrize("noise", [0.02, 0.05])
 @pytest.mark.parametrize("simulator", [False, True])
-def test_two_modes_in_the_plane(simulator):
+def test_two_modes_in_the_plane(simulator, noise):
     """With a second parameter beside the first, pilots find both modes; their weights are within 0.05, each with exact moments."""
     n, unit = 10, torch.ones(1, 1, dtype=torch.float64)
     x, y = square_data(0.9, n, seed=3), gaussian_data(THETA[:1], n, 7, unit)
 
     def fresh(theta, number, seed):
-        yield Beside(
-            SquareItems(square_data(theta[0], number, seed)), GaussianItems(gaussian_data(theta[1:], number, seed + 1, unit), unit)
-        )
+        linear = GaussianItems(gaussian_data(theta[1:], number, seed + 1, unit), unit)
+        yield Beside(SquareItems(square_data(theta[0], number, seed)), linear)
 
     def prior(theta):
         return torch.stack([0.5 - theta[:, 0], -theta[:, 1]], dim=1)
 
     items = Beside(SquareItems(x), GaussianItems(y, unit))
-    draws, report = compose(items, fresh=fresh if simulator else None, prior=prior, draws=2000, simulations=1000)
+    draws, report = compose(items, fresh=fresh if simulator else None, prior=prior, draws=2000, simulations=1000, noise=noise, noises=())
     grid, p = exact_square_posterior(x)
     assert report.num_modes == 2
     assert abs(float((draws[:, 0] > 0).double().mean()) - p[grid > 0].sum()) < 0.05
