@@ -160,23 +160,22 @@ def test_features_that_explain_the_noise_of_scores_take_it_out():
     assert shift_in_sds(made(mean[None])[0], precision) < 0.4 < off
 
 
-def test_features_that_tell_nothing_more_change_nothing():
-    """Exact scores are not refined, with features or without, and neither is noise that no feature reveals."""
-    for own in (False, True):
+@pytest.mark.parametrize("features", [None, "the scores", "nothing"])
+def test_features_that_tell_nothing_more_change_nothing(features):
+    """Noisy scores are left as they are where items have no features, where they are the scores themselves, and where they are noise."""
+    noise = torch.linalg.cholesky(0.8 * FISHER)
 
-        def items(x, seed, own=own):
-            return GaussianItems(x, own=normal(*x.shape, seed=seed) if own else None, features=x)
+    def items(x, seed):
+        own = normal(*x.shape, seed=seed) @ noise.mT
+        seen = {None: None, "the scores": x @ FISHER + own, "nothing": normal(*x.shape, seed=seed + 1)}[features]
+        return GaussianItems(x, own=own, features=seen)
 
-        def fresh(theta, number, seed, items=items):
-            yield items(gaussian_data(theta, number, seed), seeding.derive(seed, "own") >> 1)
+    def fresh(theta, number, seed):
+        yield items(gaussian_data(theta, number, seed), seeding.derive(seed, "own") >> 1)
 
-        made = ComposedScore(items(gaussian_data(THETA, 50, 1), 5), torch.neg, 0.05)
-        assert is_weak(made.calibrate(THETA, fresh(THETA, 20_000, 2))) == own
-        if not own:
-            assert refined(made, THETA, made.start()[1], fresh, 3) is None
-    made = composed()
-    made.calibrate(THETA, fresh_gaussians()(THETA, 5000, 1))
-    assert refined(made, THETA, made.start()[1], fresh_gaussians(), 3) is None
+    made = ComposedScore(items(gaussian_data(THETA, 50, 1), 5), torch.neg, 0.05)
+    assert is_weak(made.calibrate(THETA, fresh(THETA, 20_000, 2)))
+    assert refined(made, THETA, made.start()[1], fresh, 3) is None
 
 
 # --- what a training leaves
@@ -235,8 +234,9 @@ def test_a_shared_bias_is_saved(d):
     assert again.is_known
     for a, b in zip(learned(theta[:5]), again(theta[:5]), strict=True):
         assert torch.equal(a, b)
-    torch.testing.assert_close(again(theta[:5]).correction, torch.full((5, d), 0.2).double(), rtol=0, atol=0.5)
-    assert again(theta[:5]).variance.max() < 0.1
+    got = again(1e3 + 1e-3 * normal(200, d, seed=3))
+    assert float(((got.correction - 0.2).square() / got.variance).mean()) < 2
+    assert got.variance.median() < 0.05
 
 
 # --- items of a network
