@@ -1,0 +1,318 @@
+"""What a composition learns of the errors of scores: from fresh items, from features, and from a training."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from exact_items import LIKELIHOOD, GaussianItems, exact_posterior, fresh_gaussians, gaussian_data, normal, rng
+
+from sbi_models import seeding
+from sbi_models.approximators.composition.composed import Calibration, ComposedScore, share_of_bias, shift_in_sds
+from sbi_models.approximators.composition.items import DiffusionItems, sharpening
+from sbi_models.approximators.composition.refinement import is_weak, refined
+from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.composition.shared_bias import SharedBias
+from sbi_models.networks import DiffusionModel
+
+THETA = torch.tensor([0.4, -0.9], dtype=torch.float64)
+FISHER = torch.linalg.inv(LIKELIHOOD)
+EYE = torch.eye(2, dtype=torch.float64)
+
+
+def composed(n=20, **errors):
+    return ComposedScore(GaussianItems(gaussian_data(THETA, n, 1), **errors), torch.neg, 0.05)
+
+
+# --- the composed score
+
+
+@pytest.mark.parametrize("noise", [0.001, 0.05, 0.3])
+def test_the_composed_score_of_gaussians_is_exact(noise):
+    """At any noise the composed score is that of the posterior given all items, at no noise; its start is the exact Gaussian."""
+    items = GaussianItems(gaussian_data(THETA, 20, 1))
+    made, theta = ComposedScore(items, torch.neg, noise), normal(9, 2, seed=2)
+    mean, covariance = exact_posterior(items.x)
+    torch.testing.assert_close(made(theta), -(theta - mean) @ torch.linalg.inv(covariance))
+    assert made.evaluations == 9
+    center, precision = made.start()
+    torch.testing.assert_close(center, mean)
+    torch.testing.assert_close(precision, torch.linalg.inv(covariance))
+
+
+def test_a_start_needs_no_exact_gaussians():
+    """Where Gaussians of items, wider than the prior, leave no precision, that of the start is positive all the same."""
+    items = GaussianItems(gaussian_data(THETA, 20, 1))
+    items.covariance = 1.5 * EYE
+    center, precision = ComposedScore(items, torch.neg, 0.05).start()
+    assert center.isfinite().all()
+    assert torch.linalg.eigvalsh(precision).min() > 0
+
+
+def test_exact_scores_have_no_bias_and_fishers_information():
+    """For exact scores the bias is within 5 standard errors of 0 and none is removed; H = V = Fisher's information; the weight is 1."""
+    for seed in range(3):
+        found = composed().calibrate(THETA, fresh_gaussians()(THETA, 40_000, seed))
+        assert found.simulations == 40_000
+        assert (found.bias.abs() < 5 * (FISHER.diagonal() / 40_000).sqrt()).all()
+        assert torch.equal(found.removed, torch.zeros(2, dtype=torch.float64))
+        torch.testing.assert_close(found.sensitivity, FISHER)
+        torch.testing.assert_close(found.variance, FISHER, rtol=0, atol=0.1)
+        torch.testing.assert_close(found.information, FISHER, rtol=0, atol=0.1)
+        torch.testing.assert_close(found.weight, EYE, rtol=0, atol=0.03)
+
+
+def test_a_bias_that_items_share_is_found_and_removed():
+    """A constant error of all scores is the bias, within 5 standard errors, and the composed score without it is the exact one."""
+    error = torch.tensor([0.4, -0.3], dtype=torch.float64)
+    made = composed(shared=error.expand_as)
+    found = made.calibrate(THETA, fresh_gaussians(shared=error.expand_as)(THETA, 100_000, 1))
+    assert ((found.bias - error).abs() < 5 * (FISHER.diagonal() / 100_000).sqrt()).all()
+    torch.testing.assert_close(found.removed, found.bias)
+    mean, covariance = exact_posterior(made.items.x)
+    precision = torch.linalg.inv(covariance)
+    left = (made(mean[None]))[0]
+    assert shift_in_sds(left, precision) < 0.1
+    assert shift_in_sds(20 * error, precision) > 1
+
+
+def test_weights_make_scaled_and_noisy_scores_efficient():
+    """Scores of twice the size, and scores with noise of their own, are weighted by H V^(-1); the information is what is left."""
+    items = GaussianItems(gaussian_data(THETA, 50, 1))
+    noise = torch.linalg.cholesky(0.5 * FISHER)
+
+    def fresh(theta, number, seed):
+        x = gaussian_data(theta, number, seed)
+        yield GaussianItems(x, own=normal(number, 2, seed=seeding.derive(seed, "own") >> 1) @ noise.mT)
+
+    made = ComposedScore(items, torch.neg, 0.05)
+    found = made.calibrate(THETA, fresh(THETA, 100_000, 1))
+    torch.testing.assert_close(found.variance, 1.5 * FISHER, rtol=0, atol=0.1)
+    torch.testing.assert_close(found.weight, EYE / 1.5, rtol=0, atol=0.03)
+    torch.testing.assert_close(found.information, FISHER / 1.5, rtol=0, atol=0.1)
+    assert is_weak(found)
+    doubled = Calibration(torch.zeros(2).double(), 4 * FISHER, 2 * FISHER, 1000)
+    torch.testing.assert_close(doubled.weight, EYE / 2)
+    torch.testing.assert_close(doubled.information, FISHER)
+    flat = Calibration(torch.zeros(2).double(), 0.01 * EYE, 0.02 * EYE, 1000)
+    assert not flat.is_informative
+    assert torch.equal(flat.weight, EYE)
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_the_share_of_a_bias_that_is_removed(d):
+    """None of what is below the 99 % quantile of noise, all above three times that, half in the middle; 1 % of pure noise is touched."""
+    quantile = {1: 6.6349, 3: 11.3449}[d]
+    variance = torch.diag(torch.arange(1.0, d + 1).double())
+
+    def bias(squared):
+        return variance.diagonal().sqrt() * math.sqrt(squared / d)
+
+    for factor, share in ((0.0, 0.0), (0.99, 0.0), (1.0, 0.0), (2.0, 0.5), (3.0, 1.0), (50.0, 1.0)):
+        assert share_of_bias(bias(factor * quantile), variance) == pytest.approx(share, abs=1e-3)
+    touched = [share_of_bias(noise * variance.diagonal().sqrt(), variance) > 0 for noise in normal(4000, d, seed=1)]
+    assert np.mean(touched) == pytest.approx(0.01, abs=0.007)
+
+
+def test_shifts_are_in_sds_of_the_posterior():
+    """A constant added to the score of a Gaussian moves its mean by C g; the measure is the rms of that in whitened components."""
+    precision, score = torch.linalg.inv(LIKELIHOOD), torch.tensor([0.3, 2.0], dtype=torch.float64)
+    moved = torch.linalg.solve(torch.linalg.cholesky(LIKELIHOOD), LIKELIHOOD @ score)
+    assert shift_in_sds(score, precision) == pytest.approx(math.sqrt(float(moved.square().mean())))
+    assert shift_in_sds(torch.tensor([0.1]).double(), torch.tensor([[100.0]]).double()) == pytest.approx(0.01)
+
+
+def test_sharpening_never_more_than_doubles():
+    """I + s^2 C^(-1) of Gaussians wider than the noise; narrower ones count as wide as it."""
+    covariances = torch.stack([LIKELIHOOD, torch.diag(torch.tensor([1e-8, 1.0]).double())])
+    got = sharpening(covariances, 0.1)
+    torch.testing.assert_close(got[0], EYE + 0.01 * FISHER)
+    torch.testing.assert_close(got[1], torch.diag(torch.tensor([2.0, 1.01]).double()))
+
+
+# --- refinement
+
+
+def test_features_that_explain_the_noise_of_scores_take_it_out():
+    """Scores with noise of 0.8 times the information, which features reveal, are refined to nearly the exact variance, mean unchanged."""
+    noise = torch.linalg.cholesky(0.8 * FISHER)
+
+    def items(x, seed):
+        own = normal(*x.shape, seed=seed)
+        features = torch.cat([x, own + 0.1 * normal(*x.shape, seed=seed + 1)], dim=1)
+        return GaussianItems(x, own=own @ noise.mT, features=features)
+
+    def fresh(theta, number, seed):
+        yield items(gaussian_data(theta, number, seed), seeding.derive(seed, "own") >> 1)
+
+    made = ComposedScore(items(gaussian_data(THETA, 400, 1), 5), torch.neg, 0.05)
+    found = made.calibrate(THETA, fresh(THETA, 50_000, 2))
+    assert is_weak(found)
+    mean, covariance = exact_posterior(made.items.x)
+    precision = torch.linalg.inv(covariance)
+    off = shift_in_sds(made(mean[None])[0], precision)
+    better = refined(made, THETA, precision, fresh, 3)
+    torch.testing.assert_close(better.calibration.variance, FISHER, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(better.calibration.sensitivity, FISHER, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(better.calibration.information, FISHER, rtol=0.15, atol=0.1)
+    made.calibration, made.constant = better.calibration, better.constant
+    assert shift_in_sds(made(mean[None])[0], precision) < 0.4 < off
+
+
+@pytest.mark.parametrize("features", [None, "the scores", "nothing"])
+def test_features_that_tell_nothing_more_change_nothing(features):
+    """Noisy scores are left as they are where items have no features, where they are the scores themselves, and where they are noise."""
+    noise = torch.linalg.cholesky(0.8 * FISHER)
+
+    def items(x, seed):
+        own = normal(*x.shape, seed=seed) @ noise.mT
+        seen = {None: None, "the scores": x @ FISHER + own, "nothing": normal(*x.shape, seed=seed + 1)}[features]
+        return GaussianItems(x, own=own, features=seen)
+
+    def fresh(theta, number, seed):
+        yield items(gaussian_data(theta, number, seed), seeding.derive(seed, "own") >> 1)
+
+    made = ComposedScore(items(gaussian_data(THETA, 50, 1), 5), torch.neg, 0.05)
+    assert is_weak(made.calibrate(THETA, fresh(THETA, 20_000, 2)))
+    assert refined(made, THETA, made.start()[1], fresh, 3) is None
+
+
+# --- what a training leaves
+
+
+def polynomial(theta):
+    return torch.stack([0.2 + 0.1 * theta[:, 0] - 0.3 * theta[:, 0] * theta[:, 1], 0.05 * theta[:, 1] ** 3], dim=1)
+
+
+def residuals(n, seed):
+    """theta and residuals whose noise is larger where theta is."""
+    theta = normal(n, 2, seed=seed)
+    return theta, polynomial(theta) + normal(n, 2, seed=seed + 1) * (0.3 * theta[:, :1]).exp()
+
+
+def test_a_shared_bias_is_learned_with_its_uncertainty():
+    """A polynomial of theta is recovered; over 60 repetitions errors have the variance that the regression says, and no bias."""
+    at = torch.tensor([[0.0, 0.0], [1.0, -1.0], [-0.5, 2.0]], dtype=torch.float64)
+    learned = SharedBias(2)
+    assert not learned.is_known
+    errors, variances = [], []
+    for seed in range(60):
+        learned.fit(*residuals(2000, 10 * seed))
+        got = learned(at)
+        errors.append(got.correction - polynomial(at))
+        variances.append(got.variance)
+    assert learned.is_known
+    errors, variances = torch.stack(errors), torch.stack(variances)
+    standard = errors / variances.sqrt()
+    assert (standard.mean(dim=0).abs() < 5 / math.sqrt(60)).all()
+    torch.testing.assert_close(standard.square().mean(dim=0), torch.ones(3, 2, dtype=torch.float64), rtol=0, atol=5 * math.sqrt(2 / 60))
+    assert standard.square().mean() == pytest.approx(1, abs=0.25)
+    learned.fit(*residuals(200_000, 7))
+    torch.testing.assert_close(learned(at).correction, polynomial(at), rtol=0, atol=0.05)
+
+
+def test_a_shared_bias_does_not_run_away():
+    """Far beyond the data the polynomial stays what it is at the edge, 3.5 sds out."""
+    learned = SharedBias(2)
+    learned.fit(*residuals(5000, 1))
+    far = torch.tensor([[100.0, 0.0], [1000.0, 0.0]], dtype=torch.float64)
+    got = learned(far)
+    torch.testing.assert_close(got.correction[0], got.correction[1])
+    assert got.correction.isfinite().all()
+    assert (got.variance > 0).all()
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 14])
+def test_a_shared_bias_is_saved(d):
+    """Its state has all that it knows, and `is_known`, for any number of parameters; theta of any location and scale."""
+    learned = SharedBias(d)
+    theta = 1e3 + 1e-3 * normal(3000, d, seed=1)
+    learned.fit(theta, 0.2 + normal(3000, d, seed=2))
+    again = SharedBias(d)
+    again.load_state_dict(learned.state_dict())
+    assert again.is_known
+    for a, b in zip(learned(theta[:5]), again(theta[:5]), strict=True):
+        assert torch.equal(a, b)
+    got = again(1e3 + 1e-3 * normal(200, d, seed=3))
+    assert float(((got.correction - 0.2).square() / got.variance).mean()) < 2
+    assert got.variance.median() < 0.05
+
+
+# --- items of a network
+
+
+@pytest.mark.parametrize("preconditioning", ["unit", "gaussian"])
+def test_items_of_a_network_of_zero_are_standard_normal(preconditioning):
+    """An untrained network says N(0, I) of every item: Gaussians, scores at a noise, own scores and log densities are the formulas."""
+    network = DiffusionModel(widths=(8,), preconditioning=preconditioning)
+    network.build(2, 3)
+    items, theta = DiffusionItems(network, torch.randn(5, 3, generator=rng(1)), seed=1), normal(4, 2, seed=2)
+    means, covariances = items.gaussians()
+    slack = 0.0 if preconditioning == "gaussian" else 0.6  # of 64 draws
+    torch.testing.assert_close(means, torch.zeros(5, 2).double(), rtol=0, atol=1e-5 + slack)
+    torch.testing.assert_close(covariances, EYE.expand(5, 2, 2), rtol=0, atol=1e-3 + slack)
+    for noise in (0.02, 0.2):
+        torch.testing.assert_close(items.score(theta, noise, slice(1, 4)), (-theta / (1 + noise**2)).expand(3, 4, 2), rtol=0, atol=0.01)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(2).double(), EYE).log_prob(theta)
+    with torch.no_grad():
+        torch.testing.assert_close(items.log_density(theta), exact.expand(5, 4), rtol=0, atol=0.01)
+    if preconditioning == "gaussian":
+        torch.testing.assert_close(items.own_scores(normal(5, 2, seed=3), 0.02), -normal(5, 2, seed=3), rtol=0, atol=0.01)
+    assert items.features.shape == (5, 3)
+
+
+# --- the report
+
+FINE = {
+    "method": "calibrated",
+    "num_items": 10,
+    "bias_shift": 0.1,
+    "calibration_residual": 0.1,
+    "information": (0.95, 1.05),
+    "explained": 0.999,
+    "acceptance": 0.7,
+    "last_step": 0.001,
+    "calibrated": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"calibrated": False, "bias_shift": 0.51}, r"all 10 items share.*about 0\.5 of its standard deviations.*pass the simulator"),
+        ({"calibration_residual": 0.26}, r"uncertain by 0\.26.*calibration_simulations"),
+        ({"calibration_residual": 0.26, "calibrated": False}, r"uncertain by 0\.26.*pass the simulator, or compose fewer items"),
+        ({"information": (0.74, 1.0)}, r"slope is 0\.74 to 1\.00 times.*train longer"),
+        ({"information": (1.0, 1.36)}, r"slope is 1\.00 to 1\.36 times"),
+        ({"explained": 0.94}, r"explains 0\.940 of the composed score.*method='gauss'"),
+        ({"last_step": 0.11}, r"mode was not found.*0\.11"),
+        ({"acceptance": 0.29}, r"Only 29% of the steps"),
+        ({"notes": ("Something else.",)}, "Something else"),
+    ],
+)
+def test_each_threshold_has_its_warning(changes, message):
+    """Beyond a threshold there is one reason, in words with the number and a cure; before it, or without the number, there is none."""
+    (reason,) = CompositionReport(**FINE | changes).warnings
+    assert re.search(message, reason)
+    report = CompositionReport(**FINE | changes)
+    assert report.as_dict()["warnings"] == [reason]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bias_shift": 50.0},
+        {"calibrated": False, "bias_shift": 0.49},
+        {"calibration_residual": 0.24},
+        {"information": (0.76, 1.34)},
+        {"explained": 0.96},
+        {"last_step": 0.09},
+        {"acceptance": 0.31},
+    ],
+)
+def test_what_is_fine_has_no_warning(changes):
+    """On the good side of each threshold, a removed bias of any size, and methods without numbers are not warned of."""
+    assert CompositionReport(**FINE | changes).warnings == ()
+    assert CompositionReport(method="gauss", num_items=3).warnings == ()
