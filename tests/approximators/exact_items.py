@@ -39,14 +39,18 @@ class GaussianItems:
         self.covariance = torch.linalg.inv(self.eye + precision)
         self.means = x @ (self.covariance @ precision).mT
         self.calls = 0
-        if features is not None:
-            self.features = features
+        self.likelihood = likelihood
+        self.features = x[:, :0] if features is None else features
 
     def __len__(self):
         return len(self.x)
 
     def gaussians(self):
         return self.means, self.covariance.expand(len(self), -1, -1)
+
+    def some(self, rows):
+        own = None if self.own is None else self.own[rows]
+        return GaussianItems(self.x[rows], self.likelihood, shared=self.shared, own=own, features=self.features[rows])
 
     def score(self, theta, noise, rows):
         self.calls += len(theta) * len(self.means[rows])
@@ -122,6 +126,13 @@ class SquareItems:
     def __len__(self):
         return len(self.x)
 
+    @property
+    def features(self):
+        return self.x[:, None][:, :0]
+
+    def some(self, rows):
+        return SquareItems(self.x[rows], tilt=self.tilt)
+
     def unnormalised(self, theta):
         return -((theta - 0.5) ** 2) / 2 - 2 * (self.x[:, None] - theta**2) ** 2
 
@@ -149,6 +160,10 @@ class Beside:
     def __init__(self, *parts):
         self.parts, self.theta_dim = parts, sum(part.theta_dim for part in parts)
         self.evaluations_of_density = parts[0].evaluations_of_density
+        self.features = torch.cat([part.features for part in parts], dim=1)
+
+    def some(self, rows):
+        return Beside(*(part.some(rows) for part in self.parts))
 
     def __len__(self):
         return len(self.parts[0])

@@ -218,7 +218,7 @@ def test_files_keep_what_the_training_left(tmp_path):
         drawn = [each.compositional_sample(**arguments) for each in (made, loaded)]
     for name in ("theta", "tau"):
         np.testing.assert_array_equal(drawn[0][0][name], drawn[1][0][name])
-    assert [report.as_dict() for report in drawn[0][1]] == [report.as_dict() for report in drawn[1][1]]
+    assert [str(report) for report in drawn[0][1]] == [str(report) for report in drawn[1][1]]  # as text: NaN is not NaN
     assert loaded.save(tmp_path / "again").read_bytes() == path.read_bytes()
 
 

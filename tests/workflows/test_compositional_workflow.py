@@ -7,7 +7,7 @@ import pytest
 import torch
 from compositional_models import SMALL, compositional, exact, items, prior_score
 from linear_gaussian import SIMULATOR, workflow
-from torch.distributions import Independent, Normal, Uniform
+from torch.distributions import Independent, Uniform
 
 import sbi_models as bf
 from sbi_models.approximators import CompositionalApproximator

@@ -58,7 +58,7 @@ def newton(score: Score, center: Tensor, precision: Tensor) -> Mode:
     """The mode that Newton's method finds from a center (d,) and a first precision (d, d); 2 d + 1 scores a step.
 
     Slopes are central differences over half an sd to either side, so that they are those of the bulk of the density. Steps are at most
-    3 sqrt(d) sds long, precisions change by a factor of at most 20.
+    3 sqrt(d) sds long, precisions fall by a factor of at most 20 in each.
     """
     d = len(center)
     step = _STEP * torch.eye(d, dtype=center.dtype)
@@ -69,7 +69,7 @@ def newton(score: Score, center: Tensor, precision: Tensor) -> Mode:
         values = mode.whitened(score)(points)
         slope = symmetric(values[d + 1 :] - values[1 : d + 1]) / (2 * _STEP)
         curvatures, axes = torch.linalg.eigh(slope)
-        curvature = axes @ torch.diag(curvatures.clamp(0.05, 20.0)) @ axes.mT
+        curvature = axes @ torch.diag(curvatures.clamp_min(0.05)) @ axes.mT
         move = torch.linalg.solve(curvature, values[0])
         length = float(move.norm())
         move = move * min(1.0, 3 * math.sqrt(d) / max(length, 1e-300))
@@ -88,27 +88,33 @@ def factor_of(precision: Tensor) -> Tensor:
 def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) -> list[Mode]:
     """The modes of a density: Newton's from the center, and from pilots (p, d) that do not lead to a mode found before.
 
+    If there is none, the one that is returned has an infinite last step.
+
     A pilot leads to a mode if one Newton step with the precision there takes it at least half of the way, or it lies there already.
     """
-    modes = [newton(score, center, precision)]
+    first = newton(score, center, precision)
+    modes = [first] if _is_found(score, first) else []
     scores = score(pilots) if len(pilots) else pilots
-    failures = 0
-    open_pilots = list(range(len(pilots)))
-    while open_pilots and len(modes) < _MOST_MODES and failures < _MOST_FAILURES:
+    failures, open_pilots = 0, list(range(len(pilots)))
+    while len(modes) < _MOST_MODES and failures < _MOST_FAILURES:
         for mode in modes:
             away = mode.distance(pilots)
             after = mode.distance(pilots + scores @ (mode.factor @ mode.factor.mT))
             open_pilots = [k for k in open_pilots if not (after[k] < away[k] / 2 or away[k] < _SEPARATE * math.sqrt(len(center)))]
         if not open_pilots:
             break
-        found = newton(score, pilots[open_pilots.pop(0)], modes[0].precision)
-        near = min(float(mode.distance(found.center[None])) for mode in modes)
-        if math.isfinite(found.last_step) and found.last_step < 1.0 and near > _SEPARATE and _is_peak(score, found):
+        found = newton(score, pilots[open_pilots.pop(0)], modes[0].precision if modes else precision)
+        near = min((float(mode.distance(found.center[None])) for mode in modes), default=math.inf)
+        if near > _SEPARATE and _is_found(score, found):
             modes.append(found)
         else:
             failures += 1
-    peaks = [mode for mode in modes if mode.last_step < CONVERGED and _is_peak(score, mode)]
-    return peaks or modes[:1]
+    return modes or [Mode(first.center, factor_of(precision), math.inf)]
+
+
+def _is_found(score: Score, mode: Mode) -> bool:
+    """Whether Newton's method has converged, to a peak."""
+    return math.isfinite(mode.last_step) and mode.last_step < CONVERGED and _is_peak(score, mode)
 
 
 def _is_peak(score: Score, mode: Mode) -> bool:

@@ -5,8 +5,8 @@ gauss       E[theta_0 | theta_t] = P^(-1) [sum_i P_i mu_i + (1 - n) P_0 mu_0],  
             all are Gaussian. J. Linhart et al., arXiv:2404.07593.
 langevin    the sum of diffused scores, each noise level visited by a chain of Langevin steps. T. Geffner et al., arXiv:2209.14249;
             L. Touron et al., arXiv:2605.21253, say why it needs the chain.
-plain       the sum of diffused scores in the reverse diffusion, the prior's damped by 1 - t: what other packages do, for comparison. It
-            is biased, since a product of diffused densities is not the diffused product.
+plain       the sum of diffused scores in the reverse diffusion, the prior's as if it were standard normal: what other packages do, for
+            comparison. It is biased, since a product of diffused densities is not the diffused product.
 """
 
 import math
@@ -66,7 +66,7 @@ def plain(items: Items, prior: PriorScore, num_samples: int, steps: int, generat
     def denoise(theta_t: Tensor, t: Tensor) -> Tensor:
         s = float((-_SCHEDULE.log_snr(t.double()) / 2).exp())
         theta = theta_t / _SCHEDULE.alpha(t)
-        score = (1 - len(items)) * (1 - float(t)) * prior(theta) + _summed(items, theta, s)
+        score = (1 - len(items)) / (1 + s**2) * prior(theta) + _summed(items, theta, s)
         return theta + s**2 * score
 
     return _drawn(denoise, num_samples, items.theta_dim, steps, generator)

@@ -82,7 +82,13 @@ def _of_distributions(priors: dict[str, Distribution], approximator: ContinuousA
         total = torch.zeros((), dtype=torch.float64)
         for name, prior in priors.items():
             value, event = raw[name], prior.batch_shape + prior.event_shape
-            total = total + prior.log_prob(value.reshape(-1, *event) if value[0].numel() == event.numel() else value).sum()
+            try:
+                total = total + prior.log_prob(value.reshape(-1, *event) if value[0].numel() == event.numel() else value).sum()
+            except ValueError:
+                raise DataError(
+                    f"Expected points inside the support of the prior of {name!r}, got some outside: the adapter does not keep draws "
+                    "there. Give the prior to the workflow, too, or use adapter.constrain(name, prior=...)."
+                ) from None
         return total
 
     def score(z: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ _STEP = 0.3
 _MOST_UNEVEN = 1e6
 """Condition number of slopes beyond which some direction of theta does not show in the data."""
 
+_NEGLIGIBLE = 1e-3
+
 _RIDGE = 1e-4
 _GAIN = 0.02
 """Nats of information an item and parameter that are worth it."""
@@ -67,7 +69,7 @@ def refined(composed: ComposedScore, theta: Tensor, precision: Tensor, fresh: Fr
     raw = composed.items.features
     if not raw.shape[1]:
         return None
-    scores, features = _stacked(composed, theta, fresh(theta, _SIMULATIONS, seed))
+    scores, features = _stacked(composed, theta, fresh(theta, max(_SIMULATIONS, composed.calibration.simulations), seed))
     center, scale = features.mean(dim=0), features.std(dim=0).clamp_min(1e-9)
     products = _products((features - center) / scale)
     steps = _STEP * torch.diag((composed.num_items / torch.diagonal(precision)).sqrt())
@@ -85,6 +87,10 @@ def refined(composed: ComposedScore, theta: Tensor, precision: Tensor, fresh: Fr
     tilt = torch.linalg.solve(sensitivity.mT, slope_of_features.mT).mT
     mean_t, mean_f = scores.mean(dim=0), products.mean(dim=0)
     rest = products - mean_f - (scores - mean_t) @ tilt.mT
+    kept = rest.var(dim=0) > _NEGLIGIBLE * products.var(dim=0)  # what is left of features that are functions of the scores is rounding
+    if not bool(kept.any()):
+        return None
+    rest, tilt, mean_f = rest[:, kept], tilt[kept], mean_f[kept]
     covariance = rest.mT @ rest / len(rest)
     covariance = covariance + _RIDGE * torch.diag(covariance.diagonal())
     shared = (scores - mean_t).mT @ rest / len(rest)
@@ -94,7 +100,7 @@ def refined(composed: ComposedScore, theta: Tensor, precision: Tensor, fresh: Fr
     before = Calibration(better.bias, composed.calibration.variance, sensitivity, better.simulations)
     if not float(better.information.logdet() - before.information.logdet()) > _GAIN * len(theta):
         return None
-    own = _products((raw - center) / scale).sum(dim=0) - composed.num_items * mean_f
+    own = _products((raw - center) / scale)[:, kept].sum(dim=0) - composed.num_items * mean_f
     leftover = own - tilt @ (composed.summed(theta[None])[0] - composed.num_items * mean_t)
     return Refinement(better, gain @ leftover)
 
