@@ -236,6 +236,8 @@ class CompositionalApproximator(ContinuousApproximator):
 
     def _flattened(self, conditions: VariablesLike) -> tuple[Variables, int, int]:
         """Raw conditions with one leading axis, data set by data set, and the numbers of data sets and of items of each."""
+        if not isinstance(conditions, Mapping):
+            raise DataError(f"Expected conditions as a dict of names to arrays, got {type(conditions).__name__}.")
         flat, leading = {}, {}
         for name in self.condition_names:
             if name not in conditions:
@@ -245,10 +247,10 @@ class CompositionalApproximator(ContinuousApproximator):
             shape = self.shapes[name]
             try:
                 value = np.asarray(conditions[name], dtype=np.float64)
-            except ValueError:
+            except (TypeError, ValueError):
                 raise DataError(
-                    f"Expected as many items in every data set, got ragged values of {name!r}. Compose data sets of other numbers of items "
-                    "in calls of their own."
+                    f"Expected numbers, and as many items in every data set, got {name!r} ragged or not numeric. "
+                    "Compose data sets of other numbers of items in calls of their own."
                 ) from None
             value = value[..., None] if shape == (1,) and value.ndim == 2 else value
             if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
@@ -288,12 +290,12 @@ class CompositionalApproximator(ContinuousApproximator):
         return None if num_items == 1 else score
 
     def _prior_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of the prior in standardised space: those of the network, if it has them, or else 0 and the identity."""
+        """Mean and covariance of the prior in standardised space: 0 and the identity, or, without standardisation, those of the network."""
         network = self.inference_network
-        if isinstance(network.denoiser, GaussianDenoiser) and network.no_conditions is not None:
-            mean, factor = network.denoiser.gaussian(network.no_conditions.detach())
+        d, parameters = network.theta_dim, network.no_conditions
+        if not self._has("inference_variables") and isinstance(network.denoiser, GaussianDenoiser) and parameters is not None:
+            mean, factor = network.denoiser.gaussian(parameters.detach())
             return mean.detach().double().cpu(), (factor @ factor.mT).detach().double().cpu()
-        d = network.theta_dim
         return torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)
 
     def _alone(self, given: Tensor, num_samples: int, seed: int) -> tuple[Tensor, CompositionReport]:

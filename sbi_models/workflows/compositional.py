@@ -67,7 +67,9 @@ class CompositionalWorkflow(BasicWorkflow):
         assert isinstance(trained, ContinuousApproximator)
         check_composable(trained.inference_network)
         if not trained.is_built:
-            raise NotFittedError("Expected a trained workflow, got one without a fit. Call its fit_online, fit_offline or fit_disk.")
+            raise NotFittedError(
+                "Expected a trained workflow, got one that was never fitted. Call its fit_online, fit_offline or fit_disk first."
+            )
         copy = CompositionalApproximator.like(trained)
         made = cls(workflow.simulator if simulator is None else simulator, inference_network=copy)
         made.settings, made.seed, made.threads = workflow.settings, workflow.seed, workflow.threads

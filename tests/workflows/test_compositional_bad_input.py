@@ -88,7 +88,7 @@ def test_sampling_before_fitting():
         (GIVEN | {"x": X[..., :1]}, r"Expected 'x' in the conditions of shape \(n, 2\).*got \(6, 1\)"),
         (
             GIVEN | {"x": [X[0].tolist(), X[0, :2].tolist()]},
-            r"as many items in every data set, got ragged values of 'x'.*calls of their own",
+            r"as many items in every data set, got 'x' ragged.*calls of their own",
         ),
         (
             GIVEN | {"c": np.zeros((2, 4, 1))},

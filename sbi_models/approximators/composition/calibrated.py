@@ -33,6 +33,12 @@ _MOST_SCORES = 10_000_000
 """Scores of items that chains may take."""
 
 
+_NO_MODE = (
+    "No mode was found where the prior reaches, so that nothing is calibrated: the network's scores of these items together are not those "
+    "of a posterior. Train longer, or look at the items one by one."
+)
+
+
 def calibrated(
     items: Items, prior: PriorScore, moments: Moments, num_samples: int, plan: Plan, *, fresh: Fresh | None
 ) -> tuple[Tensor, CompositionReport]:
@@ -60,8 +66,8 @@ def calibrated(
         composed.calibration = None
         modes = [newton(composed, mode.center, mode.precision) for mode in modes]
     peaks = [_peak(composed, mode, k, plan, fresh if found else None) for k, mode in enumerate(modes)]
-    peaks = [peak for peak in peaks if peak.mode.last_step < CONVERGED and bool(in_reach(peak.mode.center[None], moments))] or peaks[:1]
-    converged = found and peaks[0].mode.last_step < CONVERGED
+    good = [peak for peak in peaks if peak.mode.last_step < CONVERGED and bool(in_reach(peak.mode.center[None], moments))]
+    converged, peaks = found and bool(good), good or peaks[:1]
     fits = converged and all(peak.surrogate.explained > EXPLAINED for peak in peaks)
     affordable = len(items) * num_samples * chains.STEPS * chains.SCORES_A_STEP <= _MOST_SCORES
     if fits or not affordable:
@@ -72,6 +78,7 @@ def calibrated(
         composed.calibration = peaks[0].calibration if converged else None
         composed.constant = peaks[0].constant if converged else torch.zeros_like(center)
         start, spent = pilots(items, moments, plan.seed, num_samples)
+        start = start[torch.arange(num_samples) % len(start)]
         draws, acceptance = chains.walked(composed, start, generator_of(plan.seed, "chains"))
         cost += spent
     main = peaks[int(np.argmax(weights))]
@@ -85,7 +92,7 @@ def calibrated(
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,
-        **(of_calibration(main.calibration, main.learned, main.mode.precision, len(items)) if converged else {}),
+        **(of_calibration(main.calibration, main.learned, main.mode.precision, len(items)) if converged else {"notes": (_NO_MODE,)}),
     )
     return draws, report
 

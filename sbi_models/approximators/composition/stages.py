@@ -63,7 +63,8 @@ def generator_of(seed: int, *path: str | int) -> torch.Generator:
 def pilots(items: Items, moments: Moments, seed: int, number: int | None = None) -> tuple[Tensor, int]:
     """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in scores for each item.
 
-    With few items these are all of them; `number` says how many draws to make then.
+    Draws out of reach of the prior are left out; if that is all of them, its mean stands for them. With few items these are all of them;
+    `number` says how many draws to make then.
     """
     n = len(items)
     if n < FEW_ITEMS or number is not None:
@@ -72,7 +73,8 @@ def pilots(items: Items, moments: Moments, seed: int, number: int | None = None)
         chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
         number, steps = _PILOTS, _PILOT_STEPS
     drawn = gauss(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
-    return drawn[in_reach(drawn, moments)], math.ceil(number * steps * len(chosen) / n)
+    kept = drawn[in_reach(drawn, moments)]
+    return kept if len(kept) else moments[0][None], math.ceil(number * steps * len(chosen) / n)
 
 
 def in_reach(theta: Tensor, moments: Moments) -> Tensor:
