@@ -75,7 +75,7 @@ def test_the_snippets_of_the_page(untrusted):
     assert len(history.history["loss"]) == 1
     x_obs = simulator.sample(6, seed=3)["x"].reshape(2, 3, 20, 1).astype("float32")
     for more in ({}, {"compute_prior_score": prior_score}):
-        samples = workflow.compositional_sample(num_samples=100, conditions={"x": x_obs}, calibration_simulations=200, seed=1, **more)
+        samples = workflow.compositional_sample(num_samples=100, conditions={"x": x_obs}, calibration_simulations=0, seed=1, **more)
         assert samples.keys() == {"theta"}
         assert samples["theta"].shape == (2, 100, 2)
         assert np.isfinite(samples["theta"]).all()
@@ -169,7 +169,7 @@ def test_one_item_is_the_ordinary_posterior(trained):
 # --- repeatability and shapes
 
 
-def test_the_seed_decides(trained):
+def test_the_seed_decides(trained, untrusted):
     """The same seed gives the same draws to the bit whatever the global state, another one others, and none NumPy's global state."""
     arguments = {"num_samples": 20, "conditions": CONDITIONS, "calibration_simulations": 300}
     first = trained.compositional_sample(**arguments, seed=1)["theta"]
@@ -184,7 +184,7 @@ def test_the_seed_decides(trained):
     np.testing.assert_array_equal(*drawn)
 
 
-def test_data_sets_do_not_depend_on_each_other(trained):
+def test_data_sets_do_not_depend_on_each_other(trained, untrusted):
     """The draws of a data set are the same whatever the others are, and differ between equal data sets in two rows."""
     arguments = {"num_samples": 20, "seed": 1, "calibration_simulations": 300}
     x = CONDITIONS["x"].copy()
@@ -322,7 +322,8 @@ def test_from_a_basic_workflow(untrusted, tmp_path):
         made.sample(num_samples=3, conditions=test, seed=1)["theta"], basic.sample(num_samples=3, conditions=test, seed=1)["theta"]
     )
     assert not made.approximator.shared_bias.is_known
-    for more in ({}, {"compute_prior_score": prior_score}, {"calibration_simulations": 0}):
+    few = {"calibration_simulations": 100, "noise": 0.05}
+    for more in (few, few | {"compute_prior_score": prior_score}, {"calibration_simulations": 0}):
         draws = made.compositional_sample(num_samples=5, conditions=CONDITIONS, seed=1, **more)["theta"]
         assert np.isfinite(draws).all()
     loaded = bf.load(str(made.approximator.save(tmp_path / "model")))
