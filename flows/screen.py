@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.members import of_member, of_mixture
@@ -20,7 +21,8 @@ class Screen:
     def __init__(self, experiment: Experiment) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self.experiment = experiment
-        self.stages = ("simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register", "infer")
+        self.stages = ["simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register", "infer"]
+        self.stages += [] if experiment.compose is None else ["compose"]
         self._started = perf_counter()
 
     def stage(self, name: str) -> None:
@@ -64,9 +66,20 @@ class Screen:
         """The approximator is in the registry."""
         self._done(f"{manifest['uri']}" + (", the same model as before" if manifest["reused"] else ", a new version"))
 
+    def composed(self, manifest: dict[str, Any]) -> None:
+        """All real data sets have one posterior; reasons not to trust it."""
+        report = manifest["report"]
+        for warning in report["warnings"]:
+            self._line("Warning", f"[yellow]{escape(warning)}[/yellow]")
+        if report["calibrated"]:
+            corrected = f"corrected with {report['simulations']} simulations to within {report['calibration_residual']:.3f}"
+            self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")
+        self._done(f"one posterior given all {report['num_items']} data sets, method {report['method']}")
+
     def finished(self, result: dict[str, Any]) -> None:
         """The answer, and where to look next."""
-        posteriors = pd.DataFrame(result["inference"]["table"])
+        composition = result["composition"]
+        posteriors = pd.DataFrame(result["inference"]["table"] + (composition["table"] if composition else []))
         exact = MEAN_ERROR in posteriors
         for (quantity, unit), rows in posteriors.groupby(["quantity", "unit"], sort=False):
             name = result["inference"]["data_set_name"]
@@ -88,6 +101,8 @@ class Screen:
         if result["artifacts"] is not None:
             artifacts = _relative(Path(result["artifacts"]))
             self.console.print(f"figures    {artifacts / 'figures'}\ndraws      {artifacts / 'inference' / 'draws.parquet'}")
+            if composition:
+                self.console.print(f"composed   {artifacts / 'composition' / 'draws.parquet'}")
         self.console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
         self.console.print(f"sample     sbi-models sample {model} --observations FILE --num-samples 1000")
 
