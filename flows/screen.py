@@ -72,7 +72,8 @@ class Screen:
         for warning in report["warnings"]:
             self._line("Warning", f"[yellow]{escape(warning)}[/yellow]")
         if report["calibrated"]:
-            corrected = f"corrected with {report['simulations']} simulations to within {report['calibration_residual']:.3f}"
+            by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
+            corrected = f"corrected by {by} to within {report['calibration_residual']:.3f}"
             self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")
         self._done(f"one posterior given all {report['num_items']} data sets, method {report['method']}")
 
@@ -86,10 +87,11 @@ class Screen:
             table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
             for column in (name, "amortized", *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
                 table.add_column(column, justify="left" if column == name else "right", no_wrap=True)
+            digits = _digits(rows["sd"].max())
             for _, row in rows.iterrows():
-                cells = [str(row[name]), _estimate(row, "")]
+                cells = [str(row[name]), _estimate(row, "", digits)]
                 if exact:
-                    cells += [_estimate(row, "exact "), f"{row[MEAN_ERROR]:+.3f}", f"{row[SD_RATIO]:.3f}"]
+                    cells += [_estimate(row, "exact ", digits), f"{row[MEAN_ERROR]:+.3f}", f"{row[SD_RATIO]:.3f}"]
                 table.add_row(*cells)
             self.console.print(f"\n[bold]{quantity}[/bold] in {unit}: posterior mean \\[95 % interval]\n")
             self.console.print(table)
@@ -119,9 +121,13 @@ def _pairs(numbers: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {number:.4f}" for name, number in numbers.items())
 
 
-def _estimate(row: "pd.Series[Any]", prefix: str) -> str:
-    """Mean and interval with as many digits as two of the standard deviation need."""
-    digits = max(0, 1 - floor(log10(row[prefix + "sd"]))) if row[prefix + "sd"] > 0 else 3
+def _digits(sd: float) -> int:
+    """Decimals that show two digits of a standard deviation."""
+    return max(0, 1 - floor(log10(sd))) if sd > 0 else 3
+
+
+def _estimate(row: "pd.Series[Any]", prefix: str, digits: int) -> str:
+    """Mean and interval."""
     mean, low, high = (f"{row[prefix + name]:.{digits}f}" for name in ("mean", "2.5 %", "97.5 %"))
     return rf"{mean} \[{low}, {high}]"
 
