@@ -123,7 +123,7 @@ def test_the_screen_tells_the_composition(runs: list[Finished]) -> None:
     screen = runs[0].screen
     assert screen.count("[6/6] compose") == 2
     assert screen.count("[2/6] train") == 2
-    assert screen.count("all 5 ") == 4  # a row of two quantities in two runs
+    assert screen.count("\nall 5 ") == 4  # a row of two quantities in two runs
 
 
 def test_numbers_that_a_method_does_not_have_are_left_out() -> None:
