@@ -35,7 +35,7 @@ def test_the_amortized_posteriors_are_the_exact_ones(composed: Path) -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="Experiment 1 lies two of its posterior sds from the other four, where the score of the network is too weak: docs/architecture.md.",
+    reason="Experiment 1 lies two of its posterior sds from the mean, where the score of the network is too weak: docs/architecture.md.",
 )
 def test_the_composed_posterior_is_the_exact_one_of_all_measurements(composed: Path) -> None:
     """The mean speed is within 0.15 exact posterior sd, and the sd within 5 %."""
