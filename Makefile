@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check acceptance ui format lock clean
+.PHONY: help setup run test check acceptance long ui format lock clean
 
 help:            ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ check: setup     ## Lint, format, types, import contract
 
 acceptance: setup  ## Run the main job in a scratch folder and check its figures against the exact posterior
 	$(BIN)/python -m pytest -m acceptance --capture=no
+
+long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
+	$(BIN)/python -m pytest -m long --capture=no
 
 ui: setup        ## Open the MLflow UI on what was tracked
 	$(BIN)/sbi-models ui

@@ -1,4 +1,4 @@
-"""Prefect flows that chain simulate, train or ensemble, diagnose, register and infer, and the command line that starts them."""
+"""Prefect flows that chain simulate, train or ensemble, diagnose, register, infer and compose, and the command line that starts them."""
 
 from flows.runtime import set_environment
 

@@ -19,7 +19,11 @@ from sbi_models.errors import ConfigurationError, SbiModelsError, suggest
 
 app = typer.Typer(name="sbi-models", help="Amortized simulation-based inference.", no_args_is_help=True, pretty_exceptions_enable=False)
 
-EXPERIMENTS = {"michelson": "flows.michelson:EXPERIMENT", "michelson-ensemble": "flows.michelson_ensemble:EXPERIMENT"}
+EXPERIMENTS = {
+    "michelson": "flows.michelson:EXPERIMENT",
+    "michelson-ensemble": "flows.michelson_ensemble:EXPERIMENT",
+    "michelson-composed": "flows.michelson_composed:EXPERIMENT",
+}
 
 
 @app.command()
@@ -27,7 +31,7 @@ def run(
     experiment: Annotated[str, typer.Argument(help="Name of the experiment.")] = "michelson",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the experiment's own.")] = None,
 ) -> None:
-    """Run the pipeline: simulate, train one approximator or an ensemble, diagnose, register, infer.
+    """Run the pipeline: simulate, train one approximator or an ensemble, diagnose, register, infer, and compose where asked for.
 
     Example: sbi-models run michelson
     """

@@ -49,7 +49,7 @@ def train_key(experiment: Experiment, content_hash: dict[str, str]) -> str:
     simulations = [content_hash["training"], content_hash["validation"]]
     parts = (simulations, roles, names, experiment.seed)
     if experiment.ensemble is None:
-        return content_key("train", *parts, experiment.train.model_dump())
+        return content_key("train", *parts, experiment.train.model_dump(), experiment.compose is not None)
     members = [[name, member.model_dump()] for name, member in experiment.members.items()]  # their order decides who has which data
     settings = experiment.train.model_dump(exclude={"inference_network", "summary_network"})
     return content_key("ensemble", *parts, settings, members, experiment.ensemble.model_dump(exclude={"size", "members"}))

@@ -38,6 +38,15 @@ class MichelsonStudy:
         """The exact posterior by quadrature."""
         return [[self._speed(x), self._spread(x)] for x in observations["x"]]
 
+    def prior_score(self, data: Variables) -> Variables:
+        """That of the normal prior of theta = (mu, v), shape (m, 2), raw space."""
+        return {"theta": michelson.MODEL.prior_score(data["theta"])}
+
+    def composed_references(self, observations: Variables) -> list[Reference]:
+        """The exact posterior by quadrature of all measurements, as if of one experiment."""
+        measurements = observations["x"].reshape(-1)
+        return [self._speed(measurements), self._spread(measurements)]
+
     def _speed(self, x: Array) -> Reference:
         posterior = michelson.MODEL.posterior(x)
         low, high = posterior.quantiles(LEVELS)[:, 0]

@@ -1,9 +1,9 @@
 """An experiment: the typed settings of one pipeline run, and the parameter of its Prefect flow."""
 
 from importlib import import_module
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from sbi_models.errors import ConfigurationError
 
@@ -99,6 +99,17 @@ class Infer(Settings):
     num_samples: PositiveInt = 10_000
 
 
+class Compose(Settings):
+    """One posterior given all real data sets together, by composition of the posteriors given each."""
+
+    num_samples: PositiveInt = 10_000
+    method: Literal["calibrated", "gauss", "langevin", "plain"] = "calibrated"
+    calibration_simulations: NonNegativeInt | None = None
+    """Fresh simulations that remove the errors all data sets share; None takes as many as their number asks for, 0 none."""
+    noise: float | None = Field(default=None, ge=0.001, le=1)
+    """At which scores are composed, in sds of the standardised parameters; None lets the simulations choose."""
+
+
 class Experiment(Settings):
     """Everything that one run of the pipeline depends on.
 
@@ -119,6 +130,8 @@ class Experiment(Settings):
     diagnose: Diagnose = Diagnose()
     register_as: Register
     infer: Infer = Infer()
+    compose: Compose | None = None
+    """With it, the approximator can compose, and the task `compose` ends the pipeline."""
 
     @property
     def members(self) -> dict[str, Member]:

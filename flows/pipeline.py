@@ -1,4 +1,4 @@
-"""The pipeline: simulate -> train or ensemble -> diagnose -> register -> infer, as one Prefect flow and one MLflow run."""
+"""The pipeline: simulate -> train or ensemble -> diagnose -> register -> infer -> compose, as one Prefect flow and one MLflow run."""
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
@@ -47,8 +47,6 @@ def pipeline(experiment: Experiment) -> Manifest:
         record_training(tracker, experiment, train.name, training, reused)
         screen.trained(training, reused)
 
-        # Next in the chain: compose (several data sets, one posterior) joins here.
-
         screen.stage("diagnose")
         diagnosis = tasks.diagnose(experiment, simulations, training, run_id)
         screen.diagnosed(diagnosis)
@@ -60,7 +58,14 @@ def pipeline(experiment: Experiment) -> Manifest:
 
         screen.stage("infer")
         inference = tasks.infer(experiment, registered, run_id)
-        tracker.set_tags({DESCRIPTION_TAG: describe(inference, registered)})
+
+        composition = None
+        if experiment.compose is not None:
+            screen.stage("compose")
+            composition = tasks.compose(experiment, registered, run_id)
+            screen.composed(composition)
+
+        tracker.set_tags({DESCRIPTION_TAG: describe(registered, inference, composition)})
         artifacts = tracker.artifact_path
     return {
         "run_id": run_id,
@@ -70,6 +75,7 @@ def pipeline(experiment: Experiment) -> Manifest:
         "diagnosis": diagnosis,
         "registered": registered,
         "inference": inference,
+        "composition": composition,
     }
 
 
@@ -110,12 +116,18 @@ def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *argu
     return manifest, False
 
 
-def describe(inference: Manifest, registered: Manifest) -> str:
-    """The description of the run in the UI, as Markdown: the answer, and the model that gave it."""
-    rows = [[cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row.values()] for row in inference["table"]]
-    names = list(inference["table"][0])
-    lines = [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
-    return "\n".join([f"Posteriors of the real observations, drawn from `{registered['uri']}`:", "", *lines])
+def describe(registered: Manifest, inference: Manifest, composition: Manifest | None) -> str:
+    """The description of the run in the UI, as Markdown: the answers, and the model that gave them."""
+    lines = [f"Posteriors of the real observations, drawn from `{registered['uri']}`:", "", *_markdown(inference["table"])]
+    if composition is not None:
+        lines += ["", "The posterior given all of them together:", "", *_markdown(composition["table"])]
+    return "\n".join(lines)
+
+
+def _markdown(table: list[Manifest]) -> list[str]:
+    names = list(table[0])
+    rows = [[cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row.values()] for row in table]
+    return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
 
 
 def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) -> None:

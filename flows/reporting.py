@@ -66,7 +66,14 @@ def reference_errors(table: pd.DataFrame) -> dict[str, float]:
     return metrics
 
 
-def posterior_figure(study: Study, labels: list[str], values: list[Array], references: list[list[Reference]]) -> "Figure":
+def posterior_figure(
+    study: Study,
+    labels: list[str],
+    values: list[Array],
+    references: list[list[Reference]],
+    *,
+    samples_label: str = "amortized posterior",
+) -> "Figure":
     """Draws of each quantity against its exact density, a row a data set."""
     offsets = np.array([quantity.offset for quantity in study.quantities])
     truths = np.array([np.nan if quantity.truth is None else quantity.truth for quantity in study.quantities])
@@ -77,6 +84,7 @@ def posterior_figure(study: Study, labels: list[str], values: list[Array], refer
         truths + offsets,
         variable_names=[f"{quantity.name} [{quantity.unit}]" for quantity in study.quantities],
         dataset_names=[f"{study.data_set_name} {label}" for label in labels],
+        samples_label=samples_label,
         truth_label="value of today",
     )
 

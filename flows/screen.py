@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.members import of_member, of_mixture
@@ -20,7 +21,8 @@ class Screen:
     def __init__(self, experiment: Experiment) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self.experiment = experiment
-        self.stages = ("simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register", "infer")
+        self.stages = ["simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register", "infer"]
+        self.stages += [] if experiment.compose is None else ["compose"]
         self._started = perf_counter()
 
     def stage(self, name: str) -> None:
@@ -64,19 +66,32 @@ class Screen:
         """The approximator is in the registry."""
         self._done(f"{manifest['uri']}" + (", the same model as before" if manifest["reused"] else ", a new version"))
 
+    def composed(self, manifest: dict[str, Any]) -> None:
+        """All real data sets have one posterior; reasons not to trust it."""
+        report = manifest["report"]
+        for warning in report["warnings"]:
+            self._line("Warning", f"[yellow]{escape(warning)}[/yellow]")
+        if report["calibrated"]:
+            by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
+            corrected = f"corrected by {by} to within {report['calibration_residual']:.3f}"
+            self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")
+        self._done(f"one posterior given all {report['num_items']} data sets, method {report['method']}")
+
     def finished(self, result: dict[str, Any]) -> None:
         """The answer, and where to look next."""
-        posteriors = pd.DataFrame(result["inference"]["table"])
+        composition = result["composition"]
+        posteriors = pd.DataFrame(result["inference"]["table"] + (composition["table"] if composition else []))
         exact = MEAN_ERROR in posteriors
         for (quantity, unit), rows in posteriors.groupby(["quantity", "unit"], sort=False):
             name = result["inference"]["data_set_name"]
             table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
             for column in (name, "amortized", *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
                 table.add_column(column, justify="left" if column == name else "right", no_wrap=True)
+            digits = _digits(rows["sd"].max())
             for _, row in rows.iterrows():
-                cells = [str(row[name]), _estimate(row, "")]
+                cells = [str(row[name]), _estimate(row, "", digits)]
                 if exact:
-                    cells += [_estimate(row, "exact "), f"{row[MEAN_ERROR]:+.3f}", f"{row[SD_RATIO]:.3f}"]
+                    cells += [_estimate(row, "exact ", digits), f"{row[MEAN_ERROR]:+.3f}", f"{row[SD_RATIO]:.3f}"]
                 table.add_row(*cells)
             self.console.print(f"\n[bold]{quantity}[/bold] in {unit}: posterior mean \\[95 % interval]\n")
             self.console.print(table)
@@ -88,6 +103,8 @@ class Screen:
         if result["artifacts"] is not None:
             artifacts = _relative(Path(result["artifacts"]))
             self.console.print(f"figures    {artifacts / 'figures'}\ndraws      {artifacts / 'inference' / 'draws.parquet'}")
+            if composition:
+                self.console.print(f"composed   {artifacts / 'composition' / 'draws.parquet'}")
         self.console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
         self.console.print(f"sample     sbi-models sample {model} --observations FILE --num-samples 1000")
 
@@ -104,9 +121,13 @@ def _pairs(numbers: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {number:.4f}" for name, number in numbers.items())
 
 
-def _estimate(row: "pd.Series[Any]", prefix: str) -> str:
-    """Mean and interval with as many digits as two of the standard deviation need."""
-    digits = max(0, 1 - floor(log10(row[prefix + "sd"]))) if row[prefix + "sd"] > 0 else 3
+def _digits(sd: float) -> int:
+    """Decimals that show two digits of a standard deviation."""
+    return max(0, 1 - floor(log10(sd))) if sd > 0 else 3
+
+
+def _estimate(row: "pd.Series[Any]", prefix: str, digits: int) -> str:
+    """Mean and interval."""
     mean, low, high = (f"{row[prefix + name]:.{digits}f}" for name in ("mean", "2.5 %", "97.5 %"))
     return rf"{mean} \[{low}, {high}]"
 

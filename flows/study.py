@@ -1,7 +1,7 @@
 """What the pipeline must know about a scientific question beyond its settings."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables
@@ -55,4 +55,22 @@ class Study(Protocol):
 
     def references(self, observations: Variables) -> list[list[Reference]] | None:
         """The exact posterior of each quantity (inner) for each data set (outer), or None if it is not known."""
+        ...
+
+
+@runtime_checkable
+class KnowsPrior(Protocol):
+    """A study that knows the score of its prior; else torch priors of its simulator, or what the network learned, are taken."""
+
+    def prior_score(self, data: Variables) -> Variables:
+        """d log p(theta) / d theta of each inference variable (m, width), of the same shape, raw space."""
+        ...
+
+
+@runtime_checkable
+class KnowsComposition(Protocol):
+    """A study that knows the exact posterior given all data sets together."""
+
+    def composed_references(self, observations: Variables) -> list[Reference]:
+        """The exact posterior of each quantity given all data sets (n_datasets, ...), raw space, that have the parameters in common."""
         ...

@@ -9,6 +9,7 @@ from typing import Any
 from prefect import task
 from prefect.context import TaskRunContext
 
+from flows.composition import compose_observations
 from flows.diagnosis import diagnose_runs
 from flows.keys import file_sha256, simulate_key, train_key
 from flows.members import RunWithMembers
@@ -18,9 +19,9 @@ from flows.runtime import project_root, work_folder
 from flows.study import Study
 from flows.training import train_workflow
 from sbi_models import load, seeding
-from sbi_models.approximators import load_approximator
+from sbi_models.approximators import CompositionalApproximator, load_approximator
 from sbi_models.datasets import SimulationStore
-from sbi_models.errors import DataError
+from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import Tracker, open_store, register
 
 Manifest = dict[str, Any]
@@ -89,7 +90,7 @@ def _train_cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str
 
 @task(name="train", persist_result=True, result_serializer="json", cache_key_fn=_train_cache_key)
 def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
-    """Train a BasicWorkflow on the stored simulations; a killed training goes on from its last epoch."""
+    """Train a BasicWorkflow, or a CompositionalWorkflow, on the stored simulations; a killed training goes on from its last epoch."""
     return _trained(experiment, simulations, run_id)
 
 
@@ -112,7 +113,7 @@ def training_intact(manifest: Manifest) -> bool:
     return Path(manifest["model"]).is_file() and file_sha256(manifest["model"]) == manifest["sha256"]
 
 
-# ---- diagnose, register, infer ---------------------------------------------------------------------------------------------------------
+# ---- diagnose, register, infer, compose ------------------------------------------------------------------------------------------------
 
 
 @task(name="diagnose")
@@ -156,3 +157,16 @@ def infer(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest
         tracker.log_figures({"posteriors": posterior_figure(study, labels, values, references)})
     tracker.log_metrics(reference_errors(table))
     return {"data_set_name": study.data_set_name, "table": table.to_dict(orient="records"), "draws_sha256": file_sha256(draws_file)}
+
+
+@task(name="compose")
+def compose(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest:
+    """Draws from the one posterior given all real observations together, from the registered model, with the exact one beside them."""
+    started = perf_counter()
+    approximator = load(registered["uri"])
+    if not isinstance(approximator, CompositionalApproximator):
+        raise ConfigurationError(f"Expected a model that composes, got {registered['uri']} of kind {approximator.kind!r}. Train it anew.")
+    tracker = Tracker.attach(open_store(project_root()), run_id)
+    manifest = compose_observations(experiment, approximator, tracker)
+    tracker.log_metrics({"compose.seconds": perf_counter() - started})
+    return manifest

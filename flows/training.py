@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from flows.composition import prior_of
 from flows.keys import file_sha256
 from flows.parameters import Experiment, Network, load_object
 from flows.runtime import work_folder
@@ -12,7 +13,7 @@ from sbi_models import seeding
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
-from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
+from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow
 
 Manifest = dict[str, Any]
 
@@ -26,6 +27,10 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         ConfigurationError: if the networks and variables of the experiment do not fit together.
     """
     settings = experiment.train
+    if experiment.compose is not None and experiment.ensemble is not None:
+        raise ConfigurationError(
+            "Expected either compose or ensemble, got both: the posteriors of one diffusion model are composed. Leave one out."
+        )
     common: dict[str, Any] = {
         "inference_variables": experiment.inference_variables,
         "summary_variables": experiment.summary_variables or None,
@@ -41,7 +46,11 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
     }
     if experiment.ensemble is None:
         networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
-        return BasicWorkflow(inference_network=networks[0], summary_network=networks[1], **common)
+        if experiment.compose is None:
+            return BasicWorkflow(inference_network=networks[0], summary_network=networks[1], **common)
+        composing = CompositionalWorkflow(inference_network=networks[0], summary_network=networks[1], **common)
+        _check_prior(experiment, composing)
+        return composing
     summaries = {name: _summary_network(member.summary_network) for name, member in experiment.members.items()}
     workflow = EnsembleWorkflow(
         inference_networks={name: _inference_network(member.inference_network) for name, member in experiment.members.items()},
@@ -54,6 +63,16 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
                 f"Expected members with a density to learn weights from, got none for {name!r}. Set learn_weights=False."
             )
     return workflow
+
+
+def _check_prior(experiment: Experiment, workflow: CompositionalWorkflow) -> None:
+    """Raise ConfigurationError if neither the study nor, after training, the network knows the prior, which a composition divides by."""
+    known = prior_of(load_object(experiment.study), workflow.approximator.inference_names)
+    if known is None and not workflow.approximator.inference_network.drop_conditions:
+        raise ConfigurationError(
+            "Expected a prior to compose with, got a study that knows none and a network that learns none (drop_conditions=0). Leave out "
+            "drop_conditions, or give the study a method prior_score."
+        )
 
 
 def _inference_network(network: Network) -> InferenceNetwork:

@@ -10,7 +10,7 @@ from sbi_models.adapters import Adapter
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.arguments import known_arguments
 from sbi_models.simulators import Simulator
-from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, roles_of
+from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, priors_of, roles_of
 from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
 
@@ -81,6 +81,7 @@ class BasicWorkflow(Workflow):
         roles = roles_of(inference_variables, inference_conditions, summary_variables)
         if isinstance(inference_network, ContinuousApproximator):
             check_same_roles(roles, inference_network)
+            self.priors = priors_of(prior, simulator, {**inference_network.roles})
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
         recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)

@@ -35,7 +35,7 @@ class Recipe:
         standardize: Names | None,
     ) -> None:
         _check_roles(roles)
-        priors = _priors(prior, simulator, roles)
+        priors = priors_of(prior, simulator, roles)
         if adapter is not None and isinstance(prior, Distribution | Mapping):
             raise ConfigurationError(
                 "prior sets the bounds of the default adapter. With one of your own: adapter.constrain(name, prior=...)."
@@ -95,7 +95,7 @@ def _check_roles(roles: dict[str, list[str]]) -> None:
         raise ConfigurationError(f"Expected each variable in one role, got {twice[0]!r} in two. Leave it out of one of them.")
 
 
-def _priors(prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]) -> dict[str, Distribution]:
+def priors_of(prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]) -> dict[str, Distribution]:
     """Prior of each variable that has one, as a torch distribution."""
     inferred = roles["inference_variables"]
     if isinstance(prior, Distribution):

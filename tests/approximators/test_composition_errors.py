@@ -281,7 +281,7 @@ FINE = {
     ("changes", "message"),
     [
         ({"calibrated": False, "bias_shift": 0.51}, r"all 10 items share.*about 0\.5 of its standard deviations.*pass the simulator"),
-        ({"calibration_residual": 0.26}, r"uncertain by 0\.26.*calibration_simulations"),
+        ({"calibration_residual": 0.26, "simulations": 100}, r"uncertain by 0\.26.*calibration_simulations"),
         ({"calibration_residual": 0.26, "calibrated": False}, r"uncertain by 0\.26.*pass the simulator, or compose fewer items"),
         ({"information": (0.49, 1.0)}, r"slope is 0\.49 to 1\.00 times.*train longer"),
         ({"information": (1.0, 2.51)}, r"slope is 1\.00 to 2\.51 times"),

@@ -49,6 +49,14 @@ ENSEMBLE = {
 }
 """Changes that make an ensemble of the small experiment."""
 
+COMPOSED = {
+    "simulate": {"training": 2048},
+    "train": {"inference_network": {"name": "diffusion_model", "arguments": {"widths": [16, 16], "steps": 4}}},
+    "compose": {"num_samples": 300},
+    "register_as": {"name": "michelson-composed"},
+}
+"""Changes that make the small experiment compose."""
+
 
 if __name__ == "__main__":
     with local_prefect() if len(sys.argv) > 2 else nullcontext():  # one for all

@@ -1,15 +1,18 @@
 """Settings that do not fit are errors before anything is simulated or tracked."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
-from small_run import ENSEMBLE, small_experiment
+from small_run import COMPOSED, ENSEMBLE, small_experiment
 
 from flows.cli import EXPERIMENTS
-from flows.parameters import load_object
+from flows.michelson import STUDY
+from flows.parameters import Compose, load_object
 from flows.pipeline import start_run
 from flows.training import workflow_of
+from sbi_models.approximators.composition.methods import METHODS
 from sbi_models.errors import ConfigurationError
 
 FLOW = ENSEMBLE["ensemble"]["members"]["flow"]
@@ -35,6 +38,27 @@ def test_bad_ensembles_are_refused(ensemble: dict, message: str) -> None:
         small_experiment({"ensemble": ensemble})
 
 
+@pytest.mark.parametrize(
+    ("compose", "message"),
+    [
+        ({"num_samples": 0}, "greater than 0"),
+        ({"calibration_simulations": -1}, "greater than or equal to 0"),
+        ({"noise": 2.0}, "less than or equal to 1"),
+        ({"method": "calibratd"}, "should be 'calibrated', 'gauss', 'langevin' or 'plain'"),
+        ({"num_sample": 5}, "Extra inputs are not permitted"),
+    ],
+)
+def test_bad_compositions_are_refused(compose: dict, message: str) -> None:
+    """No draws, a negative number of simulations, a noise above 1, an unknown method and unknown settings do not validate."""
+    with pytest.raises(ValidationError, match=message):
+        small_experiment(COMPOSED | {"compose": compose})
+
+
+def test_the_methods_of_a_composition_are_those_of_the_library() -> None:
+    """The settings admit every method that composes."""
+    assert get_args(Compose.model_fields["method"].annotation) == METHODS
+
+
 def _members(**network: object) -> dict:
     return {"ensemble": {"members": {"a": FLOW, "b": {"inference_network": network}}}}
 
@@ -48,16 +72,35 @@ def _members(**network: object) -> dict:
         (_members(name="scoring_rules", arguments={"scoring_rules": {"mean": "mean"}}), "Expected members with posterior draws"),
         ({"train": {"inference_network": {"name": "flow_matchin"}}}, "Did you mean 'flow_matching'"),
         ({"train": {"summary_network": None}}, "summary_network go together"),
+        ({"compose": {}}, "Expected a DiffusionModel, whose scores can be composed, got FlowMatching"),
+        (ENSEMBLE | {"compose": {}}, "Expected either compose or ensemble, got both"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_before_work_starts(
     changes: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unknown networks and arguments, and members without density or draws, end a run before there is a run, a store or a simulation."""
+    """What is unknown, has no density or draws, or cannot be composed ends a run before there is a run, a store or a simulation."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=message):
         start_run(small_experiment(changes))
     assert not list(tmp_path.iterdir())
+
+
+class _KnowsNoPrior:
+    """A study whose simulator has a prior without a density, and which gives no score."""
+
+    simulator, parameter_names = STUDY.simulator, STUDY.parameter_names
+
+
+def test_a_prior_that_nobody_knows_is_refused_before_work_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a prior score of the study the network has to learn the prior: a network that drops no conditions is refused."""
+    arguments = {"widths": [16, 16], "drop_conditions": 0.0}
+    known = small_experiment(COMPOSED | {"train": {"inference_network": {"name": "diffusion_model", "arguments": arguments}}})
+    assert workflow_of(known).approximator.kind == "compositional"
+    monkeypatch.setattr("flows.michelson.STUDY", _KnowsNoPrior())
+    with pytest.raises(ConfigurationError, match=r"Expected a prior to compose with.*method prior_score"):
+        workflow_of(known)
+    assert workflow_of(small_experiment(COMPOSED)).approximator.kind == "compositional"
 
 
 def test_a_member_without_density_goes_with_equal_weights() -> None:

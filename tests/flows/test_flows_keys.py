@@ -7,7 +7,7 @@ from small_run import ENSEMBLE, small_experiment
 import flows.keys
 from flows.keys import code_fingerprint, simulate_key, simulator_fingerprint, train_key
 from flows.michelson import EXPERIMENT, STUDY
-from flows.parameters import Diagnose, Ensemble, Experiment, Infer, Network, Register
+from flows.parameters import Compose, Diagnose, Ensemble, Experiment, Infer, Network, Register
 from sbi_models.simulators.benchmarks import NormalModel
 
 
@@ -34,6 +34,13 @@ def test_later_stages_do_not_change_the_keys() -> None:
     other = _changed(diagnose=Diagnose(num_samples=7), register_as=Register(name="other"), infer=Infer(num_samples=3))
     assert simulate_key(other) == simulate_key(EXPERIMENT)
     assert train_key(other, {"training": "a", "validation": "v"}) == train_key(EXPERIMENT, {"training": "a", "validation": "v"})
+
+
+def test_only_that_it_composes_changes_the_key() -> None:
+    """A training that composes has a key of its own, whatever the settings of the composition."""
+    content = {"training": "a", "validation": "v"}
+    keys = [train_key(_changed(compose=compose), content) for compose in (None, Compose(), Compose(num_samples=7, noise=0.1))]
+    assert keys[0] != keys[1] == keys[2]
 
 
 def test_the_key_of_an_ensemble_depends_on_its_members() -> None:
@@ -93,3 +100,13 @@ def test_references_are_the_exact_posterior() -> None:
             assert reference.sd == pytest.approx(values.std(), rel=0.01)
             np.testing.assert_allclose(reference.interval, np.quantile(values, [0.025, 0.975]), atol=0.05 * reference.sd)
             assert np.trapezoid(reference.density, reference.grid) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_the_reference_of_a_composition_is_the_exact_posterior_of_all_measurements() -> None:
+    """It agrees with draws of the exact posterior given the hundred measurements as one data set."""
+    _, observations = STUDY.observations()
+    theta = NormalModel(location=800.0, scale=100.0).posterior(observations["x"].reshape(100)).sample(200_000, seed=1)
+    for reference, values in zip(STUDY.composed_references(observations), STUDY.evaluate({"theta": theta[None]}), strict=True):
+        assert reference.mean == pytest.approx(values.mean(), abs=0.01 * reference.sd)
+        assert reference.sd == pytest.approx(values.std(), rel=0.01)
+        assert np.trapezoid(reference.density, reference.grid) == pytest.approx(1.0, abs=2e-3)

@@ -6,6 +6,7 @@ chains on the score. One parameter is integrated on a grid instead.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ def calibrated(
         composed.constant = peaks[0].constant if converged else torch.zeros_like(center)
         start, spent = pilots(items, moments, plan.seed, num_samples)
         start = start[torch.arange(num_samples) % len(start)]
-        draws, acceptance = chains.walked(composed, start, generator_of(plan.seed, "chains"))
+        draws, acceptance = chains.walked(composed, start, generator_of(plan.seed, "chains"), partial(in_reach, moments=moments))
         cost += spent
     main = peaks[int(np.argmax(weights))]
     report = CompositionReport(

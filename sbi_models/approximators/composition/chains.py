@@ -1,6 +1,7 @@
 """Chains on a score that has no polynomial log density, where there are few items: the score itself says which steps to accept."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,11 +12,12 @@ STEPS = 150
 SCORES_A_STEP = 2
 
 
-def walked(score: Score, start: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+def walked(score: Score, start: Tensor, generator: torch.Generator, inside: Callable[[Tensor], Tensor]) -> tuple[Tensor, float]:
     """The ends of chains (m, d) from rough draws (m, d), and the share of accepted steps in the second half.
 
     Metropolis-adjusted Langevin steps, preconditioned by the covariance of the start. The logarithm of the ratio of densities is the
-    integral of the score along the step, by Simpson's rule. Chains do not cross deep valleys: weights of modes are those of the start.
+    integral of the score along the step, by Simpson's rule. No step leads out of `inside`, booleans (m,) of points (m, d). Chains do not
+    cross deep valleys: weights of modes are those of the start.
     """
     m, d = start.shape
     away = start - start.mean(dim=0)
@@ -30,7 +32,7 @@ def walked(score: Score, start: Tensor, generator: torch.Generator) -> tuple[Ten
         back = (-move - step**2 / 2 * _bounded(new_slope)) / step
         gained = ((slope + 4 * middle + new_slope) / 6 * move).sum(dim=-1)
         log_ratio = gained + (noise.square() - back.square()).sum(dim=-1) / 2
-        accepted = torch.rand(m, generator=generator, dtype=theta.dtype).log() < log_ratio
+        accepted = (torch.rand(m, generator=generator, dtype=theta.dtype).log() < log_ratio) & inside(new)
         theta, slope = (torch.where(accepted[:, None], a, b) for a, b in ((new, theta), (new_slope, slope)))
         shares.append(float(accepted.double().mean()))
         if k < STEPS // 2:

@@ -66,7 +66,7 @@ class CompositionReport:
         if self.calibration_residual > _RESIDUAL:
             reasons.append(
                 f"The correction of shared errors is uncertain by {self.calibration_residual:.2f} posterior standard deviations: "
-                + ("simulate more for it (calibration_simulations)." if self.calibrated else "pass the simulator, or compose fewer items.")
+                + ("simulate more for it (calibration_simulations)." if self.simulations else "pass the simulator, or compose fewer items.")
             )
         low, high = self.information
         if low < _INFORMATION[0] or high > _INFORMATION[1]:

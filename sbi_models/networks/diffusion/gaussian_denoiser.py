@@ -60,7 +60,7 @@ class GaussianDenoiser(nn.Module):
         super().__init__()
         self.field, self.schedule, self.theta_dim = field, schedule, theta_dim
         lower = theta_dim * (theta_dim + 1) // 2
-        self.head = MLP(condition_dim, HEAD_WIDTHS, theta_dim + lower)
+        self.head = MLP(max(1, condition_dim), HEAD_WIDTHS, theta_dim + lower)
         last = self.head.layers[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -68,6 +68,8 @@ class GaussianDenoiser(nn.Module):
 
     def gaussian(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (..., d) and lower Cholesky factor of the covariance (..., d, d) that the head gives for conditions (..., c)."""
+        if not conditions.shape[-1]:  # one Gaussian for all
+            conditions = conditions.new_zeros(*conditions.shape[:-1], 1)
         mean, entries = torch.split(self.head(conditions), [self.theta_dim, self.theta_dim * (self.theta_dim + 1) // 2], dim=-1)
         sds = nn.functional.softplus(entries[..., : self.theta_dim] + _SOFTPLUS_OF_ONE) + _SMALLEST_SD
         below = entries.new_zeros(*entries.shape[:-1], self.theta_dim, self.theta_dim)

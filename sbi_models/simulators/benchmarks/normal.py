@@ -36,6 +36,11 @@ class NormalModel:
         standard = rng.normal(size=(batch_size, 2))
         return {"theta": standard * [self.scale, 1.0] + [self.location, 2 * np.log(self.scale)]}
 
+    def prior_score(self, theta: Array) -> FloatArray:
+        """d log p(theta) / d theta of the prior, shape (m, 2), raw space, at theta of that shape."""
+        center = np.array([self.location, 2 * np.log(self.scale)])
+        return np.asarray((center - np.asarray(theta, dtype=float)) / [self.scale**2, 1.0])
+
     def likelihood(self, theta: Array, batch_size: int, rng: np.random.Generator) -> Variables:
         """x, shape (batch_size, num_observations, 1), raw space, given theta of shape (batch_size, 2)."""
         noise = rng.normal(size=(batch_size, self.num_observations, 1))

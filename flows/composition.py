@@ -1,0 +1,103 @@
+"""One posterior given all real data sets of a study, from the registered approximator: draws, table, figure, report and metrics."""
+
+import math
+import warnings
+from typing import Any
+
+import pandas as pd
+
+from flows.keys import file_sha256
+from flows.parameters import Compose, Experiment, load_object
+from flows.reporting import MEAN_ERROR, SD_RATIO, draws_frame, posterior_figure, posterior_table
+from flows.runtime import work_folder
+from flows.study import KnowsComposition, KnowsPrior, Study
+from sbi_models import seeding
+from sbi_models.approximators import CompositionalApproximator
+from sbi_models.approximators.composition.prior_scores import PriorScoreLike
+from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.errors import TrustWarning
+from sbi_models.tracking import Tracker
+from sbi_models.workflows import CompositionalWorkflow
+
+Manifest = dict[str, Any]
+
+NUMBERS = ("bias_shift", "calibration_residual", "explained", "acceptance", "last_step", "noise", "num_modes", "evaluations", "simulations")
+"""Of the report, that become metrics."""
+
+
+def prior_of(study: Study, names: tuple[str, ...]) -> PriorScoreLike | None:
+    """The prior that a study knows, as a score or as torch distributions of its simulator; None leaves it to what the network learned."""
+    if isinstance(study, KnowsPrior):
+        return study.prior_score
+    priors = study.simulator.priors
+    return {name: priors[name] for name in names} if all(name in priors for name in names) else None
+
+
+def compose_observations(experiment: Experiment, approximator: CompositionalApproximator, tracker: Tracker) -> Manifest:
+    """Draw from the posterior given all real data sets, compare with the exact one where the study knows it, and track everything.
+
+    Args:
+        experiment: with settings of the composition.
+        approximator: trained for it.
+        tracker: of the pipeline run.
+    """
+    study: Study = load_object(experiment.study)
+    settings = experiment.compose or Compose()
+    observed, observations = study.observations()
+    labels = [f"all {len(observed)}"]
+    workflow = CompositionalWorkflow(study.simulator, inference_network=approximator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustWarning)  # the report has them: they go to the screen and to the run
+        draws, (report,) = workflow.compositional_sample(
+            num_samples=settings.num_samples,
+            conditions={name: observations[name][None] for name in approximator.condition_names},
+            compute_prior_score=prior_of(study, approximator.inference_names),
+            method=settings.method,
+            noise=settings.noise,
+            calibration_simulations=settings.calibration_simulations,
+            seed=seeding.derive(experiment.seed, "compose"),
+            return_diagnostics=True,
+        )
+    values = study.evaluate(draws)
+    references = [study.composed_references(observations)] if isinstance(study, KnowsComposition) else None
+    table = posterior_table(study, labels, values, references)
+    folder = work_folder() / "composition" / tracker.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    draws_file = folder / "draws.parquet"
+    draws_frame(labels, draws, study.parameter_names).to_parquet(draws_file, index=False)
+    tracker.log_file(draws_file, "composition")
+    tracker.log_table(table, "composition/posterior.csv")
+    tracker.log_json(as_json(report), "composition/report.json")
+    if references is not None:
+        tracker.log_figures({"composed": posterior_figure(study, labels, values, references, samples_label="composed posterior")})
+    tracker.log_metrics(report_metrics(report) | ({} if references is None else composed_errors(table)))
+    tracker.set_tags({"compose.warnings": " ".join(report.warnings) or "none"})
+    return {"table": table.to_dict(orient="records"), "report": as_json(report), "draws_sha256": file_sha256(draws_file)}
+
+
+def as_json(report: CompositionReport) -> Manifest:
+    """A report as JSON, in which numbers that its method does not have are null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [finite(part) for part in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: finite(value) for name, value in report.as_dict().items()}
+
+
+def report_metrics(report: CompositionReport) -> dict[str, float]:
+    """The numbers of a report as metrics; those that its method does not have are left out."""
+    numbers = {name: float(getattr(report, name)) for name in NUMBERS}
+    numbers |= dict(zip(("information.smallest", "information.largest"), report.information, strict=True))
+    return {f"compose.{name}": value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def composed_errors(table: pd.DataFrame) -> dict[str, float]:
+    """The errors against the exact posterior given all data sets as metrics, by quantity."""
+    metrics = {}
+    for _, row in table.iterrows():
+        name = str(row["quantity"]).replace(" ", "_")
+        metrics[f"compose.{name}.error_of_mean_in_sd"] = float(row[MEAN_ERROR])
+        metrics[f"compose.{name}.sd_ratio"] = float(row[SD_RATIO])
+    return metrics
