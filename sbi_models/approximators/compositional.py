@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -45,6 +45,29 @@ _WORK_BEFORE_PROGRESS = 20_000
 
 _DEEPEST = 10
 """Frames that are looked through for the caller of a method."""
+
+
+class CompositionOptions(TypedDict, total=False):
+    """How to compose, all of it optional.
+
+    Attributes:
+        compute_prior_score: function of (data, t=None), where data are raw variables, name to (m, width), that returns
+            d log p(theta) / d theta of each, of the same shape; or the torch distribution of the prior, or a dict of them. None takes
+            the score that the network has learned from dropped conditions.
+        method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin" (annealed Langevin) and
+            "plain" (the sum of diffused scores, which is biased), for comparison.
+        noise: at which scores are composed, in sds of the standardised parameters; None lets the simulations choose.
+        calibration_simulations: how many; 0 is none, None 200 an item between 4 000 and 500 000.
+        split: each component of a variable as a variable of its own.
+        seed: of everything random; None takes one from NumPy's global state.
+    """
+
+    compute_prior_score: PriorScoreLike | None
+    method: str
+    noise: float | None
+    calibration_simulations: int | None
+    split: bool
+    seed: int | None
 
 
 @known_arguments
@@ -101,14 +124,9 @@ class CompositionalApproximator(ContinuousApproximator):
         *,
         num_samples: int,
         conditions: VariablesLike,
-        compute_prior_score: PriorScoreLike | None = ...,
         simulate: Simulate | None = ...,
-        method: str = ...,
-        noise: float | None = ...,
-        calibration_simulations: int | None = ...,
-        split: bool = ...,
-        seed: int | None = ...,
         return_diagnostics: Literal[False] = ...,
+        **options: Unpack[CompositionOptions],
     ) -> Variables: ...
 
     @overload
@@ -117,14 +135,9 @@ class CompositionalApproximator(ContinuousApproximator):
         *,
         num_samples: int,
         conditions: VariablesLike,
-        compute_prior_score: PriorScoreLike | None = ...,
         simulate: Simulate | None = ...,
-        method: str = ...,
-        noise: float | None = ...,
-        calibration_simulations: int | None = ...,
-        split: bool = ...,
-        seed: int | None = ...,
         return_diagnostics: Literal[True],
+        **options: Unpack[CompositionOptions],
     ) -> tuple[Variables, list[CompositionReport]]: ...
 
     def compositional_sample(
@@ -132,45 +145,33 @@ class CompositionalApproximator(ContinuousApproximator):
         *,
         num_samples: int,
         conditions: VariablesLike,
-        compute_prior_score: PriorScoreLike | None = None,
         simulate: Simulate | None = None,
-        method: str = "calibrated",
-        noise: float | None = None,
-        calibration_simulations: int | None = None,
-        split: bool = False,
-        seed: int | None = None,
         return_diagnostics: bool = False,
+        **options: Unpack[CompositionOptions],
     ) -> Variables | tuple[Variables, list[CompositionReport]]:
         """Draw from the posterior given all items of each data set.
 
         Args:
             num_samples: draws for each data set.
             conditions: raw variables of shape (n_datasets, n_compositional, ...): one theta, n_compositional >= 1 observations of it.
-            compute_prior_score: function of (data, t=None), where data are raw variables, name to (m, width), that returns
-                d log p(theta) / d theta of each, of the same shape; or the torch distribution of the prior, or a dict of them. None takes
-                the score that the network has learned from dropped conditions.
             simulate: simulations for fixed parameters, which remove the errors that all items share; `CompositionalWorkflow` passes its
                 simulator. None composes without.
-            method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin" (annealed Langevin) and
-                "plain" (the sum of diffused scores, which is biased), for comparison.
-            noise: at which scores are composed, in sds of the standardised parameters; None lets the simulations choose.
-            calibration_simulations: how many; 0 is none, None 200 an item between 4 000 and 500 000.
-            split: each component of a variable as a variable of its own.
-            seed: of everything random; None takes one from NumPy's global state.
             return_diagnostics: also return a `CompositionReport` for each data set.
+            options: see `CompositionOptions`.
 
         Returns:
             Name to array of shape (n_datasets, num_samples, width), raw space; a warning is issued where an answer should not be trusted.
         """
-        num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
+        num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(options.get("seed"))
+        method, split = options.get("method", "calibrated"), options.get("split", False)
         self._check_built()
         if method not in METHODS:
             raise ConfigurationError(f"Unknown method {method!r} of composition. {suggest(str(method), METHODS)}")
         flat, num_datasets, num_items = self._flattened(conditions)
-        level, levels = self._noise(noise)
+        level, levels = self._noise(options.get("noise"))
         learned = self._learned_mean if self.shared_bias.is_known and level == self._default_noise else None
-        plan = Plan(level, _simulations(calibration_simulations, num_items), seed, levels, learned)
-        prior = self._prior(compute_prior_score, num_items)
+        plan = Plan(level, _simulations(options.get("calibration_simulations"), num_items), seed, levels, learned)
+        prior = self._prior(options.get("compute_prior_score"), num_items)
         was_training = self.training
         self.eval()
         given = self._given(flat)

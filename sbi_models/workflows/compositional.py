@@ -1,11 +1,10 @@
 """The workflow that composes observations of the same parameters."""
 
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Literal, Self, Unpack, overload
 
 from sbi_models.approximators import CompositionalApproximator, ContinuousApproximator
-from sbi_models.approximators.composition.prior_scores import PriorScoreLike
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.compositional import check_composable
+from sbi_models.approximators.compositional import CompositionOptions, check_composable
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, NotFittedError
 from sbi_models.networks import DiffusionModel, InferenceNetwork, resolve
@@ -85,62 +84,32 @@ class CompositionalWorkflow(BasicWorkflow):
         *,
         num_samples: int,
         conditions: VariablesLike,
-        compute_prior_score: PriorScoreLike | None = ...,
-        method: str = ...,
-        noise: float | None = ...,
-        calibration_simulations: int | None = ...,
-        split: bool = ...,
-        seed: int | None = ...,
         return_diagnostics: Literal[False] = ...,
+        **options: Unpack[CompositionOptions],
     ) -> Variables: ...
 
     @overload
     def compositional_sample(
-        self,
-        *,
-        num_samples: int,
-        conditions: VariablesLike,
-        compute_prior_score: PriorScoreLike | None = ...,
-        method: str = ...,
-        noise: float | None = ...,
-        calibration_simulations: int | None = ...,
-        split: bool = ...,
-        seed: int | None = ...,
-        return_diagnostics: Literal[True],
+        self, *, num_samples: int, conditions: VariablesLike, return_diagnostics: Literal[True], **options: Unpack[CompositionOptions]
     ) -> tuple[Variables, list[CompositionReport]]: ...
 
     def compositional_sample(
-        self,
-        *,
-        num_samples: int,
-        conditions: VariablesLike,
-        compute_prior_score: PriorScoreLike | None = None,
-        method: str = "calibrated",
-        noise: float | None = None,
-        calibration_simulations: int | None = None,
-        split: bool = False,
-        seed: int | None = None,
-        return_diagnostics: bool = False,
-    ) -> Any:
-        """Draw from the posterior given all items of each data set; see `CompositionalApproximator.compositional_sample`.
+        self, *, num_samples: int, conditions: VariablesLike, return_diagnostics: bool = False, **options: Unpack[CompositionOptions]
+    ) -> Variables | tuple[Variables, list[CompositionReport]]:
+        """Draw from the posterior given all items of each data set; see `CompositionalApproximator.compositional_sample`, and
+        `CompositionOptions` for the options.
 
         The simulator, if there is one, calibrates the composition (calibration_simulations=0: not). A prior that was given as torch
         distributions, here or in the simulator, need not be given again.
         """
-        if compute_prior_score is None and all(name in self.priors for name in self.approximator.inference_names):
-            compute_prior_score = {name: self.priors[name] for name in self.approximator.inference_names}
-        return self.approximator.compositional_sample(  # type: ignore[call-overload, misc]
-            num_samples=num_samples,
-            conditions=conditions,
-            compute_prior_score=compute_prior_score,
-            simulate=None if self.simulator is None else self._at_parameters,
-            method=method,
-            noise=noise,
-            calibration_simulations=calibration_simulations,
-            split=split,
-            seed=seed,
-            return_diagnostics=return_diagnostics,
-        )
+        names = self.approximator.inference_names
+        if options.get("compute_prior_score") is None and all(name in self.priors for name in names):
+            options["compute_prior_score"] = {name: self.priors[name] for name in names}
+        simulate = None if self.simulator is None else self._at_parameters
+        compose = self.approximator.compositional_sample
+        if return_diagnostics:
+            return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, return_diagnostics=True, **options)
+        return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, **options)
 
     def _at_parameters(self, num_simulations: int, seed: int, fixed: Variables) -> Variables:
         """Simulations of fixed parameters, those that did not fail."""
