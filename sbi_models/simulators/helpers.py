@@ -19,6 +19,9 @@ from sbi_models.simulators.pool import computed, cut_short, follow, loaded, pick
 from sbi_models.simulators.table import Block, Table
 
 _IDLE_SECONDS = 300
+_FRESH_SECONDS = 150
+"""For which idle workers are lent again: work that is given to those about to end by themselves may be lost."""
+
 _CLOSING_SECONDS = 0.5
 """For which workers may finish what is no longer needed, before they are killed."""
 _ONE_THREAD = dict.fromkeys(
@@ -80,11 +83,11 @@ class Helpers:
                 with cut_short():
                     self._executor.shutdown(wait=True, kill_workers=True)
             else:
-                _idle.append((os.getpid(), self.processes, self._executor))
+                _idle.append((os.getpid(), self.processes, self._executor, time.monotonic()))
 
 
-_idle: list[tuple[int, int, ProcessPoolExecutor]] = []
-"""Workers that nobody uses, with the process they belong to and their number; they end by themselves after a while."""
+_idle: list[tuple[int, int, ProcessPoolExecutor, float]] = []
+"""Workers that nobody uses: the process they belong to, their number, and since when; they end by themselves after a while."""
 
 
 def cores() -> int:
@@ -97,7 +100,7 @@ def _borrowed(processes: int) -> ProcessPoolExecutor:
         if entry[:2] == (os.getpid(), processes):
             with suppress(ValueError):  # another thread was faster
                 _idle.remove(entry)
-                if not _is_useless(entry[2]):
+                if not _is_useless(entry[2]) and time.monotonic() - entry[3] < _FRESH_SECONDS:
                     return entry[2]
     # A worker that never got work must end with its parent, too: it follows from its first moment.
     return ProcessPoolExecutor(processes, timeout=_IDLE_SECONDS, env=_ONE_THREAD, initializer=follow, initargs=(os.getpid(),))
