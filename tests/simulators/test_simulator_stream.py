@@ -129,7 +129,7 @@ def test_this_process_computes_until_others_are_ready(monkeypatch, here):
     same(drawn(simulator, ranges=ranges), expected)
     assert here[:20] == list(range(20))
     assert len(here) < 1920
-    for *_, executor in helpers._idle:
+    for _, _, executor, _ in helpers._idle:
         executor.shutdown(kill_workers=True)
 
 
@@ -155,7 +155,7 @@ def test_work_goes_ahead_by_a_few_chunks(monkeypatch):
 
 
 def processes(number):
-    return {pid for _, count, executor in helpers._idle if count == number for pid in executor._processes}
+    return {pid for _, count, executor, _ in helpers._idle if count == number for pid in executor._processes}
 
 
 def test_workers_are_used_again():
