@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from sbi_models.approximators.composition.items import Items, chunks, sharpening
@@ -89,7 +89,7 @@ LearnedMean = Callable[[Tensor], Learned]
 def share_of_bias(bias: Tensor, variance: Tensor) -> float:
     """How much of an estimated bias (d,) is to be removed, given the covariance (d, d) of its estimate."""
     squared = float(bias @ torch.linalg.solve(variance, bias))
-    threshold = float(chi2.ppf(_CERTAIN, len(bias)))
+    threshold = 2 * float(gammaincinv(len(bias) / 2, _CERTAIN))  # quantile of chi squared
     return min(1.0, max(0.0, (squared - threshold) / ((_SURE - 1) * threshold)))
 
 

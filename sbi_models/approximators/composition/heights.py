@@ -11,7 +11,6 @@ with as many data of a as of b has an offset o of 0, were r right; the o of larg
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from scipy.special import expit
 from torch import Tensor
 
@@ -53,6 +52,8 @@ def offset(first: FloatArray, last: FloatArray) -> float:
 
     if excess(-_FARTHEST) <= 0 or excess(_FARTHEST) >= 0:
         return 0.0
+    from scipy.optimize import brentq  # noqa: PLC0415 - worker processes import this package and need no more memory
+
     found = float(brentq(excess, -_FARTHEST, _FARTHEST))
     slope = float((expit(both + found) * expit(-both - found)).sum())
     noise = len(first) * expit(first + found).var() + len(last) * expit(last + found).var()

@@ -1,16 +1,19 @@
 """Composition in one dimension: the score on a grid, integrated to a density, whatever its shape and number of modes."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from sbi_models.approximators.composition.composed import Calibration, ComposedScore
 from sbi_models.approximators.composition.heights import heights
 from sbi_models.approximators.composition.items import Fresh
 from sbi_models.types import Array, FloatArray
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 _POINTS = 40
 _REFINEMENTS = 2
@@ -138,8 +141,8 @@ class LineSearch:
             score = score - n * self.composed.share * (learned - self._priors)
         return score
 
-    def _log_density(self, calibrations: tuple[tuple[float, Calibration], ...]) -> CubicSpline:
-        return CubicSpline(self._points, self._score(calibrations)).antiderivative()
+    def _log_density(self, calibrations: tuple[tuple[float, Calibration], ...]) -> "CubicSpline":
+        return _spline(self._points, self._score(calibrations)).antiderivative()
 
     def _parts(self, calibrations: tuple[tuple[float, Calibration], ...]) -> list[tuple[float, float]]:
         """Intervals around one top each, as far as the density has not died off, from deep valley to deep valley."""
@@ -160,7 +163,7 @@ class LineSearch:
     def _explained(self, calibrations: tuple[tuple[float, Calibration], ...]) -> float:
         """Where the density is, a spline through every other score against the others."""
         score = self._score(calibrations)
-        guess = CubicSpline(self._points[::2], score[::2])(self._points[1::2])
+        guess = _spline(self._points[::2], score[::2])(self._points[1::2])
         inside = np.zeros(len(guess), dtype=bool)
         for a, b in self._parts(calibrations):
             inside |= (self._points[1::2] >= a) & (self._points[1::2] <= b)
@@ -168,7 +171,7 @@ class LineSearch:
         return 1 - float(((guess[inside] - kept) ** 2).sum() / max(((kept - kept.mean()) ** 2).sum(), 1e-300)) if len(kept) > 2 else 1.0
 
 
-def _cut(log_density: CubicSpline, start: float, stop: float) -> list[tuple[float, float]]:
+def _cut(log_density: "CubicSpline", start: float, stop: float) -> list[tuple[float, float]]:
     """An interval in pieces with one top each, cut at the bottoms of deep valleys."""
     grid = np.linspace(start, stop, _FINE)
     logs = log_density(grid)
@@ -182,3 +185,9 @@ def _cut(log_density: CubicSpline, start: float, stop: float) -> list[tuple[floa
         elif value > top:
             top, bottom = value, k
     return [(float(grid[a]), float(grid[b])) for a, b in zip(cuts, [*cuts[1:], len(grid) - 1], strict=True)]
+
+
+def _spline(points: FloatArray, values: FloatArray) -> "CubicSpline":
+    from scipy.interpolate import CubicSpline  # noqa: PLC0415 - worker processes import this package and need no more memory
+
+    return CubicSpline(points, values)
