@@ -115,7 +115,7 @@ class AnalyticBed:
 class TrainedBed:
     """A trained workflow against an exact posterior: of moments, or of weights on a grid."""
 
-    def __init__(self, workflow, exact, score=None, variable="x"):
+    def __init__(self, workflow, exact, score=None):
         self.workflow, self.exact, self.score = workflow, exact, score
 
     def run(self, n, seed, simulator):
@@ -148,21 +148,19 @@ def on_grid(log_density, low, high, points=1201):
     return SimpleNamespace(mean=mean, sd=sd, positive=float(p[grid[..., 0] > 0].sum()))
 
 
-def normal(seed, prior=None, **options):
-    """The network of two parameters of 20 normal observations."""
-    simulator = bf.make_simulator([prior, MODEL.likelihood] if prior else [MODEL.prior, MODEL.likelihood], is_batched=True)
+def trained(functions, seed, epochs, **roles):
+    """A workflow of batched functions, trained online."""
+    simulator = bf.make_simulator(functions, is_batched=True)
     workflow = bf.CompositionalWorkflow(
-        simulator,
-        inference_variables="theta",
-        summary_variables="x",
-        summary_network="deep_set",
-        standardize="all",
-        initial_learning_rate=1e-3,
-        seed=seed,
-        **options,
+        simulator, inference_variables="theta", standardize="all", initial_learning_rate=1e-3, seed=seed, **roles
     )
-    workflow.fit_online(epochs=30, num_batches_per_epoch=200, batch_size=256)
+    workflow.fit_online(epochs=epochs, num_batches_per_epoch=200, batch_size=256)
     return workflow
+
+
+def normal(seed, prior=MODEL.prior):
+    """The network of two parameters of 20 normal observations."""
+    return trained([prior, MODEL.likelihood], seed, 30, summary_variables="x", summary_network="deep_set")
 
 
 def normal_bed(seed, learned=False):
@@ -193,15 +191,7 @@ def linear_bed(seed, d=5):
     def likelihood(theta, rng):
         return {"x": theta @ matrix.T + np.sqrt(0.5) * rng.normal(size=theta.shape)}
 
-    workflow = bf.CompositionalWorkflow(
-        bf.make_simulator([prior, likelihood], is_batched=True),
-        inference_variables="theta",
-        inference_conditions="x",
-        standardize="all",
-        initial_learning_rate=1e-3,
-        seed=seed,
-    )
-    workflow.fit_online(epochs=20, num_batches_per_epoch=200, batch_size=256)
+    workflow = trained([prior, likelihood], seed, 20, inference_conditions="x")
 
     def exact(x):
         covariance = np.linalg.inv(np.eye(d) + len(x) * matrix.T @ matrix / 0.5)
@@ -217,15 +207,7 @@ def bimodal_bed(seed):
     def likelihood(theta, rng):
         return {"x": theta**2 + 0.5 * rng.normal(size=theta.shape)}
 
-    workflow = bf.CompositionalWorkflow(
-        bf.make_simulator([prior, likelihood], is_batched=True),
-        inference_variables="theta",
-        inference_conditions="x",
-        standardize="all",
-        initial_learning_rate=1e-3,
-        seed=seed,
-    )
-    workflow.fit_online(epochs=20, num_batches_per_epoch=200, batch_size=256)
+    workflow = trained([prior, likelihood], seed, 20, inference_conditions="x")
 
     def exact(x):
         return on_grid(

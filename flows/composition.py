@@ -67,23 +67,12 @@ def compose_observations(experiment: Experiment, approximator: CompositionalAppr
     draws_frame(labels, draws, study.parameter_names).to_parquet(draws_file, index=False)
     tracker.log_file(draws_file, "composition")
     tracker.log_table(table, "composition/posterior.csv")
-    tracker.log_json(as_json(report), "composition/report.json")
+    tracker.log_json(report.as_dict(), "composition/report.json")
     if references is not None:
         tracker.log_figures({"composed": posterior_figure(study, labels, values, references, samples_label="composed posterior")})
     tracker.log_metrics(report_metrics(report) | ({} if references is None else composed_errors(table)))
     tracker.set_tags({"compose.warnings": " ".join(report.warnings) or "none"})
-    return {"table": table.to_dict(orient="records"), "report": as_json(report), "draws_sha256": file_sha256(draws_file)}
-
-
-def as_json(report: CompositionReport) -> Manifest:
-    """A report as JSON, in which numbers that its method does not have are null."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [finite(part) for part in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {name: finite(value) for name, value in report.as_dict().items()}
+    return {"table": table.to_dict(orient="records"), "report": report.as_dict(), "draws_sha256": file_sha256(draws_file)}
 
 
 def report_metrics(report: CompositionReport) -> dict[str, float]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.adapters import Adapter
 from sbi_models.approximators import files
 from sbi_models.approximators.composition.items import DiffusionItems, Items
 from sbi_models.approximators.composition.methods import METHODS, composed
@@ -23,7 +22,7 @@ from sbi_models.approximators.composition.stages import Plan
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, TrustWarning, suggest
-from sbi_models.networks import DiffusionModel, InferenceNetwork, SummaryNetwork
+from sbi_models.networks import DiffusionModel, InferenceNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
 from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Variables, VariablesLike
@@ -84,27 +83,9 @@ class CompositionalApproximator(ContinuousApproximator):
 
     inference_network: DiffusionModel
 
-    def __init__(
-        self,
-        *,
-        adapter: Adapter,
-        roles: dict[str, list[str]],
-        inference_network: InferenceNetwork,
-        summary_network: SummaryNetwork | None = None,
-        standardize: tuple[str, ...] = ("inference_variables",),
-        masks: Mapping[str, str] | None = None,
-        info: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, *, inference_network: InferenceNetwork, **arguments: Any) -> None:
         check_composable(inference_network)
-        super().__init__(
-            adapter=adapter,
-            roles=roles,
-            inference_network=inference_network,
-            summary_network=summary_network,
-            standardize=standardize,
-            masks=masks,
-            info=info,
-        )
+        super().__init__(inference_network=inference_network, **arguments)
         if self.inference_network.built_with is not None:
             self.shared_bias = SharedBias(self.inference_network.theta_dim)
 
@@ -174,7 +155,7 @@ class CompositionalApproximator(ContinuousApproximator):
         prior = self._prior(options.get("compute_prior_score"), num_items)
         was_training = self.training
         self.eval()
-        given = self._given(flat)
+        given = self.given(flat)
         parts, reports = [], []
         calibrates = simulate is not None and bool(plan.simulations) and num_items > 1 and method == "calibrated"
         steps = plan.simulations if calibrates else 1
@@ -267,13 +248,6 @@ class CompositionalApproximator(ContinuousApproximator):
             raise DataError(f"Expected the same numbers of data sets and items in every condition, got {listed}.")
         return flat, *next(iter(leading.values()))
 
-    def _given(self, conditions: VariablesLike) -> Tensor:
-        """What the inference network is conditioned on, (n, condition_dim), for raw conditions (n, ...)."""
-        prepared = self._prepare(conditions, self.condition_names, "conditions")
-        rows = self._chunks(prepared, None)
-        with torch.no_grad():
-            return torch.cat([self._conditions({key: value[chunk] for key, value in prepared.items()}) for chunk in rows])
-
     def _noise(self, noise: float | None) -> tuple[float, tuple[float, ...]]:
         """The noise, and those that simulations may choose from instead."""
         if noise is None:
@@ -302,8 +276,7 @@ class CompositionalApproximator(ContinuousApproximator):
     def _alone(self, given: Tensor, num_samples: int, seed: int) -> tuple[Tensor, CompositionReport]:
         """Draws of the posterior of a single item, by the sampler of the network."""
         with torch.no_grad():
-            generators = [torch.Generator().manual_seed(seeding.derive(seed, "alone"))]
-            draws = self.inference_network.sample(num_samples, given, generators)[0]
+            draws = self._standardised_draws(num_samples, given, None, seed)[0]
         return draws.to("cpu", torch.float64), CompositionReport(method="sample", num_items=1)
 
     def _fresh(self, simulate: Simulate, like: DiffusionItems, theta: Tensor, number: int, seed: int) -> Iterator[Items]:
@@ -311,7 +284,7 @@ class CompositionalApproximator(ContinuousApproximator):
         raw = {name: value[0].detach().cpu().numpy() for name, value in self.raw_of(theta[None]).items()}
         for start in range(0, number, _ROWS):
             simulated = simulate(min(_ROWS, number - start), seeding.derive(seed, start), raw)
-            yield DiffusionItems(self.inference_network, self._given(simulated), seed=seed, like=like)
+            yield DiffusionItems(self.inference_network, self.given(simulated), seed=seed, like=like)
 
 
 def check_composable(network: Any) -> None:

@@ -233,20 +233,28 @@ class ContinuousApproximator(Approximator):
             Name to array of shape (n_datasets, num_samples, width), raw space.
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
-        prepared = self._prepare(conditions, self.condition_names, "conditions")
         was_training = self.training
         self.eval()
-        given = torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in self._chunks(prepared, batch_size)])
-        parts = []
-        total = num_samples * len(given)
+        standardised = self._standardised_draws(num_samples, self.given(conditions, batch_size), batch_size, seed)
+        self.train(was_training)
+        draws = self._to_raw(standardised)
+        return by_component(draws) if split else draws
+
+    @torch.no_grad()
+    def given(self, conditions: VariablesLike, batch_size: int | None = None) -> Tensor:
+        """What the inference network is conditioned on, (n, condition_dim), for raw conditions (n, ...), `batch_size` rows at a time."""
+        prepared = self._prepare(conditions, self.condition_names, "conditions")
+        return torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in self._chunks(prepared, batch_size)])
+
+    def _standardised_draws(self, num_samples: int, given: Tensor, batch_size: int | None, seed: int) -> Tensor:
+        """Standardised draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
+        parts, total = [], num_samples * len(given)
         with progress_bar("sample", total, show=None if total > _DRAWS_BEFORE_PROGRESS else False) as advance:
             for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
                 parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance))
-        self.train(was_training)
         standardised = torch.cat(parts, dim=1)
         _check_finite(standardised.isfinite().flatten(1).all(dim=1), "draws")
-        draws = self._to_raw(standardised)
-        return by_component(draws) if split else draws
+        return standardised
 
     def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int], advance: Advance) -> Tensor:
         seed, block = stream

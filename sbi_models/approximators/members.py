@@ -81,7 +81,7 @@ def cross_log_densities(members: Members, *, conditions: VariablesLike, num_samp
     """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from, num_samples, of)."""
     check_density(members)
     columns: list[list[Tensor]] = []
-    given = {name: _given(member, conditions) for name, member in members.items()}
+    given = {name: member.given(conditions) for name, member in members.items()}
     for name, member in members.items():
         columns.append([])
         rows = range(len(given[name]))
@@ -93,9 +93,3 @@ def cross_log_densities(members: Members, *, conditions: VariablesLike, num_samp
             columns[-1].append(torch.cat([judge.inference_network.log_prob(t, c) for t, c in parts]).reshape(-1, num_samples))
     stacked = torch.stack([torch.stack(column, dim=-1) for column in columns], dim=1)
     return np.asarray(stacked.to(torch.float64).cpu().numpy())
-
-
-def _given(member: ContinuousApproximator, conditions: VariablesLike) -> Tensor:
-    """What a member's inference network is conditioned on, (n_datasets, condition_dim)."""
-    prepared = member._prepare(conditions, member.condition_names, "conditions")
-    return torch.cat([member._conditions({key: value[rows] for key, value in prepared.items()}) for rows in member._chunks(prepared, None)])

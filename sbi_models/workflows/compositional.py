@@ -1,5 +1,6 @@
 """The workflow that composes observations of the same parameters."""
 
+from collections.abc import Iterable
 from typing import Literal, Self, Unpack, overload
 
 from sbi_models.approximators import CompositionalApproximator, ContinuousApproximator
@@ -75,8 +76,8 @@ class CompositionalWorkflow(BasicWorkflow):
         made.priors, made.history = workflow.priors, workflow.history
         return made
 
-    def _after_training(self) -> None:
-        self.approximator.learn_shared_bias(self._rows_after_fit())
+    def _after_training(self, simulations: Iterable[Variables]) -> None:
+        self.approximator.learn_shared_bias(simulations)
 
     @overload
     def compositional_sample(

@@ -1,7 +1,7 @@
 """The body shared by all workflows: checking arguments, training, sampling, diagnosing."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
@@ -69,8 +69,6 @@ class Workflow(Diagnosed):
         self.settings, self.seed, self.threads = settings, settings.seed, settings.threads
         self.history: History | None = None
         self._fits, self._best_loss = 0, math.inf
-        self._rows_after_fit: Callable[[], Iterator[Variables]] = lambda: iter(())
-        """Simulations for what is learned from a finished training."""
         self._sharing = Sharing(len(approximator.members))
         """How the members of an ensemble share the data of the present fit."""
         self.batched: bool | None = None
@@ -117,8 +115,7 @@ class Workflow(Diagnosed):
         else:
             raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
             batches = PreparedBatches(Batches(raw, batch_size, order, windows), self.approximator.prepare, augment)
-        self._rows_after_fit = lambda: iter([variables])
-        return self._fit(batches, epochs, validation, augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
+        return self._fit(batches, epochs, validation, [variables], augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
 
     @on_own_threads
     def fit_online(
@@ -161,8 +158,8 @@ class Workflow(Diagnosed):
             raw.fingerprint += "".join(f", {name} {sha256(value.tobytes()).hexdigest()[:16]}" for name, value in first.items())
             prepared = PreparedBatches(raw, self._prepared_successes, augment)
             batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
-            self._rows_after_fit = partial(self._new_rows, epochs * num_batches * ring, workers)
-            return self._fit(batches, epochs, validation, augment=augment, weight_decay=0.0, on_epoch_end=on_epoch_end)
+            more = self._new_rows(epochs * num_batches * ring, workers)
+            return self._fit(batches, epochs, validation, more, augment=augment, weight_decay=0.0, on_epoch_end=on_epoch_end)
 
     @on_own_threads
     def fit_disk(
@@ -202,8 +199,9 @@ class Workflow(Diagnosed):
         self.approximator.build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")), seed=self.seed)
         raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"), windows)
         batches = PreparedBatches(raw, self.approximator.prepare, augment)
-        self._rows_after_fit = lambda: iter([files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self._fit_seed, "after training"))])
-        return self._fit(batches, epochs, validation, augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
+        seed = seeding.derive(self._fit_seed, "after training")
+        some = (files.some(number, seed) for number in [_ROWS_FOR_MOMENTS_ON_DISK])
+        return self._fit(batches, epochs, validation, some, augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
 
     @property
     def _fit_seed(self) -> int:
@@ -262,6 +260,7 @@ class Workflow(Diagnosed):
         batches: Batches | PreparedBatches | RingBatches,
         epochs: int,
         validation: Variables | None,
+        simulations: Iterable[Variables],
         *,
         augment: Augment | None,
         weight_decay: float,
@@ -285,7 +284,7 @@ class Workflow(Diagnosed):
             checkpoint=checkpoint,
             on_epoch_end=on_epoch_end,
         )
-        self._after_training()
+        self._after_training(simulations)
         if checkpoint is not None and not self.settings.save_best_only:
             self.approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
         self.history = history
@@ -293,8 +292,8 @@ class Workflow(Diagnosed):
         self._fits += 1
         return history
 
-    def _after_training(self) -> None:
-        """What a kind of workflow does with a trained approximator before it is saved; `self._rows_after_fit` gives simulations."""
+    def _after_training(self, simulations: Iterable[Variables]) -> None:
+        """What a kind of workflow does with a trained approximator before it is saved, with simulations that are made if it looks."""
 
     def _new_rows(self, trained_on: int, workers: int | None) -> Iterator[Variables]:
         """New simulations, some at a time: a quarter as many as an online training has used, in bounds."""

@@ -10,7 +10,7 @@ import pytest
 from conftest import Finished, run_pipelines
 from small_run import COMPOSED, small_experiment
 
-from flows.composition import as_json, prior_of, report_metrics
+from flows.composition import prior_of, report_metrics
 from flows.michelson import STUDY
 from sbi_models import seeding
 from sbi_models.approximators import CompositionalApproximator
@@ -129,7 +129,7 @@ def test_the_screen_tells_the_composition(runs: list[Finished]) -> None:
 def test_numbers_that_a_method_does_not_have_are_left_out() -> None:
     """NaN is null in JSON, which has no NaN, and no metric."""
     report = CompositionReport(method="gauss", num_items=5, evaluations=200)
-    content = as_json(report)
+    content = report.as_dict()
     assert json.loads(json.dumps(content, allow_nan=False))["information"] == [None, None]
     assert (content["bias_shift"], content["evaluations"]) == (None, 200)
     assert report_metrics(report) == {"compose.num_modes": 1.0, "compose.evaluations": 200.0, "compose.simulations": 0.0}

@@ -5,6 +5,7 @@ polynomial log density from which any number of draws are made without the netwo
 chains on the score. One parameter is integrated on a grid instead.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,7 +33,6 @@ _FIRST_SHARE = 5
 
 _MOST_SCORES = 10_000_000
 """Scores of items that chains may take."""
-
 
 _NO_MODE = (
     "No mode was found where the prior reaches, so that nothing is calibrated: the network's scores of these items together are not those "
@@ -70,8 +70,8 @@ def calibrated(
     good = [peak for peak in peaks if peak.mode.last_step < CONVERGED and bool(in_reach(peak.mode.center[None], moments))]
     converged, peaks = found and bool(good), good or peaks[:1]
     fits = converged and all(peak.surrogate.explained > EXPLAINED for peak in peaks)
-    affordable = len(items) * num_samples * chains.STEPS * chains.SCORES_A_STEP <= _MOST_SCORES
-    if fits or not affordable:
+    by_chains = not fits and len(items) * num_samples * chains.STEPS * chains.SCORES_A_STEP <= _MOST_SCORES
+    if not by_chains:
         weights = _weights(composed, peaks, fresh, plan.seed)
         draws, acceptance = _from_surrogates(peaks, weights, num_samples, plan.seed)
     else:
@@ -84,12 +84,12 @@ def calibrated(
         cost += spent
     main = peaks[int(np.argmax(weights))]
     report = CompositionReport(
-        method="calibrated" if fits or not affordable else "calibrated, by chains",
+        method="calibrated, by chains" if by_chains else "calibrated",
         num_items=len(items),
         noise=composed.noise,
-        explained=min(peak.surrogate.explained for peak in peaks) if fits or not affordable else float("nan"),
+        explained=math.nan if by_chains else min(peak.surrogate.explained for peak in peaks),
         acceptance=acceptance,
-        last_step=max(peak.mode.last_step for peak in peaks) if fits or not affordable else float("nan"),
+        last_step=math.nan if by_chains else max(peak.mode.last_step for peak in peaks),
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,

@@ -86,5 +86,11 @@ class CompositionReport:
         return tuple(reasons)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+        """Everything, as JSON, which has no NaN: numbers that the method does not have are None."""
+        return {name: _finite(value) for name, value in asdict(self).items()} | {"warnings": list(self.warnings)}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

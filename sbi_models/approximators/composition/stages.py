@@ -14,7 +14,7 @@ from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.paths import gauss
 from sbi_models.approximators.composition.prior_scores import PriorScore
 
-FEW_ITEMS = 10
+_FEW_ITEMS = 10
 """Below so many items, all of them make pilots, and more of them."""
 
 _PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 3, 16, 16
@@ -63,18 +63,21 @@ def generator_of(seed: int, *path: str | int) -> torch.Generator:
 def pilots(items: Items, moments: Moments, seed: int, number: int | None = None) -> tuple[Tensor, int]:
     """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in scores for each item.
 
-    Draws out of reach of the prior are left out; if that is all of them, its mean stands for them. With few items these are all of them;
-    `number` says how many draws to make then.
+    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them. Few items are all taken, and so
+    are many if `number` says how many draws to make.
     """
     n = len(items)
-    if n < FEW_ITEMS or number is not None:
+    if n < _FEW_ITEMS or number is not None:
         chosen, number, steps = np.arange(n), number or _MORE_PILOTS, _MORE_STEPS
     else:
         chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
         number, steps = _PILOTS, _PILOT_STEPS
     drawn = gauss(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
     kept = drawn[in_reach(drawn, moments)]
-    return kept if len(kept) else moments[0][None], math.ceil(number * steps * len(chosen) / n)
+    if len(kept) <= items.theta_dim:
+        noise = torch.randn(drawn.shape, generator=generator_of(seed, "prior pilots"), dtype=drawn.dtype)
+        kept = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
+    return kept, math.ceil(number * steps * len(chosen) / n)
 
 
 def in_reach(theta: Tensor, moments: Moments) -> Tensor:
