@@ -70,6 +70,7 @@ class Adapter:
         upper: Any = None,
         to: Literal["interval", "simplex", "ordered"] = "interval",
         prior: Any = None,
+        scale: Literal["probit", "logit"] | None = None,
     ) -> "Adapter":
         """Say which values variables can take; the networks see the whole real line, and draws lie inside the support.
 
@@ -78,17 +79,18 @@ class Adapter:
             lower, upper: open bounds of an interval: numbers, or lists with one for each component of the last axis; None is no bound.
             to: "simplex" for proportions that sum to 1 along the last axis, "ordered" for components that increase along it.
             prior: a torch distribution whose support says it all, in place of the other arguments; an unbounded one adds no step.
+            scale: of an interval with both bounds: "probit", the default, makes a uniform variable normal, "logit" makes it logistic.
         """
         if prior is not None:
-            if lower is not None or upper is not None or to != "interval":
-                raise ConfigurationError(f"Expected prior= alone, got {lower=}, {upper=} and {to=} beside it. Leave them out.")
+            if lower is not None or upper is not None or to != "interval" or scale is not None:
+                raise ConfigurationError(f"Expected prior= alone, got {lower=}, {upper=}, {to=} and {scale=} beside it. Leave them out.")
             return Adapter((*self.transforms, *steps_for(names, prior)))
         if to not in ("interval", "simplex", "ordered"):
             raise ConfigurationError(f"Unknown support {to!r} for constrain. {suggest(str(to), ('interval', 'simplex', 'ordered'))}")
         if to == "interval":
-            return self.then(steps.Constrain(names, lower, upper))
-        if lower is not None or upper is not None:
-            raise ConfigurationError(f"Expected no bounds with to={to!r}, got lower={lower!r} and upper={upper!r}. Leave them out.")
+            return self.then(steps.Constrain(names, lower, upper, scale or "probit"))
+        if lower is not None or upper is not None or scale is not None:
+            raise ConfigurationError(f"Expected no bounds with to={to!r}, got {lower=}, {upper=} and {scale=}. Leave them out.")
         return self.then(steps.Simplex(names) if to == "simplex" else steps.Ordered(names))
 
     def log(self, names: Names) -> "Adapter":

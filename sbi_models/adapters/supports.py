@@ -52,7 +52,7 @@ def steps_for(names: Names, distribution: Any) -> list[Transform]:
     lower, upper = (_listed(names, bounds) for bounds in support)
     if not any(bounds.isfinite().any() for bounds in support):
         return []
-    return [Constrain(names, lower, upper)]
+    return [Constrain(names, lower, upper, "probit")]
 
 
 class _NoStepError(Exception):

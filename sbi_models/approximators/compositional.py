@@ -95,9 +95,13 @@ class CompositionalApproximator(ContinuousApproximator):
         network = trained.inference_network
         check_composable(network)
         assert isinstance(network, DiffusionModel)
-        nothing = {f"shared_bias.{name}": value for name, value in SharedBias(network.theta_dim).state_dict().items()}
-        tensors = {name: value.detach().cpu().clone() for name, value in trained.state_dict().items()}
-        return cls.from_settings(trained._settings(), nothing | tensors)
+        return cls.from_settings(trained._settings(), {name: value.detach().cpu().clone() for name, value in trained.state_dict().items()})
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The approximator of a file, also of one that knows less of shared errors."""
+        unknown = SharedBias(settings["inference_network"]["built_with"]["theta_dim"]).state_dict()
+        return super().from_settings(settings, {f"shared_bias.{name}": value for name, value in unknown.items()} | tensors)
 
     @overload
     def compositional_sample(

@@ -25,15 +25,17 @@ def test_log_of_a_log_normal_variable_is_normal():
     assert np.allclose(density, stats.lognorm(0.8, scale=math.exp(0.3)).logpdf(x[:, 0]), rtol=1e-12)
 
 
-def test_the_logit_of_a_uniform_variable_is_logistic():
-    """-log|det J| at x is the logistic log density of z = logit(x), also where x is 1e-300 from a bound; so for Beta(a, b) variables."""
+@pytest.mark.parametrize(("scale", "law"), [("probit", stats.norm), ("logit", stats.logistic)])
+def test_the_map_of_an_interval_makes_a_uniform_variable_normal_or_logistic(scale, law):
+    """-log|det J| at x is the log density of z, normal or logistic, also where x is 1e-300 from a bound; so for Beta(a, b) variables."""
     x = column(1e-300, 1e-12, 0.2, 0.5, 1 - 1e-12, 1 - 2**-53)
-    adapter = Adapter().constrain("x", lower=0, upper=1)
+    adapter = Adapter().constrain("x", lower=0, upper=1, scale=scale)
     z = adapter.forward({"x": x})["x"]
-    assert np.allclose(-adapter.log_abs_det({"x": x}, "x"), stats.logistic.logpdf(z[:, 0]), rtol=1e-12)
+    assert np.allclose(law.cdf(z[:, 0]), x[:, 0], rtol=1e-12, atol=0)
+    assert np.allclose(-adapter.log_abs_det({"x": x}, "x"), law.logpdf(z[:, 0]), rtol=1e-12)
     beta = stats.beta(2.5, 0.7).logpdf(x[:, 0]) - adapter.log_abs_det({"x": x}, "x").numpy()
-    exact = 2.5 * stats.logistic.logcdf(z[:, 0]) + 0.7 * stats.logistic.logsf(z[:, 0]) - math.log(math.gamma(2.5) * math.gamma(0.7))
-    assert np.allclose(beta, exact + math.log(math.gamma(3.2)), rtol=1e-10)
+    exact = 1.5 * law.logcdf(z[:, 0]) - 0.3 * law.logsf(z[:, 0]) + law.logpdf(z[:, 0])
+    assert np.allclose(beta, exact + math.log(math.gamma(3.2) / math.gamma(2.5) / math.gamma(0.7)), rtol=1e-10)
 
 
 def test_a_dirichlet_density_goes_through_the_simplex():
@@ -78,12 +80,13 @@ def test_values_close_to_bounds_and_far_out_stay_finite(lower, upper):
     assert torch.allclose(adapter.inverse({"x": z})["x"], x, rtol=1e-12, atol=1e-15)
 
 
-def test_both_ends_of_an_interval_are_measured_from_themselves():
+@pytest.mark.parametrize("scale", ["probit", "logit"])
+def test_both_ends_of_an_interval_are_measured_from_themselves(scale):
     """Next to a bound of 0, on either side of an interval, values of 1e-300 come back to 1e-12 of their own size."""
     for sign in (1.0, -1.0):
         lower, upper = sorted((0.0, sign))
         x = sign * column(1e-300, 1e-30, 1e-3, 0.4)
-        adapter = Adapter().constrain("x", lower=lower, upper=upper)
+        adapter = Adapter().constrain("x", lower=lower, upper=upper, scale=scale)
         assert torch.allclose(adapter.inverse(adapter.forward({"x": x}))["x"], x, rtol=1e-12, atol=0)
 
 

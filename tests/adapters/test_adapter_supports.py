@@ -94,7 +94,7 @@ def test_bounds_are_those_of_the_support(prior, lower, upper):
     """One constrain step with the bounds that one would write down, of which 20 000 draws make use without leaving them."""
     adapter = A.constrain("x", prior=prior)
     assert [transform.kind for transform in adapter.transforms] == ["constrain"]
-    assert adapter.transforms[0].config() == {"names": ["x"], "lower": lower, "upper": upper}
+    assert adapter.transforms[0].config() == {"names": ["x"], "lower": lower, "upper": upper, "scale": "probit"}
     torch.manual_seed(0)
     x = prior.sample((20_000,))
     x = x[:, None] if x.ndim < 2 else x
@@ -143,7 +143,7 @@ def test_supports_side_by_side():
         constraints.cat([positive, interval, real], dim=-1, lengths=[1, 2, 1]),
     ):
         config = A.constrain("x", prior=WithSupport(support)).transforms[0].config()
-        assert config == {"names": ["x"], "lower": [0.0, -1.0, -1.0, None], "upper": [None, 2.0, 2.0, None]}
+        assert config == {"names": ["x"], "lower": [0.0, -1.0, -1.0, None], "upper": [None, 2.0, 2.0, None], "scale": "probit"}
     with pytest.raises(ConfigurationError, match="names of their own"):
         A.constrain("x", prior=WithSupport(constraints.cat([positive, constraints.simplex], dim=-1, lengths=[1, 2])))
 
@@ -181,7 +181,7 @@ def test_the_default_adapter_takes_the_bounds_of_inferred_variables():
     priors = {"mu": d.Normal(0.0, 1.0), "sigma": d.HalfNormal(1.0), "n": d.Poisson(3.0), "unused": d.Beta(1.0, 1.0)}
     adapter = default_adapter(roles, priors)
     assert [transform.kind for transform in adapter.transforms] == ["constrain", "concatenate", "concatenate"]
-    assert adapter.transforms[0].config() == {"names": ["sigma"], "lower": 0.0, "upper": None}
+    assert adapter.transforms[0].config() == {"names": ["sigma"], "lower": 0.0, "upper": None, "scale": "probit"}
     assert default_adapter(roles, {}).to_json() == default_adapter(roles).to_json()
 
 

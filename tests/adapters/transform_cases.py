@@ -73,6 +73,7 @@ CASES = {
     "constrain lower": Case(A.constrain("x", lower=0), {"x": 5 * positive(3)}, "x"),
     "constrain upper": Case(A.constrain("x", upper=-2.5), {"x": -2.5 - positive(3)}, "x"),
     "constrain both": Case(A.constrain("x", lower=-1, upper=3), {"x": uniform(3, low=-1, high=3)}, "x"),
+    "constrain both, logit": Case(A.constrain("x", lower=-1, upper=3, scale="logit"), {"x": uniform(3, low=-1, high=3)}, "x"),
     "constrain each": Case(A.constrain("x", lower=[-1, 0, None, None], upper=[2, float("inf"), 3, None]), {"x": MIXED}, "x"),
     "constrain each, mixed": Case(
         A.constrain("x", lower=[0, None, 0, 0, None], upper=[None, None, 1, None, None]),

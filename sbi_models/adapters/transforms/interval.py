@@ -1,7 +1,7 @@
 """From an open interval or half-line onto the real line, component by component."""
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,27 +10,35 @@ from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, req
 from sbi_models.adapters.transforms.numbers import check_width
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
-from sbi_models.errors import ConfigurationError
+from sbi_models.errors import ConfigurationError, suggest
 
 Bound = float | None
 Bounds = Bound | list[Bound]
+Scale = Literal["probit", "logit"]
+
+_SCALES = get_args(Scale)
 
 
 class Constrain(Elementwise):
     """Takes the open support of a variable (n, ..., d) to the real line; draws taken back lie strictly inside it.
 
-    lower and upper a, b: z = log((x - a) / (b - x)),       log dz/dx = log(b - a) - log(x - a) - log(b - x);
+    lower and upper a, b: z = Phi^(-1)((x - a) / (b - a)),  log dz/dx = z^2 / 2 + log(2 pi) / 2 - log(b - a), for scale "probit",
+                          z = log((x - a) / (b - x)),       log dz/dx = log(b - a) - log(x - a) - log(b - x), for scale "logit";
     lower a only:         z = y + log(1 - exp(-y)), y = x - a, the inverse of softplus, log dz/dx = -log(1 - exp(-y));
     upper b only:         the mirror image, z = -inverse_softplus(b - x);
     neither:              z = x.
-    All of them increase. Bounds are numbers, or lists with one for each component of the last axis; None is no bound. Source: the
-    transforms of constrained variables of the Stan reference manual, with softplus in place of exp, which has gentler tails.
+    All of them increase. Bounds are numbers, or lists with one for each component of the last axis; None is no bound. Sources: the
+    transforms of constrained variables of the Stan reference manual, with softplus in place of exp, which has gentler tails; and the
+    quantile function of the normal distribution, Phi^(-1), which makes a uniform variable standard normal.
     """
 
     kind = "constrain"
 
-    def __init__(self, names: Names, lower: Any = None, upper: Any = None) -> None:
+    def __init__(self, names: Names, lower: Any = None, upper: Any = None, scale: Scale = "logit") -> None:
         super().__init__(names)
+        if scale not in _SCALES:
+            raise ConfigurationError(f"Unknown scale {scale!r} of an interval. {suggest(str(scale), _SCALES)}")
+        self.scale: Scale = scale
         self.lower, self.upper = _as_bounds(lower, "lower"), _as_bounds(upper, "upper")
         lengths = {len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list)}
         if len(lengths) > 1:
@@ -51,15 +59,15 @@ class Constrain(Elementwise):
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         self._check(name, value)
-        parts = [_forward(value[..., columns], low, high) for columns, low, high in self._groups(name, value)]
+        parts = [_forward(value[..., columns], low, high, self.scale) for columns, low, high in self._groups(name, value)]
         return self._assembled(value, parts)
 
     def _unmap(self, name: str, value: Tensor) -> Tensor:
-        parts = [_inverse(value[..., columns], low, high) for columns, low, high in self._groups(name, value)]
+        parts = [_inverse(value[..., columns], low, high, self.scale) for columns, low, high in self._groups(name, value)]
         return self._assembled(value, parts)
 
     def _log_slope(self, name: str, value: Tensor) -> Tensor:
-        parts = [_log_slope(value[..., columns], low, high) for columns, low, high in self._groups(name, value)]
+        parts = [_log_slope(value[..., columns], low, high, self.scale) for columns, low, high in self._groups(name, value)]
         return self._assembled(value, parts)
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
@@ -101,32 +109,38 @@ class Constrain(Elementwise):
         return torch.cat(parts, dim=-1)[..., back]
 
     def config(self) -> dict[str, Any]:
-        return {"names": self.names, "lower": self.lower, "upper": self.upper}
+        return {"names": self.names, "lower": self.lower, "upper": self.upper, "scale": self.scale}
 
 
-def _forward(x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+def _forward(x: Tensor, low: Tensor | None, high: Tensor | None, scale: Scale) -> Tensor:
     """Raw x to the real line; bounds broadcast against the last axis."""
     if low is not None and high is not None:
-        return torch.log(x - low) - torch.log(high - x)
+        if scale == "logit":
+            return torch.log(x - low) - torch.log(high - x)
+        below = x - low < high - x  # each half is measured from its own bound
+        quantile = torch.special.ndtri(torch.where(below, x - low, high - x) / (high - low))
+        return torch.where(below, quantile, -quantile)
     if low is not None:
         return inverse_softplus(_distance(x, low))
     return x if high is None else -inverse_softplus(_distance(high, x))
 
 
-def _inverse(z: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+def _inverse(z: Tensor, low: Tensor | None, high: Tensor | None, scale: Scale) -> Tensor:
     """The real line to raw values strictly inside the bounds; each half of an interval is measured from its own bound."""
     if low is not None and high is not None:
-        tail = torch.exp(torch.where(z < 0, z, -z))
-        step = (high - low) * (tail / (1 + tail))
+        down = torch.where(z < 0, z, -z)
+        step = (high - low) * (torch.sigmoid(down) if scale == "logit" else torch.erfc(-down / math.sqrt(2)) / 2)
         return clamp(torch.where(z < 0, low + step, high - step), just_above(low), just_below(high))
     if low is not None:
         return clamp(low + softplus(z), just_above(low), largest(z))
     return z if high is None else clamp(high - softplus(-z), -largest(z), just_below(high))
 
 
-def _log_slope(x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+def _log_slope(x: Tensor, low: Tensor | None, high: Tensor | None, scale: Scale) -> Tensor:
     """log dz/dx in nats at raw x."""
     if low is not None and high is not None:
+        if scale == "probit":
+            return _forward(x, low, high, scale).square() / 2 + (math.log(2 * math.pi) / 2 - torch.log(high - low))
         return torch.log(high - low) - torch.log(x - low) - torch.log(high - x)
     if low is not None:
         return log_slope_of_inverse(_distance(x, low))

@@ -7,7 +7,8 @@ least squares on simulations (theta, x):
     o: the score that the network gives without conditions, if it was trained for that, or zero
 
 with weights 1 / v(theta), where log v is a polynomial fitted to the logarithms of the squared residuals. The posterior of n items shifts by
-n times such an error; least squares on N simulations leave one of about sqrt(n k / N) posterior sds, for k products.
+n times such an error; least squares on N simulations leave one of about sqrt(n k / N) posterior sds, for k products. What the polynomial
+misses is added as local means (`local_means.py`), which also say how much is missed all the same.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sbi_models.approximators.composition.local_means import LocalMeans
 from sbi_models.approximators.composition.surrogate import Monomials
 
 _REACH = 3.5
@@ -33,7 +35,7 @@ def degree_for(theta_dim: int) -> int:
 
 
 class Learned(NamedTuple):
-    """The correction to o (m, d), and the variance of its estimate (m, d)."""
+    """The correction to o (m, d), and the variance of its estimate (m, d), misfit included."""
 
     correction: Tensor
     variance: Tensor
@@ -56,6 +58,7 @@ class SharedBias(nn.Module):
         super().__init__()
         self.monomials = Monomials(theta_dim, degree_for(theta_dim))
         terms = len(self.monomials.exponents)
+        self.local = LocalMeans(theta_dim)
         shapes = {"count": (), "location": (theta_dim,), "scale": (theta_dim,), "coefficients": (theta_dim, terms)}
         for name, shape in (shapes | {"covariances": (theta_dim, terms, terms)}).items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
@@ -78,13 +81,16 @@ class SharedBias(nn.Module):
             coefficients, inverse = _least_squares(products, residual, weights)
             self.coefficients[j].copy_(coefficients)
             self.covariances[j].copy_(inverse)
+        self.local.fit((theta - self.location) / self.scale, residuals - products @ self.coefficients.mT)
         self.count.fill_(len(theta))
 
     def __call__(self, theta: Tensor) -> Learned:
         """At theta (m, d)."""
         products = self._products(theta)
         variance = torch.einsum("mk,jkl,ml->mj", products, self.covariances, products)
-        return Learned(products @ self.coefficients.mT, variance)
+        added, noise, misfit = self.local((theta - self.location) / self.scale)
+        # a local mean also takes out the noise of the polynomial, and has its own instead
+        return Learned(products @ self.coefficients.mT + added, torch.where(noise > 0, noise, variance) + misfit)
 
     def _products(self, theta: Tensor) -> Tensor:
         return self.monomials(((theta - self.location) / self.scale).clamp(-_REACH, _REACH))
