@@ -9,7 +9,7 @@ from exact_items import GaussianItems, SquareItems, fresh_squares, gaussian_data
 from scipy import integrate, stats
 
 from sbi_models.approximators.composition.composed import Calibration, ComposedScore
-from sbi_models.approximators.composition.heights import heights, offset
+from sbi_models.approximators.composition.heights import gained, heights, offset
 from sbi_models.approximators.composition.line import LineSearch
 from sbi_models.approximators.composition.modes import find_modes, newton
 from sbi_models.approximators.composition.surrogate import Monomials, Surrogate, degree_for, fit_points, fitted
@@ -305,6 +305,35 @@ def test_offsets_of_log_ratios(distance):
     assert offset(ratios(first), ratios(last)) == 0
     for error in (-1.3, 0.8):
         assert offset(ratios(first) - error, ratios(last) - error) == pytest.approx(error, abs=5 * math.sqrt(8 / n) / distance)
+
+
+def test_ratios_are_told_from_a_coin():
+    """What ratios of two normals tell is the Jensen-Shannon divergence, in nats a datum; noise tells less than nothing."""
+    rng, n = np.random.default_rng(1), 20_000
+    first, last = (1.5 * rng.normal(mean, 1, n) - 1.5**2 / 2 for mean in (0, 1.5))
+    grid = np.linspace(-9, 11, 20_001)
+    a, b = (np.exp(-((grid - mean) ** 2) / 2) / np.sqrt(2 * np.pi) for mean in (0, 1.5))
+    middle = (a + b) / 2
+    divergence = np.trapezoid(a * np.log(a / middle) + b * np.log(b / middle), grid) / 2
+    assert gained(first, last) / (2 * n) == pytest.approx(divergence, rel=0.03)
+    assert gained(rng.normal(0, 0.2, n), rng.normal(0, 0.2, n)) < 0
+    assert gained(np.full(3, 1e3), np.full(3, 1e3)) < -1e3
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.03, 0.2])
+def test_noise_in_densities_does_not_weigh_modes_that_data_leave_open(wrong):
+    """theta^2 is all that items know; with densities that are off by noise, modes at -m and m are as high as the prior says."""
+
+    class Noisy(SquareItems):
+        def log_density(self, theta):
+            return super().log_density(theta) + wrong * torch.sin(40 * self.x[:, None] + 3 * theta[:, 0])
+
+    def fresh(theta, number, seed):
+        yield Noisy(square_data(float(theta[0]), number, seed=seed % 2**31))
+
+    composed = ComposedScore(Noisy(square_data(0.9, 10, seed=3)), lambda theta: 0.5 - theta, 0.02)
+    found = heights(composed, double([[-0.9], [0.9]]), fresh, 1)
+    torch.testing.assert_close(found, double([0.0, 0.9]), rtol=0, atol=1e-3)
 
 
 def test_ratios_that_tell_nothing_are_left_alone():

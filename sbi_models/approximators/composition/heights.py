@@ -6,12 +6,13 @@ data of the modes a and b, the logarithm of the likelihood ratio is the best cla
 
     P(b | x) = 1 / (1 + exp(-r(x) - o)),     r = log p(b | x) - log p(a | x) - log p(b) + log p(a)
 
-with as many data of a as of b has an offset o of 0, were r right; the o of largest likelihood is added to r of each item.
+with as many data of a as of b has an offset o of 0, were r right; the o of largest likelihood is added to r of each item. Where even so r
+tells the data of a and b apart no better than a coin, as for modes that all data leave open, it is noise, and zero is taken for it.
 """
 
 import numpy as np
 import torch
-from scipy.special import expit
+from scipy.special import expit, log_expit
 from torch import Tensor
 
 from sbi_models import seeding
@@ -27,6 +28,9 @@ _SIMULATIONS = 2000
 
 _FARTHEST = 50.0
 
+_TOLD = 5.0
+"""Nats that ratios must tell of all the simulations together to be taken for more than noise."""
+
 
 def heights(composed: ComposedScore, modes: Tensor, fresh: Fresh | None, seed: int) -> Tensor:
     """Log density of the composed posterior at modes (m, d), less that of the first, shape (m,)."""
@@ -39,7 +43,8 @@ def heights(composed: ComposedScore, modes: Tensor, fresh: Fresh | None, seed: i
         for k in range(1, len(modes)):
             pair = modes[[0, k]]
             first, last = (_log_ratios(items, pair, float(prior[k])) for items in (drawn[0], drawn[k]))
-            found[k] += composed.num_items * offset(first, last)
+            o = offset(first, last)
+            found[k] = found[k] + composed.num_items * o if gained(first + o, last + o) > _TOLD else prior[k]
     return found
 
 
@@ -59,6 +64,11 @@ def offset(first: FloatArray, last: FloatArray) -> float:
     noise = len(first) * expit(first + found).var() + len(last) * expit(last + found).var()
     variance = max(float(noise), 1e-12) / max(slope, 1e-300) ** 2
     return found * share_of_bias(torch.tensor([found], dtype=torch.float64), torch.tensor([[variance]], dtype=torch.float64))
+
+
+def gained(first: FloatArray, last: FloatArray) -> float:
+    """What log likelihood ratios (k,) of data of the first mode, and of the last, tell of which is which, in nats, beyond a coin."""
+    return float(log_expit(-first).sum() + log_expit(last).sum() + (len(first) + len(last)) * np.log(2))
 
 
 def _log_ratios(items: list[Items], pair: Tensor, prior: float) -> FloatArray:
