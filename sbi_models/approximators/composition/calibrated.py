@@ -25,6 +25,7 @@ from sbi_models.approximators.composition.refinement import is_weak, refined
 from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
 from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, in_reach, most_informative, of_calibration, pilots
 from sbi_models.approximators.composition.surrogate import Surrogate, degree_for, fit_points, fitted
+from sbi_models.approximators.composition.typical import Contradicted
 from sbi_models.approximators.mixture import whole_shares
 from sbi_models.types import FloatArray
 
@@ -93,7 +94,7 @@ def calibrated(
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,
-        **(of_calibration(main.calibration, main.learned, main.mode.precision, len(items)) if converged else {"notes": (_NO_MODE,)}),
+        **(of_calibration(main.calibration, main.learned, main.mode.precision, len(items), main.contradicted) if converged else {"notes": (_NO_MODE,)}),
     )
     return draws, report
 
@@ -107,11 +108,12 @@ class _Peak:
     calibration: Calibration | None
     constant: Tensor
     learned: tuple[Tensor, Tensor] | None
+    contradicted: Contradicted | None
 
 
 def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: Fresh | None) -> _Peak:
     """Calibrate at a mode, find it again, and once more with all simulations; then fit the density there."""
-    composed.calibration, composed.share, learned = None, 0.0, None
+    composed.calibration, composed.share, learned, contradicted = None, 0.0, None, None
     composed.constant = torch.zeros_like(mode.center)
     if composed.learned is not None:
         learned = composed.use_learned(mode.center)
@@ -121,11 +123,12 @@ def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: F
         for simulations, name in ((few, "first"), (plan.simulations, "second")):
             composed.calibrate(mode.center, fresh(mode.center, simulations, seeding.derive(plan.seed, name, number)))
             mode = newton(composed, mode.center, mode.precision)
+        contradicted = composed.least_typical()
         mode = _refined_mode(composed, mode, number, plan, fresh)
     degree = degree_for(len(mode.center))
     points = fit_points(len(mode.center), degree, generator_of(plan.seed, "points", number))
     surrogate = fitted(points, mode.whitened(composed)(points), degree)
-    return _Peak(mode, surrogate, composed.calibration, composed.constant, learned)
+    return _Peak(mode, surrogate, composed.calibration, composed.constant, learned, contradicted)
 
 
 def _refined_mode(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: Fresh) -> Mode:

@@ -25,6 +25,7 @@ from torch import Tensor
 from sbi_models.approximators.composition.items import Items, chunks, sharpening
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.shared_bias import Learned
+from sbi_models.approximators.composition.typical import MOST, Contradicted, least_typical
 
 _STEP = 0.25
 """Of central differences, in sds of one item."""
@@ -113,6 +114,7 @@ class ComposedScore:
         self.means, self.covariances = items.gaussians()
         self._sharpened = sharpening(self.covariances, noise)
         self.calibration: Calibration | None = None
+        self._scattered: tuple[Tensor, Tensor] | None = None
         self.share = 0.0
         self.constant = torch.zeros(items.theta_dim, dtype=torch.float64)
         self.evaluations = 0
@@ -161,11 +163,13 @@ class ComposedScore:
         d, step = len(theta), _STEP * torch.diag(spread)
         points = torch.cat([theta[None], theta + step, theta - step])
         count, sloped, mean, square, slope = 0, 0, torch.zeros(d).double(), torch.zeros(d, d).double(), torch.zeros(d, d).double()
+        kept: list[Tensor] = []
         for items in fresh:
             sharpened = sharpening(items.gaussians()[1], self.noise)
             for rows in chunks(len(items), len(points)):
                 at = points if sloped < _SLOPES else points[:1]
                 t = torch.einsum("kij,kmj->kmi", sharpened[rows], items.score(at, self.noise, rows))
+                kept += [t[:, 0]] if count < MOST else []
                 count += len(t)
                 mean += t[:, 0].sum(dim=0)
                 square += t[:, 0].mT @ t[:, 0]
@@ -178,7 +182,15 @@ class ComposedScore:
         variance = square / count - mean[:, None] * mean
         sensitivity = prior_slope.mT - slope.mT / sloped
         self.calibration = Calibration(mean - prior[0], variance, sensitivity, count)
+        self._scattered = theta, torch.cat(kept)
         return self.calibration
+
+    def least_typical(self) -> Contradicted:
+        """The item that fits least to the fresh ones of the last calibration."""
+        assert self._scattered is not None
+        theta, fresh = self._scattered
+        self.evaluations += 1
+        return least_typical(self.of_items(self.items, theta[None])[:, 0], fresh)
 
     def start(self) -> tuple[Tensor, Tensor]:
         """Mean (d,) and precision (d, d) of the composed posterior, were all items and the prior Gaussian."""

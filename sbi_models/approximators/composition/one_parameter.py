@@ -9,6 +9,7 @@ from sbi_models.approximators.composition.items import Fresh
 from sbi_models.approximators.composition.line import Line, LineSearch
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.stages import Moments, Plan, most_informative, of_calibration, pilots
+from sbi_models.approximators.composition.typical import Contradicted
 
 _REGULAR = (0.5, 2.0)
 """Precision that an item's information implies, over that of the posterior, where the latter is about normal."""
@@ -31,13 +32,16 @@ def calibrated_line(
             search = LineSearch(composed, float(line.parts[0][0][0]), float(line.parts[-1][0][-1]))
             line = search.line(seed=plan.seed)
     calibrations: list[tuple[float, Calibration]] = []
+    contradicted: list[Contradicted] = []
     if fresh is not None:
         for k, center in enumerate(line.centers):
             simulated = fresh(torch.as_tensor([center]), plan.simulations, seeding.derive(plan.seed, "calibration", k))
             calibrations.append((float(center), composed.calibrate(torch.as_tensor([center]), simulated)))
+            contradicted.append(composed.least_typical())
     learned = composed.use_learned(_top(line)) if composed.learned is not None else None
     line = search.line(tuple(calibrations), fresh=fresh, seed=plan.seed)
-    nearest = min(calibrations, key=lambda found: abs(found[0] - float(_top(line))))[1] if calibrations else None
+    nearest = min(range(len(calibrations)), key=lambda k: abs(calibrations[k][0] - float(_top(line))), default=None)
+    known = (None, None) if nearest is None else (calibrations[nearest][1], contradicted[nearest])
     report = CompositionReport(
         method="calibrated",
         num_items=len(items),
@@ -46,7 +50,7 @@ def calibrated_line(
         num_modes=len(line.parts),
         mode_weights=tuple(float(weight) for weight in line.weights),
         evaluations=composed.evaluations + spent + cost,
-        **of_calibration(nearest, learned, torch.eye(1, dtype=torch.float64) / line.sd**2, len(items)),
+        **of_calibration(known[0], learned, torch.eye(1, dtype=torch.float64) / line.sd**2, len(items), known[1]),
     )
     return line.draw(num_samples, seeding.generator(plan.seed, "draws on a line")), report
 

@@ -10,6 +10,7 @@ _INFORMATION = (0.5, 2.5)
 EXPLAINED = 0.95
 """R^2 of a polynomial log density below which it is not used where there is another way."""
 
+_CONTRADICTION, _INFLUENCE = 0.02, 0.5
 _LAST_STEP = 0.1
 _ACCEPTED = 0.3
 
@@ -27,6 +28,9 @@ class CompositionReport:
         calibration_residual: sd of what the calibration cannot tell, in sds of the posterior.
         information: smallest and largest eigenvalue of the observed information of an item over that which the scatter of scores implies;
             1 for right scores.
+        contradiction: p-value that the items are of the same parameters, from the one that is farthest from simulations of them.
+        least_typical: the position of that item; -1 where there were no simulations.
+        influence: how far that item moves the posterior, in its sds (rms over parameters).
         explained: R^2 of the polynomial log density at held-out points.
         acceptance: share of accepted steps of the chains that made the draws.
         last_step: of Newton's method, in posterior sds.
@@ -44,6 +48,9 @@ class CompositionReport:
     bias_shift: float = math.nan
     calibration_residual: float = math.nan
     information: tuple[float, float] = (math.nan, math.nan)
+    contradiction: float = math.nan
+    least_typical: int = -1
+    influence: float = math.nan
     explained: float = math.nan
     acceptance: float = math.nan
     last_step: float = math.nan
@@ -73,6 +80,12 @@ class CompositionReport:
             reasons.append(
                 f"The network's scores are not those of a posterior: their slope is {low:.2f} to {high:.2f} times what their scatter over "
                 "fresh simulations implies. Widths of the composed posterior may be off by as much: train longer."
+            )
+        if self.contradiction < _CONTRADICTION and self.influence > _INFLUENCE:
+            reasons.append(
+                f"Item {self.least_typical + 1} of {self.num_items} is contradicted by the others (p = {self.contradiction:.2g}): it is far "
+                "out among simulations of the composed parameters, where the network has seen little, so that the posterior may be off by "
+                "some tenths of its standard deviations. Look at that item by itself, and at whether all are of the same parameters."
             )
         if self.explained < EXPLAINED:
             reasons.append(

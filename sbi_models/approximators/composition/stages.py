@@ -13,6 +13,7 @@ from sbi_models.approximators.composition.composed import Calibration, ComposedS
 from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.paths import gauss
 from sbi_models.approximators.composition.prior_scores import PriorScore
+from sbi_models.approximators.composition.typical import Contradicted
 
 _FEW_ITEMS = 10
 """Below so many items, all of them make pilots, and more of them."""
@@ -103,7 +104,11 @@ def most_informative(items: Items, prior: PriorScore, plan: Plan, center: Tensor
 
 
 def of_calibration(
-    calibration: Calibration | None, learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int
+    calibration: Calibration | None,
+    learned: tuple[Tensor, Tensor] | None,
+    precision: Tensor,
+    num_items: int,
+    contradicted: Contradicted | None = None,
 ) -> dict[str, Any]:
     """What the report says of a calibration, or of the bias (d,) that the training left and the covariance (d, d) of its estimate.
 
@@ -119,7 +124,7 @@ def of_calibration(
             "information": (float(ratios.min()), float(ratios.max())),
             "simulations": calibration.simulations,
             "calibrated": True,
-        }
+        } | _of_contradicted(contradicted, weight, precision)
     if learned is not None:
         bias, covariance = learned
         return {
@@ -135,6 +140,13 @@ def of_calibration(
             "CompositionalWorkflow, which leaves a correction behind.",
         )
     }
+
+
+def _of_contradicted(contradicted: Contradicted | None, weight: Tensor, precision: Tensor) -> dict[str, Any]:
+    if contradicted is None:
+        return {}
+    influence = shift_in_sds(weight @ contradicted.score, precision)
+    return {"contradiction": contradicted.p_value, "least_typical": contradicted.item, "influence": influence}
 
 
 def _residual(covariance: Tensor, precision: Tensor) -> float:
