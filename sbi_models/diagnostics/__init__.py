@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sbi_models.diagnostics.default import default_figures, default_metrics
+from sbi_models.diagnostics.judging import judge
 from sbi_models.diagnostics.metrics import (
     Coverage,
     EcdfBand,
@@ -28,6 +29,7 @@ from sbi_models.diagnostics.metrics import (
     z_scores,
 )
 from sbi_models.diagnostics.variables import flatten_variables
+from sbi_models.diagnostics.verdict import Check, Estimate, Judgement, Verdict
 
 if TYPE_CHECKING:
     from sbi_models.diagnostics.plots import (
@@ -41,8 +43,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Check",
     "Coverage",
     "EcdfBand",
+    "Estimate",
+    "Judgement",
+    "Verdict",
     "calibration_error",
     "central_interval",
     "default_figures",
@@ -53,6 +59,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "joint_coverage",
     "joint_ranks",
+    "judge",
     "log_gamma",
     "marginal_coverage",
     "nrmse",
