@@ -63,7 +63,7 @@ def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> I
     tail = (1.0 - level) / 2.0
     ends = chndtrinc(observed, parameters, np.array([1.0 - tail, tail]))
     noncentral = np.array([max(observed - parameters, 0.0), *np.nan_to_num(ends)])
-    value, low, high = np.sqrt(np.maximum(noncentral, 0.0) * width_squared / n)
+    value, low, high = np.sqrt(np.where(noncentral > 1e-12, noncentral, 0.0) * width_squared / n)
     return Interval(value, low, max(high, value))
 
 
