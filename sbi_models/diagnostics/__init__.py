@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sbi_models.diagnostics.default import default_figures, default_metrics
-from sbi_models.diagnostics.judging import judge
+from sbi_models.diagnostics.judging import MIN_DATASETS, MIN_DRAWS, judge
 from sbi_models.diagnostics.metrics import (
     Coverage,
     EcdfBand,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "MIN_DATASETS",
+    "MIN_DRAWS",
     "Check",
     "Coverage",
     "EcdfBand",

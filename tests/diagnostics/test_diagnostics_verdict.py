@@ -194,7 +194,7 @@ def test_a_constant_changes_nothing_for_the_others():
 
 
 def test_copies_and_dead_draws_do_no_harm():
-    """A parameter that is a copy of another leaves the exact posterior calibrated, without a warning; collapsed draws are over-confident."""
+    """A parameter that is a copy of another leaves the exact posterior calibrated, without a warning; dead draws are over-confident."""
     samples, truth = gaussian(14, n=300)
     copied = judge(np.concatenate([samples, samples[..., :1]], axis=2), np.concatenate([truth, truth[:, :1]], axis=1), seed=1)
     assert copied.label == "calibrated"

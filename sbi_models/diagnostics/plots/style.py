@@ -10,10 +10,13 @@ from math import ceil
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+from sbi_models.diagnostics.metrics.checks import Floats
 
 BLUE, ORANGE, GREEN, RED, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A", "#222222"
 """Colours of Okabe and Ito (2008), told apart by colour-blind readers."""
@@ -60,20 +63,20 @@ class DiagnosticFigure(Figure):
 class Panel(Axes):
     """Axes that know how much room their labels take, so that the layout of many of them is quick."""
 
-    room: tuple[float, float, float, float] | None = None
+    room: Floats | None = None
     """Beyond the left, bottom, right and top edge, in points, when it has been measured."""
 
     def get_tightbbox(self, renderer: Any = None, **options: Any) -> Any:
         """The panel with its labels, in pixels; for the layout of many panels from what was measured before."""
-        if not options.get("for_layout_only") or len(self.get_figure(root=True).axes) <= MANY_PANELS:
+        figure = self.get_figure(root=True)
+        if figure is None or not options.get("for_layout_only") or len(figure.axes) <= MANY_PANELS:
             return super().get_tightbbox(renderer, **options)
-        pixels = self.get_figure(root=True).dpi / 72.0
-        inner = self.bbox
+        inner, pixels = self.bbox, figure.dpi / 72.0
         if self.room is None:
-            outer = super().get_tightbbox(renderer, **options)
-            ends = inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1
-            self.room = tuple(max(end / pixels, 0.0) for end in ends)  # type: ignore[assignment]
-        left, bottom, right, top = (pixels * end for end in self.room)
+            outer = super().get_tightbbox(renderer, **options) or inner
+            ends = np.maximum([inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1], 0.0)
+            self.room = ends / pixels
+        left, bottom, right, top = pixels * self.room
         return Bbox.from_extents(inner.x0 - left, inner.y0 - bottom, inner.x1 + right, inner.y1 + top)
 
 
@@ -97,7 +100,9 @@ def panel_grid(
     width = width or ({1: 3.6, 2: 3.2, 3: 2.9, 4: 2.6}.get(columns, 2.2) if rows <= 2 else 2.0)
     figure = DiagnosticFigure(figsize=(columns * width + 0.4, rows * (width * aspect + 0.1) + 0.8), dpi=110, layout="constrained")
     grid = figure.add_gridspec(rows, columns)
-    panels: list[Axes] = [figure.add_subplot(grid[i // columns, i % columns], axes_class=Panel) for i in range(count)]
+    panels = [Panel(figure, grid[i // columns, i % columns]) for i in range(count)]
+    for axes in panels:
+        figure.add_subplot(axes)
     for i, (title, axes) in enumerate(zip(titles, panels, strict=True)):
         below, beside = x_limits is None or i + columns >= count, y_limits is None or i % columns == 0
         dress(axes, title, labelbottom=below, labelleft=beside)
@@ -106,8 +111,8 @@ def panel_grid(
         if y_limits:
             axes.set_ylim(y_limits)
         if not below and not beside and "$" not in title:
-            axes.room = (0.0, 0.0, 0.0, TITLE_PAD + 1.25 * TITLE * (1 + axes.get_title().count("\n")))  # type: ignore[attr-defined]
-    return figure, panels
+            axes.room = np.array([0.0, 0.0, 0.0, TITLE_PAD + 1.25 * TITLE * (1 + axes.get_title().count("\n"))])
+    return figure, list(panels)
 
 
 def _columns(count: int) -> int:
@@ -118,7 +123,7 @@ def _columns(count: int) -> int:
     return min(range(min(least + 2, 7), least - 1, -1), key=lambda columns: -count % columns)
 
 
-def dress(axes: Axes, title: str = "", **ticks: bool) -> None:
+def dress(axes: Axes, title: str = "", **ticks: Any) -> None:
     """Gives axes the look of the house: two spines, small ticks, the name of the panel on top; `ticks` as for Matplotlib's tick_params."""
     if "$" not in title:  # mathematics cannot be broken
         title = fill(title, LONG_NAME)
