@@ -81,7 +81,7 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
     num_datasets: Annotated[int, typer.Option(min=20, max=1_000_000, help="Fresh simulations; all rows of a file.")] = 300,
     num_samples: Annotated[int, typer.Option(min=10, max=1_000_000, help="Posterior draws for each of them.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same simulations and draws.")] = 0,
-    figures: Annotated[Path | None, typer.Option(help="A folder for the default figures; made if it is not there.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="A folder for figures; made if it is not there.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Say whether the posteriors of a registered or saved model are calibrated, and if not, how they are wrong.

@@ -34,7 +34,7 @@ def diagnose_model(
     figures: Path | None,
     as_json: bool,
 ) -> Verdict:
-    """Load the model, draw for test simulations, print the verdict on standard output, and write the default figures where asked for.
+    """Load the model, draw for test simulations, print the verdict on standard output, and write figures where asked for.
 
     Args:
         model: name of an experiment, for its registered model; an address in the registry; or a saved file.
@@ -56,7 +56,8 @@ def diagnose_model(
     verdict = diagnostics.judge(draws, truth, variable_names=names, seed=seed)
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
-        for name, figure in diagnostics.default_figures(draws, truth, variable_names=names).items():
+        usual = diagnostics.default_figures(draws, truth, variable_names=names)
+        for name, figure in {**usual, "verdict": diagnostics.plot_verdict(verdict)}.items():
             figure.savefig(figures / f"{name}.png", dpi=120)
     typer.echo(json.dumps({"model": model} | verdict.as_dict(), indent=2)) if as_json else _show(verdict)
     return verdict

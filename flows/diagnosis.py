@@ -72,6 +72,7 @@ class _Diagnosis:
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
         verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, seed=self.seed)
         figures = diagnostics.default_figures(draws, self.truth, history=history, variable_names=self.names)
+        figures["verdict"] = diagnostics.plot_verdict(verdict)
         tracker.log_figures(figures)
         tracker.log_table(table, "metrics/diagnostics.csv")
         metrics = {f"{metric}.{name}": float(value) for metric, row in table.iterrows() for name, value in row.items()}

@@ -154,7 +154,7 @@ def test_a_model_is_diagnosed_on_simulations_of_a_file(call, tmp_path: Path) -> 
     code, output, _ = call("diagnose", MODEL, "--data", tmp_path / "test.npz", "--num-samples", 50, "--figures", tmp_path / "figures")
     assert code == 3
     assert output.startswith(("Biased", "Over-confident"))
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 4
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 5
 
 
 @pytest.mark.parametrize(

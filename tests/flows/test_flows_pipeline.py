@@ -38,7 +38,7 @@ def test_the_run_is_tracked_whole(first_run: Finished) -> None:
         assert hashes[purpose]["sbi_models.content_hash"] == content_hash
     artifacts = Path(first_run.result["artifacts"])
     figures = {path.stem for path in (artifacts / "figures").glob("*.png")}
-    assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction", "posteriors"}
+    assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction", "verdict", "posteriors"}
     assert _sha256(artifacts / "checkpoints" / "michelson.safetensors") == first_run.result["training"]["sha256"]
     assert {"nrmse.mu", "log_gamma.mu", "calibration_error.log_variance", "posterior_contraction.mu"} <= set(run.data.metrics)
     assert "reference.speed_of_light.largest_error_of_mean_in_sd" in run.data.metrics

@@ -10,13 +10,11 @@ from math import ceil
 from textwrap import fill
 from typing import Any
 
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
-
-from sbi_models.diagnostics.metrics.checks import Floats
 
 BLUE, ORANGE, GREEN, RED, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A", "#222222"
 """Colours of Okabe and Ito (2008), told apart by colour-blind readers."""
@@ -28,7 +26,10 @@ LONG_NAME = 26
 """Titles go on in another line after this many characters."""
 
 MANY_PANELS = 12
-"""Above so many, the layout is made once, from margins of panels that are measured once: it is most of the work of a large figure."""
+"""Above so many, the layout is made once, from reckoned sizes of labels: measuring them is most of the work of a large figure."""
+
+LETTER = 0.64
+"""Width of a digit over the size of type."""
 
 TITLE_PAD = 5.0
 """Between a panel and its title, in points."""
@@ -61,23 +62,37 @@ class DiagnosticFigure(Figure):
 
 
 class Panel(Axes):
-    """Axes that know how much room their labels take, so that the layout of many of them is quick."""
-
-    room: Floats | None = None
-    """Beyond the left, bottom, right and top edge, in points, when it has been measured."""
+    """Axes that reckon how much room their labels take, so that the layout of many of them is quick."""
 
     def get_tightbbox(self, renderer: Any = None, **options: Any) -> Any:
-        """The panel with its labels, in pixels; for the layout of many panels from what was measured before."""
+        """The panel with its labels, in pixels: measured, or for the layout of many panels reckoned from the letters of its labels."""
         figure = self.get_figure(root=True)
-        if figure is None or not options.get("for_layout_only") or len(figure.axes) <= MANY_PANELS:
+        if figure is None or not options.get("for_layout_only") or len(figure.axes) <= MANY_PANELS or "$" in self.get_title():
             return super().get_tightbbox(renderer, **options)
         inner, pixels = self.bbox, figure.dpi / 72.0
-        if self.room is None:
-            outer = super().get_tightbbox(renderer, **options) or inner
-            ends = np.maximum([inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1], 0.0)
-            self.room = ends / pixels
-        left, bottom, right, top = pixels * self.room
+        left, bottom, right, top = (pixels * points for points in self._room())
         return Bbox.from_extents(inner.x0 - left, inner.y0 - bottom, inner.x1 + right, inner.y1 + top)
+
+    def _room(self) -> tuple[float, float, float, float]:
+        """What labels take beyond the left, bottom, right and top edge, in points."""
+        left = bottom = right = top = 0.0
+        if self.get_title():
+            top = TITLE_PAD + 1.25 * TITLE * (1 + self.get_title().count("\n"))
+        if self.get_ylabel():
+            left += 4.0 + 1.25 * TITLE * (1 + self.get_ylabel().count("\n"))
+        if self.yaxis.get_tick_params()["labelleft"]:
+            left += 6.0 + LETTER * TICK * max(map(len, _tick_labels(self.yaxis)), default=0)
+        if self.xaxis.get_tick_params()["labelbottom"]:
+            bottom = 6.0 + 1.3 * TICK
+            right = 0.5 * LETTER * TICK * max(map(len, _tick_labels(self.xaxis)), default=0)
+            left = max(left, right)
+        if self.get_xlabel():
+            bottom += 4.0 + 1.25 * TITLE * (1 + self.get_xlabel().count("\n"))
+        return left, bottom, right, top
+
+
+def _tick_labels(axis: Axis) -> list[str]:
+    return axis.get_major_formatter().format_ticks(list(axis.get_majorticklocs()))
 
 
 def panel_grid(
@@ -100,9 +115,7 @@ def panel_grid(
     width = width or ({1: 3.6, 2: 3.2, 3: 2.9, 4: 2.6}.get(columns, 2.2) if rows <= 2 else 2.0)
     figure = DiagnosticFigure(figsize=(columns * width + 0.4, rows * (width * aspect + 0.1) + 0.8), dpi=110, layout="constrained")
     grid = figure.add_gridspec(rows, columns)
-    panels = [Panel(figure, grid[i // columns, i % columns]) for i in range(count)]
-    for axes in panels:
-        figure.add_subplot(axes)
+    panels = [figure.add_subplot(grid[i // columns, i % columns], axes_class=Panel) for i in range(count)]
     for i, (title, axes) in enumerate(zip(titles, panels, strict=True)):
         below, beside = x_limits is None or i + columns >= count, y_limits is None or i % columns == 0
         dress(axes, title, labelbottom=below, labelleft=beside)
@@ -110,9 +123,7 @@ def panel_grid(
             axes.set_xlim(x_limits)
         if y_limits:
             axes.set_ylim(y_limits)
-        if not below and not beside and "$" not in title:
-            axes.room = np.array([0.0, 0.0, 0.0, TITLE_PAD + 1.25 * TITLE * (1 + axes.get_title().count("\n"))])
-    return figure, list(panels)
+    return figure, panels
 
 
 def _columns(count: int) -> int:
