@@ -181,5 +181,5 @@ def finish(figure: Figure, x_label: str, y_label: str, legend: Mapping[str, Arti
     engine = figure.get_layout_engine()
     if engine is not None and len(figure.axes) > MANY_PANELS:
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # "none" would leave a placeholder, for which savefig draws everything twice
     return figure
