@@ -1,7 +1,7 @@
 """The command line `sbi-models`.
 
-Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (what was expected, and what to do),
-130 interrupted, 143 ended by SIGTERM; the same command then goes on.
+Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (what was expected, and what to do), 3 a diagnosis whose verdict
+is not "calibrated", 130 interrupted, 143 ended by SIGTERM; the same command then goes on.
 """
 
 # Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
@@ -69,6 +69,35 @@ def sample(
     from flows.sampling import sample_file
 
     sample_file(model, observations, num_samples=num_samples, seed=seed, output=output)
+
+
+@app.command()
+def diagnose(  # noqa: PLR0917 - options of a command are named
+    model: Annotated[str, typer.Argument(help="Name of an experiment, models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="An experiment, for fresh simulations of its study, or a file of simulations: .npz, .safetensors or .pkl."),
+    ] = None,
+    num_datasets: Annotated[int, typer.Option(min=20, max=1_000_000, help="Fresh simulations; all rows of a file.")] = 300,
+    num_samples: Annotated[int, typer.Option(min=10, max=1_000_000, help="Posterior draws for each of them.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same simulations and draws.")] = 0,
+    figures: Annotated[Path | None, typer.Option(help="A folder for figures; made if it is not there.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Say whether the posteriors of a registered or saved model are calibrated, and if not, how they are wrong.
+
+    Exit code 0: calibrated; 3: not calibrated, or no more than the prior; 2: bad input.
+
+    Example: sbi-models diagnose michelson
+    Example: sbi-models diagnose models:/michelson@champion --data test.npz --json
+    """
+    from flows.diagnosing import diagnose_model
+
+    verdict = diagnose_model(
+        model, data, EXPERIMENTS, num_datasets=num_datasets, num_samples=num_samples, seed=seed, figures=figures, as_json=json_output
+    )
+    if not verdict.is_calibrated:
+        raise typer.Exit(3)
 
 
 @app.command()

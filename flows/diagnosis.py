@@ -1,5 +1,6 @@
-"""Diagnostics of an approximator on test simulations, and of each member if it is an ensemble, written to the runs of both."""
+"""Diagnostics and verdict on an approximator by test simulations, and on each member of an ensemble, written to the runs of both."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,11 +20,14 @@ Manifest = dict[str, Any]
 
 History = Mapping[str, list[float]]
 
+NOT_IN_TAGS = re.compile(r"[^\w .:/-]")
+"""What MLflow does not admit in names of tags."""
+
 MEASURES = {"jensen_shannon": "Jensen-Shannon divergence of members [nats]", "energy": "energy distance between members [share]"}
 
 
 def diagnose_runs(experiment: Experiment, approximator: Approximator, test: Variables, history: History, run: RunWithMembers) -> Manifest:
-    """The default figures and metrics and the log score of the approximator, and of each member in its child run.
+    """Figures, metrics, log score and verdict of the approximator, and of each member in its child run.
 
     Args:
         experiment: number of draws, names of the parameters, and the real observations that members of an ensemble may disagree on.
@@ -46,22 +50,36 @@ def diagnose_runs(experiment: Experiment, approximator: Approximator, test: Vari
     return manifest
 
 
+def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
+    """The words of a verdict, `as_dict()` of it, as tags: `verdict`, `verdict.NAME` of each parameter, and `verdict.jointly`."""
+    rows = dict(verdict["parameters"])
+    if verdict["joint"] is not None:
+        rows["jointly"] = verdict["joint"]
+    return {"verdict": verdict["label"]} | {f"verdict.{NOT_IN_TAGS.sub('_', name)}": row["label"] for name, row in rows.items()}
+
+
 class _Diagnosis:
-    """Writes the default figures and metrics of one approximator to its run."""
+    """Writes figures, metrics and the verdict of one approximator to its run."""
 
     def __init__(self, experiment: Experiment, inference_names: tuple[str, ...], test: Variables) -> None:
         parameter_names = load_object(experiment.study).parameter_names
         self.test = test
+        self.seed = seeding.derive(experiment.seed, "verdict")
         self.truth = {name: test[name] for name in inference_names}
         self.names = [label for variable in inference_names for label in parameter_names[variable]]
 
     def __call__(self, tracker: Tracker, approximator: Approximator, draws: Variables, history: History) -> Manifest:
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
+        verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, seed=self.seed)
         figures = diagnostics.default_figures(draws, self.truth, history=history, variable_names=self.names)
+        figures["verdict"] = diagnostics.plot_verdict(verdict)
         tracker.log_figures(figures)
         tracker.log_table(table, "metrics/diagnostics.csv")
         metrics = {f"{metric}.{name}": float(value) for metric, row in table.iterrows() for name, value in row.items()}
-        manifest: Manifest = {"metrics": table.to_dict(orient="index"), "figures": sorted(figures)}
+        told = verdict.as_dict()
+        tracker.log_json(told, "verdict.json")
+        tracker.set_tags(verdict_tags(told))
+        manifest: Manifest = {"metrics": table.to_dict(orient="index"), "figures": sorted(figures), "verdict": told}
         if all(member.has_density for member in approximator.members.values()):
             manifest["log_score"] = metrics["log_score"] = float(approximator.log_prob(self.test).mean())
         tracker.log_metrics({name.lower().replace(" ", "_"): value for name, value in metrics.items()})

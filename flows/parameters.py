@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
+from sbi_models.diagnostics import MIN_DATASETS, MIN_DRAWS
 from sbi_models.errors import ConfigurationError
 
 
@@ -19,7 +20,8 @@ class Simulate(Settings):
 
     training: PositiveInt = 100_000
     validation: PositiveInt = 5_000
-    test: PositiveInt = 500
+    test: int = Field(default=500, ge=MIN_DATASETS)
+    """For the diagnosis, whose verdict needs some."""
 
 
 class Network(Settings):
@@ -82,7 +84,7 @@ class Ensemble(Settings):
 class Diagnose(Settings):
     """Posterior draws for each test simulation, and draws of each member of an ensemble to tell how far the members are apart."""
 
-    num_samples: PositiveInt = 500
+    num_samples: int = Field(default=500, ge=MIN_DRAWS)
     disagreement_samples: PositiveInt = 100
 
 

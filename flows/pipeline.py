@@ -52,7 +52,7 @@ def pipeline(experiment: Experiment) -> Manifest:
         screen.diagnosed(diagnosis)
 
         screen.stage("register")
-        registered = tasks.register_model(experiment, training, run_id)
+        registered = tasks.register_model(experiment, training, diagnosis, run_id)
         tracker.set_tags({"model": registered["uri"]})
         screen.registered(registered)
 

@@ -60,6 +60,13 @@ class Screen:
         if "disagreement" in manifest:
             observed, simulated = manifest["disagreement"]["observed"], manifest["disagreement"]["simulated"]
             self._line("Disagreement", f"{_pairs(observed)} of real data; {_pairs(simulated)} of test simulations")
+        verdict = manifest["verdict"]
+        color = "green" if verdict["is_calibrated"] else "yellow"
+        self._line("Verdict", f"[{color}]{escape(verdict['sentence'])}[/{color}]")
+        rows = {**verdict["parameters"], **({} if verdict["joint"] is None else {"jointly": verdict["joint"]})}
+        for name, row in rows.items():
+            if row["flaws"]:
+                self._line(f"  {escape(name)}", escape(row["sentence"]))
         self._done("figures: " + ", ".join(manifest["figures"]))
 
     def registered(self, manifest: dict[str, Any]) -> None:

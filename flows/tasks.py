@@ -10,7 +10,7 @@ from prefect import task
 from prefect.context import TaskRunContext
 
 from flows.composition import compose_observations
-from flows.diagnosis import diagnose_runs
+from flows.diagnosis import diagnose_runs, verdict_tags
 from flows.keys import file_sha256, simulate_key, train_key
 from flows.members import RunWithMembers
 from flows.parameters import Experiment, load_object
@@ -118,18 +118,18 @@ def training_intact(manifest: Manifest) -> bool:
 
 @task(name="diagnose")
 def diagnose(experiment: Experiment, simulations: Manifest, training: Manifest, run_id: str) -> Manifest:
-    """The default figures and metrics on the test simulations, of the approximator and of each member of an ensemble."""
+    """Figures, metrics and the verdict on the test simulations, of the approximator and of each member of an ensemble."""
     run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
     test = SimulationStore.open(simulations["stores"]["test"]).load()
     return diagnose_runs(experiment, load_approximator(training["model"]), test, training["history"], run)
 
 
 @task(name="register")
-def register_model(experiment: Experiment, training: Manifest, run_id: str) -> Manifest:
-    """The approximator in the model registry; the same file is registered once."""
-    registered = register(
-        open_store(project_root()), experiment.register_as.name, training["model"], run_id, alias=experiment.register_as.alias
-    )
+def register_model(experiment: Experiment, training: Manifest, diagnosis: Manifest, run_id: str) -> Manifest:
+    """The approximator in the model registry, with its verdict as tags; the same file is registered once."""
+    settings = experiment.register_as
+    tags = verdict_tags(diagnosis["verdict"])
+    registered = register(open_store(project_root()), settings.name, training["model"], run_id, alias=settings.alias, tags=tags)
     return {"uri": registered.uri, "name": registered.name, "version": registered.version, "reused": registered.reused}
 
 

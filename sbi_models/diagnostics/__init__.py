@@ -1,33 +1,52 @@
 """Diagnostics: is the posterior accurate, calibrated, and more informative than the prior?
 
-`metrics` turn draws and true values into numbers, `plots` turn them into figures, and `default_metrics` and `default_figures` do the
-usual set of each. Matplotlib is imported at the first figure.
+`metrics` turn draws and true values into numbers, `plots` turn them into figures, `default_metrics` and `default_figures` do the usual set
+of each, and `judge` gives the verdict: what is wrong, how much, how surely. Matplotlib is imported at the first figure.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sbi_models.diagnostics.default import default_figures, default_metrics
+from sbi_models.diagnostics.judging import MIN_DATASETS, MIN_DRAWS, judge
 from sbi_models.diagnostics.metrics import (
+    Classifier,
     Coverage,
     EcdfBand,
+    LocalTest,
+    LogScore,
+    PredictiveCheck,
+    RankHistogram,
+    Tarp,
+    c2st,
     calibration_error,
     central_interval,
     energy_disagreement,
+    energy_score,
     fractional_ranks,
+    information,
     jensen_shannon_divergence,
     joint_coverage,
     joint_ranks,
+    local_c2st,
     log_gamma,
+    log_score,
     marginal_coverage,
+    mmd_squared,
     nrmse,
     pearson_r,
     point_estimate,
     posterior_contraction,
+    predictive_check,
+    random_ranks,
+    rank_histogram,
     simultaneous_band,
+    tarp,
+    tarp_ranks,
     z_scores,
 )
 from sbi_models.diagnostics.variables import flatten_variables
+from sbi_models.diagnostics.verdict import Check, Estimate, Judgement, Verdict
 
 if TYPE_CHECKING:
     from sbi_models.diagnostics.plots import (
@@ -35,38 +54,72 @@ if TYPE_CHECKING:
         plot_coverage,
         plot_disagreement,
         plot_losses,
+        plot_pairs,
         plot_posterior_reference,
+        plot_predictive_check,
+        plot_rank_histogram,
         plot_recovery,
+        plot_tarp,
+        plot_verdict,
         plot_z_score_contraction,
     )
 
 __all__ = [
+    "MIN_DATASETS",
+    "MIN_DRAWS",
+    "Check",
+    "Classifier",
     "Coverage",
     "EcdfBand",
+    "Estimate",
+    "Judgement",
+    "LocalTest",
+    "LogScore",
+    "PredictiveCheck",
+    "RankHistogram",
+    "Tarp",
+    "Verdict",
+    "c2st",
     "calibration_error",
     "central_interval",
     "default_figures",
     "default_metrics",
     "energy_disagreement",
+    "energy_score",
     "flatten_variables",
     "fractional_ranks",
+    "information",
     "jensen_shannon_divergence",
     "joint_coverage",
     "joint_ranks",
+    "judge",
+    "local_c2st",
     "log_gamma",
+    "log_score",
     "marginal_coverage",
+    "mmd_squared",
     "nrmse",
     "pearson_r",
     "plot_calibration_ecdf",
     "plot_coverage",
     "plot_disagreement",
     "plot_losses",
+    "plot_pairs",
     "plot_posterior_reference",
+    "plot_predictive_check",
+    "plot_rank_histogram",
     "plot_recovery",
+    "plot_tarp",
+    "plot_verdict",
     "plot_z_score_contraction",
     "point_estimate",
     "posterior_contraction",
+    "predictive_check",
+    "random_ranks",
+    "rank_histogram",
     "simultaneous_band",
+    "tarp",
+    "tarp_ranks",
     "z_scores",
 ]
 

@@ -1,4 +1,4 @@
-"""The diagnostics that every workflow has: default and custom ones, as figures and as numbers."""
+"""The diagnostics that every workflow has: default and custom ones, as figures and as numbers, and the verdict."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,7 @@ from sbi_models.workflows.history import History
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sbi_models.diagnostics import Verdict
     from sbi_models.diagnostics.plots import Figure
 
 
@@ -70,6 +71,33 @@ class Diagnosed(ABC):
             frame
             if as_data_frame
             else {str(metric): {str(name): float(row[name]) for name in row.index} for metric, row in frame.iterrows()}
+        )
+
+    def verdict(
+        self,
+        test_data: VariablesLike | int,
+        num_samples: int = 500,
+        samples: Variables | None = None,
+        *,
+        prior: Variables | None = None,
+        variable_names: Sequence[str] | None = None,
+        false_alarms: float = 0.01,
+        seed: int | None = None,
+    ) -> "Verdict":
+        """Whether the posteriors are calibrated, over-confident, under-confident, biased, or no more than the prior, and how much.
+
+        `print(workflow.verdict(500))` tells it in words, `as_dict()` gives it for JSON. For composed posteriors pass their draws as
+        `samples` with the true parameters as `test_data`.
+
+        Args:
+            test_data, num_samples, samples, variable_names, seed: as for the default figures; 20 data sets or more, of which 300 tell much.
+            prior: draws of the prior by variable, (n_prior, width), raw space; without them the true parameters stand for it.
+            false_alarms: the probability that right posteriors are called flawed.
+        """
+        seed = seeding.resolve(seed)
+        samples, truth = self._tested(test_data, num_samples, samples, seed)
+        return diagnostics.judge(
+            samples, truth, prior, variable_names=variable_names, false_alarms=false_alarms, seed=seeding.derive(seed, "verdict")
         )
 
     def plot_custom_diagnostics(

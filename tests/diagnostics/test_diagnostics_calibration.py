@@ -60,6 +60,14 @@ def test_the_band_holds_for_whole_sets_of_ranks(n, num_draws):
     assert 0.93 <= inside.mean() <= 0.975
 
 
+@pytest.mark.parametrize("num_draws", [100, 1000])
+def test_the_band_of_100_ranks_holds_as_often_as_it_says(num_draws):
+    """Of 1000 sets of 100 uniform ranks, 93 to 97 % lie inside the 95 % band at all points at once."""
+    rng = np.random.default_rng(12)
+    ranks = (rng.integers(0, num_draws + 1, (100, 1000)) + 0.5) / (num_draws + 1)
+    assert 0.93 <= np.mean(log_gamma_of_ranks(ranks, num_draws) >= 0.0) <= 0.97
+
+
 def test_a_pointwise_band_would_be_too_narrow():
     """The simultaneous band is wider than the pointwise one in the middle, by more than a third."""
     band = simultaneous_band(100, 1000)

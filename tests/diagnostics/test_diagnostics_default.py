@@ -32,7 +32,7 @@ def test_the_table_is_the_same_in_every_run():
     samples, truth = gaussian(1)
     np.random.seed(1)
     first = default_metrics({"theta": samples}, {"theta": truth})
-    diagnostics.metrics.calibration.critical_gamma.cache_clear()
+    diagnostics.metrics.calibration.null_gammas.cache_clear()
     np.random.seed(2)
     pd.testing.assert_frame_equal(first, default_metrics({"theta": samples}, {"theta": truth}))
 

@@ -1,6 +1,7 @@
 """The command line: draws out, errors in one line with exit code 2."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from conftest import Finished
 
 from flows.cli import main
+from flows.michelson import STUDY
 from sbi_models import load
 from sbi_models.simulators.benchmarks.michelson import DATA
 
@@ -126,3 +128,55 @@ def test_a_new_process_samples_without_unpickling(first_run: Finished) -> None:
     assert done.stdout.strip() == "(2, 7, 2)", done.stderr
     model_folder = first_run.root / "mlruns" / "artifacts" / "models"
     assert not [path for path in model_folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth", ".ckpt"}]
+
+
+# ---- diagnose
+
+
+def test_the_registered_model_is_diagnosed_on_fresh_simulations(call) -> None:
+    """The verdict is told for each parameter and jointly, in words and as JSON; the exit code is 0 if calibrated and 3 if not."""
+    options = ("--num-datasets", 200, "--num-samples", 60)
+    code, output, errors = call("diagnose", "michelson", *options)
+    again, told, _ = call("diagnose", MODEL, "--data", "michelson", *options, "--json")
+    verdict = json.loads(told)
+    assert code == again == (0 if verdict["is_calibrated"] else 3)
+    assert errors == ""
+    assert verdict["sentence"] in output.splitlines()
+    assert list(verdict["parameters"]) == ["mu", "log_variance"]
+    assert all(row["sentence"] in output for row in (*verdict["parameters"].values(), verdict["joint"]))
+    assert verdict["num_datasets"] == 200
+
+
+def test_a_model_is_diagnosed_on_simulations_of_a_file(call, tmp_path: Path) -> None:
+    """Parameters moved by two prior sds are biased or worse: exit code 3; the figures are in the folder that was asked for."""
+    test = STUDY.simulator.sample(100, seed=1)
+    np.savez(tmp_path / "test.npz", x=test["x"], theta=test["theta"] + 2 * test["theta"].std(axis=0))
+    code, output, _ = call("diagnose", MODEL, "--data", tmp_path / "test.npz", "--num-samples", 50, "--figures", tmp_path / "figures")
+    assert code == 3
+    assert output.startswith(("Biased", "Over-confident"))
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("michelsen",), "Did you mean 'michelson'"),
+        ((MODEL,), "Expected --data as an experiment or a file"),
+        ((MODEL, "--data", "missing.npz"), "no such file"),
+        (("models:/other@champion", "--data", "michelson"), "'other'"),
+    ],
+)
+def test_bad_input_of_a_diagnosis_is_one_line_and_exit_code_2(call, arguments, message: str) -> None:
+    """An unknown experiment, model or file ends without a traceback, and not as a verdict."""
+    code, output, errors = call("diagnose", *arguments)
+    assert (code, output) == (2, "")
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_file_without_the_truth_is_refused(call, tmp_path: Path) -> None:
+    """Simulations without their parameters cannot be used: exit code 2, and the name of what is missing."""
+    np.savez(tmp_path / "test.npz", x=np.zeros((30, 20, 1)))
+    code, _, errors = call("diagnose", MODEL, "--data", tmp_path / "test.npz")
+    assert code == 2
+    assert "Expected 'theta'" in errors

@@ -64,7 +64,7 @@ def test_each_member_has_one_child_run_with_its_own_results(runs: list[Finished]
         tracked = json.loads((Tracker.attach(store, child.info.run_id).artifact_path / "architecture.json").read_text())
         assert tracked == json.loads(member.architecture)
         figures = {Path(file.path).stem for file in store.client.list_artifacts(child.info.run_id, "figures")}
-        assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction"}
+        assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction", "verdict"}
     assert run.data.metrics["loss"] == history["loss"][-1]
     assert not [name for name in run.data.metrics if "/" in name]
 

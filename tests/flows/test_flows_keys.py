@@ -31,7 +31,7 @@ def test_keys_depend_on_seed_and_settings() -> None:
 
 def test_later_stages_do_not_change_the_keys() -> None:
     """Diagnosis, registration and inference settings make nobody simulate or train again."""
-    other = _changed(diagnose=Diagnose(num_samples=7), register_as=Register(name="other"), infer=Infer(num_samples=3))
+    other = _changed(diagnose=Diagnose(num_samples=70), register_as=Register(name="other"), infer=Infer(num_samples=3))
     assert simulate_key(other) == simulate_key(EXPERIMENT)
     assert train_key(other, {"training": "a", "validation": "v"}) == train_key(EXPERIMENT, {"training": "a", "validation": "v"})
 
@@ -65,7 +65,7 @@ def test_the_key_of_an_ensemble_depends_on_its_members() -> None:
         base.model_copy(update={"train": base.train.model_copy(update={"epochs": 7})}),
     ]
     assert len({train_key(experiment, content) for experiment in different}) == len(different)
-    for update in ({"train": base.train.model_copy(update={"inference_network": other})}, {"diagnose": Diagnose(num_samples=7)}):
+    for update in ({"train": base.train.model_copy(update={"inference_network": other})}, {"diagnose": Diagnose(num_samples=70)}):
         assert train_key(base.model_copy(update=update), content) == train_key(base, content)
 
 

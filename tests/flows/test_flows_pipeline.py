@@ -1,6 +1,7 @@
 """The pipeline as users run it: tracked, repeatable to the bit, and able to go on after a kill."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -37,10 +38,23 @@ def test_the_run_is_tracked_whole(first_run: Finished) -> None:
         assert hashes[purpose]["sbi_models.content_hash"] == content_hash
     artifacts = Path(first_run.result["artifacts"])
     figures = {path.stem for path in (artifacts / "figures").glob("*.png")}
-    assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction", "posteriors"}
+    assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction", "verdict", "posteriors"}
     assert _sha256(artifacts / "checkpoints" / "michelson.safetensors") == first_run.result["training"]["sha256"]
     assert {"nrmse.mu", "log_gamma.mu", "calibration_error.log_variance", "posterior_contraction.mu"} <= set(run.data.metrics)
     assert "reference.speed_of_light.largest_error_of_mean_in_sd" in run.data.metrics
+
+
+def test_the_verdict_is_with_the_run_and_with_the_model(first_run: Finished) -> None:
+    """The verdict is an artifact of the run, tags of the run, and tags of the registered version, by parameter and jointly."""
+    store, verdict = open_store(first_run.root), first_run.result["diagnosis"]["verdict"]
+    assert json.loads((Path(first_run.result["artifacts"]) / "verdict.json").read_text()) == verdict
+    expected = {"verdict": verdict["label"], "verdict.jointly": verdict["joint"]["label"]}
+    expected |= {f"verdict.{name}": verdict["parameters"][name]["label"] for name in ("mu", "log_variance")}
+    run_tags = store.client.get_run(first_run.result["run_id"]).data.tags
+    version_tags = store.client.get_model_version("michelson", "1").tags
+    for tags in (run_tags, version_tags):
+        assert {name: value for name, value in tags.items() if name.startswith("verdict")} == expected
+    assert verdict["sentence"] in first_run.screen
 
 
 def test_draws_are_saved_for_each_experiment(first_run: Finished) -> None:

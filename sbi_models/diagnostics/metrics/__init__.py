@@ -1,32 +1,59 @@
 """Diagnostic numbers: NumPy arrays in, NumPy arrays out, one family a file; nothing here plots or samples.
 
-Every metric takes `samples`, posterior draws of shape (n_datasets, num_samples, dim), and `truth`, true values of shape
-(n_datasets, dim), both in the raw space of the user.
+Most metrics take `samples`, posterior draws of shape (n_datasets, num_samples, dim), and `truth`, true values of shape
+(n_datasets, dim), both in the raw space of the user; two-sample metrics take two sets of draws (n, dim) and (m, dim).
 """
 
+from sbi_models.diagnostics.metrics.c2st import c2st
 from sbi_models.diagnostics.metrics.calibration import EcdfBand, calibration_error, log_gamma, simultaneous_band
+from sbi_models.diagnostics.metrics.classifiers import Classifier
 from sbi_models.diagnostics.metrics.contraction import posterior_contraction, z_scores
 from sbi_models.diagnostics.metrics.coverage import Coverage, joint_coverage, joint_ranks, marginal_coverage
 from sbi_models.diagnostics.metrics.disagreement import energy_disagreement, jensen_shannon_divergence
-from sbi_models.diagnostics.metrics.ranks import fractional_ranks
+from sbi_models.diagnostics.metrics.energy_score import energy_score
+from sbi_models.diagnostics.metrics.information import information
+from sbi_models.diagnostics.metrics.lc2st import LocalTest, local_c2st
+from sbi_models.diagnostics.metrics.log_score import LogScore, log_score
+from sbi_models.diagnostics.metrics.mmd import mmd_squared
+from sbi_models.diagnostics.metrics.predictive import PredictiveCheck, predictive_check
+from sbi_models.diagnostics.metrics.ranks import fractional_ranks, random_ranks
 from sbi_models.diagnostics.metrics.recovery import central_interval, nrmse, pearson_r, point_estimate
+from sbi_models.diagnostics.metrics.sbc import RankHistogram, rank_histogram
+from sbi_models.diagnostics.metrics.tarp import Tarp, tarp, tarp_ranks
 
 __all__ = [
+    "Classifier",
     "Coverage",
     "EcdfBand",
+    "LocalTest",
+    "LogScore",
+    "PredictiveCheck",
+    "RankHistogram",
+    "Tarp",
+    "c2st",
     "calibration_error",
     "central_interval",
     "energy_disagreement",
+    "energy_score",
     "fractional_ranks",
+    "information",
     "jensen_shannon_divergence",
     "joint_coverage",
     "joint_ranks",
+    "local_c2st",
     "log_gamma",
+    "log_score",
     "marginal_coverage",
+    "mmd_squared",
     "nrmse",
     "pearson_r",
     "point_estimate",
     "posterior_contraction",
+    "predictive_check",
+    "random_ranks",
+    "rank_histogram",
     "simultaneous_band",
+    "tarp",
+    "tarp_ranks",
     "z_scores",
 ]

@@ -69,19 +69,43 @@ def local_gamma(counts: NDArray[np.int64], num_datasets: int, z: Floats) -> Floa
     return gamma
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
+def null_gammas(num_datasets: int, num_draws: int) -> Floats:
+    """`local_gamma` of `NUM_NULL` sets of uniform ranks, in increasing order, simulated with a fixed seed."""
+    z = evaluation_points(num_datasets, num_draws)
+    rng = generator(0, "diagnostics", "ecdf band", num_datasets, num_draws)
+    per_gap = rng.multinomial(num_datasets, np.diff(z, prepend=0.0, append=1.0), size=NUM_NULL)
+    return np.sort(local_gamma(np.cumsum(per_gap[:, :-1], axis=1), num_datasets, z))
+
+
 def critical_gamma(num_datasets: int, num_draws: int, level: float = 0.95) -> float:
-    """The 1 - level quantile of `local_gamma` when ranks are uniform, from simulated ranks with a fixed seed.
+    """The 1 - level quantile of `local_gamma` when ranks are uniform.
 
     Adjusts the pointwise level so that the band holds at all points at once (algorithm 1 of Säilynoja et al. 2022). It is a value that
     gamma takes, lowered by a billionth so that rounding cannot put a set of ranks on the edge of the band outside.
     """
-    z = evaluation_points(num_datasets, num_draws)
-    rng = generator(0, "diagnostics", "ecdf band", num_datasets, num_draws)
-    per_gap = rng.multinomial(num_datasets, np.diff(z, prepend=0.0, append=1.0), size=NUM_NULL)
-    counts = np.cumsum(per_gap[:, :-1], axis=1)
-    quantile = np.quantile(local_gamma(counts, num_datasets, z), 1.0 - check_level(level), method="inverted_cdf")
+    quantile = np.quantile(null_gammas(num_datasets, num_draws), 1.0 - check_level(level), method="inverted_cdf")
     return float(quantile) * (1.0 - 1e-9)
+
+
+def uniformity_test(ranks: Floats, num_draws: int) -> tuple[Floats, Floats]:
+    """`log_gamma` at level 0.95 and its p-value: the probability that uniform ranks leave a band as wide as these do.
+
+    It is a test against any departure from uniformity. The p-value comes from the simulated `null_gammas`; where those are too few to
+    tell, from Bonferroni's bound K gamma over the K points looked at.
+
+    Args:
+        ranks: midpoints (k + 1/2) / (S + 1) of slots, shape (n_datasets, dim), without ties or with ties broken at random.
+        num_draws: number S of draws behind each rank.
+
+    Returns:
+        Statistic and p-value, shape (dim,) each.
+    """
+    n, z = len(ranks), evaluation_points(len(ranks), num_draws)
+    observed = local_gamma(ecdf_counts(ranks, z).T, n, z)
+    as_low = np.searchsorted(null_gammas(n, num_draws), observed * (1.0 + 1e-9), side="right")
+    p_values: Floats = np.minimum((as_low + 1.0) / (NUM_NULL + 1.0), len(z) * observed)
+    return np.log(observed) - np.log(critical_gamma(n, num_draws)), p_values
 
 
 def simultaneous_band(num_datasets: int, num_draws: int, level: float = 0.95) -> EcdfBand:

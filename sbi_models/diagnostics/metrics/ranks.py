@@ -1,8 +1,10 @@
 """Where each true value falls among its posterior draws."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sbi_models.diagnostics.metrics.checks import Floats, check_samples
+from sbi_models.seeding import generator
 
 
 def fractional_ranks(samples: object, truth: object) -> Floats:
@@ -34,10 +36,47 @@ def fractional_ranks(samples: object, truth: object) -> Floats:
     return ranks_of(*check_samples(samples, truth))
 
 
+def random_ranks(samples: object, truth: object, seed: int = 0) -> NDArray[np.int64]:
+    """How many draws lie below each true value, with ties broken at random: exactly uniform on 0, ..., S if the posterior is right.
+
+    A truth that equals t draws takes each of the t + 1 places among them with the same probability, so that ranks of discrete
+    parameters, or of draws that were rounded, are uniform too, which `fractional_ranks` are not.
+
+    Args:
+        samples: posterior draws, shape (n_datasets, S, dim), raw space.
+        truth: true values, shape (n_datasets, dim), raw space.
+        seed: of the places among ties; without ties it does not matter.
+
+    Returns:
+        Integers 0, ..., S of shape (n_datasets, dim).
+
+    Raises:
+        DataError: the arrays do not fit or are not finite.
+
+    References:
+        Talts et al. (2018), as for `fractional_ranks`; Czado, Gneiting, Held (2009), Predictive model assessment for count data,
+        Biometrics 65(4), for the randomised probability integral transform.
+
+    >>> random_ranks([[[1.0], [2.0], [4.0]]], [[3.0]])
+    array([[2]])
+    """
+    return random_ranks_of(*check_samples(samples, truth), generator(seed, "diagnostics", "ties"))
+
+
+def random_ranks_of(draws: Floats, truth: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`random_ranks` of arrays that have been checked."""
+    below, ties = _below_and_equal(draws, truth)
+    return below + rng.integers(0, ties + 1)
+
+
 def ranks_of(draws: Floats, truth: Floats) -> Floats:
     """`fractional_ranks` of arrays that have been checked."""
-    target = truth[:, None, :]
-    below = np.count_nonzero(draws < target, axis=1)
-    ties = np.count_nonzero(draws == target, axis=1)
+    below, ties = _below_and_equal(draws, truth)
     ranks: Floats = (below + 0.5 * (ties + 1)) / (draws.shape[1] + 1)
     return ranks
+
+
+def _below_and_equal(draws: Floats, truth: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many draws lie below the truth, and how many are equal to it, (n_datasets, dim) each."""
+    target = truth[:, None, :]
+    return np.count_nonzero(draws < target, axis=1), np.count_nonzero(draws == target, axis=1)

@@ -10,8 +10,13 @@ from sbi_models.diagnostics.plots.calibration_ecdf import plot_calibration_ecdf
 from sbi_models.diagnostics.plots.coverage import plot_coverage
 from sbi_models.diagnostics.plots.disagreement import plot_disagreement
 from sbi_models.diagnostics.plots.losses import plot_losses
+from sbi_models.diagnostics.plots.pairs import plot_pairs
 from sbi_models.diagnostics.plots.posterior_reference import plot_posterior_reference
+from sbi_models.diagnostics.plots.predictive import plot_predictive_check
+from sbi_models.diagnostics.plots.rank_histogram import plot_rank_histogram
 from sbi_models.diagnostics.plots.recovery import plot_recovery
+from sbi_models.diagnostics.plots.tarp import plot_tarp
+from sbi_models.diagnostics.plots.verdict import plot_verdict
 from sbi_models.diagnostics.plots.z_score_contraction import plot_z_score_contraction
 
 __all__ = [
@@ -20,7 +25,12 @@ __all__ = [
     "plot_coverage",
     "plot_disagreement",
     "plot_losses",
+    "plot_pairs",
     "plot_posterior_reference",
+    "plot_predictive_check",
+    "plot_rank_histogram",
     "plot_recovery",
+    "plot_tarp",
+    "plot_verdict",
     "plot_z_score_contraction",
 ]

@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 
 from sbi_models.diagnostics.metrics.checks import check_level
 from sbi_models.diagnostics.metrics.coverage import joint_coverage, marginal_coverage
-from sbi_models.diagnostics.plots.style import BAND, BLUE, GREY, GUIDE, LINE, finish, note, panel_grid
+from sbi_models.diagnostics.plots.style import BAND, BLUE, GREY, GUIDE, LINE, MANY_PANELS, finish, note, panel_grid
 from sbi_models.diagnostics.variables import flatten_variables
 
-QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+QUARTERS, HALVES = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0)
 
 
 def plot_coverage(
@@ -42,11 +42,12 @@ def plot_coverage(
         curves.append((whole.levels, whole.observed[:, 0], whole.lower[:, 0], whole.upper[:, 0]))
         names = [*names, "all parameters jointly"]
     figure, panels = panel_grid(names, x_limits=(0.0, 1.0), y_limits=(0.0, 1.0), aspect=1.0)
+    ticks = QUARTERS if len(panels) <= MANY_PANELS else HALVES
     for axes, (levels, observed, lower, upper) in zip(panels, curves, strict=True):
         ribbon = axes.fill_between(levels, lower, upper, **{**BAND, "color": BLUE})
         (diagonal,) = axes.plot((0, 1), (0, 1), **GUIDE)
         (line,) = axes.plot(levels, observed, **LINE)
-        axes.set(xticks=QUARTERS, yticks=QUARTERS)
+        axes.set(xticks=ticks, yticks=ticks)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:g}")
     note(panels[0], "cautious", color=GREY)

@@ -12,7 +12,9 @@ from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 BLUE, ORANGE, GREEN, RED, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A", "#222222"
 """Colours of Okabe and Ito (2008), told apart by colour-blind readers."""
@@ -22,6 +24,27 @@ TICK, TEXT, LABEL, TITLE = 7.5, 7.5, 9.5, 9.5
 
 LONG_NAME = 26
 """Titles go on in another line after this many characters."""
+
+MANY_PANELS = 12
+"""Above so many, the layout is made once, from reckoned sizes of labels: measuring them is most of the work of a large figure."""
+
+LETTER = 0.64
+"""Width of a digit over the size of type."""
+
+TITLE_PAD = 5.0
+"""Between a panel and its title, in points."""
+
+TICKS: dict[str, Any] = {
+    "labelsize": TICK,
+    "color": BLACK,
+    "labelcolor": BLACK,
+    "width": 0.7,
+    "length": 2.5,
+    "direction": "out",
+    "gridOn": True,
+    "grid_color": "#E8E8E8",
+    "grid_linewidth": 0.6,
+}
 
 BAND: dict[str, Any] = {"color": GREY, "alpha": 0.25, "linewidth": 0}
 LINE: dict[str, Any] = {"color": BLUE, "linewidth": 1.4}
@@ -36,6 +59,40 @@ class DiagnosticFigure(Figure):
         buffer = BytesIO()
         self.savefig(buffer, format="png", dpi=110)
         return buffer.getvalue()
+
+
+class Panel(Axes):
+    """Axes that reckon how much room their labels take, so that the layout of many of them is quick."""
+
+    def get_tightbbox(self, renderer: Any = None, **options: Any) -> Any:
+        """The panel with its labels, in pixels: measured, or for the layout of many panels reckoned from the letters of its labels."""
+        figure = self.get_figure(root=True)
+        if figure is None or not options.get("for_layout_only") or len(figure.axes) <= MANY_PANELS or "$" in self.get_title():
+            return super().get_tightbbox(renderer, **options)
+        inner, pixels = self.bbox, figure.dpi / 72.0
+        left, bottom, right, top = (pixels * points for points in self._room())
+        return Bbox.from_extents(inner.x0 - left, inner.y0 - bottom, inner.x1 + right, inner.y1 + top)
+
+    def _room(self) -> tuple[float, float, float, float]:
+        """What labels take beyond the left, bottom, right and top edge, in points."""
+        left = bottom = right = top = 0.0
+        if self.get_title():
+            top = TITLE_PAD + 1.25 * TITLE * (1 + self.get_title().count("\n"))
+        if self.get_ylabel():
+            left += 4.0 + 1.25 * TITLE * (1 + self.get_ylabel().count("\n"))
+        if self.yaxis.get_tick_params()["labelleft"]:
+            left += 6.0 + LETTER * TICK * max(map(len, _tick_labels(self.yaxis)), default=0)
+        if self.xaxis.get_tick_params()["labelbottom"]:
+            bottom = 6.0 + 1.3 * TICK
+            right = 0.5 * LETTER * TICK * max(map(len, _tick_labels(self.xaxis)), default=0)
+            left = max(left, right)
+        if self.get_xlabel():
+            bottom += 4.0 + 1.25 * TITLE * (1 + self.get_xlabel().count("\n"))
+        return left, bottom, right, top
+
+
+def _tick_labels(axis: Axis) -> list[str]:
+    return axis.get_major_formatter().format_ticks(list(axis.get_majorticklocs()))
 
 
 def panel_grid(
@@ -58,14 +115,14 @@ def panel_grid(
     width = width or ({1: 3.6, 2: 3.2, 3: 2.9, 4: 2.6}.get(columns, 2.2) if rows <= 2 else 2.0)
     figure = DiagnosticFigure(figsize=(columns * width + 0.4, rows * (width * aspect + 0.1) + 0.8), dpi=110, layout="constrained")
     grid = figure.add_gridspec(rows, columns)
-    panels = [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
+    panels = [figure.add_subplot(grid[i // columns, i % columns], axes_class=Panel) for i in range(count)]
     for i, (title, axes) in enumerate(zip(titles, panels, strict=True)):
-        dress(axes, title)
+        below, beside = x_limits is None or i + columns >= count, y_limits is None or i % columns == 0
+        dress(axes, title, labelbottom=below, labelleft=beside)
         if x_limits:
             axes.set_xlim(x_limits)
         if y_limits:
             axes.set_ylim(y_limits)
-        axes.tick_params(labelbottom=x_limits is None or i + columns >= count, labelleft=y_limits is None or i % columns == 0)
     return figure, panels
 
 
@@ -77,18 +134,17 @@ def _columns(count: int) -> int:
     return min(range(min(least + 2, 7), least - 1, -1), key=lambda columns: -count % columns)
 
 
-def dress(axes: Axes, title: str = "") -> None:
-    """Gives axes the look of the house: two spines, small ticks, the name of the panel on top."""
+def dress(axes: Axes, title: str = "", **ticks: Any) -> None:
+    """Gives axes the look of the house: two spines, small ticks, the name of the panel on top; `ticks` as for Matplotlib's tick_params."""
     if "$" not in title:  # mathematics cannot be broken
         title = fill(title, LONG_NAME)
-    axes.set_title(title, fontsize=TITLE, color=BLACK, pad=5)
+    axes.set_title(title, fontsize=TITLE, color=BLACK, pad=TITLE_PAD)
     axes.set_facecolor("white")
     axes.set_axisbelow(True)
-    axes.grid(visible=True, color="#E8E8E8", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=BLACK, linewidth=0.7)
-    axes.tick_params(labelsize=TICK, color=BLACK, labelcolor=BLACK, width=0.7, length=2.5, direction="out")
-    axes.locator_params(nbins=5)
+    axes.tick_params(**TICKS, **ticks)  # grid and ticks in one go: each call costs as much as a line
+    axes.locator_params(nbins=5 if len(axes.figure.axes) <= MANY_PANELS else 3)
 
 
 def note(axes: Axes, text: str, *, x: float = 0.04, y: float = 0.96, color: str = BLACK) -> None:
@@ -122,4 +178,8 @@ def finish(figure: Figure, x_label: str, y_label: str, legend: Mapping[str, Arti
             fontsize=8.5,
             labelcolor=BLACK,
         )
+    engine = figure.get_layout_engine()
+    if engine is not None and len(figure.axes) > MANY_PANELS:
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # "none" would leave a placeholder, for which savefig draws everything twice
     return figure

@@ -1,0 +1,115 @@
+"""How large a flaw is: the factor by which widths are wrong, the bias in posterior sds, the contraction; each with its interval."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import chndtrinc, ndtri
+
+from sbi_models.diagnostics.metrics.checks import Floats
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its interval, which holds the true value with the probability asked for; shape (dim,) or numbers."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+
+def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
+    """The mean of z-scores (posterior mean - truth) / sd, shape (n_datasets, dim): above 0 where posteriors lie too high.
+
+    Its expectation is 0 for a right posterior of any form. The interval is that of the central limit theorem.
+    """
+    half = ndtri(0.5 + level / 2.0) * z.std(axis=0, ddof=1) / np.sqrt(len(z))
+    return Interval(z.mean(axis=0), z.mean(axis=0) - half, z.mean(axis=0) + half)
+
+
+def width_factor(z: Floats, num_draws: int, level: float = 0.95) -> Interval:
+    """The factor by which posterior sds should be multiplied: the sd of z-scores, shape (n_datasets, dim); above 1 for over-confident.
+
+        sqrt(var(z) S (S - 3) / ((S + 1) (S - 1)))
+
+    The variance of z is 1 for a right posterior of any form, but for the scatter of the mean and sd of S draws, which the factor behind
+    it takes out (exactly for Gaussian posteriors). The interval is that of log var(z), whose variance is about (kurtosis - 1) / n.
+    """
+    n = len(z)
+    scatter = num_draws * (num_draws - 3.0) / ((num_draws + 1.0) * (num_draws - 1.0))
+    variance = z.var(axis=0, ddof=1)
+    fourth = np.mean((z - z.mean(axis=0)) ** 4, axis=0) / np.where(variance > 0.0, variance, 1.0) ** 2
+    return _of_square(variance * scatter, np.sqrt(np.maximum(fourth - 1.0, 0.0) / n), level)
+
+
+def joint_width_factor(errors: Floats, num_draws: int, parameters: int, level: float = 0.95) -> Interval:
+    """The same for all parameters: sqrt(mean(D^2) / dim), with Mahalanobis distances D of the truth from the mean, mean error taken out.
+
+    errors: posterior mean minus truth in joint posterior sds, (n_datasets, dim); parameters: dim, without those that others fix.
+    """
+    n = len(errors)
+    squared = np.sum((errors - errors.mean(axis=0)) ** 2, axis=1) * n / (n - 1)
+    scatter = num_draws * max(num_draws - parameters - 2.0, 1.0) / ((num_draws + 1.0) * (num_draws - 1.0))
+    mean = squared.mean()
+    return _of_square(mean * scatter / parameters, squared.std(ddof=1) / (max(mean, 1e-300) * np.sqrt(n)), level)
+
+
+def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> Interval:
+    """The length of the mean error in joint posterior sds, without what chance adds to it; errors as for `joint_width_factor`.
+
+    n |mean|^2 / width^2 is near noncentral chi-square with dim degrees of freedom, whose noncentrality has the interval.
+    """
+    n = len(errors)
+    width_squared = float(np.sum(errors.var(axis=0, ddof=1))) / parameters
+    observed = n * float(np.sum(errors.mean(axis=0) ** 2)) / max(width_squared, 1e-300)
+    tail = (1.0 - level) / 2.0
+    ends = chndtrinc(observed, parameters, np.array([1.0 - tail, tail]))
+    noncentral = np.array([max(observed - parameters, 0.0), *np.nan_to_num(ends)])
+    value, low, high = np.sqrt(np.where(noncentral > 1e-12, noncentral, 0.0) * width_squared / n)
+    return Interval(value, low, max(high, value))
+
+
+def mean_contraction(variance: Floats, truth: Floats, prior: Floats | None = None, level: float = 0.95) -> Interval:
+    """1 - mean(posterior variance) / prior variance, with a jackknife interval over data sets.
+
+    Args:
+        variance: of the draws of each data set, (n_datasets, dim).
+        truth: true values, (n_datasets, dim), which stand for the prior if no draws of it are given.
+        prior: draws of the prior, (n_prior, dim).
+        level: of the interval.
+
+    Returns:
+        Shape (dim,), NaN for a constant parameter.
+    """
+    of_prior = _jackknife_variances(truth if prior is None else prior)
+    left_out = (variance.sum(axis=0) - variance) / (len(variance) - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        whole = np.log(variance.mean(axis=0) / (truth if prior is None else prior).var(axis=0, ddof=1))
+        if prior is None:
+            squared = _jackknife_error(np.log(left_out / of_prior))
+        else:
+            squared = _jackknife_error(np.log(left_out)) + _jackknife_error(np.log(of_prior))
+    half = ndtri(0.5 + level / 2.0) * np.sqrt(squared)
+    constant = np.ptp(truth if prior is None else prior, axis=0) == 0.0
+    ends = (1.0 - np.exp(np.where(constant, np.nan, log_ratio)) for log_ratio in (whole, whole + half, whole - half))
+    return Interval(*ends)
+
+
+def _of_square(square: Floats, log_error: Floats, level: float) -> Interval:
+    """The root of an estimate whose logarithm has the standard error `log_error`."""
+    half = ndtri(0.5 + level / 2.0) * np.asarray(log_error) / 2.0
+    root = np.sqrt(np.asarray(square))
+    return Interval(root, root * np.exp(-half), root * np.exp(half))
+
+
+def _jackknife_variances(values: Floats) -> Floats:
+    """The variance (ddof = 1) of a column without each of its n values, (n, dim)."""
+    n = len(values)
+    squared = (values - values.mean(axis=0)) ** 2
+    without: Floats = np.maximum((squared.sum(axis=0) - squared * n / (n - 1)) / (n - 2), 0.0)
+    return without
+
+
+def _jackknife_error(left_out: Floats) -> Floats:
+    """The squared standard error that estimates with one value left out, (n, dim), tell of."""
+    n = len(left_out)
+    error: Floats = (n - 1) / n * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)
+    return error

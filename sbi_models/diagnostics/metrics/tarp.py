@@ -1,0 +1,92 @@
+"""TARP: coverage of balls around random points, a test of the whole joint posterior that needs no density."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_models.diagnostics.metrics.calibration import simultaneous_band, uniformity_test
+from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_finite, check_level, check_samples
+from sbi_models.diagnostics.metrics.ranks import random_ranks_of
+from sbi_models.errors import DataError
+from sbi_models.seeding import generator
+
+
+@dataclass(frozen=True)
+class Tarp:
+    """Expected coverage of TARP regions at each credibility level, with the simultaneous band for a right posterior.
+
+    levels, observed, lower, upper: shape (K,), probabilities; p_value: of uniform coverage probabilities; area: the mean of observed -
+    level above level 1/2, and of level - observed below: positive for too wide posteriors, negative for too narrow ones.
+    """
+
+    levels: Floats
+    observed: Floats
+    lower: Floats
+    upper: Floats
+    p_value: float
+    area: float
+
+
+def tarp(samples: object, truth: object, references: object = None, *, level: float = 0.95, seed: int = 0) -> Tarp:
+    """Tests of accuracy with random points: how often the ball around a random point that holds a share a of the draws holds the truth.
+
+    Args:
+        samples: posterior draws, shape (n_datasets, S, dim), raw space.
+        truth: true values, shape (n_datasets, dim), raw space.
+        references: a point for each data set, shape (n_datasets, dim), raw space; it may depend on the data, not on the truth. By default
+            the true values of other data sets, which are draws of the prior.
+        level: of the simultaneous band.
+        seed: of the default references, and of places among ties.
+
+    Raises:
+        DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
+        ConfigurationError: the level is not inside (0, 1).
+
+    References:
+        Lemos, Coogan, Hezaveh, Perreault-Levasseur (2023), Sampling-based accuracy testing of posterior estimators for general
+        inference, ICML. The band: Säilynoja et al. (2022), as for `simultaneous_band`.
+    """
+    draws, true = check_samples(samples, truth, min_datasets=2)
+    ranks, num_draws = tarp_ranks(draws, true, references, seed=seed), draws.shape[1]
+    band = simultaneous_band(len(true), num_draws, check_level(level))
+    fractions = (ranks + 0.5) / (num_draws + 1)
+    _, p_value = uniformity_test(fractions[:, None], num_draws)
+    observed = np.searchsorted(np.sort(fractions), band.z) / len(true)
+    gap = observed - band.z
+    area = float(np.mean(np.where(band.z > 0.5, gap, -gap)))
+    return Tarp(band.z, observed, band.lower, band.upper, float(p_value[0]), area)
+
+
+def tarp_ranks(samples: object, truth: object, references: object = None, *, seed: int = 0) -> NDArray[np.int64]:
+    """How many draws are nearer to the data set's reference point than the truth is: uniform on 0, ..., S if the posterior is right.
+
+    Distances are Euclidean, each parameter in units of the sd of its true values. Arguments and errors as for `tarp`.
+
+    Returns:
+        Shape (n_datasets,).
+    """
+    draws, true = check_samples(samples, truth, min_datasets=2)
+    rng = generator(seed, "diagnostics", "tarp")
+    points = true[_others(len(true), rng)] if references is None else _points(references, true.shape)
+    spread = np.where(np.ptp(true, axis=0) > 0.0, true.std(axis=0), 1.0)
+    chunk = max(1, 1_000_000 // (draws.shape[1] * draws.shape[2]))
+    squared = [np.sum(((draws[i : i + chunk] - points[i : i + chunk, None, :]) / spread) ** 2, axis=2) for i in range(0, len(true), chunk)]
+    of_truth = np.sum(((true - points) / spread) ** 2, axis=1)
+    return random_ranks_of(np.concatenate(squared)[..., None], of_truth[:, None], rng)[:, 0]
+
+
+def _others(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """For each data set another one: a random cycle through all."""
+    order = rng.permutation(n)
+    others = np.empty(n, dtype=np.int64)
+    others[order] = np.roll(order, 1)
+    return others
+
+
+def _points(references: object, shape: tuple[int, ...]) -> Floats:
+    points = as_floats("references", references)
+    if points.shape != shape:
+        raise DataError(f"Expected references of shape {shape}, one point for each data set, got {points.shape}.")
+    check_finite("references", points)
+    return points

@@ -1,0 +1,147 @@
+"""The verdict on an approximator: what is wrong with its posteriors, how much, how surely, and in plain words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+CALIBRATED, UNINFORMATIVE, CONSTANT = "calibrated", "uninformative", "constant"
+OVER, UNDER, BIASED, MISCALIBRATED = "over-confident", "under-confident", "biased", "miscalibrated"
+LABELS = (CALIBRATED, OVER, UNDER, BIASED, MISCALIBRATED, UNINFORMATIVE, CONSTANT)
+"""What a parameter, or all jointly, may be called.
+
+- over-confident, under-confident: posteriors too narrow, too wide;
+- biased: too high or too low, jointly off to one side;
+- miscalibrated: right in place and width, but not in form (tails, skewness, dependence), or wrong in ways that cancel on average;
+- uninformative: calibrated, but nothing shows that the draws know more of the truth than the prior does;
+- constant: the test data hold one value only, so there is nothing to judge;
+- calibrated: none of these.
+"""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval; NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON: what is not finite is None."""
+        return {name: _plain(getattr(self, name)) for name in ("value", "low", "high")}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One test of one flaw.
+
+    name: bias, spread, ranks, tarp, or information; statistic: as the metric behind it defines it; p_value: of this test alone;
+    adjusted: by Holm's method for all tests of the verdict (those of information among themselves); found: adjusted is at most
+    `false_alarms`.
+    """
+
+    name: str
+    statistic: float
+    p_value: float
+    adjusted: float
+    found: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "statistic": _plain(self.statistic),
+            "p_value": _plain(self.p_value),
+            "adjusted_p_value": _plain(self.adjusted),
+            "found": self.found,
+        }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on one parameter, or on all jointly.
+
+    label: one of `LABELS`, the flaw with the smallest p-value; flaws: all that were found, surest first. width_factor: by what posterior
+    sds should be multiplied; bias: posterior mean minus truth in posterior sds (jointly: the length of that vector); contraction: share of
+    the prior variance that is gone, on average (None jointly). informative: whether draws are shown to know more than the prior.
+    """
+
+    name: str
+    label: str
+    flaws: tuple[str, ...]
+    sentence: str
+    width_factor: Estimate
+    bias: Estimate
+    contraction: Estimate | None
+    informative: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def surest(self) -> float:
+        """The smallest p-value of tests that found a flaw; 1 without one."""
+        return min((check.p_value for check in self.checks if check.found and check.name != "information"), default=1.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "label": self.label,
+            "flaws": list(self.flaws),
+            "sentence": self.sentence,
+            "width_factor": self.width_factor.as_dict(),
+            "bias_in_posterior_sds": self.bias.as_dict(),
+            "contraction": None if self.contraction is None else self.contraction.as_dict(),
+            "informative": self.informative,
+            "tests": {check.name: check.as_dict() for check in self.checks},
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What test simulations say about an approximator; made by `judge`, or by `verdict` of a workflow.
+
+    label: that of the parameter, or of all jointly, whose flaw is surest; without a flaw `uninformative` if no parameter is informative,
+    else `calibrated`. joint: None for one parameter, or with too few draws for it. false_alarms: the probability that a right
+    approximator is called flawed. level: of all intervals, each for itself.
+    """
+
+    label: str
+    sentence: str
+    parameters: tuple[Judgement, ...]
+    joint: Judgement | None
+    num_datasets: int
+    num_draws: int
+    false_alarms: float
+    level: float
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether no flaw was found and the posteriors are informative."""
+        return self.label == CALIBRATED
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The label of each parameter by name."""
+        return {judgement.name: judgement.label for judgement in self.parameters}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: no NaN, no infinity."""
+        return {
+            "label": self.label,
+            "sentence": self.sentence,
+            "is_calibrated": self.is_calibrated,
+            "num_datasets": self.num_datasets,
+            "num_draws": self.num_draws,
+            "false_alarms": self.false_alarms,
+            "interval_level": self.level,
+            "parameters": {judgement.name: judgement.as_dict() for judgement in self.parameters},
+            "joint": None if self.joint is None else self.joint.as_dict(),
+        }
+
+    def __str__(self) -> str:
+        rows = [*self.parameters, *([] if self.joint is None else [self.joint])]
+        return "\n".join([self.sentence, *(f"  {row.name}: {row.sentence}" for row in rows)])
+
+
+def _plain(number: float) -> float | None:
+    return float(number) if math.isfinite(number) else None

@@ -1,0 +1,88 @@
+"""A verdict in plain words."""
+
+from collections.abc import Sequence
+
+from sbi_models.diagnostics.verdict import (
+    BIASED,
+    CALIBRATED,
+    CONSTANT,
+    MISCALIBRATED,
+    OVER,
+    UNDER,
+    UNINFORMATIVE,
+    Check,
+    Estimate,
+    Judgement,
+)
+
+
+def sentence_of(
+    flaws: Sequence[str], width: Estimate, bias: Estimate, contraction: Estimate | None, *, informative: bool, checks: Sequence[Check]
+) -> str:
+    """What is wrong with one parameter, or with all jointly (then there is no contraction), and how much."""
+    jointly = contraction is None
+    told = [_flaw(flaw, width, bias, jointly=jointly) for flaw in flaws]
+    if not flaws:
+        off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
+        start = "no flaw found" if informative else "no flaw found, but nothing shows that more is known than by the prior"
+        told = [f"{start}; if sds are off, by a factor of {width.low:.2f} to {width.high:.2f}, means by {off} posterior sds"]
+    elif not informative:
+        told.append("nothing shows that the draws know more of the truth than the prior")
+    if contraction is not None and contraction.value == contraction.value:  # not NaN
+        told.append(f"{100 * contraction.value:.0f} % of the prior variance gone ({_range(contraction, percent=True)})")
+    sentence = "; ".join(told) + "."
+    if flaws:
+        p_value = min(check.adjusted for check in checks if check.found and check.name != "information")
+        sentence = f"{sentence[:-1]} (p {'< 1e-15' if p_value < 1e-15 else f'= {p_value:.1g}'})."
+    return sentence[0].upper() + sentence[1:]
+
+
+def _flaw(flaw: str, width: Estimate, bias: Estimate, *, jointly: bool) -> str:
+    if flaw in (OVER, UNDER):
+        is_known = width.value == width.value
+        cure = f"multiply sds by {width.value:.2f} ({_range(width)})" if is_known else "the draws of some data sets are all equal"
+        return f"{flaw}, posteriors are too {'narrow' if flaw == OVER else 'wide'}: {cure}"
+    if flaw == BIASED and bias.value == bias.value:
+        if jointly:
+            return f"biased, posterior means lie {bias.value:.2f} joint posterior sds ({_range(bias)}) off to one side"
+        return f"biased, posteriors lie {abs(bias.value):.2f} posterior sds too {'high' if bias.value > 0 else 'low'} ({_range(bias)})"
+    if flaw == MISCALIBRATED:
+        return "miscalibrated, the form of the posteriors is wrong, such as tails, skewness or dependence, though place and width are not"
+    return flaw
+
+
+def summary(label: str, parameters: Sequence[Judgement], joint: Judgement | None, num_datasets: int, num_draws: int) -> str:
+    """The verdict as a whole."""
+    basis = f"{num_datasets} test data sets with {num_draws} draws each"
+    silent = [row.name for row in parameters if row.label == UNINFORMATIVE]
+    if label == CALIBRATED:
+        rest = f", but nothing is learnt about {_listed(silent)}" if silent else ""
+        return f"Calibrated: {basis} show no flaw{rest}."
+    if label == UNINFORMATIVE:
+        return f"Uninformative: {basis} do not show that the posteriors differ from the prior."
+    by_label: dict[str, list[str]] = {}
+    for row in [*parameters, *([] if joint is None else [joint])]:
+        for flaw in row.flaws:
+            by_label.setdefault(flaw, []).append(row.name if row is not joint else "all jointly")
+    told = [f"{flaw} ({_listed(names)})" for flaw, names in sorted(by_label.items(), key=lambda item: item[0] != label)]
+    whole = " and ".join(told)
+    return f"{whole[0].upper()}{whole[1:]}, by {basis}."
+
+
+def constant_sentence(value: float) -> str:
+    """For a parameter that does not vary."""
+    return f"{CONSTANT.capitalize()}: it is {value:.6g} in all test data, so that there is nothing to judge. Draw it from its prior."
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.2f}".replace("-", "−")
+
+
+def _range(estimate: Estimate, *, percent: bool = False) -> str:
+    low, high = (f"{100 * end:.0f}" if percent else f"{end:.2f}" for end in (estimate.low, estimate.high))
+    return f"{low} to {high}".replace("-", "−")
