@@ -7,6 +7,7 @@ usual set of each. Matplotlib is imported at the first figure.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sbi_models.diagnostics.arviz_export import to_arviz
 from sbi_models.diagnostics.default import default_figures, default_metrics
 from sbi_models.diagnostics.metrics import (
     Coverage,
@@ -67,6 +68,7 @@ __all__ = [
     "point_estimate",
     "posterior_contraction",
     "simultaneous_band",
+    "to_arviz",
     "z_scores",
 ]
 

@@ -1,8 +1,9 @@
 """Certificates of observations by all that a workflow has: its approximator, its simulator, and a likelihood where there is one."""
 
 import inspect
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from sbi_models.approximators.certificates.issue import in_words
 from sbi_models.approximators.certificates.spaces import Space, joint_p_values
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
+from sbi_models.diagnostics import to_arviz
 from sbi_models.diagnostics.metrics.importance import effective_sample_share, pareto_smoothed
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.simulators import Simulator
@@ -99,6 +101,60 @@ class Certified(ABC):
                 for certificate, k, share in zip(certificates, smoothed.pareto_k, shares, strict=True)
             ]
         return certificates
+
+    def to_arviz(
+        self,
+        conditions: VariablesLike,
+        *,
+        num_samples: int = 1000,
+        variable_names: Mapping[str, Sequence[str]] | None = None,
+        data_set_names: Sequence[str] | None = None,
+        certificate: bool = True,
+        seed: int | None = None,
+    ) -> Any:
+        """The posteriors of observations as an `arviz.InferenceData`; needs the extra: pip install "sbi-models[arviz]".
+
+        It has posterior and observed_data and, as far as they can be computed, the log density `lp` of each draw (sample_stats), a data
+        set simulated from each draw (posterior_predictive), and as many simulations (prior, prior_predictive). The certificates of
+        `approximator.certify` are in the attribute `certificates` of the posterior, as JSON, unless certificate=False.
+
+        Args:
+            conditions: raw variables of shape (n_datasets, ...).
+            num_samples: draws for each data set.
+            variable_names, data_set_names: coordinates; see `diagnostics.to_arviz`.
+            certificate: whether to certify the observations.
+            seed: of everything random.
+        """
+        seed, num_samples = seeding.resolve(seed), positive_int(num_samples, "num_samples")
+        approximator = self.approximator
+        observed = as_variables(conditions, approximator.condition_names, may_miss=approximator.may_miss)
+        n = len(next(iter(observed.values())))
+        draws = approximator.sample(num_samples=num_samples, conditions=observed, seed=seed)
+        flat: Variables = {name: draws[name].reshape(n * num_samples, *approximator.shapes[name]) for name in approximator.inference_names}
+        groups: dict[str, Any] = {}
+        if all(member.has_density for member in approximator.members.values()):
+            repeated = {name: np.repeat(value, num_samples, axis=0) for name, value in observed.items()}
+            groups["sample_stats"] = {"lp": approximator.log_prob(flat | repeated).reshape(n, num_samples)}
+        if self.simulator is not None:
+            prior = self._references(num_samples, seeding.derive(seed, "prior"))
+            groups["prior"] = {name: prior[name] for name in approximator.inference_names}
+            groups["prior_predictive"] = {name: prior[name] for name in approximator.condition_names}
+        if self._can_replicate:
+            assert self.simulator is not None
+            fixed: dict[str, Any] = dict(flat)
+            simulated = self.simulator.sample(n * num_samples, seed=seeding.derive(seed, "predictive"), progress=False, **fixed)
+            groups["posterior_predictive"] = {
+                name: simulated[name].reshape(n, num_samples, *simulated[name].shape[1:]) for name in approximator.condition_names
+            }
+        found = approximator.certify(observed, seed=seed) if certificate else []
+        return to_arviz(
+            {name: value.reshape(n, num_samples, *value.shape[1:]) for name, value in flat.items()},
+            observed_data=observed,
+            variable_names=variable_names,
+            data_set_names=data_set_names,
+            attrs={"certificates": json.dumps([one.as_dict() for one in found])} if certificate else {},
+            **groups,
+        )
 
     @abstractmethod
     def _references(self, number: int, seed: int) -> Variables:

@@ -207,11 +207,13 @@ def test_arguments_are_checked():
 
 
 def test_a_certificate_says_what_failed():
-    """Tests are corrected for their number; importance weights fail only with a heavy tail and few draws of use."""
+    """Tests are corrected for their number; importance weights fail where few draws are of use, sooner with a heavy tail."""
     assert Certificate(novelty=0.03).verdict == "failed"
     assert Certificate(novelty=0.03, agreement=0.5).verdict == "passed"
     both = Certificate(novelty=0.02, predictive=0.02)
     assert both.p_value == pytest.approx(0.04)
     assert len(both.warnings) == 2
-    assert Certificate(novelty=0.5, pareto_k=0.9, effective_sample_size=0.1).verdict == "failed"
+    assert Certificate(novelty=0.5, pareto_k=0.9, effective_sample_size=0.3).verdict == "failed"
+    assert Certificate(novelty=0.5, pareto_k=0.2, effective_sample_size=0.05).verdict == "failed"
+    assert Certificate(novelty=0.5, pareto_k=0.2, effective_sample_size=0.3).trusted
     assert Certificate(novelty=0.5, pareto_k=0.9, effective_sample_size=0.9).trusted

@@ -128,14 +128,14 @@ def test_observations_that_the_posterior_cannot_explain_fail(normal):
 
 
 def test_weights_tell_how_exact_the_draws_are(trained):
-    """Where the network is good most draws count. With no likelihood and a prior of sd 4, its posteriors are a ninth as wide as the
-    exact ones, k is near 1, and they fail. A prior as a function and as a torch distribution give the same."""
+    """Where the network is good, most draws count. With no likelihood and a prior of sd 4, its posteriors are a ninth as wide as the exact
+    ones, which have use for less than a tenth of the draws, and fail. A prior as a function and as a torch distribution give the same."""
     good = trained.certify(X, log_likelihood=log_likelihood, log_prior=log_prior, num_replicates=0, seed=1)
     assert all(c.effective_sample_size > 0.7 for c in good)
     assert all(c.pareto_k < 0.7 for c in good)
     wide = {"log_likelihood": lambda theta, x: np.zeros(len(theta)), "log_prior": lambda theta: log_prior(theta / 4)}
     narrow = trained.certify(X, **wide, num_replicates=0, seed=1)
-    assert all(c.effective_sample_size < 0.5 for c in narrow)
+    assert all(c.effective_sample_size < 0.1 for c in narrow)
     assert all("far from the exact posterior" in c.warnings[-1] for c in narrow)
     torch_prior = bf.BasicWorkflow(
         inference_network=trained.approximator,

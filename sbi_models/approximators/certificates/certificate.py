@@ -13,8 +13,8 @@ LEVEL = 0.05
 LARGEST_PARETO_K = 0.7
 """Beyond it, importance weights have too heavy a tail for means over them to be of use; Vehtari et al. (2024)."""
 
-SMALLEST_SHARE = 0.5
-"""A heavy tail of weights that leaves more of the draws than this is reported, but no reason to distrust them."""
+SMALLEST_SHARE, LARGE_SHARE = 0.1, 0.5
+"""Draws of which the exact posterior has less use than the first fail; with a heavy tail of weights, less than the second."""
 
 NOT_KNOWN = (
     "Not known: the approximator cannot tell what its simulations were like. It was saved before there were certificates, or trained on "
@@ -81,12 +81,10 @@ class Certificate:
         if self._fails(self.predictive):
             odd = "" if not self.predictive_unusual else ": " + "; ".join(self.predictive_unusual)
             found.append(f"Data simulated from the posterior are unlike the observation (p = {self.predictive:.2g}){odd}.")
-        share = self.effective_sample_size
-        if self.pareto_k is not None and share is not None and self.pareto_k > LARGEST_PARETO_K and share < SMALLEST_SHARE:
-            found.append(
-                f"The draws are far from the exact posterior: {share:.1%} of them are of use to it, and weighting does not mend it "
-                f"(Pareto k {self.pareto_k:.2f}, above {LARGEST_PARETO_K})."
-            )
+        k, share = self.pareto_k, self.effective_sample_size
+        if k is not None and share is not None and share < (LARGE_SHARE if k > LARGEST_PARETO_K else SMALLEST_SHARE):
+            mends = "weighting does not mend it" if k > LARGEST_PARETO_K else "weighted by the likelihood they would do"
+            found.append(f"The draws are far from the exact posterior: {share:.1%} of them are of use to it; {mends} (Pareto k {k:.2f}).")
         if not self._p_values and self.pareto_k is None:
             found.append(NOT_KNOWN)
         return tuple(found)
