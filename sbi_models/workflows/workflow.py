@@ -13,6 +13,7 @@ import torch
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, load_approximator
+from sbi_models.approximators.certificates.issue import FEWEST
 from sbi_models.approximators.intake import as_variables, check_strays
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import (
@@ -170,7 +171,7 @@ class Workflow(Diagnosed, Certified):
             prepared = PreparedBatches(raw, self._prepared_successes, augment)
             batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
             more = self._new_rows(epochs * num_batches * ring, workers)
-            number = min(_MOST_ROWS_FOR_CERTIFICATES, max(_FEWEST_ROWS_FOR_CERTIFICATES, epochs * num_batches * ring // 4))
+            number = min(_MOST_ROWS_FOR_CERTIFICATES, max(_FEWEST_ROWS_FOR_CERTIFICATES, epochs * num_batches * ring // 10))
             return self._fit(
                 batches,
                 epochs,
@@ -331,7 +332,7 @@ class Workflow(Diagnosed, Certified):
     ) -> None:
         """What is usual among simulations, augmented as in the training, for the approximator and the one in its file."""
         seed, held_out = seeding.derive(self._fit_seed, "certificates"), validation
-        if augment is not None:
+        if augment is not None and len(next(iter(known.values()))) >= FEWEST:
             known, held_out = (
                 self._checked(augment({name: np.array(value) for name, value in known.items()}), "augmented simulations"),
                 None,

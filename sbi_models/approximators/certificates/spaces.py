@@ -20,6 +20,7 @@ _REACH = 4.0
 _RIDGE = 1e-3
 _ROUNDING = 1e-5
 _TINY = 1e-12
+_ROWS_AT_ONCE = 64
 
 
 class Learned(nn.Module):
@@ -165,13 +166,13 @@ def joint_p_values(calibration: Tensor, observed: Tensor) -> Tensor:
     own = n - torch.searchsorted(ordered, calibration.mT.contiguous()).mT
     new = n - torch.searchsorted(ordered, observed.mT.contiguous()).mT + 1
     p_values = []
-    for row, ranks in zip(observed, new, strict=True):
-        smallest = _smallest(own + (row >= calibration))
-        p_values.append(((smallest <= _smallest(ranks[None])).sum() + 1) / (n + 1))
-    return torch.stack(p_values).to(torch.float64)
+    for rows, ranks in zip(observed.split(_ROWS_AT_ONCE), new.split(_ROWS_AT_ONCE), strict=True):
+        smallest = _smallest(own + (rows[:, None] >= calibration))
+        p_values.append(((smallest <= _smallest(ranks)[:, None]).sum(dim=1) + 1) / (n + 1))
+    return torch.cat(p_values).to(torch.float64)
 
 
 def _smallest(ranks: Tensor) -> Tensor:
-    """The smallest rank of each row (n, c), and a fraction of the mean that breaks ties."""
-    mean = ranks.to(torch.float64).mean(dim=1)
-    return ranks.amin(dim=1) + mean / (1 + mean)
+    """The smallest of the ranks (..., c), and a fraction of their mean that breaks ties."""
+    mean = ranks.to(torch.float64).mean(dim=-1)
+    return ranks.amin(dim=-1) + mean / (1 + mean)
