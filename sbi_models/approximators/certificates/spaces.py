@@ -166,7 +166,7 @@ def joint_p_values(calibration: Tensor, observed: Tensor) -> Tensor:
     own = n - torch.searchsorted(ordered, calibration.mT.contiguous()).mT
     new = n - torch.searchsorted(ordered, observed.mT.contiguous()).mT + 1
     p_values = []
-    for rows, ranks in zip(observed.split(_ROWS_AT_ONCE), new.split(_ROWS_AT_ONCE), strict=True):
+    for rows, ranks in zip(torch.split(observed, _ROWS_AT_ONCE), torch.split(new, _ROWS_AT_ONCE), strict=True):
         smallest = _smallest(own + (rows[:, None] >= calibration))
         p_values.append(((smallest <= _smallest(ranks)[:, None]).sum(dim=1) + 1) / (n + 1))
     return torch.cat(p_values).to(torch.float64)
