@@ -54,21 +54,24 @@ def sample(
     observations: Annotated[
         Path, typer.Option(help="CSV file: one row a data set, or one row a measurement (data set, position, values).")
     ],
+    *,
     num_samples: Annotated[int, typer.Option(min=1, max=10_000_000, help="Posterior draws for each data set.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same draws.")] = 0,
     output: Annotated[
         Path | None, typer.Option(help="Where to write the draws: .csv or .parquet. Default: CSV on standard output.")
     ] = None,
+    certificate: Annotated[bool, typer.Option(help="Say for each data set whether its posterior can be trusted.")] = True,
 ) -> None:
     """Draw from the posterior of each observed data set, with a registered or saved model.
 
-    The draws go to --output, or as CSV to standard output; a summary goes to standard error.
+    The draws go to --output, or as CSV to standard output; a summary and a certificate go to standard error: is a data set like the
+    simulations of the training, and do the members of an ensemble agree on it? A data set that fails changes neither draws nor exit code.
 
     Example: sbi-models sample models:/michelson@champion --observations speeds.csv --num-samples 1000 --output draws.csv
     """
     from flows.sampling import sample_file
 
-    sample_file(model, observations, num_samples=num_samples, seed=seed, output=output)
+    sample_file(model, observations, num_samples=num_samples, seed=seed, output=output, certificate=certificate)
 
 
 @app.command()

@@ -96,9 +96,11 @@ class Register(Settings):
 
 
 class Infer(Settings):
-    """Posterior draws for each real observation."""
+    """Posterior draws for each real observation, and a certificate that says whether they can be trusted."""
 
     num_samples: PositiveInt = 10_000
+    predictive_replicates: Literal[0] | Annotated[int, Field(ge=2)] = 100
+    """Data sets simulated from the posterior of each real one, and of 200 simulated ones, for its certificate; 0 for none."""
 
 
 class Compose(Settings):

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import Task
 
 from flows import tasks
+from flows.certificates import in_short
 from flows.keys import content_key, simulator_fingerprint
 from flows.local_server import local_prefect
 from flows.members import RunWithMembers
@@ -58,6 +59,7 @@ def pipeline(experiment: Experiment) -> Manifest:
 
         screen.stage("infer")
         inference = tasks.infer(experiment, registered, run_id)
+        screen.inferred(inference)
 
         composition = None
         if experiment.compose is not None:
@@ -119,6 +121,7 @@ def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *argu
 def describe(registered: Manifest, inference: Manifest, composition: Manifest | None) -> str:
     """The description of the run in the UI, as Markdown: the answers, and the model that gave them."""
     lines = [f"Posteriors of the real observations, drawn from `{registered['uri']}`:", "", *_markdown(inference["table"])]
+    lines += ["", f"Certificates: {in_short(inference['certificates'])}."]
     if composition is not None:
         lines += ["", "The posterior given all of them together:", "", *_markdown(composition["table"])]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from flows.certificates import show_certificates
 from flows.observations import read_observations
 from flows.reporting import INTERVAL, draws_frame
 from flows.runtime import project_root
@@ -18,8 +19,10 @@ from sbi_models.tracking import is_model_uri, load, open_store
 SUFFIXES = (".csv", ".parquet")
 
 
-def sample_file(model: str, observations: Path, *, num_samples: int, seed: int, output: Path | None) -> pd.DataFrame:
-    """Read observations, draw, write the draws, and show a summary on standard error."""
+def sample_file(
+    model: str, observations: Path, *, num_samples: int, seed: int, output: Path | None, certificate: bool = True
+) -> pd.DataFrame:
+    """Read observations, draw, write the draws, and show a summary and the certificate of each data set on standard error."""
     if output is not None and output.suffix not in SUFFIXES:
         raise ConfigurationError(f"Expected an output file ending in {' or '.join(SUFFIXES)}, got {output.name!r}.")
     if output is not None and not (output.parent.is_dir() and os.access(output.parent, os.W_OK)):
@@ -33,7 +36,12 @@ def sample_file(model: str, observations: Path, *, num_samples: int, seed: int, 
     labels, values = read_observations(observations, variable, approximator.shapes[variable])
     draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
-    _summary(frame, model, num_samples, seed)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    _summary(console, frame, model, num_samples, seed)
+    if certificate:
+        found = approximator.certify({variable: values}, seed=seed)
+        console.print("Certificates: is a data set like the simulations of the training? p-values:\n")
+        show_certificates(console, "data set", [{"data_set": label, **own.as_dict()} for label, own in zip(labels, found, strict=True)])
     if output is None:
         frame.to_csv(sys.stdout, index=False)
     elif output.suffix == ".parquet":
@@ -43,7 +51,7 @@ def sample_file(model: str, observations: Path, *, num_samples: int, seed: int, 
     return frame
 
 
-def _summary(frame: pd.DataFrame, model: str, num_samples: int, seed: int) -> None:
+def _summary(console: Console, frame: pd.DataFrame, model: str, num_samples: int, seed: int) -> None:
     table = Table(box=SIMPLE_HEAD)
     for column in ("data set", "parameter", "mean", "sd", "2.5 %", "97.5 %"):
         table.add_column(column, justify="left" if column in ("data set", "parameter") else "right", no_wrap=True)
@@ -52,6 +60,5 @@ def _summary(frame: pd.DataFrame, model: str, num_samples: int, seed: int) -> No
             values = rows[parameter]
             low, high = values.quantile(list(INTERVAL))
             table.add_row(str(label), parameter, *(f"{number:.4g}" for number in (values.mean(), values.std(), low, high)))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"{model}: {num_samples} draws for each of {frame['data_set'].nunique()} data sets, seed {seed}")
     console.print(table)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.certificates import in_short, show_certificates
 from flows.members import of_member, of_mixture
 from flows.parameters import Experiment
 from flows.reporting import MEAN_ERROR, SD_RATIO
@@ -73,6 +74,10 @@ class Screen:
         """The approximator is in the registry."""
         self._done(f"{manifest['uri']}" + (", the same model as before" if manifest["reused"] else ", a new version"))
 
+    def inferred(self, manifest: dict[str, Any]) -> None:
+        """The real data sets have their posteriors; whether these can be trusted."""
+        self._done(f"certificates: {in_short(manifest['certificates'])}")
+
     def composed(self, manifest: dict[str, Any]) -> None:
         """All real data sets have one posterior; reasons not to trust it."""
         report = manifest["report"]
@@ -104,6 +109,8 @@ class Screen:
             self.console.print(table)
         if exact:
             self.console.print(f"\n{MEAN_ERROR}: amortized minus exact mean in exact posterior sd; {SD_RATIO}: amortized over exact")
+        self.console.print("\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right? p-values:\n")
+        show_certificates(self.console, result["inference"]["data_set_name"], result["inference"]["certificates"])
         register_as = self.experiment.register_as
         model = f"models:/{register_as.name}@{register_as.alias}"
         self.console.print(f"\nmodel      {model}  (version {result['registered']['version']})")

@@ -9,6 +9,7 @@ from typing import Any
 from prefect import task
 from prefect.context import TaskRunContext
 
+from flows.certificates import certify_observations
 from flows.composition import compose_observations
 from flows.diagnosis import diagnose_runs, verdict_tags
 from flows.keys import file_sha256, simulate_key, train_key
@@ -135,7 +136,7 @@ def register_model(experiment: Experiment, training: Manifest, diagnosis: Manife
 
 @task(name="infer")
 def infer(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest:
-    """Posterior draws for the real observations, from the registered model, with the exact posterior beside them where it is known."""
+    """Posterior draws for the real observations, from the registered model, with certificates, and the exact one where it is known."""
     study = _study(experiment)
     labels, observations = study.observations()
     store = open_store(project_root())
@@ -156,7 +157,12 @@ def infer(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest
     if references is not None:
         tracker.log_figures({"posteriors": posterior_figure(study, labels, values, references)})
     tracker.log_metrics(reference_errors(table))
-    return {"data_set_name": study.data_set_name, "table": table.to_dict(orient="records"), "draws_sha256": file_sha256(draws_file)}
+    return {
+        "data_set_name": study.data_set_name,
+        "table": table.to_dict(orient="records"),
+        "draws_sha256": file_sha256(draws_file),
+        "certificates": certify_observations(experiment, approximator, labels, observations, tracker),
+    }
 
 
 @task(name="compose")

@@ -1,6 +1,7 @@
 """Approximators: adapter, standardiser and networks in one object that samples, evaluates, saves and loads."""
 
 from sbi_models.approximators.base import Approximator
+from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.compositional import CompositionalApproximator
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.ensemble import EnsembleApproximator
@@ -9,6 +10,7 @@ from sbi_models.approximators.scoring_rule import ScoringRuleApproximator
 
 __all__ = [
     "Approximator",
+    "Certificate",
     "CompositionalApproximator",
     "ContinuousApproximator",
     "EnsembleApproximator",

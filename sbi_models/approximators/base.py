@@ -1,13 +1,21 @@
 """What every approximator promises: to be built from raw data, trained, sampled, evaluated and saved, as one network or as several."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from sbi_models import seeding
 from sbi_models.approximators import files
-from sbi_models.errors import NotFittedError
+from sbi_models.approximators.certificates.certificate import LEVEL, Certificate, check_level
+from sbi_models.approximators.certificates.issue import issue, learn, statistics_of
+from sbi_models.approximators.certificates.novelty import Novelty
+from sbi_models.approximators.certificates.spaces import Learned
+from sbi_models.arguments import known_arguments
+from sbi_models.errors import NotFittedError, TrainingError
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 
 if TYPE_CHECKING:
@@ -30,6 +38,10 @@ class Approximator(nn.Module, ABC):
     roles: dict[str, list[str]]
     shapes: dict[str, tuple[int, ...]]
     info: dict[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.usual_disagreement = Learned("values")
 
     @property
     @abstractmethod
@@ -103,6 +115,48 @@ class Approximator(nn.Module, ABC):
     @abstractmethod
     def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
         """Estimates of scoring rules; see `ScoringRuleApproximator.estimate`."""
+
+    @known_arguments
+    def certify(
+        self, conditions: VariablesLike, *, level: float = LEVEL, batch_size: int | None = None, seed: int | None = None
+    ) -> list[Certificate]:
+        """Whether each observation is like the simulations of the training, and whether the members of an ensemble agree on it.
+
+        `certify` of a workflow asks its simulator, too.
+
+        Args:
+            conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
+            level: share of false alarms among observations that are drawn like the simulations.
+            batch_size: data sets in one call of the networks.
+            seed: of the draws that members are compared by; nothing else is random.
+        """
+        self._check_built()
+        return issue(self, conditions, level=check_level(level), batch_size=batch_size, seed=seeding.resolve(seed))
+
+    def observation_statistics(self, conditions: VariablesLike) -> dict[str, Tensor]:
+        """Statistics of raw conditions (n, ...) that depend on no network, of what the adapter makes of them: name to (n,), float64."""
+        self._check_built()
+        first = next(iter(self.members.values()))
+        return {name: value.cpu() for name, value in statistics_of(first, first.prepare_conditions(conditions)).items()}
+
+    def learn_certificate(self, known: Variables, held_out: Variables | None, *, seed: int) -> None:
+        """Learn what is usual from simulations, raw variables (n, ...), at the end of a training; see `certificates.issue.learn`."""
+        learn(self, known, held_out, seed)
+
+    @contextmanager
+    def without_certificate(self) -> Iterator[None]:
+        """For a training: what is usual is forgotten, as it is no longer true of other weights; a training that fails gives it back."""
+        usual, novelties = self.usual_disagreement, {name: member.novelty for name, member in self.members.items()}
+        self.usual_disagreement = Learned("values")
+        for member in self.members.values():
+            member.novelty = Novelty()
+        try:
+            yield
+        except TrainingError:
+            self.usual_disagreement = usual
+            for name, member in self.members.items():
+                member.novelty = novelties[name]
+            raise
 
     def save(self, path: str | Path) -> Path:
         """Write tensors and JSON into one file, under any name, atomically; `sbi_models.load` reads it."""

@@ -16,6 +16,7 @@ from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import files
 from sbi_models.approximators.base import ALONE, Approximator
+from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.inputs import SUMMARY, SummaryInputs, masked
 from sbi_models.approximators.intake import as_variables, check_shapes
 from sbi_models.approximators.standardiser import Standardiser
@@ -79,6 +80,7 @@ class ContinuousApproximator(Approximator):
         self.adapter = adapter.route({role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one})
         self.standardiser = Standardiser(tuple(part for role in standardize for part in (self.inputs.names if role == SUMMARY else [role])))
         self.info = files.as_json(dict(info or {}))
+        self.novelty = Novelty()
         for network in (inference_network, summary_network):
             if network is not None:
                 files.as_json(network.to_json())
@@ -189,6 +191,10 @@ class ContinuousApproximator(Approximator):
                 raise DataError(f"Expected {key} of the {what} near those of the training data, got values too large for float32.")
         return prepared | {masked(key): mask for key, mask in masks.items()}
 
+    def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]:
+        """Raw conditions (n, ...), checked, to standardised float32 tensors by role; further variables are left aside."""
+        return self._prepare(conditions, self.condition_names, "conditions")
+
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each row of a prepared batch, shape (n,)."""
         return self.inference_network.loss(prepared["inference_variables"], self._conditions(prepared), generator)
@@ -243,8 +249,26 @@ class ContinuousApproximator(Approximator):
     @torch.no_grad()
     def given(self, conditions: VariablesLike, batch_size: int | None = None) -> Tensor:
         """What the inference network is conditioned on, (n, condition_dim), for raw conditions (n, ...), `batch_size` rows at a time."""
-        prepared = self._prepare(conditions, self.condition_names, "conditions")
+        return self.conditions_of(self.prepare_conditions(conditions), batch_size)
+
+    def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
+        """What the inference network is conditioned on, (n, condition_dim), for prepared conditions, `batch_size` rows at a time."""
         return torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in self._chunks(prepared, batch_size)])
+
+    def named_inputs(self, prepared: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Prepared conditions (n, ...) and their masks, under the names of the raw variables or of the summary network's inputs."""
+        named = {}
+        for key in (*self.inputs.names, "inference_conditions"):
+            if key in prepared:
+                label = " and ".join(self.roles[key]) if key in self.roles else self.inputs.names[key]
+                named[label] = prepared[key], prepared.get(masked(key))
+        return named
+
+    @torch.no_grad()
+    def standardised_moments(self, conditions: VariablesLike, *, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Means and variances (n, d) in standardised space, float64, of draws for raw conditions (n, ...)."""
+        draws = self._standardised_draws(num_samples, self.given(conditions), None, seed).to(torch.float64)
+        return draws.mean(dim=1), draws.var(dim=1)
 
     def _standardised_draws(self, num_samples: int, given: Tensor, batch_size: int | None, seed: int) -> Tensor:
         """Standardised draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""

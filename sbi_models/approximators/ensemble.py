@@ -28,6 +28,8 @@ from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 
 MemberWeights = Mapping[str, float]
 
+_USUAL = "usual_disagreement.values"
+
 
 @known_arguments
 class EnsembleApproximator(Approximator):
@@ -318,7 +320,9 @@ class EnsembleApproximator(Approximator):
             prefix = f"networks.{k}."
             own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             members[entry["name"]] = files.KINDS[entry["kind"]](entry["settings"], own)
-        return cls(members, weights=settings["weights"], info=settings["info"]).eval()  # type: ignore[arg-type]
+        ensemble = cls(members, weights=settings["weights"], info=settings["info"])  # type: ignore[arg-type]
+        ensemble.usual_disagreement.load_state_dict({"values": tensors[_USUAL]} if _USUAL in tensors else {})
+        return ensemble.eval()
 
 
 files.KINDS[EnsembleApproximator.kind] = EnsembleApproximator.from_settings

@@ -7,6 +7,7 @@ of each, and `judge` gives the verdict: what is wrong, how much, how surely. Mat
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sbi_models.diagnostics.arviz_export import to_arviz
 from sbi_models.diagnostics.default import default_figures, default_metrics
 from sbi_models.diagnostics.judging import MIN_DATASETS, MIN_DRAWS, judge
 from sbi_models.diagnostics.metrics import (
@@ -120,6 +121,7 @@ __all__ = [
     "simultaneous_band",
     "tarp",
     "tarp_ranks",
+    "to_arviz",
     "z_scores",
 ]
 

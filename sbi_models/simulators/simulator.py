@@ -1,7 +1,7 @@
 """A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is computed."""
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from math import prod
@@ -81,6 +81,13 @@ class Simulator:
     def priors(self) -> dict[str, "Distribution"]:
         """The torch distributions among the functions, by the name of the variable."""
         return {name: prior for call in self.calls for name, prior in getattr(call.function, "distributions", {}).items()}
+
+    @property
+    def log_joint(self) -> Callable[..., Any] | None:
+        """`log_joint(theta, x)` of the object whose methods all functions are, log p(theta, x) in nats, where there is one; else None."""
+        owners = {id(owner): owner for owner in (getattr(call.function, "__self__", None) for call in self.calls)}
+        found = getattr(next(iter(owners.values())), "log_joint", None) if len(owners) == 1 else None
+        return found if callable(found) else None
 
     def sample(
         self,

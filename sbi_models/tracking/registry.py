@@ -104,9 +104,10 @@ def signature_of(approximator: Approximator) -> ModelSignature:
     conditions, targets = approximator.condition_names, approximator.inference_names
     inputs = [_tensor((-1, *(-1 for _ in shape[:-1]), *shape[-1:]), key, conditions) for key, shape in _shapes(approximator, conditions)]
     outputs = [_tensor((-1, -1, *shape), key, targets) for key, shape in _shapes(approximator, targets)]
+    certificate = ParamSpec("certificate", "boolean", False)
     if not approximator.has_draws:
-        return ModelSignature(inputs=Schema(inputs))
-    params = [ParamSpec("num_samples", "long", DEFAULT_SAMPLES), ParamSpec("seed", "long", 0)]
+        return ModelSignature(inputs=Schema(inputs), params=ParamSchema([certificate]))
+    params = [ParamSpec("num_samples", "long", DEFAULT_SAMPLES), ParamSpec("seed", "long", 0), certificate]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(params))
 
 

@@ -1,8 +1,8 @@
 """The model that MLflow serves: a posterior sampler around one approximator file.
 
 MLflow copies this file into each registered model and runs the copy when the model is loaded ("models from code"), so nothing is pickled.
-It must go on working beside later versions of the package and therefore uses only `load_approximator`, `has_draws`, `sample` and
-`estimate`.
+It must go on working beside later versions of the package and therefore uses only `load_approximator`, `has_draws`, `sample`,
+`estimate` and `certify`, whose certificates have `verdict`, `warnings` and `as_dict`.
 """
 
 import operator
@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 
 from sbi_models.approximators import load_approximator
-from sbi_models.errors import SbiModelsError, suggest
+from sbi_models.errors import SbiModelsError, TrustWarning, suggest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
@@ -38,21 +38,44 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition only, its array. The params are
         `num_samples` (1 to 100 000, default 1000) and `seed` (default 0): equal seeds give equal draws.
 
-        Point estimators have no draws: they give a dict of estimates "rule.variable", (n_datasets, ..., dim), and the params do not matter.
+        Every observation is looked at: a warning (TrustWarning) says for which the draws should not be trusted, and why. With the param
+        `certificate` (default false) the answer is a dict that has the certificates beside the draws of each variable, in any case:
+        {"theta": draws, "certificates": [a dict for each data set]}.
+
+        Point estimators have no draws: they give a dict of estimates "rule.variable", (n_datasets, ..., dim), and of the params only
+        `certificate` matters.
         """
         options = params or {}
         num_samples = _integer("num_samples", options.get("num_samples", DEFAULT_SAMPLES), 1, MAX_SAMPLES)
         seed = _integer("seed", options.get("seed", 0), 0, 2**63 - 1)
         conditions = _conditions(model_input, self._approximator.condition_names)
+        asked = options.get("certificate", False)
+        if not isinstance(asked, bool | np.bool_):
+            raise MlflowException.invalid_parameter_value(f"Expected certificate as true or false, got {asked!r:.80}.")
+        approximator = self._approximator
         try:
-            if not self._approximator.has_draws:
-                estimates = self._approximator.estimate(conditions=conditions)
-                return {f"{rule}.{name}": value for rule, values in estimates.items() for name, value in values.items()}
-            draws = self._approximator.sample(num_samples=num_samples, conditions=conditions, seed=seed)
+            if approximator.has_draws:
+                answer = dict(approximator.sample(num_samples=num_samples, conditions=conditions, seed=seed))
+            else:
+                estimates = approximator.estimate(conditions=conditions)
+                answer = {f"{rule}.{name}": value for rule, values in estimates.items() for name, value in values.items()}
+            certificates = approximator.certify(conditions, seed=seed)
         except SbiModelsError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        names = self._approximator.inference_names
-        return draws[names[0]] if len(names) == 1 else dict(draws)
+        _warn(certificates)
+        if asked:
+            return answer | {"certificates": [certificate.as_dict() for certificate in certificates]}
+        names = approximator.inference_names
+        return answer[names[0]] if approximator.has_draws and len(names) == 1 else answer
+
+
+def _warn(certificates: list[Any]) -> None:
+    """One warning for all data sets that failed, with the reasons of the first."""
+    failed = [i for i, certificate in enumerate(certificates) if certificate.verdict == "failed"]
+    if failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        reasons = " ".join(certificates[failed[0]].warnings)
+        warnings.warn(f"The posterior of data set {failed[0]}{more} should not be trusted. {reasons}", TrustWarning, stacklevel=3)
 
 
 def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The body shared by all workflows: checking arguments, training, sampling, diagnosing."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from sbi_models import seeding
-from sbi_models.approximators import Approximator
+from sbi_models.approximators import Approximator, load_approximator
+from sbi_models.approximators.certificates.issue import FEWEST
 from sbi_models.approximators.intake import as_variables, check_strays
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import (
@@ -31,6 +32,7 @@ from sbi_models.datasets import (
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
+from sbi_models.workflows.certified import Certified
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
 from sbi_models.workflows.plan import described
@@ -46,6 +48,7 @@ _ROWS_FOR_MOMENTS_ON_DISK = 65_536
 _WEIGHT_DECAY = 5e-3
 _VALIDATION_BATCH = 1024
 _FEWEST_ROWS_AFTER, _MOST_ROWS_AFTER, _ROWS_AT_ONCE = 2_000, 500_000, 16_384
+_FEWEST_ROWS_FOR_CERTIFICATES, _MOST_ROWS_FOR_CERTIFICATES = 500, 6_000
 _ROWS_AHEAD = 512
 """Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
 
@@ -59,7 +62,7 @@ class FitOptions(TypedDict, total=False):
 
 
 @known_arguments
-class Workflow(Diagnosed):
+class Workflow(Diagnosed, Certified):
     """Trains one approximator; subclasses say how it is made."""
 
     def __init__(self, *, approximator: Approximator, simulator: Simulator | None, settings: TrainingSettings) -> None:
@@ -115,7 +118,16 @@ class Workflow(Diagnosed):
         else:
             raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
             batches = PreparedBatches(Batches(raw, batch_size, order, windows), self.approximator.prepare, augment)
-        return self._fit(batches, epochs, validation, [variables], augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
+        return self._fit(
+            batches,
+            epochs,
+            validation,
+            [variables],
+            known=lambda: variables,
+            augment=augment,
+            weight_decay=_WEIGHT_DECAY,
+            on_epoch_end=on_epoch_end,
+        )
 
     @on_own_threads
     def fit_online(
@@ -159,7 +171,17 @@ class Workflow(Diagnosed):
             prepared = PreparedBatches(raw, self._prepared_successes, augment)
             batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
             more = self._new_rows(epochs * num_batches * ring, workers)
-            return self._fit(batches, epochs, validation, more, augment=augment, weight_decay=0.0, on_epoch_end=on_epoch_end)
+            number = min(_MOST_ROWS_FOR_CERTIFICATES, max(_FEWEST_ROWS_FOR_CERTIFICATES, epochs * num_batches * ring // 10))
+            return self._fit(
+                batches,
+                epochs,
+                validation,
+                more,
+                known=lambda: self._simulated(number, "certificates", workers),
+                augment=augment,
+                weight_decay=0.0,
+                on_epoch_end=on_epoch_end,
+            )
 
     @on_own_threads
     def fit_disk(
@@ -201,7 +223,16 @@ class Workflow(Diagnosed):
         batches = PreparedBatches(raw, self.approximator.prepare, augment)
         seed = seeding.derive(self._fit_seed, "after training")
         some = (files.some(number, seed) for number in [_ROWS_FOR_MOMENTS_ON_DISK])
-        return self._fit(batches, epochs, validation, some, augment=augment, weight_decay=_WEIGHT_DECAY, on_epoch_end=on_epoch_end)
+        return self._fit(
+            batches,
+            epochs,
+            validation,
+            some,
+            known=lambda: files.some(_MOST_ROWS_FOR_CERTIFICATES, seeding.derive(seed, "certificates")),
+            augment=augment,
+            weight_decay=_WEIGHT_DECAY,
+            on_epoch_end=on_epoch_end,
+        )
 
     @property
     def _fit_seed(self) -> int:
@@ -235,6 +266,9 @@ class Workflow(Diagnosed):
         with closing(simulator.stream([(0, number)], seed=seed, workers=workers)) as stream:
             return self._successes(next(stream))
 
+    def _references(self, number: int, seed: int) -> Variables:
+        return self._successes(self._simulator().sample(number, seed=seed, progress=False))
+
     def _successes(self, simulations: Variables) -> Variables:
         """The rows that did not fail, if the policy of the simulator lets some fail, which are NaN then."""
         if not self._simulator().failures.allowed:
@@ -262,6 +296,7 @@ class Workflow(Diagnosed):
         validation: Variables | None,
         simulations: Iterable[Variables],
         *,
+        known: Callable[[], Variables],
         augment: Augment | None,
         weight_decay: float,
         on_epoch_end: "OnEpochEnd | None",
@@ -271,26 +306,46 @@ class Workflow(Diagnosed):
 
         prepared = None if validation is None else self.approximator.prepare(validation, what="validation data")
         checkpoint = self._checkpoint()
-        history = train(
-            self.approximator,
-            batches,
-            None if prepared is None else Batches(prepared, _VALIDATION_BATCH, seed=None),
-            epochs,
-            self.settings,
-            seed=self._fit_seed,
-            weight_decay=weight_decay,
-            augmentations=described(None if augment is None else augment.described_by),
-            batched=self.batched,
-            checkpoint=checkpoint,
-            on_epoch_end=on_epoch_end,
-        )
+        with self.approximator.without_certificate():
+            history = train(
+                self.approximator,
+                batches,
+                None if prepared is None else Batches(prepared, _VALIDATION_BATCH, seed=None),
+                epochs,
+                self.settings,
+                seed=self._fit_seed,
+                weight_decay=weight_decay,
+                augmentations=described(None if augment is None else augment.described_by),
+                batched=self.batched,
+                checkpoint=checkpoint,
+                on_epoch_end=on_epoch_end,
+            )
         self._after_training(simulations)
-        if checkpoint is not None and not self.settings.save_best_only:
-            self.approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
+        self._learn_certificates(known(), validation, augment, checkpoint)
         self.history = history
         self._best_loss = min(self._best_loss, history.best_loss)
         self._fits += 1
         return history
+
+    def _learn_certificates(
+        self, known: Variables, validation: Variables | None, augment: Augment | None, checkpoint: "Checkpoint | None"
+    ) -> None:
+        """What is usual among simulations, augmented as in the training, for the approximator and the one in its file."""
+        seed, held_out = seeding.derive(self._fit_seed, "certificates"), validation
+        if augment is not None and len(next(iter(known.values()))) >= FEWEST:
+            known, held_out = (
+                self._checked(augment({name: np.array(value) for name, value in known.items()}), "augmented simulations"),
+                None,
+            )
+        self.approximator.learn_certificate(known, held_out, seed=seed)
+        if checkpoint is None:
+            return
+        if not self.settings.save_best_only:
+            self.approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
+        elif checkpoint.model_path.is_file():
+            best = load_approximator(checkpoint.model_path)
+            best.learn_certificate(known, held_out, seed=seed)
+            best.save(checkpoint.model_path)
 
     def _after_training(self, simulations: Iterable[Variables]) -> None:
         """What a kind of workflow does with a trained approximator before it is saved, with simulations that are made if it looks."""

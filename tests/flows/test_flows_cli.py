@@ -50,6 +50,23 @@ def test_draws_come_as_csv_on_standard_output(call) -> None:
     np.testing.assert_array_equal(frame[["mu", "log_variance"]].to_numpy().reshape(5, 100, 2), draws["theta"])
 
 
+def test_certificates_come_with_draws(call, tmp_path: Path) -> None:
+    """A data set far from the simulations fails on standard error, with the reason; --no-certificate says nothing; draws are the same."""
+    speeds = pd.read_csv(DATA)["speed"].to_numpy(float).reshape(5, 20)
+    speeds[2, 7] = 5000
+    pd.DataFrame(speeds).to_csv(tmp_path / "speeds.csv", header=False, index=False)
+    options = ("sample", MODEL, "--observations", tmp_path / "speeds.csv", "--num-samples", 10)
+    code, output, errors = call(*options)
+    assert code == 0
+    verdicts = {cells[0]: cells[1] for cells in map(str.split, errors.splitlines()) if len(cells) > 1 and cells[1] in ("passed", "failed")}
+    assert set(verdicts) == {"1", "2", "3", "4", "5"}
+    assert verdicts["3"] == "failed"
+    assert "data set 3: The observation is unlike the simulations of the training" in errors
+    _, same, silent = call(*options, "--no-certificate")
+    assert same == output
+    assert "certificate" not in silent
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_draws_go_to_a_file(call, tmp_path: Path, suffix: str) -> None:
     """--output writes CSV or Parquet, and nothing to standard output."""

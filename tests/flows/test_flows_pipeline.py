@@ -65,6 +65,21 @@ def test_draws_are_saved_for_each_experiment(first_run: Finished) -> None:
     assert draws["mu"].between(400, 1300).all()
 
 
+def test_certificates_of_each_experiment_are_tracked(first_run: Finished, second_run: Finished) -> None:
+    """The run has all that certificates tell of the five experiments as JSON, p-values as metrics, the verdicts as a tag and on the screen,
+    and a second run has the same."""
+    certificates = json.loads((Path(first_run.result["artifacts"]) / "inference" / "certificates.json").read_text())
+    assert certificates == first_run.result["inference"]["certificates"] == second_run.result["inference"]["certificates"]
+    assert [certificate["data_set"] for certificate in certificates] == list("12345")
+    run = open_store(first_run.root).client.get_run(first_run.result["run_id"])
+    for certificate in certificates:
+        for name in ("novelty", "predictive", "p_value", "pareto_k", "effective_sample_size"):
+            assert run.data.metrics[f"certificate.{name}.{certificate['data_set']}"] == certificate[name]
+    passed = sum(certificate["trusted"] for certificate in certificates)
+    assert run.data.tags["certificate"].startswith(f"{passed} of 5 passed")
+    assert f"certificates: {passed} of 5 passed" in first_run.screen
+
+
 def test_the_registered_model_is_the_trained_one(first_run: Finished) -> None:
     """models:/michelson@champion is version 1 and holds the trained file to the bit."""
     store = open_store(first_run.root)

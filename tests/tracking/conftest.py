@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import sbi_models.approximators
+from sbi_models.approximators import Certificate
 from sbi_models.errors import DataError, ModelFileError
 from sbi_models.tracking import Store, loading, open_store, registry
 from sbi_models.types import Array
@@ -35,6 +36,11 @@ class Shift:
             raise DataError(f"Expected x of shape (n_datasets, 20, 1), got {x.shape}.")
         noise = np.random.default_rng(seed).normal(size=(len(x), num_samples, 2))
         return {"theta": (x.mean(axis=(1, 2))[:, None, None] + self.shift + noise).astype(np.float32)}
+
+    def certify(self, conditions: dict[str, Array], *, seed: int | None) -> list[Certificate]:
+        """Data sets with a number above 100 fail."""
+        x = np.asarray(conditions["x"])
+        return [Certificate(novelty=0.001 if row.max() > 100 else 0.5, unusual=("x is high",)) for row in x]
 
 
 class TwoByTwo(Shift):

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
+from sbi_models.errors import TrustWarning
 from sbi_models.tracking import Store, Tracker, register
 
 X = np.linspace(0, 1, 60, dtype=np.float32).reshape(3, 20, 1)
@@ -62,6 +64,7 @@ def test_inputs_are_converted(served: Callable[..., Any]) -> None:
         (X, {"num_samples": 2.5}, "num_samples"),
         (X, {"num_samples": True}, "num_samples"),
         (X, {"seed": -1}, "seed"),
+        (X, {"certificate": "yes"}, "certificate as true or false, got 'yes'"),
     ],
 )
 def test_wrong_requests_are_refused_with_the_reason(served: Callable[..., Any], value: Any, params: dict[str, Any], message: str) -> None:
@@ -81,3 +84,24 @@ def test_several_conditions_and_variables_go_by_name(served: Callable[..., Any])
     assert {name: array.shape for name, array in draws.items()} == {"a": (3, 5, 1), "b": (3, 5, 2)}
     with pytest.raises(MlflowException, match="dict with the arrays x, z"):
         model.unwrap_python_model().predict(None, X)
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
+def test_certificates_are_served_where_they_are_asked_for(served: Callable[..., Any]) -> None:
+    """With certificate=True, through MLflow, a dict has the draws that come without, and a certificate for each data set, as JSON."""
+    model = served()
+    asked = model.predict(X, params={"num_samples": 4, "certificate": True})
+    np.testing.assert_array_equal(asked["theta"], model.predict(X, params={"num_samples": 4}))
+    assert [certificate["verdict"] for certificate in asked["certificates"]] == ["passed"] * 3
+    assert json.loads(json.dumps(asked["certificates"])) == asked["certificates"]
+
+
+def test_data_sets_that_fail_are_a_warning_without_being_asked_for(served: Callable[..., Any]) -> None:
+    """An array of draws, as ever, comes with a TrustWarning that names the data set and the reason; others come without."""
+    sampler = served().unwrap_python_model()
+    odd = X.copy()
+    odd[1:, 3] = 1000
+    with pytest.warns(TrustWarning, match="data set 1 and 1 more should not be trusted.*x is high"):
+        draws = sampler.predict(None, odd, {"num_samples": 4})
+    assert draws.shape == (3, 4, 2)
+    assert sampler.predict(None, X, {"num_samples": 4}).shape == (3, 4, 2)

@@ -126,8 +126,8 @@ def test_disk(seen, files, members, reuse, augmented):
     if reuse < 1:
         assert batches[0] != batches[1]
         assert _by_rows(batches[0], 3)[0] != _by_rows(batches[0], 3)[1]
-    assert len(reads) == 7 * 4  # once for the moments
-    assert all(sorted(reads[k : k + 7]) == list(range(7)) for k in range(0, 28, 7))
+    assert len(reads) == 7 * 5  # once for the moments, and once for certificates
+    assert all(sorted(reads[k : k + 7]) == list(range(7)) for k in range(0, 35, 7))
 
 
 def _by_rows(batches, epochs):
@@ -150,7 +150,7 @@ def test_online(seen, members, reuse):
     made = ensemble(ensemble_size=members, simulator=Rows([lambda rng: {"theta": rng.normal(size=2)}]))
     made.fit_online(epochs=2, num_batches_per_epoch=3, batch_size=32, data_reuse=reuse)
     pool = {(0, 2): 64, (0, 3): 96, (0.8, 2): 39, (0.8, 3): 45, (1.0, 2): 32, (1.0, 3): 32}[reuse, members]
-    table = asked[-1][0]  # the others are for the moments
+    table = asked[-2][0]  # the others are for the moments and, last, for certificates
     asked = sorted((start, stop) for seed, start, stop in asked if seed == table)
     assert asked[0][0] == 0
     assert asked[-1][1] == 6 * pool

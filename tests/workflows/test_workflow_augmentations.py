@@ -70,7 +70,8 @@ def test_data_and_validation_are_left_alone():
 
 
 def test_online_batches_are_augmented():
-    """fit_online passes every batch through the function, with all simulated variables and the right number of rows."""
+    """fit_online passes every batch through the function, with all simulated variables and the right number of rows, and at the end the
+    simulations for certificates."""
     seen = []
 
     def watch(batch):
@@ -78,8 +79,7 @@ def test_online_batches_are_augmented():
         return batch
 
     workflow(seed=1).fit_online(epochs=2, num_batches_per_epoch=3, batch_size=16, augmentations=watch)
-    assert len(seen) == 6
-    assert all(shapes["x"][0] == shapes["theta"][0] == 16 for shapes in seen)
+    assert [shapes["x"][0] for shapes in seen] == [shapes["theta"][0] for shapes in seen] == [16] * 6 + [500]
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_online_training_uses_every_row_once():
     fit(workflow(simulator=spy), "fit_online", epochs=3, validation_data=None)
     table = Counter(seed for seed, *_ in asked).most_common(1)[0][0]
     assert [(start, stop) for seed, start, stop in asked if seed == table] == [(0, 160), (160, 320), (320, 480)]
-    assert len({seed for seed, *_ in asked}) == 2  # the other one is for the moments
+    assert len({seed for seed, *_ in asked}) == 3  # the others are for the moments and for certificates
 
 
 def test_offline_training_shuffles_anew_in_every_epoch(monkeypatch):

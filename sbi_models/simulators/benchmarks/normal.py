@@ -41,6 +41,14 @@ class NormalModel:
         center = np.array([self.location, 2 * np.log(self.scale)])
         return np.asarray((center - np.asarray(theta, dtype=float)) / [self.scale**2, 1.0])
 
+    def log_joint(self, theta: Array, x: Array) -> FloatArray:
+        """log p(theta) + log p(x | theta) in nats for theta of shape (..., 2) and x of shape (..., n, 1); leading axes broadcast."""
+        theta, values = np.asarray(theta, dtype=float), np.asarray(x, dtype=float)[..., 0]
+        standard = (theta - [self.location, 2 * np.log(self.scale)]) / [self.scale, 1.0]
+        squares = (values - theta[..., :1]) ** 2 / np.exp(theta[..., 1:])
+        prior = -(standard**2).sum(axis=-1) / 2 - np.log(self.scale) - np.log(2 * np.pi)
+        return np.asarray(prior - (squares + theta[..., 1:] + np.log(2 * np.pi)).sum(axis=-1) / 2)
+
     def likelihood(self, theta: Array, batch_size: int, rng: np.random.Generator) -> Variables:
         """x, shape (batch_size, num_observations, 1), raw space, given theta of shape (batch_size, 2)."""
         noise = rng.normal(size=(batch_size, self.num_observations, 1))

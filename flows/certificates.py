@@ -1,0 +1,76 @@
+"""Certificates of real observations: whether each can be trusted, written to the run and shown on the screen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.parameters import Experiment, load_object
+from sbi_models import seeding
+from sbi_models.approximators import Approximator, ContinuousApproximator, EnsembleApproximator
+from sbi_models.tracking import Tracker
+from sbi_models.types import Variables
+from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
+
+Manifest = dict[str, Any]
+
+P_VALUES = {"p_value": "p", "novelty": "novelty", "agreement": "agreement", "predictive": "predictive"}
+WEIGHTS = {"effective_sample_size": "effective", "pareto_k": "Pareto k"}
+_STYLES = {"passed": "green", "failed": "red", "not known": "yellow"}
+
+
+def certify_observations(
+    experiment: Experiment, approximator: Approximator, labels: Sequence[str], observations: Variables, tracker: Tracker
+) -> list[Manifest]:
+    """Certificates of real observations, raw variables (n_datasets, ...), by approximator, simulator and likelihood; tracks all of them."""
+    study, seed = load_object(experiment.study), seeding.derive(experiment.seed, "certificates")
+    if isinstance(approximator, EnsembleApproximator):
+        workflow: BasicWorkflow | EnsembleWorkflow = EnsembleWorkflow(study.simulator, inference_networks=approximator)
+    else:
+        assert isinstance(approximator, ContinuousApproximator)
+        workflow = BasicWorkflow(study.simulator, inference_network=approximator)
+    found = workflow.certify(observations, num_replicates=experiment.infer.predictive_replicates, seed=seed)
+    certificates = [{"data_set": label, **certificate.as_dict()} for label, certificate in zip(labels, found, strict=True)]
+    tracker.log_json(certificates, "inference/certificates.json")
+    metrics = {"certificate.failed": float(sum(certificate["verdict"] == "failed" for certificate in certificates))}
+    for certificate in certificates:
+        name = "".join(c if c.isalnum() or c in "-_. /" else "_" for c in certificate["data_set"])
+        numbers = {key: certificate[key] for key in (*P_VALUES, *WEIGHTS) if certificate[key] is not None}
+        metrics |= {f"certificate.{key}.{name}": value for key, value in numbers.items()}
+    tracker.log_metrics(metrics)
+    tracker.set_tags({"certificate": in_short(certificates)})
+    return certificates
+
+
+def in_short(certificates: Sequence[Mapping[str, Any]]) -> str:
+    """How many data sets passed, and which did not."""
+    passed = sum(certificate["verdict"] == "passed" for certificate in certificates)
+    others = [f"{certificate['data_set']} {certificate['verdict']}" for certificate in certificates if certificate["verdict"] != "passed"]
+    shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+    return f"{passed} of {len(certificates)} passed" + (f": {shown}" if others else "")
+
+
+def show_certificates(console: Console, data_set_name: str, certificates: Sequence[Mapping[str, Any]]) -> None:
+    """A table with a row a data set, and below it why some should not be trusted; columns that hold nothing are left out.
+
+    The columns: p-values of all tests together, of novelty, of the agreement of members and of the predictive check; of importance weights
+    the effective share of the draws and Pareto k.
+    """
+    columns = {key: title for key, title in (P_VALUES | WEIGHTS).items() if any(c[key] is not None for c in certificates)}
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in (data_set_name, "certificate", *columns.values()):
+        table.add_column(title, justify="left" if title in (data_set_name, "certificate") else "right", no_wrap=True)
+    for certificate in certificates:
+        verdict = certificate["verdict"]
+        numbers = ("-" if certificate[key] is None else f"{certificate[key]:.2g}" for key in columns)
+        table.add_row(escape(certificate["data_set"]), f"[{_STYLES[verdict]}]{verdict}[/{_STYLES[verdict]}]", *numbers)
+    console.print(table)
+    reasons: dict[str, list[str]] = {}
+    for certificate in certificates:
+        for warning in certificate["warnings"]:
+            reasons.setdefault(warning, []).append(certificate["data_set"])
+    for warning, labels in reasons.items():
+        which = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+        console.print(f"[yellow]{escape(data_set_name)} {escape(which)}: {escape(warning)}[/yellow]")

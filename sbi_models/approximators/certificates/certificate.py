@@ -1,0 +1,129 @@
+"""The certificate of one observation: which tests it has been put to, and what they say in plain words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from sbi_models.errors import ConfigurationError
+
+LEVEL = 0.05
+"""Share of false alarms: of observations that are drawn like the simulations, all tests together fail at most so many."""
+
+LARGEST_PARETO_K = 0.7
+"""Beyond it, importance weights have too heavy a tail for means over them to be of use; Vehtari et al. (2024)."""
+
+SMALLEST_SHARE, LARGE_SHARE = 0.1, 0.5
+"""Draws of which the exact posterior has less use than the first fail; with a heavy tail of weights, less than the second."""
+
+NOT_KNOWN = (
+    "Not known: the approximator cannot tell what its simulations were like. It was saved before there were certificates, or trained on "
+    "fewer than 200 simulations, or its training was interrupted. Train again."
+)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is known of the posterior of one observation; None where a test could not be made.
+
+    Attributes:
+        novelty: p-value of the observation among the simulations of the training, in all spaces together.
+        spaces: the p-values of each space: summaries, statistics that depend on no network, and the statistics given the summaries.
+        unusual: the statistics with the rarest values, in words; rarest first.
+        disagreement: how far the members of an ensemble are apart, in nats: the mean divergence of a member from their mixture, both taken
+            as normal, of the parameter for which it is largest.
+        agreement: p-value of the disagreement among simulations.
+        predictive: p-value of the observation among data that are simulated from its posterior, calibrated by simulations.
+        predictive_unusual: as `unusual`, against the data simulated from the posterior.
+        effective_sample_size: share of the draws, from 0 to 1, that are worth as much as draws of the exact posterior.
+        pareto_k: tail index of the importance weights of the draws.
+        level: see `LEVEL`.
+    """
+
+    novelty: float | None = None
+    spaces: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    unusual: tuple[str, ...] = ()
+    disagreement: float | None = None
+    agreement: float | None = None
+    predictive: float | None = None
+    predictive_unusual: tuple[str, ...] = ()
+    effective_sample_size: float | None = None
+    pareto_k: float | None = None
+    level: float = LEVEL
+
+    @property
+    def p_value(self) -> float | None:
+        """Of all tests together: the smallest p-value times their number (Bonferroni), at most 1."""
+        made = self._p_values
+        return min(1.0, len(made) * min(made)) if made else None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the observation has been put to a test of novelty, or to more, and has passed all."""
+        return not self.warnings
+
+    @property
+    def verdict(self) -> str:
+        """One of "passed", "failed" and "not known"."""
+        if self.trusted:
+            return "passed"
+        return "not known" if self.warnings == (NOT_KNOWN,) else "failed"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the posterior should not be trusted, in plain words; nothing if all is well."""
+        found = []
+        if self._fails(self.novelty):
+            odd = "" if not self.unusual else ": " + "; ".join(self.unusual)
+            found.append(f"The observation is unlike the simulations of the training (p = {self.novelty:.2g}){odd}.")
+        if self._fails(self.agreement):
+            found.append(f"The members of the ensemble disagree more than on simulations (p = {self.agreement:.2g}).")
+        if self._fails(self.predictive):
+            odd = "" if not self.predictive_unusual else ": " + "; ".join(self.predictive_unusual)
+            found.append(f"Data simulated from the posterior are unlike the observation (p = {self.predictive:.2g}){odd}.")
+        k, share = self.pareto_k, self.effective_sample_size
+        if k is not None and share is not None and share < (LARGE_SHARE if k > LARGEST_PARETO_K else SMALLEST_SHARE):
+            mends = "weighting does not mend it" if k > LARGEST_PARETO_K else "weighted by the likelihood they would do"
+            found.append(f"The draws are far from the exact posterior: {share:.1%} of them are of use to it; {mends} (Pareto k {k:.2f}).")
+        if not self._p_values and self.pareto_k is None:
+            found.append(NOT_KNOWN)
+        return tuple(found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        return {
+            "verdict": self.verdict,
+            "trusted": self.trusted,
+            "p_value": self.p_value,
+            "novelty": self.novelty,
+            "spaces": dict(self.spaces),
+            "unusual": list(self.unusual),
+            "disagreement": self.disagreement,
+            "agreement": self.agreement,
+            "predictive": self.predictive,
+            "predictive_unusual": list(self.predictive_unusual),
+            "effective_sample_size": self.effective_sample_size,
+            "pareto_k": None if self.pareto_k == float("inf") else self.pareto_k,
+            "level": self.level,
+            "warnings": list(self.warnings),
+        }
+
+    @property
+    def _p_values(self) -> list[float]:
+        return [p for p in (self.novelty, self.agreement, self.predictive) if p is not None]
+
+    def _fails(self, p: float | None) -> bool:
+        return p is not None and p * len(self._p_values) <= self.level
+
+
+def check_level(level: float) -> float:
+    """The level as a float; ConfigurationError unless it lies strictly between 0 and 1."""
+    try:
+        value = 0.0 if isinstance(level, bool | str) else float(level)
+    except TypeError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise ConfigurationError(
+            f"Expected level, the share of false alarms, strictly between 0 and 1, got {level!r}. Pass for instance 0.05."
+        )
+    return value

@@ -1,0 +1,178 @@
+"""Scores that say how far a point lies from simulations: learned from some of them, large for what is rare, of no scale of their own.
+
+What they mean is for others to say, by comparing a point's scores with those of simulations that they were not learned from.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_KNOTS = 33
+_MOST_COMPONENTS = 32
+_ROWS_A_COMPONENT = 10
+_SMALLEST_VARIANCE = 1e-6
+_REFERENCE_NUMBERS = 10_000
+_MOST_REFERENCES = 1_000
+_NEIGHBOURS = 5
+_MOST_PREDICTORS = 6
+_REACH = 4.0
+_RIDGE = 1e-3
+_ROUNDING = 1e-5
+_TINY = 1e-12
+_ROWS_AT_ONCE = 64
+
+
+class Learned(nn.Module):
+    """A module whose buffers are there or not, of any size: what a state has none of is not known afterwards, and that is no error."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        for name in names:
+            self.register_buffer(name, None)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        for name, old in self._buffers.items():
+            value = state_dict.get(prefix + name)
+            setattr(self, name, None if value is None else value.detach().clone().to("cpu" if old is None else old.device))
+
+
+class NormalScores(Learned):
+    """Each of d numbers to the normal score of its rank among simulations; linear between knots, and beyond them."""
+
+    knots: Tensor
+    scores: Tensor
+
+    def __init__(self) -> None:
+        super().__init__("knots", "scores")
+
+    def fit(self, values: Tensor) -> None:
+        """From values (n, d), float64, n >= 2."""
+        edge = torch.special.ndtri(torch.tensor(1 - 0.5 / len(values), dtype=torch.float64))
+        self.scores = (torch.linspace(-1, 1, _KNOTS, dtype=torch.float64) * edge).to(values.device)
+        self.knots = torch.quantile(values, torch.special.ndtr(self.scores), dim=0).mT.contiguous()
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values (m, d) to scores (m, d), about standard normal for simulations."""
+        knots, scores = self.knots, self.scores
+        right = torch.searchsorted(knots, values.mT.contiguous(), right=True).clamp(1, _KNOTS - 1).mT
+        low, high = (knots.gather(1, at.mT).mT for at in (right - 1, right))
+        share = ((values - low) / (high - low).clamp_min(_TINY * knots.abs().amax(dim=1).clamp_min(_TINY))).clamp(0, 1)
+        inside = scores[right - 1] + share * (scores[1] - scores[0])
+        middle, lowest, highest = knots[:, _KNOTS // 2], knots[:, 0], knots[:, -1]
+        least = _ROUNDING * knots.abs().amax(dim=1) + _TINY  # steps of a constant number that are rounding
+        above = (values - highest).clamp_min(0) / torch.maximum((highest - middle) / scores[-1], least)
+        below = (lowest - values).clamp_min(0) / torch.maximum((middle - lowest) / scores[-1], least)
+        return inside + above - below
+
+
+class Space(nn.Module):
+    """How rare a point is in a space of d numbers: by its rarest number, by their covariance, and by its nearest neighbours.
+
+    The numbers are taken to normal scores first, so that neither units nor heavy tails matter.
+
+    Args:
+        neighbours: whether to look at them: where simulations lie on a curved surface, as learned summaries may, nothing else tells.
+    """
+
+    def __init__(self, *, neighbours: bool) -> None:
+        super().__init__()
+        self.neighbours, self.columns = neighbours, 3 if neighbours else 2
+        self.scores = NormalScores()
+        self.learned = Learned("mean", "axes", "reference")
+
+    def fit(self, values: Tensor) -> None:
+        """From values (n, d) at simulations, float64."""
+        self.scores.fit(values)
+        z = self.scores(values)
+        mean = z.mean(dim=0)
+        variances, vectors = torch.linalg.eigh((z - mean).mT @ (z - mean) / len(z))
+        most = max(1, min(_MOST_COMPONENTS, z.shape[1], len(z) // _ROWS_A_COMPONENT))
+        largest = variances.argsort(descending=True)[:most]
+        scale = variances[largest].clamp_min(_SMALLEST_VARIANCE * variances.max().clamp_min(_TINY)).sqrt()
+        self.learned.mean, self.learned.axes = mean, vectors[:, largest] / scale
+        if self.neighbours:
+            references = max(_NEIGHBOURS + 1, min(_MOST_REFERENCES, _REFERENCE_NUMBERS // most, len(z)))
+            self.learned.reference = self.components(values[:references])
+
+    def components(self, values: Tensor) -> Tensor:
+        """Values (m, d) to uncorrelated numbers of unit variance (m, r), those that vary most first."""
+        components: Tensor = (self.scores(values) - self.learned.mean) @ self.learned.axes
+        return components
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values (m, d) to scores (m, columns): the largest of the numbers, distance from the middle, distance from the neighbours."""
+        components = self.components(values)
+        found = [self.scores(values).abs().amax(dim=1), components.square().mean(dim=1).sqrt()]
+        if self.neighbours:
+            reference = self.learned.reference
+            assert isinstance(reference, Tensor)
+            distances = torch.cdist(components, reference)
+            found.append(distances.topk(min(_NEIGHBOURS, distances.shape[1]), largest=False).values.mean(dim=1))
+        return torch.stack(found, dim=1)
+
+
+class Residuals(Learned):
+    """What statistics of an observation are beyond what its summaries say: (statistic - mean given summaries) / sd given summaries.
+
+    Mean and log variance are polynomials of the second degree of the components of the summaries that vary most, by least squares.
+    """
+
+    means: Tensor
+    log_variances: Tensor
+
+    def __init__(self) -> None:
+        super().__init__("means", "log_variances")
+
+    def fit(self, components: Tensor, scores: Tensor) -> None:
+        """From components of the summaries (n, r) and normal scores of the statistics (n, d) at simulations."""
+        terms = _terms(components)
+        self.means = _least_squares(terms, scores)
+        logs = ((scores - terms @ self.means) ** 2 + _TINY).log()
+        self.log_variances = _least_squares(terms, logs)
+
+    def forward(self, components: Tensor, scores: Tensor) -> Tensor:
+        """Standardised residuals (m, d)."""
+        terms = _terms(components)
+        residuals: Tensor = (scores - terms @ self.means) * (-(terms @ self.log_variances).clamp(-30, 30) / 2).exp()
+        return residuals
+
+
+def _terms(components: Tensor) -> Tensor:
+    """Polynomials of the second degree in the leading components (m, r), no further than simulations reach: (m, k)."""
+    w = components[:, :_MOST_PREDICTORS].clamp(-_REACH, _REACH)
+    first, second = torch.triu_indices(w.shape[1], w.shape[1])
+    return torch.cat([torch.ones_like(w[:, :1]), w, w[:, first] * w[:, second]], dim=1)
+
+
+def _least_squares(terms: Tensor, targets: Tensor) -> Tensor:
+    gram = terms.mT @ terms
+    solution: Tensor = torch.linalg.solve(gram + _RIDGE * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), terms.mT @ targets)
+    return solution
+
+
+def joint_p_values(calibration: Tensor, observed: Tensor) -> Tensor:
+    """Exact p-values (m,) of observed scores (m, c) among those of simulations (n, c) by all of the scores at once; large is rare.
+
+    Each score is ranked among the n + 1; the smallest rank of a row, with the mean of its ranks to break ties, is ranked again. Rows are
+    treated alike, so that an observation drawn like the simulations has each of the n + 1 ranks with equal probability, however many
+    scores there are and however they depend on each other: the correction for multiple tests costs nothing for scores that repeat.
+
+    References: Westfall & Young (1993), Resampling-based multiple testing; Vovk, Gammerman & Shafer (2005), Algorithmic learning in a
+    random world.
+    """
+    n = len(calibration)
+    ordered = calibration.sort(dim=0).values.mT.contiguous()
+    own = n - torch.searchsorted(ordered, calibration.mT.contiguous()).mT
+    new = n - torch.searchsorted(ordered, observed.mT.contiguous()).mT + 1
+    p_values = []
+    for rows, ranks in zip(torch.split(observed, _ROWS_AT_ONCE), torch.split(new, _ROWS_AT_ONCE), strict=True):
+        smallest = _smallest(own + (rows[:, None] >= calibration))
+        p_values.append(((smallest <= _smallest(ranks)[:, None]).sum(dim=1) + 1) / (n + 1))
+    return torch.cat(p_values).to(torch.float64)
+
+
+def _smallest(ranks: Tensor) -> Tensor:
+    """The smallest of the ranks (..., c), and a fraction of their mean that breaks ties."""
+    mean = ranks.to(torch.float64).mean(dim=-1)
+    return ranks.amin(dim=-1) + mean / (1 + mean)

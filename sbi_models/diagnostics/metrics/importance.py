@@ -1,0 +1,99 @@
+"""Importance weights of posterior draws: how much of an approximate posterior the exact one can use, and whether weighting can mend it.
+
+With weights w_s = p(theta_s) p(x | theta_s) / q(theta_s | x) of draws theta_s of an approximation q, the exact posterior is the weighted
+sample, if the weights have no heavy tail.
+
+References: Zhang & Stephens (2009), A new and efficient estimation method for the generalized Pareto distribution, Technometrics 51(3);
+Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25(72).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sbi_models.diagnostics.metrics.checks import Floats, as_floats
+from sbi_models.errors import DataError
+
+_FEWEST_IN_TAIL = 5
+_PRIOR_WEIGHT, _PRIOR_SHAPE = 10, 0.5
+
+
+class Smoothed(NamedTuple):
+    """Normalised log weights of each data set (n_datasets, num_samples), and the shape k of the tail that they had, (n_datasets,)."""
+
+    log_weights: Floats
+    pareto_k: Floats
+
+
+def pareto_smoothed(log_weights: object) -> Smoothed:
+    """Log weights whose upper tail is replaced by the quantiles of a generalised Pareto distribution that is fitted to it.
+
+    k below 0.5: all is well; up to 0.7: usable; above: too heavy a tail for any finite sample, and not even smoothing helps. k is infinite
+    where no draw has a finite weight, or where there are too few draws (fewer than 25) for a tail, and 0 if all weights are equal.
+
+    Args:
+        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; -inf is a weight of zero.
+
+    Raises:
+        DataError: the array has another shape, or holds NaN or inf.
+    """
+    values = as_floats("log_weights", log_weights)
+    if values.ndim != 2 or not values.size or np.isnan(values).any() or np.isposinf(values).any():
+        raise DataError(f"Expected log_weights of shape (n_datasets, num_samples) without NaN or inf, got shape {values.shape}.")
+    rows = [_smoothed_row(row) for row in values]
+    return Smoothed(np.stack([weights for weights, _ in rows]), np.array([k for _, k in rows]))
+
+
+def effective_sample_share(log_weights: object) -> Floats:
+    """(sum w)^2 / (S sum w^2) of each data set, shape (n_datasets,): the share of S draws that the exact posterior can use, 0 to 1.
+
+    Args:
+        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; best those of `pareto_smoothed`.
+    """
+    values = as_floats("log_weights", log_weights)
+    top = values.max(axis=1, keepdims=True)
+    weights = np.exp(values - np.where(np.isfinite(top), top, 0.0))
+    squares = (weights**2).sum(axis=1)
+    share: Floats = weights.sum(axis=1) ** 2 / np.where(squares > 0, squares, 1.0) / values.shape[1]
+    return share
+
+
+def _smoothed_row(log_weights: Floats) -> tuple[Floats, float]:
+    """Of one data set (num_samples,)."""
+    top = log_weights.max()
+    if not np.isfinite(top):
+        return log_weights, np.inf
+    shifted = log_weights - top
+    size = int(np.ceil(min(0.2 * len(shifted), 3 * np.sqrt(len(shifted)))))
+    k = np.inf
+    if size >= _FEWEST_IN_TAIL:
+        order = np.argsort(shifted, kind="stable")
+        tail, cutoff = order[-size:], np.exp(shifted[order[-size - 1]])
+        exceedances = np.exp(shifted[tail]) - cutoff
+        if exceedances[-1] <= np.finfo(float).eps:
+            k = 0.0
+        else:
+            k, scale = fit_generalised_pareto(np.maximum(exceedances, np.finfo(float).tiny))
+            levels = (np.arange(size) + 0.5) / size
+            quantiles = -np.log1p(-levels) if abs(k) < 1e-12 else np.expm1(-k * np.log1p(-levels)) / k
+            shifted[tail] = np.log(np.minimum(cutoff + scale * quantiles, 1.0))
+    return shifted - np.log(np.exp(shifted).sum()), float(k)
+
+
+def fit_generalised_pareto(exceedances: Floats) -> tuple[float, float]:
+    """Shape k (positive for heavy tails) and scale of the density (1 + k x / scale)^(-1 / k - 1) / scale, from x > 0 in ascending order.
+
+    The posterior mean of b = -k / scale on a grid of quasi-prior quantiles (Zhang & Stephens); k is then drawn towards 0.5 as by ten more
+    observations (Vehtari et al.).
+    """
+    x, n = np.asarray(exceedances, dtype=float), len(exceedances)
+    points = 30 + int(np.sqrt(n))
+    quartile = x[int(n / 4 + 0.5) - 1]
+    b = 1 / x[-1] + (1 - np.sqrt(points / (np.arange(points) + 0.5))) / (3 * quartile)
+    shapes = np.log1p(-b[:, None] * x).mean(axis=1)
+    log_profile = n * (np.log(-b / shapes) - shapes - 1)
+    weights = np.exp(log_profile - log_profile.max())
+    b_mean = float(b @ weights / weights.sum())
+    shape = float(np.log1p(-b_mean * x).mean())
+    drawn = (n * shape + _PRIOR_WEIGHT * _PRIOR_SHAPE) / (n + _PRIOR_WEIGHT)
+    return drawn, -shape / b_mean

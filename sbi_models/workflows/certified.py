@@ -1,0 +1,292 @@
+"""Certificates of observations by all that a workflow has: its approximator, its simulator, and a likelihood where there is one."""
+
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.approximators import Approximator, Certificate
+from sbi_models.approximators.certificates.certificate import LEVEL, check_level
+from sbi_models.approximators.certificates.issue import in_words
+from sbi_models.approximators.certificates.spaces import Space, joint_p_values
+from sbi_models.approximators.intake import as_variables
+from sbi_models.arguments import known_arguments, positive_int
+from sbi_models.diagnostics import to_arviz
+from sbi_models.diagnostics.metrics.importance import effective_sample_share, pareto_smoothed
+from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.simulators import Simulator
+from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+
+LogDensity = Callable[..., Any]
+"""A function of variables by name, each of shape (S, ...) in raw space, that gives log densities in nats, shape (S,)."""
+
+_SIMULATIONS_AT_ONCE = 16_384
+_FEWEST_REFERENCES = 100
+_WORST = 1e3
+"""Of a statistic of an observation of whose posterior no simulation succeeds."""
+
+
+@known_arguments
+class Certified(ABC):
+    """Says of each observation whether the posterior of a workflow can be trusted there."""
+
+    approximator: Approximator
+    simulator: Simulator | None
+
+    def certify(
+        self,
+        conditions: VariablesLike,
+        *,
+        level: float = LEVEL,
+        num_replicates: int = 100,
+        num_references: int = 200,
+        log_likelihood: LogDensity | None = None,
+        log_prior: LogDensity | None = None,
+        num_samples: int = 1000,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> list[Certificate]:
+        """A certificate for each observation: is it like the simulations, do members agree, does the posterior explain it, is that exact?
+
+        To the tests of `approximator.certify` the simulator adds posterior predictive checks: statistics of an observation against those
+        of data simulated from its posterior, calibrated by doing the same for `num_references` fresh simulations, which makes the p-value
+        exact. It is left out where there is no simulator, where it is a single function, whose parameters cannot be set, or where there
+        are no draws. Where likelihood, prior and the density of the posterior are known, importance weights tell how far the draws are
+        from the exact posterior; for simulators whose functions are methods of an object with `log_joint(theta, x)`, such as the
+        benchmarks, they are known without a word.
+
+        Args:
+            conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
+            level: share of false alarms of all tests with a p-value together, among observations drawn from the simulator.
+            num_replicates: data simulated from each posterior; 0 leaves the check out. (n_datasets + num_references) times as many
+                simulations are made.
+            num_references: simulations that calibrate the check, at least 100.
+            log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw space, and gives (S,) in nats.
+            log_prior: log p(theta), the same of the parameters; not needed for priors that are torch distributions.
+            num_samples: draws that are weighted.
+            batch_size: data sets in one call of the networks.
+            seed: of draws and simulations.
+        """
+        level, seed = check_level(level), seeding.resolve(seed)
+        num_samples = positive_int(num_samples, "num_samples")
+        replicates = 0 if num_replicates == 0 else positive_int(num_replicates, "num_replicates (0 for none)")
+        if replicates and (replicates < 2 or positive_int(num_references, "num_references") < _FEWEST_REFERENCES):
+            raise ConfigurationError(
+                f"Expected num_replicates of at least 2, or 0, and num_references of at least {_FEWEST_REFERENCES} for p-values that are "
+                f"fine enough, got {num_replicates} and {num_references}."
+            )
+        log_joint = self._log_joint(log_likelihood, log_prior)
+        certificates = self.approximator.certify(conditions, level=level, batch_size=batch_size, seed=seed)
+        observed = as_variables(conditions, self.approximator.condition_names, may_miss=self.approximator.may_miss)
+        if replicates and self._can_replicate:
+            assert self.simulator is not None
+            check = _PredictiveCheck(self.approximator, self.simulator, replicates, batch_size, seed)
+            p_values, unusual = check(observed, self._references(num_references, seeding.derive(seed, "references")))
+            certificates = [
+                replace(certificate, predictive=float(p), predictive_unusual=words)
+                for certificate, p, words in zip(certificates, p_values, unusual, strict=True)
+            ]
+        if log_joint is not None:
+            smoothed = pareto_smoothed(self._log_weights(observed, log_joint, num_samples, batch_size, seeding.derive(seed, "weighted")))
+            shares = effective_sample_share(smoothed.log_weights)
+            certificates = [
+                replace(certificate, pareto_k=float(k), effective_sample_size=float(share))
+                for certificate, k, share in zip(certificates, smoothed.pareto_k, shares, strict=True)
+            ]
+        return certificates
+
+    def to_arviz(
+        self,
+        conditions: VariablesLike,
+        *,
+        num_samples: int = 1000,
+        variable_names: Mapping[str, Sequence[str]] | None = None,
+        data_set_names: Sequence[str] | None = None,
+        certificate: bool = True,
+        seed: int | None = None,
+    ) -> Any:
+        """The posteriors of observations as an `arviz.InferenceData`; needs the extra: pip install "sbi-models[arviz]".
+
+        It has posterior and observed_data and, as far as they can be computed, the log density `lp` of each draw (sample_stats), a data
+        set simulated from each draw (posterior_predictive), and as many simulations (prior, prior_predictive). The certificates of
+        `approximator.certify` are in the attribute `certificates` of the posterior, as JSON, unless certificate=False.
+
+        Args:
+            conditions: raw variables of shape (n_datasets, ...).
+            num_samples: draws for each data set.
+            variable_names, data_set_names: coordinates; see `diagnostics.to_arviz`.
+            certificate: whether to certify the observations.
+            seed: of everything random.
+        """
+        seed, num_samples = seeding.resolve(seed), positive_int(num_samples, "num_samples")
+        approximator = self.approximator
+        observed = as_variables(conditions, approximator.condition_names, may_miss=approximator.may_miss)
+        n = len(next(iter(observed.values())))
+        draws = approximator.sample(num_samples=num_samples, conditions=observed, seed=seed)
+        flat: Variables = {name: draws[name].reshape(n * num_samples, *approximator.shapes[name]) for name in approximator.inference_names}
+        groups: dict[str, Any] = {}
+        if all(member.has_density for member in approximator.members.values()):
+            repeated = {name: np.repeat(value, num_samples, axis=0) for name, value in observed.items()}
+            groups["sample_stats"] = {"lp": approximator.log_prob(flat | repeated).reshape(n, num_samples)}
+        if self.simulator is not None:
+            prior = self._references(num_samples, seeding.derive(seed, "prior"))
+            groups["prior"] = {name: prior[name] for name in approximator.inference_names}
+            groups["prior_predictive"] = {name: prior[name] for name in approximator.condition_names}
+        if self._can_replicate:
+            assert self.simulator is not None
+            fixed: dict[str, Any] = dict(flat)
+            simulated = self.simulator.sample(n * num_samples, seed=seeding.derive(seed, "predictive"), progress=False, **fixed)
+            groups["posterior_predictive"] = {
+                name: simulated[name].reshape(n, num_samples, *simulated[name].shape[1:]) for name in approximator.condition_names
+            }
+        found = approximator.certify(observed, seed=seed) if certificate else []
+        return to_arviz(
+            {name: value.reshape(n, num_samples, *value.shape[1:]) for name, value in flat.items()},
+            observed_data=observed,
+            variable_names=variable_names,
+            data_set_names=data_set_names,
+            attrs={"certificates": json.dumps([one.as_dict() for one in found])} if certificate else {},
+            **groups,
+        )
+
+    @abstractmethod
+    def _references(self, number: int, seed: int) -> Variables:
+        """Simulations that did not fail."""
+
+    @property
+    def _can_replicate(self) -> bool:
+        return self.simulator is not None and len(self.simulator.calls) > 1 and self.approximator.has_draws
+
+    def _log_joint(self, log_likelihood: LogDensity | None, log_prior: LogDensity | None) -> LogDensity | None:
+        """log p(theta, x) as a function of all variables by name, or None if it is not known, or if there are no densities to compare."""
+        comparable = self.approximator.has_draws and all(member.has_density for member in self.approximator.members.values())
+        names = self.approximator.inference_names + self.approximator.condition_names
+        if log_likelihood is None:
+            if log_prior is not None:
+                raise ConfigurationError("Expected log_likelihood with log_prior, got log_prior alone. Pass both, or neither.")
+            known = None if self.simulator is None else self.simulator.log_joint
+            fits = known is not None and set(inspect.signature(known).parameters) <= set(names)
+            return known if fits and comparable else None
+        if not comparable:
+            raise ConfigurationError(
+                "Expected an approximator with draws and a density to weight its draws by log_likelihood, got one without. Leave it out."
+            )
+        prior = log_prior or self._torch_prior()
+        likelihood = log_likelihood
+
+        def log_joint(**variables: Array) -> FloatArray:
+            inferred = {name: variables[name] for name in self.approximator.inference_names}
+            return np.asarray(_called(prior, inferred, "log_prior") + _called(likelihood, variables, "log_likelihood"))
+
+        return log_joint
+
+    def _torch_prior(self) -> LogDensity:
+        priors = {**({} if self.simulator is None else self.simulator.priors), **getattr(self, "priors", {})}
+        missing = [name for name in self.approximator.inference_names if name not in priors]
+        if missing:
+            raise ConfigurationError(
+                f"Expected log_prior with log_likelihood, since the prior of {missing[0]!r} is not known as a torch distribution. Pass "
+                "log_prior=, a function of the parameters by name."
+            )
+
+        def log_prior(**inferred: Array) -> FloatArray:
+            total = np.zeros(len(next(iter(inferred.values()))))
+            for name, values in inferred.items():
+                inside = priors[name].support.check(torch.as_tensor(values)).numpy()
+                safe = torch.as_tensor(np.where(inside if inside.shape == values.shape else inside[:, None], values, values[:1]))
+                density = priors[name].log_prob(safe).numpy().reshape(len(values), -1).sum(axis=1)
+                total += np.where(inside.reshape(len(values), -1).all(axis=1), density, -np.inf)
+            return total
+
+        return log_prior
+
+    def _log_weights(self, observed: Variables, log_joint: LogDensity, num_samples: int, batch_size: int | None, seed: int) -> FloatArray:
+        """log p(theta, x) - log q(theta | x) of draws, (n_datasets, num_samples)."""
+        approximator = self.approximator
+        draws = approximator.sample(num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed)
+        rows = []
+        for i in range(len(next(iter(observed.values())))):
+            theta = {name: draws[name][i].reshape(num_samples, *approximator.shapes[name]) for name in approximator.inference_names}
+            x = {name: np.broadcast_to(value[i], (num_samples, *value.shape[1:])) for name, value in observed.items()}
+            known = _called(log_joint, theta | x, "log_likelihood")
+            if known.shape != (num_samples,) or np.isnan(known).any() or np.isposinf(known).any():
+                raise DataError(
+                    f"Expected log densities of shape ({num_samples},) without NaN or inf, one for each draw, got shape {known.shape}"
+                    f"{' with some' if known.shape == (num_samples,) else ''}. Mind the shapes that the function is given: (S, ...) each."
+                )
+            rows.append(known - approximator.log_prob(theta | x, batch_size=batch_size))
+        return np.stack(rows)
+
+
+class _PredictiveCheck:
+    """Statistics of observations against those of data simulated from their posteriors."""
+
+    def __init__(self, approximator: Approximator, simulator: Simulator, replicates: int, batch_size: int | None, seed: int) -> None:
+        self.approximator, self.simulator, self.replicates = approximator, simulator, replicates
+        self.batch_size, self.seed = batch_size, seed
+
+    def __call__(self, observed: Variables, references: Variables) -> tuple[Tensor, list[tuple[str, ...]]]:
+        """p-values (n,) of observations among references that went the same way, and the rarest statistics of each in words."""
+        names, n = self.approximator.condition_names, len(next(iter(observed.values())))
+        both = {name: np.concatenate([observed[name], references[name]]) for name in names}
+        found = self.approximator.observation_statistics(both)
+        values, pooled = self._compared(both, torch.stack(list(found.values()), dim=1))
+        space = Space(neighbours=False)
+        space.fit(pooled)
+        scores = space(values)
+        words = []
+        for row in space.scores(values[:n]):
+            order = row.abs().argsort(descending=True).tolist()
+            words.append(in_words([(list(found)[j], float(row[j])) for j in order], "data simulated from the posterior"))
+        return joint_p_values(scores[n:], scores[:n]), words
+
+    def _compared(self, data: Variables, statistics: Tensor) -> tuple[Tensor, Tensor]:
+        """Statistics (n, d) in units of the spread of their replicates, and some replicates in those units (k, d)."""
+        count, at_once = len(statistics), max(1, _SIMULATIONS_AT_ONCE // self.replicates)
+        values, pooled = [], []
+        for start in range(0, count, at_once):
+            rows = slice(start, start + at_once)
+            replicated = self._replicated({name: value[rows] for name, value in data.items()}, start)
+            mean = replicated.nanmean(dim=1, keepdim=True)
+            sd = (replicated - mean).square().nanmean(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
+            values.append(((statistics[rows, None] - mean) / sd)[:, 0].nan_to_num(_WORST))
+            pooled.append(((replicated - mean) / sd)[:, ::10].flatten(0, 1))
+        everything = torch.cat(pooled)
+        return torch.cat(values), everything[everything.isfinite().all(dim=1)]
+
+    def _replicated(self, data: Variables, start: int) -> Tensor:
+        """Statistics (n, replicates, d) of data simulated from the posterior of each row; NaN where a simulation failed."""
+        approximator, n = self.approximator, len(next(iter(data.values())))
+        total = n * self.replicates
+        seed = seeding.derive(self.seed, "replicates", start)
+        draws = approximator.sample(num_samples=self.replicates, conditions=data, batch_size=self.batch_size, seed=seed)
+        theta: dict[str, Any] = {name: draws[name].reshape(total, *approximator.shapes[name]) for name in approximator.inference_names}
+        simulated = self.simulator.sample(total, seed=seed, progress=False, **theta)
+        conditions = {name: simulated[name] for name in approximator.condition_names}
+        checked = [name for name in conditions if name not in approximator.may_miss]
+        fine = np.all([np.isfinite(conditions[name]).reshape(total, -1).all(axis=1) for name in checked], axis=0)
+        if not fine.any():
+            raise DataError("Expected data simulated from the posteriors, got failures only. Leave the check out: num_replicates=0.")
+        found = approximator.observation_statistics({name: value[fine] for name, value in conditions.items()})
+        statistics = torch.full((total, len(found)), torch.nan, dtype=torch.float64)
+        statistics[torch.as_tensor(fine)] = torch.stack(list(found.values()), dim=1)
+        return statistics.reshape(n, self.replicates, -1)
+
+
+def _called(function: LogDensity, variables: Mapping[str, Array], what: str) -> FloatArray:
+    """A function of the user, called with those of the variables that it names."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return np.asarray(function(**variables), dtype=float)
+    for parameter in parameters:
+        if parameter.name not in variables and parameter.default is parameter.empty:
+            raise ConfigurationError(f"{what} takes {parameter.name!r}, which is no variable here. {suggest(parameter.name, variables)}")
+    taken = {parameter.name: variables[parameter.name] for parameter in parameters if parameter.name in variables}
+    return np.asarray(function(**taken), dtype=float)
