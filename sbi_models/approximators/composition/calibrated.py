@@ -8,6 +8,7 @@ chains on the score. One parameter is integrated on a grid instead.
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +85,9 @@ def calibrated(
         draws, acceptance = chains.walked(composed, start, generator_of(plan.seed, "chains"), partial(in_reach, moments=moments))
         cost += spent
     main = peaks[int(np.argmax(weights))]
+    found_out: dict[str, Any] = {"notes": (_NO_MODE,)}
+    if converged:
+        found_out = of_calibration(main.calibration, main.learned, main.mode.precision, len(items), main.contradicted)
     report = CompositionReport(
         method="calibrated, by chains" if by_chains else "calibrated",
         num_items=len(items),
@@ -94,7 +98,7 @@ def calibrated(
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,
-        **(of_calibration(main.calibration, main.learned, main.mode.precision, len(items), main.contradicted) if converged else {"notes": (_NO_MODE,)}),
+        **found_out,
     )
     return draws, report
 
