@@ -19,6 +19,7 @@ from sbi_models.approximators.composition.prior_scores import PriorScore, PriorS
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
 from sbi_models.approximators.composition.stages import Plan
+from sbi_models.approximators.composition.unused import ROWS, predictable, unused_note
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, TrustWarning, suggest
@@ -173,6 +174,8 @@ class CompositionalApproximator(ContinuousApproximator):
                     items = DiffusionItems(self.inference_network, own, seed=plan.seed)
                     fresh = partial(self._fresh, _counted(simulate, advance), items) if simulate is not None and calibrates else None
                     draws, report = composed(items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh)
+                    if fresh is None:
+                        report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))
                 parts.append(draws)
                 reports.append(report)
                 advance(0 if calibrates else 1)
@@ -193,15 +196,20 @@ class CompositionalApproximator(ContinuousApproximator):
         """Learn from simulations, raw variables (n, ...) each, what the scores of all items have in common; see `SharedBias`."""
         was_training = self.training
         self.eval()
-        theta, residuals = [], []
+        theta, residuals, whitened, features = [], [], [], []
         for part in simulations:
             prepared = self.prepare(part)
             for rows in self._chunks(prepared, None):
                 batch = {key: value[rows] for key, value in prepared.items()}
                 items = DiffusionItems(self.inference_network, self._conditions(batch), seed=0)
                 theta.append(batch["inference_variables"].to("cpu", torch.float64))
-                residuals.append(items.own_scores(theta[-1], self._default_noise) - self._offset(theta[-1]))
+                scores = items.own_scores(theta[-1], self._default_noise)
+                residuals.append(scores - self._offset(theta[-1]))
+                if len(whitened) * len(scores) < ROWS:
+                    whitened.append(torch.einsum("nij,ni->nj", torch.linalg.cholesky(items.gaussians()[1]), scores))
+                    features.append(items.features)
         self.shared_bias.fit(torch.cat(theta), torch.cat(residuals))
+        self.shared_bias.unused.fill_(predictable(torch.cat(features), torch.cat(whitened)))
         self.train(was_training)
 
     def _learned_mean(self, theta: Tensor) -> Learned:

@@ -21,8 +21,8 @@ _DROPPED = 0.15
 class CompositionalWorkflow(BasicWorkflow):
     """A `BasicWorkflow` whose posteriors of single items are composed: the posterior of one theta given several observations of it.
 
-    After each training it learns what the scores of all items have in common as errors, from a quarter as many new simulations as an
-    online training has used (2 000 to 500 000), or from the data of an offline one.
+    After each training it learns what the scores of all items have in common as errors, from half as many new simulations as an
+    online training has used (2 000 to 1 000 000), or from the data of an offline one.
 
     Args:
         simulator: source of training data; it also calibrates compositions.

@@ -47,7 +47,7 @@ _FEWEST_ROWS_FOR_MOMENTS = 256
 _ROWS_FOR_MOMENTS_ON_DISK = 65_536
 _WEIGHT_DECAY = 5e-3
 _VALIDATION_BATCH = 1024
-_FEWEST_ROWS_AFTER, _MOST_ROWS_AFTER, _ROWS_AT_ONCE = 2_000, 500_000, 16_384
+_FEWEST_ROWS_AFTER, _MOST_ROWS_AFTER, _ROWS_AT_ONCE = 2_000, 1_000_000, 16_384
 _FEWEST_ROWS_FOR_CERTIFICATES, _MOST_ROWS_FOR_CERTIFICATES = 500, 6_000
 _ROWS_AHEAD = 512
 """Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
@@ -351,8 +351,8 @@ class Workflow(Diagnosed, Certified):
         """What a kind of workflow does with a trained approximator before it is saved, with simulations that are made if it looks."""
 
     def _new_rows(self, trained_on: int, workers: int | None) -> Iterator[Variables]:
-        """New simulations, some at a time: a quarter as many as an online training has used, in bounds."""
-        number = min(_MOST_ROWS_AFTER, max(_FEWEST_ROWS_AFTER, trained_on // 4))
+        """New simulations, some at a time: half as many as an online training has used, in bounds."""
+        number = min(_MOST_ROWS_AFTER, max(_FEWEST_ROWS_AFTER, trained_on // 2))
         for k, start in enumerate(range(0, number, _ROWS_AT_ONCE)):
             yield self._simulated(min(_ROWS_AT_ONCE, number - start), f"after training, part {k}", workers)
 

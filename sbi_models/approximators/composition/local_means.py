@@ -20,7 +20,8 @@ _FEWEST_CELLS = 32
 _BANDWIDTHS = (1.6, 0.8, 0.4, 0.2)
 """In sds of theta; 0 is no local mean."""
 
-_RIDGE = 1e-6
+_RIDGE = 1e-3
+"""In squared bandwidths: next to no cell there is no slope."""
 
 
 class LocalMeans(nn.Module):
@@ -101,10 +102,11 @@ class LocalMeans(nn.Module):
             if leave_out:
                 logs[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = -math.inf
             weights = torch.softmax(logs, dim=1)
-            terms = torch.cat([torch.ones_like(away[..., :1]), away], dim=-1)
-            gram = torch.einsum("qc,qck,qcl->qkl", weights, terms, terms) + _RIDGE * torch.eye(terms.shape[-1], dtype=terms.dtype)
-            first = torch.linalg.solve(gram, torch.eye(terms.shape[-1], dtype=terms.dtype)[:, :1].expand(len(rows), -1, 1))[..., 0]
-            own = weights * torch.einsum("qk,qck->qc", first, terms)
+            center = torch.einsum("qc,qck->qk", weights, away)
+            away = away - center[:, None, :]
+            spread = torch.einsum("qc,qck,qcl->qkl", weights, away, away) + _RIDGE * torch.eye(away.shape[-1], dtype=away.dtype)
+            slope = torch.linalg.solve(spread, -center[..., None])[..., 0]
+            own = weights * (1 + torch.einsum("qk,qck->qc", slope, away))
             fitted.append(own @ means)
             noise.append(own.square() @ variances)
         return torch.cat(fitted), torch.cat(noise)

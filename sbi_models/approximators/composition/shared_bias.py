@@ -44,11 +44,14 @@ class Learned(NamedTuple):
 class SharedBias(nn.Module):
     """The regression above; its tensors are saved with the approximator, and `count` is 0 before it has been fitted.
 
+    `unused` is what the scores could still be predicted of from the conditions; see `unused.py`.
+
     Args:
         theta_dim: d.
     """
 
     count: Tensor
+    unused: Tensor
     location: Tensor
     scale: Tensor
     coefficients: Tensor
@@ -59,7 +62,7 @@ class SharedBias(nn.Module):
         self.monomials = Monomials(theta_dim, degree_for(theta_dim))
         terms = len(self.monomials.exponents)
         self.local = LocalMeans(theta_dim)
-        shapes = {"count": (), "location": (theta_dim,), "scale": (theta_dim,), "coefficients": (theta_dim, terms)}
+        shapes = {"count": (), "unused": (), "location": (theta_dim,), "scale": (theta_dim,), "coefficients": (theta_dim, terms)}
         for name, shape in (shapes | {"covariances": (theta_dim, terms, terms)}).items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
 

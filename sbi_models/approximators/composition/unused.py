@@ -1,0 +1,47 @@
+"""Whether a network uses what it is given: right scores cannot be predicted from their conditions.
+
+For theta from its posterior given x the mean of d log p(theta | x) / d theta is zero, for every x. So over simulations (theta, x) the scores
+of a network at theta, each in units of its item's sd, have no regression on x, unless the network was trained too short to see in x what a
+polynomial of degree two sees.
+"""
+
+import torch
+from torch import Tensor
+
+ROWS = 50_000
+"""Simulations that are enough to see."""
+
+_FEWEST = 10
+"""Simulations for each feature that are needed."""
+
+_RIDGE = 1e-4
+
+_MUCH = 0.1
+"""Share of the variance of scores that may be predictable."""
+
+
+def predictable(features: Tensor, scores: Tensor) -> float:
+    """The largest R^2, of the components of scores (n, d), by features (n, c) and their squares, on simulations that were held out; >= 0.
+
+    Zero where there are too few simulations to say.
+    """
+    scale = features.std(dim=0).clamp_min(1e-9)
+    standard = ((features - features.mean(dim=0)) / scale).clamp(-5, 5)
+    terms = torch.cat([torch.ones_like(scores[:, :1]), standard, standard.square()], dim=1)
+    half = len(terms) // 2
+    if half < _FEWEST * terms.shape[1]:
+        return 0.0
+    gram = terms[:half].mT @ terms[:half] / half + _RIDGE * torch.eye(terms.shape[1], dtype=terms.dtype)
+    coefficients = torch.linalg.solve(gram, terms[:half].mT @ scores[:half] / half)
+    left = (scores[half:] - terms[half:] @ coefficients).square().mean(dim=0)
+    return float((1 - left / scores[half:].square().mean(dim=0).clamp_min(1e-300)).clamp_min(0).max())
+
+
+def unused_note(share: float) -> tuple[str, ...]:
+    """A reason not to trust compositions without a simulator, if there is one."""
+    if share < _MUCH:
+        return ()
+    return (
+        f"The network leaves unused what it is given: {share:.0%} of the variance of its scores can be predicted from their conditions, which "
+        "is none for scores of posteriors. Composed posteriors are too wide, or off: train longer, or pass the simulator.",
+    )
