@@ -196,7 +196,9 @@ class CompositionalApproximator(ContinuousApproximator):
         """Learn from simulations, raw variables (n, ...) each, what the scores of all items have in common; see `SharedBias`."""
         was_training = self.training
         self.eval()
-        theta, residuals, whitened, features = [], [], [], []
+        theta, residuals = [], []
+        whitened: list[Tensor] = []
+        features: list[Tensor] = []
         for part in simulations:
             prepared = self.prepare(part)
             for rows in self._chunks(prepared, None):

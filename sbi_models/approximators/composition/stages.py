@@ -18,7 +18,7 @@ from sbi_models.approximators.composition.typical import Contradicted
 _FEW_ITEMS = 10
 """Below so many items, all of them make pilots, and more of them."""
 
-_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 3, 16, 16
+_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 3, 12, 12
 _MORE_PILOTS, _MORE_STEPS = 64, 32
 
 _MANY_ITEMS = 100

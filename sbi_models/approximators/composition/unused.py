@@ -1,8 +1,8 @@
 """Whether a network uses what it is given: right scores cannot be predicted from their conditions.
 
-For theta from its posterior given x the mean of d log p(theta | x) / d theta is zero, for every x. So over simulations (theta, x) the scores
-of a network at theta, each in units of its item's sd, have no regression on x, unless the network was trained too short to see in x what a
-polynomial of degree two sees.
+For theta from its posterior given x the mean of d log p(theta | x) / d theta is zero, for every x. So over simulations (theta, x) the
+scores of a network at theta, each in units of its item's sd, have no regression on x, unless the network was trained too short to see in x
+what squares of its components see.
 """
 
 import torch
@@ -42,6 +42,6 @@ def unused_note(share: float) -> tuple[str, ...]:
     if share < _MUCH:
         return ()
     return (
-        f"The network leaves unused what it is given: {share:.0%} of the variance of its scores can be predicted from their conditions, which "
-        "is none for scores of posteriors. Composed posteriors are too wide, or off: train longer, or pass the simulator.",
+        f"The network leaves unused what it is given: {share:.0%} of the variance of its scores can be predicted from their conditions, "
+        "which is none for scores of posteriors. Composed posteriors are too wide, or off: train longer, or pass the simulator.",
     )
