@@ -10,7 +10,6 @@ Three nouns: a `Schedule` says how much noise there is at a time, a `Denoiser` k
 any denoiser. Composition and guidance are denoisers that hold this one.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,12 +29,6 @@ from sbi_models.networks.solvers import State, runge_kutta_4, standard_normal_lo
 from sbi_models.networks.training_noise import noises_and_times
 
 _PRECONDITIONINGS = ("unit", "gaussian")
-
-_NOISES = (0.005, 2.0)
-"""Between these, in sds of the prior, half of the noises that "gaussian" preconditioning is trained at are spread evenly in the logarithm.
-
-A cosine schedule alone has an eighth of its times below a noise of 0.2, where compositions read scores.
-"""
 
 _SHARE_OF_GAUSSIAN = 0.3
 """Weight of the Gaussian's negative log density beside the error of the score."""
@@ -137,13 +130,10 @@ class DiffusionModel(InferenceNetwork):
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
         """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, if some are dropped, which conditions are kept (n, 1).
 
-        With "gaussian" preconditioning noises come in pairs z, -z at the same time, and half of the times are uniform in log noise.
+        With "gaussian" preconditioning noises come in pairs z, -z at the same time.
         """
         noise, t = noises_and_times(theta, self.noise_per_pair // 2 if self.is_gaussian else self.noise_per_pair, generator)
         if self.is_gaussian:
-            least, most = (math.log(noise) for noise in _NOISES)
-            log_noise = least + (most - least) * (2 * t - 1).clamp_min(0)
-            t = torch.where(t < 0.5, 2 * t, self.schedule.time(-2 * log_noise).clamp(0, 1))
             noise, t = torch.cat([noise, -noise], dim=1), torch.cat([t, t], dim=1)
         if self.no_conditions is None:
             return noise, t
