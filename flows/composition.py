@@ -21,7 +21,19 @@ from sbi_models.workflows import CompositionalWorkflow
 
 Manifest = dict[str, Any]
 
-NUMBERS = ("bias_shift", "calibration_residual", "contradiction", "influence", "explained", "acceptance", "last_step", "noise", "num_modes", "evaluations", "simulations")
+NUMBERS = (
+    "bias_shift",
+    "calibration_residual",
+    "contradiction",
+    "influence",
+    "explained",
+    "acceptance",
+    "last_step",
+    "noise",
+    "num_modes",
+    "evaluations",
+    "simulations",
+)
 """Of the report, that become metrics."""
 
 

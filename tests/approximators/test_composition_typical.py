@@ -16,7 +16,7 @@ def normal(n, d, seed):
 
 @pytest.mark.parametrize("n", [1, 5, 100])
 def test_p_values_are_those_of_the_farthest(n):
-    """For items like the fresh ones, correlated and of any scale, p < q has the probability q, within four standard errors of 1 000 sets."""
+    """For items like the fresh, correlated and of any scale, p < q has the probability q, up to four standard errors of 1 000 sets."""
     mix = torch.tensor([[30.0, 0.0], [-20.0, 0.1]], dtype=torch.float64)
     fresh = normal(20_000, 2, 1) @ mix + 5
     found = torch.tensor([least_typical(normal(n, 2, 10 + k) @ mix + 5, fresh).p_value for k in range(1000)])

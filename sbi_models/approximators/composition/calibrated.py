@@ -94,7 +94,11 @@ def calibrated(
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,
-        **(of_calibration(main.calibration, main.learned, main.mode.precision, len(items), main.contradicted) if converged else {"notes": (_NO_MODE,)}),
+        **(
+            of_calibration(main.calibration, main.learned, main.mode.precision, len(items), main.contradicted)
+            if converged
+            else {"notes": (_NO_MODE,)}
+        ),
     )
     return draws, report
 

@@ -35,6 +35,7 @@ class LocalMeans(nn.Module):
     variances: Tensor
     bandwidths: Tensor
     misfits: Tensor
+    count: Tensor
 
     def __init__(self, theta_dim: int) -> None:
         super().__init__()
