@@ -17,8 +17,7 @@ from sbi_models.approximators.certificates.rarity import rarities
 from sbi_models.approximators.certificates.spaces import joint_p_values
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.diagnostics import to_arviz
-from sbi_models.diagnostics.metrics.importance import effective_sample_share, pareto_smoothed
+from sbi_models.diagnostics import effective_sample_share, pareto_smoothed, to_arviz
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
