@@ -9,28 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, Certificate
 from sbi_models.approximators.certificates.certificate import LEVEL, check_level
-from sbi_models.approximators.certificates.issue import in_words
-from sbi_models.approximators.certificates.spaces import Space, joint_p_values
+from sbi_models.approximators.certificates.rarity import rarities
+from sbi_models.approximators.certificates.spaces import joint_p_values
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.diagnostics import to_arviz
-from sbi_models.diagnostics.metrics.importance import effective_sample_share, pareto_smoothed
+from sbi_models.diagnostics import effective_sample_share, pareto_smoothed, to_arviz
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+from sbi_models.workflows.posterior_check import PosteriorCheck
 
 LogDensity = Callable[..., Any]
 """A function of variables by name, each of shape (S, ...) in raw space, that gives log densities in nats, shape (S,)."""
 
-_SIMULATIONS_AT_ONCE = 16_384
 _FEWEST_REFERENCES = 100
-_WORST = 1e3
-"""Of a statistic of an observation of whose posterior no simulation succeeds."""
 
 
 @known_arguments
@@ -57,17 +53,21 @@ class Certified(ABC):
 
         To the tests of `approximator.certify` the simulator adds posterior predictive checks: statistics of an observation against those
         of data simulated from its posterior, calibrated by doing the same for `num_references` fresh simulations, which makes the p-value
-        exact. It is left out where there is no simulator, where it is a single function, whose parameters cannot be set, or where there
-        are no draws. Where likelihood, prior and the density of the posterior are known, importance weights tell how far the draws are
-        from the exact posterior; for simulators whose functions are methods of an object with `log_joint(theta, x)`, such as the
-        benchmarks, they are known without a word.
+        exact. These are put to the other tests, too, and `p_value` is the rank of an observation's smallest p-value among theirs: exact
+        for all tests together, 1 / (num_references + 1) at the least. Should they be unlike the simulations of the training, as those of
+        another simulator are, tests are corrected for their number instead. The check is left out where there is no simulator, where it
+        is a single function, whose parameters cannot be set, or where there are no draws.
+
+        Where likelihood, prior and the density of the posterior are known, importance weights tell how far the draws are from the exact
+        posterior; for simulators whose functions are methods of an object with `log_joint(theta, x)`, such as the benchmarks, they are
+        known without a word.
 
         Args:
             conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
             level: share of false alarms of all tests with a p-value together, among observations drawn from the simulator.
             num_replicates: data simulated from each posterior; 0 leaves the check out. (n_datasets + num_references) times as many
                 simulations are made.
-            num_references: simulations that calibrate the check, at least 100.
+            num_references: simulations that calibrate the check and all tests together, at least 100, and 1 / level.
             log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw space, and gives (S,) in nats.
             log_prior: log p(theta), the same of the parameters; not needed for priors that are torch distributions.
             num_samples: draws that are weighted.
@@ -82,17 +82,20 @@ class Certified(ABC):
                 f"Expected num_replicates of at least 2, or 0, and num_references of at least {_FEWEST_REFERENCES} for p-values that are "
                 f"fine enough, got {num_replicates} and {num_references}."
             )
+        checks = bool(replicates) and self._can_replicate
+        if checks and level < 1 / (num_references + 1):
+            raise ConfigurationError(
+                f"Expected num_references of at least {int(np.ceil(1 / level - 1))}, so that p-values, multiples of "
+                f"1 / (num_references + 1), can be as small as level={level:g}, got {num_references}. Pass more, or num_replicates=0."
+            )
         log_joint = self._log_joint(log_likelihood, log_prior)
         certificates = self.approximator.certify(conditions, level=level, batch_size=batch_size, seed=seed)
         observed = as_variables(conditions, self.approximator.condition_names, may_miss=self.approximator.may_miss)
-        if replicates and self._can_replicate:
+        if checks:
+            references = self._references(num_references, seeding.derive(seed, "references"))
             assert self.simulator is not None
-            check = _PredictiveCheck(self.approximator, self.simulator, replicates, batch_size, seed)
-            p_values, unusual = check(observed, self._references(num_references, seeding.derive(seed, "references")))
-            certificates = [
-                replace(certificate, predictive=float(p), predictive_unusual=words)
-                for certificate, p, words in zip(certificates, p_values, unusual, strict=True)
-            ]
+            check = PosteriorCheck(self.approximator, self.simulator, replicates, batch_size, seed)
+            certificates = self._with_check(certificates, check, observed, references)
         if log_joint is not None:
             smoothed = pareto_smoothed(self._log_weights(observed, log_joint, num_samples, batch_size, seeding.derive(seed, "weighted")))
             shares = effective_sample_share(smoothed.log_weights)
@@ -155,6 +158,21 @@ class Certified(ABC):
             attrs={"certificates": json.dumps([one.as_dict() for one in found])} if certificate else {},
             **groups,
         )
+
+    def _with_check(
+        self, certificates: list[Certificate], check: PosteriorCheck, observed: Variables, references: Variables
+    ) -> list[Certificate]:
+        """With the predictive check, and with the p-value of all tests together if the references can give it."""
+        n = len(certificates)
+        both = {name: np.concatenate([observed[name], references[name]]) for name in self.approximator.condition_names}
+        scores, words = check(both, n)
+        predictive = joint_p_values(scores[n:], scores[:n]).tolist()
+        found = [replace(c, predictive=p, predictive_unusual=odd) for c, p, odd in zip(certificates, predictive, words, strict=True)]
+        rare = rarities(self.approximator, both, batch_size=check.batch_size, seed=seeding.derive(check.seed, "together"))
+        if not rare.ranked_among or not rare.are_usual(n):
+            return found
+        together = joint_p_values(scores[n:], scores[:n], (rare.p_values[n:], rare.p_values[:n])).tolist()
+        return [replace(c, together=p) for c, p in zip(found, together, strict=True)]
 
     @abstractmethod
     def _references(self, number: int, seed: int) -> Variables:
@@ -223,61 +241,6 @@ class Certified(ABC):
                 )
             rows.append(known - approximator.log_prob(theta | x, batch_size=batch_size))
         return np.stack(rows)
-
-
-class _PredictiveCheck:
-    """Statistics of observations against those of data simulated from their posteriors."""
-
-    def __init__(self, approximator: Approximator, simulator: Simulator, replicates: int, batch_size: int | None, seed: int) -> None:
-        self.approximator, self.simulator, self.replicates = approximator, simulator, replicates
-        self.batch_size, self.seed = batch_size, seed
-
-    def __call__(self, observed: Variables, references: Variables) -> tuple[Tensor, list[tuple[str, ...]]]:
-        """p-values (n,) of observations among references that went the same way, and the rarest statistics of each in words."""
-        names, n = self.approximator.condition_names, len(next(iter(observed.values())))
-        both = {name: np.concatenate([observed[name], references[name]]) for name in names}
-        found = self.approximator.observation_statistics(both)
-        values, pooled = self._compared(both, torch.stack(list(found.values()), dim=1))
-        space = Space(neighbours=False)
-        space.fit(pooled)
-        scores = space(values)
-        words = []
-        for row in space.scores(values[:n]):
-            order = row.abs().argsort(descending=True).tolist()
-            words.append(in_words([(list(found)[j], float(row[j])) for j in order], "data simulated from the posterior"))
-        return joint_p_values(scores[n:], scores[:n]), words
-
-    def _compared(self, data: Variables, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """Statistics (n, d) in units of the spread of their replicates, and some replicates in those units (k, d)."""
-        count, at_once = len(statistics), max(1, _SIMULATIONS_AT_ONCE // self.replicates)
-        values, pooled = [], []
-        for start in range(0, count, at_once):
-            rows = slice(start, start + at_once)
-            replicated = self._replicated({name: value[rows] for name, value in data.items()}, start)
-            mean = replicated.nanmean(dim=1, keepdim=True)
-            sd = (replicated - mean).square().nanmean(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
-            values.append(((statistics[rows, None] - mean) / sd)[:, 0].nan_to_num(_WORST))
-            pooled.append(((replicated - mean) / sd)[:, ::10].flatten(0, 1))
-        everything = torch.cat(pooled)
-        return torch.cat(values), everything[everything.isfinite().all(dim=1)]
-
-    def _replicated(self, data: Variables, start: int) -> Tensor:
-        """Statistics (n, replicates, d) of data simulated from the posterior of each row; NaN where a simulation failed."""
-        approximator, n = self.approximator, len(next(iter(data.values())))
-        total = n * self.replicates
-        seed = seeding.derive(self.seed, "replicates", start)
-        draws = approximator.sample(num_samples=self.replicates, conditions=data, batch_size=self.batch_size, seed=seed)
-        theta: dict[str, Any] = {name: draws[name].reshape(total, *approximator.shapes[name]) for name in approximator.inference_names}
-        simulated = self.simulator.sample(total, seed=seed, progress=False, **theta)
-        conditions = {name: simulated[name] for name in approximator.condition_names}
-        checked = [name for name in conditions if name not in approximator.may_miss]
-        fine = np.all([np.isfinite(conditions[name]).reshape(total, -1).all(axis=1) for name in checked], axis=0)
-        if not fine.any():
-            raise DataError("Expected data simulated from the posteriors, got failures only. Leave the check out: num_replicates=0.")
-        found = approximator.observation_statistics({name: value[fine] for name, value in conditions.items()})
-        statistics = torch.full((total, len(found)), torch.nan, dtype=torch.float64)
-        statistics[torch.as_tensor(fine)] = torch.stack(list(found.values()), dim=1)
-        return statistics.reshape(n, self.replicates, -1)
 
 
 def _called(function: LogDensity, variables: Mapping[str, Array], what: str) -> FloatArray:

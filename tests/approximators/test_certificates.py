@@ -11,7 +11,8 @@ from small_approximators import approximator, data
 from sbi_models import seeding
 from sbi_models.approximators import Certificate, EnsembleApproximator, load_approximator
 from sbi_models.approximators.certificates.certificate import NOT_KNOWN
-from sbi_models.approximators.certificates.spaces import NormalScores, Space, joint_p_values
+from sbi_models.approximators.certificates.rarity import Rarities
+from sbi_models.approximators.certificates.spaces import NormalScores, Space, joint_p_values, p_values_of_each
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
@@ -46,6 +47,45 @@ def test_repeated_scores_cost_nothing():
     calibration, observed = normal(500, 1), normal(40, 1, seed=1)
     alone = joint_p_values(calibration, observed)
     torch.testing.assert_close(joint_p_values(calibration.repeat(1, 5), observed.repeat(1, 5)), alone)
+
+
+def test_p_values_of_each_score_are_ranks_among_simulations():
+    """Each is one plus the number of simulations with as large a score, over one plus their number."""
+    calibration, observed = normal(50, 3).round(decimals=1), normal(7, 3, seed=1).round(decimals=1)
+    expected = (1 + (calibration[None] >= observed[:, None]).sum(dim=1)) / 51
+    torch.testing.assert_close(p_values_of_each(calibration, observed), expected.to(torch.float64))
+
+
+def test_joint_p_values_with_known_ones_are_uniform():
+    """Over 2000 new sets of references, p-values that other simulations gave, kept the same throughout, and scores that depend on them,
+    are together as small as they should be; the rank is that of a loop over rows."""
+    calibration, rows = normal(300, 4, seed=1), normal(2000, 100, 4, seed=2)
+    p_values = []
+    for row in rows:
+        known, scores = p_values_of_each(calibration, row), row[:, :2] + row[:, 2:] ** 2
+        p_values.append(float(joint_p_values(scores[1:], scores[:1], (known[1:], known[:1]))))
+    assert all(within_binomial(p_values, level) for level in LEVELS)
+    ranks = (scores[None] >= scores[:, None]).sum(dim=1) / 100
+    both = torch.cat([ranks, known], dim=1)
+    keys = [(float(row.min()), float(row.mean())) for row in both]
+    assert p_values[-1] == pytest.approx(sum(key <= keys[0] for key in keys) / 100)
+
+
+def test_known_p_values_are_as_fine_as_they_were():
+    """A thousand simulations tell a rare row from a hundred references that are only somewhat rare, where all other scores are equal."""
+    known = (torch.full((100, 1), 0.01, dtype=torch.float64), torch.full((1, 1), 0.001, dtype=torch.float64))
+    assert float(joint_p_values(torch.zeros(100, 1), torch.zeros(1, 1), known)) == pytest.approx(1 / 101)
+
+
+def test_references_that_are_unlike_the_training_are_noticed():
+    """Ranks among 400 simulations: no one of 2000 sets of references like these is called unusual, and each with a shift by one sd is."""
+    for shift, expected in ((0.0, 0), (1.0, 50)):
+        unusual = 0
+        for i in range(2000 if not expected else 50):
+            scores = normal(600, 2, seed=i)
+            scores[400:] += shift
+            unusual += not Rarities(p_values_of_each(scores[:400], scores), [400, 400]).are_usual(400)
+        assert unusual == expected
 
 
 def test_normal_scores_are_normal_and_increase_without_end():
@@ -213,6 +253,11 @@ def test_a_certificate_says_what_failed():
     both = Certificate(novelty=0.02, predictive=0.02)
     assert both.p_value == pytest.approx(0.04)
     assert len(both.warnings) == 2
+    one = Certificate(novelty=0.03, predictive=0.6, together=0.04)
+    assert (one.p_value, one.verdict, len(one.warnings)) == (0.04, "failed", 1)
+    assert Certificate(novelty=0.03, predictive=0.02, together=0.06).verdict == "passed"
+    nearest = Certificate(novelty=0.07, predictive=0.06, together=0.04)
+    assert [warning[:4] for warning in nearest.warnings] == ["Data"]
     assert Certificate(novelty=0.5, pareto_k=0.9, effective_sample_size=0.3).verdict == "failed"
     assert Certificate(novelty=0.5, pareto_k=0.2, effective_sample_size=0.05).verdict == "failed"
     assert Certificate(novelty=0.5, pareto_k=0.2, effective_sample_size=0.3).trusted

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sbi_models.diagnostics.metrics.importance import effective_sample_share, fit_generalised_pareto, pareto_smoothed
+from sbi_models.diagnostics import effective_sample_share, pareto_smoothed
+from sbi_models.diagnostics.metrics.importance import fit_generalised_pareto
 from sbi_models.errors import DataError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from linear_gaussian import NOISE, SIMULATOR, ensemble, workflow
+from linear_gaussian import NOISE, SIMULATOR, ensemble, prior, workflow
 from scipy import stats
 
 import sbi_models as bf
@@ -112,10 +112,33 @@ def test_a_failed_training_gives_the_certificates_back(trained):
 def test_predictive_p_values_are_uniform_under_the_model(trained):
     """Of 300 simulations, as many have p <= 0.05, 0.2, 0.5 as binomial bounds and those of the 400 references let."""
     new = SIMULATOR.sample(300, seed=21)
-    p_values = np.array([c.predictive for c in trained.certify(new, num_references=400, num_replicates=50, seed=np.int64(2))])
-    for level in (0.05, 0.2, 0.5):
-        sd = np.sqrt(level * (1 - level) * (1 / 300 + 1 / 400))
-        assert abs((p_values <= level).mean() - level) < 3.3 * sd
+    certificates = trained.certify(new, num_references=400, num_replicates=50, seed=np.int64(2))
+    for p_values in (np.array([c.predictive for c in certificates]), np.array([c.together for c in certificates])):
+        for level in (0.05, 0.2, 0.5):
+            sd = np.sqrt(level * (1 - level) * (1 / 300 + 1 / 400))
+            assert abs((p_values <= level).mean() - level) < 3.3 * sd
+
+
+def test_another_simulator_does_not_hide_that_an_observation_is_new(trained):
+    """With a simulator of data that are shifted by 8, as are the observations, these are like its references, but not like the training:
+    tests are corrected for their number then, and novelty fails them."""
+
+    def shifted(theta, rng):
+        return {"x": theta + 8 + NOISE * rng.normal(size=theta.shape)}
+
+    other = bf.BasicWorkflow(bf.make_simulator([prior, shifted], is_batched=True), inference_network=trained.approximator)
+    (certificate,) = other.certify({"x": X["x"][:1] + 8}, num_replicates=20, seed=1)
+    assert certificate.together is None
+    assert certificate.p_value == pytest.approx(min(1, 2 * min(certificate.novelty, certificate.predictive)))
+    assert certificate.verdict == "failed"
+
+
+def test_an_approximator_without_certificates_has_the_check_alone(trained, monkeypatch):
+    """With nothing known of the training, the p-value is that of the predictive check."""
+    monkeypatch.setattr(type(trained.approximator.novelty), "is_known", False)
+    (certificate,) = trained.certify(FAR, num_replicates=20, seed=1)
+    assert (certificate.novelty, certificate.together) == (None, None)
+    assert certificate.p_value == certificate.predictive
 
 
 def test_observations_that_the_posterior_cannot_explain_fail(normal):
@@ -163,6 +186,7 @@ def test_ensembles_are_certified_by_all_tests():
     made.fit_offline(DATA, epochs=2)
     (certificate,) = made.certify(FAR, log_likelihood=log_likelihood, log_prior=log_prior, num_replicates=20, seed=1)
     assert None not in (certificate.novelty, certificate.agreement, certificate.predictive, certificate.pareto_k)
+    assert certificate.p_value == certificate.together <= 0.05
     assert certificate.verdict == "failed"
 
 
@@ -187,6 +211,7 @@ def test_a_simulator_of_one_function_makes_no_check():
         ({"num_replicates": 1}, "num_replicates of at least 2"),
         ({"num_replicates": 2.5}, "num_replicates"),
         ({"num_references": 50}, "num_references of at least 100"),
+        ({"level": 0.004}, "Expected num_references of at least 249, so that p-values"),
         ({"num_sample": 5}, "Did you mean 'num_samples'"),
     ],
 )

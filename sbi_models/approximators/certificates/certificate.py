@@ -37,6 +37,8 @@ class Certificate:
         predictive_unusual: as `unusual`, against the data simulated from the posterior.
         effective_sample_size: share of the draws, from 0 to 1, that are worth as much as draws of the exact posterior.
         pareto_k: tail index of the importance weights of the draws.
+        together: p-value of all tests at once, by one rank among simulations that were put to all of them; None where there is only one
+            test, or where they are corrected for their number instead.
         level: see `LEVEL`.
     """
 
@@ -49,12 +51,15 @@ class Certificate:
     predictive_unusual: tuple[str, ...] = ()
     effective_sample_size: float | None = None
     pareto_k: float | None = None
+    together: float | None = None
     level: float = LEVEL
 
     @property
     def p_value(self) -> float | None:
-        """Of all tests together: the smallest p-value times their number (Bonferroni), at most 1."""
+        """Of all tests together: that of one joint rank, else the smallest p-value times their number (Bonferroni), at most 1."""
         made = self._p_values
+        if self.together is not None:
+            return self.together
         return min(1.0, len(made) * min(made)) if made else None
 
     @property
@@ -113,7 +118,10 @@ class Certificate:
         return [p for p in (self.novelty, self.agreement, self.predictive) if p is not None]
 
     def _fails(self, p: float | None) -> bool:
-        return p is not None and p * len(self._p_values) <= self.level
+        """Whether a test is to blame: with a joint rank, one that fails by itself, or the one that comes nearest to it."""
+        if p is None or self.together is None:
+            return p is not None and p * len(self._p_values) <= self.level
+        return self.together <= self.level and p <= max(self.level, min(self._p_values))
 
 
 def check_level(level: float) -> float:

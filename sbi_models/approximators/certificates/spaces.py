@@ -21,6 +21,7 @@ _RIDGE = 1e-3
 _ROUNDING = 1e-5
 _TINY = 1e-12
 _ROWS_AT_ONCE = 64
+_TIE = 1e-6
 
 
 class Learned(nn.Module):
@@ -151,28 +152,44 @@ def _least_squares(terms: Tensor, targets: Tensor) -> Tensor:
     return solution
 
 
-def joint_p_values(calibration: Tensor, observed: Tensor) -> Tensor:
+def p_values_of_each(calibration: Tensor, observed: Tensor) -> Tensor:
+    """Exact p-values (m, c) of observed scores (m, c), each alone, among those of simulations (n, c); large is rare."""
+    return _among_others(calibration, observed).to(torch.float64) / (len(calibration) + 1)
+
+
+def joint_p_values(calibration: Tensor, observed: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Exact p-values (m,) of observed scores (m, c) among those of simulations (n, c) by all of the scores at once; large is rare.
 
     Each score is ranked among the n + 1; the smallest rank of a row, with the mean of its ranks to break ties, is ranked again. Rows are
     treated alike, so that an observation drawn like the simulations has each of the n + 1 ranks with equal probability, however many
     scores there are and however they depend on each other: the correction for multiple tests costs nothing for scores that repeat.
 
+    Args:
+        calibration, observed: as above; c may be 0 if something is known.
+        known: p-values of the same rows, (n, k) and (m, k), that further simulations gave: they stand beside rank / (n + 1) as they are,
+            and may be finer. Any function of a single row, learned from others, leaves the result exact.
+
     References: Westfall & Young (1993), Resampling-based multiple testing; Vovk, Gammerman & Shafer (2005), Algorithmic learning in a
     random world.
     """
     n = len(calibration)
-    ordered = calibration.sort(dim=0).values.mT.contiguous()
-    own = n - torch.searchsorted(ordered, calibration.mT.contiguous()).mT
-    new = n - torch.searchsorted(ordered, observed.mT.contiguous()).mT + 1
+    usual, found = (calibration.new_empty(n, 0), calibration.new_empty(len(observed), 0)) if known is None else known
+    own, new = _among_others(calibration, calibration) - 1, _among_others(calibration, observed)
     p_values = []
-    for rows, ranks in zip(torch.split(observed, _ROWS_AT_ONCE), torch.split(new, _ROWS_AT_ONCE), strict=True):
-        smallest = _smallest(own + (rows[:, None] >= calibration))
-        p_values.append(((smallest <= _smallest(ranks)[:, None]).sum(dim=1) + 1) / (n + 1))
+    for rows, ranks, own_p in zip(*(torch.split(part, _ROWS_AT_ONCE) for part in (observed, new, found)), strict=True):
+        others = own + (rows[:, None] >= calibration)
+        smallest = _smallest(others / (n + 1.0), usual.expand(len(rows), -1, -1))
+        p_values.append(((smallest <= _smallest(ranks / (n + 1.0), own_p)[:, None]).sum(dim=1) + 1) / (n + 1))
     return torch.cat(p_values).to(torch.float64)
 
 
-def _smallest(ranks: Tensor) -> Tensor:
-    """The smallest of the ranks (..., c), and a fraction of their mean that breaks ties."""
-    mean = ranks.to(torch.float64).mean(dim=-1)
-    return ranks.amin(dim=-1) + mean / (1 + mean)
+def _among_others(calibration: Tensor, observed: Tensor) -> Tensor:
+    """Ranks (m, c), from 1, of observed scores among those of simulations and themselves, the largest first."""
+    ordered = calibration.sort(dim=0).values.mT.contiguous()
+    return len(calibration) - torch.searchsorted(ordered, observed.mT.contiguous()).mT + 1
+
+
+def _smallest(*p_values: Tensor) -> Tensor:
+    """The smallest of p-values (..., c), and a little of their mean that breaks ties."""
+    every = torch.cat([part.to(torch.float64) for part in p_values], dim=-1)
+    return every.amin(dim=-1) + _TIE * every.mean(dim=-1)

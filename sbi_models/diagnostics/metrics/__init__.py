@@ -11,6 +11,7 @@ from sbi_models.diagnostics.metrics.contraction import posterior_contraction, z_
 from sbi_models.diagnostics.metrics.coverage import Coverage, joint_coverage, joint_ranks, marginal_coverage
 from sbi_models.diagnostics.metrics.disagreement import energy_disagreement, jensen_shannon_divergence
 from sbi_models.diagnostics.metrics.energy_score import energy_score
+from sbi_models.diagnostics.metrics.importance import SmoothedWeights, effective_sample_share, pareto_smoothed
 from sbi_models.diagnostics.metrics.information import information
 from sbi_models.diagnostics.metrics.lc2st import LocalTest, local_c2st
 from sbi_models.diagnostics.metrics.log_score import LogScore, log_score
@@ -29,10 +30,12 @@ __all__ = [
     "LogScore",
     "PredictiveCheck",
     "RankHistogram",
+    "SmoothedWeights",
     "Tarp",
     "c2st",
     "calibration_error",
     "central_interval",
+    "effective_sample_share",
     "energy_disagreement",
     "energy_score",
     "fractional_ranks",
@@ -46,6 +49,7 @@ __all__ = [
     "marginal_coverage",
     "mmd_squared",
     "nrmse",
+    "pareto_smoothed",
     "pearson_r",
     "point_estimate",
     "posterior_contraction",

@@ -18,14 +18,14 @@ _FEWEST_IN_TAIL = 5
 _PRIOR_WEIGHT, _PRIOR_SHAPE = 10, 0.5
 
 
-class Smoothed(NamedTuple):
+class SmoothedWeights(NamedTuple):
     """Normalised log weights of each data set (n_datasets, num_samples), and the shape k of the tail that they had, (n_datasets,)."""
 
     log_weights: Floats
     pareto_k: Floats
 
 
-def pareto_smoothed(log_weights: object) -> Smoothed:
+def pareto_smoothed(log_weights: object) -> SmoothedWeights:
     """Log weights whose upper tail is replaced by the quantiles of a generalised Pareto distribution that is fitted to it.
 
     k below 0.5: all is well; up to 0.7: usable; above: too heavy a tail for any finite sample, and not even smoothing helps. k is infinite
@@ -41,7 +41,7 @@ def pareto_smoothed(log_weights: object) -> Smoothed:
     if values.ndim != 2 or not values.size or np.isnan(values).any() or np.isposinf(values).any():
         raise DataError(f"Expected log_weights of shape (n_datasets, num_samples) without NaN or inf, got shape {values.shape}.")
     rows = [_smoothed_row(row) for row in values]
-    return Smoothed(np.stack([weights for weights, _ in rows]), np.array([k for _, k in rows]))
+    return SmoothedWeights(np.stack([weights for weights, _ in rows]), np.array([k for _, k in rows]))
 
 
 def effective_sample_share(log_weights: object) -> Floats:
