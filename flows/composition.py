@@ -22,22 +22,8 @@ from sbi_models.workflows import CompositionalWorkflow
 Manifest = dict[str, Any]
 
 NUMBERS = (
-<<<<<<< HEAD
     *("bias_shift", "calibration_residual", "contradiction", "influence", "explained", "acceptance", "last_step"),
     *("noise", "num_modes", "evaluations", "simulations"),
-=======
-    "bias_shift",
-    "calibration_residual",
-    "contradiction",
-    "influence",
-    "explained",
-    "acceptance",
-    "last_step",
-    "noise",
-    "num_modes",
-    "evaluations",
-    "simulations",
->>>>>>> certificate
 )
 """Of the report, that become metrics."""
 

@@ -218,11 +218,7 @@ def waves(theta):
 
 
 def test_local_means_add_what_a_polynomial_misses():
-<<<<<<< HEAD
     """Waves in theta are followed to within the errors that are stated, a tenth of a simulation's sd; without waves nothing is added."""
-=======
-    """Waves in theta are followed to within the stated errors, a tenth of a sd of one simulation; without waves nothing is added."""
->>>>>>> certificate
     theta, at = normal(200_000, 2, seed=1), normal(300, 2, seed=3).clamp(-1.5, 1.5)
     noise = normal(200_000, 2, seed=2)
     learned = SharedBias(2)

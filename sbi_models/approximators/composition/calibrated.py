@@ -98,15 +98,7 @@ def calibrated(
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,
-<<<<<<< HEAD
         **found_out,
-=======
-        **(
-            of_calibration(main.calibration, main.learned, main.mode.precision, len(items), main.contradicted)
-            if converged
-            else {"notes": (_NO_MODE,)}
-        ),
->>>>>>> certificate
     )
     return draws, report
 

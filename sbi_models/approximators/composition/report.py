@@ -84,13 +84,8 @@ class CompositionReport:
         if self.contradiction < _CONTRADICTION and self.influence > _INFLUENCE:
             reasons.append(
                 f"Item {self.least_typical + 1} of {self.num_items} is contradicted by the others (p = {self.contradiction:.2g}): it is "
-<<<<<<< HEAD
                 "far out among simulations of the composed parameters, where the network has seen little, so that the posterior may be off "
                 "by some tenths of its standard deviations. Look at that item by itself, and at whether all are of the same parameters."
-=======
-                "far out among simulations of the composed parameters, where the network has seen little, so that the posterior may be "
-                "off by some tenths of its standard deviations. Look at that item by itself, and at whether all are of the same parameters."
->>>>>>> certificate
             )
         if self.explained < EXPLAINED:
             reasons.append(

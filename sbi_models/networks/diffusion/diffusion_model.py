@@ -134,12 +134,6 @@ class DiffusionModel(InferenceNetwork):
         """
         noise, t = noises_and_times(theta, self.noise_per_pair // 2 if self.is_gaussian else self.noise_per_pair, generator)
         if self.is_gaussian:
-<<<<<<< HEAD
-=======
-            first, last = (theta.new_tensor(bound).log() for bound in _NOISES)
-            log_noise = torch.lerp(first, last, (2 * t - 1).clamp_min(0))
-            t = torch.where(t < 0.5, 2 * t, self.schedule.time(-2 * log_noise).clamp(0, 1))
->>>>>>> certificate
             noise, t = torch.cat([noise, -noise], dim=1), torch.cat([t, t], dim=1)
         if self.no_conditions is None:
             return noise, t
