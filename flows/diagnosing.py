@@ -67,7 +67,7 @@ def _load(model: str, experiments: Mapping[str, str]) -> Approximator:
     if model in experiments:
         experiment: Experiment = load_object(experiments[model])
         model = f"models:/{experiment.register_as.name}@{experiment.register_as.alias}"
-    approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None)
+    approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False)
     if not approximator.has_draws:
         raise ConfigurationError(f"Expected a model with posterior draws to diagnose, got {model}, which has point estimates only.")
     return approximator

@@ -29,7 +29,7 @@ def sample_file(
         raise ConfigurationError(f"Expected an output file in a folder that can be written to, got {output}. Make the folder first.")
     if not observations.is_file():
         raise DataError(f"{observations}: no such file. Expected a CSV file of observations.")
-    approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None)
+    approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False)
     if len(approximator.condition_names) != 1:
         raise DataError(f"This model conditions on {', '.join(approximator.condition_names)}; a CSV file can hold one variable only.")
     (variable,) = approximator.condition_names

@@ -140,7 +140,7 @@ def infer(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest
     study = _study(experiment)
     labels, observations = study.observations()
     store = open_store(project_root())
-    approximator = load(registered["uri"])
+    approximator = load(registered["uri"], certify=False)
     draws = approximator.sample(
         num_samples=experiment.infer.num_samples, conditions=observations, seed=seeding.derive(experiment.seed, "infer")
     )
@@ -169,7 +169,7 @@ def infer(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest
 def compose(experiment: Experiment, registered: Manifest, run_id: str) -> Manifest:
     """Draws from the one posterior given all real observations together, from the registered model, with the exact one beside them."""
     started = perf_counter()
-    approximator = load(registered["uri"])
+    approximator = load(registered["uri"], certify=False)
     if not isinstance(approximator, CompositionalApproximator):
         raise ConfigurationError(f"Expected a model that composes, got {registered['uri']} of kind {approximator.kind!r}. Train it anew.")
     tracker = Tracker.attach(open_store(project_root()), run_id)

@@ -1,7 +1,12 @@
 """The errors a user can cause. Every message says what was expected, what was got, and the cure."""
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_DEEPEST = 10
+"""Frames that are looked through for the caller of a method."""
 
 
 class SbiModelsError(Exception):
@@ -38,6 +43,14 @@ class TrackingError(SbiModelsError, RuntimeError):
 
 class TrustWarning(UserWarning):
     """An answer is given, but should not be trusted; the message says why."""
+
+
+def distrust(text: str) -> None:
+    """Issue a TrustWarning, at the first line outside of this package."""
+    level = 1
+    while level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").startswith("sbi_models"):
+        level += 1
+    warnings.warn(text, TrustWarning, stacklevel=level + 1)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scipy.special import bdtrc
 from torch import Tensor, nn
 
 from sbi_models import seeding
@@ -15,7 +16,7 @@ from sbi_models.approximators.certificates.issue import issue, learn, statistics
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.certificates.spaces import Learned
 from sbi_models.arguments import known_arguments
-from sbi_models.errors import NotFittedError, TrainingError
+from sbi_models.errors import NotFittedError, TrainingError, distrust
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ class Approximator(nn.Module, ABC):
         roles: raw variable names of each role.
         shapes: shape of one row of each raw variable; empty before the approximator has seen data.
         info: JSON that travels with the saved file.
+        certifies_draws: whether `sample` looks at every observation, and issues a TrustWarning where more of them fail their certificates
+            than do by chance. True for what `sbi_models.load` takes from a registry.
     """
+
+    certifies_draws: bool = False
 
     kind: str
     roles: dict[str, list[str]]
@@ -132,6 +137,18 @@ class Approximator(nn.Module, ABC):
         """
         self._check_built()
         return issue(self, conditions, level=check_level(level), batch_size=batch_size, seed=seeding.resolve(seed))
+
+    def _certify_draws(self, conditions: VariablesLike, seed: int) -> None:
+        """The TrustWarning of `certifies_draws`."""
+        if not self.certifies_draws:
+            return
+        certificates = self.certify(conditions, seed=seed)
+        failed, n = [row for row, certificate in enumerate(certificates) if certificate.verdict == "failed"], len(certificates)
+        rarest = min((n * p for certificate in certificates if (p := certificate.p_value) is not None), default=1.0)
+        if failed and (rarest <= LEVEL or bdtrc(len(failed) - 1, n, LEVEL) <= LEVEL * (1 + 1e-9)):
+            more = f" and {len(failed) - 1} more of {n}" if len(failed) > 1 else ""
+            reasons = " ".join(certificates[failed[0]].warnings)
+            distrust(f"The posterior of data set {failed[0]}{more} should not be trusted. {reasons}")
 
     def observation_statistics(self, conditions: VariablesLike) -> dict[str, Tensor]:
         """Statistics of raw conditions (n, ...) that depend on no network, of what the adapter makes of them: name to (n,), float64."""

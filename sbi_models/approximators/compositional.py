@@ -1,7 +1,5 @@
 """The approximator that composes: the posterior of parameters given several observations at once, from that given one."""
 
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,7 +20,7 @@ from sbi_models.approximators.composition.stages import Plan
 from sbi_models.approximators.composition.unused import ROWS, predictable, unused_note
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.errors import ConfigurationError, DataError, TrustWarning, suggest
+from sbi_models.errors import ConfigurationError, DataError, distrust, suggest
 from sbi_models.networks import DiffusionModel, InferenceNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
 from sbi_models.progress import Advance, progress_bar
@@ -42,9 +40,6 @@ _ROWS = 16_384
 """Simulations in memory at a time."""
 
 _WORK_BEFORE_PROGRESS = 20_000
-
-_DEEPEST = 10
-"""Frames that are looked through for the caller of a method."""
 
 
 class CompositionOptions(TypedDict, total=False):
@@ -334,11 +329,7 @@ def _warn(reports: list[CompositionReport]) -> None:
     doubted = [row for row, report in enumerate(reports) if report.warnings]
     if doubted:
         which = f"data set {doubted[0]}" + (f" and {len(doubted) - 1} more" if len(doubted) > 1 else "")
-        level = 1  # the line that is shown is the first one outside of this package
-        while level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").startswith("sbi_models"):
-            level += 1
-        text = f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}"
-        warnings.warn(text, TrustWarning, stacklevel=level + 1)
+        distrust(f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}")
 
 
 files.KINDS[CompositionalApproximator.kind] = CompositionalApproximator.from_settings

@@ -244,6 +244,7 @@ class ContinuousApproximator(Approximator):
         standardised = self._standardised_draws(num_samples, self.given(conditions, batch_size), batch_size, seed)
         self.train(was_training)
         draws = self._to_raw(standardised)
+        self._certify_draws(conditions, seed)
         return by_component(draws) if split else draws
 
     @torch.no_grad()

@@ -191,6 +191,7 @@ class EnsembleApproximator(Approximator):
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         weights = self._weights_of_a_call(member_weights, merge_members=merge_members)
+        self._certify_draws(conditions, seed)
         if not merge_members:
             return {
                 name: member.sample(

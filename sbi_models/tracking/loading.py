@@ -21,15 +21,17 @@ def is_model_uri(source: Path | str) -> bool:
 
 
 @known_arguments
-def load(source: Path | str, store: "Store | None" = None) -> Approximator:
+def load(source: Path | str, store: "Store | None" = None, *, certify: bool = True) -> Approximator:
     """The approximator at `source`.
 
     - a path: a file that was saved before;
     - `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/NAME/latest`: a registered model;
     - `runs:/RUN_ID/FILE.safetensors`: a file of a run; `runs:/RUN_ID/NAME`: the model NAME that the run has logged.
 
-    `store` defaults to the one that `open_store()` finds; a missing one is a TrackingError and is not made. Raises ModelFileError for a
-    file that is damaged, or that is not the one that was registered.
+    A model from a store looks at every observation that it is sampled for, and warns (TrustWarning) where they are not like the simulations
+    of its training; certify=False switches that off, and `certify(conditions)` says more. `store` defaults to the one that `open_store()`
+    finds; a missing one is a TrackingError and is not made. Raises ModelFileError for a file that is damaged, or that is not the one that
+    was registered.
     """
     if not is_model_uri(source):
         return load_approximator(source)
@@ -40,4 +42,5 @@ def load(source: Path | str, store: "Store | None" = None) -> Approximator:
     store = store or open_store(create=False)
     with TemporaryDirectory() as scratch:
         stored = load_approximator(fetch(store, locate(store, str(source)), Path(scratch)))
+    stored.certifies_draws = certify
     return stored

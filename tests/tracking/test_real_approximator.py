@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from sbi_models import seeding
 from sbi_models.adapters import default_adapter
 from sbi_models.approximators import ContinuousApproximator, EnsembleApproximator, ScoringRuleApproximator
+from sbi_models.errors import TrustWarning
 from sbi_models.networks import CouplingFlow, DeepSet, FlowMatching, ScoringRuleNetwork
 from sbi_models.tracking import Store, Tracker, load, register
 
@@ -78,3 +80,32 @@ def test_an_ensemble_goes_through_the_registry(store: Store, tmp_path: Path, mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
     served = mlflow.pyfunc.load_model("models:/several@champion")
     np.testing.assert_array_equal(served.predict(data["x"][:3], params={"num_samples": 5, "seed": 1}), before)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_registered_model_warns_of_observations_unlike_its_training(store: Store, tmp_path: Path, several: bool) -> None:
+    """Draws of it for an observation far out come with a TrustWarning; for ordinary ones, or with certify=False, they do not.
+
+    Of forty ordinary observations some fail their certificates by chance, which is no reason to warn.
+    """
+    random = seeding.generator(0, "certified tracking test")
+    theta = random.normal(size=(1000, 2))
+    data = {"theta": theta, "x": theta @ np.ones((2, 3)) + random.normal(size=(1000, 3))}
+    roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
+    members = {
+        name: ContinuousApproximator(adapter=default_adapter(roles), roles=roles, inference_network=FlowMatching(widths=(8, 8), steps=4))
+        for name in ("a", "b")[: 1 + several]
+    }
+    made = EnsembleApproximator(members) if several else members["a"]
+    made.build(data, seed=0)
+    made.eval().learn_certificate(data, None, seed=1)
+    registered = register(store, "certified", made.save(tmp_path / "certified"), Tracker.start(store, "npe", "first", "key").run_id)
+    far = {"x": np.concatenate([data["x"][:1], data["x"][:1] + 30])}
+    model = load(registered.uri, store)
+    with pytest.warns(TrustWarning, match="data set 1 should not be trusted"):
+        model.sample(num_samples=5, conditions=far, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.sample(num_samples=5, conditions={"x": data["x"][:40]}, seed=1)
+        load(registered.uri, store, certify=False).sample(num_samples=5, conditions=far, seed=1)
+        load(tmp_path / "certified").sample(num_samples=5, conditions=far, seed=1)
