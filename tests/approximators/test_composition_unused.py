@@ -30,6 +30,6 @@ def test_too_few_simulations_say_nothing():
 
 
 def test_the_note_is_for_much():
-    """Up to a tenth nothing is said; beyond, how much."""
-    assert unused_note(0.09) == ()
+    """Up to five in a hundred nothing is said; beyond, how much."""
+    assert unused_note(0.04) == ()
     assert "43%" in unused_note(0.43)[0]

@@ -16,8 +16,9 @@ _FEWEST = 10
 
 _RIDGE = 1e-4
 
-_MUCH = 0.1
-"""Share of the variance of scores that may be predictable."""
+_MUCH = 0.05
+"""Share of the variance of scores that may be predictable: 0 to 0.003 in networks that are trained well, 0.05 to 0.09 after 250 steps, when
+composed sds were too large by a third to a half."""
 
 
 def predictable(features: Tensor, scores: Tensor) -> float:
