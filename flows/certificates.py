@@ -10,6 +10,7 @@ from rich.table import Table
 from flows.parameters import Experiment, load_object
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, ContinuousApproximator, EnsembleApproximator
+from sbi_models.approximators.certificates.certificate import LARGEST_PARETO_K
 from sbi_models.tracking import Tracker
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
@@ -18,6 +19,11 @@ Manifest = dict[str, Any]
 
 P_VALUES = {"p_value": "p", "novelty": "novelty", "agreement": "agreement", "predictive": "predictive"}
 WEIGHTS = {"effective_sample_size": "effective", "pareto_k": "Pareto k"}
+_MEANINGS = {
+    "p_value": "p-value of all tests together",
+    "effective_sample_size": "share of the draws that the exact posterior has use for",
+    "pareto_k": f"tail of the weights of draws; above {LARGEST_PARETO_K}, weighting would not mend draws of which few are of use",
+}
 _STYLES = {"passed": "green", "failed": "red", "not known": "yellow"}
 
 
@@ -53,7 +59,7 @@ def in_short(certificates: Sequence[Mapping[str, Any]]) -> str:
 
 
 def show_certificates(console: Console, data_set_name: str, certificates: Sequence[Mapping[str, Any]]) -> None:
-    """A table with a row a data set, and below it why some should not be trusted; columns that hold nothing are left out.
+    """A table with a row a data set, what its columns mean, and why some should not be trusted; columns that hold nothing are left out.
 
     The columns: p-values of all tests together, of novelty, of the agreement of members and of the predictive check; of importance weights
     the effective share of the draws and Pareto k.
@@ -64,13 +70,31 @@ def show_certificates(console: Console, data_set_name: str, certificates: Sequen
         table.add_column(title, justify="left" if title in (data_set_name, "certificate") else "right", no_wrap=True)
     for certificate in certificates:
         verdict = certificate["verdict"]
-        numbers = ("-" if certificate[key] is None else f"{certificate[key]:.2g}" for key in columns)
+        numbers = (_number(key, certificate[key]) for key in columns)
         table.add_row(escape(certificate["data_set"]), f"[{_STYLES[verdict]}]{verdict}[/{_STYLES[verdict]}]", *numbers)
     console.print(table)
+    meanings = {title: _MEANINGS[key] for key, title in columns.items() if key in _MEANINGS}
+    if meanings:
+        console.print("\n" + "\n".join(f"{title}: {meaning}" for title, meaning in meanings.items()))
     reasons: dict[str, list[str]] = {}
     for certificate in certificates:
         for warning in certificate["warnings"]:
             reasons.setdefault(warning, []).append(certificate["data_set"])
     for warning, labels in reasons.items():
         which = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
-        console.print(f"[yellow]{escape(data_set_name)} {escape(which)}: {escape(warning)}[/yellow]")
+        lines = _laid_out(f"{data_set_name} {which}: {warning}")
+        console.print("\n" + "\n".join(f"[yellow]{escape(line)}[/yellow]" for line in lines))
+
+
+def _number(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if key == "effective_sample_size" else f"{value:.2g}"
+
+
+def _laid_out(warning: str) -> list[str]:
+    """A warning as lines: the statistics that follow its p-value have one each."""
+    head, found, statistics = warning.partition("): ")
+    if not found:
+        return [warning]
+    return [f"{head}):", *(f"    {statistic}" for statistic in statistics.removesuffix(".").split("; "))]

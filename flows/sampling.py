@@ -40,7 +40,7 @@ def sample_file(
     _summary(console, frame, model, num_samples, seed)
     if certificate:
         found = approximator.certify({variable: values}, seed=seed)
-        console.print("Certificates: is a data set like the simulations of the training? p-values:\n")
+        console.print("Certificates: is a data set like the simulations of the training?\n")
         show_certificates(console, "data set", [{"data_set": label, **own.as_dict()} for label, own in zip(labels, found, strict=True)])
     if output is None:
         frame.to_csv(sys.stdout, index=False)

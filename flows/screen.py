@@ -109,7 +109,7 @@ class Screen:
             self.console.print(table)
         if exact:
             self.console.print(f"\n{MEAN_ERROR}: amortized minus exact mean in exact posterior sd; {SD_RATIO}: amortized over exact")
-        self.console.print("\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right? p-values:\n")
+        self.console.print("\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right?\n")
         show_certificates(self.console, result["inference"]["data_set_name"], result["inference"]["certificates"])
         register_as = self.experiment.register_as
         model = f"models:/{register_as.name}@{register_as.alias}"

@@ -58,6 +58,7 @@ def _plain_lines(console: Console, description: str, total: int, done: int) -> I
             last = now
             remaining = (now - start) / max(finished - done, 1) * (total - finished)
             clock = f"{int(remaining) // 60}:{int(remaining) % 60:02d}"
-            console.print(f"{description} {finished}/{total}, {clock} remaining {note}".rstrip(), highlight=False, soft_wrap=True)
+            line = f"{description} {finished}/{total}, {clock} remaining" + (f"; {note}" if note else "")
+            console.print(line, highlight=False, soft_wrap=True)
 
     yield advance

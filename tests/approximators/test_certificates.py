@@ -11,6 +11,8 @@ from small_approximators import approximator, data
 from sbi_models import seeding
 from sbi_models.approximators import Certificate, EnsembleApproximator, load_approximator
 from sbi_models.approximators.certificates.certificate import NOT_KNOWN
+from sbi_models.approximators.certificates.issue import in_words
+from sbi_models.approximators.certificates.novelty import GIVEN
 from sbi_models.approximators.certificates.rarity import Rarities
 from sbi_models.approximators.certificates.spaces import NormalScores, Space, joint_p_values, p_values_of_each
 from sbi_models.approximators.certificates.statistics import observation_statistics
@@ -244,6 +246,13 @@ def test_arguments_are_checked():
     with pytest.raises(NotFittedError, match="has not been trained"):
         approximator(built=False).certify(data(1))
     assert made.certify(data(1), seed=np.int64(3), level=np.float64(0.1))[0].level == 0.1
+
+
+def test_a_statistic_is_named_once():
+    """The rarest three are named, each alone or given the summaries, whichever is rarer; what is usual is not."""
+    scores = [("a", 9.0), ("a" + GIVEN, -8.0), ("b" + GIVEN, -2.6), ("b", 2.55), ("c", 2.0), ("d", 1.0)]
+    assert in_words(scores) == ("a is above that of all simulations", f"b{GIVEN} is below that of 99.5 % of simulations")
+    assert len(in_words([(name, 5.0) for name in "abcde"])) == 3
 
 
 def test_a_certificate_says_what_failed():

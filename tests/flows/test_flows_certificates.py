@@ -1,14 +1,17 @@
-"""Certificates in the pipeline: what the setting `predictive_replicates` does."""
+"""Certificates in the pipeline: what the setting `predictive_replicates` does, and what the screen says of them."""
 
+import io
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 from small_run import SMALL, small_experiment
 
-from flows.certificates import certify_observations
+from flows.certificates import certify_observations, show_certificates
 from flows.michelson import STUDY
 from sbi_models import BasicWorkflow, seeding
+from sbi_models.approximators import Certificate
 from sbi_models.networks import CouplingFlow, DeepSet
 
 
@@ -66,3 +69,21 @@ def test_bad_predictive_replicates_are_refused(replicates: float) -> None:
     with pytest.raises(ValidationError, match="predictive_replicates"):
         small_experiment({"infer": {"predictive_replicates": replicates}})
     assert SMALL.infer.predictive_replicates == 100
+
+
+def test_the_screen_explains_columns_and_lists_what_is_unusual() -> None:
+    """Columns without a number are left out, the others are explained, and each unusual statistic has a line below its reason."""
+    odd = Certificate(novelty=0.001, unusual=("median of x is above that of all simulations", "mean of x is below that of all simulations"))
+    usual = Certificate(novelty=0.5, effective_sample_size=0.987, pareto_k=0.2)
+    console = Console(file=io.StringIO(), soft_wrap=True)
+    show_certificates(console, "patient", [{"data_set": name, **one.as_dict()} for name, one in {"a": odd, "[b]": usual}.items()])
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert lines[0].split() == ["patient", "certificate", "p", "novelty", "effective", "Pareto", "k"]
+    assert lines[1].split() == ["a", "failed", "0.001", "0.001", "-", "-"]
+    assert lines[2].split() == ["[b]", "passed", "0.5", "0.5", "98.7", "%", "0.2"]
+    assert [line.partition(": ")[0] for line in lines[4:7]] == ["p", "effective", "Pareto k"]
+    assert lines[8:] == [
+        "patient a: The observation is unlike the simulations of the training (p = 0.001):",
+        "    median of x is above that of all simulations",
+        "    mean of x is below that of all simulations",
+    ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Finished
+from pipeline_runs import Finished
 
 from flows.cli import main
 from flows.michelson import STUDY

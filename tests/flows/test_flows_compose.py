@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Finished, run_pipelines
+from pipeline_runs import Finished, run_pipelines
 from small_run import COMPOSED, small_experiment
 
 from flows.composition import prior_of, report_metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Finished, kill_in_training, run_pipelines
+from pipeline_runs import Finished, kill_in_training, run_pipelines
 from small_run import ENSEMBLE, small_experiment
 
 from flows.michelson import STUDY

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import Finished, kill_in_training, run_pipeline
+from pipeline_runs import Finished, kill_in_training, run_pipeline
 
 from sbi_models.tracking import list_models, load, open_store
 

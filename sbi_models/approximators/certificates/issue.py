@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators.certificates.certificate import Certificate
-from sbi_models.approximators.certificates.novelty import Novelty, Points
+from sbi_models.approximators.certificates.novelty import GIVEN, Novelty, Points
 from sbi_models.approximators.certificates.spaces import joint_p_values
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.types import Variables, VariablesLike
@@ -120,10 +120,13 @@ def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor])
 
 
 def in_words(scores: list[tuple[str, float]], others: str = "simulations") -> tuple[str, ...]:
-    """The first few of the statistics and their normal scores, rarest first, as far as they are rare."""
-    found = []
-    for name, score in scores[:_NAMED]:
-        if abs(score) > _RARE:
+    """The first few of the statistics and their normal scores, rarest first, as far as they are rare; each once."""
+    found: list[str] = []
+    named: set[str] = set()
+    for name, score in scores:
+        plain = name.removesuffix(GIVEN)
+        if abs(score) > _RARE and plain not in named and len(named) < _NAMED:
+            named.add(plain)
             share = 100 * float(torch.special.ndtr(torch.tensor(abs(score), dtype=torch.float64)))
             of = "all" if share >= 99.95 else f"{share:.1f} % of"
             found.append(f"{name} is {'above' if score > 0 else 'below'} that of {of} {others}")

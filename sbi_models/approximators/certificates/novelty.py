@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sbi_models.approximators.certificates.spaces import Learned, Residuals, Space, joint_p_values
 
+GIVEN = " (given the summaries)"
 SPACES = ("summaries", "statistics", "statistics given summaries")
 
 
@@ -81,7 +82,7 @@ class Novelty(nn.Module):
     def unusual(self, points: Points) -> list[list[tuple[str, float]]]:
         """For each observation, its rarest statistics first: a name and its normal score among simulations."""
         alone, given = self.statistics.scores(points.statistics), self.given.scores(self._given(points))
-        names = [*points.names, *(f"{name}, given the summaries" for name in points.names)]
+        names = [*points.names, *(name + GIVEN for name in points.names)]
         found = []
         for row in torch.cat([alone, given], dim=1):
             order = row.abs().argsort(descending=True)

@@ -64,7 +64,7 @@ def plot_posterior_reference(
                 legend[truth_label] = axes.axvline(mark, **GUIDE)
         axes.set_ylim(bottom=0.0)
         axes.grid(visible=False)
-        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="x", nbins=5)
     _align(panels, columns)
     return finish(figure, quantities[0] if columns == 1 else "", "posterior density", legend)
 
