@@ -6,7 +6,7 @@ chains on the score. One parameter is integrated on a grid instead.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,14 @@ from sbi_models.types import FloatArray
 
 _FIRST_SHARE = 5
 """The first calibration, at a mode that may be off, takes so many times less simulations than the second."""
+
+_LOST = 4.0
+"""Sds between a mode and what a calibration there makes of it, from which on it is another one."""
+
+_NOT_CALIBRATED = (
+    "Fresh simulations do not fit the scores at the mode, so that they calibrate nothing: each item tells next to nothing about some "
+    "direction there, as next to a bound of the prior. Compare with method='gauss'."
+)
 
 _MOST_SCORES = 10_000_000
 """Scores of items that chains may take."""
@@ -69,6 +77,9 @@ def calibrated(
         composed.calibration = None
         modes = [newton(composed, mode.center, mode.precision) for mode in modes]
     peaks = [_peak(composed, mode, k, plan, fresh if found else None) for k, mode in enumerate(modes)]
+    if fresh is not None and found and any(peak.calibration is None for peak in peaks):
+        draws, report = calibrated(items, prior, moments, num_samples, plan, fresh=None)
+        return draws, replace(report, notes=(*report.notes, _NOT_CALIBRATED), evaluations=report.evaluations + composed.evaluations + cost)
     good = [peak for peak in peaks if peak.mode.last_step < CONVERGED and bool(in_reach(peak.mode.center[None], moments))]
     converged, peaks = found and bool(good), good or peaks[:1]
     fits = converged and all(peak.surrogate.explained > EXPLAINED for peak in peaks)
@@ -124,15 +135,24 @@ def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: F
         mode = newton(composed, mode.center, mode.precision) if composed.share else mode
     if fresh is not None:
         few = max(plan.simulations // _FIRST_SHARE, 100)
+        before = mode
         for simulations, name in ((few, "first"), (plan.simulations, "second")):
             composed.calibrate(mode.center, fresh(mode.center, simulations, seeding.derive(plan.seed, name, number)))
             mode = newton(composed, mode.center, mode.precision)
-        contradicted = composed.least_typical()
-        mode = _refined_mode(composed, mode, number, plan, fresh)
+        if _is_lost(before, mode):
+            mode, composed.calibration = before, None
+        else:
+            contradicted = composed.least_typical()
+            mode = _refined_mode(composed, mode, number, plan, fresh)
     degree = degree_for(len(mode.center))
     points = fit_points(len(mode.center), degree, generator_of(plan.seed, "points", number))
     surrogate = fitted(points, mode.whitened(composed)(points), degree)
     return _Peak(mode, surrogate, composed.calibration, composed.constant, learned, contradicted)
+
+
+def _is_lost(before: Mode, mode: Mode) -> bool:
+    """Whether a calibration at a mode has made the score lose it, as where an item tells next to nothing about some direction."""
+    return not (mode.last_step < CONVERGED and float(before.distance(mode.center[None])) < _LOST * math.sqrt(len(mode.center)))
 
 
 def _refined_mode(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: Fresh) -> Mode:

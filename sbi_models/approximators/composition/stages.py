@@ -16,9 +16,9 @@ from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.typical import Contradicted
 
 _FEW_ITEMS = 10
-"""Below so many items, all of them make pilots, and more of them."""
+"""Below so many items, all of them make pilots, and more of them; of one parameter there are always more, so that no mode is missed."""
 
-_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 3, 12, 12
+_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 2, 16, 14
 _MORE_PILOTS, _MORE_STEPS = 64, 32
 
 _MANY_ITEMS = 100
@@ -72,7 +72,7 @@ def pilots(items: Items, moments: Moments, seed: int, number: int | None = None)
         chosen, number, steps = np.arange(n), number or _MORE_PILOTS, _MORE_STEPS
     else:
         chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
-        number, steps = _PILOTS, _PILOT_STEPS
+        number, steps = _PILOTS if items.theta_dim > 1 else _MORE_PILOTS, _PILOT_STEPS
     drawn = gauss(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
     kept = drawn[in_reach(drawn, moments)]
     if len(kept) <= items.theta_dim:
