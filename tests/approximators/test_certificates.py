@@ -13,7 +13,7 @@ from sbi_models.approximators import Certificate, EnsembleApproximator, load_app
 from sbi_models.approximators.certificates.certificate import NOT_KNOWN
 from sbi_models.approximators.certificates.issue import in_words
 from sbi_models.approximators.certificates.novelty import GIVEN
-from sbi_models.approximators.certificates.rarity import Rarities
+from sbi_models.approximators.certificates.rarity import Rarities, beta_binomial_tail
 from sbi_models.approximators.certificates.spaces import NormalScores, Space, joint_p_values, p_values_of_each
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
@@ -271,3 +271,10 @@ def test_a_certificate_says_what_failed():
     assert Certificate(novelty=0.5, pareto_k=0.2, effective_sample_size=0.05).verdict == "failed"
     assert Certificate(novelty=0.5, pareto_k=0.2, effective_sample_size=0.3).trusted
     assert Certificate(novelty=0.5, pareto_k=0.9, effective_sample_size=0.9).trusted
+
+
+@pytest.mark.parametrize(("m", "a", "b"), [(1, 1, 20), (200, 50, 951), (40, 3.5, 2.0)])
+def test_the_tail_of_beta_binomial_numbers(m, a, b):
+    """It is that of scipy.stats, which processes that simulate do not import, for its memory."""
+    for found in (0, 1, m // 2, m):
+        assert beta_binomial_tail(found, m, a, b) == pytest.approx(stats.betabinom.sf(found - 1, m, a, b), rel=1e-9)

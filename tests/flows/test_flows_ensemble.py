@@ -110,7 +110,7 @@ def test_the_registered_ensemble_gives_the_draws_of_the_run(runs: list[Finished]
     store = open_store(runs[0].root)
     (listing,) = list_models(store)
     assert (listing.name, listing.versions, listing.aliases) == ("michelson-ensemble", (1,), {"champion": 1})
-    drawn = load("models:/michelson-ensemble@champion", store).sample(
+    drawn = load("models:/michelson-ensemble@champion", store, certify=False).sample(
         num_samples=200, conditions=STUDY.observations()[1], seed=seeding.derive(1, "infer")
     )
     for finished in runs:

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
-from scipy import stats
+from scipy.special import betaln, gammaln
 from torch import Tensor
 
 from sbi_models.approximators.certificates.issue import Evaluating, disagreement, points_of
@@ -31,9 +32,16 @@ class Rarities(NamedTuple):
         for own, number in zip(rows.mT, self.ranked_among, strict=True):
             k = max(1, int(_LEVEL * (number + 1)))
             found = int((own * (number + 1) <= k + 0.5).sum())
-            if stats.betabinom.sf(found - 1, len(rows), k, number + 1 - k) < _SURPRISE / len(self.ranked_among):
+            if beta_binomial_tail(found, len(rows), k, number + 1 - k) < _SURPRISE / len(self.ranked_among):
                 return False
         return True
+
+
+def beta_binomial_tail(found: int, m: int, a: float, b: float) -> float:
+    """Probability that a beta-binomial number of m, with parameters a and b, is `found` or more."""
+    j = np.arange(found, m + 1)
+    choose = gammaln(m + 1) - gammaln(j + 1) - gammaln(m - j + 1)
+    return float(np.exp(choose + betaln(j + a, m - j + b) - betaln(a, b)).sum())
 
 
 def rarities(approximator: "Approximator", conditions: Variables, *, batch_size: int | None, seed: int) -> Rarities:
