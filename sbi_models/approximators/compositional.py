@@ -285,7 +285,7 @@ class CompositionalApproximator(ContinuousApproximator):
     def _alone(self, given: Tensor, num_samples: int, seed: int) -> tuple[Tensor, CompositionReport]:
         """Draws of the posterior of a single item, by the sampler of the network."""
         with torch.no_grad():
-            draws = self._standardised_draws(num_samples, given, None, seed)[0]
+            draws = self.standardised_draws(num_samples, given, None, seed)[0]
         return draws.to("cpu", torch.float64), CompositionReport(method="sample", num_items=1)
 
     def _fresh(self, simulate: Simulate, like: DiffusionItems, theta: Tensor, number: int, seed: int) -> Iterator[Items]:

@@ -18,7 +18,7 @@ from sbi_models.approximators import files
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.inputs import SUMMARY, SummaryInputs, masked
-from sbi_models.approximators.intake import as_variables, check_shapes
+from sbi_models.approximators.intake import as_variables, check_network_output, check_shapes
 from sbi_models.approximators.standardiser import Standardiser
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError
@@ -241,7 +241,7 @@ class ContinuousApproximator(Approximator):
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         was_training = self.training
         self.eval()
-        standardised = self._standardised_draws(num_samples, self.given(conditions, batch_size), batch_size, seed)
+        standardised = self.standardised_draws(num_samples, self.given(conditions, batch_size), batch_size, seed)
         self.train(was_training)
         draws = self._to_raw(standardised)
         self._certify_draws(conditions, seed)
@@ -256,29 +256,14 @@ class ContinuousApproximator(Approximator):
         """What the inference network is conditioned on, (n, condition_dim), for prepared conditions, `batch_size` rows at a time."""
         return torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in self._chunks(prepared, batch_size)])
 
-    def named_inputs(self, prepared: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """Prepared conditions (n, ...) and their masks, under the names of the raw variables or of the summary network's inputs."""
-        named = {}
-        for key in (*self.inputs.names, "inference_conditions"):
-            if key in prepared:
-                label = " and ".join(self.roles[key]) if key in self.roles else self.inputs.names[key]
-                named[label] = prepared[key], prepared.get(masked(key))
-        return named
-
-    @torch.no_grad()
-    def standardised_moments(self, conditions: VariablesLike, *, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Means and variances (n, d) in standardised space, float64, of draws for raw conditions (n, ...)."""
-        draws = self._standardised_draws(num_samples, self.given(conditions), None, seed).to(torch.float64)
-        return draws.mean(dim=1), draws.var(dim=1)
-
-    def _standardised_draws(self, num_samples: int, given: Tensor, batch_size: int | None, seed: int) -> Tensor:
+    def standardised_draws(self, num_samples: int, given: Tensor, batch_size: int | None, seed: int) -> Tensor:
         """Standardised draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
         parts, total = [], num_samples * len(given)
         with progress_bar("sample", total, show=None if total > _DRAWS_BEFORE_PROGRESS else False) as advance:
             for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
                 parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance))
         standardised = torch.cat(parts, dim=1)
-        _check_finite(standardised.isfinite().flatten(1).all(dim=1), "draws")
+        check_network_output(standardised.isfinite().flatten(1).all(dim=1), "draws")
         return standardised
 
     def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int], advance: Advance) -> Tensor:
@@ -333,7 +318,7 @@ class ContinuousApproximator(Approximator):
         self.train(was_training)
         jacobian = self.adapter.log_abs_det(raw, "inference_variables") + self.standardiser.log_abs_det("inference_variables")
         log_prob = torch.cat(parts).to(torch.float64) + jacobian
-        _check_finite(log_prob.isfinite() | log_prob.isneginf(), "log densities")
+        check_network_output(log_prob.isfinite() | log_prob.isneginf(), "log densities")
         return np.asarray(log_prob.cpu().numpy())
 
     def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
@@ -398,16 +383,6 @@ class ContinuousApproximator(Approximator):
 def by_component(variables: Variables) -> Variables:
     """Each component of a variable (..., d) as a variable of its own, name_0 ... name_(d-1), of shape (..., 1)."""
     return {f"{name}_{i}": value[..., i : i + 1] for name, value in variables.items() for i in range(value.shape[-1])}
-
-
-def _check_finite(fine: Tensor, what: str) -> None:
-    """Raise DataError unless what the networks gave is fine in each row (n,)."""
-    if not bool(fine.all()):
-        rows = (~fine).nonzero().flatten().tolist()
-        raise DataError(
-            f"The {what} of {len(rows)} of {len(fine)} data sets are no finite numbers (rows {', '.join(map(str, rows[:5]))}"
-            f"{', ...' if len(rows) > 5 else ''}). Expected conditions and parameters near those of the training data."
-        )
 
 
 def _as_tensors(variables: Variables, device: torch.device | None = None) -> dict[str, Tensor]:

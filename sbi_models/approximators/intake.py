@@ -84,3 +84,13 @@ def _check_finite(name: str, value: Array, what: str, *, nan_too: bool) -> None:
         f"the {what} (rows {listed}). Drop those rows; if values are missing, fill and mask them: "
         f"adapter.nan_to_num({name!r}, mask=...)."
     )
+
+
+def check_network_output(fine: torch.Tensor, what: str) -> None:
+    """Raise DataError unless what the networks gave is fine in each row (n,)."""
+    if not bool(fine.all()):
+        rows = (~fine).nonzero().flatten().tolist()
+        raise DataError(
+            f"The {what} of {len(rows)} of {len(fine)} data sets are no finite numbers (rows {', '.join(map(str, rows[:5]))}"
+            f"{', ...' if len(rows) > 5 else ''}). Expected conditions and parameters near those of the training data."
+        )

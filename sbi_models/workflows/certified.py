@@ -1,14 +1,12 @@
 """Certificates of observations by all that a workflow has: its approximator, its simulator, and a likelihood where there is one."""
 
-import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, Certificate
@@ -18,13 +16,11 @@ from sbi_models.approximators.certificates.spaces import joint_p_values
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.diagnostics import effective_sample_share, pareto_smoothed, to_arviz
-from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.errors import ConfigurationError
 from sbi_models.simulators import Simulator
-from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+from sbi_models.types import Variables, VariablesLike
+from sbi_models.workflows.likelihood import LogDensity, log_joint_of, log_weights
 from sbi_models.workflows.posterior_check import PosteriorCheck
-
-LogDensity = Callable[..., Any]
-"""A function of variables by name, each of shape (S, ...) in raw space, that gives log densities in nats, shape (S,)."""
 
 _FEWEST_REFERENCES = 100
 
@@ -88,7 +84,8 @@ class Certified(ABC):
                 f"Expected num_references of at least {int(np.ceil(1 / level - 1))}, so that p-values, multiples of "
                 f"1 / (num_references + 1), can be as small as level={level:g}, got {num_references}. Pass more, or num_replicates=0."
             )
-        log_joint = self._log_joint(log_likelihood, log_prior)
+        priors = {**({} if self.simulator is None else self.simulator.priors), **getattr(self, "priors", {})}
+        log_joint = log_joint_of(self.approximator, self.simulator, priors, log_likelihood, log_prior)
         certificates = self.approximator.certify(conditions, level=level, batch_size=batch_size, seed=seed)
         observed = as_variables(conditions, self.approximator.condition_names, may_miss=self.approximator.may_miss)
         if checks:
@@ -97,7 +94,10 @@ class Certified(ABC):
             check = PosteriorCheck(self.approximator, self.simulator, replicates, batch_size, seed)
             certificates = self._with_check(certificates, check, observed, references)
         if log_joint is not None:
-            smoothed = pareto_smoothed(self._log_weights(observed, log_joint, num_samples, batch_size, seeding.derive(seed, "weighted")))
+            weighted = seeding.derive(seed, "weighted")
+            smoothed = pareto_smoothed(
+                log_weights(self.approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=weighted)
+            )
             shares = effective_sample_share(smoothed.log_weights)
             certificates = [
                 replace(certificate, pareto_k=float(k), effective_sample_size=float(share))
@@ -181,75 +181,3 @@ class Certified(ABC):
     @property
     def _can_replicate(self) -> bool:
         return self.simulator is not None and len(self.simulator.calls) > 1 and self.approximator.has_draws
-
-    def _log_joint(self, log_likelihood: LogDensity | None, log_prior: LogDensity | None) -> LogDensity | None:
-        """log p(theta, x) as a function of all variables by name, or None if it is not known, or if there are no densities to compare."""
-        comparable = self.approximator.has_draws and all(member.has_density for member in self.approximator.members.values())
-        names = self.approximator.inference_names + self.approximator.condition_names
-        if log_likelihood is None:
-            if log_prior is not None:
-                raise ConfigurationError("Expected log_likelihood with log_prior, got log_prior alone. Pass both, or neither.")
-            known = None if self.simulator is None else self.simulator.log_joint
-            fits = known is not None and set(inspect.signature(known).parameters) <= set(names)
-            return known if fits and comparable else None
-        if not comparable:
-            raise ConfigurationError(
-                "Expected an approximator with draws and a density to weight its draws by log_likelihood, got one without. Leave it out."
-            )
-        prior = log_prior or self._torch_prior()
-        likelihood = log_likelihood
-
-        def log_joint(**variables: Array) -> FloatArray:
-            inferred = {name: variables[name] for name in self.approximator.inference_names}
-            return np.asarray(_called(prior, inferred, "log_prior") + _called(likelihood, variables, "log_likelihood"))
-
-        return log_joint
-
-    def _torch_prior(self) -> LogDensity:
-        priors = {**({} if self.simulator is None else self.simulator.priors), **getattr(self, "priors", {})}
-        missing = [name for name in self.approximator.inference_names if name not in priors]
-        if missing:
-            raise ConfigurationError(
-                f"Expected log_prior with log_likelihood, since the prior of {missing[0]!r} is not known as a torch distribution. Pass "
-                "log_prior=, a function of the parameters by name."
-            )
-
-        def log_prior(**inferred: Array) -> FloatArray:
-            total = np.zeros(len(next(iter(inferred.values()))))
-            for name, values in inferred.items():
-                inside = priors[name].support.check(torch.as_tensor(values)).numpy()
-                safe = torch.as_tensor(np.where(inside if inside.shape == values.shape else inside[:, None], values, values[:1]))
-                density = priors[name].log_prob(safe).numpy().reshape(len(values), -1).sum(axis=1)
-                total += np.where(inside.reshape(len(values), -1).all(axis=1), density, -np.inf)
-            return total
-
-        return log_prior
-
-    def _log_weights(self, observed: Variables, log_joint: LogDensity, num_samples: int, batch_size: int | None, seed: int) -> FloatArray:
-        """log p(theta, x) - log q(theta | x) of draws, (n_datasets, num_samples)."""
-        approximator = self.approximator
-        draws = approximator.sample(num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed)
-        rows = []
-        for i in range(len(next(iter(observed.values())))):
-            theta = {name: draws[name][i].reshape(num_samples, *approximator.shapes[name]) for name in approximator.inference_names}
-            x = {name: np.broadcast_to(value[i], (num_samples, *value.shape[1:])) for name, value in observed.items()}
-            known = _called(log_joint, theta | x, "log_likelihood")
-            if known.shape != (num_samples,) or np.isnan(known).any() or np.isposinf(known).any():
-                raise DataError(
-                    f"Expected log densities of shape ({num_samples},) without NaN or inf, one for each draw, got shape {known.shape}"
-                    f"{' with some' if known.shape == (num_samples,) else ''}. Mind the shapes that the function is given: (S, ...) each."
-                )
-            rows.append(known - approximator.log_prob(theta | x, batch_size=batch_size))
-        return np.stack(rows)
-
-
-def _called(function: LogDensity, variables: Mapping[str, Array], what: str) -> FloatArray:
-    """A function of the user, called with those of the variables that it names."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return np.asarray(function(**variables), dtype=float)
-    for parameter in parameters:
-        if parameter.name not in variables and parameter.default is parameter.empty:
-            raise ConfigurationError(f"{what} takes {parameter.name!r}, which is no variable here. {suggest(parameter.name, variables)}")
-    taken = {parameter.name: variables[parameter.name] for parameter in parameters if parameter.name in variables}
-    return np.asarray(function(**taken), dtype=float)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sbi_models import seeding
-from sbi_models.approximators import Approximator, load_approximator
+from sbi_models.approximators import Approximator
 from sbi_models.approximators.certificates.issue import FEWEST
 from sbi_models.approximators.intake import as_variables, check_strays
 from sbi_models.arguments import known_arguments, positive_int
@@ -32,6 +32,7 @@ from sbi_models.datasets import (
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
+from sbi_models.workflows.certificates import leave_certificates
 from sbi_models.workflows.certified import Certified
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
@@ -321,31 +322,19 @@ class Workflow(Diagnosed, Certified):
                 on_epoch_end=on_epoch_end,
             )
         self._after_training(simulations)
-        self._learn_certificates(known(), validation, augment, checkpoint)
+        usual, held_out = self._as_trained(known(), validation, augment)
+        seed = seeding.derive(self._fit_seed, "certificates")
+        leave_certificates(self.approximator, usual, held_out, checkpoint, save_best_only=self.settings.save_best_only, seed=seed)
         self.history = history
         self._best_loss = min(self._best_loss, history.best_loss)
         self._fits += 1
         return history
 
-    def _learn_certificates(
-        self, known: Variables, validation: Variables | None, augment: Augment | None, checkpoint: "Checkpoint | None"
-    ) -> None:
-        """What is usual among simulations, augmented as in the training, for the approximator and the one in its file."""
-        seed, held_out = seeding.derive(self._fit_seed, "certificates"), validation
-        if augment is not None and len(next(iter(known.values()))) >= FEWEST:
-            known, held_out = (
-                self._checked(augment({name: np.array(value) for name, value in known.items()}), "augmented simulations"),
-                None,
-            )
-        self.approximator.learn_certificate(known, held_out, seed=seed)
-        if checkpoint is None:
-            return
-        if not self.settings.save_best_only:
-            self.approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
-        elif checkpoint.model_path.is_file():
-            best = load_approximator(checkpoint.model_path)
-            best.learn_certificate(known, held_out, seed=seed)
-            best.save(checkpoint.model_path)
+    def _as_trained(self, known: Variables, validation: Variables | None, augment: Augment | None) -> tuple[Variables, Variables | None]:
+        """Simulations and held-out ones as the training saw them; augmented ones are their own held-out ones."""
+        if augment is None or len(next(iter(known.values()))) < FEWEST:
+            return known, validation
+        return self._checked(augment({name: np.array(value) for name, value in known.items()}), "augmented simulations"), None
 
     def _after_training(self, simulations: Iterable[Variables]) -> None:
         """What a kind of workflow does with a trained approximator before it is saved, with simulations that are made if it looks."""

@@ -14,6 +14,7 @@ from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.certificates.novelty import GIVEN, Novelty, Points
 from sbi_models.approximators.certificates.spaces import joint_p_values
 from sbi_models.approximators.certificates.statistics import observation_statistics
+from sbi_models.approximators.inputs import masked
 from sbi_models.types import Variables, VariablesLike
 
 if TYPE_CHECKING:
@@ -115,8 +116,13 @@ def points_of(member: "ContinuousApproximator", prepared: dict[str, Tensor], bat
 
 
 def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Statistics, name to (n,), of the conditions among prepared variables."""
-    return observation_statistics(member.named_inputs(prepared))
+    """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the summary network's inputs."""
+    named = {}
+    for key in (*member.inputs.names, "inference_conditions"):
+        if key in prepared:
+            label = " and ".join(member.roles[key]) if key in member.roles else member.inputs.names[key]
+            named[label] = prepared[key], prepared.get(masked(key))
+    return observation_statistics(named)
 
 
 def in_words(scores: list[tuple[str, float]], others: str = "simulations") -> tuple[str, ...]:
@@ -140,11 +146,13 @@ def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> T
     With standard deviations s_k of the members and s of their mixture, all members counting the same, the mean divergence of the normal
     posteriors of members from the normal one with the moments of the mixture is log s - mean of log s_k.
     """
-    moments = []
-    for name, member in members.items():
-        stream = seeding.derive(seed, "disagreement", name)
-        moments.append(member.standardised_moments(conditions, num_samples=_DRAWS_FOR_AGREEMENT, seed=stream))
-    means, variances = torch.stack([mean for mean, _ in moments]), torch.stack([variance for _, variance in moments])
+    draws = torch.stack(
+        [
+            member.standardised_draws(_DRAWS_FOR_AGREEMENT, member.given(conditions), None, seeding.derive(seed, "disagreement", name))
+            for name, member in members.items()
+        ]
+    ).to(torch.float64)
+    means, variances = draws.mean(dim=2), draws.var(dim=2)
     tiny = torch.finfo(torch.float32).tiny
     mixture = variances.mean(dim=0) + means.var(dim=0, correction=0)
     divergence = (mixture.clamp_min(tiny).log() - variances.clamp_min(tiny).log().mean(dim=0)) / 2

@@ -94,8 +94,6 @@ class LocalMeans(nn.Module):
         if not bandwidth:
             return theta.new_zeros(len(theta)), theta.new_zeros(len(theta))
         places, means, variances = self.places[: self.count], self.means[: self.count, j], self.variances[: self.count, j]
-        low, high = places.amin(dim=0), places.amax(dim=0)
-        theta = theta.clamp(2 * low - high, 2 * high - low)  # farther out no cell says anything
         fitted, noise = [], []
         for start in range(0, len(theta), 256):
             rows = theta[start : start + 256]

@@ -21,7 +21,7 @@ from sbi_models.approximators.composition.local_means import LocalMeans
 from sbi_models.approximators.composition.surrogate import Monomials
 
 _REACH = 3.5
-"""Sds of theta beyond which the polynomials stay what they are at the edge."""
+"""Sds of theta beyond which polynomials and local means stay what they are at the edge."""
 
 _LOG_OF_SQUARED_NORMAL = -1.2704
 """Mean of the logarithm of a squared standard normal number."""
@@ -75,7 +75,8 @@ class SharedBias(nn.Module):
         """From standardised parameters and residuals t - o (N, d), float64, at simulations."""
         self.location.copy_(theta.mean(dim=0))
         self.scale.copy_(theta.std(dim=0).clamp_min(1e-12))
-        products = self._products(theta)
+        standard = self._standard(theta)
+        products = self.monomials(standard)
         for j, residual in enumerate(residuals.mT):
             coefficients, _ = _least_squares(products, residual, torch.ones_like(residual))
             logs = (residual - products @ coefficients).square().clamp_min(1e-300).log() - _LOG_OF_SQUARED_NORMAL
@@ -84,19 +85,20 @@ class SharedBias(nn.Module):
             coefficients, inverse = _least_squares(products, residual, weights)
             self.coefficients[j].copy_(coefficients)
             self.covariances[j].copy_(inverse)
-        self.local.fit((theta - self.location) / self.scale, residuals - products @ self.coefficients.mT)
+        self.local.fit(standard, residuals - products @ self.coefficients.mT)
         self.count.fill_(len(theta))
 
     def __call__(self, theta: Tensor) -> Learned:
         """At theta (m, d)."""
-        products = self._products(theta)
+        standard = self._standard(theta)
+        products = self.monomials(standard)
         variance = torch.einsum("mk,jkl,ml->mj", products, self.covariances, products)
-        added, noise, misfit = self.local((theta - self.location) / self.scale)
+        added, noise, misfit = self.local(standard)
         # a local mean also takes out the noise of the polynomial, and has its own instead
         return Learned(products @ self.coefficients.mT + added, torch.where(noise > 0, noise, variance) + misfit)
 
-    def _products(self, theta: Tensor) -> Tensor:
-        return self.monomials(((theta - self.location) / self.scale).clamp(-_REACH, _REACH))
+    def _standard(self, theta: Tensor) -> Tensor:
+        return ((theta - self.location) / self.scale).clamp(-_REACH, _REACH)
 
 
 def _least_squares(products: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

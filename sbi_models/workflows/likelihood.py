@@ -1,0 +1,99 @@
+"""Where likelihood and prior are known: their logarithm, and the weights that it gives the draws of an approximator."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.distributions import Distribution
+
+from sbi_models.approximators import Approximator
+from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.simulators import Simulator
+from sbi_models.types import Array, FloatArray, Variables
+
+LogDensity = Callable[..., Any]
+"""A function of variables by name, each of shape (S, ...) in raw space, that gives log densities in nats, shape (S,)."""
+
+
+def log_joint_of(
+    approximator: Approximator,
+    simulator: Simulator | None,
+    priors: Mapping[str, Distribution],
+    log_likelihood: LogDensity | None,
+    log_prior: LogDensity | None,
+) -> LogDensity | None:
+    """log p(theta, x) as a function of all variables by name, or None if it is not known, or if there are no densities to compare."""
+    comparable = approximator.has_draws and all(member.has_density for member in approximator.members.values())
+    names = approximator.inference_names + approximator.condition_names
+    if log_likelihood is None:
+        if log_prior is not None:
+            raise ConfigurationError("Expected log_likelihood with log_prior, got log_prior alone. Pass both, or neither.")
+        known = None if simulator is None else simulator.log_joint
+        fits = known is not None and set(inspect.signature(known).parameters) <= set(names)
+        return known if fits and comparable else None
+    if not comparable:
+        raise ConfigurationError(
+            "Expected an approximator with draws and a density to weight its draws by log_likelihood, got one without. Leave it out."
+        )
+    prior = log_prior or _torch_prior(approximator.inference_names, priors)
+    likelihood = log_likelihood
+
+    def log_joint(**variables: Array) -> FloatArray:
+        inferred = {name: variables[name] for name in approximator.inference_names}
+        return np.asarray(_called(prior, inferred, "log_prior") + _called(likelihood, variables, "log_likelihood"))
+
+    return log_joint
+
+
+def _torch_prior(names: tuple[str, ...], priors: Mapping[str, Distribution]) -> LogDensity:
+    missing = [name for name in names if name not in priors]
+    if missing:
+        raise ConfigurationError(
+            f"Expected log_prior with log_likelihood, since the prior of {missing[0]!r} is not known as a torch distribution. Pass "
+            "log_prior=, a function of the parameters by name."
+        )
+
+    def log_prior(**inferred: Array) -> FloatArray:
+        total = np.zeros(len(next(iter(inferred.values()))))
+        for name, values in inferred.items():
+            support: Any = priors[name].support
+            inside = support.check(torch.as_tensor(values)).numpy()
+            safe = torch.as_tensor(np.where(inside if inside.shape == values.shape else inside[:, None], values, values[:1]))
+            density = priors[name].log_prob(safe).numpy().reshape(len(values), -1).sum(axis=1)
+            total += np.where(inside.reshape(len(values), -1).all(axis=1), density, -np.inf)
+        return total
+
+    return log_prior
+
+
+def log_weights(
+    approximator: Approximator, observed: Variables, log_joint: LogDensity, *, num_samples: int, batch_size: int | None, seed: int
+) -> FloatArray:
+    """log p(theta, x) - log q(theta | x) of draws, (n_datasets, num_samples)."""
+    draws = approximator.sample(num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed)
+    rows = []
+    for i in range(len(next(iter(observed.values())))):
+        theta = {name: draws[name][i].reshape(num_samples, *approximator.shapes[name]) for name in approximator.inference_names}
+        x = {name: np.broadcast_to(value[i], (num_samples, *value.shape[1:])) for name, value in observed.items()}
+        known = _called(log_joint, theta | x, "log_likelihood")
+        if known.shape != (num_samples,) or np.isnan(known).any() or np.isposinf(known).any():
+            raise DataError(
+                f"Expected log densities of shape ({num_samples},) without NaN or inf, one for each draw, got shape {known.shape}"
+                f"{' with some' if known.shape == (num_samples,) else ''}. Mind the shapes that the function is given: (S, ...) each."
+            )
+        rows.append(known - approximator.log_prob(theta | x, batch_size=batch_size))
+    return np.stack(rows)
+
+
+def _called(function: LogDensity, variables: Mapping[str, Array], what: str) -> FloatArray:
+    """A function of the user, called with those of the variables that it names."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return np.asarray(function(**variables), dtype=float)
+    for parameter in parameters:
+        if parameter.name not in variables and parameter.default is parameter.empty:
+            raise ConfigurationError(f"{what} takes {parameter.name!r}, which is no variable here. {suggest(parameter.name, variables)}")
+    taken = {parameter.name: variables[parameter.name] for parameter in parameters if parameter.name in variables}
+    return np.asarray(function(**taken), dtype=float)
