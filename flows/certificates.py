@@ -7,15 +7,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.parameters import Experiment, load_object
+from flows.parameters import Experiment
+from flows.results import Manifest, Results
+from flows.studies import study_of
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, ContinuousApproximator, EnsembleApproximator
 from sbi_models.approximators.certificates.certificate import LARGEST_PARETO_K
-from sbi_models.tracking import Tracker
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
-
-Manifest = dict[str, Any]
 
 P_VALUES = {"p_value": "p", "novelty": "novelty", "agreement": "agreement", "predictive": "predictive"}
 WEIGHTS = {"effective_sample_size": "effective", "pareto_k": "Pareto k"}
@@ -28,10 +27,10 @@ _STYLES = {"passed": "green", "failed": "red", "not known": "yellow"}
 
 
 def certify_observations(
-    experiment: Experiment, approximator: Approximator, labels: Sequence[str], observations: Variables, tracker: Tracker
+    experiment: Experiment, approximator: Approximator, labels: Sequence[str], observations: Variables, results: Results
 ) -> list[Manifest]:
-    """Certificates of real observations, raw variables (n_datasets, ...), by approximator, simulator and likelihood; tracks all of them."""
-    study, seed = load_object(experiment.study), seeding.derive(experiment.seed, "certificates")
+    """Certificates of real observations, raw variables (n_datasets, ...), by approximator, simulator and likelihood; all to the results."""
+    study, seed = study_of(experiment), seeding.derive(experiment.seed, "certificates")
     if isinstance(approximator, EnsembleApproximator):
         workflow: BasicWorkflow | EnsembleWorkflow = EnsembleWorkflow(study.simulator, inference_networks=approximator)
     else:
@@ -39,14 +38,14 @@ def certify_observations(
         workflow = BasicWorkflow(study.simulator, inference_network=approximator)
     found = workflow.certify(observations, num_replicates=experiment.infer.predictive_replicates, seed=seed)
     certificates = [{"data_set": label, **certificate.as_dict()} for label, certificate in zip(labels, found, strict=True)]
-    tracker.log_json(certificates, "inference/certificates.json")
+    results.json(certificates, "inference/certificates.json")
     metrics = {"certificate.failed": float(sum(certificate["verdict"] == "failed" for certificate in certificates))}
     for certificate in certificates:
         name = "".join(c if c.isalnum() or c in "-_. /" else "_" for c in certificate["data_set"])
         numbers = {key: certificate[key] for key in (*P_VALUES, *WEIGHTS) if certificate[key] is not None}
         metrics |= {f"certificate.{key}.{name}": value for key, value in numbers.items()}
-    tracker.log_metrics(metrics)
-    tracker.set_tags({"certificate": in_short(certificates)})
+    results.metrics |= metrics
+    results.tags["certificate"] = in_short(certificates)
     return certificates
 
 

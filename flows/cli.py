@@ -10,39 +10,43 @@ is not "calibrated", 130 interrupted, 143 ended by SIGTERM; the same command the
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sbi_models.errors import ConfigurationError, SbiModelsError, suggest
+from sbi_models.errors import ConfigurationError, SbiModelsError
 
 app = typer.Typer(name="sbi-models", help="Amortized simulation-based inference.", no_args_is_help=True, pretty_exceptions_enable=False)
-
-EXPERIMENTS = {
-    "michelson": "flows.michelson:EXPERIMENT",
-    "michelson-ensemble": "flows.michelson_ensemble:EXPERIMENT",
-    "michelson-composed": "flows.michelson_composed:EXPERIMENT",
-}
 
 
 @app.command()
 def run(
-    experiment: Annotated[str, typer.Argument(help="Name of the experiment.")] = "michelson",
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment of the package, or a YAML file.")] = "michelson",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the experiment's own.")] = None,
 ) -> None:
     """Run the pipeline: simulate, train one approximator or an ensemble, diagnose, register, infer, and compose where asked for.
 
     Example: sbi-models run michelson
+    Example: sbi-models run my_experiment.yaml --seed 2
     """
-    if experiment not in EXPERIMENTS:
-        raise ConfigurationError(f"Unknown experiment {experiment!r}. {suggest(experiment, EXPERIMENTS)}")
-    from flows.parameters import Experiment, load_object
+    from flows.experiment_files import load_experiment
+
+    settings = load_experiment(experiment)
+    settings = settings if seed is None else settings.model_copy(update={"seed": seed})
     from flows.pipeline import run as run_pipeline
 
-    settings: Experiment = load_object(EXPERIMENTS[experiment])
+    with _interruptible():
+        run_pipeline(settings)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Long work that ends with a word and an exit code of its own if it is interrupted."""
     try:
-        run_pipeline(settings if seed is None else settings.model_copy(update={"seed": seed}))
+        yield
     except (KeyboardInterrupt, SystemExit) as stop:
         typer.echo("\nInterrupted. The same command goes on from here.", err=True)
         raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)) from None
@@ -76,7 +80,9 @@ def sample(
 
 @app.command()
 def diagnose(  # noqa: PLR0917 - options of a command are named
-    model: Annotated[str, typer.Argument(help="Name of an experiment, models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file.")],
+    model: Annotated[
+        str, typer.Argument(help="Name or YAML file of an experiment, models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file.")
+    ],
     data: Annotated[
         str | None,
         typer.Option(help="An experiment, for fresh simulations of its study, or a file of simulations: .npz, .safetensors or .pkl."),
@@ -97,9 +103,49 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
     from flows.diagnosing import diagnose_model
 
     verdict = diagnose_model(
-        model, data, EXPERIMENTS, num_datasets=num_datasets, num_samples=num_samples, seed=seed, figures=figures, as_json=json_output
+        model, data, num_datasets=num_datasets, num_samples=num_samples, seed=seed, figures=figures, as_json=json_output
     )
     if not verdict.is_calibrated:
+        raise typer.Exit(3)
+
+
+@app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="models:/NAME/VERSION, or models:/NAME@ALIAS.")],
+) -> None:
+    """Make a registered version the champion by hand: an older one to roll back, or one that the gate refused.
+
+    A version that is rolled back from stays in the registry, and the gate does not promote it again.
+
+    Example: sbi-models promote models:/michelson/1
+    """
+    from flows.gate import promote as make_champion
+    from flows.runtime import project_root
+    from sbi_models.tracking import open_store, version_of
+
+    store = open_store(project_root(), create=False)
+    found = version_of(store, model)
+    before = make_champion(store, found.name, found.version)
+    was = "there was none" if before is None else f"until now it was version {before}"
+    typer.echo(f"models:/{found.name}@champion is version {found.version} ({was})")
+
+
+@app.command()
+def reproduce(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of a pipeline run.")],
+    folder: Annotated[Path | None, typer.Option(help="An empty or new folder to run in. Default: below mlruns/work.")] = None,
+) -> None:
+    """Run a tracked experiment again, from its record alone and from the start, and compare simulations, weights and draws.
+
+    Exit code 0: the same to the bit; 3: different, with the largest difference of a posterior mean and sd.
+
+    Example: sbi-models reproduce 0123456789abcdef0123456789abcdef
+    """
+    from flows.reproduction import reproduce_run
+
+    with _interruptible():
+        same = reproduce_run(run_id, folder)
+    if not same:
         raise typer.Exit(3)
 
 

@@ -2,24 +2,20 @@
 
 import math
 import warnings
-from typing import Any
 
 import pandas as pd
 
-from flows.keys import file_sha256
-from flows.parameters import Compose, Experiment, load_object
+from flows.parameters import Compose, Experiment
 from flows.reporting import MEAN_ERROR, SD_RATIO, draws_frame, posterior_figure, posterior_table
-from flows.runtime import work_folder
+from flows.results import Manifest, Results
+from flows.studies import study_of
 from flows.study import KnowsComposition, KnowsPrior, Study
 from sbi_models import seeding
 from sbi_models.approximators import CompositionalApproximator
 from sbi_models.approximators.composition.prior_scores import PriorScoreLike
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.errors import TrustWarning
-from sbi_models.tracking import Tracker
 from sbi_models.workflows import CompositionalWorkflow
-
-Manifest = dict[str, Any]
 
 NUMBERS = (
     *("bias_shift", "calibration_residual", "contradiction", "influence", "explained", "acceptance", "last_step"),
@@ -36,15 +32,15 @@ def prior_of(study: Study, names: tuple[str, ...]) -> PriorScoreLike | None:
     return {name: priors[name] for name in names} if all(name in priors for name in names) else None
 
 
-def compose_observations(experiment: Experiment, approximator: CompositionalApproximator, tracker: Tracker) -> Manifest:
-    """Draw from the posterior given all real data sets, compare with the exact one where the study knows it, and track everything.
+def compose_observations(experiment: Experiment, approximator: CompositionalApproximator, results: Results) -> Manifest:
+    """Draw from the posterior given all real data sets, compare with the exact one where the study knows it.
 
     Args:
         experiment: with settings of the composition.
         approximator: trained for it.
-        tracker: of the pipeline run.
+        results: take draws, table, report, figure, metrics and warnings.
     """
-    study: Study = load_object(experiment.study)
+    study = study_of(experiment)
     settings = experiment.compose or Compose()
     observed, observations = study.observations()
     labels = [f"all {len(observed)}"]
@@ -64,18 +60,16 @@ def compose_observations(experiment: Experiment, approximator: CompositionalAppr
     values = study.evaluate(draws)
     references = [study.composed_references(observations)] if isinstance(study, KnowsComposition) else None
     table = posterior_table(study, labels, values, references)
-    folder = work_folder() / "composition" / tracker.run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    draws_file = folder / "draws.parquet"
-    draws_frame(labels, draws, study.parameter_names).to_parquet(draws_file, index=False)
-    tracker.log_file(draws_file, "composition")
-    tracker.log_table(table, "composition/posterior.csv")
-    tracker.log_json(report.as_dict(), "composition/report.json")
+    draws_frame(labels, draws, study.parameter_names).to_parquet(results.path("composition/draws.parquet"), index=False)
+    results.table(table, "composition/posterior.csv")
+    results.json(report.as_dict(), "composition/report.json")
     if references is not None:
-        tracker.log_figures({"composed": posterior_figure(study, labels, values, references, samples_label="composed posterior")})
-    tracker.log_metrics(report_metrics(report) | ({} if references is None else composed_errors(table)))
-    tracker.set_tags({"compose.warnings": " ".join(report.warnings) or "none"})
-    return {"table": table.to_dict(orient="records"), "report": report.as_dict(), "draws_sha256": file_sha256(draws_file)}
+        results.figures({"composed": posterior_figure(study, labels, values, references, samples_label="composed posterior")})
+    results.metrics |= report_metrics(report) | ({} if references is None else composed_errors(table))
+    results.tags["compose.warnings"] = " ".join(report.warnings) or "none"
+    manifest = results.manifest()
+    told = {"table": table.to_dict(orient="records"), "report": report.as_dict()}
+    return manifest | told | {"draws_sha256": manifest["files"]["composition/draws.parquet"]}
 
 
 def report_metrics(report: CompositionReport) -> dict[str, float]:

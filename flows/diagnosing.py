@@ -1,7 +1,6 @@
 """The verdict on a registered or saved model, by fresh simulations or by those of a file."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.parameters import Experiment, load_object
+from flows.experiment_files import experiment_names, is_experiment, load_experiment
 from flows.runtime import project_root
-from flows.study import Study
+from flows.studies import study_of
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import Approximator
-from sbi_models.datasets.files import read_file
+from sbi_models.datasets import read_file
 from sbi_models.diagnostics import Verdict
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.tracking import is_model_uri, load, open_store
@@ -26,7 +25,6 @@ SUFFIXES = (".npz", ".safetensors", ".pkl", ".pickle")
 def diagnose_model(
     model: str,
     data: str | None,
-    experiments: Mapping[str, str],
     *,
     num_datasets: int,
     num_samples: int,
@@ -37,20 +35,20 @@ def diagnose_model(
     """Load the model, draw for test simulations, print the verdict on standard output, and write figures where asked for.
 
     Args:
-        model: name of an experiment, for its registered model; an address in the registry; or a saved file.
-        data: name of an experiment, for fresh simulations of its study, or a file; by default that of `model`.
-        experiments: import paths of experiments by name.
+        model: an experiment, by name or YAML file, for its champion; an address in the registry; or a saved file.
+        data: an experiment, for fresh simulations of its study, or a file of them; by default that of `model`.
         num_datasets, num_samples, seed: fresh simulations, draws for each, and what both depend on.
         figures: a folder.
         as_json: the verdict as JSON in place of words.
     """
     source = data if data is not None else model
-    if source not in experiments and (data is None or Path(source).suffix not in SUFFIXES):
+    if not is_experiment(source) and (data is None or Path(source).suffix not in SUFFIXES):
         raise ConfigurationError(
-            f"Expected --data as an experiment or a file ending in {', '.join(SUFFIXES[:-1])}, got {data!r}. {suggest(source, experiments)}"
+            f"Expected --data as an experiment or a file ending in {', '.join(SUFFIXES[:-1])}, got {data!r}. "
+            f"{suggest(source, experiment_names())}"
         )
-    approximator = _load(model, experiments)
-    test = _simulated(experiments[source], num_datasets, seed) if source in experiments else _read(Path(source), approximator)
+    approximator = _load(model)
+    test = _simulated(source, num_datasets, seed) if is_experiment(source) else _read(Path(source), approximator)
     draws = approximator.sample(num_samples=num_samples, conditions=test, seed=seeding.derive(seed, "diagnose", "draws"))
     truth, names = {name: test[name] for name in approximator.inference_names}, _names(approximator)
     verdict = diagnostics.judge(draws, truth, variable_names=names, seed=seed)
@@ -63,21 +61,20 @@ def diagnose_model(
     return verdict
 
 
-def _load(model: str, experiments: Mapping[str, str]) -> Approximator:
-    if model in experiments:
-        experiment: Experiment = load_object(experiments[model])
-        model = f"models:/{experiment.register_as.name}@{experiment.register_as.alias}"
+def _load(model: str) -> Approximator:
+    if is_experiment(model):
+        model = f"models:/{load_experiment(model).register_as.name}@champion"
     approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False)
     if not approximator.has_draws:
         raise ConfigurationError(f"Expected a model with posterior draws to diagnose, got {model}, which has point estimates only.")
     return approximator
 
 
-def _simulated(path: str, num_datasets: int, seed: int) -> Variables:
+def _simulated(source: str, num_datasets: int, seed: int) -> Variables:
     """Fresh simulations of the study of an experiment, from a stream that no training has seen."""
-    experiment: Experiment = load_object(path)
-    study: Study = load_object(experiment.study)
-    return study.simulator.rows(0, num_datasets, seed=seeding.derive(seed, "diagnose", "simulations"), progress=False)
+    return study_of(load_experiment(source)).simulator.rows(
+        0, num_datasets, seed=seeding.derive(seed, "diagnose", "simulations"), progress=False
+    )
 
 
 def _read(file: Path, approximator: Approximator) -> Variables:

@@ -1,22 +1,21 @@
-"""Diagnostics and verdict on an approximator by test simulations, and on each member of an ensemble, written to the runs of both."""
+"""Diagnostics and verdict on an approximator by test simulations, and on each member of an ensemble."""
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from flows.members import RunWithMembers, of_member
-from flows.parameters import Experiment, load_object
-from flows.study import Study
+from flows.members import of_member
+from flows.parameters import Experiment
+from flows.results import Manifest, Results
+from flows.studies import study_of
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import Approximator, EnsembleApproximator
-from sbi_models.tracking import Tracker
 from sbi_models.types import Variables
 from sbi_models.workflows import EnsembleWorkflow
-
-Manifest = dict[str, Any]
 
 History = Mapping[str, list[float]]
 
@@ -26,28 +25,31 @@ NOT_IN_TAGS = re.compile(r"[^\w .:/-]")
 MEASURES = {"jensen_shannon": "Jensen-Shannon divergence of members [nats]", "energy": "energy distance between members [share]"}
 
 
-def diagnose_runs(experiment: Experiment, approximator: Approximator, test: Variables, history: History, run: RunWithMembers) -> Manifest:
-    """Figures, metrics, log score and verdict of the approximator, and of each member in its child run.
+def diagnose_all(experiment: Experiment, approximator: Approximator, test: Variables, history: History, folder: Path) -> Manifest:
+    """Figures, metrics, log score and verdict of the approximator, and of each member of an ensemble.
 
     Args:
         experiment: number of draws, names of the parameters, and the real observations that members of an ensemble may disagree on.
         approximator: trained.
         test: simulations with their true parameters, name to (n_datasets, ...), raw space.
         history: losses by name, as the training left them.
-        run: of the pipeline run.
+        folder: for `run/`, which has the results of the approximator, and `members/NAME/`.
     """
     num_samples, seed = experiment.diagnose.num_samples, seeding.derive(experiment.seed, "diagnose")
     diagnose = _Diagnosis(experiment, approximator.inference_names, test)
-    manifest = diagnose(run.tracker, approximator, approximator.sample(num_samples=num_samples, conditions=test, seed=seed), history)
+    results = Results(folder / "run")
+    told = diagnose(results, approximator, approximator.sample(num_samples=num_samples, conditions=test, seed=seed), history)
     if isinstance(approximator, EnsembleApproximator):
         draws = approximator.sample(num_samples=num_samples, conditions=test, seed=seed, merge_members=False)
-        manifest["members"] = {
-            name: diagnose(run.members[name], member, draws[name], of_member(history, name))  # type: ignore[arg-type]
-            for name, member in approximator.members.items()
-        }
-        manifest["disagreement"] = _disagreement(experiment, approximator, test, run.tracker)
-        manifest["figures"] = sorted([*manifest["figures"], "disagreement"])
-    return manifest
+        told["members"] = {}
+        for name, member in approximator.members.items():
+            own = Results(folder / "members" / name)
+            found = diagnose(own, member, draws[name], of_member(history, name))  # type: ignore[arg-type]
+            told["members"][name] = found | own.manifest()
+        if study_of(experiment).observations()[0]:
+            told["disagreement"] = _disagreement(experiment, approximator, test, results)
+            told["figures"] = sorted([*told["figures"], "disagreement"])
+    return told | results.manifest()
 
 
 def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
@@ -59,36 +61,36 @@ def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 
 class _Diagnosis:
-    """Writes figures, metrics and the verdict of one approximator to its run."""
+    """Writes figures, metrics and the verdict of one approximator to its results, and tells what the screen shows of them."""
 
     def __init__(self, experiment: Experiment, inference_names: tuple[str, ...], test: Variables) -> None:
-        parameter_names = load_object(experiment.study).parameter_names
+        parameter_names = study_of(experiment).parameter_names
         self.test = test
         self.seed = seeding.derive(experiment.seed, "verdict")
         self.truth = {name: test[name] for name in inference_names}
         self.names = [label for variable in inference_names for label in parameter_names[variable]]
 
-    def __call__(self, tracker: Tracker, approximator: Approximator, draws: Variables, history: History) -> Manifest:
+    def __call__(self, results: Results, approximator: Approximator, draws: Variables, history: History) -> Manifest:
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
         verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, seed=self.seed)
         figures = diagnostics.default_figures(draws, self.truth, history=history, variable_names=self.names)
         figures["verdict"] = diagnostics.plot_verdict(verdict)
-        tracker.log_figures(figures)
-        tracker.log_table(table, "metrics/diagnostics.csv")
+        results.figures(figures)
+        results.table(table, "metrics/diagnostics.csv")
         metrics = {f"{metric}.{name}": float(value) for metric, row in table.iterrows() for name, value in row.items()}
         told = verdict.as_dict()
-        tracker.log_json(told, "verdict.json")
-        tracker.set_tags(verdict_tags(told))
-        manifest: Manifest = {"metrics": table.to_dict(orient="index"), "figures": sorted(figures), "verdict": told}
+        results.json(told, "verdict.json")
+        results.tags |= verdict_tags(told)
+        manifest: Manifest = {"diagnostics": table.to_dict(orient="index"), "figures": sorted(figures), "verdict": told}
         if all(member.has_density for member in approximator.members.values()):
             manifest["log_score"] = metrics["log_score"] = float(approximator.log_prob(self.test).mean())
-        tracker.log_metrics({name.lower().replace(" ", "_"): value for name, value in metrics.items()})
+        results.metrics |= {name.lower().replace(" ", "_"): value for name, value in metrics.items()}
         return manifest
 
 
-def _disagreement(experiment: Experiment, approximator: EnsembleApproximator, test: Variables, tracker: Tracker) -> Manifest:
+def _disagreement(experiment: Experiment, approximator: EnsembleApproximator, test: Variables, results: Results) -> Manifest:
     """How far the members are apart for the real observations, against the test simulations: a figure, a table, and metrics."""
-    study: Study = load_object(experiment.study)
+    study = study_of(experiment)
     labels, observations = study.observations()
     has_density = all(member.has_density for member in approximator.members.values())
     measure: Literal["jensen_shannon", "energy"] = "jensen_shannon" if has_density else "energy"
@@ -98,13 +100,13 @@ def _disagreement(experiment: Experiment, approximator: EnsembleApproximator, te
         workflow.disagreement(data, num_samples=experiment.diagnose.disagreement_samples, measure=measure, seed=seed)
         for data in (observations, test)
     )
-    tracker.log_figures({"disagreement": diagnostics.plot_disagreement(observed, reference=simulated, label=MEASURES[measure])})
+    results.figures({"disagreement": diagnostics.plot_disagreement(observed, reference=simulated, label=MEASURES[measure])})
     above = [float((simulated > value).mean()) for value in observed]
     table = pd.DataFrame({study.data_set_name: labels, measure: observed, "share of test simulations above": above})
-    tracker.log_table(table, "metrics/disagreement.csv")
+    results.table(table, "metrics/disagreement.csv")
     summary = {
         "observed": {"median": float(np.median(observed)), "largest": float(observed.max())},
         "simulated": {"median": float(np.median(simulated)), "95_percent": float(np.quantile(simulated, 0.95))},
     }
-    tracker.log_metrics({f"disagreement.{of}.{name}": value for of, row in summary.items() for name, value in row.items()})
+    results.metrics.update({f"disagreement.{of}.{name}": value for of, row in summary.items() for name, value in row.items()})
     return {"measure": measure, **summary}

@@ -1,11 +1,10 @@
-"""The main job: the speed of light from Michelson's measurements of 1879."""
+"""The question of the main job: the speed of light from Michelson's measurements of 1879."""
 
 from typing import ClassVar
 
 import numpy as np
 
 from flows.observations import read_observations
-from flows.parameters import Diagnose, Experiment, Infer, Network, Register, Simulate, Train
 from flows.study import Quantity, Reference
 from sbi_models.simulators.benchmarks import michelson
 from sbi_models.types import Array, Variables
@@ -64,21 +63,3 @@ class MichelsonStudy:
 
 
 STUDY = MichelsonStudy()
-
-EXPERIMENT = Experiment(
-    name="michelson",
-    study="flows.michelson:STUDY",
-    inference_variables=["theta"],
-    summary_variables=["x"],
-    simulate=Simulate(training=200_000, validation=10_000, test=300),
-    train=Train(
-        inference_network=Network(name="flow_matching", arguments={"widths": [64, 64, 64], "steps": 12}),
-        summary_network=Network(name="deep_set", arguments={"widths": [32, 32]}),
-        epochs=10,
-        batch_size=256,
-        initial_learning_rate=2e-3,
-    ),
-    diagnose=Diagnose(num_samples=500),
-    register_as=Register(name="michelson"),
-    infer=Infer(num_samples=20_000),
-)

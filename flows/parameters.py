@@ -1,9 +1,18 @@
 """An experiment: the typed settings of one pipeline run, and the parameter of its Prefect flow."""
 
-from importlib import import_module
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from sbi_models.diagnostics import MIN_DATASETS, MIN_DRAWS
 from sbi_models.errors import ConfigurationError
@@ -22,6 +31,12 @@ class Simulate(Settings):
     validation: PositiveInt = 5_000
     test: int = Field(default=500, ge=MIN_DATASETS)
     """For the diagnosis, whose verdict needs some."""
+    rows_per_shard: PositiveInt = 32_768
+    """Simulations of one file, and of one job of an engine: what is lost if a run is killed. Simulations do not depend on it."""
+
+    def of(self, purpose: str) -> int:
+        """How many for "training", "validation" or "test"."""
+        return int(getattr(self, purpose))
 
 
 class Network(Settings):
@@ -89,10 +104,20 @@ class Diagnose(Settings):
 
 
 class Register(Settings):
-    """Name and alias in the model registry."""
+    """Name in the model registry. Every version gets the alias `challenger`, and those that pass the gate `champion`."""
 
-    name: str
-    alias: str = "champion"
+    name: Annotated[str, StringConstraints(pattern=r"^[^/:@'\"]+$")]
+
+
+class Gate(Settings):
+    """What a challenger must show before it is the champion."""
+
+    calibrated: bool = True
+    """The verdict of its diagnosis is "calibrated"."""
+    not_worse: bool = True
+    """Its score on the test simulations is not worse than that of the present champion on the same ones."""
+    level: float = Field(default=0.01, gt=0, lt=0.5)
+    """Of the one-sided test that finds it worse."""
 
 
 class Infer(Settings):
@@ -114,15 +139,39 @@ class Compose(Settings):
     """At which scores are composed, in sds of the standardised parameters; None lets the simulations choose."""
 
 
+class Engine(Settings):
+    """Where simulation shards, and members of an ensemble, are computed. Results are the same to the bit on each of them."""
+
+    kind: Literal["threads", "processes", "dask"] = "threads"
+    """In this process; in processes of this machine; or on a dask cluster (extra `dask`), which is a local one without an address."""
+    workers: PositiveInt | None = None
+    """How many; None is one for each core. A cluster with an address has its own."""
+    address: str | None = None
+    """Of a dask scheduler that is running, such as tcp://10.0.0.1:8786."""
+
+    @model_validator(mode="after")
+    def _address_of_dask(self) -> Self:
+        if self.address is not None and self.kind != "dask":
+            raise ConfigurationError(f"Expected an address with the engine dask only, got one with {self.kind}. Leave it out.")
+        return self
+
+
 class Experiment(Settings):
     """Everything that one run of the pipeline depends on.
 
-    `study` is the import path (`module:attribute`) of an object with the simulator, the real observations and their meaning: see
-    `flows.study.Study`.
+    What is asked is either a `study`, the import path (`module:attribute`) of an object with a simulator, real observations and their
+    meaning (see `flows.study.Study`), or the import path of a `simulator` alone, perhaps with a file of `observations`.
     """
 
-    name: str
-    study: str
+    name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+    study: str | None = None
+    simulator: str | None = None
+    observations: str | None = None
+    """With `simulator`: real data sets, .csv for a single variable, or .npz or .safetensors by name, (n_datasets, ...), raw space."""
+    parameter_names: dict[str, list[str]] = Field(default_factory=dict)
+    """With `simulator`: names of the components of inference variables; where there are none, they are numbered."""
+    folder: str = ""
+    """From which modules are imported too, and where relative file names start; that of the YAML file."""
     seed: int = Field(default=1, ge=0)
     inference_variables: list[str]
     summary_variables: list[str] = Field(default_factory=list)
@@ -133,20 +182,30 @@ class Experiment(Settings):
     """With it, the task `ensemble` takes the place of `train`."""
     diagnose: Diagnose = Diagnose()
     register_as: Register
+    gate: Gate = Gate()
     infer: Infer = Infer()
     compose: Compose | None = None
     """With it, the approximator can compose, and the task `compose` ends the pipeline."""
+    engine: Engine = Engine()
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_by_name(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if (self.study is None) == (self.simulator is None):
+            raise ConfigurationError(f"Expected either a study or a simulator, got {'neither' if self.study is None else 'both'}.")
+        if self.study is not None and (self.observations is not None or self.parameter_names):
+            raise ConfigurationError("Expected observations and parameter_names with a simulator; a study has its own. Leave them out.")
+        return self
+
+    def what_matters(self) -> dict[str, Any]:
+        """All settings but those that say where to compute and not what: equal exactly if two runs have the same results."""
+        return self.model_dump(mode="json", exclude={"engine": True, "folder": True, "simulate": {"rows_per_shard"}})
 
     @property
     def members(self) -> dict[str, Member]:
         """The members of the ensemble by name; none without an ensemble."""
         return {} if self.ensemble is None else self.ensemble.by_name(self.train)
-
-
-def load_object(path: str) -> Any:
-    """The object at `module:attribute`; raises ConfigurationError if there is none."""
-    module, _, attribute = path.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"Expected an import path 'module:attribute', got {path!r}: {error}") from None

@@ -15,13 +15,16 @@ from prefect.tasks import Task
 
 from flows import tasks
 from flows.certificates import in_short
+from flows.gate import described
 from flows.keys import content_key, simulator_fingerprint
 from flows.local_server import local_prefect
 from flows.members import RunWithMembers
 from flows.parameters import Experiment
+from flows.results import record
 from flows.screen import Screen
+from flows.simulating import simulate_missing, stores_of
+from flows.studies import study_of
 from flows.training import workflow_of
-from sbi_models.datasets import SimulationStore
 from sbi_models.errors import DataError
 from sbi_models.tracking import Tracker, open_store
 
@@ -32,50 +35,55 @@ DESCRIPTION_TAG = "mlflow.note.content"
 
 @flow(name="pipeline", persist_result=False)
 def pipeline(experiment: Experiment) -> Manifest:
-    """Run an experiment. Finished simulations and trainings are used again; everything is tracked in one MLflow run."""
+    """Run an experiment. Finished tasks are used again; everything is tracked in one MLflow run."""
     screen = Screen(experiment)
     with start_run(experiment) as tracker:
-        run_id = tracker.run_id
+        run = RunWithMembers(tracker, experiment)
 
         screen.stage("simulate")
-        simulations, reused = reuse(tasks.simulate, tasks.simulations_intact, experiment)
+        simulations, reused = simulated(experiment)
         record_simulations(tracker, simulations, reused)
         screen.simulated(simulations, reused)
 
         train = tasks.train if experiment.ensemble is None else tasks.ensemble
         screen.stage(train.name)
-        training, reused = reuse(train, tasks.training_intact, experiment, simulations, run_id)
+        training, reused = reuse(train, tasks.training_intact, experiment, simulations, tracker.run_id)
         record_training(tracker, experiment, train.name, training, reused)
         screen.trained(training, reused)
 
         screen.stage("diagnose")
-        diagnosis = tasks.diagnose(experiment, simulations, training, run_id)
-        screen.diagnosed(diagnosis)
+        diagnosis, reused = reuse(tasks.diagnose, tasks.outcome_intact, experiment, simulations, training)
+        record_step(run, "diagnose", diagnosis, reused)
+        screen.diagnosed(diagnosis, reused)
 
         screen.stage("register")
-        registered = tasks.register_model(experiment, training, diagnosis, run_id)
-        tracker.set_tags({"model": registered["uri"]})
-        screen.registered(registered)
+        registered = tasks.register_model(experiment, training, diagnosis, tracker.run_id)
+        decision = tasks.gate(experiment, simulations, diagnosis, registered)
+        record_gate(tracker, registered, decision)
+        screen.registered(registered, decision)
 
-        screen.stage("infer")
-        inference = tasks.infer(experiment, registered, run_id)
-        screen.inferred(inference)
-
-        composition = None
+        inference, composition = None, None
+        if study_of(experiment).observations()[0]:
+            screen.stage("infer")
+            inference, reused = reuse(tasks.infer, tasks.outcome_intact, experiment, training, registered)
+            record_step(run, "infer", inference, reused)
+            screen.inferred(inference, reused)
         if experiment.compose is not None:
             screen.stage("compose")
-            composition = tasks.compose(experiment, registered, run_id)
-            screen.composed(composition)
+            composition, reused = reuse(tasks.compose, tasks.outcome_intact, experiment, training, registered)
+            record_step(run, "compose", composition, reused)
+            screen.composed(composition, reused)
 
-        tracker.set_tags({DESCRIPTION_TAG: describe(registered, inference, composition)})
+        tracker.set_tags({DESCRIPTION_TAG: describe(registered, decision, inference, composition)})
         artifacts = tracker.artifact_path
     return {
-        "run_id": run_id,
+        "run_id": tracker.run_id,
         "artifacts": None if artifacts is None else str(artifacts),
         "simulations": simulations,
         "training": training,
         "diagnosis": diagnosis,
         "registered": registered,
+        "gate": decision,
         "inference": inference,
         "composition": composition,
     }
@@ -101,9 +109,16 @@ def start_run(experiment: Experiment) -> Tracker:
         open_store(project_root()),
         experiment.name,
         f"{experiment.name} pipeline",
-        key=content_key("train", simulator_fingerprint(experiment), experiment.model_dump()),
+        key=content_key("train", simulator_fingerprint(experiment), experiment.what_matters()),
         params=experiment.model_dump(),
     )
+
+
+def simulated(experiment: Experiment) -> tuple[Manifest, bool]:
+    """The manifest of the simulations, and whether all of them were there; what is missing or damaged on disk is computed."""
+    made = simulate_missing(experiment)
+    manifest, _ = reuse(tasks.simulate, tasks.simulations_intact, experiment, stores_of(experiment))
+    return manifest | {"made": made}, made == 0
 
 
 def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *arguments: Any) -> tuple[Manifest, bool]:
@@ -118,10 +133,12 @@ def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *argu
     return manifest, False
 
 
-def describe(registered: Manifest, inference: Manifest, composition: Manifest | None) -> str:
+def describe(registered: Manifest, decision: Manifest, inference: Manifest | None, composition: Manifest | None) -> str:
     """The description of the run in the UI, as Markdown: the answers, and the model that gave them."""
-    lines = [f"Posteriors of the real observations, drawn from `{registered['uri']}`:", "", *_markdown(inference["table"])]
-    lines += ["", f"Certificates: {in_short(inference['certificates'])}."]
+    lines = [f"Model `{registered['uri']}`. {described(decision, registered['version'])}", ""]
+    if inference is not None:
+        lines += ["Posteriors of the real observations, drawn from it:", "", *_markdown(inference["table"])]
+        lines += ["", f"Certificates: {in_short(inference['certificates'])}."]
     if composition is not None:
         lines += ["", "The posterior given all of them together:", "", *_markdown(composition["table"])]
     return "\n".join(lines)
@@ -136,7 +153,7 @@ def _markdown(table: list[Manifest]) -> list[str]:
 def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) -> None:
     """The data sets as inputs of the run, with their hashes."""
     for purpose, folder in simulations["stores"].items():
-        store = SimulationStore.open(folder)
+        store = tasks.simulations(simulations, purpose)
         tracker.log_dataset(purpose, folder, store.load(), store.content_hash, purpose)
     tracker.set_tags({"simulate": "reused" if reused else "made", "simulate.key": simulations["key"]})
     tracker.log_metrics({"simulate.seconds": simulations["seconds"]})
@@ -153,3 +170,18 @@ def record_training(tracker: Tracker, experiment: Experiment, task: str, trainin
     tracker.set_tags({task: "reused" if reused else "made", f"{task}.key": training["key"], "model.sha256": training["sha256"]})
     tracker.log_metrics({f"{task}.seconds": training["seconds"]})
     tracker.log_file(training["model"], "checkpoints")
+
+
+def record_step(run: RunWithMembers, task: str, outcome: Manifest, reused: bool) -> None:
+    """What a task has left: files, metrics and tags, in the run and those of members."""
+    record(run.tracker, outcome)
+    for name, member in outcome.get("members", {}).items():
+        record(run.members[name], member)
+    run.tracker.set_tags({task: "reused" if reused else "made"})
+    run.tracker.log_metrics({f"{task}.seconds": outcome["seconds"]})
+
+
+def record_gate(tracker: Tracker, registered: Manifest, decision: Manifest) -> None:
+    """The version, and what the gate has said, as tags."""
+    passed = "passed" if decision["promoted"] else "refused"
+    tracker.set_tags({"model": registered["uri"], "gate": passed, "gate.reason": "; ".join(decision["reasons"])})

@@ -14,6 +14,7 @@ from flows.certificates import in_short, show_certificates
 from flows.members import of_member, of_mixture
 from flows.parameters import Experiment
 from flows.reporting import MEAN_ERROR, SD_RATIO
+from flows.studies import study_of
 
 
 class Screen:
@@ -22,7 +23,8 @@ class Screen:
     def __init__(self, experiment: Experiment) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self.experiment = experiment
-        self.stages = ["simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register", "infer"]
+        self.stages = ["simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register"]
+        self.stages += ["infer"] if study_of(experiment).observations()[0] else []
         self.stages += [] if experiment.compose is None else ["compose"]
         self._started = perf_counter()
 
@@ -40,7 +42,9 @@ class Screen:
     def simulated(self, manifest: dict[str, Any], reused: bool) -> None:
         """Simulations are on disk."""
         counts = ", ".join(f"{n:,} {purpose}".replace(",", " ") for purpose, n in manifest["num_simulations"].items())
-        self._done(f"{_reused(manifest, reused)}{counts} simulations")
+        kept = sum(manifest["num_simulations"].values()) - manifest["made"]
+        more = "" if reused or kept <= 0 else f", of which {kept:,} were there".replace(",", " ", 1)
+        self._done(f"{_reused(manifest, reused)}{counts} simulations{more}")
 
     def trained(self, manifest: dict[str, Any], reused: bool) -> None:
         """The approximator is trained, or all members of an ensemble are."""
@@ -51,9 +55,9 @@ class Screen:
         members = f"{len(manifest['members'])} members, " if "members" in manifest else ""
         self._done(f"{_reused(manifest, reused)}{members}{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}")
 
-    def diagnosed(self, manifest: dict[str, Any]) -> None:
+    def diagnosed(self, manifest: dict[str, Any], reused: bool) -> None:
         """Figures and metrics are tracked."""
-        for name, row in manifest["metrics"].items():
+        for name, row in manifest["diagnostics"].items():
             self._line(name, "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items()))
         if "log_score" in manifest:
             rows = {"": manifest} | {name: row for name, row in manifest.get("members", {}).items() if "log_score" in row}
@@ -68,17 +72,20 @@ class Screen:
         for name, row in rows.items():
             if row["flaws"]:
                 self._line(f"  {escape(name)}", escape(row["sentence"]))
-        self._done("figures: " + ", ".join(manifest["figures"]))
+        self._done(f"{_reused(manifest, reused)}figures: " + ", ".join(manifest["figures"]))
 
-    def registered(self, manifest: dict[str, Any]) -> None:
-        """The approximator is in the registry."""
+    def registered(self, manifest: dict[str, Any], gate: dict[str, Any]) -> None:
+        """The approximator is in the registry; whether it is the champion, and why."""
+        color, said = ("green", "champion") if gate["promoted"] else ("yellow", "refused as champion")
+        for reason in gate["reasons"]:
+            self._line("Gate", f"[{color}]{said}[/{color}]: {escape(reason)}")
         self._done(f"{manifest['uri']}" + (", the same model as before" if manifest["reused"] else ", a new version"))
 
-    def inferred(self, manifest: dict[str, Any]) -> None:
+    def inferred(self, manifest: dict[str, Any], reused: bool) -> None:
         """The real data sets have their posteriors; whether these can be trusted."""
-        self._done(f"certificates: {in_short(manifest['certificates'])}")
+        self._done(f"{_reused(manifest, reused)}certificates: {in_short(manifest['certificates'])}")
 
-    def composed(self, manifest: dict[str, Any]) -> None:
+    def composed(self, manifest: dict[str, Any], reused: bool) -> None:
         """All real data sets have one posterior; reasons not to trust it."""
         report = manifest["report"]
         for warning in report["warnings"]:
@@ -87,15 +94,30 @@ class Screen:
             by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
             corrected = f"corrected by {by} to within {report['calibration_residual']:.3f}"
             self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")
-        self._done(f"one posterior given all {report['num_items']} data sets, method {report['method']}")
+        self._done(f"{_reused(manifest, reused)}one posterior given all {report['num_items']} data sets, method {report['method']}")
 
     def finished(self, result: dict[str, Any]) -> None:
         """The answer, and where to look next."""
-        composition = result["composition"]
-        posteriors = pd.DataFrame(result["inference"]["table"] + (composition["table"] if composition else []))
-        exact = MEAN_ERROR in posteriors
+        if result["inference"] is not None:
+            self._answers(result["inference"], result["composition"])
+        name, version = self.experiment.register_as.name, result["registered"]["version"]
+        alias = "champion" if result["gate"]["champion"] == version else "challenger"
+        model = f"models:/{name}@{alias}"
+        self.console.print(f"\nmodel      {model}  (version {version})")
+        if result["artifacts"] is not None:
+            artifacts = _relative(Path(result["artifacts"]))
+            self.console.print(f"figures    {artifacts / 'figures'}")
+            for label, step in (("draws", "inference"), ("composed", "composition")):
+                if result[step] is not None:
+                    self.console.print(f"{label:<10} {artifacts / step / 'draws.parquet'}")
+        self.console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
+        self.console.print(f"sample     sbi-models sample {model} --observations FILE --num-samples 1000")
+
+    def _answers(self, inference: dict[str, Any], composition: dict[str, Any] | None) -> None:
+        """The posteriors as tables, and certificates."""
+        posteriors = pd.DataFrame(inference["table"] + (composition["table"] if composition else []))
+        exact, name = MEAN_ERROR in posteriors, inference["data_set_name"]
         for (quantity, unit), rows in posteriors.groupby(["quantity", "unit"], sort=False):
-            name = result["inference"]["data_set_name"]
             table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
             for column in (name, "amortized", *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
                 table.add_column(column, justify="left" if column == name else "right", no_wrap=True)
@@ -105,22 +127,12 @@ class Screen:
                 if exact:
                     cells += [_estimate(row, "exact ", digits), f"{row[MEAN_ERROR]:+.3f}", f"{row[SD_RATIO]:.3f}"]
                 table.add_row(*cells)
-            self.console.print(f"\n[bold]{quantity}[/bold] in {unit}: posterior mean \\[95 % interval]\n")
+            self.console.print(f"\n[bold]{quantity}[/bold]{f' in {unit}' if unit else ''}: posterior mean \\[95 % interval]\n")
             self.console.print(table)
         if exact:
             self.console.print(f"\n{MEAN_ERROR}: amortized minus exact mean in exact posterior sd; {SD_RATIO}: amortized over exact")
         self.console.print("\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right?\n")
-        show_certificates(self.console, result["inference"]["data_set_name"], result["inference"]["certificates"])
-        register_as = self.experiment.register_as
-        model = f"models:/{register_as.name}@{register_as.alias}"
-        self.console.print(f"\nmodel      {model}  (version {result['registered']['version']})")
-        if result["artifacts"] is not None:
-            artifacts = _relative(Path(result["artifacts"]))
-            self.console.print(f"figures    {artifacts / 'figures'}\ndraws      {artifacts / 'inference' / 'draws.parquet'}")
-            if composition:
-                self.console.print(f"composed   {artifacts / 'composition' / 'draws.parquet'}")
-        self.console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
-        self.console.print(f"sample     sbi-models sample {model} --observations FILE --num-samples 1000")
+        show_certificates(self.console, name, inference["certificates"])
 
 
 def _reused(manifest: dict[str, Any], reused: bool) -> str:

@@ -1,18 +1,19 @@
 """The workflow that the settings of an experiment describe, and its training on stored simulations."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from flows.composition import prior_of
 from flows.keys import file_sha256
-from flows.parameters import Experiment, Network, load_object
+from flows.parameters import Experiment, Network
 from flows.runtime import work_folder
+from flows.studies import study_of
 from sbi_models import seeding
-from sbi_models.datasets import SimulationStore
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
+from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow
 
 Manifest = dict[str, Any]
@@ -42,7 +43,7 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         "checkpoint_name": experiment.name,
         "restore": True,
         "seed": seeding.derive(experiment.seed, "training"),
-        "info": {"variable_names": load_object(experiment.study).parameter_names, "trained_by": key},
+        "info": {"variable_names": study_of(experiment).parameter_names, "trained_by": key},
     }
     if experiment.ensemble is None:
         networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
@@ -67,7 +68,7 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
 
 def _check_prior(experiment: Experiment, workflow: CompositionalWorkflow) -> None:
     """Raise ConfigurationError if neither the study nor, after training, the network knows the prior, which a composition divides by."""
-    known = prior_of(load_object(experiment.study), workflow.approximator.inference_names)
+    known = prior_of(study_of(experiment), workflow.approximator.inference_names)
     if known is None and not workflow.approximator.inference_network.drop_conditions:
         raise ConfigurationError(
             "Expected a prior to compose with, got a study that knows none and a network that learns none (drop_conditions=0). Leave out "
@@ -83,10 +84,17 @@ def _summary_network(network: Network | None) -> SummaryNetwork | None:
     return None if network is None else network_named(network.name, network.arguments, SummaryNetwork)  # type: ignore[type-abstract]
 
 
-def train_workflow(experiment: Experiment, simulations: Manifest, key: str, on_epoch_end: OnEpochEnd) -> Manifest:
-    """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was trained."""
+def train_workflow(experiment: Experiment, data: Mapping[str, Variables], key: str, on_epoch_end: OnEpochEnd) -> Manifest:
+    """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was trained.
+
+    Args:
+        experiment: with networks and settings.
+        data: simulations for "training" and "validation", raw space.
+        key: of the folder with checkpoints and the trained file.
+        on_epoch_end: takes the losses of each epoch, from 1.
+    """
     workflow, settings = workflow_of(experiment, key), experiment.train
-    training, validation = (SimulationStore.open(simulations["stores"][purpose]).load() for purpose in ("training", "validation"))
+    training, validation = data["training"], data["validation"]
     fit = workflow.fit_offline
     if isinstance(workflow, EnsembleWorkflow) and experiment.ensemble is not None:
         fit = partial(workflow.fit_offline, data_reuse=experiment.ensemble.data_reuse)

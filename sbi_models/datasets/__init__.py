@@ -2,7 +2,7 @@
 
 from sbi_models.datasets.augmentations import Augment, Augmentations
 from sbi_models.datasets.disk import DiskBatches, PerFile, SimulationFiles
-from sbi_models.datasets.files import LoadFunction
+from sbi_models.datasets.files import LoadFunction, read_file
 from sbi_models.datasets.offline import Batches
 from sbi_models.datasets.online import OnlineBatches
 from sbi_models.datasets.prepared import PreparedBatches
@@ -22,4 +22,5 @@ __all__ = [
     "Sharing",
     "SimulationFiles",
     "SimulationStore",
+    "read_file",
 ]

@@ -161,6 +161,13 @@ class Tracker:
         with tracking_errors(f"log {path} to run {self.run_id}"):
             self._client.log_artifact(self.run_id, str(path), folder)
 
+    def log_folder(self, path: Path | str) -> None:
+        """Copy all files below a folder to the same places in the run."""
+        if not Path(path).is_dir():
+            raise ConfigurationError(f"Expected a folder to log, got {str(path)!r}, which does not exist or is a file.")
+        with tracking_errors(f"log the files in {path} to run {self.run_id}"):
+            self._client.log_artifacts(self.run_id, str(path))
+
     def log_table(self, table: pd.DataFrame, file: str) -> None:
         """Write a table as CSV, for instance to `metrics/diagnostics.csv`; a plain 0, 1, 2, ... index is left out."""
         with TemporaryDirectory() as scratch:

@@ -1,0 +1,106 @@
+"""Tasks spread over an engine that exists: threads or processes of this machine, or a dask cluster, through Prefect's task runners."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.tasks import Task
+
+from flows.parameters import Engine
+from sbi_models.errors import ConfigurationError, SbiModelsError
+from sbi_models.progress import progress_bar
+
+ATTEMPTS = 3
+"""How often work is spread that workers died of, without any of it being finished meanwhile."""
+
+
+def num_workers(engine: Engine) -> int:
+    """Workers of an engine on this machine; of a cluster with an address nothing is known."""
+    return engine.workers or len(os.sched_getaffinity(0))
+
+
+def task_runner(engine: Engine, num_tasks: int) -> TaskRunner[Any]:
+    """Prefect's runner for an engine, with no more workers than there are tasks.
+
+    Raises:
+        ConfigurationError: for dask, if prefect-dask is not installed.
+    """
+    workers = min(num_workers(engine), num_tasks)
+    if engine.kind == "threads":
+        return ThreadPoolTaskRunner(max_workers=workers)
+    if engine.kind == "processes":
+        return ProcessPoolTaskRunner(max_workers=workers)
+    try:
+        from prefect_dask import DaskTaskRunner  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigurationError("The engine dask needs another package: pip install 'sbi-models[dask]'. Or choose processes.") from None
+    if engine.address is not None:
+        runner: TaskRunner[Any] = DaskTaskRunner(address=engine.address)
+    else:
+        runner = DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None})
+    return runner
+
+
+def spread(task: "Task[..., Any]", calls: Sequence[Mapping[str, Any]], engine: Engine, name: str, weights: Sequence[int] = ()) -> int:
+    """Run a task once with each of some keyword arguments; how many of them did not finish since a worker died.
+
+    Args:
+        task: its results are on disk when it ends.
+        calls: keyword arguments of each run.
+        engine: where to run.
+        name: of the flow that has these runs, and of the progress bar.
+        weights: what each run counts for in the progress bar.
+
+    Raises:
+        SbiModelsError: what a run has raised, such as a simulation that failed.
+    """
+    weights = weights or [1] * len(calls)
+    states: list[State[Any]] = []
+
+    @flow(name=name, task_runner=task_runner(engine, len(calls)), persist_result=False, validate_parameters=False)
+    def runs() -> None:
+        futures = [task.submit(**call) for call in calls]
+        with progress_bar(name, sum(weights)) as advance:
+            for future, weight in zip(futures, weights, strict=True):
+                future.wait()
+                states.append(future.state)
+                advance(weight)
+
+    # Prefect waits a second at the end of each flow for the thread of its heartbeat; the flow around this one has one.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), _quiet_dask():
+        runs()
+    lost = 0
+    for state in states:
+        if state.is_completed():
+            continue
+        error = state.result(raise_on_failure=False)
+        if isinstance(error, SbiModelsError) or (isinstance(error, Exception) and state.is_failed() and not _is_a_death(error)):
+            raise error
+        lost += 1
+    return lost
+
+
+def _is_a_death(error: Exception) -> bool:
+    """Whether an error says that a worker is gone: BrokenProcessPool, or dask's KilledWorker and the like."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"BrokenExecutor", "KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError"})
+
+
+@contextmanager
+def _quiet_dask() -> Any:
+    """Without what dask says of workers that come and go."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,145 @@
+"""The gate between challenger and champion: a new version takes over if it is calibrated, and not worse than the one that it replaces."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtr
+
+from flows.parameters import Experiment
+from sbi_models import diagnostics, load, seeding
+from sbi_models.approximators import Approximator
+from sbi_models.errors import SbiModelsError
+from sbi_models.tracking import Store, alias_of, annotate, set_alias
+from sbi_models.types import FloatArray, Variables
+
+CHAMPION = "champion"
+ROLLED_BACK = "gate.rolled_back"
+"""Tag of a version in whose place an older one was put by hand."""
+
+DRAWS = 200
+"""Of each posterior, for the energy score of models without a density."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of two models on the same simulations, higher is better: the mean difference, its standard error, and whether it is worse.
+
+    `p_value` is that of a one-sided paired t-test: small if the first model is worse.
+    """
+
+    score: str
+    difference: float
+    error: float
+    p_value: float
+
+
+def judge_challenger(
+    store: Store, experiment: Experiment, registered: Mapping[str, Any], verdict: Mapping[str, Any], test: Variables
+) -> dict[str, Any]:
+    """Give a registered version the alias `champion` if the gate passes; write the decision and its reasons to the version.
+
+    Args:
+        store: with the registry.
+        experiment: with the settings of the gate, and the seed of draws.
+        registered: name, version and uri of the challenger.
+        verdict: of its diagnosis, as a dict.
+        test: simulations that neither model was trained on, raw space.
+    """
+    name, version, settings = registered["name"], registered["version"], experiment.gate
+    before = alias_of(store, name, CHAMPION)
+    reasons: list[str] = []
+    refusals: list[str] = []
+    if before != version and ROLLED_BACK in store.client.get_model_version(name, str(version)).tags:
+        refusals.append("it was champion and was rolled back by hand: only `sbi-models promote` makes it the champion again")
+    (reasons if verdict["is_calibrated"] or not settings.calibrated else refusals).append(f"verdict: {verdict['sentence']}")
+    if before is None:
+        reasons.append("there is no champion to compare with")
+    elif before == version:
+        reasons.append("it is the champion already")
+    elif settings.not_worse:
+        passed, reason = _compared(store, experiment, registered["uri"], f"models:/{name}/{before}", test)
+        (reasons if passed else refusals).append(reason)
+    promoted = not refusals
+    if promoted:
+        set_alias(store, name, CHAMPION, version)
+    decision = {
+        "promoted": promoted,
+        "champion": version if promoted else before,
+        "before": before,
+        "reasons": refusals or reasons,
+    }
+    annotate(store, name, version, tags=_tags(decision), description=described(decision, version))
+    return decision
+
+
+def promote(store: Store, name: str, version: int) -> int | None:
+    """Make a version the champion by hand, such as the one before for a roll-back; returns the version that was champion until then.
+
+    A newer version that an older one replaces is marked, so that the gate does not promote it again.
+    """
+    before = set_alias(store, name, CHAMPION, version)
+    if before is not None and before > version:
+        annotate(store, name, before, tags={ROLLED_BACK: f"in favour of version {version}"})
+    annotate(store, name, version, tags={"gate": "passed", "gate.reason": "promoted by hand"})
+    if ROLLED_BACK in store.client.get_model_version(name, str(version)).tags:
+        store.client.delete_model_version_tag(name, str(version), ROLLED_BACK)
+    return before
+
+
+def compare(challenger: Approximator, champion: Approximator, test: Variables, seed: int) -> Comparison:
+    """Paired comparison on simulations: by log density in nats where both have one, else by the energy score (its negative).
+
+    Raises:
+        SbiModelsError: if one of them cannot answer for these simulations.
+    """
+    both = (challenger, champion)
+    if all(member.has_density for model in both for member in model.members.values()):
+        score, (new, old) = "log density [nats]", (model.log_prob(test) for model in both)
+    else:
+        score, (new, old) = "energy score", (-_energy(model, test, seed) for model in both)
+    differences = np.asarray(new, dtype=np.float64) - old
+    mean, error = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    if error == 0 or not np.isfinite(error):
+        return Comparison(score, mean, error, 1.0 if mean >= 0 else 0.0)
+    return Comparison(score, mean, error, float(stdtr(len(differences) - 1, mean / error)))
+
+
+def described(decision: Mapping[str, Any], version: int) -> str:
+    """The decision in Markdown, as the page of the version shows it."""
+    if decision["promoted"]:
+        head = f"**Champion**: version {version} has passed the gate."
+    else:
+        now = "there is none" if decision["champion"] is None else f"version {decision['champion']} stays"
+        head = f"**Refused** as champion; {now}."
+    return "\n".join([head, "", *(f"- {reason}" for reason in decision["reasons"])])
+
+
+def _tags(decision: Mapping[str, Any]) -> dict[str, str]:
+    return {"gate": "passed" if decision["promoted"] else "refused", "gate.reason": "; ".join(decision["reasons"])}
+
+
+def _compared(store: Store, experiment: Experiment, challenger: str, champion: str, test: Variables) -> tuple[bool, str]:
+    """Whether the challenger is not worse than the champion, and the words for it."""
+    new, old = (load(uri, store, certify=False) for uri in (challenger, champion))
+    if (new.inference_names, new.condition_names) != (old.inference_names, old.condition_names):
+        return False, (
+            f"it infers {', '.join(new.inference_names)} from {', '.join(new.condition_names)}, but {champion} infers "
+            f"{', '.join(old.inference_names)} from {', '.join(old.condition_names)}: register it under another name"
+        )
+    try:
+        found = compare(new, old, test, seeding.derive(experiment.seed, "gate"))
+    except SbiModelsError as error:
+        return False, f"it cannot be compared with {champion}: {error}"
+    words = (
+        f"{found.score} {found.difference:+.4f} ± {found.error:.4f} against {champion} on {len(next(iter(test.values())))} test simulations"
+    )
+    worse = found.p_value < experiment.gate.level
+    return not worse, f"{words}, p = {found.p_value:.2g}: {'worse' if worse else 'not worse'}"
+
+
+def _energy(model: Approximator, test: Variables, seed: int) -> FloatArray:
+    draws = model.sample(num_samples=DRAWS, conditions=test, seed=seed)
+    samples, truth = (np.concatenate([values[name] for name in model.inference_names], axis=-1) for values in (draws, test))
+    return np.asarray(diagnostics.energy_score(samples, truth))

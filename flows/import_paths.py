@@ -1,0 +1,25 @@
+"""Objects by import path, from installed modules and from those in the folder of an experiment."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sbi_models.errors import ConfigurationError
+
+
+def load_object(path: str, folder: str = "") -> Any:
+    """The object at `module:attribute`, where the module may also be in a folder, which stays on the import path.
+
+    Raises:
+        ConfigurationError: if there is none, or if importing the module fails, which is then said.
+    """
+    module, _, attribute = path.partition(":")
+    if folder and str(Path(folder)) not in sys.path:
+        sys.path.insert(0, str(Path(folder)))
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"Expected an import path 'module:attribute', got {path!r}: {error}") from None
+    except Exception as error:
+        raise ConfigurationError(f"Importing {module!r} of {path!r} failed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,95 @@
+"""A tracked pipeline run made again from its record alone, and compared with what it has left."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from flows.runtime import project_root, work_folder
+from flows.source_record import FOLDER, SETTINGS
+from sbi_models.errors import ConfigurationError, SbiModelsError, TrackingError
+from sbi_models.tracking import RunRecord, Store, open_store
+
+DRAWS = "inference/draws.parquet"
+FINISHED = "reproduced"
+
+
+def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
+    """Run again what a run did, in a folder of its own with nothing to use again, and say what is the same; True if all of it is.
+
+    An interrupted reproduction goes on; one that has ended begins anew.
+
+    Raises:
+        TrackingError: if there is no such run, or it has no record of its settings.
+        SbiModelsError: if the pipeline fails.
+    """
+    record = RunRecord.read(open_store(project_root(), create=False), run_id)
+    folder = (folder or work_folder() / "reproductions" / run_id).resolve()
+    _make_empty(folder)
+    try:
+        record.fetch(FOLDER, folder)
+    except TrackingError as error:
+        raise TrackingError(f"Expected a pipeline run with its settings in {SETTINGS}, got none: {error}") from None
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"run        {run_id} again, in {folder}")
+    for name, (then, now) in record.other_versions().items():
+        console.print(f"           {name} is {now}, was {then}")
+    _run(folder)
+    (folder / FINISHED).mkdir()
+    database = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+    again = RunRecord.newest(Store(database, folder, artifact_location=None, local=True), record.experiment_name)
+    same = _compared(console, record, again, folder)
+    console.print("[green]Reproduced to the bit.[/green]" if same else "[yellow]Not the same to the bit.[/yellow]")
+    return same
+
+
+def _make_empty(folder: Path) -> None:
+    """Clear what an ended reproduction has left; anything else in the folder is an error."""
+    if (folder / FINISHED).exists():
+        shutil.rmtree(folder)
+    if folder.exists() and {path.name for path in folder.iterdir()} - {FOLDER, "mlruns"}:
+        raise ConfigurationError(f"Expected an empty or a new folder, got {folder}, which has other files. Choose another --folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _run(folder: Path) -> None:
+    """The pipeline in a process of its own, which tracks in the folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))}
+    command = [sys.executable, "-m", "flows.cli", "run", SETTINGS]
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - our own command
+    if done.returncode:
+        raise SbiModelsError(f"The pipeline ended with exit code {done.returncode}. What it said is above; see it again in {folder}.")
+
+
+def _compared(console: Console, record: RunRecord, again: RunRecord, folder: Path) -> bool:
+    """Print a line for simulations, weights and draws each; whether all are the same."""
+    rows = {
+        "simulator": (record.tags.get("simulator.fingerprint"), again.tags.get("simulator.fingerprint")),
+        "simulations": (record.content_hashes, again.content_hashes),
+        "weights": (record.tags.get("model.sha256"), again.tags.get("model.sha256")),
+    }
+    same = True
+    for name, (then, now) in rows.items():
+        console.print(f"{name:<11}{'the same' if then == now else '[yellow]not the same[/yellow]'}")
+        same = same and then == now
+    if "infer" in record.tags:
+        then, now = (run.fetch(DRAWS, folder / FINISHED / name) for run, name in ((record, "then"), (again, "now")))
+        equal = then.read_bytes() == now.read_bytes()
+        console.print(f"{'draws':<11}{'the same' if equal else _difference(pd.read_parquet(then), pd.read_parquet(now))}")
+        same = same and equal
+    return same
+
+
+def _difference(then: pd.DataFrame, now: pd.DataFrame) -> str:
+    """How far the posteriors of two tables of draws are apart."""
+    if list(then.columns) != list(now.columns) or set(then["data_set"]) != set(now["data_set"]):
+        return "[yellow]of other data sets or parameters[/yellow]"
+    first, second = (frame.drop(columns="draw").groupby("data_set", sort=True) for frame in (then, now))
+    means = (first.mean() - second.mean()) / first.std()
+    sds = second.std() / first.std() - 1
+    return f"means differ by at most {np.abs(means.to_numpy()).max():.3f} sd, sds by {100 * np.abs(sds.to_numpy()).max():.1f} %"

@@ -1,0 +1,47 @@
+"""What a run keeps so that it can be run again from its record alone: the settings, and a user's modules and observations."""
+
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flows.experiment_files import as_yaml
+from flows.keys import code_fingerprint, simulator_fingerprint
+from flows.parameters import Experiment
+from sbi_models.tracking import Tracker
+
+FOLDER, SETTINGS = "source", "source/experiment.yaml"
+
+
+def record_source(tracker: Tracker, experiment: Experiment) -> None:
+    """Write `source/` to a run, and tags with the fingerprints of simulator and training code.
+
+    Of the folder of an experiment, those modules are kept that are imported by now, which making the workflow has done.
+    """
+    with TemporaryDirectory() as scratch:
+        source = Path(scratch) / FOLDER
+        source.mkdir()
+        if experiment.observations is not None:
+            given = Path(experiment.folder, experiment.observations)
+            experiment = experiment.model_copy(update={"observations": given.name})
+            shutil.copyfile(given, source / given.name)
+        for relative, path in modules_in(experiment.folder).items():
+            (source / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, source / relative)
+        (Path(scratch) / SETTINGS).write_text(as_yaml(experiment), encoding="utf-8")
+        tracker.log_folder(scratch)
+    tracker.set_tags({"simulator.fingerprint": simulator_fingerprint(experiment), "code.fingerprint": code_fingerprint("train")})
+
+
+def modules_in(folder: str) -> dict[str, Path]:
+    """The source files of imported modules below a folder, by their path in it; none for the empty name."""
+    if not folder:
+        return {}
+    root, found = Path(folder).resolve(), {}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file is not None and Path(file).suffix == ".py" and Path(file).resolve().is_relative_to(root):
+            path = Path(file).resolve()
+            if not any(part in ("site-packages", ".venv") for part in path.relative_to(root).parts):
+                found[path.relative_to(root).as_posix()] = path
+    return found

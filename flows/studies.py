@@ -1,0 +1,24 @@
+"""The study of an experiment: the object that it names, or one made of the simulator that it names."""
+
+from functools import cache
+from typing import cast
+
+from flows.import_paths import load_object
+from flows.parameters import Experiment
+from flows.plain_study import PlainStudy, study_simulator
+from flows.study import Study
+
+
+def study_of(experiment: Experiment) -> Study:
+    """The study; raises ConfigurationError if there is none at the import path, or no simulator."""
+    if experiment.study is not None:
+        return cast(Study, load_object(experiment.study, experiment.folder))
+    return _plain_study(experiment.model_dump_json())
+
+
+@cache
+def _plain_study(settings: str) -> Study:
+    experiment = Experiment.model_validate_json(settings)
+    assert experiment.simulator is not None, "an experiment has a study or a simulator"
+    found = load_object(experiment.simulator, experiment.folder)
+    return PlainStudy(experiment, study_simulator(experiment, found))

@@ -1,0 +1,68 @@
+"""What a run has left in the store, for whoever wants to read it or to do it again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from mlflow.entities import Run
+
+from sbi_models.errors import TrackingError
+from sbi_models.tracking.provenance import provenance_tags
+from sbi_models.tracking.store import Store, tracking_errors
+from sbi_models.tracking.tracker import PARENT_TAG
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run; made by `read` or `newest`."""
+
+    store: Store
+    run: Run
+
+    @classmethod
+    def read(cls, store: Store, run_id: str) -> Self:
+        """The run of an id; raises TrackingError if there is none."""
+        with tracking_errors(f"find the run {run_id!r}"):
+            return cls(store, store.client.get_run(run_id))
+
+    @classmethod
+    def newest(cls, store: Store, experiment_name: str) -> Self:
+        """The newest run of an experiment that is not part of another one; raises TrackingError if there is none."""
+        with tracking_errors(f"list the runs of the experiment {experiment_name!r}"):
+            runs = store.client.search_runs([store.experiment(experiment_name)], order_by=["attributes.start_time DESC"])
+        own = [run for run in runs if PARENT_TAG not in run.data.tags]
+        if not own:
+            raise TrackingError(f"Expected a run of the experiment {experiment_name!r}, got none. Run it first.")
+        return cls(store, own[0])
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self.run.data.tags)
+
+    @property
+    def experiment_name(self) -> str:
+        """The name of the experiment that the run belongs to."""
+        with tracking_errors(f"find the experiment {self.run.info.experiment_id}"):
+            return str(self.store.client.get_experiment(self.run.info.experiment_id).name)
+
+    @property
+    def content_hashes(self) -> dict[str, str]:
+        """The content hash of each data set of the run, by name."""
+        inputs = self.run.inputs.dataset_inputs if self.run.inputs else []
+        found = {given.dataset.name: {tag.key: tag.value for tag in given.tags} for given in inputs}
+        return {name: tags.get("sbi_models.content_hash", "") for name, tags in found.items()}
+
+    def fetch(self, path: str, folder: Path) -> Path:
+        """Download a file or a folder of the run into a folder, to the same place in it; raises TrackingError if it has none."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with tracking_errors(f"download {path} of the run {self.run.info.run_id}"):
+            try:
+                return Path(self.store.client.download_artifacts(self.run.info.run_id, path, str(folder)))
+            except OSError as error:
+                raise TrackingError(f"The run {self.run.info.run_id} has no {path}: {error}") from error
+
+    def other_versions(self) -> dict[str, tuple[str, str]]:
+        """Packages, Python and commit that this process has in other versions, with those of the run and those of now."""
+        then, now = self.tags, provenance_tags()
+        names = [name for name in then if name.startswith("version.") or name == "mlflow.source.git.commit"]
+        return {name.removeprefix("version."): (then[name], now.get(name, "missing")) for name in names if then[name] != now.get(name)}
