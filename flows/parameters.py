@@ -139,6 +139,24 @@ class Compose(Settings):
     """At which scores are composed, in sds of the standardised parameters; None lets the simulations choose."""
 
 
+class Monitor(Settings):
+    """How the flow `monitor` looks at the champion."""
+
+    num_datasets: int = Field(default=500, ge=MIN_DATASETS)
+    """Fresh simulations of each time."""
+    num_samples: int = Field(default=500, ge=MIN_DRAWS)
+    """Posterior draws for each of them."""
+    level: float = Field(default=0.01, gt=0, lt=0.5)
+    """Probability of an alarm if the real observations are like the simulations."""
+
+
+class Retrain(Settings):
+    """How the flow `retrain` goes on from the last finished run."""
+
+    more: PositiveInt | None = None
+    """Training simulations that are added each time; None is as many as the first run had."""
+
+
 class Engine(Settings):
     """Where simulation shards, and members of an ensemble, are computed. Results are the same to the bit on each of them."""
 
@@ -186,6 +204,8 @@ class Experiment(Settings):
     infer: Infer = Infer()
     compose: Compose | None = None
     """With it, the approximator can compose, and the task `compose` ends the pipeline."""
+    monitor: Monitor = Monitor()
+    retrain: Retrain = Retrain()
     engine: Engine = Engine()
 
     @field_validator("engine", mode="before")
@@ -203,7 +223,9 @@ class Experiment(Settings):
 
     def what_matters(self) -> dict[str, Any]:
         """All settings but those that say where to compute and not what: equal exactly if two runs have the same results."""
-        return self.model_dump(mode="json", exclude={"engine": True, "folder": True, "simulate": {"rows_per_shard"}})
+        return self.model_dump(
+            mode="json", exclude={"engine": True, "folder": True, "monitor": True, "retrain": True, "simulate": {"rows_per_shard"}}
+        )
 
     @property
     def members(self) -> dict[str, Member]:

@@ -23,10 +23,11 @@ from flows.parameters import Experiment
 from flows.results import record
 from flows.screen import Screen
 from flows.simulating import simulate_missing, stores_of
+from flows.source_record import record_source
 from flows.studies import study_of
 from flows.training import workflow_of
 from sbi_models.errors import DataError
-from sbi_models.tracking import Tracker, open_store
+from sbi_models.tracking import FLOW_TAG, Tracker, open_store
 
 Manifest = dict[str, Any]
 
@@ -39,6 +40,7 @@ def pipeline(experiment: Experiment) -> Manifest:
     screen = Screen(experiment)
     with start_run(experiment) as tracker:
         run = RunWithMembers(tracker, experiment)
+        record_source(tracker, experiment)
 
         screen.stage("simulate")
         simulations, reused = simulated(experiment)
@@ -105,12 +107,14 @@ def start_run(experiment: Experiment) -> Tracker:
         ConfigurationError: if settings do not fit together, before anything is simulated.
     """
     workflow_of(experiment)
+    study_of(experiment).observations()
     return Tracker.start(
         open_store(project_root()),
         experiment.name,
         f"{experiment.name} pipeline",
         key=content_key("train", simulator_fingerprint(experiment), experiment.what_matters()),
-        params=experiment.model_dump(),
+        params=experiment.model_dump(mode="json"),
+        tags={FLOW_TAG: "pipeline"},
     )
 
 

@@ -42,7 +42,7 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     _run(folder)
     (folder / FINISHED).mkdir()
     database = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
-    again = RunRecord.newest(Store(database, folder, artifact_location=None, local=True), record.experiment_name)
+    again = RunRecord.ended(Store(database, folder, artifact_location=None, local=True), record.experiment_name, "pipeline")[0]
     same = _compared(console, record, again, folder)
     console.print("[green]Reproduced to the bit.[/green]" if same else "[yellow]Not the same to the bit.[/yellow]")
     return same

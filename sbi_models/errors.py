@@ -41,6 +41,10 @@ class TrackingError(SbiModelsError, RuntimeError):
     """The tracking store or the model registry has not got what was asked for."""
 
 
+class DriftError(SbiModelsError, RuntimeError):
+    """A model that was right is so no longer: its posteriors are not calibrated, or observations are not like its simulations."""
+
+
 class TrustWarning(UserWarning):
     """An answer is given, but should not be trusted; the message says why."""
 

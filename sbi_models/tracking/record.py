@@ -11,10 +11,13 @@ from sbi_models.tracking.provenance import provenance_tags
 from sbi_models.tracking.store import Store, tracking_errors
 from sbi_models.tracking.tracker import PARENT_TAG
 
+FLOW_TAG = "sbi_models.flow"
+"""Which flow made a run."""
+
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run; made by `read` or `newest`."""
+    """One run; made by `read` or `ended`."""
 
     store: Store
     run: Run
@@ -26,18 +29,22 @@ class RunRecord:
             return cls(store, store.client.get_run(run_id))
 
     @classmethod
-    def newest(cls, store: Store, experiment_name: str) -> Self:
-        """The newest run of an experiment that is not part of another one; raises TrackingError if there is none."""
+    def ended(cls, store: Store, experiment_name: str, flow: str, status: str = "FINISHED") -> list[Self]:
+        """The runs of a flow in an experiment that ended so, the newest first; parts of runs are left out."""
+        chosen = f"attributes.status = '{status}' and tags.`{FLOW_TAG}` = '{flow}'"
         with tracking_errors(f"list the runs of the experiment {experiment_name!r}"):
-            runs = store.client.search_runs([store.experiment(experiment_name)], order_by=["attributes.start_time DESC"])
-        own = [run for run in runs if PARENT_TAG not in run.data.tags]
-        if not own:
-            raise TrackingError(f"Expected a run of the experiment {experiment_name!r}, got none. Run it first.")
-        return cls(store, own[0])
+            runs = store.client.search_runs(
+                [store.experiment(experiment_name)], filter_string=chosen, order_by=["attributes.start_time DESC"], max_results=1000
+            )
+        return [cls(store, run) for run in runs if PARENT_TAG not in run.data.tags]
 
     @property
     def tags(self) -> dict[str, str]:
         return dict(self.run.data.tags)
+
+    @property
+    def params(self) -> dict[str, str]:
+        return dict(self.run.data.params)
 
     @property
     def experiment_name(self) -> str:

@@ -26,7 +26,7 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     print(done.stdout, f"\n{time.perf_counter() - started:.0f} s")
     assert done.returncode == 0, done.stderr
     assert "reused, finished" not in done.stdout
-    assert len(list((root / "mlruns" / "work" / "results").iterdir())) == 2
+    assert len(list((root / "mlruns" / "work" / "results").iterdir())) == 4
     return root
 
 
@@ -42,7 +42,7 @@ def test_the_amortized_posteriors_are_the_exact_ones(main_job: Path) -> None:
 def test_a_second_run_reuses_the_work(main_job: Path) -> None:
     """The same job again says that it used the finished simulations and training."""
     done = subprocess.run([SBI_MODELS, "run", "michelson"], cwd=main_job, env=ENVIRONMENT, text=True, capture_output=True, check=True)
-    assert done.stdout.count("reused, finished") == 2
+    assert done.stdout.count("reused, finished") == 4
     first, second = sorted(main_job.glob("mlruns/artifacts/*/artifacts/inference/draws.parquet"))
     assert first.read_bytes() == second.read_bytes()
 

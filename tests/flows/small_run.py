@@ -7,11 +7,11 @@ import json
 import sys
 from contextlib import nullcontext
 
-from flows.michelson import EXPERIMENT
-from flows.parameters import Diagnose, Experiment, Infer, Network, Simulate, Train
+from flows.experiment_files import load_experiment
+from flows.parameters import Diagnose, Experiment, Gate, Infer, Network, Simulate, Train
 from flows.pipeline import local_prefect, run
 
-SMALL = EXPERIMENT.model_copy(
+SMALL = load_experiment("michelson").model_copy(
     update={
         "simulate": Simulate(training=4096, validation=512, test=64),
         "train": Train(
@@ -22,13 +22,16 @@ SMALL = EXPERIMENT.model_copy(
             initial_learning_rate=2e-3,
         ),
         "diagnose": Diagnose(num_samples=50),
+        "gate": Gate(calibrated=False),  # so short a training is not
         "infer": Infer(num_samples=200),
     }
 )
 
 
 def small_experiment(changes: dict[str, object]) -> Experiment:
-    """The small experiment with some settings changed, for instance {"seed": 2, "train": {"epochs": 50}}."""
+    """The small experiment with some settings changed, for instance {"seed": 2, "train": {"epochs": 50}}, or one of a "file"."""
+    if "file" in changes:
+        return load_experiment(str(changes["file"]))
     settings = SMALL.model_dump()
     for name, value in changes.items():
         settings[name] = (settings[name] or {}) | value if isinstance(value, dict) else value

@@ -5,9 +5,19 @@ import sys
 
 from small_run import small_experiment
 
+from flows.parameters import Experiment
 from flows.pipeline import start_run, tasks
+from flows.simulating import missing_shards, stores_of
+
+
+def simulate_here(experiment: Experiment) -> None:
+    """All shards, one after another."""
+    for call in missing_shards(experiment):
+        tasks.simulate_shard.fn(**call)
+
 
 if __name__ == "__main__":
     experiment = small_experiment(json.loads(sys.argv[1]))
     train = tasks.train if experiment.ensemble is None else tasks.ensemble
-    train.fn(experiment, tasks.simulate.fn(experiment), start_run(experiment).run_id)
+    simulate_here(experiment)
+    train.fn(experiment, tasks.simulate.fn(experiment, stores_of(experiment)), start_run(experiment).run_id)

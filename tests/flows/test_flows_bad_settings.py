@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 from small_run import COMPOSED, ENSEMBLE, small_experiment
 
-from flows.cli import EXPERIMENTS
+from flows.experiment_files import experiment_names, load_experiment
 from flows.michelson import STUDY
-from flows.parameters import Compose, load_object
+from flows.parameters import Compose
 from flows.pipeline import start_run
 from flows.training import workflow_of
 from sbi_models.approximators.composition.methods import METHODS
@@ -120,9 +120,9 @@ def test_size_mode_clones_the_networks_of_train() -> None:
     assert len({id(member.summary_network) for member in members.values()}) == 3
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_of_the_command_line_fits_together(name: str) -> None:
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_of_the_package_fits_together(name: str) -> None:
     """Each registered experiment has the name that starts it, a model of its own, and settings that make a workflow."""
-    experiment = load_object(EXPERIMENTS[name])
+    experiment = load_experiment(name)
     assert experiment.name == experiment.register_as.name == name
     assert set(workflow_of(experiment).approximator.members) == (set(experiment.members) or {""})

@@ -1,7 +1,8 @@
 """Certificates in the pipeline: what the setting `predictive_replicates` does, and what the screen says of them."""
 
 import io
-from typing import Any
+import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -10,27 +11,10 @@ from small_run import SMALL, small_experiment
 
 from flows.certificates import certify_observations, show_certificates
 from flows.michelson import STUDY
+from flows.results import Results
 from sbi_models import BasicWorkflow, seeding
 from sbi_models.approximators import Certificate
 from sbi_models.networks import CouplingFlow, DeepSet
-
-
-class Kept:
-    """A tracker that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, Any] = {}
-        self.metrics: dict[str, float] = {}
-        self.tags: dict[str, str] = {}
-
-    def log_json(self, value: Any, path: str) -> None:
-        self.files[path] = value
-
-    def log_metrics(self, metrics: dict[str, float]) -> None:
-        self.metrics |= metrics
-
-    def set_tags(self, tags: dict[str, str]) -> None:
-        self.tags |= tags
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +34,18 @@ def workflow() -> BasicWorkflow:
 
 
 @pytest.mark.parametrize("replicates", [0, 20])
-def test_predictive_replicates_are_those_of_the_certificates(workflow: BasicWorkflow, replicates: int) -> None:
+def test_predictive_replicates_are_those_of_the_certificates(workflow: BasicWorkflow, replicates: int, tmp_path: Path) -> None:
     """Certificates of the pipeline are those of the workflow with so many data sets simulated from each posterior; with 0 there is no
     predictive check among them, nor among the metrics."""
-    experiment, tracker = small_experiment({"infer": {"predictive_replicates": replicates}}), Kept()
+    experiment, results = small_experiment({"infer": {"predictive_replicates": replicates}}), Results(tmp_path)
     labels, observations = STUDY.observations()
-    found = certify_observations(experiment, workflow.approximator, labels, observations, tracker)
+    found = certify_observations(experiment, workflow.approximator, labels, observations, results)
     expected = workflow.certify(observations, num_replicates=replicates, seed=seeding.derive(experiment.seed, "certificates"))
     assert found == [{"data_set": label, **one.as_dict()} for label, one in zip(labels, expected, strict=True)]
-    assert tracker.files == {"inference/certificates.json": found}
+    assert list(results.manifest()["files"]) == ["inference/certificates.json"]
+    assert json.loads((tmp_path / "inference" / "certificates.json").read_text()) == found
     assert all((one["predictive"] is None) == (replicates == 0) for one in found)
-    assert ("certificate.predictive.1" in tracker.metrics) == (replicates > 0)
+    assert ("certificate.predictive.1" in results.metrics) == (replicates > 0)
 
 
 @pytest.mark.parametrize("replicates", [1, -1, 2.5])

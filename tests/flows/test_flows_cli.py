@@ -90,7 +90,7 @@ def _bad_file(folder: Path, text: str) -> Path:
         (lambda folder: (MODEL, folder / "missing.csv"), "no such file"),
         (lambda folder: (MODEL, folder), "no such file"),
         (lambda folder: ("models:/michelsen@champion", DATA), "Did you mean 'michelson'?"),
-        (lambda folder: ("models:/michelson@challenger", DATA), "no alias 'challenger'"),
+        (lambda folder: ("models:/michelson@challengr", DATA), "Did you mean 'challenger'"),
         (lambda folder: ("models:/michelson/99", DATA), "no version '99'"),
         (lambda folder: ("nowhere.safetensors", DATA), "No saved approximator at nowhere.safetensors"),
         (lambda folder: (DATA, DATA), "not a readable approximator"),

@@ -111,7 +111,7 @@ def test_settings_of_the_composition_do_not_retrain(runs: list[Finished]) -> Non
     assert runs[1].result["run_id"] != runs[0].result["run_id"]
     assert runs[1].result["training"] == runs[0].result["training"]
     assert runs[1].result["registered"]["version"] == 1
-    assert runs[1].screen.count("reused, finished") == 2  # simulations and training of the second run
+    assert runs[1].screen.count("reused, finished") == 4  # all but the composition of the second run
     assert runs[1].result["inference"]["draws_sha256"] == runs[0].result["inference"]["draws_sha256"]
     report = runs[1].result["composition"]["report"]
     assert report["simulations"] == 0 < runs[0].result["composition"]["report"]["simulations"]

@@ -109,7 +109,7 @@ def test_the_registered_ensemble_gives_the_draws_of_the_run(runs: list[Finished]
     """The ensemble is one version of one model, which gives the mixture's draws of the pipeline to the bit."""
     store = open_store(runs[0].root)
     (listing,) = list_models(store)
-    assert (listing.name, listing.versions, listing.aliases) == ("michelson-ensemble", (1,), {"champion": 1})
+    assert (listing.name, listing.versions, listing.aliases) == ("michelson-ensemble", (1,), {"challenger": 1, "champion": 1})
     drawn = load("models:/michelson-ensemble@champion", store, certify=False).sample(
         num_samples=200, conditions=STUDY.observations()[1], seed=seeding.derive(1, "infer")
     )
@@ -122,7 +122,8 @@ def test_a_killed_training_ends_with_the_same_ensemble(runs: list[Finished], tmp
     """The file of the training that was killed is, to the bit, that of one that was not."""
     monkeypatch.chdir(tmp_path)
     result = runs[0].result
-    whole = train_workflow(small_experiment(ENSEMBLE), result["simulations"], result["training"]["key"], lambda epoch, losses: None)
+    data = {purpose: _stored(runs[0], purpose) for purpose in ("training", "validation")}
+    whole = train_workflow(small_experiment(ENSEMBLE), data, result["training"]["key"], lambda epoch, losses: None)
     assert Path(whole["model"]).is_relative_to(tmp_path)
     assert whole["sha256"] == result["training"]["sha256"] == hashlib.sha256(Path(whole["model"]).read_bytes()).hexdigest()
     assert {name: whole[name] for name in ("history", "members")} == {name: result["training"][name] for name in ("history", "members")}
@@ -135,7 +136,7 @@ def test_a_setting_of_diagnosis_does_not_train_again(runs: list[Finished]) -> No
     assert second["run_id"] != first["run_id"]
     assert [_run_and_children(finished)[0].data.tags["ensemble"] for finished in runs] == ["made", "reused"]
     assert second["registered"]["reused"]
-    assert second["diagnosis"]["metrics"] != first["diagnosis"]["metrics"]
+    assert second["diagnosis"]["diagnostics"] != first["diagnosis"]["diagnostics"]
 
 
 def test_the_screen_tells_of_the_members(runs: list[Finished]) -> None:
@@ -147,5 +148,5 @@ def test_the_screen_tells_of_the_members(runs: list[Finished]) -> None:
         assert line == again
         numbers = member["numbers"]
         assert line.endswith(f"best epoch {numbers['best_epoch']}, weight {numbers['weight']:.3f}")
-    assert screen.count("reused, finished") == 2  # simulations and training of the second run
+    assert screen.count("reused, finished") == 3  # all but the diagnosis of the second run
     assert runs[0].errors == ""

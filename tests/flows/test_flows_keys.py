@@ -5,10 +5,13 @@ import pytest
 from small_run import ENSEMBLE, small_experiment
 
 import flows.keys
+from flows.experiment_files import load_experiment
 from flows.keys import code_fingerprint, simulate_key, simulator_fingerprint, train_key
-from flows.michelson import EXPERIMENT, STUDY
+from flows.michelson import STUDY
 from flows.parameters import Compose, Diagnose, Ensemble, Experiment, Infer, Network, Register
 from sbi_models.simulators.benchmarks import NormalModel
+
+EXPERIMENT = load_experiment("michelson")
 
 
 def _changed(**update: object) -> Experiment:

@@ -84,7 +84,7 @@ def test_the_registered_model_is_the_trained_one(first_run: Finished) -> None:
     """models:/michelson@champion is version 1 and holds the trained file to the bit."""
     store = open_store(first_run.root)
     (listing,) = list_models(store)
-    assert (listing.name, listing.versions, listing.aliases) == ("michelson", (1,), {"champion": 1})
+    assert (listing.name, listing.versions, listing.aliases) == ("michelson", (1,), {"challenger": 1, "champion": 1})
     model = load("models:/michelson@champion", store)
     assert model.info["trained_by"] == first_run.result["training"]["key"]
 
@@ -102,7 +102,7 @@ def test_the_screen_is_clean(first_run: Finished) -> None:
 
 def test_a_second_run_reuses_and_says_so(first_run: Finished, second_run: Finished) -> None:
     """The same experiment again simulates and trains nothing, registers no new version, and gives the same draws; its run is complete."""
-    assert second_run.screen.count("reused, finished") == 2
+    assert second_run.screen.count("reused, finished") == 4
     assert second_run.result["training"] == first_run.result["training"]
     assert second_run.result["registered"]["reused"]
     assert second_run.result["registered"]["version"] == 1
@@ -141,5 +141,5 @@ def test_a_damaged_store_is_simulated_again(second_run: Finished) -> None:
     shard.write_bytes(content)
     again = run_pipeline(second_run.root)
     assert again.result["simulations"]["content_hash"] == second_run.result["simulations"]["content_hash"]
-    assert again.screen.count("reused, finished") == 1
+    assert again.screen.count("reused, finished") == 3
     assert again.result["inference"]["draws_sha256"] == second_run.result["inference"]["draws_sha256"]
