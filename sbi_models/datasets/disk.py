@@ -12,7 +12,9 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.datasets.files import LoadFunction, read_file
+from sbi_models.datasets.manifest import MANIFEST
 from sbi_models.datasets.sharing import digest_of, whole_batches
+from sbi_models.datasets.store import SimulationStore
 from sbi_models.errors import DataError, suggest
 from sbi_models.progress import progress_bar
 from sbi_models.types import Array, Variables
@@ -20,19 +22,22 @@ from sbi_models.types import Array, Variables
 PerFile = Literal["one", "many"]
 
 _ROWS_IN_MEMORY = 32_768
+_ROWS_OF_A_BLOCK = 4096
+"""Rows of a simulation store that are read together, as if they were a file: whatever its cut into shards, batches are the same."""
 
 
 @dataclass(frozen=True)
 class SimulationFiles:
-    """Files of equal variables and shapes; make it with `find`.
+    """Files of equal variables and shapes, or blocks of rows of a simulation store; make it with `find`.
 
     Attributes:
-        paths: in the order of their names.
-        rows: simulations in each.
+        paths: in the order of their names; none for a store.
+        rows: simulations in each file or block.
         names: variables that are read.
         per_file: "one" simulation a file, without a leading axis, or "many", with one.
         load_fn: reads a file, for formats that are not known.
         content: sha256 over all values.
+        store: what blocks are read from.
     """
 
     paths: tuple[Path, ...]
@@ -41,11 +46,12 @@ class SimulationFiles:
     per_file: PerFile
     load_fn: LoadFunction | None
     content: str
+    store: SimulationStore | None = None
 
     @classmethod
     def find(
         cls,
-        root: str | Path,
+        root: str | Path | SimulationStore,
         pattern: str,
         names: Sequence[str],
         *,
@@ -56,18 +62,20 @@ class SimulationFiles:
         """Read every file once, and check all before any training.
 
         A file holds many simulations if every variable in it has two axes or more and all have the same length, and one if lengths
-        differ; where that does not tell, `per_file` must. A folder that the simulation store has written is known by its manifest.
-        Variables in `may_miss` may hold NaN.
+        differ; where that does not tell, `per_file` must. A folder that the simulation store has written is known by its manifest, and
+        only what that names is read. Variables in `may_miss` may hold NaN.
 
         Raises:
             DataError: no folder, no file, or, naming the file: a missing variable, other shapes than in the first file, NaN or inf, not
                 readable.
         """
+        if isinstance(root, SimulationStore):
+            return cls._of_store(root, names, may_miss)
         root = Path(root)
         if not root.is_dir():
             raise DataError(f"Expected a folder of simulations, got {root}, which is no folder. Check the path.")
-        if (root / "manifest.json").is_file():
-            pattern, per_file = "shard-*.safetensors", "many"
+        if (root / MANIFEST).is_file():
+            return cls._of_store(SimulationStore.open(root), names, may_miss)
         paths = tuple(sorted(path for path in root.glob(pattern) if path.is_file()))
         if not paths:
             raise DataError(
@@ -94,15 +102,31 @@ class SimulationFiles:
                 advance()
         return cls(paths, tuple(rows), tuple(names), per_file, load_fn, content.hexdigest())
 
+    @classmethod
+    def _of_store(cls, store: SimulationStore, names: Sequence[str], may_miss: Collection[str]) -> "SimulationFiles":
+        store.refuse_damage()
+        with progress_bar("check files", len(store.pieces)) as advance:
+            for piece in store.pieces:
+                path = store.folder / piece.file
+                _check_finite(_chosen(store.rows(piece.start, piece.stop, names), names, path), "many", may_miss, path)
+                advance()
+        n = store.num_simulations
+        rows = tuple(min(_ROWS_OF_A_BLOCK, n - start) for start in range(0, n, _ROWS_OF_A_BLOCK))
+        return cls((), rows, tuple(names), "many", None, store.content_hash, store)
+
     def read(self, numbers: Sequence[int]) -> Variables:
         """The simulations of some files, raw space: name to array of shape (n, ...)."""
+        if self.store is not None:
+            starts = [k * _ROWS_OF_A_BLOCK for k in numbers]
+            blocks = [self.store.rows(start, start + self.rows[k], self.names) for start, k in zip(starts, numbers, strict=True)]
+            return {name: np.concatenate([block[name] for block in blocks]) for name in self.names}
         parts = [_chosen(read_file(self.paths[k], self.load_fn), self.names, self.paths[k]) for k in numbers]
         join = np.concatenate if self.per_file == "many" else np.stack
         return {name: join([part[name] for part in parts]) for name in self.names}
 
     def some(self, num_rows: int, seed: int) -> Variables:
         """About so many simulations from files chosen at random, for moments."""
-        order = seeding.generator(seed, "files for moments").permutation(len(self.paths))
+        order = seeding.generator(seed, "files for moments").permutation(len(self.rows))
         enough = int(np.searchsorted(np.cumsum(np.array(self.rows)[order]), num_rows)) + 1
         return self.read([int(k) for k in order[:enough]])
 
@@ -173,7 +197,7 @@ class DiskBatches:
     def _shuffled_groups(self) -> Iterator[tuple[Array, Variables]]:
         """Rows of some files at a time, with their numbers, counted through all files."""
         rng = seeding.generator(self.seed, "files", self.epoch)
-        for files in self._groups(rng.permutation(len(self.files.paths))):
+        for files in self._groups(rng.permutation(len(self.files.rows))):
             group = self.files.read(files)
             order = rng.permutation(len(next(iter(group.values()))))
             numbers = np.concatenate([np.arange(self._ends[k] - self.files.rows[k], self._ends[k]) for k in files])

@@ -1,79 +1,133 @@
-"""Simulations on disk: a folder of shards and a manifest, with a hash of the content.
+"""Simulations on disk: a folder of shards and a manifest, to which rows are added and from which none is taken.
 
     folder/
-      manifest.json            seed, fingerprint of the simulator, number of simulations, shape of each variable, sha256 of each shard
-      shard-00000.safetensors  rows 0 .. rows_per_shard - 1 of the table of simulations
+      manifest.json                          seed, fingerprint of the simulator, variables, shards with their sha256, hash of the content
+      shard-000000000-000032768.safetensors  rows 0 .. 32767 of the table of simulations
 
-Shards are written atomically, the manifest last, so that a folder with a manifest is whole.
+Shards are written atomically, by any process, and the manifest after them; a shard that a manifest names is written again only if it is
+damaged.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-from safetensors.numpy import load_file, save
 
+from sbi_models.arguments import positive_int
+from sbi_models.datasets.atomic import refused_writes, remove_leftovers
+from sbi_models.datasets.manifest import MANIFEST, Manifest, hash_content, listed, refuse_others, sha256_of
+from sbi_models.datasets.shards import Origin, Range, Shard, schema_of, write_shard
+from sbi_models.datasets.survey import Survey
+from sbi_models.datasets.tiling import Piece, until
 from sbi_models.errors import DataError
 from sbi_models.progress import progress_bar
 from sbi_models.types import Variables
 
-SCHEMA_VERSION = 1
-_MANIFEST = "manifest.json"
+_ROWS_PER_SHARD = 32_768
 
 
 @dataclass(frozen=True)
 class SimulationStore:
-    """A finished store; make one with `create`, find one with `open`."""
+    """A finished store, or the first rows of one; make one with `create`, find one with `open`.
+
+    Attributes:
+        folder: where it is.
+        num_simulations: rows of the table that it has.
+    """
 
     folder: Path
-    manifest: dict[str, Any]
+    num_simulations: int
+    _manifest: Manifest = field(repr=False)
 
     @property
-    def num_simulations(self) -> int:
-        """Rows of the store."""
-        return int(self.manifest["num_simulations"])
+    def manifest(self) -> dict[str, Any]:
+        """What is in the file of this name, which describes the whole store."""
+        return self._manifest.content()
 
     @property
+    def names(self) -> list[str]:
+        """Variables of a simulation."""
+        return list(self._manifest.schema)
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """The rows that it has, and the shards to read them from, in order."""
+        return until(self._manifest.pieces, self.num_simulations)
+
+    @cached_property
     def content_hash(self) -> str:
-        """sha256 over the values of all shards: equal exactly if shard size and simulations are equal to the bit, whatever their origin."""
-        return str(self.manifest["content_hash"])
+        """sha256 over names, types, row shapes and values: equal exactly if simulations are, whatever their origin and cut into shards.
+
+        Of a finished store it is in the manifest, and `is_intact` says whether the shards still hold it. Of other first rows it is
+        computed, and raises DataError if a shard is damaged.
+        """
+        known = self._manifest.extents.get(self.num_simulations)
+        if known is None:
+            self.refuse_damage()
+            known = hash_content(self.folder, self._manifest.schema, self.pieces)
+        return known
+
+    def first(self, num_simulations: int) -> "SimulationStore":
+        """The first rows, as a store of their own; raises DataError if there are not so many."""
+        n = positive_int(num_simulations, "num_simulations")
+        if n > self.num_simulations:
+            raise DataError(f"Expected at least {n} simulations in {self.folder}, got {self.num_simulations}. Extend it with create().")
+        return SimulationStore(self.folder, n, self._manifest)
 
     def load(self) -> Variables:
         """All simulations, raw space: name to array of shape (num_simulations, ...). Raises DataError if a shard is damaged."""
-        parts = []
-        for shard in self.manifest["shards"]:
-            path = self.folder / shard["file"]
-            if not path.is_file() or _sha256(path.read_bytes()) != shard["sha256"]:
-                raise DataError(
-                    f"Shard {path} is missing or damaged: delete the folder {self.folder} and simulate again with the same seed."
-                )
-            parts.append(load_file(path))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        self.refuse_damage()
+        return self.rows(0, self.num_simulations)
+
+    def rows(self, start: int, stop: int, names: Collection[str] | None = None) -> Variables:
+        """Some simulations, raw space: name to array of shape (stop - start, ...). Nothing else is read, and no checksum compared.
+
+        Raises:
+            DataError: the store has no such rows, or a shard that has them is missing or shorter than it should be.
+        """
+        if not 0 <= start <= stop <= self.num_simulations:
+            raise DataError(f"Expected rows from 0 to {self.num_simulations} of {self.folder}, got {start} to {stop}.")
+        kinds = {name: kind for name, kind in self._manifest.schema.items() if names is None or name in names}
+        rows: Variables = {name: np.empty((stop - start, *kind["shape"]), kind["dtype"]) for name, kind in kinds.items()}
+        for piece in self.pieces:
+            a, b = max(start, piece.start), min(stop, piece.stop)
+            if a < b:
+                shard = Shard.open(self.folder / piece.file)
+                if shard is None or {name: shard.schema.get(name) for name in kinds} != kinds:
+                    raise self._damaged(piece)
+                for name, value in shard.rows(a, b, kinds).items():
+                    rows[name][a - start : b - start] = value
+        return rows
 
     def is_intact(self) -> bool:
-        """True if every shard is there with the content that the manifest promises."""
-        shards = [(self.folder / shard["file"], shard["sha256"]) for shard in self.manifest["shards"]]
-        return all(path.is_file() and _sha256(path.read_bytes()) == sha256 for path, sha256 in shards)
+        """True if every shard with rows of it is there with the content that the manifest promises."""
+        return not any(map(self._is_damaged, self.pieces))
+
+    def _is_damaged(self, piece: Piece) -> bool:
+        return sha256_of(self.folder / piece.file) != piece.sha256
+
+    def refuse_damage(self) -> None:
+        """Raise DataError, naming the shard, unless `is_intact`."""
+        for piece in self.pieces:
+            if self._is_damaged(piece):
+                raise self._damaged(piece)
+
+    def _damaged(self, piece: Piece) -> DataError:
+        return DataError(
+            f"Shard {self.folder / piece.file} is missing or damaged: simulate again with the same seed, which writes it and no other."
+        )
 
     @classmethod
     def open(cls, folder: str | Path) -> "SimulationStore":
         """A store that was made before; raises DataError if there is none."""
         folder = Path(folder)
-        try:
-            manifest = json.loads((folder / _MANIFEST).read_text())
-        except FileNotFoundError:
-            raise DataError(f"No simulation store at {folder}: expected a folder with a {_MANIFEST}.") from None
-        except ValueError as error:
-            raise DataError(f"{folder / _MANIFEST} is not readable: {error}. Delete the folder and simulate again.") from None
-        if manifest.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(f"The store {folder} has schema {manifest.get('schema_version')}; this version reads {SCHEMA_VERSION}.")
-        return cls(folder, manifest)
+        manifest = Manifest.read(folder)
+        if manifest is None:
+            raise DataError(f"No simulation store at {folder}: expected a folder with a {MANIFEST}.")
+        return cls(folder, manifest.num_simulations, manifest)
 
     @classmethod
     def create(
@@ -84,82 +138,102 @@ class SimulationStore:
         *,
         seed: int,
         fingerprint: str,
-        rows_per_shard: int = 32_768,
+        rows_per_shard: int = _ROWS_PER_SHARD,
         description: str = "simulate",
     ) -> "SimulationStore":
-        """Compute rows 0..num_simulations and write them; shards that are there already, whole and of the same origin, are kept.
+        """The first rows of a table of simulations; those that the folder has not got whole are computed and added.
 
         Args:
-            folder: where to write; made if missing.
-            rows: computes rows start..stop of the table of simulations, raw space.
+            folder: where to write; made if missing. Several processes may do so at once.
+            rows: computes rows start..stop of the table of simulations, raw space, each a function of seed and number alone.
             num_simulations: how many.
             seed: recorded.
             fingerprint: what identifies the simulator; recorded.
-            rows_per_shard: rows of a file.
+            rows_per_shard: rows of a file; the last one of each extension may have less.
             description: of the progress bar.
+
+        Raises:
+            DataError: the folder holds simulations of another seed or fingerprint, variables differ between shards, or writing fails.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        origin: dict[str, Any] = {"seed": str(seed), "fingerprint": fingerprint}
-        shards: list[dict[str, Any]] = []
-        shapes: dict[str, list[int]] = {}
-        with progress_bar(description, num_simulations) as advance:
-            for index, start in enumerate(range(0, num_simulations, rows_per_shard)):
-                stop = min(start + rows_per_shard, num_simulations)
-                path = folder / f"shard-{index:05d}.safetensors"
-                here = origin | {"rows": [start, stop]}
-                if not _holds(path, here):
-                    variables = _contiguous(rows(start, stop))
-                    _write(path, save(variables, metadata=_label(here, variables)))
-                written = load_file(path)
-                shard = {"file": path.name, "rows": [start, stop], "sha256": _sha256(path.read_bytes()), "values": _digest(written)}
-                shards.append(shard)
-                shapes = shapes or {name: list(value.shape[1:]) for name, value in written.items()}
-                advance(stop - start)
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            **origin,
-            "num_simulations": num_simulations,
-            "shapes": shapes,
-            "shards": shards,
-            "content_hash": _sha256("".join(str(shard["values"]) for shard in shards).encode()),
-        }
-        _write(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
-        return cls(folder, manifest)
+        folder, n = Path(folder), positive_int(num_simulations, "num_simulations")
+        origin = _origin(seed, fingerprint)
+        refuse_others(folder, origin)
+        with refused_writes(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        survey = Survey(folder, n, origin)
+        missing = survey.missing(positive_int(rows_per_shard, "rows_per_shard"))
+        with progress_bar(description, n, done=n - sum(min(stop, n) - min(start, n) for start, stop in missing)) as advance:
+            for start, stop in missing:
+                if not survey.finds(start, stop):  # another process may have written it meanwhile
+                    variables = rows(start, stop)
+                    survey.refuse_other_schema(schema_of(variables), f"rows {start} to {stop}")
+                    cls.write(folder, start, stop, variables, seed=seed, fingerprint=fingerprint)
+                    survey.finds(start, stop)
+                advance(min(stop, n) - min(start, n))
+        if absent := survey.absent():
+            raise DataError(f"Rows {listed(absent)} of {folder} cannot be read back after they were written. Check the disk.")
+        return cls._finished(survey)
+
+    @classmethod
+    def check(cls, folder: str | Path, *, seed: int, fingerprint: str) -> None:
+        """Before anything is computed: raises DataError if the folder holds simulations of another origin, or of another version."""
+        refuse_others(Path(folder), _origin(seed, fingerprint))
+
+    @classmethod
+    def missing(
+        cls, folder: str | Path, num_simulations: int, *, seed: int, fingerprint: str, rows_per_shard: int = _ROWS_PER_SHARD
+    ) -> list[Range]:
+        """The shards that a store of so many rows still needs: first row, and the one after the last.
+
+        Rows are missing if no whole shard of this origin has them: it is absent, damaged, or of another origin, which `check` refuses. A
+        damaged shard is listed with all of its rows, though they may be more than were asked for.
+        """
+        survey = Survey(Path(folder), positive_int(num_simulations, "num_simulations"), _origin(seed, fingerprint))
+        return survey.missing(positive_int(rows_per_shard, "rows_per_shard"))
+
+    @classmethod
+    def write(cls, folder: str | Path, start: int, stop: int, variables: Variables, *, seed: int, fingerprint: str) -> None:
+        """Write one shard, whole or not at all; in any process, and in several at once. It is part of the store after `finish`.
+
+        Raises:
+            DataError: not rows start..stop of numbers, the folder or this shard is of another origin, or the file cannot be written.
+        """
+        folder, origin = Path(folder), _origin(seed, fingerprint)
+        with refused_writes(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        refuse_others(folder, origin, [(start, stop)])
+        write_shard(folder, start, stop, variables, origin)
+
+    @classmethod
+    def finish(
+        cls, folder: str | Path, num_simulations: int, *, seed: int, fingerprint: str, rows_per_shard: int = _ROWS_PER_SHARD
+    ) -> "SimulationStore":
+        """Check the shards of the first rows and name them in the manifest, which keeps what it named before.
+
+        Raises:
+            DataError: shards are missing, differ in their variables, or are of another origin.
+        """
+        folder, origin = Path(folder), _origin(seed, fingerprint)
+        refuse_others(folder, origin)
+        survey = Survey(folder, positive_int(num_simulations, "num_simulations"), origin)
+        if missing := survey.missing(positive_int(rows_per_shard, "rows_per_shard")):
+            raise DataError(
+                f"Expected {survey.num_rows} simulations in {folder}, got no whole shard of rows {listed(missing)}. Write them."
+            )
+        return cls._finished(survey)
+
+    @classmethod
+    def _finished(cls, survey: Survey) -> "SimulationStore":
+        """The store of a survey that has all rows; where the manifest cannot be written it must already name them."""
+        try:
+            manifest = survey.note()
+        except DataError:
+            if survey.old is None or survey.has_news():
+                raise
+            manifest = survey.old  # a folder that can only be read: the hash of fewer rows than it has is not noted
+        return cls(survey.folder, manifest.num_simulations, manifest).first(survey.num_rows)
 
 
-def _contiguous(variables: Variables) -> Variables:
-    return {name: np.ascontiguousarray(value) for name, value in sorted(variables.items())}
-
-
-def _label(origin: dict[str, Any], variables: Variables) -> dict[str, str]:
-    """Metadata of a shard, in one entry: safetensors writes several in an order that differs from call to call, and with it the hash."""
-    return {"origin": json.dumps(origin | {"values": _digest(variables)}, sort_keys=True)}
-
-
-def _holds(path: Path, origin: dict[str, Any]) -> bool:
-    """True if a whole shard of this origin is there, its values as they were written."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-        return metadata == _label(origin, load_file(path))
-    except (FileNotFoundError, safetensors.SafetensorError):
-        return False
-
-
-def _digest(variables: Variables) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(variables.items()):
-        digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _origin(seed: int, fingerprint: str) -> Origin:
+    return {"seed": str(seed), "fingerprint": fingerprint}

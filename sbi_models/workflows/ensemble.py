@@ -13,7 +13,7 @@ from sbi_models.adapters import Adapter
 from sbi_models.approximators import EnsembleApproximator
 from sbi_models.approximators.ensemble import MemberWeights
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.datasets import LoadFunction, PerFile, Sharing
+from sbi_models.datasets import LoadFunction, PerFile, Sharing, SimulationStore
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
@@ -134,7 +134,7 @@ class EnsembleWorkflow(Workflow):
 
     def fit_disk(
         self,
-        root: str | Path,
+        root: str | Path | SimulationStore,
         pattern: str = "*.pkl",
         load_fn: LoadFunction | None = None,
         batch_size: int = 32,

@@ -28,6 +28,7 @@ from sbi_models.datasets import (
     RingBatches,
     Sharing,
     SimulationFiles,
+    SimulationStore,
 )
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.simulators import Simulator, make_simulator
@@ -187,7 +188,7 @@ class Workflow(Diagnosed, Certified):
     @on_own_threads
     def fit_disk(
         self,
-        root: str | Path,
+        root: str | Path | SimulationStore,
         pattern: str = "*.pkl",
         load_fn: LoadFunction | None = None,
         batch_size: int = 32,
@@ -203,7 +204,7 @@ class Workflow(Diagnosed, Certified):
         Every file is checked before training. Standardisation takes its moments from files chosen at random, 65 536 simulations or all.
 
         Args:
-            root: folder of the files, or one that the simulation store has written.
+            root: folder of the files, or one that the simulation store has written; or a store, such as the first rows of one.
             pattern: which files; `**/*.npz` looks into folders below.
             load_fn: reads a file of a format other than .pkl (arrays only), .npz and .safetensors: a dict of names to arrays.
             batch_size: simulations in one step.

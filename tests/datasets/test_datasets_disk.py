@@ -87,12 +87,50 @@ def test_order_depends_on_seed_and_epoch_alone(tmp_path):
 
 
 def test_a_simulation_store_is_read_natively(tmp_path):
-    """The folder of a simulation store is known by its manifest; its rows are those of the store."""
+    """The folder of a simulation store is known by its manifest; its rows are those of the store, and other shards are not looked at."""
     SimulationStore.create(tmp_path, rows, 25, seed=0, fingerprint="f", rows_per_shard=10)
+    SimulationStore.write(tmp_path, 25, 30, rows(25, 30), seed=0, fingerprint="f")
     files = SimulationFiles.find(tmp_path, "*.pkl", NAMES)
     assert files.per_file == "many"
     assert sum(files.rows) == 25
-    np.testing.assert_array_equal(files.read(range(3))["x"], rows(0, 25)["x"])
+    np.testing.assert_array_equal(files.read(range(len(files.rows)))["x"], rows(0, 25)["x"])
+
+
+@pytest.mark.parametrize("windows", [None, [np.arange(0, 37, 2), np.arange(1, 37, 3)]])
+def test_batches_of_a_store_do_not_depend_on_its_cut(tmp_path, monkeypatch, windows):
+    """Made at once, in three extensions, or the first rows of a larger one: the same batches in the same order, of all rows."""
+    monkeypatch.setattr(disk_module, "_ROWS_OF_A_BLOCK", 4)
+    monkeypatch.setattr(disk_module, "_ROWS_IN_MEMORY", 10)
+    for folder, sizes in {"once": [37], "extended": [5, 12, 37], "larger": [50]}.items():
+        for size in sizes:
+            SimulationStore.create(tmp_path / folder, rows, size, seed=0, fingerprint="f", rows_per_shard=7)
+    roots = tmp_path / "once", tmp_path / "extended", SimulationStore.open(tmp_path / "larger").first(37)
+    once, extended, first = (DiskBatches(SimulationFiles.find(root, "", NAMES), 8, seed=3, windows=windows) for root in roots)
+    assert once.fingerprint == extended.fingerprint == first.fingerprint
+    for mine in (once, extended, first):
+        mine.set_epoch(2)
+    chunks = list(once)
+    for theirs in (list(extended), list(first)):
+        assert len(chunks) == len(theirs)
+        for a, b in zip(chunks, theirs, strict=True):
+            np.testing.assert_equal(a, b)
+    if windows is None:
+        assert sorted(chain(*numbers(once))) == list(range(37))
+
+
+def test_a_damaged_store_is_refused_before_training(tmp_path):
+    """A changed byte in a shard, a missing variable and NaN are errors that name the shard."""
+    SimulationStore.create(tmp_path, rows, 25, seed=0, fingerprint="f", rows_per_shard=10)
+    with pytest.raises(DataError, match=r"got no 'y' in .*shard-000000000-000000010"):
+        SimulationFiles.find(tmp_path, "*.pkl", ("theta", "y"))
+    path = tmp_path / "shard-000000010-000000020.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"~")
+    with pytest.raises(DataError, match=r"shard-000000010-000000020.safetensors is missing or damaged"):
+        SimulationFiles.find(tmp_path, "*.pkl", NAMES)
+    bad = {"theta": np.array([[0.0], [np.nan], [1.0]])}
+    SimulationStore.create(tmp_path / "nan", lambda start, stop: bad, 3, seed=0, fingerprint="f")
+    with pytest.raises(DataError, match=r"in 1 of 3 rows \(rows 1\) of variable 'theta' in .*shard-000000000-000000003"):
+        SimulationFiles.find(tmp_path / "nan", "*.pkl", ["theta"])
 
 
 def test_any_format_is_read_by_a_function(tmp_path):

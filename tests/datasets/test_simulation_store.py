@@ -6,36 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from stores import SIMULATOR, Rows, create, same
 
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import DataError
-from sbi_models.simulators import make_simulator
 
-SIMULATOR = make_simulator(
-    lambda rng: {"theta": rng.normal(size=2), "x": rng.normal(size=(3, 1)).astype("f4"), "k": rng.integers(9), "ok": rng.uniform() < 0.5}
-)
-
-
-class Rows:
-    """The table of a seed, and which rows of it were asked for."""
-
-    def __init__(self, seed=0):
-        self.seed, self.asked = seed, []
-
-    def __call__(self, start, stop):
-        self.asked.append((start, stop))
-        return SIMULATOR.rows(start, stop, seed=self.seed)
-
-
-def create(folder, *, n=25, seed=0, fingerprint="f", rows_per_shard=10, rows=None):
-    return SimulationStore.create(folder, rows or Rows(seed), n, seed=seed, fingerprint=fingerprint, rows_per_shard=rows_per_shard)
-
-
-def same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key])
-        assert a[key].dtype == b[key].dtype
+SHARDS = [f"shard-{start:09d}-{stop:09d}.safetensors" for start, stop in ((0, 10), (10, 20), (20, 25))]
 
 
 @pytest.mark.parametrize(("n", "rows_per_shard"), [(25, 10), (20, 10), (3, 10), (10, 1)])
@@ -56,9 +32,9 @@ def test_shards_are_asked_for_in_turn(tmp_path):
     rows = Rows()
     store = create(tmp_path, rows=rows)
     assert rows.asked == [(0, 10), (10, 20), (20, 25)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", *(f"shard-0000{k}.safetensors" for k in range(3))]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == ["manifest.json", *SHARDS]
     assert [shard["rows"] for shard in store.manifest["shards"]] == [[0, 10], [10, 20], [20, 25]]
-    same(load_file(tmp_path / "shard-00002.safetensors"), SIMULATOR.rows(20, 25, seed=0))
+    same(load_file(tmp_path / SHARDS[2]), SIMULATOR.rows(20, 25, seed=0))
 
 
 def test_the_content_hash_names_the_content(tmp_path):
@@ -77,7 +53,7 @@ def test_half_a_store_is_completed_without_repeating_shards(tmp_path):
     """After a kill that left two of three shards and no manifest, only the missing shard is computed, and the store is the same."""
     before = create(tmp_path)
     (tmp_path / "manifest.json").unlink()
-    (tmp_path / "shard-00001.safetensors").unlink()
+    (tmp_path / SHARDS[1]).unlink()
     with pytest.raises(DataError, match="No simulation store"):
         SimulationStore.open(tmp_path)
     rows = Rows()
@@ -97,7 +73,7 @@ def test_a_killed_write_leaves_no_shard(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         create(tmp_path, rows=dies)
-    assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == [SHARDS[0]]
     rows = Rows()
     same(create(tmp_path, rows=rows).load(), SIMULATOR.rows(0, 25, seed=0))
     assert rows.asked == [(10, 20), (20, 25)]
@@ -106,21 +82,46 @@ def test_a_killed_write_leaves_no_shard(tmp_path):
 @pytest.mark.parametrize(
     ("change", "asked"),
     [
-        ({"seed": 1}, [(0, 10), (10, 20), (20, 25)]),
-        ({"fingerprint": "g"}, [(0, 10), (10, 20), (20, 25)]),
-        ({"n": 30}, [(20, 30)]),
+        ({"n": 30}, [(25, 30)]),
         ({"n": 20}, []),
-        ({"rows_per_shard": 5}, [(0, 5), (5, 10), (10, 15), (15, 20), (20, 25)]),
+        ({"rows_per_shard": 5}, []),
+        ({"n": 41, "rows_per_shard": 6}, [(25, 30), (30, 36), (36, 41)]),
     ],
 )
-def test_only_shards_of_the_same_origin_are_kept(tmp_path, change, asked):
-    """Shards of another seed, simulator or size in the same folder are computed anew; a longer store keeps the beginning."""
+def test_shards_of_the_same_origin_are_kept(tmp_path, change, asked):
+    """Whatever their size, rows that are there are not computed again; the result is the one that a fresh store has."""
     create(tmp_path)
-    rows = Rows(change.get("seed", 0))
+    rows = Rows()
     store = create(tmp_path, rows=rows, **change)
     assert rows.asked == asked
-    same(store.load(), SIMULATOR.rows(0, change.get("n", 25), seed=change.get("seed", 0)))
+    same(store.load(), SIMULATOR.rows(0, change.get("n", 25), seed=0))
     assert store.content_hash == create(tmp_path / "fresh", **change).content_hash
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"fingerprint": "g"}])
+def test_simulations_of_another_origin_are_refused(tmp_path, change, with_manifest):
+    """Another seed or simulator in the folder is an error, saying which, before anything is computed; no byte is overwritten."""
+    create(tmp_path)
+    if not with_manifest:
+        (tmp_path / "manifest.json").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    rows, origin = Rows(1), {"seed": 0, "fingerprint": "f"} | change
+    message = (
+        rf"of seed {origin['seed']} and simulator '{origin['fingerprint']}' in .*, got .* of seed 0 and simulator 'f'. Name another folder"
+    )
+    for refused in (
+        lambda: create(tmp_path, rows=rows, n=50, **change),
+        lambda: SimulationStore.finish(tmp_path, 25, **origin),
+        lambda: SimulationStore.check(tmp_path, **origin),
+        lambda: SimulationStore.write(tmp_path, 0, 10, rows(0, 10), **origin),
+    ):
+        rows.asked.clear()
+        with pytest.raises(DataError, match=message):
+            refused()
+    assert rows.asked == [(0, 10)]  # by the last line of the list above
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert SimulationStore.missing(tmp_path, 25, **origin, rows_per_shard=10) == [(0, 10), (10, 20), (20, 25)]
 
 
 def _flip(path: Path):
@@ -137,9 +138,9 @@ def _flip(path: Path):
 def test_damaged_shards_are_found(tmp_path, harm):
     """One wrong bit, a short, empty or missing shard is found by is_intact and refused by load, with its name and a cure."""
     store = create(tmp_path)
-    harm(tmp_path / "shard-00001.safetensors")
+    harm(tmp_path / SHARDS[1])
     assert not store.is_intact()
-    with pytest.raises(DataError, match=r"shard-00001.safetensors is missing or damaged: delete the folder"):
+    with pytest.raises(DataError, match=r"shard-000000010-000000020.safetensors is missing or damaged: simulate again"):
         SimulationStore.open(tmp_path).load()
 
 
@@ -148,7 +149,7 @@ def test_damaged_shards_are_found(tmp_path, harm):
 def test_damaged_shards_are_computed_again(tmp_path, harm, with_manifest):
     """create() over a folder with a short shard, or one with a wrong bit, computes that shard anew and no other."""
     before = create(tmp_path)
-    harm(tmp_path / "shard-00000.safetensors")
+    harm(tmp_path / SHARDS[0])
     if not with_manifest:
         (tmp_path / "manifest.json").unlink()
     rows = Rows()
@@ -163,10 +164,38 @@ def test_folders_without_a_readable_manifest_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"No simulation store at .*expected a folder with a manifest.json"):
         SimulationStore.open(tmp_path / "nowhere")
     create(tmp_path)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(DataError, match="has schema 99; this version reads 1"):
-        SimulationStore.open(tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match="is not readable"):
-        SimulationStore.open(tmp_path)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"schema_version": 1}))
+    for refused in (lambda: SimulationStore.open(tmp_path), lambda: create(tmp_path)):
+        with pytest.raises(DataError, match=r"has schema 1; this version reads 2. Delete the folder, or name another, and simulate again"):
+            refused()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "shard-00000.safetensors").touch()
+    with pytest.raises(DataError, match="has schema 1"):
+        create(tmp_path / "old")
+    for content in ("{", "[]", "{}", json.dumps(manifest | {"num_simulations": 24}), json.dumps(manifest | {"shards": [{"file": "a"}]})):
+        path.write_text(content)
+        with pytest.raises(DataError, match="is not readable"):
+            SimulationStore.open(tmp_path)
+    rows = Rows()
+    assert create(tmp_path, rows=rows).manifest == manifest
+    assert rows.asked == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (
+            lambda start, stop: {"x": np.zeros(stop - start + 1)},
+            r"Expected 10 simulations in every variable of rows 0 to 10, got \{'x': 11\}",
+        ),
+        (lambda start, stop: {}, "Expected 10 simulations in every variable"),
+        (lambda start, stop: {"x": np.full(stop - start, "a")}, "Expected real numbers of up to 64 bits, got <U1 in variable 'x'"),
+        (lambda start, stop: {"x": np.zeros(stop - start, "f4" if start else "f8")}, r"Expected variables x float64 \(\) in rows 10 to 20"),
+    ],
+)
+def test_rows_that_are_no_table_are_refused(tmp_path, bad, message):
+    """Unequal lengths, no variables, text, and types that change from shard to shard are errors as soon as they are seen."""
+    with pytest.raises(DataError, match=message):
+        create(tmp_path, rows=bad)

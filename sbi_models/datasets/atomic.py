@@ -1,0 +1,89 @@
+"""Files that are there whole or not at all, whoever is killed while writing, and however many write at once."""
+
+import errno
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sbi_models.errors import DataError
+
+Chunk = bytes | memoryview
+
+_SECONDS_OF_A_WRITE = 3600
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+
+
+def write_atomically(path: Path, chunks: Iterable[Chunk]) -> None:
+    """Write a file under another name, bring it to the disk, and then give it its name; of an interrupted write nothing stays.
+
+    Raises:
+        DataError: the disk is full, read-only, or refuses otherwise.
+    """
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_native_id()}.partial")
+    with refused_writes(path):
+        try:
+            with open(partial, "wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            with suppress(OSError):  # after os.replace it is gone; after a refused open it never was
+                partial.unlink()
+
+
+@contextmanager
+def refused_writes(path: Path) -> Iterator[None]:
+    """Turns what the system refuses into a DataError of one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror}. Finished shards are kept: free space on that disk, or make it writable, and the "
+            "same command goes on from there."
+        ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers have left: files of processes of this host that are gone, and of any host that are an hour old."""
+    for partial in folder.glob(".*.partial"):
+        with suppress(OSError):  # another process removes it at the same time, or only its owner may
+            if time.time() - partial.stat().st_mtime > _SECONDS_OF_A_WRITE or _writer_is_dead(partial):
+                partial.unlink()
+
+
+def _writer_is_dead(partial: Path) -> bool:
+    before, _, after = partial.name.partition(f".{socket.gethostname()}.")
+    pid = after.partition(".")[0]
+    if not before or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time; a file system without locks goes without."""
+    path = folder / ".lock"
+    with refused_writes(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,166 @@
+"""The manifest of a simulation store: which shards it has, where they come from, and the hash of what they hold."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sbi_models.datasets.atomic import write_atomically
+from sbi_models.datasets.shards import Origin, Range, Schema, Shard, as_bytes, shard_name, shard_ranges
+from sbi_models.datasets.tiling import Piece
+from sbi_models.errors import DataError
+
+SCHEMA_VERSION = 2
+MANIFEST = "manifest.json"
+
+_SHARDS_OF_VERSION_1 = re.compile(r"shard-\d{5}\.safetensors")
+_BYTES_AT_ONCE = 1 << 24
+
+
+class _UnreadableManifest(DataError):
+    """Not JSON, or not what a manifest holds."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store says of itself.
+
+    Attributes:
+        num_simulations: rows of the table that it has.
+        origin: seed, and fingerprint of the simulator.
+        schema: by variable, type and shape of a row.
+        pieces: the shards, in the order of their rows.
+        extents: content hash by number of rows, for the numbers that it once had.
+    """
+
+    num_simulations: int
+    origin: Origin
+    schema: Schema
+    pieces: tuple[Piece, ...]
+    extents: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest | None":
+        """The manifest of a folder; None if there is none.
+
+        Raises:
+            DataError: of another version, or not readable.
+        """
+        path = folder / MANIFEST
+        try:
+            content = json.loads(path.read_text())
+            version = content["schema_version"]
+        except FileNotFoundError:
+            if any(_SHARDS_OF_VERSION_1.fullmatch(file.name) for file in folder.glob("shard-*")):
+                raise _other_version(folder, 1) from None
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable(path, error) from None
+        if version != SCHEMA_VERSION:
+            raise _other_version(folder, version)
+        try:
+            return cls._parsed(content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(path, error) from None
+
+    @classmethod
+    def read_if_readable(cls, folder: Path) -> "Manifest | None":
+        """As `read`, but None too if it is damaged: shards know their origin, and another one can be made of them."""
+        try:
+            return cls.read(folder)
+        except _UnreadableManifest:
+            return None
+
+    @classmethod
+    def _parsed(cls, content: dict[str, Any]) -> "Manifest":
+        pieces = []
+        for entry in content["shards"]:
+            start, stop = map(int, entry["rows"])
+            first, last = map(int, entry["file"].removeprefix("shard-").removesuffix(".safetensors").split("-"))
+            if entry["file"] != shard_name(first, last) or not first <= start < stop <= last:
+                raise ValueError(f"{entry['file']} has no rows {start} to {stop}")
+            pieces.append(Piece(start, stop, (first, last), str(entry["sha256"])))
+        num_simulations = int(content["num_simulations"])
+        ends = [0, *(piece.stop for piece in pieces)]
+        if [piece.start for piece in pieces] != ends[:-1] or ends[-1] != num_simulations:
+            raise ValueError(f"its shards are not those of {num_simulations} rows")
+        origin = {"seed": str(content["seed"]), "fingerprint": str(content["fingerprint"])}
+        extents = {int(rows): str(value) for rows, value in content["extents"].items()}
+        return cls(num_simulations, origin, dict(content["schema"]), tuple(pieces), extents)
+
+    def content(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **self.origin,
+            "num_simulations": self.num_simulations,
+            "content_hash": self.extents[self.num_simulations],
+            "schema": self.schema,
+            "extents": {str(rows): value for rows, value in sorted(self.extents.items())},
+            "shards": [piece.entry() for piece in self.pieces],
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write it, whole or not at all."""
+        write_atomically(folder / MANIFEST, [json.dumps(self.content(), indent=1).encode()])
+
+
+def refuse_others(folder: Path, origin: Origin, shards: Sequence[Range] | None = None) -> None:
+    """Raise DataError if the manifest or a whole shard, of these or of all, has another origin, or the store is of another version."""
+    manifest = Manifest.read_if_readable(folder)
+    if manifest is not None and manifest.origin != origin:
+        raise _other_origin(folder / MANIFEST, origin, manifest.origin)
+    for rows in shard_ranges(folder) if shards is None else shards:
+        shard = Shard.open(folder / shard_name(*rows))
+        if shard is not None and shard.origin != origin and shard.is_whole():
+            raise _other_origin(shard.path, origin, shard.origin)
+
+
+def hash_content(folder: Path, schema: Schema, pieces: Sequence[Piece]) -> str:
+    """sha256 over names, types, row shapes, and values in the order of rows, whatever the cut into shards, which must be intact."""
+    digests = {name: hashlib.sha256() for name in sorted(schema)}
+    for piece in pieces:
+        shard = Shard.open(folder / piece.file)
+        assert shard is not None
+        for name, value in shard.rows(piece.start, piece.stop).items():
+            chunk = as_bytes(value)
+            for k in range(0, len(chunk), _BYTES_AT_ONCE):
+                digests[name].update(chunk[k : k + _BYTES_AT_ONCE])
+    table = [pieces[-1].stop, schema, [digest.hexdigest() for digest in digests.values()]]
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str | None:
+    """Of a file; None if it is not there or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def listed(ranges: Sequence[Range]) -> str:
+    """Some ranges of rows, for messages."""
+    return ", ".join(f"{start} to {stop}" for start, stop in ranges[:3]) + (", ..." if len(ranges) > 3 else "")
+
+
+def _other_version(folder: Path, version: object) -> DataError:
+    return DataError(
+        f"The store {folder} has schema {version}; this version reads {SCHEMA_VERSION}. Delete the folder, or name another, and simulate "
+        "again with the same seed."
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    what = f"it has no {error}" if isinstance(error, KeyError) else error
+    return _UnreadableManifest(f"{path} is not readable: {what}. Simulate again with the same seed: whole shards are used.")
+
+
+def _other_origin(path: Path, expected: Origin, got: Origin) -> DataError:
+    return DataError(
+        f"Expected simulations of seed {expected['seed']} and simulator {expected['fingerprint']!r} in {path.parent}, got {path.name} of "
+        f"seed {got['seed']} and simulator {got['fingerprint']!r}. Name another folder, or delete this one."
+    )
