@@ -130,7 +130,7 @@ def register_model(experiment: Experiment, training: Manifest, diagnosis: Manife
     """The approximator in the model registry, with its verdict as tags; the same file is registered once."""
     settings = experiment.register_as
     tags = verdict_tags(diagnosis["verdict"])
-    registered = register(open_store(project_root()), settings.name, training["model"], run_id, alias=settings.alias, tags=tags)
+    registered = register(open_store(project_root()), settings.name, training["model"], run_id, aliases=[settings.alias], tags=tags)
     return {"uri": registered.uri, "name": registered.name, "version": registered.version, "reused": registered.reused}
 
 
