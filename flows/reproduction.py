@@ -74,9 +74,9 @@ def _compared(console: Console, record: RunRecord, again: RunRecord, folder: Pat
         "weights": (record.tags.get("model.sha256"), again.tags.get("model.sha256")),
     }
     same = True
-    for name, (then, now) in rows.items():
-        console.print(f"{name:<11}{'the same' if then == now else '[yellow]not the same[/yellow]'}")
-        same = same and then == now
+    for name, (was, is_now) in rows.items():
+        console.print(f"{name:<11}{'the same' if was == is_now else '[yellow]not the same[/yellow]'}")
+        same = same and was == is_now
     if "infer" in record.tags:
         then, now = (run.fetch(DRAWS, folder / FINISHED / name) for run, name in ((record, "then"), (again, "now")))
         equal = then.read_bytes() == now.read_bytes()

@@ -10,37 +10,56 @@ from sbi_models.tracking.environment import prepare_environment
 
 if TYPE_CHECKING:
     from sbi_models.tracking.loading import is_model_uri, load
-    from sbi_models.tracking.registry import ModelListing, RegisteredModel, list_models, register
-    from sbi_models.tracking.store import Store, open_store
+    from sbi_models.tracking.record import FLOW_TAG, RunRecord
+    from sbi_models.tracking.redaction import redacted
+    from sbi_models.tracking.registry import list_models, register
+    from sbi_models.tracking.store import Store, file_lock, open_store
     from sbi_models.tracking.tracker import Tracker
     from sbi_models.tracking.ui import ui_command, ui_environment
+    from sbi_models.tracking.versions import ModelListing, RegisteredModel, alias_of, annotate, set_alias, version_of
 
 __all__ = [
+    "FLOW_TAG",
     "ModelListing",
     "RegisteredModel",
+    "RunRecord",
     "Store",
     "Tracker",
+    "alias_of",
+    "annotate",
+    "file_lock",
     "is_model_uri",
     "list_models",
     "load",
     "open_store",
+    "redacted",
     "register",
+    "set_alias",
     "ui_command",
     "ui_environment",
+    "version_of",
 ]
 
 _HOMES = {
-    "ModelListing": "registry",
-    "RegisteredModel": "registry",
+    "FLOW_TAG": "record",
+    "ModelListing": "versions",
+    "RegisteredModel": "versions",
+    "RunRecord": "record",
     "Store": "store",
     "Tracker": "tracker",
+    "alias_of": "versions",
+    "annotate": "versions",
+    "file_lock": "store",
     "is_model_uri": "loading",
     "list_models": "registry",
     "load": "loading",
     "open_store": "store",
+    "redacted": "redaction",
     "register": "registry",
+    "set_alias": "versions",
     "ui_command": "ui",
     "ui_environment": "ui",
+    "version_of": "versions",
 }
 
 prepare_environment()

@@ -2,8 +2,11 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -11,7 +14,9 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from sbi_models.errors import ModelFileError, TrackingError, suggest
-from sbi_models.tracking.store import Store, local_path, tracking_errors
+from sbi_models.tracking.patience import patiently
+from sbi_models.tracking.redaction import redacted
+from sbi_models.tracking.store import Store, local_path
 
 ARTIFACT_FILE = "artifacts/approximator.safetensors"
 """Where the approximator lies in every model that `registry.register` writes."""
@@ -38,15 +43,20 @@ def locate(store: Store, address: str) -> Location:
         return Location(_logged_model(client, match["id"]))
     if match := _RUN.fullmatch(address):
         return Location(_of_run(client, match["run"], match["path"]))
-    if match := _MODEL.fullmatch(address):
-        version = find_version(client, match["name"], alias=match["alias"], version=match["version"])
-        with tracking_errors(f"find the files of {address}"):
-            uri = str(client.get_model_version_download_uri(version.name, version.version))
+    if parsed := parse_model(address):
+        version = find_version(client, parsed[0], alias=parsed[1], version=parsed[2])
+        uri = str(patiently(f"find the files of {address}", client.get_model_version_download_uri, version.name, version.version))
         folder = _LOGGED_MODEL.fullmatch(uri)
         return Location(_logged_model(client, folder["id"]) if folder else f"{uri}/{ARTIFACT_FILE}", version.tags.get(HASH_TAG))
     raise TrackingError(
-        f"Expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/NAME or runs:/RUN_ID/FILE.safetensors, got {address!r}."
+        f"Expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/NAME or runs:/RUN_ID/FILE.safetensors, got {redacted(address)!r}."
     )
+
+
+def parse_model(address: str) -> tuple[str, str | None, str | None] | None:
+    """Name, alias and version in models:/NAME@ALIAS or models:/NAME/VERSION; None for other addresses."""
+    match = _MODEL.fullmatch(address)
+    return match and (match["name"], match["alias"], match["version"])
 
 
 def find_version(client: MlflowClient, name: str, *, alias: str | None, version: str | None) -> ModelVersion:
@@ -56,8 +66,7 @@ def find_version(client: MlflowClient, name: str, *, alias: str | None, version:
         if alias not in model.aliases:
             raise TrackingError(f"Model {name!r} has no alias {alias!r}. {suggest(alias, model.aliases)}")
         version = str(model.aliases[alias])
-    with tracking_errors(f"list the versions of model {name!r}"):
-        versions = {str(found.version): found for found in client.search_model_versions(f"name='{name}'")}
+    versions = {str(found.version): found for found in model_versions(client, name)}
     if version == "latest" and versions:
         version = max(versions, key=int)
     if version not in versions:
@@ -68,36 +77,54 @@ def find_version(client: MlflowClient, name: str, *, alias: str | None, version:
 
 def find_model(client: MlflowClient, name: str) -> RegisteredModel:
     """The registered model `name`; a TrackingError that lists the known ones if there is none."""
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise TrackingError(f"Could not look up model {name!r}: {str(error.message).partition(chr(10))[0]}") from error
+    found = patiently(f"look up model {name!r}", _model_or_none, client, name)
+    if found is not None:
+        return found
     known = [model.name for model in registered_models(client)]
     raise TrackingError(f"There is no registered model {name!r}. {suggest(name, known)}")
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:
     """All registered models, by name."""
-    found: list[RegisteredModel] = []
+    search = partial(client.search_registered_models, order_by=["name ASC"])
+    return patiently("list the registered models", _all_pages, search)
+
+
+def model_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All versions of a registered model; none if there is no such model."""
+    return patiently(f"list the versions of model {name!r}", _all_pages, partial(client.search_model_versions, f"name='{name}'"))
+
+
+def _all_pages(search: Callable[..., Any]) -> list[Any]:
+    found: list[Any] = []
     token = None
-    with tracking_errors("list the registered models"):
-        while True:
-            page = client.search_registered_models(order_by=["name ASC"], page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                return found
+    while True:
+        page = search(page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _model_or_none(client: MlflowClient, name: str) -> RegisteredModel | None:
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    return None
 
 
 def fetch(store: Store, location: Location, scratch: Path) -> Path:
     """The file at `location` on this machine, downloaded into `scratch` if need be; its hash is compared with the registered one."""
     path = local_path(location.uri)
     if path is None:
-        with tracking_errors(f"download {location.uri}"):
-            path = Path(download_artifacts(artifact_uri=location.uri, dst_path=str(scratch), tracking_uri=store.tracking_uri))
+        given = {"artifact_uri": location.uri, "dst_path": str(scratch), "tracking_uri": store.tracking_uri}
+        path = Path(patiently(f"download {location.uri}", download_artifacts, **given))
     if not path.is_file():
-        raise TrackingError(f"Expected an approximator file at {location.uri}, got none. Was it moved, or registered by another program?")
+        raise TrackingError(
+            f"Expected an approximator file at {redacted(location.uri)}, got none. Was it moved, or registered by another program?"
+        )
     if location.sha256 is not None and (got := sha256(path)) != location.sha256:
         raise ModelFileError(
             f"Expected the approximator with SHA-256 {location.sha256[:12]}... that was registered, got {got[:12]}...: {path} "
@@ -113,19 +140,16 @@ def sha256(path: Path) -> str:
 
 
 def _logged_model(client: MlflowClient, model_id: str) -> str:
-    with tracking_errors(f"find the model {model_id}"):
-        return f"{client.get_logged_model(model_id).artifact_location}/{ARTIFACT_FILE}"
+    return f"{patiently(f'find the model {model_id}', client.get_logged_model, model_id).artifact_location}/{ARTIFACT_FILE}"
 
 
 def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
     """A file of the run if `path` ends in .safetensors, else the newest model with this name that the run has logged."""
-    with tracking_errors(f"find the run {run_id!r}"):
-        run = client.get_run(run_id)
+    run = patiently(f"find the run {run_id!r}", client.get_run, run_id)
     if path.endswith(".safetensors"):
         return f"{run.info.artifact_uri}/{path}"
     outputs = run.outputs.model_outputs if run.outputs else []
-    with tracking_errors(f"find the models of run {run_id!r}"):
-        models = [client.get_logged_model(output.model_id) for output in outputs]
+    models = [patiently(f"find the models of run {run_id!r}", client.get_logged_model, output.model_id) for output in outputs]
     named = [model for model in models if model.name == path]
     if not named:
         raise TrackingError(f"Run {run_id!r} has logged no model {path!r}. {suggest(path, {model.name for model in models})}")

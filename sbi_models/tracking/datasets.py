@@ -9,6 +9,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.types import TensorSpec
 from mlflow.types.schema import Schema
 
+from sbi_models.tracking.redaction import redacted
 from sbi_models.types import Array
 
 DIGEST_LENGTH = 36
@@ -17,7 +18,7 @@ CONTEXT_TAG = "mlflow.data.context"
 
 def dataset_input(name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> DatasetInput:
     """MLflow's record of a data set with `arrays` of shape (n, ...), whose own hash becomes the digest."""
-    uri = str(path_or_uri)
+    uri = redacted(str(path_or_uri))
     scheme = uri.partition("://")[0] if "://" in uri else "file"
     dataset = Dataset(
         name=name,

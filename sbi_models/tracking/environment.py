@@ -1,4 +1,4 @@
-"""What MLflow reads from the environment while it is imported: silence and no telemetry, unless the user has said otherwise."""
+"""What MLflow reads from the environment while it is imported: silent, without telemetry and retries, unless the user says otherwise."""
 
 import os
 
@@ -8,6 +8,7 @@ DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # `patience.patiently` tries again, and says so
     "GIT_PYTHON_REFRESH": "quiet",
 }
 

@@ -3,54 +3,74 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from sbi_models.errors import TrackingError
-from sbi_models.tracking.store import tracking_errors
+from sbi_models.tracking.failures import tracking_errors
+from sbi_models.tracking.patience import patiently
 
 INTERVAL = 2.0
 """Seconds that a point may wait before it is written."""
+
+LONGEST_INTERVAL = 60.0
+"""Seconds between two writes while the store is away."""
 
 BATCH = 1000
 """How many points MLflow takes in one call."""
 
 _logger = logging.getLogger(__name__)
 
+Point = tuple[str, int]
+
 
 class LiveMetrics:
     """A buffer of (metric, step, value) points of one run that a background timer empties every `INTERVAL` seconds.
 
-    A point whose (metric, step) the run already has, from this life or an earlier one, is dropped. A write that fails is tried again
-    with the next one, with a warning: a busy database must not end a training. Only `flush` raises.
+    A point whose (metric, step) the run already has, from this life or an earlier one, is dropped; those of earlier lives are read by
+    `read_known` before the first write. A write that fails is tried again later, with one warning for as long as it goes on failing: a
+    store that is away must not end a training. A point keeps its time stamp, and MLflow drops an equal one, so that a write whose answer
+    was lost doubles nothing. Only `flush` waits for the store, and raises.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, *, known: set[tuple[str, int]]) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, *, read_known: Callable[[], set[Point]] = set) -> None:
         self._client = client
         self._run_id = run_id
-        self._known = known
+        self._read_known = read_known
+        self._earlier: set[Point] | None = None
+        self._queued: set[Point] = set()
         self._pending: list[Metric] = []
         self._timer: threading.Timer | None = None
         self._last_write = float("-inf")
+        self._failures = 0
         self._state = threading.Lock()
         self._writing = threading.Lock()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Queue the values of one step; returns at once."""
         with self._state:
-            fresh = [point for point in points(step, values) if (point.key, step) not in self._known]
+            fresh = [point for point in points(step, values) if (point.key, step) not in self._queued]
             self._pending += fresh
-            self._known.update((point.key, step) for point in fresh)
-            if self._pending and self._timer is None:
-                wait = max(0.0, self._last_write + INTERVAL - time.monotonic())
-                self._timer = threading.Timer(wait, self._flush_from_timer)
-                self._timer.daemon = True
-                self._timer.start()
+            self._queued.update((point.key, step) for point in fresh)
+            self._schedule()
 
     def flush(self) -> None:
-        """Write what is queued now; raises TrackingError and keeps the points if that fails."""
+        """Write what is queued now, waiting for a store that is away; raises TrackingError and keeps the points if that fails."""
+        patiently(f"log metrics to run {self._run_id}", self._write)
+
+    def try_flush(self) -> None:
+        """Write what is queued now if the store is there; otherwise warn, once, and keep the points."""
+        try:
+            with tracking_errors(f"log metrics to run {self._run_id}"):
+                self._write()
+        except TrackingError as error:
+            self._failures += 1
+            if self._failures == 1:
+                _logger.warning("%s The points are kept and tried again.", error)
+
+    def _write(self) -> None:
         with self._writing:
             with self._state:
                 if self._timer is not None:
@@ -58,19 +78,31 @@ class LiveMetrics:
                     self._timer = None
                 queued, self._pending = self._pending, []
             try:
+                if self._earlier is None:
+                    self._earlier = self._read_known()
+                queued = [point for point in queued if (point.key, point.step) not in self._earlier]
                 while queued:
-                    write_points(self._client, self._run_id, queued[:BATCH])
+                    self._client.log_batch(self._run_id, metrics=queued[:BATCH])
                     del queued[:BATCH]
+                self._failures = 0
             finally:
                 with self._state:
                     self._pending = queued + self._pending
                     self._last_write = time.monotonic()
 
+    def _schedule(self) -> None:
+        """Start the timer of the next write if there is something to write and none is set; `_state` is held."""
+        if self._pending and self._timer is None:
+            interval = min(INTERVAL * 2 ** min(self._failures, 10), max(LONGEST_INTERVAL, INTERVAL))
+            wait = max(0.0, self._last_write + interval - time.monotonic())
+            self._timer = threading.Timer(wait, self._flush_from_timer)
+            self._timer.daemon = True
+            self._timer.start()
+
     def _flush_from_timer(self) -> None:
-        try:
-            self.flush()
-        except TrackingError as error:
-            _logger.warning("%s (tried again with the next epoch)", error)
+        self.try_flush()
+        with self._state:
+            self._schedule()
 
 
 def points(step: int, values: Mapping[str, float]) -> list[Metric]:
@@ -79,13 +111,12 @@ def points(step: int, values: Mapping[str, float]) -> list[Metric]:
     return [Metric(name, float(value), now, step) for name, value in values.items()]
 
 
-def write_points(client: MlflowClient, run_id: str, batch: Sequence[Metric]) -> None:
-    """One call that writes at most `BATCH` points."""
-    with tracking_errors(f"log metrics to run {run_id}"):
-        client.log_batch(run_id, metrics=batch)
+def write_points(client: MlflowClient, run_id: str, written: Sequence[Metric]) -> None:
+    """Write points in calls of at most `BATCH`, waiting for a store that is away."""
+    for begin in range(0, len(written), BATCH):
+        patiently(f"log metrics to run {run_id}", client.log_batch, run_id, metrics=written[begin : begin + BATCH])
 
 
-def known_points(client: MlflowClient, run_id: str, names: list[str]) -> set[tuple[str, int]]:
+def known_points(client: MlflowClient, run_id: str, names: Sequence[str]) -> set[Point]:
     """Every (metric, step) that the run already has."""
-    with tracking_errors(f"read the metrics of run {run_id}"):
-        return {(point.key, point.step) for name in names for point in client.get_metric_history(run_id, name)}
+    return {(point.key, point.step) for name in names for point in client.get_metric_history(run_id, name)}

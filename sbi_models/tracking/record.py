@@ -7,8 +7,9 @@ from typing import Self
 from mlflow.entities import Run
 
 from sbi_models.errors import TrackingError
+from sbi_models.tracking.failures import tracking_errors
 from sbi_models.tracking.provenance import provenance_tags
-from sbi_models.tracking.store import Store, tracking_errors
+from sbi_models.tracking.store import Store
 from sbi_models.tracking.tracker import PARENT_TAG
 
 FLOW_TAG = "sbi_models.flow"

@@ -2,8 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,40 +16,24 @@ from mlflow.types import ParamSchema, ParamSpec, TensorSpec
 from mlflow.types.schema import Schema
 
 from sbi_models.approximators import Approximator, load_approximator
-from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, registered_models, sha256
+from sbi_models.errors import ConfigurationError
+from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, model_versions, registered_models, sha256
 from sbi_models.tracking.loading import load
+from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import package_versions
-from sbi_models.tracking.store import Store, tracking_errors
+from sbi_models.tracking.redaction import redacted_setting
+from sbi_models.tracking.store import Store
+from sbi_models.tracking.versions import ModelListing, RegisteredModel, write_notes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
     import mlflow.pyfunc
 
-__all__ = ["ModelListing", "RegisteredModel", "list_models", "load", "register"]
+__all__ = ["list_models", "load", "register"]
 
 REQUIRED = ("mlflow", "numpy", "safetensors", "sbi-models", "torch")
 SERVED = Path(__file__).with_name("served.py")
 DEFAULT_SAMPLES = 1000
-
-
-@dataclass(frozen=True)
-class RegisteredModel:
-    """One version of a registered model; `uri` names exactly this version, `reused` says that it was there before."""
-
-    name: str
-    version: int
-    uri: str
-    alias: str | None
-    reused: bool
-
-
-@dataclass(frozen=True)
-class ModelListing:
-    """A registered model: its version numbers, newest last, and which version each alias points to."""
-
-    name: str
-    versions: tuple[int, ...]
-    aliases: dict[str, int]
 
 
 def register(
@@ -59,37 +42,43 @@ def register(
     approximator_path: Path | str,
     run_id: str,
     *,
-    alias: str | None = "champion",
+    aliases: Sequence[str] = (),
     tags: Mapping[str, Any] | None = None,
+    description: str | None = None,
 ) -> RegisteredModel:
-    """Register an approximator file as the next version of the model `name`, made by the run `run_id`, and point `alias` to it.
+    """Register an approximator file as the next version of the model `name`, made by the run `run_id`, and point `aliases` to it.
 
-    If a version with the same content exists, it is used again: the alias moves to it and its tags are updated.
+    If a version with the same content exists, it is used again: the aliases move to it, its tags and description (markdown) are updated.
+    A registration that was interrupted, or whose answer was lost, is found and completed.
     """
+    if isinstance(aliases, str):
+        raise ConfigurationError(f"Expected aliases as a sequence of names, got {aliases!r}. Pass aliases=({aliases!r},).")
     path = Path(approximator_path)
     approximator = load_approximator(path)
     digest = sha256(path)
-    labels = {**{key: str(value) for key, value in (tags or {}).items()}, HASH_TAG: digest}
     client = store.client
-    with store.lock(), tracking_errors(f"register the model {name!r}"):
-        version = _same_content(client, name, digest)
+    labels = {**{key: redacted_setting(key, value) for key, value in (tags or {}).items()}, HASH_TAG: digest}
+    with store.lock():
+        doing = f"register the model {name!r}"
+        version = patiently(doing, _same_content, client, name, digest)
         reused = version is not None
         if version is None:
-            version = _new_version(client, name, path, run_id, signature_of(approximator), tags=labels)
-        else:
-            for key, value in labels.items():
-                client.set_model_version_tag(name, str(version), key, value)
-        if alias is not None:
-            client.set_registered_model_alias(name, alias, str(version))
-    return RegisteredModel(name, version, f"models:/{name}/{version}", alias, reused)
+            patiently(doing, _ensure_model, client, name)
+            model = patiently(doing, _logged_model, client, name, run_id, labels)
+            patiently(doing, _write, client, model, path, run_id, signature_of(approximator))
+            patiently(doing, client.finalize_logged_model, model.model_id, "READY")
+            version = patiently(doing, _version_of_model, client, model, run_id, labels)
+        patiently(doing, write_notes, client, name, version, labels, description)
+        for alias in aliases:
+            patiently(doing, client.set_registered_model_alias, name, alias, str(version))
+    return RegisteredModel(name, version, f"models:/{name}/{version}", tuple(aliases), reused)
 
 
 def list_models(store: Store) -> list[ModelListing]:
     """All registered models, by name."""
     listings = []
     for model in registered_models(store.client):
-        with tracking_errors(f"list the versions of model {model.name!r}"):
-            versions = sorted(int(found.version) for found in store.client.search_model_versions(f"name='{model.name}'"))
+        versions = sorted(int(found.version) for found in model_versions(store.client, model.name))
         listings.append(ModelListing(model.name, tuple(versions), {key: int(value) for key, value in model.aliases.items()}))
     return listings
 
@@ -121,28 +110,38 @@ def _tensor(shape: tuple[int, ...], name: str, names: tuple[str, ...]) -> Tensor
 
 
 def _same_content(client: MlflowClient, name: str, digest: str) -> int | None:
-    versions = [found for found in client.search_model_versions(f"name='{name}'") if found.tags.get(HASH_TAG) == digest]
+    versions = [found for found in model_versions(client, name) if found.tags.get(HASH_TAG) == digest]
     return max((int(found.version) for found in versions), default=None)
 
 
-def _new_version(client: MlflowClient, name: str, path: Path, run_id: str, signature: ModelSignature, *, tags: dict[str, str]) -> int:
+def _ensure_model(client: MlflowClient, name: str) -> None:
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _logged_model(client: MlflowClient, name: str, run_id: str, labels: Mapping[str, str]) -> LoggedModel:
+    """MLflow's record of the files of a model of the run: the one that an interrupted registration has left, or a new one."""
     run = client.get_run(run_id)
-    model = client.create_logged_model(run.info.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type="posterior")
-    status = "FAILED"
-    try:
+    outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+    found = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    left = [model for model in found if model.name == name and model.tags.get(HASH_TAG) == labels[HASH_TAG]]
+    made = {"name": name, "source_run_id": run_id, "tags": dict(labels), "model_type": "posterior"}
+    model = left[0] if left else client.create_logged_model(run.info.experiment_id, **made)
+    if model.model_id not in outputs:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-        _write(client, model, path, run_id, signature)
-        status = "READY"
-    finally:
-        client.finalize_logged_model(model.model_id, status)
-    # Not models:/<id>: MLflow would look that up in the globally set store, and make one in the current folder.
-    version = client.create_model_version(name, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id)
-    return int(version.version)
+    return model
+
+
+def _version_of_model(client: MlflowClient, model: LoggedModel, run_id: str, labels: Mapping[str, str]) -> int:
+    found = _same_content(client, model.name, labels[HASH_TAG])
+    if found is None:
+        # Not models:/<id>: MLflow would look that up in the globally set store, and make one in the current folder.
+        made = {"run_id": run_id, "tags": dict(labels), "model_id": model.model_id}
+        found = int(client.create_model_version(model.name, model.artifact_location, **made).version)
+    return found
 
 
 def _write(client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature) -> None:

@@ -3,24 +3,32 @@
 import fcntl
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from sbi_models.errors import TrackingError
+from sbi_models.tracking.failures import tracking_errors
+from sbi_models.tracking.patience import patiently
+from sbi_models.tracking.redaction import redacted
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT_KIND = "mlflow.experimentKind"
+
+LEAST_FREE = 20_000_000
+"""Bytes that must be free on the disk of a local store before work starts."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,10 @@ class Store:
     """A tracking store that is ready for use; made by `open_store`.
 
     `tracking_uri` is what MLflow calls it, `root` the folder of the project, `artifact_location` where new experiments keep their files
-    (None: the server decides), and `local` says whether all of it is an SQLite file on this machine.
+    (None: the server decides), and `local` says whether all of it is an SQLite file on this machine. The URI may hold a password.
     """
 
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)
     root: Path
     artifact_location: str | None
     local: bool
@@ -44,8 +52,7 @@ class Store:
     @property
     def client(self) -> MlflowClient:
         """MLflow's client for this store; it shares no state with `mlflow.set_tracking_uri` or active runs."""
-        with tracking_errors(f"open the tracking store {self.tracking_uri}"):
-            return _client(self.tracking_uri)
+        return patiently(f"open the tracking store {self.tracking_uri}", _client, self.tracking_uri)
 
     def lock(self) -> AbstractContextManager[None]:
         """Keeps other processes out of a local store while something is looked up and then made; not re-entrant."""
@@ -53,22 +60,25 @@ class Store:
 
     def experiment(self, name: str) -> str:
         """The id of the experiment `name`, which is made on demand."""
-        with tracking_errors(f"open the experiment {name!r}"):
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
-                try:
-                    tags = {EXPERIMENT_KIND: "custom_model_development"}  # the UI's view for models, not for language agents
-                    return str(self.client.create_experiment(name, artifact_location=self.artifact_location, tags=tags))
-                except MlflowException:
-                    found = self.client.get_experiment_by_name(name)  # somebody else has just made it
-                    if found is None:
-                        raise
+        found = patiently(f"open the experiment {name!r}", self._experiment, name)
         if found.lifecycle_stage != "active":
             raise TrackingError(
                 f"Expected the experiment {name!r} to be active, got a deleted one. Choose another name, or restore it with: "
                 f"mlflow experiments restore --experiment-id {found.experiment_id}"
             )
         return str(found.experiment_id)
+
+    def _experiment(self, name: str) -> Experiment:
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            tags = {EXPERIMENT_KIND: "custom_model_development"}  # the UI's view for models, not for language agents
+            try:
+                self.client.create_experiment(name, artifact_location=self.artifact_location, tags=tags)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else has just made it
+                    raise
+            found = self.client.get_experiment_by_name(name)
+        return found
 
 
 def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
@@ -84,7 +94,7 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
         return Store(uri, base, artifact_location=None, local=False)
     if scheme in {"", "file"}:
         raise TrackingError(
-            f"Expected MLFLOW_TRACKING_URI to name a database or a server, got {uri!r}: MLflow no longer writes plain folders. "
+            f"Expected MLFLOW_TRACKING_URI to name a database or a server, got {redacted(uri)!r}: MLflow no longer writes plain folders. "
             "Unset it, or use for instance sqlite:////absolute/path/mlflow.db or http://127.0.0.1:5000."
         )
     if scheme != "sqlite":
@@ -93,16 +103,6 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
     artifacts = database.parent / "artifacts"
     _prepare(database, artifacts, create=create)
     return Store(f"sqlite:///{database}", base, artifact_location=artifacts.as_uri(), local=True)
-
-
-@contextmanager
-def tracking_errors(doing: str) -> Iterator[None]:
-    """Turn what MLflow raises meanwhile into a TrackingError of one line: Could not <doing>: <reason>."""
-    try:
-        yield
-    except MlflowException as error:
-        reason = str(error.message).strip().partition("\n")[0]
-        raise TrackingError(f"Could not {doing}: {reason}") from error
 
 
 @contextmanager
@@ -139,7 +139,9 @@ def _sqlite_path(uri: str) -> Path:
     """The absolute path in an SQLite URI; a relative one is taken from the current folder, as SQLAlchemy does."""
     path = uri.partition(":///")[2].partition("?")[0]
     if path in {"", ":memory:"}:
-        raise TrackingError(f"Expected an SQLite URI with a file, got {uri!r}. Use for instance sqlite:////absolute/path/mlflow.db.")
+        raise TrackingError(
+            f"Expected an SQLite URI with a file, got {redacted(uri)!r}. Use for instance sqlite:////absolute/path/mlflow.db."
+        )
     return Path(path).resolve()
 
 
@@ -164,11 +166,18 @@ def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
             with file_lock(_lock_path(database)):
                 if not _is_ready(database):
                     _initialise(database, artifacts)
-        writable = os.access(database, os.W_OK) and os.access(database.parent, os.W_OK)
+        places = [database, database.parent, *([artifacts] if artifacts.exists() else [])]
+        closed = [place for place in places if not os.access(place, os.W_OK)]
+        free = shutil.disk_usage(database.parent).free
     except OSError as error:
         raise _unwritable(database, error.strerror or str(error)) from error
-    if not writable:
-        raise _unwritable(database, "permission denied")
+    if closed:
+        raise _unwritable(database, f"permission denied for {closed[0]}")
+    if create and free < LEAST_FREE:
+        raise TrackingError(
+            f"Expected at least {LEAST_FREE // 10**6} MB free on the disk of {database.parent}, got {free / 1e6:.1f} MB. Free space, or "
+            "choose another root folder."
+        )
 
 
 def _initialise(database: Path, artifacts: Path) -> None:

@@ -1,7 +1,9 @@
 """One MLflow run per run of a pipeline: parameters, live curves, figures, tables, data sets."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -12,9 +14,12 @@ from mlflow.entities import Param, Run, RunStatus, RunTag
 
 from sbi_models.errors import ConfigurationError
 from sbi_models.tracking.datasets import dataset_input
-from sbi_models.tracking.live_metrics import BATCH, LiveMetrics, known_points, points, write_points
+from sbi_models.tracking.failures import tracking_errors
+from sbi_models.tracking.live_metrics import LiveMetrics, known_points, points, write_points
+from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import owner_is_alive, provenance_tags
-from sbi_models.tracking.store import Store, local_path, tracking_errors
+from sbi_models.tracking.redaction import redacted, redacted_setting
+from sbi_models.tracking.store import Store, local_path
 from sbi_models.types import Array
 
 KEY_TAG = "sbi_models.key"
@@ -31,7 +36,8 @@ class Figure(Protocol):
 class Tracker:
     """Writes one run; made by `start` or `attach`. Usable as a context manager, which finishes the run as FINISHED, FAILED or KILLED.
 
-    It names its run in every call and never touches MLflow's global active run, so trackers of several threads do not meet.
+    It names its run in every call and never touches MLflow's global active run, so trackers of several threads do not meet. Every call
+    waits for a store that is away (see `patience`), and does nothing new when it is made again. Passwords and tokens are not written.
     """
 
     def __init__(self, store: Store, run: Run, *, reopened: bool) -> None:
@@ -61,12 +67,15 @@ class Tracker:
         if not key or "'" in key:
             raise ConfigurationError(f"Expected a non-empty key without quotes, got {key!r}. Pass a hash of the configuration.")
         flat = _flatten(params or {})
-        given = {name: str(value) for name, value in (tags or {}).items()}
+        given = {name: redacted_setting(name, value) for name, value in (tags or {}).items()}
         seed = {"sbi_models.seed": flat["seed"]} if "seed" in flat else {}
         experiment_id = store.experiment(experiment_name)
-        with store.lock(), tracking_errors(f"start a run in the experiment {experiment_name!r}"):
-            run = _unfinished_run(store, experiment_id, key)
-            return cls._open(store, run, experiment_id, run_name, flat, identity={**seed, KEY_TAG: key}, tags=given)
+        more = {"identity": {**seed, KEY_TAG: key}, "tags": given}
+        with store.lock():
+            return patiently(
+                f"start a run in the experiment {experiment_name!r}",
+                lambda: cls._open(store, _unfinished_run(store, experiment_id, key), experiment_id, run_name, flat, **more),
+            )
 
     @classmethod
     def _open(
@@ -95,8 +104,7 @@ class Tracker:
     @classmethod
     def attach(cls, store: Store, run_id: str) -> Self:
         """A tracker that adds to the existing run `run_id`, whatever its status, without changing the status."""
-        with tracking_errors(f"find the run {run_id!r}"):
-            return cls(store, store.client.get_run(run_id), reopened=True)
+        return cls(store, patiently(f"find the run {run_id!r}", store.client.get_run, run_id), reopened=True)
 
     def child(self, name: str, params: Mapping[str, Any] | None = None) -> Self:
         """Open the run of a part of this run, such as a member of an ensemble; there is one of each name, whatever became of it before.
@@ -104,9 +112,14 @@ class Tracker:
         Parameters as for `start`. It ends with this run.
         """
         flat, identity = _flatten(params or {}), {PARENT_TAG: self.run_id, KEY_TAG: f"{self.run_id}/{name}"}
-        with self.store.lock(), tracking_errors(f"start the run {name!r} below run {self.run_id}"):
-            run = next((run for run in self._children() if run.data.tags.get(KEY_TAG) == identity[KEY_TAG]), None)
-            return self._open(self.store, run, self.experiment_id, name, flat, identity=identity, tags={})
+        with self.store.lock():
+            return patiently(
+                f"start the run {name!r} below run {self.run_id}",
+                lambda: self._open(self.store, self._child(identity), self.experiment_id, name, flat, identity=identity, tags={}),
+            )
+
+    def _child(self, identity: Mapping[str, str]) -> Run | None:
+        return next((run for run in self._children() if run.data.tags.get(KEY_TAG) == identity[KEY_TAG]), None)
 
     def _children(self) -> list[Run]:
         return list(self._client.search_runs([self.experiment_id], filter_string=f"tags.`{PARENT_TAG}` = '{self.run_id}'"))
@@ -130,55 +143,63 @@ class Tracker:
         An epoch that the run already has is skipped, so a resumed training may simply log its whole history again.
         """
         if self._live is None:
-            known = known_points(self._client, self.run_id, self._metric_names) if self.reopened else set()
-            self._live = LiveMetrics(self._client, self.run_id, known=known)
+            names = self._metric_names if self.reopened else []
+            self._live = LiveMetrics(self._client, self.run_id, read_known=partial(known_points, self._client, self.run_id, names))
         self._live.add(int(epoch), metrics)
 
     def flush(self) -> None:
-        """Write all points of `log_epoch` now."""
+        """Write all points of `log_epoch` now; waits for a store that is away."""
         if self._live is not None:
             self._live.flush()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers at once, for instance final diagnostics."""
-        batch = points(0 if step is None else int(step), metrics)
-        for begin in range(0, len(batch), BATCH):
-            write_points(self._client, self.run_id, batch[begin : begin + BATCH])
+        write_points(self._client, self.run_id, points(0 if step is None else int(step), metrics))
 
     def log_figures(self, figures: Mapping[str, Figure], folder: str = "figures", dpi: int = 120) -> None:
         """Save each figure as the picture `<folder>/<name>.png`."""
-        with TemporaryDirectory() as scratch:
+        with self._scratch("figures") as scratch:
             for name, figure in figures.items():
-                path = _inside(Path(scratch), f"{name}.png")
-                figure.savefig(path, dpi=dpi)
-            with tracking_errors(f"log figures to run {self.run_id}"):
-                self._client.log_artifacts(self.run_id, scratch, folder)
+                figure.savefig(_inside(scratch, f"{name}.png"), dpi=dpi)
+            self._upload(scratch, folder)
 
     def log_file(self, path: Path | str, folder: str | None = None) -> None:
         """Copy a file to the run, into `folder`."""
         if not Path(path).is_file():
             raise ConfigurationError(f"Expected a file to log, got {str(path)!r}, which does not exist or is a folder.")
-        with tracking_errors(f"log {path} to run {self.run_id}"):
-            self._client.log_artifact(self.run_id, str(path), folder)
+        patiently(f"log {path} to run {self.run_id}", self._client.log_artifact, self.run_id, str(path), folder)
 
     def log_folder(self, path: Path | str) -> None:
         """Copy all files below a folder to the same places in the run."""
         if not Path(path).is_dir():
             raise ConfigurationError(f"Expected a folder to log, got {str(path)!r}, which does not exist or is a file.")
-        with tracking_errors(f"log the files in {path} to run {self.run_id}"):
-            self._client.log_artifacts(self.run_id, str(path))
+        patiently(f"log the files in {path} to run {self.run_id}", self._client.log_artifacts, self.run_id, str(path))
 
     def log_table(self, table: pd.DataFrame, file: str) -> None:
         """Write a table as CSV, for instance to `metrics/diagnostics.csv`; a plain 0, 1, 2, ... index is left out."""
-        with TemporaryDirectory() as scratch:
-            table.to_csv(_inside(Path(scratch), file), index=not isinstance(table.index, pd.RangeIndex))
-            with tracking_errors(f"log {file} to run {self.run_id}"):
-                self._client.log_artifacts(self.run_id, scratch)
+        with self._scratch(file) as scratch:
+            table.to_csv(_inside(scratch, file), index=not isinstance(table.index, pd.RangeIndex))
+            self._upload(scratch)
 
     def log_json(self, content: Any, file: str) -> None:
         """Write something that JSON can hold, for instance to `architecture.json`."""
-        with tracking_errors(f"log {file} to run {self.run_id}"):
-            self._client.log_text(self.run_id, json.dumps(content, indent=2), file)
+        self.log_texts({file: json.dumps(content, indent=2)})
+
+    def log_texts(self, texts: Mapping[str, str]) -> None:
+        """Write texts, without passwords and tokens, as files of the run: {"environment/requirements.txt": ...}."""
+        with self._scratch(", ".join(texts)) as scratch:
+            for file, text in texts.items():
+                _inside(scratch, file).write_text(redacted(text), encoding="utf-8")
+            self._upload(scratch)
+
+    @contextmanager
+    def _scratch(self, what: str) -> Iterator[Path]:
+        """A temporary folder for files that are then uploaded; a full disk is a TrackingError."""
+        with tracking_errors(f"log {what} to run {self.run_id}"), TemporaryDirectory() as scratch:
+            yield Path(scratch)
+
+    def _upload(self, scratch: Path, folder: str | None = None) -> None:
+        patiently(f"log files to run {self.run_id}", self._client.log_artifacts, self.run_id, str(scratch), folder)
 
     def log_dataset(self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> None:
         """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types; `context` e.g. "training".
@@ -186,24 +207,26 @@ class Tracker:
         The data stay where they are, at `path_or_uri`. The digest is the first 36 characters of `content_hash` (MLflow's limit); the whole
         of it is in the tag `sbi_models.content_hash` of the input.
         """
-        with tracking_errors(f"log the data set {name!r} to run {self.run_id}"):
-            self._client.log_inputs(self.run_id, datasets=[dataset_input(name, path_or_uri, arrays, content_hash, context)])
+        given = dataset_input(name, path_or_uri, arrays, content_hash, context)
+        patiently(f"log the data set {name!r} to run {self.run_id}", self._client.log_inputs, self.run_id, datasets=[given])
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set or replace tags of the run."""
-        with tracking_errors(f"tag run {self.run_id}"):
-            self._client.log_batch(self.run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+        written = [RunTag(name, redacted_setting(name, value)) for name, value in tags.items()]
+        patiently(f"tag run {self.run_id}", self._client.log_batch, self.run_id, tags=written)
 
     def finish(self, status: str = "FINISHED") -> None:
         """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it that have not ended."""
         if status not in {"FINISHED", "FAILED", "KILLED"}:
             raise ConfigurationError(f"Expected the status FINISHED, FAILED or KILLED, got {status!r}.")
         self.flush()
-        with tracking_errors(f"finish run {self.run_id}"):
-            for run in self._children():
-                if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
-                    self._client.set_terminated(run.info.run_id, status)
-            self._client.set_terminated(self.run_id, status)
+        patiently(f"finish run {self.run_id}", self._terminate, status)
+
+    def _terminate(self, status: str) -> None:
+        for run in self._children():
+            if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+                self._client.set_terminated(run.info.run_id, status)
+        self._client.set_terminated(self.run_id, status)
 
     def __enter__(self) -> Self:
         return self
@@ -235,7 +258,7 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat.update(_flatten(value, f"{prefix}{name}."))
         else:
-            flat[f"{prefix}{name}"] = str(value)
+            flat[f"{prefix}{name}"] = redacted_setting(str(name), value)
     return flat
 
 

@@ -47,9 +47,15 @@ def test_an_engine_may_be_named_alone(tmp_path: Path) -> None:
     ("more", "message"),
     [
         ("train: {epochs: -3}\n", "line 6, train.epochs: Input should be greater than 0, got -3"),
-        ("train:\n  epochs: 3\n  inference_network: {nam: flow}\n", "line 8, train.inference_network.nam: unknown key. Did you mean 'name'?"),
+        (
+            "train:\n  epochs: 3\n  inference_network: {nam: flow}\n",
+            "line 8, train.inference_network.nam: unknown key. Did you mean 'name'?",
+        ),
         ("simulat: {training: 3}\n", "line 6, simulat: unknown key. Did you mean 'simulate'?"),
-        ("ensemble:\n  members:\n    a: {inference_network: {name: 3}}\n", "line 8, ensemble.members.a.inference_network.name: Input should"),
+        (
+            "ensemble:\n  members:\n    a: {inference_network: {name: 3}}\n",
+            "line 8, ensemble.members.a.inference_network.name: Input should",
+        ),
         ("engine: {kind: spark}\n", "line 6, engine.kind: Input should be 'threads', 'processes' or 'dask', got 'spark'"),
         ("engine: {kind: threads, address: tcp://h:1}\n", "Expected an address with the engine dask only"),
         ("infer: {predictive_replicates: 1}\n", "line 6, infer.predictive_replicates"),
@@ -70,9 +76,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         load_experiment(_file(tmp_path, MINIMAL.replace("inference_variables: [theta]\n", "")))
 
 
-@pytest.mark.parametrize(
-    ("source", "message"), [("michelsn", "Did you mean 'michelson'"), ("nowhere.yaml", "nowhere.yaml: no such file")]
-)
+@pytest.mark.parametrize(("source", "message"), [("michelsn", "Did you mean 'michelson'"), ("nowhere.yaml", "nowhere.yaml: no such file")])
 def test_unknown_experiments_are_refused(source: str, message: str) -> None:
     """An unknown name has the nearest known one beside it; a missing file is named."""
     with pytest.raises(ConfigurationError, match=message):

@@ -26,7 +26,7 @@ def test_a_real_approximator_goes_through_the_registry(store: Store, tmp_path: P
     )
     made.build(data, seed=0)
     path = made.save(tmp_path / "model.keras")
-    registered = register(store, "real", path, Tracker.start(store, "npe", "first", "key").run_id)
+    registered = register(store, "real", path, Tracker.start(store, "npe", "first", "key").run_id, aliases=["champion"])
     before = made.sample(num_samples=5, conditions={"x": data["x"][:3]}, seed=1)["theta"]
     after = load(registered.uri, store).sample(num_samples=5, conditions={"x": data["x"][:3]}, seed=1)["theta"]
     np.testing.assert_array_equal(after, before)
@@ -46,7 +46,13 @@ def test_point_estimates_go_through_the_registry(store: Store, tmp_path: Path, m
     made = ScoringRuleApproximator(adapter=default_adapter(roles), roles=roles, inference_network=ScoringRuleNetwork(widths=(8, 8)))
     made.build(data, seed=0)
     torch.nn.init.ones_(made.inference_network.body.out.weight)
-    registered = register(store, "points", made.save(tmp_path / "points.safetensors"), Tracker.start(store, "npe", "first", "key").run_id)
+    registered = register(
+        store,
+        "points",
+        made.save(tmp_path / "points.safetensors"),
+        Tracker.start(store, "npe", "first", "key").run_id,
+        aliases=["champion"],
+    )
     before = made.estimate(conditions={"x": data["x"][:3]})
     after = load(registered.uri, store).estimate(conditions={"x": data["x"][:3]})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
@@ -73,7 +79,9 @@ def test_an_ensemble_goes_through_the_registry(store: Store, tmp_path: Path, mon
     }
     made = EnsembleApproximator(members, weights={"flow": 0.3, "coupling": 0.7})
     made.build(data, seed=0)
-    registered = register(store, "several", made.save(tmp_path / "several"), Tracker.start(store, "npe", "first", "key").run_id)
+    registered = register(
+        store, "several", made.save(tmp_path / "several"), Tracker.start(store, "npe", "first", "key").run_id, aliases=["champion"]
+    )
     before = made.eval().sample(num_samples=5, conditions={"x": data["x"][:3]}, seed=1)["theta"]
     after = load(registered.uri, store).sample(num_samples=5, conditions={"x": data["x"][:3]}, seed=1)["theta"]
     np.testing.assert_array_equal(after, before)
@@ -99,7 +107,9 @@ def test_a_registered_model_warns_of_observations_unlike_its_training(store: Sto
     made = EnsembleApproximator(members) if several else members["a"]
     made.build(data, seed=0)
     made.eval().learn_certificate(data, None, seed=1)
-    registered = register(store, "certified", made.save(tmp_path / "certified"), Tracker.start(store, "npe", "first", "key").run_id)
+    registered = register(
+        store, "certified", made.save(tmp_path / "certified"), Tracker.start(store, "npe", "first", "key").run_id, aliases=["champion"]
+    )
     far = {"x": np.concatenate([data["x"][:1], data["x"][:1] + 30])}
     model = load(registered.uri, store)
     with pytest.warns(TrustWarning, match="data set 1 should not be trusted"):

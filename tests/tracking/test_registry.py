@@ -9,6 +9,7 @@ from sbi_models.errors import ModelFileError, TrackingError
 from sbi_models.tracking import Store, Tracker, is_model_uri, list_models, load, register
 
 X = np.linspace(0, 1, 60, dtype=np.float32).reshape(3, 20, 1)
+CHAMPION = ("champion",)
 
 
 @pytest.fixture
@@ -23,10 +24,10 @@ def saved(fake_approximators: Callable[..., Path], tmp_path: Path) -> Path:
 
 def test_registering_the_same_file_twice_makes_one_version(store: Store, run_id: str, saved: Path) -> None:
     """The second registration of equal content returns the first version, moves the alias and updates the tags."""
-    first = register(store, "normal", saved, run_id, tags={"nrmse": 0.1})
-    second = register(store, "normal", saved, run_id, alias="candidate", tags={"nrmse": 0.2})
-    assert (first.version, first.uri, first.alias, first.reused) == (1, "models:/normal/1", "champion", False)
-    assert (second.version, second.uri, second.alias, second.reused) == (1, "models:/normal/1", "candidate", True)
+    first = register(store, "normal", saved, run_id, aliases=CHAMPION, tags={"nrmse": 0.1})
+    second = register(store, "normal", saved, run_id, aliases=["candidate"], tags={"nrmse": 0.2})
+    assert (first.version, first.uri, first.aliases, first.reused) == (1, "models:/normal/1", ("champion",), False)
+    assert (second.version, second.uri, second.aliases, second.reused) == (1, "models:/normal/1", ("candidate",), True)
     version = store.client.get_model_version("normal", "1")
     assert version.tags["nrmse"] == "0.2"
     assert len(version.tags["sbi_models.sha256"]) == 64
@@ -40,10 +41,10 @@ def test_new_content_is_a_new_version_and_old_content_takes_the_alias_back(
 ) -> None:
     """Another file is version 2 and gets the alias; registering the first again moves the alias back to version 1."""
     other = fake_approximators(tmp_path / "other.safetensors", shift=2.0)
-    register(store, "normal", saved, run_id)
-    assert register(store, "normal", other, run_id).version == 2
+    register(store, "normal", saved, run_id, aliases=CHAMPION)
+    assert register(store, "normal", other, run_id, aliases=CHAMPION).version == 2
     assert load("models:/normal@champion", store).shift[0] == 2.0  # type: ignore[attr-defined]
-    assert register(store, "normal", saved, run_id).version == 1
+    assert register(store, "normal", saved, run_id, aliases=CHAMPION).version == 1
     assert load("models:/normal@champion", store).shift[0] == 1.0  # type: ignore[attr-defined]
     assert load("models:/normal/latest", store).shift[0] == 2.0  # type: ignore[attr-defined]
     assert list_models(store)[0].versions == (1, 2)
@@ -51,7 +52,7 @@ def test_new_content_is_a_new_version_and_old_content_takes_the_alias_back(
 
 def test_loading_gives_back_the_same_approximator(store: Store, run_id: str, saved: Path) -> None:
     """By path, alias, version, run and model name, or file of a run, equal seeds give equal draws."""
-    register(store, "normal", saved, run_id)
+    register(store, "normal", saved, run_id, aliases=CHAMPION)
     Tracker.attach(store, run_id).log_file(saved, "checkpoints")
     addresses = [
         saved,
@@ -72,7 +73,7 @@ def test_loading_unpickles_nothing_and_runs_no_code_of_the_model(
     store: Store, run_id: str, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A registered model has no pickle file, loads with unpickling forbidden, and its own code file may be broken."""
-    register(store, "normal", saved, run_id)
+    register(store, "normal", saved, run_id, aliases=CHAMPION)
     assert store.artifact_location is not None
     written = [path for path in (store.root / "mlruns" / "artifacts").rglob("*") if path.is_file()]
     assert not [path for path in written if path.suffix in {".pkl", ".pickle", ".pt", ".pth"} or "__pycache__" in path.parts]
@@ -91,7 +92,7 @@ def test_a_file_that_was_changed_after_registration_is_refused(
     store: Store, run_id: str, saved: Path, fake_approximators: Callable[..., Path]
 ) -> None:
     """Replacing the stored file by another valid one is noticed by its hash; removing it is a TrackingError."""
-    register(store, "normal", saved, run_id)
+    register(store, "normal", saved, run_id, aliases=CHAMPION)
     (stored,) = (store.root / "mlruns" / "artifacts").rglob("approximator.safetensors")
     fake_approximators(stored, shift=9.0)
     with pytest.raises(ModelFileError, match="changed since"):
@@ -113,7 +114,7 @@ def test_a_file_that_was_changed_after_registration_is_refused(
 )
 def test_unknown_names_are_answered_with_what_there_is(store: Store, run_id: str, saved: Path, address: str, message: str) -> None:
     """An unknown model, alias, version or run is one clear line with the nearest known name."""
-    register(store, "normal", saved, run_id)
+    register(store, "normal", saved, run_id, aliases=CHAMPION)
     store.client.create_registered_model("other")
     with pytest.raises(TrackingError) as caught:
         load(address, store)
@@ -123,7 +124,7 @@ def test_unknown_names_are_answered_with_what_there_is(store: Store, run_id: str
 
 def test_a_run_without_that_model_says_which_it_has(store: Store, run_id: str, saved: Path) -> None:
     """runs:/ID/NAME with an unknown NAME lists the models of the run."""
-    register(store, "normal", saved, run_id)
+    register(store, "normal", saved, run_id, aliases=CHAMPION)
     with pytest.raises(TrackingError, match="Did you mean 'normal'"):
         load(f"runs:/{run_id}/norml", store)
 

@@ -22,7 +22,7 @@ def served(store: Store, fake_approximators: Callable[..., Path], tmp_path: Path
 
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
         run_id = Tracker.start(store, "npe", "first", "key").run_id
-        register(store, "normal", fake_approximators(tmp_path / "file.safetensors", kind=kind), run_id)
+        register(store, "normal", fake_approximators(tmp_path / "file.safetensors", kind=kind), run_id, aliases=["champion"])
         return mlflow.pyfunc.load_model("models:/normal@champion")
 
     return make

@@ -1,0 +1,123 @@
+"""What MLflow raises, told apart: a store that is away for a while, or a request that is wrong; both become a TrackingError of one line."""
+
+import errno
+import logging
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from mlflow.exceptions import MlflowException
+from sqlalchemy import exc as sql
+
+from sbi_models.errors import TrackingError
+from sbi_models.tracking.redaction import redacted
+
+ERRORS = (MlflowException, sql.SQLAlchemyError, OSError, sqlite3.Error)
+"""All that MLflow's client raises where the outside fails; errors of requests are OSErrors."""
+
+LONGEST = 300
+
+_AWAY_STATUS = {408, 429, 500, 502, 503, 504}  # those that MLflow itself calls transient
+_AWAY_CODES = {"TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
+_SQLITE_AWAY = re.compile(r"(database|table) is locked|database is busy", re.IGNORECASE)
+_SERVER_REFUSES = re.compile(
+    r"authentication failed|does not exist|permission denied|no such|unknown database|access denied", re.IGNORECASE
+)
+_TOO_MANY = re.compile(r"too many (\d{3}) error responses")
+_ERRNO = re.compile(r"""\[Errno -?\d+\] ([^'")\]\n]+)""")
+_FULL = re.compile(r"disk is full|No space left on device|Disk quota exceeded", re.IGNORECASE)
+_CLOSED = re.compile(r"readonly database|Read-only file system|Permission denied: |unable to open database file", re.IGNORECASE)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the store is only away (locked, stopped, overloaded), so that the same call may work later."""
+    for cause in _chain(error):
+        if isinstance(cause, sql.DBAPIError):
+            return _database_is_away(cause)
+        if isinstance(cause, sqlite3.Error):
+            return _SQLITE_AWAY.search(str(cause)) is not None
+        if isinstance(cause, requests.RequestException):
+            return _server_is_away(cause)
+        if isinstance(cause, MlflowException) and (found := _TOO_MANY.search(str(cause))):
+            return int(found[1]) in _AWAY_STATUS
+    code = getattr(error, "error_code", None)
+    return isinstance(error, ConnectionError | TimeoutError) or code in _AWAY_CODES
+
+
+def failure(doing: str, error: BaseException) -> TrackingError:
+    """The TrackingError of one line: what could not be done, why, and a cure where there is one."""
+    why = reason(error)
+    said = " ".join(str(cause) for cause in _chain(error))
+    if _FULL.search(said) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+        why += ". Free some space on the disk and give the same command again: what was trained is kept in mlruns/work"
+    elif _CLOSED.search(said):
+        why += ". Make the folder of the store writable, or set MLFLOW_TRACKING_URI to another store"
+    return TrackingError(f"Could not {redacted(doing)}: {why.rstrip('.')}.")
+
+
+def reason(error: BaseException) -> str:
+    """Why, in one line, without secrets."""
+    text = str(getattr(error, "message", None) or error).strip()
+    databases = [cause for cause in _chain(error) if isinstance(cause, sql.DBAPIError)]
+    if databases:
+        text = str(databases[0].orig).strip()
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    elif found := _TOO_MANY.search(text):
+        text = f"the server answers with HTTP {found[1]}"
+    elif "API request to" in text and (found := _ERRNO.search(text)):
+        text = f"{text.partition('API request to ')[2].split()[0]}: {found[1]}"
+    line = redacted(text.partition("\n")[0])
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
+def cause_to_show(error: BaseException) -> BaseException | None:
+    """The error to chain to a TrackingError; none if a traceback of it would show a secret."""
+    said = "\n".join(str(cause) for cause in _chain(error))
+    return error if redacted(said) == said else None
+
+
+@contextmanager
+def tracking_errors(doing: str) -> Iterator[None]:
+    """Turn what MLflow raises meanwhile into a TrackingError of one line: Could not <doing>: <reason>."""
+    try:
+        yield
+    except ERRORS as error:
+        raise failure(doing, error) from cause_to_show(error)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, and those that it came from, the deepest first."""
+    found: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in found:
+        found.insert(0, cause)
+        cause = cause.__cause__ or cause.__context__
+    return found
+
+
+def _database_is_away(error: sql.DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        return _SQLITE_AWAY.search(str(error.orig)) is not None
+    gone = error.connection_invalidated or isinstance(error, sql.OperationalError | sql.InterfaceError)
+    return gone and _SERVER_REFUSES.search(str(error.orig)) is None
+
+
+def _server_is_away(error: requests.RequestException) -> bool:
+    if error.response is not None:
+        return error.response.status_code in _AWAY_STATUS
+    if found := _TOO_MANY.search(str(error)):
+        return int(found[1]) in _AWAY_STATUS
+    if isinstance(error, requests.exceptions.SSLError):
+        return False
+    return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError)
+
+
+def _told_elsewhere(record: logging.LogRecord) -> bool:
+    """False for the tracebacks that MLflow logs beside the errors that it raises."""
+    return "SQLAlchemy database error" not in record.msg and "SQLAlchemy engine could not be created" not in record.msg
+
+
+logging.getLogger("mlflow.store.db.utils").addFilter(_told_elsewhere)
