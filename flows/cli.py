@@ -1,7 +1,7 @@
 """The command line `sbi-models`.
 
 Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (what was expected, and what to do), 3 a diagnosis whose verdict
-is not "calibrated", 130 interrupted, 143 ended by SIGTERM; the same command then goes on.
+is not "calibrated", drift, or a run that was not reproduced, 130 interrupted, 143 ended by SIGTERM; the same command then goes on.
 """
 
 # Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
@@ -13,11 +13,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sbi_models.errors import ConfigurationError, SbiModelsError
+from sbi_models.errors import ConfigurationError, DriftError, SbiModelsError
+
+if TYPE_CHECKING:
+    from flows.parameters import Experiment
 
 app = typer.Typer(name="sbi-models", help="Amortized simulation-based inference.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -32,14 +35,66 @@ def run(
     Example: sbi-models run michelson
     Example: sbi-models run my_experiment.yaml --seed 2
     """
+    settings = _settings(experiment, seed)
+    from flows.running import run_flow
+
+    with _interruptible():
+        run_flow("pipeline", settings)
+
+
+@app.command()
+def retrain(
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment of the package, or a YAML file.")],
+) -> None:
+    """Train a challenger on more simulations than the last run had; it becomes the champion if it passes the gate.
+
+    Example: sbi-models retrain michelson
+    """
+    settings = _settings(experiment)
+    from flows.running import run_flow
+
+    with _interruptible():
+        run_flow("retrain", settings)
+
+
+@app.command()
+def monitor(
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment of the package, or a YAML file.")],
+) -> None:
+    """Diagnose the champion on fresh simulations, and see whether the real observations are still like those of its training.
+
+    Exit code 0: all is well; 3: it is not, for the reasons that are told.
+
+    Example: sbi-models monitor michelson
+    """
+    settings = _settings(experiment)
+    from flows.running import run_flow
+
+    with _interruptible():
+        try:
+            run_flow("monitor", settings)
+        except DriftError as drift:
+            typer.echo(f"Drift: {drift}", err=True)
+            raise typer.Exit(3) from None
+
+
+@app.command(name="list")
+def list_all() -> None:
+    """List the experiments of the package, and the models in the registry with their versions and aliases.
+
+    Example: sbi-models list
+    """
+    from flows.listing import show_all
+
+    show_all()
+
+
+def _settings(experiment: str, seed: int | None = None) -> "Experiment":
+    """The experiment, with another seed if one is given."""
     from flows.experiment_files import load_experiment
 
     settings = load_experiment(experiment)
-    settings = settings if seed is None else settings.model_copy(update={"seed": seed})
-    from flows.pipeline import run as run_pipeline
-
-    with _interruptible():
-        run_pipeline(settings)
+    return settings if seed is None else settings.model_copy(update={"seed": seed})
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
-from flows.runtime import end_on_sigterm, make_folders, project_root
+from flows.runtime import make_folders, project_root
 
 make_folders()
 
@@ -17,7 +17,6 @@ from flows import tasks
 from flows.certificates import in_short
 from flows.gate import described
 from flows.keys import content_key, simulator_fingerprint
-from flows.local_server import local_prefect
 from flows.members import RunWithMembers
 from flows.parameters import Experiment
 from flows.results import record
@@ -89,15 +88,6 @@ def pipeline(experiment: Experiment) -> Manifest:
         "inference": inference,
         "composition": composition,
     }
-
-
-def run(experiment: Experiment) -> Manifest:
-    """Run the pipeline on the engine that PREFECT_API_URL names, or on a temporary one, and show the result."""
-    end_on_sigterm()
-    with local_prefect():
-        result: Manifest = pipeline(experiment)
-    Screen(experiment).finished(result)
-    return result
 
 
 def start_run(experiment: Experiment) -> Tracker:

@@ -135,6 +135,15 @@ class Screen:
         show_certificates(self.console, name, inference["certificates"])
 
 
+def show_monitored(result: dict[str, Any]) -> None:
+    """What the flow `monitor` has found, where nothing was wrong."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[green]{result['model']}: {escape(result['verdict']['sentence'])}[/green]")
+    if result["p_value"] is not None:
+        console.print(f"The real observations are like the simulations of its training (p = {result['p_value']:.2g}).")
+    console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
+
+
 def _reused(manifest: dict[str, Any], reused: bool) -> str:
     return f"[green]reused[/green], finished {manifest['finished']}: " if reused else ""
 

@@ -8,8 +8,9 @@ import sys
 from contextlib import nullcontext
 
 from flows.experiment_files import load_experiment
+from flows.local_server import local_prefect
 from flows.parameters import Diagnose, Experiment, Gate, Infer, Network, Simulate, Train
-from flows.pipeline import local_prefect, run
+from flows.running import run_flow
 
 SMALL = load_experiment("michelson").model_copy(
     update={
@@ -64,4 +65,6 @@ COMPOSED = {
 if __name__ == "__main__":
     with local_prefect() if len(sys.argv) > 2 else nullcontext():  # one for all
         for argument in sys.argv[1:]:
-            print("RESULT " + json.dumps(run(small_experiment(json.loads(argument)))))
+            changes = json.loads(argument)
+            flow = changes.pop("flow", "pipeline")
+            print("RESULT " + json.dumps(run_flow(flow, small_experiment(changes))))
