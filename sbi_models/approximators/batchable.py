@@ -7,7 +7,7 @@ what changes its buffers trains side by side, for a reason that is told.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -41,10 +41,15 @@ class Batchable:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def batchable_members(approximator: Approximator, device: torch.device, half: torch.dtype | None = None) -> Batchable:
-    """The members of a built approximator that can train as one batch, on a device and, with mixed precision, in a `half` type."""
+def batchable_members(
+    approximator: Approximator, device: torch.device, half: torch.dtype | None = None, among: Collection[str] | None = None
+) -> Batchable:
+    """The members of a built approximator, all or `among` some, that can train as one batch, on a device and, with mixed precision, in a
+    `half` type."""
     alike: dict[tuple[type, str], list[str]] = {}
     for name, member in approximator.members.items():
+        if among is not None and name not in among:
+            continue
         alike.setdefault((type(member), member.architecture), []).append(name)
     found = Batchable()
     for names in alike.values():

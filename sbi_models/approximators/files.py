@@ -56,6 +56,14 @@ def load_approximator(path: str | Path) -> "Approximator":
         ModelFileError: if the file is missing, damaged, changed after it was written, of another schema, or of an unknown kind.
     """
     path = Path(path)
+    kind, settings, tensors = read(path)
+    if kind not in KINDS:
+        raise ModelFileError(f"{path.name} holds an approximator of unknown kind {kind!r}. {suggest(kind, KINDS)}")
+    return KINDS[kind](settings, tensors)
+
+
+def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Kind, settings and tensors of a file that `write` wrote, checked; errors as for `load_approximator`."""
     if not path.is_file():
         raise ModelFileError(f"No saved approximator at {path}: expected a file written by approximator.save(path).")
     header, tensors = _read(path)
@@ -66,10 +74,7 @@ def load_approximator(path: str | Path) -> "Approximator":
         )
     if header.pop("sha256", None) != _digest(header, tensors):
         raise ModelFileError(f"{path.name} was changed or damaged after it was written: its checksum does not match. Get a fresh copy.")
-    kind = str(header["kind"])
-    if kind not in KINDS:
-        raise ModelFileError(f"{path.name} holds an approximator of unknown kind {kind!r}. {suggest(kind, KINDS)}")
-    return KINDS[kind](header["settings"], tensors)
+    return str(header["kind"]), header["settings"], tensors
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """Members of an ensemble side by side: what they must have in common, a seed for each, and the densities of all at the draws of all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,10 +17,28 @@ _ROWS_PER_CALL = 2**15
 
 Members = Mapping[str, ContinuousApproximator]
 
+KINDS_OF_LOSSES = ("loss", "val_loss")
+
 
 def member_seed(seed: int, name: str) -> int:
     """The seed of a member's initial weights, noise and draws; the seed itself for an approximator that is no ensemble."""
     return seed if name == ALONE else seeding.derive(seed, "member", name)
+
+
+def loss_name(member: str, kind: str) -> str:
+    """The name in the history of a member's "loss" or "val_loss"."""
+    return kind if member == ALONE else f"{member}/{kind}"
+
+
+def mean_losses(own: Mapping[str, float], members: Sequence[str], stopped: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Means over members of losses by `loss_name`, as far as there are some; those that have stopped count with what they stopped at."""
+    means = {}
+    for kind in KINDS_OF_LOSSES:
+        values = [own.get(loss_name(name, kind), stopped.get(name, {}).get(kind)) for name in members]
+        known = [value for value in values if value is not None]
+        if known:
+            means[kind] = sum(known) / len(known)
+    return means
 
 
 def check_members(members: Members) -> None:

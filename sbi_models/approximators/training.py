@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from sbi_models import seeding
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.batched import BatchedMembers, Rows
-from sbi_models.approximators.members import member_seed
+from sbi_models.approximators.members import loss_name, mean_losses, member_seed
 from sbi_models.approximators.optimizers import OptimizerLike, make_optimizer
 from sbi_models.errors import TrainingError
 
@@ -44,6 +44,7 @@ class TrainingModule(pl.LightningModule):
         ema: decay of a moving average of the weights, or None.
         mixed_precision: whether the trainer works in half precision where it can.
         groups: names of the members that train as one batched module, for each such module; see `batchable_members`.
+        members: names of those that train; None is all. The others keep their weights, and their parts of batches are left aside.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class TrainingModule(pl.LightningModule):
         ema: float | None = None,
         mixed_precision: bool = False,
         groups: Sequence[Sequence[str]] = (),
+        members: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.approximator = approximator
@@ -65,7 +67,7 @@ class TrainingModule(pl.LightningModule):
         self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
         self.optimizer, self.mixed_precision = optimizer, mixed_precision
         self.groups = groups
-        self.seeds = {name: member_seed(seed, name) for name in approximator.members}
+        self.seeds = {name: member_seed(seed, name) for name in approximator.members if members is None or name in members}
         self.stopped: Mapping[str, Mapping[str, float]] = {}
         """Members that take no further steps: to the losses of their best epochs, by "loss" and "val_loss"."""
         self._sums: dict[str, Tensor] = {}
@@ -97,9 +99,10 @@ class TrainingModule(pl.LightningModule):
 
     def _by_member(self, batch: Batch) -> dict[str, Rows]:
         """What the members that take a step get of a batch."""
-        names = list(self.seeds)
+        names = list(self.approximator.members)
         parts = batch if isinstance(batch, list) else [batch] * len(names)
-        return {name: part for name, part in zip(names, parts, strict=True) if part is not None and name not in self.stopped}
+        trained = {name: part for name, part in zip(names, parts, strict=True) if name in self.seeds and name not in self.stopped}
+        return {name: part for name, part in trained.items() if part is not None}
 
     def _batched_step(self, batched: BatchedMembers, rows: Mapping[str, Rows]) -> list[Tensor]:
         losses = batched.losses(rows, {name: self._noise_of_step(name) for name in rows})
@@ -165,15 +168,7 @@ class TrainingModule(pl.LightningModule):
 
     def _means(self) -> dict[str, float]:
         own = {key: float(self._sums[key]) / count for key, count in self._counts.items()}
-        if ALONE in self.seeds:
-            return own
-        means = {}
-        for kind in ("loss", "val_loss"):
-            values = [own.get(loss_name(name, kind), self.stopped.get(name, {}).get(kind)) for name in self.seeds]
-            known = [value for value in values if value is not None]
-            if known:
-                means[kind] = sum(known) / len(known)
-        return means | own
+        return own if ALONE in self.seeds else mean_losses(own, list(self.seeds), self.stopped) | own
 
     def _check_finite(self, key: str, value: float) -> None:
         if not math.isfinite(value):
@@ -205,11 +200,6 @@ class TrainingModule(pl.LightningModule):
         total = losses.detach().sum()
         self._sums[key] = self._sums[key] + total if key in self._sums else total
         self._counts[key] = self._counts.get(key, 0) + len(losses)
-
-
-def loss_name(member: str, kind: str) -> str:
-    """The name in the history of a member's "loss" or "val_loss"."""
-    return kind if member == ALONE else f"{member}/{kind}"
 
 
 def _moving_average(decay: float) -> Any:

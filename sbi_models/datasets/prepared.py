@@ -1,6 +1,6 @@
 """Raw data, made ready for the networks while the batches before them are trained on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import zip_longest
 from typing import Any, Protocol
 
@@ -41,10 +41,17 @@ class PreparedBatches:
         raw: chunks of raw variables.
         prepare: raw variables to standardised tensors by role.
         augment: applied to each batch before that.
+        trained: positions of the members of an ensemble that train; None is all. The others have None in place of their batches.
     """
 
-    def __init__(self, raw: RawChunks, prepare: Callable[[Variables], dict[str, Tensor]], augment: Augment | None = None) -> None:
-        self.raw, self.prepare, self.augment = raw, prepare, augment
+    def __init__(
+        self,
+        raw: RawChunks,
+        prepare: Callable[[Variables], dict[str, Tensor]],
+        augment: Augment | None = None,
+        trained: Collection[int] | None = None,
+    ) -> None:
+        self.raw, self.prepare, self.augment, self.trained = raw, prepare, augment, trained
 
     @property
     def fingerprint(self) -> str:
@@ -61,14 +68,17 @@ class PreparedBatches:
     def __iter__(self) -> Iterator[Any]:
         made = ahead if self.raw.in_thread else iter
         if self.augment is None:
-            for chunk in made(_each(self.prepare, chunk) for chunk in self.raw):
-                yield from self._batches(chunk)
+            for chunk in made(map(self._prepared, self.raw)):
+                for batch in self._batches(chunk):
+                    yield (
+                        [part if self._trains(member) else None for member, part in enumerate(batch)] if isinstance(batch, list) else batch
+                    )
             return
         first = self.raw.epoch * len(self.raw)
         batches = (batch for chunk in made(self.raw) for batch in self._batches(chunk))
         for step, batch in enumerate(batches, start=first):
             if isinstance(batch, list):
-                yield [part and self._augmented(part, step, member) for member, part in enumerate(batch)]
+                yield [self._augmented(part, step, member) if part and self._trains(member) else None for member, part in enumerate(batch)]
             else:
                 yield self._augmented(batch, step)
 
@@ -76,6 +86,15 @@ class PreparedBatches:
         assert self.augment is not None
         variables = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in batch.items()}
         return self.prepare(self.augment(variables, *step))
+
+    def _trains(self, member: int) -> bool:
+        return self.trained is None or member in self.trained
+
+    def _prepared(self, chunk: Any) -> Any:
+        """A prepared chunk, or a list of those of members; parts of members that do not train stay raw, since steps are counted by them."""
+        if not isinstance(chunk, list):
+            return self.prepare(chunk)
+        return [self.prepare(part) if part and self._trains(member) else part for member, part in enumerate(chunk)]
 
     def _batches(self, chunk: Any) -> Iterator[Any]:
         """The batches of a chunk, or the lists of those of members."""
@@ -85,8 +104,3 @@ class PreparedBatches:
             size = self.raw.batch_size
             for start in range(0, len(next(iter(chunk.values()))), size):
                 yield {name: value[start : start + size] for name, value in chunk.items()}
-
-
-def _each(prepare: Callable[[Variables], dict[str, Tensor]], chunk: Any) -> Any:
-    """A prepared chunk, or a list of those of members."""
-    return [part and prepare(part) for part in chunk] if isinstance(chunk, list) else prepare(chunk)

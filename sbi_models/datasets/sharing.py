@@ -29,10 +29,12 @@ class Sharing:
     Attributes:
         members: how many there are.
         reuse: r; 1 gives every member the same rows in the same order, 0 gives no row to two of them.
+        trained: positions of the members that train; None is all. Rows of the others need not be prepared.
     """
 
     members: int = 1
     reuse: float = 1.0
+    trained: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.reuse, int | float | np.integer | np.floating) and not isinstance(self.reuse, bool)

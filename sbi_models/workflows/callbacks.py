@@ -10,9 +10,11 @@ import lightning.pytorch as pl
 import torch
 
 from sbi_models.approximators import Approximator
-from sbi_models.approximators.training import TrainingModule, loss_name
+from sbi_models.approximators.training import TrainingModule
+from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
 from sbi_models.workflows.history import History
+from sbi_models.workflows.parts import Trained
 from sbi_models.workflows.plan import Plan
 
 OnEpochEnd = Callable[[int, dict[str, float]], None]
@@ -44,9 +46,11 @@ class EpochEnd(pl.Callback):
         plan: Plan,
         *,
         patience: int | None = None,
+        keep_best: bool = False,
     ) -> None:
         self.history, self.checkpoint, self.on_epoch_end = history, checkpoint, on_epoch_end
         self.advance, self.plan, self.patience = advance, plan, patience
+        self.keep_best = keep_best or patience is not None
         self.best_weights: dict[str, torch.Tensor] = {}
         self._note = ""
 
@@ -66,7 +70,7 @@ class EpochEnd(pl.Callback):
         if self.on_epoch_end is not None:
             self.on_epoch_end(self.history.epochs, losses)
         bettered = [name for name in pl_module.seeds if name not in pl_module.stopped and self._is_best_now(name)]
-        if self.patience is not None or (self.checkpoint is not None and self.checkpoint.save_best_only):
+        if self.keep_best:
             self._keep_weights(pl_module.result, bettered)
         trainer.should_stop = self._stop_members(pl_module) or trainer.should_stop
         if self.checkpoint is not None:
@@ -88,18 +92,13 @@ class EpochEnd(pl.Callback):
             return False
         history = self.history
         over = [name for name in module.seeds if history.epochs_of(name) - history.best_epoch_of(name) >= self.patience]
-        module.stopped = {name: self._best_losses(name) for name in over}
+        module.stopped = {name: history.best_losses_of(name) for name in over}
         return len(over) == len(module.seeds)
 
-    def _best_losses(self, member: str) -> dict[str, float]:
-        best = self.history.best_epoch_of(member) - 1
-        values = {kind: self.history.history.get(loss_name(member, kind)) for kind in ("loss", "val_loss")}
-        return {kind: losses[best] for kind, losses in values.items() if losses}
-
     def back_to_the_best(self, approximator: Approximator) -> None:
-        """With early stopping, give the approximator the weights of its best epoch, or of each member's."""
+        """With early stopping, give the approximator the weights of its best epoch, or of each member's that has trained."""
         if self.patience is not None and self.best_weights:
-            approximator.load_state_dict(self.best_weights)
+            approximator.load_state_dict(approximator.state_dict() | self.best_weights)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history.history, "plan": self.plan, "best_weights": self.best_weights}
@@ -150,6 +149,40 @@ class Checkpoint:
             module.result.save(self.model_path)
         elif best_weights:
             module.result.save_weights(self.model_path, best_weights)
+        self.save_state(trainer)
+
+    def save_best(self, approximator: Approximator, trained: Trained) -> None:
+        """With `save_best_only`, write the approximator as its training would have left it, of what a training has left."""
+        if not self.save_best_only or min(trained.history.monitored[: trained.last_bettered]) >= self.to_beat:
+            return
+        missing = [name for name, prefix in approximator.prefixes.items() if not any(n.startswith(prefix) for n in trained.best_weights)]
+        if missing:
+            raise ConfigurationError(
+                f"Expected parts with the best weights of their members, got none of {missing[0]!r}. Train it with save_best_only=True."
+            )
+        approximator.save_weights(self.model_path, trained.best_weights)
+
+    def save_state(self, trainer: pl.Trainer) -> None:
+        """Write what a resumed training needs, atomically."""
         partial = self.resume_path.with_name(f".{self.resume_path.name}.{os.getpid()}.partial")
         trainer.save_checkpoint(partial)
         os.replace(partial, self.resume_path)
+
+
+class PartCheckpoint(Checkpoint):
+    """The checkpoint of members that train apart from the others: the state of the trainer, and in the end the part."""
+
+    @property
+    def part_path(self) -> Path:
+        """The part, once its training is over."""
+        return self.resume_path.with_name(self.resume_path.name.removesuffix(".resume.ckpt") + ".part")
+
+    @property
+    def resumable(self) -> Path | None:
+        """The state of the trainer, if there is one."""
+        return self.resume_path if self.resume_path.is_file() else None
+
+    def save(self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None) -> None:
+        """Write the state of the trainer alone; an approximator of which some members are not trained is of no use."""
+        del module, best_weights
+        self.save_state(trainer)

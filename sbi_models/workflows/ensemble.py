@@ -1,9 +1,9 @@
 """The workflow for several approximators of the same posterior."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import index
 from pathlib import Path
-from typing import Any, Literal, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 import numpy as np
 from torch.distributions import Distribution
@@ -18,9 +18,13 @@ from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 from sbi_models.workflows.history import History
+from sbi_models.workflows.parts import Part, PartLike, Trained, chosen_members, part_stem
 from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, roles_of
-from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
-from sbi_models.workflows.workflow import FitOptions, Workflow
+from sbi_models.workflows.settings import FitOptions, TrainingOptions, TrainingSettings
+from sbi_models.workflows.workflow import Workflow
+
+if TYPE_CHECKING:
+    from sbi_models.workflows.callbacks import Checkpoint
 
 DEFAULT_SUMMARY_NETWORK = "time_series_transformer"
 """Takes sets and series of vectors, and loses neither values nor order."""
@@ -35,6 +39,12 @@ class EnsembleWorkflow(Workflow):
     Members share the adapter and the moments, and nothing else: each has inference and summary networks, initial weights, noise, best
     epoch and early stop of its own. A member's result does not depend on which others there are, if all have the same data; of members that
     are trained as one batch, it does in the last bits.
+
+    Members may also train apart, such as each in a process of its own, to the same result as together, to the bit in single precision:
+
+        apart = make_workflow()
+        apart.fit_offline(data, members=["0"])  # and so on, anywhere
+        workflow.fit_offline(data, parts=[*apart.parts, ...])  # trains nothing: puts them together
 
     Args:
         simulator: source of training data.
@@ -97,7 +107,15 @@ class EnsembleWorkflow(Workflow):
     # ---- training ------------------------------------------------------------------------------------------------------------------
 
     def fit_offline(
-        self, data: VariablesLike, epochs: int = 100, batch_size: int = 32, *, data_reuse: float = 1.0, **options: Unpack[FitOptions]
+        self,
+        data: VariablesLike,
+        epochs: int = 100,
+        batch_size: int = 32,
+        *,
+        data_reuse: float = 1.0,
+        members: Sequence[str] | None = None,
+        parts: Sequence[PartLike] | None = None,
+        **options: Unpack[FitOptions],
     ) -> History:
         """Train every member on simulations in memory; see `BasicWorkflow.fit_offline` for the other arguments.
 
@@ -105,11 +123,22 @@ class EnsembleWorkflow(Workflow):
             data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, each has the same ceil(N / f) of the N simulations in every
                 epoch, in an order of its own: neighbours on a ring of all, shuffled once. 1: all have all, in the same batches. 0: no
                 simulation is shared, and some members have one less.
+            members: train these alone, and leave the others as they are; None trains all. They have the initial weights, simulations,
+                noise, learning rates, best epochs and early stops that they have beside the others; losses are the means over them. The
+                fit has a resume file of its own, so that several processes may have one `checkpoint_filepath`, and leaves no file of an
+                approximator and no certificates, but a `Part`: the last of `workflow.parts`, and in `checkpoint_filepath` a file with the
+                ending .part. It does not count as a fit of the workflow before the parts are put together.
+            parts: such parts, or paths of their files, that have each member once: put together instead of training. With all other
+                arguments as they had them, weights, history, certificates and file are then as if all had been trained together;
+                `on_epoch_end` is not called.
 
         Returns:
             The history, with `member/loss` and `member/val_loss` beside their means `loss` and `val_loss`.
+
+        Raises:
+            ConfigurationError: for parts of another training, or that lack a member.
         """
-        self._sharing = Sharing(len(self.approximator.names), data_reuse)
+        self._begin(data_reuse, members, parts)
         return super().fit_offline(data, epochs, batch_size, **options)
 
     def fit_online(
@@ -120,6 +149,8 @@ class EnsembleWorkflow(Workflow):
         *,
         workers: int | None = None,
         data_reuse: float = 1.0,
+        members: Sequence[str] | None = None,
+        parts: Sequence[PartLike] | None = None,
         **options: Unpack[FitOptions],
     ) -> History:
         """Train every member on simulations that are drawn while training; see `BasicWorkflow.fit_online` for the other arguments.
@@ -128,8 +159,9 @@ class EnsembleWorkflow(Workflow):
             data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, P = ceil(f B) simulations are drawn for each step of
                 batch_size B, and member k has B neighbours from round(k P / E) on, on a ring of them. 1: all have the same. 0: none is
                 shared.
+            members, parts: as for `fit_offline`. The simulations of every step are drawn for all members.
         """
-        self._sharing = Sharing(len(self.approximator.names), data_reuse)
+        self._begin(data_reuse, members, parts)
         return super().fit_online(epochs, num_batches_per_epoch, batch_size, workers=workers, **options)
 
     def fit_disk(
@@ -142,15 +174,56 @@ class EnsembleWorkflow(Workflow):
         *,
         simulations_per_file: PerFile | None = None,
         data_reuse: float = 1.0,
+        members: Sequence[str] | None = None,
+        parts: Sequence[PartLike] | None = None,
         **options: Unpack[FitOptions],
     ) -> History:
         """Train every member on simulations in files, each read once in an epoch; other arguments as for `BasicWorkflow.fit_disk`.
 
         Args:
-            data_reuse: as for `fit_offline`; it is simulations, not files, that members share.
+            data_reuse, members, parts: as for `fit_offline`; it is simulations, not files, that members share.
         """
-        self._sharing = Sharing(len(self.approximator.names), data_reuse)
+        self._begin(data_reuse, members, parts)
         return super().fit_disk(root, pattern, load_fn, batch_size, epochs, simulations_per_file=simulations_per_file, **options)
+
+    def _begin(self, data_reuse: float, members: Sequence[str] | None, parts: Sequence[PartLike] | None) -> None:
+        """Check and keep what a fit does with which members."""
+        names = self.approximator.names
+        if members is not None and parts is not None:
+            raise ConfigurationError("Expected members, to train them apart, or parts, to put them together, got both.")
+        self._members = None if members is None else chosen_members(members, names)
+        positions = None if self._members is None else frozenset(map(names.index, self._members))
+        self._sharing = Sharing(len(names), data_reuse, positions)
+        if isinstance(parts, str | Path | Part):
+            raise ConfigurationError(f"Expected parts as a list, got {parts!r} alone.")
+        self._put_together = [part if isinstance(part, Part) else Part.load(part) for part in parts or ()]
+        if parts is not None and not self._put_together:
+            raise ConfigurationError("Expected the parts of all members, got an empty list.")
+        trained = [name for part in self.parts for name in part.members if parts is None and name in (self._members or names)]
+        if trained:
+            raise ConfigurationError(
+                f"Member {trained[0]!r} has been trained apart in this workflow already. Train the others, and put all together with "
+                "parts=workflow.parts; for another training make another workflow."
+            )
+
+    def _checkpoint(self) -> "Checkpoint | None":
+        """That of the whole ensemble, or of the members that train apart."""
+        from sbi_models.workflows.callbacks import PartCheckpoint  # noqa: PLC0415 - imports Lightning
+
+        settings = self.settings
+        if self._members is None or settings.checkpoint_filepath is None:
+            return super()._checkpoint()
+        stem = part_stem(settings.checkpoint_name, self._members)
+        return PartCheckpoint(Path(settings.checkpoint_filepath), stem, save_best_only=settings.save_best_only, fit=self._fits)
+
+    def _leave_part(self, trained: Trained, checkpoint: "Checkpoint | None") -> None:
+        """Keep the part, and write it beside the state of its training."""
+        from sbi_models.workflows.callbacks import PartCheckpoint  # noqa: PLC0415 - imports Lightning
+
+        assert self._members is not None
+        self.parts.append(Part.of(self.approximator, self._members, trained))
+        if isinstance(checkpoint, PartCheckpoint):
+            self.parts[-1].save(checkpoint.part_path)
 
     def stack(self, validation_data: VariablesLike | int, *, shrinkage: float | None = None) -> dict[str, float]:
         """Learn the weights of the mixture by its mean log density on held-out simulations, and return them by member.

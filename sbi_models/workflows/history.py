@@ -1,7 +1,10 @@
 """What a training leaves behind: its losses by epoch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from sbi_models.approximators.members import KINDS_OF_LOSSES, loss_name, mean_losses
 
 
 @dataclass
@@ -53,4 +56,23 @@ class History:
 
     def epochs_of(self, member: str) -> int:
         """Number of epochs that one member has trained."""
-        return len(self.history.get(f"{member}/loss" if member else "loss", ()))
+        return len(self.history.get(loss_name(member, "loss"), ()))
+
+    def best_losses_of(self, member: str) -> dict[str, float]:
+        """The losses of a member in its best epoch, by "loss" and "val_loss"."""
+        best = self.best_epoch_of(member) - 1
+        values = {kind: self.history.get(loss_name(member, kind)) for kind in KINDS_OF_LOSSES}
+        return {kind: losses[best] for kind, losses in values.items() if losses}
+
+    @classmethod
+    def merged(cls, parts: Sequence["History"], members: Sequence[str]) -> "History":
+        """What training all members of an ensemble together gives, of the histories that they have from training apart."""
+        series = {name: values for part in parts for name, values in part.history.items()}
+        names = [loss_name(member, kind) for kind in KINDS_OF_LOSSES for member in members]
+        own = cls({name: series[name] for name in names if name in series})
+        merged = cls()
+        for epoch in range(max(map(own.epochs_of, members), default=0)):
+            losses = {name: values[epoch] for name, values in own.history.items() if epoch < len(values)}
+            stopped = {member: own.best_losses_of(member) for member in members if own.epochs_of(member) <= epoch}
+            merged.add(mean_losses(losses, members, stopped) | losses)
+        return merged

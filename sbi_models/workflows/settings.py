@@ -11,12 +11,16 @@ import torch
 from sbi_models import seeding
 from sbi_models.approximators.optimizers import OptimizerLike
 from sbi_models.arguments import positive_int
+from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.types import VariablesLike
 from sbi_models.workflows.plan import described, seed_of
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
     from lightning.pytorch.loggers import Logger
+
+    from sbi_models.workflows.callbacks import OnEpochEnd
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
@@ -41,6 +45,14 @@ class TrainingOptions(TypedDict, total=False):
     callbacks: "Sequence[pl.Callback]"
     logger: "Logger | Sequence[Logger] | bool"
     progress: bool | None
+
+
+class FitOptions(TypedDict, total=False):
+    """Keyword arguments of every fit; see `Workflow.fit_offline`."""
+
+    validation_data: VariablesLike | int | None
+    augmentations: Augmentations | None
+    on_epoch_end: "OnEpochEnd | None"
 
 
 @dataclass(frozen=True)

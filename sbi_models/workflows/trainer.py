@@ -1,6 +1,6 @@
 """One training, from the first step or from a checkpoint, to the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.progress import progress_bar
 from sbi_models.workflows.callbacks import Checkpoint, EpochEnd, OnEpochEnd, SetEpoch
 from sbi_models.workflows.history import History
+from sbi_models.workflows.parts import Part, Trained, put_together
 from sbi_models.workflows.plan import Plan, steps_done
 from sbi_models.workflows.settings import TrainingSettings
 from sbi_models.workflows.surroundings import quiet_lightning
@@ -48,18 +49,22 @@ def train(
     weight_decay: float,
     augmentations: str = "none",
     batched: bool | None = None,
+    members: Sequence[str] | None = None,
+    parts: Sequence[Part] = (),
     checkpoint: Checkpoint | None,
     on_epoch_end: OnEpochEnd | None,
-) -> History:
+) -> Trained:
     """Train a built approximator in place; if its loss is no longer finite, it gets back the weights that it came with.
 
+    Only some of its members are trained if `members` are given, and none if `parts` have them all from trainings of their own.
+
     Raises:
-        ConfigurationError: before training, if the checkpoint to go on from belongs to another training or cannot be read, or if members
-            cannot train as one batch and `batched` demands it.
+        ConfigurationError: before training, if the checkpoint to go on from or a part belongs to another training or cannot be read, or if
+            members cannot train as one batch and `batched` demands it.
         TrainingError: if a loss is no longer finite.
     """
     approximator.train()
-    groups = _groups(approximator, settings, batched=batched)
+    groups = _groups(approximator, settings, members, batched=batched)
     module = TrainingModule(
         approximator,
         seed=seed,
@@ -70,12 +75,21 @@ def train(
         ema=settings.ema,
         mixed_precision=settings.precision != "32-true",
         groups=groups,
+        members=members,
     )
     plan: Plan = {"epochs": epochs, **settings.plan, **approximator.specification, "data": batches.fingerprint}
     plan["augmentations"] = augmentations
     if ALONE not in approximator.members:
         plan["batched members"] = "; ".join(", ".join(names) for names in groups) or "none"
     plan["validation"] = "none" if validation is None else validation.fingerprint
+    if parts:
+        trained = put_together(approximator, parts, plan, early_stopping=settings.early_stopping is not None)
+        if checkpoint is not None:
+            checkpoint.save_best(approximator, trained)
+        approximator.eval()
+        return trained
+    if members is not None:
+        plan["members"] = list(members)
     resume = checkpoint.resumable if checkpoint is not None and settings.restore else None
     done = steps_done(resume, plan) if resume else 0
     history = History()
@@ -85,7 +99,8 @@ def train(
         _compiled(approximator, settings.compile),
         progress_bar("train", epochs * len(batches), done=done, show=settings.progress) as advance,
     ):
-        ends = EpochEnd(history, checkpoint, on_epoch_end, advance, plan, patience=settings.early_stopping)
+        keep_best = settings.save_best_only and (checkpoint is not None or members is not None)
+        ends = EpochEnd(history, checkpoint, on_epoch_end, advance, plan, patience=settings.early_stopping, keep_best=keep_best)
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=_accelerator(settings.accelerator),
@@ -113,10 +128,12 @@ def train(
             approximator.load_state_dict(module.result.state_dict())
         ends.back_to_the_best(approximator)
     approximator.eval()
-    return history
+    return Trained(history, ends.best_weights, plan)
 
 
-def _groups(approximator: Approximator, settings: TrainingSettings, *, batched: bool | None) -> list[list[str]]:
+def _groups(
+    approximator: Approximator, settings: TrainingSettings, members: Sequence[str] | None, *, batched: bool | None
+) -> list[list[str]]:
     """The members that train as one batched module; without being asked for it, only on a GPU, where small kernels leave it idle."""
     device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
     if ALONE in approximator.members or batched is False or (batched is None and device.type == "cpu"):
@@ -124,7 +141,7 @@ def _groups(approximator: Approximator, settings: TrainingSettings, *, batched: 
     if settings.compile:
         found = Batchable(reasons={", ".join(approximator.members): f"compile={settings.compile!r} compiles the networks of each member"})
     else:
-        found = batchable_members(approximator, device, _HALF.get(settings.precision))
+        found = batchable_members(approximator, device, _HALF.get(settings.precision), members)
     if batched and (found.reasons or not found.groups):
         reasons = [f"{names}, which cannot: {reason}" for names, reason in found.reasons.items()]
         raise ConfigurationError(

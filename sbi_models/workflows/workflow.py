@@ -1,12 +1,12 @@
 """The body shared by all workflows: checking arguments, training, sampling, diagnosing."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from sbi_models.workflows.certificates import leave_certificates
 from sbi_models.workflows.certified import Certified
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
+from sbi_models.workflows.parts import Part, Trained
 from sbi_models.workflows.plan import described
 from sbi_models.workflows.settings import TrainingSettings
 from sbi_models.workflows.surroundings import on_own_threads
@@ -55,14 +56,6 @@ _ROWS_AHEAD = 512
 """Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
 
 
-class FitOptions(TypedDict, total=False):
-    """Keyword arguments of every fit; see `Workflow.fit_offline`."""
-
-    validation_data: VariablesLike | int | None
-    augmentations: Augmentations | None
-    on_epoch_end: "OnEpochEnd | None"
-
-
 @known_arguments
 class Workflow(Diagnosed, Certified):
     """Trains one approximator; subclasses say how it is made."""
@@ -78,6 +71,12 @@ class Workflow(Diagnosed, Certified):
         """How the members of an ensemble share the data of the present fit."""
         self.batched: bool | None = None
         """Whether the members of an ensemble train as one batched module."""
+        self.parts: list[Part] = []
+        """Of the members of an ensemble that have trained apart here since the last whole fit."""
+        self._members: tuple[str, ...] | None = None
+        """Those that train in the present fit; None is all."""
+        self._put_together: Sequence[Part] = ()
+        """The parts that the present fit puts together instead of training."""
 
     # ---- training ------------------------------------------------------------------------------------------------------------------
 
@@ -119,7 +118,7 @@ class Workflow(Diagnosed, Certified):
             batches = Batches(self.approximator.prepare(variables, what="training data"), batch_size, order, windows)
         else:
             raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
-            batches = PreparedBatches(Batches(raw, batch_size, order, windows), self.approximator.prepare, augment)
+            batches = PreparedBatches(Batches(raw, batch_size, order, windows), self.approximator.prepare, augment, self._sharing.trained)
         return self._fit(
             batches,
             epochs,
@@ -222,7 +221,7 @@ class Workflow(Diagnosed, Certified):
         validation = self._validation_variables(validation_data)
         self.approximator.build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")), seed=self.seed)
         raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"), windows)
-        batches = PreparedBatches(raw, self.approximator.prepare, augment)
+        batches = PreparedBatches(raw, self.approximator.prepare, augment, self._sharing.trained)
         seed = seeding.derive(self._fit_seed, "after training")
         some = (files.some(number, seed) for number in [_ROWS_FOR_MOMENTS_ON_DISK])
         return self._fit(
@@ -309,7 +308,7 @@ class Workflow(Diagnosed, Certified):
         prepared = None if validation is None else self.approximator.prepare(validation, what="validation data")
         checkpoint = self._checkpoint()
         with self.approximator.without_certificate():
-            history = train(
+            trained = train(
                 self.approximator,
                 batches,
                 None if prepared is None else Batches(prepared, _VALIDATION_BATCH, seed=None),
@@ -319,16 +318,21 @@ class Workflow(Diagnosed, Certified):
                 weight_decay=weight_decay,
                 augmentations=described(None if augment is None else augment.described_by),
                 batched=self.batched,
+                members=self._members,
+                parts=self._put_together,
                 checkpoint=checkpoint,
                 on_epoch_end=on_epoch_end,
             )
+        self.history = history = trained.history
+        if self._members is not None:
+            self._leave_part(trained, checkpoint)
+            return history
         self._after_training(simulations)
         usual, held_out = self._as_trained(known(), validation, augment)
         seed = seeding.derive(self._fit_seed, "certificates")
         leave_certificates(self.approximator, usual, held_out, checkpoint, save_best_only=self.settings.save_best_only, seed=seed)
-        self.history = history
         self._best_loss = min(self._best_loss, history.best_loss)
-        self._fits += 1
+        self._fits, self.parts = self._fits + 1, []
         return history
 
     def _as_trained(self, known: Variables, validation: Variables | None, augment: Augment | None) -> tuple[Variables, Variables | None]:
@@ -336,6 +340,9 @@ class Workflow(Diagnosed, Certified):
         if augment is None or len(next(iter(known.values()))) < FEWEST:
             return known, validation
         return self._checked(augment({name: np.array(value) for name, value in known.items()}), "augmented simulations"), None
+
+    def _leave_part(self, trained: Trained, checkpoint: "Checkpoint | None") -> None:
+        """What an ensemble does with members that have trained apart."""
 
     def _after_training(self, simulations: Iterable[Variables]) -> None:
         """What a kind of workflow does with a trained approximator before it is saved, with simulations that are made if it looks."""
