@@ -53,10 +53,12 @@ class Manifest:
         try:
             content = json.loads(path.read_text())
             version = content["schema_version"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if any(_SHARDS_OF_VERSION_1.fullmatch(file.name) for file in folder.glob("shard-*")):
                 raise _other_version(folder, 1) from None
             return None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}. Make it readable.") from None
         except (ValueError, KeyError, TypeError) as error:
             raise _unreadable(path, error) from None
         if version != SCHEMA_VERSION:

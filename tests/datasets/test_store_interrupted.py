@@ -15,6 +15,7 @@ from stores import SIMULATOR, Rows, create, same
 
 from sbi_models.datasets import SimulationStore
 from sbi_models.datasets import store as store_module
+from sbi_models.datasets import survey as survey_module
 from sbi_models.errors import DataError
 
 ORIGIN = {"seed": 0, "fingerprint": "f"}
@@ -134,6 +135,25 @@ def test_two_processes_create_one_store_at_once(tmp_path, wanted):
         same(store.load(), SIMULATOR.rows(0, most, seed=0))
         assert got == {store.first(n).content_hash for n, _ in wanted}
         assert leftovers(folder) == []
+
+
+def test_of_two_that_finish_the_later_one_adds(tmp_path, monkeypatch):
+    """A store that another process extends just before this one writes its manifest stays extended; the shorter hash is noted too."""
+    plain, others = survey_module.locked, [lambda: create(tmp_path, n=40)]
+
+    def late(folder):
+        if others:
+            others.pop()()
+        return plain(folder)
+
+    monkeypatch.setattr(survey_module, "locked", late)
+    store = create(tmp_path, n=25)
+    assert store.num_simulations == 25
+    opened = SimulationStore.open(tmp_path)
+    assert opened.num_simulations == 40
+    assert opened.is_intact()
+    assert opened.manifest["extents"] == {"25": store.content_hash, "40": opened.content_hash}
+    same(store.load(), SIMULATOR.rows(0, 25, seed=0))
 
 
 def _create_with_files_of(folder, n, bytes_of_a_file, messages):
