@@ -216,12 +216,13 @@ def ui(
     from flows.runtime import project_root
     from sbi_models.tracking import open_store, ui_command, ui_environment
 
-    command = ui_command(open_store(project_root(), create=False), host=host, port=port)
+    store = open_store(project_root(), create=False)
+    command = ui_command(store, host=host, port=port)
     with socket.socket() as probe:
         if probe.connect_ex((host, port)) == 0:
             raise ConfigurationError(f"Port {port} is taken. Choose another one, for instance --port {port + 1}.")
     typer.echo(f"MLflow UI on http://{host}:{port}  (Ctrl-C stops it)", err=True)
-    os.execve(command[0], command, ui_environment())  # noqa: S606 - our own command; signals then reach the server itself
+    os.execve(command[0], command, ui_environment(store))  # noqa: S606 - our own command; signals then reach the server itself
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import requests
 from mlflow.exceptions import MlflowException
@@ -115,9 +116,22 @@ def _server_is_away(error: requests.RequestException) -> bool:
     return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError)
 
 
-def _told_elsewhere(record: logging.LogRecord) -> bool:
-    """False for the tracebacks that MLflow logs beside the errors that it raises."""
-    return "SQLAlchemy database error" not in record.msg and "SQLAlchemy engine could not be created" not in record.msg
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """For MLflow's logger of databases: no tracebacks beside errors that are raised, and one line while it tries to connect."""
+    if "SQLAlchemy engine could not be created" in record.msg and record.args:
+        record.msg, record.args = f"The database of the tracking store is not reachable, trying again: {_first_line(record.args)}", ()
+    return "SQLAlchemy database error" not in record.msg
 
 
-logging.getLogger("mlflow.store.db.utils").addFilter(_told_elsewhere)
+def _first_line(arguments: Any) -> str:
+    return str(arguments[0]).partition("\n")[0]
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redacted(record.getMessage()), ()
+    return True
+
+
+logging.getLogger("mlflow.store.db.utils").addFilter(_in_one_line)
+for _handler in logging.getLogger("mlflow").handlers:
+    _handler.addFilter(_without_secrets)

@@ -70,6 +70,14 @@ class LiveMetrics:
             if self._failures == 1:
                 _logger.warning("%s The points are kept and tried again.", error)
 
+    def close(self) -> None:
+        """Give up what could not be written."""
+        with self._state:
+            self._pending = []
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
     def _write(self) -> None:
         with self._writing:
             with self._state:

@@ -41,10 +41,10 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str]:
 
 def git_tags(folder: Path) -> dict[str, str]:
     """The commit that `folder` is at and whether tracked files differ from it; empty outside a git checkout."""
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = git_output(folder, "rev-parse", "HEAD").strip()
     if not commit:
         return {}
-    dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    dirty = git_output(folder, "status", "--porcelain", "--untracked-files=no").strip()
     return {"mlflow.source.git.commit": commit, "sbi_models.git_dirty": str(bool(dirty)).lower()}
 
 
@@ -69,12 +69,14 @@ def owner_is_alive(tags: Mapping[str, str]) -> bool:
     return not dead and f"{start:.2f}" == tags.get("sbi_models.process_start")
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def git_output(folder: Path, *arguments: str) -> str:
+    """What git prints; nothing if it fails, is not there, or takes more than ten seconds."""
+    command = ["git", *arguments]
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603, S607
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=10, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def _user() -> str:

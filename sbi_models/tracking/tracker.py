@@ -1,6 +1,7 @@
 """One MLflow run per run of a pipeline: parameters, live curves, figures, tables, data sets."""
 
 import json
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +20,9 @@ from sbi_models.tracking.live_metrics import LiveMetrics, known_points, points, 
 from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import owner_is_alive, provenance_tags
 from sbi_models.tracking.redaction import redacted, redacted_setting
+from sbi_models.tracking.run_environment import environment_files
 from sbi_models.tracking.store import Store, local_path
+from sbi_models.tracking.system_metrics import PREFIX, SystemMetrics
 from sbi_models.types import Array
 
 KEY_TAG = "sbi_models.key"
@@ -44,9 +47,10 @@ class Tracker:
         self.store = store
         self.reopened = reopened
         self._client = store.client
-        self._info = run.info
-        self._metric_names = sorted(run.data.metrics)
+        self._run, self._info = run, run.info
+        self._metric_names = sorted(name for name in run.data.metrics if not name.startswith(PREFIX))
         self._live: LiveMetrics | None = None
+        self._system: SystemMetrics | None = None
 
     @classmethod
     def start(
@@ -72,10 +76,17 @@ class Tracker:
         experiment_id = store.experiment(experiment_name)
         more = {"identity": {**seed, KEY_TAG: key}, "tags": given}
         with store.lock():
-            return patiently(
+            tracker = patiently(
                 f"start a run in the experiment {experiment_name!r}",
                 lambda: cls._open(store, _unfinished_run(store, experiment_id, key), experiment_id, run_name, flat, **more),
             )
+        tracker._watch_the_machine()
+        return tracker
+
+    def _watch_the_machine(self) -> None:
+        self._system = SystemMetrics(self._client, self._run)
+        self._system.start()
+        weakref.finalize(self, self._system.ask_to_stop)  # for trackers that are dropped unfinished
 
     @classmethod
     def _open(
@@ -192,6 +203,10 @@ class Tracker:
                 _inside(scratch, file).write_text(redacted(text), encoding="utf-8")
             self._upload(scratch)
 
+    def log_environment(self) -> None:
+        """Write what it takes to run this again below environment/: requirements.txt, machine.json, code.json, changes.patch if any."""
+        self.log_texts(environment_files())
+
     @contextmanager
     def _scratch(self, what: str) -> Iterator[Path]:
         """A temporary folder for files that are then uploaded; a full disk is a TrackingError."""
@@ -219,6 +234,8 @@ class Tracker:
         """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it that have not ended."""
         if status not in {"FINISHED", "FAILED", "KILLED"}:
             raise ConfigurationError(f"Expected the status FINISHED, FAILED or KILLED, got {status!r}.")
+        if self._system is not None:
+            self._system.finish()
         self.flush()
         patiently(f"finish run {self.run_id}", self._terminate, status)
 

@@ -6,17 +6,18 @@ import sys
 
 from sbi_models.errors import ConfigurationError, TrackingError
 from sbi_models.tracking.environment import DEFAULTS
+from sbi_models.tracking.redaction import redacted
 from sbi_models.tracking.store import Store, local_path
 
 
 def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """The command line of an MLflow server on `store`; run it with the variables of `ui_environment`.
+    """The command line of an MLflow server on `store`; run it with the variables of `ui_environment(store)`.
 
     One worker: two processes and 0.5 GB, where MLflow's own choice is fifteen and 3 GB. The server has no passwords, hence only loopback
     addresses are accepted as `host`.
     """
     if store.tracking_uri.startswith(("http:", "https:")):
-        raise TrackingError(f"The tracking store is a server already: open {store.tracking_uri} in a browser.")
+        raise TrackingError(f"The tracking store is a server already: open {redacted(store.tracking_uri)} in a browser.")
     if not _is_loopback(host):
         raise ConfigurationError(
             f"Expected a loopback host such as 127.0.0.1, got {host!r}: the pages have no passwords. To look at them from another machine, "
@@ -24,18 +25,31 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
         )
     if not 0 < port < 65536:
         raise ConfigurationError(f"Expected a port from 1 to 65535, got {port}.")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.tracking_uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
+    if not _has_password(store):
+        command += ["--backend-store-uri", store.tracking_uri]
     artifacts = local_path(store.artifact_location) if store.artifact_location else None
     if artifacts is not None:
         command += ["--artifacts-destination", str(artifacts)]
     return [*command, "--workers", "1", "--host", host, "--port", str(port)]
 
 
-def ui_environment() -> dict[str, str]:
-    """The whole environment for `ui_command`: this process's, quiet, without job runners, and with this Python's scripts on the path."""
+def ui_environment(store: Store) -> dict[str, str]:
+    """The whole environment for `ui_command`: this process's, quiet, without job runners, and with this Python's scripts on the path.
+
+    It also holds the address of a database with a password, which every user of the machine could read in a command line.
+    """
     scripts = os.path.dirname(sys.executable)
     path = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
-    return {**DEFAULTS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": path}
+    return {**DEFAULTS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": path, **_address(store)}
+
+
+def _has_password(store: Store) -> bool:
+    return redacted(store.tracking_uri) != store.tracking_uri
+
+
+def _address(store: Store) -> dict[str, str]:
+    return {"MLFLOW_BACKEND_STORE_URI": store.tracking_uri} if _has_password(store) else {}
 
 
 def _is_loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ def test_the_command_starts_a_small_server_on_the_store(store: Store) -> None:
         "--host": "127.0.0.1",
         "--port": "5077",
     }
-    environment = ui_environment()
+    environment = ui_environment(store)
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert environment["PATH"].startswith(str(Path(sys.executable).parent))
 

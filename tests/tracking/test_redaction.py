@@ -1,0 +1,123 @@
+"""Passwords and tokens are in no message, traceback, log, tag, parameter, description or file."""
+
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow.store.db.utils as mlflow_databases
+import pytest
+
+from sbi_models.errors import SbiModelsError
+from sbi_models.tracking import Store, Tracker, annotate, load, open_store, redacted, register, ui_command, ui_environment, version_of
+
+PASSWORD = "hunter2-secret"
+KEY = "sk-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_KEY", KEY)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "of the server")
+    monkeypatch.setenv("SBI_MODELS_TRACKING_PATIENCE", "0")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://anna:hunter2@host:5000/api", "http://***@host:5000/api"),
+        ("https://ghp_abc@github.com/a/b.git", "https://***@github.com/a/b.git"),
+        ("postgresql+psycopg2://anna:p/w:x@y@db/mlflow?sslmode=require", "postgresql+psycopg2://anna:***@db/mlflow?sslmode=require"),
+        (
+            "see 'mysql://a:b@c/d' and http://127.0.0.1:5000/models/x@champion",
+            "see 'mysql://a:***@c/d' and http://127.0.0.1:5000/models/x@champion",
+        ),
+        ("s3://b/k?X-Amz-Signature=abc&X-Amz-Date=2", "s3://b/k?X-Amz-Signature=***&X-Amz-Date=2"),
+        ("https://h/x?api_key=abc#top", "https://h/x?api_key=***#top"),
+        ('{"password": "abc", "user": "anna"}', '{"password": "***", "user": "anna"}'),
+        ("+    token='abc'  # set", "+    token='***'  # set"),
+        ("host=db password=abc dbname=x", "host=db password=*** dbname=x"),
+        ("export MLFLOW_TRACKING_TOKEN=abc", "export MLFLOW_TRACKING_TOKEN=***"),
+        ("Authorization: Bearer abcdefghij", "Authorization: Bearer ***"),
+        (f"the key {KEY} and the words of the server", "the key *** and the words ***"),
+        (
+            "token = tokens[0]; num_tokens=5; models:/a@b; sqlite:////x/y.db",
+            "token = tokens[0]; num_tokens=5; models:/a@b; sqlite:////x/y.db",
+        ),
+    ],
+)
+def test_secrets_are_taken_out_of_texts_and_the_rest_is_left(text: str, shown: str) -> None:
+    """Addresses, queries, JSON, code, environments and headers lose their secrets and nothing else; a second time nothing changes."""
+    assert redacted(text) == shown
+    assert redacted(shown) == shown
+
+
+ADDRESSES = [
+    f"http://anna:{PASSWORD}@127.0.0.1:9",
+    f"postgresql+psycopg2://anna:{PASSWORD}@127.0.0.1:9/mlflow",
+    f"file://anna:{PASSWORD}@host/runs",
+    f"sqlite://anna:{PASSWORD}@host",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES, ids=["http", "postgresql", "file", "sqlite"])
+def test_a_password_in_the_address_of_the_store_is_never_shown(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """However a store is used that cannot be reached or does not fit, messages, tracebacks, logs and reprs are without its password."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setattr(mlflow_databases, "MAX_RETRY_COUNT", 1)
+    said = []
+
+    def attempts() -> Iterator[Callable[[], object]]:
+        yield lambda: said.append(repr(open_store(tmp_path)))
+        yield lambda: Tracker.start(open_store(tmp_path), "npe", "first", "key")
+        yield lambda: Tracker.attach(open_store(tmp_path), "run")
+        yield lambda: load("models:/normal@champion")
+        yield lambda: version_of(open_store(tmp_path), address)
+        yield lambda: load(f"runs:/{address}")
+        yield lambda: said.append(str(ui_command(open_store(tmp_path))))
+
+    errors = 0
+    for attempt in attempts():
+        try:
+            attempt()
+        except SbiModelsError as error:
+            errors += 1
+            said.append("".join(traceback.format_exception(error)))
+    assert errors >= 5
+    texts = [*said, caplog.text, *capfd.readouterr()]
+    assert not [text for text in texts if PASSWORD in text]
+
+
+def test_the_ui_gets_the_password_of_a_database_by_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line, which other users can read, has no password; MLflow finds the address in MLFLOW_BACKEND_STORE_URI."""
+    address = f"postgresql://anna:{PASSWORD}@127.0.0.1/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    store = open_store(tmp_path)
+    command = ui_command(store)
+    assert "--backend-store-uri" not in command
+    assert not [part for part in command if PASSWORD in part]
+    assert ui_environment(store)["MLFLOW_BACKEND_STORE_URI"] == address
+
+
+def test_secrets_are_not_written(store: Store, fake_approximators: Callable[..., Path], tmp_path: Path) -> None:
+    """Parameters, tags, data sources, JSON files, tags and descriptions of versions are in the store without secrets."""
+    address = f"postgresql://anna:{PASSWORD}@db/x"
+    params = {"source": address, "server": {"password": "abc", "port": 5}, "num_tokens": 7}
+    tracker = Tracker.start(store, "npe", "first", "key", params, tags={"from": address})
+    tracker.set_tags({"api_key": "abc", "server": address})
+    tracker.log_dataset("simulations", f"https://anna:{PASSWORD}@host/x.npz?token={KEY}", {}, "a" * 40, "training")
+    tracker.log_json({"store": address, "key": KEY}, "settings.json")
+    registered = register(store, "normal", fake_approximators(tmp_path / "a"), tracker.run_id, tags={"a": address}, description=address)
+    annotate(store, "normal", registered.version, tags={"b": f"key {KEY}"}, description=f"from {address}")
+    tracker.finish()
+    run = store.client.get_run(tracker.run_id)
+    assert run.data.params == {"source": "postgresql://anna:***@db/x", "server.password": "***", "server.port": "5", "num_tokens": "7"}
+    assert (run.data.tags["api_key"], run.data.tags["from"]) == ("***", "postgresql://anna:***@db/x")
+    assert json.loads(run.inputs.dataset_inputs[0].dataset.source) == {"url": "https://***@host/x.npz?token=***"}
+    assert store.client.get_model_version("normal", "1").description == "from postgresql://anna:***@db/x"
+    for path in (store.root / "mlruns").rglob("*"):
+        if path.is_file():
+            assert PASSWORD.encode() not in path.read_bytes(), path
+            assert KEY.encode() not in path.read_bytes(), path
