@@ -131,6 +131,7 @@ def _values(variables: Variables) -> bytes:
     return b"".join(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes() for name, value in sorted(variables.items()))
 
 
+@cache
 def _code(file: Path) -> str:
     """What a source file means, without comments and layout."""
     return ast.dump(ast.parse(file.read_text()))

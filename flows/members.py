@@ -35,6 +35,10 @@ class RunWithMembers:
         for name, tracker in self.members.items():
             tracker.log_epoch(epoch, of_member(losses, name))
 
+    def log_epoch_of(self, member: str, epoch: int, losses: Mapping[str, float]) -> None:
+        """The losses of an epoch of one member that trains apart from the others, to its child run alone."""
+        self.members[member].log_epoch(epoch, of_member(losses, member))
+
     def log_history(self, history: Mapping[str, list[float]]) -> None:
         """The losses of all epochs; those that the runs have already are left out."""
         for epoch in range(len(history["loss"])):

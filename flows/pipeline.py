@@ -25,6 +25,7 @@ from flows.simulating import simulate_missing, stores_of
 from flows.source_record import record_source
 from flows.studies import study_of
 from flows.training import workflow_of
+from flows.training_apart import train_members
 from sbi_models.errors import DataError
 from sbi_models.tracking import FLOW_TAG, Tracker, open_store
 
@@ -48,6 +49,7 @@ def pipeline(experiment: Experiment) -> Manifest:
 
         train = tasks.train if experiment.ensemble is None else tasks.ensemble
         screen.stage(train.name)
+        train_members(experiment, simulations, tracker.run_id)
         training, reused = reuse(train, tasks.training_intact, experiment, simulations, tracker.run_id)
         record_training(tracker, experiment, train.name, training, reused)
         screen.trained(training, reused)

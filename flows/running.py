@@ -1,13 +1,16 @@
 """One of the flows from the command line: on the Prefect server that the environment names, or on one that is started for it."""
 
-# Prefect's server starts while MLflow and PyTorch are imported: both take seconds.
-# ruff: noqa: PLC0415
+# Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are imported: both take seconds.
+# ruff: noqa: E402, PLC0415
+
+from flows.runtime import end_on_sigterm, make_folders
+
+make_folders()
 
 from typing import Any
 
 from flows.local_server import LocalPrefect
 from flows.parameters import Experiment
-from flows.runtime import end_on_sigterm, make_folders
 
 FLOWS = ("pipeline", "retrain", "monitor")
 
@@ -20,7 +23,6 @@ def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
     """
     assert name in FLOWS, name
     end_on_sigterm()
-    make_folders()
     server = LocalPrefect()
     server.begin()
     result: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,12 +21,13 @@ from flows.parameters import Experiment
 from flows.results import Results
 from flows.runtime import project_root, work_folder
 from flows.studies import study_of
-from flows.training import train_workflow
+from flows.training import part_path, train_part, train_workflow
 from sbi_models import load
 from sbi_models.approximators import CompositionalApproximator, load_approximator
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import Tracker, file_lock, open_store, register
+from sbi_models.types import Variables
 
 Manifest = dict[str, Any]
 
@@ -114,10 +116,25 @@ def ensemble(experiment: Experiment, simulations: Manifest, run_id: str) -> Mani
     return _trained(experiment, simulations, run_id)
 
 
+@task(name="train member")
+def train_member(experiment: Experiment, simulations: Manifest, run_id: str, member: str) -> None:
+    """Train one member of an ensemble, in whatever process this is, for the task `ensemble` to put it beside the others."""
+    key = train_key(experiment, simulations["content_hash"])
+    run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
+    with file_lock(work_folder() / f"{key}.{member}.lock"):
+        if not part_path(key, member).is_file():
+            train_part(experiment, _training_data(simulations), key, member, partial(run.log_epoch_of, member))
+    run.flush()
+
+
+def _training_data(manifest: Manifest) -> dict[str, Variables]:
+    return {purpose: simulations(manifest, purpose).load() for purpose in ("training", "validation")}
+
+
 def _trained(experiment: Experiment, manifest: Manifest, run_id: str) -> Manifest:
     started, key = perf_counter(), train_key(experiment, manifest["content_hash"])
     run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
-    data = {purpose: simulations(manifest, purpose).load() for purpose in ("training", "validation")}
+    data = _training_data(manifest)
     with file_lock(work_folder() / f"{key}.lock"):  # another pipeline with the same training waits, and then uses its states
         trained = train_workflow(experiment, data, key, run.log_epoch)
     run.flush()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flows.composition import prior_of
@@ -84,6 +85,28 @@ def _summary_network(network: Network | None) -> SummaryNetwork | None:
     return None if network is None else network_named(network.name, network.arguments, SummaryNetwork)  # type: ignore[type-abstract]
 
 
+def train_part(experiment: Experiment, data: Mapping[str, Variables], key: str, member: str, on_epoch_end: OnEpochEnd) -> None:
+    """Train one member of an ensemble apart from the others, to the bit as beside them, and leave it for `train_workflow`."""
+    workflow, settings = workflow_of(experiment, key), experiment.train
+    assert isinstance(workflow, EnsembleWorkflow)
+    assert experiment.ensemble is not None
+    workflow.fit_offline(
+        data["training"],
+        settings.epochs,
+        settings.batch_size,
+        validation_data=data["validation"],
+        data_reuse=experiment.ensemble.data_reuse,
+        members=[member],
+        on_epoch_end=on_epoch_end,
+    )
+    workflow.parts[-1].save(part_path(key, member))
+
+
+def part_path(key: str, member: str) -> Path:
+    """Where a member that was trained apart is kept for those that put the ensemble together."""
+    return work_folder() / key / f"{member}.trained"
+
+
 def train_workflow(experiment: Experiment, data: Mapping[str, Variables], key: str, on_epoch_end: OnEpochEnd) -> Manifest:
     """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was trained.
 
@@ -97,7 +120,9 @@ def train_workflow(experiment: Experiment, data: Mapping[str, Variables], key: s
     training, validation = data["training"], data["validation"]
     fit = workflow.fit_offline
     if isinstance(workflow, EnsembleWorkflow) and experiment.ensemble is not None:
-        fit = partial(workflow.fit_offline, data_reuse=experiment.ensemble.data_reuse)
+        parts = [part_path(key, name) for name in experiment.members]
+        apart = parts if all(part.is_file() for part in parts) else None
+        fit = partial(workflow.fit_offline, data_reuse=experiment.ensemble.data_reuse, parts=apart)
     history = fit(training, settings.epochs, settings.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
     model = work_folder() / key / f"{experiment.name}.safetensors"
     manifest: Manifest = {"key": key, "model": str(model), "history": history.history}

@@ -1,0 +1,33 @@
+"""The members of an ensemble, each trained in a process of its own where the engine has processes."""
+
+from typing import Any
+
+from flows import tasks
+from flows.engines import ATTEMPTS, spread
+from flows.keys import train_key
+from flows.parameters import Experiment
+from flows.runtime import work_folder
+from flows.training import part_path
+from sbi_models.errors import TrainingError
+
+
+def train_members(experiment: Experiment, simulations: dict[str, Any], run_id: str) -> None:
+    """Train the members that are not trained yet, on the engine of an experiment; threads leave that to the task `ensemble`.
+
+    Raises:
+        TrainingError: if workers die again and again.
+    """
+    if experiment.ensemble is None or experiment.engine.kind == "threads":
+        return
+    key, in_vain = train_key(experiment, simulations["content_hash"]), 0
+    if (work_folder() / key / f"{experiment.name}.safetensors").is_file():
+        return
+    while left := [name for name in experiment.members if not part_path(key, name).is_file()]:
+        calls = [{"experiment": experiment, "simulations": simulations, "run_id": run_id, "member": name} for name in left]
+        lost = spread(tasks.train_member, calls, experiment.engine, "train members")
+        in_vain = in_vain + 1 if lost == len(left) else 0
+        if in_vain == ATTEMPTS:
+            raise TrainingError(
+                f"Workers of the engine {experiment.engine.kind} died {ATTEMPTS} times while they trained members. Is there memory for "
+                f"{len(left)} of them? Use fewer workers. Finished members and epochs are kept."
+            )
