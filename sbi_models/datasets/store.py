@@ -3,6 +3,7 @@
     folder/
       manifest.json                          seed, fingerprint of the simulator, variables, shards with their sha256, hash of the content
       shard-000000000-000032768.safetensors  rows 0 .. 32767 of the table of simulations
+      .lock                                  held while the manifest is written
 
 Shards are written atomically, by any process, and the manifest after them; a shard that a manifest names is written again only if it is
 damaged.
