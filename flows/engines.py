@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows.parameters import Engine
-from sbi_models.errors import ConfigurationError, SbiModelsError
+from sbi_models.errors import ConfigurationError
 from sbi_models.progress import progress_bar
 
 ATTEMPTS = 3
@@ -58,38 +58,42 @@ def spread(task: "Task[..., Any]", calls: Sequence[Mapping[str, Any]], engine: E
         weights: what each run counts for in the progress bar.
 
     Raises:
-        SbiModelsError: what a run has raised, such as a simulation that failed.
+        Exception: what a run has raised, such as SimulationError.
     """
     weights = weights or [1] * len(calls)
-    states: list[State[Any]] = []
+    errors: list[Exception | None] = []
 
     @flow(name=name, task_runner=task_runner(engine, len(calls)), persist_result=False, validate_parameters=False)
     def runs() -> None:
         futures = [task.submit(**call) for call in calls]
         with progress_bar(name, sum(weights)) as advance:
             for future, weight in zip(futures, weights, strict=True):
-                future.wait()
-                states.append(future.state)
+                errors.append(_error_of(future))
                 advance(weight)
 
     # Prefect waits a second at the end of each flow for the thread of its heartbeat; the flow around this one has one.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), _quiet_dask():
         runs()
-    lost = 0
-    for state in states:
-        if state.is_completed():
-            continue
-        error = state.result(raise_on_failure=False)
-        if isinstance(error, SbiModelsError) or (isinstance(error, Exception) and state.is_failed() and not _is_a_death(error)):
+    failed = [error for error in errors if error is not None]
+    for error in failed:
+        if not _is_a_death(error):
             raise error
-        lost += 1
-    return lost
+    return len(failed)
+
+
+def _error_of(future: PrefectFuture[Any]) -> Exception | None:
+    """What a run has ended with, if not well."""
+    try:
+        future.result()
+    except Exception as error:  # noqa: BLE001 - whatever a user's function raises, or a pool whose worker is gone
+        return error
+    return None
 
 
 def _is_a_death(error: Exception) -> bool:
     """Whether an error says that a worker is gone: BrokenProcessPool, or dask's KilledWorker and the like."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"BrokenExecutor", "KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError"})
+    return bool(names & {"BrokenExecutor", "CrashedRun", "KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError"})
 
 
 @contextmanager

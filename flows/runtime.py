@@ -8,10 +8,19 @@ from types import FrameType
 
 from sbi_models.errors import TrackingError
 
+_root: Path | None = None
+"""In a worker whose current folder is another one: the folder of the project."""
+
 
 def project_root() -> Path:
-    """The folder that holds `mlruns/`: the current one."""
-    return Path.cwd()
+    """The folder that holds `mlruns/`: the current one, or in a worker that of the process that it works for."""
+    return _root or Path.cwd()
+
+
+def work_for(root: str) -> None:
+    """Let a worker, whatever its current folder, use the folder of the project that its work belongs to."""
+    global _root  # noqa: PLW0603 - the memory of a worker
+    _root = None if Path(root) == Path.cwd() else Path(root)
 
 
 def work_folder() -> Path:

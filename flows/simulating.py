@@ -34,6 +34,7 @@ def missing_shards(experiment: Experiment) -> list[dict[str, Any]]:
     cut = experiment.simulate.rows_per_shard
     calls = []
     for store in stores_of(experiment):
+        SimulationStore.check(store["folder"], seed=store["seed"], fingerprint=store["fingerprint"])
         wanted, origin = experiment.simulate.of(store["purpose"]), {"seed": store["seed"], "fingerprint": store["fingerprint"]}
         ranges = SimulationStore.missing(store["folder"], wanted, rows_per_shard=cut, **origin)
         calls += [{"experiment": experiment, "store": store, "start": start, "stop": stop} for start, stop in ranges]

@@ -19,7 +19,7 @@ from flows.keys import compose_key, diagnose_key, file_sha256, infer_key, simula
 from flows.members import RunWithMembers
 from flows.parameters import Experiment
 from flows.results import Results
-from flows.runtime import project_root, work_folder
+from flows.runtime import project_root, work_folder, work_for
 from flows.studies import study_of
 from flows.training import part_path, train_part, train_workflow
 from sbi_models import load
@@ -117,8 +117,9 @@ def ensemble(experiment: Experiment, simulations: Manifest, run_id: str) -> Mani
 
 
 @task(name="train member")
-def train_member(experiment: Experiment, simulations: Manifest, run_id: str, member: str) -> None:
+def train_member(experiment: Experiment, simulations: Manifest, run_id: str, member: str, root: str) -> None:
     """Train one member of an ensemble, in whatever process this is, for the task `ensemble` to put it beside the others."""
+    work_for(root)
     key = train_key(experiment, simulations["content_hash"])
     run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
     with file_lock(work_folder() / f"{key}.{member}.lock"):

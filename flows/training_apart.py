@@ -6,7 +6,7 @@ from flows import tasks
 from flows.engines import ATTEMPTS, spread
 from flows.keys import train_key
 from flows.parameters import Experiment
-from flows.runtime import work_folder
+from flows.runtime import project_root, work_folder
 from flows.training import part_path
 from sbi_models.errors import TrainingError
 
@@ -23,7 +23,8 @@ def train_members(experiment: Experiment, simulations: dict[str, Any], run_id: s
     if (work_folder() / key / f"{experiment.name}.safetensors").is_file():
         return
     while left := [name for name in experiment.members if not part_path(key, name).is_file()]:
-        calls = [{"experiment": experiment, "simulations": simulations, "run_id": run_id, "member": name} for name in left]
+        common = {"experiment": experiment, "simulations": simulations, "run_id": run_id, "root": str(project_root())}
+        calls = [common | {"member": name} for name in left]
         lost = spread(tasks.train_member, calls, experiment.engine, "train members")
         in_vain = in_vain + 1 if lost == len(left) else 0
         if in_vain == ATTEMPTS:

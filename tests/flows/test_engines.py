@@ -1,0 +1,113 @@
+"""Simulation shards on every engine: the same to the bit, whatever the workers, and also if some of them die."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import small_experiment
+
+from flows import tasks
+from flows.local_server import local_prefect
+from flows.parameters import Experiment
+from flows.simulating import missing_shards, simulate_missing, stores_of
+from sbi_models.errors import SimulationError
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("flows-engines")]
+
+SHARDS = {"simulate": {"training": 62 * 64, "validation": 64, "test": 64, "rows_per_shard": 64}}
+"""64 files."""
+
+KILLED = """
+import os
+from pathlib import Path
+
+from sbi_models import make_simulator
+
+FLAG = Path({flag!r})
+
+def prior(rng): return {{"theta": rng.normal(size=2)}}
+
+def likelihood(theta, rng):
+    # Once in all: the first process that is not the first one and comes to it dies.
+    if os.getpid() != {parent} and theta[0] > 2.5:
+        try:
+            FLAG.touch(exist_ok=False)
+            os._exit(9)
+        except FileExistsError:
+            pass
+    return {{"x": theta + rng.normal(size=2)}}
+
+SIMULATOR = make_simulator([prior, likelihood])
+"""
+
+
+def _hashes(experiment: Experiment) -> dict[str, str]:
+    """Simulate in the current folder, and hash the content."""
+    with local_prefect():
+        assert simulate_missing(experiment) == 64 * 64
+        assert len(list(Path.cwd().rglob("shard-*.safetensors"))) == 64
+        assert simulate_missing(experiment) == 0
+    manifest = tasks.simulate.fn(experiment, stores_of(experiment))
+    return dict(manifest["content_hash"])
+
+
+def _alone(experiment: Experiment) -> dict[str, str]:
+    """Simulate shard after shard without an engine."""
+    for call in missing_shards(experiment):
+        tasks.simulate_shard.fn(**call)
+    return dict(tasks.simulate.fn(experiment, stores_of(experiment))["content_hash"])
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What every engine must give; leaves the current folder empty."""
+    (tmp_path / "alone").mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    hashes = _alone(small_experiment(SHARDS))
+    (tmp_path / "engine").mkdir()
+    monkeypatch.chdir(tmp_path / "engine")
+    return hashes
+
+
+@pytest.mark.parametrize("engine", [{"kind": "threads", "workers": 3}, {"kind": "processes", "workers": 4}, {"kind": "dask", "workers": 2}])
+def test_every_engine_gives_the_same_simulations(engine: dict[str, Any], alone: dict[str, str]) -> None:
+    """64 shards on threads, four processes and a dask cluster have the content hashes of those that no engine made."""
+    assert _hashes(small_experiment(SHARDS | {"engine": engine})) == alone
+
+
+@pytest.mark.parametrize("engine", [{"kind": "processes", "workers": 2}, {"kind": "dask", "workers": 2}])
+def test_a_worker_that_dies_changes_nothing(engine: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulator that ends one of the workers, once: the shards that were lost are made again, and all are as they would have been."""
+    source = tmp_path / "source"
+    source.mkdir()
+    name = f"deadly_{engine['kind']}"
+    (source / f"{name}.py").write_text(KILLED.format(flag=str(tmp_path / "died"), parent=os.getpid()))
+    plain = {"name": "deadly", "simulator": f"{name}:SIMULATOR", "inference_variables": ["theta"], "inference_conditions": ["x"]}
+    settings = plain | SHARDS | {"folder": str(source), "register_as": {"name": "deadly"}}
+    hashes = {}
+    for where, kind in (("alone", {"kind": "threads"}), ("engine", engine)):
+        (tmp_path / where).mkdir()
+        monkeypatch.chdir(tmp_path / where)
+        experiment = Experiment.model_validate(settings | {"engine": kind})
+        hashes[where] = _alone(experiment) if where == "alone" else _hashes(experiment)
+        assert (tmp_path / "died").exists() == (where == "engine")
+    assert hashes["alone"] == hashes["engine"]
+
+
+def test_an_error_of_the_simulator_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a simulator raises in a worker comes out as it is, and shards that were finished stay."""
+    (tmp_path / "failing_engine.py").write_text(
+        "from sbi_models import make_simulator\n"
+        "def prior(rng): return {'theta': rng.normal(size=1)}\n"
+        "def likelihood(theta, rng):\n"
+        "    if theta[0] > 3.0: raise ValueError('too far out')\n"
+        "    return {'x': theta}\n"
+        "SIMULATOR = make_simulator([prior, likelihood])\n"
+    )
+    plain = {"name": "failing", "simulator": "failing_engine:SIMULATOR", "inference_variables": ["theta"], "inference_conditions": ["x"]}
+    experiment = Experiment.model_validate(plain | SHARDS | {"folder": str(tmp_path), "register_as": {"name": "failing"}})
+    monkeypatch.chdir(tmp_path)
+    with local_prefect(), pytest.raises(SimulationError, match="too far out"):
+        simulate_missing(experiment)
+    assert list(tmp_path.rglob("shard-*.safetensors"))
