@@ -41,6 +41,7 @@ def pipeline(experiment: Experiment) -> Manifest:
     with start_run(experiment) as tracker:
         run = RunWithMembers(tracker, experiment)
         record_source(tracker, experiment)
+        tracker.log_environment()
 
         screen.stage("simulate")
         simulations, reused = simulated(experiment)
