@@ -47,7 +47,7 @@ def local_prefect() -> Iterator[None]:
     stop_orphans(notes)
     server = _OwnSession()
     server.start(timeout=_START_SECONDS)
-    note = _write_note(notes, server.server_process)
+    note = write_note(notes, server.server_process)
     try:
         with temporary_settings({PREFECT_API_URL: server.api_url}):
             try:
@@ -67,7 +67,8 @@ async def _drain() -> None:
             await pending
 
 
-def _write_note(notes: Path, process: "subprocess.Popen[Any] | None") -> Path:
+def write_note(notes: Path, process: "subprocess.Popen[Any] | None") -> Path:
+    """A note of a server that this process has started, by which the next process finds it if this one is killed."""
     assert process is not None, "the server was started"
     notes.mkdir(parents=True, exist_ok=True)
     owner = psutil.Process()
