@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 import os
-import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from zoneinfo import ZoneInfo, available_timezones
 
+import psutil
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runner import Runner
@@ -24,13 +25,15 @@ from rich.markup import escape
 from flows.lasting_server import LastingServer, lasting_server
 from flows.parameters import Experiment, load_object
 from flows.runtime import end_on_sigterm, project_root, work_folder
-from sbi_models.errors import ConfigurationError, TrackingError, suggest
+from sbi_models.errors import ConfigurationError, suggest
 
 FLOWS = {"pipeline": "flows.pipeline:pipeline"}
 """Flows that can be scheduled, by name: each takes an experiment."""
 
 _AHEAD = 3
 """Times that are shown."""
+
+_END_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def schedule(experiment: Experiment, times: Times, *, flow: str = "pipeline", na
 
     Raises:
         ConfigurationError: if there is no such flow, or if it is scheduled in this folder under this name already.
-        TrackingError: if the Prefect server that was started for it ends.
+        TrackingError: if no Prefect server can be started for it.
     """
     if flow not in FLOWS:
         raise ConfigurationError(f"Unknown flow {flow!r}. {suggest(flow, FLOWS)}")
@@ -93,8 +96,7 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
             _show(flow, name, times, server)
             asyncio.run(runner.start())
         except KeyboardInterrupt:
-            if server is not None and not server.is_alive():
-                raise TrackingError(f"The Prefect server of this schedule has ended: see {server.log}. Start the schedule again.") from None
+            pass  # how it is meant to end
     _console().print(f"\nStopped: {escape(name)} runs no more. The same command starts it again.")
 
 
@@ -122,7 +124,7 @@ def _tell(flow: Flow[..., object], flow_run: FlowRun, state: State) -> None:
     """A line on the screen when a scheduled run starts and ends."""
     said = "" if state.is_completed() or state.is_running() or not state.message else f": {state.message.splitlines()[0]}"
     now = datetime.now().astimezone()
-    _console().print(escape(f"[{now:%Y-%m-%d %H:%M:%S}] {flow.name} {flow_run.name} {state.name.lower()}{said}"))
+    _console().print(escape(f"[{now:%Y-%m-%d %H:%M:%S}] {flow.name} {flow_run.name} {(state.name or '').lower()}{said}"))
 
 
 @contextmanager
@@ -134,15 +136,13 @@ def _alone(label: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigurationError(
-                f"The schedule {label!r} runs in this folder already. Stop it first, or give this one a --name."
-            ) from None
+            raise ConfigurationError(f"The schedule {label!r} runs in this folder already. Stop it, or give this one a --name.") from None
         yield
 
 
 @contextmanager
 def _ending_with(server: LastingServer | None) -> Iterator[None]:
-    """Interrupts this process if its server ends while the context lasts: without one nothing would ever run, and nobody would know."""
+    """Ends this process with code 2 if its server ends while the context lasts: without one nothing would ever run, and nobody would know."""
     if server is None:
         yield
         return
@@ -151,8 +151,11 @@ def _ending_with(server: LastingServer | None) -> Iterator[None]:
     def watch() -> None:
         while not finished.wait(1.0):
             if not server.is_alive():
-                os.kill(os.getpid(), signal.SIGINT)
-                return
+                print(
+                    f"Error: The Prefect server of this schedule has ended: see {server.log}. Start it again.", file=sys.stderr, flush=True
+                )
+                _end_children()
+                os._exit(2)  # an orderly end would wait for answers of the server
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -161,3 +164,13 @@ def _ending_with(server: LastingServer | None) -> Iterator[None]:
     finally:
         finished.set()
         watcher.join()
+
+
+def _end_children() -> None:
+    """Let the runs end as SIGTERM ends them; what does not obey is killed."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        child.terminate()
+    _, alive = psutil.wait_procs(children, timeout=_END_SECONDS)
+    for child in alive:
+        child.kill()

@@ -34,7 +34,13 @@ def serving(command: list[str], log: Path, *, cwd: Path, environment: Mapping[st
     """A process in a session of its own for the time of this context; its children are ended with it."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, cwd=cwd, env=environment, stdout=output, stderr=output, start_new_session=True, preexec_fn=_end_with_parent
+            command,
+            cwd=cwd,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call of the C library
         )
     try:
         yield process

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from mlflow import MlflowClient
 from postgres import Postgres, postgres_cluster
 from processes import environment_without, free_port, serving, stop, wait_until
 
@@ -97,6 +98,11 @@ class Servers:
             "PREFECT_API_AUTH_STRING": self.prefect_login,
         }
         return environment_without(**(variables | more))
+
+    def tracking(self) -> MlflowClient:
+        """MLflow's client, as the administrator."""
+        scheme, _, place = self.mlflow.url.partition("://")
+        return MlflowClient(f"{scheme}://{ADMIN}:{self.mlflow.admin_password}@{place}")
 
     def prefect(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         """What the API of the Prefect server answers."""

@@ -12,8 +12,6 @@ from clients import result_of, small_run
 from processes import stop
 from servers import MlflowServer, Servers
 
-from sbi_models.tracking import open_store
-
 pytestmark = pytest.mark.integration
 
 AWAY = 30.0
@@ -54,7 +52,7 @@ def started(real_servers: Servers, tmp_path: Path) -> "Iterator[Callable[..., su
 
 @pytest.mark.parametrize(("seed", "away"), [(21, _killed), (22, _frozen)])
 def test_a_server_that_is_away_for_half_a_minute_costs_nothing(
-    real_servers: Servers, started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, away: Callable[[MlflowServer], None]
+    real_servers: Servers, started, tmp_path: Path, seed: int, away: Callable[[MlflowServer], None]
 ) -> None:
     """The training goes on without the server, and the run ends FINISHED with one point an epoch, the model and the draws."""
     process = started(seed=seed, train={"epochs": EPOCHS}, register_as={"name": f"michelson-{seed}"})
@@ -65,9 +63,7 @@ def test_a_server_that_is_away_for_half_a_minute_costs_nothing(
     assert code == 0, errors
     assert "Traceback" not in errors
     result = result_of(screen)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-        monkeypatch.setenv(name, real_servers.client()[name])
-    client = open_store(create=False).client
+    client = real_servers.tracking()
     assert client.get_run(result["run_id"]).info.status == "FINISHED"
     points = sorted(client.get_metric_history(result["run_id"], "loss"), key=lambda point: point.step)
     assert [point.value for point in points] == result["training"]["history"]["loss"]

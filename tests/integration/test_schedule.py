@@ -145,7 +145,7 @@ def test_interrupting_a_training_leaves_no_process(start: Callable[..., Schedule
     seconds = schedule.interrupt()
     print(f"\nCtrl-C took {seconds:.1f} s\n{schedule.screen}{schedule.errors}")
     assert schedule.process.returncode in {0, 130}
-    assert seconds < 15
+    assert seconds < 60  # the run of the other process ends first, on a machine that may be busy
     assert "Traceback" not in schedule.screen + schedule.errors
     assert not left_in(tmp_path)
     client = open_store(tmp_path).client

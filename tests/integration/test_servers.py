@@ -118,8 +118,8 @@ def test_a_second_run_reuses_the_work(done: Done, real_servers: Servers, project
 
 
 def test_no_password_is_kept_anywhere(done: Done, real_servers: Servers, project: Path) -> None:
-    """Passwords, and the headers that carry them, are on no screen, in no row of MLflow's or Prefect's database, in no artifact, in no file of
-    the project, and in no log of a server; other words that belong there are found by the same search."""
+    """Passwords, and the headers that carry them, are on no screen, in no row of MLflow's or Prefect's database, in no artifact, in no file
+    of the project, and in no log of a server; other words that belong there are found by the same search."""
     places = {"screen": done.screen + done.errors}
     places |= {name: real_servers.postgres.everything(name) for name in ("mlflow", "mlflow_auth", "prefect")}
     for name, folder in (("artifacts", real_servers.mlflow.artifacts), ("project", project)):
