@@ -66,9 +66,6 @@ def schedule(
     if experiment not in EXPERIMENTS:
         raise ConfigurationError(f"Unknown experiment {experiment!r}. {suggest(experiment, EXPERIMENTS)}")
     from flows.parameters import Experiment, load_object
-    from flows.runtime import make_folders
-
-    make_folders()
     from flows.scheduling import Times
     from flows.scheduling import schedule as schedule_flow
 

@@ -1,5 +1,11 @@
 """Flows that run by themselves at the times of a cron line, each time in a process of its own, until they are stopped."""
 
+# ruff: noqa: E402 - Prefect looks for its folders when it is imported
+
+from flows.runtime import end_on_sigterm, make_folders, project_root, work_folder
+
+make_folders()
+
 import asyncio
 import fcntl
 import os
@@ -24,7 +30,6 @@ from rich.markup import escape
 
 from flows.lasting_server import LastingServer, lasting_server
 from flows.parameters import Experiment, load_object
-from flows.runtime import end_on_sigterm, project_root, work_folder
 from sbi_models.errors import ConfigurationError, suggest
 
 FLOWS = {"pipeline": "flows.pipeline:pipeline"}
@@ -142,7 +147,7 @@ def _alone(label: str) -> Iterator[None]:
 
 @contextmanager
 def _ending_with(server: LastingServer | None) -> Iterator[None]:
-    """Ends this process with code 2 if its server ends while the context lasts: without one nothing would ever run, and nobody would know."""
+    """Ends this process with code 2 if its server ends before the context: without one nothing would ever run, and nobody would know."""
     if server is None:
         yield
         return

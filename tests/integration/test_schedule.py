@@ -182,5 +182,7 @@ def test_a_schedule_whose_server_ends_says_so(start: Callable[..., Schedule], tm
             process.kill()
     schedule.process.wait(timeout=60)
     print(schedule.screen, schedule.errors)
-    assert "The Prefect server of this schedule has ended" in schedule.errors
+    assert schedule.process.returncode == 2
+    assert "The server of this schedule has ended" in schedule.errors
+    assert len(schedule.errors.strip().splitlines()) == 1
     assert "pipeline-michelson.log" in schedule.errors
