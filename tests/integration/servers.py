@@ -37,6 +37,7 @@ class MlflowServer:
             f"database_uri = {postgres.url('mlflow_auth')}\n"
             f"admin_username = {ADMIN}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            "auth_cache_ttl_seconds = 60\n"
         )
         self._environment = environment_without(
             **QUIET,

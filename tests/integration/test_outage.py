@@ -12,7 +12,7 @@ from clients import result_of, small_run
 from processes import stop
 from servers import MlflowServer, Servers
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 AWAY = 30.0
 """Seconds."""

@@ -20,7 +20,7 @@ from processes import environment_without, stop
 
 from sbi_models.tracking import open_store
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 EVERY_MINUTE, NEVER = "* * * * *", "0 0 29 2 *"
 
@@ -115,7 +115,7 @@ def test_a_one_minute_cron_runs_twice(start: Callable[..., Schedule], tmp_path: 
     first. Ctrl-C then ends it cleanly within seconds: the deployment is paused and no process is left."""
     schedule = start(EVERY_MINUTE)
     assert len(re.findall(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC", schedule.screen)) == 3
-    schedule.wait_for(lambda: len(schedule.runs("COMPLETED")) >= 2, 240)
+    schedule.wait_for(lambda: len(schedule.runs("COMPLETED")) >= 2, 400)
     runs = schedule.runs("COMPLETED")
     planned = sorted(run["expected_start_time"] for run in runs)
     print(f"\nplanned for {planned}, started {sorted(run['start_time'] for run in runs)}")

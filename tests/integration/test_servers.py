@@ -13,7 +13,7 @@ from sbi_models.approximators import load_approximator
 from sbi_models.simulators.benchmarks.michelson import DATA
 from sbi_models.tracking import Store, open_store
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from servers import QUIET, answers, prefect_server
 
 from sbi_models.tracking import open_store
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 PROJECT = Path(__file__).parents[2]
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
