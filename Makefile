@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check acceptance long ui format lock clean
+.PHONY: help setup run test test-integration check acceptance long ui format lock clean
 
 help:            ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
@@ -23,6 +23,9 @@ run: setup       ## Run the main job: the speed of light from Michelson's data
 
 test: setup      ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-integration: setup  ## Run the tests with real servers (PostgreSQL, MLflow, Prefect), schedules and several processes; minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m integration --verbose --capture=no --timeout 600
 
 check: setup     ## Lint, format, types, import contract
 	$(BIN)/ruff check .

@@ -108,6 +108,28 @@ def _interruptible() -> Iterator[None]:
 
 
 @app.command()
+def schedule(
+    experiment: Annotated[str, typer.Argument(help="Name of the experiment.")],
+    cron: Annotated[str, typer.Option(help="When: minute, hour, day of month, month, day of week.")],
+    *,
+    timezone: Annotated[str, typer.Option(help="In which time zone, by its IANA name.")] = "UTC",
+    flow: Annotated[str, typer.Option(help="What to run.")] = "pipeline",
+    name: Annotated[str | None, typer.Option(help="Name of the schedule; default: the experiment's.")] = None,
+) -> None:
+    """Run an experiment again and again at the times of a cron line, until Ctrl-C; each run is a process of its own.
+
+    The schedule lives as long as this command. It is served on the Prefect server that PREFECT_API_URL names, or on one of its own.
+
+    Example: sbi-models schedule michelson --cron "0 3 * * *" --timezone Europe/Berlin
+    """
+    settings = _settings(experiment)
+    from flows.scheduling import Times
+    from flows.scheduling import schedule as schedule_flow
+
+    schedule_flow(settings, Times(cron, timezone), flow=flow, name=name)
+
+
+@app.command()
 def sample(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file.")],
     observations: Annotated[
