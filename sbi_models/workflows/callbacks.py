@@ -13,7 +13,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
-from sbi_models.workflows.devices import Relay
+from sbi_models.workflows.devices import Relay, check_same_everywhere
 from sbi_models.workflows.history import History
 from sbi_models.workflows.parts import Trained
 from sbi_models.workflows.plan import Plan
@@ -60,6 +60,10 @@ class EpochEnd(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         torch.set_num_threads(self.threads)  # of a process that has just been started
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.world_size > 1:
+            check_same_everywhere(trainer, self.plan)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.relay is not None and trainer.is_global_zero:

@@ -4,6 +4,7 @@ Every process makes all batches and draws the noise of whole batches; a device c
 """
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,12 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.progress import Advance
+from sbi_models.workflows.plan import Plan
 from sbi_models.workflows.surroundings import quiet_for_good
 
 if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
     from sbi_models.workflows.callbacks import OnEpochEnd
     from sbi_models.workflows.settings import TrainingSettings
 
@@ -55,6 +59,18 @@ def is_first_process(settings: "TrainingSettings") -> bool:
     from lightning.pytorch.utilities import rank_zero_only  # noqa: PLC0415 - needed for nothing but training
 
     return strategy_of(settings) != "ddp" or getattr(rank_zero_only, "rank", 0) == 0
+
+
+def check_same_everywhere(trainer: "pl.Trainer", plan: Plan) -> None:
+    """Raise ConfigurationError in all processes of a training if they do not all train the same: each must make the same batches."""
+    text = json.dumps(plan, sort_keys=True)
+    differs = torch.tensor(float(trainer.strategy.broadcast(text) != text), device=trainer.strategy.root_device)
+    number = int(trainer.strategy.reduce(differs, reduce_op="sum"))
+    if number:
+        raise ConfigurationError(
+            f"Expected the same settings, seed and data in all {trainer.world_size} processes, got others in {number} of them. Give a seed "
+            "to all that draws random numbers before the training."
+        )
 
 
 class Relay:
@@ -126,7 +142,7 @@ class Relay:
             if what == "advance":
                 advance(first, second)
             elif what == "state":
-                self.state = torch.load(io.BytesIO(first), weights_only=True)
+                self.state = torch.load(io.BytesIO(first), map_location="cpu", weights_only=True)
             else:
                 self._here.send(self._heard(on_epoch_end, first, second))
 

@@ -14,6 +14,7 @@ from sbi_models.arguments import positive_int
 from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.types import VariablesLike
+from sbi_models.workflows.devices import strategy_of
 from sbi_models.workflows.plan import described, seed_of
 
 if TYPE_CHECKING:
@@ -117,8 +118,6 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if not (_is_number(self.initial_learning_rate) and 0 < self.initial_learning_rate < math.inf):
             raise ConfigurationError(f"Expected a positive initial_learning_rate, got {self.initial_learning_rate!r}.")
-        if self.devices != "auto":
-            positive_int(self.devices, "devices (if not 'auto')")
         for name, known in (("accelerator", _ACCELERATORS), ("strategy", _STRATEGIES), ("precision", _PRECISIONS)):
             value = getattr(self, name)
             if value not in known:
@@ -144,8 +143,15 @@ class TrainingSettings:
         seed = self.seed
         if seed is None and self.restore and self.checkpoint_filepath is not None:
             seed = seed_of(Path(self.checkpoint_filepath) / f"{self.checkpoint_name}.resume.ckpt")
+        self._check_devices(seed)
         object.__setattr__(self, "seed", seeding.resolve(seed))
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
+
+    def _check_devices(self, seed: int | None) -> None:
+        if self.devices != "auto":
+            positive_int(self.devices, "devices (if not 'auto')")
+        if seed is None and strategy_of(self) == "ddp":
+            raise ConfigurationError('Expected a seed with strategy "ddp", which runs the program in every process, got None. Pass seed=0.')
 
     @property
     def plan(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Plain(SummaryNetwork):
         return self.layers(x)
 
 
-EARLY = {"ema": 0.5, "early_stopping": 1, "initial_learning_rate": 0.2}
+EARLY = {"ema": 0.5, "early_stopping": 1, "initial_learning_rate": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,7 @@ def test_what_devices_cannot_share_is_refused_before_training(make, arguments, m
     [
         ({"devices": 0}, "Expected devices"),
         ({"devices": "all"}, "Expected devices"),
+        ({"devices": 2, "strategy": "ddp", "seed": None}, 'Expected a seed with strategy "ddp"'),
         ({"strategy": "dpp"}, "Unknown strategy 'dpp'. Did you mean 'ddp'"),
     ],
 )
@@ -230,6 +231,25 @@ made = fit(
 )
 print("heard", heard, made.history.epochs, flush=True)
 """
+
+
+_UNSEEDED = """
+import os, sys
+sys.path.insert(0, {here!r})
+from test_workflow_devices import FLOW, SIMULATOR, fit, workflow
+data = SIMULATOR.sample(64, seed=int(os.environ.get("LOCAL_RANK", 0)))
+fit(workflow(inference_network=FLOW, devices=2, strategy="ddp"), data=data)
+"""
+
+
+@pytest.mark.integration
+def test_processes_with_other_data_are_found(tmp_path):
+    """A script that draws other data in each process ends before training, with an error that says so."""
+    script = tmp_path / "script.py"
+    script.write_text(_UNSEEDED.format(here=str(Path(__file__).parent)))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "Expected the same settings, seed and data in all 2 processes, got others in 1 of them" in done.stderr
 
 
 @pytest.mark.integration
