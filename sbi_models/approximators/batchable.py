@@ -65,14 +65,14 @@ def batchable_members(
 def _why_not(members: Mapping[str, ContinuousApproximator], device: torch.device, half: torch.dtype | None) -> str | None:
     first = next(iter(members.values()))
     for part in (first, first.inference_network):
-        if not _takes_random_numbers(type(part)):
+        if not takes_random_numbers(type(part)):
             return f"{type(part).__name__} has a loss of its own, not draw and loss_given"
-    if any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in first.modules()):
+    if draws_in_layers(first):
         return "members with dropout draw random numbers of their own in every layer"
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []), warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*batching rule.*")  # computed for one member after the other
-            copies = {name: _copied(member, device, number) for number, (name, member) in enumerate(members.items())}
+            copies = {name: copied(member, device, number) for number, (name, member) in enumerate(members.items())}
             reason = _trial(copies, common=True) or _trial(copies, common=False)
             if half is None or reason is not None:
                 return reason
@@ -83,12 +83,17 @@ def _why_not(members: Mapping[str, ContinuousApproximator], device: torch.device
         return f"{type(error).__name__}: {told[0].rstrip('.')}"
 
 
-def _takes_random_numbers(cls: type) -> bool:
+def takes_random_numbers(cls: type) -> bool:
     """Whether the loss of a class is its `loss_given`: no class below the one that wrote it has a `loss` of its own alone."""
     return next("loss_given" in vars(base) for base in cls.__mro__ if vars(base).keys() & {"loss", "loss_given"})
 
 
-def _copied(member: ContinuousApproximator, device: torch.device, seed: int) -> ContinuousApproximator:
+def draws_in_layers(module: nn.Module) -> bool:
+    """Whether it has dropout."""
+    return any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in module.modules())
+
+
+def copied(member: ContinuousApproximator, device: torch.device, seed: int) -> ContinuousApproximator:
     """A copy on the device, with random numbers added to all weights."""
     copy = deepcopy(member).to(device).train()
     generator = torch.Generator().manual_seed(seed)
@@ -100,13 +105,13 @@ def _copied(member: ContinuousApproximator, device: torch.device, seed: int) -> 
 
 def _trial(members: Mapping[str, ContinuousApproximator], *, common: bool, in_half: bool = False) -> str | None:
     """Why a batched module of the members is not what they are alone, on made-up batches that are one for all or one for each."""
-    made = [_made_up(member, 0 if common else number) for number, member in enumerate(members.values())]
+    made = [made_up(member, 0 if common else number) for number, member in enumerate(members.values())]
     batches = dict(zip(members, made[:1] * len(made) if common else made, strict=True))
     before = [buffer.clone() for member in members.values() for buffer in member.buffers()]
     alone = {name: member.loss(batches[name], noise) for (name, member), noise in zip(members.items(), _generators(members), strict=True)}
     together = BatchedMembers(members).losses(batches, dict(zip(members, _generators(members), strict=True)))
     for name, member in members.items():
-        if not _close(together[name], alone[name], _TOLERANCE_IN_HALF if in_half else _TOLERANCE):
+        if not close(together[name], alone[name], _TOLERANCE_IN_HALF if in_half else _TOLERANCE):
             return "the losses of a batched module are not those of its members"
         if not in_half and not _same_gradients(together[name], alone[name], [p for p in member.parameters() if p.requires_grad]):
             return "the gradients of a batched module are not those of its members"
@@ -123,15 +128,15 @@ def _same_gradients(losses: Tensor, expected: Tensor, weights: list[nn.Parameter
         for rows in (losses, expected)
     ]
     whole = torch.cat([gradient.flatten() for gradient in pair[1]]).norm()
-    return all(_close(a, b, _TOLERANCE, more=0.01 * float(whole)) for a, b in zip(*pair, strict=True))
+    return all(close(a, b, _TOLERANCE, more=0.01 * float(whole)) for a, b in zip(*pair, strict=True))
 
 
-def _close(a: Tensor, b: Tensor, tolerance: float, more: float = 0.0) -> bool:
+def close(a: Tensor, b: Tensor, tolerance: float, more: float = 0.0) -> bool:
     """Whether a is b up to a share of the norm of b and of `more`; not if either is not finite."""
     return bool((a - b).norm() <= tolerance * (b.norm() + more) + _SMALLEST)
 
 
-def _made_up(member: ContinuousApproximator, seed: int) -> Rows:
+def made_up(member: ContinuousApproximator, seed: int) -> Rows:
     """A prepared batch of standard normal numbers, some of them masked where there are masks."""
     shapes, weight = _shapes(member), next(member.parameters())
     generator = torch.Generator().manual_seed(seed)

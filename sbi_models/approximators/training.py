@@ -10,6 +10,7 @@ needs no random state: weights, optimiser and the number of the step are enough 
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from sbi_models import seeding
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.batched import BatchedMembers, Rows
+from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.members import loss_name, mean_losses, member_seed
 from sbi_models.approximators.optimizers import OptimizerLike, make_optimizer
 from sbi_models.errors import TrainingError
@@ -63,13 +65,15 @@ class TrainingModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.approximator = approximator
-        self.average = None if ema is None else AveragedModel(approximator, multi_avg_fn=_moving_average(ema))
+        self.average = None if ema is None else AveragedModel(approximator, multi_avg_fn=_moving_average(ema)).requires_grad_(False)
         self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
         self.optimizer, self.mixed_precision = optimizer, mixed_precision
         self.groups = groups
         self.seeds = {name: member_seed(seed, name) for name in approximator.members if members is None or name in members}
         self.stopped: Mapping[str, Mapping[str, float]] = {}
         """Members that take no further steps: to the losses of their best epochs, by "loss" and "val_loss"."""
+        self.rank, self.devices = 0, 1
+        """Which of how many devices this one is."""
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._clipped_together: list[list[torch.nn.Parameter]] = []
@@ -80,6 +84,10 @@ class TrainingModule(pl.LightningModule):
         """What is validated, saved and sampled from: the approximator with averaged weights, or the approximator itself."""
         result: Approximator = self.approximator if self.average is None else self.average.module  # type: ignore[assignment]
         return result
+
+    def on_fit_start(self) -> None:
+        """Looks which device this is."""
+        self.rank, self.devices = self.trainer.global_rank, self.trainer.world_size
 
     def on_train_start(self) -> None:
         """Makes the batched modules, of members that are on their device and have the weights to start from."""
@@ -95,7 +103,10 @@ class TrainingModule(pl.LightningModule):
             for names in batched.at_once(rows):
                 losses += self._batched_step(batched, {name: rows.pop(name) for name in names})
         losses += [self._member_step(name, own) for name, own in rows.items()]
-        return None if not losses else losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        if losses:
+            return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        # With several devices Lightning demands a loss; this one is of no weight.
+        return None if self.devices == 1 else torch.zeros((), device=self.device, requires_grad=True).clone()
 
     def _by_member(self, batch: Batch) -> dict[str, Rows]:
         """What the members that take a step get of a batch."""
@@ -106,10 +117,24 @@ class TrainingModule(pl.LightningModule):
 
     def _batched_step(self, batched: BatchedMembers, rows: Mapping[str, Rows]) -> list[Tensor]:
         losses = batched.losses(rows, {name: self._noise_of_step(name) for name in rows})
-        return [self._mean_of_step(name, own) for name, own in losses.items()]
+        return [self._mean_of_step(name, own, len(own)) for name, own in losses.items()]
 
     def _member_step(self, name: str, rows: Rows) -> Tensor:
-        return self._mean_of_step(name, self.approximator.members[name].loss(rows, self._noise_of_step(name)))
+        return self._mean_of_step(name, *self._losses(self.approximator.members[name], rows, self._noise_of_step(name)))
+
+    def _losses(self, member: ContinuousApproximator, rows: Rows, noise: torch.Generator) -> tuple[Tensor, int]:
+        """Losses of the rows of a prepared batch that this device has, neighbours, and the number of rows that all devices have.
+
+        A device without a row has the first one, with a weight of 0.
+        """
+        n = len(rows["inference_variables"])
+        if self.devices == 1:
+            return member.loss(rows, noise), n
+        start, end = (k * n // self.devices for k in (self.rank, self.rank + 1))
+        own = slice(start, end) if start < end else slice(0, 1)
+        drawn = tuple(values[own] for values in member.draw(rows, noise))
+        losses = member.loss_given({key: value[own] for key, value in rows.items()}, drawn)
+        return losses if start < end else losses * 0, n
 
     def _noise_of_step(self, name: str) -> torch.Generator:
         """The generator of a member's noise in this step; the global state, for dropout, begins anew with it."""
@@ -119,12 +144,16 @@ class TrainingModule(pl.LightningModule):
             torch.cuda.manual_seed(step_seed)
         return self._generator(step_seed)
 
-    def _mean_of_step(self, name: str, losses: Tensor) -> Tensor:
+    def _mean_of_step(self, name: str, losses: Tensor, count: int) -> Tensor:
+        """What to differentiate: the mean over the rows of a batch, of which the losses of this device's are given.
+
+        Devices take the mean of their gradients.
+        """
         key = loss_name(name, "loss")
-        self._add(key, losses)
+        self._add(key, losses, count)
         if self.global_step % _STEPS_BETWEEN_CHECKS == 0:
-            self._check_finite(key, float(self._sums[key]))
-        return losses.mean()
+            self._check_finite(key, self._totals([key])[key])
+        return losses.mean() if self.devices == 1 else losses.sum() * (self.devices / count)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -151,11 +180,11 @@ class TrainingModule(pl.LightningModule):
         for name, seed in self.seeds.items():
             if name not in self.stopped:
                 generator = self._generator(seeding.derive(seed, "validation noise", batch_idx))
-                self._add(loss_name(name, "val_loss"), self.result.members[name].loss(batch, generator))
+                self._add(loss_name(name, "val_loss"), *self._losses(self.result.members[name], batch, generator))
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val_loss`, for loggers and callbacks of the user."""
-        self.log("val_loss", self._means()["val_loss"])
+        self.log("val_loss", self._means()["val_loss"], sync_dist=self.devices > 1)
 
     def epoch_losses(self) -> dict[str, float]:
         """Mean losses since the last call: `loss` and, after a validation, `val_loss`; in an ensemble, these are means over members, with
@@ -167,8 +196,16 @@ class TrainingModule(pl.LightningModule):
         return means
 
     def _means(self) -> dict[str, float]:
-        own = {key: float(self._sums[key]) / count for key, count in self._counts.items()}
+        own = {key: total / self._counts[key] for key, total in self._totals(list(self._counts)).items()}
         return own if ALONE in self.seeds else mean_losses(own, list(self.seeds), self.stopped) | own
+
+    def _totals(self, keys: Sequence[str]) -> dict[str, float]:
+        """Sums of losses over all devices, the same on each."""
+        if self.devices == 1:
+            return {key: float(self._sums[key]) for key in keys}
+        own = torch.stack([self._sums[key].double() for key in keys])
+        totals: Tensor = self.trainer.strategy.reduce(own, reduce_op="sum")
+        return dict(zip(keys, totals.tolist(), strict=True))
 
     def _check_finite(self, key: str, value: float) -> None:
         if not math.isfinite(value):
@@ -196,18 +233,18 @@ class TrainingModule(pl.LightningModule):
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(seed)
 
-    def _add(self, key: str, losses: Tensor) -> None:
+    def _add(self, key: str, losses: Tensor, count: int) -> None:
         total = losses.detach().sum()
         self._sums[key] = self._sums[key] + total if key in self._sums else total
-        self._counts[key] = self._counts.get(key, 0) + len(losses)
+        self._counts[key] = self._counts.get(key, 0) + count
 
 
 def _moving_average(decay: float) -> Any:
     """The update of averaged weights, with a smaller decay at first, so that the start is forgotten: min(decay, (1 + n) / (10 + n))."""
+    return partial(_move_average, decay=decay)
 
-    @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], number: Tensor | int) -> None:
-        n = float(number)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
 
-    return update
+@torch.no_grad()
+def _move_average(averages: list[Tensor], weights: list[Tensor], number: Tensor | int, *, decay: float) -> None:
+    n = float(number)
+    torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))

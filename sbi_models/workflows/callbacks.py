@@ -13,6 +13,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
+from sbi_models.workflows.devices import Relay, check_same_everywhere
 from sbi_models.workflows.history import History
 from sbi_models.workflows.parts import Trained
 from sbi_models.workflows.plan import Plan
@@ -47,27 +48,42 @@ class EpochEnd(pl.Callback):
         *,
         patience: int | None = None,
         keep_best: bool = False,
+        threads: int = 1,
+        relay: Relay | None = None,
     ) -> None:
         self.history, self.checkpoint, self.on_epoch_end = history, checkpoint, on_epoch_end
         self.advance, self.plan, self.patience = advance, plan, patience
         self.keep_best = keep_best or patience is not None
+        self.threads, self.relay = threads, relay
         self.best_weights: dict[str, torch.Tensor] = {}
         self._note = ""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        torch.set_num_threads(self.threads)  # of a process that has just been started
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.world_size > 1:
+            check_same_everywhere(trainer, self.plan)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.relay is not None and trainer.is_global_zero:
+            self.relay.give_back(self.state_dict())
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         trainer.should_stop = self._stop_members(pl_module)  # a resumed training that had stopped early has stopped
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.advance(1, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{self._note}")
+        if trainer.is_global_zero:
+            self.advance(1, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{self._note}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         losses = pl_module.epoch_losses()
-        pl_module.log("loss", losses["loss"])
+        pl_module.log("loss", losses["loss"], sync_dist=trainer.world_size > 1)
         self.history.add(losses)
         self._note = "".join(f" {name} {value:.4f}" for name, value in losses.items() if name in ("loss", "val_loss"))
-        if self.on_epoch_end is not None:
+        if self.on_epoch_end is not None and trainer.is_global_zero:
             self.on_epoch_end(self.history.epochs, losses)
         bettered = [name for name in pl_module.seeds if name not in pl_module.stopped and self._is_best_now(name)]
         if self.keep_best:
@@ -143,9 +159,12 @@ class Checkpoint:
     def save(self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None) -> None:
         """Write both files atomically; the approximator first, so that a kill in between loses nothing.
 
-        `best_weights` are those of the best epochs so far if this epoch was one, of a member or of all, and better than earlier fits.
+        Of several devices the first one writes. `best_weights` are those of the best epochs so far if this epoch was one, of a member or
+        of all, and better than earlier fits.
         """
-        if not self.save_best_only:
+        if not trainer.is_global_zero:
+            pass
+        elif not self.save_best_only:
             module.result.save(self.model_path)
         elif best_weights:
             module.result.save_weights(self.model_path, best_weights)
@@ -165,8 +184,9 @@ class Checkpoint:
     def save_state(self, trainer: pl.Trainer) -> None:
         """Write what a resumed training needs, atomically."""
         partial = self.resume_path.with_name(f".{self.resume_path.name}.{os.getpid()}.partial")
-        trainer.save_checkpoint(partial)
-        os.replace(partial, self.resume_path)
+        trainer.save_checkpoint(partial)  # devices wait for each other here
+        if trainer.is_global_zero:
+            os.replace(partial, self.resume_path)
 
 
 class PartCheckpoint(Checkpoint):

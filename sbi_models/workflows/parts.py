@@ -55,7 +55,9 @@ class Part:
         """The part of a file; ModelFileError if it is missing, damaged, or something else."""
         kind, settings, tensors = files.read(Path(path))
         if kind != _KIND:
-            raise ModelFileError(f"Expected a file with a part of an ensemble, got {path}, which holds a {kind}. Pass the path of a .part.")
+            raise ModelFileError(
+                f"Expected a file with a part of an ensemble, got {path}, which holds another kind, {kind}. Pass the path of a .part."
+            )
         last, best = ({n.removeprefix(key): value for n, value in tensors.items() if n.startswith(key)} for key in ("last ", "best "))
         return cls(tuple(settings["members"]), last, best, History(settings["history"]), settings["plan"])
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 
@@ -14,6 +14,7 @@ from sbi_models.arguments import positive_int
 from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.types import VariablesLike
+from sbi_models.workflows.devices import strategy_of
 from sbi_models.workflows.plan import described, seed_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sbi_models.workflows.callbacks import OnEpochEnd
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
+_STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
@@ -39,6 +41,8 @@ class TrainingOptions(TypedDict, total=False):
     ema: float | None
     seed: int | None
     accelerator: str
+    devices: int | Literal["auto"]
+    strategy: str
     precision: str
     compile: bool | str
     threads: int
@@ -72,6 +76,17 @@ class TrainingSettings:
         ema: decay of an exponential moving average of the weights, such as 0.999; the average is validated, saved and sampled from.
         seed: of weights, order of data, and noise; None takes that of the checkpoint to restore, or one from NumPy's global state.
         accelerator: "auto", "cpu", "gpu": where to train.
+        devices: how many GPUs, or processes on a CPU, share each batch of batch_size simulations; "auto" is all GPUs, or one CPU. Noise is
+            drawn for whole batches, and gradients and losses are means over them, so that the result is that of one device up to rounding.
+            Each process makes all batches, and simulates online ones, for itself. Not for members that train as one batch, nor with
+            compile, dropout, batch normalisation, or a loss that draws its own random numbers.
+        strategy: how Lightning starts their processes. "ddp": the program is run once more for each further device, and goes on in all of
+            them after the training; this, or a launcher such as torchrun or SLURM, is for scripts. "ddp_spawn" and "ddp_fork", also named
+            "ddp_notebook": processes of the training alone, for programs of which training is a part; they tell this one of progress, ends
+            of epochs and the result. "ddp_spawn" needs what can be pickled: a simulator, augmentations, callbacks and loggers that are no
+            lambdas or local functions. "ddp_fork" needs a system that forks, and GPUs that this process has not used before. Callbacks
+            and loggers of the user work in those processes, and do not come back. "auto" is "ddp", or "ddp_notebook" in an interactive
+            Python.
         precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half precision.
         compile: compile the networks with torch.compile while training: True, or the name of a backend.
         threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the result the same on any number of
@@ -91,6 +106,8 @@ class TrainingSettings:
     ema: float | None = None
     seed: int | None = None
     accelerator: str = "auto"
+    devices: int | Literal["auto"] = 1
+    strategy: str = "auto"
     precision: str = "32-true"
     compile: bool | str = False
     threads: int = 1
@@ -101,7 +118,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if not (_is_number(self.initial_learning_rate) and 0 < self.initial_learning_rate < math.inf):
             raise ConfigurationError(f"Expected a positive initial_learning_rate, got {self.initial_learning_rate!r}.")
-        for name, value, known in (("accelerator", self.accelerator, _ACCELERATORS), ("precision", self.precision, _PRECISIONS)):
+        for name, known in (("accelerator", _ACCELERATORS), ("strategy", _STRATEGIES), ("precision", _PRECISIONS)):
+            value = getattr(self, name)
             if value not in known:
                 raise ConfigurationError(f"Unknown {name} {value!r}. {suggest(str(value), known)}")
         if self.restore and self.checkpoint_filepath is None:
@@ -125,8 +143,15 @@ class TrainingSettings:
         seed = self.seed
         if seed is None and self.restore and self.checkpoint_filepath is not None:
             seed = seed_of(Path(self.checkpoint_filepath) / f"{self.checkpoint_name}.resume.ckpt")
+        self._check_devices(seed)
         object.__setattr__(self, "seed", seeding.resolve(seed))
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
+
+    def _check_devices(self, seed: int | None) -> None:
+        if self.devices != "auto":
+            positive_int(self.devices, "devices (if not 'auto')")
+        if seed is None and strategy_of(self) == "ddp":
+            raise ConfigurationError('Expected a seed with strategy "ddp", which runs the program in every process, got None. Pass seed=0.')
 
     @property
     def plan(self) -> dict[str, Any]:

@@ -13,6 +13,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities")
+_HINTS = (
+    ".*(does not have many workers|treespec|number of training batches|no `val_dataloader`|`training_step` returned"
+    "|find_unused_parameters=True was specified).*"
+)
+
+
 def on_own_threads(fit: Callable[P, R]) -> Callable[P, R]:
     """Let PyTorch use the workflow's number of CPU threads for a whole fit: sums, and so moments, depend on it in the last bits."""
 
@@ -29,19 +36,21 @@ def on_own_threads(fit: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def quiet_for_good() -> None:
+    """Keep them off the screen in a process that does nothing but train."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=_HINTS)
+
+
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's adverts, hardware lines and hints about data loaders that we do not use off the screen."""
-    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities")]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore",
-                message=".*(does not have many workers|treespec|number of training batches|no `val_dataloader`|`training_step` returned).*",
-            )
+            quiet_for_good()
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

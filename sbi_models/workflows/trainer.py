@@ -1,7 +1,7 @@
 """One training, from the first step or from a checkpoint, to the end."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -11,10 +11,12 @@ from torch import nn
 from sbi_models.approximators import Approximator
 from sbi_models.approximators.base import ALONE
 from sbi_models.approximators.batchable import Batchable, batchable_members
+from sbi_models.approximators.splittable import check_splittable
 from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.progress import progress_bar
 from sbi_models.workflows.callbacks import Checkpoint, EpochEnd, OnEpochEnd, SetEpoch
+from sbi_models.workflows.devices import START_METHODS, Relay, lightning_strategy, number_of_devices, strategy_of
 from sbi_models.workflows.history import History
 from sbi_models.workflows.parts import Part, Trained, put_together
 from sbi_models.workflows.plan import Plan, steps_done
@@ -64,7 +66,8 @@ def train(
         TrainingError: if a loss is no longer finite.
     """
     approximator.train()
-    groups = _groups(approximator, settings, members, batched=batched)
+    groups = _groups(approximator, settings, batched=batched, members=members)
+    strategy = "auto" if parts else _strategy(approximator, settings, members)
     module = TrainingModule(
         approximator,
         seed=seed,
@@ -100,11 +103,24 @@ def train(
         progress_bar("train", epochs * len(batches), done=done, show=settings.progress) as advance,
     ):
         keep_best = settings.save_best_only and (checkpoint is not None or members is not None)
-        ends = EpochEnd(history, checkpoint, on_epoch_end, advance, plan, patience=settings.early_stopping, keep_best=keep_best)
+        start_method = START_METHODS.get(strategy_of(settings))
+        relay = None if start_method is None else Relay(start_method)
+        ends = EpochEnd(
+            history,
+            checkpoint,
+            on_epoch_end if relay is None else relay.on_epoch_end,
+            advance if relay is None else relay.advance,
+            plan,
+            patience=settings.early_stopping,
+            keep_best=keep_best,
+            threads=settings.threads,
+            relay=relay,
+        )
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=_accelerator(settings.accelerator),
-            devices=1,
+            devices=number_of_devices(settings),
+            strategy=strategy,
             precision=settings.precision,  # type: ignore[arg-type]
             callbacks=[SetEpoch(batches), ends, *settings.callbacks],
             gradient_clip_val=_GRADIENT_NORM,
@@ -116,7 +132,8 @@ def train(
         )
         before = {name: value.detach().clone() for name, value in approximator.state_dict().items()}
         try:
-            trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
+            with nullcontext() if relay is None else relay.listening(advance, on_epoch_end):
+                trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
         except TrainingError:
             approximator.load_state_dict(before)
             raise
@@ -124,6 +141,8 @@ def train(
             if trainer.interrupted:  # Lightning ends the program on Ctrl-C, and with it a notebook
                 raise KeyboardInterrupt from None
             raise
+        if relay is not None and relay.state is not None:
+            ends.load_state_dict(relay.state)
         if module.average is not None:
             approximator.load_state_dict(module.result.state_dict())
         ends.back_to_the_best(approximator)
@@ -131,14 +150,25 @@ def train(
     return Trained(history, ends.best_weights, plan)
 
 
+def _strategy(approximator: Approximator, settings: TrainingSettings, members: Sequence[str] | None) -> str:
+    """Lightning's name of the strategy; ConfigurationError if it cannot be done on several devices."""
+    if strategy_of(settings) == "auto":
+        return "auto"
+    if settings.compile:
+        raise ConfigurationError(f"Expected no compile with several devices or a strategy, got compile={settings.compile!r}.")
+    return lightning_strategy(settings, all_have_gradients=check_splittable(approximator, members))
+
+
 def _groups(
-    approximator: Approximator, settings: TrainingSettings, members: Sequence[str] | None, *, batched: bool | None
+    approximator: Approximator, settings: TrainingSettings, *, batched: bool | None, members: Sequence[str] | None = None
 ) -> list[list[str]]:
     """The members that train as one batched module; without being asked for it, only on a GPU, where small kernels leave it idle."""
     device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
     if ALONE in approximator.members or batched is False or (batched is None and device.type == "cpu"):
         return []
-    if settings.compile:
+    if number_of_devices(settings) > 1:
+        found = Batchable(reasons={", ".join(approximator.members): f"they train on devices={settings.devices!r}"})
+    elif settings.compile:
         found = Batchable(reasons={", ".join(approximator.members): f"compile={settings.compile!r} compiles the networks of each member"})
     else:
         found = batchable_members(approximator, device, _HALF.get(settings.precision), members)

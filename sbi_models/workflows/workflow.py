@@ -35,6 +35,7 @@ from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 from sbi_models.workflows.certificates import leave_certificates
 from sbi_models.workflows.certified import Certified
+from sbi_models.workflows.devices import is_first_process
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
 from sbi_models.workflows.parts import Part, Trained
@@ -323,6 +324,7 @@ class Workflow(Diagnosed, Certified):
                 checkpoint=checkpoint,
                 on_epoch_end=on_epoch_end,
             )
+        checkpoint = checkpoint if is_first_process(self.settings) else None
         self.history = history = trained.history
         if self._members is not None:
             self._leave_part(trained, checkpoint)

@@ -220,7 +220,7 @@ def test_without_a_word_members_are_batched_on_a_gpu_where_they_can(monkeypatch,
     assert sizes == []
     asked = []
 
-    def batchable(approximator, device, half):
+    def batchable(approximator, device, half, among):
         asked.append((device.type, half))
         return Batchable(groups=[["0", "1"]], reasons={"2, 3": "something"})
 

@@ -83,7 +83,7 @@ def check_same(made, expected, folder, tmp_path):
         ("fit_disk", 0, {}, {}),
     ],
 )
-def test_members_that_train_apart_are_those_that_train_together(method, settings, options, reuse, root, tmp_path):
+def test_members_that_train_apart_are_those_that_train_together(method, reuse, *, settings, options, root, tmp_path):
     """In any order, two of them in one part, with one folder of checkpoints: weights, history, best epochs, certificates and files."""
     together = make(checkpoint_filepath=tmp_path / "together", **settings)
     fit(together, method, root=root, data_reuse=reuse, **options)
@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_refused(parts, change, message):
 
 def test_parts_without_best_weights_are_refused_where_they_are_needed(parts, tmp_path):
     """A file of the best epoch cannot be made of parts that kept the last weights alone."""
-    with pytest.raises(ConfigurationError, match="best weights of their members, got none of 'a'. Train it with save_best_only"):
+    with pytest.raises(ConfigurationError, match="best weights of their members, got none of 'a'"):
         fit(make(save_best_only=True, checkpoint_filepath=tmp_path), epochs=2, parts=parts)
 
 
@@ -240,5 +240,5 @@ def test_a_part_is_no_approximator_and_an_approximator_no_part(tmp_path):
     with pytest.raises(ModelFileError, match="unknown kind 'part of an ensemble'"):
         load_approximator(tmp_path / "model.only-a.part")
     model = made.approximator.save(tmp_path / "model")
-    with pytest.raises(ModelFileError, match="part of an ensemble, got .*, which holds a ensemble"):
+    with pytest.raises(ModelFileError, match="Expected a file with a part of an ensemble"):
         fit(make(), epochs=1, parts=[model])
