@@ -22,10 +22,11 @@ LONGEST = 300
 
 _AWAY_STATUS = {408, 429, 500, 502, 503, 504}  # those that MLflow itself calls transient
 _AWAY_CODES = {"TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
-_SQLITE_AWAY = re.compile(r"(database|table) is locked|database is busy", re.IGNORECASE)
+_SQLITE_AWAY = re.compile(r"(database|database schema|table)\b.* is (locked|busy)", re.IGNORECASE)
 _SERVER_REFUSES = re.compile(
     r"authentication failed|does not exist|permission denied|no such|unknown database|access denied", re.IGNORECASE
 )
+_RACE = re.compile(r"IntegrityError|UniqueViolation|UNIQUE constraint|duplicate key", re.IGNORECASE)
 _TOO_MANY = re.compile(r"too many (\d{3}) error responses")
 _ERRNO = re.compile(r"""\[Errno -?\d+\] ([^'")\]\n]+)""")
 _FULL = re.compile(r"disk is full|No space left on device|Disk quota exceeded", re.IGNORECASE)
@@ -45,6 +46,11 @@ def is_away(error: BaseException) -> bool:
             return int(found[1]) in _AWAY_STATUS
     code = getattr(error, "error_code", None)
     return isinstance(error, ConnectionError | TimeoutError) or code in _AWAY_CODES
+
+
+def is_race(error: BaseException) -> bool:
+    """Whether another process has written the same row in the moment between MLflow's look and its own write."""
+    return getattr(error, "error_code", None) == "BAD_REQUEST" and _RACE.search(str(error)) is not None
 
 
 def failure(doing: str, error: BaseException) -> TrackingError:

@@ -35,10 +35,13 @@ class LiveMetrics:
     was lost doubles nothing. Only `flush` waits for the store, and raises.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, *, read_known: Callable[[], set[Point]] = set) -> None:
+    def __init__(
+        self, client: MlflowClient, run_id: str, *, read_known: Callable[[], set[Point]] = set, level: int = logging.WARNING
+    ) -> None:
         self._client = client
         self._run_id = run_id
         self._read_known = read_known
+        self._level = level
         self._earlier: set[Point] | None = None
         self._queued: set[Point] = set()
         self._pending: list[Metric] = []
@@ -68,7 +71,7 @@ class LiveMetrics:
         except TrackingError as error:
             self._failures += 1
             if self._failures == 1:
-                _logger.warning("%s The points are kept and tried again.", error)
+                _logger.log(self._level, "%s The points are kept and tried again.", error)
 
     def close(self) -> None:
         """Give up what could not be written."""

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.tracking.failures import ERRORS, cause_to_show, failure, is_away, reason
+from sbi_models.tracking.failures import ERRORS, cause_to_show, failure, is_away, is_race, reason
 from sbi_models.tracking.redaction import redacted
 
 VARIABLE = "SBI_MODELS_TRACKING_PATIENCE"
@@ -18,6 +18,9 @@ PATIENCE = 300.0
 """Seconds that a call goes on trying, unless the environment variable says otherwise."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 10.0
+RACES = 5
+"""How often a call is made again at once because another process wrote the same row first."""
+
 WARN_AFTER = 3.0
 """Seconds after which a warning says what is waited for."""
 
@@ -52,11 +55,14 @@ def patiently(doing: str, call: Callable[Given, Result], *arguments: Given.args,
     Raises:
         TrackingError: of one line, at once for what is wrong, such as an unknown run, and when patience is at its end.
     """
-    limit, started, wait, warned = patience(), time.monotonic(), FIRST_WAIT, False
+    limit, started, wait, warned, races = patience(), time.monotonic(), FIRST_WAIT, False, 0
     while True:
         try:
             result = call(*arguments, **options)
         except ERRORS as error:
+            if is_race(error) and races < RACES:
+                races += 1
+                continue
             if not is_away(error):
                 raise failure(doing, error) from cause_to_show(error)
             waited = time.monotonic() - started

@@ -96,8 +96,8 @@ def signature_of(approximator: Approximator) -> ModelSignature:
     certificate = ParamSpec("certificate", "boolean", False)
     if not approximator.has_draws:
         return ModelSignature(inputs=Schema(inputs), params=ParamSchema([certificate]))
-    params = [ParamSpec("num_samples", "long", DEFAULT_SAMPLES), ParamSpec("seed", "long", 0), certificate]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(params))
+    params = [ParamSpec("num_samples", "long", DEFAULT_SAMPLES), ParamSpec("seed", "long", 0), ParamSpec("output", "string", "draws")]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema([*params, certificate]))
 
 
 def _shapes(approximator: Approximator, names: tuple[str, ...]) -> list[tuple[str, tuple[int, ...]]]:

@@ -1,14 +1,14 @@
 """The model that MLflow serves: a posterior sampler around one approximator file.
 
 MLflow copies this file into each registered model and runs the copy when the model is loaded ("models from code"), so nothing is pickled.
-It must go on working beside later versions of the package and therefore uses only `load_approximator`, `has_draws`, `sample`,
-`estimate` and `certify`, whose certificates have `verdict`, `warnings` and `as_dict`.
+It must go on working beside later versions of the package and therefore uses only `load_approximator`, `has_draws`, names and `shapes`,
+`sample`, `log_prob`, `estimate` and `certify`, whose certificates have `verdict`, `warnings` and `as_dict`.
 """
 
 import operator
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mlflow.exceptions import MlflowException
@@ -22,7 +22,13 @@ with warnings.catch_warnings():
     from mlflow.pyfunc import PythonModel
 
 MAX_SAMPLES = 100_000
+MAX_NUMBERS = 10_000_000
 DEFAULT_SAMPLES = 1000
+OUTPUTS = ("draws", "summary", "log_density")
+LEVELS = (0.025, 0.25, 0.5, 0.75, 0.975)
+
+ROWS_AT_ONCE = 4096
+"""Draws whose density is computed in one call, so that repeated observations take little memory."""
 
 
 class PosteriorSampler(PythonModel):  # type: ignore[misc]
@@ -35,38 +41,96 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
         """Posterior draws in raw space, float, of shape (n_datasets, num_samples, dim); a dict of them if there are several variables.
 
-        `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition only, its array. The params are
-        `num_samples` (1 to 100 000, default 1000) and `seed` (default 0): equal seeds give equal draws.
+        `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition only, its array. Params:
 
-        Every observation is looked at: a warning (TrustWarning) says for which the draws should not be trusted, and why. With the param
-        `certificate` (default false) the answer is a dict that has the certificates beside the draws of each variable, in any case:
-        {"theta": draws, "certificates": [a dict for each data set]}.
+        - `num_samples` (1 to 100 000, default 1000), `seed` (default 0): equal seeds give equal draws. A request may ask for
+          10 000 000 numbers in all, which is num_samples times n_datasets times the widths of the variables.
+        - `output`: "draws" (default), "summary" or "log_density"; the latter two give a dict. A summary is {"theta": {"mean": (n_datasets,
+          dim), "sd": the same, "quantiles": (n_datasets, 5, dim), "levels": (5,)}}, of num_samples draws, two or more. With log_density,
+          {"theta": draws, "log_density": (n_datasets, num_samples)} has the log posterior density of each draw in nats, raw space.
+        - `certificate` (default false): the answer is a dict that has the certificates beside the rest: {"theta": draws,
+          "certificates": [a dict for each data set]}.
+
+        Every observation is looked at: a warning (TrustWarning) says for which the draws should not be trusted, and why.
 
         Point estimators have no draws: they give a dict of estimates "rule.variable", (n_datasets, ..., dim), and of the params only
-        `certificate` matters.
+        `certificate` matters. Whatever is wrong in a request is an INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
         """
-        options = params or {}
-        num_samples = _integer("num_samples", options.get("num_samples", DEFAULT_SAMPLES), 1, MAX_SAMPLES)
-        seed = _integer("seed", options.get("seed", 0), 0, 2**63 - 1)
+        asked = _options(params or {})
         conditions = _conditions(model_input, self._approximator.condition_names)
-        asked = options.get("certificate", False)
-        if not isinstance(asked, bool | np.bool_):
-            raise MlflowException.invalid_parameter_value(f"Expected certificate as true or false, got {asked!r:.80}.")
-        approximator = self._approximator
+        if not self._approximator.has_draws and asked.output != "draws":
+            raise _invalid(f"Expected no param output, got {asked.output!r}: this model has point estimates, and no draws.")
         try:
-            if approximator.has_draws:
-                answer = dict(approximator.sample(num_samples=num_samples, conditions=conditions, seed=seed))
-            else:
-                estimates = approximator.estimate(conditions=conditions)
-                answer = {f"{rule}.{name}": value for rule, values in estimates.items() for name, value in values.items()}
-            certificates = approximator.certify(conditions, seed=seed)
+            answer = self._answer(conditions, asked)
+            certificates = self._approximator.certify(conditions, seed=asked.seed)
         except SbiModelsError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from error
+            raise _invalid(str(error)) from error
         _warn(certificates)
-        if asked:
+        if asked.certificate:
             return answer | {"certificates": [certificate.as_dict() for certificate in certificates]}
-        names = approximator.inference_names
-        return answer[names[0]] if approximator.has_draws and len(names) == 1 else answer
+        names = self._approximator.inference_names
+        return answer[names[0]] if self._approximator.has_draws and asked.output == "draws" and len(names) == 1 else answer
+
+    def _answer(self, conditions: dict[str, Any], asked: "Options") -> dict[str, Any]:
+        approximator = self._approximator
+        if not approximator.has_draws:
+            estimates = approximator.estimate(conditions=conditions)
+            return {f"{rule}.{name}": value for rule, values in estimates.items() for name, value in values.items()}
+        n = max(len(value) if np.ndim(value) else 1 for value in conditions.values())
+        width = sum(int(np.prod(approximator.shapes[name], dtype=int)) for name in approximator.inference_names)
+        if n * asked.num_samples * width > MAX_NUMBERS:
+            raise _invalid(
+                f"Expected at most {MAX_NUMBERS} numbers in one answer, got num_samples * n_datasets * width = {asked.num_samples} * {n} * "
+                f"{width}. Ask for fewer draws or data sets at a time."
+            )
+        draws = dict(approximator.sample(num_samples=asked.num_samples, conditions=conditions, seed=asked.seed))
+        if asked.output == "summary":
+            return {name: _summary(value) for name, value in draws.items()}
+        return draws | {"log_density": self._log_density(draws, conditions)} if asked.output == "log_density" else draws
+
+    def _log_density(self, draws: dict[str, Any], conditions: dict[str, Any]) -> Any:
+        """Log posterior density of each draw, (n_datasets, num_samples), in nats, raw space; `ROWS_AT_ONCE` draws at a time."""
+        shapes = self._approximator.shapes
+        num_data_sets, num_samples = next(iter(draws.values())).shape[:2]
+        flat = {name: value.reshape(-1, *shapes[name]) for name, value in draws.items()}
+        parts = []
+        for start in range(0, num_data_sets * num_samples, ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, num_data_sets * num_samples))
+            given = {name: value[rows // num_samples] for name, value in conditions.items()}
+            parts.append(self._approximator.log_prob(given | {name: value[rows] for name, value in flat.items()}))
+        return np.concatenate(parts).reshape(num_data_sets, num_samples)
+
+
+class Options(NamedTuple):
+    """The params of a request, checked."""
+
+    num_samples: int
+    seed: int
+    output: str
+    certificate: bool
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    for name in given:
+        if name not in Options._fields:
+            raise _invalid(f"Unknown param {name!r:.80}. {suggest(str(name), Options._fields)}")
+    output, certificate = given.get("output", "draws"), given.get("certificate", False)
+    if output not in OUTPUTS:
+        raise _invalid(f"Expected output as one of {', '.join(OUTPUTS)}, got {output!r:.80}.")
+    if not isinstance(certificate, bool | np.bool_):
+        raise _invalid(f"Expected certificate as true or false, got {certificate!r:.80}.")
+    num_samples = _integer("num_samples", given.get("num_samples", DEFAULT_SAMPLES), 2 if output == "summary" else 1, MAX_SAMPLES)
+    return Options(num_samples, _integer("seed", given.get("seed", 0), 0, 2**63 - 1), output, bool(certificate))
+
+
+def _summary(draws: Any) -> dict[str, Any]:
+    """Of draws (n_datasets, num_samples, dim)."""
+    quantiles = np.moveaxis(np.quantile(draws, LEVELS, axis=1), 0, 1)
+    return {"mean": draws.mean(axis=1), "sd": draws.std(axis=1, ddof=1), "quantiles": quantiles, "levels": list(LEVELS)}
+
+
+def _invalid(message: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(message)
 
 
 def _warn(certificates: list[Any]) -> None:
@@ -82,13 +146,13 @@ def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """The named float32 arrays in the input, checked for names, numbers and NaN; shapes are checked by the approximator."""
     if not isinstance(model_input, Mapping):
         if len(names) != 1:
-            raise MlflowException.invalid_parameter_value(f"Expected a dict with the arrays {', '.join(names)}, got one array.")
+            raise _invalid(f"Expected a dict with the arrays {', '.join(names)}, got one array.")
         model_input = {names[0]: model_input}
     for name in [*names, *model_input]:
         if name not in model_input:
-            raise MlflowException.invalid_parameter_value(f"Expected the arrays {', '.join(names)}, got none named {name!r}.")
+            raise _invalid(f"Expected the arrays {', '.join(names)}, got none named {name!r}.")
         if name not in names:
-            raise MlflowException.invalid_parameter_value(f"Unknown array {name!r}. {suggest(str(name), names)}")
+            raise _invalid(f"Unknown array {name!r}. {suggest(str(name), names)}")
     return {name: _array(name, model_input[name]) for name in names}
 
 
@@ -98,10 +162,10 @@ def _array(name: str, value: Any) -> Any:
             array = np.asarray(value).astype(np.float32)
     except (TypeError, ValueError) as error:
         message = f"Expected {name!r} as a regular array of numbers, got {type(value).__name__} that cannot be made one."
-        raise MlflowException.invalid_parameter_value(message) from error
+        raise _invalid(message) from error
     bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
     if bad:
-        raise MlflowException.invalid_parameter_value(
+        raise _invalid(
             f"Expected finite numbers (in float32) in {name!r}, got {bad} of {array.size} that are NaN or infinite. Fill or drop them."
         )
     return array
@@ -113,7 +177,7 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
     except TypeError:
         number = low - 1
     if isinstance(value, bool) or not low <= number <= high:
-        raise MlflowException.invalid_parameter_value(f"Expected {name} as an integer from {low} to {high}, got {value!r:.80}.")
+        raise _invalid(f"Expected {name} as an integer from {low} to {high}, got {value!r:.80}.")
     return number
 
 

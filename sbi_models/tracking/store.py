@@ -74,10 +74,11 @@ class Store:
             tags = {EXPERIMENT_KIND: "custom_model_development"}  # the UI's view for models, not for language agents
             try:
                 self.client.create_experiment(name, artifact_location=self.artifact_location, tags=tags)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else has just made it
+            except MlflowException:
+                found = self.client.get_experiment_by_name(name)
+                if found is None:  # else somebody has just made it
                     raise
-            found = self.client.get_experiment_by_name(name)
+            found = found or self.client.get_experiment_by_name(name)
         return found
 
 

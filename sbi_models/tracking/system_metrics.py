@@ -33,7 +33,7 @@ class SystemMetrics:
     def __init__(self, client: MlflowClient, run: Run) -> None:
         steps = [metric.step for metric in run.data._metric_objs if metric.key.startswith(PREFIX)]
         self._step = max(steps, default=-1) + 1
-        self._live = LiveMetrics(client, run.info.run_id)
+        self._live = LiveMetrics(client, run.info.run_id, level=logging.DEBUG)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 

@@ -37,6 +37,12 @@ class Shift:
         noise = np.random.default_rng(seed).normal(size=(len(x), num_samples, 2))
         return {"theta": (x.mean(axis=(1, 2))[:, None, None] + self.shift + noise).astype(np.float32)}
 
+    def log_prob(self, data: dict[str, Array]) -> Array:
+        """Needs one observation for each row of theta (n, 2)."""
+        assert data["theta"].shape == (len(data["x"]), 2)
+        error = data["theta"] - data["x"].mean(axis=(1, 2))[:, None] - self.shift
+        return (-0.5 * error**2 - 0.5 * np.log(2 * np.pi)).sum(axis=1).astype(np.float64)
+
     def certify(self, conditions: dict[str, Array], *, seed: int | None) -> list[Certificate]:
         """Data sets with a number above 100 fail."""
         x = np.asarray(conditions["x"])

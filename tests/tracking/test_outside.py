@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -150,6 +151,23 @@ def test_points_whose_answer_was_lost_are_there_once(store: Store, monkeypatch: 
     assert points(store, tracker.run_id, "nrmse") == [(0, 0.5), (1, 0.25)]
     (run,) = [run for run in runs if run.info.run_name == "first"]
     assert (run.info.status, run.data.params, len(run.inputs.dataset_inputs)) == ("FINISHED", {"seed": "1"}, 1)
+
+
+def test_two_runs_may_log_the_same_new_data_set_at_once(store: Store) -> None:
+    """Where two writers meet at a data set that neither has seen, MLflow refuses one of them; both runs have it all the same."""
+    trackers = [Tracker.start(store, "npe", f"run {number}", f"key-{number}") for number in range(4)]
+    together = threading.Barrier(len(trackers))
+
+    def log(tracker: Tracker) -> None:
+        for number in range(8):
+            together.wait(60)
+            tracker.log_dataset(f"data {number}", "/data", {}, f"{number}" * 40, "training")
+
+    with ThreadPoolExecutor(len(trackers)) as pool:
+        list(pool.map(log, trackers))
+    for tracker in trackers:
+        names = [given.dataset.name for given in store.client.get_run(tracker.run_id).inputs.dataset_inputs]
+        assert sorted(names) == [f"data {number}" for number in range(8)]
 
 
 def test_a_registration_whose_answers_were_lost_makes_one_version(

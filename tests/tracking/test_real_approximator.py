@@ -1,16 +1,19 @@
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from sbi_models import seeding
 from sbi_models.adapters import default_adapter
 from sbi_models.approximators import ContinuousApproximator, EnsembleApproximator, ScoringRuleApproximator
 from sbi_models.errors import TrustWarning
-from sbi_models.networks import CouplingFlow, DeepSet, FlowMatching, ScoringRuleNetwork
+from sbi_models.networks import ConsistencyModel, CouplingFlow, DeepSet, FlowMatching, ScoringRuleNetwork
 from sbi_models.tracking import Store, Tracker, load, register
+from sbi_models.tracking.served import PosteriorSampler
 
 
 @pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
@@ -58,6 +61,9 @@ def test_point_estimates_go_through_the_registry(store: Store, tmp_path: Path, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
     served = mlflow.pyfunc.load_model("models:/points@champion").predict(data["x"][:3])
     assert set(served) == {"mean.theta", "quantile.theta"}
+    sampler = mlflow.pyfunc.load_model("models:/points@champion").unwrap_python_model()
+    with pytest.raises(MlflowException, match="this model has point estimates, and no draws"):
+        sampler.predict(None, data["x"][:3], {"output": "summary"})
     for rule, shape in {"mean": (3, 2), "quantile": (3, 3, 2)}.items():
         assert before[rule]["theta"].shape == shape
         np.testing.assert_array_equal(after[rule]["theta"], before[rule]["theta"])
@@ -88,6 +94,27 @@ def test_an_ensemble_goes_through_the_registry(store: Store, tmp_path: Path, mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
     served = mlflow.pyfunc.load_model("models:/several@champion")
     np.testing.assert_array_equal(served.predict(data["x"][:3], params={"num_samples": 5, "seed": 1}), before)
+
+
+def test_what_a_served_model_says_of_densities(tmp_path: Path) -> None:
+    """Log densities of draws are those of `log_prob`, for several variables; a network without a density is refused with the reason."""
+    random = seeding.generator(0, "tracking test")
+    data = {"theta": random.normal(size=(64, 2)), "tau": random.normal(size=64), "x": random.normal(size=(64, 3)).astype(np.float32)}
+    roles = {"inference_variables": ["theta", "tau"], "inference_conditions": ["x"]}
+    samplers = []
+    for name, network in {"coupling": CouplingFlow(), "consistency": ConsistencyModel(widths=(8, 8))}.items():
+        made = ContinuousApproximator(adapter=default_adapter(roles), roles=roles, inference_network=network)
+        made.build(data, seed=0)
+        samplers.append(PosteriorSampler())
+        samplers[-1].load_context(SimpleNamespace(artifacts={"approximator": made.save(tmp_path / name)}))
+    asked = {"num_samples": 5, "output": "log_density"}
+    answer = samplers[0].predict(None, data["x"][:3], asked)
+    assert {name: value.shape for name, value in answer.items()} == {"theta": (3, 5, 2), "tau": (3, 5, 1), "log_density": (3, 5)}
+    row = {"theta": answer["theta"][1:2, 4], "tau": answer["tau"][1, 4], "x": data["x"][1:2]}
+    np.testing.assert_allclose(answer["log_density"][1, 4], load(tmp_path / "coupling").log_prob(row)[0], rtol=1e-5)
+    with pytest.raises(MlflowException, match="no density") as caught:
+        samplers[1].predict(None, data["x"][:3], asked)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
 @pytest.mark.parametrize("several", [False, True])

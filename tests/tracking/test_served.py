@@ -64,6 +64,11 @@ def test_inputs_are_converted(served: Callable[..., Any]) -> None:
         (X, {"num_samples": 2.5}, "num_samples"),
         (X, {"num_samples": True}, "num_samples"),
         (X, {"seed": -1}, "seed"),
+        (X, {"output": "sumary"}, "output as one of draws, summary, log_density, got 'sumary'"),
+        (X, {"output": "summary", "num_samples": 1}, "num_samples as an integer from 2"),
+        (X, {"num_sample": 5}, "Unknown param 'num_sample'. Did you mean 'num_samples'?"),
+        (np.zeros((60, 20, 1)), {"num_samples": 100_000}, "at most 10000000 numbers in one answer"),
+        (np.float32(1.0), {}, "Expected x of shape"),
         (X, {"certificate": "yes"}, "certificate as true or false, got 'yes'"),
     ],
 )
@@ -105,3 +110,31 @@ def test_data_sets_that_fail_are_a_warning_without_being_asked_for(served: Calla
         draws = sampler.predict(None, odd, {"num_samples": 4})
     assert draws.shape == (3, 4, 2)
     assert sampler.predict(None, X, {"num_samples": 4}).shape == (3, 4, 2)
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
+def test_summaries_are_those_of_the_draws(served: Callable[..., Any]) -> None:
+    """output="summary", through MLflow: mean, sd and quantiles of the draws of the same seed, by variable, also with certificates."""
+    model = served()
+    draws = model.predict(X, params={"num_samples": 50, "seed": 3})
+    summary = model.predict(X, params={"num_samples": 50, "seed": 3, "output": "summary", "certificate": True})
+    assert set(summary) == {"theta", "certificates"}
+    theta = summary["theta"]
+    assert theta["levels"] == [0.025, 0.25, 0.5, 0.75, 0.975]
+    assert theta["quantiles"].shape == (3, 5, 2)
+    np.testing.assert_allclose(theta["mean"], draws.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(theta["sd"], draws.std(axis=1) * np.sqrt(50 / 49), rtol=1e-6)
+    for column, level in enumerate(theta["levels"]):
+        np.testing.assert_allclose(theta["quantiles"][:, column], np.quantile(draws, level, axis=1), rtol=1e-6)
+
+
+def test_log_densities_are_those_of_each_draw_given_its_own_observation(served: Callable[..., Any]) -> None:
+    """output="log_density": the draws of the same seed, and their exact normal log densities, whatever number is computed at once."""
+    sampler = served().unwrap_python_model()
+    x = X * np.array([1.0, 5.0, -3.0]).reshape(3, 1, 1)
+    answer = sampler.predict(None, x, {"num_samples": 7, "output": "log_density"})
+    np.testing.assert_array_equal(answer["theta"], sampler.predict(None, x, {"num_samples": 7}))
+    error = answer["theta"] - x.mean(axis=1)[:, None, :]
+    np.testing.assert_allclose(answer["log_density"], (-0.5 * error**2 - 0.5 * np.log(2 * np.pi)).sum(axis=2), atol=1e-4)
+    many = sampler.predict(None, x, {"num_samples": 9000, "output": "log_density"})
+    assert many["log_density"].shape == (3, 9000)

@@ -10,26 +10,51 @@ import pytest
 from sbi_models.errors import TrackingError
 from sbi_models.tracking import Store, open_store
 
-OPEN_AND_CREATE = """
+WRITE_A_RUN = """
 import sys
-from sbi_models.tracking import open_store
+from sbi_models.tracking import Tracker, open_store
+number = int(sys.argv[2])
 store = open_store(sys.argv[1])
-print(store.client.get_experiment(store.experiment("shared")).name)
+with Tracker.start(store, "npe", f"run {number}", f"key-{number}", {"seed": number}) as tracker:
+    child = tracker.child("member")
+    for epoch in range(40):
+        tracker.log_epoch(epoch, {"loss": epoch + 0.5, "val_loss": float(number)})
+        child.log_epoch(epoch, {"loss": float(number)})
+        if epoch % 10 == 0:
+            tracker.flush()
+            child.flush()
+    child.flush()
+    tracker.log_metrics({"nrmse": number / 10})
+    tracker.set_tags({"verdict": f"word {number}"})
+    tracker.log_json({"number": number}, "numbers/a.json")
+    tracker.log_dataset("simulations", "/data", {}, "a" * 40, "training")
+print(tracker.run_id)
 """
 
 
-def test_processes_that_open_a_fresh_store_at_once_all_succeed(tmp_path: Path) -> None:
-    """Four processes open a store that does not exist: all work, silently, and end up with one experiment in one WAL database."""
+def test_processes_that_write_runs_in_a_fresh_folder_at_once_all_succeed(tmp_path: Path) -> None:
+    """Four processes each write a run with a child in a folder where there was nothing: no error, no line, and nothing is lost or mixed."""
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    command = [sys.executable, "-c", OPEN_AND_CREATE, str(tmp_path)]
     pipe = subprocess.PIPE
-    started = [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
-    results = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0] * 4, results
-    assert results == [("shared\n", "")] * 4
+    commands = [[sys.executable, "-c", WRITE_A_RUN, str(tmp_path), str(number)] for number in range(4)]
+    started = [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) for command in commands]
+    results = [process.communicate(timeout=200) for process in started]
+    assert [process.returncode for process in started] == [0] * 4, "\n".join(error[-3000:] for _, error in results)
+    assert [error for _, error in results] == [""] * 4
+    store = open_store(tmp_path)
+    for number, (out, _) in enumerate(results):
+        run = store.client.get_run(out.strip())
+        assert (run.info.status, run.data.params, run.data.tags["verdict"]) == ("FINISHED", {"seed": str(number)}, f"word {number}")
+        points = store.client.get_metric_history(run.info.run_id, "loss")
+        assert sorted((point.step, point.value) for point in points) == [(epoch, epoch + 0.5) for epoch in range(40)]
+        (child,) = store.client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+        assert {point.value for point in store.client.get_metric_history(child.info.run_id, "loss")} == {float(number)}
+        assert len(store.client.get_metric_history(child.info.run_id, "loss")) == 40
+        assert len(run.inputs.dataset_inputs) == 1
+    assert len(store.client.search_runs([store.experiment("npe")])) == 8
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("SELECT count(*) FROM experiments WHERE name = 'shared'").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM experiments WHERE name = 'npe'").fetchone() == (1,)
     assert not list(tmp_path.glob("mlruns/*.new*"))
 
 

@@ -1,0 +1,155 @@
+"""A registered approximator behind `mlflow models serve`: observations go in as JSON over HTTP, draws come out."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from local_servers import free_port, running
+
+from sbi_models import seeding
+from sbi_models.adapters import default_adapter
+from sbi_models.approximators import ContinuousApproximator
+from sbi_models.networks import CouplingFlow, DeepSet
+from sbi_models.tracking import Tracker, load, open_store, register
+
+pytestmark = pytest.mark.integration
+
+Answer = tuple[int, Any]
+ROLES = {"inference_variables": ["theta"], "summary_variables": ["x"]}
+RANDOM = seeding.generator(0, "serving test")
+THETA = RANDOM.normal(size=(400, 2))
+X = (THETA[:, None, :] + RANDOM.normal(size=(400, 6, 2))).astype(np.float32)
+"""Sets of six vectors around theta."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with a registered approximator of small random weights, which has a certificate."""
+    folder = tmp_path_factory.mktemp("project")
+    made = ContinuousApproximator(
+        adapter=default_adapter(ROLES),
+        roles=ROLES,
+        inference_network=CouplingFlow(),
+        summary_network=DeepSet(summary_dim=3, widths=(8,), head_widths=(8,)),
+    )
+    made.build({"theta": THETA, "x": X}, seed=0)
+    made.eval().learn_certificate({"theta": THETA, "x": X}, None, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        store = open_store(folder)
+        with Tracker.start(store, "npe", "first", "key") as tracker:
+            register(store, "served", made.save(folder / "file.safetensors"), tracker.run_id, aliases=["champion"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def post(root: Path) -> Iterator[Callable[..., Answer]]:
+    """Sends a body to the server and gives back status and JSON."""
+    address = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/served@champion", "--env-manager", "local"]
+    command += ["-h", "127.0.0.1", "-p", address.rpartition(":")[2]]
+    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlruns' / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
+
+    def send(body: Any) -> Answer:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(f"{address}/invocations", data=data, headers={"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    with running(command, f"{address}/ping", root / "serve.log", environment):
+        yield send
+
+
+@pytest.fixture(scope="module")
+def model(root: Path) -> Any:
+    """The same approximator in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return load("models:/served@champion", open_store(root), certify=False)
+
+
+def test_sets_of_vectors_go_in_and_draws_come_out(post: Callable[..., Answer], model: Any) -> None:
+    """An observation of rank 3 with params gives, to the bit, the draws that the approximator gives in process; sets may be longer."""
+    status, body = post({"inputs": X[:3].tolist(), "params": {"num_samples": 5, "seed": 9}})
+    assert status == 200, body
+    np.testing.assert_array_equal(body["predictions"], model.sample(num_samples=5, conditions={"x": X[:3]}, seed=9)["theta"])
+    status, body = post({"inputs": X[:1].tolist()})
+    assert np.shape(body["predictions"]) == (1, 1000, 2)
+
+
+def test_certificates_summaries_and_densities_are_served(post: Callable[..., Answer], model: Any) -> None:
+    """Each output is JSON with the figures that the approximator gives in process; an observation far out fails its certificate."""
+    far = np.concatenate([X[:1], X[:1] + 50])
+    draws = model.sample(num_samples=40, conditions={"x": far}, seed=2)["theta"]
+    params = {"num_samples": 40, "seed": 2, "certificate": True}
+    status, body = post({"inputs": far.tolist(), "params": params})
+    assert status == 200, body
+    np.testing.assert_array_equal(body["predictions"]["theta"], draws)
+    assert body["predictions"]["certificates"][1]["verdict"] == "failed"
+    status, body = post({"inputs": far.tolist(), "params": params | {"output": "summary"}})
+    assert status == 200, body
+    assert set(body["predictions"]) == {"theta", "certificates"}
+    summary = body["predictions"]["theta"]
+    np.testing.assert_allclose(summary["mean"], draws.mean(axis=1))
+    np.testing.assert_allclose(summary["sd"], draws.std(axis=1, ddof=1))
+    np.testing.assert_allclose(np.moveaxis(summary["quantiles"], 1, 0), np.quantile(draws, summary["levels"], axis=1))
+    status, body = post({"inputs": far.tolist(), "params": {"num_samples": 40, "seed": 2, "output": "log_density"}})
+    assert status == 200, body
+    np.testing.assert_array_equal(body["predictions"]["theta"], draws)
+    expected = model.log_prob({"theta": draws[0], "x": np.repeat(far[:1], 40, axis=0)})
+    np.testing.assert_allclose(body["predictions"]["log_density"][0], expected, rtol=1e-5)
+
+
+ONE = X[:1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"inputs": X[0].tolist()}, "shape"),
+        ({"inputs": X[:1, :, :1].tolist()}, "shape"),
+        ({"inputs": [[[0.0, 1.0], [0.0]]]}, ""),
+        (json.dumps({"inputs": [[[float("nan"), 1.0]] * 6]}).encode(), "6 of 12 that are NaN or infinite"),
+        (json.dumps({"inputs": [[[float("inf"), 1.0]] * 6]}).encode(), "NaN or infinite"),
+        ({"inputs": [[[1e39, 1.0]] * 6]}, "NaN or infinite"),
+        ({"inputs": ONE, "params": {"num_samples": 100_001}}, "num_samples as an integer from 1 to 100000"),
+        ({"inputs": X[:60].tolist(), "params": {"num_samples": 100_000}}, "at most 10000000 numbers in one answer"),
+        ({"inputs": ONE, "params": {"num_samples": "many"}}, "num_samples"),
+        ({"inputs": ONE, "params": {"output": "sumary"}}, "output as one of draws, summary, log_density"),
+        ({"inputs": ONE, "params": {"output": "summary", "num_samples": 1}}, "num_samples as an integer from 2"),
+        ({"inputs": ONE, "params": {"seed": -1}}, "seed"),
+        ({"observations": ONE}, "inputs"),
+        (b"theta, please", "valid JSON"),
+        (b"\xff\xfe", "valid JSON"),
+        (b"", "JSON"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_answered_with_400(post: Callable[..., Answer], body: Any, reason: str) -> None:
+    """Wrong shapes, NaN, too many draws, unknown outputs and bodies that are not JSON: status 400 and the reason, as JSON."""
+    status, answer = post(body)
+    assert status == 400, answer
+    assert reason in answer["message"]
+
+
+def test_five_hundred_requests_at_eight_at_a_time_are_all_answered(post: Callable[..., Answer], model: Any) -> None:
+    """None is lost, and each has the draws of its own observation and seed, whatever is computed beside it."""
+
+    def ask(request: int) -> Answer:
+        return post({"inputs": X[request % 400 : request % 400 + 1].tolist(), "params": {"num_samples": 10, "seed": request % 7}})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(500)))
+    assert [status for status, _ in answers] == [200] * 500
+    for request, (_, body) in enumerate(answers):
+        x = {"x": X[request % 400 : request % 400 + 1]}
+        np.testing.assert_array_equal(body["predictions"], model.sample(num_samples=10, conditions=x, seed=request % 7)["theta"])
