@@ -57,6 +57,11 @@ class Train(Settings):
     initial_learning_rate: PositiveFloat = 5e-4
     threads: PositiveInt = 1
     """CPU threads of PyTorch while training."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt | Literal["auto"] = 1
+    """How many devices share each batch, through Lightning; the result is that of one up to rounding."""
+    strategy: str = "auto"
+    """Of several devices: "ddp_spawn" or "ddp_fork" where the pipeline starts the processes."""
 
 
 class Member(Settings):
