@@ -12,6 +12,8 @@ from sbi_models.tracking import Tracker
 
 FOLDER, SETTINGS = "source", "source/experiment.yaml"
 
+OWN = ("flows", "sbi_models")
+
 
 def record_source(tracker: Tracker, experiment: Experiment) -> None:
     """Write `source/` to a run, and tags with the fingerprints of simulator and training code.
@@ -34,14 +36,18 @@ def record_source(tracker: Tracker, experiment: Experiment) -> None:
 
 
 def modules_in(folder: str) -> dict[str, Path]:
-    """The source files of imported modules below a folder, by their path in it; none for the empty name."""
+    """The source files of imported modules below a folder, by their path in it; none for the empty name.
+
+    Installed packages, and this one, are known by their versions.
+    """
     if not folder:
         return {}
     root, found = Path(folder).resolve(), {}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file is not None and Path(file).suffix == ".py" and Path(file).resolve().is_relative_to(root):
-            path = Path(file).resolve()
-            if not any(part in ("site-packages", ".venv") for part in path.relative_to(root).parts):
-                found[path.relative_to(root).as_posix()] = path
+    for name, module in list(sys.modules.items()):
+        file = Path(getattr(module, "__file__", None) or "")
+        if file.suffix != ".py" or not file.is_absolute() or name.partition(".")[0] in OWN:
+            continue
+        path = file.resolve()
+        if path.is_relative_to(root) and path.is_file() and "site-packages" not in path.parts:
+            found[path.relative_to(root).as_posix()] = path
     return found
