@@ -102,6 +102,8 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
             asyncio.run(runner.start())
         except KeyboardInterrupt:
             pass  # how it is meant to end
+        finally:
+            _end_children(server)
     _console().print(f"\nStopped: {escape(name)} runs no more. The same command starts it again.")
 
 
@@ -159,7 +161,7 @@ def _ending_with(server: LastingServer | None) -> Iterator[None]:
                 print(
                     f"Error: The Prefect server of this schedule has ended: see {server.log}. Start it again.", file=sys.stderr, flush=True
                 )
-                _end_children()
+                _end_children(server)
                 os._exit(2)  # an orderly end would wait for answers of the server
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -171,9 +173,10 @@ def _ending_with(server: LastingServer | None) -> Iterator[None]:
         watcher.join()
 
 
-def _end_children() -> None:
-    """Let the runs end as SIGTERM ends them; what does not obey is killed."""
-    children = psutil.Process().children(recursive=True)
+def _end_children(server: LastingServer | None) -> None:
+    """Let runs that are left, such as one that was just being started, end as SIGTERM ends them; what does not obey is killed."""
+    children = [child for child in psutil.Process().children() if server is None or child.pid != server.process.pid]
+    children = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]  # Python's; ends by itself
     for child in children:
         child.terminate()
     _, alive = psutil.wait_procs(children, timeout=_END_SECONDS)
