@@ -9,6 +9,7 @@ make_folders()
 import asyncio
 import fcntl
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -39,6 +40,13 @@ _AHEAD = 3
 """Times that are shown."""
 
 _END_SECONDS = 20.0
+
+
+class _Runner(Runner):
+    """Prefect's runner, which SIGTERM ends as Ctrl-C does; its own answer leaves a coroutine that nobody awaits, and a warning."""
+
+    def handle_sigterm(self, *arguments: object, **options: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
     label = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{flow.name}-{name}")
     with _alone(label), lasting_server(label) as server, _ending_with(server):
         try:
-            runner = Runner(name=name, limit=1, pause_on_shutdown=True)
+            runner = _Runner(name=name, limit=1, pause_on_shutdown=True)
             runner.add_flow(
                 flow.with_options(on_running=[_tell], on_completion=[_tell], on_failure=[_tell], on_crashed=[_tell]),
                 name=name,
