@@ -9,6 +9,7 @@ make_folders()
 import asyncio
 import fcntl
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,13 @@ _AHEAD = 3
 """Times that are shown."""
 
 _END_SECONDS = 20.0
+
+
+class _Runner(Runner):
+    """Prefect's runner, which SIGTERM ends as Ctrl-C does; its own answer leaves a coroutine that nobody awaits, and a warning."""
+
+    def handle_sigterm(self, *arguments: object, **options: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
     label = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{flow.name}-{name}")
     with _alone(label), lasting_server(label) as server, _ending_with(server):
         try:
-            runner = Runner(name=name, limit=1, pause_on_shutdown=True)
+            runner = _Runner(name=name, limit=1, pause_on_shutdown=True)
             runner.add_flow(
                 flow.with_options(on_running=[_tell], on_completion=[_tell], on_failure=[_tell], on_crashed=[_tell]),
                 name=name,
@@ -104,6 +112,8 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
             asyncio.run(runner.start())
         except KeyboardInterrupt:
             pass  # how it is meant to end
+        finally:
+            _end_children(server)
     _console().print(f"\nStopped: {escape(name)} runs no more. The same command starts it again.")
 
 
@@ -161,7 +171,7 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
                 print(
                     f"Error: The Prefect server of this schedule has ended: see {server.log}. Start it again.", file=sys.stderr, flush=True
                 )
-                _end_children()
+                _end_children(server)
                 os._exit(2)  # an orderly end would wait for answers of the server
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -173,9 +183,10 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
         watcher.join()
 
 
-def _end_children() -> None:
-    """Let the runs end as SIGTERM ends them; what does not obey is killed."""
-    children = psutil.Process().children(recursive=True)
+def _end_children(server: LastingServer | None) -> None:
+    """Let runs that are left, such as one that was just being started, end as SIGTERM ends them; what does not obey is killed."""
+    children = [child for child in psutil.Process().children() if server is None or child.pid != server.process.pid]
+    children = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]  # Python's; ends by itself
     for child in children:
         child.terminate()
     _, alive = psutil.wait_procs(children, timeout=_END_SECONDS)
