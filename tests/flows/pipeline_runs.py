@@ -22,14 +22,14 @@ class Finished:
     errors: str
 
 
-def start_pipeline(root: Path, *settings: dict[str, Any], script: str = "small_run.py") -> "subprocess.Popen[bytes]":
+def start_pipeline(root: Path, *settings: dict[str, Any], script: str = "small_run.py", label: str = "") -> "subprocess.Popen[bytes]":
     """Start a small pipeline in a folder, or several in a row, each with its settings.
 
-    What it prints goes to files there, which a temporary server that outlives it cannot block.
+    What it prints goes to files there, whose names start with the label.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(json.dumps, settings or [{}])]
-    with (root / "screen.txt").open("wb") as screen, (root / "errors.txt").open("wb") as errors:
+    with (root / f"{label}screen.txt").open("wb") as screen, (root / f"{label}errors.txt").open("wb") as errors:
         return subprocess.Popen(command, cwd=root, env=environment, stdout=screen, stderr=errors, start_new_session=True)
 
 
@@ -43,7 +43,7 @@ def run_pipelines(root: Path, *settings: dict[str, Any]) -> list[Finished]:
     """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of each."""
     process = start_pipeline(root, *settings)
     try:
-        code = process.wait(timeout=150)
+        code = process.wait(timeout=240)
     finally:
         process.kill()
     screen, errors = (root / "screen.txt").read_text(), (root / "errors.txt").read_text()
@@ -52,6 +52,12 @@ def run_pipelines(root: Path, *settings: dict[str, Any]) -> list[Finished]:
     for line in lines:
         screen = screen.replace(line, "")
     return [Finished(root, json.loads(line.removeprefix("RESULT ")), screen, errors) for line in lines]
+
+
+def result_of(screen: Path) -> dict[str, Any]:
+    """The result of the one pipeline that printed to a file."""
+    (line,) = [line for line in screen.read_text().splitlines() if line.startswith("RESULT ")]
+    return dict(json.loads(line.removeprefix("RESULT ")))
 
 
 def kill_in_training(root: Path, *settings: dict[str, Any], script: str = "small_run.py") -> None:
