@@ -183,7 +183,7 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
         watcher.join()
 
 
-def _end_children(server: LastingServer | None) -> None:
+def _end_children(server: ServerProcess | None) -> None:
     """Let runs that are left, such as one that was just being started, end as SIGTERM ends them; what does not obey is killed."""
     children = [child for child in psutil.Process().children() if server is None or child.pid != server.process.pid]
     children = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]  # Python's; ends by itself
