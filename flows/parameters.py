@@ -14,8 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from sbi_models.diagnostics import MIN_DATASETS, MIN_DRAWS
 from sbi_models.errors import ConfigurationError
+
+MIN_DATASETS, MIN_DRAWS = 20, 10
+"""What a verdict needs: those of `sbi_models.diagnostics`, which takes a second to import."""
 
 
 class Settings(BaseModel):

@@ -7,11 +7,13 @@ import pytest
 from pydantic import ValidationError
 from small_run import COMPOSED, ENSEMBLE, small_experiment
 
+from flows import parameters
 from flows.experiment_files import experiment_names, load_experiment
 from flows.michelson import STUDY
 from flows.parameters import Compose
 from flows.pipeline import start_run
 from flows.training import workflow_of
+from sbi_models import diagnostics
 from sbi_models.approximators.composition.methods import METHODS
 from sbi_models.errors import ConfigurationError
 
@@ -57,6 +59,11 @@ def test_bad_compositions_are_refused(compose: dict, message: str) -> None:
 def test_the_methods_of_a_composition_are_those_of_the_library() -> None:
     """The settings admit every method that composes."""
     assert get_args(Compose.model_fields["method"].annotation) == METHODS
+
+
+def test_the_limits_of_a_diagnosis_are_those_of_the_library() -> None:
+    """Fewer data sets or draws than a verdict needs are refused as settings."""
+    assert (parameters.MIN_DATASETS, parameters.MIN_DRAWS) == (diagnostics.MIN_DATASETS, diagnostics.MIN_DRAWS)
 
 
 def _members(**network: object) -> dict:
