@@ -43,7 +43,7 @@ class Screen:
         """Simulations are on disk."""
         counts = ", ".join(f"{n:,} {purpose}".replace(",", " ") for purpose, n in manifest["num_simulations"].items())
         kept = sum(manifest["num_simulations"].values()) - manifest["made"]
-        more = "" if reused or kept <= 0 else f", of which {kept:,} were there".replace(",", " ", 1)
+        more = "" if reused or kept <= 0 else ", of which " + f"{kept:,} were there".replace(",", " ")
         self._done(f"{_reused(manifest, reused)}{counts} simulations{more}")
 
     def trained(self, manifest: dict[str, Any], reused: bool) -> None:
