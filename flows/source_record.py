@@ -34,13 +34,15 @@ def record_source(tracker: Tracker, experiment: Experiment) -> None:
 
 
 def modules_in(folder: str) -> dict[str, Path]:
-    """The source files of imported modules below a folder, by their path in it; none for the empty name."""
+    """The source files of imported modules below a folder, by their path in it, but for this package; none for the empty name."""
     if not folder:
         return {}
     root, found = Path(folder).resolve(), {}
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file is not None and Path(file).suffix == ".py" and Path(file).resolve().is_relative_to(root):
+        if name.partition(".")[0] in ("flows", "sbi_models") or file is None:
+            continue
+        if Path(file).suffix == ".py" and Path(file).resolve().is_relative_to(root):
             path = Path(file).resolve()
             if not any(part in ("site-packages", ".venv") for part in path.relative_to(root).parts):
                 found[path.relative_to(root).as_posix()] = path

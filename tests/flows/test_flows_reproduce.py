@@ -83,7 +83,7 @@ def test_a_run_is_made_again_to_the_bit(recorded: Recorded, reproduce) -> None:
     assert ended.code == 0, ended.errors
     assert _said(ended) == SAME
     assert ended.output.rstrip().endswith("Reproduced to the bit.")
-    assert f"run        {recorded.run_id} again, in {recorded.folder}" in ended.output
+    assert f"run          {recorded.run_id} again, in {recorded.folder}" in ended.output
     assert ended.errors == ""
 
 
