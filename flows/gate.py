@@ -10,7 +10,7 @@ from scipy.special import stdtr
 from flows.parameters import Experiment
 from sbi_models import diagnostics, load, seeding
 from sbi_models.approximators import Approximator
-from sbi_models.errors import SbiModelsError
+from sbi_models.errors import ModelFileError, SbiModelsError
 from sbi_models.tracking import Store, alias_of, annotate, set_alias
 from sbi_models.types import FloatArray, Variables
 
@@ -47,18 +47,19 @@ def judge_challenger(
         verdict: of its diagnosis, as a dict.
         test: simulations that neither model was trained on, raw space.
     """
-    name, version, settings = registered["name"], registered["version"], experiment.gate
+    name, version = registered["name"], registered["version"]
     before = alias_of(store, name, CHAMPION)
+    said = f"verdict: {verdict['sentence']}"
+    if before == version:  # what its page says of how it became so stays
+        return {"promoted": True, "champion": version, "before": before, "reasons": ["it is the champion already", said]}
     reasons: list[str] = []
     refusals: list[str] = []
-    if before != version and ROLLED_BACK in store.client.get_model_version(name, str(version)).tags:
+    if ROLLED_BACK in store.client.get_model_version(name, str(version)).tags:
         refusals.append("it was champion and was rolled back by hand: only `sbi-models promote` makes it the champion again")
-    (reasons if verdict["is_calibrated"] or not settings.calibrated else refusals).append(f"verdict: {verdict['sentence']}")
+    (reasons if verdict["is_calibrated"] or not experiment.gate.calibrated else refusals).append(said)
     if before is None:
         reasons.append("there is no champion to compare with")
-    elif before == version:
-        reasons.append("it is the champion already")
-    elif settings.not_worse:
+    elif experiment.gate.not_worse:
         passed, reason = _compared(store, experiment, registered["uri"], f"models:/{name}/{before}", test)
         (reasons if passed else refusals).append(reason)
     promoted = not refusals
@@ -81,8 +82,11 @@ def promote(store: Store, name: str, version: int) -> int | None:
     """
     before = set_alias(store, name, CHAMPION, version)
     if before is not None and before > version:
-        annotate(store, name, before, tags={ROLLED_BACK: f"in favour of version {version}"})
-    annotate(store, name, version, tags={"gate": "passed", "gate.reason": "promoted by hand"})
+        note = f"**Rolled back** by hand in favour of version {version}."
+        annotate(store, name, before, tags={ROLLED_BACK: f"in favour of version {version}"}, description=note)
+    if before != version:
+        note = f"**Champion**: version {version} was promoted by hand."
+        annotate(store, name, version, tags={"gate": "passed", "gate.reason": "promoted by hand"}, description=note)
     if ROLLED_BACK in store.client.get_model_version(name, str(version)).tags:
         store.client.delete_model_version_tag(name, str(version), ROLLED_BACK)
     return before
@@ -99,8 +103,9 @@ def compare(challenger: Approximator, champion: Approximator, test: Variables, s
         score, (new, old) = "log density [nats]", (model.log_prob(test) for model in both)
     else:
         score, (new, old) = "energy score", (-_energy(model, test, seed) for model in both)
-    differences = np.asarray(new, dtype=np.float64) - old
-    mean, error = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    with np.errstate(invalid="ignore"):  # densities may be 0
+        differences = np.asarray(new, dtype=np.float64) - old
+        mean, error = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
     if error == 0 or not np.isfinite(error):
         return Comparison(score, mean, error, 1.0 if mean >= 0 else 0.0)
     return Comparison(score, mean, error, float(stdtr(len(differences) - 1, mean / error)))
@@ -121,8 +126,12 @@ def _tags(decision: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _compared(store: Store, experiment: Experiment, challenger: str, champion: str, test: Variables) -> tuple[bool, str]:
-    """Whether the challenger is not worse than the champion, and the words for it."""
-    new, old = (load(uri, store, certify=False) for uri in (challenger, champion))
+    """Whether the challenger is not worse than the champion, and the words for it; a champion that is damaged or too old refuses."""
+    new = load(challenger, store, certify=False)
+    try:
+        old = load(champion, store, certify=False)
+    except ModelFileError as error:
+        return False, f"it cannot be compared with {champion}: {error}"
     if (new.inference_names, new.condition_names) != (old.inference_names, old.condition_names):
         return False, (
             f"it infers {', '.join(new.inference_names)} from {', '.join(new.condition_names)}, but {champion} infers "

@@ -38,7 +38,7 @@ def monitor(experiment: Experiment) -> Manifest:
     """
     store = open_store(project_root(), create=False)
     champion = version_of(store, f"models:/{experiment.register_as.name}@champion")
-    turn = len(watches(store, experiment)) + 1
+    turn = 1 + max((int(found.params["turn"]) for found in watches(store, experiment)), default=0)
     with start_watch(store, experiment, champion.uri, turn) as tracker:
         found = watch(experiment, champion.uri, turn)
         record(tracker, found)
@@ -101,7 +101,8 @@ def drift_p_value(p_values: Sequence[float]) -> float | None:
     """One p-value of those of several observations; None for none of them.
 
     Two questions, each of which counts half (Bonferroni): is one of them far out (the smallest p-value), and are many of them somewhat out
-    (Fisher's sum of logarithms)? It assumes that data sets are independent.
+    (Fisher's sum of logarithms)? It assumes that data sets are independent. P-values of novelty are ranks among the simulations that a
+    model keeps for it, at most 2000: one of n observations, however far out, is an alarm by itself only if there are 2 n / level of them.
     """
     if not p_values:
         return None

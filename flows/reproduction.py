@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from flows.runtime import project_root, work_folder
+from flows.runtime import end_on_sigterm, project_root, work_folder
 from flows.source_record import FOLDER, SETTINGS
 from sbi_models.errors import ConfigurationError, SbiModelsError, TrackingError
 from sbi_models.tracking import RunRecord, Store, open_store
 
-DRAWS = "inference/draws.parquet"
+DRAWS = {"infer": ("draws", "inference/draws.parquet"), "compose": ("composed", "composition/draws.parquet")}
+"""Of each task that draws: what its draws are called, and their file in the run."""
+
 FINISHED = "reproduced"
 
 
@@ -28,6 +30,7 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
         TrackingError: if there is no such run, or it has no record of its settings.
         SbiModelsError: if the pipeline fails.
     """
+    end_on_sigterm()
     record = RunRecord.read(open_store(project_root(), create=False), run_id)
     folder = (folder or work_folder() / "reproductions" / run_id).resolve()
     _make_empty(folder)
@@ -36,9 +39,9 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     except TrackingError as error:
         raise TrackingError(f"Expected a pipeline run with its settings in {SETTINGS}, got none: {error}") from None
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"run        {run_id} again, in {folder}")
+    console.print(f"run          {run_id} again, in {folder}")
     for name, (then, now) in record.other_versions().items():
-        console.print(f"           {name} is {now}, was {then}")
+        console.print(f"             {name} is {now}, was {then}")
     _run(folder)
     (folder / FINISHED).mkdir()
     database = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
@@ -61,13 +64,17 @@ def _run(folder: Path) -> None:
     """The pipeline in a process of its own, which tracks in the folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))}
     command = [sys.executable, "-m", "flows.cli", "run", SETTINGS]
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - our own command
-    if done.returncode:
-        raise SbiModelsError(f"The pipeline ended with exit code {done.returncode}. What it said is above; see it again in {folder}.")
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - our own command
+        try:
+            code = process.wait()
+        finally:
+            process.terminate()  # if this process is told to end; it then stops its Prefect server
+    if code:
+        raise SbiModelsError(f"The pipeline ended with exit code {code}. What it said is above; see it again in {folder}.")
 
 
 def _compared(console: Console, record: RunRecord, again: RunRecord, folder: Path) -> bool:
-    """Print a line for simulations, weights and draws each; whether all are the same."""
+    """Print a line for simulator, simulations, weights, and draws of each kind; whether all are the same."""
     rows = {
         "simulator": (record.tags.get("simulator.fingerprint"), again.tags.get("simulator.fingerprint")),
         "simulations": (record.content_hashes, again.content_hashes),
@@ -75,13 +82,14 @@ def _compared(console: Console, record: RunRecord, again: RunRecord, folder: Pat
     }
     same = True
     for name, (was, is_now) in rows.items():
-        console.print(f"{name:<11}{'the same' if was == is_now else '[yellow]not the same[/yellow]'}")
+        console.print(f"{name:<13}{'the same' if was == is_now else '[yellow]not the same[/yellow]'}")
         same = same and was == is_now
-    if "infer" in record.tags:
-        then, now = (run.fetch(DRAWS, folder / FINISHED / name) for run, name in ((record, "then"), (again, "now")))
-        equal = then.read_bytes() == now.read_bytes()
-        console.print(f"{'draws':<11}{'the same' if equal else _difference(pd.read_parquet(then), pd.read_parquet(now))}")
-        same = same and equal
+    for task, (name, file) in DRAWS.items():
+        if task in record.tags:
+            then, now = (pd.read_parquet(run.fetch(file, folder / FINISHED / of)) for run, of in ((record, "then"), (again, "now")))
+            equal = then.equals(now)
+            console.print(f"{name:<13}{'the same' if equal else _difference(then, now)}")
+            same = same and equal
     return same
 
 

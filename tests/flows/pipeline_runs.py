@@ -22,7 +22,16 @@ class Finished:
     errors: str
 
 
-def start_pipeline(root: Path, *settings: dict[str, Any], script: str = "small_run.py", label: str = "") -> "subprocess.Popen[bytes]":
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def start_pipeline(root: Path, *settings: Any, script: str = "small_run.py", label: str = "") -> "subprocess.Popen[bytes]":
     """Start a small pipeline in a folder, or several in a row, each with its settings.
 
     What it prints goes to files there, whose names start with the label.
@@ -41,13 +50,7 @@ def run_pipeline(root: Path, settings: dict[str, Any] | None = None) -> Finished
 
 def run_pipelines(root: Path, *settings: dict[str, Any]) -> list[Finished]:
     """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of each."""
-    process = start_pipeline(root, *settings)
-    try:
-        code = process.wait(timeout=240)
-    finally:
-        process.kill()
-    screen, errors = (root / "screen.txt").read_text(), (root / "errors.txt").read_text()
-    assert code == 0, errors
+    screen, errors = _end(root, start_pipeline(root, *settings))
     lines = [line for line in screen.splitlines() if line.startswith("RESULT ")]
     for line in lines:
         screen = screen.replace(line, "")
@@ -58,6 +61,24 @@ def result_of(screen: Path) -> dict[str, Any]:
     """The result of the one pipeline that printed to a file."""
     (line,) = [line for line in screen.read_text().splitlines() if line.startswith("RESULT ")]
     return dict(json.loads(line.removeprefix("RESULT ")))
+
+
+def run_commands(root: Path, *commands: list[str]) -> list[Ended]:
+    """Give commands of `sbi-models` in a folder, one after another in one process and on one Prefect server."""
+    screen, errors = _end(root, start_pipeline(root, *commands, script="small_commands.py"), timeout=220)
+    assert errors == ""
+    return [Ended(*json.loads(line.removeprefix("RESULT "))) for line in screen.splitlines()]
+
+
+def _end(root: Path, process: "subprocess.Popen[bytes]", timeout: float = 240) -> tuple[str, str]:
+    """What a process that ends well has printed on standard output and standard error."""
+    try:
+        code = process.wait(timeout)
+    finally:
+        process.kill()
+    screen, errors = (root / "screen.txt").read_text(), (root / "errors.txt").read_text()
+    assert code == 0, errors
+    return screen, errors
 
 
 def kill_in_training(root: Path, *settings: dict[str, Any], script: str = "small_run.py") -> None:

@@ -1,0 +1,257 @@
+"""The gate between challenger and champion: its comparison against SciPy, and its decisions in a real registry."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+import pytest
+from scipy import stats
+from small_run import small_experiment
+
+from flows.gate import ROLLED_BACK, compare, judge_challenger, promote
+from flows.michelson import STUDY
+from sbi_models import BasicWorkflow, seeding
+from sbi_models.adapters import default_adapter
+from sbi_models.approximators import ContinuousApproximator
+from sbi_models.errors import DataError
+from sbi_models.networks import CouplingFlow, DeepSet
+from sbi_models.tracking import Store, Tracker, alias_of, open_store, register
+
+CALIBRATED = {"is_calibrated": True, "sentence": "Calibrated."}
+BIASED = {"is_calibrated": False, "sentence": "Biased: mu is too high."}
+TEST = STUDY.simulator.sample(100, seed=5)
+
+
+class Fake:
+    """A model with given log densities; without them its posterior is unit normal around 3 x + shift."""
+
+    inference_names = ("theta",)
+
+    def __init__(self, log_densities: Any = None, shift: float = 0.0) -> None:
+        self._log_densities, self._shift = log_densities, shift
+        self.members = {"": SimpleNamespace(has_density=log_densities is not None)}
+
+    def log_prob(self, data: Any) -> Any:
+        return np.asarray(self._log_densities, dtype=np.float32)
+
+    def sample(self, *, num_samples: int, conditions: Any, seed: int) -> Any:
+        noise = np.random.default_rng(seed).normal(size=(len(conditions["x"]), num_samples, 1))
+        return {"theta": 3 * conditions["x"][:, None, :] + self._shift + noise}
+
+
+# ---- compare
+
+
+@pytest.mark.parametrize("shift", [-0.3, 0.0, 0.3])
+def test_the_p_value_is_that_of_scipy(shift: float) -> None:
+    """Mean, standard error and p-value are those of SciPy's paired t-test with the alternative that the challenger is worse."""
+    rng = np.random.default_rng(1)
+    old = rng.normal(size=60).astype(np.float32)
+    new = (old + shift + 0.5 * rng.normal(size=60)).astype(np.float32)
+    found = compare(Fake(new), Fake(old), {}, seed=0)  # type: ignore[arg-type]
+    expected = stats.ttest_rel(new.astype(float), old.astype(float), alternative="less")
+    assert found.score == "log density [nats]"
+    np.testing.assert_allclose(found.p_value, expected.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(found.difference / found.error, expected.statistic, rtol=1e-9)
+    assert (found.p_value < 0.01) == (shift == -0.3)
+
+
+@pytest.mark.parametrize(("difference", "p_value"), [(0.0, 1.0), (-1.0, 0.0), (1.0, 1.0), (-np.inf, 0.0), (np.inf, 1.0)])
+def test_without_spread_the_sign_decides(difference: float, p_value: float) -> None:
+    """Models that differ by a constant, or infinitely on one simulation: not worse if equal or above, worse if below."""
+    new = np.zeros(30)
+    new[0 if np.isinf(difference) else slice(None)] = difference
+    assert compare(Fake(new), Fake(np.zeros(30)), {}, seed=0).p_value == p_value  # type: ignore[arg-type]
+
+
+def test_models_without_a_density_have_the_energy_score() -> None:
+    """If one of the two has no density, draws decide: a shifted posterior is worse, a right one is not, and equal ones are equal."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(80, 1))
+    test = {"x": x, "theta": 3 * x + rng.normal(size=(80, 1))}
+    right, wrong, dense = Fake(), Fake(shift=1.0), Fake(np.zeros(80))
+    worse, better, equal = (compare(*pair, test, seed=0) for pair in ((wrong, dense), (dense, wrong), (right, right)))  # type: ignore[arg-type]
+    assert {found.score for found in (worse, better, equal)} == {"energy score"}
+    assert worse.p_value < 1e-4
+    assert better.p_value > 0.99
+    assert worse.difference == pytest.approx(-better.difference)
+    assert (equal.difference, equal.p_value) == (0.0, 1.0)
+
+
+# ---- the whole gate
+
+Judge = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Approximators on Michelson's model: hardly trained, trained for a second, trained on, and one that infers something else."""
+    folder = tmp_path_factory.mktemp("models")
+    workflow = BasicWorkflow(
+        STUDY.simulator,
+        inference_variables="theta",
+        summary_variables="x",
+        inference_network=CouplingFlow(depth=2, widths=(16,)),
+        summary_network=DeepSet(summary_dim=4, widths=(16,), head_widths=(16,)),
+        initial_learning_rate=3e-3,
+        seed=1,
+        progress=False,
+    )
+    made = {}
+    for name, batches in {"poor": 1, "fair": 60, "good": 60}.items():
+        workflow.fit_online(epochs=1, num_batches_per_epoch=batches, batch_size=64)
+        made[name] = workflow.approximator.save(folder / f"{name}.safetensors")
+    roles = {"inference_variables": ["phi"], "summary_variables": ["x"]}
+    other = ContinuousApproximator(adapter=default_adapter(roles), roles=roles, inference_network=CouplingFlow(), summary_network=DeepSet())
+    other.build({"phi": TEST["theta"], "x": TEST["x"]}, seed=0)
+    return made | {"other": other.save(folder / "other.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return open_store(tmp_path_factory.mktemp("project"))
+
+
+_names = (f"gated-{i}" for i in itertools.count())
+
+
+@pytest.fixture
+def judge(store: Store, files: dict[str, Path]) -> Judge:
+    """Registers a file as the next version of a model of the test's own and lets the gate judge it; `judge.name` is the model."""
+    name = next(_names)
+    run_id = Tracker.attach(store, store.client.create_run(store.experiment("gate")).info.run_id).run_id
+
+    def judge(file: str, verdict: Any = CALIBRATED, **settings: Any) -> dict[str, Any]:
+        experiment = small_experiment({"gate": {"calibrated": True} | settings, "register_as": {"name": name}})
+        registered = vars(register(store, name, files[file], run_id, aliases=("challenger",)))
+        return judge_challenger(store, experiment, registered, verdict, TEST)
+
+    judge.name = name  # type: ignore[attr-defined]
+    return judge
+
+
+def _notes(store: Store, name: str, version: int) -> tuple[dict[str, str], str]:
+    found = store.client.get_model_version(name, str(version))
+    return found.tags, found.description
+
+
+def test_the_first_calibrated_version_is_the_champion(store: Store, judge: Judge) -> None:
+    """With nothing to compare with, the verdict decides; judged again, it stays champion, and its page stays as it was."""
+    decision = judge("fair")
+    assert decision == {"promoted": True, "champion": 1, "before": None, "reasons": decision["reasons"]}
+    assert decision["reasons"] == ["verdict: Calibrated.", "there is no champion to compare with"]
+    again = judge("fair")
+    assert (again["promoted"], again["champion"], again["before"]) == (True, 1, 1)
+    assert again["reasons"] == ["it is the champion already", "verdict: Calibrated."]
+    assert alias_of(store, judge.name, "champion") == 1
+    tags, description = _notes(store, judge.name, 1)
+    assert tags["gate"] == "passed"
+    assert description.startswith("**Champion**")
+    assert "- there is no champion to compare with" in description
+
+
+def test_an_uncalibrated_first_version_is_refused(store: Store, judge: Judge) -> None:
+    """A verdict other than calibrated leaves the model without a champion, unless the settings do not ask for calibration."""
+    decision = judge("fair", BIASED)
+    assert decision == {"promoted": False, "champion": None, "before": None, "reasons": ["verdict: Biased: mu is too high."]}
+    assert alias_of(store, judge.name, "champion") is None
+    assert alias_of(store, judge.name, "challenger") == 1
+    tags, description = _notes(store, judge.name, 1)
+    assert (tags["gate"], tags["gate.reason"]) == ("refused", "verdict: Biased: mu is too high.")
+    assert "there is none" in description
+    assert judge("fair", BIASED, calibrated=False)["champion"] == 1
+
+
+def test_an_under_trained_challenger_is_refused_and_a_better_one_promoted(store: Store, judge: Judge) -> None:
+    """The champion stays against a network that is hardly trained, with the reason in nats on its page; one trained longer takes over."""
+    judge("fair")
+    decision = judge("poor")
+    assert (decision["promoted"], decision["champion"], decision["before"]) == (False, 1, 1)
+    assert alias_of(store, judge.name, "champion") == 1
+    assert alias_of(store, judge.name, "challenger") == 2
+    (reason,) = decision["reasons"]
+    assert reason.startswith("log density [nats] -")
+    assert reason.endswith(": worse")
+    assert f"against models:/{judge.name}/1 on 100 test simulations" in reason
+    tags, description = _notes(store, judge.name, 2)
+    assert (tags["gate"], tags["gate.reason"]) == ("refused", reason)
+    assert description == f"**Refused** as champion; version 1 stays.\n\n- {reason}"
+
+    decision = judge("good")
+    assert (decision["promoted"], decision["champion"], decision["before"]) == (True, 3, 1)
+    assert alias_of(store, judge.name, "champion") == 3
+    tags, description = _notes(store, judge.name, 3)
+    assert tags["gate"] == "passed"
+    assert "not worse" in description
+
+
+def test_all_reasons_of_a_refusal_are_told(judge: Judge) -> None:
+    """A challenger that is neither calibrated nor as good has both reasons; without `not_worse`, nothing is compared."""
+    judge("fair")
+    assert len(judge("poor", BIASED)["reasons"]) == 2
+    assert judge("poor", not_worse=False)["promoted"]
+
+
+def test_a_model_of_other_variables_is_refused(store: Store, judge: Judge) -> None:
+    """What infers another parameter under the same name does not replace the champion, and is told to take a name of its own."""
+    judge("fair")
+    decision = judge("other")
+    assert alias_of(store, judge.name, "champion") == 1
+    assert decision["reasons"] == [f"it infers phi from x, but models:/{judge.name}/1 infers theta from x: register it under another name"]
+
+
+def test_what_cannot_be_compared_is_refused(store: Store, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the comparison, and a champion whose file is damaged, are reasons and no crash; draws have the experiment's seed."""
+    judge("fair")
+    seeds = []
+
+    def fail(new: object, old: object, test: object, seed: int) -> None:
+        seeds.append(seed)
+        raise DataError("Expected 20 speeds.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.gate.compare", fail)
+        assert judge("good")["reasons"] == [f"it cannot be compared with models:/{judge.name}/1: Expected 20 speeds."]
+    assert seeds == [seeding.derive(small_experiment({}).seed, "gate")]
+    (file,) = Path(url2pathname(urlsplit(store.client.get_model_version(judge.name, "1").source).path)).rglob("*.safetensors")
+    file.write_bytes(b"damaged")
+    (reason,) = judge("good")["reasons"]
+    assert reason.startswith(f"it cannot be compared with models:/{judge.name}/1: ")
+
+
+def test_a_version_that_was_rolled_back_is_not_promoted_by_the_gate(store: Store, judge: Judge) -> None:
+    """`promote` returns the champion before and marks the newer one, which the gate then refuses until it is promoted by hand."""
+    judge("fair")
+    judge("good")
+    assert promote(store, judge.name, 1) == 2
+    assert alias_of(store, judge.name, "champion") == 1
+    assert ROLLED_BACK in _notes(store, judge.name, 2)[0]
+    assert "by hand" in _notes(store, judge.name, 1)[1]
+    assert "by hand" in _notes(store, judge.name, 2)[1]
+
+    decision = judge("good")
+    assert (decision["promoted"], decision["champion"]) == (False, 1)
+    assert decision["reasons"][0].startswith("it was champion and was rolled back by hand")
+    assert alias_of(store, judge.name, "champion") == 1
+
+    assert promote(store, judge.name, 2) == 1
+    assert ROLLED_BACK not in _notes(store, judge.name, 2)[0]
+    assert ROLLED_BACK not in _notes(store, judge.name, 1)[0]
+    assert judge("good")["champion"] == 2
+
+
+def test_a_champion_by_hand_stays_one(store: Store, judge: Judge) -> None:
+    """A version that the gate refused and that was promoted by hand is not called refused when its experiment runs again."""
+    judge("fair", BIASED)
+    promote(store, judge.name, 1)
+    decision = judge("fair", BIASED)
+    assert (decision["promoted"], decision["champion"]) == (True, 1)
+    assert decision["reasons"] == ["it is the champion already", "verdict: Biased: mu is too high."]
+    assert _notes(store, judge.name, 1)[0]["gate"] == "passed"
