@@ -30,6 +30,7 @@ _RACE = re.compile(r"IntegrityError|UniqueViolation|UNIQUE constraint|duplicate 
 _TOO_MANY = re.compile(r"too many (\d{3}) error responses")
 _ERRNO = re.compile(r"""\[Errno -?\d+\] ([^'")\]\n]+)""")
 _FULL = re.compile(r"disk is full|No space left on device|Disk quota exceeded", re.IGNORECASE)
+_UNKNOWN_USER = re.compile(r"not authenticated|error code 401|Unauthorized", re.IGNORECASE)
 _CLOSED = re.compile(r"readonly database|Read-only file system|Permission denied: |unable to open database file", re.IGNORECASE)
 
 
@@ -59,6 +60,8 @@ def failure(doing: str, error: BaseException) -> TrackingError:
     said = " ".join(str(cause) for cause in _chain(error))
     if _FULL.search(said) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
         why += ". Free some space on the disk and give the same command again: what was trained is kept in mlruns/work"
+    elif _UNKNOWN_USER.search(said):
+        why += ". Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those that the server knows"
     elif _CLOSED.search(said):
         why += ". Make the folder of the store writable, or set MLFLOW_TRACKING_URI to another store"
     return TrackingError(f"Could not {redacted(doing)}: {why.rstrip('.')}.")

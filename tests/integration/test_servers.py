@@ -143,5 +143,6 @@ def test_a_wrong_password_is_one_line(real_servers: Servers, tmp_path: Path, giv
     assert len(done.errors.strip().splitlines()) == 1
     assert done.errors.startswith("Error: ")
     assert "not authenticated" in done.errors
+    assert "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in done.errors
     assert "Traceback" not in done.screen
     assert not list(tmp_path.rglob("shard-*"))
