@@ -12,9 +12,11 @@ import pytest
 from pipeline_runs import Finished
 
 from flows.cli import main
+from flows.experiment_files import FOLDER, experiment_names
 from flows.michelson import STUDY
 from sbi_models import load
 from sbi_models.simulators.benchmarks.michelson import DATA
+from sbi_models.tracking import open_store
 
 pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
 
@@ -197,3 +199,56 @@ def test_a_file_without_the_truth_is_refused(call, tmp_path: Path) -> None:
     code, _, errors = call("diagnose", MODEL, "--data", tmp_path / "test.npz")
     assert code == 2
     assert "Expected 'theta'" in errors
+
+
+# ---- list, promote
+
+
+def test_experiments_and_models_are_listed(call) -> None:
+    """Each experiment has the first line of its file whole; the model its versions, and the version of each alias."""
+    code, output, errors = call("list")
+    assert (code, errors) == (0, "")
+    lines = [line.split(maxsplit=1) for line in map(str.rstrip, output.splitlines()) if line]
+    for name in experiment_names():
+        first, *_ = (FOLDER / f"{name}.yaml").read_text().splitlines()
+        assert [name, first.removeprefix("# ")] in lines
+    assert lines[-1][0] == "michelson"
+    assert lines[-1][1].split(maxsplit=1) == ["1", "challenger 1, champion 1"]
+
+
+def test_without_a_store_there_are_no_models(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The experiments are listed where nothing was tracked, too; that is said, and no store is made."""
+    monkeypatch.chdir(tmp_path)
+    code, output, _ = call("list")
+    assert code == 0
+    assert "michelson-ensemble" in output
+    assert "no models: Expected a tracking database at" in output
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_version_is_promoted_by_hand(call, first_run: Finished) -> None:
+    """By number or alias; the words say which version it is and which it was. One that is the champion stays it, with its notes."""
+    client = open_store(first_run.root).client
+    before = client.get_model_version("michelson", "1")
+    for name in ("models:/michelson/1", "models:/michelson@challenger"):
+        code, output, errors = call("promote", name)
+        assert (code, errors) == (0, "")
+        assert output == "models:/michelson@champion is version 1 (until now it was version 1)\n"
+    after = client.get_model_version("michelson", "1")
+    assert (after.tags, after.description) == (before.tags, before.description)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("models:/michelson/99", "no version '99'"),
+        ("models:/michelsn/1", "Did you mean 'michelson'"),
+        ("michelson", "Expected models:/NAME@ALIAS"),
+    ],
+)
+def test_what_cannot_be_promoted_is_one_line_and_exit_code_2(call, model: str, message: str) -> None:
+    """An unknown version or model, and something that is no address of a model."""
+    code, output, errors = call("promote", model)
+    assert (code, output) == (2, "")
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1

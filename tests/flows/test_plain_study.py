@@ -9,6 +9,7 @@ from pipeline_runs import Finished, run_pipeline
 
 from flows.experiment_files import load_experiment
 from flows.keys import simulator_fingerprint
+from flows.source_record import modules_in
 from flows.studies import study_of
 from sbi_models.errors import ConfigurationError, DataError
 
@@ -83,6 +84,13 @@ def test_the_code_of_the_module_is_in_the_fingerprint(tmp_path: Path) -> None:
     """Another constant in the user's module is another simulator, though the first row were the same."""
     prints = [simulator_fingerprint(_experiment(tmp_path, f"plain_{n}", noise=n)) for n in (1, 2)]
     assert prints[0] != prints[1]
+
+
+def test_modules_of_the_package_are_no_modules_of_the_user() -> None:
+    """Where an experiment lies beside the package, its record holds the imported modules there, and the package is left out."""
+    found = modules_in(str(Path(__file__).parents[2]))
+    assert "tests/flows/pipeline_runs.py" in found
+    assert not [name for name in found if name.startswith(("flows/", "sbi_models/"))]
 
 
 @pytest.fixture(scope="module")
