@@ -148,5 +148,5 @@ def test_the_screen_tells_of_the_members(runs: list[Finished]) -> None:
         assert line == again
         numbers = member["numbers"]
         assert line.endswith(f"best epoch {numbers['best_epoch']}, weight {numbers['weight']:.3f}")
-    assert screen.count("reused, finished") == 3  # all but the diagnosis of the second run
+    assert screen.count("reused, finished") == 1 + 3  # simulations of both runs, training and inference of the second
     assert runs[0].errors == ""
