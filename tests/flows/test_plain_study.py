@@ -109,6 +109,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run_pipeline(root, {"file": str(source / "mine.yaml")})
 
 
+@pytest.mark.integration
 def test_its_pipeline_runs_and_keeps_the_sources(run: Finished) -> None:
     """The run infers both data sets, and its record holds settings, module and observations, to the byte."""
     assert [row["data set"] for row in run.result["inference"]["table"]] == ["1", "1", "2", "2"]
