@@ -7,6 +7,7 @@ is not "calibrated", drift, or a run that was not reproduced, 130 interrupted, 1
 # Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
 # ruff: noqa: PLC0415
 
+import gc
 import os
 import socket
 import sys
@@ -257,6 +258,8 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of standard output, such as `head`, has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        gc.freeze()  # else Python looks through all packages once more before it ends
 
 
 if __name__ == "__main__":

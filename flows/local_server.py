@@ -15,7 +15,7 @@ from typing import Any
 from flows.runtime import work_folder
 from flows.server_process import ServerProcess
 
-_COMMAND = ("-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error")
+_COMMAND = ("-m", "flows.temporary_server")
 _TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 """With which Prefect itself starts a temporary server."""
 
@@ -42,9 +42,10 @@ class LocalPrefect:
         if self._server is None:
             return
         self._server.wait()
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        self._settings = temporary_settings({PREFECT_API_URL: self._server.url})
+        # Nobody looks for lost runs on this server, and Prefect waits a second at the end of a flow for the thread of its heartbeat.
+        self._settings = temporary_settings({PREFECT_API_URL: self._server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
         self._settings.__enter__()
 
     def __exit__(self, *error: object) -> None:

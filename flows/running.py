@@ -3,7 +3,7 @@
 # Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are imported: both take seconds.
 # ruff: noqa: E402, PLC0415
 
-from flows.runtime import end_on_sigterm, make_folders
+from flows.runtime import end_on_sigterm, make_folders, quick_imports
 
 make_folders()
 
@@ -25,20 +25,15 @@ def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
     end_on_sigterm()
     server = LocalPrefect()
     server.begin()
-    result: dict[str, Any]
-    if name == "monitor":
+    with quick_imports():
         from flows.monitor import monitor
-        from flows.screen import show_monitored
-
-        with server:
-            result = monitor(experiment)
-        show_monitored(result)
-        return result
-    from flows.pipeline import pipeline
-    from flows.retrain import retrain
-    from flows.screen import Screen
-
+        from flows.pipeline import pipeline
+        from flows.retrain import retrain
+        from flows.screen import Screen, show_monitored
     with server:
-        result = (pipeline if name == "pipeline" else retrain)(experiment)
-    Screen(experiment).finished(result)
+        result: dict[str, Any] = {"pipeline": pipeline, "retrain": retrain, "monitor": monitor}[name](experiment)
+    if name == "monitor":
+        show_monitored(result)
+    else:
+        Screen(experiment).finished(result)
     return result

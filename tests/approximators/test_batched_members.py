@@ -109,11 +109,11 @@ def trained(batched, reuse, shape=(6, 2), **networks):
     prepared, held_out = (made.prepare(data(n, seed, shape) | {"mask": _mask(n, shape)}) for n, seed in ((40, 1), (20, 2)))
     batches = Batches(prepared, 16, 3, Sharing(3, reuse).windows(40, 4))
     settings = TrainingSettings(ema=0.8, accelerator="cpu", progress=False, initial_learning_rate=3e-3)
-    history = train(
+    left = train(
         made, InDouble(batches), InDouble(Batches(held_out, 20, None)), 3, settings,
         seed=5, weight_decay=5e-3, batched=batched, checkpoint=None, on_epoch_end=None,
     )  # fmt: skip
-    return history.history, made.state_dict()
+    return left.history.history, made.state_dict()
 
 
 def _mask(n, shape):

@@ -6,8 +6,8 @@ from pipeline_runs import Finished, run_pipeline
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A small pipeline in a fresh folder."""
-    return run_pipeline(tmp_path_factory.mktemp("project"))
+    """A small pipeline in a fresh folder, with nothing prepared."""
+    return run_pipeline(tmp_path_factory.mktemp("project"), fresh=True)
 
 
 @pytest.fixture(scope="session")

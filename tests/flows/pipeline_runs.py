@@ -2,14 +2,21 @@
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+_DATABASE = Path(tempfile.gettempdir()) / f"sbi_models-tests-{os.getuid()}-prefect-{version('prefect')}.db"
 
 
 @dataclass
@@ -31,26 +38,50 @@ class Ended:
     errors: str
 
 
-def start_pipeline(root: Path, *settings: Any, script: str = "small_run.py", label: str = "") -> "subprocess.Popen[bytes]":
+def start_pipeline(
+    root: Path, *settings: Any, script: str = "small_run.py", label: str = "", fresh: bool = False
+) -> "subprocess.Popen[bytes]":
     """Start a small pipeline in a folder, or several in a row, each with its settings.
 
-    What it prints goes to files there, whose names start with the label.
+    What it prints goes to files there, whose names start with the label. Unless it is to be fresh, it has a database of Prefect that an
+    earlier one has left: making the tables of one takes longer than all else.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    if not fresh:
+        _give_database(root)
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(json.dumps, settings or [{}])]
     with (root / f"{label}screen.txt").open("wb") as screen, (root / f"{label}errors.txt").open("wb") as errors:
         return subprocess.Popen(command, cwd=root, env=environment, stdout=screen, stderr=errors, start_new_session=True)
 
 
-def run_pipeline(root: Path, settings: dict[str, Any] | None = None) -> Finished:
+def _give_database(root: Path) -> None:
+    """A copy of what an earlier pipeline has left, if there is one."""
+    database = root / "mlruns" / "work" / "prefect" / "prefect.db"
+    if _DATABASE.is_file() and not database.exists():
+        database.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_DATABASE, database)
+
+
+def _keep_database(root: Path) -> None:
+    """Keep the database of a pipeline that has ended, for all later ones."""
+    copy = _DATABASE.with_name(f"{_DATABASE.name}.{os.getpid()}")
+    left = root / "mlruns" / "work" / "prefect" / "prefect.db"
+    with closing(sqlite3.connect(left)) as database, closing(sqlite3.connect(copy)) as other:
+        database.backup(other)
+    copy.replace(_DATABASE)
+
+
+def run_pipeline(root: Path, settings: dict[str, Any] | None = None, *, fresh: bool = False) -> Finished:
     """Run a small pipeline in a folder to its end."""
-    (finished,) = run_pipelines(root, settings or {})
+    (finished,) = run_pipelines(root, settings or {}, fresh=fresh)
     return finished
 
 
-def run_pipelines(root: Path, *settings: dict[str, Any]) -> list[Finished]:
+def run_pipelines(root: Path, *settings: dict[str, Any], fresh: bool = False) -> list[Finished]:
     """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of each."""
-    screen, errors = _end(root, start_pipeline(root, *settings))
+    screen, errors = _end(root, start_pipeline(root, *settings, fresh=fresh))
+    if not _DATABASE.is_file():
+        _keep_database(root)
     lines = [line for line in screen.splitlines() if line.startswith("RESULT ")]
     for line in lines:
         screen = screen.replace(line, "")

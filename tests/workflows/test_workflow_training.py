@@ -274,8 +274,8 @@ def test_a_loss_that_is_not_finite_leaves_no_checkpoint(name, word, tmp_path, mo
     """NaN in epoch 2, in training or validation, is refused with its epoch, and the checkpoint stays that of epoch 1."""
     add, epochs = TrainingModule._add, []
 
-    def poisoned(self, key, losses):
-        add(self, key, losses * float("nan") if key == name and self.current_epoch == 1 else losses)
+    def poisoned(self, key, losses, count):
+        add(self, key, losses * float("nan") if key == name and self.current_epoch == 1 else losses, count)
 
     monkeypatch.setattr(TrainingModule, "_add", poisoned)
     made = workflow(checkpoint_filepath=tmp_path)

@@ -1,0 +1,16 @@
+"""Prefect's server as it starts one itself for a single run: `python -m flows.temporary_server --host 127.0.0.1 --port 8123`."""
+
+import argparse
+
+from flows.runtime import quick_imports
+
+with quick_imports():
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", required=True, type=int)
+    given = parser.parse_args()
+    uvicorn.run(create_app, factory=True, host=given.host, port=given.port, lifespan="on", log_level="error")
