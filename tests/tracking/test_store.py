@@ -32,6 +32,7 @@ print(tracker.run_id)
 """
 
 
+@pytest.mark.integration
 def test_processes_that_write_runs_in_a_fresh_folder_at_once_all_succeed(tmp_path: Path) -> None:
     """Four processes each write a run with a child in a folder where there was nothing: no error, no line, and nothing is lost or mixed."""
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}

@@ -75,12 +75,12 @@ def check_same(made, expected, folder, tmp_path):
         ("fit_offline", 1, EARLY, {}),
         ("fit_offline", 0.5, {"save_best_only": True, "initial_learning_rate": 0.05}, {"validation_data": None}),
         ("fit_offline", 0, EARLY, {"augmentations": {"x": lambda x: x + 0.1 * np.random.normal(size=x.shape)}}),
-        ("fit_online", 1, {}, {"validation_data": 210}),
+        pytest.param("fit_online", 1, {}, {"validation_data": 210}, marks=pytest.mark.integration),
         ("fit_online", 0.5, EARLY, {}),
-        ("fit_online", 0, {}, {}),
-        ("fit_disk", 1, {}, {}),
+        pytest.param("fit_online", 0, {}, {}, marks=pytest.mark.integration),
+        pytest.param("fit_disk", 1, {}, {}, marks=pytest.mark.integration),
         ("fit_disk", 0.5, EARLY, {}),
-        ("fit_disk", 0, {}, {}),
+        pytest.param("fit_disk", 0, {}, {}, marks=pytest.mark.integration),
     ],
 )
 def test_members_that_train_apart_are_those_that_train_together(method, reuse, *, settings, options, root, tmp_path):
