@@ -9,6 +9,7 @@ make_folders()
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.tasks import Task
@@ -151,7 +152,8 @@ def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) ->
     """The data sets as inputs of the run, with their hashes."""
     for purpose, folder in simulations["stores"].items():
         store = tasks.simulations(simulations, purpose)
-        tracker.log_dataset(purpose, folder, store.load(), store.content_hash, purpose)
+        shapes = {name: np.broadcast_to(row[0], (store.num_simulations, *row.shape[1:])) for name, row in store.rows(0, 1).items()}
+        tracker.log_dataset(purpose, folder, shapes, store.content_hash, purpose)
     tracker.set_tags({"simulate": "reused" if reused else "made", "simulate.key": simulations["key"]})
     tracker.log_metrics({"simulate.seconds": simulations["seconds"]})
 

@@ -361,13 +361,8 @@ class Workflow(Diagnosed, Certified):
         settings = self.settings
         if settings.checkpoint_filepath is None:
             return None
-        return Checkpoint(
-            Path(settings.checkpoint_filepath),
-            settings.checkpoint_name,
-            save_best_only=settings.save_best_only,
-            fit=self._fits,
-            to_beat=self._best_loss,
-        )
+        folder, best_only = Path(settings.checkpoint_filepath), settings.save_best_only
+        return Checkpoint(folder, settings.checkpoint_name, save_best_only=best_only, fit=self._fits, to_beat=self._best_loss)
 
     def _simulator(self) -> Simulator:
         if self.simulator is None:
