@@ -59,7 +59,9 @@ class Schedule:
         return answer.json()
 
     def runs(self, state: str) -> list[dict[str, Any]]:
-        return self.ask("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}})
+        """Runs of the schedule in a state; the flows that they spread work in are parts of them."""
+        chosen = {"state": {"type": {"any_": [state]}}, "parent_task_run_id": {"is_null_": True}}
+        return self.ask("flow_runs/filter", {"flow_runs": chosen})
 
     def run_now(self) -> None:
         """Ask for a run without waiting for its time."""
