@@ -4,7 +4,9 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,13 @@ from sbi_models.tracking import open_store
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
+EPOCHS, KILLS = 150, 10
+
 SETTINGS = {
     "simulate": {"training": 4096, "rows_per_shard": 256, "validation": 256, "test": 64},
-    "train": {"epochs": 40},
+    "train": {"epochs": EPOCHS},
     "infer": {"predictive_replicates": 20},
 }
-KILLS = 10
 
 
 def _shards(root: Path) -> dict[str, int]:
@@ -27,10 +30,21 @@ def _shards(root: Path) -> dict[str, int]:
     return {str(path.relative_to(root)): path.stat().st_ino for path in root.rglob("shard-*.safetensors")}
 
 
-def _progress(root: Path) -> int:
-    """How much there is: it grows as the pipeline goes on."""
-    work = root / "mlruns" / "work"
-    return len(_shards(root)) + 100 * len(list((work / "results").glob("*"))) + 10 * len(list(work.rglob("*.resume.ckpt")))
+def _progress(root: Path) -> tuple[int, int, list[int]]:
+    """Shards, finished tasks, and when the state of the training was written: it changes as the pipeline goes on."""
+    work, written = root / "mlruns" / "work", []
+    for state in work.rglob("*.resume.ckpt"):
+        with suppress(FileNotFoundError):
+            written.append(state.stat().st_mtime_ns)
+    return len(_shards(root)), len(list((work / "results").glob("*"))), written
+
+
+def _finished_runs(root: Path) -> int:
+    """How many runs MLflow has as finished."""
+    if not (root / "mlruns" / "mlflow.db").is_file():
+        return 0
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database:
+        return int(database.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0])
 
 
 def test_it_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
@@ -43,9 +57,9 @@ def test_it_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
     root.mkdir()
     whole = run_pipeline(whole_root, SETTINGS)
     rng, kept, moments = random.Random(20), {}, []
-    while len(moments) < KILLS:
+    while len(moments) < KILLS and not _finished_runs(root):
         process, before, started = start_pipeline(root, SETTINGS), _progress(root), time.monotonic()
-        wait_for_progress, wait = rng.random() < 0.8, rng.uniform(0.0, 6.0)
+        wait_for_progress, wait = rng.random() < 0.8, rng.uniform(0.0, 3.0)
         while wait_for_progress and _progress(root) == before and process.poll() is None:
             time.sleep(0.01)
         deadline = time.monotonic() + wait
@@ -59,11 +73,10 @@ def test_it_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
         now = _shards(root)
         assert {name: inode for name, inode in now.items() if name in kept} == kept, "a whole shard was written again"
         kept = now
-        moments.append({"seconds": round(time.monotonic() - started, 2), "shards": len(now), "ended": ended})
-        if ended:
-            break
+        moments.append({"seconds": round(time.monotonic() - started, 2), "shards": len(now), "tasks": _progress(root)[1]})
     print(json.dumps(moments))
-    assert len(moments) >= 5, "it ended before it could be killed often enough"
+    assert len(moments) == KILLS, "it ended before it had been killed often enough"
+    whole_runs = _finished_runs(root)  # 1 if the last life was killed after its run had finished, and before it was gone
     again = run_pipeline(root, SETTINGS)
     assert {name: inode for name, inode in _shards(root).items() if name in kept} == kept
     assert len(_shards(root)) == 16 + 1 + 1
@@ -75,8 +88,8 @@ def test_it_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
     store = open_store(root)
     runs = store.client.search_runs([store.experiment("michelson")])
     finished = [run for run in runs if run.info.status == "FINISHED"]
-    assert len(runs) == len(finished) == (2 if moments[-1]["ended"] else 1)
+    assert len(runs) == len(finished) == 1 + whole_runs
     for run in runs:
         points = store.client.get_metric_history(run.info.run_id, "loss")
-        assert sorted(point.step for point in points) == list(range(1, 41))
+        assert sorted(point.step for point in points) == list(range(1, EPOCHS + 1))
     assert len(store.client.search_model_versions("name='michelson'")) == 1
