@@ -33,7 +33,7 @@ def start(folder, method):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.acceptance
+@pytest.mark.integration
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline"])
 def test_killed_at_any_moment(method, tmp_path):
