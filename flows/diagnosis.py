@@ -36,7 +36,7 @@ def diagnose_all(experiment: Experiment, approximator: Approximator, test: Varia
         folder: for `run/`, which has the results of the approximator, and `members/NAME/`.
     """
     num_samples, seed = experiment.diagnose.num_samples, seeding.derive(experiment.seed, "diagnose")
-    diagnose = _Diagnosis(experiment, approximator.inference_names, test)
+    diagnose = Diagnosis(experiment, approximator.inference_names, test, seeding.derive(experiment.seed, "verdict"))
     results = Results(folder / "run")
     told = diagnose(results, approximator, approximator.sample(num_samples=num_samples, conditions=test, seed=seed), history)
     if isinstance(approximator, EnsembleApproximator):
@@ -60,17 +60,17 @@ def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
     return {"verdict": verdict["label"]} | {f"verdict.{NOT_IN_TAGS.sub('_', name)}": row["label"] for name, row in rows.items()}
 
 
-class _Diagnosis:
+class Diagnosis:
     """Writes figures, metrics and the verdict of one approximator to its results, and tells what the screen shows of them."""
 
-    def __init__(self, experiment: Experiment, inference_names: tuple[str, ...], test: Variables) -> None:
+    def __init__(self, experiment: Experiment, inference_names: tuple[str, ...], test: Variables, seed: int) -> None:
         parameter_names = study_of(experiment).parameter_names
         self.test = test
-        self.seed = seeding.derive(experiment.seed, "verdict")
+        self.seed = seed
         self.truth = {name: test[name] for name in inference_names}
         self.names = [label for variable in inference_names for label in parameter_names[variable]]
 
-    def __call__(self, results: Results, approximator: Approximator, draws: Variables, history: History) -> Manifest:
+    def __call__(self, results: Results, approximator: Approximator, draws: Variables, history: History | None = None) -> Manifest:
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
         verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, seed=self.seed)
         figures = diagnostics.default_figures(draws, self.truth, history=history, variable_names=self.names)

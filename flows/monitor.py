@@ -15,11 +15,12 @@ from prefect import flow, task
 from scipy.special import chdtrc
 
 from flows.certificates import certify_observations
+from flows.diagnosis import Diagnosis
 from flows.keys import content_key, simulator_fingerprint
 from flows.parameters import Experiment
 from flows.results import Manifest, Results, record
 from flows.studies import study_of
-from sbi_models import diagnostics, load, seeding
+from sbi_models import load, seeding
 from sbi_models.approximators import Approximator
 from sbi_models.errors import DriftError
 from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, open_store, version_of
@@ -70,19 +71,8 @@ def diagnose_afresh(experiment: Experiment, approximator: Approximator, turn: in
     seed = seeding.derive(experiment.seed, "monitor", turn)
     test = study.simulator.rows(0, settings.num_datasets, seed=seed, progress=False)
     draws = approximator.sample(num_samples=settings.num_samples, conditions=test, seed=seed)
-    truth = {name: test[name] for name in approximator.inference_names}
-    names = [label for variable in approximator.inference_names for label in study.parameter_names[variable]]
-    verdict = diagnostics.judge(draws, truth, variable_names=names, seed=seed)
-    results.figures(diagnostics.default_figures(draws, truth, variable_names=names) | {"verdict": diagnostics.plot_verdict(verdict)})
-    table = diagnostics.default_metrics(draws, truth, variable_names=names)
-    results.table(table, "metrics/diagnostics.csv")
-    results.metrics |= {
-        f"{metric}.{name}".lower().replace(" ", "_"): float(v) for metric, row in table.iterrows() for name, v in row.items()
-    }
-    told = verdict.as_dict()
-    results.json(told, "verdict.json")
-    results.tags["verdict"] = told["label"]
-    return told
+    verdict: Manifest = Diagnosis(experiment, approximator.inference_names, test, seed)(results, approximator, draws)["verdict"]
+    return verdict
 
 
 def look_at_observations(experiment: Experiment, approximator: Approximator, results: Results) -> float | None:

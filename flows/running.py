@@ -12,16 +12,13 @@ from typing import Any
 from flows.local_server import LocalPrefect
 from flows.parameters import Experiment
 
-FLOWS = ("pipeline", "retrain", "monitor")
-
 
 def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
-    """Run a flow of an experiment to its end, and show what has come out; the result of the flow.
+    """Run the flow "pipeline", "retrain" or "monitor" of an experiment to its end, and show what has come out; the result of the flow.
 
     Raises:
         SbiModelsError: whatever of them the flow raises.
     """
-    assert name in FLOWS, name
     end_on_sigterm()
     server = LocalPrefect()
     server.begin()

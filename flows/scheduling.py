@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -109,9 +109,8 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
                 parameters={"experiment": experiment.model_dump(mode="json")},
             )
             _show(flow, name, times, server)
-            asyncio.run(runner.start())
-        except KeyboardInterrupt:
-            pass  # how it is meant to end
+            with suppress(KeyboardInterrupt):
+                asyncio.run(runner.start())
         finally:
             _end_children(server)
     _console().print(f"\nStopped: {escape(name)} runs no more. The same command starts it again.")

@@ -15,7 +15,7 @@ from flows.experiment_files import load_experiment
 from flows.monitor import drift_p_value, watch, watches
 from flows.parameters import Experiment
 from flows.studies import study_of
-from sbi_models import BasicWorkflow
+from sbi_models import BasicWorkflow, diagnostics
 from sbi_models.approximators import Approximator
 from sbi_models.networks import CouplingFlow
 from sbi_models.tracking import open_store
@@ -92,7 +92,7 @@ def watched(experiment: Experiment, approximator: Approximator, tmp_path: Path, 
 
     def watched(turn: int = 1, x: np.ndarray | None = None, *, figures: bool = False, **changes: Any) -> dict[str, Any]:
         if not figures:  # they take most of the time
-            monkeypatch.setattr(monitoring.diagnostics, "default_figures", lambda *given, **options: {})
+            monkeypatch.setattr(diagnostics, "default_figures", lambda *given, **options: {})
         if x is not None:
             np.savez(Path(experiment.folder) / "other.npz", x=x)
             changes["observations"] = "other.npz"

@@ -116,26 +116,28 @@ def test_live_metrics_outlast_a_lock_without_an_error(
     assert len([record for record in caplog.records if "points are kept" in record.getMessage()]) == 1
 
 
+def _loses_its_first_answer(client: type, name: str, lost: list[str]) -> Callable[..., object]:
+    """The method of a client that does its work, and the first time loses the connection after that; notes its name."""
+    real = getattr(client, name)
+
+    def call(*arguments: object, **options: object) -> object:
+        done = real(*arguments, **options)
+        if name not in lost:
+            lost.append(name)
+            raise ConnectionError("the answer was lost")
+        return done
+
+    return call
+
+
 def test_points_whose_answer_was_lost_are_there_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that did its work and then lost the connection is made again: one run, one child, one point, one data set, one version."""
     client = type(store.client)
     lost: list[str] = []
 
-    def loses_its_first_answer(name: str) -> Callable[..., object]:
-        real = getattr(client, name)
-
-        def call(*arguments: object, **options: object) -> object:
-            done = real(*arguments, **options)
-            if name not in lost:
-                lost.append(name)
-                raise ConnectionError("the answer was lost")
-            return done
-
-        return call
-
     names = ["create_experiment", "create_run", "log_batch", "log_inputs", "log_artifacts", "set_terminated"]
     for name in names:
-        monkeypatch.setattr(client, name, loses_its_first_answer(name))
+        monkeypatch.setattr(client, name, _loses_its_first_answer(client, name, lost))
     tracker = Tracker.start(store, "npe", "first", "key", {"seed": 1})
     tracker.log_metrics({"nrmse": 0.5})
     lost.remove("log_batch")
@@ -180,20 +182,8 @@ def test_a_registration_whose_answers_were_lost_makes_one_version(
     calls = ["create_registered_model", "create_logged_model", "log_outputs", "log_model_artifacts", "finalize_logged_model"]
     calls += ["create_model_version", "set_model_version_tag", "update_model_version", "set_registered_model_alias"]
 
-    def loses_its_first_answer(name: str) -> Callable[..., object]:
-        real = getattr(client, name)
-
-        def call(*arguments: object, **options: object) -> object:
-            done = real(*arguments, **options)
-            if name not in lost:
-                lost.append(name)
-                raise ConnectionError("the answer was lost")
-            return done
-
-        return call
-
     for name in calls:
-        monkeypatch.setattr(client, name, loses_its_first_answer(name))
+        monkeypatch.setattr(client, name, _loses_its_first_answer(client, name, lost))
     file = fake_approximators(tmp_path / "a.safetensors")
     made = register(store, "normal", file, run_id, aliases=["champion"], tags={"a": 1}, description="**good**")
     assert sorted(lost) == sorted(calls)
