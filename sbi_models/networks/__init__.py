@@ -1,5 +1,6 @@
 """Networks that know nothing of training, tracking or flows: inference networks and summary networks."""
 
+from sbi_models.networks.autoregressive import AutoregressiveMixture
 from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork
 from sbi_models.networks.consistency import ConsistencyModel
 from sbi_models.networks.coupling import CouplingFlow
@@ -25,6 +26,7 @@ from sbi_models.networks.summary import (
 )
 
 __all__ = [
+    "AutoregressiveMixture",
     "ConsistencyModel",
     "ConvolutionalNetwork",
     "CouplingFlow",

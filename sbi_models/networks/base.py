@@ -102,6 +102,9 @@ class InferenceNetwork(Network, ABC):
     @abstractmethod
     def _build(self, theta_dim: int, condition_dim: int) -> None: ...
 
+    def start_from(self, theta: Tensor, conditions: Tensor) -> None:
+        """Look at standardised training data, (n, theta_dim) and (n, condition_dim), for a better start; most networks do not."""
+
     def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each pair, shape (n,), for standardised theta (n, theta_dim) and conditions (n, condition_dim)."""
         return self.loss_given(theta, conditions, self.draw(theta, generator))

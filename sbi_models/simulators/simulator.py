@@ -82,6 +82,11 @@ class Simulator:
         """The torch distributions among the functions, by the name of the variable."""
         return {name: prior for call in self.calls for name, prior in getattr(call.function, "distributions", {}).items()}
 
+    def first(self, number: int) -> "Simulator":
+        """The first so many functions alone, such as a prior without its likelihood; its draws are of another stream than the whole's."""
+        functions = [call.function for call in self.calls[:number]]
+        return Simulator(functions, is_batched=self.is_batched, block_size=self.block_size, failures=self.failures)
+
     @property
     def log_joint(self) -> Callable[..., Any] | None:
         """`log_joint(theta, x)` of the object whose methods all functions are, log p(theta, x) in nats, where there is one; else None."""

@@ -1,18 +1,28 @@
 """The workflow for one approximator."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch.distributions import Distribution
 
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.arguments import known_arguments
+from sbi_models.datasets import Augment, Augmentations
+from sbi_models.errors import ConfigurationError
+from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
+from sbi_models.types import Variables, VariablesLike
+from sbi_models.workflows.automatic import AUTO, Automatic
+from sbi_models.workflows.history import History
 from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, priors_of, roles_of
 from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
+
+if TYPE_CHECKING:
+    from sbi_models.workflows.callbacks import OnEpochEnd
 
 
 class BasicOptions(TrainingOptions, total=False):
@@ -39,7 +49,9 @@ class BasicWorkflow(Workflow):
         summary_variables: raw names of what goes through the summary network.
         inference_conditions: raw names of what goes straight to the inference network.
         inference_network: instance, class or name; with a `ScoringRuleNetwork` the approximator is a `ScoringRuleApproximator`. Or an
-            approximator, such as a loaded one, to go on training: then roles, adapter and summary network are its own.
+            approximator, such as a loaded one, to go on training: then roles, adapter and summary network are its own. Or "auto": transforms,
+            network and training are chosen by the simulations, all data are standardised, and, where the simulator draws the parameters
+            by themselves, a learned likelihood makes more of few simulations; `workflow.automatic.choices` says what was chosen.
         summary_network: instance, class or name; required exactly if there are summary variables.
         adapter: from raw variables to roles; the default one concatenates the variables of each role along their last axis.
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
@@ -60,6 +72,9 @@ class BasicWorkflow(Workflow):
 
     priors: Mapping[str, Distribution] = MappingProxyType({})
     """Torch distributions of inferred variables, as far as they are known."""
+
+    automatic: Automatic | None = None
+    """What chooses networks and training, with `inference_network="auto"`."""
 
     def __init__(
         self,
@@ -84,7 +99,65 @@ class BasicWorkflow(Workflow):
             self.priors = priors_of(prior, simulator, {**inference_network.roles})
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
+        if isinstance(inference_network, str) and inference_network == AUTO:
+            standardize = "all"
+            names = {"inference_variables": inference_variables, "summary_variables": summary_variables}
+            names |= {"inference_conditions": inference_conditions}
+            networks = {"summary_network": summary_network, "adapter": adapter, "summary_mask": summary_mask}
+            self.automatic = Automatic({**names, **networks, "standardize": standardize, "info": info})
+            inference_network = AutoregressiveMixture()
         recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)
         self.priors = recipe.priors
         approximator = recipe.approximator(inference_network, summary_network, info, self._kind)
         super().__init__(approximator=approximator, simulator=simulator, settings=settings)
+
+    def fit_offline(
+        self,
+        data: VariablesLike,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        *,
+        validation_data: VariablesLike | int | None = None,
+        augmentations: Augmentations | None = None,
+        on_epoch_end: "OnEpochEnd | None" = None,
+    ) -> History:
+        """Train on simulations in memory.
+
+        Args:
+            epochs: passes over the data; None is 100. With `inference_network="auto"` it is chosen, and so is the batch size.
+            batch_size: simulations in one step; None is 32.
+            validation_data: as for `Workflow.fit_offline`. With "auto", None holds out a tenth of the data.
+            data, augmentations, on_epoch_end: as for `Workflow.fit_offline`.
+
+        Returns:
+            The history. With "auto", it is that of the training whose posterior was kept.
+        """
+        if self.automatic is None:
+            epochs, batch_size = 100 if epochs is None else epochs, 32 if batch_size is None else batch_size
+            return super().fit_offline(
+                data, epochs, batch_size, validation_data=validation_data, augmentations=augmentations, on_epoch_end=on_epoch_end
+            )
+        if epochs is not None or batch_size is not None:
+            raise ConfigurationError(
+                f'Expected no epochs and no batch_size with inference_network="auto", which chooses them, got {epochs=} and {batch_size=}. '
+                "Leave them out, or name a network."
+            )
+        variables = self._checked(data, "training data")
+        kept, self.history = self.automatic.fit_offline(
+            self, variables, self._validation_variables(validation_data), augmentations, on_epoch_end
+        )
+        self.approximator = kept.approximator
+        self._best_loss, self._fits = kept._best_loss, self._fits + 1
+        if self.settings.checkpoint_filepath is not None:
+            self.approximator.save(Path(self.settings.checkpoint_filepath) / f"{self.settings.checkpoint_name}.safetensors")
+        return self.history
+
+
+class AutomaticCandidate(BasicWorkflow):
+    """One of the workflows that "auto" chooses from."""
+
+    certified_by: Variables | None = None
+    """Simulations that certificates are to be learned from, in place of those it was trained on."""
+
+    def _as_trained(self, known: Variables, validation: Variables | None, augment: Augment | None) -> tuple[Variables, Variables | None]:
+        return super()._as_trained(known if self.certified_by is None else self.certified_by, validation, augment)

@@ -1,0 +1,220 @@
+"""How close posteriors are to the truth: C2ST on the tasks of the benchmark of simulation-based inference, with default settings.
+
+    python benchmarks/quality.py run TASK BUDGET [--network NAME] [--seed N] [--track]
+    python benchmarks/quality.py train ...     and later      python benchmarks/quality.py score ...
+    python benchmarks/quality.py table
+
+`run` trains on BUDGET simulations, validation among them, draws 10 000 samples for each of the 10 observations of the task, scores them
+against the 10 000 reference draws, and writes benchmarks/results/TASK-BUDGET-NETWORK-SEED.json; `--track` also makes it a run in MLflow.
+`table` makes benchmarks/RESULTS.md of all these files. Networks: "auto" (default settings), or any name with its defaults and early stopping.
+References are used here and nowhere else.
+
+C2ST has two classifiers: "mlp", that of sbibm, and "random_forest", that of sbi's default kind; 0.5 is perfect. References and observations:
+the wheel of sbibm 1.1.0, which pip downloads and this script unpacks, without installing it (J.-M. Lueckmann et al., Benchmarking
+simulation-based inference, AISTATS 2021).
+"""
+
+import argparse
+import bz2
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+import torch
+
+from sbi_models import BasicWorkflow
+from sbi_models.diagnostics import c2st
+from sbi_models.simulators.benchmarks import BENCHMARKS
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+WHEEL = "sbibm==1.1.0"
+CACHE = Path.home() / ".cache" / "sbi_models" / "sbibm-1.1.0"
+UNSCORED = HERE / "draws"
+DRAWS, OBSERVATIONS = 10_000, 10
+CLASSIFIERS = ("mlp", "random_forest")
+
+FOLDERS = {"bernoulli_glm_raw": "bernoulli_glm", "slcp_distractors": "slcp"}
+FILES = {"bernoulli_glm_raw": "observation_raw.csv", "slcp_distractors": "observation_distractors.csv"}
+
+RECORDS = {
+    "two_moons": {1_000: (0.715, 0.570), 10_000: (0.608, 0.513), 100_000: (0.542, 0.502)},
+    "gaussian_mixture": {1_000: (0.701, 0.547), 10_000: (0.602, 0.511), 100_000: (0.547, 0.501)},
+    "gaussian_linear": {1_000: (0.611, 0.538), 10_000: (0.534, 0.505), 100_000: (0.506, 0.499)},
+    "gaussian_linear_uniform": {1_000: (0.682, 0.555), 10_000: (0.543, 0.542), 100_000: (0.506, 0.524)},
+    "bernoulli_glm": {1_000: (0.735, 0.722), 10_000: (0.597, 0.616), 100_000: (0.547, 0.546)},
+    "bernoulli_glm_raw": {1_000: (0.873, 0.773), 10_000: (0.722, 0.673), 100_000: (0.603, 0.620)},
+    "slcp": {1_000: (0.954, 0.831), 10_000: (0.756, 0.620), 100_000: (0.691, 0.535)},
+    "slcp_distractors": {1_000: (0.981, 0.917), 10_000: (0.971, 0.917), 100_000: (0.867, None)},
+    "lotka_volterra": {1_000: (0.996, 0.936), 10_000: (0.968, 0.824), 100_000: (0.960, 0.661)},
+    "sir": {1_000: (0.740, 0.574), 10_000: (0.630, 0.534), 100_000: (0.568, 0.509)},
+}
+"""The lowest published C2ST of amortized methods, (mlp, random forest)."""
+
+
+def benchmark_files() -> Path:
+    """The folder of sbibm's tasks, downloaded once."""
+    if not CACHE.is_dir():
+        CACHE.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE.parent) as folder:
+            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, WHEEL], check=True)
+            (wheel,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(Path(folder) / "unpacked")
+            (Path(folder) / "unpacked").rename(CACHE)
+    return CACHE / "sbibm" / "tasks"
+
+
+def references(task: str, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Observation x, shape (1, d), and 10 000 reference draws of theta, raw space."""
+    folder = benchmark_files() / FOLDERS.get(task, task) / "files" / f"num_observation_{number}"
+    x = np.loadtxt(folder / FILES.get(task, "observation.csv"), delimiter=",", skiprows=1, ndmin=2)
+    with bz2.open(folder / "reference_posterior_samples.csv.bz2", "rt") as file:
+        draws = np.loadtxt(file, delimiter=",", skiprows=1)
+    return x, draws
+
+
+def trained(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflow, dict]:
+    """A workflow trained on `budget` simulations in all, and what its training took."""
+    benchmark = BENCHMARKS[task]
+    data = benchmark.simulator.sample(budget, seed=seed, progress=False)
+    roles = {"inference_variables": "theta", "inference_conditions": "x"}
+    clock, cpu = time.perf_counter(), time.process_time()
+    if network == "auto":
+        workflow = BasicWorkflow(benchmark.simulator, inference_network="auto", seed=seed, **roles)
+        workflow.fit_offline(data)
+    else:
+        held_out = budget // 10
+        workflow = BasicWorkflow(
+            benchmark.simulator, inference_network=network, seed=seed, standardize="all", ema=0.99, early_stopping=20, **roles
+        )
+        workflow.fit_offline(
+            {name: value[held_out:] for name, value in data.items()},
+            epochs=200,
+            batch_size=128,
+            validation_data={name: value[:held_out] for name, value in data.items()},
+        )
+    took = {"training_seconds": round(time.perf_counter() - clock, 1), "training_cpu_seconds": round(time.process_time() - cpu, 1)}
+    return workflow, took
+
+
+def stem_of(result: dict) -> str:
+    """The name of the files of one cell of the table."""
+    return f"{result['task']}-{result['budget']}-{result['network']}-{result['seed']}"
+
+
+def train(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflow, dict]:
+    """Train, draw for every observation, and keep both draws and what is known before they are scored."""
+    torch.set_num_threads(1)
+    workflow, result = trained(task, budget, network, seed)
+    result = {"task": task, "budget": budget, "network": network, "seed": seed, **result}
+    result["choices"] = {} if workflow.automatic is None else workflow.automatic.choices
+    clock, draws = time.process_time(), []
+    for number in range(1, OBSERVATIONS + 1):
+        x, _ = references(task, number)
+        draws.append(workflow.sample(num_samples=DRAWS, conditions={"x": x.reshape(1, -1)}, seed=number)["theta"][0])
+    result["sampling_cpu_seconds"] = round(time.process_time() - clock, 1)
+    for folder in (RESULTS, UNSCORED):
+        folder.mkdir(exist_ok=True)
+    np.savez(UNSCORED / f"{stem_of(result)}.npz", draws=np.array(draws, dtype=np.float32))
+    (UNSCORED / f"{stem_of(result)}.json").write_text(json.dumps(result))
+    print(json.dumps(result), flush=True)
+    return workflow, result
+
+
+def score(result: dict, classifiers: Sequence[str], numbers: Sequence[int]) -> dict:
+    """C2ST of the draws of one cell, added to its file."""
+    draws = np.load(UNSCORED / f"{stem_of(result)}.npz")["draws"]
+    path = RESULTS / f"{stem_of(result)}.json"
+    for name in classifiers:
+        scores = []
+        for number in numbers:
+            _, reference = references(result["task"], number)
+            scores.append(round(c2st(reference, draws[number - 1].astype(float), name, seed=1), 4))
+            print(f"{stem_of(result)}: observation {number}, {name} {scores[-1]:.3f}", flush=True)
+        result |= {f"c2st_{name}": scores, f"mean_{name}": round(mean(scores), 4), f"median_{name}": round(median(scores), 4)}
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result), flush=True)
+    return result
+
+
+def tracked(workflow: BasicWorkflow, result: dict, path: Path) -> None:
+    """The result as a run in MLflow, in the store of this project."""
+    import mlflow
+
+    mlflow.set_experiment("quality")
+    with mlflow.start_run(run_name=path.stem):
+        mlflow.log_params({name: result[name] for name in ("task", "budget", "network", "seed")} | result["choices"])
+        mlflow.log_metrics({name: value for name, value in result.items() if isinstance(value, float)})
+        mlflow.log_artifact(str(path))
+        for name, values in workflow.history.history.items():
+            for epoch, value in enumerate(values, start=1):
+                mlflow.log_metric(name, value, step=epoch)
+
+
+def table() -> None:
+    """benchmarks/RESULTS.md of all results."""
+    results = sorted(
+        (json.loads(path.read_text()) for path in RESULTS.glob("*.json")), key=lambda r: (r["task"], r["budget"], r["network"])
+    )
+    lines = [
+        "# Quality of posteriors",
+        "",
+        "C2ST of 10 000 draws against 10 000 reference draws, mean (median) over 10 observations; 0.5 is perfect. Record: the lowest",
+        "published of amortized methods. CPU seconds of training and of drawing 100 000 samples. Made by `python benchmarks/quality.py table`.",
+        "",
+        "| task | simulations | network | seed | C2ST mlp | record | C2ST random forest | record | training | sampling | trained on |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        records = RECORDS.get(r["task"], {}).get(r["budget"], (None, None))
+        scores = [
+            f"{r[f'mean_{name}']:.3f} ({r[f'median_{name}']:.3f}) | {record or ''}"
+            for name, record in zip(CLASSIFIERS, records, strict=True)
+        ]
+        lines.append(
+            f"| {r['task']} | {r['budget']} | {r['network']} | {r['seed']} | {' | '.join(scores)} | {r['training_cpu_seconds']:.0f} s | "
+            f"{r['sampling_cpu_seconds']:.0f} s | {r['choices'].get('trained on', 'simulations')} |"
+        )
+    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+    print(f"{len(results)} results in {HERE / 'RESULTS.md'}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "train", "score"):
+        one = commands.add_parser(name)
+        one.add_argument("task", choices=sorted(RECORDS))
+        one.add_argument("budget", type=int)
+        one.add_argument("--network", default="auto")
+        one.add_argument("--seed", type=int, default=1)
+        one.add_argument("--classifiers", nargs="+", choices=CLASSIFIERS, default=CLASSIFIERS)
+        one.add_argument("--observations", nargs="+", type=int, default=range(1, OBSERVATIONS + 1))
+        one.add_argument("--track", action="store_true")
+    commands.add_parser("table")
+    arguments = parser.parse_args()
+    if arguments.command == "table":
+        table()
+        return
+    result = {name: getattr(arguments, name) for name in ("task", "budget", "network", "seed")}
+    workflow = None
+    if arguments.command != "score":
+        workflow, result = train(**result)
+    if arguments.command != "train":
+        result = json.loads((UNSCORED / f"{stem_of(result)}.json").read_text())
+        result = score(result, arguments.classifiers, arguments.observations)
+    if arguments.track and workflow is not None:
+        tracked(workflow, result, RESULTS / f"{stem_of(result)}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""One parameter after the other, each by a mixture of normals: exact density, exact draws, any number of modes.
+
+    p(theta | c) = prod_i p(theta_i | theta_<i, c),    p(theta_i | theta_<i, c) = sum_k w_k Normal(l_i + s_i m_k, s_i^2 v_k)
+
+l_i is linear in (theta_<i, c) and s_i a constant: a normal posterior with a mean linear in the conditions, which is where it starts, by
+least squares, if it is shown data (`start_from`); w, m and v come from a network. A trunk reads the conditions, once for all components,
+and a small head of each component reads trunk, conditions and the components before it. Each instance has an order of components of its
+own, so that those of an ensemble do not err alike.
+
+B. Uria, I. Murray, H. Larochelle, RNADE: The real-valued neural autoregressive density-estimator, NeurIPS 2013, arXiv:1306.0186; G.
+Papamakarios, T. Pavlakou, I. Murray, Masked autoregressive flow for density estimation, NeurIPS 2017, arXiv:1705.07057. Masks of the
+first layer: M. Germain et al., MADE, ICML 2015, arXiv:1502.03509.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sbi_models.errors import ConfigurationError
+from sbi_models.networks.base import Drawn, InferenceNetwork
+from sbi_models.networks.layers.grouped import GroupedLinear, GroupedResidual
+from sbi_models.networks.noise import Generators, normal
+from sbi_models.networks.registry import register
+
+_LARGEST_LOG_SCALE = 7.0
+"""Standard deviations of components lie within exp(+-7) of the residual one of the linear part."""
+
+_SHARE_BETWEEN = 0.6
+"""Of the unit variance of the mixture at the start, what is between its components; the mixture is normal to 0.001 nats then."""
+
+_RIDGE = 1.0
+"""Of the linear start: so many simulations that say nothing, in units of the standardised inputs."""
+
+_ROWS_OF_THE_START = 100_000
+
+
+@register("autoregressive_mixture")
+class AutoregressiveMixture(InferenceNetwork):
+    """A product of mixtures of normals; the loss is -log p(theta | conditions), in nats.
+
+    Args:
+        components: normals of each mixture. 1 is right where a parameter is normal given those before it; 8 or more for any form.
+        trunk_width: of the network that reads the conditions, 0 for none.
+        trunk_blocks: residual blocks of it.
+        head_width: of the network of each parameter.
+        head_blocks: residual blocks of each.
+        dropout: share of the hidden units inside blocks that a training step leaves out; for few simulations.
+        order: "random", or "given" for the order in which the parameters come.
+    """
+
+    def __init__(
+        self,
+        components: int = 12,
+        *,
+        trunk_width: int = 128,
+        trunk_blocks: int = 2,
+        head_width: int = 64,
+        head_blocks: int = 2,
+        dropout: float = 0.0,
+        order: str = "random",
+    ) -> None:
+        super().__init__()
+        whole = {"components": (components, 1), "trunk_width": (trunk_width, 0), "trunk_blocks": (trunk_blocks, 0)}
+        whole |= {"head_width": (head_width, 1), "head_blocks": (head_blocks, 0)}
+        for name, (number, least) in whole.items():
+            if number != int(number) or number < least:
+                raise ConfigurationError(f"Expected a whole number of at least {least} for {name}, got {number!r}.")
+        if not 0 <= dropout < 1:
+            raise ConfigurationError(f"Expected dropout as a share from 0 to below 1, got {dropout!r}.")
+        if order not in ("random", "given"):
+            raise ConfigurationError(f"Expected order as 'random' or 'given', got {order!r}.")
+        self.components, self.dropout, self.ordered = components, dropout, order == "given"
+        self.trunk_width, self.trunk_blocks, self.head_width, self.head_blocks = trunk_width, trunk_blocks, head_width, head_blocks
+
+    order: Tensor
+    earlier: Tensor
+
+    def _build(self, theta_dim: int, condition_dim: int) -> None:
+        d, width, k = theta_dim, self.head_width, self.components
+        self.theta_dim, self.condition_dim = d, condition_dim
+        self.has_trunk = bool(self.trunk_width and condition_dim)
+        self.register_buffer("order", torch.arange(d) if self.ordered else torch.randperm(d))
+        self.register_buffer("earlier", torch.ones(d, d).tril(-1))
+        self.linear = nn.Parameter(torch.zeros(d, condition_dim + d))
+        self.shift = nn.Parameter(torch.zeros(d))
+        self.log_scale = nn.Parameter(torch.zeros(d))
+        if self.has_trunk:
+            self.trunk_in = GroupedLinear(1, condition_dim, self.trunk_width)
+            self.trunk = GroupedResidual(1, self.trunk_width, self.trunk_blocks)
+        context = condition_dim + (self.trunk_width if self.has_trunk else 0)
+        bound = 1 / math.sqrt(context + d)
+        self.context_weight = nn.Parameter(torch.empty(context, d * width).uniform_(-bound, bound))
+        self.earlier_weight = nn.Parameter(torch.empty(d, d, width).uniform_(-bound, bound))
+        self.head_bias = nn.Parameter(torch.zeros(d, width))
+        self.heads = GroupedResidual(d, width, self.head_blocks)
+        self.out = GroupedLinear(d, width, 3 * k, zero=True)
+        means = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(k) + 0.5) / k)
+        between = _SHARE_BETWEEN if k > 1 else 0.0
+        with torch.no_grad():
+            if k > 1:
+                self.out.bias[..., k : 2 * k] = means * math.sqrt(between) / means.std(correction=0)
+            self.out.bias[..., 2 * k :] = 0.5 * math.log(1 - between)
+
+    @torch.no_grad()
+    def start_from(self, theta: Tensor, conditions: Tensor) -> None:
+        """Take the linear part from least squares on standardised theta (n, theta_dim) and conditions (n, condition_dim), in float64."""
+        theta, conditions = (value[:_ROWS_OF_THE_START].to(torch.float64) for value in (theta[:, self.order], conditions))
+        n = len(theta)
+        for i in range(self.theta_dim):
+            inputs = torch.cat([conditions, theta[:, :i], torch.ones(n, 1, dtype=torch.float64)], dim=1)
+            penalty = torch.full((inputs.shape[1],), _RIDGE, dtype=torch.float64)
+            penalty[-1] = 0.0
+            weights = torch.linalg.solve(inputs.T @ inputs + penalty.diag(), inputs.T @ theta[:, i])
+            rest = (theta[:, i] - inputs @ weights).square().sum() / max(1, n - inputs.shape[1])
+            self.linear[i, : len(weights) - 1] = weights[:-1].to(self.linear.dtype)
+            self.shift[i] = weights[-1]
+            self.log_scale[i] = 0.5 * rest.clamp(min=1e-12).log()
+
+    # ---- density -------------------------------------------------------------------------------------------------------------------
+
+    def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
+        """Which hidden units a training step keeps, as factors; none in evaluation or without dropout."""
+        if not (self.training and self.dropout):
+            return ()
+        trunk = self.trunk_blocks * self.trunk_width if self.has_trunk else 0
+        units = trunk + self.head_blocks * self.theta_dim * self.head_width
+        chance = torch.rand(len(theta), units, generator=generator, device=theta.device, dtype=theta.dtype)
+        return ((chance >= self.dropout).to(theta.dtype) / (1 - self.dropout),)
+
+    def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn = ()) -> Tensor:
+        """-log p(theta | conditions) in nats, shape (n,), with the hidden units that were drawn."""
+        return -self._log_prob(theta, conditions, drawn[0] if drawn else None)
+
+    def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
+        """Log density in nats of standardised theta (n, theta_dim), shape (n,), exact."""
+        return self._log_prob(theta, conditions, None)
+
+    def _log_prob(self, theta: Tensor, conditions: Tensor, kept: Tensor | None) -> Tensor:
+        n, d, width = len(theta), self.theta_dim, self.head_width
+        kept_trunk = kept_heads = None
+        if kept is not None:
+            units = self.trunk_blocks * self.trunk_width if self.has_trunk else 0
+            kept_trunk = kept[:, :units].reshape(n, self.trunk_blocks, 1, -1).permute(1, 2, 0, 3) if units else None
+            kept_heads = kept[:, units:].reshape(n, self.head_blocks, d, width).permute(1, 2, 0, 3)
+        theta = theta[:, self.order]
+        context = self._context(conditions, kept_trunk)
+        weight = (self.earlier[..., None] * self.earlier_weight).transpose(0, 1).reshape(d, d * width)
+        h = (context @ self.context_weight + theta @ weight).reshape(n, d, width).transpose(0, 1) + self.head_bias[:, None]
+        raw = self.out(nn.functional.silu(self.heads(h, kept_heads)))
+        located = conditions @ self.linear[:, : self.condition_dim].T + theta @ (self.earlier * self.linear[:, self.condition_dim :]).T
+        rest = ((theta - located - self.shift) * (-self.log_scale).exp()).T
+        log_weights, means, log_sds = self._mixture(raw)
+        log_terms = log_weights - log_sds - 0.5 * ((rest[..., None] - means) * (-log_sds).exp()).square()
+        each: Tensor = log_terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi) - self.log_scale[:, None]
+        return each.sum(dim=0)
+
+    def _context(self, conditions: Tensor, kept: Tensor | None = None) -> Tensor:
+        """What the heads read of conditions (n, condition_dim): these, and the trunk's output."""
+        if not self.has_trunk:
+            return conditions
+        trunk = nn.functional.silu(self.trunk(self.trunk_in(conditions[None]), kept))[0]
+        return torch.cat([conditions, trunk], dim=-1)
+
+    def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights, means and log standard deviations (..., components), in units of the residuals of the linear part."""
+        weights, means, scales = raw.split(self.components, dim=-1)
+        return weights.log_softmax(dim=-1), means, _LARGEST_LOG_SCALE * torch.tanh(scales / _LARGEST_LOG_SCALE)
+
+    # ---- draws ---------------------------------------------------------------------------------------------------------------------
+
+    def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
+        """Standardised draws (n, num_samples, theta_dim), component by component."""
+        n, d, width = len(conditions), self.theta_dim, self.head_width
+        noise = normal((n, num_samples, 2 * d), generator, conditions)
+        chance = 0.5 * (1 + torch.erf(noise[..., d:] / math.sqrt(2)))
+        context = (self._context(conditions) @ self.context_weight).reshape(n, 1, d, width)
+        located = (conditions @ self.linear[:, : self.condition_dim].T)[:, None] + self.shift
+        scales = self.log_scale.exp()
+        theta = conditions.new_zeros(n, num_samples, d)
+        for i in range(d):
+            before = theta[..., :i]
+            h = context[:, :, i] + before @ self.earlier_weight[i, :i] + self.head_bias[i]
+            log_weights, means, log_sds = self._mixture(self.out.one(i, nn.functional.silu(self.heads.one(i, h))))
+            chosen = (log_weights.exp().cumsum(dim=-1)[..., :-1] < chance[..., i : i + 1]).sum(dim=-1, keepdim=True)
+            rest = means.gather(-1, chosen) + log_sds.gather(-1, chosen).exp() * noise[..., i : i + 1]
+            linear = before @ self.linear[i, self.condition_dim : self.condition_dim + i]
+            theta[..., i] = located[..., i] + linear + scales[i] * rest[..., 0]
+        return theta[..., self.order.argsort()]

@@ -1,0 +1,59 @@
+"""How to train on how many simulations: the defaults of `inference_network="auto"`.
+
+Chosen once on held-out log density, over budgets of 1 000 to 100 000 and the models of `simulators/benchmarks`; docs/quality.md has the
+figures.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Settings of one training on finite data.
+
+    Attributes:
+        batch_size: simulations in a step.
+        steps: at most; early stopping ends most trainings before.
+        learning_rate: peak.
+        dropout: share of hidden units left out.
+        ema: decay of the average of the weights.
+    """
+
+    batch_size: int
+    steps: int
+    learning_rate: float
+    dropout: float
+    ema: float
+
+    def epochs(self, num_simulations: int) -> int:
+        """Passes over so many simulations."""
+        return max(1, round(self.steps * self.batch_size / num_simulations))
+
+    @staticmethod
+    def patience(epochs: int) -> int:
+        """Epochs without a lower validation loss after which a training ends."""
+        return max(3, epochs // 5)
+
+
+def of_simulations(number: int) -> Budget:
+    """For training on so many simulations."""
+    few = number < 3_000
+    dropout = 0.1 if few else 0.05 if number < 30_000 else 0.0
+    batch = 64 if few else 128 if number < 30_000 else 256
+    steps = round(3_000 * (min(max(number, 300), 100_000) / 1_000) ** 0.3)
+    return Budget(min(batch, number), steps, 2e-3, dropout, 0.99)
+
+
+def of_synthetic(number: int) -> Budget:
+    """For training a posterior on simulations of a likelihood that was learned from so many; those have no end."""
+    return Budget(256, 10_000 if number < 30_000 else 20_000, 3e-3, 0.0, 0.999)
+
+
+def likelihoods(number: int) -> int:
+    """How many networks learn the likelihood of so many simulations; their mixture errs less, most where simulations are few."""
+    return 3 if number < 3_000 else 2 if number < 30_000 else 1
+
+
+def held_out(number: int) -> int:
+    """How many of so many simulations are kept for validation."""
+    return min(max(number // 10, 20), 5_000, number // 2)
