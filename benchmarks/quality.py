@@ -4,14 +4,14 @@
     python benchmarks/quality.py train ...     and later      python benchmarks/quality.py score ...
     python benchmarks/quality.py table
 
-`run` trains on BUDGET simulations, validation among them, draws 10 000 samples for each of the 10 observations of the task, scores them
-against the 10 000 reference draws, and writes benchmarks/results/TASK-BUDGET-NETWORK-SEED.json; `--track` also makes it a run in MLflow.
-`table` makes benchmarks/RESULTS.md of all these files. Networks: "auto" (default settings), or any name with its defaults and early stopping.
-References are used here and nowhere else.
+`run` trains on BUDGET simulations, validation among them, draws 10 000 samples for each of the 10 observations of the task,
+scores them against the 10 000 reference draws, and writes benchmarks/results/TASK-BUDGET-NETWORK-SEED.json; with `--track` it is
+also a run in MLflow. `train` keeps the draws, for `score` to score. `table` makes benchmarks/RESULTS.md of all results. Networks:
+"auto", or any name, with its defaults and early stopping. References are used here, to score, and nowhere else.
 
-C2ST has two classifiers: "mlp", that of sbibm, and "random_forest", that of sbi's default kind; 0.5 is perfect. References and observations:
-the wheel of sbibm 1.1.0, which pip downloads and this script unpacks, without installing it (J.-M. Lueckmann et al., Benchmarking
-simulation-based inference, AISTATS 2021).
+C2ST has two classifiers: "mlp", that of sbibm, and "random_forest", that of sbi's default; 0.5 is perfect. References and observations
+are those of sbibm 1.1.0, whose wheel pip downloads and this script unpacks, without installing it (J.-M. Lueckmann et al., Benchmarking
+simulation-based inference, AISTATS 2021). Seconds are of one thread.
 """
 
 import argparse
@@ -167,22 +167,22 @@ def table() -> None:
     lines = [
         "# Quality of posteriors",
         "",
-        "C2ST of 10 000 draws against 10 000 reference draws, mean (median) over 10 observations; 0.5 is perfect. Record: the lowest",
-        "published of amortized methods. CPU seconds of training and of drawing 100 000 samples. Made by `python benchmarks/quality.py table`.",
+        "C2ST of 10 000 draws against 10 000 reference draws: mean (median, number of observations); 0.5 is perfect. Record: the lowest",
+        "published of amortized methods, to the end of 2026. CPU seconds of training, and of drawing 100 000 samples,",
+        "of one thread. Made by `python benchmarks/quality.py table`.",
         "",
         "| task | simulations | network | seed | C2ST mlp | record | C2ST random forest | record | training | sampling | trained on |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
         records = RECORDS.get(r["task"], {}).get(r["budget"], (None, None))
-        scores = [
-            f"{r[f'mean_{name}']:.3f} ({r[f'median_{name}']:.3f}) | {record or ''}"
-            for name, record in zip(CLASSIFIERS, records, strict=True)
-        ]
-        lines.append(
-            f"| {r['task']} | {r['budget']} | {r['network']} | {r['seed']} | {' | '.join(scores)} | {r['training_cpu_seconds']:.0f} s | "
-            f"{r['sampling_cpu_seconds']:.0f} s | {r['choices'].get('trained on', 'simulations')} |"
-        )
+        cells = []
+        for name, record in zip(CLASSIFIERS, records, strict=True):
+            scores = r.get(f"c2st_{name}")
+            cells += [f"{mean(scores):.3f} ({median(scores):.3f}, {len(scores)})" if scores else "", str(record or "")]
+        seconds = [f"{r[f'{what}_cpu_seconds']:.0f} s" for what in ("training", "sampling")]
+        cells += [*seconds, r["choices"].get("trained on", "simulations")]
+        lines.append(f"| {r['task']} | {r['budget']} | {r['network']} | {r['seed']} | {' | '.join(cells)} |")
     (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
     print(f"{len(results)} results in {HERE / 'RESULTS.md'}")
 

@@ -257,8 +257,10 @@ class ContinuousApproximator(Approximator):
 
     @torch.no_grad()
     def one_draw_each(self, conditions: VariablesLike, *, seed: int) -> Variables:
-        """One draw for each row of raw conditions (n, ...): name to (n, width), raw space; quicker than `sample`, whose draws of a row do not
-        depend on other rows."""
+        """One draw for each row of raw conditions (n, ...): name to (n, width), raw space.
+
+        Quicker than `sample`, whose draws of a row do not depend on other rows.
+        """
         given = self.given(conditions)
         was_training = self.training
         self.eval()

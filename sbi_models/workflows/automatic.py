@@ -9,7 +9,7 @@
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +78,8 @@ class Automatic:
         adapter = self.options["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
 
         plan = budget.of_simulations(number)
-        candidates = {"simulations": self._workflow(workflow, adapter, plan, plan.epochs(number), "direct")}
+        patience = plan.patience(plan.epochs(number))
+        candidates = {"simulations": self._workflow(workflow, adapter, plan, patience, "direct")}
         candidates["simulations"].fit_offline(
             data,
             plan.epochs(number),
@@ -87,7 +88,7 @@ class Automatic:
             augmentations=augmentations,
             on_epoch_end=on_epoch_end,
         )
-        reason = _why_not_learned(self.options, data, prior, inferred, observed, augmentations)
+        reason = _why_not_learned(self.options, {name: data[name] for name in (*inferred, *observed)}, prior, augmentations)
         if reason is None:
             assert prior is not None
             self.likelihood = learned_likelihood.learn(
@@ -105,10 +106,9 @@ class Automatic:
             drawn = prior.sample(_SYNTHETIC, seed=seeding.derive(seed, "prior"), progress=False)
             synthetic = self.likelihood.draw({name: drawn[name] for name in inferred}, seed=seeding.derive(seed, "synthetic"))
             plan = budget.of_synthetic(number)
-            epochs = plan.epochs(_SYNTHETIC)
-            candidates["learned likelihood"] = other = self._workflow(workflow, adapter, plan, epochs, "synthetic")
+            candidates["learned likelihood"] = other = self._workflow(workflow, adapter, plan, None, "synthetic")
             other.certified_by = data
-            other.fit_offline(synthetic, epochs, plan.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
+            other.fit_offline(synthetic, plan.epochs(_SYNTHETIC), plan.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
         losses = {name: -float(made.log_prob(validation).mean()) for name, made in candidates.items()}
         best = min(losses, key=lambda name: losses[name])
         self.choices |= {"trained on": best, **{f"held-out loss, {name}": round(loss, 4) for name, loss in losses.items()}}
@@ -131,13 +131,15 @@ class Automatic:
         shaped = [name for name in observed if data[name].ndim == 2]
         return bounds, data_scales(shaped, data, np.concatenate([data[name] for name in plain], axis=1)) if shaped else {}
 
-    def _workflow(self, workflow: "BasicWorkflow", adapter: Adapter, plan: budget.Budget, epochs: int, stem: str) -> "AutomaticCandidate":
+    def _workflow(
+        self, workflow: "BasicWorkflow", adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str
+    ) -> "AutomaticCandidate":
         network = AutoregressiveMixture(dropout=plan.dropout)
         settings: TrainingOptions = {
             **_options(workflow),
             "initial_learning_rate": plan.learning_rate,
             "ema": plan.ema,
-            "early_stopping": plan.patience(epochs),
+            "early_stopping": patience,
             "checkpoint_name": f"{workflow.settings.checkpoint_name}.{stem}",
             "seed": seeding.derive(workflow.seed, stem),
         }
@@ -150,6 +152,10 @@ def _options(workflow: "BasicWorkflow") -> TrainingOptions:
     """Training settings that candidates take over."""
     kept = ("checkpoint_filepath", "restore", "accelerator", "devices", "strategy", "precision", "compile", "threads", "progress")
     return {name: getattr(workflow.settings, name) for name in kept}  # type: ignore[return-value]
+
+
+def _names(names: str | Sequence[str] | None) -> list[str]:
+    return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
 def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
@@ -169,12 +175,7 @@ def _with_priors(workflow: "BasicWorkflow", adapter: Adapter) -> Adapter:
 
 
 def _why_not_learned(
-    options: Mapping[str, Any],
-    data: Variables,
-    prior: Simulator | None,
-    inferred: list[str],
-    observed: list[str],
-    augmentations: Augmentations | None,
+    options: Mapping[str, Any], data: Variables, prior: Simulator | None, augmentations: Augmentations | None
 ) -> str | None:
     """Why no likelihood is learned; None if one is."""
     if options["summary_variables"] or options["summary_mask"]:
@@ -185,7 +186,7 @@ def _why_not_learned(
         return "there are augmentations"
     if options["adapter"] is not None:
         return "there is an adapter of the user"
-    if any(data[name].ndim != 2 for name in (*inferred, *observed)):
+    if any(value.ndim != 2 for value in data.values()):
         return "variables are not of shape (n, d)"
-    width = sum(data[name].shape[1] for name in observed)
+    width = sum(data[name].shape[1] for name in _names(options["inference_conditions"]))
     return None if width <= _WIDEST else f"one simulation is {width} numbers, more than {_WIDEST}"

@@ -49,9 +49,10 @@ class BasicWorkflow(Workflow):
         summary_variables: raw names of what goes through the summary network.
         inference_conditions: raw names of what goes straight to the inference network.
         inference_network: instance, class or name; with a `ScoringRuleNetwork` the approximator is a `ScoringRuleApproximator`. Or an
-            approximator, such as a loaded one, to go on training: then roles, adapter and summary network are its own. Or "auto": transforms,
-            network and training are chosen by the simulations, all data are standardised, and, where the simulator draws the parameters
-            by themselves, a learned likelihood makes more of few simulations; `workflow.automatic.choices` says what was chosen.
+            approximator, such as a loaded one, to go on training: then roles, adapter and summary network are its own. Or "auto", for
+            `fit_offline`: transforms, network and training are chosen by the simulations, all data are standardised, and, where the
+            simulator draws the parameters by themselves, a learned likelihood makes more of few simulations;
+            `workflow.automatic.choices` says what was chosen.
         summary_network: instance, class or name; required exactly if there are summary variables.
         adapter: from raw variables to roles; the default one concatenates the variables of each role along their last axis.
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
@@ -151,6 +152,13 @@ class BasicWorkflow(Workflow):
         if self.settings.checkpoint_filepath is not None:
             self.approximator.save(Path(self.settings.checkpoint_filepath) / f"{self.settings.checkpoint_name}.safetensors")
         return self.history
+
+    def _check_fit(self, method: str) -> None:
+        if self.automatic is not None:
+            raise ConfigurationError(
+                f'Expected fit_offline with inference_network="auto", which chooses by the simulations in memory, got {method}. Call '
+                "fit_offline(workflow.simulate(10_000)), or name a network."
+            )
 
 
 class AutomaticCandidate(BasicWorkflow):

@@ -97,8 +97,14 @@ def learn(
             "checkpoint_name": f"{name}.{kind}-{k}",
             "seed": seeding.derive(seed, kind, k),
         }
-        roles = {"inference_variables": observed, "inference_conditions": parameters}
-        workflow = BasicWorkflow(inference_network=network, adapter=adapter, standardize="all", **roles, **settings)
+        workflow = BasicWorkflow(
+            inference_variables=observed,
+            inference_conditions=parameters,
+            inference_network=network,
+            adapter=adapter,
+            standardize="all",
+            **settings,
+        )
         workflow.fit_offline(spread, epochs, plan.batch_size, validation_data=held_out)
         return workflow.approximator  # type: ignore[return-value]
 

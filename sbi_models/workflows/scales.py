@@ -21,7 +21,8 @@ _EDGE = 0.01
 """Share of a range that is looked at for a bound, at each end."""
 
 _MANY_AT_AN_EDGE = 0.002
-"""Share of the draws in there from which it is a bound; 200 000 normal draws have less than a hundredth of that, uniform ones five times."""
+"""Share of the draws in there from which it is a bound; of normal draws less than a hundredth of that is there, of uniform ones five
+times."""
 
 _SPACINGS = 20.0
 """A bound is at most so many mean distances of draws beyond the last one; where there is a shorter decimal number, it is that."""
@@ -66,7 +67,7 @@ def shortest_between(low: float, high: float) -> float:
     >>> shortest_between(2.9998, 3.0003)
     3.0
     """
-    for digits in range(-int(math.floor(math.log10(max(abs(low), abs(high), 1e-300)))) - 1, 330):
+    for digits in range(-math.floor(math.log10(max(abs(low), abs(high), 1e-300))) - 1, 330):
         step = 10.0**-digits
         candidate = round(math.ceil(low / step) * step, max(digits, 0))
         candidate = candidate if candidate > low else round(candidate + step, max(digits, 0))

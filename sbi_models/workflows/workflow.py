@@ -155,6 +155,7 @@ class Workflow(Diagnosed, Certified):
         Returns:
             The history, as for `fit_offline`.
         """
+        self._check_fit("fit_online")
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
         num_batches = positive_int(num_batches_per_epoch, "num_batches_per_epoch")
         augment, simulator = self._augment(augmentations), self._simulator()
@@ -213,6 +214,7 @@ class Workflow(Diagnosed, Certified):
 
         Other arguments and result as for `fit_offline`.
         """
+        self._check_fit("fit_disk")
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
         augment = self._augment(augmentations)
         names = self.approximator.inference_names + self.approximator.condition_names
@@ -235,6 +237,9 @@ class Workflow(Diagnosed, Certified):
             weight_decay=_WEIGHT_DECAY,
             on_epoch_end=on_epoch_end,
         )
+
+    def _check_fit(self, method: str) -> None:
+        """Refuse a way to train that a kind of workflow does not have."""
 
     @property
     def _fit_seed(self) -> int:

@@ -29,13 +29,14 @@ SMALL = {
     "consistency_model": {"widths": (16, 16), "steps": 2},
     "diffusion_model": {"widths": (16, 16), "steps": 6},
     "coupling_flow": {"depth": 2, "widths": (16, 16)},
+    "autoregressive_mixture": {"components": 3, "trunk_width": 16, "head_width": 8},
 }
 """Arguments that make a network of each name small; a new network needs no entry, only time."""
 SHAPES = {"convolutional_network": (6, 5, 2), "fusion_network": {"x": (6, 2), "y": (6, 3)}}
 """Shape of one input of the summary networks that take neither sets nor series of shape (6, 2)."""
 ORDERED = {"time_series_transformer", "time_series_network", "convolutional_network", "fusion_network"}
 """Summary networks to which the order of elements means something; all others summarise sets."""
-EXACT_LOSSES = {"coupling_flow", "scoring_rules"}
+EXACT_LOSSES = {"autoregressive_mixture", "coupling_flow", "scoring_rules"}
 """Networks whose loss draws no noise."""
 
 

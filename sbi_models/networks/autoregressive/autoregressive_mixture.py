@@ -4,8 +4,10 @@
 
 l_i is linear in (theta_<i, c) and s_i a constant: a normal posterior with a mean linear in the conditions, which is where it starts, by
 least squares, if it is shown data (`start_from`); w, m and v come from a network. A trunk reads the conditions, once for all components,
-and a small head of each component reads trunk, conditions and the components before it. Each instance has an order of components of its
-own, so that those of an ensemble do not err alike.
+and a small head of each component reads trunk, conditions and the residuals (theta_j - l_j) / s_j of the components before it. In their
+place the components themselves would hide what is narrow, such as two scales of noise that components share: on the likelihood of
+gaussian_mixture, 10 000 simulations, the density was 0.26 nats below the exact one, with residuals it is 0.01. Each instance has an order
+of components of its own, so that those of an ensemble do not err alike.
 
 B. Uria, I. Murray, H. Larochelle, RNADE: The real-valued neural autoregressive density-estimator, NeurIPS 2013, arXiv:1306.0186; G.
 Papamakarios, T. Pavlakou, I. Murray, Masked autoregressive flow for density estimation, NeurIPS 2017, arXiv:1705.07057. Masks of the
@@ -26,8 +28,8 @@ from sbi_models.networks.registry import register
 _LARGEST_LOG_SCALE = 7.0
 """Standard deviations of components lie within exp(+-7) of the residual one of the linear part."""
 
-_SHARE_BETWEEN = 0.6
-"""Of the unit variance of the mixture at the start, what is between its components; the mixture is normal to 0.001 nats then."""
+_SHARE_BETWEEN = 0.3
+"""Of the unit variance of the mixture at the start, what is between its components; of 8, the mixture is normal to 0.00014 nats then."""
 
 _RIDGE = 1.0
 """Of the linear start: so many simulations that say nothing, in units of the standardised inputs."""
@@ -95,7 +97,7 @@ class AutoregressiveMixture(InferenceNetwork):
         self.head_bias = nn.Parameter(torch.zeros(d, width))
         self.heads = GroupedResidual(d, width, self.head_blocks)
         self.out = GroupedLinear(d, width, 3 * k, zero=True)
-        means = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(k) + 0.5) / k)
+        means = torch.special.ndtri((torch.arange(k) + 0.5) / k)
         between = _SHARE_BETWEEN if k > 1 else 0.0
         with torch.no_grad():
             if k > 1:
@@ -144,14 +146,14 @@ class AutoregressiveMixture(InferenceNetwork):
             kept_trunk = kept[:, :units].reshape(n, self.trunk_blocks, 1, -1).permute(1, 2, 0, 3) if units else None
             kept_heads = kept[:, units:].reshape(n, self.head_blocks, d, width).permute(1, 2, 0, 3)
         theta = theta[:, self.order]
+        located = conditions @ self.linear[:, : self.condition_dim].T + theta @ (self.earlier * self.linear[:, self.condition_dim :]).T
+        rest = (theta - located - self.shift) * (-self.log_scale).exp()
         context = self._context(conditions, kept_trunk)
         weight = (self.earlier[..., None] * self.earlier_weight).transpose(0, 1).reshape(d, d * width)
-        h = (context @ self.context_weight + theta @ weight).reshape(n, d, width).transpose(0, 1) + self.head_bias[:, None]
+        h = (context @ self.context_weight + rest @ weight).reshape(n, d, width).transpose(0, 1) + self.head_bias[:, None]
         raw = self.out(nn.functional.silu(self.heads(h, kept_heads)))
-        located = conditions @ self.linear[:, : self.condition_dim].T + theta @ (self.earlier * self.linear[:, self.condition_dim :]).T
-        rest = ((theta - located - self.shift) * (-self.log_scale).exp()).T
         log_weights, means, log_sds = self._mixture(raw)
-        log_terms = log_weights - log_sds - 0.5 * ((rest[..., None] - means) * (-log_sds).exp()).square()
+        log_terms = log_weights - log_sds - 0.5 * ((rest.T[..., None] - means) * (-log_sds).exp()).square()
         each: Tensor = log_terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi) - self.log_scale[:, None]
         return each.sum(dim=0)
 
@@ -164,7 +166,7 @@ class AutoregressiveMixture(InferenceNetwork):
 
     def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights, means and log standard deviations (..., components), in units of the residuals of the linear part."""
-        weights, means, scales = raw.split(self.components, dim=-1)
+        weights, means, scales = torch.split(raw, self.components, dim=-1)
         return weights.log_softmax(dim=-1), means, _LARGEST_LOG_SCALE * torch.tanh(scales / _LARGEST_LOG_SCALE)
 
     # ---- draws ---------------------------------------------------------------------------------------------------------------------
@@ -177,13 +179,12 @@ class AutoregressiveMixture(InferenceNetwork):
         context = (self._context(conditions) @ self.context_weight).reshape(n, 1, d, width)
         located = (conditions @ self.linear[:, : self.condition_dim].T)[:, None] + self.shift
         scales = self.log_scale.exp()
-        theta = conditions.new_zeros(n, num_samples, d)
+        theta, rest = (conditions.new_zeros(n, num_samples, d) for _ in range(2))
         for i in range(d):
-            before = theta[..., :i]
-            h = context[:, :, i] + before @ self.earlier_weight[i, :i] + self.head_bias[i]
+            h = context[:, :, i] + rest[..., :i] @ self.earlier_weight[i, :i] + self.head_bias[i]
             log_weights, means, log_sds = self._mixture(self.out.one(i, nn.functional.silu(self.heads.one(i, h))))
             chosen = (log_weights.exp().cumsum(dim=-1)[..., :-1] < chance[..., i : i + 1]).sum(dim=-1, keepdim=True)
-            rest = means.gather(-1, chosen) + log_sds.gather(-1, chosen).exp() * noise[..., i : i + 1]
-            linear = before @ self.linear[i, self.condition_dim : self.condition_dim + i]
-            theta[..., i] = located[..., i] + linear + scales[i] * rest[..., 0]
+            rest[..., i] = (means.gather(-1, chosen) + log_sds.gather(-1, chosen).exp() * noise[..., i : i + 1])[..., 0]
+            linear = theta[..., :i] @ self.linear[i, self.condition_dim : self.condition_dim + i]
+            theta[..., i] = located[..., i] + linear + scales[i] * rest[..., i]
         return theta[..., self.order.argsort()]

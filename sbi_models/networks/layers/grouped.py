@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class GroupedLinear(nn.Module):
-    """A linear map for each of g groups, (g, n, inputs) to (g, n, outputs); weights drawn uniformly, as PyTorch draws those of one, or zero."""
+    """A linear map for each of g groups, (g, n, inputs) to (g, n, outputs); weights uniform, as PyTorch draws those of one, or zero."""
 
     def __init__(self, groups: int, inputs: int, outputs: int, *, zero: bool = False) -> None:
         super().__init__()

@@ -1,0 +1,97 @@
+"""Supports and scales that are found from draws, against distributions whose supports and scales are known."""
+
+import numpy as np
+import pytest
+
+from sbi_models.adapters import Adapter
+from sbi_models.workflows.scales import adapter_of, data_scales, in_words, parameter_bounds, shortest_between
+
+N = 200_000
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        (lambda g: g.normal(3.0, 2.0, N), (None, None)),
+        (lambda g: g.standard_t(5, N), (None, None)),
+        (lambda g: g.uniform(-3, 3, N), (-3.0, 3.0)),
+        (lambda g: g.uniform(0.25, 0.5, N), (0.25, 0.5)),
+        (lambda g: 1e-3 * g.beta(1, 1, N), (0.0, 0.001)),
+        (lambda g: g.lognormal(-1.0, 1.0, N), (0.0, None)),
+        (lambda g: g.lognormal(np.log(0.4), 0.5, N), (0.0, None)),
+        (lambda g: g.exponential(2.0, N), (0.0, None)),
+        (lambda g: np.abs(g.normal(size=N)), (0.0, None)),
+        (lambda g: 5.0 + g.exponential(2.0, N), (5.0, None)),
+        (lambda g: 2.0 - g.exponential(1.0, N), (None, 2.0)),
+        (lambda g: g.normal(100.0, 1.0, N), (None, None)),
+    ],
+)
+def test_bounds_of_known_distributions(draw, expected):
+    """A bound is where draws stop, not where they thin out; positive and skewed without a bound elsewhere is bounded by 0."""
+    lower, upper = parameter_bounds(draw(rng())[:, None])
+    assert (lower[0], upper[0]) == expected
+
+
+def test_bounds_are_outside_the_draws():
+    """Also of few draws, whose ends say less; draws are inside, strictly."""
+    for n in (1_000, 5_000, 100_000):
+        values = rng().uniform(-0.123456789, np.pi, n)
+        (low,), (high,) = parameter_bounds(values[:, None])
+        assert low < values.min()
+        assert high > values.max()
+        assert high - low < 1.05 * (np.pi + 0.123456789)
+
+
+def test_too_few_draws_have_no_bounds():
+    """Below a thousand the ends say too little."""
+    assert parameter_bounds(rng().uniform(size=(900, 2))) == ([None, None], [None, None])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(2.9998, 3.0003, 3.0), (-3.0003, -2.9998, -3.0), (-1e-5, 1e-7, 0.0), (0.2499, 0.25004, 0.25), (999.7, 1000.4, 1000.0)],
+)
+def test_the_shortest_number_between_two(low, high, expected):
+    """Zero is the shortest of all."""
+    assert shortest_between(low, high) == expected
+
+
+def test_scales_of_data_with_known_noise():
+    """Multiplicative noise is found by its logarithm, counts by their root, additive noise is left as it is."""
+    g, n = rng(), 2_000
+    theta = g.uniform(1.0, 3.0, (n, 1))
+    data = {
+        "multiplied": np.exp(theta + 0.3 * g.normal(size=(n, 4))),
+        "counted": g.poisson(20 * theta, (n, 4)).astype(float),
+        "added": theta + g.normal(size=(n, 4)),
+        "positive": 50.0 + theta + g.normal(size=(n, 4)),
+    }
+    assert data_scales(list(data), data, theta) == {"multiplied": "log", "counted": "sqrt", "added": "identity", "positive": "identity"}
+
+
+def test_counts_have_no_logarithm():
+    """A count can be 0 in an observation, though it never was in the simulations."""
+    g = rng()
+    theta = g.uniform(5.0, 9.0, (500, 1))
+    counts = np.round(np.exp(theta + 0.2 * g.normal(size=(500, 3))))
+    assert counts.min() > 0
+    assert data_scales(["x"], {"x": counts}, theta)["x"] == "sqrt"
+
+
+def test_the_adapter_and_the_words():
+    """Steps for what is bounded or scaled alone; words for people."""
+    bounds, scales = {"a": ([0.0, None], [None, None]), "b": ([None], [None])}, {"x": "log", "y": "identity", "z": "sqrt"}
+    assert [step.kind for step in adapter_of(bounds, scales).transforms] == ["constrain", "log", "sqrt"]
+    assert adapter_of({}, {}).transforms == Adapter().transforms
+    words = in_words(bounds, scales)
+    assert words == {
+        "a": "support (0, inf) x (-inf, inf)",
+        "b": "support (-inf, inf)",
+        "x": "scale log",
+        "y": "scale identity",
+        "z": "scale sqrt",
+    }
