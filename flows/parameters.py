@@ -52,6 +52,7 @@ class Train(Settings):
     """The approximator and its training."""
 
     inference_network: Network = Network(name="flow_matching")
+    """By name; "auto" chooses network, transforms, epochs, batch size and learning rate by the simulations."""
     summary_network: Network | None = None
     standardize: str = "all"
     epochs: PositiveInt = 20

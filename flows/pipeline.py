@@ -166,6 +166,8 @@ def record_training(tracker: Tracker, experiment: Experiment, task: str, trainin
         run.members[name].log_metrics(member["numbers"])
         run.members[name].log_json(member["architecture"], "architecture.json")
         tracker.log_metrics({f"weight.{name}": member["numbers"]["weight"]})
+    if "choices" in training:
+        tracker.log_json(training["choices"], "choices.json")
     tracker.set_tags({task: "reused" if reused else "made", f"{task}.key": training["key"], "model.sha256": training["sha256"]})
     tracker.log_metrics({f"{task}.seconds": training["seconds"]})
     tracker.log_file(training["model"], "checkpoints")

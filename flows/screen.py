@@ -52,6 +52,8 @@ class Screen:
         for name, member in manifest.get("members", {}).items():
             losses, numbers = _last_losses(of_member(history, name)), member["numbers"]
             self._line(name, f"{losses}, best epoch {numbers['best_epoch']}, weight {numbers['weight']:.3f}")
+        for name, value in manifest.get("choices", {}).items():
+            self._line(escape(name), escape(str(value)))
         members = f"{len(manifest['members'])} members, " if "members" in manifest else ""
         self._done(f"{_reused(manifest, reused)}{members}{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}")
 

@@ -16,6 +16,7 @@ from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow
+from sbi_models.workflows.automatic import AUTO
 
 Manifest = dict[str, Any]
 
@@ -52,7 +53,8 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
     if experiment.ensemble is None:
         networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
         if experiment.compose is None:
-            return BasicWorkflow(inference_network=networks[0], summary_network=networks[1], **common)
+            simulator = study_of(experiment).simulator if networks[0] == AUTO else None  # whose prior it draws from
+            return BasicWorkflow(simulator, inference_network=networks[0], summary_network=networks[1], **common)
         composing = CompositionalWorkflow(inference_network=networks[0], summary_network=networks[1], **common)
         _check_prior(experiment, composing)
         return composing
@@ -80,7 +82,11 @@ def _check_prior(experiment: Experiment, workflow: CompositionalWorkflow) -> Non
         )
 
 
-def _inference_network(network: Network) -> InferenceNetwork:
+def _inference_network(network: Network) -> InferenceNetwork | str:
+    if network.name == AUTO:
+        if network.arguments:
+            raise ConfigurationError(f'Expected no arguments of "auto", which chooses them, got {network.arguments}. Leave them out.')
+        return AUTO
     return network_named(network.name, network.arguments, InferenceNetwork)  # type: ignore[type-abstract]
 
 
@@ -117,7 +123,7 @@ def train_workflow(experiment: Experiment, data: Mapping[str, Variables], key: s
         experiment: with networks and settings.
         data: simulations for "training" and "validation", raw space.
         key: of the folder with checkpoints and the trained file.
-        on_epoch_end: takes the losses of each epoch, from 1.
+        on_epoch_end: takes the losses of each epoch, from 1; not of "auto", which trains several.
     """
     workflow, settings = workflow_of(experiment, key), experiment.train
     training, validation = data["training"], data["validation"]
@@ -126,9 +132,15 @@ def train_workflow(experiment: Experiment, data: Mapping[str, Variables], key: s
         parts = [part_path(key, name) for name in experiment.members]
         apart = parts if all(part.is_file() for part in parts) else None
         fit = partial(workflow.fit_offline, data_reuse=experiment.ensemble.data_reuse, parts=apart)
-    history = fit(training, settings.epochs, settings.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
+    automatic = workflow.automatic if isinstance(workflow, BasicWorkflow) else None
+    if automatic is not None:
+        history = workflow.fit_offline(training, validation_data=validation)
+    else:
+        history = fit(training, settings.epochs, settings.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
     model = work_folder() / key / f"{experiment.name}.safetensors"
     manifest: Manifest = {"key": key, "model": str(model), "history": history.history}
+    if automatic is not None:
+        manifest["choices"] = automatic.choices
     if isinstance(workflow, EnsembleWorkflow) and experiment.ensemble is not None:
         if experiment.ensemble.learn_weights:
             workflow.stack(validation)

@@ -1,0 +1,47 @@
+"""An experiment with the inference network "auto": the pipeline's training, what it says, and that it goes on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from linear_experiment import write_experiment
+
+from flows.experiment_files import load_experiment
+from flows.studies import study_of
+from flows.training import train_workflow, workflow_of
+from sbi_models.approximators import load_approximator
+from sbi_models.errors import ConfigurationError
+from sbi_models.workflows import automatic, budget
+
+
+def test_the_training_of_the_pipeline_chooses_and_says_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is that of the posterior that was kept, near the exact N(0.8 x, 0.2); a second call, as after a kill, gives its bits."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(automatic, "_SYNTHETIC", 20_000)
+    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 2_000)
+    monkeypatch.setattr(budget, "of_synthetic", lambda number: budget.Budget(256, 300, 3e-3, 0.0, 0.99))
+    monkeypatch.setattr(budget, "of_simulations", lambda number: budget.Budget(64, 100, 2e-3, 0.1, 0.99))
+    train = {"inference_network": {"name": "auto"}}
+    experiment = load_experiment(write_experiment(tmp_path, "auto_experiment", train=train))
+    simulator = study_of(experiment).simulator
+    data = {"training": simulator.sample(400, seed=1), "validation": simulator.sample(100, seed=2)}
+    manifest = train_workflow(experiment, data, "key", lambda epoch, losses: None)
+    assert manifest["choices"]["trained on"] == "learned likelihood"
+    assert manifest["choices"]["simulations"] == 400
+    draws = load_approximator(Path(manifest["model"])).sample(num_samples=4_000, conditions={"x": np.ones((1, 2))}, seed=0)["theta"][0]
+    np.testing.assert_allclose(draws.mean(axis=0), 0.8, atol=0.25 * np.sqrt(0.2))
+    np.testing.assert_allclose(draws.std(axis=0), np.sqrt(0.2), rtol=0.1)
+    again = train_workflow(experiment, data, "key", lambda epoch, losses: None)
+    assert {name: again[name] for name in ("sha256", "choices", "history")} == {
+        name: manifest[name] for name in ("sha256", "choices", "history")
+    }
+
+
+def test_auto_takes_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It chooses them: an error before work starts."""
+    monkeypatch.syspath_prepend(tmp_path)
+    train = {"inference_network": {"name": "auto", "arguments": {"depth": 3}}}
+    experiment = load_experiment(write_experiment(tmp_path, "auto_arguments", train=train))
+    with pytest.raises(ConfigurationError, match='no arguments of "auto"'):
+        workflow_of(experiment)
