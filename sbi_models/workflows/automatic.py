@@ -16,6 +16,7 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
+from sbi_models.approximators import files
 from sbi_models.datasets import Augmentations
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
@@ -73,7 +74,8 @@ class Automatic:
         from sbi_models.workflows import learned_likelihood  # noqa: PLC0415 - which trains workflows
 
         prior = learned_likelihood.prior_of(workflow.simulator, inferred, observed)
-        bounds, scales = self._transforms(workflow, data, prior, inferred, observed)
+        everything = {name: np.concatenate([data[name], validation[name]]) for name in (*inferred, *observed)}
+        bounds, scales = self._transforms(workflow, everything, prior, inferred, observed)
         self.choices = {"simulations": number, "held out": len(next(iter(validation.values()))), **in_words(bounds, scales)}
         adapter = self.options["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
 
@@ -115,6 +117,8 @@ class Automatic:
         if reason is not None:
             self.choices["no learned likelihood"] = reason
         _logger.info("auto: %s", "; ".join(f"{name}: {value}" for name, value in self.choices.items()))
+        kept = candidates[best].approximator
+        kept.info = files.as_json({**kept.info, "auto": self.choices})
         history = candidates[best].history
         assert history is not None
         return candidates[best], history
@@ -126,8 +130,11 @@ class Automatic:
         plain = [name for name in inferred if data[name].ndim == 2]
         if self.options["adapter"] is not None or not plain:
             return {}, {}
-        draws = data if prior is None else prior.sample(_PRIOR_DRAWS, seed=seeding.derive(workflow.seed, "bounds"), progress=False)
-        bounds = {name: parameter_bounds(draws[name]) for name in plain if name not in workflow.priors}
+        draws = [data]
+        if prior is not None:
+            draws.append(prior.sample(_PRIOR_DRAWS, seed=seeding.derive(workflow.seed, "bounds"), progress=False))
+        names = [name for name in plain if name not in workflow.priors]
+        bounds = {name: parameter_bounds(np.concatenate([part[name] for part in draws])) for name in names}
         shaped = [name for name in observed if data[name].ndim == 2]
         return bounds, data_scales(shaped, data, np.concatenate([data[name] for name in plain], axis=1)) if shaped else {}
 

@@ -25,7 +25,12 @@ _MANY_AT_AN_EDGE = 0.002
 times."""
 
 _SPACINGS = 20.0
-"""A bound is at most so many mean distances of draws beyond the last one; where there is a shorter decimal number, it is that."""
+"""A bound is so many mean distances of draws beyond the last one, or a round number before that."""
+
+_ROUND = 5.0
+"""Round numbers are so many times as far apart as the stretch is long in which one is found."""
+
+_MOST_DIGITS = 16
 
 _FEWEST_DRAWS = 1000
 _MOST_ROWS = 20_000
@@ -56,26 +61,32 @@ def _bounds(column: FloatArray) -> tuple[float | None, float | None]:
     at_first = np.mean(column < first + _EDGE * width)
     at_last = np.mean(column > last - _EDGE * width)
     beyond = _SPACINGS * width / n
-    low = shortest_between(first - beyond, first) if at_first > _MANY_AT_AN_EDGE else None
-    high = shortest_between(last, last + beyond) if at_last > _MANY_AT_AN_EDGE else None
+    low = _bound(first, first - beyond) if at_first > _MANY_AT_AN_EDGE else None
+    high = _bound(last, last + beyond) if at_last > _MANY_AT_AN_EDGE else None
     return low, high
 
 
-def shortest_between(low: float, high: float) -> float:
-    """The number of the fewest decimal digits strictly between two numbers, or their middle if they are next to each other.
+def _bound(last: float, outer: float) -> float:
+    """A round number beyond the last draw and before the outer end, where there is one that is not there by chance; else the outer end."""
+    number, step = _shortest_between(min(last, outer), max(last, outer))
+    return number if step > _ROUND * abs(outer - last) else outer
 
-    >>> shortest_between(2.9998, 3.0003)
-    3.0
+
+def _shortest_between(low: float, high: float) -> tuple[float, float]:
+    """The number of the fewest decimal digits strictly between two numbers, or their middle, and the distance of such numbers.
+
+    >>> _shortest_between(2.9998, 3.0003)
+    (3.0, 1.0)
     """
-    for digits in range(-math.floor(math.log10(max(abs(low), abs(high), 1e-300))) - 1, 330):
+    if low < 0 < high:
+        return 0.0, math.inf
+    largest = math.floor(math.log10(max(abs(low), abs(high)))) + 1
+    for digits in range(-largest, _MOST_DIGITS - largest):
         step = 10.0**-digits
-        candidate = round(math.ceil(low / step) * step, max(digits, 0))
-        candidate = candidate if candidate > low else round(candidate + step, max(digits, 0))
+        candidate = round((math.floor(low / step) + 1) * step, digits)
         if low < candidate < high:
-            return float(candidate)
-        if step < (high - low) * 1e-3:
-            break
-    return (low + high) / 2
+            return candidate, step
+    return (low + high) / 2, 0.0
 
 
 def _skew(column: FloatArray) -> float:

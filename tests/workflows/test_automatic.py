@@ -52,6 +52,7 @@ def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(short, tmp_p
     draws = [workflow.sample(num_samples=50, conditions={"x": np.zeros((1, 2))}, seed=3)["theta"] for workflow in workflows]
     assert np.array_equal(*draws)
     loaded = sbi_models.load(tmp_path / "kept.safetensors")
+    assert loaded.info["auto"] == workflows[1].automatic.choices
     assert np.array_equal(loaded.sample(num_samples=50, conditions={"x": np.zeros((1, 2))}, seed=3)["theta"], draws[0])
 
 

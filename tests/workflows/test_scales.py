@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sbi_models.adapters import Adapter
-from sbi_models.workflows.scales import adapter_of, data_scales, in_words, parameter_bounds, shortest_between
+from sbi_models.workflows.scales import adapter_of, data_scales, in_words, parameter_bounds
 
 N = 200_000
 
@@ -51,13 +51,13 @@ def test_too_few_draws_have_no_bounds():
     assert parameter_bounds(rng().uniform(size=(900, 2))) == ([None, None], [None, None])
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(2.9998, 3.0003, 3.0), (-3.0003, -2.9998, -3.0), (-1e-5, 1e-7, 0.0), (0.2499, 0.25004, 0.25), (999.7, 1000.4, 1000.0)],
-)
-def test_the_shortest_number_between_two(low, high, expected):
-    """Zero is the shortest of all."""
-    assert shortest_between(low, high) == expected
+def test_bounds_that_are_no_round_numbers_hold_new_draws():
+    """A million further draws of a uniform distribution between -0.123456789 and pi are inside the bounds that 200 000 have."""
+    generator = rng()
+    draws, more = (generator.uniform(-0.123456789, np.pi, n) for n in (N, 1_000_000))
+    (low,), (high,) = parameter_bounds(draws[:, None])
+    assert low < more.min()
+    assert high > more.max()
 
 
 def test_scales_of_data_with_known_noise():
