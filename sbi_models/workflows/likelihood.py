@@ -72,6 +72,13 @@ def log_weights(
     approximator: Approximator, observed: Variables, log_joint: LogDensity, *, num_samples: int, batch_size: int | None, seed: int
 ) -> FloatArray:
     """log p(theta, x) - log q(theta | x) of draws, (n_datasets, num_samples)."""
+    return weighted_draws(approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=seed)[1]
+
+
+def weighted_draws(
+    approximator: Approximator, observed: Variables, log_joint: LogDensity, *, num_samples: int, batch_size: int | None, seed: int
+) -> tuple[Variables, FloatArray]:
+    """Draws, name to (n_datasets, num_samples, width), and log p(theta, x) - log q(theta | x) of each, (n_datasets, num_samples)."""
     draws = approximator.sample(num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed)
     rows = []
     for i in range(len(next(iter(observed.values())))):
@@ -84,7 +91,7 @@ def log_weights(
                 f"{' with some' if known.shape == (num_samples,) else ''}. Mind the shapes that the function is given: (S, ...) each."
             )
         rows.append(known - approximator.log_prob(theta | x, batch_size=batch_size))
-    return np.stack(rows)
+    return draws, np.stack(rows)
 
 
 def _called(function: LogDensity, variables: Mapping[str, Array], what: str) -> FloatArray:

@@ -35,6 +35,7 @@ from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 from sbi_models.workflows.certificates import leave_certificates
 from sbi_models.workflows.certified import Certified
+from sbi_models.workflows.corrected import Corrected
 from sbi_models.workflows.devices import is_first_process
 from sbi_models.workflows.diagnosed import Diagnosed
 from sbi_models.workflows.history import History
@@ -58,7 +59,7 @@ _ROWS_AHEAD = 512
 
 
 @known_arguments
-class Workflow(Diagnosed, Certified):
+class Workflow(Diagnosed, Certified, Corrected):
     """Trains one approximator; subclasses say how it is made."""
 
     def __init__(self, *, approximator: Approximator, simulator: Simulator | None, settings: TrainingSettings) -> None:
@@ -71,7 +72,7 @@ class Workflow(Diagnosed, Certified):
         self._sharing = Sharing(len(approximator.members))
         """How the members of an ensemble share the data of the present fit."""
         self.batched: bool | None = None
-        """Whether the members of an ensemble train as one batched module."""
+        """Whether members of an ensemble train as one."""
         self.parts: list[Part] = []
         """Of the members of an ensemble that have trained apart here since the last whole fit."""
         self._members: tuple[str, ...] | None = None
@@ -226,12 +227,11 @@ class Workflow(Diagnosed, Certified):
         raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"), windows)
         batches = PreparedBatches(raw, self.approximator.prepare, augment, self._sharing.trained)
         seed = seeding.derive(self._fit_seed, "after training")
-        some = (files.some(number, seed) for number in [_ROWS_FOR_MOMENTS_ON_DISK])
         return self._fit(
             batches,
             epochs,
             validation,
-            some,
+            (files.some(number, seed) for number in [_ROWS_FOR_MOMENTS_ON_DISK]),
             known=lambda: files.some(_MOST_ROWS_FOR_CERTIFICATES, seeding.derive(seed, "certificates")),
             augment=augment,
             weight_decay=_WEIGHT_DECAY,
@@ -268,8 +268,7 @@ class Workflow(Diagnosed, Certified):
         """Simulations other than those to train on."""
         simulator, seed = self._simulator(), seeding.derive(self.seed, purpose)
         if workers is None:
-            show = self.settings.progress is not False and number > 1
-            return self._successes(simulator.sample(number, seed=seed, progress=show))
+            return self._successes(simulator.sample(number, seed=seed, progress=self.settings.progress is not False and number > 1))
         with closing(simulator.stream([(0, number)], seed=seed, workers=workers)) as stream:
             return self._successes(next(stream))
 

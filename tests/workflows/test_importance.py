@@ -1,0 +1,102 @@
+"""Importance-corrected draws against an exact posterior, from approximators that are wrong."""
+
+import numpy as np
+import pytest
+from linear_gaussian import NOISE, SD, SIMULATOR, exact_mean, workflow
+
+from sbi_models import BasicWorkflow
+from sbi_models.errors import ConfigurationError, TrustWarning
+from sbi_models.networks import AutoregressiveMixture, ConsistencyModel
+from sbi_models.simulators.benchmarks import GaussianLinear
+
+X = np.array([[0.3, -0.8], [1.2, 0.4]])
+
+
+def log_likelihood(theta, x):
+    return -0.5 * (((x - theta) / NOISE) ** 2).sum(axis=1) - 2 * np.log(NOISE * np.sqrt(2 * np.pi))
+
+
+def log_prior(theta):
+    return -0.5 * (theta**2).sum(axis=1) - np.log(2 * np.pi)
+
+
+@pytest.fixture(scope="module")
+def wrong():
+    """A posterior that has seen sixty simulations for five epochs."""
+    made = workflow(inference_network=AutoregressiveMixture(3, trunk_width=0, head_width=8))
+    made.fit_offline(SIMULATOR.sample(60, seed=1), epochs=5, batch_size=30)
+    return made
+
+
+def test_corrected_draws_are_those_of_the_exact_posterior(wrong):
+    """Means within 4 standard errors of as many draws as the report says, sds within 8 %, where the approximator's own are further off."""
+    draws, reports = wrong.importance_sample(
+        num_samples=4_000, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=3
+    )
+    own = wrong.sample(num_samples=4_000, conditions={"x": X}, seed=3)["theta"]
+    assert draws["theta"].shape == (2, 4_000, 2)
+    assert max(np.abs(own.mean(axis=1) - exact_mean(X)).max() / SD, np.abs(own.std(axis=1) / SD - 1).max()) > 0.1
+    for i, report in enumerate(reports):
+        assert report.is_reliable
+        assert report.num_proposals == 40_000
+        assert 400 < report.effective_draws < 40_000
+        error = SD / np.sqrt(min(4_000, report.effective_draws))
+        assert np.abs(draws["theta"][i].mean(axis=0) - exact_mean(X[i])).max() < 4 * error
+        assert np.abs(draws["theta"][i].std(axis=0) / SD - 1).max() < 0.08
+
+
+def test_the_evidence_is_exact(wrong):
+    """log p(x) of Normal(0, 1 + NOISE^2) in each of two dimensions."""
+    _, reports = wrong.importance_sample(num_samples=2_000, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=4)
+    variance = 1 + NOISE**2
+    exact = -0.5 * (X**2).sum(axis=1) / variance - np.log(2 * np.pi * variance)
+    np.testing.assert_allclose([report.log_evidence for report in reports], exact, atol=0.05)
+
+
+def test_the_same_seed_gives_the_same_draws(wrong):
+    """And another one others."""
+    ask = {"num_samples": 50, "conditions": {"x": X}, "log_likelihood": log_likelihood, "log_prior": log_prior, "num_proposals": 20_000}
+    first, again, other = (wrong.importance_sample(**ask, seed=seed)[0]["theta"] for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_benchmark_brings_its_likelihood():
+    """No function is needed for a simulator whose object knows log_joint."""
+    benchmark = GaussianLinear()
+    made = BasicWorkflow(
+        benchmark.simulator,
+        inference_variables="theta",
+        inference_conditions="x",
+        inference_network=AutoregressiveMixture(1, trunk_width=0, head_width=8),
+        standardize="all",
+        progress=False,
+        seed=0,
+    )
+    made.fit_offline(benchmark.simulator.sample(500, seed=1), epochs=1, batch_size=100)
+    x = np.full((1, 10), 0.2)
+    draws, (report,) = made.importance_sample(num_samples=2_000, conditions={"x": x}, seed=2)
+    assert report.is_reliable
+    np.testing.assert_allclose(draws["theta"][0].mean(axis=0), 0.1, atol=5 * np.sqrt(0.05 / min(2_000, report.effective_draws)))
+
+
+def test_what_an_approximator_misses_is_said(wrong):
+    """An observation far from all simulations: few draws of the approximator are of any use, and a warning says so."""
+    with pytest.warns(TrustWarning, match="worth"):
+        _, (report,) = wrong.importance_sample(
+            num_samples=100, conditions={"x": np.full((1, 2), 30.0)}, log_likelihood=log_likelihood, log_prior=log_prior, seed=1
+        )
+    assert not report.is_reliable
+    assert report.as_dict()["effective_draws"] < 100
+
+
+def test_without_likelihood_or_density_there_is_an_error(wrong):
+    """Before anything is drawn; and too few proposals are one, too."""
+    with pytest.raises(ConfigurationError, match="Expected a likelihood"):
+        wrong.importance_sample(num_samples=10, conditions={"x": X}, seed=1)
+    with pytest.raises(ConfigurationError, match="Expected num_proposals of at least num_samples"):
+        wrong.importance_sample(num_samples=10, conditions={"x": X}, num_proposals=5, seed=1)
+    no_density = workflow(inference_network=ConsistencyModel(widths=(8, 8)))
+    no_density.fit_offline(SIMULATOR.sample(64, seed=1), epochs=1)
+    with pytest.raises(ConfigurationError, match="density"):
+        no_density.importance_sample(num_samples=10, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=1)
