@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
@@ -78,7 +79,7 @@ def learn(
     name: str,
     options: TrainingOptions,
 ) -> LearnedLikelihood:
-    """Learn the likelihood from simulations, raw variables (n, d), with early stops and weights by held-out ones."""
+    """Learn the likelihood from simulations, raw variables (n, d); held-out ones decide on early stops and the kind of mixture."""
     counts = {key: np.array([is_count(column) for column in data[key].T]) for key in observed}
     spread, held_out = (_spread(part, counts, seeding.derive(seed, what)) for part, what in ((data, "spread"), (validation, "held out")))
     bounded = adapter_of(bounds, {})
@@ -127,8 +128,6 @@ def _spread(data: Variables, counts: Mapping[str, Array], seed: int) -> Variable
 
 def _better_bounded(data: Variables, parameters: list[str], observed: list[str], bounded: Adapter, scales: Mapping[str, str]) -> bool:
     """Whether data are more nearly linear in the parameters as the posterior network sees them than in raw ones."""
-    import torch  # noqa: PLC0415 - only here
-
     if not bounded.transforms:
         return False
     raw = {name: torch.as_tensor(data[name], dtype=torch.float64) for name in (*parameters, *observed)}
