@@ -32,6 +32,7 @@ import torch
 from sbi_models import BasicWorkflow
 from sbi_models.diagnostics import c2st
 from sbi_models.simulators.benchmarks import BENCHMARKS
+from sbi_models.tracking import Tracker, open_store
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -145,18 +146,14 @@ def score(result: dict, classifiers: Sequence[str], numbers: Sequence[int]) -> d
     return result
 
 
-def tracked(workflow: BasicWorkflow, result: dict, path: Path) -> None:
-    """The result as a run in MLflow, in the store of this project."""
-    import mlflow
-
-    mlflow.set_experiment("quality")
-    with mlflow.start_run(run_name=path.stem):
-        mlflow.log_params({name: result[name] for name in ("task", "budget", "network", "seed")} | result["choices"])
-        mlflow.log_metrics({name: value for name, value in result.items() if isinstance(value, float)})
-        mlflow.log_artifact(str(path))
-        for name, values in workflow.history.history.items():
-            for epoch, value in enumerate(values, start=1):
-                mlflow.log_metric(name, value, step=epoch)
+def tracked(result: dict, history: dict[str, list[float]]) -> None:
+    """The result as a run of the experiment `quality` in MLflow, in the store of the current folder."""
+    params = {name: result[name] for name in ("task", "budget", "network", "seed")} | {"choices": result["choices"]}
+    with Tracker.start(open_store(Path.cwd()), "quality", stem_of(result), key=stem_of(result), params=params) as tracker:
+        for epoch, losses in enumerate(zip(*history.values(), strict=True), start=1):
+            tracker.log_epoch(epoch, dict(zip(history, losses, strict=True)))
+        tracker.log_metrics({name: value for name, value in result.items() if isinstance(value, float)})
+        tracker.log_json(result, "result.json")
 
 
 def table() -> None:
@@ -213,7 +210,7 @@ def main() -> None:
         result = json.loads((UNSCORED / f"{stem_of(result)}.json").read_text())
         result = score(result, arguments.classifiers, arguments.observations)
     if arguments.track and workflow is not None:
-        tracked(workflow, result, RESULTS / f"{stem_of(result)}.json")
+        tracked(result, workflow.history.history)
 
 
 if __name__ == "__main__":
