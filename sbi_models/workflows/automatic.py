@@ -113,7 +113,7 @@ class Automatic:
             other.fit_offline(synthetic, plan.epochs(_SYNTHETIC), plan.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
         losses = {name: -float(made.log_prob(validation).mean()) for name, made in candidates.items()}
         best = min(losses, key=lambda name: losses[name])
-        self.choices |= {"trained on": best, **{f"held-out loss, {name}": round(loss, 4) for name, loss in losses.items()}}
+        self.choices |= {"trained on": best, **{f"held-out loss: {name}": round(loss, 4) for name, loss in losses.items()}}
         if reason is not None:
             self.choices["no learned likelihood"] = reason
         _logger.info("auto: %s", "; ".join(f"{name}: {value}" for name, value in self.choices.items()))
