@@ -165,7 +165,7 @@ def table() -> None:
         "# Quality of posteriors",
         "",
         "C2ST of 10 000 draws against 10 000 reference draws: mean (median, number of observations); 0.5 is perfect. Record: the lowest",
-        "published of amortized methods, to the end of 2026. CPU seconds of training, and of drawing 100 000 samples,",
+        "published of amortized methods, as of November 2026. CPU seconds of training, and of drawing 100 000 samples,",
         "of one thread. Made by `python benchmarks/quality.py table`.",
         "",
         "| task | simulations | network | seed | C2ST mlp | record | C2ST random forest | record | training | sampling | trained on |",
@@ -194,23 +194,25 @@ def main() -> None:
         one.add_argument("budget", type=int)
         one.add_argument("--network", default="auto")
         one.add_argument("--seed", type=int, default=1)
-        one.add_argument("--classifiers", nargs="+", choices=CLASSIFIERS, default=CLASSIFIERS)
-        one.add_argument("--observations", nargs="+", type=int, default=range(1, OBSERVATIONS + 1))
-        one.add_argument("--track", action="store_true")
+        if name != "train":
+            one.add_argument("--classifiers", nargs="+", choices=CLASSIFIERS, default=CLASSIFIERS)
+            one.add_argument("--observations", nargs="+", type=int, default=range(1, OBSERVATIONS + 1))
+        if name == "run":
+            one.add_argument("--track", action="store_true")
     commands.add_parser("table")
     arguments = parser.parse_args()
     if arguments.command == "table":
         table()
         return
     result = {name: getattr(arguments, name) for name in ("task", "budget", "network", "seed")}
-    workflow = None
-    if arguments.command != "score":
-        workflow, result = train(**result)
-    if arguments.command != "train":
-        result = json.loads((UNSCORED / f"{stem_of(result)}.json").read_text())
+    if arguments.command == "score":
+        score(json.loads((UNSCORED / f"{stem_of(result)}.json").read_text()), arguments.classifiers, arguments.observations)
+        return
+    workflow, result = train(**result)
+    if arguments.command == "run":
         result = score(result, arguments.classifiers, arguments.observations)
-    if arguments.track and workflow is not None:
-        tracked(result, workflow.history.history)
+        if arguments.track:
+            tracked(result, workflow.history.history)
 
 
 if __name__ == "__main__":

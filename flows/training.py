@@ -16,7 +16,7 @@ from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow
-from sbi_models.workflows.automatic import AUTO
+from sbi_models.workflows.basic import AUTO
 
 Manifest = dict[str, Any]
 

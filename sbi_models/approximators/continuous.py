@@ -158,7 +158,7 @@ class ContinuousApproximator(Approximator):
             torch.manual_seed(seeding.derive(seed, "initial weights"))
             self._make_layers(inputs)
         self.standardiser.fit(inputs, masks)
-        if self.summary_network is None:
+        if self.inference_network.starts_from_data and self.summary_network is None:
             start = {key: self.standardiser(key, value).to(torch.float32) for key, value in inputs.items()}
             self.inference_network.start_from(start["inference_variables"], self._conditions(start))
         self.shapes = dict(shapes)
@@ -254,19 +254,6 @@ class ContinuousApproximator(Approximator):
     def given(self, conditions: VariablesLike, batch_size: int | None = None) -> Tensor:
         """What the inference network is conditioned on, (n, condition_dim), for raw conditions (n, ...), `batch_size` rows at a time."""
         return self.conditions_of(self.prepare_conditions(conditions), batch_size)
-
-    @torch.no_grad()
-    def one_draw_each(self, conditions: VariablesLike, *, seed: int) -> Variables:
-        """One draw for each row of raw conditions (n, ...): name to (n, width), raw space.
-
-        Quicker than `sample`, whose draws of a row do not depend on other rows.
-        """
-        given = self.given(conditions)
-        was_training = self.training
-        self.eval()
-        standardised = self.inference_network.sample(1, given, torch.Generator().manual_seed(seed))
-        self.train(was_training)
-        return {name: value[:, 0] for name, value in self._to_raw(standardised).items()}
 
     def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
         """What the inference network is conditioned on, (n, condition_dim), for prepared conditions, `batch_size` rows at a time."""

@@ -93,6 +93,9 @@ class InferenceNetwork(Network, ABC):
     has_density: bool = True
     """False where `log_prob` has no answer."""
 
+    starts_from_data: bool = False
+    """True where `start_from` looks at data."""
+
     def build(self, theta_dim: int, condition_dim: int) -> None:
         """Make the layers for parameters of width `theta_dim` and conditions of width `condition_dim`; a second call changes nothing."""
         if self.built_with is None:
@@ -103,7 +106,7 @@ class InferenceNetwork(Network, ABC):
     def _build(self, theta_dim: int, condition_dim: int) -> None: ...
 
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
-        """Look at standardised training data, (n, theta_dim) and (n, condition_dim), for a better start; most networks do not."""
+        """Look at standardised training data, (n, theta_dim) and (n, condition_dim), for a better start."""
 
     def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each pair, shape (n,), for standardised theta (n, theta_dim) and conditions (n, condition_dim)."""

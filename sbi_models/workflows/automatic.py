@@ -9,7 +9,7 @@
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,22 +17,19 @@ import numpy as np
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import files
-from sbi_models.datasets import Augmentations
+from sbi_models.datasets import Augment, Augmentations
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables
-from sbi_models.workflows import budget
+from sbi_models.workflows import budget, learned_likelihood
+from sbi_models.workflows.basic import BasicOptions, BasicWorkflow
 from sbi_models.workflows.history import History
+from sbi_models.workflows.learned_likelihood import LearnedLikelihood
 from sbi_models.workflows.scales import Bounds, adapter_of, data_scales, in_words, parameter_bounds
 from sbi_models.workflows.settings import TrainingOptions
 
 if TYPE_CHECKING:
-    from sbi_models.workflows.basic import AutomaticCandidate, BasicWorkflow
     from sbi_models.workflows.callbacks import OnEpochEnd
-    from sbi_models.workflows.learned_likelihood import LearnedLikelihood
-
-AUTO = "auto"
-"""The name of the inference network."""
 
 _logger = logging.getLogger(__name__)
 _PRIOR_DRAWS = 200_000
@@ -46,38 +43,37 @@ class Automatic:
     """How a `BasicWorkflow` with `inference_network="auto"` trains.
 
     Args:
-        options: the arguments of that workflow, but for its network, simulator and training settings.
+        roles: raw names by role.
+        given: what the user has given that workflow of summary network, mask, adapter and info.
 
     Attributes:
         choices: what the last training has chosen, name to text or number, as it is logged.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = dict(options)
+    def __init__(self, roles: Mapping[str, list[str]], given: BasicOptions) -> None:
+        self.roles, self.given = roles, given
         self.choices: dict[str, Any] = {}
         self.likelihood: LearnedLikelihood | None = None
 
     def fit_offline(
         self,
-        workflow: "BasicWorkflow",
+        workflow: BasicWorkflow,
         data: Variables,
         validation: Variables | None,
         augmentations: Augmentations | None,
         on_epoch_end: "OnEpochEnd | None",
-    ) -> tuple["BasicWorkflow", History]:
+    ) -> tuple[BasicWorkflow, History]:
         """Train on checked simulations; the workflow that was kept, and the history of its training."""
         seed = workflow.seed
         if validation is None:
             data, validation = _split(data, seeding.derive(seed, "held out"))
         number = len(next(iter(data.values())))
-        inferred, observed = (list(workflow.approximator.roles.get(role, ())) for role in ("inference_variables", "inference_conditions"))
-        from sbi_models.workflows import learned_likelihood  # noqa: PLC0415 - which trains workflows
-
+        inferred, observed = self.roles["inference_variables"], self.roles["inference_conditions"]
         prior = learned_likelihood.prior_of(workflow.simulator, inferred, observed)
         everything = {name: np.concatenate([data[name], validation[name]]) for name in (*inferred, *observed)}
         bounds, scales = self._transforms(workflow, everything, prior, inferred, observed)
         self.choices = {"simulations": number, "held out": len(next(iter(validation.values()))), **in_words(bounds, scales)}
-        adapter = self.options["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
+        adapter = self.given["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
 
         plan = budget.of_simulations(number)
         patience = plan.patience(plan.epochs(number))
@@ -90,7 +86,14 @@ class Automatic:
             augmentations=augmentations,
             on_epoch_end=on_epoch_end,
         )
-        reason = _why_not_learned(self.options, {name: data[name] for name in (*inferred, *observed)}, prior, augmentations)
+        reason = _why_not_learned(
+            {name: data[name] for name in (*inferred, *observed)},
+            observed,
+            prior,
+            has_summary=bool(self.roles["summary_variables"]),
+            has_adapter=self.given["adapter"] is not None,
+            has_augmentations=augmentations is not None,
+        )
         if reason is None:
             assert prior is not None
             self.likelihood = learned_likelihood.learn(
@@ -124,11 +127,11 @@ class Automatic:
         return candidates[best], history
 
     def _transforms(
-        self, workflow: "BasicWorkflow", data: Variables, prior: Simulator | None, inferred: list[str], observed: list[str]
+        self, workflow: BasicWorkflow, data: Variables, prior: Simulator | None, inferred: list[str], observed: list[str]
     ) -> tuple[dict[str, Bounds], dict[str, str]]:
         """Bounds of parameters and scales of data; none where the user has an adapter, or a torch distribution says the bounds."""
         plain = [name for name in inferred if data[name].ndim == 2]
-        if self.options["adapter"] is not None or not plain:
+        if self.given["adapter"] is not None or not plain:
             return {}, {}
         draws = [data]
         if prior is not None:
@@ -138,9 +141,7 @@ class Automatic:
         shaped = [name for name in observed if data[name].ndim == 2]
         return bounds, data_scales(shaped, data, np.concatenate([data[name] for name in plain], axis=1)) if shaped else {}
 
-    def _workflow(
-        self, workflow: "BasicWorkflow", adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str
-    ) -> "AutomaticCandidate":
+    def _workflow(self, workflow: BasicWorkflow, adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str) -> "_Candidate":
         network = AutoregressiveMixture(dropout=plan.dropout)
         settings: TrainingOptions = {
             **_options(workflow),
@@ -150,19 +151,24 @@ class Automatic:
             "checkpoint_name": f"{workflow.settings.checkpoint_name}.{stem}",
             "seed": seeding.derive(workflow.seed, stem),
         }
-        from sbi_models.workflows.basic import AutomaticCandidate  # noqa: PLC0415 - which imports this
+        made: BasicOptions = {**self.given, "adapter": adapter, "standardize": "all", **settings}
+        return _Candidate(inference_network=network, **{role: names or None for role, names in self.roles.items()}, **made)  # type: ignore[arg-type]
 
-        return AutomaticCandidate(**{**self.options, "adapter": adapter, "prior": None}, inference_network=network, **settings)
+
+class _Candidate(BasicWorkflow):
+    """One of the workflows that are chosen from."""
+
+    certified_by: Variables | None = None
+    """Simulations that certificates are to be learned from, in place of those it was trained on."""
+
+    def _as_trained(self, known: Variables, validation: Variables | None, augment: Augment | None) -> tuple[Variables, Variables | None]:
+        return super()._as_trained(known if self.certified_by is None else self.certified_by, validation, augment)
 
 
-def _options(workflow: "BasicWorkflow") -> TrainingOptions:
+def _options(workflow: BasicWorkflow) -> TrainingOptions:
     """Training settings that candidates take over."""
     kept = ("checkpoint_filepath", "restore", "accelerator", "devices", "strategy", "precision", "compile", "threads", "progress")
     return {name: getattr(workflow.settings, name) for name in kept}  # type: ignore[return-value]
-
-
-def _names(names: str | Sequence[str] | None) -> list[str]:
-    return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
 def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
@@ -173,7 +179,7 @@ def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
     return tuple({name: value[rows] for name, value in data.items()} for rows in (order[number:], order[:number]))  # type: ignore[return-value]
 
 
-def _with_priors(workflow: "BasicWorkflow", adapter: Adapter) -> Adapter:
+def _with_priors(workflow: BasicWorkflow, adapter: Adapter) -> Adapter:
     """The adapter, after the supports of torch distributions."""
     before = Adapter()
     for name, prior in workflow.priors.items():
@@ -182,18 +188,18 @@ def _with_priors(workflow: "BasicWorkflow", adapter: Adapter) -> Adapter:
 
 
 def _why_not_learned(
-    options: Mapping[str, Any], data: Variables, prior: Simulator | None, augmentations: Augmentations | None
+    data: Variables, observed: list[str], prior: Simulator | None, *, has_summary: bool, has_adapter: bool, has_augmentations: bool
 ) -> str | None:
     """Why no likelihood is learned; None if one is."""
-    if options["summary_variables"] or options["summary_mask"]:
+    if has_summary:
         return "data go through a summary network"
     if prior is None:
         return "there is no simulator whose first functions draw the parameters alone"
-    if augmentations is not None:
+    if has_augmentations:
         return "there are augmentations"
-    if options["adapter"] is not None:
+    if has_adapter:
         return "there is an adapter of the user"
     if any(value.ndim != 2 for value in data.values()):
         return "variables are not of shape (n, d)"
-    width = sum(data[name].shape[1] for name in _names(options["inference_conditions"]))
+    width = sum(data[name].shape[1] for name in observed)
     return None if width <= _WIDEST else f"one simulation is {width} numbers, more than {_WIDEST}"

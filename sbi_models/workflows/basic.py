@@ -10,19 +10,22 @@ from torch.distributions import Distribution
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.arguments import known_arguments
-from sbi_models.datasets import Augment, Augmentations
+from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
-from sbi_models.types import Variables, VariablesLike
-from sbi_models.workflows.automatic import AUTO, Automatic
+from sbi_models.types import VariablesLike
 from sbi_models.workflows.history import History
 from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, priors_of, roles_of
 from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
 from sbi_models.workflows.workflow import Workflow
 
 if TYPE_CHECKING:
+    from sbi_models.workflows.automatic import Automatic
     from sbi_models.workflows.callbacks import OnEpochEnd
+
+AUTO = "auto"
+"""The name, in place of an inference network, that leaves the choice to `Automatic`."""
 
 
 class BasicOptions(TrainingOptions, total=False):
@@ -74,7 +77,7 @@ class BasicWorkflow(Workflow):
     priors: Mapping[str, Distribution] = MappingProxyType({})
     """Torch distributions of inferred variables, as far as they are known."""
 
-    automatic: Automatic | None = None
+    automatic: "Automatic | None" = None
     """What chooses networks and training, with `inference_network="auto"`."""
 
     def __init__(
@@ -101,12 +104,11 @@ class BasicWorkflow(Workflow):
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
         if isinstance(inference_network, str) and inference_network == AUTO:
-            standardize = "all"
-            names = {"inference_variables": inference_variables, "summary_variables": summary_variables}
-            names |= {"inference_conditions": inference_conditions}
-            networks = {"summary_network": summary_network, "adapter": adapter, "summary_mask": summary_mask}
-            self.automatic = Automatic({**names, **networks, "standardize": standardize, "info": info})
-            inference_network = AutoregressiveMixture()
+            from sbi_models.workflows.automatic import Automatic  # noqa: PLC0415 - which makes workflows like this one
+
+            given: BasicOptions = {"summary_network": summary_network, "adapter": adapter, "summary_mask": summary_mask, "info": info}
+            self.automatic = Automatic(roles, given)
+            inference_network, standardize = AutoregressiveMixture(), "all"
         recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)
         self.priors = recipe.priors
         approximator = recipe.approximator(inference_network, summary_network, info, self._kind)
@@ -159,13 +161,3 @@ class BasicWorkflow(Workflow):
                 f'Expected fit_offline with inference_network="auto", which chooses by the simulations in memory, got {method}. Call '
                 "fit_offline(workflow.simulate(10_000)), or name a network."
             )
-
-
-class AutomaticCandidate(BasicWorkflow):
-    """One of the workflows that "auto" chooses from."""
-
-    certified_by: Variables | None = None
-    """Simulations that certificates are to be learned from, in place of those it was trained on."""
-
-    def _as_trained(self, known: Variables, validation: Variables | None, augment: Augment | None) -> tuple[Variables, Variables | None]:
-        return super()._as_trained(known if self.certified_by is None else self.certified_by, validation, augment)

@@ -23,7 +23,7 @@ from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.diagnostics import effective_sample_share, pareto_smoothed
 from sbi_models.errors import ConfigurationError, TrustWarning
 from sbi_models.simulators import Simulator
-from sbi_models.types import FloatArray, Variables, VariablesLike
+from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 from sbi_models.workflows.likelihood import LogDensity, log_joint_of, weighted_draws
 
 _LARGEST_K = 0.7
@@ -129,7 +129,7 @@ class Corrected(ABC):
         return {name: np.stack(values) for name, values in drawn.items()}, reports
 
 
-def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator) -> FloatArray:
+def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator) -> Array:
     """Positions of draws, in proportion to their weights by systematic resampling, in an order drawn at random."""
     weights = np.exp(log_weights - log_weights.max()) if np.isfinite(log_weights.max()) else np.ones(len(log_weights))
     levels = (np.arange(number) + rng.uniform()) / number

@@ -56,15 +56,21 @@ class LearnedLikelihood:
             own = np.flatnonzero(whose == k)
             for start in range(0, len(own), _ROWS_AT_ONCE):
                 rows = own[start : start + _ROWS_AT_ONCE]
-                values = member.one_draw_each(
-                    {name: value[rows] for name, value in parameters.items()}, seed=seeding.derive(seed, k, start)
-                )
+                given = {name: value[rows] for name, value in parameters.items()}
+                values = _one_draw_each(member, given, seeding.derive(seed, k, start))
                 for name, value in values.items():
                     drawn.setdefault(name, np.empty((n, value.shape[-1])))[rows] = value
         for name, whole in self.counts.items():
             drawn[name] = np.where(whole, np.floor(drawn[name]), drawn[name])
         fine = np.all([np.isfinite(value).all(axis=1) for value in drawn.values()], axis=0)
         return {name: value[fine] for name, value in (parameters | drawn).items()}
+
+
+@torch.no_grad()
+def _one_draw_each(member: ContinuousApproximator, given: Variables, seed: int) -> Variables:
+    """One draw for each row, name to (n, d), raw space, all of one stream: quicker than `sample`, which has a stream for each row."""
+    standardised = member.inference_network.sample(1, member.given(given), torch.Generator().manual_seed(seed))[:, 0]
+    return {name: value.cpu().numpy() for name, value in member.raw_of(standardised.to(torch.float64)).items()}
 
 
 def learn(

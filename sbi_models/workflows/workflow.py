@@ -72,7 +72,7 @@ class Workflow(Diagnosed, Certified, Corrected):
         self._sharing = Sharing(len(approximator.members))
         """How the members of an ensemble share the data of the present fit."""
         self.batched: bool | None = None
-        """Whether members of an ensemble train as one."""
+        """Whether the members of an ensemble train as one batched module."""
         self.parts: list[Part] = []
         """Of the members of an ensemble that have trained apart here since the last whole fit."""
         self._members: tuple[str, ...] | None = None

@@ -1,5 +1,6 @@
 """An experiment with the inference network "auto": the pipeline's training, what it says, and that it goes on."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,19 @@ import pytest
 from linear_experiment import write_experiment
 
 from flows.experiment_files import load_experiment
+from flows.pipeline import record_training
+from flows.screen import Screen
 from flows.studies import study_of
 from flows.training import train_workflow, workflow_of
 from sbi_models.approximators import load_approximator
 from sbi_models.errors import ConfigurationError
+from sbi_models.tracking import Tracker, open_store
 from sbi_models.workflows import automatic, budget
 
 
-def test_the_training_of_the_pipeline_chooses_and_says_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_training_of_the_pipeline_chooses_and_says_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The file is that of the posterior that was kept, near the exact N(0.8 x, 0.2); a second call, as after a kill, gives its bits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -29,6 +35,14 @@ def test_the_training_of_the_pipeline_chooses_and_says_what(tmp_path: Path, monk
     manifest = train_workflow(experiment, data, "key", lambda epoch, losses: None)
     assert manifest["choices"]["trained on"] == "learned likelihood"
     assert manifest["choices"]["simulations"] == 400
+    store = open_store(tmp_path)
+    with Tracker.start(store, "auto", "pipeline", key="auto") as tracker:
+        record_training(tracker, experiment, "train", manifest | {"seconds": 1.0}, reused=False)
+    artifacts = tracker.artifact_path
+    assert artifacts is not None
+    assert json.loads((artifacts / "choices.json").read_text()) == manifest["choices"]
+    Screen(experiment).trained(manifest, reused=False)
+    assert "trained on            learned likelihood" in capsys.readouterr().out
     draws = load_approximator(Path(manifest["model"])).sample(num_samples=4_000, conditions={"x": np.ones((1, 2))}, seed=0)["theta"][0]
     np.testing.assert_allclose(draws.mean(axis=0), 0.8, atol=0.25 * np.sqrt(0.2))
     np.testing.assert_allclose(draws.std(axis=0), np.sqrt(0.2), rtol=0.1)

@@ -51,6 +51,8 @@ class AutoregressiveMixture(InferenceNetwork):
         order: "random", or "given" for the order in which the parameters come.
     """
 
+    starts_from_data = True
+
     def __init__(
         self,
         components: int = 12,
