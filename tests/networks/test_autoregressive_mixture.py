@@ -45,7 +45,7 @@ def test_the_density_integrates_to_one(order, arguments):
 
 def test_draws_are_of_the_density():
     """Means, second moments and shares of quadrants of 200 000 draws against those by quadrature, far from where residuals are zero."""
-    made = network(2, seed=3, size=0.3)
+    made = network(2, seed=3)
     made.shift.data += 1.5
     made.log_scale.data -= 0.5
     points, area = grid()
