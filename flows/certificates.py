@@ -13,6 +13,7 @@ from flows.studies import study_of
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, ContinuousApproximator, EnsembleApproximator
 from sbi_models.approximators.certificates.certificate import LARGEST_PARETO_K
+from sbi_models.simulators import Simulator
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
 
@@ -31,22 +32,31 @@ def certify_observations(
 ) -> list[Manifest]:
     """Certificates of real observations, raw variables (n_datasets, ...), by approximator, simulator and likelihood; all to the results."""
     study, seed = study_of(experiment), seeding.derive(experiment.seed, "certificates")
-    if isinstance(approximator, EnsembleApproximator):
-        workflow: BasicWorkflow | EnsembleWorkflow = EnsembleWorkflow(study.simulator, inference_networks=approximator)
-    else:
-        assert isinstance(approximator, ContinuousApproximator)
-        workflow = BasicWorkflow(study.simulator, inference_network=approximator)
+    workflow = workflow_with(study.simulator, approximator)
     found = workflow.certify(observations, num_replicates=experiment.infer.predictive_replicates, seed=seed)
     certificates = [{"data_set": label, **certificate.as_dict()} for label, certificate in zip(labels, found, strict=True)]
     results.json(certificates, "inference/certificates.json")
     metrics = {"certificate.failed": float(sum(certificate["verdict"] == "failed" for certificate in certificates))}
     for certificate in certificates:
-        name = "".join(c if c.isalnum() or c in "-_. /" else "_" for c in certificate["data_set"])
+        name = metric_name(certificate["data_set"])
         numbers = {key: certificate[key] for key in (*P_VALUES, *WEIGHTS) if certificate[key] is not None}
         metrics |= {f"certificate.{key}.{name}": value for key, value in numbers.items()}
     results.metrics |= metrics
     results.tags["certificate"] = in_short(certificates)
     return certificates
+
+
+def workflow_with(simulator: Simulator, approximator: Approximator) -> BasicWorkflow | EnsembleWorkflow:
+    """A workflow of a trained approximator."""
+    if isinstance(approximator, EnsembleApproximator):
+        return EnsembleWorkflow(simulator, inference_networks=approximator)
+    assert isinstance(approximator, ContinuousApproximator)
+    return BasicWorkflow(simulator, inference_network=approximator)
+
+
+def metric_name(label: str) -> str:
+    """A label as it may stand in the name of a metric."""
+    return "".join(c if c.isalnum() or c in "-_. /" else "_" for c in label)
 
 
 def in_short(certificates: Sequence[Mapping[str, Any]]) -> str:

@@ -1,12 +1,20 @@
 """Posterior draws for the real observations of a study, a table and a figure of them, and their certificates."""
 
-from flows.certificates import certify_observations
+from collections.abc import Sequence
+
+import numpy as np
+
+from flows.certificates import certify_observations, metric_name, workflow_with
 from flows.parameters import Experiment
 from flows.reporting import draws_frame, posterior_figure, posterior_table, reference_errors
 from flows.results import Manifest, Results
 from flows.studies import study_of
+from flows.study import KnowsReferenceDraws
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
+from sbi_models.diagnostics import c2st
+from sbi_models.types import Variables
+from sbi_models.workflows.corrected import Correction
 
 
 def infer_observations(experiment: Experiment, approximator: Approximator, results: Results) -> Manifest:
@@ -20,7 +28,14 @@ def infer_observations(experiment: Experiment, approximator: Approximator, resul
     study = study_of(experiment)
     labels, observations = study.observations()
     seed = seeding.derive(experiment.seed, "infer")
-    draws = approximator.sample(num_samples=experiment.infer.num_samples, conditions=observations, seed=seed)
+    corrections: list[Manifest] = []
+    if experiment.infer.num_proposals is None:
+        draws = approximator.sample(num_samples=experiment.infer.num_samples, conditions=observations, seed=seed)
+    else:
+        draws, reports = workflow_with(study.simulator, approximator).importance_sample(
+            num_samples=experiment.infer.num_samples, num_proposals=experiment.infer.num_proposals, conditions=observations, seed=seed
+        )
+        corrections = _record_corrections(labels, reports, results)
     values, references = study.evaluate(draws), study.references(observations)
     table = posterior_table(study, labels, values, references)
     draws_frame(labels, draws, study.parameter_names).to_parquet(results.path("inference/draws.parquet"), index=False)
@@ -28,6 +43,10 @@ def infer_observations(experiment: Experiment, approximator: Approximator, resul
     if references is not None:
         results.figures({"posteriors": posterior_figure(study, labels, values, references)})
     results.metrics |= reference_errors(table)
+    scores = {}
+    if isinstance(study, KnowsReferenceDraws):
+        scores = _scores(labels, draws, study.reference_draws(observations), seed)
+        results.metrics |= {f"reference.c2st_mlp.{metric_name(label)}": score for label, score in scores.items()}
     certificates = certify_observations(experiment, approximator, labels, observations, results)
     manifest = results.manifest()
     return manifest | {
@@ -35,4 +54,27 @@ def infer_observations(experiment: Experiment, approximator: Approximator, resul
         "table": table.to_dict(orient="records"),
         "draws_sha256": manifest["files"]["inference/draws.parquet"],
         "certificates": certificates,
+        "corrections": corrections,
+        "reference_c2st": scores,
     }
+
+
+def _record_corrections(labels: list[str], reports: Sequence[Correction], results: Results) -> list[Manifest]:
+    """What importance weights say of each data set, to the results."""
+    rows = [{"data_set": label, **report.as_dict()} for label, report in zip(labels, reports, strict=True)]
+    results.json(rows, "inference/corrections.json")
+    for row in rows:
+        numbers = {name: row[name] for name in ("effective_draws", "pareto_k", "log_evidence")}
+        results.metrics |= {f"correction.{name}.{metric_name(row['data_set'])}": value for name, value in numbers.items()}
+    return rows
+
+
+def _scores(labels: list[str], draws: Variables, references: list[Variables], seed: int) -> dict[str, float]:
+    """C2ST, by an MLP, of draws against as many reference draws of each data set."""
+    scores = {}
+    for i, (label, reference) in enumerate(zip(labels, references, strict=True)):
+        exact = np.concatenate([reference[name] for name in draws], axis=1)
+        ours = np.concatenate([values[i] for values in draws.values()], axis=1)
+        number = min(len(exact), len(ours))
+        scores[label] = c2st(exact[:number], ours[:number], "mlp", seed=seed)
+    return scores

@@ -26,9 +26,11 @@ _CODE = {
     "diagnose": _ANSWER,
     "infer": _ANSWER,
     "compose": _ANSWER,
+    "narrow": _ANSWER,
 }
 _FLOW_CODE = {
     "diagnose": ("diagnosis.py", "members.py", "results.py"),
+    "narrow": ("narrowing.py",),
     "infer": ("inference.py", "certificates.py", "reporting.py", "observations.py", "plain_study.py", "results.py"),
     "compose": ("composition.py", "reporting.py", "observations.py", "plain_study.py", "results.py"),
 }
@@ -85,6 +87,12 @@ def diagnose_key(experiment: Experiment, content_hash: dict[str, str], training:
 def infer_key(experiment: Experiment, sha256: str) -> str:
     """Key of the infer task, from the trained file, the real observations, and all that tells what they mean."""
     return content_key("infer", sha256, *_question(experiment), experiment.infer.model_dump())
+
+
+def narrow_key(experiment: Experiment, sha256: str) -> str:
+    """Key of the narrow task, from the trained file of the round before."""
+    settings = None if experiment.narrow is None else experiment.narrow.model_dump()
+    return content_key("narrow", sha256, *_question(experiment), settings)
 
 
 def compose_key(experiment: Experiment, sha256: str) -> str:

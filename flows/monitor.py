@@ -22,7 +22,7 @@ from flows.results import Manifest, Results, record
 from flows.studies import study_of
 from sbi_models import load, seeding
 from sbi_models.approximators import Approximator
-from sbi_models.errors import DriftError
+from sbi_models.errors import ConfigurationError, DriftError
 from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, open_store, version_of
 
 
@@ -36,7 +36,10 @@ def monitor(experiment: Experiment) -> Manifest:
     Raises:
         DriftError: if something is wrong, which fails the run and the flow.
         TrackingError: if there is no champion.
+        ConfigurationError: for an experiment that narrows its prior.
     """
+    if experiment.narrow is not None:
+        raise ConfigurationError("Expected an experiment without narrow to monitor, got one with it: its model serves one observation.")
     store = open_store(project_root(), create=False)
     champion = version_of(store, f"models:/{experiment.register_as.name}@champion")
     turn = 1 + max((int(found.params["turn"]) for found in watches(store, experiment)), default=0)

@@ -128,10 +128,26 @@ class Gate(Settings):
     """Of the one-sided test that finds it worse."""
 
 
+class Narrow(Settings):
+    """Rounds of simulation before the main one, each near where the posterior of the one real observation is by the round before.
+
+    The approximator is then for this observation alone, and its draws are corrected by importance weights.
+    """
+
+    rounds: PositiveInt = 1
+    training: PositiveInt = 50_000
+    """Simulations of each of these rounds, the first from the prior, to train on."""
+    validation: PositiveInt = 5_000
+    widening: float = Field(default=3.0, gt=1)
+    """Sds of the next prior over those of the posterior draws, in the space in which parameters have no bounds."""
+
+
 class Infer(Settings):
     """Posterior draws for each real observation, and a certificate that says whether they can be trusted."""
 
     num_samples: PositiveInt = 10_000
+    num_proposals: PositiveInt | None = None
+    """With it, so many draws are weighted by the likelihood, and those that are kept are of the exact posterior."""
     predictive_replicates: Literal[0] | Annotated[int, Field(ge=2)] = 100
     """Data sets simulated from the posterior of each real one, and of 200 simulated ones, for its certificate; 0 for none."""
 
@@ -202,6 +218,9 @@ class Experiment(Settings):
     inference_variables: list[str]
     summary_variables: list[str] = Field(default_factory=list)
     inference_conditions: list[str] = Field(default_factory=list)
+    narrow: Narrow | None = None
+    narrowed_to: dict[str, Any] | None = None
+    """What the task `narrow` has found; not to be given."""
     simulate: Simulate = Simulate()
     train: Train = Train()
     ensemble: Ensemble | None = None
@@ -227,6 +246,20 @@ class Experiment(Settings):
             raise ConfigurationError(f"Expected either a study or a simulator, got {'neither' if self.study is None else 'both'}.")
         if self.study is not None and (self.observations is not None or self.parameter_names):
             raise ConfigurationError("Expected observations and parameter_names with a simulator; a study has its own. Leave them out.")
+        return self
+
+    @model_validator(mode="after")
+    def _corrected_where_narrow(self) -> Self:
+        if self.infer.num_proposals is not None and self.infer.num_proposals < self.infer.num_samples:
+            raise ConfigurationError(
+                f"Expected infer.num_proposals of at least infer.num_samples, {self.infer.num_samples}, got {self.infer.num_proposals}."
+            )
+        if self.narrow is None:
+            return self
+        if self.infer.num_proposals is None:
+            raise ConfigurationError("Expected infer.num_proposals with narrow, whose draws need weights, got none. Take 20000.")
+        if self.compose is not None:
+            raise ConfigurationError("Expected either narrow or compose, got both: one narrows to a single data set. Leave one out.")
         return self
 
     def what_matters(self) -> dict[str, Any]:

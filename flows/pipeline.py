@@ -19,6 +19,7 @@ from flows.certificates import in_short
 from flows.gate import described
 from flows.keys import content_key, simulator_fingerprint
 from flows.members import RunWithMembers
+from flows.narrowing import check_narrowing, round_of
 from flows.parameters import Experiment
 from flows.results import record
 from flows.screen import Screen
@@ -44,6 +45,9 @@ def pipeline(experiment: Experiment) -> Manifest:
         record_source(tracker, experiment)
         tracker.log_environment()
 
+        if experiment.narrow is not None:
+            screen.stage("narrow")
+            experiment = narrowed(experiment, tracker, screen)
         screen.stage("simulate")
         simulations, reused = simulated(experiment)
         record_simulations(tracker, simulations, reused)
@@ -100,16 +104,34 @@ def start_run(experiment: Experiment) -> Tracker:
     Raises:
         ConfigurationError: if settings do not fit together, before anything is simulated.
     """
+    check_narrowing(experiment)
     workflow_of(experiment)
-    study_of(experiment).observations()
     return Tracker.start(
         open_store(project_root()),
         experiment.name,
         f"{experiment.name} pipeline",
         key=content_key("train", simulator_fingerprint(experiment), experiment.what_matters()),
-        params=experiment.model_dump(mode="json"),
+        params=experiment.model_dump(mode="json", exclude={"narrowed_to"}),
         tags={FLOW_TAG: "pipeline"},
     )
+
+
+def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen) -> Experiment:
+    """The experiment with the prior that the rounds before the main one have led to; each round is a child run."""
+    assert experiment.narrow is not None
+    for number in range(experiment.narrow.rounds):
+        early = round_of(experiment, number)
+        settings = {"training": early.simulate.training, "validation": early.simulate.validation, "seed": early.seed}
+        own = tracker.child(f"round {number + 1}", settings)
+        simulations, _ = simulated(early)
+        task = tasks.train if early.ensemble is None else tasks.ensemble
+        training, _ = reuse(task, tasks.training_intact, early, simulations, own.run_id)
+        record_training(own, early, task.name, training, reused=False)
+        found, reused = reuse(tasks.narrow, lambda manifest: True, early, training)
+        own.log_json(found["prior"], "prior.json")
+        experiment = experiment.model_copy(update={"narrowed_to": found["prior"]})
+        screen.narrowed(number, simulations, training, found, reused)
+    return experiment
 
 
 def simulated(experiment: Experiment) -> tuple[Manifest, bool]:

@@ -15,6 +15,7 @@ from flows.members import of_member, of_mixture
 from flows.parameters import Experiment
 from flows.reporting import MEAN_ERROR, SD_RATIO
 from flows.studies import study_of
+from sbi_models.simulators import NarrowPrior
 
 
 class Screen:
@@ -23,7 +24,8 @@ class Screen:
     def __init__(self, experiment: Experiment) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self.experiment = experiment
-        self.stages = ["simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register"]
+        self.stages = [] if experiment.narrow is None else ["narrow"]
+        self.stages += ["simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register"]
         self.stages += ["infer"] if study_of(experiment).observations()[0] else []
         self.stages += [] if experiment.compose is None else ["compose"]
         self._started = perf_counter()
@@ -34,10 +36,24 @@ class Screen:
         self.console.print(f"[bold]\\[{self.stages.index(name) + 1}/{len(self.stages)}] {name}[/bold]")
 
     def _line(self, name: str, text: str) -> None:
-        self.console.print(f"      {name:<22}{text}")
+        self.console.print(f"      {name:<21} {text}")
 
     def _done(self, text: str) -> None:
         self.console.print(f"      {text} [dim]({perf_counter() - self._started:.1f} s)[/dim]")
+
+    def narrowed(self, number: int, simulations: dict[str, Any], training: dict[str, Any], found: dict[str, Any], reused: bool) -> None:
+        """A round of simulation before the main one has shown where the next one looks."""
+        prior = NarrowPrior.from_json(found["prior"])
+        names = [name for labels in study_of(self.experiment).parameter_names.values() for name in labels]
+        intervals = prior.central_intervals()
+        digits = [_digits(high - low) for low, high in intervals]
+        for name, (low, high), places in zip(names, intervals, digits, strict=True):
+            self._line(escape(name), f"{low:.{places}f} to {high:.{places}f}")
+        count = f"{sum(simulations['num_simulations'].values()):,}".replace(",", " ")
+        self._done(
+            f"{_reused(found, reused)}round {number + 1}: {count} simulations, {_last_losses(training['history'])}; "
+            "above are 95 % of the next prior"
+        )
 
     def simulated(self, manifest: dict[str, Any], reused: bool) -> None:
         """Simulations are on disk."""
@@ -85,6 +101,14 @@ class Screen:
 
     def inferred(self, manifest: dict[str, Any], reused: bool) -> None:
         """The real data sets have their posteriors; whether these can be trusted."""
+        for row in manifest["corrections"]:
+            worth = f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']}, Pareto k {row['pareto_k']:.2f}"
+            self._line(f"Corrected {escape(row['data_set'])}", f"{worth}, log evidence {row['log_evidence']:.2f}")
+            for warning in row["warnings"]:
+                self._line("", f"[yellow]{escape(warning)}[/yellow]")
+        if manifest["reference_c2st"]:
+            scores = ", ".join(f"{label} {score:.3f}" for label, score in manifest["reference_c2st"].items())
+            self._line("C2ST to reference", f"{scores} (0.5 is indistinguishable)")
         self._done(f"{_reused(manifest, reused)}certificates: {in_short(manifest['certificates'])}")
 
     def composed(self, manifest: dict[str, Any], reused: bool) -> None:

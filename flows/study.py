@@ -1,7 +1,9 @@
 """What the pipeline must know about a scientific question beyond its settings."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
 
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables
@@ -33,6 +35,15 @@ class Reference:
     interval: tuple[float, float]
     grid: FloatArray
     density: FloatArray
+
+    @classmethod
+    def of_draws(cls, draws: Array) -> Self:
+        """From draws of it, (n,), by another method."""
+        from scipy.stats import gaussian_kde  # noqa: PLC0415 - slow to import
+
+        grid = np.linspace(draws.min(), draws.max(), 200)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        return cls(float(draws.mean()), float(draws.std(ddof=1)), (float(low), float(high)), grid, gaussian_kde(draws)(grid))
 
 
 class Study(Protocol):
@@ -73,4 +84,13 @@ class KnowsComposition(Protocol):
 
     def composed_references(self, observations: Variables) -> list[Reference]:
         """The exact posterior of each quantity given all data sets (n_datasets, ...), raw space, that have the parameters in common."""
+        ...
+
+
+@runtime_checkable
+class KnowsReferenceDraws(Protocol):
+    """A study that has draws of the exact posteriors, by another method."""
+
+    def reference_draws(self, observations: Variables) -> list[Variables]:
+        """Of each data set, the inference variables (n, width), raw space."""
         ...

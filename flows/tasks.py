@@ -15,8 +15,9 @@ from flows.composition import compose_observations
 from flows.diagnosis import diagnose_all, verdict_tags
 from flows.gate import judge_challenger
 from flows.inference import infer_observations
-from flows.keys import compose_key, diagnose_key, file_sha256, infer_key, simulate_key, train_key
+from flows.keys import compose_key, diagnose_key, file_sha256, infer_key, narrow_key, simulate_key, train_key
 from flows.members import RunWithMembers
+from flows.narrowing import narrow_prior
 from flows.parameters import Experiment
 from flows.results import Results
 from flows.runtime import project_root, work_folder, work_for
@@ -145,6 +146,20 @@ def _trained(experiment: Experiment, manifest: Manifest, run_id: str) -> Manifes
 def training_intact(manifest: Manifest) -> bool:
     """True if the approximator that a manifest names is there, to the bit."""
     return Path(manifest["model"]).is_file() and file_sha256(manifest["model"]) == manifest["sha256"]
+
+
+# ---- narrow ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _narrow_key(arguments: dict[str, Any]) -> str:
+    return narrow_key(arguments["experiment"], arguments["training"]["sha256"])
+
+
+@task(name="narrow", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_narrow_key))
+def narrow(experiment: Experiment, training: Manifest) -> Manifest:
+    """The prior of the next round of simulations, around the posterior of the real observation by the round before."""
+    started, approximator = perf_counter(), load_approximator(training["model"])
+    return {"prior": narrow_prior(experiment, approximator)} | _done(started)
 
 
 # ---- diagnose, register, infer, compose ------------------------------------------------------------------------------------------------

@@ -4,5 +4,6 @@ from sbi_models.workflows.basic import BasicWorkflow
 from sbi_models.workflows.compositional import CompositionalWorkflow
 from sbi_models.workflows.ensemble import EnsembleWorkflow
 from sbi_models.workflows.history import History
+from sbi_models.workflows.narrowing import narrow
 
-__all__ = ["BasicWorkflow", "CompositionalWorkflow", "EnsembleWorkflow", "History"]
+__all__ = ["BasicWorkflow", "CompositionalWorkflow", "EnsembleWorkflow", "History", "narrow"]

@@ -35,8 +35,8 @@ _logger = logging.getLogger(__name__)
 _PRIOR_DRAWS = 200_000
 _SYNTHETIC = 500_000
 
-_WIDEST = 64
-"""Numbers of one simulation up to which its likelihood is learned; each has a network of its own."""
+_WIDEST = 32
+"""Numbers of one simulation up to which its likelihood is learned; each has a network of its own, which takes its time."""
 
 
 class Automatic:

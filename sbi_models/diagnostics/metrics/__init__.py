@@ -4,7 +4,7 @@ Most metrics take `samples`, posterior draws of shape (n_datasets, num_samples, 
 (n_datasets, dim), both in the raw space of the user; two-sample metrics take two sets of draws (n, dim) and (m, dim).
 """
 
-from sbi_models.diagnostics.metrics.c2st import c2st
+from sbi_models.diagnostics.metrics.c2st import c2st, c2st_of_each
 from sbi_models.diagnostics.metrics.calibration import EcdfBand, calibration_error, log_gamma, simultaneous_band
 from sbi_models.diagnostics.metrics.classifiers import Classifier
 from sbi_models.diagnostics.metrics.contraction import posterior_contraction, z_scores
@@ -33,6 +33,7 @@ __all__ = [
     "SmoothedWeights",
     "Tarp",
     "c2st",
+    "c2st_of_each",
     "calibration_error",
     "central_interval",
     "effective_sample_share",

@@ -1,12 +1,15 @@
 """C2ST: can a classifier tell two sets of draws apart?"""
 
-import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from sbi_models.diagnostics.metrics.checks import Floats
 from sbi_models.diagnostics.metrics.classifiers import Classifier, check_pair, classifier_named, z_scaling
+from sbi_models.errors import DataError
 from sbi_models.seeding import derive
+from sbi_models.types import Array
 
 
 def c2st(first: object, second: object, classifier: Classifier = "mlp", *, folds: int = 5, seed: int = 0) -> float:
@@ -30,15 +33,60 @@ def c2st(first: object, second: object, classifier: Classifier = "mlp", *, folds
         Lopez-Paz & Oquab (2017), Revisiting classifier two-sample tests, ICLR.
         Lueckmann, Boelts, Greenberg, Gonçalves, Macke (2021), Benchmarking simulation-based inference, AISTATS.
     """
-    a, b = check_pair(first, second, least=max(folds, 2))
-    model = classifier_named(classifier, a.shape[1], derive(seed, "c2st", "classifier"))
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - slow to import
-    from sklearn.model_selection import StratifiedKFold, cross_val_score  # noqa: PLC0415
+    return c2st_of_each([first], [second], classifier, folds=folds, seed=seed)[0]
 
-    mean, sd = z_scaling(a)
-    inputs: Floats = (np.concatenate([a, b]) - mean) / sd
-    labels = np.repeat([0, 1], [len(a), len(b)])
+
+def c2st_of_each(
+    first: Sequence[object], second: Sequence[object], classifier: Classifier = "mlp", *, folds: int = 5, seed: int = 0
+) -> list[float]:
+    """`c2st` of several pairs of sets, all of the same shapes; the networks of "mlp" are trained side by side, which is sooner.
+
+    Args:
+        first: a set of draws (n, dim) for each pair.
+        second: as many, (m, dim) each.
+        classifier: see `c2st`.
+        folds: see `c2st`.
+        seed: of folds and classifiers, the same for each pair.
+
+    Raises:
+        DataError: see `c2st`; also if the pairs do not have the same shapes.
+        ConfigurationError: an unknown classifier.
+    """
+    pairs = [check_pair(a, b, least=max(folds, 2)) for a, b in zip(first, second, strict=True)]
+    shapes = {(a.shape, b.shape) for a, b in pairs}
+    if len(shapes) > 1:
+        raise DataError(f"Expected pairs of the same shapes, got {sorted(shapes)}. Call c2st with one at a time.")
+    ((size, width), (other, _)) = shapes.pop()
+    state = derive(seed, "c2st", "classifier")
+    model = classifier_named(classifier, width, state)
+    from sklearn.model_selection import StratifiedKFold, cross_val_score  # noqa: PLC0415 - slow to import
+
+    labels = np.repeat([0, 1], [size, other])
     split = StratifiedKFold(folds, shuffle=True, random_state=derive(seed, "c2st", "folds") % 2**32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the benchmark stops at 1000 epochs, too
-        return float(np.mean(cross_val_score(model, inputs, labels, cv=split, scoring="accuracy")))
+    inputs = [_scaled(a, b) for a, b in pairs]
+    if classifier != "mlp":
+        return [float(np.mean(cross_val_score(model, values, labels, cv=split, scoring="accuracy"))) for values in inputs]
+    return _accuracies_of_mlps(np.stack(inputs), labels, list(split.split(labels, labels)), model.get_params())
+
+
+def _scaled(a: Floats, b: Floats) -> Floats:
+    """Both sets, one after the other, in units of the mean and sd of the first."""
+    mean, sd = z_scaling(a)
+    scaled: Floats = (np.concatenate([a, b]) - mean) / sd
+    return scaled
+
+
+def _accuracies_of_mlps(inputs: Floats, labels: Array, splits: list[tuple[Array, Array]], settings: dict[str, Any]) -> list[float]:
+    """Mean accuracy over the folds for each pair of `inputs`, (pairs, n, dim)."""
+    from sbi_models.diagnostics.metrics.stacked_mlps import accuracies, trained  # noqa: PLC0415 - scikit-learn is slow to import
+
+    found = []
+    for length in sorted({len(rows) for rows, _ in splits}):  # the folds of most sets have one length, else two
+        alike = [(rows, left) for rows, left in splits if len(rows) == length]
+        known = np.concatenate([inputs[:, rows] for rows, _ in alike])
+        told = np.concatenate([np.broadcast_to(labels[rows], (len(inputs), length)) for rows, _ in alike])
+        stack, _ = trained(known, told, settings["hidden_layer_sizes"], settings["random_state"], settings["max_iter"])
+        for k, (_, left) in enumerate(alike):
+            own = slice(k * len(inputs), (k + 1) * len(inputs))
+            found.append(accuracies(stack, own, inputs[:, left], labels[left]))
+    return [float(mean) for mean in np.mean(found, axis=0)]
