@@ -41,7 +41,8 @@ def infer_observations(experiment: Experiment, approximator: Approximator, resul
     draws_frame(labels, draws, study.parameter_names).to_parquet(results.path("inference/draws.parquet"), index=False)
     results.table(table, "inference/posteriors.csv")
     if references is not None:
-        results.figures({"posteriors": posterior_figure(study, labels, values, references)})
+        ours = "corrected posterior" if corrections else "amortized posterior"
+        results.figures({"posteriors": posterior_figure(study, labels, values, references, samples_label=ours)})
     results.metrics |= reference_errors(table)
     scores = {}
     if isinstance(study, KnowsReferenceDraws):

@@ -13,8 +13,10 @@ MODEL = Influenza()
 WIDEST = np.array([[0.0, 6.0], [0.0, 2.5], [0.0, 2.5]])
 """Where the posterior is looked for: nearly all of the prior."""
 
-CELLS, ROUNDS, NEGLIGIBLE = (32, 32, 24), 3, 1e-7
-NUM_DRAWS = 10_000
+GRIDS = ((24, 24, 20), (24, 24, 20), (24, 24, 20), (56, 56, 40))
+"""Cells of one grid after the other, each of which covers what the one before has found to matter."""
+
+NEGLIGIBLE, NUM_DRAWS = 1e-6, 10_000
 
 
 class InfluenzaStudy:
@@ -35,34 +37,33 @@ class InfluenzaStudy:
         return [beta, gamma, beta / gamma, inverse_phi]
 
     def references(self, observations: Variables) -> list[list[Reference]]:
-        """Of draws from the grid."""
+        """Of the exact draws."""
         return [[Reference.of_draws(values) for values in self.evaluate(draws)] for draws in self.reference_draws(observations)]
 
     def reference_draws(self, observations: Variables) -> list[Variables]:
-        """Draws from the grid, uniform within its cells."""
+        """Draws from a grid, uniform within its cells."""
         return [{"theta": exact_draws(tuple(x))} for x in observations["x"]]
 
 
 @cache
 def exact_draws(x: tuple[float, ...]) -> FloatArray:
-    """Draws of the posterior given boys in bed on 14 days, (10 000, 3), raw space, by a grid that is refined where the posterior is."""
+    """Draws of the posterior given boys in bed on 14 days, (10 000, 3), raw space: by a grid that is refined where the posterior is."""
     box = WIDEST
-    for _ in range(ROUNDS):
-        steps = (box[:, 1] - box[:, 0]) / CELLS
-        axes = [low + step * (np.arange(n) + 0.5) for low, step, n in zip(box[:, 0], steps, CELLS, strict=True)]
+    for cells in GRIDS:
+        steps = (box[:, 1] - box[:, 0]) / cells
+        axes = [low + step * (np.arange(n) + 0.5) for low, step, n in zip(box[:, 0], steps, cells, strict=True)]
         theta = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        density = np.concatenate([MODEL.log_joint(slab, np.array(x)) for slab in theta])
-        share = np.exp(density.reshape(CELLS) - density.max())
+        density = np.stack([MODEL.log_joint(slab, np.array(x)) for slab in theta])
+        share = np.exp(density - density.max())
         share /= share.sum()
-        found = box.copy()
+        start, box = box[:, 0], box.copy()
         for k in range(3):
-            margin = share.sum(axis=tuple({0, 1, 2} - {k}))
-            inside = np.flatnonzero(margin > NEGLIGIBLE)
-            found[k] = axes[k][inside[0]] - steps[k], axes[k][inside[-1]] + steps[k]
-        last, box = box, np.clip(found, WIDEST[:, :1], WIDEST[:, 1:])
+            inside = np.flatnonzero(share.sum(axis=tuple({0, 1, 2} - {k})) > NEGLIGIBLE)
+            box[k] = axes[k][inside[0]] - steps[k], axes[k][inside[-1]] + steps[k]
+        box = np.clip(box, WIDEST[:, :1], WIDEST[:, 1:])
     rng = np.random.default_rng(0)
-    cells = np.stack(np.unravel_index(rng.choice(share.size, NUM_DRAWS, p=share.ravel()), CELLS), axis=1)
-    return np.asarray(last[:, 0] + steps * (cells + rng.uniform(size=cells.shape)))
+    chosen = np.stack(np.unravel_index(rng.choice(share.size, NUM_DRAWS, p=share.ravel()), share.shape), axis=1)
+    return np.asarray(start + steps * (chosen + rng.uniform(size=chosen.shape)))
 
 
 STUDY = InfluenzaStudy()

@@ -13,6 +13,7 @@ from flows.certificates import show_certificates
 from flows.observations import read_observations
 from flows.reporting import INTERVAL, draws_frame
 from flows.runtime import project_root
+from flows.training import NARROWED
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import is_model_uri, load, open_store
 
@@ -38,6 +39,11 @@ def sample_file(
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     _summary(console, frame, model, num_samples, seed)
+    if NARROWED in approximator.info:
+        console.print(
+            "[yellow]This model was trained near one observation, and these draws are those under a narrower prior. Those of the posterior "
+            "have weights: run its experiment, or workflow.importance_sample.[/yellow]\n"
+        )
     if certificate:
         found = approximator.certify({variable: values}, seed=seed)
         console.print("Certificates: is a data set like the simulations of the training?\n")

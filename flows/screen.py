@@ -137,15 +137,17 @@ class Screen:
                 if result[step] is not None:
                     self.console.print(f"{label:<10} {artifacts / step / 'draws.parquet'}")
         self.console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
-        self.console.print(f"sample     sbi-models sample {model} --observations FILE --num-samples 1000")
+        if self.experiment.narrow is None:  # else its draws would want weights
+            self.console.print(f"sample     sbi-models sample {model} --observations FILE --num-samples 1000")
 
     def _answers(self, inference: dict[str, Any], composition: dict[str, Any] | None) -> None:
         """The posteriors as tables, and certificates."""
         posteriors = pd.DataFrame(inference["table"] + (composition["table"] if composition else []))
         exact, name = MEAN_ERROR in posteriors, inference["data_set_name"]
+        ours = "corrected" if inference["corrections"] else "amortized"
         for (quantity, unit), rows in posteriors.groupby(["quantity", "unit"], sort=False):
             table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-            for column in (name, "amortized", *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
+            for column in (name, ours, *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
                 table.add_column(column, justify="left" if column == name else "right", no_wrap=True)
             digits = _digits(rows["sd"].max())
             for _, row in rows.iterrows():
@@ -156,7 +158,7 @@ class Screen:
             self.console.print(f"\n[bold]{quantity}[/bold]{f' in {unit}' if unit else ''}: posterior mean \\[95 % interval]\n")
             self.console.print(table)
         if exact:
-            self.console.print(f"\n{MEAN_ERROR}: amortized minus exact mean in exact posterior sd; {SD_RATIO}: amortized over exact")
+            self.console.print(f"\n{MEAN_ERROR}: {ours} minus exact mean in exact posterior sd; {SD_RATIO}: {ours} over exact")
         self.console.print("\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right?\n")
         show_certificates(self.console, name, inference["certificates"])
 

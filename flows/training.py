@@ -20,6 +20,8 @@ from sbi_models.workflows.basic import AUTO
 
 Manifest = dict[str, Any]
 
+NARROWED = "narrowed_to"
+
 OnEpochEnd = Callable[[int, dict[str, float]], None]
 
 
@@ -48,7 +50,7 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         "checkpoint_name": experiment.name,
         "restore": True,
         "seed": seeding.derive(experiment.seed, "training"),
-        "info": {"variable_names": study_of(experiment).parameter_names, "trained_by": key},
+        "info": {"variable_names": study_of(experiment).parameter_names, "trained_by": key, **_narrowed(experiment)},
     }
     if experiment.ensemble is None:
         networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
@@ -70,6 +72,11 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
                 f"Expected members with a density to learn weights from, got none for {name!r}. Set learn_weights=False."
             )
     return workflow
+
+
+def _narrowed(experiment: Experiment) -> Manifest:
+    """For whoever loads the model: it was trained under a prior around one observation."""
+    return {} if experiment.narrowed_to is None else {NARROWED: experiment.narrowed_to}
 
 
 def _check_prior(experiment: Experiment, workflow: CompositionalWorkflow) -> None:

@@ -19,6 +19,7 @@ from flows.influenza import exact_draws
 from flows.monitor import monitor
 from flows.narrowing import round_of
 from flows.pipeline import start_run
+from flows.sampling import sample_file
 from flows.studies import study_of
 from sbi_models.errors import ConfigurationError
 from sbi_models.simulators import NarrowedSimulator
@@ -93,6 +94,16 @@ def test_the_rounds_are_said_tracked_and_used_again(runs: list[Any]) -> None:
     assert priors[0] == priors[1]
     assert priors[0]["widths"] == {"theta": 2}
     np.testing.assert_allclose(np.sqrt(np.diag(priors[0]["covariance"])), 3 * SD, rtol=0.5)
+
+
+def test_whoever_samples_the_model_is_told_that_draws_want_weights(runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """The file knows its prior; the command says so; the pipeline does not offer that command."""
+    model, folder = runs[0].result["training"]["model"], runs[0].root
+    np.savetxt(folder / "x.csv", X, delimiter=",")
+    sample_file(model, folder / "x.csv", num_samples=100, seed=1, output=folder / "draws.csv", certificate=False)
+    assert "under a narrower prior" in capsys.readouterr().err
+    assert "sbi-models sample" not in runs[0].screen
+    assert "corrected" in runs[0].screen
 
 
 def test_an_experiment_that_has_its_prior_has_a_narrow_simulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
