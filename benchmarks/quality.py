@@ -7,7 +7,8 @@
 `run` trains on BUDGET simulations, validation among them, draws 10 000 samples for each of the 10 observations of the task,
 scores them against the 10 000 reference draws, and writes benchmarks/results/TASK-BUDGET-NETWORK-SEED.json; with `--track` it is
 also a run in MLflow. `train` keeps the draws, for `score` to score. `table` makes benchmarks/RESULTS.md of all results. Networks:
-"auto", or any name, with its defaults and early stopping. References are used here, to score, and nowhere else.
+"auto"; any name, with its defaults and early stopping; the peer "sbi" (`peers.py`). References are used here, to score, and nowhere
+else.
 
 C2ST has two classifiers: "mlp", that of sbibm, and "random_forest", that of sbi's default; 0.5 is perfect. References and observations
 are those of sbibm 1.1.0, whose wheel pip downloads and this script unpacks, without installing it (J.-M. Lueckmann et al., Benchmarking
@@ -28,6 +29,7 @@ from statistics import mean, median
 
 import numpy as np
 import torch
+from peers import Sbi
 
 from sbi_models import BasicWorkflow
 from sbi_models.diagnostics import c2st_of_each
@@ -82,13 +84,16 @@ def references(task: str, number: int) -> tuple[np.ndarray, np.ndarray]:
     return x, draws
 
 
-def trained(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflow, dict]:
-    """A workflow trained on `budget` simulations in all, and what its training took."""
+def trained(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflow | Sbi, dict]:
+    """A workflow, or a peer, trained on `budget` simulations in all, and what its training took."""
     benchmark = BENCHMARKS[task]
     data = benchmark.simulator.sample(budget, seed=seed, progress=False)
     roles = {"inference_variables": "theta", "inference_conditions": "x"}
     clock, cpu = time.perf_counter(), time.process_time()
-    if network == "auto":
+    workflow: BasicWorkflow | Sbi
+    if network == "sbi":
+        workflow = Sbi(benchmark, data, seed)
+    elif network == "auto":
         workflow = BasicWorkflow(benchmark.simulator, inference_network="auto", seed=seed, **roles)
         workflow.fit_offline(data)
     else:
@@ -111,7 +116,7 @@ def stem_of(result: dict) -> str:
     return f"{result['task']}-{result['budget']}-{result['network']}-{result['seed']}"
 
 
-def train(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflow, dict]:
+def train(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflow | Sbi, dict]:
     """Train, draw for every observation, and keep both draws and what is known before they are scored."""
     torch.set_num_threads(1)
     workflow, result = trained(task, budget, network, seed)
@@ -211,7 +216,7 @@ def main() -> None:
     if arguments.command == "run":
         result = score(result, arguments.classifiers, arguments.observations)
         if arguments.track:
-            tracked(result, workflow.history.history)
+            tracked(result, workflow.history.history if isinstance(workflow, BasicWorkflow) and workflow.history else {})
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def posterior_figure(
         np.array([[exact.grid + offset for exact, offset in zip(row, offsets, strict=True)] for row in references]),
         np.array([[exact.density for exact in row] for row in references]),
         truths + offsets,
-        variable_names=[f"{quantity.name} [{quantity.unit}]" for quantity in study.quantities],
+        variable_names=[f"{quantity.name} [{quantity.unit}]" if quantity.unit else quantity.name for quantity in study.quantities],
         dataset_names=[f"{study.data_set_name} {label}" for label in labels],
         samples_label=samples_label,
         truth_label="value of today",
