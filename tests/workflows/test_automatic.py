@@ -9,6 +9,7 @@ from sbi_models import BasicWorkflow, make_simulator
 from sbi_models.adapters import Adapter
 from sbi_models.errors import ConfigurationError
 from sbi_models.workflows import automatic, budget
+from sbi_models.workflows.callbacks import Checkpoint
 
 ROLES = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
 
@@ -131,3 +132,34 @@ def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(short, mon
     workflow = auto()
     workflow.fit_offline(SIMULATOR.sample(300, seed=1))
     assert workflow.automatic.choices["trained on"] == "simulations"
+
+
+def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(short, tmp_path, monkeypatch):
+    """It is interrupted once in each of its trainings (direct, likelihoods, synthetic), and started anew each time, with `restore`."""
+    data = SIMULATOR.sample(300, seed=1)
+    whole = auto(checkpoint_filepath=tmp_path / "whole", restore=True)
+    whole.fit_offline(data)
+    interrupted = set()
+    save_state = Checkpoint.save_state
+
+    def killed_after(self, *arguments):
+        save_state(self, *arguments)
+        if self.resume_path not in interrupted:
+            interrupted.add(self.resume_path)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save_state", killed_after)
+    for _ in range(10):
+        again = auto(checkpoint_filepath=tmp_path / "again", restore=True)
+        try:
+            again.fit_offline(data)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert len(interrupted) >= 4
+    assert again.automatic.choices == whole.automatic.choices
+    assert again.history.history == whole.history.history
+    x = {"x": np.ones((1, 2))}
+    assert np.array_equal(
+        again.sample(num_samples=50, conditions=x, seed=3)["theta"], whole.sample(num_samples=50, conditions=x, seed=3)["theta"]
+    )
