@@ -18,6 +18,9 @@ from sbi_models.types import Array
 _BATCH, _PENALTY, _RATE, _MOMENTUM, _SECOND, _EPSILON, _TOLERANCE, _PATIENCE = 200, 1e-4, 1e-3, 0.9, 0.999, 1e-8, 1e-4, 10
 """scikit-learn's defaults: batch_size, alpha, learning_rate_init, beta_1, beta_2, epsilon, tol, n_iter_no_change."""
 
+_ACTIVATIONS = 250_000
+"""Of one layer of all networks of a step, which a processor holds near."""
+
 
 @dataclass
 class Stack:
@@ -50,6 +53,17 @@ def trained(inputs: Array, labels: Array, units: tuple[int, int], state: int, ma
     Returns:
         The networks, and the loss of each epoch of each.
     """
+    at_once = max(1, _ACTIVATIONS // (_BATCH * max(units)))
+    parts = [
+        _trained_together(inputs[start : start + at_once], labels[start : start + at_once], units, state, max_epochs)
+        for start in range(0, len(inputs), at_once)
+    ]
+    stacks, losses = zip(*parts, strict=True)
+    return Stack(torch.cat([stack.parameters for stack in stacks]), stacks[0].shapes), [loss for part in losses for loss in part]
+
+
+def _trained_together(inputs: Array, labels: Array, units: tuple[int, int], state: int, max_epochs: int) -> tuple[Stack, list[list[float]]]:
+    """`trained`, in steps of all networks."""
     x, y = torch.tensor(inputs, dtype=torch.float32), torch.tensor(labels, dtype=torch.float32)
     width = x.shape[2]
     fans = [(width, units[0]), units, (units[1], 1)]
@@ -146,7 +160,7 @@ class _Training:
             torch.baddbmm(w, before.transpose(1, 2), delta, beta=_PENALTY / size, out=gw)
             torch.sum(delta, dim=1, keepdim=True, out=gb)
             if before is not x:
-                delta = torch.bmm(delta, w.transpose(1, 2)).mul_(before > 0)
+                delta = torch.ops.aten.threshold_backward(torch.bmm(delta, w.transpose(1, 2)), before, 0.0)
         self._adam()
         return loss
 
