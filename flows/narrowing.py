@@ -1,5 +1,6 @@
 """Rounds of simulation that come near the one real observation of an experiment."""
 
+from inspect import signature
 from typing import Any
 
 from flows.parameters import MIN_DATASETS, Experiment, Simulate
@@ -10,19 +11,30 @@ from sbi_models.errors import ConfigurationError
 from sbi_models.workflows import narrow
 
 
-def check_narrowing(experiment: Experiment) -> None:
-    """Raise ConfigurationError if an experiment that narrows its prior has no single observation, or no likelihood to weight draws by."""
-    if experiment.narrowed_to is not None:
-        raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
+def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
+    """Before anything is simulated, see that there is one observation to narrow to, and a likelihood and a density to weight draws by.
+
+    Args:
+        experiment: as its user gave it.
+        approximator: of its networks, not trained yet.
+
+    Raises:
+        ConfigurationError: if something is missing.
+    """
     study = study_of(experiment)
     labels, _ = study.observations()
     if experiment.narrow is not None and len(labels) != 1:
         raise ConfigurationError(f"Expected one real data set with narrow, got {len(labels)}. Make an experiment of each of them.")
-    if experiment.infer.num_proposals is not None and study.simulator.log_joint is None:
+    if experiment.infer.num_proposals is None:
+        return
+    joint, known = study.simulator.log_joint, (*approximator.inference_names, *approximator.condition_names)
+    if joint is None or not set(signature(joint).parameters) <= set(known):
         raise ConfigurationError(
             "Expected a likelihood with infer.num_proposals, got none: the functions of the simulator are methods of one object that has "
-            "log_joint(theta, x), by the names of the variables. Leave num_proposals out, or write it."
+            f"log_joint, too, which takes some of {', '.join(known)}. Leave num_proposals out, or write it."
         )
+    if not all(member.has_density for member in approximator.members.values()):
+        raise ConfigurationError("Expected networks with a density with infer.num_proposals, got one without. Leave it out.")
 
 
 def round_of(experiment: Experiment, number: int) -> Experiment:

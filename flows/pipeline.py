@@ -28,7 +28,7 @@ from flows.source_record import record_source
 from flows.studies import study_of
 from flows.training import workflow_of
 from flows.training_apart import train_members
-from sbi_models.errors import DataError
+from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import FLOW_TAG, Tracker, open_store
 
 Manifest = dict[str, Any]
@@ -104,8 +104,9 @@ def start_run(experiment: Experiment) -> Tracker:
     Raises:
         ConfigurationError: if settings do not fit together, before anything is simulated.
     """
-    check_narrowing(experiment)
-    workflow_of(experiment)
+    if experiment.narrowed_to is not None:
+        raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
+    check_narrowing(experiment, workflow_of(experiment).approximator)
     return Tracker.start(
         open_store(project_root()),
         experiment.name,
@@ -123,10 +124,11 @@ def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen) -> Experi
         early = round_of(experiment, number)
         settings = {"training": early.simulate.training, "validation": early.simulate.validation, "seed": early.seed}
         own = tracker.child(f"round {number + 1}", settings)
-        simulations, _ = simulated(early)
+        simulations, simulations_reused = simulated(early)
+        record_simulations(own, simulations, simulations_reused)
         task = tasks.train if early.ensemble is None else tasks.ensemble
-        training, _ = reuse(task, tasks.training_intact, early, simulations, own.run_id)
-        record_training(own, early, task.name, training, reused=False)
+        training, training_reused = reuse(task, tasks.training_intact, early, simulations, own.run_id)
+        record_training(own, early, task.name, training, training_reused)
         found, reused = reuse(tasks.narrow, lambda manifest: True, early, training)
         own.log_json(found["prior"], "prior.json")
         experiment = experiment.model_copy(update={"narrowed_to": found["prior"]})

@@ -152,6 +152,19 @@ def test_one_observation_a_likelihood_and_no_prior_are_asked_for_before_work_sta
     plain = write_experiment(tmp_path / "plain", "narrow_plain", X, infer={"num_samples": 10, "num_proposals": 20})
     with pytest.raises(ConfigurationError, match=r"a likelihood with infer\.num_proposals"):
         start_run(load_experiment(plain))
+    for module, changes, message in (
+        (
+            "narrow_names",
+            {"inference_conditions": ["x"], "inference_variables": ["theta"], "log_joint": "theta, y"},
+            "takes some of theta, x",
+        ),
+        ("narrow_density", {"train": {"inference_network": {"name": "consistency_model"}}}, "with a density"),
+    ):
+        path = write(tmp_path / module, module, **{name: value for name, value in changes.items() if name != "log_joint"})
+        text = (tmp_path / module / f"{module}.py").read_text()
+        (tmp_path / module / f"{module}.py").write_text(text.replace("theta, x):", changes.get("log_joint", "theta, x") + "):"))
+        with pytest.raises(ConfigurationError, match=message):
+            start_run(load_experiment(path))
     experiment = load_experiment(write(tmp_path / "given", "narrow_given"))
     with pytest.raises(ConfigurationError, match="no narrowed_to"):
         start_run(experiment.model_copy(update={"narrowed_to": {}}))
