@@ -58,3 +58,13 @@ def ensemble(**arguments):
         "progress": False,
     }
     return EnsembleWorkflow(**(settings | arguments))
+
+
+def log_likelihood(theta, x):
+    """log p(x | theta), theta and x (n, 2)."""
+    return -0.5 * (((x - theta) / NOISE) ** 2).sum(axis=1) - 2 * np.log(NOISE * np.sqrt(2 * np.pi))
+
+
+def log_prior(theta):
+    """log p(theta), theta (n, 2)."""
+    return -0.5 * (theta**2).sum(axis=1) - np.log(2 * np.pi)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from linear_gaussian import NOISE, SD, SIMULATOR, exact_mean, workflow
+from linear_gaussian import NOISE, SD, SIMULATOR, exact_mean, log_likelihood, log_prior, workflow
 
 from sbi_models import BasicWorkflow
 from sbi_models.errors import ConfigurationError, TrustWarning
@@ -10,14 +10,6 @@ from sbi_models.networks import AutoregressiveMixture, ConsistencyModel
 from sbi_models.simulators.benchmarks import GaussianLinear
 
 X = np.array([[0.3, -0.8], [1.2, 0.4]])
-
-
-def log_likelihood(theta, x):
-    return -0.5 * (((x - theta) / NOISE) ** 2).sum(axis=1) - 2 * np.log(NOISE * np.sqrt(2 * np.pi))
-
-
-def log_prior(theta):
-    return -0.5 * (theta**2).sum(axis=1) - np.log(2 * np.pi)
 
 
 @pytest.fixture(scope="module")

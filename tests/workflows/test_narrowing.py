@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from linear_gaussian import NOISE, SD, SIMULATOR, exact_mean, workflow
+from linear_gaussian import SD, SIMULATOR, exact_mean, log_likelihood, log_prior, workflow
 
 from sbi_models import make_simulator
 from sbi_models.errors import ConfigurationError, DataError
@@ -11,14 +11,6 @@ from sbi_models.simulators import NarrowedSimulator
 from sbi_models.workflows import narrow
 
 X = np.array([[1.9, -1.2]])
-
-
-def log_likelihood(theta, x):
-    return -0.5 * (((x - theta) / NOISE) ** 2).sum(axis=1) - 2 * np.log(NOISE * np.sqrt(2 * np.pi))
-
-
-def log_prior(theta):
-    return -0.5 * (theta**2).sum(axis=1) - np.log(2 * np.pi)
 
 
 @pytest.fixture(scope="module")
