@@ -159,7 +159,8 @@ def describe(registered: Manifest, decision: Manifest, inference: Manifest | Non
     """The description of the run in the UI, as Markdown: the answers, and the model that gave them."""
     lines = [f"Model `{registered['uri']}`. {described(decision, registered['version'])}", ""]
     if inference is not None:
-        lines += ["Posteriors of the real observations, drawn from it:", "", *_markdown(inference["table"])]
+        how = "drawn from it and weighted by the likelihood" if inference["corrections"] else "drawn from it"
+        lines += [f"Posteriors of the real observations, {how}:", "", *_markdown(inference["table"])]
         lines += ["", f"Certificates: {in_short(inference['certificates'])}."]
     if composition is not None:
         lines += ["", "The posterior given all of them together:", "", *_markdown(composition["table"])]
