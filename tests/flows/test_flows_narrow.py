@@ -24,6 +24,8 @@ from flows.studies import study_of
 from sbi_models.errors import ConfigurationError
 from sbi_models.simulators import NarrowedSimulator
 
+pytestmark = pytest.mark.xdist_group("flows-narrow")  # whose pipelines run once
+
 MODULE = """
 import numpy as np
 from sbi_models import make_simulator
