@@ -38,6 +38,7 @@ def test_hares_and_lynxes(tmp_path: Path) -> None:
     assert settings.narrow is not None
     made = settings.narrow.rounds * (settings.narrow.training + settings.narrow.validation + 20)
     made += settings.simulate.training + settings.simulate.validation + settings.simulate.test + (settings.infer.num_proposals or 0)
+    made += 201 * settings.infer.predictive_replicates  # of the certificate: for the real data set, and for 200 simulated ones
     assert made <= 200_000
     found = artifacts_of(tmp_path, "hare-lynx")
     draws, exact = pd.read_parquet(found / "draws.parquet")[list(MODEL.names)].to_numpy(), MODEL.reference_draws
