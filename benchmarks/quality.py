@@ -10,7 +10,7 @@ also a run in MLflow. `train` keeps the draws, for `score` to score. `table` mak
 "auto"; any name, with its defaults and early stopping; the peer "sbi" (`peers.py`). References are used here, to score, and nowhere
 else.
 
-C2ST has two classifiers: "mlp", that of sbibm with fewer epochs (docs/quality.md), and "random_forest", that of sbi's default; 0.5 is
+C2ST has two classifiers: "mlp", that of sbibm (docs/quality.md), and "random_forest", that of sbi's default; 0.5 is
 perfect. References and observations are those of sbibm 1.1.0, whose wheel pip downloads and this script unpacks, without installing it
 (J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021). Seconds are of one thread.
 """

@@ -109,7 +109,8 @@ def _trial(members: Mapping[str, ContinuousApproximator], *, common: bool, in_ha
     batches = dict(zip(members, made[:1] * len(made) if common else made, strict=True))
     before = [buffer.clone() for member in members.values() for buffer in member.buffers()]
     alone = {name: member.loss(batches[name], noise) for (name, member), noise in zip(members.items(), _generators(members), strict=True)}
-    together = BatchedMembers(members).losses(batches, dict(zip(members, _generators(members), strict=True)))
+    drawn = {name: member.draw(batches[name], noise) for (name, member), noise in zip(members.items(), _generators(members), strict=True)}
+    together = BatchedMembers(members).losses(batches, drawn)
     for name, member in members.items():
         if not close(together[name], alone[name], _TOLERANCE_IN_HALF if in_half else _TOLERANCE):
             return "the losses of a batched module are not those of its members"

@@ -5,7 +5,6 @@ files therefore know nothing of it, and a member that has stopped, or sits a ste
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -43,18 +42,18 @@ class BatchedMembers:
                 by_shape.setdefault(tuple((key, value.shape) for key, value in batches[name].items()), []).append(name)
         return [names for names in by_shape.values() if len(names) > 1]
 
-    def losses(self, batches: Mapping[str, Rows], generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
+    def losses(self, batches: Mapping[str, Rows], drawn: Mapping[str, Drawn]) -> dict[str, Tensor]:
         """Training loss of each row (n,) of each of these members, whose prepared batches have one shape, by name.
 
-        The random numbers of a member are those that it draws alone.
+        The random numbers of a member are those that it draws alone; see `draw`.
         """
-        drawn = [self.members[name].draw(rows, generators[name]) for name, rows in batches.items()]
         rows, *others = batches.values()
         common = all(other is rows for other in others)
         given = rows if common else {key: torch.stack([own[key] for own in batches.values()]) for key in rows}
-        numbers: Drawn = tuple(torch.stack(values) for values in zip(*drawn, strict=True))
+        numbers: Drawn = tuple(torch.stack(values) for values in zip(*(drawn[name] for name in batches), strict=True))
         batched = torch.vmap(self._loss_of, in_dims=(0, None if common else 0, 0), randomness="error")
-        with _attention(next(iter(rows.values())).device):
+        # Attention by its formula: PyTorch cannot batch its kernels on a CPU, and those of a GPU fail for some shapes.
+        with sdpa_kernel(SDPBackend.MATH):
             losses: Tensor = batched(self._stacked(list(batches)), given, numbers)
         return dict(zip(batches, losses.unbind(), strict=True))
 
@@ -78,8 +77,3 @@ class _Loss(nn.Module):
     def forward(self, rows: Rows, drawn: Drawn) -> Tensor:
         """Losses (n,) of a prepared batch."""
         return self.member.loss_given(rows, drawn)
-
-
-def _attention(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU, attention by its formula, since PyTorch cannot batch its kernel there, only call it for one member after the other."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()

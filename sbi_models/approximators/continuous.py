@@ -14,6 +14,7 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
+from sbi_models.allocation import keep_freed_memory
 from sbi_models.approximators import files
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.certificates.novelty import Novelty
@@ -261,6 +262,7 @@ class ContinuousApproximator(Approximator):
 
     def standardised_draws(self, num_samples: int, given: Tensor, batch_size: int | None, seed: int) -> Tensor:
         """Standardised draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
+        keep_freed_memory()
         parts, total = [], num_samples * len(given)
         with progress_bar("sample", total, show=None if total > _DRAWS_BEFORE_PROGRESS else False) as advance:
             for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
@@ -311,6 +313,7 @@ class ContinuousApproximator(Approximator):
     def _log_prob(self, data: Variables, batch_size: int | None) -> Array:
         prepared = self.prepare(data)
         raw = _as_tensors({name: data[name] for name in self.inference_names}, self._device)
+        keep_freed_memory()
         was_training = self.training
         self.eval()
         parts = []

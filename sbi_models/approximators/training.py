@@ -9,7 +9,7 @@ needs no random state: weights, optimiser and the number of the step are enough 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,12 +22,16 @@ from sbi_models import seeding
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.batched import BatchedMembers, Rows
 from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.graphed import GraphedSteps, Inputs
 from sbi_models.approximators.members import loss_name, mean_losses, member_seed
 from sbi_models.approximators.optimizers import OptimizerLike, make_optimizer
 from sbi_models.errors import TrainingError
 
 Batch = Rows | list[Rows | None]
 """A prepared batch for all members, or one for each, in their order; None lets a member sit the step out."""
+
+GRADIENT_NORM = 1.5
+"""To which the gradient of each member is clipped."""
 
 _STEPS_BETWEEN_CHECKS = 100
 """Between looks at whether the loss is finite still; each look waits for an accelerator."""
@@ -47,6 +51,7 @@ class TrainingModule(pl.LightningModule):
         mixed_precision: whether the trainer works in half precision where it can.
         groups: names of the members that train as one batched module, for each such module; see `batchable_members`.
         members: names of those that train; None is all. The others keep their weights, and their parts of batches are left aside.
+        graphs: take whole steps as CUDA graphs, where the module is on a GPU; for the default optimiser in single precision.
     """
 
     def __init__(
@@ -62,10 +67,12 @@ class TrainingModule(pl.LightningModule):
         mixed_precision: bool = False,
         groups: Sequence[Sequence[str]] = (),
         members: Sequence[str] | None = None,
+        graphs: bool = False,
     ) -> None:
         super().__init__()
         self.approximator = approximator
-        self.average = None if ema is None else AveragedModel(approximator, multi_avg_fn=_moving_average(ema)).requires_grad_(False)
+        self.average = None if ema is None else AveragedModel(approximator).requires_grad_(False)
+        self.ema, self.graphs = ema, graphs
         self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
         self.optimizer, self.mixed_precision = optimizer, mixed_precision
         self.groups = groups
@@ -78,6 +85,10 @@ class TrainingModule(pl.LightningModule):
         self._counts: dict[str, int] = {}
         self._clipped_together: list[list[torch.nn.Parameter]] = []
         self._batched: list[BatchedMembers] = []
+        self._graphed: GraphedSteps | None = None
+        self._averages: list[list[Tensor]] = []
+        """Averaged weights, weights, buffers beside the averaged weights, buffers."""
+        self._number_averaged = 0
 
     @property
     def result(self) -> Approximator:
@@ -93,11 +104,19 @@ class TrainingModule(pl.LightningModule):
         """Makes the batched modules, of members that are on their device and have the weights to start from."""
         members = self.approximator.members
         self._batched = [BatchedMembers({name: members[name] for name in names}) for names in self.groups]
+        if self.average is not None:
+            both = (self.average.module, self.approximator)
+            self._averages = [[p.detach() for p in module.parameters()] for module in both]
+            self._averages += [list(module.buffers()) for module in both]
+            self._number_averaged = int(self.average.n_averaged)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Sum over the members of the mean losses of their batches."""
+        """Sum over the members of the mean losses of their batches; None where the step is taken already, with a graph."""
         del batch_idx
         rows = self._by_member(batch)
+        if self._graphed is not None:
+            self._graphed_step(self._graphed, rows)
+            return None
         losses: list[Tensor] = []
         for batched in self._batched:
             for names in batched.at_once(rows):
@@ -108,6 +127,43 @@ class TrainingModule(pl.LightningModule):
         # With several devices Lightning demands a loss; this one is of no weight.
         return None if self.devices == 1 else torch.zeros((), device=self.device, requires_grad=True).clone()
 
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
+        """Calls the optimiser; with graphs, `training_step` has done that."""
+        if self._graphed is None or optimizer_closure is None:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        else:
+            optimizer_closure()
+
+    def use_graphs(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take whole steps as CUDA graphs, with this optimiser, if asked to and on a GPU; to be called when a training starts."""
+        graphs = self.graphs and self.device.type == "cuda" and self.devices == 1
+        self._graphed = GraphedSteps(partial(self._whole_step, optimizer)) if graphs else None
+        for group in optimizer.param_groups if self.optimizer is None else ():  # a checkpoint may have brought those of another device
+            rate = float(group["lr"])
+            group["capturable"], group["lr"] = graphs, torch.tensor(rate, device=self.device) if graphs else rate
+
+    def _graphed_step(self, graphed: GraphedSteps, rows: Mapping[str, Rows]) -> None:
+        if rows:
+            members = self.approximator.members
+            drawn = {name: (own, members[name].draw(own, self._noise_of_step(name))) for name, own in rows.items()}
+            for name, total in graphed(drawn).items():
+                self._count(name, total, len(next(iter(rows[name].values()))))
+
+    def _whole_step(self, optimizer: torch.optim.Optimizer, inputs: Inputs) -> dict[str, Tensor]:
+        """From the losses to the weights, on one device; the sum of the losses of each member."""
+        optimizer.zero_grad()
+        rows = {name: own for name, (own, _) in inputs.items()}
+        losses: dict[str, Tensor] = {}
+        for batched in self._batched:
+            for names in batched.at_once(rows):
+                losses |= batched.losses({name: rows.pop(name) for name in names}, {name: inputs[name][1] for name in names})
+        losses |= {name: self.approximator.members[name].loss_given(own, inputs[name][1]) for name, own in rows.items()}
+        means = [own.mean() for own in losses.values()]
+        torch.autograd.backward(means[0] if len(means) == 1 else torch.stack(means).sum())
+        self._clip(optimizer, GRADIENT_NORM)
+        optimizer.step()
+        return {name: own.detach().sum() for name, own in losses.items()}
+
     def _by_member(self, batch: Batch) -> dict[str, Rows]:
         """What the members that take a step get of a batch."""
         names = list(self.approximator.members)
@@ -116,7 +172,7 @@ class TrainingModule(pl.LightningModule):
         return {name: part for name, part in trained.items() if part is not None}
 
     def _batched_step(self, batched: BatchedMembers, rows: Mapping[str, Rows]) -> list[Tensor]:
-        losses = batched.losses(rows, {name: self._noise_of_step(name) for name in rows})
+        losses = batched.losses(rows, {name: batched.members[name].draw(own, self._noise_of_step(name)) for name, own in rows.items()})
         return [self._mean_of_step(name, own, len(own)) for name, own in losses.items()]
 
     def _member_step(self, name: str, rows: Rows) -> Tensor:
@@ -149,38 +205,52 @@ class TrainingModule(pl.LightningModule):
 
         Devices take the mean of their gradients.
         """
+        self._count(name, losses.detach().sum(), count)
+        return losses.mean() if self.devices == 1 else losses.sum() * (self.devices / count)
+
+    def _count(self, name: str, total: Tensor, count: int) -> None:
+        """Add the sum of the losses of a step, and look at it now and then."""
         key = loss_name(name, "loss")
-        self._add(key, losses, count)
+        self._add(key, total, count)
         if self.global_step % _STEPS_BETWEEN_CHECKS == 0:
             self._check_finite(key, self._totals([key])[key])
-        return losses.mean() if self.devices == 1 else losses.sum() * (self.devices / count)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clips the norm of each member's gradient by itself."""
         del gradient_clip_algorithm
-        if gradient_clip_val is None:
-            return
+        if gradient_clip_val is not None:
+            self._clip(optimizer, gradient_clip_val)
+
+    def _clip(self, optimizer: torch.optim.Optimizer, norm: float) -> None:
         if not self._clipped_together:
             everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             for member in self.approximator.members.values():
                 own = {id(parameter) for parameter in member.parameters()}
                 self._clipped_together.append([parameter for parameter in everything if id(parameter) in own])
         for parameters in self._clipped_together:
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            torch.nn.utils.clip_grad_norm_(parameters, norm)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Moves the average."""
-        if self.average is not None:
-            self.average.update_parameters(self.approximator)
+        """Moves the average: with a smaller decay at first, so that the start is forgotten, min(decay, (1 + n) / (10 + n))."""
+        if self.average is None or self.ema is None:
+            return
+        averages, weights, buffers, present = self._averages
+        n = self._number_averaged
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, weights, 1 - min(self.ema, (1 + n) / (10 + n)) if n else 1.0)
+            torch._foreach_copy_(buffers, present)
+            self.average.n_averaged += 1
+        self._number_averaged += 1
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Adds up the losses of a prepared validation batch, with the same noise and times in every epoch."""
         for name, seed in self.seeds.items():
             if name not in self.stopped:
                 generator = self._generator(seeding.derive(seed, "validation noise", batch_idx))
-                self._add(loss_name(name, "val_loss"), *self._losses(self.result.members[name], batch, generator))
+                losses, count = self._losses(self.result.members[name], batch, generator)
+                self._add(loss_name(name, "val_loss"), losses.detach().sum(), count)
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val_loss`, for loggers and callbacks of the user."""
@@ -233,18 +303,6 @@ class TrainingModule(pl.LightningModule):
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(seed)
 
-    def _add(self, key: str, losses: Tensor, count: int) -> None:
-        total = losses.detach().sum()
-        self._sums[key] = self._sums[key] + total if key in self._sums else total
+    def _add(self, key: str, total: Tensor, count: int) -> None:
+        self._sums[key] = self._sums[key] + total if key in self._sums else total.clone()
         self._counts[key] = self._counts.get(key, 0) + count
-
-
-def _moving_average(decay: float) -> Any:
-    """The update of averaged weights, with a smaller decay at first, so that the start is forgotten: min(decay, (1 + n) / (10 + n))."""
-    return partial(_move_average, decay=decay)
-
-
-@torch.no_grad()
-def _move_average(averages: list[Tensor], weights: list[Tensor], number: Tensor | int, *, decay: float) -> None:
-    n = float(number)
-    torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))

@@ -33,6 +33,12 @@ class Batches:
         self.windows = windows
         self.epoch = 0
 
+    def to(self, device: torch.device) -> None:
+        """Put the data on a device, if they take up at most half of the memory that a GPU has left; else batches go there one by one."""
+        size = sum(value.nbytes for value in self.tensors.values())
+        if device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 2:
+            self.tensors = {name: value.to(device) for name, value in self.tensors.items()}
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is."""
         self.epoch = epoch
@@ -48,6 +54,10 @@ class Batches:
         return digest.hexdigest()
 
     @property
+    def _device(self) -> torch.device:
+        return next(iter(self.tensors.values())).device
+
+    @property
     def num_rows(self) -> int:
         """Rows of one epoch, or of the member with the most."""
         return len(next(iter(self.tensors.values()))) if self.windows is None else max(map(len, self.windows))
@@ -60,6 +70,7 @@ class Batches:
             yield from map(list, zip_longest(*map(self._batches_of, range(len(self.windows)))))
             return
         order = None if self.seed is None else self._shuffled(self.num_rows, seeding.derive(self.seed, "shuffle", self.epoch))
+        order = None if order is None else order.to(self._device)
         for start in range(0, self.num_rows, self.batch_size):
             rows = slice(start, start + self.batch_size) if order is None else order[start : start + self.batch_size]
             yield {name: value[rows] for name, value in self.tensors.items()}
@@ -69,7 +80,7 @@ class Batches:
         window = torch.as_tensor(self.windows[member])
         if self.seed is not None:
             window = window[self._shuffled(len(window), seeding.derive(self.seed, "shuffle", self.epoch, "member", member))]
-        for rows in torch.split(window, self.batch_size):
+        for rows in torch.split(window.to(self._device), self.batch_size):
             yield {name: value[rows] for name, value in self.tensors.items()}
 
     @staticmethod

@@ -11,6 +11,7 @@ import torch
 
 from sbi_models.approximators import Approximator
 from sbi_models.approximators.training import TrainingModule
+from sbi_models.datasets import Batches
 from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
 from sbi_models.workflows.devices import Relay, check_same_everywhere
@@ -23,10 +24,16 @@ OnEpochEnd = Callable[[int, dict[str, float]], None]
 
 
 class SetEpoch(pl.Callback):
-    """Tells the training batches which epoch it is, so that a resumed training sees the order that an undisturbed one sees."""
+    """Puts data in memory on the device, once, and tells the training batches which epoch it is, so that a resumed training sees the order
+    that an undisturbed one sees."""
 
-    def __init__(self, batches: Any) -> None:
-        self.batches = batches
+    def __init__(self, batches: Any, validation: Any) -> None:
+        self.batches, self.validation = batches, validation
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for batches in (self.batches, self.validation):
+            if isinstance(batches, Batches):
+                batches.to(pl_module.device)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.batches.set_epoch(trainer.current_epoch)
@@ -71,6 +78,7 @@ class EpochEnd(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
+        pl_module.use_graphs(trainer.optimizers[0])
         trainer.should_stop = self._stop_members(pl_module)  # a resumed training that had stopped early has stopped
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:

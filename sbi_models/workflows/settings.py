@@ -45,6 +45,7 @@ class TrainingOptions(TypedDict, total=False):
     strategy: str
     precision: str
     compile: bool | str
+    cuda_graphs: bool | None
     threads: int
     callbacks: "Sequence[pl.Callback]"
     logger: "Logger | Sequence[Logger] | bool"
@@ -89,6 +90,10 @@ class TrainingSettings:
             Python.
         precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half precision.
         compile: compile the networks with torch.compile while training: True, or the name of a backend.
+        cuda_graphs: on one GPU, record whole training steps, with the default optimiser in single precision, as CUDA graphs, and launch
+            each at once; results change by rounding at most. None: if all modules are those of sbi_models and PyTorch; True: also with
+            modules of your own, which must compute the same function of their inputs in every step. Steps that cannot be recorded are
+            taken as always, after a warning.
         threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the result the same on any number of
             cores.
         callbacks: Lightning callbacks; the metrics `loss` and `val_loss` are logged for them.
@@ -110,6 +115,7 @@ class TrainingSettings:
     strategy: str = "auto"
     precision: str = "32-true"
     compile: bool | str = False
+    cuda_graphs: bool | None = None
     threads: int = 1
     callbacks: "Sequence[pl.Callback]" = ()
     logger: "Logger | Sequence[Logger] | bool" = False

@@ -9,6 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from sbi_models.allocation import keep_freed_memory
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -21,13 +23,15 @@ _HINTS = (
 
 
 def on_own_threads(fit: Callable[P, R]) -> Callable[P, R]:
-    """Let PyTorch use the workflow's number of CPU threads for a whole fit: sums, and so moments, depend on it in the last bits."""
+    """For a whole fit, let PyTorch use the workflow's number of CPU threads, on which sums, and so moments, depend in the last bits, and
+    keep the memory that a step frees for the next one."""
 
     @wraps(fit)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         workflow: Any = args[0]
         before = torch.get_num_threads()
         torch.set_num_threads(workflow.threads)
+        keep_freed_memory()
         try:
             return fit(*args, **kwargs)
         finally:

@@ -10,9 +10,9 @@ from torch import nn
 
 from sbi_models.approximators import Approximator
 from sbi_models.approximators.base import ALONE
-from sbi_models.approximators.batchable import Batchable, batchable_members
+from sbi_models.approximators.batchable import Batchable, batchable_members, takes_random_numbers
 from sbi_models.approximators.splittable import check_splittable
-from sbi_models.approximators.training import TrainingModule
+from sbi_models.approximators.training import GRADIENT_NORM, TrainingModule
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.progress import progress_bar
 from sbi_models.workflows.callbacks import Checkpoint, EpochEnd, OnEpochEnd, SetEpoch
@@ -23,7 +23,6 @@ from sbi_models.workflows.plan import Plan, steps_done
 from sbi_models.workflows.settings import TrainingSettings
 from sbi_models.workflows.surroundings import quiet_lightning
 
-_GRADIENT_NORM = 1.5
 _HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
@@ -79,6 +78,7 @@ def train(
         mixed_precision=settings.precision != "32-true",
         groups=groups,
         members=members,
+        graphs=_takes_graphs(approximator, settings),
     )
     plan: Plan = {"epochs": epochs, **settings.plan, **approximator.specification, "data": batches.fingerprint}
     plan["augmentations"] = augmentations
@@ -122,8 +122,8 @@ def train(
             devices=number_of_devices(settings),
             strategy=strategy,
             precision=settings.precision,  # type: ignore[arg-type]
-            callbacks=[SetEpoch(batches), ends, *settings.callbacks],
-            gradient_clip_val=_GRADIENT_NORM,
+            callbacks=[SetEpoch(batches, validation), ends, *settings.callbacks],
+            gradient_clip_val=GRADIENT_NORM,
             num_sanity_val_steps=0,
             logger=settings.logger,
             enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in settings.callbacks),
@@ -157,6 +157,16 @@ def _strategy(approximator: Approximator, settings: TrainingSettings, members: S
     if settings.compile:
         raise ConfigurationError(f"Expected no compile with several devices or a strategy, got compile={settings.compile!r}.")
     return lightning_strategy(settings, all_have_gradients=check_splittable(approximator, members))
+
+
+def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> bool:
+    """Whether a GPU may take whole steps at once: nobody looks in between, and a step is the same function of its inputs every time."""
+    inside = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+    watched = any(getattr(type(own), name) is not getattr(pl.Callback, name) for own in settings.callbacks for name in inside)
+    parts = [type(part) for member in approximator.members.values() for part in (member, member.inference_network)]
+    possible = settings.optimizer is None and settings.precision == "32-true" and not watched and all(map(takes_random_numbers, parts))
+    known = all(type(part).__module__.partition(".")[0] in ("sbi_models", "torch") for part in approximator.modules())
+    return possible and (known if settings.cuda_graphs is None else settings.cuda_graphs)
 
 
 def _groups(

@@ -85,14 +85,22 @@ class TimeSeriesTransformer(SummaryNetwork):
         """Standardised series (n, time, features), mask (n, time), to summaries (n, summary_dim)."""
         x, mask = without_padding(x, mask)
         values, times = self._times(x)
-        channels = torch.cat([values, self.encoding(times).expand(*x.shape[:2], -1), x.new_ones(*x.shape[:2], 1)], dim=-1)
+        where = torch.cat([self.encoding(times), torch.ones_like(times)], dim=-1)
         if mask is not None:
-            channels = channels * mask[..., None]
-        h = self.embedding(channels.transpose(1, 2)).transpose(1, 2)
+            where = where * mask[..., None]
+        h = self._embedded(values, where)
         for layer in self.layers:
             h = layer(h, mask)
         summary: Tensor = self.head(self.pooling(h, mask))
         return summary
+
+    def _embedded(self, values: Tensor, where: Tensor) -> Tensor:
+        """The convolution over values (n, time, v) and what is known of their places, (n or 1, time, w): (n, time, width).
+
+        Places that all series share are convolved once. The convolution is a product of matrices, which is faster for few channels.
+        """
+        weight, count = self.embedding.weight, values.shape[-1]
+        return _convolved(values, weight[:, :count]) + _convolved(where, weight[:, count:], self.embedding.bias)
 
     def _times(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features that are not times (n, time, features), and times (n or 1, time, 1) in units of about a training series."""
@@ -101,3 +109,11 @@ class TimeSeriesTransformer(SummaryNetwork):
             return x, (steps / self.length)[None, :, None]
         axis = self.time_axis % x.shape[-1]
         return torch.cat([x[..., :axis], x[..., axis + 1 :]], dim=-1), x[..., axis : axis + 1] / _SPAN
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Channels (n, time, c), zero beyond both ends, with a kernel (width, c, size) of odd size: (n, time, width)."""
+    width, channels, size = weight.shape
+    padded = nn.functional.pad(x, (0, 0, size // 2, size // 2))
+    seen = torch.cat([padded[:, shift : shift + x.shape[1]] for shift in range(size)], dim=-1)
+    return nn.functional.linear(seen, weight.transpose(1, 2).reshape(width, channels * size), bias)

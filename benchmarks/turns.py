@@ -1,0 +1,63 @@
+"""Measures of one script, each in a process of its own on one core, in turns, so that a busy machine is busy for all.
+
+A script calls `in_turns` with the modes to measure. Each is a process `python SCRIPT MODE ...` that prints a JSON object of figures as its
+last line. Peers run in an environment of their own, `.venv-peers`, which `make peers` makes; without it they are left out, and that is
+said. What comes back, and goes to benchmarks/speed/NAME.json, is the median of each figure over the rounds.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+PEERS = Path(os.environ.get("SBI_MODELS_PEERS", HERE.parent / ".venv-peers")) / "bin" / "python"
+OF_PEERS = ("bayesflow", "sbi")
+"""What the names of modes of peers begin with."""
+
+Figures = dict[str, float]
+
+
+def in_turns(script: str, modes: Mapping[str, Sequence[str]], *, rounds: int = 3) -> dict[str, Figures]:
+    """Medians of the figures of each mode; `modes` are the arguments of each by name."""
+    missing = [name for name in modes if name.startswith(OF_PEERS)] if not PEERS.is_file() else []
+    if missing:
+        print(f"left out, for want of .venv-peers (make peers): {', '.join(missing)}", flush=True)
+    core = max(os.sched_getaffinity(0))
+    found: dict[str, list[Figures]] = {name: [] for name in modes if name not in missing}
+    for turn in range(rounds):
+        for name, times in found.items():
+            times.append(figures_of(script, name, modes[name], core))
+            print(f"{turn + 1}/{rounds} {name:28}", json.dumps(times[-1]), flush=True)
+    return {name: {key: median(each[key] for each in times) for key in times[0]} for name, times in found.items()}
+
+
+def figures_of(script: str, name: str, arguments: Sequence[str], core: int) -> Figures:
+    """The figures that a process of the script prints last."""
+    python = PEERS if name.startswith(OF_PEERS) else sys.executable
+    settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    settings |= {"KERAS_BACKEND": "jax" if "jax" in name else "torch", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    done = subprocess.run(
+        [shutil.which("taskset") or "taskset", "--cpu-list", str(core), str(python), script, *arguments],
+        env=os.environ | settings,
+        cwd=tempfile.gettempdir(),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{script} {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def keep(name: str, result: Mapping[str, object]) -> None:
+    """Write the result of a script to benchmarks/speed/NAME.json."""
+    folder = HERE / "speed"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
