@@ -2,11 +2,10 @@
 
     python benchmarks/quality.py run TASK BUDGET [--network NAME] [--seed N] [--track]
     python benchmarks/quality.py train ...     and later      python benchmarks/quality.py score ...
-    python benchmarks/quality.py table
 
 `run` trains on BUDGET simulations, validation among them, draws 10 000 samples for each of the 10 observations of the task,
 scores them against the 10 000 reference draws, and writes benchmarks/results/TASK-BUDGET-NETWORK-SEED.json; with `--track` it is
-also a run in MLflow. `train` keeps the draws, for `score` to score. `table` makes benchmarks/RESULTS.md of all results. Networks:
+also a run in MLflow. `train` keeps the draws, for `score` to score. `tables.py` makes benchmarks/RESULTS.md of all results. Networks:
 "auto"; any name, with its defaults and early stopping; the peer "sbi" (`peers.py`). References are used here, to score, and nowhere
 else.
 
@@ -160,34 +159,6 @@ def tracked(result: dict, history: dict[str, list[float]]) -> None:
         tracker.log_json(result, "result.json")
 
 
-def table() -> None:
-    """benchmarks/RESULTS.md of all results."""
-    results = sorted(
-        (json.loads(path.read_text()) for path in RESULTS.glob("*.json")), key=lambda r: (r["task"], r["budget"], r["network"])
-    )
-    lines = [
-        "# Quality of posteriors",
-        "",
-        "C2ST of 10 000 draws against 10 000 reference draws: mean (median, number of observations); 0.5 is perfect. Record: the lowest",
-        "published of amortized methods, as of November 2026. CPU seconds of training, and of drawing 100 000 samples,",
-        "of one thread. Made by `python benchmarks/quality.py table`.",
-        "",
-        "| task | simulations | network | seed | C2ST mlp | record | C2ST random forest | record | training | sampling | trained on |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in results:
-        records = RECORDS.get(r["task"], {}).get(r["budget"], (None, None))
-        cells = []
-        for name, record in zip(CLASSIFIERS, records, strict=True):
-            scores = r.get(f"c2st_{name}")
-            cells += [f"{mean(scores):.3f} ({median(scores):.3f}, {len(scores)})" if scores else "", str(record or "")]
-        seconds = [f"{r[f'{what}_cpu_seconds']:.0f} s" for what in ("training", "sampling")]
-        cells += [*seconds, r["choices"].get("trained on", "simulations")]
-        lines.append(f"| {r['task']} | {r['budget']} | {r['network']} | {r['seed']} | {' | '.join(cells)} |")
-    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
-    print(f"{len(results)} results in {HERE / 'RESULTS.md'}")
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -203,11 +174,7 @@ def main() -> None:
             one.add_argument("--observations", nargs="+", type=int, default=range(1, OBSERVATIONS + 1))
         if name == "run":
             one.add_argument("--track", action="store_true")
-    commands.add_parser("table")
     arguments = parser.parse_args()
-    if arguments.command == "table":
-        table()
-        return
     result = {name: getattr(arguments, name) for name in ("task", "budget", "network", "seed")}
     if arguments.command == "score":
         score(json.loads((UNSCORED / f"{stem_of(result)}.json").read_text()), arguments.classifiers, arguments.observations)

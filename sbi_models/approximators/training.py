@@ -90,6 +90,13 @@ class TrainingModule(pl.LightningModule):
         """Averaged weights, weights, buffers beside the averaged weights, buffers."""
         self._number_averaged = 0
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As of any module, but for what Lightning sets some forty times a step, which is no parameter."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     @property
     def result(self) -> Approximator:
         """What is validated, saved and sampled from: the approximator with averaged weights, or the approximator itself."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from sbi_models.diagnostics.metrics.calibration import calibration_error_of_ranks, log_gamma_of_ranks
 from sbi_models.diagnostics.metrics.checks import check_samples
@@ -16,6 +15,8 @@ from sbi_models.diagnostics.metrics.recovery import nrmse
 from sbi_models.diagnostics.variables import flatten_variables
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sbi_models.diagnostics.plots import Figure
 
 
@@ -43,6 +44,8 @@ def default_metrics(
         "Calibration Error": calibration_error_of_ranks(ranks, num_draws),
         "Posterior Contraction": np.median(posterior_contraction(draws, true), axis=0),
     }
+    import pandas as pd  # noqa: PLC0415 - slow to import, and needed for nothing else
+
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)
 
 

@@ -1,0 +1,128 @@
+"""CPU seconds of one core from 10 000 simulations of two_moons to posteriors of a C2ST (mlp) of at most 0.60, ours and the peers'.
+
+    python benchmarks/time_to_quality.py [SEEDS]
+
+Everything counts from the data in memory to the draws: construction, training with its validation, and 10 000 draws for each of
+observations 1 to 3, whose mean C2ST is the score. Each contender trains for 5, 10, 20, 40, 80 or 160 epochs, anew each time, with a
+schedule of that length where it has one; counted is the shortest training that is good enough. Networks and batch sizes are the defaults
+of each; which of its networks is best for this task is chosen from the scores, for all alike.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+SIMULATIONS, OBSERVATIONS, TARGET = 10_000, (1, 2, 3), 0.60
+EPOCHS = (5, 10, 20, 40, 80, 160)
+CONTENDERS = {
+    "ours": ("coupling_flow", "flow_matching", "autoregressive_mixture"),
+    "bayesflow-torch": ("CouplingFlow", "SplineCouplingFlow", "FlowMatching"),
+    "bayesflow-jax": ("CouplingFlow", "SplineCouplingFlow", "FlowMatching"),
+    "sbi": ("maf", "nsf", "zuko_nsf"),
+}
+
+
+def ours(network: str, epochs: int, data: dict[str, np.ndarray], x: np.ndarray, seed: int) -> np.ndarray:
+    """A workflow with the defaults of that network."""
+    from sbi_models import BasicWorkflow
+
+    workflow = BasicWorkflow(
+        inference_variables="theta", inference_conditions="x", inference_network=network, standardize="all", seed=seed, accelerator="cpu"
+    )
+    workflow.fit_offline(data, epochs=epochs, batch_size=64)
+    return workflow.sample(num_samples=10_000, conditions={"x": x}, seed=seed)["theta"]
+
+
+def bayesflow(network: str, epochs: int, data: dict[str, np.ndarray], x: np.ndarray, seed: int) -> np.ndarray:
+    """The peer's workflow with the defaults of that network."""
+    import bayesflow as bf
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    made = bf.networks.FlowMatching() if network == "FlowMatching" else bf.networks.CouplingFlow()
+    if network == "SplineCouplingFlow":
+        made = bf.networks.CouplingFlow(transform="spline")
+    workflow = bf.BasicWorkflow(inference_variables=["theta"], inference_conditions=["x"], inference_network=made, standardize="all")
+    workflow.fit_offline(data, epochs=epochs, batch_size=64, verbose=0)
+    return np.asarray(workflow.sample(num_samples=10_000, conditions={"x": x})["theta"])
+
+
+def sbi(network: str, epochs: int, data: dict[str, np.ndarray], x: np.ndarray, seed: int) -> np.ndarray:
+    """The peer's neural posterior estimation with the defaults of that flow."""
+    import torch
+    from sbi.inference import NPE
+    from sbi.utils import BoxUniform
+
+    torch.manual_seed(seed)
+    prior = BoxUniform(-torch.ones(2), torch.ones(2))
+    trainer = NPE(prior=prior, density_estimator=network, show_progress_bars=False)
+    trainer.append_simulations(*(torch.as_tensor(data[name]) for name in ("theta", "x"))).train(max_num_epochs=epochs)
+    posterior = trainer.build_posterior()
+    draws = [posterior.sample((10_000,), x=torch.as_tensor(one)[None], show_progress_bars=False).numpy() for one in x]
+    return np.stack(draws)
+
+
+def measure(name: str, network: str, epochs: int, seed: int, folder: Path) -> dict[str, float]:
+    """Train, draw, keep the draws, and tell the CPU seconds, without those of imports."""
+    data = dict(np.load(folder / f"data-{seed}.npz"))
+    x = np.load(folder / "x.npy")
+    contender = {"ours": ours, "sbi": sbi}.get(name, bayesflow)
+    contender(network, 1, {key: value[:640] for key, value in data.items()}, x[:1], seed)  # imports; they are measured by start_up.py
+    start = time.process_time()
+    draws = contender(network, epochs, data, x, seed)
+    seconds = time.process_time() - start
+    np.save(folder / f"{name}-{network}-{epochs}-{seed}.npy", draws)
+    return {"cpu_seconds": seconds}
+
+
+def main() -> None:
+    """Every contender, longer and longer, until it is good enough."""
+    from quality import references
+    from turns import PEERS, figures_of, keep
+
+    from sbi_models.diagnostics import c2st_of_each
+    from sbi_models.simulators.benchmarks import BENCHMARKS
+
+    seeds = range(1, 1 + (int(sys.argv[1]) if len(sys.argv) > 1 else 1))
+    known = [references("two_moons", number) for number in OBSERVATIONS]
+    result: dict[str, dict[str, object]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        np.save(folder / "x.npy", np.concatenate([x for x, _ in known]).astype(np.float32))
+        for seed in seeds:
+            data = BENCHMARKS["two_moons"].simulator.sample(SIMULATIONS, seed=seed, progress=False)
+            np.savez(folder / f"data-{seed}.npz", **{name: value.astype(np.float32) for name, value in data.items()})
+        core = max(os.sched_getaffinity(0))
+        for name, networks in CONTENDERS.items():
+            for network in networks:
+                if name != "ours" and not PEERS.is_file():
+                    continue
+                for epochs in EPOCHS:
+                    seconds, scores = [], []
+                    for seed in seeds:
+                        seconds.append(figures_of(__file__, name, [name, network, str(epochs), str(seed), scratch], core)["cpu_seconds"])
+                        draws = np.load(folder / f"{name}-{network}-{epochs}-{seed}.npy").astype(float)
+                        scores += c2st_of_each([reference for _, reference in known], list(draws), "mlp", seed=1)
+                    found = {"epochs": epochs, "cpu_seconds": float(np.mean(seconds)), "c2st_mlp": float(np.mean(scores))}
+                    print(f"{name:16} {network:20} {json.dumps(found)}", flush=True)
+                    result[f"{name} {network}"] = found
+                    if found["c2st_mlp"] <= TARGET:
+                        break
+    good = {key: found["cpu_seconds"] for key, found in result.items() if found["c2st_mlp"] <= TARGET}
+    best = {
+        side: min((s for key, s in good.items() if key.startswith("ours") == (side == "ours")), default=None) for side in ("ours", "peer")
+    }
+    print(json.dumps({"shortest": best}))
+    keep("time_to_quality", result)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 6:
+        print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))))
+    else:
+        main()
