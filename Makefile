@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-integration check acceptance long ui format lock clean
+.PHONY: help setup run test test-integration check acceptance long peers ui format lock clean
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,10 @@ acceptance: setup  ## Run the main job in a scratch folder and check its figures
 
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
 	$(BIN)/python -m pytest -m long --capture=no
+
+peers:           ## Create .venv-peers, with BayesFlow and sbi, for the benchmarks of speed
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
 
 ui: setup        ## Open the MLflow UI on what was tracked
 	$(BIN)/sbi-models ui
