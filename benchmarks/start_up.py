@@ -49,7 +49,7 @@ def main() -> None:
 
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     modes = {name: [name, "first step"] for name in ("ours", "bayesflow-torch", "bayesflow-jax", "sbi")}
-    modes |= {"import sbi_models": ["import", "sbi_models"], "import torch": ["import", "torch"]}
+    modes |= {f"import {module}": ["import", module] for module in ("sbi_models", "torch", "lightning.pytorch")}
     found = in_turns(__file__, modes, rounds=rounds)
     fastest = min(found[name]["cpu_seconds"] for name in modes if name in found and name.startswith(("bayesflow", "sbi")))
     imports = found["import sbi_models"]["cpu_seconds"] / found["import torch"]["cpu_seconds"]

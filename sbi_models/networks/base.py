@@ -93,6 +93,9 @@ class InferenceNetwork(Network, ABC):
     has_density: bool = True
     """False where `log_prob` has no answer."""
 
+    fits_graph: bool = True
+    """False where a training step cannot be a CUDA graph: its loss asks the GPU for a result, or takes something there."""
+
     starts_from_data: bool = False
     """True where `start_from` looks at data."""
 

@@ -91,9 +91,9 @@ class TrainingSettings:
         precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half precision.
         compile: compile the networks with torch.compile while training: True, or the name of a backend.
         cuda_graphs: on one GPU, record whole training steps, with the default optimiser in single precision, as CUDA graphs, and launch
-            each at once; results change by rounding at most. None: if all modules are those of sbi_models and PyTorch; True: also with
-            modules of your own, which must compute the same function of their inputs in every step. Steps that cannot be recorded are
-            taken as always, after a warning.
+            each at once; results change by rounding at most. None: if all modules are those of sbi_models and PyTorch, and fit into one,
+            as all but scoring rules and Gaussian preconditioning do; True: also with modules of your own, which must compute the same
+            function of their inputs in every step. Steps that cannot be recorded are taken as always, after a warning.
         threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the result the same on any number of
             cores.
         callbacks: Lightning callbacks; the metrics `loss` and `val_loss` are logged for them.

@@ -165,7 +165,8 @@ def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> boo
     watched = any(getattr(type(own), name) is not getattr(pl.Callback, name) for own in settings.callbacks for name in inside)
     parts = [type(part) for member in approximator.members.values() for part in (member, member.inference_network)]
     possible = settings.optimizer is None and settings.precision == "32-true" and not watched and all(map(takes_random_numbers, parts))
-    known = all(type(part).__module__.partition(".")[0] in ("sbi_models", "torch") for part in approximator.modules())
+    fits = all(member.inference_network.fits_graph for member in approximator.members.values())
+    known = fits and all(type(part).__module__.partition(".")[0] in ("sbi_models", "torch") for part in approximator.modules())
     return possible and (known if settings.cuda_graphs is None else settings.cuda_graphs)
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sbi_models import BasicWorkflow, EnsembleWorkflow, make_simulator
+from sbi_models import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow, make_simulator
 from sbi_models.approximators import training
 from sbi_models.approximators.graphed import GraphedSteps, _copied
-from sbi_models.networks import CouplingFlow, DeepSet, DiffusionModel, FlowMatching, TimeSeriesTransformer
+from sbi_models.networks import ConsistencyModel, CouplingFlow, DeepSet, DiffusionModel, FlowMatching, TimeSeriesTransformer
 from sbi_models.workflows.trainer import _takes_graphs
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -115,6 +115,9 @@ def test_modules_of_others_are_not_recorded_unless_vouched_for():
     vouched = basic(cuda_graphs=True)
     vouched.approximator.odd = Odd()
     assert _takes_graphs(vouched.approximator, vouched.settings)
+    for name in ("scoring rules", "compositional"):
+        made = NETWORKS[name]()
+        assert not _takes_graphs(made.approximator, made.settings)
     for settings in ({"cuda_graphs": False}, {"optimizer": torch.optim.SGD}, {"precision": "bf16-mixed"}):
         made = basic(**settings)
         assert not _takes_graphs(made.approximator, made.settings)
@@ -126,6 +129,12 @@ NETWORKS = {
     "transformer": lambda **s: basic(summary=TimeSeriesTransformer(4, width=16), **s),
     "dropout": lambda **s: basic(summary=TimeSeriesTransformer(4, width=16, dropout=0.1), **s),
     "coupling": lambda **s: basic(CouplingFlow(widths=(16, 16)), **s),
+    "autoregressive": lambda **s: basic("autoregressive_mixture", **s),
+    "consistency": lambda **s: basic(ConsistencyModel(**SMALL), **s),
+    "scoring rules": lambda **s: basic("scoring_rules", **s),
+    "compositional": lambda **s: CompositionalWorkflow(
+        inference_network=DiffusionModel(**SMALL, drop_conditions=0.1), summary_network=DeepSet(4, (8, 8)), **ROLES, **s
+    ),
     "diffusion": lambda **s: basic(DiffusionModel(widths=(16, 16)), **s),
     "ensemble": lambda **s: ensemble(batched=True, **s),
     "ensemble side by side": lambda **s: ensemble(batched=False, **s),
@@ -141,7 +150,7 @@ def test_graphs_on_a_gpu_train_as_steps_without_them(name, monkeypatch):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*without CUDA graphs.*")
         found = trained(NETWORKS[name](accelerator="gpu"))
-    assert len(replays) == 4 * 8 - 3 + 1
+    assert len(replays) == (0 if name in ("scoring rules", "compositional") else 4 * 8 - 3 + 1)
     expected = trained(NETWORKS[name](accelerator="gpu", cuda_graphs=False))
     assert_same(found, expected, 0.2 if name == "dropout" else 2e-3)
     again = trained(NETWORKS[name](accelerator="gpu"))

@@ -92,6 +92,7 @@ class DiffusionModel(InferenceNetwork):
         self.steps, self.density_steps = steps, density_steps
         self.noise_per_pair, self.drop_conditions = noise_per_pair, drop_conditions or 0.0
         self.is_gaussian = preconditioning == "gaussian"
+        self.fits_graph = not self.is_gaussian  # whose eigenvalues PyTorch asks the GPU about
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         self.theta_dim, self.condition_dim = theta_dim, condition_dim

@@ -53,6 +53,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         check_subnet(subnet, widths)
         self.widths, self.subnet = widths, subnet
         self.rules = _rules(scoring_rules)
+        self.fits_graph = False  # some rules take constants to the GPU
         self.has_draws = self.has_density = any(isinstance(rule, ParametricRule) for rule in self.rules.values())
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
