@@ -2,7 +2,7 @@
 
     python benchmarks/sampling_speed.py [ROUNDS]
 
-All train on the same 10 000 simulations of two_moons (theirs for 60 epochs in batches of 64, ours likewise), then draw 1 000 for each of
+All train on the same 10 000 simulations of two_moons for five epochs in batches of 64, which is short, then draw 1 000 for each of
 20 data sets, and give the log densities of 1 000 pairs. The C2ST of 10 000 draws against the reference of observations 1 to 3 says whether
 the draws are as good; it is of the first round. Coupling flows draw for 100 data sets. The peer sbi has no coupling flow and answers with
 its default, an autoregressive flow.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-SIMULATIONS, EPOCHS, BATCH = 10_000, 60, 64
+SIMULATIONS, EPOCHS, BATCH = 10_000, 5, 64
 OBSERVATIONS = (1, 2, 3)
 SETS = {"flow_matching": 20, "diffusion_model": 20, "coupling_flow": 100}
 NAMES = {"flow_matching": "FlowMatching", "diffusion_model": "DiffusionModel", "coupling_flow": "CouplingFlow"}
