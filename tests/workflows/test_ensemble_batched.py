@@ -93,7 +93,7 @@ def test_each_member_is_clipped_by_itself(monkeypatch):
     steep = {"optimizer": torch.optim.SGD, "initial_learning_rate": 0.5, "ema": 0.9, "inference_networks": network}
     made = fit(make(True, **steep), epochs=2)
     check_close(made, fit(make(False, **steep), epochs=2))
-    monkeypatch.setattr(trainer, "_GRADIENT_NORM", 1e6)
+    monkeypatch.setattr(trainer, "GRADIENT_NORM", 1e6)
     with pytest.raises(TrainingError, match="loss is nan"):  # and without clipping it diverges
         fit(make(True, **steep), epochs=2)
 
