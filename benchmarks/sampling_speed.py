@@ -3,8 +3,9 @@
     python benchmarks/sampling_speed.py [NETWORKS]
 
 All train on the same 10 000 simulations of two_moons for five epochs in batches of 64, which is short, then draw 1 000 for each of 5 data
-sets (coupling flows: of 100), and give the log densities of 500 pairs. The C2ST of 2 000 draws against as many of the reference, observations
-1 to 3, says whether the draws are as good. The peer sbi has no coupling flow and answers with its default, an autoregressive flow.
+sets (coupling flows: of 100), and give the log densities of 500 pairs. The C2ST of 2 000 draws against as many of the reference, for
+observations 1 to 3, says whether the draws are as good. The peer sbi has no coupling flow and answers with its default, an autoregressive
+flow.
 """
 
 import json

@@ -55,17 +55,16 @@ def speed() -> Iterator[str]:
         "On one core, in turns, the best of all rounds. The machine is shared: compare within a table. Peers: BayesFlow 2.0.12 on PyTorch",
         "and on JAX, sbi 0.27.0.",
     )
-    parts = {
-        "training_speed": training,
-        "sampling_speed": sampling,
-        "time_to_quality": to_quality,
-        "start_up": seconds,
-        "overhead": seconds,
-    }
+    parts = {"training_speed": training, "time_to_quality": to_quality, "start_up": seconds, "overhead": seconds}
     for name, part in parts.items():
         if (path := SPEED / f"{name}.json").is_file():
             yield from ("", f"`python benchmarks/{name}.py`", "")
             yield from part(json.loads(path.read_text()))
+    drawn = {
+        path.stem.removeprefix("sampling_speed_"): json.loads(path.read_text()) for path in sorted(SPEED.glob("sampling_speed_*.json"))
+    }
+    if drawn:
+        yield from ("", "`python benchmarks/sampling_speed.py`", "", *sampling(drawn))
     if (path := SPEED / "gpu.jsonl").is_file():
         yield from gpu([json.loads(line) for line in path.read_text().splitlines()])
 
@@ -84,7 +83,7 @@ def sampling(result: Result) -> Iterator[str]:
     for kind, found in result.items():
         for name, r in found.items():
             cells = []
-            for key in ("draws_per_cpu_second", "log_probs_of_1000_per_cpu_second"):
+            for key in ("draws_per_cpu_second", "log_probs_of_500_per_cpu_second"):
                 cells += [f"{r[key]:.0f}", f"{found['ours'][key] / r[key]:.1f}"]
             yield row(kind, name, f"{r['c2st_mlp']:.3f}", *cells)
 
