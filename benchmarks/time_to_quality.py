@@ -1,12 +1,12 @@
 """CPU seconds of one core from 10 000 simulations of two_moons to posteriors of a C2ST (mlp) of at most 0.60, ours and the peers'.
 
-    python benchmarks/time_to_quality.py [SEEDS]
+    python benchmarks/time_to_quality.py [NETWORKS, SUCH AS nsf]
 
 Everything counts from the data in memory to the draws: construction, training with its validation, and 10 000 draws for each of
 observations 1 to 3, whose mean C2ST is the score. Each contender trains for 5, 10, 20, 40, 80 or 160 epochs, anew each time, with a
 schedule of that length where it has one; counted is the shortest training that is good enough. Networks and batch sizes are the defaults
 of each; which of its networks is best for this task is chosen from the scores, for all alike. A peer that has taken longer than another
-one to be good enough is not trained longer still.
+one to be good enough is not trained longer still. Named networks are added to what has been measured.
 """
 
 import json
@@ -89,14 +89,15 @@ def good_peers(result: dict[str, dict[str, float]]) -> list[float]:
 def main() -> None:
     """Every contender, longer and longer, until it is good enough."""
     from quality import references
-    from turns import PEERS, figures_of, keep
+    from turns import HERE, PEERS, figures_of, keep
 
     from sbi_models.diagnostics import c2st_of_each
     from sbi_models.simulators.benchmarks import BENCHMARKS
 
-    seeds = range(1, 1 + (int(sys.argv[1]) if len(sys.argv) > 1 else 1))
+    seeds = (1,)
     known = [references("two_moons", number) for number in OBSERVATIONS]
-    result: dict[str, dict[str, float]] = {}
+    kept = HERE / "speed" / "time_to_quality.json"
+    result: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.is_file() and sys.argv[1:] else {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         np.save(folder / "x.npy", np.concatenate([x for x, _ in known]).astype(np.float32))
@@ -106,7 +107,7 @@ def main() -> None:
         core = max(os.sched_getaffinity(0))
         for name, networks in CONTENDERS.items():
             for network in networks:
-                if name != "ours" and not PEERS.is_file():
+                if (name != "ours" and not PEERS.is_file()) or (sys.argv[1:] and network not in sys.argv[1:]):
                     continue
                 for epochs in EPOCHS:
                     seconds, scores = [], []
@@ -117,12 +118,12 @@ def main() -> None:
                     found = {"epochs": epochs, "cpu_seconds": float(np.mean(seconds)), "c2st_mlp": float(np.mean(scores))}
                     print(f"{name:16} {network:20} {json.dumps(found)}", flush=True)
                     result[f"{name} {network}"] = found
+                    keep("time_to_quality", result)
                     shortest = min(good_peers(result), default=float("inf"))
                     if found["c2st_mlp"] <= TARGET or (name != "ours" and found["cpu_seconds"] > shortest):
                         break
     own = [found["cpu_seconds"] for key, found in result.items() if key.startswith("ours") and found["c2st_mlp"] <= TARGET]
     print(f"shortest: ours {min(own, default=None)}, peers {min(good_peers(result), default=None)} CPU s")
-    keep("time_to_quality", result)
 
 
 if __name__ == "__main__":
