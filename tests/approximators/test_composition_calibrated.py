@@ -1,6 +1,7 @@
 """The calibrated composition and its rivals, against exact posteriors of many items."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from exact_items import (
 )
 from scipy import stats
 
+from sbi_models.approximators.composition import calibrated as calibrated_module
 from sbi_models.approximators.composition.calibrated import calibrated
 from sbi_models.approximators.composition.methods import METHODS, composed
 from sbi_models.approximators.composition.shared_bias import Learned
@@ -102,6 +104,28 @@ def test_errors_that_items_share_are_calibrated_away(n, d):
     assert report.bias_shift == pytest.approx(shift_of(error, n, covariance), rel=0.15)
     wrong, _ = compose(items)
     assert against(wrong, mean, covariance)[0] == pytest.approx(report.bias_shift, rel=0.2)
+
+
+def test_nothing_is_simulated_where_a_calibration_has_led_astray(monkeypatch):
+    """A mode that a first calibration carries out of reach of the prior is lost: the composition goes on without, and says so."""
+    found, asked, simulate = calibrated_module.newton, [], fresh_gaussians()
+
+    def newton(composed, *arguments):
+        mode = found(composed, *arguments)
+        return mode if composed.calibration is None else replace(mode, center=mode.center + 1000)
+
+    def fresh(theta, *arguments):
+        asked.append(float(theta.abs().max()))
+        return simulate(theta, *arguments)
+
+    monkeypatch.setattr(calibrated_module, "newton", newton)
+    x = gaussian_data(THETA, 10, seed=1)
+    draws, report = compose(GaussianItems(x), fresh=fresh)
+    assert len(asked) > 0
+    assert max(asked) < 10
+    assert not report.calibrated
+    assert any("calibrate nothing" in warning for warning in report.warnings)
+    assert against(draws, *exact_posterior(x))[0] <= 0.1
 
 
 @pytest.mark.parametrize("d", [1, 2])

@@ -70,13 +70,13 @@ def calibrated(
     rough, cost = pilots(items, moments, plan.seed)
     modes = find_modes(composed, center, precision, rough)
     modes = [mode for mode in modes if bool(in_reach(mode.center[None], moments))] or modes[:1]
-    found = all(mode.last_step < CONVERGED for mode in modes)
+    found = all(mode.last_step < CONVERGED and bool(in_reach(mode.center[None], moments)) for mode in modes)
     if fresh is not None and plan.noises and found:
         cost += composed.evaluations
         composed = most_informative(items, prior, plan, modes[0].center, fresh)
         composed.calibration = None
         modes = [newton(composed, mode.center, mode.precision) for mode in modes]
-    peaks = [_peak(composed, mode, k, plan, fresh if found else None) for k, mode in enumerate(modes)]
+    peaks = [_peak(composed, mode, k, plan, moments, fresh=fresh if found else None) for k, mode in enumerate(modes)]
     if fresh is not None and found and any(peak.calibration is None for peak in peaks):
         draws, report = calibrated(items, prior, moments, num_samples, plan, fresh=None)
         return draws, replace(report, notes=(*report.notes, _NOT_CALIBRATED), evaluations=report.evaluations + composed.evaluations + cost)
@@ -126,8 +126,11 @@ class _Peak:
     contradicted: Contradicted | None
 
 
-def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: Fresh | None) -> _Peak:
-    """Calibrate at a mode, find it again, and once more with all simulations; then fit the density there."""
+def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, moments: Moments, *, fresh: Fresh | None) -> _Peak:
+    """Calibrate at a mode, find it again, and once more with all simulations; then fit the density there.
+
+    A mode that leaves the reach of the prior on the way is lost: nothing is simulated there, where a simulator may do anything.
+    """
     composed.calibration, composed.share, learned, contradicted = None, 0.0, None, None
     composed.constant = torch.zeros_like(mode.center)
     if composed.learned is not None:
@@ -137,9 +140,11 @@ def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: F
         few = max(plan.simulations // _FIRST_SHARE, 100)
         before = mode
         for simulations, name in ((few, "first"), (plan.simulations, "second")):
+            if not bool(in_reach(mode.center[None], moments)):
+                break
             composed.calibrate(mode.center, fresh(mode.center, simulations, seeding.derive(plan.seed, name, number)))
             mode = newton(composed, mode.center, mode.precision)
-        if _is_lost(before, mode):
+        if _is_lost(before, mode) or not bool(in_reach(mode.center[None], moments)):
             mode, composed.calibration = before, None
         else:
             contradicted = composed.least_typical()
