@@ -49,13 +49,17 @@ def steps_per_second(train: Callable[..., object], batch: int, epochs: int = EPO
     return {"steps_per_second": (epochs - 1) * (ROWS // batch) / (ends[-1] - ends[0])}
 
 
-def bare(batch: int, *, graph: bool, epochs: int = EPOCHS) -> dict[str, float]:
-    """A loop with the same networks; with `graph`, one CUDA graph a step."""
+def networks() -> tuple[FlowMatching, TimeSeriesTransformer]:
+    """Those of the page's first example, on the GPU, for loops without a workflow."""
     inference, summary = FlowMatching(), TimeSeriesTransformer(summary_dim=16)
     summary.build((LENGTH, 1))
-    inference.build(2, 16)
-    inference.cuda()
-    summary.cuda()
+    inference.build(2, summary.summary_dim)
+    return inference.cuda(), summary.cuda()
+
+
+def bare(batch: int, *, graph: bool, epochs: int = EPOCHS) -> dict[str, float]:
+    """A loop with the same networks; with `graph`, one CUDA graph a step."""
+    inference, summary = networks()
     data = {name: torch.as_tensor(value).cuda() for name, value in simulations().items()}
     parameters = [*inference.parameters(), *summary.parameters()]
     rate = torch.tensor(5e-4, device="cuda") if graph else 5e-4
@@ -92,11 +96,7 @@ def bare(batch: int, *, graph: bool, epochs: int = EPOCHS) -> dict[str, float]:
 
 def kernels_of_a_step(batch: int) -> dict[str, float]:
     """Launches and microseconds of kernels of one step of the bare loop, by PyTorch's profiler."""
-    inference, summary = FlowMatching(), TimeSeriesTransformer(summary_dim=16)
-    summary.build((LENGTH, 1))
-    inference.build(2, 16)
-    inference.cuda()
-    summary.cuda()
+    inference, summary = networks()
     data = {name: torch.as_tensor(value).cuda() for name, value in simulations(batch).items()}
     parameters = [*inference.parameters(), *summary.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=5e-4, fused=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-SIMULATIONS, OBSERVATIONS, TARGET = 10_000, (1, 2, 3), 0.60
+SIMULATIONS, OBSERVATIONS, TARGET, SEED = 10_000, (1, 2, 3), 0.60, 1
 EPOCHS = (5, 10, 20, 40, 80, 160)
 CONTENDERS = {
     "ours": ("coupling_flow", "flow_matching", "autoregressive_mixture"),
@@ -68,16 +68,16 @@ def sbi(network: str, epochs: int, data: dict[str, np.ndarray], x: np.ndarray, s
     return np.stack(draws)
 
 
-def measure(name: str, network: str, epochs: int, seed: int, folder: Path) -> dict[str, float]:
+def measure(name: str, network: str, epochs: int, folder: Path) -> dict[str, float]:
     """Train, draw, keep the draws, and tell the CPU seconds, without those of imports."""
-    data = dict(np.load(folder / f"data-{seed}.npz"))
+    data = dict(np.load(folder / "data.npz"))
     x = np.load(folder / "x.npy")
     contender = {"ours": ours, "sbi": sbi}.get(name, bayesflow)
-    contender(network, 1, {key: value[:640] for key, value in data.items()}, x[:1], seed)  # imports; they are measured by start_up.py
+    contender(network, 1, {key: value[:640] for key, value in data.items()}, x[:1], SEED)  # imports; they are measured by start_up.py
     start = time.process_time()
-    draws = contender(network, epochs, data, x, seed)
+    draws = contender(network, epochs, data, x, SEED)
     seconds = time.process_time() - start
-    np.save(folder / f"{name}-{network}-{epochs}-{seed}.npy", draws)
+    np.save(folder / f"{name}-{network}-{epochs}.npy", draws)
     return {"cpu_seconds": seconds}
 
 
@@ -94,28 +94,24 @@ def main() -> None:
     from sbi_models.diagnostics import c2st_of_each
     from sbi_models.simulators.benchmarks import BENCHMARKS
 
-    seeds = (1,)
     known = [references("two_moons", number) for number in OBSERVATIONS]
     kept = HERE / "speed" / "time_to_quality.json"
     result: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.is_file() and sys.argv[1:] else {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         np.save(folder / "x.npy", np.concatenate([x for x, _ in known]).astype(np.float32))
-        for seed in seeds:
-            data = BENCHMARKS["two_moons"].simulator.sample(SIMULATIONS, seed=seed, progress=False)
-            np.savez(folder / f"data-{seed}.npz", **{name: value.astype(np.float32) for name, value in data.items()})
+        data = BENCHMARKS["two_moons"].simulator.sample(SIMULATIONS, seed=SEED, progress=False)
+        np.savez(folder / "data.npz", **{name: value.astype(np.float32) for name, value in data.items()})
         core = max(os.sched_getaffinity(0))
         for name, networks in CONTENDERS.items():
             for network in networks:
                 if (name != "ours" and not PEERS.is_file()) or (sys.argv[1:] and network not in sys.argv[1:]):
                     continue
                 for epochs in EPOCHS:
-                    seconds, scores = [], []
-                    for seed in seeds:
-                        seconds.append(figures_of(__file__, name, [name, network, str(epochs), str(seed), scratch], core)["cpu_seconds"])
-                        draws = np.load(folder / f"{name}-{network}-{epochs}-{seed}.npy").astype(float)
-                        scores += c2st_of_each([reference for _, reference in known], list(draws), "mlp", seed=1)
-                    found = {"epochs": epochs, "cpu_seconds": float(np.mean(seconds)), "c2st_mlp": float(np.mean(scores))}
+                    found = figures_of(__file__, name, [name, network, str(epochs), scratch], core)
+                    draws = np.load(folder / f"{name}-{network}-{epochs}.npy").astype(float)
+                    scores = c2st_of_each([reference for _, reference in known], list(draws), "mlp", seed=1)
+                    found = {"epochs": epochs, **found, "c2st_mlp": float(np.mean(scores))}
                     print(f"{name:16} {network:20} {json.dumps(found)}", flush=True)
                     result[f"{name} {network}"] = found
                     keep("time_to_quality", result)
@@ -127,7 +123,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 6:
-        print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))))
+    if len(sys.argv) == 5 and sys.argv[1] in CONTENDERS:
+        print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))))
     else:
         main()

@@ -6,7 +6,7 @@ import platform
 from functools import cache
 
 _LARGEST_KEPT = 32 * 2**20
-"""Bytes of the largest block that is taken from memory held already; the most that glibc allows."""
+"""Bytes of the largest block that is taken from memory held already."""
 
 _FREE_KEPT = 256 * 2**20
 """Bytes of free memory that are held."""
@@ -19,8 +19,8 @@ _SETTINGS_OF_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_
 def keep_freed_memory() -> bool:
     """Have the C library of this process keep up to 256 MiB of what PyTorch frees, since the next layer or step asks for as much.
 
-    By itself glibc gives blocks of a layer's size back to the system after each use; hundreds of page faults a training step are a tenth
-    of its time. Other C libraries are left alone, and so is a process whose environment has settings for malloc.
+    By itself glibc gives blocks of a layer's size back to the system after each use, and a training step has hundreds of page faults. Other
+    C libraries are left alone, and so is a process whose environment has settings for malloc.
 
     Returns:
         Whether that was done; once a process.
