@@ -65,13 +65,14 @@ def plain() -> None:
 def measured(command: list[str]) -> dict[str, float]:
     """Seconds of a command and all its processes, on one core, in a new folder."""
     core = str(max(os.sched_getaffinity(0)))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    named = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    named.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as folder:
         before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(
             [shutil.which("taskset") or "taskset", "--cpu-list", core, *command],
             cwd=folder,
-            env=environment | {"OMP_NUM_THREADS": "1", "CI": "true"},
+            env=named | {"OMP_NUM_THREADS": "1", "CI": "true"},
             text=True,
             capture_output=True,
             check=False,

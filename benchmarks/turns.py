@@ -42,6 +42,11 @@ def best(key: str, figures: list[float]) -> float:
     return max(figures) if key.endswith("per_cpu_second") else min(figures)
 
 
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """That of this process with some settings; modules keep what they were compiled to, as they do for users."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(settings)
+
+
 def figures_of(script: str, name: str, arguments: Sequence[str], core: int) -> Figures:
     """The figures that a process of the script prints last."""
     python = PEERS if name.startswith(OF_PEERS) else sys.executable
@@ -49,7 +54,7 @@ def figures_of(script: str, name: str, arguments: Sequence[str], core: int) -> F
     settings |= {"KERAS_BACKEND": "jax" if "jax" in name else "torch", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
     done = subprocess.run(
         [shutil.which("taskset") or "taskset", "--cpu-list", str(core), str(python), script, *arguments],
-        env=os.environ | settings,
+        env=environment(settings),
         cwd=tempfile.gettempdir(),
         text=True,
         capture_output=True,

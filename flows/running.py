@@ -3,7 +3,7 @@
 # Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are imported: both take seconds.
 # ruff: noqa: E402, PLC0415
 
-from flows.runtime import end_on_sigterm, make_folders, quick_imports
+from flows.runtime import end_on_sigterm, make_folders
 
 make_folders()
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from flows.local_server import LocalPrefect
 from flows.parameters import Experiment
+from sbi_models.importing import quick_imports
 
 
 def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
     end_on_sigterm()
     server = LocalPrefect()
     server.begin()
-    with quick_imports():
+    with quick_imports(freeze=True):
         from flows.monitor import monitor
         from flows.pipeline import pipeline
         from flows.retrain import retrain

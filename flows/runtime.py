@@ -1,11 +1,8 @@
 """Where and how flows run: folders, quiet engines, no telemetry. Existing engines are used where the environment names them."""
 
-import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -63,20 +60,6 @@ def make_folders() -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrackingError(f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ can be made.") from None
-
-
-@contextmanager
-def quick_imports() -> Iterator[None]:
-    """Import large packages without garbage collection, which would look through all of them again and again: two thirds of the time.
-
-    What is there by then is not looked through later either, which also shortens the end of the process.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def end_on_sigterm() -> None:

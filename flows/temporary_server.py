@@ -2,9 +2,9 @@
 
 import argparse
 
-from flows.runtime import quick_imports
+from sbi_models.importing import quick_imports
 
-with quick_imports():
+with quick_imports(freeze=True):
     import uvicorn
     from prefect.server.api.server import create_app
 
