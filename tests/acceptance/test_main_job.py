@@ -1,7 +1,7 @@
 """The main job, run as a user runs it, against the exact posterior."""
 
-import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+ROOT = Path(__file__).parents[2]
 SBI_MODELS = str(Path(sys.executable).with_name("sbi-models"))
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 """Without the folders of Prefect that other tests have set for this process: everything of the job stays in its scratch folder."""
@@ -47,14 +48,30 @@ def test_a_second_run_reuses_the_work(main_job: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_registered_model_samples_in_a_new_process(main_job: Path) -> None:
-    """The command of the README draws from the registered model."""
-    data = subprocess.run(
-        [sys.executable, "-c", "from sbi_models.simulators.benchmarks.michelson import DATA; import json; print(json.dumps(str(DATA)))"],
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    command = [SBI_MODELS, "sample", "models:/michelson@champion", "--observations", json.loads(data.stdout), "--num-samples", "1000"]
-    done = subprocess.run(command, cwd=main_job, env=ENVIRONMENT, text=True, capture_output=True, check=True)
-    assert len(done.stdout.splitlines()) == 5001
+def test_the_readme_is_true(main_job: Path) -> None:
+    """Every command of the README and every snippet of Python in it runs after the main job, from top to bottom."""
+    readme = (ROOT / "README.md").read_text()
+    (main_job / "sbi_models").symlink_to(ROOT / "sbi_models")
+    commands = re.findall(r"^\.venv/bin/sbi-models (.*)$", readme, flags=re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["sample", "diagnose", "report"]
+    for command in commands:
+        done = subprocess.run(
+            [SBI_MODELS, *command.split()], cwd=main_job, env=ENVIRONMENT | {"BROWSER": "true"}, text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert command.split()[0] != "sample" or len(done.stdout.splitlines()) == 5001
+    snippets = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(snippets) == 2
+    for snippet in snippets:
+        subprocess.run([sys.executable, "-c", snippet], cwd=main_job, env=ENVIRONMENT, text=True, capture_output=True, check=True)
+
+
+def test_what_the_readme_and_docs_point_at_is_there() -> None:
+    """Links of the README and of the pages in docs lead to files, and targets of make that they name exist."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text()
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.MULTILINE):
+            assert target in targets, f"{page.name}: make {target}"
