@@ -22,10 +22,11 @@ SETS, SCORED = {"flow_matching": 5, "diffusion_model": 5, "coupling_flow": 100},
 NAMES = {"flow_matching": "FlowMatching", "diffusion_model": "DiffusionModel", "coupling_flow": "CouplingFlow"}
 
 
-def measured(sample, log_prob, keep: Path) -> dict[str, float]:
+def measured(sample, log_prob, keep: Path, counts=(2, 500)) -> dict[str, float]:
     """Draws and log densities per CPU second, and draws for the observations, kept for scoring.
 
-    `sample` takes a number and conditions (n, 2) and gives draws (n, number, 2); `log_prob` takes theta (n, 2) and x (n, 2).
+    `sample` takes a number and conditions (n, 2) and gives draws (n, number, 2); `log_prob` takes theta (n, 2) and x (n, 2), of as many
+    pairs as `counts` says.
     """
     test = np.load(keep / "test.npz")
     sets = test["x"][: SETS[sys.argv[2]]]
@@ -34,7 +35,7 @@ def measured(sample, log_prob, keep: Path) -> dict[str, float]:
     sample(1000, sets)
     figures = {"draws_per_cpu_second": 1000 * len(sets) / (time.process_time() - start)}
     log_prob(test["theta"][:2], test["x"][:2])
-    for count in (2, 500):
+    for count in counts:
         start = time.process_time()
         log_prob(test["theta"][:count], test["x"][:count])
         figures[f"log_probs_of_{count}_per_cpu_second"] = count / (time.process_time() - start)
@@ -97,9 +98,11 @@ def sbi(network: str, data: dict[str, np.ndarray], keep: Path) -> dict[str, floa
         return posterior.sample_batched((number,), x=as_tensor(conditions), show_progress_bars=False).numpy().swapaxes(0, 1)
 
     def log_prob(theta, conditions):
-        return posterior.log_prob_batched(as_tensor(theta)[None], x=as_tensor(conditions))
+        if network == "coupling_flow":
+            return posterior.log_prob_batched(as_tensor(theta)[None], x=as_tensor(conditions))
+        return [posterior.log_prob(as_tensor(one)[None], x=as_tensor(x)[None]) for one, x in zip(theta, conditions, strict=True)]
 
-    return measured(sample, log_prob, keep)
+    return measured(sample, log_prob, keep, (2, 500) if network == "coupling_flow" else (2,))  # its fields take one data set at a time
 
 
 def main() -> None:
