@@ -84,7 +84,7 @@ def sampling(result: Result) -> Iterator[str]:
         for name, r in found.items():
             cells = []
             for key in ("draws_per_cpu_second", "log_probs_of_500_per_cpu_second"):
-                cells += [f"{r[key]:.0f}", f"{found['ours'][key] / r[key]:.1f}"]
+                cells += [f"{r[key]:.0f}", f"{found['ours'][key] / r[key]:.1f}"] if key in r else ["", ""]
             yield row(kind, name, f"{r['c2st_mlp']:.3f}", *cells)
 
 
