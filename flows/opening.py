@@ -8,11 +8,13 @@ from pathlib import Path
 
 import typer
 
-from flows.report import FILE
 from flows.runtime import project_root, work_folder
 from flows.voice import answer_json, voice
 from sbi_models.errors import ConfigurationError, TrackingError
 from sbi_models.tracking import RunRecord, open_store
+
+FILE = "report.html"
+"""The page among the artifacts of a run."""
 
 NO_PAGE = "Run its experiment again: finished tasks are used again, and the new run has one."
 

@@ -20,8 +20,9 @@ from flows.gate import described
 from flows.keys import content_key, simulator_fingerprint
 from flows.members import RunWithMembers
 from flows.narrowing import check_narrowing, round_of
+from flows.opening import FILE
 from flows.parameters import Experiment
-from flows.report import FILE, publish_report
+from flows.report import publish_report
 from flows.results import record
 from flows.screen import Screen
 from flows.simulating import simulate_missing, stores_of

@@ -15,6 +15,7 @@ from typing import Any, Self
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from flows.experiment_files import as_yaml
+from flows.opening import FILE
 from flows.parameters import Experiment
 from flows.plain_study import first_row
 from flows.report_tables import certificate_rows, composition_facts, diagnostics_table, member_rows, posterior_tables, verdict_rows
@@ -23,9 +24,6 @@ from flows.sampling import NEAR
 from flows.serving import curl_example
 from flows.studies import study_of
 from sbi_models.tracking import RunRecord, Tracker, redacted
-
-FILE = "report.html"
-"""The page among the artifacts of a run."""
 
 CAPTIONS = {
     "posteriors": "Posterior draws of each data set against its exact posterior.",

@@ -121,7 +121,7 @@ def composition_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if report["calibrated"]:
         by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
         facts.append(("errors that all share", f"{number(report['bias_shift'])} posterior sd, taken out by {by}"))
-        facts.append(("left of them", f"at most about {number(report['calibration_residual'])} posterior sd"))
+        facts.append(("uncertainty of that", f"{number(report['calibration_residual'])} posterior sd"))
     for key, name in (("contradiction", "p-value that all are of the same parameters"), ("noise", "noise of the scores")):
         facts.append((name, number(report[key])))
     return [(name, value) for name, value in facts if value != MISSING]

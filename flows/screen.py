@@ -11,8 +11,8 @@ from rich.table import Table
 
 from flows.certificates import in_short, show_certificates
 from flows.members import of_member, of_mixture
+from flows.opening import FILE
 from flows.parameters import Experiment
-from flows.report import FILE
 from flows.reporting import MEAN_ERROR, SD_RATIO
 from flows.studies import study_of
 from flows.voice import answer_console, stage_console
