@@ -57,7 +57,7 @@ def _suggested(name: str) -> str:
     """A name that would do, made of one that does not."""
     plain = "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_")
     for candidate in (plain, f"my_{plain}"):
-        if candidate.isidentifier() and not keyword.iskeyword(candidate):
+        if plain and candidate.isidentifier() and not keyword.iskeyword(candidate):
             return f"For instance {candidate}."
     return "For instance decay."
 

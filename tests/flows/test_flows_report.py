@@ -17,6 +17,7 @@ from small_run import small_experiment
 from flows import opening, report
 from flows.cli import main
 from flows.report import make_report, publish_report
+from sbi_models.errors import TrackingError
 from sbi_models.tracking import RunRecord, open_store
 
 pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
@@ -108,7 +109,7 @@ def test_names_of_users_are_no_html(first_run: Finished) -> None:
         certificate["data_set"] += EVIL
         certificate["warnings"] = [EVIL]
     verdict = result["diagnosis"]["verdict"]
-    verdict["parameters"] = {EVIL: row | {"label": EVIL, "sentence": EVIL} for row in verdict["parameters"].values()}
+    verdict["parameters"] = {name + EVIL: row | {"label": EVIL, "sentence": EVIL} for name, row in verdict["parameters"].items()}
     verdict["sentence"] = verdict["label"] = EVIL
     result["gate"]["reasons"] = [EVIL]
     result["registered"]["name"] = EVIL
@@ -224,8 +225,8 @@ def test_the_page_is_copied(call, first_run: Finished, opened: list[str], page: 
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == page
 
 
-def test_what_has_no_page_is_one_line(call, first_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown run, a run without a page, a folder that is not there, and a store without runs: exit code 2 and the cure."""
+def test_what_has_no_page_is_one_line(call, first_run: Finished, tmp_path: Path) -> None:
+    """An unknown run, a run without a page, a folder that is not there, and a flow without runs: exit code 2 and the cure."""
     store = open_store(first_run.root)
     bare = store.client.create_run(store.experiment("bare")).info.run_id
     cases = [
@@ -238,11 +239,8 @@ def test_what_has_no_page_is_one_line(call, first_run: Finished, tmp_path: Path,
         assert (code, output) == (2, "")
         assert message in errors
         assert len(errors.strip().splitlines()) == 1
-    open_store(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    code, _, errors = call()
-    assert code == 2
-    assert "Expected a finished run" in errors
+    with pytest.raises(TrackingError, match="Run an experiment first"):
+        RunRecord.newest(store, "another flow")
 
 
 def test_the_end_of_a_run_tells_of_the_page(first_run: Finished) -> None:
