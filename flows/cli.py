@@ -9,103 +9,89 @@ is not "calibrated", drift, or a run that was not reproduced, 130 interrupted, 1
 
 import gc
 import os
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sbi_models.errors import ConfigurationError, DriftError, SbiModelsError
+from flows.cli_options import EPILOG, ExperimentName, Host, Json, Port, Quiet, interruptible, settings_of
+from flows.voice import answer_json, speaking
+from sbi_models.errors import DriftError, SbiModelsError
 
-if TYPE_CHECKING:
-    from flows.parameters import Experiment
-
-app = typer.Typer(name="sbi-models", help="Amortized simulation-based inference.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="sbi-models",
+    help="Amortized simulation-based inference.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 
 
 @app.command()
 def run(
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment of the package, or a YAML file.")] = "michelson",
+    experiment: ExperimentName = "michelson",
+    *,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the experiment's own.")] = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the pipeline: simulate, train one approximator or an ensemble, diagnose, register, infer, and compose where asked for.
 
     Example: sbi-models run michelson
-    Example: sbi-models run my_experiment.yaml --seed 2
+    Example: sbi-models run my_experiment.yaml --seed 2 --quiet
+    Example: sbi-models run michelson --json > answer.json
     """
-    settings = _settings(experiment, seed)
+    settings = settings_of(experiment, seed)
     from flows.running import run_flow
 
-    with _interruptible():
+    with speaking(quiet=quiet, as_json=json_output), interruptible():
         run_flow("pipeline", settings)
 
 
 @app.command()
-def retrain(
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment of the package, or a YAML file.")],
-) -> None:
+def retrain(experiment: ExperimentName, *, json_output: Json = False, quiet: Quiet = False) -> None:
     """Train a challenger on more simulations than the last run had; it becomes the champion if it passes the gate.
 
     Example: sbi-models retrain michelson
     """
-    settings = _settings(experiment)
+    settings = settings_of(experiment)
     from flows.running import run_flow
 
-    with _interruptible():
+    with speaking(quiet=quiet, as_json=json_output), interruptible():
         run_flow("retrain", settings)
 
 
 @app.command()
-def monitor(
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment of the package, or a YAML file.")],
-) -> None:
+def monitor(experiment: ExperimentName, *, json_output: Json = False, quiet: Quiet = False) -> None:
     """Diagnose the champion on fresh simulations, and see whether the real observations are still like those of its training.
 
     Exit code 0: all is well; 3: it is not, for the reasons that are told.
 
     Example: sbi-models monitor michelson
     """
-    settings = _settings(experiment)
+    settings = settings_of(experiment)
     from flows.running import run_flow
 
-    with _interruptible():
+    with speaking(quiet=quiet, as_json=json_output), interruptible():
         try:
             run_flow("monitor", settings)
         except DriftError as drift:
+            answer_json(drift.found)
             typer.echo(f"Drift: {drift}", err=True)
             raise typer.Exit(3) from None
 
 
 @app.command(name="list")
-def list_all() -> None:
+def list_all(*, json_output: Json = False) -> None:
     """List the experiments of the package, and the models in the registry with their versions and aliases.
 
     Example: sbi-models list
     """
     from flows.listing import show_all
 
-    show_all()
-
-
-def _settings(experiment: str, seed: int | None = None) -> "Experiment":
-    """The experiment, with another seed if one is given."""
-    from flows.experiment_files import load_experiment
-
-    settings = load_experiment(experiment)
-    return settings if seed is None else settings.model_copy(update={"seed": seed})
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Long work that ends with a word and an exit code of its own if it is interrupted."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        typer.echo("\nInterrupted. The same command goes on from here.", err=True)
-        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)) from None
+    with speaking(as_json=json_output):
+        show_all()
 
 
 @app.command()
@@ -123,7 +109,7 @@ def schedule(
 
     Example: sbi-models schedule michelson --cron "0 3 * * *" --timezone Europe/Berlin
     """
-    settings = _settings(experiment)
+    settings = settings_of(experiment)
     from flows.scheduling import Times
     from flows.scheduling import schedule as schedule_flow
 
@@ -143,6 +129,10 @@ def sample(
         Path | None, typer.Option(help="Where to write the draws: .csv or .parquet. Default: CSV on standard output.")
     ] = None,
     certificate: Annotated[bool, typer.Option(help="Say for each data set whether its posterior can be trusted.")] = True,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Summary and certificates as JSON, alone on standard output; draws go to --output only.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary, and of certificates only those that fail.")] = False,
 ) -> None:
     """Draw from the posterior of each observed data set, with a registered or saved model.
 
@@ -150,10 +140,12 @@ def sample(
     simulations of the training, and do the members of an ensemble agree on it? A data set that fails changes neither draws nor exit code.
 
     Example: sbi-models sample models:/michelson@champion --observations speeds.csv --num-samples 1000 --output draws.csv
+    Example: sbi-models sample models:/michelson@champion --observations speeds.csv --json
     """
     from flows.sampling import sample_file
 
-    sample_file(model, observations, num_samples=num_samples, seed=seed, output=output, certificate=certificate)
+    with speaking(quiet=quiet, as_json=json_output):
+        sample_file(model, observations, num_samples=num_samples, seed=seed, output=output, certificate=certificate)
 
 
 @app.command()
@@ -169,7 +161,8 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
     num_samples: Annotated[int, typer.Option(min=10, max=1_000_000, help="Posterior draws for each of them.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same simulations and draws.")] = 0,
     figures: Annotated[Path | None, typer.Option(help="A folder for figures; made if it is not there.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say whether the posteriors of a registered or saved model are calibrated, and if not, how they are wrong.
 
@@ -180,9 +173,10 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
     """
     from flows.diagnosing import diagnose_model
 
-    verdict = diagnose_model(
-        model, data, num_datasets=num_datasets, num_samples=num_samples, seed=seed, figures=figures, as_json=json_output
-    )
+    with speaking(quiet=quiet):
+        verdict = diagnose_model(
+            model, data, num_datasets=num_datasets, num_samples=num_samples, seed=seed, figures=figures, as_json=json_output
+        )
     if not verdict.is_calibrated:
         raise typer.Exit(3)
 
@@ -211,7 +205,10 @@ def promote(
 @app.command()
 def reproduce(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of a pipeline run.")],
+    *,
     folder: Annotated[Path | None, typer.Option(help="An empty or new folder to run in. Default: below mlruns/work.")] = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a tracked experiment again, from its record alone and from the start, and compare simulations, weights and draws.
 
@@ -221,29 +218,83 @@ def reproduce(
     """
     from flows.reproduction import reproduce_run
 
-    with _interruptible():
+    with speaking(quiet=quiet, as_json=json_output), interruptible():
         same = reproduce_run(run_id, folder)
     if not same:
         raise typer.Exit(3)
 
 
 @app.command()
+def report(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a pipeline run. Default: the last finished one.")] = None,
+    *,
+    output: Annotated[Path | None, typer.Option(help="Copy the page to this file, and do not open it.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser, where there is a display.")] = True,
+    json_output: Json = False,
+) -> None:
+    """Open the page of a pipeline run, and print where it is: answers, verdict, certificates, figures, settings, lineage, how to draw.
+
+    The page is one file that needs no network: send it to whom you like.
+
+    Example: sbi-models report
+    Example: sbi-models report 0123456789abcdef0123456789abcdef --output michelson.html
+    """
+    from flows.opening import open_report
+
+    with speaking(as_json=json_output):
+        open_report(run_id, output, browser=browser)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the experiment: letters, digits and underscores.")],
+    folder: Annotated[Path, typer.Option(help="Where its files go; made if it is not there.")] = Path(),
+) -> None:
+    """Write a new experiment that runs as it is: NAME.py with prior and likelihood, NAME.yaml with the settings, NAME.csv with data.
+
+    Example: sbi-models new decay --folder experiments
+    """
+    from flows.scaffold import make_experiment
+
+    for path in make_experiment(name, folder):
+        typer.echo(str(path))
+    typer.echo(f"\nRun it with: sbi-models run {folder / name}.yaml", err=True)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, or models:/NAME/VERSION.")],
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 5001,
+) -> None:
+    """Answer for a registered model over HTTP, and show how to ask it (stop it with Ctrl-C).
+
+    An alias is looked up when the server starts: start it again to serve a later champion.
+
+    Example: sbi-models serve models:/michelson@champion --port 5001
+    """
+    from flows.serving import serve_model
+
+    serve_model(model, host, port)
+
+
+@app.command()
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; loopback only.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    port: Port = 5000,
 ) -> None:
     """Open the MLflow UI on what was tracked (stop it with Ctrl-C).
 
     Example: sbi-models ui --port 5000
     """
     from flows.runtime import project_root
+    from flows.serving import refuse_taken
     from sbi_models.tracking import open_store, ui_command, ui_environment
 
     store = open_store(project_root(), create=False)
     command = ui_command(store, host=host, port=port)
-    with socket.socket() as probe:
-        if probe.connect_ex((host, port)) == 0:
-            raise ConfigurationError(f"Port {port} is taken. Choose another one, for instance --port {port + 1}.")
+    refuse_taken(host, port)
     typer.echo(f"MLflow UI on http://{host}:{port}  (Ctrl-C stops it)", err=True)
     os.execve(command[0], command, ui_environment(store))  # noqa: S606 - our own command; signals then reach the server itself
 

@@ -49,8 +49,15 @@ def monitor(experiment: Experiment) -> Manifest:
         tags = {"monitor.verdict": found["verdict"]["label"], "monitor.drift": found["drift"], "monitor.time": _now()}
         annotate(store, champion.name, champion.version, tags=tags)
         if found["alarms"]:
-            raise DriftError(f"{champion.uri}: {' '.join(found['alarms'])} Retrain it, or see why: run {tracker.run_id}.")
+            message = f"{champion.uri}: {' '.join(found['alarms'])} Retrain it, or see why: run {tracker.run_id}."
+            raise DriftError(message, watch_answer(tracker.run_id, champion.uri, found))
     return {"run_id": tracker.run_id, "model": champion.uri} | found
+
+
+def watch_answer(run_id: str, model: str, found: Manifest) -> Manifest:
+    """What a monitoring has found, for machines."""
+    names = ("alarms", "verdict", "drift", "p_value")
+    return {"flow": "monitor", "run_id": run_id, "model": model} | {name: found[name] for name in names}
 
 
 @task(name="watch")

@@ -20,7 +20,9 @@ from flows.gate import described
 from flows.keys import content_key, simulator_fingerprint
 from flows.members import RunWithMembers
 from flows.narrowing import check_narrowing, round_of
+from flows.opening import FILE
 from flows.parameters import Experiment
+from flows.report import publish_report
 from flows.results import record
 from flows.screen import Screen
 from flows.simulating import simulate_missing, stores_of
@@ -85,17 +87,19 @@ def pipeline(experiment: Experiment) -> Manifest:
 
         tracker.set_tags({DESCRIPTION_TAG: describe(registered, decision, inference, composition)})
         artifacts = tracker.artifact_path
-    return {
-        "run_id": tracker.run_id,
-        "artifacts": None if artifacts is None else str(artifacts),
-        "simulations": simulations,
-        "training": training,
-        "diagnosis": diagnosis,
-        "registered": registered,
-        "gate": decision,
-        "inference": inference,
-        "composition": composition,
-    }
+        result: Manifest = {
+            "run_id": tracker.run_id,
+            "artifacts": None if artifacts is None else str(artifacts),
+            "simulations": simulations,
+            "training": training,
+            "diagnosis": diagnosis,
+            "registered": registered,
+            "gate": decision,
+            "inference": inference,
+            "composition": composition,
+        }
+        error = publish_report(tracker, experiment, result)
+    return result | {"report": FILE if error is None else None, "report_error": error}
 
 
 def start_run(experiment: Experiment) -> Tracker:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from flows.runtime import end_on_sigterm, project_root, work_folder
 from flows.source_record import FOLDER, SETTINGS
+from flows.voice import answer_console, answer_json, stage_console
 from sbi_models.errors import ConfigurationError, SbiModelsError, TrackingError
 from sbi_models.tracking import RunRecord, Store, open_store
 
@@ -38,16 +38,23 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
         record.fetch(FOLDER, folder)
     except TrackingError as error:
         raise TrackingError(f"Expected a pipeline run with its settings in {SETTINGS}, got none: {error}") from None
-    console = Console(soft_wrap=True, highlight=False)
+    console = stage_console()
     console.print(f"run          {run_id} again, in {folder}")
-    for name, (then, now) in record.other_versions().items():
+    others = record.other_versions()
+    for name, (then, now) in others.items():
         console.print(f"             {name} is {now}, was {then}")
     _run(folder)
     (folder / FINISHED).mkdir()
     database = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
     again = RunRecord.ended(Store(database, folder, artifact_location=None, local=True), record.experiment_name, "pipeline")[0]
-    same = _compared(console, record, again, folder)
+    found = _compared(record, again, folder)
+    same = all(equal for equal, _ in found.values())
+    console = answer_console()
+    for name, (equal, words) in found.items():
+        console.print(f"{name:<13}{words if equal else f'[yellow]{words}[/yellow]'}")
     console.print("[green]Reproduced to the bit.[/green]" if same else "[yellow]Not the same to the bit.[/yellow]")
+    parts = {name: {"same": equal, "words": words} for name, (equal, words) in found.items()}
+    answer_json({"run_id": run_id, "folder": str(folder), "same": same, "parts": parts, "other_versions": others})
     return same
 
 
@@ -73,30 +80,26 @@ def _run(folder: Path) -> None:
         raise SbiModelsError(f"The pipeline ended with exit code {code}. What it said is above; see it again in {folder}.")
 
 
-def _compared(console: Console, record: RunRecord, again: RunRecord, folder: Path) -> bool:
-    """Print a line for simulator, simulations, weights, and draws of each kind; whether all are the same."""
+def _compared(record: RunRecord, again: RunRecord, folder: Path) -> dict[str, tuple[bool, str]]:
+    """Of simulator, simulations, weights, and draws of each kind: whether they are the same, and how far they are apart."""
     rows = {
         "simulator": (record.tags.get("simulator.fingerprint"), again.tags.get("simulator.fingerprint")),
         "simulations": (record.content_hashes, again.content_hashes),
         "weights": (record.tags.get("model.sha256"), again.tags.get("model.sha256")),
     }
-    same = True
-    for name, (was, is_now) in rows.items():
-        console.print(f"{name:<13}{'the same' if was == is_now else '[yellow]not the same[/yellow]'}")
-        same = same and was == is_now
+    found = {name: (was == is_now, "the same" if was == is_now else "not the same") for name, (was, is_now) in rows.items()}
     for task, (name, file) in DRAWS.items():
         if task in record.tags:
             then, now = (pd.read_parquet(run.fetch(file, folder / FINISHED / of)) for run, of in ((record, "then"), (again, "now")))
             equal = then.equals(now)
-            console.print(f"{name:<13}{'the same' if equal else _difference(then, now)}")
-            same = same and equal
-    return same
+            found[name] = (equal, "the same" if equal else _difference(then, now))
+    return found
 
 
 def _difference(then: pd.DataFrame, now: pd.DataFrame) -> str:
     """How far the posteriors of two tables of draws are apart."""
     if list(then.columns) != list(now.columns) or set(then["data_set"]) != set(now["data_set"]):
-        return "[yellow]of other data sets or parameters[/yellow]"
+        return "of other data sets or parameters"
     first, second = (frame.drop(columns="draw").groupby("data_set", sort=True) for frame in (then, now))
     means = (first.mean() - second.mean()) / first.std()
     sds = second.std() / first.std() - 1

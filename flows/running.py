@@ -11,6 +11,7 @@ from typing import Any
 
 from flows.local_server import LocalPrefect
 from flows.parameters import Experiment
+from flows.voice import answer_json
 from sbi_models.importing import quick_imports
 
 
@@ -24,7 +25,8 @@ def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
     server = LocalPrefect()
     server.begin()
     with quick_imports(freeze=True):
-        from flows.monitor import monitor
+        from flows.answers import pipeline_answer
+        from flows.monitor import monitor, watch_answer
         from flows.pipeline import pipeline
         from flows.retrain import retrain
         from flows.screen import Screen, show_monitored
@@ -32,6 +34,8 @@ def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
         result: dict[str, Any] = {"pipeline": pipeline, "retrain": retrain, "monitor": monitor}[name](experiment)
     if name == "monitor":
         show_monitored(result)
+        answer_json(watch_answer(result["run_id"], result["model"], result))
     else:
         Screen(experiment).finished(result)
+        answer_json(pipeline_answer(name, experiment, result))
     return result

@@ -3,10 +3,12 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.certificates import show_certificates
@@ -14,16 +16,26 @@ from flows.observations import read_observations
 from flows.reporting import INTERVAL, draws_frame
 from flows.runtime import project_root
 from flows.training import NARROWED
+from flows.voice import answer_json, voice
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import is_model_uri, load, open_store
 
 SUFFIXES = (".csv", ".parquet")
+QUANTILES = (INTERVAL[0], 0.5, INTERVAL[1])
+
+NEAR = (
+    "This model was trained near one observation, and these draws are those under a narrower prior. Those of the posterior "
+    "have weights: run its experiment, or workflow.importance_sample."
+)
 
 
 def sample_file(
     model: str, observations: Path, *, num_samples: int, seed: int, output: Path | None, certificate: bool = True
 ) -> pd.DataFrame:
-    """Read observations, draw, write the draws, and show a summary and the certificate of each data set on standard error."""
+    """Read observations, draw, write the draws, and show a summary and the certificate of each data set on standard error.
+
+    As JSON, summary and certificates are the answer on standard output, and draws are written to an output file only.
+    """
     if output is not None and output.suffix not in SUFFIXES:
         raise ConfigurationError(f"Expected an output file ending in {' or '.join(SUFFIXES)}, got {output.name!r}.")
     if output is not None and not (output.parent.is_dir() and os.access(output.parent, os.W_OK)):
@@ -37,34 +49,50 @@ def sample_file(
     labels, values = read_observations(observations, variable, approximator.shapes[variable])
     draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    _summary(console, frame, model, num_samples, seed)
-    if NARROWED in approximator.info:
-        console.print(
-            "[yellow]This model was trained near one observation, and these draws are those under a narrower prior. Those of the posterior "
-            "have weights: run its experiment, or workflow.importance_sample.[/yellow]\n"
-        )
-    if certificate:
-        found = approximator.certify({variable: values}, seed=seed)
-        console.print("Certificates: is a data set like the simulations of the training?\n")
-        show_certificates(console, "data set", [{"data_set": label, **own.as_dict()} for label, own in zip(labels, found, strict=True)])
-    if output is None:
+    rows, note = _summarised(frame), NEAR if NARROWED in approximator.info else None
+    found = [own.as_dict() for own in approximator.certify({variable: values}, seed=seed)] if certificate else []
+    certificates = [{"data_set": label, **own} for label, own in zip(labels, found, strict=bool(found))]
+    _say(f"{model}: {num_samples} draws for each of {len(labels)} data sets, seed {seed}", rows, note, certificates)
+    if output is None and not voice().as_json:
         frame.to_csv(sys.stdout, index=False)
-    elif output.suffix == ".parquet":
+    elif output is not None and output.suffix == ".parquet":
         frame.to_parquet(output, index=False)
-    else:
+    elif output is not None:
         frame.to_csv(output, index=False)
+    told = {"model": model, "num_samples": num_samples, "seed": seed, "output": None if output is None else str(output)}
+    answer_json(told | {"posteriors": rows, "certificates": certificates if certificate else None, "note": note})
     return frame
 
 
-def _summary(console: Console, frame: pd.DataFrame, model: str, num_samples: int, seed: int) -> None:
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("data set", "parameter", "mean", "sd", "2.5 %", "97.5 %"):
-        table.add_column(column, justify="left" if column in ("data set", "parameter") else "right", no_wrap=True)
-    for label, rows in frame.groupby("data_set", sort=False):
+def _summarised(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mean, sd and quantiles of the draws, a row a data set and parameter."""
+    rows = []
+    for label, draws in frame.groupby("data_set", sort=False):
         for parameter in frame.columns[2:]:
-            values = rows[parameter]
-            low, high = values.quantile(list(INTERVAL))
-            table.add_row(str(label), parameter, *(f"{number:.4g}" for number in (values.mean(), values.std(), low, high)))
-    console.print(f"{model}: {num_samples} draws for each of {frame['data_set'].nunique()} data sets, seed {seed}")
-    console.print(table)
+            values = draws[parameter]
+            quantiles = {f"{100 * q:g} %": float(values.quantile(q)) for q in QUANTILES}
+            rows.append(
+                {"data_set": str(label), "parameter": parameter, "mean": float(values.mean()), "sd": float(values.std()), **quantiles}
+            )
+    return rows
+
+
+def _say(title: str, rows: list[dict[str, Any]], note: str | None, certificates: list[dict[str, Any]]) -> None:
+    """Summary and certificates on standard error; of a quiet command only what fails, and nothing beside an answer in JSON."""
+    if voice().as_json:
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not voice().quiet:
+        table = Table(box=SIMPLE_HEAD)
+        for column in rows[0]:
+            table.add_column(column.replace("_", " "), justify="left" if column in ("data_set", "parameter") else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(escape(cell) if isinstance(cell, str) else f"{cell:.4g}" for cell in row.values()))
+        console.print(escape(title))
+        console.print(table)
+    if note is not None:
+        console.print(f"[yellow]{note}[/yellow]\n")
+    shown = [own for own in certificates if own["verdict"] != "passed"] if voice().quiet else certificates
+    if shown:
+        console.print("Certificates: is a data set like the simulations of the training?\n")
+        show_certificates(console, "data set", shown)

@@ -6,15 +6,16 @@ from time import perf_counter
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from flows.certificates import in_short, show_certificates
 from flows.members import of_member, of_mixture
+from flows.opening import FILE
 from flows.parameters import Experiment
 from flows.reporting import MEAN_ERROR, SD_RATIO
 from flows.studies import study_of
+from flows.voice import answer_console, stage_console
 from sbi_models.simulators import NarrowPrior
 
 
@@ -22,7 +23,7 @@ class Screen:
     """Lines for the stages of a pipeline, and a table at the end."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.console = Console(soft_wrap=True, highlight=False)
+        self.console = stage_console()
         self.experiment = experiment
         self.stages = [] if experiment.narrow is None else ["narrow"]
         self.stages += ["simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register"]
@@ -124,6 +125,7 @@ class Screen:
 
     def finished(self, result: dict[str, Any]) -> None:
         """The answer, and where to look next."""
+        self.console = answer_console()
         if result["inference"] is not None:
             self._answers(result["inference"], result["composition"])
         name, version = self.experiment.register_as.name, result["registered"]["version"]
@@ -137,6 +139,10 @@ class Screen:
                 if result[step] is not None:
                     self.console.print(f"{label:<10} {artifacts / step / 'draws.parquet'}")
         self.console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
+        if result["report"] is None:
+            self.console.print(f"report     [yellow]not made[/yellow]: {escape(result['report_error'])}")
+        else:
+            self.console.print(f"report     sbi-models report {result['run_id']}  (opens the page {FILE} of the run)")
         if self.experiment.narrow is None:  # else its draws would want weights
             self.console.print(f"sample     sbi-models sample {model} --observations FILE --num-samples 1000")
 
@@ -165,7 +171,7 @@ class Screen:
 
 def show_monitored(result: dict[str, Any]) -> None:
     """What the flow `monitor` has found, where nothing was wrong."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = answer_console()
     console.print(f"[green]{result['model']}: {escape(result['verdict']['sentence'])}[/green]")
     if result["p_value"] is not None:
         console.print(f"The real observations are like the simulations of its training (p = {result['p_value']:.2g}).")

@@ -2,8 +2,9 @@
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 _DEEPEST = 10
 """Frames that are looked through for the caller of a method."""
@@ -42,7 +43,14 @@ class TrackingError(SbiModelsError, RuntimeError):
 
 
 class DriftError(SbiModelsError, RuntimeError):
-    """A model that was right is so no longer: its posteriors are not calibrated, or observations are not like its simulations."""
+    """A model that was right is so no longer: its posteriors are not calibrated, or observations are not like its simulations.
+
+    `found` is what there is to say of it, as JSON can hold it.
+    """
+
+    def __init__(self, message: str, found: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.found = dict(found or {})
 
 
 class TrustWarning(UserWarning):

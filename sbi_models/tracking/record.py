@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
 from sbi_models.tracking.provenance import provenance_tags
-from sbi_models.tracking.store import Store
+from sbi_models.tracking.store import Store, local_path
 from sbi_models.tracking.tracker import PARENT_TAG
 
 FLOW_TAG = "sbi_models.flow"
@@ -39,6 +39,21 @@ class RunRecord:
             )
         return [cls(store, run) for run in runs if PARENT_TAG not in run.data.tags]
 
+    @classmethod
+    def newest(cls, store: Store, flow: str) -> Self:
+        """The finished run of a flow that was started last, of all experiments; raises TrackingError if there is none."""
+        with tracking_errors("list the runs of all experiments"):
+            experiments = [found.experiment_id for found in store.client.search_experiments()]
+            chosen = f"attributes.status = 'FINISHED' and tags.`{FLOW_TAG}` = '{flow}'"
+            runs = store.client.search_runs(experiments, filter_string=chosen, order_by=["attributes.start_time DESC"], max_results=1)
+        if not runs:
+            raise TrackingError(f"Expected a finished run of the flow {flow}, got none. Run an experiment first: sbi-models run michelson.")
+        return cls(store, runs[0])
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run.info.run_id)
+
     @property
     def tags(self) -> dict[str, str]:
         return dict(self.run.data.tags)
@@ -59,6 +74,11 @@ class RunRecord:
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else []
         found = {given.dataset.name: {tag.key: tag.value for tag in given.tags} for given in inputs}
         return {name: tags.get("sbi_models.content_hash", "") for name, tags in found.items()}
+
+    def local_file(self, path: str) -> Path | None:
+        """A file of the run where it lies, if it is on this machine."""
+        folder = local_path(self.run.info.artifact_uri)
+        return folder / path if folder is not None and (folder / path).is_file() else None
 
     def fetch(self, path: str, folder: Path) -> Path:
         """Download a file or a folder of the run into a folder, to the same place in it; raises TrackingError if it has none."""

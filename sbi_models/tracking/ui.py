@@ -39,9 +39,12 @@ def ui_environment(store: Store) -> dict[str, str]:
 
     It also holds the address of a database with a password, which every user of the machine could read in a command line.
     """
-    scripts = os.path.dirname(sys.executable)
-    path = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
-    return {**DEFAULTS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": path, **_address(store)}
+    return {**DEFAULTS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": with_scripts(), **_address(store)}
+
+
+def with_scripts() -> str:
+    """The search path of programs, with those of this Python first."""
+    return os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
 
 
 def _has_password(store: Store) -> bool:

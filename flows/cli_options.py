@@ -1,0 +1,42 @@
+"""What commands of `sbi-models` have in common: options, and how long work is interrupted. It imports nothing heavy."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from flows.parameters import Experiment
+
+ExperimentName = Annotated[str, typer.Argument(help="Name of an experiment of the package, or a YAML file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, and no lines that tell how far it is.")]
+Json = Annotated[bool, typer.Option("--json", help="The answer as JSON, alone on standard output.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
+
+EPILOG = "\n\n".join(
+    [
+        "Exit codes: 0 success; 1 an internal error, with a traceback; 2 bad input, said in one line; 3 a verdict other than calibrated, "
+        "drift, or a run that was not reproduced; 130 interrupted and 143 ended by SIGTERM: the same command then goes on.",
+        "Progress bars are silent under --quiet, where SBI_MODELS_PROGRESS is 0, and where CI is set. COMMAND --help has examples.",
+    ]
+)
+
+
+def settings_of(experiment: str, seed: int | None = None) -> "Experiment":
+    """The experiment of a name or file, with another seed if one is given."""
+    from flows.experiment_files import load_experiment  # noqa: PLC0415 - help need not wait for it
+
+    settings = load_experiment(experiment)
+    return settings if seed is None else settings.model_copy(update={"seed": seed})
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Long work that ends with a word and an exit code of its own if it is interrupted."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        typer.echo("\nInterrupted. The same command goes on from here.", err=True)
+        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)) from None
