@@ -34,7 +34,7 @@ check: setup     ## Lint, format, types, import contract
 	$(BIN)/lint-imports
 
 acceptance: setup  ## Run the main job in a scratch folder and check its figures against the exact posterior
-	$(BIN)/python -m pytest -m acceptance --capture=no
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m acceptance --numprocesses 2 --dist loadfile -rP
 
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
 	$(BIN)/python -m pytest -m long --capture=no
