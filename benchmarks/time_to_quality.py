@@ -3,8 +3,8 @@
     python benchmarks/time_to_quality.py [NETWORKS AND SETTINGS, SUCH AS nsf, nsf/256 OR /256]
 
 Everything counts from the data in memory to the draws: construction, training with its validation, and 10 000 draws for each of
-observations 1 to 3, whose mean C2ST is the score. Each contender trains for 5, 10, 20, 40, 80 or 160 epochs, anew each time, with a
-schedule of that length where it has one; counted is the shortest training that is good enough. Networks are the defaults of each. Batch
+observations 1 to 3, whose mean C2ST is the score. Each contender trains for 5, 7, 10, 14, 20, 28, 40, 80 or 160 epochs, anew each time, with
+a schedule of that length where it has one; counted is the shortest training that is good enough. Networks are the defaults of each. Batch
 sizes and learning rates are its defaults, or 128 and 0.002, or 256 and 0.004 ("/128", "/256"). Which of its networks and settings is best
 for this task is chosen from the scores, for all alike. A contender that has taken longer than another of its own, or a peer that has taken
 longer than another peer, to be good enough is not trained longer still. What is named is added to what has been measured.
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 SIMULATIONS, OBSERVATIONS, TARGET, SEED = 10_000, (1, 2, 3), 0.60, 1
-EPOCHS = (5, 10, 20, 40, 80, 160)
+EPOCHS = (5, 7, 10, 14, 20, 28, 40, 80, 160)
 SETTINGS: dict[str, tuple[int | None, float | None]] = {"": (None, None), "/128": (128, 2e-3), "/256": (256, 4e-3)}
 """Batch size and learning rate; None: the contender's own."""
 CONTENDERS = {
