@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-integration check acceptance long peers ui format lock clean
+.PHONY: help setup run test test-integration check acceptance long peers docs ui format lock clean
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,6 +42,10 @@ long: setup      ## Run the experiments beside the main job and check their figu
 peers:           ## Create .venv-peers, with BayesFlow and sbi, for the benchmarks of speed
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
+
+docs: setup      ## Build the pages of docs/ to docs/_build/html, without a network
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 ui: setup        ## Open the MLflow UI on what was tracked
 	$(BIN)/sbi-models ui

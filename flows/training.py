@@ -31,7 +31,7 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
     Raises:
         ConfigurationError: if the networks and variables of the experiment do not fit together.
     """
-    settings = experiment.train
+    settings, study = experiment.train, study_of(experiment)
     if experiment.compose is not None and experiment.ensemble is not None:
         raise ConfigurationError(
             "Expected either compose or ensemble, got both: the posteriors of one diffusion model are composed. Leave one out."
@@ -40,6 +40,7 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         "inference_variables": experiment.inference_variables,
         "summary_variables": experiment.summary_variables or None,
         "inference_conditions": experiment.inference_conditions or None,
+        "prior": {name: prior for name, prior in study.simulator.priors.items() if name in experiment.inference_variables} or None,
         "standardize": settings.standardize,
         "initial_learning_rate": settings.initial_learning_rate,
         "threads": settings.threads,
@@ -50,12 +51,12 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         "checkpoint_name": experiment.name,
         "restore": True,
         "seed": seeding.derive(experiment.seed, "training"),
-        "info": {"variable_names": study_of(experiment).parameter_names, "trained_by": key, **_narrowed(experiment)},
+        "info": {"variable_names": study.parameter_names, "trained_by": key, **_narrowed(experiment)},
     }
     if experiment.ensemble is None:
         networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
         if experiment.compose is None:
-            simulator = study_of(experiment).simulator if networks[0] == AUTO else None  # whose prior it draws from
+            simulator = study.simulator if networks[0] == AUTO else None  # whose prior it draws from
             return BasicWorkflow(simulator, inference_network=networks[0], summary_network=networks[1], **common)
         composing = CompositionalWorkflow(inference_network=networks[0], summary_network=networks[1], **common)
         _check_prior(experiment, composing)

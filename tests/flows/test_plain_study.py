@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pipeline_runs import Finished, run_pipeline
 
 from flows.experiment_files import load_experiment
 from flows.keys import simulator_fingerprint
 from flows.source_record import modules_in
 from flows.studies import study_of
+from flows.training import workflow_of
 from sbi_models.errors import ConfigurationError, DataError
 
 pytestmark = pytest.mark.xdist_group("flows-plain")
@@ -120,3 +122,28 @@ def test_its_pipeline_runs_and_keeps_the_sources(run: Finished) -> None:
     assert again.observations == "seen.npz"
     assert again.simulate.training == 512
     assert run.errors == ""
+
+
+BOUNDED = """
+import numpy as np
+from torch.distributions import LogNormal, Uniform
+from sbi_models import make_simulator
+
+def likelihood(rate, room, rng): return {"x": rng.normal(rate + room, 1.0, size=3)}
+
+SIMULATOR = make_simulator([{"rate": LogNormal(0.0, 1.0), "room": Uniform(15.0, 25.0)}, likelihood])
+"""
+
+
+@pytest.mark.parametrize("more", ["", "ensemble: {size: 2}", "train: {inference_network: {name: diffusion_model}}\ncompose: {}"])
+def test_draws_stay_inside_the_support_of_torch_priors(tmp_path: Path, more: str) -> None:
+    """The approximator of the pipeline knows the bounds of torch distributions in the simulator, as that of a workflow does."""
+    (tmp_path / "bounded.py").write_text(BOUNDED)
+    (tmp_path / "bounded.yaml").write_text(
+        "name: bounded\nsimulator: bounded:SIMULATOR\ninference_variables: [rate, room]\ninference_conditions: [x]\n"
+        f"register_as: {{name: bounded}}\n{more}\n"
+    )
+    approximator = workflow_of(load_experiment(tmp_path / "bounded.yaml")).approximator
+    alone = approximator.members["0"] if more.startswith("ensemble") else approximator
+    inside = alone.adapter.inside({"rate": torch.tensor([[1.0], [-1.0], [1.0]]), "room": torch.tensor([[20.0], [20.0], [26.0]])})
+    assert inside.tolist() == [True, False, False]
