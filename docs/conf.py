@@ -14,7 +14,7 @@ version = release = sbi_models.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "reference_pages"]
 exclude_patterns = ["_build"]
-nitpicky = False
+highlight_language = "none"
 
 # Pages are Markdown that also reads well on a Git host: headings can be linked to, as there.
 myst_heading_anchors = 3

@@ -16,8 +16,8 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-RESULTS = "../benchmarks/RESULTS.md"
-"""Lies outside of the pages, where a Git host finds it; here it is a page of its own."""
+OUTSIDE = {"../benchmarks/RESULTS.md": "results.md", "../README.md": "index.md"}
+"""Files outside of the pages, which links lead to on a Git host, and the pages that are in their place here."""
 
 
 def commands() -> str:
@@ -171,9 +171,8 @@ def _fill(app: Any, name: str, source: list[str]) -> None:
     for marker, made in (("<!-- commands -->", commands), ("<!-- settings -->", settings)):
         if marker in source[0]:
             source[0] = source[0].replace(marker, made())
-    if name == "results":
-        return
-    source[0] = source[0].replace(f"]({RESULTS}", "](results.md")
+    for target, page in OUTSIDE.items():
+        source[0] = source[0].replace(f"]({target})", f"]({page})")
 
 
 def _as_written(*given: Any) -> None:

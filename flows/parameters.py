@@ -30,7 +30,9 @@ class Simulate(Settings):
     """How many simulations to make for each purpose."""
 
     training: PositiveInt = 100_000
+    """To train on."""
     validation: PositiveInt = 5_000
+    """Held out: their loss is shown after each epoch, and weights of an ensemble are learned on them."""
     test: int = Field(default=500, ge=MIN_DATASETS)
     """For the diagnosis, whose verdict needs some."""
     rows_per_shard: PositiveInt = 32_768
@@ -45,7 +47,9 @@ class Network(Settings):
     """A network by registered name, with the arguments that differ from its defaults."""
 
     name: str
+    """As in the table of networks, or of one that you have registered."""
     arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of its class."""
 
 
 class Train(Settings):
@@ -54,13 +58,19 @@ class Train(Settings):
     inference_network: Network = Network(name="flow_matching")
     """By name; "auto" chooses network, transforms, epochs, batch size and learning rate by the simulations."""
     summary_network: Network | None = None
+    """Needed where there are `summary_variables`, and only there."""
     standardize: str = "all"
+    """Roles whose variables are standardised, or "all"."""
     epochs: PositiveInt = 20
+    """Passes over the training simulations."""
     batch_size: PositiveInt = 256
+    """Simulations in one step."""
     initial_learning_rate: PositiveFloat = 5e-4
+    """The peak of the schedule."""
     threads: PositiveInt = 1
     """CPU threads of PyTorch while training."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to train; auto is a GPU where there is one."""
     devices: PositiveInt | Literal["auto"] = 1
     """How many devices share each batch, through Lightning; the result is that of one up to rounding."""
     strategy: str = "auto"
@@ -81,7 +91,9 @@ class Ensemble(Settings):
     """
 
     size: int | None = Field(default=None, ge=2)
+    """How many members of a kind."""
     members: dict[Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")], Member] | None = Field(default=None, min_length=2)
+    """Their networks by name."""
     data_reuse: float = Field(default=1.0, ge=0, le=1)
     """1: all members train on all simulations; 0: no two share one."""
     learn_weights: bool = True
@@ -108,7 +120,9 @@ class Diagnose(Settings):
     """Posterior draws for each test simulation, and draws of each member of an ensemble to tell how far the members are apart."""
 
     num_samples: int = Field(default=500, ge=MIN_DRAWS)
+    """Posterior draws for each test simulation."""
     disagreement_samples: PositiveInt = 100
+    """Draws of each member of an ensemble."""
 
 
 class Register(Settings):
@@ -135,6 +149,7 @@ class Narrow(Settings):
     """
 
     rounds: PositiveInt = 1
+    """How many."""
     training: PositiveInt = 50_000
     """Simulations of each of these rounds, the first from the prior, to train on."""
     validation: PositiveInt = 5_000
@@ -157,6 +172,7 @@ class Compose(Settings):
 
     num_samples: PositiveInt = 10_000
     method: Literal["calibrated", "gauss", "langevin", "plain"] = "calibrated"
+    """The others are for comparison."""
     calibration_simulations: NonNegativeInt | None = None
     """Fresh simulations that remove the errors all data sets share; None takes as many as their number asks for, 0 none."""
     noise: float | None = Field(default=None, ge=0.001, le=1)
@@ -206,8 +222,11 @@ class Experiment(Settings):
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+    """Of the experiment, in MLflow too: letters, digits, dots and dashes."""
     study: str | None = None
+    """Import path of a study; either this or `simulator`."""
     simulator: str | None = None
+    """Import path of a simulator, such as `mine:SIMULATOR` for a name in mine.py beside the file."""
     observations: str | None = None
     """With `simulator`: real data sets, .csv for a single variable, or .npz or .safetensors by name, (n_datasets, ...), raw space."""
     parameter_names: dict[str, list[str]] = Field(default_factory=dict)
@@ -215,10 +234,15 @@ class Experiment(Settings):
     folder: str = ""
     """From which modules are imported too, and where relative file names start; that of the YAML file."""
     seed: int = Field(default=1, ge=0)
+    """Of everything random: the same seed gives the same draws to the bit on the same machine."""
     inference_variables: list[str]
+    """What to infer: variables of the simulator."""
     summary_variables: list[str] = Field(default_factory=list)
+    """Data that go through the summary network."""
     inference_conditions: list[str] = Field(default_factory=list)
+    """Data that go straight to the inference network."""
     narrow: Narrow | None = None
+    """With it, rounds of simulation near the one real observation come first."""
     narrowed_to: dict[str, Any] | None = None
     """What the task `narrow` has found; not to be given."""
     simulate: Simulate = Simulate()

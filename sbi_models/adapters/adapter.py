@@ -33,7 +33,7 @@ class Adapter:
         self.transforms = tuple(transforms)
 
     def then(self, transform: Transform) -> "Adapter":
-        """This adapter followed by one more step."""
+        """This adapter followed by one more step; raises ConfigurationError unless it is a `Transform`."""
         if not isinstance(transform, Transform):
             raise ConfigurationError(f"Expected a Transform, got {transform!r}. Use the methods of Adapter, or pass an instance.")
         return Adapter((*self.transforms, transform))
@@ -80,6 +80,9 @@ class Adapter:
             to: "simplex" for proportions that sum to 1 along the last axis, "ordered" for components that increase along it.
             prior: a torch distribution whose support says it all, in place of the other arguments; an unbounded one adds no step.
             scale: of an interval with both bounds: "probit", the default, makes a uniform variable normal, "logit" makes it logistic.
+
+        Raises:
+            ConfigurationError: for an unknown support, or arguments that do not belong together.
         """
         if prior is not None:
             if lower is not None or upper is not None or to != "interval" or scale is not None:

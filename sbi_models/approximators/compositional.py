@@ -142,6 +142,11 @@ class CompositionalApproximator(ContinuousApproximator):
 
         Returns:
             Name to array of shape (n_datasets, num_samples, width), raw space; a warning is issued where an answer should not be trusted.
+
+        Raises:
+            ConfigurationError: for an unknown method, or if the prior is neither given nor learned.
+            DataError: if the conditions do not have those axes.
+            NotFittedError: before a training.
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(options.get("seed"))
         method, split = options.get("method", "calibrated"), options.get("split", False)

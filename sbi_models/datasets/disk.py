@@ -20,6 +20,7 @@ from sbi_models.progress import progress_bar
 from sbi_models.types import Array, Variables
 
 PerFile = Literal["one", "many"]
+"""Whether a file holds one simulation, without a leading axis, or many, with one."""
 
 _ROWS_IN_MEMORY = 32_768
 _ROWS_OF_A_BLOCK = 4096

@@ -13,7 +13,11 @@ _NETWORKS: dict[str, type[Network]] = {}
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a network known by name, for files and for strings such as `inference_network="flow_matching"`."""
+    """Class decorator that makes a network known by name, for files and for strings such as `inference_network="flow_matching"`.
+
+    Raises:
+        ConfigurationError: if another class has the name.
+    """
 
     def add(cls: T) -> T:
         if _NETWORKS.get(name, cls) is not cls:
@@ -31,7 +35,11 @@ def registered() -> dict[str, type[Network]]:
 
 
 def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: type[K] = Network) -> K:  # type: ignore[assignment]
-    """A new network of a registered name, with the arguments that differ from its defaults."""
+    """A new network of a registered name, with the arguments that differ from its defaults.
+
+    Raises:
+        ConfigurationError: if no network of this kind has the name.
+    """
     known = [other for other, cls in _NETWORKS.items() if issubclass(cls, kind)]
     if name not in known:
         raise ConfigurationError(f"Unknown {kind.__name__} {name!r}. {suggest(name, known)}")
@@ -43,6 +51,9 @@ def resolve(network: K | type[K] | str, kind: type[K]) -> K:
     """A new network of the wanted kind (inference or summary) like an instance, of a class, or of a registered name.
 
     An instance is cloned: two workflows that were given the same one do not share weights.
+
+    Raises:
+        ConfigurationError: for an unknown name, or something of another kind.
     """
     if isinstance(network, str):
         return network_named(network, kind=kind)
@@ -54,7 +65,11 @@ def resolve(network: K | type[K] | str, kind: type[K]) -> K:
 
 
 def network_from_json(entry: dict[str, Any]) -> Network:
-    """The network that `Network.to_json()` described, built, with fresh weights."""
+    """The network that `Network.to_json()` described, built, with fresh weights.
+
+    Raises:
+        ModelFileError: if no network of that name is registered.
+    """
     name = str(entry.get("name"))
     if name not in _NETWORKS:
         raise ModelFileError(f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your own before loading.")

@@ -249,7 +249,7 @@ def make_simulator(
     block_size: int = 256,
     failures: FailurePolicy | None = None,
 ) -> Simulator:
-    """A simulator from one function or several; a simulator is returned as it is. Arguments as for `Simulator`.
+    """A simulator from one function or several; a simulator is returned as it is. Arguments and errors as for `Simulator`.
 
     >>> def prior(rng): return {"theta": rng.normal(size=2)}
     >>> def likelihood(theta, rng): return {"x": rng.normal(theta[0], 1.0, size=(20, 1))}

@@ -56,10 +56,12 @@ class RunRecord:
 
     @property
     def tags(self) -> dict[str, str]:
+        """Tags of the run."""
         return dict(self.run.data.tags)
 
     @property
     def params(self) -> dict[str, str]:
+        """Parameters of the run, as MLflow keeps them: text."""
         return dict(self.run.data.params)
 
     @property

@@ -50,6 +50,10 @@ def register(
 
     If a version with the same content exists, it is used again: the aliases move to it, its tags and description (markdown) are updated.
     A registration that was interrupted, or whose answer was lost, is found and completed.
+
+    Raises:
+        ConfigurationError: if aliases are no sequence.
+        ModelFileError: if the file is missing or damaged.
     """
     if isinstance(aliases, str):
         raise ConfigurationError(f"Expected aliases as a sequence of names, got {aliases!r}. Pass aliases=({aliases!r},).")

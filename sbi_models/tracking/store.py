@@ -59,7 +59,7 @@ class Store:
         return file_lock(_lock_path(self.database)) if self.database else nullcontext()
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment `name`, which is made on demand."""
+        """The id of the experiment `name`, which is made on demand; raises TrackingError if it was deleted."""
         found = patiently(f"open the experiment {name!r}", self._experiment, name)
         if found.lifecycle_stage != "active":
             raise TrackingError(

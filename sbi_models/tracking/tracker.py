@@ -137,10 +137,12 @@ class Tracker:
 
     @property
     def run_id(self) -> str:
+        """Of the MLflow run."""
         return str(self._info.run_id)
 
     @property
     def experiment_id(self) -> str:
+        """Of the MLflow experiment that the run is in."""
         return str(self._info.experiment_id)
 
     @property
@@ -175,13 +177,13 @@ class Tracker:
             self._upload(scratch, folder)
 
     def log_file(self, path: Path | str, folder: str | None = None) -> None:
-        """Copy a file to the run, into `folder`."""
+        """Copy a file to the run, into `folder`; raises ConfigurationError if there is no such file."""
         if not Path(path).is_file():
             raise ConfigurationError(f"Expected a file to log, got {str(path)!r}, which does not exist or is a folder.")
         patiently(f"log {path} to run {self.run_id}", self._client.log_artifact, self.run_id, str(path), folder)
 
     def log_folder(self, path: Path | str) -> None:
-        """Copy all files below a folder to the same places in the run."""
+        """Copy all files below a folder to the same places in the run; raises ConfigurationError if there is no such folder."""
         if not Path(path).is_dir():
             raise ConfigurationError(f"Expected a folder to log, got {str(path)!r}, which does not exist or is a file.")
         patiently(f"log the files in {path} to run {self.run_id}", self._client.log_artifacts, self.run_id, str(path))

@@ -134,6 +134,11 @@ class BasicWorkflow(Workflow):
 
         Returns:
             The history. With "auto", it is that of the training whose posterior was kept.
+
+        Raises:
+            ConfigurationError: with "auto", if epochs or batch size are given.
+            DataError: if data do not fit: a variable is missing, rows are unequal, values are not finite.
+            TrainingError: if the loss is no longer finite.
         """
         if self.automatic is None:
             epochs, batch_size = 100 if epochs is None else epochs, 32 if batch_size is None else batch_size

@@ -339,6 +339,9 @@ class EnsembleWorkflow(Workflow):
                 None is the first where every member has a density, and else the second. See `diagnostics.jensen_shannon_divergence` and
                 `diagnostics.energy_disagreement`.
             seed: of the draws.
+
+        Raises:
+            ConfigurationError: for an unknown measure, or one from densities where a member has none.
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         if measure not in (*_MEASURES, None):

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from pages import DOCS, PAGES, blocks
 
-PUBLIC = ["", *"adapters approximators datasets diagnostics networks simulators simulators.benchmarks tracking workflows".split()]
+PUBLIC = [
+    *("", "adapters", "approximators", "datasets", "diagnostics", "networks"),
+    *("simulators", "simulators.benchmarks", "tracking", "workflows"),
+]
 
 
 def _module(name: str):

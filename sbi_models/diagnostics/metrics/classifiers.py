@@ -8,6 +8,7 @@ from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_finit
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 Classifier = Literal["mlp", "random_forest"]
+"""Which classifier tells two sets of draws apart: a network with two hidden layers, or a random forest."""
 
 
 def classifier_named(name: Classifier, width: int, seed: int) -> Any:

@@ -31,7 +31,11 @@ _SUBNETS: dict[str, Callable[..., Any]] = {}
 
 
 def register_subnet(name: str) -> Callable[[C], C]:
-    """Class decorator that makes a subnet known by name, for `subnet="name"` and for files."""
+    """Class decorator that makes a subnet known by name, for `subnet="name"` and for files.
+
+    Raises:
+        ConfigurationError: if another class has the name.
+    """
 
     def add(cls: C) -> C:
         if _SUBNETS.get(name, cls) is not cls:
