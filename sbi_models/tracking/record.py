@@ -52,6 +52,7 @@ class RunRecord:
 
     @property
     def run_id(self) -> str:
+        """Of MLflow."""
         return str(self.run.info.run_id)
 
     @property

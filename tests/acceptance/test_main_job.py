@@ -64,14 +64,3 @@ def test_the_readme_is_true(main_job: Path) -> None:
     assert len(snippets) == 2
     for snippet in snippets:
         subprocess.run([sys.executable, "-c", snippet], cwd=main_job, env=ENVIRONMENT, text=True, capture_output=True, check=True)
-
-
-def test_what_the_readme_and_docs_point_at_is_there() -> None:
-    """Links of the README and of the pages in docs lead to files, and targets of make that they name exist."""
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
-        text = page.read_text()
-        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
-        for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.MULTILINE):
-            assert target in targets, f"{page.name}: make {target}"

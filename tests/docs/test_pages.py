@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pages import DOCS, PAGES, blocks
 
+ROOT = DOCS.parent
 PUBLIC = [
     *("", "adapters", "approximators", "datasets", "diagnostics", "networks"),
     *("simulators", "simulators.benchmarks", "tracking", "workflows"),
@@ -106,3 +107,18 @@ def test_documentation_packages_are_pinned() -> None:
     assert any("docs" in needed for needed in extras["dev"])
     for needed in extras["docs"]:
         assert f"\n{re.split('[<>=]', needed)[0]}==" in pins
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "examples/README.md"])
+def test_what_pages_outside_of_docs_point_at_is_there(page: str) -> None:
+    """Their links lead to files."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8")):
+        assert "://" in target or (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_targets_of_make_that_pages_name_exist() -> None:
+    """`make TARGET` on any page is in the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for page in (*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        named = re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert set(named) <= targets, page.name
