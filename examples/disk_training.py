@@ -1,6 +1,6 @@
 """Simulations in files: training with memory that does not grow with their number.
 
-Shows: `fit_disk` reads a folder of .npz files a few at a time, here of up to 400 MB, beside `fit_offline`, which holds all of them. Each
+Shows: `fit_disk` reads a folder of .npz files a few at a time, here of up to 240 MB, beside `fit_offline`, which holds all of them. Each
 training is a process of its own, and what it needs beyond the memory that it starts with is measured.
 
     python examples/disk_training.py --output figures
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 import sbi_models as bf
 
-SEED, PER_FILE, WIDTH = 1, 10_000, 250
+SEED, PER_FILE, WIDTH = 1, 10_000, 200
 
 
 def prior(batch_size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def prior(batch_size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def likelihood(theta: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The signal at 250 times, with noise: a kilobyte for each simulation."""
+    """The signal at 200 times, with noise: 800 bytes for each simulation."""
     signal = theta[:, :1] * np.exp(-theta[:, 1:] * np.linspace(0, 1, WIDTH, dtype=np.float32))
     return {"x": signal + 0.1 * rng.standard_normal(signal.shape, dtype=np.float32)}
 
@@ -53,12 +53,12 @@ def train(folder: Path, method: str) -> tuple[list[float], list[float]]:
         SIMULATOR,
         inference_variables="theta",
         inference_conditions="x",
-        inference_network=bf.networks.CouplingFlow(transform="affine", widths=(64,)),
+        inference_network=bf.networks.CouplingFlow(transform="affine", depth=2, widths=(32,)),
         standardize="all",
         seed=SEED,
         progress=False,
     )
-    workflow.fit_offline(SIMULATOR.sample(2048, seed=0), epochs=1, batch_size=1024)  # so that everything is imported
+    workflow.fit_offline(SIMULATOR.sample(4096, seed=0), epochs=1, batch_size=4096)  # so that everything is imported
     process, seconds, megabytes = psutil.Process(), [], []
     begin, least, done = time.perf_counter(), process.memory_info().rss, threading.Event()
 
@@ -70,10 +70,10 @@ def train(folder: Path, method: str) -> tuple[list[float], list[float]]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     if method == "fit_disk":
-        workflow.fit_disk(folder, "*.npz", epochs=1, batch_size=1024)
+        workflow.fit_disk(folder, "*.npz", epochs=1, batch_size=4096)
     else:
         files = [np.load(path) for path in sorted(folder.glob("*.npz"))]
-        workflow.fit_offline({name: np.concatenate([file[name] for file in files]) for name in ("theta", "x")}, epochs=1, batch_size=1024)
+        workflow.fit_offline({name: np.concatenate([file[name] for file in files]) for name in ("theta", "x")}, epochs=1, batch_size=4096)
     done.set()
     watcher.join()
     return seconds, megabytes
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
-    numbers = (20_000,) if options.quick else (100_000, 200_000, 400_000)
+    numbers = (20_000,) if options.quick else (75_000, 150_000, 300_000)
 
     most: dict[str, list[float]] = {"fit_disk": [], "fit_offline": []}
     with TemporaryDirectory() as scratch:  # a folder of yours, to keep the simulations

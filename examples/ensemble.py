@@ -48,7 +48,7 @@ def main() -> None:
     weights = workflow.stack(200 if options.quick else 1000)
     print("weights of the mixture:", ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items()))
 
-    num_tests = 50 if options.quick else 300
+    num_tests = 50 if options.quick else 200
     test = MODEL.simulator.sample(num_tests, seed=2)
     scores = {name: values.mean() for name, values in workflow.log_prob(test, merge_members=False).items()}
     scores["mixture"] = workflow.log_prob(test).mean()
@@ -57,8 +57,8 @@ def main() -> None:
 
     usual = test["x"][:1]
     strange = np.random.default_rng(3).normal(6.0, 0.3, size=(1, 20, 1))  # the prior of the mean is Normal(0, 1)
-    reference = workflow.disagreement(test, seed=4)
-    apart = workflow.disagreement({"x": np.concatenate([usual, strange])}, seed=4)
+    reference = workflow.disagreement(test, num_samples=100, seed=4)
+    apart = workflow.disagreement({"x": np.concatenate([usual, strange])}, num_samples=100, seed=4)
     share = (reference[:, None] >= apart).mean(axis=0)
     print(f"disagreement: usual {apart[0]:.4f} nats ({share[0]:.0%} of the tests have more), strange {apart[1]:.4f} ({share[1]:.0%})")
     for name, certificate in zip(("usual", "strange"), workflow.approximator.certify({"x": np.concatenate([usual, strange])}), strict=True):
@@ -71,7 +71,8 @@ def main() -> None:
     left.axvline(apart[0], color="#0072B2", linewidth=2, label="usual")
     left.axvline(apart[1], color="#D55E00", linewidth=2, label="strange")
     left.set(xscale="log", xlabel="disagreement between members [nats]", ylabel="test simulations")
-    left.legend(frameon=False, fontsize=8)
+    left.set_ylim(0, 1.4 * left.get_ylim()[1])
+    left.legend(frameon=False, fontsize=8, loc="upper left")
     for axes, x, title in ((middle, usual, "usual observation"), (right, strange, "strange observation")):
         members = workflow.sample(num_samples=4000, conditions={"x": x}, merge_members=False, seed=5)
         exact = MODEL.posterior(x[0])
@@ -81,6 +82,7 @@ def main() -> None:
         grid = np.linspace(exact.mean[0] - 4 * exact.sd[0], exact.mean[0] + 4 * exact.sd[0], 200)
         axes.plot(grid, exact.mean_density(grid), color="#222222", linestyle=(0, (4, 3)), label="exact")
         axes.set(title=title, xlabel="mean", yticks=[])
+        axes.locator_params(axis="x", nbins=5)
     middle.set_ylabel("posterior density")
     middle.legend(frameon=False, fontsize=8)
     for axes in figure.axes:

@@ -80,7 +80,7 @@ def main() -> None:
     left.fill_between(days, *np.quantile(predicted, [0.025, 0.975], axis=0), color="#0072B2", alpha=0.25, label="predicted, 95 %")
     left.plot(days, np.median(predicted, axis=0), color="#0072B2", label="predicted, median")
     left.plot(days, MODEL.observed, "o", color="#222222", markersize=4, label="observed")
-    left.set(xlabel="day", ylabel="boys in bed")
+    left.set(xlabel="day", ylabel="boys in bed", xticks=range(2, 15, 2))
     for axes, column, label in ((middle, None, "R0 = infection / recovery rate"), (right, 1, "recovery rate γ [1/day]")):
         values = {name: draws[:, 0] / draws[:, 1] if column is None else draws[:, column] for name, draws in kinds.items()}
         edges = np.linspace(*np.quantile(values["exact"], [0.001, 0.999]), 40)
