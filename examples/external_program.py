@@ -95,8 +95,7 @@ def main() -> None:
         def rows(start: int, stop: int) -> dict[str, np.ndarray]:
             made = simulator.rows(start, stop, seed=SEED, workers=2, progress=False)
             report = simulator.last_report
-            runs[-1] += stop - start + sum(failure.attempts for failure in report.failures)
-            print(f"  rows {start} to {stop}: {report}")
+            runs[-1] += stop - start + sum(failure.attempts for failure in report.failures)  # these are in the log, too
             return made
 
         for wanted in (number, 2 * number, 2 * number):
@@ -105,6 +104,7 @@ def main() -> None:
             origin = {"seed": SEED, "fingerprint": "molecules 1"}  # another program or prior: another fingerprint
             store = SimulationStore.create(Path(scratch) / "store", rows, wanted, rows_per_shard=number // 2, **origin)
             print(f"  {runs[-1]} runs of the program")
+        data = store.load()
         observed = simulator.sample(1, seed=2, theta=np.array([15.0, 0.6]))["x"]
 
     workflow = bf.BasicWorkflow(
@@ -117,7 +117,6 @@ def main() -> None:
         seed=SEED,
     )
     held_out = number // 5
-    data = store.load()
     training, validation = ({name: value[part] for name, value in data.items()} for part in (slice(held_out, None), slice(held_out)))
     workflow.fit_offline(training, epochs=10 if options.quick else 100, batch_size=64, validation_data=validation)
     draws = workflow.sample(num_samples=4000, conditions={"x": observed}, seed=3)["theta"][0]

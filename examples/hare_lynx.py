@@ -1,8 +1,8 @@
 """Hares and lynxes: eight parameters of a predator-prey model from the pelts bought in 1900 to 1920, beside Hamiltonian Monte Carlo.
 
-Shows: one observation under a wide prior. `inference_network="auto"` chooses scales and training, `narrow` puts a second round of
+Shows: one observation under a wide prior. `inference_network="auto"` chooses scales and training, `narrow` puts further rounds of
 simulations near the observation, and `importance_sample` weights the draws by the likelihood. The reference are 2000 draws of posteriordb.
-It is the experiment hare-lynx of the package with a ninth of its simulations.
+It is the experiment hare-lynx of the package with a sixth of its simulations.
 
     python examples/hare_lynx.py --output figures
 
@@ -41,21 +41,23 @@ def fitted(simulator: bf.Simulator, number: int, seed: int) -> bf.BasicWorkflow:
 
 
 def main() -> None:
-    """Two rounds of simulation, weighted draws, and the comparison with the reference."""
+    """Rounds of simulation, weighted draws, and the comparison with the reference."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
-    number = 500 if options.quick else 5_000
+    numbers = (500, 500) if options.quick else (5_000, 5_000, 15_000)
     pelts = {"pelts": MODEL.observed.reshape(1, -1)}
 
     wide = bf.make_simulator([MODEL.prior, likelihood], is_batched=True)
-    first = fitted(wide, number, SEED)
-    near = bf.workflows.narrow(wide, first.approximator, pelts, seed=2)
-    second = fitted(near, number, SEED + 1)
+    workflow, rounds = fitted(wide, numbers[0], SEED), {}
+    for k, number in enumerate(numbers[1:], start=1):
+        rounds[f"round {k}"] = workflow.sample(num_samples=2000, conditions=pelts, seed=k)["theta"][0]
+        near = bf.workflows.narrow(wide, workflow.approximator, pelts, seed=k)  # its prior: three times as wide as that posterior
+        workflow = fitted(near, number, SEED + k)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bf.errors.TrustWarning)  # what the report says is printed below
-        weighted, (report,) = second.importance_sample(
+        weighted, (report,) = workflow.importance_sample(
             num_samples=2000,
             num_proposals=2_000 if options.quick else 20_000,
             conditions=pelts,
@@ -64,12 +66,10 @@ def main() -> None:
             seed=3,
         )
     worth = f"{report.effective_draws:.0f} exact ones, Pareto k {report.pareto_k:.2f}"
-    print(f"{report.num_proposals} draws of the second round are worth {worth}")
+    print(f"{report.num_proposals} draws of the last round are worth {worth}")
     for warning in report.warnings:
         print(warning)
-
-    rounds = {"round 1": first.sample(num_samples=2000, conditions=pelts, seed=4)["theta"][0]}
-    rounds |= {"round 2, weighted": weighted["theta"][0]}
+    rounds[f"round {len(numbers)}, weighted"] = weighted["theta"][0]
     reference = MODEL.reference_draws
     print("parameter  reference        " + "".join(f"{name:<22}" for name in rounds))
     for k, name in enumerate(MODEL.names):
@@ -88,14 +88,14 @@ def main() -> None:
     left.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
     left.set_ylim(0, 1.25 * np.quantile(predicted, 0.999))
     mean, sd = reference.mean(axis=0), reference.std(axis=0)
-    for place, (name, color) in enumerate(zip(rounds, ("#E69F00", "#0072B2"), strict=True)):
+    for place, (name, color) in enumerate(zip(rounds, ("#E69F00", "#009E73", "#0072B2"), strict=False)):
         standard = (rounds[name] - mean) / sd
-        rows = np.arange(8) + 0.15 * (2 * place - 1)
+        rows = np.arange(8) + 0.22 * (place - (len(rounds) - 1) / 2)
         right.errorbar(standard.mean(axis=0), rows, xerr=standard.std(axis=0), fmt="o", color=color, markersize=4, label=name)
     right.axvspan(-1, 1, color="#8A8A8A", alpha=0.2, label="reference ± sd")
-    right.set(xlabel="posterior mean ± sd, in reference sds", yticks=range(8), yticklabels=MODEL.names, xlim=(-8, 8))
+    right.set(xlabel="posterior mean ± sd, in reference sds", yticks=range(8), yticklabels=MODEL.names, xlim=(-5, 10))
     right.invert_yaxis()
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="center right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,8 @@ def served(uri: str, tracking_uri: str, log: Path) -> Iterator[str]:
         [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "-h", "127.0.0.1", "-p", port],
     )
     with log.open("wb") as output:
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri}
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow starts uvicorn by its name
+        environment = {**os.environ, "PATH": programs, "MLFLOW_TRACKING_URI": tracking_uri}
         server = subprocess.Popen([*command, "--env-manager", "local"], env=environment, stdout=output, stderr=output)
         try:
             for _ in range(600):
