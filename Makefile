@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-integration check acceptance long peers docs ui format lock clean
+.PHONY: help setup run test test-integration check acceptance long gallery peers docs ui format lock clean
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,11 @@ acceptance: setup  ## Run the main job in a scratch folder and check its figures
 
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
 	$(BIN)/python -m pytest -m long --capture=no
+
+gallery: setup   ## Run all examples in full and draw the pictures of examples/README.md anew; half an hour on one core
+	@for example in examples/*.py; do \
+	  echo "== $$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example --output docs/img/gallery || exit 1; \
+	done
 
 peers:           ## Create .venv-peers, with BayesFlow and sbi, for the benchmarks of speed
 	$(PYTHON) -m venv .venv-peers
