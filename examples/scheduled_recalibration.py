@@ -12,15 +12,15 @@ Run it:
 
     python examples/scheduled_recalibration.py --output figures
 
-Time on one core: FULL s, of six runs with a Prefect server each; with --quick QUICK s.
+Time on one core: FULL s; with --quick QUICK s.
 """
 
 import argparse
-import subprocess
-import sys
+import contextlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -29,27 +29,27 @@ import sbi_models as bf
 
 SEED = 1
 
-SIMULATOR = """
+DETECTOR = """
+from functools import partial
 import numpy as np
 import sbi_models as bf
 
-NOISE = {noise}
-
 
 def prior(batch_size, rng):
-    return {{"theta": rng.normal(size=(batch_size, 2))}}
+    return {"theta": rng.normal(size=(batch_size, 2))}
 
 
-def likelihood(theta, rng):
-    return {{"x": np.repeat(theta, 4, axis=1) + NOISE * rng.normal(size=(len(theta), 8))}}
+def likelihood(theta, rng, noise):
+    return {"x": np.repeat(theta, 4, axis=1) + noise * rng.normal(size=(len(theta), 8))}
 
 
-SIMULATOR = bf.make_simulator([prior, likelihood], is_batched=True)
+QUIET = bf.make_simulator([prior, partial(likelihood, noise=1.0)], is_batched=True)
+NOISY = bf.make_simulator([prior, partial(likelihood, noise=1.4)], is_batched=True)
 """
 
-EXPERIMENT = """
+SETTINGS = """
 name: detector
-simulator: detector:SIMULATOR
+simulator: detector:{simulator}
 observations: seen.npz
 inference_variables: [theta]
 inference_conditions: [x]
@@ -64,67 +64,72 @@ register_as: {{name: detector}}
 """
 
 
-def observe(folder: Path, noise: float, seed: int) -> None:
+def observe(noise: float, seed: int) -> None:
     """Forty new observations of the real detector, at the place where the experiment looks for them."""
     rng = np.random.default_rng(seed)
     theta = rng.normal(size=(40, 2))
-    np.savez(folder / "seen.npz", x=np.repeat(theta, 4, axis=1) + noise * rng.normal(size=(40, 8)))
+    np.savez("seen.npz", x=np.repeat(theta, 4, axis=1) + noise * rng.normal(size=(40, 8)))
 
 
-def settings(folder: Path, *, noise: float, training: int, epochs: int) -> None:
-    """The two files of the experiment: simulator and settings."""
-    (folder / "detector.py").write_text(SIMULATOR.format(noise=noise))
-    (folder / "detector.yaml").write_text(EXPERIMENT.format(training=training, epochs=epochs))
+def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
+    """What the monitor found, as (week, version of the champion, p-value), and what the gate said of each version."""
+    # Prefect and the store take the current folder when they are imported; `sbi-models run`, `monitor` and `retrain` are these flows.
+    from flows.experiment_files import load_experiment  # noqa: PLC0415
+    from flows.local_server import local_prefect  # noqa: PLC0415
+    from flows.monitor import monitor  # noqa: PLC0415
+    from flows.pipeline import pipeline  # noqa: PLC0415
+    from flows.retrain import retrain  # noqa: PLC0415
 
+    watched: list[tuple[str, str, float]] = []
+    gates: list[str] = []
+    training = 4_000 if quick else 10_000
 
-def flow(folder: Path, command: str) -> None:
-    """One run, a process of its own, as the schedule starts it: exit code 0 is well, 3 an alarm."""
-    program = Path(sys.executable).with_name("sbi-models")
-    done = subprocess.run([program, command, "detector.yaml"], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 3):
-        raise RuntimeError(done.stderr)
-    told = ("Drift:", "The real observations", "Verdict", "Gate")
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip().startswith(told)]
-    print(f"sbi-models {command}: exit code {done.returncode}", *lines, sep="\n  ", flush=True)
+    def experiment(simulator: str, epochs: int = 10) -> Any:
+        Path("detector.yaml").write_text(SETTINGS.format(simulator=simulator, training=training, epochs=epochs))
+        return load_experiment("detector.yaml")
+
+    def watch(week: str, settings: Any) -> None:
+        try:
+            print(f"monitor, {week}: {monitor(settings)['verdict']['sentence']}")
+        except bf.errors.DriftError as drift:  # a schedule shows it as a failed run, the command line by exit code 3
+            print(f"monitor, {week}: {drift}")
+        store = bf.tracking.open_store()
+        ended = [run for status in ("FINISHED", "FAILED") for run in bf.tracking.RunRecord.ended(store, "detector", "monitor", status)]
+        last = max(ended, key=lambda record: int(record.params["turn"]))
+        watched.append((week, last.params["model"].rpartition("/")[2], last.run.data.metrics["drift.p_value"]))
+
+    def train(flow: Any, settings: Any) -> None:
+        result = flow(settings)
+        said = "passed" if result["gate"]["promoted"] else "refused"
+        gates.append(f"version {result['registered']['version']}: {said}\n{fill('; '.join(result['gate']['reasons']), 52)}")
+        print(f"{flow.name}: {gates[-1]}")
+
+    Path("detector.py").write_text(DETECTOR)
+    with local_prefect():
+        observe(noise=1.0, seed=1)
+        settings = experiment("QUIET")
+        train(pipeline, settings)
+        watch("week 1", settings)
+        observe(noise=1.4, seed=2)
+        watch("week 2", settings)
+        settings = experiment("NOISY")
+        train(retrain, settings)
+        watch("week 2,\nretrained", settings)
+        if not quick:
+            train(retrain, experiment("NOISY", epochs=1))
+    return watched, gates
 
 
 def main() -> None:
-    """Three weeks of a detector, and what is in the registry after each."""
+    """Weeks of a detector, and what monitor and gate say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
-    parser.add_argument("--quick", action="store_true", help="fewer simulations and no third week, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="fewer simulations and no refusal, to see that it runs")
     options = parser.parse_args()
-    good = {"training": 4_000 if options.quick else 10_000, "epochs": 10}
+    output = options.output.resolve()
 
-    with TemporaryDirectory() as scratch:  # a folder of yours
-        folder, watched = Path(scratch), []
-
-        def watch(week: str) -> None:
-            flow(folder, "monitor")
-            store = bf.tracking.open_store(folder)
-            ended = [run for status in ("FINISHED", "FAILED") for run in bf.tracking.RunRecord.ended(store, "detector", "monitor", status)]
-            last = max(ended, key=lambda record: int(record.params["turn"]))
-            watched.append((week, last.params["model"].rpartition("/")[2], last.run.data.metrics["drift.p_value"]))
-
-        print("\nWeek 1: the first champion, and observations like its simulations")
-        settings(folder, noise=1.0, **good)
-        observe(folder, noise=1.0, seed=1)
-        flow(folder, "run")
-        watch("week 1")
-        print("\nWeek 2: the detector is noisier, which the monitor finds; with its new noise a challenger is trained")
-        observe(folder, noise=1.4, seed=2)
-        watch("week 2")
-        settings(folder, noise=1.4, **good)
-        flow(folder, "retrain")
-        watch("week 2,\nretrained")
-        if not options.quick:
-            print("\nWeek 3: a challenger whose training was cut short")
-            observe(folder, noise=1.4, seed=3)
-            settings(folder, noise=1.4, training=good["training"], epochs=1)
-            flow(folder, "retrain")
-        registry = bf.tracking.open_store(folder).client
-        versions = [registry.get_model_version("detector", str(k)) for k in range(1, 4 - options.quick)]
-        gates = [f"version {one.version}: {one.tags['gate']}\n{fill(one.tags['gate.reason'], 52)}" for one in versions]
+    with TemporaryDirectory() as scratch, contextlib.chdir(scratch):  # a folder of yours; all that is tracked lies below it
+        watched, gates = three_weeks(options.quick)
 
     figure = Figure(figsize=(10.5, 3.6), layout="constrained")
     axes, text = figure.subplots(1, 2)
@@ -140,8 +145,8 @@ def main() -> None:
     text.set_title("retrain: what the gate said", fontsize=10)
     text.text(0, 0.95, "\n\n".join(gates), fontsize=8.5, va="top")
     text.set_axis_off()
-    options.output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.output / "scheduled_recalibration.png", dpi=100)
+    output.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output / "scheduled_recalibration.png", dpi=100)
 
 
 if __name__ == "__main__":
