@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
-    number = 100 if options.quick else 1_000
+    number = 100 if options.quick else 2_000
 
     with TemporaryDirectory() as scratch:  # a folder of yours, to keep the simulations
         path = Path(scratch) / "molecules.py"

@@ -1,8 +1,8 @@
 """Hares and lynxes: eight parameters of a predator-prey model from the pelts bought in 1900 to 1920, beside Hamiltonian Monte Carlo.
 
-Shows: one observation under a wide prior. `inference_network="auto"` chooses scales and training, `narrow` puts further rounds of
+Shows: one observation under a wide prior. `inference_network="auto"` chooses scales and training, `narrow` puts a second round of
 simulations near the observation, and `importance_sample` weights the draws by the likelihood. The reference are 2000 draws of posteriordb.
-It is the experiment hare-lynx of the package with a sixth of its simulations.
+It is the experiment hare-lynx of the package with a seventh of its simulations, which is too few, as the report of the weights says.
 
     python examples/hare_lynx.py --output figures
 
@@ -30,7 +30,8 @@ def likelihood(theta: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndar
 
 def log_likelihood(theta: np.ndarray, pelts: np.ndarray) -> np.ndarray:
     """log p(pelts | theta) in nats, shape (n,)."""
-    return MODEL.log_likelihood(theta, pelts.reshape(len(pelts), *MODEL.x_shape))
+    with np.errstate(over="ignore"):  # a noise of nearly none makes it -inf
+        return MODEL.log_likelihood(theta, pelts.reshape(len(pelts), *MODEL.x_shape))
 
 
 def fitted(simulator: bf.Simulator, number: int, seed: int) -> bf.BasicWorkflow:
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
-    numbers = (500, 500) if options.quick else (5_000, 5_000, 15_000)
+    numbers = (500, 500) if options.quick else (6_000, 14_000)
     pelts = {"pelts": MODEL.observed.reshape(1, -1)}
 
     wide = bf.make_simulator([MODEL.prior, likelihood], is_batched=True)
@@ -59,7 +60,7 @@ def main() -> None:
         warnings.simplefilter("ignore", bf.errors.TrustWarning)  # what the report says is printed below
         weighted, (report,) = workflow.importance_sample(
             num_samples=2000,
-            num_proposals=2_000 if options.quick else 20_000,
+            num_proposals=2_000 if options.quick else 50_000,
             conditions=pelts,
             log_likelihood=log_likelihood,
             log_prior=MODEL.log_prior,
@@ -88,7 +89,7 @@ def main() -> None:
     left.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
     left.set_ylim(0, 1.25 * np.quantile(predicted, 0.999))
     mean, sd = reference.mean(axis=0), reference.std(axis=0)
-    for place, (name, color) in enumerate(zip(rounds, ("#E69F00", "#009E73", "#0072B2"), strict=False)):
+    for place, (name, color) in enumerate(zip(rounds, ("#E69F00", "#0072B2"), strict=True)):
         standard = (rounds[name] - mean) / sd
         rows = np.arange(8) + 0.22 * (place - (len(rounds) - 1) / 2)
         right.errorbar(standard.mean(axis=0), rows, xerr=standard.std(axis=0), fmt="o", color=color, markersize=4, label=name)

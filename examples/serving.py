@@ -111,7 +111,7 @@ def main() -> None:
             for name, certificate in zip(("usual", "strange"), answer["predictions"]["certificates"], strict=True):
                 print(f"{name}: {certificate['verdict']} (p = {certificate['p_value']:.3g})", *certificate["warnings"])
             status, refusal = ask(address, both, num_samples=0)
-            print(f"a wrong request: HTTP {status}, {refusal['message']}")
+            print(f"a wrong request: HTTP {status}, {refusal['message'].splitlines()[-1]}")
 
     exact = MODEL.posterior(usual[0])
     mean, sd = draws[0].mean(axis=0), draws[0].std(axis=0)
