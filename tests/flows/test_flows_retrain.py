@@ -77,7 +77,7 @@ def test_only_new_simulations_are_computed(commands: tuple[Path, list[Ended]]) -
     root, (run, retrain) = commands
     assert (run.code, run.errors, retrain.code, retrain.errors) == (0, "", 0, "")
     assert "2 048 training, 512 validation, 100 test simulations (" in run.output
-    assert "4 096 training, 512 validation, 100 test simulations, of which 2 660 were there" in retrain.output
+    assert "4 096 training, 512 validation, 100 test simulations; 2 660 were there" in retrain.output
     stored = SimulationStore.open(next((root / "mlruns" / "work").glob("simulate-*/training")))
     records = RunRecord.ended(open_store(root), "linear_retrained", "pipeline")
     hashes = [record.content_hashes for record in records]
