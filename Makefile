@@ -39,7 +39,7 @@ acceptance: setup  ## Run the main job in a scratch folder and check its figures
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
 	$(BIN)/python -m pytest -m long --capture=no
 
-gallery: setup   ## Run all examples in full and draw the pictures of examples/README.md anew; half an hour on one core
+gallery: setup   ## Run all examples in full and draw the pictures of examples/README.md anew; about twenty minutes on one core
 	@for example in examples/*.py; do \
 	  echo "== $$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example --output docs/img/gallery || exit 1; \
 	done

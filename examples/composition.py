@@ -5,7 +5,7 @@ sets of the same parameters together, without training again, and the reports th
 
     python examples/composition.py --output figures
 
-Time on one core: FULL s; with --quick QUICK s, which trains too little to be right.
+Time on one core: 83 s; with --quick 15 s, which trains too little to be right.
 """
 
 import argparse

@@ -5,7 +5,7 @@ from held-out simulations, and `disagreement` tells an observation that no simul
 
     python examples/ensemble.py --output figures
 
-Time on one core: FULL s; with --quick QUICK s, which trains too little to be right.
+Time on one core: 77 s; with --quick 15 s, which trains too little to be right.
 """
 
 import argparse

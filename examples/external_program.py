@@ -7,7 +7,7 @@ have a likelihood that can be summed, the posterior is compared with the exact o
 
     python examples/external_program.py --output figures
 
-Time on one core: FULL s; with --quick QUICK s, which simulates too little to be right.
+Time on one core: 125 s; with --quick 17 s, which simulates too little to be right.
 """
 
 import argparse
