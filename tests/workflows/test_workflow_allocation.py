@@ -7,7 +7,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import platform, resource, sys
+import platform, resource, statistics, sys
 import torch
 from sbi_models.allocation import keep_freed_memory
 
@@ -24,12 +24,14 @@ def step():
     network(x).square().mean().backward()
 
 
-for _ in range(20):
-    step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    step()
-print(done, platform.libc_ver()[0], (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+faults, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(11):
+    for _ in range(20):
+        step()
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    faults.append((now - before) / 20)
+    before = now
+print(done, platform.libc_ver()[0], statistics.median(faults[1:]))
 """
 
 
@@ -41,13 +43,14 @@ def run(mode, **variables):
 
 
 def test_steps_that_free_what_they_use_cause_no_page_faults():
-    """A step of this network uses and frees 16 MB, 4 000 pages. By itself the C library gives some of them back: in seven processes that
-    were looked at, 11 to 1 352 a step."""
+    """A step of this network uses and frees 16 MB, 4 000 pages. By itself the C library gives some hundred of them back at each step. Kept,
+    most twenties of steps have no fault at all; the median leaves out the few in which a heap in pieces still grows by a layer."""
     kept, library, faults = run("keep")
     if library != "glibc":
         pytest.skip("another C library, which is left alone")
     assert kept
-    assert faults < 50
+    assert faults < 1
+    assert run("library")[2] > 1
 
 
 def test_settings_of_the_user_are_left_alone():
