@@ -23,6 +23,15 @@ def short(monkeypatch):
     monkeypatch.setattr(budget, "of_simulations", lambda number: budget.Budget(64, 150, 2e-3, 0.1, 0.99))
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """Trainings of less than a second, in three epochs or more, for what does not depend on how good they are."""
+    monkeypatch.setattr(automatic, "_SYNTHETIC", 2_000)
+    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 2_000)
+    monkeypatch.setattr(budget, "of_synthetic", lambda number: budget.Budget(128, 50, 3e-3, 0.0, 0.99))
+    monkeypatch.setattr(budget, "of_simulations", lambda number: budget.Budget(64, 30, 2e-3, 0.1, 0.99))
+
+
 def auto(simulator=SIMULATOR, **arguments):
     settings = {"inference_network": "auto", "seed": 0, "accelerator": "cpu", "progress": False}
     return BasicWorkflow(simulator, **(ROLES | settings | arguments))
@@ -44,7 +53,7 @@ def test_the_posterior_is_nearly_exact_from_500_simulations(short):
     assert choices["x"] == "scale identity"
 
 
-def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(short, tmp_path):
+def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_path):
     """To the bit; and the checkpoint folder has the kept approximator under the name of the workflow."""
     data = SIMULATOR.sample(300, seed=1)
     workflows = [auto(), auto(checkpoint_filepath=tmp_path, checkpoint_name="kept")]
@@ -134,7 +143,7 @@ def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(short, mon
     assert workflow.automatic.choices["trained on"] == "simulations"
 
 
-def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(short, tmp_path, monkeypatch):
+def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(hasty, tmp_path, monkeypatch):
     """It is interrupted once in each of its trainings (direct, likelihoods, synthetic), and started anew each time, with `restore`."""
     data = SIMULATOR.sample(300, seed=1)
     whole = auto(checkpoint_filepath=tmp_path / "whole", restore=True)

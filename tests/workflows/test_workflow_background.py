@@ -7,28 +7,18 @@ import numpy as np
 import pytest
 import torch
 from linear_gaussian import SIMULATOR, workflow
+from sent_functions import fails_late, likelihood, meta, prior, scaled
 
 from sbi_models import make_simulator
 from sbi_models.networks import DeepSet
 from sbi_models.simulators import Simulator, background, helpers
 from sbi_models.simulators.table import Table
 
-
-def prior():
-    return {"theta": np.random.normal(size=2)}
-
-
-def likelihood(theta):
-    return {"x": np.random.normal(theta, 0.5, size=(20, 2))}
-
-
-def meta():
-    return {"scale": np.random.uniform(0.4, 0.6)}
-
-
 GUIDE = make_simulator([prior, likelihood])
-META = make_simulator([prior, lambda theta, scale: {"x": np.random.normal(theta, scale, size=(20, 2))}], meta_fn=meta)
+META = make_simulator([prior, scaled], meta_fn=meta)
 HERE = 1
+
+pytestmark = pytest.mark.xdist_group("background")  # the tests share processes that take seconds to start
 
 
 class Stop(Exception):
@@ -155,23 +145,6 @@ def test_a_failure_ends_the_training_at_its_row():
         reached[workers] = (type(caught.value), str(caught.value), epochs)
     assert reached[HERE][2] == [1, 2]
     assert reached[None] == reached[2] == reached[HERE]
-
-
-def fails_late(theta):
-    if tuple(theta) == LATE:
-        raise ArithmeticError("too stiff")
-    return {"x": theta}
-
-
-def _late():
-    """What the prior gives in row 1300 of a training with seed 0."""
-    from sbi_models import seeding  # noqa: PLC0415
-
-    rows = make_simulator(prior).rows(1300, 1301, seed=seeding.derive(0, "online simulations"))
-    return tuple(rows["theta"][0])
-
-
-LATE = _late()
 
 
 def test_functions_that_cannot_be_sent_train_here(caplog):
