@@ -1,7 +1,17 @@
 """Pipeline runs shared by the tests of this folder: each is a process of its own, as users start it."""
 
+from collections.abc import Iterator
+
 import pytest
-from pipeline_runs import Finished, run_pipeline
+from pipeline_runs import Finished, run_pipeline, shared_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stops_the_shared_server() -> Iterator[None]:
+    """After the last test, if one has started it."""
+    yield
+    if shared_server.cache_info().currsize:
+        shared_server().stop()
 
 
 @pytest.fixture(scope="session")
@@ -13,4 +23,4 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(scope="session")
 def second_run(first_run: Finished) -> Finished:
     """The same pipeline once more, in the same folder."""
-    return run_pipeline(first_run.root)
+    return run_pipeline(first_run.root, shared=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -10,9 +11,12 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -38,20 +42,60 @@ class Ended:
     errors: str
 
 
+class SharedServer:
+    """A Prefect server for the pipelines of one test process, as a user has one beside all of his; its start costs more than a pipeline."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/api"
+        _give_database(home)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flows.temporary_server", "--host", "127.0.0.1", "--port", str(port)], cwd=home, env=_environment()
+        )
+        for _ in range(1200):
+            try:
+                urlopen(f"{self.url}/health", timeout=5).close()
+                return
+            except (URLError, OSError):
+                assert self._process.poll() is None, "the server has ended"
+                time.sleep(0.1)
+        pytest.fail("the server does not answer")
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(20)
+
+
+@cache
+def shared_server() -> SharedServer:
+    """That of this process, started when it is first asked for; conftest.py stops it."""
+    return SharedServer(Path(tempfile.mkdtemp(prefix="prefect-server-")))
+
+
 def start_pipeline(
-    root: Path, *settings: Any, script: str = "small_run.py", label: str = "", fresh: bool = False
+    root: Path, *settings: Any, script: str = "small_run.py", label: str = "", fresh: bool = False, shared: bool = False
 ) -> "subprocess.Popen[bytes]":
     """Start a small pipeline in a folder, or several in a row, each with its settings.
 
-    What it prints goes to files there, whose names start with the label. Unless it is to be fresh, it has a database of Prefect that an
-    earlier one has left: making the tables of one takes longer than all else.
+    What it prints goes to files there, whose names start with the label. It reports to the shared server, or starts one of its own. Unless
+    it is to be fresh, that has a database which an earlier one has left: making the tables of one takes longer than all else.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    if not fresh:
+    environment = _environment()
+    if shared:
+        environment["PREFECT_API_URL"] = shared_server().url
+    elif not fresh:
         _give_database(root)
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(json.dumps, settings or [{}])]
     with (root / f"{label}screen.txt").open("wb") as screen, (root / f"{label}errors.txt").open("wb") as errors:
         return subprocess.Popen(command, cwd=root, env=environment, stdout=screen, stderr=errors, start_new_session=True)
+
+
+def _environment() -> dict[str, str]:
+    """That of this process without what it says of the engines."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
 
 
 def _give_database(root: Path) -> None:
@@ -71,16 +115,16 @@ def _keep_database(root: Path) -> None:
     copy.replace(_DATABASE)
 
 
-def run_pipeline(root: Path, settings: dict[str, Any] | None = None, *, fresh: bool = False) -> Finished:
+def run_pipeline(root: Path, settings: dict[str, Any] | None = None, *, fresh: bool = False, shared: bool = False) -> Finished:
     """Run a small pipeline in a folder to its end."""
-    (finished,) = run_pipelines(root, settings or {}, fresh=fresh)
+    (finished,) = run_pipelines(root, settings or {}, fresh=fresh, shared=shared)
     return finished
 
 
-def run_pipelines(root: Path, *settings: dict[str, Any], fresh: bool = False) -> list[Finished]:
+def run_pipelines(root: Path, *settings: dict[str, Any], fresh: bool = False, shared: bool = False) -> list[Finished]:
     """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of each."""
-    screen, errors = _end(root, start_pipeline(root, *settings, fresh=fresh))
-    if not _DATABASE.is_file():
+    screen, errors = _end(root, start_pipeline(root, *settings, fresh=fresh, shared=shared))
+    if not _DATABASE.is_file() and not shared:
         _keep_database(root)
     lines = [line for line in screen.splitlines() if line.startswith("RESULT ")]
     for line in lines:

@@ -29,7 +29,7 @@ WITHOUT = {"num_samples": 200, "calibration_simulations": 0}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
     """A pipeline that composes, and one with other settings of the composition only."""
-    return run_pipelines(tmp_path_factory.mktemp("composed"), COMPOSED, COMPOSED | {"compose": WITHOUT})
+    return run_pipelines(tmp_path_factory.mktemp("composed"), COMPOSED, COMPOSED | {"compose": WITHOUT}, shared=True)
 
 
 def _artifacts(finished: Finished) -> Path:

@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
     """A pipeline whose training was killed, run again; then one that differs in a setting of diagnosis only."""
     root = tmp_path_factory.mktemp("ensemble")
     kill_in_training(root, ENSEMBLE, script="small_training.py")
-    return run_pipelines(root, ENSEMBLE, ENSEMBLE | {"diagnose": {"num_samples": 40}})
+    return run_pipelines(root, ENSEMBLE, ENSEMBLE | {"diagnose": {"num_samples": 40}}, shared=True)
 
 
 def _stored(finished: Finished, purpose: str) -> dict[str, np.ndarray]:

@@ -62,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The same pipeline twice."""
     root = tmp_path_factory.mktemp("narrow")
     path = str(write(root, "narrow_module"))
-    return run_pipelines(root, {"file": path}, {"file": path})
+    return run_pipelines(root, {"file": path}, {"file": path}, shared=True)
 
 
 def test_the_draws_are_those_of_the_exact_posterior_under_the_wide_prior(runs: list[Any]) -> None:

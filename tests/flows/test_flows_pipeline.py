@@ -139,7 +139,7 @@ def test_a_damaged_store_is_simulated_again(second_run: Finished) -> None:
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    again = run_pipeline(second_run.root)
+    again = run_pipeline(second_run.root, shared=True)
     assert again.result["simulations"]["content_hash"] == second_run.result["simulations"]["content_hash"]
     assert again.screen.count("reused, finished") == 3
     assert again.result["inference"]["draws_sha256"] == second_run.result["inference"]["draws_sha256"]

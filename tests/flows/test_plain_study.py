@@ -108,7 +108,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         "infer": {"num_samples": 30, "predictive_replicates": 0},
     }
     (source / "mine.yaml").write_text(json.dumps(changed))  # JSON is YAML
-    return run_pipeline(root, {"file": str(source / "mine.yaml")})
+    return run_pipeline(root, {"file": str(source / "mine.yaml")}, shared=True)
 
 
 @pytest.mark.integration
