@@ -16,8 +16,13 @@ from flows.runtime import work_folder
 from flows.server_process import ServerProcess
 
 _COMMAND = ("-m", "flows.temporary_server")
-_TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-"""With which Prefect itself starts a temporary server."""
+_TEMPORARY = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # two seconds for what nothing here uses, and which saving a block does anyway
+}
+"""With which Prefect itself starts a temporary server, and what makes that quicker."""
 
 
 class LocalPrefect:

@@ -8,9 +8,12 @@ with quick_imports(freeze=True):
     import uvicorn
     from prefect.server.api.server import create_app
 
+    from flows.prefect_database import prepare_database
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", required=True, type=int)
     given = parser.parse_args()
+    prepare_database()
     uvicorn.run(create_app, factory=True, host=given.host, port=given.port, lifespan="on", log_level="error")

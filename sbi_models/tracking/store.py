@@ -17,7 +17,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.version import VERSION
 
+from sbi_models.empty_databases import give_tables
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
 from sbi_models.tracking.patience import patiently
@@ -186,10 +188,18 @@ def _initialise(database: Path, artifacts: Path) -> None:
     fresh = database.with_name(f"{database.name}.new")
     fresh.unlink(missing_ok=True)
     with tracking_errors(f"make the tracking database {database}"):
-        SqlAlchemyStore(f"sqlite:///{fresh}", artifacts.as_uri()).engine.dispose()
+        give_tables(fresh, f"mlflow-{VERSION}", lambda: _make_tables(fresh))
+        SqlAlchemyStore(f"sqlite:///{fresh}", artifacts.as_uri()).engine.dispose()  # which adds the default experiment
     with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")  # writers then wait for each other a third as long
     fresh.replace(database)
+
+
+def _make_tables(database: Path) -> None:
+    """MLflow's tables, without the default experiment, which has the place of the artifacts."""
+    SqlAlchemyStore(f"sqlite:///{database}", database.with_name("artifacts").as_uri()).engine.dispose()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DELETE FROM experiments")
 
 
 def _unwritable(database: Path, reason: str) -> TrackingError:

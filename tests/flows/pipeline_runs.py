@@ -2,25 +2,19 @@
 
 import json
 import os
-import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-
-_DATABASE = Path(tempfile.gettempdir()) / f"sbi_models-tests-{os.getuid()}-prefect-{version('prefect')}.db"
 
 
 @dataclass
@@ -50,7 +44,6 @@ class SharedServer:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/api"
-        _give_database(home)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flows.temporary_server", "--host", "127.0.0.1", "--port", str(port)], cwd=home, env=_environment()
         )
@@ -80,14 +73,14 @@ def start_pipeline(
 ) -> "subprocess.Popen[bytes]":
     """Start a small pipeline in a folder, or several in a row, each with its settings.
 
-    What it prints goes to files there, whose names start with the label. It reports to the shared server, or starts one of its own. Unless
-    it is to be fresh, that has a database which an earlier one has left: making the tables of one takes longer than all else.
+    What it prints goes to files there, whose names start with the label. It reports to the shared server, or starts one of its own. With
+    fresh, the user has no empty databases of earlier folders.
     """
     environment = _environment()
     if shared:
         environment["PREFECT_API_URL"] = shared_server().url
-    elif not fresh:
-        _give_database(root)
+    if fresh:
+        environment["XDG_CACHE_HOME"] = str(root / "cache")
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(json.dumps, settings or [{}])]
     with (root / f"{label}screen.txt").open("wb") as screen, (root / f"{label}errors.txt").open("wb") as errors:
         return subprocess.Popen(command, cwd=root, env=environment, stdout=screen, stderr=errors, start_new_session=True)
@@ -96,23 +89,6 @@ def start_pipeline(
 def _environment() -> dict[str, str]:
     """That of this process without what it says of the engines."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-
-
-def _give_database(root: Path) -> None:
-    """A copy of what an earlier pipeline has left, if there is one."""
-    database = root / "mlruns" / "work" / "prefect" / "prefect.db"
-    if _DATABASE.is_file() and not database.exists():
-        database.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_DATABASE, database)
-
-
-def _keep_database(root: Path) -> None:
-    """Keep the database of a pipeline that has ended, for all later ones."""
-    copy = _DATABASE.with_name(f"{_DATABASE.name}.{os.getpid()}")
-    left = root / "mlruns" / "work" / "prefect" / "prefect.db"
-    with closing(sqlite3.connect(left)) as database, closing(sqlite3.connect(copy)) as other:
-        database.backup(other)
-    copy.replace(_DATABASE)
 
 
 def run_pipeline(root: Path, settings: dict[str, Any] | None = None, *, fresh: bool = False, shared: bool = False) -> Finished:
@@ -124,8 +100,6 @@ def run_pipeline(root: Path, settings: dict[str, Any] | None = None, *, fresh: b
 def run_pipelines(root: Path, *settings: dict[str, Any], fresh: bool = False, shared: bool = False) -> list[Finished]:
     """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of each."""
     screen, errors = _end(root, start_pipeline(root, *settings, fresh=fresh, shared=shared))
-    if not _DATABASE.is_file() and not shared:
-        _keep_database(root)
     lines = [line for line in screen.splitlines() if line.startswith("RESULT ")]
     for line in lines:
         screen = screen.replace(line, "")

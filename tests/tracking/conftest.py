@@ -1,6 +1,5 @@
 """A store for each test, copied from one that is built once, and an approximator small enough to check by hand."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -78,24 +77,12 @@ def fake_approximators(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     return write_approximator
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite database with MLflow's tables and nothing in them; making one takes seconds, copying it does not."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        database = open_store(tmp_path_factory.mktemp("template")).database
-    assert database is not None
-    return database
-
-
 @pytest.fixture
-def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A fresh local store below tmp_path; fails a test that leaves something in the current folder, as MLflow's defaults would."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     current = tmp_path / "current"
     current.mkdir()
     monkeypatch.chdir(current)
-    (tmp_path / "mlruns").mkdir()
-    shutil.copyfile(empty_database, tmp_path / "mlruns" / "mlflow.db")
     yield open_store(tmp_path)
     assert not list(current.iterdir())

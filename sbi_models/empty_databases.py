@@ -1,0 +1,49 @@
+"""SQLite databases with tables and nothing in them, kept for the user: MLflow and Prefect make theirs in seconds, a copy takes none."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
+    """Put a database in a place where there is none: a copy of the one that is kept, or a new one, which is kept then.
+
+    Args:
+        database: where it shall be, in a folder that exists.
+        name: of the kept one, a word of what made it, with its version.
+        make: makes the database in that place.
+    """
+    kept = user_cache_path("sbi_models") / f"{name}.db"
+    try:
+        if kept.is_file():
+            _copy(kept, database)
+            return
+    except (OSError, sqlite3.Error) as error:
+        _tell(kept, error)
+    make()
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _copy(database, kept)
+    except (OSError, sqlite3.Error) as error:
+        _tell(kept, error)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A database, what is still in its log included, put into its place whole."""
+    part = target.with_name(f"{target.name}.{os.getpid()}")
+    read_only = f"{source.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(read_only, uri=True)) as database, closing(sqlite3.connect(part)) as copy:
+            database.backup(copy)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _tell(kept: Path, error: Exception) -> None:
+    print(f"No empty database is kept at {kept}, and each new folder waits some seconds for one: {error}.", file=sys.stderr)
