@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-integration check acceptance long gallery peers docs ui format lock clean
+.PHONY: help setup run test test-integration check acceptance nightly long gallery peers docs ui format lock clean
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,9 @@ check: setup     ## Lint, format, types, import contract
 
 acceptance: setup  ## Run the main job in a scratch folder and check its figures against the exact posterior
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m acceptance --numprocesses 2 --dist loadfile -rP
+
+nightly: setup   ## Run what is too long for each change: the integration tests, the whole guide, the longest example
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "integration or nightly" --verbose --timeout 600
 
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
 	$(BIN)/python -m pytest -m long --capture=no

@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from platformdirs import user_cache_path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GUIDE = "workflow_guide"
 SERVERS = ("scheduled_recalibration", "serving")
 """Those that start servers, which is for the integration tests."""
+
+LONGEST = ("hare_lynx",)
+"""Those that take a minute with --quick, too."""
 
 QUICK = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != GUIDE)
 LARGEST_PICTURE = 120_000
@@ -24,6 +28,7 @@ def run(name: str, folder: Path, *arguments: str) -> str:
     environment |= {
         "HOME": str(folder),
         "TMPDIR": str(folder),
+        "XDG_CACHE_HOME": str(user_cache_path()),  # for the empty databases
         "SBI_MODELS_PROGRESS": "0",
         "MPLCONFIGDIR": str(folder),
         "OMP_NUM_THREADS": "1",  # threads that wait for each other take the time of other tests
@@ -33,7 +38,7 @@ def run(name: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.acceptance
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_the_snippets_of_the_guide_run(tmp_path):
     """Sections 7.1 to 7.5 of the user guide run to the last line, with no warning but that of trust, and leave model and figures."""
@@ -45,9 +50,14 @@ def test_the_snippets_of_the_guide_run(tmp_path):
     assert (tmp_path / "figures" / f"{GUIDE}.png").is_file()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.integration if name in SERVERS else pytest.mark.acceptance) for name in QUICK]
-)
+def _mark(name: str) -> pytest.MarkDecorator:
+    """When an example is run: with each change, unless it is long or starts servers."""
+    if name in SERVERS:
+        return pytest.mark.integration
+    return pytest.mark.nightly if name in LONGEST else pytest.mark.acceptance
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_mark(name)) for name in QUICK])
 @pytest.mark.timeout(400)
 def test_the_example_runs(name, tmp_path):
     """With --quick it ends with exit code 0, without a warning, has told something, and leaves its figure and nothing else."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pages import blocks
+from platformdirs import user_cache_path
 
 
 @pytest.mark.acceptance
@@ -17,6 +18,7 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/bin:/bin",
         "HOME": str(tmp_path),
         "TMPDIR": str(tmp_path),
+        "XDG_CACHE_HOME": str(user_cache_path()),  # for the empty databases
         "SBI_MODELS_PROGRESS": "0",
         "MPLCONFIGDIR": str(tmp_path),
         "OMP_NUM_THREADS": "1",
