@@ -79,13 +79,16 @@ def training(result: Result) -> Iterator[str]:
 
 def sampling(result: Result) -> Iterator[str]:
     """Draws and densities per CPU second."""
-    yield from (row("network", "", "C2ST mlp", "draws / CPU s", "ours over it", "densities / CPU s", "ours over it"), row(*["---"] * 7))
+    yield from (
+        row("network", "", "training CPU s", "C2ST mlp", "draws / CPU s", "ours over it", "densities / CPU s", "ours over it"),
+        row(*["---"] * 8),
+    )
     for kind, found in result.items():
         for name, r in found.items():
             cells = []
             for key in ("draws_per_cpu_second", "log_probs_of_500_per_cpu_second"):
                 cells += [f"{r[key]:.0f}", f"{found['ours'][key] / r[key]:.1f}"] if key in r else ["", ""]
-            yield row(kind, name, f"{r['c2st_mlp']:.3f}", *cells)
+            yield row(kind, name, f"{r['training_cpu_seconds']:.0f}", f"{r['c2st_mlp']:.3f}", *cells)
 
 
 def to_quality(result: Result) -> Iterator[str]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from flows.parameters import Experiment
 from flows.results import Manifest, Results
 from flows.studies import study_of
+from flows.voice import show
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, ContinuousApproximator, EnsembleApproximator
 from sbi_models.approximators.certificates.certificate import LARGEST_PARETO_K
@@ -20,7 +21,7 @@ from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
 P_VALUES = {"p_value": "p", "novelty": "novelty", "agreement": "agreement", "predictive": "predictive"}
 WEIGHTS = {"effective_sample_size": "effective", "pareto_k": "Pareto k"}
 _MEANINGS = {
-    "p_value": "p-value of all tests together",
+    "p_value": "p-value of all tests together; below {level:g} it is failed, as {level:.0%} of good data sets are",
     "effective_sample_size": "share of the draws that the exact posterior has use for",
     "pareto_k": f"tail of the weights of draws; above {LARGEST_PARETO_K}, weighting would not mend draws of which few are of use",
 }
@@ -82,9 +83,12 @@ def show_certificates(console: Console, data_set_name: str, certificates: Sequen
         numbers = (_number(key, certificate[key]) for key in columns)
         table.add_row(escape(certificate["data_set"]), f"[{_STYLES[verdict]}]{verdict}[/{_STYLES[verdict]}]", *numbers)
     console.print(table)
-    meanings = {title: _MEANINGS[key] for key, title in columns.items() if key in _MEANINGS}
+    level = certificates[0]["level"]
+    meanings = {title: _MEANINGS[key].format(level=level) for key, title in columns.items() if key in _MEANINGS}
     if meanings:
-        console.print("\n" + "\n".join(f"{title}: {meaning}" for title, meaning in meanings.items()))
+        console.print()
+        for title, meaning in meanings.items():
+            show(console, f"{title}: {meaning}", indent=4)
     reasons: dict[str, list[str]] = {}
     for certificate in certificates:
         for warning in certificate["warnings"]:
@@ -92,7 +96,9 @@ def show_certificates(console: Console, data_set_name: str, certificates: Sequen
     for warning, labels in reasons.items():
         which = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
         lines = _laid_out(f"{data_set_name} {which}: {warning}")
-        console.print("\n" + "\n".join(f"[yellow]{escape(line)}[/yellow]" for line in lines))
+        console.print()
+        for line in lines:
+            show(console, f"[yellow]{escape(line)}[/yellow]", indent=4)
 
 
 def _number(key: str, value: float | None) -> str:

@@ -45,8 +45,10 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     layouts = f"{wide} columns (one row a data set)"
     if long is not None:
         layouts = f"{long} columns (data set, position, value: one row a measurement) or {layouts}"
-    got = f"{widths[0]}" if len(widths) == 1 else f"rows of {' and '.join(map(str, widths))}"
-    raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got} columns.")
+    got = f"{widths[0]} column{'s' if widths[0] > 1 else ''}" if len(widths) == 1 else f"rows of {' and '.join(map(str, widths))} columns"
+    cure = " Columns are separated by commas, not semicolons." if ";" in rows[0][1][0] else ""
+    cure = " Is it transposed?" if len(rows) == wide else cure
+    raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got}.{cure}")
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:

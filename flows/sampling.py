@@ -94,5 +94,8 @@ def _say(title: str, rows: list[dict[str, Any]], note: str | None, certificates:
         console.print(f"[yellow]{note}[/yellow]\n")
     shown = [own for own in certificates if own["verdict"] != "passed"] if voice().quiet else certificates
     if shown:
-        console.print("Certificates: is a data set like the simulations of the training?\n")
+        console.print(
+            "Certificates: is a data set like the simulations of the training?\n"
+            "(Whether data simulated from its posterior look like it is asked where the simulator is: in a run, by workflow.certify.)\n"
+        )
         show_certificates(console, "data set", shown)

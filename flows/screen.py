@@ -11,12 +11,20 @@ from rich.table import Table
 
 from flows.certificates import in_short, show_certificates
 from flows.members import of_member, of_mixture
-from flows.opening import FILE
 from flows.parameters import Experiment
 from flows.reporting import MEAN_ERROR, SD_RATIO
+from flows.runtime import project_root
 from flows.studies import study_of
-from flows.voice import answer_console, stage_console
+from flows.voice import answer_console, show, stage_console
 from sbi_models.simulators import NarrowPrior
+
+_GOOD = {
+    "NRMSE": "error of draws in ranges of the truth; 0 is best",
+    "Log Gamma": "below 0: ranks of the truth are not uniform",
+    "Calibration Error": "of the coverage of intervals; 0 is best",
+    "Posterior Contraction": "1: all is learned, 0: no more than the prior",
+}
+"""How to read the metrics."""
 
 
 class Screen:
@@ -37,10 +45,10 @@ class Screen:
         self.console.print(f"[bold]\\[{self.stages.index(name) + 1}/{len(self.stages)}] {name}[/bold]")
 
     def _line(self, name: str, text: str) -> None:
-        self.console.print(f"      {name:<21} {text}")
+        show(self.console, f"      {name:<21} {text}", indent=28)
 
     def _done(self, text: str) -> None:
-        self.console.print(f"      {text} [dim]({perf_counter() - self._started:.1f} s)[/dim]")
+        show(self.console, f"      {text} [dim]({perf_counter() - self._started:.1f} s)[/dim]", indent=6)
 
     def narrowed(self, number: int, simulations: dict[str, Any], training: dict[str, Any], found: dict[str, Any], reused: bool) -> None:
         """A round of simulation before the main one has shown where the next one looks."""
@@ -77,7 +85,9 @@ class Screen:
     def diagnosed(self, manifest: dict[str, Any], reused: bool) -> None:
         """Figures and metrics are tracked."""
         for name, row in manifest["diagnostics"].items():
-            self._line(name, "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items()))
+            self._line(
+                name, "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items()) + f"  [dim]{_GOOD.get(name, '')}[/dim]"
+            )
         if "log_score" in manifest:
             rows = {"": manifest} | {name: row for name, row in manifest.get("members", {}).items() if "log_score" in row}
             self._line("Log Score", "  ".join(f"{name} {row['log_score']:.3f}".lstrip() for name, row in rows.items()) + "  nats")
@@ -91,7 +101,7 @@ class Screen:
         for name, row in rows.items():
             if row["flaws"]:
                 self._line(f"  {escape(name)}", escape(row["sentence"]))
-        self._done(f"{_reused(manifest, reused)}figures: " + ", ".join(manifest["figures"]))
+        self._done(f"{_reused(manifest, reused)}{len(manifest['figures'])} figures")
 
     def registered(self, manifest: dict[str, Any], gate: dict[str, Any]) -> None:
         """The approximator is in the registry; whether it is the champion, and why."""
@@ -138,13 +148,13 @@ class Screen:
             for label, step in (("draws", "inference"), ("composed", "composition")):
                 if result[step] is not None:
                     self.console.print(f"{label:<10} {artifacts / step / 'draws.parquet'}")
-        self.console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
+        self.console.print(f"run        {result['run_id']}; look at it with: {_ui()}")
         if result["report"] is None:
             self.console.print(f"report     [yellow]not made[/yellow]: {escape(result['report_error'])}")
         else:
-            self.console.print(f"report     sbi-models report {result['run_id']}  (opens the page {FILE} of the run)")
+            self.console.print(f"report     sbi-models report {result['run_id']}")
         if self.experiment.narrow is None:  # else its draws would want weights
-            self.console.print(f"sample     sbi-models sample {model} --observations FILE --num-samples 1000")
+            self.console.print(f"sample     sbi-models sample {model} --observations FILE")
 
     def _answers(self, inference: dict[str, Any], composition: dict[str, Any] | None) -> None:
         """The posteriors as tables, and certificates."""
@@ -175,7 +185,13 @@ def show_monitored(result: dict[str, Any]) -> None:
     console.print(f"[green]{result['model']}: {escape(result['verdict']['sentence'])}[/green]")
     if result["p_value"] is not None:
         console.print(f"The real observations are like the simulations of its training (p = {result['p_value']:.2g}).")
-    console.print(f"run        {result['run_id']}; look at it with: make ui  (or sbi-models ui)")
+    console.print(f"run        {result['run_id']}; look at it with: {_ui()}")
+
+
+def _ui() -> str:
+    """The command that opens MLflow's pages: in a checkout the environment need not be active for that of make."""
+    makefile = project_root() / "Makefile"
+    return "make ui" if makefile.is_file() and "sbi-models ui" in makefile.read_text(errors="replace") else "sbi-models ui"
 
 
 def _reused(manifest: dict[str, Any], reused: bool) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,17 @@ def stage_console() -> Console:
 def answer_console() -> Console:
     """For the answer in words: nowhere if it is given as JSON."""
     return Console(soft_wrap=True, highlight=False, quiet=_voice.as_json)
+
+
+def show(console: Console, text: str, *, indent: int = 0) -> None:
+    """A line with markup. On a terminal that is too narrow for it, what does not fit goes on below, that many columns in."""
+    width, plain = console.width, Text.from_markup(text)
+    if not console.is_terminal or plain.cell_len <= width or width <= 2 * indent:
+        console.print(text)
+        return
+    head, rest = plain.divide([indent])
+    for number, line in enumerate(rest.wrap(console, width - indent)):
+        console.print((head if number == 0 else Text(" " * indent)) + line)
 
 
 def answer_json(content: Mapping[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-_DEEPEST = 10
+_DEEPEST, _BETWEEN = 30, ("sbi_models", "torch", "mlflow")
 """Frames that are looked through for the caller of a method."""
 
 
@@ -58,14 +58,23 @@ class TrustWarning(UserWarning):
 
 
 def distrust(text: str) -> None:
-    """Issue a TrustWarning, at the first line outside of this package."""
+    """Issue a TrustWarning, at the first line outside of this package and of those that call it for the user."""
     level = 1
-    while level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").startswith("sbi_models"):
+    while level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         level += 1
     warnings.warn(text, TrustWarning, stacklevel=level + 1)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def data_sets_in_words(rows: Sequence[int], total: int, most: int = 5) -> str:
+    """For instance "data sets 1 and 2 of 5 (counted from 0)": rows of arrays that were given, by their indices."""
+    shown = [str(row) for row in rows[:most]]
+    if len(rows) > most:
+        shown.append(f"{len(rows) - most} more")
+    listed = " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+    return f"data set{'s' if len(rows) > 1 else ''} {listed} of {total} (counted from 0)"
+
+
+def suggest(name: str, known: Iterable[str], label: str = "Known") -> str:
     """The end of an error message about an unknown name: the nearest known name, and all of them.
 
     >>> suggest("deepset", ["deep_set", "flow_matching"])
@@ -74,4 +83,4 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names) or 'none'}."
+    return f"{hint}{label}: {', '.join(names) or 'none'}."

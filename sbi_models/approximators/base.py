@@ -16,7 +16,7 @@ from sbi_models.approximators.certificates.issue import issue, learn, statistics
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.certificates.spaces import Learned
 from sbi_models.arguments import known_arguments
-from sbi_models.errors import NotFittedError, TrainingError, distrust
+from sbi_models.errors import NotFittedError, TrainingError, data_sets_in_words, distrust
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 
 if TYPE_CHECKING:
@@ -146,9 +146,8 @@ class Approximator(nn.Module, ABC):
         failed, n = [row for row, certificate in enumerate(certificates) if certificate.verdict == "failed"], len(certificates)
         rarest = min((n * p for certificate in certificates if (p := certificate.p_value) is not None), default=1.0)
         if failed and (rarest <= LEVEL or bdtrc(len(failed) - 1, n, LEVEL) <= LEVEL * (1 + 1e-9)):
-            more = f" and {len(failed) - 1} more of {n}" if len(failed) > 1 else ""
             reasons = " ".join(certificates[failed[0]].warnings)
-            distrust(f"The posterior of data set {failed[0]}{more} should not be trusted. {reasons}")
+            distrust(f"The posterior of {data_sets_in_words(failed, n)} should not be trusted. {reasons}")
 
     def observation_statistics(self, conditions: VariablesLike) -> dict[str, Tensor]:
         """Statistics of raw conditions (n, ...) that depend on no network, of what the adapter makes of them: name to (n,), float64."""

@@ -20,7 +20,7 @@ from sbi_models.approximators.composition.stages import Plan
 from sbi_models.approximators.composition.unused import ROWS, predictable, unused_note
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.errors import ConfigurationError, DataError, distrust, suggest
+from sbi_models.errors import ConfigurationError, DataError, data_sets_in_words, distrust, suggest
 from sbi_models.networks import DiffusionModel, InferenceNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
 from sbi_models.progress import Advance, progress_bar
@@ -333,7 +333,7 @@ def _warn(reports: list[CompositionReport]) -> None:
     """One warning for all data sets, with the reasons of the first that has any."""
     doubted = [row for row, report in enumerate(reports) if report.warnings]
     if doubted:
-        which = f"data set {doubted[0]}" + (f" and {len(doubted) - 1} more" if len(doubted) > 1 else "")
+        which = data_sets_in_words(doubted, len(reports))
         distrust(f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}")
 
 

@@ -65,7 +65,10 @@ def load_approximator(path: str | Path) -> "Approximator":
 def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """Kind, settings and tensors of a file that `write` wrote, checked; errors as for `load_approximator`."""
     if not path.is_file():
-        raise ModelFileError(f"No saved approximator at {path}: expected a file written by approximator.save(path).")
+        raise ModelFileError(
+            f"No saved approximator at {path}: expected a file written by approximator.save(path), or models:/NAME@champion for a "
+            "registered model."
+        )
     header, tensors = _read(path)
     if header.get("schema_version") != SCHEMA_VERSION:
         raise ModelFileError(

@@ -23,7 +23,7 @@ def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data
     variables: Variables = {}
     for name in names:
         if name not in data:
-            raise DataError(f"Variable {name!r} is missing in the {what}. {suggest(name, data)}")
+            raise DataError(f"Variable {name!r} is missing in the {what}. {suggest(name, data, 'Got')}")
         variables[name] = _as_array(name, data[name])
     lengths = {name: len(value) for name, value in variables.items()}
     if len(set(lengths.values())) > 1:
@@ -55,9 +55,11 @@ def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], wh
         expected = shapes[name]
         if value.shape[1:] != expected:
             wanted = ", ".join(map(str, ("n", *expected)))
-            single = value.shape == expected or (value.shape[1:] == (1,) and value.shape[:1] == expected)  # (d,) has become (d, 1)
-            cure = f" A single data set needs a leading axis: {name}[None]." if single else ""
-            raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {value.shape}.{cure}")
+            is_column = value.shape[1:] == (1,) and value.shape[:1] == expected  # (d,) has become (d, 1), or was so
+            got = f"{expected} or {value.shape}" if is_column else f"{value.shape}"
+            cure = f" A single data set needs a leading axis: {name}.reshape(1, {', '.join(map(str, expected))})."
+            single = is_column or value.shape == expected
+            raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {got}.{cure if single else ''}")
 
 
 def _as_array(name: str, value: Any) -> Array:

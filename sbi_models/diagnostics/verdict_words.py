@@ -1,6 +1,7 @@
 """A verdict in plain words."""
 
 from collections.abc import Sequence
+from math import log
 
 from sbi_models.diagnostics.verdict import (
     BIASED,
@@ -25,7 +26,9 @@ def sentence_of(
     if not flaws:
         off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
         start = "no flaw found" if informative else "no flaw found, but nothing shows that more is known than by the prior"
-        told = [f"{start}; if sds are off, by a factor of {width.low:.2f} to {width.high:.2f}, means by {off} posterior sds"]
+        told = [f"{start}; right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by {off} posterior sds"]
+        if leaning := _leaning(width, bias, jointly=jointly):
+            told.append(f"{leaning}, which more test data would prove or refute")
     elif not informative:
         told.append("nothing shows that the draws know more of the truth than the prior")
     if contraction is not None and contraction.value == contraction.value:  # not NaN
@@ -51,12 +54,25 @@ def _flaw(flaw: str, width: Estimate, bias: Estimate, *, jointly: bool) -> str:
     return flaw
 
 
+def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
+    """What the estimates point at though no test has proven it: right values lie outside of intervals that are half as wide again."""
+    told = []
+    if width.low > 0.0 and abs(log(width.value)) > 0.75 * log(width.high / width.low):
+        told.append("narrow" if width.value > 1.0 else "wide")
+    if not jointly and abs(bias.value) > 0.75 * (bias.high - bias.low):
+        told.append("high" if bias.value > 0.0 else "low")
+    return f"posteriors look too {' and too '.join(told)}" if told else ""
+
+
 def summary(label: str, parameters: Sequence[Judgement], joint: Judgement | None, num_datasets: int, num_draws: int) -> str:
     """The verdict as a whole."""
     basis = f"{num_datasets} test data sets with {num_draws} draws each"
     silent = [row.name for row in parameters if row.label == UNINFORMATIVE]
     if label == CALIBRATED:
         rest = f", but nothing is learnt about {_listed(silent)}" if silent else ""
+        rows = {row.name: row for row in parameters} | ({} if joint is None else {"all jointly": joint})
+        doubtful = [name for name, row in rows.items() if _leaning(row.width_factor, row.bias, jointly=row is joint)]
+        rest += f"; more of them would tell whether something is off with {_listed(doubtful)}" if doubtful else ""
         return f"Calibrated: {basis} show no flaw{rest}."
     if label == UNINFORMATIVE:
         return f"Uninformative: {basis} do not show that the posteriors differ from the prior."

@@ -83,7 +83,10 @@ class NamedCall:
         except Exception as exception:
             raise FunctionFailed(self.name, exception) from exception
         if not isinstance(outputs, Mapping):
-            raise SimulationError(f"Function {self.name!r} must return a dict of names to arrays, got {type(outputs).__name__}.")
+            raise SimulationError(
+                f"Function {self.name!r} must return a dict of names to arrays, got {type(outputs).__name__}. Return for instance "
+                '{"x": x}.'
+            )
         return {str(key): self._as_array(str(key), value) for key, value in outputs.items()}
 
     def _as_array(self, key: str, value: Any) -> Array:

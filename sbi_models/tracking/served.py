@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 
 from sbi_models.approximators import load_approximator
-from sbi_models.errors import SbiModelsError, TrustWarning, suggest
+from sbi_models.errors import SbiModelsError, data_sets_in_words, distrust, suggest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
@@ -137,9 +137,8 @@ def _warn(certificates: list[Any]) -> None:
     """One warning for all data sets that failed, with the reasons of the first."""
     failed = [i for i, certificate in enumerate(certificates) if certificate.verdict == "failed"]
     if failed:
-        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         reasons = " ".join(certificates[failed[0]].warnings)
-        warnings.warn(f"The posterior of data set {failed[0]}{more} should not be trusted. {reasons}", TrustWarning, stacklevel=3)
+        distrust(f"The posterior of {data_sets_in_words(failed, len(certificates))} should not be trusted. {reasons}")
 
 
 def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:

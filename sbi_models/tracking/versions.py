@@ -40,7 +40,10 @@ def version_of(store: Store, uri: str) -> RegisteredModel:
     """The version that models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest names now; a TrackingError if there is none."""
     parsed = parse_model(uri)
     if parsed is None:
-        raise TrackingError(f"Expected models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest, got {redacted(uri)!r}.")
+        raise TrackingError(
+            f"Expected models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest, got {redacted(uri)!r}. Say for instance "
+            "models:/NAME@champion."
+        )
     name, alias, version = parsed
     number = int(find_version(store.client, name, alias=alias, version=version).version)
     aliases = find_model(store.client, name).aliases

@@ -9,7 +9,6 @@ importance sampling, JMLR 25(72) (2024); with amortized proposals: M. Dax et al.
 gravitational-wave inference, Physical Review Letters 130 (2023), arXiv:2210.05686.
 """
 
-import warnings
 from abc import ABC
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.diagnostics import effective_sample_share, pareto_smoothed
-from sbi_models.errors import ConfigurationError, TrustWarning
+from sbi_models.errors import ConfigurationError, data_sets_in_words, distrust
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 from sbi_models.workflows.likelihood import LogDensity, log_joint_of, weighted_draws
@@ -125,7 +124,7 @@ class Corrected(ABC):
                 drawn[name].append(values[i, chosen])
             reports.append(_report(log_weights[i], float(shares[i]) * number, float(smoothed.pareto_k[i])))
             if not reports[-1].is_reliable:
-                warnings.warn(f"Data set {i}: {' '.join(reports[-1].warnings)}", TrustWarning, stacklevel=2)
+                distrust(f"Draws of {data_sets_in_words([i], len(smoothed.log_weights))}: {' '.join(reports[-1].warnings)}")
         return {name: np.stack(values) for name, values in drawn.items()}, reports
 
 

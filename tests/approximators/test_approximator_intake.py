@@ -57,7 +57,7 @@ def test_data_that_do_not_fit_are_refused(made, batch, message):
 def test_a_single_data_set_without_its_axis_is_told_the_cure(made, name, shape, n):
     """Conditions without the leading axis are refused with the expression that adds it, also where they have one axis only."""
     batch = data(n)
-    with pytest.raises(DataError, match=rf"Expected '{name}' in the conditions of shape {shape}.*leading axis: {name}\[None\]"):
+    with pytest.raises(DataError, match=rf"Expected '{name}' in the conditions of shape {shape}.*leading axis: {name}\.reshape\(1, "):
         made.sample(num_samples=2, conditions=batch | {name: batch[name][0]})
 
 

@@ -267,3 +267,22 @@ def test_the_whole_is_told_in_words():
 def test_estimates_hide_what_is_not_finite():
     """An estimate that is not defined is None in JSON."""
     assert Estimate(float("nan"), float("-inf"), 2.0).as_dict() == {"value": None, "low": None, "high": 2.0}
+
+
+def test_estimates_that_lean_are_told_though_nothing_is_proven():
+    """Draws of heavy tails, with ranks nearly right and sds a quarter too large: no flaw is proven by 100 data sets, and it is told."""
+    rng = np.random.default_rng(2)
+    truth = rng.normal(size=(100, 1))
+    x = truth + 0.5 * rng.normal(size=(100, 1))
+    draws = 0.8 * x[:, None] + np.sqrt(0.2) * rng.standard_t(4, size=(100, 400, 1)) * 0.97
+    verdict = judge(draws, truth)
+    assert verdict.is_calibrated
+    assert verdict.sentence.endswith("show no flaw; more of them would tell whether something is off with theta.")
+    assert "posteriors look too wide, which more test data would prove or refute" in verdict.parameters[0].sentence
+
+
+def test_exact_posteriors_hardly_ever_lean():
+    """Of 400 exact parameters no more than 8, 2 %, are said to look wrong, and the sentence of a verdict without one says nothing of it."""
+    rows = judge(*gaussian(5, n=100, draws=100, dim=400)).parameters
+    assert sum("posteriors look too" in row.sentence for row in rows) <= 8
+    assert judge(*gaussian(3, n=300, draws=100, dim=2)).sentence.endswith("show no flaw.")

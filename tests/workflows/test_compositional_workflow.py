@@ -236,7 +236,7 @@ def test_a_saved_approximator_composes_alike(trained, tmp_path):
 
 def test_short_trainings_are_doubted(hasty):
     """After two steps of training, 100 items without a simulator end in a warning that names the data sets and a cure."""
-    with pytest.warns(TrustWarning, match=r"posterior of data set 0 and 1 more should not be trusted\."):
+    with pytest.warns(TrustWarning, match=r"posterior of data sets 0 and 1 of 2 \(counted from 0\) should not be trusted\."):
         _, reports = hasty.compositional_sample(
             num_samples=10, conditions=items(2, 100, seed=3), calibration_simulations=0, seed=1, return_diagnostics=True
         )

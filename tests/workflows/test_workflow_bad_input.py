@@ -99,11 +99,11 @@ def test_roles_and_networks(no_step, arguments, message):
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        ({"x": DATA["x"][0]}, r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got .* leading axis: x\[None\]"),
+        ({"x": DATA["x"][0]}, r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got .* leading axis: x\.reshape"),
         ({"x": DATA["x"][:, :1]}, r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got \(64, 1\)"),
         ({"x": DATA["x"][..., None]}, r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got \(64, 2, 1\)"),
         ({}, "'x' is missing in the conditions"),
-        ({"X": DATA["x"]}, r"'x' is missing in the conditions. Did you mean 'X'|'x' is missing in the conditions. Known: X"),
+        ({"X": DATA["x"]}, r"'x' is missing in the conditions. Did you mean 'X'|'x' is missing in the conditions. Got: X"),
         (None, "conditions as a dict of names to arrays, got NoneType"),
         (DATA["x"], "conditions as a dict of names to arrays, got ndarray"),
         (with_value("x", np.nan, 5), r"NaN or inf in 1 of 64 rows of variable 'x' of the conditions \(rows 5\)"),

@@ -51,6 +51,13 @@ def log_count(h: Tensor, mask: Tensor | None) -> Tensor:
     return mask.to(h.dtype).sum(dim=1, keepdim=True).clamp(min=1).log()
 
 
+SETS_ONLY = (
+    "Add an axis to a set of scalars: x[..., None]. If its order matters, use time_series_network; a short vector needs no summary "
+    "network and goes into inference_conditions."
+)
+"""The cure for data that are no sets."""
+
+
 def check_axes(name: str, input_shape: Sequence[int], axes: Sequence[str], cure: str) -> None:
     """Raise DataError unless inputs have these axes: `name` says what the network summarises, `cure` what to do about a wrong shape."""
     if len(input_shape) != len(axes) or min(input_shape) < 1:

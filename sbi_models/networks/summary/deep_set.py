@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sbi_models.networks.base import SummaryNetwork
 from sbi_models.networks.layers import MLP
-from sbi_models.networks.layers.masks import check_axes, log_count, log_spread_over, mean_over, without_padding
+from sbi_models.networks.layers.masks import SETS_ONLY, check_axes, log_count, log_spread_over, mean_over, without_padding
 from sbi_models.networks.registry import register
 
 
@@ -48,7 +48,7 @@ class DeepSet(SummaryNetwork):
         self.widths, self.head_widths = tuple(widths), tuple(head_widths)
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
-        check_axes("DeepSet summarises sets", input_shape, ("set_size", "features"), "Add an axis to a set of scalars: x[..., None].")
+        check_axes("DeepSet summarises sets", input_shape, ("set_size", "features"), SETS_ONLY)
         sizes = (input_shape[1], *self.widths)
         self.layers = nn.ModuleList(EquivariantLayer(a, b) for a, b in pairwise(sizes))
         self.features = nn.Linear(self.widths[-1] + input_shape[1], self.widths[-1])

@@ -12,7 +12,7 @@ from sbi_models.errors import ConfigurationError
 from sbi_models.networks.base import SummaryNetwork
 from sbi_models.networks.layers import MLP
 from sbi_models.networks.layers.attention import AttentionBlock, AttentionPooling, check_attention
-from sbi_models.networks.layers.masks import check_axes, without_padding
+from sbi_models.networks.layers.masks import SETS_ONLY, check_axes, without_padding
 from sbi_models.networks.registry import register
 
 
@@ -71,9 +71,7 @@ class SetTransformer(SummaryNetwork):
         self.inducing_points, self.seeds, self.head_widths = inducing_points, seeds, tuple(head_widths)
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
-        check_axes(
-            "SetTransformer summarises sets", input_shape, ("set_size", "features"), "Add an axis to a set of scalars: x[..., None]."
-        )
+        check_axes("SetTransformer summarises sets", input_shape, ("set_size", "features"), SETS_ONLY)
         self.embedding = nn.Linear(input_shape[1], self.width)
         self.layers = nn.ModuleList(self._block() for _ in range(self.blocks))
         self.pooling = AttentionPooling(self.width, self.heads, self.seeds)
