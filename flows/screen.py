@@ -19,10 +19,10 @@ from flows.voice import answer_console, show, stage_console
 from sbi_models.simulators import NarrowPrior
 
 _GOOD = {
-    "NRMSE": "error of draws in ranges of the truth; 0 is best",
-    "Log Gamma": "below 0: ranks of the truth are not uniform",
-    "Calibration Error": "of the coverage of intervals; 0 is best",
-    "Posterior Contraction": "1: all is learned, 0: no more than the prior",
+    "NRMSE": "0 is best",
+    "Log Gamma": "below 0 is bad",
+    "Calibration Error": "0 is best",
+    "Posterior Contraction": "1 is best",
 }
 """How to read the metrics."""
 
