@@ -38,6 +38,9 @@ CAPTIONS = {
 }
 """How to read each figure; others have none."""
 
+TITLES = {"calibration_ecdf": "Calibration ECDF", "z_score_contraction": "z-scores and contraction"}
+"""Names of figures that are not theirs with spaces."""
+
 WIDE = 2.2
 """Width over height of figures that would be too small in half a page."""
 
@@ -60,7 +63,9 @@ class Picture:
         content = path.read_bytes()
         width, height = struct.unpack(">II", content[16:24])  # of the header of every PNG
         name = path.stem
-        return cls(name.replace("_", " "), CAPTIONS.get(name, ""), base64.b64encode(content).decode(), width, height)
+        return cls(
+            TITLES.get(name, name.replace("_", " ").capitalize()), CAPTIONS.get(name, ""), base64.b64encode(content).decode(), width, height
+        )
 
     @property
     def wide(self) -> bool:
