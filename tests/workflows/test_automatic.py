@@ -14,22 +14,24 @@ from sbi_models.workflows.callbacks import Checkpoint
 ROLES = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
 
 
+def shorten(patch, synthetic, of_synthetic, of_simulations):
+    """Less synthetic data, and trainings of these budgets."""
+    patch.setattr(automatic, "_SYNTHETIC", synthetic)
+    patch.setattr(automatic, "_PRIOR_DRAWS", synthetic)
+    patch.setattr(budget, "of_synthetic", lambda number: of_synthetic)
+    patch.setattr(budget, "of_simulations", lambda number: of_simulations)
+
+
 @pytest.fixture
 def short(monkeypatch):
     """Trainings of seconds."""
-    monkeypatch.setattr(automatic, "_SYNTHETIC", 20_000)
-    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 20_000)
-    monkeypatch.setattr(budget, "of_synthetic", lambda number: budget.Budget(256, 400, 3e-3, 0.0, 0.99))
-    monkeypatch.setattr(budget, "of_simulations", lambda number: budget.Budget(64, 150, 2e-3, 0.1, 0.99))
+    shorten(monkeypatch, 20_000, budget.Budget(256, 400, 3e-3, 0.0, 0.99), budget.Budget(64, 150, 2e-3, 0.1, 0.99))
 
 
 @pytest.fixture
 def hasty(monkeypatch):
     """Trainings of less than a second, in three epochs or more, for what does not depend on how good they are."""
-    monkeypatch.setattr(automatic, "_SYNTHETIC", 2_000)
-    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 2_000)
-    monkeypatch.setattr(budget, "of_synthetic", lambda number: budget.Budget(128, 50, 3e-3, 0.0, 0.99))
-    monkeypatch.setattr(budget, "of_simulations", lambda number: budget.Budget(64, 30, 2e-3, 0.1, 0.99))
+    shorten(monkeypatch, 2_000, budget.Budget(128, 50, 3e-3, 0.0, 0.99), budget.Budget(64, 30, 2e-3, 0.1, 0.99))
 
 
 def auto(simulator=SIMULATOR, **arguments):
