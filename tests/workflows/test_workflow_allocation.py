@@ -25,11 +25,11 @@ def step():
 
 
 faults, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(11):
-    for _ in range(20):
+for _ in range(8):
+    for _ in range(10):
         step()
     now = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    faults.append((now - before) / 20)
+    faults.append((now - before) / 10)
     before = now
 print(done, platform.libc_ver()[0], statistics.median(faults[1:]))
 """
@@ -44,7 +44,7 @@ def run(mode, **variables):
 
 def test_steps_that_free_what_they_use_cause_no_page_faults():
     """A step of this network uses and frees 16 MB, 4 000 pages. By itself the C library gives some hundred of them back at each step. Kept,
-    most twenties of steps have no fault at all; the median leaves out the few in which a heap in pieces still grows by a layer."""
+    most tens of steps have no fault at all; the median leaves out the few in which a heap in pieces still grows by a layer."""
     kept, library, faults = run("keep")
     if library != "glibc":
         pytest.skip("another C library, which is left alone")
