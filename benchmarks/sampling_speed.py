@@ -2,9 +2,9 @@
 
     python benchmarks/sampling_speed.py [NETWORKS]
 
-All train on the same 10 000 simulations of two_moons in batches of 64, the peers for five epochs, which is short, ours for ten, which
-takes less CPU time than BayesFlow's five (training_cpu_seconds, compilation and all). Then they draw 1 000 for each of 5 data
-sets (coupling flows: of 100), and give the log densities of 500 pairs. The C2ST of 2 000 draws against as many of the reference, for
+All train on the same 10 000 simulations of two_moons in batches of 64, the peers for five epochs, which is short, ours for ten. The CPU
+seconds of a process until it is trained, imports and compilation included, are printed. Then they draw 1 000 for each of 5 data sets
+(coupling flows: of 100), and give the log densities of 500 pairs. The C2ST of 2 000 draws against as many of the reference, for
 observations 1 to 3, says whether the draws are as good. The peer sbi has no coupling flow and answers with its default, an autoregressive
 flow.
 """

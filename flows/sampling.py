@@ -16,7 +16,7 @@ from flows.observations import read_observations
 from flows.reporting import INTERVAL, draws_frame
 from flows.runtime import project_root
 from flows.training import NARROWED
-from flows.voice import answer_json, voice
+from flows.voice import answer_json, show, voice
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import is_model_uri, load, open_store
 
@@ -94,8 +94,9 @@ def _say(title: str, rows: list[dict[str, Any]], note: str | None, certificates:
         console.print(f"[yellow]{note}[/yellow]\n")
     shown = [own for own in certificates if own["verdict"] != "passed"] if voice().quiet else certificates
     if shown:
-        console.print(
-            "Certificates: is a data set like the simulations of the training?\n"
-            "(Whether data simulated from its posterior look like it is asked where the simulator is: in a run, by workflow.certify.)\n"
+        console.print("Certificates: is a data set like the simulations of the training?")
+        show(
+            console,
+            "(Whether data simulated from its posterior look like it is asked where the simulator is: in a run, by workflow.certify.)\n",
         )
         show_certificates(console, "data set", shown)

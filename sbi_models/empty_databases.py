@@ -1,13 +1,15 @@
 """SQLite databases with tables and nothing in them, kept for the user: MLflow and Prefect make theirs in seconds, a copy takes none."""
 
+import logging
 import os
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from platformdirs import user_cache_path
+
+_logger = logging.getLogger(__name__)
 
 
 def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
@@ -34,16 +36,17 @@ def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A database, what is still in its log included, put into its place whole."""
+    """A database, what is still in its log included, put into its place whole and without a log, which readers would leave files for."""
     part = target.with_name(f"{target.name}.{os.getpid()}")
     read_only = f"{source.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(read_only, uri=True)) as database, closing(sqlite3.connect(part)) as copy:
             database.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _tell(kept: Path, error: Exception) -> None:
-    print(f"No empty database is kept at {kept}, and each new folder waits some seconds for one: {error}.", file=sys.stderr)
+    _logger.warning("No empty database is kept at %s, and each new folder waits some seconds for one: %s.", kept, error)

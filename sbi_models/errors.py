@@ -66,12 +66,17 @@ def distrust(text: str) -> None:
 
 
 def data_sets_in_words(rows: Sequence[int], total: int, most: int = 5) -> str:
-    """For instance "data sets 1 and 2 of 5 (counted from 0)": rows of arrays that were given, by their indices."""
-    shown = [str(row) for row in rows[:most]]
-    if len(rows) > most:
-        shown.append(f"{len(rows) - most} more")
-    listed = " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
-    return f"data set{'s' if len(rows) > 1 else ''} {listed} of {total} (counted from 0)"
+    """Rows of arrays that were given, by their indices.
+
+    >>> data_sets_in_words([1], 5)
+    'data set 1 of 5 (counted from 0)'
+    >>> data_sets_in_words([1, 2, 7], 9, most=2)
+    'data sets 1, 2 and 1 more of 9 (counted from 0)'
+    """
+    if len(rows) == 1:
+        return f"data set {rows[0]} of {total} (counted from 0)"
+    *first, last = [*map(str, rows[:most]), *([f"{len(rows) - most} more"] if len(rows) > most else [])]
+    return f"data sets {', '.join(first)} and {last} of {total} (counted from 0)"
 
 
 def suggest(name: str, known: Iterable[str], label: str = "Known") -> str:

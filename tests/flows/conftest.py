@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
-from pipeline_runs import Finished, run_pipeline, shared_server
+from pipeline_runs import Finished, run_pipeline, stop_shared_server
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _stops_the_shared_server() -> Iterator[None]:
     """After the last test, if one has started it."""
     yield
-    if shared_server.cache_info().currsize:
-        shared_server().stop()
+    stop_shared_server()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
+
+from flows.server_process import ServerProcess
 
 
 @dataclass
@@ -36,36 +37,30 @@ class Ended:
     errors: str
 
 
-class SharedServer:
-    """A Prefect server for the pipelines of one test process, as a user has one beside all of his; its start costs more than a pipeline."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/api"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.temporary_server", "--host", "127.0.0.1", "--port", str(port)], cwd=home, env=_environment()
-        )
-        for _ in range(1200):
-            try:
-                urlopen(f"{self.url}/health", timeout=5).close()
-                return
-            except (URLError, OSError):
-                assert self._process.poll() is None, "the server has ended"
-                time.sleep(0.1)
-        pytest.fail("the server does not answer")
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait(20)
-
-
 @cache
-def shared_server() -> SharedServer:
-    """That of this process, started when it is first asked for; conftest.py stops it."""
-    return SharedServer(Path(tempfile.mkdtemp(prefix="prefect-server-")))
+def shared_server() -> ServerProcess:
+    """A Prefect server for the pipelines of this process, as a user has one beside all of his; its start costs more than a pipeline.
+
+    It is started when it is first asked for, and conftest.py stops it.
+    """
+    home = Path(tempfile.mkdtemp(prefix="prefect-server-"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "flows.temporary_server", "--host", "127.0.0.1", "--port", str(port)]
+    with (log := home / "log.txt").open("wb") as output:
+        process = subprocess.Popen(command, cwd=home, env=_environment(), stdout=output, stderr=output)
+    server = ServerProcess(process, f"http://127.0.0.1:{port}/api", log, home / "note")
+    server.wait()
+    return server
+
+
+def stop_shared_server() -> None:
+    """Stop it, if there is one, and remove what it has written."""
+    if shared_server.cache_info().currsize:
+        server = shared_server()
+        server.stop()
+        shutil.rmtree(server.log.parent)
 
 
 def start_pipeline(

@@ -51,6 +51,7 @@ def test_wide_rows_of_sets_keep_their_order(tmp_path: Path) -> None:
     [
         ("1,1\n1,2\n", "expected 3 columns"),
         ("1,1,850,9\n", "got 4 columns"),
+        ("1;850\n2;900\n", "got 1 column. Columns are separated by commas"),
         ("1,1,850\n1,2\n", "rows of 2 and 3"),
         ("experiment,run,speed\n", "no numbers"),
         ("", "no numbers"),

@@ -1,5 +1,6 @@
 """Answers as JSON, quiet commands, and the help."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pipeline_runs import Finished
+from rich.console import Console
 from small_run import small_experiment
 
 from flows import serving
@@ -16,7 +18,7 @@ from flows.answers import pipeline_answer
 from flows.cli import main
 from flows.experiment_files import experiment_names
 from flows.serving import curl_example, refuse_taken
-from flows.voice import answer_console, answer_json, speaking, stage_console
+from flows.voice import answer_console, answer_json, show, speaking, stage_console
 from sbi_models import progress
 from sbi_models.errors import ConfigurationError, DriftError
 from sbi_models.simulators.benchmarks.michelson import DATA
@@ -217,3 +219,19 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_long_lines_go_on_below_on_a_terminal_only(is_terminal: bool) -> None:
+    """On 24 columns with their first four left free, by words; in a file they are whole, for those who search it. Nothing is lost."""
+    console = Console(file=io.StringIO(), width=24, force_terminal=is_terminal, color_system=None, soft_wrap=True)
+    show(console, "p: [yellow]one two three four five six[/yellow]", indent=4)
+    show(console, "short", indent=4)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    if is_terminal:
+        assert max(map(len, lines)) <= 24
+        assert all(line.startswith("    ") for line in lines[1:-1])
+        assert len(lines) == 3
+    else:
+        assert lines == ["p: one two three four five six", "short"]
+    assert " ".join(lines).split() == ["p:", "one", "two", "three", "four", "five", "six", "short"]

@@ -25,8 +25,9 @@ def dump(database: Path) -> list[str]:
 
 
 def make(database: Path) -> None:
-    """One with a table and no rows."""
+    """One with a table and no rows, and a log, as Prefect's have one."""
     with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE runs (name TEXT)")
 
 
@@ -51,18 +52,18 @@ def test_each_version_has_its_own(tmp_path: Path, cache: Path) -> None:
     assert sorted(path.name for path in cache.iterdir()) == ["maker-1.db", "maker-2.db"]
 
 
-def test_a_damaged_one_is_made_again(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_one_is_made_again(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What is no database is told, and replaced by a new one."""
     cache.mkdir(parents=True)
     (cache / "maker-1.db").write_bytes(b"no database" * 1000)
     database = tmp_path / "a.db"
     give_tables(database, "maker-1", lambda: make(database))
-    assert "file is not a database" in capsys.readouterr().err
+    assert "file is not a database" in caplog.text
     assert dump(database) == dump(cache / "maker-1.db")
     assert any("CREATE TABLE runs" in line for line in dump(database))
 
 
-def test_without_a_folder_for_it_each_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_folder_for_it_each_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """That nothing can be kept is told, and no reason not to work."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -70,7 +71,8 @@ def test_without_a_folder_for_it_each_is_made(tmp_path: Path, monkeypatch: pytes
         database = tmp_path / name
         give_tables(database, "maker-1", lambda database=database: make(database))  # type: ignore[misc]
         assert any("CREATE TABLE runs" in line for line in dump(database))
-        assert "each new folder waits" in capsys.readouterr().err
+        assert "each new folder waits" in caplog.text
+        caplog.clear()
 
 
 def test_a_copied_tracking_store_is_a_made_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,8 +139,9 @@ def test_a_registered_model_warns_of_observations_unlike_its_training(store: Sto
     )
     far = {"x": np.concatenate([data["x"][:1], data["x"][:1] + 30])}
     model = load(registered.uri, store)
-    with pytest.warns(TrustWarning, match="data set 1 of .* should not be trusted"):
+    with pytest.warns(TrustWarning, match=r"data set 1 of 2 \(counted from 0\) should not be trusted") as warned:
         model.sample(num_samples=5, conditions=far, seed=1)
+    assert warned[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.sample(num_samples=5, conditions={"x": data["x"][:40]}, seed=1)

@@ -106,7 +106,7 @@ def test_data_sets_that_fail_are_a_warning_without_being_asked_for(served: Calla
     sampler = served().unwrap_python_model()
     odd = X.copy()
     odd[1:, 3] = 1000
-    with pytest.warns(TrustWarning, match="data sets 1 and .* should not be trusted.*x is high"):
+    with pytest.warns(TrustWarning, match=r"data sets 1 and 2 of 3 \(counted from 0\) should not be trusted.*x is high"):
         draws = sampler.predict(None, odd, {"num_samples": 4})
     assert draws.shape == (3, 4, 2)
     assert sampler.predict(None, X, {"num_samples": 4}).shape == (3, 4, 2)
