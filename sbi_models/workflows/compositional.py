@@ -1,8 +1,13 @@
 """The workflow that composes observations of the same parameters."""
 
+import logging
 from collections.abc import Iterable
 from typing import Literal, Self, Unpack, overload
 
+import numpy as np
+
+from sbi_models import seeding
+from sbi_models.adapters import Adapter
 from sbi_models.approximators import CompositionalApproximator, ContinuousApproximator
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.compositional import CompositionOptions, check_composable
@@ -12,9 +17,16 @@ from sbi_models.networks import DiffusionModel, InferenceNetwork, resolve
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables, VariablesLike
 from sbi_models.workflows.basic import BasicOptions, BasicWorkflow
-from sbi_models.workflows.recipe import InferenceNetworkLike
+from sbi_models.workflows.learned_likelihood import prior_of
+from sbi_models.workflows.recipe import InferenceNetworkLike, changes
+from sbi_models.workflows.scales import real_line
+
+_logger = logging.getLogger(__name__)
 
 _DROPPED = 0.15
+
+_PRIOR_DRAWS = 20_000
+"""Draws of the prior that bounds are found from."""
 
 
 @known_arguments
@@ -75,6 +87,28 @@ class CompositionalWorkflow(BasicWorkflow):
         made.settings, made.seed, made.threads = workflow.settings, workflow.seed, workflow.threads
         made.priors, made.history = workflow.priors, workflow.history
         return made
+
+    def _build(self, data: Variables) -> None:
+        """Also find the bounds of those parameters whose prior is a plain function, and that no step of the adapter changes."""
+        approximator = self.approximator
+        if not approximator.is_built:
+            before = Adapter()
+            for name, draws in self._prior_draws(data).items():
+                if not changes(approximator.adapter, name):
+                    before = Adapter((*before.transforms, *real_line(name, draws).transforms))
+            approximator.adapter = Adapter((*before.transforms, *approximator.adapter.transforms))
+            for step in before.transforms:
+                _logger.info("bounds found from draws of the prior: %s", step.config())
+        super()._build(data)
+
+    def _prior_draws(self, data: Variables) -> Variables:
+        """Draws of the prior of each inferred variable without a torch distribution: of the simulator, if it draws parameters alone."""
+        names = [name for name in self.approximator.inference_names if name not in self.priors]
+        parts = [data]
+        prior = prior_of(self.simulator, names, list(self.approximator.condition_names)) if names else None
+        if prior is not None:
+            parts.append(prior.sample(_PRIOR_DRAWS, seed=seeding.derive(self.seed, "bounds"), progress=False))
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def _after_training(self, simulations: Iterable[Variables]) -> None:
         self.approximator.learn_shared_bias(simulations)

@@ -115,9 +115,14 @@ def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
     """The adapter of the user, after the bounds of those variables with a prior that none of its steps changes."""
     before = Adapter()
     for name, prior in priors.items():
-        if not any(json.dumps(name) in json.dumps(step.config()) for step in adapter.transforms if step.kind not in _JOINING):
+        if not changes(adapter, name):
             before = before.constrain(name, prior=prior)
     return Adapter((*before.transforms, *adapter.transforms))
+
+
+def changes(adapter: Adapter, name: str) -> bool:
+    """Whether a step of an adapter changes the values of a variable."""
+    return any(json.dumps(name) in json.dumps(step.config()) for step in adapter.transforms if step.kind not in _JOINING)
 
 
 def check_same_roles(roles: dict[str, list[str]], approximator: Approximator) -> None:

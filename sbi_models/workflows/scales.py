@@ -1,7 +1,8 @@
 """On which scale the networks see a variable, found from the prior and the simulations: as it is, its root or logarithm, or its box mapped.
 
-Parameters: draws of the prior that stop at a value, instead of thinning out towards it, have a bound there, and the network sees the real
-line. Data: the scale on which a linear model with normal noise, given the parameters, has the highest likelihood, which counts the
+Parameters: a prior has a bound where its draws stop, or where they thin out as a power of the distance to some value (the shape of a
+generalised Pareto distribution of the extreme draws is negative); the network then sees the real line. J. R. M. Hosking, J. R. Wallis,
+Parameter and quantile estimation for the generalized Pareto distribution, Technometrics 29 (1987). Data: the scale on which a linear model with normal noise, given the parameters, has the highest likelihood, which counts the
 Jacobian: G. E. P. Box, D. R. Cox, An analysis of transformations, J. R. Stat. Soc. B 26 (1964).
 """
 
@@ -33,7 +34,24 @@ _ROUND = 5.0
 _MOST_DIGITS = 16
 
 _FEWEST_DRAWS = 1000
+
+_TAIL = 0.05
+"""Share of the draws, at each end, whose distances are fitted."""
+
+_SHAPE, _SHAPE_ERROR = -0.3, 1.5
+"""A generalised Pareto shape below the first is a bound, by so many standard errors; it is about -0.15 for a normal law, 0 for an
+exponential tail, -1 / (k + 1) where the density vanishes as the k-th power of the distance, such as -1/2 for Beta(2, 2)."""
+
+_MARGIN = 0.05
+"""Of the range of the draws, beyond an end that was extrapolated, up to which a round number is taken for it."""
+
+_REACHED, _UNIT_SHARE = 0.05, 0.75
+"""Positive draws that come so near to 0, in medians, have the bound 0; draws in (0, 1) that fill so much of it have both."""
+
 _MOST_ROWS = 20_000
+
+_WHOLE = 1e-6
+"""By how much the sum of shares may differ from 1."""
 
 
 def parameter_bounds(draws: Array) -> Bounds:
@@ -44,13 +62,24 @@ def parameter_bounds(draws: Array) -> Bounds:
     lower, upper = [], []
     for column in np.asarray(draws, dtype=float).T:
         low, high = _bounds(column)
-        if low is not None and column.min() > 0 and _bounds(np.log(column)) == (None, None):
+        positive = bool(column.min() > 0)
+        if low is not None and positive and _bounds(np.log(column)) == (None, None):
             low, high = 0.0, None
-        elif (low, high) == (None, None) and column.min() > 0 and _skew(np.log(column)) < _skew(column):
-            low = 0.0
+        elif positive and len(column) >= _FEWEST_DRAWS:
+            low, high = _natural_bounds(column, low, high)
         lower.append(low)
         upper.append(high)
     return lower, upper
+
+
+def _natural_bounds(column: FloatArray, low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    """Bounds of positive draws that thin out too fast for their ends to tell: 0 of what is positive, and 1 of what is a share."""
+    if low is None and high is None and (column.min() < _REACHED * np.median(column) or _skew(np.log(column)) < _skew(column)):
+        low = 0.0
+    width = column.max() - column.min()
+    if column.max() < 1 and width > (_UNIT_SHARE / 2 if 0.0 in (low, high) or 1.0 in (low, high) else _UNIT_SHARE):
+        low, high = 0.0 if low is None else low, 1.0 if high is None else high
+    return low, high
 
 
 def _bounds(column: FloatArray) -> tuple[float | None, float | None]:
@@ -58,18 +87,43 @@ def _bounds(column: FloatArray) -> tuple[float | None, float | None]:
     width, n = last - first, len(column)
     if n < _FEWEST_DRAWS or width == 0.0:
         return None, None
-    at_first = np.mean(column < first + _EDGE * width)
-    at_last = np.mean(column > last - _EDGE * width)
-    beyond = _SPACINGS * width / n
-    low = _bound(first, first - beyond) if at_first > _MANY_AT_AN_EDGE else None
-    high = _bound(last, last + beyond) if at_last > _MANY_AT_AN_EDGE else None
-    return low, high
+    return _lower_bound(column, first, width), _negative(_lower_bound(-column, -last, width))
 
 
-def _bound(last: float, outer: float) -> float:
+def _lower_bound(column: FloatArray, first: float, width: float) -> float | None:
+    """Where draws stop, or thin out towards; None where neither is to be seen."""
+    if np.mean(column < first + _EDGE * width) > _MANY_AT_AN_EDGE:
+        return _bound(first, first - _SPACINGS * width / len(column))
+    shape, end = _generalised_pareto(column)
+    error = 1.3 / math.sqrt(_TAIL * len(column))
+    if shape >= _SHAPE - _SHAPE_ERROR * error:
+        return None
+    return _bound(first, min(end, first) - _MARGIN * width, rounder=1.0)
+
+
+def _generalised_pareto(column: FloatArray) -> tuple[float, float]:
+    """Shape and lower end of the generalised Pareto law of the lowest draws, by probability-weighted moments."""
+    k = int(_TAIL * len(column))
+    lowest = np.partition(column, k)[: k + 1]
+    threshold = lowest.max()
+    distances = np.sort(threshold - lowest)[1:]
+    mean = distances.mean()
+    weighted = float(np.mean((1 - (np.arange(1, k + 1) - 0.35) / k) * distances))
+    if mean <= 2 * weighted:  # ties, or a tail without a mean
+        return math.inf, -math.inf
+    shape = 2 - mean / (mean - 2 * weighted)
+    scale = 2 * mean * weighted / (mean - 2 * weighted)
+    return float(shape), float(threshold - scale / -shape) if shape < 0 else -math.inf
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else 0.0 - value
+
+
+def _bound(last: float, outer: float, rounder: float = _ROUND) -> float:
     """A round number beyond the last draw and before the outer end, where there is one that is not there by chance; else the outer end."""
     number, step = _shortest_between(min(last, outer), max(last, outer))
-    return number if step > _ROUND * abs(outer - last) else outer
+    return number if step > rounder * abs(outer - last) else outer
 
 
 def _shortest_between(low: float, high: float) -> tuple[float, float]:
@@ -135,6 +189,30 @@ def log_likelihood(values: FloatArray, inputs: FloatArray) -> float:
     rest = centred - inputs @ np.linalg.lstsq(inputs, centred, rcond=None)[0]
     variance = np.maximum((rest**2).mean(axis=0), 1e-12 * np.maximum((values**2).mean(axis=0), 1e-300))
     return float(-0.5 * np.log(variance).sum())
+
+
+def real_line(name: str, draws: Array) -> Adapter:
+    """Steps that take a variable to the real line, as the bounds of draws (n, d) of its prior, raw space, say; none where it has none.
+
+    Rows that are compositions (shares of a whole) become d - 1 log ratios. A component with one bound is measured in powers of 2 near to
+    its median distance from it first, so that the unit that a user has chosen makes no difference.
+    """
+    values = np.asarray(draws, dtype=float)
+    if values.ndim != 2 or any(is_count(column) for column in values.T):
+        return Adapter()
+    if values.shape[1] > 1 and values.min() > 0 and np.abs(values.sum(axis=1) - 1).max() < _WHOLE:
+        return Adapter().constrain(name, to="simplex")
+    lower, upper = parameter_bounds(values)
+    if all(bound is None for bound in (*lower, *upper)):
+        return Adapter()
+    units = []
+    for column, low, high in zip(values.T, lower, upper, strict=True):
+        one_sided = (low is None) != (high is None)
+        distance = np.median(column - low if low is not None else high - column) if one_sided else 1.0
+        units.append(2.0 ** -round(math.log2(max(distance, 1e-300))))
+    scaled = [[None if bound is None else bound * unit for bound, unit in zip(bounds, units, strict=True)] for bounds in (lower, upper)]
+    adapter = Adapter() if set(units) == {1.0} else Adapter().scale(name, by=units)
+    return adapter.constrain(name, lower=scaled[0], upper=scaled[1], scale="probit")
 
 
 def adapter_of(bounds: Mapping[str, Bounds], scales: Mapping[str, str]) -> Adapter:

@@ -113,7 +113,7 @@ class Workflow(Diagnosed, Certified, Corrected):
         n = len(next(iter(variables.values())))
         windows = self._windows(n, batch_size, "of the data")
         validation = self._validation_variables(validation_data)
-        self.approximator.build(variables, seed=self.seed)
+        self._build(variables)
         order = seeding.derive(self._fit_seed, "batches")
         batches: Batches | PreparedBatches
         if augment is None:
@@ -165,7 +165,7 @@ class Workflow(Diagnosed, Certified, Corrected):
         validation = self._validation_variables(validation_data, workers)
         if not self.approximator.is_built:
             number = min(_ROWS_FOR_MOMENTS, max(_FEWEST_ROWS_FOR_MOMENTS, epochs * num_batches * self._sharing.ring(batch_size)))
-            self.approximator.build(self._checked(self._simulated(number, "moments", workers), "simulations"), seed=self.seed)
+            self._build(self._checked(self._simulated(number, "moments", workers), "simulations"))
         ring = self._sharing.ring(batch_size)
         at_once = 1 if simulator.meta else max(1, _ROWS_AHEAD // ring)
         in_thread = workers is None and simulator.suits_a_thread
@@ -223,7 +223,7 @@ class Workflow(Diagnosed, Certified, Corrected):
         files = SimulationFiles.find(root, pattern, names, load_fn=load_fn, per_file=simulations_per_file, may_miss=may_miss)
         windows = self._windows(sum(files.rows), batch_size, f"in {root}")
         validation = self._validation_variables(validation_data)
-        self.approximator.build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")), seed=self.seed)
+        self._build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")))
         raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"), windows)
         batches = PreparedBatches(raw, self.approximator.prepare, augment, self._sharing.trained)
         seed = seeding.derive(self._fit_seed, "after training")
@@ -237,6 +237,10 @@ class Workflow(Diagnosed, Certified, Corrected):
             weight_decay=_WEIGHT_DECAY,
             on_epoch_end=on_epoch_end,
         )
+
+    def _build(self, data: Variables) -> None:
+        """Make the layers of the approximator from simulations, unless there are some."""
+        self.approximator.build(data, seed=self.seed)
 
     def _check_fit(self, method: str) -> None:
         """Refuse a way to train that a kind of workflow does not have."""
