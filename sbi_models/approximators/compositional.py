@@ -11,12 +11,12 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators import files
-from sbi_models.approximators.composition.items import DiffusionItems, Items
+from sbi_models.approximators.composition.items import ROWS_AT_A_TIME, DiffusionItems, Items
 from sbi_models.approximators.composition.methods import METHODS, composed
 from sbi_models.approximators.composition.prior_scores import PriorScore, PriorScoreLike, prior_score, score_without_conditions
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
-from sbi_models.approximators.composition.stages import Plan
+from sbi_models.approximators.composition.stages import MANY_ITEMS, UNKNOWN, Plan
 from sbi_models.approximators.composition.unused import ROWS, predictable, unused_note
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.arguments import known_arguments, positive_int
@@ -24,20 +24,16 @@ from sbi_models.errors import ConfigurationError, DataError, data_sets_in_words,
 from sbi_models.networks import DiffusionModel, InferenceNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
 from sbi_models.progress import Advance, progress_bar
-from sbi_models.types import Variables, VariablesLike
+from sbi_models.types import Array, Variables, VariablesLike
 
-Simulate = Callable[[int, int, Variables], Variables]
-"""Simulations of so many rows, from a seed, with the raw parameters of one row fixed in all of them."""
+Simulate = Callable[[Variables, int], tuple[Variables, Array]]
+"""One simulation at each row of raw parameters (k, ...), from a seed: those that did not fail, and their row numbers (r,)."""
 
-_NOISES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _NOISE = {True: 0.02, False: 0.05}
-"""Noise of the scores where no simulator tells which one is best: of networks with Gaussian preconditioning, and of others."""
+"""Noise of the scores: of networks with Gaussian preconditioning, and of others."""
 
-_FEWEST, _PER_ITEM, _MOST = 4_000, 200, 500_000
-"""Simulations of a calibration: so many an item, in bounds. The noise of a calibration is sqrt(n / simulations) posterior sds."""
-
-_ROWS = 16_384
-"""Simulations in memory at a time."""
+_FEWEST, _PER_ITEM, _MOST = 8_000, 400, 500_000
+"""Simulations of a calibration: so many an item, in bounds. The noise of a calibration is about sqrt(2 n / simulations) posterior sds."""
 
 _WORK_BEFORE_PROGRESS = 20_000
 
@@ -51,8 +47,10 @@ class CompositionOptions(TypedDict, total=False):
             the score that the network has learned from dropped conditions.
         method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin" (annealed Langevin) and
             "plain" (the sum of diffused scores, which is biased), for comparison.
-        noise: at which scores are composed, in sds of the standardised parameters; None lets the simulations choose.
-        calibration_simulations: how many; 0 is none, None 200 an item between 4 000 and 500 000.
+        noise: at which scores are composed, in sds of the standardised parameters; None is 0.02, and 0.05 for networks without
+            Gaussian preconditioning.
+        calibration_simulations: simulated items of the last calibration; 0 composes without the simulator, None is 400 an item, between
+            8 000 and 500 000.
         split: each component of a variable as a variable of its own.
         seed: of everything random; None takes one from NumPy's global state.
     """
@@ -154,9 +152,9 @@ class CompositionalApproximator(ContinuousApproximator):
         if method not in METHODS:
             raise ConfigurationError(f"Unknown method {method!r} of composition. {suggest(str(method), METHODS)}")
         flat, num_datasets, num_items = self._flattened(conditions)
-        level, levels = self._noise(options.get("noise"))
+        level = self._noise(options.get("noise"))
         learned = self._learned_mean if self.shared_bias.is_known and level == self._default_noise else None
-        plan = Plan(level, _simulations(options.get("calibration_simulations"), num_items), seed, levels, learned)
+        plan = Plan(level, _simulations(options.get("calibration_simulations"), num_items), seed, learned)
         prior = self._prior(options.get("compute_prior_score"), num_items)
         was_training = self.training
         self.eval()
@@ -175,7 +173,8 @@ class CompositionalApproximator(ContinuousApproximator):
                     fresh = partial(self._fresh, _counted(simulate, advance), items) if simulate is not None and calibrates else None
                     draws, report = composed(items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh)
                     if fresh is None:
-                        report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))
+                        unknown = (UNKNOWN,) if learned is None and num_items > MANY_ITEMS else ()
+                        report = replace(report, notes=report.notes + unknown + unused_note(float(self.shared_bias.unused)))
                 parts.append(draws)
                 reports.append(report)
                 advance(0 if calibrates else 1)
@@ -262,13 +261,12 @@ class CompositionalApproximator(ContinuousApproximator):
             raise DataError(f"Expected the same numbers of data sets and items in every condition, got {listed}.")
         return flat, *next(iter(leading.values()))
 
-    def _noise(self, noise: float | None) -> tuple[float, tuple[float, ...]]:
-        """The noise, and those that simulations may choose from instead."""
+    def _noise(self, noise: float | None) -> float:
         if noise is None:
-            return self._default_noise, _NOISES
+            return self._default_noise
         if isinstance(noise, bool) or not isinstance(noise, int | float | np.floating) or not 0.001 <= noise <= 1:
             raise ConfigurationError(f"Expected noise, in sds of the standardised parameters, from 0.001 to 1, got {noise!r}.")
-        return float(noise), ()
+        return float(noise)
 
     def _prior(self, given: PriorScoreLike | None, num_items: int) -> PriorScore | None:
         """The score of the prior, tried once, so that what is wrong with it is known before any work; None where none is needed."""
@@ -293,12 +291,12 @@ class CompositionalApproximator(ContinuousApproximator):
             draws = self.standardised_draws(num_samples, given, None, seed)[0]
         return draws.to("cpu", torch.float64), CompositionReport(method="sample", num_items=1)
 
-    def _fresh(self, simulate: Simulate, like: DiffusionItems, theta: Tensor, number: int, seed: int) -> Iterator[Items]:
-        """Items simulated at theta (d,), standardised space, some at a time."""
-        raw = {name: value[0].detach().cpu().numpy() for name, value in self.raw_of(theta[None]).items()}
-        for start in range(0, number, _ROWS):
-            simulated = simulate(min(_ROWS, number - start), seeding.derive(seed, start), raw)
-            yield DiffusionItems(self.inference_network, self.given(simulated), seed=seed, like=like)
+    def _fresh(self, simulate: Simulate, like: DiffusionItems, theta: Tensor, seed: int) -> Iterator[tuple[Tensor, Items]]:
+        """Items simulated at theta (k, d), standardised space, some at a time, and their row numbers; see `Fresh`."""
+        for start in range(0, len(theta), ROWS_AT_A_TIME):
+            raw = {name: value.detach().cpu().numpy() for name, value in self.raw_of(theta[start : start + ROWS_AT_A_TIME]).items()}
+            simulated, rows = simulate(raw, seeding.derive(seed, start))
+            yield start + torch.as_tensor(rows), DiffusionItems(self.inference_network, self.given(simulated), seed=seed, like=like)
 
 
 def check_composable(network: Any) -> None:
@@ -313,9 +311,9 @@ def check_composable(network: Any) -> None:
 def _counted(simulate: Simulate, advance: Advance) -> Simulate:
     """The simulator, with what it has done shown as progress."""
 
-    def counted(number: int, seed: int, fixed: Variables) -> Variables:
-        simulated = simulate(number, seed, fixed)
-        advance(number)
+    def counted(fixed: Variables, seed: int) -> tuple[Variables, Array]:
+        simulated = simulate(fixed, seed)
+        advance(len(next(iter(fixed.values()))))
         return simulated
 
     return counted

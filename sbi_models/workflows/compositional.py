@@ -15,7 +15,7 @@ from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, NotFittedError
 from sbi_models.networks import DiffusionModel, InferenceNetwork, resolve
 from sbi_models.simulators import Simulator
-from sbi_models.types import Variables, VariablesLike
+from sbi_models.types import Array, Variables, VariablesLike
 from sbi_models.workflows.basic import BasicOptions, BasicWorkflow
 from sbi_models.workflows.learned_likelihood import prior_of
 from sbi_models.workflows.recipe import InferenceNetworkLike, changes
@@ -24,6 +24,8 @@ from sbi_models.workflows.scales import real_line
 _logger = logging.getLogger(__name__)
 
 _DROPPED = 0.15
+
+_ROW = "row number"
 
 _PRIOR_DRAWS = 20_000
 """Draws of the prior that bounds are found from."""
@@ -146,9 +148,13 @@ class CompositionalWorkflow(BasicWorkflow):
             return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, return_diagnostics=True, **options)
         return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, **options)
 
-    def _at_parameters(self, num_simulations: int, seed: int, fixed: Variables) -> Variables:
-        """Simulations of fixed parameters, those that did not fail."""
-        return self._successes(self._simulator().sample(num_simulations, seed=seed, progress=False, workers=None, **fixed))
+    def _at_parameters(self, fixed: Variables, seed: int) -> tuple[Variables, Array]:
+        """One simulation at each row of parameters (k, ...), those that did not fail, and their row numbers."""
+        number = len(next(iter(fixed.values())))
+        simulated = self._simulator().sample(number, seed=seed, progress=False, workers=None, **fixed)
+        rows = {_ROW: np.arange(number)}
+        kept = self._successes({**simulated, **rows})
+        return kept, kept.pop(_ROW)
 
 
 def _composable(network: InferenceNetworkLike) -> DiffusionModel:

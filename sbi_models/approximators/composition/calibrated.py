@@ -1,52 +1,56 @@
-"""The default composition: scores at one small noise, calibrated by fresh simulations, and a polynomial log density fitted to them.
+"""The default composition: scores of single items as they are for few items, a quasi-likelihood that fresh simulations calibrate for many.
 
-Pilot draws of a few items find the modes. At each, Newton's method gives a center and scales, and some tens of composed scores give a
-polynomial log density from which any number of draws are made without the network. Where no polynomial fits, few items are composed by
-chains on the score. One parameter is integrated on a grid instead.
+What items share of errors adds up with their number. Few items are composed as the network has them, and posterior simulation-based
+calibration tests the draws; where it rejects them, and for many items, a quasi-likelihood is learned near the posterior (see
+`quasi_likelihood.py`) and tested in its turn. Without a simulator there is neither, and draws are wider by what is not known of the errors.
 """
 
 import math
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.composition import chains
-from sbi_models.approximators.composition.composed import Calibration, ComposedScore
-from sbi_models.approximators.composition.heights import heights
+from sbi_models.approximators.composition.composed import ComposedScore
 from sbi_models.approximators.composition.items import Fresh, Items
-from sbi_models.approximators.composition.modes import CONVERGED, Mode, find_modes, newton
-from sbi_models.approximators.composition.one_parameter import calibrated_line
+from sbi_models.approximators.composition.modes import CONVERGED, newton
+from sbi_models.approximators.composition.outlying import Outlying, farthest_item
+from sbi_models.approximators.composition.posterior_sbc import LogSlopes, PosteriorCalibration, posterior_calibration, replicates_of
 from sbi_models.approximators.composition.prior_scores import PriorScore
-from sbi_models.approximators.composition.refinement import is_weak, refined
-from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
-from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, in_reach, most_informative, of_calibration, pilots
-from sbi_models.approximators.composition.surrogate import Surrogate, degree_for, fit_points, fitted
-from sbi_models.approximators.composition.typical import Contradicted
-from sbi_models.approximators.mixture import whole_shares
-from sbi_models.types import FloatArray
+from sbi_models.approximators.composition.quasi_likelihood import LINE, QuasiLikelihood, Region, learned_statistic
+from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, in_reach
+from sbi_models.approximators.composition.statistics import Statistic, scores_at
+from sbi_models.approximators.composition.surrogate import degree_for, fit_points, fitted
+from sbi_models.approximators.composition.uncalibrated import Composed, uncalibrated
+from sbi_models.errors import SimulationError
 
-_FIRST_SHARE = 5
-"""The first calibration, at a mode that may be off, takes so many times less simulations than the second."""
+FEW_ITEMS = 30
+"""Below so many items, scores are used as they are unless a test rejects them."""
 
-_LOST = 4.0
-"""Sds between a mode and what a calibration there makes of it, from which on it is another one."""
+_DRAWS = 2000
+"""Draws that tests and moments are taken from."""
 
-_NOT_CALIBRATED = (
-    "Fresh simulations do not fit the scores at the mode, so that they calibrate nothing: each item tells next to nothing about some "
-    "direction there, as next to a bound of the prior. Compare with method='gauss'."
-)
+_REJECTED = 0.01
+"""P-value of the test below which few items are calibrated, too."""
 
-_MOST_SCORES = 10_000_000
-"""Scores of items that chains may take."""
+_PASSES = 4
+"""Regions that are tried until one lies where its posterior is."""
 
-_NO_MODE = (
-    "No mode was found where the prior reaches, so that nothing is calibrated: the network's scores of these items together are not those "
-    "of a posterior. Train longer, or look at the items one by one."
+_FIRST = (4000, 50)
+"""Simulations of a region that is tried, at least, and an item."""
+
+_MOVED, _GREW = 0.7, 1.3
+"""By how many sds of a region, and how many times in width, a posterior may differ from where the region was laid."""
+
+_FINE = 2001
+_DEAD = -5.0
+"""Nats below the top at which a density must have arrived at the ends of a region."""
+
+_UNSETTLED = (
+    "The calibration by fresh simulations did not settle: each one moved the posterior out of where the last one was made. The draws are "
+    "those of the network's scores as they are."
 )
 
 
@@ -58,137 +62,209 @@ def calibrated(
     Args:
         items: one or more.
         prior: score of the prior.
-        moments: its mean (d,) and covariance (d, d), for pilot draws.
+        moments: its mean (d,) and covariance (d, d).
         num_samples: draws.
         plan: noise, simulations, seed.
         fresh: simulates items; None composes without calibration.
     """
-    composed = ComposedScore(items, prior, plan.noise, plan.learned if fresh is None else None)
-    if items.theta_dim == 1:
-        return calibrated_line(composed, moments, num_samples, plan, fresh)
-    center, precision = composed.start()
-    rough, cost = pilots(items, moments, plan.seed)
-    modes = find_modes(composed, center, precision, rough)
-    modes = [mode for mode in modes if bool(in_reach(mode.center[None], moments))] or modes[:1]
-    found = all(mode.last_step < CONVERGED and bool(in_reach(mode.center[None], moments)) for mode in modes)
-    if fresh is not None and plan.noises and found:
-        cost += composed.evaluations
-        composed = most_informative(items, prior, plan, modes[0].center, fresh)
-        composed.calibration = None
-        modes = [newton(composed, mode.center, mode.precision) for mode in modes]
-    peaks = [_peak(composed, mode, k, plan, moments, fresh=fresh if found else None) for k, mode in enumerate(modes)]
-    if fresh is not None and found and any(peak.calibration is None for peak in peaks):
-        draws, report = calibrated(items, prior, moments, num_samples, plan, fresh=None)
-        return draws, replace(report, notes=(*report.notes, _NOT_CALIBRATED), evaluations=report.evaluations + composed.evaluations + cost)
-    good = [peak for peak in peaks if peak.mode.last_step < CONVERGED and bool(in_reach(peak.mode.center[None], moments))]
-    converged, peaks = found and bool(good), good or peaks[:1]
-    fits = converged and all(peak.surrogate.explained > EXPLAINED for peak in peaks)
-    by_chains = not fits and len(items) * num_samples * chains.STEPS * chains.SCORES_A_STEP <= _MOST_SCORES
-    if not by_chains:
-        weights = _weights(composed, peaks, fresh, plan.seed)
-        draws, acceptance = _from_surrogates(peaks, weights, num_samples, plan.seed)
-    else:
-        weights = np.array([1.0])
-        composed.calibration = peaks[0].calibration if converged else None
-        composed.constant = peaks[0].constant if converged else torch.zeros_like(center)
-        start, spent = pilots(items, moments, plan.seed, num_samples)
-        start = start[torch.arange(num_samples) % len(start)]
-        draws, acceptance = chains.walked(composed, start, generator_of(plan.seed, "chains"), partial(in_reach, moments=moments))
-        cost += spent
-    main = peaks[int(np.argmax(weights))]
-    found_out: dict[str, Any] = {"notes": (_NO_MODE,)}
-    if converged:
-        found_out = of_calibration(main.calibration, main.learned, main.mode.precision, len(items), main.contradicted)
-    report = CompositionReport(
-        method="calibrated, by chains" if by_chains else "calibrated",
-        num_items=len(items),
-        noise=composed.noise,
-        explained=math.nan if by_chains else min(peak.surrogate.explained for peak in peaks),
-        acceptance=acceptance,
-        last_step=math.nan if by_chains else max(peak.mode.last_step for peak in peaks),
-        num_modes=len(weights),
-        mode_weights=tuple(float(weight) for weight in weights),
-        evaluations=composed.evaluations + cost,
-        **found_out,
+    composed = ComposedScore(items, prior, plan.noise, plan.learned)
+    if fresh is None:
+        first = uncalibrated(composed, moments, num_samples, plan, None)
+        return _widened(first, plan), first.report
+    number = max(num_samples, _DRAWS)
+    try:
+        first = uncalibrated(composed, moments, number, plan, fresh)
+        return _with_simulator(first, composed, moments, num_samples, plan, fresh)
+    except SimulationError as error:
+        first = uncalibrated(composed, moments, num_samples, plan, None)
+        note = f"The simulator failed near the composed posterior, so that nothing is calibrated or tested: {error}"
+        return first.draws, replace(first.report, notes=(*first.report.notes, note))
+
+
+def _with_simulator(
+    first: Composed, composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh
+) -> tuple[Tensor, CompositionReport]:
+    few = len(composed.items) < FEW_ITEMS
+    draws, report = first.draws, first.report
+    if not bool(in_reach(draws, moments).all()):
+        return draws[:num_samples], report
+    if few and not report.notes:
+        report = _tested_scores(first, composed, plan, fresh)
+        if not report.sbc_p_value < _REJECTED:
+            return draws[:num_samples], report
+    parts = []
+    for mode in range(int(first.modes.max()) + 1):
+        own = first.modes == mode
+        if int(own.sum()) > draws.shape[1] + 1:
+            part = _Calibration(composed, draws[own], moments, plan, fresh, mode)
+            if part.likelihood is None:
+                return draws[:num_samples], replace(report, notes=(*report.notes, _UNSETTLED))
+            draws = draws.clone()
+            draws[own] = part.draws(int(own.sum()), generator_of(plan.seed, "calibrated draws", mode))
+            parts.append((int(own.sum()), mode, part))
+    if not parts:
+        return draws[:num_samples], report
+    _, mode, main = max(parts, key=lambda part: part[0])
+    assert main.likelihood is not None
+    own = first.modes == mode
+    test = posterior_calibration(draws[own], *_replicates(main.likelihood, len(composed.items), plan, fresh))
+    before, after = first.draws[own], draws[own]
+    moved = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(_covariance(after)), (after.mean(dim=0) - before.mean(dim=0))[:, None], upper=False
     )
-    return draws, report
+    report = replace(
+        _reported(report, test, main.outlying, main.influence),
+        simulations=main.simulations,
+        bias_shift=float(moved.norm()) / math.sqrt(len(moved)),
+        width_ratio=float((after.std(dim=0) / before.std(dim=0)).log().mean().exp()),
+        calibration_residual=math.sqrt(len(composed.items) * main.likelihood.leverage / main.likelihood.simulations),
+        last_step=main.last_step,
+        explained=main.explained,
+        evaluations=report.evaluations + len(main.points),
+        calibrated=True,
+    )
+    return draws[:num_samples], report
 
 
-@dataclass(frozen=True)
-class _Peak:
-    """A mode, its calibration and what a refinement takes off, and the density around it."""
+class _Calibration:
+    """The quasi-posterior around one mode of the uncalibrated draws (s, d); `likelihood` is None where none was found."""
 
-    mode: Mode
-    surrogate: Surrogate
-    calibration: Calibration | None
-    constant: Tensor
-    learned: tuple[Tensor, Tensor] | None
-    contradicted: Contradicted | None
+    likelihood: QuasiLikelihood | None
+    outlying: Outlying
+    influence = math.nan
 
-
-def _peak(composed: ComposedScore, mode: Mode, number: int, plan: Plan, moments: Moments, *, fresh: Fresh | None) -> _Peak:
-    """Calibrate at a mode, find it again, and once more with all simulations; then fit the density there.
-
-    A mode that leaves the reach of the prior on the way is lost: nothing is simulated there, where a simulator may do anything.
-    """
-    composed.calibration, composed.share, learned, contradicted = None, 0.0, None, None
-    composed.constant = torch.zeros_like(mode.center)
-    if composed.learned is not None:
-        learned = composed.use_learned(mode.center)
-        mode = newton(composed, mode.center, mode.precision) if composed.share else mode
-    if fresh is not None:
-        few = max(plan.simulations // _FIRST_SHARE, 100)
-        before = mode
-        for simulations, name in ((few, "first"), (plan.simulations, "second")):
-            if not bool(in_reach(mode.center[None], moments)):
+    def __init__(self, composed: ComposedScore, draws: Tensor, moments: Moments, plan: Plan, fresh: Fresh, mode: int) -> None:
+        self._composed, self._seed, self.simulations = composed, plan.seed, 0
+        self.last_step = self.explained = math.nan
+        n, mean, covariance = len(composed.items), draws.mean(dim=0), 1.5 * _covariance(draws)
+        for number in range(_PASSES):
+            seed = seeding.derive(plan.seed, "statistic", mode, number) >> 1
+            statistic = learned_statistic(mean, covariance, moments, n, plan.noise, fresh, plan.simulations, seed)
+            self._total = statistic(composed.items).sum(dim=0)
+            few = min(plan.simulations, max(_FIRST[0], _FIRST[1] * n))
+            settled = self._fit(statistic, mean, covariance, moments, fresh, few, seeding.derive(seed, "region"))
+            mean, covariance = self._mean, self._covariance
+            if settled:
                 break
-            composed.calibrate(mode.center, fresh(mode.center, simulations, seeding.derive(plan.seed, name, number)))
-            mode = newton(composed, mode.center, mode.precision)
-        if _is_lost(before, mode) or not bool(in_reach(mode.center[None], moments)):
-            mode, composed.calibration = before, None
         else:
-            contradicted = composed.least_typical()
-            mode = _refined_mode(composed, mode, number, plan, fresh)
-    degree = degree_for(len(mode.center))
-    points = fit_points(len(mode.center), degree, generator_of(plan.seed, "points", number))
-    surrogate = fitted(points, mode.whitened(composed)(points), degree)
-    return _Peak(mode, surrogate, composed.calibration, composed.constant, learned, contradicted)
+            self.likelihood = None
+            return
+        self._fit(statistic, mean, covariance, moments, fresh, plan.simulations, seeding.derive(plan.seed, "calibration", mode))
+        assert self.likelihood is not None
+        self.points = statistic.points
+        self.simulations = self.likelihood.simulations
+        self.outlying = farthest_item(self.likelihood.scatter(composed.items, self._mean), self.likelihood.residuals)
+        _, factor = self.likelihood.slopes(self._mean[None])
+        sd = self.likelihood.sd(self._mean[None])[0]
+        pull = factor[0].mT @ (self.outlying.away * sd)
+        self.influence = math.sqrt(float(pull @ self._covariance @ pull) / len(pull))
+
+    def score(self, theta: Tensor) -> Tensor:
+        """Of the quasi-posterior (m, d) at theta (m, d)."""
+        assert self.likelihood is not None
+        return self._composed.prior(theta) + self.likelihood.score(theta, self._total, len(self._composed.items))
+
+    def draws(self, number: int, generator: torch.Generator) -> Tensor:
+        """Draws (number, d) of the quasi-posterior, in random order."""
+        assert self.likelihood is not None
+        region = self.likelihood.region
+        if len(region.center) == 1:
+            places, logs = self._line
+            masses = (logs - logs.max()).exp()
+            levels = torch.cumulative_trapezoid(masses, places)
+            levels = torch.cat([levels.new_zeros(1), levels]) / levels[-1]
+            wanted = (torch.randperm(number, generator=generator) + torch.rand(number, generator=generator, dtype=torch.float64)) / number
+            right = torch.searchsorted(levels, wanted).clamp(1, len(levels) - 1)
+            share = (wanted - levels[right - 1]) / (levels[right] - levels[right - 1]).clamp_min(1e-300)
+            return region.theta((places[right - 1] + share * (places[right] - places[right - 1]))[:, None])
+        u, _ = self._surrogate.draw(number, generator)
+        return self._mode.center + u @ self._mode.factor.mT
+
+    def _fit(self, statistic: Statistic, mean: Tensor, covariance: Tensor, moments: Moments, fresh: Fresh, number: int, seed: int) -> bool:
+        """Learn the quasi-likelihood in the region of a posterior; whether its own posterior lies there."""
+        d = len(mean)
+        self.likelihood = QuasiLikelihood(statistic, Region.around(mean, covariance, moments), fresh, number, seed >> 1)
+        region = self.likelihood.region
+        if d == 1:
+            places = torch.linspace(-LINE, LINE, _FINE, dtype=torch.float64)
+            slopes = self.score(region.theta(places[:, None]))[:, 0] * region.factor[0, 0]
+            logs = torch.cumulative_trapezoid(slopes, places)
+            self._line = places, torch.cat([logs.new_zeros(1), logs])
+            logs = self._line[1] - self._line[1].max()
+            inside = bool(max(logs[0], logs[-1]) < _DEAD)
+        else:
+            self._mode = newton(self.score, region.center, torch.cholesky_inverse(region.factor))
+            degree = degree_for(d)
+            points = fit_points(d, degree, torch.Generator().manual_seed(seed >> 1))
+            self._surrogate = fitted(points, self._mode.whitened(self.score)(points), degree)
+            self.last_step, self.explained = self._mode.last_step, self._surrogate.explained
+            inside = self._mode.last_step < CONVERGED
+        drawn = self.draws(_DRAWS, torch.Generator().manual_seed(seed >> 1))
+        self._mean, self._covariance = drawn.mean(dim=0), _covariance(drawn)
+        moved = float(region.u(self._mean[None]).norm()) / math.sqrt(d)
+        grew = float((self._covariance.diagonal() / covariance.diagonal()).sqrt().max())
+        return inside and moved < _MOVED and grew < _GREW
 
 
-def _is_lost(before: Mode, mode: Mode) -> bool:
-    """Whether a calibration at a mode has made the score lose it, as where an item tells next to nothing about some direction."""
-    return not (mode.last_step < CONVERGED and float(before.distance(mode.center[None])) < _LOST * math.sqrt(len(mode.center)))
+def _covariance(draws: Tensor) -> Tensor:
+    covariance: Tensor = torch.cov(draws.mT).reshape(draws.shape[1], draws.shape[1])
+    return covariance
 
 
-def _refined_mode(composed: ComposedScore, mode: Mode, number: int, plan: Plan, fresh: Fresh) -> Mode:
-    """The mode after a refinement, where the network is weak and its summaries know more than its scores."""
-    assert composed.calibration is not None
-    if not is_weak(composed.calibration):
-        return mode
-    composed.calibrate(mode.center, fresh(mode.center, plan.simulations, seeding.derive(plan.seed, "third", number)))
-    found = refined(composed, mode.center, mode.precision, fresh, seeding.derive(plan.seed, "fourth", number))
-    if found is None:
-        return mode
-    composed.calibration, composed.constant = found.calibration, found.constant
-    return newton(composed, mode.center, mode.precision)
+def _widened(first: Composed, plan: Plan) -> Tensor:
+    """Draws without a simulator, wider by what is not known of the errors that all items share."""
+    if first.unknown is None or first.report.notes:
+        return first.draws
+    values, axes = torch.linalg.eigh(first.unknown)
+    noise = torch.randn(first.draws.shape, generator=generator_of(plan.seed, "unknown errors"), dtype=first.draws.dtype)
+    return first.draws + noise @ (axes * values.clamp_min(0).sqrt()).mT
 
 
-def _weights(composed: ComposedScore, peaks: list[_Peak], fresh: Fresh | None, seed: int) -> FloatArray:
-    """Probabilities of the modes: their heights, and their masses from the fitted densities."""
-    logs = torch.tensor([peak.surrogate.log_mass(generator_of(seed, "mass", k)) for k, peak in enumerate(peaks)], dtype=torch.float64)
-    if len(peaks) > 1:
-        logs += heights(composed, torch.stack([peak.mode.center for peak in peaks]), fresh, seed)
-    logs += torch.stack([peak.mode.factor.diagonal().abs().log().sum() for peak in peaks])
-    return np.asarray(torch.softmax(logs, dim=0).numpy())
+def _reported(report: CompositionReport, test: PosteriorCalibration, outlying: Outlying, influence: float) -> CompositionReport:
+    return replace(
+        report,
+        sbc_p_value=test.p_value,
+        sbc_shift=test.shift,
+        sbc_variance=test.variance,
+        contradiction=outlying.p_value,
+        least_typical=outlying.item,
+        influence=influence,
+    )
 
 
-def _from_surrogates(peaks: list[_Peak], weights: FloatArray, num_samples: int, seed: int) -> tuple[Tensor, float]:
-    """Draws (num_samples, d) of all peaks in random order, and the smallest share of accepted steps."""
-    parts, acceptance = [], 1.0
-    for k, (peak, share) in enumerate(zip(peaks, whole_shares(weights, num_samples, 1)[0], strict=True)):
-        if share:
-            u, accepted = peak.surrogate.draw(int(share), generator_of(seed, "draws", k))
-            parts.append(peak.mode.center + u @ peak.mode.factor.mT)
-            acceptance = min(acceptance, accepted)
-    order = seeding.generator(seed, "order of composed draws").permutation(num_samples)
-    return torch.cat(parts)[torch.as_tensor(order)], acceptance
+def _tested_scores(first: Composed, composed: ComposedScore, plan: Plan, fresh: Fresh) -> CompositionReport:
+    """The report on scores as they are, with the test of the draws of the likeliest mode, and of the items."""
+    n, noise = len(composed.items), composed.noise
+    draws = first.draws[first.modes == int(first.modes.mode().values)]
+    number = replicates_of(n)
+    mean, covariance = draws.mean(dim=0)[None], _covariance(draws)
+    scattered: list[Tensor] = []
+
+    def log_slopes(theta: Tensor, points: Tensor) -> Tensor:
+        slopes = torch.zeros(number, *points.shape, dtype=torch.float64)
+        prior = composed.prior(points)
+        for rows, simulated in fresh(theta.repeat_interleave(n, dim=0), seeding.derive(plan.seed, "replicates")):
+            slopes.index_add_(0, rows // n, scores_at(simulated, points, noise) - prior)
+            scattered.append(scores_at(simulated, mean, noise)[:, 0])
+        return slopes
+
+    test = posterior_calibration(draws, number, log_slopes)
+    outlying = farthest_item(scores_at(composed.items, mean, noise)[:, 0], torch.cat(scattered))
+    influence = math.sqrt(float(outlying.away @ covariance @ outlying.away) / len(outlying.away))
+    return replace(_reported(first.report, test, outlying, influence), simulations=number * n)
+
+
+def _replicates(likelihood: QuasiLikelihood, num_items: int, plan: Plan, fresh: Fresh) -> tuple[int, LogSlopes]:
+    """How many data sets test a quasi-posterior, and the slopes of their likelihoods."""
+    number = replicates_of(num_items)
+
+    def log_slopes(theta: Tensor, points: Tensor) -> Tensor:
+        totals = torch.zeros(number, likelihood.statistic.dim, dtype=torch.float64)
+        counts = torch.zeros(number, dtype=torch.float64)
+        for rows, simulated in fresh(theta.repeat_interleave(num_items, dim=0), seeding.derive(plan.seed, "replicates")):
+            totals.index_add_(0, rows // num_items, likelihood.statistic(simulated))
+            counts.index_add_(0, rows // num_items, torch.ones(len(rows), dtype=torch.float64))
+        mean, factor = likelihood.slopes(points)
+        return torch.einsum("mqj,kmq->kmj", factor, totals[:, None] - counts[:, None, None] * mean)
+
+    return number, log_slopes

@@ -39,7 +39,9 @@ def heights(composed: ComposedScore, modes: Tensor, fresh: Fresh | None, seed: i
     composed.evaluations += len(modes) * composed.items.evaluations_of_density
     found = logs - logs[0] + (1 - composed.num_items) * prior
     if fresh is not None:
-        drawn = [list(fresh(mode, _SIMULATIONS, seeding.derive(seed, "heights", k))) for k, mode in enumerate(modes)]
+        drawn = [
+            [items for _, items in fresh(mode.expand(_SIMULATIONS, -1), seeding.derive(seed, "heights", k))] for k, mode in enumerate(modes)
+        ]
         for k in range(1, len(modes)):
             pair = modes[[0, k]]
             first, last = (_log_ratios(items, pair, float(prior[k])) for items in (drawn[0], drawn[k]))

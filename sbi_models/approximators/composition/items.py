@@ -51,8 +51,11 @@ class Items(Protocol):
         """Calls of the network that `log_density` takes for each item and point."""
 
 
-Fresh = Callable[[Tensor, int, int], Iterable[Items]]
-"""Items simulated at theta (d,), standardised space: so many, from a seed."""
+Fresh = Callable[[Tensor, int], Iterable[tuple[Tensor, Items]]]
+"""One item simulated at each of parameters theta (k, d), standardised space, from a seed: some at a time, those whose simulation did not
+fail, with their row numbers (r,). Up to `ROWS_AT_A_TIME` come in one part."""
+
+ROWS_AT_A_TIME = 16_384
 
 
 class DiffusionItems:

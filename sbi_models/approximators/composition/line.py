@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbi_models.approximators.composition.composed import Calibration, ComposedScore
+from sbi_models.approximators.composition.composed import ComposedScore
 from sbi_models.approximators.composition.heights import heights
 from sbi_models.approximators.composition.items import Fresh
 from sbi_models.types import Array, FloatArray
@@ -77,7 +77,7 @@ class LineSearch:
     """Scores of single items, summed at points of a line that are added where the density is.
 
     Args:
-        composed: the composed score of one parameter; its calibration is not used.
+        composed: the composed score of one parameter.
         low, high: where to begin; the line is made longer until the density has died off.
     """
 
@@ -88,7 +88,7 @@ class LineSearch:
         self._priors: FloatArray = np.array([])
         self._add(np.linspace(low, high, _POINTS))
         for _ in range(_MOST_DOUBLINGS):
-            log_density, length = self._log_density(()), self._points[-1] - self._points[0]
+            log_density, length = self._log_density(), self._points[-1] - self._points[0]
             values = log_density(self._points)
             ends = [values[0] > values.max() - _DEPTH, values[-1] > values.max() - _DEPTH]
             if not any(ends):
@@ -96,16 +96,16 @@ class LineSearch:
             new = [side for side, needed in zip(self._beyond(length / 2), ends, strict=True) if needed]
             self._add(np.concatenate(new))
         for _ in range(_REFINEMENTS):
-            parts = self._parts(())
+            parts = self._parts()
             self._add(np.concatenate([np.linspace(a, b, max(8, _POINTS // len(parts)) + 2)[1:-1] for a, b in parts]))
 
-    def line(self, calibrations: tuple[tuple[float, Calibration], ...] = (), *, fresh: Fresh | None = None, seed: int = 0) -> Line:
-        """The density with the biases of calibrations at some points removed, in between and beyond by interpolation.
+    def line(self, *, fresh: Fresh | None = None, seed: int = 0) -> Line:
+        """The density.
 
         The heights of parts that are apart are those of `heights`, with fresh items to calibrate them, if there are some.
         """
-        log_density = self._log_density(calibrations)
-        grids = [np.linspace(a, b, _FINE) for a, b in self._parts(calibrations)]
+        log_density = self._log_density()
+        grids = [np.linspace(a, b, _FINE) for a, b in self._parts()]
         logs = [log_density(grid) for grid in grids]
         if len(grids) > 1:
             centers = torch.as_tensor(np.array([grid[np.argmax(log)] for grid, log in zip(grids, logs, strict=True)]))[:, None]
@@ -115,7 +115,7 @@ class LineSearch:
         densities = [np.exp(log - top) for log in logs]
         total = sum(np.trapezoid(density, grid) for grid, density in zip(grids, densities, strict=True))
         parts = [(grid, density / total) for grid, density in zip(grids, densities, strict=True)]
-        return Line([part for part in parts if np.trapezoid(part[1], part[0]) > _LEAST], self._explained(calibrations))
+        return Line([part for part in parts if np.trapezoid(part[1], part[0]) > _LEAST], self._explained())
 
     def _add(self, points: FloatArray) -> None:
         points = np.setdiff1d(points, self._points)
@@ -129,24 +129,20 @@ class LineSearch:
         self._sums = np.concatenate([self._sums, sums])[order]
         self._priors = np.concatenate([self._priors, priors])[order]
 
-    def _score(self, calibrations: tuple[tuple[float, Calibration], ...]) -> FloatArray:
+    def _score(self) -> FloatArray:
         n = self.composed.num_items
         score: Array = self._sums + (1 - n) * self._priors
-        if calibrations:
-            where, removed = [at for at, _ in calibrations], [float(found.removed[0]) for _, found in calibrations]
-            order = np.argsort(where)
-            score = score - n * np.interp(self._points, np.array(where)[order], np.array(removed)[order])
-        elif self.composed.learned is not None and self.composed.share:
+        if self.composed.learned is not None and self.composed.share:
             learned = self.composed.learned(torch.as_tensor(self._points)[:, None]).correction[:, 0].numpy()
             score = score - n * self.composed.share * (learned - self._priors)
         return score
 
-    def _log_density(self, calibrations: tuple[tuple[float, Calibration], ...]) -> "CubicSpline":
-        return _spline(self._points, self._score(calibrations)).antiderivative()
+    def _log_density(self) -> "CubicSpline":
+        return _spline(self._points, self._score()).antiderivative()
 
-    def _parts(self, calibrations: tuple[tuple[float, Calibration], ...]) -> list[tuple[float, float]]:
+    def _parts(self) -> list[tuple[float, float]]:
         """Intervals around one top each, as far as the density has not died off, from deep valley to deep valley."""
-        log_density, parts = self._log_density(calibrations), []
+        log_density, parts = self._log_density(), []
         for start, stop in _cut(log_density, float(self._points[0]), float(self._points[-1])):
             grid = np.linspace(start, stop, _FINE)
             logs = log_density(grid)
@@ -160,12 +156,12 @@ class LineSearch:
         steps = np.arange(1, _POINTS // 4 + 1) / (_POINTS // 4) * length
         return self._points[0] - steps, self._points[-1] + steps
 
-    def _explained(self, calibrations: tuple[tuple[float, Calibration], ...]) -> float:
+    def _explained(self) -> float:
         """Where the density is, a spline through every other score against the others."""
-        score = self._score(calibrations)
+        score = self._score()
         guess = _spline(self._points[::2], score[::2])(self._points[1::2])
         inside = np.zeros(len(guess), dtype=bool)
-        for a, b in self._parts(calibrations):
+        for a, b in self._parts():
             inside |= (self._points[1::2] >= a) & (self._points[1::2] <= b)
         kept = score[1::2][inside]
         return 1 - float(((guess[inside] - kept) ** 2).sum() / max(((kept - kept.mean()) ** 2).sum(), 1e-300)) if len(kept) > 2 else 1.0

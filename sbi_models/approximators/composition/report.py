@@ -6,7 +6,10 @@ from typing import Any
 
 _BIAS = 0.5
 _RESIDUAL = 0.25
-_INFORMATION = (0.5, 2.5)
+_WIDTH_RATIO = 2.0
+_MISCALIBRATED, _DOUBTED = 0.001, 0.05
+"""P-values of the test of the draws: below the first they are not to be trusted, below the second not if a calibration has moved them far."""
+
 EXPLAINED = 0.95
 """R^2 of a polynomial log density below which it is not used where there is another way."""
 
@@ -24,10 +27,12 @@ class CompositionReport:
         num_items: n.
         noise: at which the scores of single items were taken, in sds of the standardised parameters.
         bias_shift: how far the errors that items share would move the posterior, in its sds (rms over parameters): what a calibration by
-            simulations removed, or, without one, what that of the training predicts.
+            simulations moved, or, without one, what that of the training predicts.
         calibration_residual: sd of what the calibration cannot tell, in sds of the posterior.
-        information: smallest and largest eigenvalue of the observed information of an item over that which the scatter of scores implies;
-            1 for right scores.
+        width_ratio: sds of the calibrated posterior over those of the network's scores as they are, geometric mean over parameters.
+        sbc_p_value: of posterior simulation-based calibration (`posterior_sbc.py`): that the draws are those of the posterior.
+        sbc_shift: by how many posterior sds that test finds draws off, of the parameter that is most.
+        sbc_variance: variance of the normal scores of its ranks, 1 if widths are right, larger if draws are too narrow.
         contradiction: p-value that the items are of the same parameters, from the one that is farthest from simulations of them.
         least_typical: the position of that item; -1 where there were no simulations.
         influence: how far that item moves the posterior, in its sds (rms over parameters).
@@ -47,7 +52,10 @@ class CompositionReport:
     noise: float = math.nan
     bias_shift: float = math.nan
     calibration_residual: float = math.nan
-    information: tuple[float, float] = (math.nan, math.nan)
+    width_ratio: float = math.nan
+    sbc_p_value: float = math.nan
+    sbc_shift: float = math.nan
+    sbc_variance: float = math.nan
     contradiction: float = math.nan
     least_typical: int = -1
     influence: float = math.nan
@@ -75,11 +83,21 @@ class CompositionReport:
                 f"The correction of shared errors is uncertain by {self.calibration_residual:.2f} posterior standard deviations: "
                 + ("simulate more for it (calibration_simulations)." if self.simulations else "pass the simulator, or compose fewer items.")
             )
-        low, high = self.information
-        if low < _INFORMATION[0] or high > _INFORMATION[1]:
+        if self.sbc_p_value < _MISCALIBRATED:
             reasons.append(
-                f"The network's scores are not those of a posterior: their slope is {low:.2f} to {high:.2f} times what their scatter over "
-                "fresh simulations implies. Widths of the composed posterior may be off by as much: train longer."
+                f"The draws fail posterior simulation-based calibration (p = {self.sbc_p_value:.1g}): data simulated at them have posteriors "
+                f"that are off by about {abs(self.sbc_shift):.1f} standard deviations, with errors {math.sqrt(self.sbc_variance):.1f} times as "
+                "large as their widths say. Do not use them: train longer, or compose fewer items."
+            )
+        elif self.calibrated and self.bias_shift > _BIAS and self.sbc_p_value < _DOUBTED:
+            reasons.append(
+                f"The calibration moved the posterior by {self.bias_shift:.1f} of its standard deviations, and the test of the calibrated one "
+                f"is not clean (p = {self.sbc_p_value:.2g}): train longer, or compose fewer items."
+            )
+        if not 1 / _WIDTH_RATIO < self.width_ratio < _WIDTH_RATIO and not math.isnan(self.width_ratio):
+            reasons.append(
+                f"The calibrated posterior is {self.width_ratio:.1f} times as wide as that of the network's scores: one of them does not see "
+                "what the items tell, as where their range depends on the parameters."
             )
         if self.contradiction < _CONTRADICTION and self.influence > _INFLUENCE:
             reasons.append(

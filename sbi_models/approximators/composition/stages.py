@@ -1,4 +1,4 @@
-"""Stages that compositions of one and of several parameters share: the plan, pilot draws, the choice of the noise, what a report says."""
+"""Stages that compositions of one and of several parameters share: the plan, pilot draws, what a report says."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.composition.composed import Calibration, ComposedScore, LearnedMean, share_of_bias, shift_in_sds
-from sbi_models.approximators.composition.items import Fresh, Items
+from sbi_models.approximators.composition.composed import LearnedMean, share_of_bias, shift_in_sds
+from sbi_models.approximators.composition.items import Items
 from sbi_models.approximators.composition.paths import gauss
-from sbi_models.approximators.composition.prior_scores import PriorScore
-from sbi_models.approximators.composition.typical import Contradicted
 
 _FEW_ITEMS = 10
 """Below so many items, all of them make pilots, and more of them; of one parameter there are always more, so that no mode is missed."""
@@ -21,17 +19,11 @@ _FEW_ITEMS = 10
 _PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 2, 16, 14
 _MORE_PILOTS, _MORE_STEPS = 64, 32
 
-_MANY_ITEMS = 100
+MANY_ITEMS = 100
 """More of them are not to be trusted where nothing is known of shared errors."""
 
 _REACH = 6.0
 """Sds of the prior within which modes are looked for."""
-
-_TRIED = 4000
-"""Simulations that the noise is chosen by."""
-
-_AS_GOOD = 0.02
-"""Of two noises that tell the same to within so many nats, the smaller one is taken."""
 
 Moments = tuple[Tensor, Tensor]
 """Mean (d,) and covariance (d, d) of the prior, standardised space."""
@@ -45,14 +37,12 @@ class Plan:
         noise: of the scores, in sds of standardised parameters.
         simulations: of the calibration.
         seed: of everything random.
-        noises: where there is a simulator: to choose from, the one at which scores tell most about the parameters.
         learned: what the training left of the mean score, for compositions without a simulator.
     """
 
     noise: float
     simulations: int
     seed: int
-    noises: tuple[float, ...] = ()
     learned: LearnedMean | None = None
 
 
@@ -88,43 +78,11 @@ def in_reach(theta: Tensor, moments: Moments) -> Tensor:
     return near
 
 
-def most_informative(items: Items, prior: PriorScore, plan: Plan, center: Tensor, fresh: Fresh) -> ComposedScore:
-    """The composed score, calibrated, at the noise at which scores of items tell most about theta near a center (d,).
-
-    That is where the determinant of their information is largest. Where an item tells next to nothing about some direction, as next to the
-    top of a flat or parted posterior, it is the noise of the plan.
-    """
-    simulated = list(fresh(center, _TRIED, seeding.derive(plan.seed, "noise")))
-    candidates = [ComposedScore(items, prior, noise) for noise in sorted({*plan.noises, plan.noise})]
-    found = [composed.calibrate(center, simulated) for composed in candidates]
-    if not all(calibration.is_informative for calibration in found):
-        return next(composed for composed in candidates if composed.noise == plan.noise)
-    told = [float(calibration.information.logdet()) for calibration in found]
-    return next(composed for composed, information in zip(candidates, told, strict=True) if information >= max(told) - _AS_GOOD)
-
-
-def of_calibration(
-    calibration: Calibration | None,
-    learned: tuple[Tensor, Tensor] | None,
-    precision: Tensor,
-    num_items: int,
-    contradicted: Contradicted | None = None,
-) -> dict[str, Any]:
-    """What the report says of a calibration, or of the bias (d,) that the training left and the covariance (d, d) of its estimate.
+def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int) -> dict[str, Any]:
+    """What the report says of the shared error (d,) that a training left behind and the covariance (d, d) of its estimate.
 
     Shifts are those of a posterior of a precision (d, d), in its sds.
     """
-    if calibration is not None:
-        weight = calibration.weight
-        scatter = weight @ calibration.variance @ weight.mT
-        ratios = torch.linalg.eigvals(torch.linalg.solve(calibration.variance, calibration.sensitivity)).real
-        return {
-            "bias_shift": shift_in_sds(num_items * weight @ calibration.bias, precision),
-            "calibration_residual": _residual(num_items**2 / calibration.simulations * scatter, precision),
-            "information": (float(ratios.min()), float(ratios.max())),
-            "simulations": calibration.simulations,
-            "calibrated": True,
-        } | _of_contradicted(contradicted, weight, precision)
     if learned is not None:
         bias, covariance = learned
         return {
@@ -132,21 +90,13 @@ def of_calibration(
             "calibration_residual": _residual(num_items**2 * covariance, precision),
             "calibrated": share_of_bias(bias, covariance) > 0,
         }
-    if num_items <= _MANY_ITEMS:
-        return {}
-    return {
-        "notes": (
-            f"Nothing is known of the errors that the scores of all {num_items} items share, which add up: pass the simulator, or train a "
-            "CompositionalWorkflow, which leaves a correction behind.",
-        )
-    }
+    return {}
 
 
-def _of_contradicted(contradicted: Contradicted | None, weight: Tensor, precision: Tensor) -> dict[str, Any]:
-    if contradicted is None:
-        return {}
-    influence = shift_in_sds(weight @ contradicted.score, precision)
-    return {"contradiction": contradicted.p_value, "least_typical": contradicted.item, "influence": influence}
+UNKNOWN = (
+    "Nothing is known of the errors that the scores of all items share, which add up: pass the simulator, or train a CompositionalWorkflow, "
+    "which leaves a correction behind."
+)
 
 
 def _residual(covariance: Tensor, precision: Tensor) -> float:

@@ -1,0 +1,77 @@
+"""Posterior simulation-based calibration: a test of composed draws that knows nothing of how they were made.
+
+Take draws theta_k of the posterior given the items x, simulate as many items x_k of each, and weigh all draws by the likelihood of x_k, so
+that they are draws given x and x_k. Were the posterior right, theta_k would be a draw of that posterior, and its rank among them uniform
+(T. Saeilynoja, M. Schmitt, P.-C. Buerkner, A. Vehtari, Posterior SBC: simulation-based calibration checking conditional on data, 2025).
+A posterior that is off by b sds makes ranks that are off by about b / sqrt(2).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+
+from sbi_models.approximators.composition.surrogate import Monomials, degree_for, num_points
+
+LogSlopes = Callable[[Tensor, Tensor], Tensor]
+"""d log L / d theta (k, m, d) of the items simulated at each of parameters (k, d), at points theta (m, d)."""
+
+MOST_REPLICATES, FEWEST_REPLICATES = 100, 20
+_ITEMS = 200_000
+"""Items to be simulated at most."""
+
+_LINE_DEGREE, _LINE_POINTS = 6, 40
+_SPREAD = 1.2
+
+
+@dataclass(frozen=True)
+class PosteriorCalibration:
+    """Outcome of the test.
+
+    Attributes:
+        p_value: of uniform ranks of all parameters, by their means and variances (Bonferroni).
+        shift: by how many posterior sds draws are off, of the parameter that is most.
+        variance: the normal scores of ranks, of the parameter whose is farthest from 1: above 1, draws are too narrow.
+    """
+
+    p_value: float
+    shift: float
+    variance: float
+
+
+def replicates_of(num_items: int) -> int:
+    """Draws to simulate data sets of, for so many items."""
+    return max(FEWEST_REPLICATES, min(MOST_REPLICATES, _ITEMS // num_items))
+
+
+def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> PosteriorCalibration:
+    """Test draws (s, d) of a posterior with one mode, in random order, by data sets simulated at the first `number` of them."""
+    d = draws.shape[1]
+    mean, covariance = draws.mean(dim=0), torch.cov(draws.mT).reshape(d, d)
+    factor = torch.linalg.cholesky(covariance)
+    u = torch.linalg.solve_triangular(factor, (draws - mean).mT, upper=False).mT
+    degree = _LINE_DEGREE if d == 1 else degree_for(d)
+    monomials = Monomials(d, degree)
+    points = _SPREAD * u[-(_LINE_POINTS if d == 1 else num_points(d, degree)) :]
+    slopes = log_slopes(draws[:number], mean + points @ factor.mT) @ factor
+    matrix = torch.einsum("ml,jlk->mjk", monomials(points), monomials.slopes)[:, :, 1:].flatten(0, 1)
+    gram = matrix.mT @ matrix
+    gram = gram + 1e-8 * torch.diag(gram.diagonal())
+    coefficients = torch.linalg.solve(gram, matrix.mT @ slopes.flatten(1).mT)
+    logs = (monomials(u)[:, 1:] @ coefficients).mT  # of the likelihood of every data set, at every draw
+    logs[torch.arange(number), torch.arange(number)] = -math.inf  # a draw is not ranked among itself
+    weights = torch.softmax(logs, dim=1)
+    below = (draws[None] < draws[:number, None]).to(weights)
+    ranks = torch.einsum("ks,ksd->kd", weights, below)
+    size = 1 / weights.square().sum(dim=1, keepdim=True)
+    scores = torch.special.ndtri((ranks * size + 0.5) / (size + 1))
+    means, squares = scores.mean(dim=0), scores.var(dim=0)
+    of_means = torch.special.erfc(means.abs() * math.sqrt(number / 2))
+    tails = torch.as_tensor(chi2.cdf((squares * (number - 1)).numpy(), number - 1))
+    of_widths = 2 * torch.minimum(tails, 1 - tails)
+    p_value = min(1.0, 2 * d * float(torch.minimum(of_means, of_widths).min()))
+    farthest, widest = int(means.abs().argmax()), int(squares.log().abs().argmax())
+    return PosteriorCalibration(p_value, math.sqrt(2) * float(means[farthest]), float(squares[widest]))

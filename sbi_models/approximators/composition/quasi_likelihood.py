@@ -1,0 +1,183 @@
+"""The quasi-likelihood of many items near their composed posterior, calibrated by fresh simulations.
+
+Items are simulated at parameters theta of a region around the posterior. Mean mu(theta) and covariance V(theta) of a statistic S of single
+items (`statistics.py`) are regressed on theta: mu by polynomials, V by log-polynomial variances and one correlation. Then
+
+    g(theta) = s_prior(theta) + (d mu / d theta)^T V(theta)^(-1) sum_i [S(x_i) - mu(theta)]
+
+is the score of a posterior whose mean is right whatever the network shares of errors, since S - mu has mean zero, and whose width is that
+of what S tells. It is the exact score where S is sufficient in an exponential family (P. McCullagh, Quasi-likelihood functions, Annals of
+Statistics 11, 1983; V. P. Godambe, An optimum property of regular maximum likelihood estimation, Annals of Mathematical Statistics 31, 1960).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sbi_models.approximators.composition.items import Fresh, Items
+from sbi_models.approximators.composition.statistics import Statistic
+from sbi_models.approximators.composition.surrogate import Monomials
+
+_WIDENED = 1.4
+"""Sds of a region, in those of the posterior."""
+
+_REACH = 1.5
+"""Sds of the prior that a region is kept to."""
+
+LINE = 2.5
+"""Half the length of the region of one parameter, in its sds; its parameters are drawn uniformly."""
+
+_ITEMS = 30.0
+"""The statistic is learned in the region of the posterior of so many items, where each tells enough to be seen."""
+
+_STATISTIC = 16_000
+"""Simulations that the statistic is learned from."""
+
+_MEAN_DEGREES, _VARIANCE_DEGREES = {1: 5, 2: 3}, {1: 4}
+_WIDE = 8
+"""Parameters from which on polynomials are linear."""
+
+_ROWS_A_TERM = 20
+"""Fewest simulations for each term of a polynomial."""
+
+_ROUNDS, _FISHER_STEPS = 3, 6
+
+
+@dataclass(frozen=True)
+class Region:
+    """Parameters theta = center + factor u, with u (d,) of about unit variance."""
+
+    center: Tensor
+    factor: Tensor
+
+    @classmethod
+    def around(cls, mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], widened: float = _WIDENED) -> "Region":
+        """The region of a posterior, so many times as wide, and no wider than the prior, whose moments are given, by much."""
+        own, prior = torch.linalg.inv(widened**2 * covariance), torch.linalg.inv(_REACH**2 * moments[1])
+        whole = torch.linalg.inv(own + prior)
+        return cls(whole @ (own @ mean + prior @ moments[0]), torch.linalg.cholesky((whole + whole.mT) / 2))
+
+    def places(self, number: int, generator: torch.Generator) -> Tensor:
+        """u (number, d), in pairs u, -u: uniform on a line, else normal and not too far out."""
+        d, half = len(self.center), (number + 1) // 2
+        if d == 1:
+            u = (2 * torch.rand(half, 1, generator=generator, dtype=torch.float64) - 1) * LINE
+        else:
+            u = torch.randn(half, d, generator=generator, dtype=torch.float64)
+            u = u * ((2 + math.sqrt(d)) / u.norm(dim=1, keepdim=True)).clamp_max(1.0)
+        return torch.cat([u, -u])[:number]
+
+    def theta(self, u: Tensor) -> Tensor:
+        """Parameters (m, d) at u (m, d)."""
+        return self.center + u @ self.factor.mT
+
+    def u(self, theta: Tensor) -> Tensor:
+        """u (m, d) of parameters (m, d)."""
+        found: Tensor = torch.linalg.solve_triangular(self.factor, (theta - self.center).mT, upper=False).mT
+        return found
+
+
+class QuasiLikelihood:
+    """Mean and covariance of a statistic as functions of theta in a region, from items simulated there.
+
+    Args:
+        statistic: of items.
+        region: of parameters.
+        fresh: simulates items.
+        number: simulations.
+        seed: of their parameters and of the simulations.
+
+    Attributes:
+        simulations: number of items that were simulated, without failed ones.
+        leverage: variance of the regression of mu at the center, times `simulations`, in units of V.
+        residuals: S - mu(theta) of the simulated items in units of its sds, (k, dim).
+    """
+
+    def __init__(self, statistic: Statistic, region: Region, fresh: Fresh, number: int, seed: int) -> None:
+        self.statistic, self.region = statistic, region
+        u = region.places(number, torch.Generator().manual_seed(seed))
+        parts = [(rows, statistic(items)) for rows, items in fresh(region.theta(u), seed)]
+        u, values = u[torch.cat([rows for rows, _ in parts])], torch.cat([part for _, part in parts])
+        d, self.simulations = u.shape[1], len(u)
+        self._mean = Monomials(d, _degree(_MEAN_DEGREES.get(d, 2), d, len(u)))
+        self._log_variance = Monomials(d, _degree(_VARIANCE_DEGREES.get(d, 2), d, len(u)))
+        mean_terms, variance_terms = self._mean(u), self._log_variance(u)
+        fits = [_regression(column, mean_terms, variance_terms) for column in values.mT]
+        self._mean_weights, self._variance_weights = (torch.stack(part, dim=1) for part in zip(*fits, strict=True))
+        self.residuals = (values - mean_terms @ self._mean_weights) / (variance_terms @ self._variance_weights / 2).exp()
+        correlation = torch.corrcoef(self.residuals.mT).reshape(statistic.dim, statistic.dim)
+        self._correlation = (correlation + 1e-3 * torch.eye(statistic.dim, dtype=u.dtype)) / (1 + 1e-3)
+        self.leverage = len(u) * float(torch.linalg.inv(mean_terms.mT @ mean_terms)[0, 0])
+
+    def slopes(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """mu (m, dim) at theta (m, d), and V^(-1) d mu / d theta (m, dim, d), the factor that turns sums of S - mu into scores."""
+        u = self.region.u(theta)
+        terms = self._mean(u)
+        slope = torch.einsum("ml,jlk,kq->mqj", terms, self._mean.slopes, self._mean_weights)
+        slope = torch.linalg.solve(self.region.factor.mT, slope.mT).mT
+        sd = self._sd_at(u)
+        covariance = sd[:, :, None] * self._correlation * sd[:, None, :]
+        return terms @ self._mean_weights, torch.linalg.solve(covariance, slope)
+
+    def score(self, theta: Tensor, total: Tensor, num_items: int) -> Tensor:
+        """d log L / d theta (m, d) at theta (m, d), for a sum of S over items (dim,)."""
+        mean, factor = self.slopes(theta)
+        return torch.einsum("mqj,mq->mj", factor, total - num_items * mean)
+
+    def scatter(self, items: Items, theta: Tensor) -> Tensor:
+        """S - mu of items at theta (d,) in units of sds, (n, dim), to be compared with `residuals`."""
+        u = self.region.u(theta[None])
+        return (self.statistic(items) - self._mean(u) @ self._mean_weights) / self._sd_at(u)
+
+    def sd(self, theta: Tensor) -> Tensor:
+        """Of S at theta (m, d), shape (m, dim)."""
+        return self._sd_at(self.region.u(theta))
+
+    def _sd_at(self, u: Tensor) -> Tensor:
+        return (self._log_variance(u) @ self._variance_weights / 2).clamp(-20, 20).exp()
+
+
+def learned_statistic(
+    mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], num_items: int, noise: float, fresh: Fresh, number: int, seed: int
+) -> Statistic:
+    """The statistic near a posterior of a mean (d,) and covariance (d, d), given so many items, from at most so many simulations."""
+    region = Region.around(mean, covariance, moments, max(_WIDENED, math.sqrt(num_items / _ITEMS)))
+    d = len(mean)
+    steps = torch.cat([torch.eye(d), -torch.eye(d)]).to(mean) if d <= 2 else torch.zeros(0, d).to(mean)
+    points = mean + torch.cat([torch.zeros(1, d).to(mean), steps]) @ Region.around(mean, covariance, moments).factor.mT
+    theta = region.theta(region.places(min(number, _STATISTIC), torch.Generator().manual_seed(seed)))
+    rows, items = next(iter(fresh(theta, seed)))
+    return Statistic(items, theta[rows], points, noise)
+
+
+def _degree(wanted: int, theta_dim: int, rows: int) -> int:
+    """The highest degree up to the wanted one that so many rows can bear."""
+    degree = 1 if theta_dim > _WIDE else wanted
+    while degree > 1 and _ROWS_A_TERM * math.comb(theta_dim + degree, degree) > rows:
+        degree -= 1
+    return degree
+
+
+def _regression(values: Tensor, mean_terms: Tensor, variance_terms: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients of the mean (k,) and of the log variance (l,) of values (n,), each fitted given the other.
+
+    Means by weighted least squares; log variances by gamma regression of squared residuals, with steps of Fisher scoring.
+    """
+    log_variance = torch.zeros(variance_terms.shape[1], dtype=values.dtype)
+    weights = torch.ones_like(values)
+    information = variance_terms.mT @ variance_terms + 1e-6 * len(values) * torch.eye(variance_terms.shape[1], dtype=values.dtype)
+    for number in range(_ROUNDS):
+        weighted = mean_terms * weights[:, None]
+        gram = weighted.mT @ mean_terms + 1e-9 * len(values) * torch.eye(mean_terms.shape[1], dtype=values.dtype)
+        mean = torch.linalg.solve(gram, weighted.mT @ values)
+        squares = (values - mean_terms @ mean).square()
+        if number == 0:
+            log_variance[0] = squares.mean().clamp_min(1e-300).log()
+        for _ in range(_FISHER_STEPS):
+            ratios = squares / (variance_terms @ log_variance).clamp(-30, 30).exp()
+            log_variance = log_variance + torch.linalg.solve(information, variance_terms.mT @ (ratios.clamp_max(50.0) - 1))
+        weights = (-(variance_terms @ log_variance).clamp(-30, 30)).exp()
+        weights = (weights / weights.mean()).clamp(0.02, 50.0)
+    return mean, log_variance

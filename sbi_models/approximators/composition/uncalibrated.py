@@ -1,0 +1,153 @@
+"""Draws from the posterior that the scores of single items compose, as they are, and which mode each belongs to.
+
+Pilot draws of a few items find the modes. At each, Newton's method gives a center and scales, and some tens of composed scores give a
+polynomial log density from which any number of draws are made without the network. Where no polynomial fits, few items are composed by
+chains on the score. One parameter is integrated on a grid instead.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.approximators.composition import chains
+from sbi_models.approximators.composition.composed import ComposedScore
+from sbi_models.approximators.composition.heights import heights
+from sbi_models.approximators.composition.items import Fresh
+from sbi_models.approximators.composition.line import LineSearch
+from sbi_models.approximators.composition.modes import CONVERGED, Mode, find_modes, newton
+from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
+from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, in_reach, of_learned, pilots
+from sbi_models.approximators.composition.surrogate import Surrogate, degree_for, fit_points, fitted
+from sbi_models.approximators.mixture import whole_shares
+from sbi_models.types import FloatArray
+
+_MOST_SCORES = 10_000_000
+"""Scores of items that chains may take."""
+
+_NO_MODE = (
+    "No mode was found where the prior reaches: the network's scores of these items together are not those of a posterior. Train longer, "
+    "or look at the items one by one."
+)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Draws (s, d), standardised space, in random order; the mode of each (s,); what the report says of them so far."""
+
+    draws: Tensor
+    modes: Tensor
+    report: CompositionReport
+    unknown: Tensor | None = None
+    """Covariance (d, d) of what is not known of the shared errors, as a shift of the posterior."""
+
+
+def uncalibrated(composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh | None) -> Composed:
+    """Draws of the posterior that a composed score has; `fresh` weighs modes that are apart."""
+    if composed.items.theta_dim == 1:
+        return _on_a_line(composed, moments, num_samples, plan, fresh)
+    items = composed.items
+    center, precision = composed.start()
+    rough, cost = pilots(items, moments, plan.seed)
+    modes = find_modes(composed, center, precision, rough)
+    modes = [mode for mode in modes if _is_good(mode, moments)] or modes[:1]
+    learned = composed.use_learned(modes[0].center) if composed.learned is not None else None
+    if composed.share:
+        modes = [newton(composed, mode.center, mode.precision) for mode in modes]
+    good = [mode for mode in modes if _is_good(mode, moments)]
+    modes, converged = good or modes[:1], bool(good)
+    fits = [_fitted(composed, mode, k, plan) for k, mode in enumerate(modes)]
+    fine = converged and all(fit.explained > EXPLAINED for fit in fits)
+    by_chains = not fine and len(items) * num_samples * chains.STEPS * chains.SCORES_A_STEP <= _MOST_SCORES
+    if by_chains:
+        start, spent = pilots(items, moments, plan.seed, num_samples)
+        start = start[torch.arange(num_samples) % len(start)]
+        draws, acceptance = chains.walked(composed, start, generator_of(plan.seed, "chains"), partial(in_reach, moments=moments))
+        cost, weights, labels = cost + spent, np.array([1.0]), torch.zeros(num_samples, dtype=torch.long)
+    else:
+        weights = _weights(composed, modes, fits, fresh, plan.seed)
+        draws, labels, acceptance = _from_fits(modes, fits, weights, num_samples, plan.seed)
+    main = modes[int(np.argmax(weights))]
+    found: dict[str, Any] = of_learned(learned, main.precision, len(items)) if converged else {"notes": (_NO_MODE,)}
+    report = CompositionReport(
+        method="calibrated, by chains" if by_chains else "calibrated",
+        num_items=len(items),
+        noise=composed.noise,
+        explained=math.nan if by_chains else min(fit.explained for fit in fits),
+        acceptance=acceptance,
+        last_step=math.nan if by_chains else max(mode.last_step for mode in modes),
+        num_modes=len(weights),
+        mode_weights=tuple(float(weight) for weight in weights),
+        evaluations=composed.evaluations + cost,
+        **found,
+    )
+    return Composed(draws, labels, report, _shift(learned, main.precision, len(items)))
+
+
+def _on_a_line(composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh | None) -> Composed:
+    rough, cost = pilots(composed.items, moments, plan.seed)
+    search = LineSearch(composed, float(rough.min()), float(rough.max()))
+    line = search.line(seed=plan.seed)
+    top = torch.as_tensor(line.centers[[int(line.weights.argmax())]])
+    learned = composed.use_learned(top) if composed.learned is not None else None
+    line = search.line(fresh=fresh, seed=plan.seed)
+    precision = torch.eye(1, dtype=torch.float64) / line.sd**2
+    report = CompositionReport(
+        method="calibrated",
+        num_items=composed.num_items,
+        noise=composed.noise,
+        explained=line.explained,
+        num_modes=len(line.parts),
+        mode_weights=tuple(float(weight) for weight in line.weights),
+        evaluations=composed.evaluations + cost,
+        **of_learned(learned, precision, composed.num_items),
+    )
+    draws = line.draw(num_samples, seeding.generator(plan.seed, "draws on a line"))
+    starts = torch.tensor([float(grid[0]) for grid, _ in line.parts[1:]], dtype=torch.float64)
+    labels = torch.searchsorted(starts, draws[:, 0].contiguous(), right=True)
+    return Composed(draws, labels, report, _shift(learned, precision, composed.num_items))
+
+
+def _is_good(mode: Mode, moments: Moments) -> bool:
+    return mode.last_step < CONVERGED and bool(in_reach(mode.center[None], moments))
+
+
+def _fitted(composed: ComposedScore, mode: Mode, number: int, plan: Plan) -> Surrogate:
+    degree = degree_for(len(mode.center))
+    points = fit_points(len(mode.center), degree, generator_of(plan.seed, "points", number))
+    return fitted(points, mode.whitened(composed)(points), degree)
+
+
+def _weights(composed: ComposedScore, modes: list[Mode], fits: list[Surrogate], fresh: Fresh | None, seed: int) -> FloatArray:
+    """Probabilities of the modes: their heights, and their masses from the fitted densities."""
+    logs = torch.tensor([fit.log_mass(generator_of(seed, "mass", k)) for k, fit in enumerate(fits)], dtype=torch.float64)
+    if len(modes) > 1:
+        logs += heights(composed, torch.stack([mode.center for mode in modes]), fresh, seed)
+    logs += torch.stack([mode.factor.diagonal().abs().log().sum() for mode in modes])
+    return np.asarray(torch.softmax(logs, dim=0).numpy())
+
+
+def _from_fits(modes: list[Mode], fits: list[Surrogate], weights: FloatArray, num_samples: int, seed: int) -> tuple[Tensor, Tensor, float]:
+    """Draws (num_samples, d) of all modes in random order, the mode of each, and the smallest share of accepted steps."""
+    parts, labels, acceptance = [], [], 1.0
+    for k, share in enumerate(whole_shares(weights, num_samples, 1)[0]):
+        if share:
+            u, accepted = fits[k].draw(int(share), generator_of(seed, "draws", k))
+            parts.append(modes[k].center + u @ modes[k].factor.mT)
+            labels.append(torch.full((int(share),), k))
+            acceptance = min(acceptance, accepted)
+    order = torch.as_tensor(seeding.generator(seed, "order of composed draws").permutation(num_samples))
+    return torch.cat(parts)[order], torch.cat(labels)[order], acceptance
+
+
+def _shift(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int) -> Tensor | None:
+    """Covariance (d, d) of the shift of a posterior by a noise of the scores that all items share."""
+    if learned is None:
+        return None
+    covariance = torch.linalg.inv(precision)
+    return num_items**2 * covariance @ learned[1] @ covariance
