@@ -72,7 +72,8 @@ class Diagnosis:
 
     def __call__(self, results: Results, approximator: Approximator, draws: Variables, history: History | None = None) -> Manifest:
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
-        verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, seed=self.seed)
+        conditions = {name: self.test[name] for name in approximator.condition_names}
+        verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, conditions=conditions, seed=self.seed)
         figures = diagnostics.default_figures(draws, self.truth, history=history, variable_names=self.names)
         figures["verdict"] = diagnostics.plot_verdict(verdict)
         results.figures(figures)

@@ -18,7 +18,7 @@ from sbi_models.diagnostics.metrics.effects import (
     mean_contraction,
     width_factor,
 )
-from sbi_models.diagnostics.metrics.information import information_of
+from sbi_models.diagnostics.metrics.information import information_of, share_like_the_prior
 from sbi_models.diagnostics.metrics.normal_scores import bias_test, change_test, features_of, normal_scores, outward, spread_test
 from sbi_models.diagnostics.metrics.pools import JointPools, pooled
 from sbi_models.diagnostics.metrics.ranks import random_ranks_of
@@ -78,11 +78,12 @@ def judge(
     Of all parameters jointly, in coordinates in which the pool has covariance 1:
 
     - `bias`: ranks along the mean error of the data sets before; `spread`, `ranks`, `spread_changes`: of the Mahalanobis distance; `tarp`;
-    - `dependence`, `dependence_changes`: ranks of the products of two coordinates, and of the signs of three (of 25 parameters at most,
-      taken at random); and their correlations with what is known of the data sets.
+    - `dependence`, `dependence_changes`: ranks of the products of two coordinates, of their sizes, and of the signs of three (of 25
+      parameters at most, taken at random); and their correlations with what is known of the data sets.
 
     Holm's method keeps the probability that any of them accuses a right approximator below `false_alarms`. What passes must also be
     shown to know more of the truth than chance does (`information`), or it is called uninformative: the true values stand for the prior.
+    So it is, unless there are conditions to test that by, if it is the prior for a tenth of the data sets or more.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`; 20 data sets or more, independent, with parameters from
@@ -114,20 +115,22 @@ def judge(
     if not varies.all():
         draws, true, of_prior = draws[..., varies], true[:, varies], None if of_prior is None else of_prior[:, varies]
     names = [name for name, there in zip(flat.names, varies, strict=True) if there]
-    rows = _Court(draws, true, of_prior, _columns(conditions, len(true)), level, check_seed(seed)).rows(names, false_alarms)
+    rows = _Court(draws, true, of_prior, _columns(conditions, len(true)), level=level, seed=check_seed(seed)).rows(names, false_alarms)
     joint = rows.pop() if len(rows) > len(names) else None
     judged = {row.name: row for row in rows}
     parameters = tuple(judged.get(name) or _constant(name, value) for name, value in zip(flat.names, flat.truth[0], strict=True))
-    label = _overall(rows, joint)
-    n, num_draws, _ = flat.samples.shape
-    sentence = summary(label, parameters, joint, n, num_draws)
-    return Verdict(label, sentence, parameters, joint, n, num_draws, float(false_alarms), float(level))
+    label, n, num_draws = _overall(rows, joint), *flat.samples.shape[:2]
+    ignorant = share_like_the_prior(draws, true, of_prior) if label == CALIBRATED else 0.0
+    if ignorant and conditions is None:
+        label = UNINFORMATIVE
+    sentence = summary(label, parameters, joint, f"{n} test data sets with {num_draws} draws each", ignorant)
+    return Verdict(label, sentence, parameters, joint, n, num_draws, ignorant, float(false_alarms), float(level))
 
 
 class _Court:
     """The tests and estimates of checked draws (n, S, dim) and true values (n, dim), all of which vary."""
 
-    def __init__(self, draws: Floats, truth: Floats, prior: Floats | None, conditions: Floats, level: float, seed: int) -> None:
+    def __init__(self, draws: Floats, truth: Floats, prior: Floats | None, conditions: Floats, *, level: float, seed: int) -> None:
         self.draws, self.truth, self.prior, self.level, self.seed = draws, truth, prior, level, seed
         self.num_draws = draws.shape[1]
         self.pools, self.jointly = pooled(draws, truth, generator(seed, "diagnostics", "pools"))
@@ -185,7 +188,7 @@ class _Court:
             "ranks": (float(gammas[0]), float(p_uniform[0])),
             "tarp": (float(gammas[1]), float(p_uniform[1])),
             "spread_changes": _single(change_test(outwards[:, None], self.features)),
-            "dependence": _smallest(*(bias_test(scores) for scores in (pools.pairs, pools.triples) if scores.shape[1])),
+            "dependence": _smallest(*(bias_test(scores) for scores in (pools.pairs, pools.sizes, pools.triples) if scores.shape[1])),
             "dependence_changes": _smallest(change_test(pools.pairs, features)),
         }
         width = joint_width_factor(pools.errors, self.num_draws, pools.parameters, pools.kurtosis, self.level)
@@ -216,7 +219,9 @@ def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float
     told = []
     if "spread" in found:
         narrow = found["spread"].statistic > (1.0 if lean is None else 0.0)
-        refuted = (width.low <= 1.0 if narrow else width.high >= 1.0) if lean is None else (lean < LEAN if narrow else lean > -LEAN)
+        refuted = width.low <= 1.0 if narrow else width.high >= 1.0
+        if lean is not None:
+            refuted |= lean < LEAN if narrow else lean > -LEAN
         if not refuted:
             told.append((found["spread"].p_value, OVER if narrow else UNDER))
     if "bias" in found and not (lean is None and bias.low <= 0.0 <= bias.high):
@@ -295,7 +300,7 @@ def _prior_draws(prior: object, flat: Flat, variable_keys: str | Sequence[str] |
 
 
 def _columns(conditions: object, n: int) -> Floats:
-    """Conditions as (n, q): numbers of each data set, missing ones as 0 and told by a column that says so; of wide ones a few that tell most."""
+    """Conditions as (n, q): the numbers of each data set, of very many the few that tell most; the share that is missing, and 0 for it."""
     if conditions is None:
         return np.zeros((n, 0))
     by_name = conditions if isinstance(conditions, Mapping) else {"conditions": conditions}

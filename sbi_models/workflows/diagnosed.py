@@ -95,9 +95,18 @@ class Diagnosed(ABC):
             false_alarms: the probability that right posteriors are called flawed.
         """
         seed = seeding.resolve(seed)
-        samples, truth = self._tested(test_data, num_samples, samples, seed)
+        self._check_draws(samples)
+        if not isinstance(test_data, Mapping):
+            test_data = self._test_simulations(test_data, seed)
+        draws, truth = self._tested(test_data, num_samples, samples, seed)
         return diagnostics.judge(
-            samples, truth, prior, variable_names=variable_names, false_alarms=false_alarms, seed=seeding.derive(seed, "verdict")
+            draws,
+            truth,
+            prior,
+            variable_names=variable_names,
+            conditions=_known(test_data, self.approximator.condition_names, len(next(iter(truth.values())))),
+            false_alarms=false_alarms,
+            seed=seeding.derive(seed, "verdict"),
         )
 
     def plot_custom_diagnostics(
@@ -181,3 +190,10 @@ class Diagnosed(ABC):
         if missing:
             raise DataError(f"samples hold no draws of {missing[0]!r}. {suggest(missing[0], samples)}")
         return {name: np.asarray(samples[name]) for name in names}, truth
+
+
+def _known(test_data: VariablesLike, names: Sequence[str], n: int) -> Variables | None:
+    """What the posteriors are conditioned on, as far as the test data hold one array row for each of n data sets; None if nothing."""
+    arrays = {name: test_data[name] for name in names if name in test_data and hasattr(test_data[name], "dtype")}
+    known = {name: np.asarray(value) for name, value in arrays.items() if np.ndim(value) and len(value) == n}
+    return known or None

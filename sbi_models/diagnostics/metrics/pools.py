@@ -18,12 +18,16 @@ from scipy.special import ndtri
 
 from sbi_models.diagnostics.metrics.checks import Floats
 from sbi_models.diagnostics.metrics.normal_scores import normal_scores
+from sbi_models.diagnostics.metrics.ranks import place_of
 
 FAR = 20.0
 """Values farther from the median than so many mean absolute deviations are moved there, so that all moments of a pool exist."""
 
 MOST = 25
 """Dependence is looked at between at most so many parameters, taken at random from more: 300 pairs, 2 300 triples."""
+
+FEW = 200
+"""The truth is ranked by products of coordinates among at most so many draws, which costs next to no power."""
 
 Integers = NDArray[np.int64]
 
@@ -50,8 +54,9 @@ class JointPools:
 
     errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; kurtosis: the mean of squared Mahalanobis distances squared, (n,);
     parameters: how many of them are not fixed by others; distance, ball, along: ranks of the truth, (n,), by Mahalanobis distance, by the
-    distance to a random point (TARP), and along the mean error of the data sets before; pairs, triples: normal scores of the ranks of
-    products of two coordinates, and of the signs of products of three, (n, number); bonds: correlations of the pairs in the pool.
+    distance to a random point (TARP), and along the mean error of the data sets before; pairs, sizes, triples: normal scores of the ranks
+    of products of two coordinates, of two absolute ones less their means, and of the signs of three, (n, number);
+    bonds: correlations of the pairs in the pool.
     """
 
     errors: Floats
@@ -61,6 +66,7 @@ class JointPools:
     ball: Integers
     along: Integers
     pairs: Floats
+    sizes: Floats
     triples: Floats
     bonds: Floats
 
@@ -69,13 +75,14 @@ def pooled(draws: Floats, truth: Floats, rng: np.random.Generator) -> tuple[Pool
     """The pools of draws (n, S, dim) and truth (n, dim), raw space; jointly for two parameters or more and S > dim + 2."""
     n, num_draws, dim = draws.shape
     jointly = dim > 1 and num_draws > dim + 2
-    places = rng.integers(0, num_draws + 1, n)
+    places = rng.integers(0, min(num_draws, FEW) + 1, n)
     joint = _Jointly(draws, truth, rng) if jointly else None
     parts = []
     for rows, pool in _chunks(draws, truth, places):
         standard, place, width = _standardised(pool)
-        at = _taken(standard, places[rows])
-        parts.append((_errors(at, at**2, num_draws), np.mean(standard**4, axis=2), place, width, at**2 > num_draws * (1 - 1e-6)))
+        at, squared = _taken(standard, places[rows]), standard * standard
+        kurtosis = np.einsum("cds,cds->cd", squared, squared) / (num_draws + 1)
+        parts.append((_errors(at, at**2, num_draws), kurtosis, place, width, at**2 > num_draws * (1 - 1e-6)))
         if joint is not None:
             joint.add(rows, pool, standard, places[rows])
     errors, kurtosis, place, width, dead = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -105,18 +112,20 @@ class _Jointly:
         before = self.pull + np.cumsum(at, axis=0) - at
         self.pull = self.pull + at.sum(axis=0)
         balls = np.sum(((pool - self.points[rows, :, None]) / self.units[:, None]) ** 2, axis=1)
-        some, num_chosen = white[:, self.chosen], len(self.chosen)
+        some, num_chosen = white[:, self.chosen, : FEW + 1], len(self.chosen)
         left, right = np.array(self.pairs).T
-        products = [self._scores(some[:, j] * some[:, k], places) for j, k in self.pairs]
+        sizes = np.abs(some)
+        sizes -= sizes.mean(axis=2, keepdims=True)
         self.parts.append(
             (
                 _errors(at, np.sum(at**2, axis=1)[:, None], self.num_draws),
-                np.mean(squared**2, axis=1),
+                np.mean(squared * squared, axis=1),
                 kept,
-                self._ranks(squared, places),
-                self._ranks(balls, places),
-                self._ranks(np.einsum("cds,cd->cs", white, before), places),
-                np.stack(products, axis=1),
+                place_of(squared, places, self.rng),
+                place_of(balls, places, self.rng),
+                place_of(np.einsum("cds,cd->cs", white, before), places, self.rng),
+                self._products(some, places),
+                self._products(sizes, places),
                 self._triples(np.where(some > 0.0, 1.0, -1.0).astype(np.float32), places) if num_chosen > 2 else np.zeros((len(at), 0)),
                 correlation[:, self.chosen[left], self.chosen[right]],
             )
@@ -127,15 +136,9 @@ class _Jointly:
         errors, kurtosis, kept, *rest = (np.concatenate(part) for part in zip(*self.parts, strict=True))
         return JointPools(errors, kurtosis, int(kept.max()), *rest)
 
-    def _ranks(self, values: Floats, places: Integers) -> Integers:
-        """How many of the other values, (c, S + 1), lie below that of the truth, ties broken at random: (c,)."""
-        target = values[np.arange(len(values)), places][:, None]
-        below, equal = np.count_nonzero(values < target, axis=1), np.count_nonzero(values == target, axis=1)
-        ranks: Integers = below + self.rng.integers(0, equal)
-        return ranks
-
-    def _scores(self, values: Floats, places: Integers) -> Floats:
-        return normal_scores(self._ranks(values, places), self.num_draws, self.rng)
+    def _products(self, values: Floats, places: Integers) -> Floats:
+        ranks = np.stack([place_of(values[:, j] * values[:, k], places, self.rng) for j, k in self.pairs], axis=1)
+        return normal_scores(ranks, values.shape[2] - 1, self.rng)
 
     def _triples(self, signs: NDArray[np.float32], places: Integers) -> Floats:
         """Normal scores of the ranks of products of three signs: of two values, so that their shares say all, which is one product of
@@ -195,7 +198,7 @@ def _whitened(standard: Floats) -> tuple[Floats, Floats, Integers]:
 
 def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
     """The values of the truth: (c, number, S + 1) -> (c, number)."""
-    taken: Floats = values[np.arange(len(values)), :, places]
+    taken: Floats = values[np.arange(len(values)), :, places].astype(np.float64, copy=False)
     return taken
 
 
