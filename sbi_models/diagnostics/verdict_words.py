@@ -64,9 +64,9 @@ FORMS = {
 
 
 def _form(checks: Sequence[Check]) -> str:
-    """What is wrong if neither place nor width are on average, by the surest test."""
-    surest = min((check for check in checks if check.found), key=lambda check: check.p_value)
-    return FORMS.get(surest.name, "the form of the posteriors is wrong, such as tails, skewness or dependence")
+    """What is wrong if neither place nor width are on average."""
+    told = [FORMS[check.name] for check in checks if check.found and check.name in FORMS]
+    return " and ".join(told) if told else "the form of the posteriors is wrong, such as tails, skewness or dependence"
 
 
 def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:

@@ -56,7 +56,7 @@ def joint_width_factor(errors: Floats, num_draws: int, parameters: int, kurtosis
     squared = np.sum((errors - errors.mean(axis=0)) ** 2, axis=1) * n / (n - 1)
     scatter = num_draws * max(num_draws - parameters - 2.0, 1.0) / ((num_draws + 1.0) * (num_draws - 1.0))
     mean = max(squared.mean(), 1e-300)
-    relative = max(squared.var(ddof=1) / mean**2, kurtosis.mean() / parameters**2 - 1.0, 0.0)
+    relative = max((squared.std(ddof=1) / mean) ** 2, kurtosis.mean() / parameters**2 - 1.0, 0.0)
     return _of_square(mean * scatter / parameters, np.sqrt(relative / n), level)
 
 

@@ -134,7 +134,7 @@ class _Jointly:
     def done(self) -> JointPools:
         """All chunks together."""
         errors, kurtosis, kept, *rest = (np.concatenate(part) for part in zip(*self.parts, strict=True))
-        return JointPools(errors, kurtosis, int(kept.max()), *rest)
+        return JointPools(errors, kurtosis, max(int(kept.max()), 1), *rest)
 
     def _products(self, values: Floats, places: Integers) -> Floats:
         ranks = np.stack([place_of(values[:, j] * values[:, k], places, self.rng) for j, k in self.pairs], axis=1)
