@@ -33,11 +33,9 @@ FLAWED = ("over-confident", "under-confident", "biased", "miscalibrated")
 
 
 def banana(r: Rng, m: Floats, shape: tuple[int, ...]) -> Floats:
-    """Each parameter a parabola of the one before, with noise."""
-    values = r.normal(size=shape)
-    for j in range(1, shape[2]):
-        values[..., j] = values[..., j - 1] ** 2 + 0.3 * values[..., j]
-    return m + values
+    """Each parameter a parabola of what moves the one before, with noise."""
+    noise = r.normal(size=shape)
+    return m + np.concatenate([noise[..., :1], noise[..., :-1] ** 2 + 0.3 * noise[..., 1:]], axis=2)
 
 
 def with_atoms(r: Rng, m: Floats, shape: tuple[int, ...]) -> Floats:

@@ -14,11 +14,9 @@ from sbi_models.errors import DataError
 
 
 def banana(rng, m, shape):
-    """Each parameter a parabola of the one before, with noise."""
-    values = rng.normal(size=shape)
-    for j in range(1, shape[2]):
-        values[..., j] = values[..., j - 1] ** 2 + 0.3 * values[..., j]
-    return m + values
+    """Each parameter a parabola of what moves the one before, with noise."""
+    noise = rng.normal(size=shape)
+    return m + np.concatenate([noise[..., :1], noise[..., :-1] ** 2 + 0.3 * noise[..., 1:]], axis=2)
 
 
 LAWS = {
