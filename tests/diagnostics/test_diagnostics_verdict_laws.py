@@ -53,13 +53,13 @@ def all_p_values(verdict):
 
 def test_no_law_is_accused_more_often_than_said():
     """15 laws in 1, 2 and 20 parameters, 20 to 40 data sets of 10 to 25 draws: at a promise of 10 % no law is accused in more of 36
-    verdicts than a fair count allows (99.99 %), nor are all 540 (99.9 %)."""
+    verdicts than a fair count allows (99.99 %), nor are all 540 (99.9 %), of which 5 % are accused at least."""
     accused = Counter()
     for law in LAWS:
         for size, seeds in SIZES.items():
             accused[law] += sum(min(all_p_values(judge(*exact(law, *size, seed), seed=seed))) <= 0.1 for seed in range(seeds))
     assert max(accused.values()) <= binom.ppf(0.9999, 36, 0.1), accused
-    assert accused.total() <= binom.ppf(0.999, 540, 0.1), accused
+    assert binom.ppf(0.001, 540, 0.05) <= accused.total() <= binom.ppf(0.999, 540, 0.1), accused
 
 
 def with_the_mean_error_of_the_truth_alone(samples, truth):
