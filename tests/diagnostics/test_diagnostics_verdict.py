@@ -259,10 +259,10 @@ def test_estimates_hide_what_is_not_finite():
 
 
 def test_estimates_that_lean_are_told_though_nothing_is_proven():
-    """Sds a quarter too large: no flaw is proven by 60 data sets at one false alarm in a million, and it is told."""
-    verdict = judge(*gaussian(20, n=60, dim=1, width=1.25), false_alarms=1e-6)
+    """Sds of 1.6 for 1: no flaw is proven by 60 data sets at one false alarm in 1e30, and it is told."""
+    verdict = judge(*gaussian(20, n=60, dim=1, width=1.6, draws=400), false_alarms=1e-30)
     assert verdict.is_calibrated
-    assert verdict.sentence.endswith("show no flaw; more of them would tell whether something is off with theta.")
+    assert verdict.sentence.endswith("show no flaw; more of them would tell whether something is off with theta_0.")
     assert "posteriors look too wide, which more test data would prove or refute" in verdict.parameters[0].sentence
 
 

@@ -86,7 +86,7 @@ def test_scores_of_every_kind_are_normal(law):
     _, joint = pooled(samples, truth, rng)
     ranks = np.stack([joint.distance, joint.ball, joint.along], axis=1)
     scores = np.concatenate([normal_scores(ranks, 12, rng), joint.pairs, joint.sizes, joint.triples], axis=1)
-    assert scores.shape == (900, 3 + 3 + 3 + 1)
+    assert scores.shape == (900, 3 + 3 + 9 + 1)
     assert all(kstest(column, "norm").pvalue > 1e-4 for column in scores.T)
 
 

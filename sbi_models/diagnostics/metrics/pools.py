@@ -55,7 +55,7 @@ class JointPools:
     errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; kurtosis: the mean of squared Mahalanobis distances squared, (n,);
     parameters: how many of them are not fixed by others; distance, ball, along: ranks of the truth, (n,), by Mahalanobis distance, by the
     distance to a random point (TARP), and along the mean error of the data sets before; pairs, sizes, triples: normal scores of the ranks
-    of products of two coordinates, of two absolute ones less their means, and of the signs of three, (n, number);
+    of products of two coordinates, of absolute ones less their means with such and with coordinates, and of the signs of three, (n, number);
     bonds: correlations of the pairs in the pool.
     """
 
@@ -124,8 +124,8 @@ class _Jointly:
                 place_of(squared, places, self.rng),
                 place_of(balls, places, self.rng),
                 place_of(np.einsum("cds,cd->cs", white, before), places, self.rng),
-                self._products(some, places),
-                self._products(sizes, places),
+                self._products(some, some, places),
+                np.concatenate([self._products(*two, places) for two in ((sizes, sizes), (some, sizes), (sizes, some))], axis=1),
                 self._triples(np.where(some > 0.0, 1.0, -1.0).astype(np.float32), places) if num_chosen > 2 else np.zeros((len(at), 0)),
                 correlation[:, self.chosen[left], self.chosen[right]],
             )
@@ -136,9 +136,9 @@ class _Jointly:
         errors, kurtosis, kept, *rest = (np.concatenate(part) for part in zip(*self.parts, strict=True))
         return JointPools(errors, kurtosis, max(int(kept.max()), 1), *rest)
 
-    def _products(self, values: Floats, places: Integers) -> Floats:
-        ranks = np.stack([place_of(values[:, j] * values[:, k], places, self.rng) for j, k in self.pairs], axis=1)
-        return normal_scores(ranks, values.shape[2] - 1, self.rng)
+    def _products(self, one: Floats, other: Floats, places: Integers) -> Floats:
+        ranks = np.stack([place_of(one[:, j] * other[:, k], places, self.rng) for j, k in self.pairs], axis=1)
+        return normal_scores(ranks, one.shape[2] - 1, self.rng)
 
     def _triples(self, signs: NDArray[np.float32], places: Integers) -> Floats:
         """Normal scores of the ranks of products of three signs: of two values, so that their shares say all, which is one product of
