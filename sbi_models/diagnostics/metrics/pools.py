@@ -55,7 +55,7 @@ class JointPools:
     errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; kurtosis: the mean of squared Mahalanobis distances squared, (n,);
     parameters: how many of them are not fixed by others; distance, ball, along: ranks of the truth, (n,), by Mahalanobis distance, by the
     distance to a random point (TARP), and along the mean error of the data sets before; pairs, sizes, triples: normal scores of the ranks
-    of products of two coordinates, of absolute ones less their means with such and with coordinates, and of the signs of three, (n, number);
+    of products of two coordinates, of sizes less their means with such and with coordinates, and of the signs of three, (n, number);
     bonds: correlations of the pairs in the pool.
     """
 
