@@ -125,7 +125,7 @@ class _Jointly:
                 place_of(balls, places, self.rng),
                 place_of(np.einsum("cds,cd->cs", white, before), places, self.rng),
                 self._products(some, some, places),
-                np.concatenate([self._products(*two, places) for two in ((sizes, sizes), (some, sizes), (sizes, some))], axis=1),
+                np.concatenate([self._products(a, b, places) for a, b in ((sizes, sizes), (some, sizes), (sizes, some))], axis=1),
                 self._triples(np.where(some > 0.0, 1.0, -1.0).astype(np.float32), places) if num_chosen > 2 else np.zeros((len(at), 0)),
                 correlation[:, self.chosen[left], self.chosen[right]],
             )
