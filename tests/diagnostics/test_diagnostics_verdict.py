@@ -262,7 +262,7 @@ def test_estimates_that_lean_are_told_though_nothing_is_proven():
     """Sds of 1.5 for 1: no flaw is proven by 60 data sets at one false alarm in 1e14, and it is told."""
     verdict = judge(*gaussian(21, n=60, dim=1, width=1.5, draws=400), false_alarms=1e-14)
     assert verdict.is_calibrated
-    assert verdict.sentence.endswith("show no flaw; more of them would tell whether something is off with theta_0.")
+    assert verdict.sentence.endswith("show no flaw; more of them would tell whether something is off with theta.")
     assert "posteriors look too wide, which more test data would prove or refute" in verdict.parameters[0].sentence
 
 
