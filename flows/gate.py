@@ -10,6 +10,7 @@ from scipy.special import stdtr
 from flows.parameters import Experiment
 from sbi_models import diagnostics, load, seeding
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.certificates.certificate import p_in_words
 from sbi_models.errors import ModelFileError, SbiModelsError
 from sbi_models.tracking import Store, alias_of, annotate, set_alias
 from sbi_models.types import FloatArray, Variables
@@ -145,7 +146,7 @@ def _compared(store: Store, experiment: Experiment, challenger: str, champion: s
         f"{found.score} {found.difference:+.4f} ± {found.error:.4f} against {champion} on {len(next(iter(test.values())))} test simulations"
     )
     worse = found.p_value < experiment.gate.level
-    return not worse, f"{words}, p = {found.p_value:.2g}: {'worse' if worse else 'not worse'}"
+    return not worse, f"{words}, p = {p_in_words(found.p_value, experiment.gate.level)}: {'worse' if worse else 'not worse'}"
 
 
 def _energy(model: Approximator, test: Variables, seed: int) -> FloatArray:

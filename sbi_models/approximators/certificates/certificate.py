@@ -17,7 +17,7 @@ SMALLEST_SHARE, LARGE_SHARE = 0.1, 0.5
 """Draws of which the exact posterior has less use than the first fail; with a heavy tail of weights, less than the second."""
 
 NOT_KNOWN = (
-    "Not known: the approximator cannot tell what its simulations were like. It was saved before there were certificates, or trained on "
+    "Not known: the approximator cannot tell what its simulations were like. It was saved by an earlier version, or trained on "
     "fewer than 200 simulations, or its training was interrupted. Train again."
 )
 
@@ -78,14 +78,16 @@ class Certificate:
     def warnings(self) -> tuple[str, ...]:
         """Why the posterior should not be trusted, in plain words; nothing if all is well."""
         found = []
-        if self._fails(self.novelty):
+        if self.novelty is not None and self._fails(self.novelty):
             odd = "" if not self.unusual else ": " + "; ".join(self.unusual)
-            found.append(f"The observation is unlike the simulations of the training (p = {self.novelty:.2g}){odd}.")
-        if self._fails(self.agreement):
-            found.append(f"The members of the ensemble disagree more than on simulations (p = {self.agreement:.2g}).")
-        if self._fails(self.predictive):
+            found.append(f"The observation is unlike the simulations of the training (p = {p_in_words(self.novelty, self.level)}){odd}.")
+        if self.agreement is not None and self._fails(self.agreement):
+            found.append(f"The members of the ensemble disagree more than on simulations (p = {p_in_words(self.agreement, self.level)}).")
+        if self.predictive is not None and self._fails(self.predictive):
             odd = "" if not self.predictive_unusual else ": " + "; ".join(self.predictive_unusual)
-            found.append(f"Data simulated from the posterior are unlike the observation (p = {self.predictive:.2g}){odd}.")
+            found.append(
+                f"Data simulated from the posterior are unlike the observation (p = {p_in_words(self.predictive, self.level)}){odd}."
+            )
         k, share = self.pareto_k, self.effective_sample_size
         if k is not None and share is not None and share < (LARGE_SHARE if k > LARGEST_PARETO_K else SMALLEST_SHARE):
             mends = "weighting does not mend it" if k > LARGEST_PARETO_K else "weighted by the likelihood they would do"
@@ -117,11 +119,25 @@ class Certificate:
     def _p_values(self) -> list[float]:
         return [p for p in (self.novelty, self.agreement, self.predictive) if p is not None]
 
-    def _fails(self, p: float | None) -> bool:
+    def _fails(self, p: float) -> bool:
         """Whether a test is to blame: with a joint rank, one that fails by itself, or the one that comes nearest to it."""
-        if p is None or self.together is None:
-            return p is not None and p * len(self._p_values) <= self.level
+        if self.together is None:
+            return p * len(self._p_values) <= self.level
         return self.together <= self.level and p <= max(self.level, min(self._p_values))
+
+
+def p_in_words(p: float, level: float = LEVEL) -> str:
+    """Two digits of a p-value, or as many as show on which side of the level it is.
+
+    >>> p_in_words(0.0321), p_in_words(0.0497), p_in_words(0.05)
+    ('0.032', '0.0497', '0.05')
+    """
+    for digits in range(2, 17):
+        text = f"{p:.{digits}g}"
+        shown = float(text)
+        if ((shown <= level), (shown == level)) == ((p <= level), (p == level)):
+            return text
+    return repr(p)
 
 
 def check_level(level: float) -> float:
