@@ -15,6 +15,7 @@ from sbi_models import seeding
 from sbi_models.approximators import Approximator, ContinuousApproximator, EnsembleApproximator
 from sbi_models.approximators.certificates.certificate import LARGEST_PARETO_K, p_in_words
 from sbi_models.simulators import Simulator
+from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
 
@@ -38,12 +39,13 @@ def certify_observations(
     certificates = [{"data_set": label, **certificate.as_dict()} for label, certificate in zip(labels, found, strict=True)]
     results.json(certificates, "inference/certificates.json")
     metrics = {"certificate.failed": float(sum(certificate["verdict"] == "failed" for certificate in certificates))}
+    keys = keys_of(labels)
     for certificate in certificates:
-        name = metric_name(certificate["data_set"])
+        name = keys[certificate["data_set"]]
         numbers = {key: certificate[key] for key in (*P_VALUES, *WEIGHTS) if certificate[key] is not None}
         metrics |= {f"certificate.{key}.{name}": value for key, value in numbers.items()}
     results.metrics |= metrics
-    results.tags["certificate"] = in_short(certificates)
+    results.tags |= {"certificate": in_short(certificates)} | name_tags("data_set", keys)
     return certificates
 
 
@@ -53,11 +55,6 @@ def workflow_with(simulator: Simulator, approximator: Approximator) -> BasicWork
         return EnsembleWorkflow(simulator, inference_networks=approximator)
     assert isinstance(approximator, ContinuousApproximator)
     return BasicWorkflow(simulator, inference_network=approximator)
-
-
-def metric_name(label: str) -> str:
-    """A label as it may stand in the name of a metric."""
-    return "".join(c if c.isalnum() or c in "-_. /" else "_" for c in label)
 
 
 def in_short(certificates: Sequence[Mapping[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from prefect.tasks import Task
 
 from flows import tasks
 from flows.certificates import in_short
-from flows.gate import described
+from flows.gate import check_gate, described
 from flows.keys import content_key, simulator_fingerprint
 from flows.members import RunWithMembers
 from flows.narrowing import check_narrowing, round_of
@@ -32,6 +32,7 @@ from flows.training import workflow_of
 from flows.training_apart import train_members
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import FLOW_TAG, Tracker, open_store
+from sbi_models.tracking.names import keys_of
 
 Manifest = dict[str, Any]
 
@@ -111,6 +112,7 @@ def start_run(experiment: Experiment) -> Tracker:
     if experiment.narrowed_to is not None:
         raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
     check_narrowing(experiment, workflow_of(experiment).approximator)
+    check_gate(experiment)
     return Tracker.start(
         open_store(project_root()),
         experiment.name,
@@ -191,10 +193,11 @@ def record_training(tracker: Tracker, experiment: Experiment, task: str, trainin
     """The losses of each epoch, where the run has not got them, the seconds, the checkpoint, and what is known of each member."""
     run = RunWithMembers(Tracker.attach(tracker.store, tracker.run_id), experiment)  # knows what the task logged while it trained
     run.log_history(training["history"])
+    keys = keys_of(training.get("members", {}))
     for name, member in training.get("members", {}).items():
         run.members[name].log_metrics(member["numbers"])
         run.members[name].log_json(member["architecture"], "architecture.json")
-        tracker.log_metrics({f"weight.{name}": member["numbers"]["weight"]})
+        tracker.log_metrics({f"weight.{keys[name]}": member["numbers"]["weight"]})
     if "choices" in training:
         tracker.log_json(training["choices"], "choices.json")
     tracker.set_tags({task: "reused" if reused else "made", f"{task}.key": training["key"], "model.sha256": training["sha256"]})

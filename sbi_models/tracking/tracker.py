@@ -17,6 +17,7 @@ from sbi_models.errors import ConfigurationError
 from sbi_models.tracking.datasets import dataset_input
 from sbi_models.tracking.failures import tracking_errors
 from sbi_models.tracking.live_metrics import LiveMetrics, known_points, points, write_points
+from sbi_models.tracking.names import keys_of
 from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import owner_is_alive, provenance_tags
 from sbi_models.tracking.redaction import redacted, redacted_setting
@@ -27,7 +28,7 @@ from sbi_models.types import Array
 
 KEY_TAG = "sbi_models.key"
 PARENT_TAG = "mlflow.parentRunId"
-PARAMS_PER_CALL = 100
+PARAMS_PER_CALL, TAGS_PER_CALL = 100, 100
 
 
 class Figure(Protocol):
@@ -230,7 +231,8 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set or replace tags of the run."""
         written = [RunTag(name, redacted_setting(name, value)) for name, value in tags.items()]
-        patiently(f"tag run {self.run_id}", self._client.log_batch, self.run_id, tags=written)
+        for begin in range(0, len(written), TAGS_PER_CALL):
+            patiently(f"tag run {self.run_id}", self._client.log_batch, self.run_id, tags=written[begin : begin + TAGS_PER_CALL])
 
     def finish(self, status: str = "FINISHED") -> None:
         """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it that have not ended."""
@@ -271,13 +273,15 @@ def _unfinished_run(store: Store, experiment_id: str, key: str) -> Run | None:
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested parameters as {"outer.inner": text}."""
+    """Nested parameters as {"outer.inner": text}; their names are those of settings, or a user's."""
     flat: dict[str, str] = {}
+    keys = keys_of(str(name) for name in params)
     for name, value in params.items():
+        key = f"{prefix}{keys[str(name)]}"
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+            flat.update(_flatten(value, f"{key}."))
         else:
-            flat[f"{prefix}{name}"] = redacted_setting(str(name), value)
+            flat[key] = redacted_setting(str(name), value)
     return flat
 
 

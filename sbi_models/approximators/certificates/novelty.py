@@ -114,9 +114,10 @@ class Novelty(nn.Module):
         kept, sizes = self.kept.values, self.sizes(points.sizes)
         assert isinstance(kept, Tensor)
         found: list[tuple[str, ...]] = [()] * len(values)
-        for rows, others in alike(sizes._replace(usual=sizes.usual[: len(kept)])):
-            for row, own in zip(rows.tolist(), reasons(names, values[rows], scores[rows], kept[others]), strict=True):
-                found[row] = in_words(own)
+        others = "simulations of like size" if points.sets else "simulations"
+        for rows, _, near in alike(sizes._replace(usual=sizes.usual[: len(kept)])):
+            for row, own in zip(rows.tolist(), reasons(names, values[rows], scores[rows], kept[near]), strict=True):
+                found[row] = in_words(own, others)
         assert sizes.unheard_of is not None
         for row in sizes.unheard_of.nonzero()[:, 0].tolist():
             found[row] = (*sizes_in_words(points.sets, points.sizes[row], sizes.usual), *found[row])

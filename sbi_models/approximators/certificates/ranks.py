@@ -8,13 +8,14 @@ from torch import Tensor
 
 from sbi_models import seeding
 
-FEWEST_OF_A_SIZE = 99
-"""So many simulations of the same size are compared with alone; where there are fewer, the nearest sizes come in."""
+FEWEST_OF_A_SIZE = 39
+"""So many simulations of the same size are compared with alone: 0.05 is then one of the p-values; fewer are joined by the nearest sizes."""
 
 LARGEST_LOT = 0.05
 """Ties are broken at random where at most this share of the simulations is tied; more common data are as rare as all of them together."""
 
-_SHARE_ALIKE = 0.1
+_SHARE_ALIKE, _FEWEST_ALIKE = 0.1, 99
+_LEVELS = 20
 _FAR = 0.1
 _ROWS_AT_ONCE = 64
 _TIE = 1e-6
@@ -30,27 +31,33 @@ class Sizes(NamedTuple):
     unheard_of: Tensor | None = None
 
 
-def alike(sizes: Sizes) -> Iterator[tuple[Tensor, Tensor]]:
-    """Positions of observations of the same size, and those of the simulations to compare them with.
+class Group(NamedTuple):
+    """Positions of observations of the same size, of simulations of that size, and of simulations of that size and the nearest."""
 
-    These are all simulations of that size if there are `FEWEST_OF_A_SIZE` of them, which leaves nothing of the size in a rank. Otherwise
-    they are those of the nearest sizes, by ratio: as many, or a tenth of all, and all that are as near. What is left then is by how much
-    scores change from the size of the observation to theirs.
+    rows: Tensor
+    same: Tensor
+    near: Tensor
+
+
+def alike(sizes: Sizes) -> Iterator[Group]:
+    """With whom each observation is compared, all those of one size at a time.
+
+    Sizes are near by their ratio: a tenth of all simulations, 99 at the least, and all that are as near. Where there are fewer than
+    `FEWEST_OF_A_SIZE` of the same size, these stand for them; what is left then is by how much scores change between these sizes. Of the
+    same size, so many are taken that 0.05 is one of the p-values.
     """
     usual, observed, _ = sizes
     every = torch.arange(len(usual), device=usual.device)
     if not usual.shape[1]:
-        yield torch.arange(len(observed), device=observed.device), every
+        yield Group(torch.arange(len(observed), device=observed.device), every, every)
         return
-    logs = torch.log1p(usual.to(torch.float64))
+    logs, most = torch.log1p(usual.to(torch.float64)), min(len(usual), max(_FEWEST_ALIKE, int(_SHARE_ALIKE * len(usual))))
     for size in different(observed):
         rows = (observed == size).all(dim=1).nonzero()[:, 0]
         distances = (logs - torch.log1p(size.to(torch.float64))).abs().amax(dim=1)
-        same = every[distances == 0]
-        if len(same) < FEWEST_OF_A_SIZE:
-            most = min(len(usual), max(FEWEST_OF_A_SIZE, int(_SHARE_ALIKE * len(usual))))
-            same = every[distances <= distances.kthvalue(most).values]
-        yield rows, same
+        near, same = every[distances <= distances.kthvalue(most).values], every[distances == 0]
+        number = (len(same) + 1) // _LEVELS * _LEVELS - 1
+        yield Group(rows, same[:number] if number >= FEWEST_OF_A_SIZE else near, near)
 
 
 def far_from(known: Tensor, observed: Tensor) -> Tensor:
@@ -84,10 +91,13 @@ def lots(number: int, seed: int) -> Tensor:
 
 
 def p_values_of_each(calibration: Tensor, observed: Tensor, sizes: Sizes | None = None) -> Tensor:
-    """Exact p-values (m, c) of observed scores (m, c), each alone, among those of simulations (n, c); large is rare, ties are beyond."""
+    """p-values (m, c) of observed scores (m, c), each alone, among those of simulations (n, c) of like size; large is rare, ties beyond.
+
+    They are exact where all are of one size, or all that are near are of the observation's own.
+    """
     found = torch.empty(observed.shape, dtype=torch.float64, device=observed.device)
-    for rows, usual in alike(sizes or _without(calibration, observed)):
-        found[rows] = _among_others(calibration[usual], observed[rows]).to(torch.float64) / (len(usual) + 1)
+    for rows, _, near in alike(sizes or _without(calibration, observed)):
+        found[rows] = _among_others(calibration[near], observed[rows]).to(torch.float64) / (len(near) + 1)
     return found
 
 
@@ -109,8 +119,9 @@ def joint_p_values(
         calibration, observed: as above; c may be 0 if something is known.
         known: p-values of the same rows, (n, k) and (m, k), that further simulations gave: they stand beside rank / (n + 1) as they are,
             and may be finer. Any function of a single row, learned from others, leaves the result exact.
-        sizes: of the sets; each observation is compared with simulations of like size, see `alike`, and has the smallest p-value
-            if its size is unheard of.
+        sizes: of the sets; each observation is compared with simulations of its size, see `alike`. One that is rarer than all of these has
+            its rank among those of near sizes, if that is smaller: p-values below 1 / (number of its size + 1) are not exact. An
+            unheard-of size has the smallest p-value.
         ties: uniform numbers (m,), see `lots`, that place an observation among simulations with equal ranks, as discrete data have, which
             keeps p <= a as frequent as a; but see `LARGEST_LOT`. None places it after them, and p <= a is at most as frequent.
 
@@ -122,9 +133,10 @@ def joint_p_values(
     places = torch.ones(m, dtype=torch.float64, device=observed.device) if ties is None else ties.to(observed.device)
     p_values = torch.empty(m, dtype=torch.float64, device=observed.device)
     sizes = sizes or _without(calibration, observed)
-    for rows, usual in alike(sizes):
+    for rows, same, near in alike(sizes):
         for some in torch.split(rows, _ROWS_AT_ONCE):
-            p_values[some] = _joint(calibration[usual], observed[some], (usual_p[usual], found_p[some]), places[some])
+            p, finer = (_joint(calibration[of], observed[some], (usual_p[of], found_p[some]), places[some]) for of in (same, near))
+            p_values[some] = torch.where(p <= 1 / (len(same) + 1), torch.minimum(p, finer), p)
     if sizes.unheard_of is not None:
         p_values[sizes.unheard_of] = 1 / (len(calibration) + 1)
     return p_values

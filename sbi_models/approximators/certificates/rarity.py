@@ -75,4 +75,4 @@ def rarities(approximator: "Approximator", conditions: Variables, *, batch_size:
 
 
 def _fewest(sizes: Sizes) -> int:
-    return min(len(others) for _, others in alike(sizes))
+    return min(len(group.near) for group in alike(sizes))
