@@ -20,10 +20,17 @@ from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
 
 P_VALUES = {"p_value": "p", "novelty": "novelty", "agreement": "agreement", "predictive": "predictive"}
-WEIGHTS = {"effective_sample_size": "effective", "pareto_k": "Pareto k"}
+WEIGHTS = {
+    "effective_sample_size": "effective",
+    "raw_effective_sample_size": "raw",
+    "largest_weight": "largest weight",
+    "pareto_k": "Pareto k",
+}
 _MEANINGS = {
     "p_value": "p-value of all tests together; at {level:g} or below it is failed, as {level:.0%} of good data sets are",
     "effective_sample_size": "share of the draws that the exact posterior has use for",
+    "raw_effective_sample_size": "the same before the weights of draws are smoothed; far less where a mode is missed",
+    "largest_weight": "share of the weight that one draw has",
     "pareto_k": f"tail of the weights of draws; above {LARGEST_PARETO_K}, weighting would not mend draws of which few are of use",
 }
 _STYLES = {"passed": "green", "failed": "red", "not known": "yellow"}
@@ -103,7 +110,7 @@ def _number(key: str, value: float | None, level: float) -> str:
         return "-"
     if key in P_VALUES:
         return p_in_words(value, level)
-    return f"{value:.2f}" if key == "pareto_k" else f"{100 * value:.1f} %"
+    return f"{value:.2g}" if key == "pareto_k" else f"{100 * value:.1f} %"
 
 
 def _laid_out(warning: str) -> list[str]:

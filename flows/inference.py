@@ -68,7 +68,7 @@ def _record_corrections(labels: list[str], reports: Sequence[Correction], result
     results.json(rows, "inference/corrections.json")
     keys = keys_of(labels)
     for row in rows:
-        numbers = {name: row[name] for name in ("effective_draws", "pareto_k", "log_evidence")}
+        numbers = {name: row[name] for name in ("effective_draws", "raw_effective_draws", "largest_weight", "pareto_k", "log_evidence")}
         results.metrics |= {f"correction.{name}.{keys[row['data_set']]}": value for name, value in numbers.items()}
     return rows
 

@@ -131,7 +131,9 @@ def start_watch(store: Store, experiment: Experiment, champion: str, turn: int) 
     key = content_key("infer", "monitor", simulator_fingerprint(experiment), settings, champion, turn)
     tags = {FLOW_TAG: "monitor", "model": champion}
     params = {"model": champion, "turn": turn, "seed": experiment.seed, "monitor": experiment.monitor.model_dump()}
-    return Tracker.start(store, experiment.name, f"{experiment.name} monitor {turn}", key=key, params=params, tags=tags)
+    return Tracker.start(
+        store, experiment.name, f"{experiment.name} monitor {turn}", key=key, params=params, tags=tags, folder=experiment.folder
+    )
 
 
 def _now() -> str:

@@ -94,7 +94,7 @@ def _reason(warning: str) -> Row:
 def _weight(key: str, value: float | None) -> str:
     if value is None:
         return MISSING
-    return f"{100 * value:.1f} %" if key == "effective_sample_size" else f"{value:.2f}"
+    return f"{value:.2f}" if key == "pareto_k" else f"{100 * value:.1f} %"
 
 
 def member_rows(training: Mapping[str, Any], diagnosed: Mapping[str, Any]) -> list[Row]:

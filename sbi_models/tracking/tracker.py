@@ -50,6 +50,7 @@ class Tracker:
         self._client = store.client
         self._run, self._info = run, run.info
         self._metric_names = sorted(name for name in run.data.metrics if not name.startswith(PREFIX))
+        self._folder = Path.cwd()
         self._live: LiveMetrics | None = None
         self._system: SystemMetrics | None = None
 
@@ -63,16 +64,19 @@ class Tracker:
         params: Mapping[str, Any] | None = None,
         *,
         tags: Mapping[str, Any] | None = None,
+        folder: Path | str | None = None,
     ) -> Self:
         """Open the run of the pipeline that `key` (a hash of its configuration) stands for.
 
         An unfinished run with this key, left by a process that was killed or failed, is opened again; otherwise a run is made. `params` may
         be nested (`{"training": {"epochs": 3}}` is logged as `training.epochs`); those that a re-opened run already has stay as they are.
+        The commit of the run is that of `folder`, where the user's code is; None is the current one.
         """
         if not key or "'" in key:
             raise ConfigurationError(f"Expected a non-empty key without quotes, got {key!r}. Pass a hash of the configuration.")
         flat = _flatten(params or {})
-        given = {name: redacted_setting(name, value) for name, value in (tags or {}).items()}
+        code = Path(folder) if folder else Path.cwd()
+        given = {name: redacted_setting(name, value) for name, value in (provenance_tags(code) | dict(tags or {})).items()}
         seed = {"sbi_models.seed": flat["seed"]} if "seed" in flat else {}
         experiment_id = store.experiment(experiment_name)
         more = {"identity": {**seed, KEY_TAG: key}, "tags": given}
@@ -81,6 +85,7 @@ class Tracker:
                 f"start a run in the experiment {experiment_name!r}",
                 lambda: cls._open(store, _unfinished_run(store, experiment_id, key), experiment_id, run_name, flat, **more),
             )
+        tracker._folder = code
         tracker._watch_the_machine()
         return tracker
 
@@ -102,7 +107,7 @@ class Tracker:
         tags: Mapping[str, str],
     ) -> Self:
         """A tracker of the run, opened again, or of a new one if there is none; tags of its identity are those it was made with."""
-        client, reopened, tags = store.client, run is not None, {**provenance_tags(), **tags}
+        client, reopened = store.client, run is not None
         if run is None:
             run = client.create_run(experiment_id, run_name=run_name, tags={**tags, **identity})
         else:
@@ -123,11 +128,12 @@ class Tracker:
 
         Parameters as for `start`. It ends with this run.
         """
+        provenance = provenance_tags(self._folder)
         flat, identity = _flatten(params or {}), {PARENT_TAG: self.run_id, KEY_TAG: f"{self.run_id}/{name}"}
         with self.store.lock():
             return patiently(
                 f"start the run {name!r} below run {self.run_id}",
-                lambda: self._open(self.store, self._child(identity), self.experiment_id, name, flat, identity=identity, tags={}),
+                lambda: self._open(self.store, self._child(identity), self.experiment_id, name, flat, identity=identity, tags=provenance),
             )
 
     def _child(self, identity: Mapping[str, str]) -> Run | None:
@@ -208,7 +214,7 @@ class Tracker:
 
     def log_environment(self) -> None:
         """Write what it takes to run this again below environment/: requirements.txt, machine.json, code.json, changes.patch if any."""
-        self.log_texts(environment_files())
+        self.log_texts(environment_files(self._folder))
 
     @contextmanager
     def _scratch(self, what: str) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from sbi_models.diagnostics import effective_sample_share, pareto_smoothed, to_a
 from sbi_models.errors import ConfigurationError
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables, VariablesLike
+from sbi_models.workflows.corrected import raw_shares
 from sbi_models.workflows.likelihood import LogDensity, log_joint_of, log_weights
 from sbi_models.workflows.posterior_check import PosteriorCheck
 
@@ -97,13 +98,13 @@ class Certified(ABC):
             certificates = self._with_check(certificates, check, observed, references)
         if log_joint is not None:
             weighted = seeding.derive(seed, "weighted")
-            smoothed = pareto_smoothed(
-                log_weights(self.approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=weighted)
-            )
-            shares = effective_sample_share(smoothed.log_weights)
+            weights = log_weights(self.approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=weighted)
+            smoothed = pareto_smoothed(weights)
+            found = [smoothed.pareto_k, effective_sample_share(smoothed.log_weights), *raw_shares(weights)]
+            names = ("pareto_k", "effective_sample_size", "raw_effective_sample_size", "largest_weight")
             certificates = [
-                replace(certificate, pareto_k=float(k), effective_sample_size=float(share))
-                for certificate, k, share in zip(certificates, smoothed.pareto_k, shares, strict=True)
+                replace(certificate, **dict(zip(names, map(float, numbers), strict=True)))
+                for certificate, *numbers in zip(certificates, *found, strict=True)
             ]
         return certificates
 

@@ -16,6 +16,9 @@ LARGEST_PARETO_K = 0.7
 SMALLEST_SHARE, LARGE_SHARE = 0.1, 0.5
 """Draws of which the exact posterior has less use than the first fail; with a heavy tail of weights, less than the second."""
 
+LARGEST_WEIGHT = 0.25
+"""A draw with more of the weight is no end of a tail that smoothing may shorten; that of a thousand draws with a tail of k 0.5 has 0.03."""
+
 NOT_KNOWN = (
     "Not known: the approximator cannot tell what its simulations were like. It was saved by an earlier version, or trained on "
     "fewer than 200 simulations, or its training was interrupted. Train again."
@@ -35,7 +38,9 @@ class Certificate:
         agreement: p-value of the disagreement among simulations.
         predictive: p-value of the observation among data that are simulated from its posterior, calibrated by simulations.
         predictive_unusual: as `unusual`, against the data simulated from the posterior.
-        effective_sample_size: share of the draws, from 0 to 1, that are worth as much as draws of the exact posterior.
+        effective_sample_size: share of the draws, from 0 to 1, that are worth as much as draws of the exact posterior, by smoothed weights.
+        raw_effective_sample_size: the same by the weights as they are: far less, if single draws have much of the weight.
+        largest_weight: share of the weight, as it is, that the heaviest draw has.
         pareto_k: tail index of the importance weights of the draws.
         together: p-value of all tests at once, by one rank among simulations that were put to all of them; None where there is only one
             test, or where they are corrected for their number instead.
@@ -50,6 +55,8 @@ class Certificate:
     predictive: float | None = None
     predictive_unusual: tuple[str, ...] = ()
     effective_sample_size: float | None = None
+    raw_effective_sample_size: float | None = None
+    largest_weight: float | None = None
     pareto_k: float | None = None
     together: float | None = None
     level: float = LEVEL
@@ -92,6 +99,11 @@ class Certificate:
         if k is not None and share is not None and share < (LARGE_SHARE if k > LARGEST_PARETO_K else SMALLEST_SHARE):
             mends = "weighting does not mend it" if k > LARGEST_PARETO_K else "weighted by the likelihood they would do"
             found.append(f"The draws are far from the exact posterior: {share:.1%} of them are of use to it; {mends} (Pareto k {k:.2f}).")
+        elif self._hides_a_mode:
+            found.append(
+                f"One of the draws has {self.largest_weight:.1%} of the weight: {self.raw_effective_sample_size:.1%} of them are of use "
+                f"before the weights are smoothed, {share:.1%} after. The approximator may miss a part of the exact posterior (Pareto k {k:.2f})."
+            )
         if not self._p_values and self.pareto_k is None:
             found.append(NOT_KNOWN)
         return tuple(found)
@@ -110,10 +122,18 @@ class Certificate:
             "predictive": self.predictive,
             "predictive_unusual": list(self.predictive_unusual),
             "effective_sample_size": self.effective_sample_size,
+            "raw_effective_sample_size": self.raw_effective_sample_size,
+            "largest_weight": self.largest_weight,
             "pareto_k": None if self.pareto_k == float("inf") else self.pareto_k,
             "level": self.level,
             "warnings": list(self.warnings),
         }
+
+    @property
+    def _hides_a_mode(self) -> bool:
+        """Whether single draws have more of the weight than smoothing would let them have."""
+        raw, largest = self.raw_effective_sample_size, self.largest_weight
+        return raw is not None and largest is not None and (raw < SMALLEST_SHARE or largest > LARGEST_WEIGHT)
 
     @property
     def _p_values(self) -> list[float]:

@@ -135,8 +135,13 @@ def joint_p_values(
     sizes = sizes or _without(calibration, observed)
     for rows, same, near in alike(sizes):
         for some in torch.split(rows, _ROWS_AT_ONCE):
-            p, finer = (_joint(calibration[of], observed[some], (usual_p[of], found_p[some]), places[some]) for of in (same, near))
-            p_values[some] = torch.where(p <= 1 / (len(same) + 1), torch.minimum(p, finer), p)
+            p, *finer = (
+                _joint(calibration[of], observed[some], (usual_p[of], found_p[some]), places[some])
+                for of in ((same,) if same is near else (same, near))
+            )
+            for finest in finer:
+                p = torch.where(p <= 1 / (len(same) + 1), torch.minimum(p, finest), p)
+            p_values[some] = p
     if sizes.unheard_of is not None:
         p_values[sizes.unheard_of] = 1 / (len(calibration) + 1)
     return p_values
