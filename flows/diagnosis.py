@@ -81,8 +81,11 @@ class Diagnosis:
         results.figures(figures)
         results.table(table, "metrics/diagnostics.csv")
         keys = parameter_keys(self.names)
-        kinds = {str(metric): str(metric).lower().replace(" ", "_") for metric in table.index}
-        metrics = {f"{kinds[metric]}.{keys[name]}": float(value) for metric, row in table.iterrows() for name, value in row.items()}
+        metrics = {
+            f"{str(metric).lower().replace(' ', '_')}.{keys[str(name)]}": float(value)
+            for metric, row in table.iterrows()
+            for name, value in row.items()
+        }
         told = verdict.as_dict()
         results.json(told, "verdict.json")
         results.tags |= verdict_tags(told) | name_tags("parameter", keys)

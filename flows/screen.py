@@ -123,8 +123,8 @@ class Screen:
     def inferred(self, manifest: dict[str, Any], reused: bool) -> None:
         """The real data sets have their posteriors; whether these can be trusted."""
         for row in manifest["corrections"]:
-            worth = f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']} ({row['raw_effective_draws']:.0f} before smoothing)"
-            worth += f", Pareto k {row['pareto_k']:.2f}"
+            before = f"{row['raw_effective_draws']:.0f} before smoothing"
+            worth = f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']} ({before}), Pareto k {row['pareto_k']:.2f}"
             self._line(f"Corrected {escape(row['data_set'])}", f"{worth}, log evidence {row['log_evidence']:.2f}")
             for warning in row["warnings"]:
                 self._line("", f"[yellow]{escape(warning)}[/yellow]")

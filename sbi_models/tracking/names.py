@@ -6,7 +6,6 @@ digits of its hash where another name of the same run would be taken for it.
 """
 
 import hashlib
-import posixpath
 import re
 import unicodedata
 from collections import defaultdict
@@ -51,10 +50,9 @@ def name_tags(what: str, keys: Mapping[str, str]) -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    text = _NOT_ADMITTED.sub("_", unicodedata.normalize("NFC", name))
-    if posixpath.normpath(f"x.{text}.x") != f"x.{text}.x" or posixpath.normpath(f"x.{text}") != f"x.{text}":
+    text = _NOT_ADMITTED.sub("_", unicodedata.normalize("NFC", name))[:LONGEST] or "_"
+    if not all(part.strip(".") for part in text.split("/")):  # a path that leads elsewhere, or has other forms
         text = text.replace("/", "_")
-    text = text[:LONGEST] or "_"
     return text if text.strip(".") else text.replace(".", "_")
 
 

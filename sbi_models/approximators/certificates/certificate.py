@@ -102,7 +102,8 @@ class Certificate:
         elif self._hides_a_mode:
             found.append(
                 f"One of the draws has {self.largest_weight:.1%} of the weight: {self.raw_effective_sample_size:.1%} of them are of use "
-                f"before the weights are smoothed, {share:.1%} after. The approximator may miss a part of the exact posterior (Pareto k {k:.2f})."
+                f"before the weights are smoothed, {share:.1%} after (Pareto k {k:.2f}). The approximator may miss a part of the exact "
+                "posterior."
             )
         if not self._p_values and self.pareto_k is None:
             found.append(NOT_KNOWN)

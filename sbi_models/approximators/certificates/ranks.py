@@ -64,8 +64,8 @@ def far_from(known: Tensor, observed: Tensor) -> Tensor:
     """Whether each number of elements (m, s) differs from all of the known ones (n, s) by more than a tenth."""
     if not known.shape[1]:
         return torch.zeros(len(observed), dtype=torch.bool, device=observed.device)
-    logs = (torch.log1p(part.to(torch.float64)) for part in (observed, different(known)))
-    return torch.cdist(*logs, p=torch.inf).amin(dim=1) > _FAR
+    own, others = (torch.log1p(part.to(torch.float64)) for part in (observed, different(known)))
+    return torch.cdist(own, others, p=torch.inf).amin(dim=1) > _FAR
 
 
 def different(sizes: Tensor) -> Tensor:

@@ -23,9 +23,8 @@ class Reason(NamedTuple):
 
 
 def reasons(names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor) -> list[list[Reason]]:
-    """For each observation what is rare of it, at most three statistics, each once, alone or given the summaries, whichever is rarer.
-
-    Statistics that much else changes, too, come after those that say what it is; otherwise the rarest comes first.
+    """For each observation what is rare of it, at most three statistics, each once: those that are rare by themselves come first, then those
+    given the summaries. Of each kind, what much else changes, too, comes last; otherwise the rarest comes first.
 
     Args:
         names: of the statistics, d.
@@ -42,7 +41,7 @@ def reasons(names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor)
     for row in range(len(values)):
         rare = ((shares[row] >= _RARE) & (scores[row] != 0)).nonzero()[:, 0].tolist()
         found: dict[str, Reason] = {}
-        for i in sorted(rare, key=lambda i: (bool(derived[i]), -abs(float(scores[row, i])))):
+        for i in sorted(rare, key=lambda i: (names[i].endswith(GIVEN), bool(derived[i]), -abs(float(scores[row, i])))):
             high = bool(below[row, i] >= above[row, i])
             found.setdefault(names[i].removesuffix(GIVEN), Reason(names[i], high, float(shares[row, i]), len(usual)))
         told.append(list(found.values())[:_NAMED])
