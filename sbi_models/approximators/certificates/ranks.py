@@ -11,8 +11,8 @@ from sbi_models import seeding
 FEWEST_OF_A_SIZE = 39
 """So many simulations of the same size are compared with alone: 0.05 is then one of the p-values; fewer are joined by the nearest sizes."""
 
-LARGEST_LOT = 0.05
-"""Ties are broken at random where at most this share of the simulations is tied; more common data are as rare as all of them together."""
+LARGEST_LOT = 0.1
+"""Ties are broken at random where at most this share of the simulations is tied; more common data are as rare as all alike, and no less."""
 
 _SHARE_ALIKE, _FEWEST_ALIKE = 0.1, 99
 _LEVELS = 20
