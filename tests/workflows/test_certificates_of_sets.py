@@ -53,8 +53,9 @@ def numbers():
 
 
 def test_false_alarms_are_as_frequent_for_every_size(counts):
-    """Of masked sets of 3, 4 and 5 counts, many of which are tied, 3 to 7 % of each size have p <= 0.05, over six calibrations: 5 %, give or
-    take three standard errors of ranks among some 330 simulations. `benchmarks/certificate.py` has more of them, and other laws."""
+    """Of masked sets of 3, 4 and 5 counts, many of which are tied, 3 to 7 % of each size have p <= 0.05, over six calibrations.
+
+    That is 5 %, give or take three standard errors of ranks among some 330 simulations; `benchmarks/certificate.py` has more."""
     alarms = {size: [] for size in SIZES}
     for i in range(6):
         counts.approximator.learn_certificate(counts.simulator.sample(3000, seed=10 + i, progress=False), None, seed=i)
@@ -100,8 +101,9 @@ def test_a_size_that_no_simulation_has_fails(counts):
     ids=["up", "down", "scale", "outlier", "shift half-way"],
 )
 def test_the_first_reason_is_what_was_changed(numbers, change, reason):
-    """Of twenty observations with one thing changed, which all but a few fail, nine in ten name that thing, and three in four name it first:
-    the mean of a shift, the spread of another scale, the outlier, the order; nothing is said given the summaries where these are beyond the simulations."""
+    """Of twenty observations with one thing changed, which all but a few fail, nine in ten name that thing, and three in four name it
+    first: the mean of a shift, the spread of another scale, the outlier, the order; nothing is said given the summaries where these are
+    beyond the simulations."""
     new = numbers.simulator.sample(20, seed=7, progress=False)
     certificates = numbers.approximator.certify({"x": change(new["x"])}, seed=0)
     failed = [certificate for certificate in certificates if certificate.verdict == "failed"]

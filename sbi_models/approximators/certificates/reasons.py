@@ -23,8 +23,10 @@ class Reason(NamedTuple):
 
 
 def reasons(names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor) -> list[list[Reason]]:
-    """For each observation what is rare of it, at most three statistics, each once: those that are rare by themselves come first, then those
-    given the summaries. Of each kind, what much else changes, too, comes last; otherwise the rarest comes first.
+    """For each observation what is rare of it, at most three statistics, each once.
+
+    Those that are rare by themselves come first, then those given the summaries; of each kind, what much else changes, too, comes last;
+    otherwise the rarest comes first.
 
     Args:
         names: of the statistics, d.
