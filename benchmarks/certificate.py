@@ -17,7 +17,8 @@ before seeing data; no test of data alone can tell them apart. The rest is what 
 False alarms: sets of 3, 4 or 5 elements, of 2 to 40, or all of 10, of continuous, discrete and tied laws, with a mask where sizes vary.
 A network is trained once for each law; then what is usual is learned from 6000 new simulations, CALIBRATIONS times (20), and 500 new
 observations of each of some sizes are certified each time, by the approximator, and 50 by the workflow with its predictive check (of 20
-replicates). Rows give the shares with p <= 0.05 and their standard errors over calibrations. Asked: 4 to 6 % of each size.
+replicates). Rows give the shares with p <= 0.05 and their standard errors over calibrations. Asked: 4 to 6 % of each size. Of data of which
+there are so few that more than a tenth of the simulations are equal, as pairs of zeros and ones, fewer fail, or none: see `ranks.LARGEST_LOT`.
 """
 
 import sys

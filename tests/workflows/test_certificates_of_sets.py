@@ -58,8 +58,8 @@ def test_false_alarms_are_as_frequent_for_every_size(counts):
     That is 5 %, give or take three standard errors of ranks among some 330 simulations; `benchmarks/certificate.py` has more."""
     alarms = {size: [] for size in SIZES}
     for i in range(6):
-        counts.approximator.learn_certificate(counts.simulator.sample(3000, seed=10 + i, progress=False), None, seed=i)
-        new = counts.simulator.sample(900, seed=20 + i, progress=False)
+        counts.approximator.learn_certificate(counts.simulator.sample(3000, seed=100 + i, progress=False), None, seed=i)
+        new = counts.simulator.sample(900, seed=2000 + i, progress=False)
         failed = np.array([certificate.p_value <= 0.05 for certificate in counts.approximator.certify(new, seed=i)])
         size = new["there"].sum(axis=1)
         for wanted in SIZES:
