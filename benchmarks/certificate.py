@@ -15,10 +15,11 @@ what the parameters are there for: a shift of all noise by 1 is another theta_0 
 before seeing data; no test of data alone can tell them apart. The rest is what twenty observations show of a change that is small.
 
 False alarms: sets of 3, 4 or 5 elements, of 2 to 40, or all of 10, of continuous, discrete and tied laws, with a mask where sizes vary.
-A network is trained once for each law; then what is usual is learned from 6000 new simulations, CALIBRATIONS times (20), and 500 new
+A network is trained once for each law; then what is usual is learned from 6000 new simulations, CALIBRATIONS times (10), and 500 new
 observations of each of some sizes are certified each time, by the approximator, and 50 by the workflow with its predictive check (of 20
-replicates). Rows give the shares with p <= 0.05 and their standard errors over calibrations. Asked: 4 to 6 % of each size. Of data of which
-there are so few that more than a tenth of the simulations are equal, as pairs of zeros and ones, fewer fail, or none: see `ranks.LARGEST_LOT`.
+replicates). Rows give the shares with p <= 0.05 and their standard errors over calibrations. Asked: 4 to 6 % of each size. Of data of
+which there are so few that more than a tenth of the simulations are equal, as pairs of zeros and ones, fewer fail, or none; see
+`ranks.LARGEST_LOT`.
 """
 
 import sys
@@ -200,7 +201,7 @@ def main() -> None:
         print(f"{'law':22} {'sizes':8} size  approximator       workflow")
         for law in sys.argv[3:] or LAWS:
             for kind in SIZES:
-                false_alarms(law, kind, int(sys.argv[2]) if len(sys.argv) > 2 else 20)
+                false_alarms(law, kind, int(sys.argv[2]) if len(sys.argv) > 2 else 10)
     else:
         powers()
 
