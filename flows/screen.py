@@ -60,7 +60,7 @@ class Screen:
         if reused:
             self._done(f"[green]reused[/green], finished {manifest['finished']} in {manifest['seconds']:.1f} s: {text}")
         else:
-            show(self.console, f"      {text} [dim]({manifest['seconds']:.1f} s)[/dim]", indent=6)
+            show(self.console, f"      {text} [dim]({manifest.get('seconds', self.seconds):.1f} s)[/dim]", indent=6)
 
     def narrowed(self, number: int, simulations: dict[str, Any], training: dict[str, Any], found: dict[str, Any], reused: bool) -> None:
         """A round of simulation before the main one has shown where the next one looks."""
