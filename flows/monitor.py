@@ -22,6 +22,7 @@ from flows.results import Manifest, Results, record
 from flows.studies import study_of
 from sbi_models import load, seeding
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.certificates.certificate import p_in_words
 from sbi_models.errors import ConfigurationError, DriftError
 from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, open_store, version_of
 
@@ -69,7 +70,9 @@ def watch(experiment: Experiment, champion: str, turn: int) -> Manifest:
     p_value = look_at_observations(experiment, approximator, results)
     alarms = [] if verdict["is_calibrated"] else [f"Not calibrated on fresh simulations: {verdict['sentence']}"]
     if p_value is not None and p_value < experiment.monitor.level:
-        alarms.append(f"The real observations are not like the simulations of the training (p = {p_value:.2g}).")
+        alarms.append(
+            f"The real observations are not like the simulations of the training (p = {p_in_words(p_value, experiment.monitor.level)})."
+        )
     drift = "not known" if p_value is None else "yes" if p_value < experiment.monitor.level else "no"
     results.tags |= {"alarms": " ".join(alarms) or "none"}
     return results.manifest() | {"verdict": verdict, "p_value": p_value, "drift": drift, "alarms": alarms}
@@ -128,7 +131,9 @@ def start_watch(store: Store, experiment: Experiment, champion: str, turn: int) 
     key = content_key("infer", "monitor", simulator_fingerprint(experiment), settings, champion, turn)
     tags = {FLOW_TAG: "monitor", "model": champion}
     params = {"model": champion, "turn": turn, "seed": experiment.seed, "monitor": experiment.monitor.model_dump()}
-    return Tracker.start(store, experiment.name, f"{experiment.name} monitor {turn}", key=key, params=params, tags=tags)
+    return Tracker.start(
+        store, experiment.name, f"{experiment.name} monitor {turn}", key=key, params=params, tags=tags, folder=experiment.folder
+    )
 
 
 def _now() -> str:

@@ -135,7 +135,9 @@ class Gate(Settings):
     """What a challenger must show before it is the champion."""
 
     calibrated: bool = True
-    """The verdict of its diagnosis is "calibrated"."""
+    """The verdict of its diagnosis finds no flaw, and that each parameter is known better than by the prior."""
+    uninformative: list[str] = Field(default_factory=list)
+    """Parameters of which the data tell nothing, so that their posterior may be the prior."""
     not_worse: bool = True
     """Its score on the test simulations is not worse than that of the present champion on the same ones."""
     level: float = Field(default=0.01, gt=0, lt=0.5)

@@ -7,6 +7,7 @@ from flows.runtime import make_folders, project_root
 make_folders()
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from prefect.tasks import Task
 
 from flows import tasks
 from flows.certificates import in_short
-from flows.gate import described
+from flows.gate import check_gate, described
 from flows.keys import content_key, simulator_fingerprint
 from flows.members import RunWithMembers
 from flows.narrowing import check_narrowing, round_of
@@ -32,6 +33,7 @@ from flows.training import workflow_of
 from flows.training_apart import train_members
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import FLOW_TAG, Tracker, open_store
+from sbi_models.tracking.names import keys_of
 
 Manifest = dict[str, Any]
 
@@ -52,19 +54,19 @@ def pipeline(experiment: Experiment) -> Manifest:
             experiment = narrowed(experiment, tracker, screen)
         screen.stage("simulate")
         simulations, reused = simulated(experiment)
-        record_simulations(tracker, simulations, reused)
+        record_simulations(tracker, simulations, reused, screen.seconds)
         screen.simulated(simulations, reused)
 
         train = tasks.train if experiment.ensemble is None else tasks.ensemble
         screen.stage(train.name)
         train_members(experiment, simulations, tracker.run_id)
-        training, reused = reuse(train, tasks.training_intact, experiment, simulations, tracker.run_id)
-        record_training(tracker, experiment, train.name, training, reused)
+        training, reused = reuse(train, tasks.training_intact, experiment, simulations, tracker.run_id, screen.seconds)
+        record_training(tracker, experiment, train.name, training, reused=reused, seconds=screen.seconds)
         screen.trained(training, reused)
 
         screen.stage("diagnose")
         diagnosis, reused = reuse(tasks.diagnose, tasks.outcome_intact, experiment, simulations, training)
-        record_step(run, "diagnose", diagnosis, reused)
+        record_step(run, "diagnose", diagnosis, reused, screen.seconds)
         screen.diagnosed(diagnosis, reused)
 
         screen.stage("register")
@@ -77,12 +79,12 @@ def pipeline(experiment: Experiment) -> Manifest:
         if study_of(experiment).observations()[0]:
             screen.stage("infer")
             inference, reused = reuse(tasks.infer, tasks.outcome_intact, experiment, training, registered)
-            record_step(run, "infer", inference, reused)
+            record_step(run, "infer", inference, reused, screen.seconds)
             screen.inferred(inference, reused)
         if experiment.compose is not None:
             screen.stage("compose")
             composition, reused = reuse(tasks.compose, tasks.outcome_intact, experiment, training, registered)
-            record_step(run, "compose", composition, reused)
+            record_step(run, "compose", composition, reused, screen.seconds)
             screen.composed(composition, reused)
 
         tracker.set_tags({DESCRIPTION_TAG: describe(registered, decision, inference, composition)})
@@ -111,6 +113,7 @@ def start_run(experiment: Experiment) -> Tracker:
     if experiment.narrowed_to is not None:
         raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
     check_narrowing(experiment, workflow_of(experiment).approximator)
+    check_gate(experiment)
     return Tracker.start(
         open_store(project_root()),
         experiment.name,
@@ -118,6 +121,7 @@ def start_run(experiment: Experiment) -> Tracker:
         key=content_key("train", simulator_fingerprint(experiment), experiment.what_matters()),
         params=experiment.model_dump(mode="json", exclude={"narrowed_to"}),
         tags={FLOW_TAG: "pipeline"},
+        folder=experiment.folder,
     )
 
 
@@ -132,7 +136,7 @@ def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen) -> Experi
         record_simulations(own, simulations, simulations_reused)
         task = tasks.train if early.ensemble is None else tasks.ensemble
         training, training_reused = reuse(task, tasks.training_intact, early, simulations, own.run_id)
-        record_training(own, early, task.name, training, training_reused)
+        record_training(own, early, task.name, training, reused=training_reused)
         found, reused = reuse(tasks.narrow, lambda manifest: True, early, training)
         own.log_json(found["prior"], "prior.json")
         experiment = experiment.model_copy(update={"narrowed_to": found["prior"]})
@@ -142,9 +146,11 @@ def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen) -> Experi
 
 def simulated(experiment: Experiment) -> tuple[Manifest, bool]:
     """The manifest of the simulations, and whether all of them were there; what is missing or damaged on disk is computed."""
-    made = simulate_missing(experiment)
-    manifest, _ = reuse(tasks.simulate, tasks.simulations_intact, experiment, stores_of(experiment))
-    return manifest | {"made": made}, made == 0
+    started, made = perf_counter(), simulate_missing(experiment)
+    taken = perf_counter() - started
+    manifest, _ = reuse(tasks.simulate, tasks.simulations_intact, experiment, stores_of(experiment), taken if made else 0.0)
+    again = {"seconds": perf_counter() - started} if made else {}
+    return manifest | {"made": made} | again, made == 0
 
 
 def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *arguments: Any) -> tuple[Manifest, bool]:
@@ -177,38 +183,47 @@ def _markdown(table: list[Manifest]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
 
 
-def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) -> None:
+def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool, seconds: float | None = None) -> None:
     """The data sets as inputs of the run, with their hashes."""
     for purpose, folder in simulations["stores"].items():
         store = tasks.simulations(simulations, purpose)
         shapes = {name: np.broadcast_to(row[0], (store.num_simulations, *row.shape[1:])) for name, row in store.rows(0, 1).items()}
         tracker.log_dataset(purpose, folder, shapes, store.content_hash, purpose)
-    tracker.set_tags({"simulate": "reused" if reused else "made", "simulate.key": simulations["key"]})
-    tracker.log_metrics({"simulate.seconds": simulations["seconds"]})
+    tracker.set_tags({"simulate.key": simulations["key"]})
+    _record_seconds(tracker, "simulate", simulations, reused, seconds)
 
 
-def record_training(tracker: Tracker, experiment: Experiment, task: str, training: Manifest, reused: bool) -> None:
+def record_training(
+    tracker: Tracker, experiment: Experiment, task: str, training: Manifest, *, reused: bool, seconds: float | None = None
+) -> None:
     """The losses of each epoch, where the run has not got them, the seconds, the checkpoint, and what is known of each member."""
     run = RunWithMembers(Tracker.attach(tracker.store, tracker.run_id), experiment)  # knows what the task logged while it trained
     run.log_history(training["history"])
+    keys = keys_of(training.get("members", {}))
     for name, member in training.get("members", {}).items():
         run.members[name].log_metrics(member["numbers"])
         run.members[name].log_json(member["architecture"], "architecture.json")
-        tracker.log_metrics({f"weight.{name}": member["numbers"]["weight"]})
+        tracker.log_metrics({f"weight.{keys[name]}": member["numbers"]["weight"]})
     if "choices" in training:
         tracker.log_json(training["choices"], "choices.json")
-    tracker.set_tags({task: "reused" if reused else "made", f"{task}.key": training["key"], "model.sha256": training["sha256"]})
-    tracker.log_metrics({f"{task}.seconds": training["seconds"]})
+    tracker.set_tags({f"{task}.key": training["key"], "model.sha256": training["sha256"]})
+    _record_seconds(tracker, task, training, reused, seconds)
     tracker.log_file(training["model"], "checkpoints")
 
 
-def record_step(run: RunWithMembers, task: str, outcome: Manifest, reused: bool) -> None:
+def record_step(run: RunWithMembers, task: str, outcome: Manifest, reused: bool, seconds: float | None = None) -> None:
     """What a task has left: files, metrics and tags, in the run and those of members."""
     record(run.tracker, outcome)
     for name, member in outcome.get("members", {}).items():
         record(run.members[name], member)
-    run.tracker.set_tags({task: "reused" if reused else "made"})
-    run.tracker.log_metrics({f"{task}.seconds": outcome["seconds"]})
+    _record_seconds(run.tracker, task, outcome, reused, seconds)
+
+
+def _record_seconds(tracker: Tracker, task: str, manifest: Manifest, reused: bool, seconds: float | None) -> None:
+    """Whether a task was made or reused, the seconds that making it took, whenever that was, and those that using it again took."""
+    tracker.set_tags({task: "reused" if reused else "made"})
+    again = {f"{task}.seconds_of_reuse": seconds} if reused and seconds is not None else {}
+    tracker.log_metrics({f"{task}.seconds": manifest["seconds"]} | again)
 
 
 def record_gate(tracker: Tracker, registered: Manifest, decision: Manifest) -> None:

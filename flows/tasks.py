@@ -57,14 +57,15 @@ def simulate_shard(experiment: Experiment, store: Manifest, start: int, stop: in
 
 
 @task(name="simulate", persist_result=True, result_serializer="json", cache_key_fn=_keyed(lambda given: simulate_key(given["experiment"])))
-def simulate(experiment: Experiment, stores: list[Manifest]) -> Manifest:
+def simulate(experiment: Experiment, stores: list[Manifest], seconds: float = 0.0) -> Manifest:
     """Training, validation and test simulations, whose shards are on disk, as stores; each has a stream of its own.
 
     Args:
         experiment: whose simulations they are.
         stores: purpose, folder, seed and fingerprint of each.
+        seconds: that the shards took.
     """
-    started = perf_counter()
+    started = perf_counter() - seconds
     manifest: Manifest = {"key": simulate_key(experiment), "stores": {}, "content_hash": {}, "num_simulations": {}}
     for given in stores:
         purpose, wanted = given["purpose"], experiment.simulate.of(given["purpose"])
@@ -106,15 +107,18 @@ def _train_key(arguments: dict[str, Any]) -> str:
 
 
 @task(name="train", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_train_key))
-def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
+def train(experiment: Experiment, simulations: Manifest, run_id: str, seconds: float = 0.0) -> Manifest:
     """Train a BasicWorkflow, or a CompositionalWorkflow, on the stored simulations; a killed training goes on from its last epoch."""
-    return _trained(experiment, simulations, run_id)
+    return _trained(experiment, simulations, run_id, seconds)
 
 
 @task(name="ensemble", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_train_key))
-def ensemble(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
-    """Train an EnsembleWorkflow in place of a BasicWorkflow, and learn the weights of its members on the validation simulations."""
-    return _trained(experiment, simulations, run_id)
+def ensemble(experiment: Experiment, simulations: Manifest, run_id: str, seconds: float = 0.0) -> Manifest:
+    """Train an EnsembleWorkflow in place of a BasicWorkflow, and learn the weights of its members on the validation simulations.
+
+    Members that were trained apart have taken some seconds already.
+    """
+    return _trained(experiment, simulations, run_id, seconds)
 
 
 @task(name="train member")
@@ -133,8 +137,8 @@ def _training_data(manifest: Manifest) -> dict[str, Variables]:
     return {purpose: simulations(manifest, purpose).load() for purpose in ("training", "validation")}
 
 
-def _trained(experiment: Experiment, manifest: Manifest, run_id: str) -> Manifest:
-    started, key = perf_counter(), train_key(experiment, manifest["content_hash"])
+def _trained(experiment: Experiment, manifest: Manifest, run_id: str, seconds: float) -> Manifest:
+    started, key = perf_counter() - seconds, train_key(experiment, manifest["content_hash"])
     run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
     data = _training_data(manifest)
     with file_lock(work_folder() / f"{key}.lock"):  # another pipeline with the same training waits, and then uses its states
