@@ -19,7 +19,7 @@ import joblib
 import numpy as np
 
 from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError
-from sbi_models.simulators.table import Block, Table
+from sbi_models.simulators.table import Block, Table, difference, not_repeated
 from sbi_models.types import Array
 
 WORKER_DIED = (
@@ -31,19 +31,24 @@ _loaded: tuple[str, Table | None] = ("", None)
 """In a worker: the table it works on, so that it is unpickled once."""
 
 
-def in_processes(table: Table, workers: int) -> Generator[Block, None, None]:
+def in_processes(table: Table, workers: int, *, twice: bool) -> Generator[Block, None, None]:
     """The blocks of a table, in the order in which they are finished. Closing the iterator, or Ctrl-C, kills the workers.
+
+    Args:
+        table: whose blocks.
+        workers: how many, -1 for one a core.
+        twice: whether the worker that has the first block computes it twice, which must be the same.
 
     Raises:
         ConfigurationError: if a function cannot be sent to another process; no worker is started then.
-        SimulationError: if a worker dies.
+        SimulationError: if a worker dies, or the first block is not the same twice.
     """
     # Joblib sends large arrays through a file, once, and small ones with each chunk.
     pickled, token = np.frombuffer(pickled_table(table), dtype=np.uint8), uuid4().hex
     workers = joblib.cpu_count() if workers == -1 else workers
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=min(workers, len(table.indices)), return_as="generator_unordered")
-        results = parallel(joblib.delayed(_work)(pickled, token, block) for block in table.indices)
+        results = parallel(joblib.delayed(_work)(pickled, token, k, twice and k == table.indices[0]) for k in table.indices)
     try:
         for result in results:
             if isinstance(result, SbiModelsError):
@@ -73,12 +78,16 @@ def cut_short() -> Iterator[None]:
         threading.excepthook = hook
 
 
-def _work(pickled: Array, token: str, block: int) -> Block | SbiModelsError:
+def _work(pickled: Array, token: str, index: int, twice: bool) -> Block | SbiModelsError:
     """One block, or the error that stops all work, computed in a worker."""
     try:
-        return computed(loaded(token, pickled.tobytes), block)
+        table = loaded(token, pickled.tobytes)
+        block = computed(table, index)
+        if twice and block.complete and (what := not_repeated(table, index, difference([table.block(index)], [block]))):
+            return SimulationError(f"Expected simulations that are the same whoever computes them. {what}")
     except SbiModelsError as error:
         return error
+    return block
 
 
 def loaded(token: str, pickled: Callable[[], bytes]) -> Table:
