@@ -14,7 +14,7 @@ _CURES = {
     "m": "Divide by a unit: x / np.timedelta64(1, 's').",
     "U": "Convert text that means numbers: np.asarray(x, dtype=float); give categories numbers.",
     "S": "Convert text that means numbers: np.asarray(x, dtype=float); give categories numbers.",
-    "O": "Pad ragged data and add a mask; fill in what is missing; convert numbers of other kinds: np.asarray(x, dtype=float).",
+    "O": "Fill in what is missing, and convert numbers of other kinds: np.asarray(x, dtype=float).",
     "V": "Convert it to float32 or float64, and columns of a structured array one by one.",
 }
 _MASKED = "Fill the values in and pass a mask as a variable of its own, or leave the rows out: x[~x.mask.any(axis=-1)]."
@@ -43,8 +43,8 @@ def real_array(value: Any, what: str, *, copy: bool = False) -> Array:
     value = _from_torch(value, what)
     try:
         array: Array = np.array(value) if copy else np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:  # lists of arrays of several shapes, of tensors with gradients
-        raise DataError(f"Expected numbers of one shape in {what}, got ragged lists or what is no number: {error}. {_CURES['O']}") from None
+    except (ValueError, TypeError):
+        raise DataError(f"Expected numbers of one shape in {what}, got ragged lists. Pad them, and pass a mask beside them.") from None
     kind = array.dtype.kind
     if kind not in "fiub":
         if hasattr(value, "toarray"):  # SciPy's sparse matrices
@@ -56,7 +56,7 @@ def real_array(value: Any, what: str, *, copy: bool = False) -> Array:
 
 def _refuse_masked(value: Any, what: str) -> None:
     if isinstance(value, np.ma.MaskedArray):
-        masked = int(np.ma.count_masked(value))
+        masked = int(np.ma.getmaskarray(value).sum())
         if masked:
             raise DataError(f"Expected numbers in {what}, got a masked array with {masked} of {value.size} values masked. {_MASKED}")
     elif isinstance(value, list | tuple):

@@ -118,8 +118,6 @@ def like_before(value: Array, before: Array) -> Array:
 
 def spelt(argument: str, names: Iterable[str]) -> str | None:
     """Which of the names Python means by an argument: identifiers are normalised (NFKC), strings are not; None for none."""
-    if argument.isascii():
-        return None
     return next((name for name in names if not name.isascii() and normalize("NFKC", name) == argument), None)
 
 

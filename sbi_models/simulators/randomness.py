@@ -86,8 +86,13 @@ def fresh_seed_of(generator: Any) -> int:
 
 def global_states() -> list[Any]:
     """The global states as they are now, to be compared."""
-    numpy_state, torch_states = np.random.get_state(), [state.get_state() for state in _torch_generators()]  # noqa: NPY002
-    return [numpy_state[1].tolist(), numpy_state[2:], random.getstate(), *(state.tolist() for state in torch_states)]
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
+    return [
+        str(numpy_state),
+        numpy_state["state"]["key"].tolist(),
+        random.getstate(),
+        *(own.get_state().tolist() for own in _torch_generators()),
+    ]
 
 
 def _source(generator: Any) -> Any:
@@ -97,7 +102,7 @@ def _source(generator: Any) -> Any:
 
 def _global_generators() -> list[Any]:
     """Those of NumPy, of the standard library, and of PyTorch where it is imported."""
-    return [np.random.mtrand._rand, random._inst, *_torch_generators()]  # type: ignore[attr-defined]
+    return [np.random.mtrand._rand, random._inst, *_torch_generators()]
 
 
 def _torch_generators() -> list[Any]:

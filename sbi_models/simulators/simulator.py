@@ -14,7 +14,7 @@ from sbi_models import seeding
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError, distrust
 from sbi_models.progress import Advance, progress_bar
-from sbi_models.simulators.arguments import Function, Part, as_function, as_processes, as_shape, flattened
+from sbi_models.simulators.arguments import Function, Part, as_function, as_processes, as_shape, fixed_array, flattened
 from sbi_models.simulators.background import Background, may_start_one
 from sbi_models.simulators.calls import FunctionFailed, NamedCall
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
@@ -135,7 +135,7 @@ class Simulator:
         """
         shape = as_shape(batch_shape)
         n = prod(shape)
-        flat = {key: flattened(np.asarray(value), shape) for key, value in fixed.items()}
+        flat = {key: flattened(fixed_array(key, value), shape) for key, value in fixed.items()}
         rows = self.rows(0, n, seed=self._fresh_seed() if seed is None else seed, progress=progress, workers=workers, **flat)
         return {key: value.reshape(*shape, *value.shape[1:]) for key, value in rows.items()}
 
@@ -221,16 +221,14 @@ class Simulator:
     def _tried(self, table: Table, blocks: Iterable[Block], ahead: Background | None = None) -> Iterator[Block]:
         """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is the same twice."""
         for block in blocks:
-            if self._repeats is None and block.complete:
-                self._try(table, block)
-                if self._repeats is False:
-                    distrust(f"seed= does not repeat these draws: {self._difference}")
-                    if ahead is not None:
-                        ahead.stay("they do not repeat.")
+            if self._repeats is None and block.complete and not self._try(table, block):
+                distrust(f"seed= does not repeat these draws: {self._difference}")
+                if ahead is not None:
+                    ahead.stay("they do not repeat.")
             yield block
 
-    def _try(self, table: Table, block: Block) -> None:
-        """Compute a block once more: with what batched functions get as rng alone, where nothing else is in sight."""
+    def _try(self, table: Table, block: Block) -> bool:
+        """Whether a block that is computed once more is the same, with rng alone for batched functions that seem to have nothing else."""
         randomness, alone = table.randomness, False
         if self.is_batched and not (self._uses_global_state or randomness.held or randomness.names_global_states):
             before = global_states()
@@ -241,6 +239,7 @@ class Simulator:
         self._draws_from_rng_alone = alone
         self._difference = not_repeated(table, block.index, difference([again], [block]))
         self._repeats = not self._difference
+        return self._repeats
 
     def _refuse_elsewhere(self, processes: int = 0) -> None:
         """Raise SimulationError if other processes are wanted for simulations that are known not to repeat."""
@@ -253,7 +252,7 @@ class Simulator:
         return seeding.fresh_seed() if not held else fresh_seed_of(held[0])
 
     def _table(self, seed: int, start: int, stop: int, fixed: Mapping[str, Any] | None = None) -> Table:
-        values = {key: FixedValue(key, np.asarray(value), start, stop) for key, value in (fixed or {}).items()}
+        values = {key: FixedValue(key, fixed_array(key, value), start, stop) for key, value in (fixed or {}).items()}
         meta = self._meta(seed, start, stop)
         sets = not self._draws_from_rng_alone
         return Table(self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, sets)
