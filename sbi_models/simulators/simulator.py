@@ -1,6 +1,7 @@
 """A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is computed."""
 
 import logging
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -52,6 +53,7 @@ class Simulator:
             its whole block, all of whose rows then count as failed.
 
     Attributes:
+        made_at: when, in seconds since 1970: code that is older is what the functions do.
         last_report: the failures of the last call of `sample` or `rows`; if there were some, they are logged as a warning, too.
 
     Raises:
@@ -84,6 +86,7 @@ class Simulator:
         self.block_size = block_size if is_batched else 1
         self.failures = FailurePolicy() if failures is None else failures
         self.last_report = FailureReport()
+        self.made_at = time.time()
 
     @property
     def priors(self) -> dict[str, "Distribution"]:
