@@ -83,8 +83,8 @@ def _compare(kept: Variables, now: Variables, folder: str, row: int) -> None:
         if new is None or new.shape != value.shape or not np.allclose(new, value, rtol=1e-5, atol=1e-8 * scale):
             raise DataError(
                 f"Expected the simulations in {folder} to be those that the simulator gives now, got another {name!r} in row {row} or "
-                "those after it. Something has changed that its code does not show: name files and environment variables that it reads under "
-                "depends_on, or simulate and train anew: sbi-models run --fresh."
+                "those after it. Something has changed that its code does not show: name files and environment variables that it reads "
+                "under depends_on, or simulate and train anew: sbi-models run --fresh."
             )
 
 
