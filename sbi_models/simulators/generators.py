@@ -26,10 +26,14 @@ _LIBRARIES |= {"sbi_models", "prefect", "mlflow", "pydantic", "cloudpickle", "jo
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), np.generic)
 
 
-def held_generators(functions: Iterable[Any]) -> list[Any]:
+def held_generators(functions: Iterable[Any], modules: set[str] | None = None) -> list[Any]:
     """Generators that are reachable from functions, global ones too, each once, in an order that is the same in other processes.
 
     They are `numpy.random.Generator` and `RandomState`, `random.Random`, and `torch.Generator`.
+
+    Args:
+        functions: where to begin.
+        modules: gets the names of the modules that define functions and classes on the way, but for those of libraries.
     """
     torch = sys.modules.get("torch")
     kinds = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random, *([torch.Generator] if torch else []))
@@ -49,6 +53,8 @@ def held_generators(functions: Iterable[Any]) -> list[Any]:
         elif isinstance(thing, tensor):
             continue
         else:
+            if modules is not None and isinstance(thing, FunctionType | type) and not _is_library(thing.__module__):
+                modules.add(str(thing.__module__))
             if (getattr(thing, "__module__", None) or "").partition(".")[0] == "torch":
                 waiting.append(torch_generator)  # such as a distribution, whose draws come from there
             waiting.extend(_inside(thing))

@@ -5,6 +5,7 @@ sends them in chunks of a fifth of a second to two seconds.
 """
 
 import os
+import sys
 import threading
 import time
 import traceback
@@ -19,6 +20,7 @@ import joblib
 import numpy as np
 
 from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError
+from sbi_models.simulators.generators import held_generators
 from sbi_models.simulators.table import Block, Table, difference, not_repeated
 from sbi_models.types import Array
 
@@ -97,14 +99,25 @@ def loaded(token: str, pickled: Callable[[], bytes]) -> Table:
         if not _loaded[0]:
             follow(os.getppid())
         try:
-            _loaded = (token, cloudpickle.loads(pickled()))
+            table, held = cloudpickle.loads(pickled())
         except Exception as error:  # noqa: BLE001 - whatever a user's module does when it is imported
             raise SimulationError(
                 f"A worker process could not load the functions: {type(error).__name__}: {error}. "
                 "Expected modules that it can import; install yours, or define the functions in the script."
             ) from None
+        if _kinds(table) != held:
+            raise SimulationError(
+                f"Expected the generators that functions share to be the same ones in a worker process, got {len(_kinds(table))} in place of "
+                f"{len(held)}. Draw from the argument rng alone, or use workers=None."
+            )
+        _loaded = (token, table)
     assert _loaded[1] is not None
     return _loaded[1]
+
+
+def _kinds(table: Table) -> list[str]:
+    """What generators functions hold, in their order."""
+    return [type(generator).__name__ for generator in table.randomness.held]
 
 
 def computed(table: Table, index: int) -> Block:
@@ -140,8 +153,16 @@ def _portable(exception: Exception) -> Exception:
 
 
 def pickled_table(table: Table) -> bytes:
-    """All that a worker needs; raises ConfigurationError if there is no sending it."""
-    for name, part in [*((call.name, call) for call in table.calls), ("the simulator", table)]:
+    """All that a worker needs; raises ConfigurationError if there is no sending it.
+
+    Where functions hold generators, those of importable modules travel as they are here, too, like lambdas and closures always do: all then
+    have the generators in common that they have here.
+    """
+    whole = (table, _kinds(table))
+    if whole[1]:
+        with suppress(Exception), _by_value(table):
+            return bytes(cloudpickle.dumps(whole))
+    for name, part in [*((call.name, call) for call in table.calls), ("the simulator", whole)]:
         try:
             pickled = cloudpickle.dumps(part)
         except Exception as error:
@@ -150,3 +171,19 @@ def pickled_table(table: Table) -> bytes:
                 "Open files, locks and connections inside the function, or use workers=None."
             ) from error
     return bytes(pickled)
+
+
+@contextmanager
+def _by_value(table: Table) -> Iterator[None]:
+    """Has the modules that functions come from pickled with them."""
+    names: set[str] = set()
+    held_generators((call.function for call in table.calls), names)
+    known = cloudpickle.list_registry_pickle_by_value()
+    modules = [sys.modules[name] for name in sorted(names - known - {"__main__"}) if name in sys.modules]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
