@@ -29,7 +29,7 @@ def real_array(value: Any, what: str, *, copy: bool = False) -> Array:
         copy: whether the array shall share no memory with the value.
 
     Raises:
-        DataError: for complex numbers, masked values, bfloat16, sparse or quantized tensors, dates, text, objects and ragged lists.
+        DataError: for complex numbers, masked values, bfloat16, sparse tensors, dates, text, objects and ragged lists.
 
     >>> real_array([1, 2], "'x'")
     array([1, 2])
@@ -76,8 +76,6 @@ def _from_torch(value: Any, what: str) -> Any:
         return value
     if value.layout != torch.strided:
         raise DataError(f"Expected a dense tensor in {what}, got {value.layout}. Pass x.to_dense().")
-    if value.is_quantized:
-        raise DataError(f"Expected real numbers in {what}, got a tensor of {value.dtype}. Pass x.dequantize().")
     try:
         return value.detach().cpu().resolve_conj().resolve_neg().numpy()
     except TypeError:

@@ -107,7 +107,7 @@ def loaded(token: str, pickled: Callable[[], bytes]) -> Table:
             ) from None
         if _kinds(table) != held:
             raise SimulationError(
-                f"Expected the generators that functions share to be the same ones in a worker process, got {len(_kinds(table))} in place of "
+                f"Expected the generators that functions share to be the same in a worker process, got {len(_kinds(table))} in place of "
                 f"{len(held)}. Draw from the argument rng alone, or use workers=None."
             )
         _loaded = (token, table)
