@@ -16,7 +16,7 @@ from scipy.special import chdtrc
 
 from flows.certificates import certify_observations
 from flows.diagnosis import Diagnosis
-from flows.keys import content_key, simulator_fingerprint
+from flows.keys import content_key, refuse_changed_sources, simulator_fingerprint
 from flows.parameters import Experiment
 from flows.results import Manifest, Results, record
 from flows.studies import study_of
@@ -41,6 +41,7 @@ def monitor(experiment: Experiment) -> Manifest:
     """
     if experiment.narrow is not None:
         raise ConfigurationError("Expected an experiment without narrow to monitor, got one with it: its model serves one observation.")
+    refuse_changed_sources(experiment)
     store = open_store(project_root(), create=False)
     champion = version_of(store, f"models:/{experiment.register_as.name}@champion")
     turn = 1 + max((int(found.params["turn"]) for found in watches(store, experiment)), default=0)

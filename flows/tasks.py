@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,7 +26,7 @@ from flows.studies import study_of
 from flows.training import part_path, train_part, train_workflow
 from sbi_models import load
 from sbi_models.approximators import CompositionalApproximator, load_approximator
-from sbi_models.datasets import SimulationStore
+from sbi_models.datasets import SimulationStore, num_shared
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import Tracker, file_lock, open_store, register
 from sbi_models.types import Variables
@@ -79,7 +80,19 @@ def simulate(experiment: Experiment, stores: list[Manifest], seconds: float = 0.
         manifest["stores"][purpose] = given["folder"]
         manifest["content_hash"][purpose] = store.content_hash
         manifest["num_simulations"][purpose] = store.num_simulations
+    _refuse_shared(manifest)
     return manifest | _done(started)
+
+
+def _refuse_shared(manifest: Manifest) -> None:
+    """Raise DataError if simulations of one purpose are those of another."""
+    keys = {purpose: simulations(manifest, purpose).row_keys() for purpose in manifest["stores"]}
+    for first, second in combinations(keys, 2):
+        if shared := num_shared(keys[first], keys[second]):
+            raise DataError(
+                f"Expected {second} simulations that are not in {first}, got {shared} of {len(keys[second])} that are. Generators of "
+                "random numbers began anew: draw from the argument rng alone, and run with --fresh."
+            )
 
 
 def simulations(manifest: Manifest, purpose: str) -> SimulationStore:

@@ -11,6 +11,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.real_numbers import real_array
 from sbi_models.types import Variables, VariablesLike
 from sbi_models.workflows.history import History
 
@@ -189,7 +190,7 @@ class Diagnosed(ABC):
         missing = [name for name in names if name not in samples]
         if missing:
             raise DataError(f"samples hold no draws of {missing[0]!r}. {suggest(missing[0], samples)}")
-        return {name: np.asarray(samples[name]) for name in names}, truth
+        return {name: real_array(samples[name], f"samples of {name!r}") for name in names}, truth
 
 
 def _known(test_data: VariablesLike, names: Sequence[str], n: int) -> Variables | None:

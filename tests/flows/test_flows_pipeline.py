@@ -159,3 +159,16 @@ def test_a_damaged_store_is_simulated_again(second_run: Finished) -> None:
     assert again.result["simulations"]["content_hash"] == second_run.result["simulations"]["content_hash"]
     assert again.screen.count("reused, finished") == 3
     assert again.result["inference"]["draws_sha256"] == second_run.result["inference"]["draws_sha256"]
+
+
+def test_a_fresh_run_uses_nothing_again(first_run: Finished, second_run: Finished) -> None:
+    """With fresh, every task is made anew, to the same bits, and leaves one copy of its work."""
+    folders = {path.name for path in (first_run.root / "mlruns" / "work").iterdir()}
+    fresh = run_pipeline(second_run.root, {"fresh": True}, shared=True)
+    assert "reused, finished" not in fresh.screen
+    assert fresh.result["training"]["finished"] > first_run.result["training"]["finished"]
+    assert fresh.result["training"]["sha256"] == first_run.result["training"]["sha256"]
+    assert fresh.result["inference"]["draws_sha256"] == first_run.result["inference"]["draws_sha256"]
+    run = open_store(first_run.root).client.get_run(fresh.result["run_id"])
+    assert {run.data.tags[task] for task in ("simulate", "train", "diagnose", "infer")} == {"made"}
+    assert {path.name for path in (first_run.root / "mlruns" / "work").iterdir()} == folders
