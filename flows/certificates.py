@@ -13,16 +13,24 @@ from flows.studies import study_of
 from flows.voice import show
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, ContinuousApproximator, EnsembleApproximator
-from sbi_models.approximators.certificates.certificate import LARGEST_PARETO_K
+from sbi_models.approximators.certificates.certificate import LARGEST_PARETO_K, p_in_words
 from sbi_models.simulators import Simulator
+from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
 
 P_VALUES = {"p_value": "p", "novelty": "novelty", "agreement": "agreement", "predictive": "predictive"}
-WEIGHTS = {"effective_sample_size": "effective", "pareto_k": "Pareto k"}
+WEIGHTS = {
+    "effective_sample_size": "effective",
+    "raw_effective_sample_size": "raw",
+    "largest_weight": "largest weight",
+    "pareto_k": "Pareto k",
+}
 _MEANINGS = {
-    "p_value": "p-value of all tests together; below {level:g} it is failed, as {level:.0%} of good data sets are",
+    "p_value": "p-value of all tests together; at {level:g} or below it is failed, as {level:.0%} of good data sets are",
     "effective_sample_size": "share of the draws that the exact posterior has use for",
+    "raw_effective_sample_size": "the same before the weights of draws are smoothed; far less where a mode is missed",
+    "largest_weight": "share of the weight that one draw has",
     "pareto_k": f"tail of the weights of draws; above {LARGEST_PARETO_K}, weighting would not mend draws of which few are of use",
 }
 _STYLES = {"passed": "green", "failed": "red", "not known": "yellow"}
@@ -38,12 +46,13 @@ def certify_observations(
     certificates = [{"data_set": label, **certificate.as_dict()} for label, certificate in zip(labels, found, strict=True)]
     results.json(certificates, "inference/certificates.json")
     metrics = {"certificate.failed": float(sum(certificate["verdict"] == "failed" for certificate in certificates))}
+    keys = keys_of(labels)
     for certificate in certificates:
-        name = metric_name(certificate["data_set"])
+        name = keys[certificate["data_set"]]
         numbers = {key: certificate[key] for key in (*P_VALUES, *WEIGHTS) if certificate[key] is not None}
         metrics |= {f"certificate.{key}.{name}": value for key, value in numbers.items()}
     results.metrics |= metrics
-    results.tags["certificate"] = in_short(certificates)
+    results.tags |= {"certificate": in_short(certificates)} | name_tags("data_set", keys)
     return certificates
 
 
@@ -53,11 +62,6 @@ def workflow_with(simulator: Simulator, approximator: Approximator) -> BasicWork
         return EnsembleWorkflow(simulator, inference_networks=approximator)
     assert isinstance(approximator, ContinuousApproximator)
     return BasicWorkflow(simulator, inference_network=approximator)
-
-
-def metric_name(label: str) -> str:
-    """A label as it may stand in the name of a metric."""
-    return "".join(c if c.isalnum() or c in "-_. /" else "_" for c in label)
 
 
 def in_short(certificates: Sequence[Mapping[str, Any]]) -> str:
@@ -80,7 +84,7 @@ def show_certificates(console: Console, data_set_name: str, certificates: Sequen
         table.add_column(title, justify="left" if title in (data_set_name, "certificate") else "right", no_wrap=True)
     for certificate in certificates:
         verdict = certificate["verdict"]
-        numbers = (_number(key, certificate[key]) for key in columns)
+        numbers = (_number(key, certificate[key], certificate["level"]) for key in columns)
         table.add_row(escape(certificate["data_set"]), f"[{_STYLES[verdict]}]{verdict}[/{_STYLES[verdict]}]", *numbers)
     console.print(table)
     level = certificates[0]["level"]
@@ -101,10 +105,12 @@ def show_certificates(console: Console, data_set_name: str, certificates: Sequen
             show(console, f"[yellow]{escape(line)}[/yellow]", indent=4)
 
 
-def _number(key: str, value: float | None) -> str:
+def _number(key: str, value: float | None, level: float) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.1f} %" if key == "effective_sample_size" else f"{value:.2g}"
+    if key in P_VALUES:
+        return p_in_words(value, level)
+    return f"{value:.2g}" if key == "pareto_k" else f"{100 * value:.1f} %"
 
 
 def _laid_out(warning: str) -> list[str]:

@@ -33,6 +33,7 @@ def run(
     experiment: ExperimentName = "michelson",
     *,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the experiment's own.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Use nothing again that is finished: simulate, train and diagnose anew.")] = False,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -40,13 +41,14 @@ def run(
 
     Example: sbi-models run michelson
     Example: sbi-models run my_experiment.yaml --seed 2 --quiet
+    Example: sbi-models run michelson --fresh
     Example: sbi-models run michelson --json > answer.json
     """
     settings = settings_of(experiment, seed)
     from flows.running import run_flow
 
     with speaking(quiet=quiet, as_json=json_output), interruptible():
-        run_flow("pipeline", settings)
+        run_flow("pipeline", settings, fresh=fresh)
 
 
 @app.command()

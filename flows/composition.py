@@ -15,6 +15,7 @@ from sbi_models.approximators import CompositionalApproximator
 from sbi_models.approximators.composition.prior_scores import PriorScoreLike
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.errors import TrustWarning
+from sbi_models.tracking.names import keys_of
 from sbi_models.workflows import CompositionalWorkflow
 
 NUMBERS = (
@@ -81,9 +82,9 @@ def report_metrics(report: CompositionReport) -> dict[str, float]:
 
 def composed_errors(table: pd.DataFrame) -> dict[str, float]:
     """The errors against the exact posterior given all data sets as metrics, by quantity."""
-    metrics = {}
+    metrics, keys = {}, keys_of(table["quantity"])
     for _, row in table.iterrows():
-        name = str(row["quantity"]).replace(" ", "_")
+        name = keys[row["quantity"]]
         metrics[f"compose.{name}.error_of_mean_in_sd"] = float(row[MEAN_ERROR])
         metrics[f"compose.{name}.sd_ratio"] = float(row[SD_RATIO])
     return metrics

@@ -51,7 +51,8 @@ def diagnose_model(
     test = _simulated(source, num_datasets, seed) if is_experiment(source) else _read(Path(source), approximator)
     draws = approximator.sample(num_samples=num_samples, conditions=test, seed=seeding.derive(seed, "diagnose", "draws"))
     truth, names = {name: test[name] for name in approximator.inference_names}, _names(approximator)
-    verdict = diagnostics.judge(draws, truth, variable_names=names, seed=seed)
+    conditions = {name: test[name] for name in approximator.condition_names}
+    verdict = diagnostics.judge(draws, truth, variable_names=names, conditions=conditions, seed=seed)
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
         usual = diagnostics.default_figures(draws, truth, variable_names=names)

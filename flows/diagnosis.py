@@ -1,7 +1,6 @@
 """Diagnostics and verdict on an approximator by test simulations, and on each member of an ensemble."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +13,13 @@ from flows.results import Manifest, Results
 from flows.studies import study_of
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import Approximator, EnsembleApproximator
+from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
 from sbi_models.workflows import EnsembleWorkflow
 
 History = Mapping[str, list[float]]
 
-NOT_IN_TAGS = re.compile(r"[^\w .:/-]")
-"""What MLflow does not admit in names of tags."""
+JOINTLY = "jointly"
 
 MEASURES = {"jensen_shannon": "Jensen-Shannon divergence of members [nats]", "energy": "energy distance between members [share]"}
 
@@ -41,9 +40,9 @@ def diagnose_all(experiment: Experiment, approximator: Approximator, test: Varia
     told = diagnose(results, approximator, approximator.sample(num_samples=num_samples, conditions=test, seed=seed), history)
     if isinstance(approximator, EnsembleApproximator):
         draws = approximator.sample(num_samples=num_samples, conditions=test, seed=seed, merge_members=False)
-        told["members"] = {}
+        told["members"], member_keys = {}, keys_of(approximator.members)
         for name, member in approximator.members.items():
-            own = Results(folder / "members" / name)
+            own = Results(folder / "members" / member_keys[name])
             found = diagnose(own, member, draws[name], of_member(history, name))  # type: ignore[arg-type]
             told["members"][name] = found | own.manifest()
         if study_of(experiment).observations()[0]:
@@ -54,10 +53,14 @@ def diagnose_all(experiment: Experiment, approximator: Approximator, test: Varia
 
 def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
     """The words of a verdict, `as_dict()` of it, as tags: `verdict`, `verdict.NAME` of each parameter, and `verdict.jointly`."""
-    rows = dict(verdict["parameters"])
-    if verdict["joint"] is not None:
-        rows["jointly"] = verdict["joint"]
-    return {"verdict": verdict["label"]} | {f"verdict.{NOT_IN_TAGS.sub('_', name)}": row["label"] for name, row in rows.items()}
+    rows, keys = verdict["parameters"], parameter_keys(verdict["parameters"])
+    tags = {"verdict": verdict["label"]} | {f"verdict.{keys[name]}": row["label"] for name, row in rows.items()}
+    return tags | ({} if verdict["joint"] is None else {f"verdict.{JOINTLY}": verdict["joint"]["label"]})
+
+
+def parameter_keys(names: Iterable[str]) -> dict[str, str]:
+    """The key of each parameter in metrics and tags."""
+    return keys_of(names, reserved=[JOINTLY])
 
 
 class Diagnosis:
@@ -72,19 +75,25 @@ class Diagnosis:
 
     def __call__(self, results: Results, approximator: Approximator, draws: Variables, history: History | None = None) -> Manifest:
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
-        verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, seed=self.seed)
+        conditions = {name: self.test[name] for name in approximator.condition_names}
+        verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, conditions=conditions, seed=self.seed)
         figures = diagnostics.default_figures(draws, self.truth, history=history, variable_names=self.names)
         figures["verdict"] = diagnostics.plot_verdict(verdict)
         results.figures(figures)
         results.table(table, "metrics/diagnostics.csv")
-        metrics = {f"{metric}.{name}": float(value) for metric, row in table.iterrows() for name, value in row.items()}
+        keys = parameter_keys(self.names)
+        metrics = {
+            f"{str(metric).lower().replace(' ', '_')}.{keys[str(name)]}": float(value)
+            for metric, row in table.iterrows()
+            for name, value in row.items()
+        }
         told = verdict.as_dict()
         results.json(told, "verdict.json")
-        results.tags |= verdict_tags(told)
+        results.tags |= verdict_tags(told) | name_tags("parameter", keys)
         manifest: Manifest = {"diagnostics": table.to_dict(orient="index"), "figures": sorted(figures), "verdict": told}
         if all(member.has_density for member in approximator.members.values()):
             manifest["log_score"] = metrics["log_score"] = float(approximator.log_prob(self.test).mean())
-        results.metrics |= {name.lower().replace(" ", "_"): value for name, value in metrics.items()}
+        results.metrics |= metrics
         return manifest
 
 

@@ -8,9 +8,12 @@ import numpy as np
 from scipy.special import stdtr
 
 from flows.parameters import Experiment
+from flows.studies import study_of
 from sbi_models import diagnostics, load, seeding
 from sbi_models.approximators import Approximator
-from sbi_models.errors import ModelFileError, SbiModelsError
+from sbi_models.approximators.certificates.certificate import p_in_words
+from sbi_models.diagnostics.verdict import UNINFORMATIVE
+from sbi_models.errors import ConfigurationError, ModelFileError, SbiModelsError, suggest
 from sbi_models.tracking import Store, alias_of, annotate, set_alias
 from sbi_models.types import FloatArray, Variables
 
@@ -56,7 +59,8 @@ def judge_challenger(
     refusals: list[str] = []
     if ROLLED_BACK in store.client.get_model_version(name, str(version)).tags:
         refusals.append("it was champion and was rolled back by hand: only `sbi-models promote` makes it the champion again")
-    (reasons if verdict["is_calibrated"] or not experiment.gate.calibrated else refusals).append(said)
+    passed, words = _calibrated(experiment, verdict)
+    (reasons if passed or not experiment.gate.calibrated else refusals).append(words)
     if before is None:
         reasons.append("there is no champion to compare with")
     elif experiment.gate.not_worse:
@@ -73,6 +77,28 @@ def judge_challenger(
     }
     annotate(store, name, version, tags=_tags(decision), description=described(decision, version))
     return decision
+
+
+def check_gate(experiment: Experiment) -> None:
+    """ConfigurationError for a parameter that there is none of."""
+    known = [label for labels in study_of(experiment).parameter_names.values() for label in labels]
+    for name in experiment.gate.uninformative:
+        if name not in known:
+            raise ConfigurationError(f"Expected parameters in gate.uninformative, got {name!r}. {suggest(name, known)}")
+
+
+def _calibrated(experiment: Experiment, verdict: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the verdict lets a version be champion, and the words for it; a parameter whose posterior is the prior does not."""
+    said = f"verdict: {verdict['sentence']}"
+    silent = [name for name, row in verdict.get("parameters", {}).items() if row["label"] == UNINFORMATIVE]
+    unknown = [name for name in silent if name not in experiment.gate.uninformative]
+    if unknown:
+        names = ", ".join(unknown)
+        return False, (
+            f"{said} The posterior of {names} may be the prior: train on more simulations, or diagnose with more (simulate: test); if the "
+            f"data cannot tell, allow it with gate: {{uninformative: [{names}]}}"
+        )
+    return verdict["is_calibrated"] or (bool(silent) and verdict["label"] == UNINFORMATIVE), said
 
 
 def promote(store: Store, name: str, version: int) -> int | None:
@@ -145,7 +171,7 @@ def _compared(store: Store, experiment: Experiment, challenger: str, champion: s
         f"{found.score} {found.difference:+.4f} ± {found.error:.4f} against {champion} on {len(next(iter(test.values())))} test simulations"
     )
     worse = found.p_value < experiment.gate.level
-    return not worse, f"{words}, p = {found.p_value:.2g}: {'worse' if worse else 'not worse'}"
+    return not worse, f"{words}, p = {p_in_words(found.p_value, experiment.gate.level)}: {'worse' if worse else 'not worse'}"
 
 
 def _energy(model: Approximator, test: Variables, seed: int) -> FloatArray:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flows.certificates import certify_observations, metric_name, workflow_with
+from flows.certificates import certify_observations, workflow_with
 from flows.parameters import Experiment
 from flows.reporting import draws_frame, posterior_figure, posterior_table, reference_errors
 from flows.results import Manifest, Results
@@ -13,6 +13,7 @@ from flows.study import KnowsReferenceDraws
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
 from sbi_models.diagnostics import c2st
+from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
 from sbi_models.workflows.corrected import Correction
 
@@ -44,10 +45,11 @@ def infer_observations(experiment: Experiment, approximator: Approximator, resul
         ours = "corrected posterior" if corrections else "amortized posterior"
         results.figures({"posteriors": posterior_figure(study, labels, values, references, samples_label=ours)})
     results.metrics |= reference_errors(table)
+    results.tags |= name_tags("quantity", keys_of(quantity.name for quantity in study.quantities))
     scores = {}
     if isinstance(study, KnowsReferenceDraws):
         scores = _scores(labels, draws, study.reference_draws(observations), seed)
-        results.metrics |= {f"reference.c2st_mlp.{metric_name(label)}": score for label, score in scores.items()}
+        results.metrics |= {f"reference.c2st_mlp.{key}": scores[label] for label, key in keys_of(labels).items()}
     certificates = certify_observations(experiment, approximator, labels, observations, results)
     manifest = results.manifest()
     return manifest | {
@@ -64,9 +66,10 @@ def _record_corrections(labels: list[str], reports: Sequence[Correction], result
     """What importance weights say of each data set, to the results."""
     rows = [{"data_set": label, **report.as_dict()} for label, report in zip(labels, reports, strict=True)]
     results.json(rows, "inference/corrections.json")
+    keys = keys_of(labels)
     for row in rows:
-        numbers = {name: row[name] for name in ("effective_draws", "pareto_k", "log_evidence")}
-        results.metrics |= {f"correction.{name}.{metric_name(row['data_set'])}": value for name, value in numbers.items()}
+        numbers = {name: row[name] for name in ("effective_draws", "raw_effective_draws", "largest_weight", "pareto_k", "log_evidence")}
+        results.metrics |= {f"correction.{name}.{keys[row['data_set']]}": value for name, value in numbers.items()}
     return rows
 
 

@@ -1,18 +1,19 @@
 """Cache keys: a finished task is used again exactly if its inputs, the settings that matter to it, and its code are the same."""
 
-import ast
 import hashlib
-import inspect
 import json
-from collections.abc import Callable
+import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import sbi_models
 from flows.parameters import Experiment
-from flows.plain_study import first_row
+from flows.plain_study import first_rows
+from flows.sources import meaning, sources_of
 from flows.studies import study_of
+from sbi_models.errors import ConfigurationError
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables
 
@@ -43,7 +44,7 @@ def code_fingerprint(step: str) -> str:
     for root, entries in ((_PACKAGE, _CODE[step]), (_FLOWS, _FLOW_CODE.get(step, ()))):
         for path in (root / entry for entry in entries):
             for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-                digest.update(f"{file.relative_to(root)} {_code(file)}".encode())
+                digest.update(f"{file.relative_to(root)} {meaning(file)}".encode())
     return digest.hexdigest()
 
 
@@ -114,35 +115,80 @@ def observations_hash(experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(labels).encode() + _values(observations)).hexdigest()
 
 
-def source_fingerprint(definition: "Callable[..., Any] | type") -> str:
-    """sha256 over the code of the module that defines something; of nothing where it has no file."""
-    module = inspect.getmodule(definition)
-    code = "" if module is None or module.__file__ is None else _code(Path(module.__file__))
-    return hashlib.sha256(code.encode()).hexdigest()
+def source_fingerprint(*things: Any) -> str:
+    """sha256 over the code of the modules that define functions or classes, and of the user's modules that these import."""
+    digest = hashlib.sha256()
+    for name, file in sources_of(things).items():
+        digest.update(f"{name} {meaning(file)} ".encode())
+    return digest.hexdigest()
 
 
 def simulator_fingerprint(experiment: Experiment) -> str:
-    """sha256 over the code of the modules that define the simulator's functions, and over its first row with seed 0.
+    """sha256 over the code that the simulator leads to, over what the experiment depends on, and over first rows with seed 0.
 
-    The row catches what the code of those modules does not show: constants of objects, and of other modules.
+    The rows, a block of batched functions and one row of others, catch what that code does not show, such as constants of objects. Code
+    that was changed after it was imported has a fingerprint that no other process finds.
     """
     simulator: Simulator = study_of(experiment).simulator
     digest = hashlib.sha256()
     digest.update(f"{simulator.is_batched} {simulator.block_size} {simulator.failures}".encode())
-    for call in (*simulator.calls, *([simulator.meta] if simulator.meta else [])):
-        digest.update(source_fingerprint(call.definition).encode())
-    digest.update(_values(first_row(simulator)))
+    digest.update(source_fingerprint(*_definitions(experiment)).encode())
+    if changed := changed_sources(experiment):
+        digest.update(f"{changed} {os.getpid()} {simulator.made_at}".encode())
+    digest.update(json.dumps(_surroundings(experiment)).encode())
+    digest.update(_values(first_rows(simulator)))
     return digest.hexdigest()
+
+
+def changed_sources(experiment: Experiment) -> list[str]:
+    """Files of the simulator's code that were changed after it was imported here: what it does is no longer what they say."""
+    made_at = study_of(experiment).simulator.made_at
+    files = sources_of(_definitions(experiment)).values()
+    return [str(file) for file in files if file.stat().st_mtime > made_at]
+
+
+def refuse_changed_sources(experiment: Experiment) -> None:
+    """Raise ConfigurationError if code that this process has imported was changed since: new processes would compute something else."""
+    if changed := changed_sources(experiment):
+        raise ConfigurationError(
+            f"Expected the code of the simulator as it was when this process imported it, got {', '.join(changed)} changed since. Start "
+            "again in a new process, or restart the kernel."
+        )
+
+
+def _definitions(experiment: Experiment) -> list[Any]:
+    """What defines the simulator: its functions, and the module that it is imported from."""
+    simulator = study_of(experiment).simulator
+    calls = (*simulator.calls, *([simulator.meta] if simulator.meta else []))
+    named = (experiment.simulator or experiment.study or "").partition(":")[0]
+    return [*(call.definition for call in calls), *([sys.modules[named]] if named in sys.modules else [])]
+
+
+def _surroundings(experiment: Experiment) -> list[Any]:
+    """Files and environment variables that the experiment says its simulator depends on, by their content."""
+    files = [[path.relative_to(root).as_posix(), file_sha256(path)] for root, path in depended_on(experiment)]
+    return [files, [[name, os.environ.get(name)] for name in experiment.depends_on.variables]]
+
+
+def depended_on(experiment: Experiment) -> list[tuple[Path, Path]]:
+    """Each file that the experiment says its simulator depends on, with the folder that its name is relative to.
+
+    Raises:
+        ConfigurationError: if one is missing.
+    """
+    found = []
+    for name in experiment.depends_on.files:
+        path = Path(experiment.folder, name)
+        if not path.exists():
+            raise ConfigurationError(f"Expected the file or folder {path} that depends_on names, got none. Mend the name.")
+        root = Path(experiment.folder) if path.is_relative_to(experiment.folder) and not Path(name).is_absolute() else path.parent
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        found += [(root, file) for file in files]
+    return found
 
 
 def _values(variables: Variables) -> bytes:
     return b"".join(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes() for name, value in sorted(variables.items()))
-
-
-@cache
-def _code(file: Path) -> str:
-    """What a source file means, without comments and layout."""
-    return ast.dump(ast.parse(file.read_text()))
 
 
 def file_sha256(path: str | Path) -> str:

@@ -16,12 +16,13 @@ from scipy.special import chdtrc
 
 from flows.certificates import certify_observations
 from flows.diagnosis import Diagnosis
-from flows.keys import content_key, simulator_fingerprint
+from flows.keys import content_key, refuse_changed_sources, simulator_fingerprint
 from flows.parameters import Experiment
 from flows.results import Manifest, Results, record
 from flows.studies import study_of
 from sbi_models import load, seeding
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.certificates.certificate import p_in_words
 from sbi_models.errors import ConfigurationError, DriftError
 from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, open_store, version_of
 
@@ -40,6 +41,7 @@ def monitor(experiment: Experiment) -> Manifest:
     """
     if experiment.narrow is not None:
         raise ConfigurationError("Expected an experiment without narrow to monitor, got one with it: its model serves one observation.")
+    refuse_changed_sources(experiment)
     store = open_store(project_root(), create=False)
     champion = version_of(store, f"models:/{experiment.register_as.name}@champion")
     turn = 1 + max((int(found.params["turn"]) for found in watches(store, experiment)), default=0)
@@ -69,7 +71,9 @@ def watch(experiment: Experiment, champion: str, turn: int) -> Manifest:
     p_value = look_at_observations(experiment, approximator, results)
     alarms = [] if verdict["is_calibrated"] else [f"Not calibrated on fresh simulations: {verdict['sentence']}"]
     if p_value is not None and p_value < experiment.monitor.level:
-        alarms.append(f"The real observations are not like the simulations of the training (p = {p_value:.2g}).")
+        alarms.append(
+            f"The real observations are not like the simulations of the training (p = {p_in_words(p_value, experiment.monitor.level)})."
+        )
     drift = "not known" if p_value is None else "yes" if p_value < experiment.monitor.level else "no"
     results.tags |= {"alarms": " ".join(alarms) or "none"}
     return results.manifest() | {"verdict": verdict, "p_value": p_value, "drift": drift, "alarms": alarms}
@@ -128,7 +132,9 @@ def start_watch(store: Store, experiment: Experiment, champion: str, turn: int) 
     key = content_key("infer", "monitor", simulator_fingerprint(experiment), settings, champion, turn)
     tags = {FLOW_TAG: "monitor", "model": champion}
     params = {"model": champion, "turn": turn, "seed": experiment.seed, "monitor": experiment.monitor.model_dump()}
-    return Tracker.start(store, experiment.name, f"{experiment.name} monitor {turn}", key=key, params=params, tags=tags)
+    return Tracker.start(
+        store, experiment.name, f"{experiment.name} monitor {turn}", key=key, params=params, tags=tags, folder=experiment.folder
+    )
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
 """Real observations from CSV files.
 
-Two layouts are read, with or without a header line, told apart by their number of columns (long where both fit); for a variable of shape
-(20, 1):
+Two layouts are read, with or without a header line, which for data sets in rows may be numbers, such as times or wavelengths. They are told
+apart by their number of columns (long where both fit); for a variable of shape (20, 1):
 
     long: one row a measurement   data set, position, value        3 columns (2 + the last axis of the variable)
     wide: one row a data set      value 1, value 2, ..., value 20  20 columns (all numbers of the variable)
@@ -14,7 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from sbi_models.errors import DataError
-from sbi_models.types import FloatArray
+from sbi_models.types import Array, FloatArray
+
+_CERTAIN_ORDER = 8
+"""Numbers of which 2 of 40 320 orders rise or fall all along."""
 
 
 def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -> tuple[list[str], FloatArray]:
@@ -29,17 +32,17 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
         A label for each data set and the values, shape (n_datasets, *shape), in the units of the file.
 
     Raises:
-        DataError: file missing or empty, a number of columns that fits neither layout, NaN or text, a data set of another length.
+        DataError: file missing or empty, a first line that may be a data set or a header, a number of columns that fits neither layout,
+            NaN or text, a data set of another length.
     """
     path = Path(path)
-    rows = _rows(path)
+    rows, has_names = _rows(path)
     wide, long = prod(shape), 2 + shape[-1] if len(shape) == 2 else None
     widths = sorted({len(row) for _, row in rows})
     if widths == [long]:
         return _long(path, rows, shape)
     if widths == [wide]:
-        if rows[0][1] == [str(k) for k in range(wide)]:
-            rows = rows[1:]  # the column numbers that pandas writes as a header
+        rows = rows if has_names else _without_numeric_header(path, rows)
         values = np.array([_numbers(path, line, row) for line, row in rows]).reshape(-1, *shape)
         return [str(i + 1) for i in range(len(values))], values
     layouts = f"{wide} columns (one row a data set)"
@@ -51,8 +54,8 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got}.{cure}")
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Numbered lines that are not blank, without the header."""
+def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
+    """Numbered lines that are not blank, without a header of names; and whether there was one."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [
@@ -62,11 +65,48 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"{path}: no such file. Expected a CSV file of observations.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not readable as CSV: {error}") from None
-    if rows and not any(_is_number(cell) for cell in rows[0][1]):
-        rows = rows[1:]
+    has_names = bool(rows) and not any(_is_number(cell) for cell in rows[0][1])
+    rows = rows[1:] if has_names else rows
     if not rows:
         raise DataError(f"{path}: expected a CSV file with at least one data set, got no numbers.")
-    return rows
+    return rows, has_names
+
+
+def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Rows of data sets, without a first one that is a header of numbers, such as the times or wavelengths that columns stand for.
+
+    Such a header rises or falls all along, mostly in equal steps, which data hardly do by chance: 2 of n! orders do. Where they might,
+    it is an error.
+    """
+    line, first = rows[0]
+    others, n = [row for _, row in rows[1:]], len(first)
+    if not others or not all(_is_number(cell) for row in (first, *others) for cell in row):
+        return rows
+    header, data = np.array(first, dtype=float), np.array(others, dtype=float)
+    counts_up = first == [str(k) for k in range(n)]  # the column numbers that pandas writes
+    whole = bool((header == np.round(header)).all() and (data == np.round(data)).all())
+    steps, same_steps = np.diff(header), bool(np.allclose(np.diff(data), np.diff(header), rtol=1e-6))
+    if counts_up:
+        is_header, is_data = n > 3 or not whole, False
+    elif n < 3 or not _in_order(header[None])[0] or same_steps:
+        is_header, is_data = False, True
+    elif np.allclose(steps, steps[0], rtol=1e-6, atol=0):
+        is_header, is_data = not whole, False
+    else:  # a third of all data of three numbers are in order
+        is_header, is_data = n >= _CERTAIN_ORDER and not _in_order(data).any(), n == 3
+    if is_header or is_data:
+        return rows[1:] if is_header else rows
+    raise DataError(
+        f"{path}, line {line}: expected to see whether the first line is a data set or a header, got numbers that may be either: "
+        f"{', '.join(first[:4])}{', ...' if n > 4 else ''}. Write a header of names above the data sets, such as "
+        f"{','.join(f'x{k + 1}' for k in range(min(n, 3)))}{',...' if n > 3 else ''}."
+    )
+
+
+def _in_order(rows: FloatArray) -> Array:
+    """Which rows (n, k) rise, or fall, all along."""
+    steps = np.diff(rows, axis=1)
+    return np.asarray((steps > 0).all(axis=1) | (steps < 0).all(axis=1))
 
 
 def _long(path: Path, rows: list[tuple[int, list[str]]], shape: tuple[int, ...]) -> tuple[list[str], FloatArray]:

@@ -135,7 +135,9 @@ class Gate(Settings):
     """What a challenger must show before it is the champion."""
 
     calibrated: bool = True
-    """The verdict of its diagnosis is "calibrated"."""
+    """The verdict of its diagnosis finds no flaw, and that each parameter is known better than by the prior."""
+    uninformative: list[str] = Field(default_factory=list)
+    """Parameters of which the data tell nothing, so that their posterior may be the prior."""
     not_worse: bool = True
     """Its score on the test simulations is not worse than that of the present champion on the same ones."""
     level: float = Field(default=0.01, gt=0, lt=0.5)
@@ -197,6 +199,15 @@ class Retrain(Settings):
     """Training simulations that are added each time; None is as many as the first run had."""
 
 
+class DependsOn(Settings):
+    """What the simulator depends on beside its code: if one of these changes, finished work is not used again."""
+
+    files: list[str] = Field(default_factory=list)
+    """Files, and folders with all that is in them, by content; names are relative to the experiment's folder."""
+    variables: list[str] = Field(default_factory=list)
+    """Environment variables, by value."""
+
+
 class Engine(Settings):
     """Where simulation shards, and members of an ensemble, are computed. Results are the same to the bit on each of them."""
 
@@ -233,6 +244,8 @@ class Experiment(Settings):
     """With `simulator`: names of the components of inference variables; where there are none, they are numbered."""
     folder: str = ""
     """From which modules are imported too, and where relative file names start; that of the YAML file."""
+    depends_on: DependsOn = DependsOn()
+    """Files and environment variables that the simulator reads."""
     seed: int = Field(default=1, ge=0)
     """Of everything random: the same seed gives the same draws to the bit on the same machine."""
     inference_variables: list[str]

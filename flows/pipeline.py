@@ -2,11 +2,12 @@
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
-from flows.runtime import make_folders, project_root
+from flows.runtime import forget, make_folders, project_root
 
 make_folders()
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
@@ -16,8 +17,8 @@ from prefect.tasks import Task
 
 from flows import tasks
 from flows.certificates import in_short
-from flows.gate import described
-from flows.keys import content_key, simulator_fingerprint
+from flows.gate import check_gate, described
+from flows.keys import content_key, refuse_changed_sources, simulator_fingerprint, store_key, train_key
 from flows.members import RunWithMembers
 from flows.narrowing import check_narrowing, round_of
 from flows.opening import FILE
@@ -25,13 +26,14 @@ from flows.parameters import Experiment
 from flows.report import publish_report
 from flows.results import record
 from flows.screen import Screen
-from flows.simulating import simulate_missing, stores_of
+from flows.simulating import refuse_stale, simulate_missing, stores_of
 from flows.source_record import record_source
 from flows.studies import study_of
 from flows.training import workflow_of
 from flows.training_apart import train_members
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import FLOW_TAG, Tracker, open_store
+from sbi_models.tracking.names import keys_of
 
 Manifest = dict[str, Any]
 
@@ -39,8 +41,8 @@ DESCRIPTION_TAG = "mlflow.note.content"
 
 
 @flow(name="pipeline", persist_result=False)
-def pipeline(experiment: Experiment) -> Manifest:
-    """Run an experiment. Finished tasks are used again; everything is tracked in one MLflow run."""
+def pipeline(experiment: Experiment, fresh: bool = False) -> Manifest:
+    """Run an experiment. Finished tasks are used again, unless it is to be fresh; everything is tracked in one MLflow run."""
     screen = Screen(experiment)
     with start_run(experiment) as tracker:
         run = RunWithMembers(tracker, experiment)
@@ -49,22 +51,21 @@ def pipeline(experiment: Experiment) -> Manifest:
 
         if experiment.narrow is not None:
             screen.stage("narrow")
-            experiment = narrowed(experiment, tracker, screen)
+            experiment = narrowed(experiment, tracker, screen, fresh=fresh)
         screen.stage("simulate")
-        simulations, reused = simulated(experiment)
-        record_simulations(tracker, simulations, reused)
+        simulations, reused = simulated(experiment, fresh=fresh)
+        record_simulations(tracker, simulations, reused, screen.seconds)
         screen.simulated(simulations, reused)
 
         train = tasks.train if experiment.ensemble is None else tasks.ensemble
         screen.stage(train.name)
-        train_members(experiment, simulations, tracker.run_id)
-        training, reused = reuse(train, tasks.training_intact, experiment, simulations, tracker.run_id)
-        record_training(tracker, experiment, train.name, training, reused)
+        training, reused = trained(train, experiment, simulations, tracker.run_id, fresh=fresh)
+        record_training(tracker, experiment, train.name, training, reused=reused, seconds=screen.seconds)
         screen.trained(training, reused)
 
         screen.stage("diagnose")
-        diagnosis, reused = reuse(tasks.diagnose, tasks.outcome_intact, experiment, simulations, training)
-        record_step(run, "diagnose", diagnosis, reused)
+        diagnosis, reused = reuse(tasks.diagnose, tasks.outcome_intact, experiment, simulations, training, fresh=fresh)
+        record_step(run, "diagnose", diagnosis, reused, screen.seconds)
         screen.diagnosed(diagnosis, reused)
 
         screen.stage("register")
@@ -76,13 +77,13 @@ def pipeline(experiment: Experiment) -> Manifest:
         inference, composition = None, None
         if study_of(experiment).observations()[0]:
             screen.stage("infer")
-            inference, reused = reuse(tasks.infer, tasks.outcome_intact, experiment, training, registered)
-            record_step(run, "infer", inference, reused)
+            inference, reused = reuse(tasks.infer, tasks.outcome_intact, experiment, training, registered, fresh=fresh)
+            record_step(run, "infer", inference, reused, screen.seconds)
             screen.inferred(inference, reused)
         if experiment.compose is not None:
             screen.stage("compose")
-            composition, reused = reuse(tasks.compose, tasks.outcome_intact, experiment, training, registered)
-            record_step(run, "compose", composition, reused)
+            composition, reused = reuse(tasks.compose, tasks.outcome_intact, experiment, training, registered, fresh=fresh)
+            record_step(run, "compose", composition, reused, screen.seconds)
             screen.composed(composition, reused)
 
         tracker.set_tags({DESCRIPTION_TAG: describe(registered, decision, inference, composition)})
@@ -110,7 +111,9 @@ def start_run(experiment: Experiment) -> Tracker:
     """
     if experiment.narrowed_to is not None:
         raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
+    refuse_changed_sources(experiment)
     check_narrowing(experiment, workflow_of(experiment).approximator)
+    check_gate(experiment)
     return Tracker.start(
         open_store(project_root()),
         experiment.name,
@@ -118,38 +121,60 @@ def start_run(experiment: Experiment) -> Tracker:
         key=content_key("train", simulator_fingerprint(experiment), experiment.what_matters()),
         params=experiment.model_dump(mode="json", exclude={"narrowed_to"}),
         tags={FLOW_TAG: "pipeline"},
+        folder=experiment.folder,
     )
 
 
-def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen) -> Experiment:
+def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen, *, fresh: bool) -> Experiment:
     """The experiment with the prior that the rounds before the main one have led to; each round is a child run."""
     assert experiment.narrow is not None
     for number in range(experiment.narrow.rounds):
         early = round_of(experiment, number)
         settings = {"training": early.simulate.training, "validation": early.simulate.validation, "seed": early.seed}
         own = tracker.child(f"round {number + 1}", settings)
-        simulations, simulations_reused = simulated(early)
+        simulations, simulations_reused = simulated(early, fresh=fresh)
         record_simulations(own, simulations, simulations_reused)
         task = tasks.train if early.ensemble is None else tasks.ensemble
-        training, training_reused = reuse(task, tasks.training_intact, early, simulations, own.run_id)
-        record_training(own, early, task.name, training, training_reused)
-        found, reused = reuse(tasks.narrow, lambda manifest: True, early, training)
+        training, training_reused = trained(task, early, simulations, own.run_id, fresh=fresh)
+        record_training(own, early, task.name, training, reused=training_reused)
+        found, reused = reuse(tasks.narrow, lambda manifest: True, early, training, fresh=fresh)
         own.log_json(found["prior"], "prior.json")
         experiment = experiment.model_copy(update={"narrowed_to": found["prior"]})
         screen.narrowed(number, simulations, training, found, reused)
     return experiment
 
 
-def simulated(experiment: Experiment) -> tuple[Manifest, bool]:
-    """The manifest of the simulations, and whether all of them were there; what is missing or damaged on disk is computed."""
+def simulated(experiment: Experiment, *, fresh: bool) -> tuple[Manifest, bool]:
+    """The manifest of the simulations, and whether all of them were there; what is missing or damaged on disk is computed.
+
+    Raises:
+        DataError: if what is there is not what the simulator gives now, or simulations are there twice.
+    """
+    started = perf_counter()
+    if fresh:
+        forget(store_key(experiment))
+    refuse_stale(experiment)
     made = simulate_missing(experiment)
-    manifest, _ = reuse(tasks.simulate, tasks.simulations_intact, experiment, stores_of(experiment))
-    return manifest | {"made": made}, made == 0
+    taken = perf_counter() - started if made else 0.0
+    manifest, _ = reuse(tasks.simulate, tasks.simulations_intact, experiment, stores_of(experiment), taken, fresh=fresh)
+    again = {"seconds": perf_counter() - started} if made else {}
+    return manifest | {"made": made} | again, made == 0
 
 
-def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *arguments: Any) -> tuple[Manifest, bool]:
-    """The manifest of a task, and whether it was finished in an earlier run; what is damaged on disk is made again."""
-    state = cast(State[Manifest], task(*arguments, return_state=True))
+def trained(
+    task: "Task[..., Manifest]", experiment: Experiment, simulations: Manifest, run_id: str, *, fresh: bool
+) -> tuple[Manifest, bool]:
+    """The manifest of the training, and whether it was finished in an earlier run."""
+    if fresh:
+        forget(train_key(experiment, simulations["content_hash"]))
+    started = perf_counter()
+    train_members(experiment, simulations, run_id)
+    return reuse(task, tasks.training_intact, experiment, simulations, run_id, perf_counter() - started, fresh=fresh)
+
+
+def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *arguments: Any, fresh: bool = False) -> tuple[Manifest, bool]:
+    """The manifest of a task, and whether it was finished in an earlier run; what is damaged on disk is made again, or all if fresh."""
+    state = cast(State[Manifest], (task.with_options(refresh_cache=True) if fresh else task)(*arguments, return_state=True))
     manifest = state.result()
     if intact(manifest):
         return manifest, state.name == "Cached"
@@ -177,38 +202,47 @@ def _markdown(table: list[Manifest]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
 
 
-def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool) -> None:
+def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool, seconds: float | None = None) -> None:
     """The data sets as inputs of the run, with their hashes."""
     for purpose, folder in simulations["stores"].items():
         store = tasks.simulations(simulations, purpose)
         shapes = {name: np.broadcast_to(row[0], (store.num_simulations, *row.shape[1:])) for name, row in store.rows(0, 1).items()}
         tracker.log_dataset(purpose, folder, shapes, store.content_hash, purpose)
-    tracker.set_tags({"simulate": "reused" if reused else "made", "simulate.key": simulations["key"]})
-    tracker.log_metrics({"simulate.seconds": simulations["seconds"]})
+    tracker.set_tags({"simulate.key": simulations["key"]})
+    _record_seconds(tracker, "simulate", simulations, reused, seconds)
 
 
-def record_training(tracker: Tracker, experiment: Experiment, task: str, training: Manifest, reused: bool) -> None:
+def record_training(
+    tracker: Tracker, experiment: Experiment, task: str, training: Manifest, *, reused: bool, seconds: float | None = None
+) -> None:
     """The losses of each epoch, where the run has not got them, the seconds, the checkpoint, and what is known of each member."""
     run = RunWithMembers(Tracker.attach(tracker.store, tracker.run_id), experiment)  # knows what the task logged while it trained
     run.log_history(training["history"])
+    keys = keys_of(training.get("members", {}))
     for name, member in training.get("members", {}).items():
         run.members[name].log_metrics(member["numbers"])
         run.members[name].log_json(member["architecture"], "architecture.json")
-        tracker.log_metrics({f"weight.{name}": member["numbers"]["weight"]})
+        tracker.log_metrics({f"weight.{keys[name]}": member["numbers"]["weight"]})
     if "choices" in training:
         tracker.log_json(training["choices"], "choices.json")
-    tracker.set_tags({task: "reused" if reused else "made", f"{task}.key": training["key"], "model.sha256": training["sha256"]})
-    tracker.log_metrics({f"{task}.seconds": training["seconds"]})
+    tracker.set_tags({f"{task}.key": training["key"], "model.sha256": training["sha256"]})
+    _record_seconds(tracker, task, training, reused, seconds)
     tracker.log_file(training["model"], "checkpoints")
 
 
-def record_step(run: RunWithMembers, task: str, outcome: Manifest, reused: bool) -> None:
+def record_step(run: RunWithMembers, task: str, outcome: Manifest, reused: bool, seconds: float | None = None) -> None:
     """What a task has left: files, metrics and tags, in the run and those of members."""
     record(run.tracker, outcome)
     for name, member in outcome.get("members", {}).items():
         record(run.members[name], member)
-    run.tracker.set_tags({task: "reused" if reused else "made"})
-    run.tracker.log_metrics({f"{task}.seconds": outcome["seconds"]})
+    _record_seconds(run.tracker, task, outcome, reused, seconds)
+
+
+def _record_seconds(tracker: Tracker, task: str, manifest: Manifest, reused: bool, seconds: float | None) -> None:
+    """Whether a task was made or reused, the seconds that making it took, whenever that was, and those that using it again took."""
+    tracker.set_tags({task: "reused" if reused else "made"})
+    again = {f"{task}.seconds_of_reuse": seconds} if reused and seconds is not None else {}
+    tracker.log_metrics({f"{task}.seconds": manifest["seconds"]} | again)
 
 
 def record_gate(tracker: Tracker, registered: Manifest, decision: Manifest) -> None:

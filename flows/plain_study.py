@@ -80,10 +80,15 @@ class PlainStudy:
         return None
 
 
-@cache
 def first_row(simulator: Simulator) -> Variables:
-    """Row 0 of the table of seed 0, simulated once: it shows the variables, their shapes, and constants of the simulator."""
-    return simulator.rows(0, 1, seed=0, progress=False)
+    """Row 0 of the table of seed 0, which shows the variables and their shapes."""
+    return {name: value[:1] for name, value in first_rows(simulator).items()}
+
+
+@cache
+def first_rows(simulator: Simulator) -> Variables:
+    """The first block of the table of seed 0, simulated once: it shows constants of the simulator, too."""
+    return simulator.rows(0, simulator.block_size if simulator.meta is None else 1, seed=0, progress=False)
 
 
 def study_simulator(experiment: Experiment, found: object) -> Simulator:

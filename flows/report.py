@@ -24,6 +24,7 @@ from flows.sampling import NEAR
 from flows.serving import curl_example
 from flows.studies import study_of
 from sbi_models.tracking import RunRecord, Tracker, redacted
+from sbi_models.tracking.provenance import OWN_COMMIT
 
 CAPTIONS = {
     "posteriors": "Posterior draws of each data set against its exact posterior.",
@@ -231,12 +232,23 @@ def _lineage(result: Manifest, run: RunRecord) -> dict[str, Any]:
         "seed": tags.get("sbi_models.seed", run.params.get("seed", "")),
         "commit": tags.get("mlflow.source.git.commit"),
         "dirty": tags.get("sbi_models.git_dirty") == "true",
+        "own_commit": tags.get(OWN_COMMIT),
+        "own_dirty": tags.get("sbi_models.own_git_dirty") == "true",
         "versions": {name.removeprefix("version."): value for name, value in sorted(tags.items()) if name.startswith("version.")},
         "data": [
             {"purpose": purpose, "number": number, "hash": hashes.get(purpose, simulations["content_hash"][purpose])}
             for purpose, number in simulations["num_simulations"].items()
         ],
-        "stages": [{"name": name, "how": tags[name], "seconds": seconds.get(f"{name}.seconds")} for name in stages if name in tags],
+        "stages": [
+            {
+                "name": name,
+                "how": tags[name],
+                "seconds": seconds.get(f"{name}.seconds"),
+                "again": seconds.get(f"{name}.seconds_of_reuse"),
+            }
+            for name in stages
+            if name in tags
+        ],
         "simulator": tags.get("simulator.fingerprint", ""),
         "model_sha256": result["training"]["sha256"],
         "draws": [

@@ -7,6 +7,7 @@ from typing import Any
 from flows.certificates import P_VALUES, WEIGHTS
 from flows.members import of_member
 from flows.reporting import MEAN_ERROR, SD_RATIO
+from sbi_models.approximators.certificates.certificate import LEVEL, p_in_words
 
 Row = dict[str, Any]
 
@@ -78,7 +79,7 @@ def certificate_rows(certificates: Sequence[Mapping[str, Any]]) -> tuple[list[Ro
     columns = {key: title for key, title in titles.items() if any(certificate[key] is not None for certificate in certificates)}
     rows = []
     for certificate in certificates:
-        numbers = [_weight(key, certificate[key]) if key in WEIGHTS else p_value(certificate[key]) for key in columns]
+        numbers = [_weight(key, certificate[key]) if key in WEIGHTS else p_value(certificate[key], certificate["level"]) for key in columns]
         reasons = [_reason(warning) for warning in certificate["warnings"]]
         rows.append({"label": certificate["data_set"], "verdict": certificate["verdict"], "reasons": reasons, "numbers": numbers})
     return rows, list(columns.values())
@@ -93,7 +94,7 @@ def _reason(warning: str) -> Row:
 def _weight(key: str, value: float | None) -> str:
     if value is None:
         return MISSING
-    return f"{100 * value:.1f} %" if key == "effective_sample_size" else f"{value:.2f}"
+    return f"{value:.2f}" if key == "pareto_k" else f"{100 * value:.1f} %"
 
 
 def member_rows(training: Mapping[str, Any], diagnosed: Mapping[str, Any]) -> list[Row]:
@@ -148,11 +149,11 @@ def number(value: float | None) -> str:
     return MISSING if value is None or not isfinite(value) else f"{value:.3g}"
 
 
-def p_value(value: float | None) -> str:
-    """Two digits of a p-value, as far as they mean something."""
+def p_value(value: float | None, level: float = LEVEL) -> str:
+    """Two digits of a p-value, as far as they mean something, or as many as show on which side of a level it is."""
     if value is None or not isfinite(value):
         return MISSING
-    return "< 1e-15" if value < 1e-15 else f"{value:.2g}"
+    return "< 1e-15" if value < 1e-15 else p_in_words(value, level)
 
 
 def estimate(found: Mapping[str, float | None], *, signed: bool = False, percent: bool = False) -> str:

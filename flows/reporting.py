@@ -7,6 +7,7 @@ import pandas as pd
 
 from flows.study import Reference, Study
 from sbi_models import diagnostics
+from sbi_models.tracking.names import keys_of
 from sbi_models.types import Array, Variables
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ def reference_errors(table: pd.DataFrame) -> dict[str, float]:
     """The largest deviations from the exact posteriors by quantity, and each one, as metrics; nothing where none is known."""
     if MEAN_ERROR not in table:
         return {}
-    metrics = {}
+    metrics, keys = {}, keys_of(table["quantity"])
     for quantity, rows in table.groupby("quantity", sort=False):
-        name = str(quantity).replace(" ", "_")
+        name = keys[str(quantity)]
         metrics[f"reference.{name}.largest_error_of_mean_in_sd"] = float(rows[MEAN_ERROR].abs().max())
         metrics[f"reference.{name}.largest_error_of_sd"] = float((rows[SD_RATIO] - 1).abs().max())
     return metrics

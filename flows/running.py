@@ -7,6 +7,7 @@ from flows.runtime import end_on_sigterm, make_folders
 
 make_folders()
 
+from collections.abc import Callable
 from typing import Any
 
 from flows.local_server import LocalPrefect
@@ -15,8 +16,10 @@ from flows.voice import answer_json
 from sbi_models.importing import quick_imports
 
 
-def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
+def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[str, Any]:
     """Run the flow "pipeline", "retrain" or "monitor" of an experiment to its end, and show what has come out; the result of the flow.
+
+    With fresh, the pipeline uses nothing again that is finished.
 
     Raises:
         SbiModelsError: whatever of them the flow raises.
@@ -30,8 +33,9 @@ def run_flow(name: str, experiment: Experiment) -> dict[str, Any]:
         from flows.pipeline import pipeline
         from flows.retrain import retrain
         from flows.screen import Screen, show_monitored
+    flows: dict[str, Callable[[Experiment], dict[str, Any]]] = {"retrain": retrain, "monitor": monitor}
     with server:
-        result: dict[str, Any] = {"pipeline": pipeline, "retrain": retrain, "monitor": monitor}[name](experiment)
+        result = flows[name](experiment) if name in flows else pipeline(experiment, fresh=fresh)
     if name == "monitor":
         show_monitored(result)
         answer_json(watch_answer(result["run_id"], result["model"], result))

@@ -1,6 +1,7 @@
 """Where and how flows run: folders, quiet engines, no telemetry. Existing engines are used where the environment names them."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -26,6 +27,15 @@ def work_for(root: str) -> None:
 def work_folder() -> Path:
     """Where tasks keep what a later run can use again: simulations, training states, results of tasks."""
     return project_root() / "mlruns" / "work"
+
+
+def forget(key: str) -> None:
+    """Remove what tasks have kept under a key, so that they begin anew."""
+    folder = work_folder() / key
+    if folder.exists():
+        gone = folder.with_name(f".{key}.{os.getpid()}.gone")  # at once, whoever is killed meanwhile
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
 
 def set_environment() -> None:

@@ -47,8 +47,20 @@ class Screen:
     def _line(self, name: str, text: str) -> None:
         show(self.console, f"      {name:<21} {text}", indent=28)
 
+    @property
+    def seconds(self) -> float:
+        """Since the stage began."""
+        return perf_counter() - self._started
+
     def _done(self, text: str) -> None:
-        show(self.console, f"      {text} [dim]({perf_counter() - self._started:.1f} s)[/dim]", indent=6)
+        show(self.console, f"      {text} [dim]({self.seconds:.1f} s)[/dim]", indent=6)
+
+    def _made(self, manifest: dict[str, Any], reused: bool, text: str) -> None:
+        """A task is done: the seconds that it took are those that the page of the run has."""
+        if reused:
+            self._done(f"[green]reused[/green], finished {manifest['finished']} in {manifest['seconds']:.1f} s: {text}")
+        else:
+            show(self.console, f"      {text} [dim]({manifest.get('seconds', self.seconds):.1f} s)[/dim]", indent=6)
 
     def narrowed(self, number: int, simulations: dict[str, Any], training: dict[str, Any], found: dict[str, Any], reused: bool) -> None:
         """A round of simulation before the main one has shown where the next one looks."""
@@ -59,17 +71,15 @@ class Screen:
         for name, (low, high), places in zip(names, intervals, digits, strict=True):
             self._line(escape(name), f"{low:.{places}f} to {high:.{places}f}")
         count = f"{sum(simulations['num_simulations'].values()):,}".replace(",", " ")
-        self._done(
-            f"{_reused(found, reused)}round {number + 1}: {count} simulations, {_last_losses(training['history'])}; "
-            "above are 95 % of the next prior"
-        )
+        text = f"round {number + 1}: {count} simulations, {_last_losses(training['history'])}; above are 95 % of the next prior"
+        self._done(f"[green]reused[/green], finished {found['finished']}: {text}" if reused else text)
 
     def simulated(self, manifest: dict[str, Any], reused: bool) -> None:
         """Simulations are on disk."""
         counts = ", ".join(f"{n:,} {purpose}".replace(",", " ") for purpose, n in manifest["num_simulations"].items())
         kept = sum(manifest["num_simulations"].values()) - manifest["made"]
         more = "" if reused or kept <= 0 else f"; {f'{kept:,}'.replace(',', ' ')} were there"
-        self._done(f"{_reused(manifest, reused)}{counts} simulations{more}")
+        self._made(manifest, reused, f"{counts} simulations{more}")
 
     def trained(self, manifest: dict[str, Any], reused: bool) -> None:
         """The approximator is trained, or all members of an ensemble are."""
@@ -80,7 +90,7 @@ class Screen:
         for name, value in manifest.get("choices", {}).items():
             self._line(escape(name), escape(str(value)))
         members = f"{len(manifest['members'])} members, " if "members" in manifest else ""
-        self._done(f"{_reused(manifest, reused)}{members}{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}")
+        self._made(manifest, reused, f"{members}{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}")
 
     def diagnosed(self, manifest: dict[str, Any], reused: bool) -> None:
         """Figures and metrics are tracked."""
@@ -101,7 +111,7 @@ class Screen:
         for name, row in rows.items():
             if row["flaws"]:
                 self._line(f"  {escape(name)}", escape(row["sentence"]))
-        self._done(f"{_reused(manifest, reused)}{len(manifest['figures'])} figures")
+        self._made(manifest, reused, f"{len(manifest['figures'])} figures")
 
     def registered(self, manifest: dict[str, Any], gate: dict[str, Any]) -> None:
         """The approximator is in the registry; whether it is the champion, and why."""
@@ -113,14 +123,15 @@ class Screen:
     def inferred(self, manifest: dict[str, Any], reused: bool) -> None:
         """The real data sets have their posteriors; whether these can be trusted."""
         for row in manifest["corrections"]:
-            worth = f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']}, Pareto k {row['pareto_k']:.2f}"
+            before = f"{row['raw_effective_draws']:.0f} before smoothing"
+            worth = f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']} ({before}), Pareto k {row['pareto_k']:.2f}"
             self._line(f"Corrected {escape(row['data_set'])}", f"{worth}, log evidence {row['log_evidence']:.2f}")
             for warning in row["warnings"]:
                 self._line("", f"[yellow]{escape(warning)}[/yellow]")
         if manifest["reference_c2st"]:
             scores = ", ".join(f"{label} {score:.3f}" for label, score in manifest["reference_c2st"].items())
             self._line("C2ST to reference", f"{scores} (0.5 is indistinguishable)")
-        self._done(f"{_reused(manifest, reused)}certificates: {in_short(manifest['certificates'])}")
+        self._made(manifest, reused, f"certificates: {in_short(manifest['certificates'])}")
 
     def composed(self, manifest: dict[str, Any], reused: bool) -> None:
         """All real data sets have one posterior; reasons not to trust it."""
@@ -131,7 +142,7 @@ class Screen:
             by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
             corrected = f"corrected by {by} to within {report['calibration_residual']:.3f}"
             self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")
-        self._done(f"{_reused(manifest, reused)}one posterior given all {report['num_items']} data sets, method {report['method']}")
+        self._made(manifest, reused, f"one posterior given all {report['num_items']} data sets, method {report['method']}")
 
     def finished(self, result: dict[str, Any]) -> None:
         """The answer, and where to look next."""
@@ -192,10 +203,6 @@ def _ui() -> str:
     """The command that opens MLflow's pages: in a checkout the environment need not be active for that of make."""
     makefile = project_root() / "Makefile"
     return "make ui" if makefile.is_file() and "sbi-models ui" in makefile.read_text(errors="replace") else "sbi-models ui"
-
-
-def _reused(manifest: dict[str, Any], reused: bool) -> str:
-    return f"[green]reused[/green], finished {manifest['finished']}: " if reused else ""
 
 
 def _last_losses(history: dict[str, list[float]]) -> str:

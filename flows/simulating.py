@@ -1,6 +1,9 @@
 """The simulations of an experiment: shards that are missing on disk are computed on its engine, all others are used as they are."""
 
+from time import monotonic
 from typing import Any
+
+import numpy as np
 
 from flows import tasks
 from flows.engines import ATTEMPTS, spread
@@ -10,7 +13,11 @@ from flows.runtime import work_folder
 from flows.studies import study_of
 from sbi_models import seeding
 from sbi_models.datasets import SimulationStore
-from sbi_models.errors import SimulationError
+from sbi_models.errors import DataError, SimulationError
+from sbi_models.types import Variables
+
+_SECONDS_OF_A_CHECK, _ROWS_OF_A_CHECK = 0.25, 256
+"""For how long, and how many at most, simulations of a store are computed again before it is used again."""
 
 PURPOSES = ("training", "validation", "test")
 
@@ -41,17 +48,58 @@ def missing_shards(experiment: Experiment) -> list[dict[str, Any]]:
     return calls
 
 
+def refuse_stale(experiment: Experiment) -> None:
+    """Compute some of the simulations that are on disk once more, for a quarter of a second a store, and compare.
+
+    Raises:
+        DataError: if they are not the same, up to rounding: something has changed that neither code nor `depends_on` show.
+    """
+    simulator = study_of(experiment).simulator
+    if simulator.meta is not None:  # its rows depend on where their batch began
+        return
+    for given in stores_of(experiment):
+        try:
+            store = SimulationStore.open(given["folder"])
+        except DataError:  # nothing is there, or what is there is not used
+            continue
+        if not store.is_intact():  # damaged shards are made again
+            continue
+        size, until = simulator.block_size, monotonic() + _SECONDS_OF_A_CHECK
+        blocks = -(-store.num_simulations // size)
+        order = seeding.generator(experiment.seed, "rows to check", blocks).permutation(blocks)[: max(1, _ROWS_OF_A_CHECK // size)]
+        for start in order * size:
+            stop = min(int(start) + size, store.num_simulations)
+            kept = store.rows(int(start), stop)
+            if all(np.isfinite(value).all() for value in kept.values()):  # what failed for good is NaN
+                _compare(kept, simulator.rows(int(start), stop, seed=given["seed"], progress=False), given["folder"], int(start))
+            if monotonic() > until:
+                break
+
+
+def _compare(kept: Variables, now: Variables, folder: str, row: int) -> None:
+    for name, value in kept.items():
+        new = now.get(name)
+        scale = float(np.abs(value.astype(np.float64)).max(initial=0.0))
+        if new is None or new.shape != value.shape or not np.allclose(new, value, rtol=1e-5, atol=1e-8 * scale):
+            raise DataError(
+                f"Expected the simulations in {folder} to be those that the simulator gives now, got another {name!r} in row {row} or "
+                "those after it. Something has changed that its code does not show: name files and environment variables that it reads "
+                "under depends_on, or simulate and train anew: sbi-models run --fresh."
+            )
+
+
 def simulate_missing(experiment: Experiment) -> int:
     """Compute what is missing; the number of simulations that were.
 
     Raises:
-        SimulationError: if a simulation fails, or workers die again and again.
+        SimulationError: if a simulation fails, draws do not repeat, or workers die again and again.
     """
     made, in_vain = 0, 0
     engine = experiment.engine
     if engine.kind == "threads" and not study_of(experiment).simulator.suits_a_thread:
         engine = engine.model_copy(update={"workers": 1})  # random numbers of NumPy's global state belong to all threads
     while calls := missing_shards(experiment):
+        study_of(experiment).simulator.check_repeatable()
         weights = [call["stop"] - call["start"] for call in calls]
         lost = spread(tasks.simulate_shard, calls, engine, "simulate", weights)
         left = missing_shards(experiment) if lost else []

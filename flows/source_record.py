@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.experiment_files import as_yaml
-from flows.keys import code_fingerprint, simulator_fingerprint
+from flows.keys import code_fingerprint, depended_on, simulator_fingerprint
 from flows.parameters import Experiment
 from sbi_models.tracking import Tracker
 
@@ -27,6 +27,9 @@ def record_source(tracker: Tracker, experiment: Experiment) -> None:
             given = Path(experiment.folder, experiment.observations)
             experiment = experiment.model_copy(update={"observations": given.name})
             shutil.copyfile(given, source / given.name)
+        for root, path in depended_on(experiment):
+            (source / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, source / path.relative_to(root))
         for relative, path in modules_in(experiment.folder).items():
             (source / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, source / relative)

@@ -8,7 +8,7 @@ from flows.import_paths import load_object
 from flows.parameters import Experiment
 from flows.plain_study import PlainStudy, study_simulator
 from flows.study import Study
-from sbi_models.simulators import NarrowedSimulator, NarrowPrior
+from sbi_models.simulators import NarrowedSimulator, NarrowPrior, Simulator
 
 
 def study_of(experiment: Experiment) -> Study:
@@ -21,7 +21,9 @@ def study_of(experiment: Experiment) -> Study:
         return _narrowed_study(experiment.model_dump_json())
     if experiment.study is not None:
         return cast(Study, load_object(experiment.study, experiment.folder))
-    return _plain_study(experiment.model_dump_json())
+    assert experiment.simulator is not None, "an experiment has a study or a simulator"
+    found = study_simulator(experiment, load_object(experiment.simulator, experiment.folder))
+    return _plain_study(experiment.model_dump_json(), found)
 
 
 @cache
@@ -35,8 +37,5 @@ def _narrowed_study(settings: str) -> Study:
 
 
 @cache
-def _plain_study(settings: str) -> Study:
-    experiment = Experiment.model_validate_json(settings)
-    assert experiment.simulator is not None, "an experiment has a study or a simulator"
-    found = load_object(experiment.simulator, experiment.folder)
-    return PlainStudy(experiment, study_simulator(experiment, found))
+def _plain_study(settings: str, simulator: Simulator) -> Study:
+    return PlainStudy(Experiment.model_validate_json(settings), simulator)

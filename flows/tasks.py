@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,7 +26,7 @@ from flows.studies import study_of
 from flows.training import part_path, train_part, train_workflow
 from sbi_models import load
 from sbi_models.approximators import CompositionalApproximator, load_approximator
-from sbi_models.datasets import SimulationStore
+from sbi_models.datasets import SimulationStore, num_shared
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import Tracker, file_lock, open_store, register
 from sbi_models.types import Variables
@@ -57,14 +58,15 @@ def simulate_shard(experiment: Experiment, store: Manifest, start: int, stop: in
 
 
 @task(name="simulate", persist_result=True, result_serializer="json", cache_key_fn=_keyed(lambda given: simulate_key(given["experiment"])))
-def simulate(experiment: Experiment, stores: list[Manifest]) -> Manifest:
+def simulate(experiment: Experiment, stores: list[Manifest], seconds: float = 0.0) -> Manifest:
     """Training, validation and test simulations, whose shards are on disk, as stores; each has a stream of its own.
 
     Args:
         experiment: whose simulations they are.
         stores: purpose, folder, seed and fingerprint of each.
+        seconds: that the shards took.
     """
-    started = perf_counter()
+    started = perf_counter() - seconds
     manifest: Manifest = {"key": simulate_key(experiment), "stores": {}, "content_hash": {}, "num_simulations": {}}
     for given in stores:
         purpose, wanted = given["purpose"], experiment.simulate.of(given["purpose"])
@@ -78,7 +80,19 @@ def simulate(experiment: Experiment, stores: list[Manifest]) -> Manifest:
         manifest["stores"][purpose] = given["folder"]
         manifest["content_hash"][purpose] = store.content_hash
         manifest["num_simulations"][purpose] = store.num_simulations
+    _refuse_shared(manifest)
     return manifest | _done(started)
+
+
+def _refuse_shared(manifest: Manifest) -> None:
+    """Raise DataError if simulations of one purpose are those of another."""
+    keys = {purpose: simulations(manifest, purpose).row_keys() for purpose in manifest["stores"]}
+    for first, second in combinations(keys, 2):
+        if shared := num_shared(keys[first], keys[second]):
+            raise DataError(
+                f"Expected {second} simulations that are not in {first}, got {shared} of {len(keys[second])} that are. Generators of "
+                "random numbers began anew: draw from the argument rng alone, and run with --fresh."
+            )
 
 
 def simulations(manifest: Manifest, purpose: str) -> SimulationStore:
@@ -106,15 +120,18 @@ def _train_key(arguments: dict[str, Any]) -> str:
 
 
 @task(name="train", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_train_key))
-def train(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
+def train(experiment: Experiment, simulations: Manifest, run_id: str, seconds: float = 0.0) -> Manifest:
     """Train a BasicWorkflow, or a CompositionalWorkflow, on the stored simulations; a killed training goes on from its last epoch."""
-    return _trained(experiment, simulations, run_id)
+    return _trained(experiment, simulations, run_id, seconds)
 
 
 @task(name="ensemble", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_train_key))
-def ensemble(experiment: Experiment, simulations: Manifest, run_id: str) -> Manifest:
-    """Train an EnsembleWorkflow in place of a BasicWorkflow, and learn the weights of its members on the validation simulations."""
-    return _trained(experiment, simulations, run_id)
+def ensemble(experiment: Experiment, simulations: Manifest, run_id: str, seconds: float = 0.0) -> Manifest:
+    """Train an EnsembleWorkflow in place of a BasicWorkflow, and learn the weights of its members on the validation simulations.
+
+    Members that were trained apart have taken some seconds already.
+    """
+    return _trained(experiment, simulations, run_id, seconds)
 
 
 @task(name="train member")
@@ -133,8 +150,8 @@ def _training_data(manifest: Manifest) -> dict[str, Variables]:
     return {purpose: simulations(manifest, purpose).load() for purpose in ("training", "validation")}
 
 
-def _trained(experiment: Experiment, manifest: Manifest, run_id: str) -> Manifest:
-    started, key = perf_counter(), train_key(experiment, manifest["content_hash"])
+def _trained(experiment: Experiment, manifest: Manifest, run_id: str, seconds: float) -> Manifest:
+    started, key = perf_counter() - seconds, train_key(experiment, manifest["content_hash"])
     run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
     data = _training_data(manifest)
     with file_lock(work_folder() / f"{key}.lock"):  # another pipeline with the same training waits, and then uses its states

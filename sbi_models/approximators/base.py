@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sbi_models import seeding
 from sbi_models.approximators import files
 from sbi_models.approximators.certificates.certificate import LEVEL, Certificate, check_level
-from sbi_models.approximators.certificates.issue import issue, learn, statistics_of
+from sbi_models.approximators.certificates.issue import issue, learn, sizes_of, statistics_of
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.certificates.spaces import Learned
 from sbi_models.arguments import known_arguments
@@ -154,6 +154,12 @@ class Approximator(nn.Module, ABC):
         self._check_built()
         first = next(iter(self.members.values()))
         return {name: value.cpu() for name, value in statistics_of(first, first.prepare_conditions(conditions)).items()}
+
+    def set_sizes(self, conditions: VariablesLike) -> Tensor:
+        """Numbers of elements (n, s), float64, of raw conditions (n, ...) that are sets or series with a mask, s of them."""
+        self._check_built()
+        first = next(iter(self.members.values()))
+        return sizes_of(first, first.prepare_conditions(conditions))[1].cpu()
 
     def learn_certificate(self, known: Variables, held_out: Variables | None, *, seed: int) -> None:
         """Learn what is usual from simulations, raw variables (n, ...), at the end of a training; see `certificates.issue.learn`."""

@@ -24,6 +24,7 @@ from sbi_models.errors import ConfigurationError, DataError, data_sets_in_words,
 from sbi_models.networks import DiffusionModel, InferenceNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
 from sbi_models.progress import Advance, progress_bar
+from sbi_models.real_numbers import real_array
 from sbi_models.types import Array, Variables, VariablesLike
 
 Simulate = Callable[[Variables, int], tuple[Variables, Array]]
@@ -241,12 +242,9 @@ class CompositionalApproximator(ContinuousApproximator):
                 )
             shape = self.shapes[name]
             try:
-                value = np.asarray(conditions[name], dtype=np.float64)
-            except (TypeError, ValueError):
-                raise DataError(
-                    f"Expected numbers, and as many items in every data set, got {name!r} ragged or not numeric. "
-                    "Compose data sets of other numbers of items in calls of their own."
-                ) from None
+                value = real_array(conditions[name], f"variable {name!r} of the conditions").astype(np.float64)
+            except DataError as error:
+                raise DataError(f"{error} Compose data sets of other numbers of items in calls of their own.") from None
             value = value[..., None] if shape == (1,) and value.ndim == 2 else value
             if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
                 wanted = ", ".join(map(str, ("n_datasets", "n_compositional", *shape)))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from sbi_models.errors import DataError, suggest
+from sbi_models.real_numbers import real_array
 from sbi_models.types import Array, Variables, VariablesLike
 
 
@@ -24,7 +25,7 @@ def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data
     for name in names:
         if name not in data:
             raise DataError(f"Variable {name!r} is missing in the {what}. {suggest(name, data, 'Got')}")
-        variables[name] = _as_array(name, data[name])
+        variables[name] = _as_array(name, data[name], what)
     lengths = {name: len(value) for name, value in variables.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
@@ -62,14 +63,9 @@ def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], wh
             raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {got}.{cure if single else ''}")
 
 
-def _as_array(name: str, value: Any) -> Array:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    try:
-        # torch takes neither negative strides nor read-only memory; only such arrays are copied
-        array = np.require(np.asarray(value, dtype=np.float64), requirements=["C", "W"])
-    except (TypeError, ValueError) as error:
-        raise DataError(f"Expected numbers of one shape in variable {name!r}, got something ragged or not numeric: {error}") from None
+def _as_array(name: str, value: Any, what: str) -> Array:
+    # torch takes neither negative strides nor read-only memory; only such arrays are copied
+    array = np.require(real_array(value, f"variable {name!r} of the {what}"), dtype=np.float64, requirements=["C", "W"])
     if array.ndim == 0 or array.size == 0:
         raise DataError(f"Expected variable {name!r} of shape (n, ...) with at least one row, got shape {array.shape}.")
     return array[:, None] if array.ndim == 1 else array

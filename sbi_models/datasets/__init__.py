@@ -6,6 +6,7 @@ from sbi_models.datasets.files import LoadFunction, read_file
 from sbi_models.datasets.offline import Batches
 from sbi_models.datasets.online import OnlineBatches
 from sbi_models.datasets.prepared import PreparedBatches
+from sbi_models.datasets.repeats import num_shared
 from sbi_models.datasets.sharing import RingBatches, Sharing
 from sbi_models.datasets.store import SimulationStore
 
@@ -22,5 +23,6 @@ __all__ = [
     "Sharing",
     "SimulationFiles",
     "SimulationStore",
+    "num_shared",
     "read_file",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.real_numbers import real_array
 from sbi_models.types import Array, Variables
 
 BatchFunction = Callable[[Variables], Variables]
@@ -48,7 +49,8 @@ class Augment:
             for name, function_of_one in self.by_name.items():
                 if name not in batch:
                     raise DataError(f"The augmentation of {name!r} finds no such variable in the batch. {suggest(name, batch)}")
-                batch[name] = np.asarray(_not_none(function_of_one(batch[name]), function_of_one))
+                batch[name] = _not_none(function_of_one(batch[name]), function_of_one)
+        batch = {name: real_array(value, f"the augmented {name!r}") for name, value in batch.items()}
         for name, number in rows.items():
             if name in batch and len(batch[name]) != number:
                 raise DataError(f"Expected augmentations to keep the {number} rows of {name!r}, got {len(batch[name])}.")

@@ -13,7 +13,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from sbi_models.errors import DataError
-from sbi_models.types import Array, Variables
+from sbi_models.real_numbers import real_array
+from sbi_models.types import Variables
 
 LoadFunction = Callable[[Path], Mapping[str, Any]]
 """Reads one file of a format of the user's own: a dict of names to arrays."""
@@ -47,13 +48,10 @@ def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
     content = load_fn(path) if load_fn is not None else _read_known(path)
     if not isinstance(content, Mapping):
         raise DataError(f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. Pass load_fn= to convert it.")
-    variables = {str(name): _as_array(path, str(name), value) for name, value in content.items()}
-    for name, value in variables.items():
-        if value.dtype.kind not in "fiub":
-            raise DataError(
-                f"Expected numbers in variable {name!r} of {path}, got {value.dtype}. Pass load_fn= to convert or leave it out."
-            )
-    return variables
+    try:
+        return {str(name): real_array(value, f"variable {str(name)!r} of {path}") for name, value in content.items()}
+    except DataError as error:
+        raise DataError(f"{error} Or pass load_fn=, a function of the path that converts it or leaves it out.") from None
 
 
 def _read_known(path: Path) -> Any:
@@ -64,15 +62,6 @@ def _read_known(path: Path) -> Any:
     except Exception as error:  # noqa: BLE001 - damaged files make unpicklers and decompressors raise anything
         cause = error if isinstance(error, pickle.UnpicklingError | ValueError | OSError) else f"{type(error).__name__}: {error}"
         raise DataError(f"{path} cannot be read: {cause}. Write it again, or pass load_fn=, a function that reads your format.") from None
-
-
-def _as_array(path: Path, name: str, value: Any) -> Array:
-    try:
-        return np.asarray(value)
-    except ValueError:
-        raise DataError(
-            f"Expected numbers of one shape in variable {name!r} of {path}, got ragged lists. Pad them and add a mask."
-        ) from None
 
 
 def _read(path: Path) -> Any:

@@ -12,6 +12,7 @@ damaged.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ import numpy as np
 from sbi_models.arguments import positive_int
 from sbi_models.datasets.atomic import refused_writes, remove_leftovers
 from sbi_models.datasets.manifest import MANIFEST, Manifest, hash_content, listed, refuse_others, sha256_of
+from sbi_models.datasets.repeats import is_continuous, row_keys
 from sbi_models.datasets.shards import Origin, Range, Shard, schema_of, write_shard
 from sbi_models.datasets.survey import Survey
 from sbi_models.datasets.tiling import Piece, until
 from sbi_models.errors import DataError
 from sbi_models.progress import progress_bar
-from sbi_models.types import Variables
+from sbi_models.types import Array, Variables
 
 _ROWS_PER_SHARD = 32_768
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,13 @@ class SimulationStore:
                     rows[name][a - start : b - start] = value
         return rows
 
+    def row_keys(self) -> Array:
+        """One number a simulation, (num_simulations,): equal for equal ones. None of those whose simulations may well be equal."""
+        starts = range(0, self.num_simulations, _ROWS_AT_ONCE)
+        chunks = (self.rows(start, min(start + _ROWS_AT_ONCE, self.num_simulations)) for start in starts)
+        first = next(chunks)
+        return row_keys(chain([first], chunks)) if is_continuous(first) else row_keys([])
+
     def is_intact(self) -> bool:
         """True if every shard with rows of it is there with the content that the manifest promises."""
         return not any(map(self._is_damaged, self.pieces))
@@ -154,7 +164,8 @@ class SimulationStore:
             description: of the progress bar.
 
         Raises:
-            DataError: the folder holds simulations of another seed or fingerprint, variables differ between shards, or writing fails.
+            DataError: the folder holds simulations of another seed or fingerprint, variables differ between shards, a simulation is there
+                twice, or writing fails.
         """
         folder, n = Path(folder), positive_int(num_simulations, "num_simulations")
         origin = _origin(seed, fingerprint)
@@ -213,7 +224,7 @@ class SimulationStore:
         """Check the shards of the first rows and name them in the manifest, which keeps what it named before.
 
         Raises:
-            DataError: shards are missing, differ in their variables, or are of another origin.
+            DataError: shards are missing, differ in their variables, are of another origin, or hold a simulation twice.
         """
         folder, origin = Path(folder), _origin(seed, fingerprint)
         refuse_others(folder, origin)
@@ -227,6 +238,8 @@ class SimulationStore:
     @classmethod
     def _finished(cls, survey: Survey) -> "SimulationStore":
         """The store of a survey that has all rows; where the manifest cannot be written it must already name them."""
+        if survey.has_news():
+            survey.refuse_repeats()
         try:
             manifest = survey.note()
         except DataError:

@@ -1,12 +1,17 @@
 """What a folder of simulations has got: which shards are whole, which are broken, and the manifest that they make."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from sbi_models.datasets.atomic import locked
 from sbi_models.datasets.manifest import Manifest, hash_content, refuse_others, sha256_of
+from sbi_models.datasets.repeats import is_continuous, num_repeated, row_keys
 from sbi_models.datasets.shards import Origin, Range, Schema, Shard, shard_name, shard_ranges
 from sbi_models.datasets.tiling import Piece, gaps, tiled, to_write, until
 from sbi_models.errors import DataError
+from sbi_models.types import Variables
+
+_ROWS_AT_ONCE = 4096
 
 
 class Survey:
@@ -65,6 +70,22 @@ class Survey:
             raise DataError(
                 f"Expected variables {_listed(other)} in {where}, as in {shard_name(*rows)} of {self.folder}, got {_listed(schema)}. "
                 "Let the simulator return one type and shape for every row, and simulate again in another folder."
+            )
+
+    def chunks(self) -> Iterator[Variables]:
+        """All rows asked for, some at a time, mapped into memory."""
+        for piece in until(self.tiles(), self.num_rows):
+            shard = Shard.open(self.folder / piece.file)
+            assert shard is not None
+            for start in range(piece.start, piece.stop, _ROWS_AT_ONCE):
+                yield shard.rows(start, min(start + _ROWS_AT_ONCE, piece.stop))
+
+    def refuse_repeats(self) -> None:
+        """Raise DataError if simulations are there twice, of a simulator that is continuous."""
+        if self.num_rows > 1 and is_continuous(next(self.chunks())) and (repeated := num_repeated(row_keys(self.chunks()))):
+            raise DataError(
+                f"Expected {self.num_rows} different simulations in {self.folder}, got {repeated} that are equal to others. Generators of "
+                "random numbers began anew: draw from the argument rng alone, delete the folder, and simulate again."
             )
 
     def has_news(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from sbi_models.diagnostics.metrics.calibration import calibration_error_of_ranks, log_gamma_of_ranks
 from sbi_models.diagnostics.metrics.checks import check_samples
 from sbi_models.diagnostics.metrics.contraction import posterior_contraction
-from sbi_models.diagnostics.metrics.ranks import ranks_of
+from sbi_models.diagnostics.metrics.ranks import even_ranks
 from sbi_models.diagnostics.metrics.recovery import nrmse
 from sbi_models.diagnostics.variables import flatten_variables
 
@@ -37,7 +37,7 @@ def default_metrics(
     """
     draws, true, names = flatten_variables(samples, truth, variable_keys, variable_names)
     check_samples(draws, true, min_datasets=2, min_draws=2)
-    ranks, num_draws = ranks_of(draws, true), draws.shape[1]
+    ranks, num_draws = even_ranks(draws, true), draws.shape[1]
     rows = {
         "NRMSE": nrmse(draws, true),
         "Log Gamma": log_gamma_of_ranks(ranks, num_draws),

@@ -14,7 +14,7 @@ LABELS = (CALIBRATED, OVER, UNDER, BIASED, MISCALIBRATED, UNINFORMATIVE, CONSTAN
 - over-confident, under-confident: posteriors too narrow, too wide;
 - biased: too high or too low, jointly off to one side;
 - miscalibrated: right in place and width, but not in form (tails, skewness, dependence), or wrong in ways that cancel on average;
-- uninformative: calibrated, but nothing shows that the draws know more of the truth than the prior does;
+- uninformative: calibrated, but nothing shows that the draws know more of the truth than the prior does, for all or for many data sets;
 - constant: the test data hold one value only, so there is nothing to judge;
 - calibrated: none of these.
 """
@@ -37,7 +37,8 @@ class Estimate:
 class Check:
     """One test of one flaw.
 
-    name: bias, spread, ranks, tarp, or information; statistic: as the metric behind it defines it; p_value: of this test alone;
+    name: bias, spread, ranks, bias_changes, spread_changes, tarp, dependence, dependence_changes, or information; statistic: as the metric
+    behind it defines it; p_value: of this test alone;
     adjusted: by Holm's method for all tests of the verdict (those of information among themselves); found: adjusted is at most
     `false_alarms`.
     """
@@ -101,7 +102,9 @@ class Verdict:
     """What test simulations say about an approximator; made by `judge`, or by `verdict` of a workflow.
 
     label: that of the parameter, or of all jointly, whose flaw is surest; without a flaw `uninformative` if no parameter is informative,
-    else `calibrated`. joint: None for one parameter, or with too few draws for it. false_alarms: the probability that a right
+    or if `prior_share` was not tested by conditions, else `calibrated`. prior_share: of data sets whose draws cannot be told from the
+    prior, if others can, there is no flaw, and they are a tenth or more; else 0. joint: None for one
+    parameter, or with too few draws for it. false_alarms: the probability that a right
     approximator is called flawed. level: of all intervals, each for itself.
     """
 
@@ -111,6 +114,7 @@ class Verdict:
     joint: Judgement | None
     num_datasets: int
     num_draws: int
+    prior_share: float
     false_alarms: float
     level: float
 
@@ -132,6 +136,7 @@ class Verdict:
             "is_calibrated": self.is_calibrated,
             "num_datasets": self.num_datasets,
             "num_draws": self.num_draws,
+            "prior_share": self.prior_share,
             "false_alarms": self.false_alarms,
             "interval_level": self.level,
             "parameters": {judgement.name: judgement.as_dict() for judgement in self.parameters},

@@ -22,7 +22,7 @@ def sentence_of(
 ) -> str:
     """What is wrong with one parameter, or with all jointly (then there is no contraction), and how much."""
     jointly = contraction is None
-    told = [_flaw(flaw, width, bias, jointly=jointly) for flaw in flaws]
+    told = [_flaw(flaw, width, bias, checks, jointly=jointly) for flaw in flaws]
     if not flaws:
         off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
         start = "no flaw found" if informative else "no flaw found, but nothing shows that more is known than by the prior"
@@ -40,7 +40,7 @@ def sentence_of(
     return sentence[0].upper() + sentence[1:]
 
 
-def _flaw(flaw: str, width: Estimate, bias: Estimate, *, jointly: bool) -> str:
+def _flaw(flaw: str, width: Estimate, bias: Estimate, checks: Sequence[Check], *, jointly: bool) -> str:
     if flaw in (OVER, UNDER):
         is_known = width.value == width.value
         cure = f"multiply sds by {width.value:.2f} ({_range(width)})" if is_known else "the draws of some data sets are all equal"
@@ -50,8 +50,23 @@ def _flaw(flaw: str, width: Estimate, bias: Estimate, *, jointly: bool) -> str:
             return f"biased, posterior means lie {bias.value:.2f} joint posterior sds ({_range(bias)}) off to one side"
         return f"biased, posteriors lie {abs(bias.value):.2f} posterior sds too {'high' if bias.value > 0 else 'low'} ({_range(bias)})"
     if flaw == MISCALIBRATED:
-        return "miscalibrated, the form of the posteriors is wrong, such as tails, skewness or dependence, though place and width are not"
+        return f"miscalibrated, {_form(checks)}"
     return flaw
+
+
+FORMS = {
+    "dependence": "the dependence between parameters is wrong",
+    "dependence_changes": "the dependence between parameters is wrong in ways that change with the data",
+    "bias_changes": "too high for some data and too low for others",
+    "spread_changes": "too narrow for some data and too wide for others",
+}
+"""What tests of form have found, in words."""
+
+
+def _form(checks: Sequence[Check]) -> str:
+    """What is wrong if neither place nor width are on average."""
+    told = [FORMS[check.name] for check in checks if check.found and check.name in FORMS]
+    return " and ".join(told) if told else "the form of the posteriors is wrong, such as tails, skewness or dependence"
 
 
 def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
@@ -64,16 +79,23 @@ def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
     return f"posteriors look too {' and too '.join(told)}" if told else ""
 
 
-def summary(label: str, parameters: Sequence[Judgement], joint: Judgement | None, num_datasets: int, num_draws: int) -> str:
-    """The verdict as a whole."""
-    basis = f"{num_datasets} test data sets with {num_draws} draws each"
+def summary(label: str, parameters: Sequence[Judgement], joint: Judgement | None, basis: str, ignorant: float) -> str:
+    """The verdict as a whole; `ignorant` is the share of data sets whose draws cannot be told from the prior."""
     silent = [row.name for row in parameters if row.label == UNINFORMATIVE]
     if label == CALIBRATED:
         rest = f", but nothing is learnt about {_listed(silent)}" if silent else ""
         rows = {row.name: row for row in parameters} | ({} if joint is None else {"all jointly": joint})
         doubtful = [name for name, row in rows.items() if _leaning(row.width_factor, row.bias, jointly=row is joint)]
         rest += f"; more of them would tell whether something is off with {_listed(doubtful)}" if doubtful else ""
+        rest += (
+            f"; for {100 * ignorant:.0f} % of them the draws are no more than the prior, and the data no more either" if ignorant else ""
+        )
         return f"Calibrated: {basis} show no flaw{rest}."
+    if label == UNINFORMATIVE and ignorant:
+        return (
+            f"Uninformative: of {basis}, {100 * ignorant:.0f} % have draws that are no more than the prior. "
+            "Pass conditions to test whether the data tell more."
+        )
     if label == UNINFORMATIVE:
         return f"Uninformative: {basis} do not show that the posteriors differ from the prior."
     by_label: dict[str, list[str]] = {}

@@ -6,6 +6,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from sbi_models.errors import ConfigurationError
+from sbi_models.real_numbers import real_array
 from sbi_models.types import Array
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def as_shape(batch_shape: int | tuple[int, ...]) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise ConfigurationError(f"Expected a positive number of simulations, or a tuple of them, got {batch_shape!r}.")
     return shape
+
+
+def fixed_array(name: str, value: Any) -> Array:
+    """A fixed value as an array; raises DataError unless it is real numbers of one shape."""
+    return real_array(value, f"the fixed value of {name!r}")
 
 
 def flattened(value: Array, shape: tuple[int, ...]) -> Array:

@@ -12,7 +12,7 @@ tenth of a second, blocks of fast simulators hundreds at a time and those of slo
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -20,10 +20,8 @@ from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sbi_models.errors import SbiModelsError, SimulationError
-from sbi_models.simulators.table import Block, Table
+from sbi_models.simulators.table import Block, Table, difference
 
 if TYPE_CHECKING:
     from sbi_models.simulators.helpers import Helpers, Piece
@@ -164,14 +162,19 @@ class Background:
             return
         if isinstance(piece, SbiModelsError):
             self._stay(f"{piece}")
-        elif difference := _difference(piece.blocks, expected):
+        elif what := difference(piece.blocks, expected):
             self._stay(
-                f"{difference} differ there from what they are here. Functions may depend on modules that were changed after their "
+                f"{what} differ there from what they are here. Functions may depend on modules that were changed after their "
                 "import, on counters of their own, or on the number of threads."
             )
         else:
             self._trusted = True
             self._learn(piece)
+
+    def stay(self, reason: str) -> None:
+        """Use no other processes."""
+        if not self._alone:
+            self._stay(reason)
 
     def _stay(self, reason: str) -> None:
         self._alone = True
@@ -226,15 +229,3 @@ WORKER_DIED = (
     "A worker process died while it simulated ahead: a function called os._exit, crashed in compiled code, or ran out of memory. "
     "Find the row with workers=1, or use fewer workers if memory is short."
 )
-
-
-def _difference(a: Iterable[Block], b: Iterable[Block]) -> str:
-    """What differs between the same blocks computed twice, in any bit."""
-    for one, other in zip(a, b, strict=True):
-        if list(one.outputs) != list(other.outputs) or one.failures != other.failures:
-            return f"the outputs or failures of block {one.index}"
-        for key, value in one.outputs.items():
-            like = other.outputs[key]
-            if value.dtype != like.dtype or value.shape != like.shape or np.ascontiguousarray(value).tobytes() != like.tobytes():
-                return f"values of {key!r}"
-    return ""

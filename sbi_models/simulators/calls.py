@@ -1,13 +1,15 @@
 """Calling a user's function by name: what it takes, and whether what it returned can be used."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
-from sbi_models.errors import ConfigurationError, SimulationError
+from sbi_models.errors import ConfigurationError, DataError, SimulationError
+from sbi_models.real_numbers import real_array
 from sbi_models.types import Array
 
 SUPPLIED = ("rng", "batch_shape", "batch_size")
@@ -63,21 +65,29 @@ class NamedCall:
         return "rng" in self.arguments
 
     def __call__(self, available: Mapping[str, Any]) -> dict[str, Array]:
-        """Call with those of the available values that it takes; returns its outputs as arrays, by name.
+        """Call with copies of those of the available values that it takes; returns copies of its outputs as arrays, by name.
+
+        So a function may work in place on what it is given, and return the same memory each time. Single numbers are handed over as such.
 
         Raises:
             FunctionFailed: if the function itself raises.
             ConfigurationError: if a value is missing.
             SimulationError: if what it returns cannot be used.
         """
-        missing = [name for name in self.required if name not in available]
-        if missing:
-            raise ConfigurationError(
-                f"Function {self.name!r} takes {missing[0]!r}, which nothing before it returns. "
-                f"Available there: {', '.join(sorted(available)) or 'nothing'}. "
-                "Order the functions so that each one comes after those whose outputs it takes."
-            )
-        passed = {k: v for k, v in available.items() if k in self.arguments or (self.takes_everything and k not in SUPPLIED)}
+        passed: dict[str, Any] = {}
+        for name in self.arguments:
+            key = name if name in available else spelt(name, available)
+            if key is not None:
+                passed[name] = _handed_over(available[key])
+            elif name in self.required:
+                raise ConfigurationError(
+                    f"Function {self.name!r} takes {name!r}, which nothing before it returns. "
+                    f"Available there: {', '.join(sorted(available)) or 'nothing'}. "
+                    "Order the functions so that each one comes after those whose outputs it takes."
+                )
+        if self.takes_everything:
+            known = {*self.arguments, *SUPPLIED}
+            passed |= {name: _handed_over(value) for name, value in available.items() if normalize("NFKC", name) not in known}
         try:
             outputs = self.function(**passed)
         except Exception as exception:
@@ -91,11 +101,30 @@ class NamedCall:
 
     def _as_array(self, key: str, value: Any) -> Array:
         try:
-            array = np.asarray(value)
-        except ValueError:
-            raise SimulationError(
-                f"Function {self.name!r} returned {key!r} as ragged lists; expected numbers of one shape. Pad them and return a mask too."
-            ) from None
-        if array.dtype.kind not in "fiub":
-            raise SimulationError(f"Function {self.name!r} returned {key!r} of type {array.dtype}; expected numbers.")
-        return array
+            array = real_array(value, f"{key!r} that function {self.name!r} returned", copy=True)
+        except DataError as error:
+            raise SimulationError(f"{error}") from None
+        return array.view(_PythonNumber) if type(value) in (int, bool) else array
+
+
+class _PythonNumber(np.ndarray):
+    """An array that was an int or a bool of Python, and is one again for the next function."""
+
+
+def like_before(value: Array, before: Array) -> Array:
+    """A value that takes the place of another one, to be handed over as that would have been."""
+    return value.view(_PythonNumber) if isinstance(before, _PythonNumber) and value.dtype.kind == before.dtype.kind else value
+
+
+def spelt(argument: str, names: Iterable[str]) -> str | None:
+    """Which of the names Python means by an argument: identifiers are normalised (NFKC), strings are not; None for none."""
+    return next((name for name in names if not name.isascii() and normalize("NFKC", name) == argument), None)
+
+
+def _handed_over(value: Any) -> Any:
+    """What a function gets of what the simulator has: a copy of an array, and a number where a function returned one."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.ndim:
+        return value.copy()
+    return value.item() if isinstance(value, _PythonNumber) else value[()]

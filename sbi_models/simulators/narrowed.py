@@ -124,7 +124,7 @@ class NarrowedSimulator(Simulator):
         kept = [call.function for call in original.calls[number:]]
         first = prior if original.is_batched else _EachRow(prior)
         super().__init__([first, *kept], is_batched=original.is_batched, block_size=original.block_size, failures=original.failures)
-        self.original, self.prior = original, prior
+        self.original, self.prior, self.made_at = original, prior, original.made_at
 
     @property
     def log_joint(self) -> Callable[..., Any] | None:

@@ -5,6 +5,7 @@ sends them in chunks of a fifth of a second to two seconds.
 """
 
 import os
+import sys
 import threading
 import time
 import traceback
@@ -19,7 +20,8 @@ import joblib
 import numpy as np
 
 from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError
-from sbi_models.simulators.table import Block, Table
+from sbi_models.simulators.generators import held_generators
+from sbi_models.simulators.table import Block, Table, difference, not_repeated
 from sbi_models.types import Array
 
 WORKER_DIED = (
@@ -31,19 +33,24 @@ _loaded: tuple[str, Table | None] = ("", None)
 """In a worker: the table it works on, so that it is unpickled once."""
 
 
-def in_processes(table: Table, workers: int) -> Generator[Block, None, None]:
+def in_processes(table: Table, workers: int, *, twice: bool) -> Generator[Block, None, None]:
     """The blocks of a table, in the order in which they are finished. Closing the iterator, or Ctrl-C, kills the workers.
+
+    Args:
+        table: whose blocks.
+        workers: how many, -1 for one a core.
+        twice: whether the worker that has the first block computes it twice, which must be the same.
 
     Raises:
         ConfigurationError: if a function cannot be sent to another process; no worker is started then.
-        SimulationError: if a worker dies.
+        SimulationError: if a worker dies, or the first block is not the same twice.
     """
     # Joblib sends large arrays through a file, once, and small ones with each chunk.
     pickled, token = np.frombuffer(pickled_table(table), dtype=np.uint8), uuid4().hex
     workers = joblib.cpu_count() if workers == -1 else workers
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=min(workers, len(table.indices)), return_as="generator_unordered")
-        results = parallel(joblib.delayed(_work)(pickled, token, block) for block in table.indices)
+        results = parallel(joblib.delayed(_work)(pickled, token, k, twice and k == table.indices[0]) for k in table.indices)
     try:
         for result in results:
             if isinstance(result, SbiModelsError):
@@ -73,12 +80,16 @@ def cut_short() -> Iterator[None]:
         threading.excepthook = hook
 
 
-def _work(pickled: Array, token: str, block: int) -> Block | SbiModelsError:
+def _work(pickled: Array, token: str, index: int, twice: bool) -> Block | SbiModelsError:
     """One block, or the error that stops all work, computed in a worker."""
     try:
-        return computed(loaded(token, pickled.tobytes), block)
+        table = loaded(token, pickled.tobytes)
+        block = computed(table, index)
+        if twice and block.complete and (what := not_repeated(table, index, difference([table.block(index)], [block]))):
+            return SimulationError(f"Expected simulations that are the same whoever computes them. {what}")
     except SbiModelsError as error:
         return error
+    return block
 
 
 def loaded(token: str, pickled: Callable[[], bytes]) -> Table:
@@ -88,14 +99,25 @@ def loaded(token: str, pickled: Callable[[], bytes]) -> Table:
         if not _loaded[0]:
             follow(os.getppid())
         try:
-            _loaded = (token, cloudpickle.loads(pickled()))
+            table, held = cloudpickle.loads(pickled())
         except Exception as error:  # noqa: BLE001 - whatever a user's module does when it is imported
             raise SimulationError(
                 f"A worker process could not load the functions: {type(error).__name__}: {error}. "
                 "Expected modules that it can import; install yours, or define the functions in the script."
             ) from None
+        if _kinds(table) != held:
+            raise SimulationError(
+                f"Expected the generators that functions share to be the same in a worker process, got {len(_kinds(table))} in place of "
+                f"{len(held)}. Draw from the argument rng alone, or use workers=None."
+            )
+        _loaded = (token, table)
     assert _loaded[1] is not None
     return _loaded[1]
+
+
+def _kinds(table: Table) -> list[str]:
+    """What generators functions hold, in their order."""
+    return [type(generator).__name__ for generator in table.randomness.held]
 
 
 def computed(table: Table, index: int) -> Block:
@@ -131,8 +153,16 @@ def _portable(exception: Exception) -> Exception:
 
 
 def pickled_table(table: Table) -> bytes:
-    """All that a worker needs; raises ConfigurationError if there is no sending it."""
-    for name, part in [*((call.name, call) for call in table.calls), ("the simulator", table)]:
+    """All that a worker needs; raises ConfigurationError if there is no sending it.
+
+    Where functions hold generators, those of importable modules travel as they are here, too, like lambdas and closures always do: all then
+    have the generators in common that they have here.
+    """
+    whole = (table, _kinds(table))
+    if whole[1]:
+        with suppress(Exception), _by_value(table):
+            return bytes(cloudpickle.dumps(whole))
+    for name, part in [*((call.name, call) for call in table.calls), ("the simulator", whole)]:
         try:
             pickled = cloudpickle.dumps(part)
         except Exception as error:
@@ -141,3 +171,19 @@ def pickled_table(table: Table) -> bytes:
                 "Open files, locks and connections inside the function, or use workers=None."
             ) from error
     return bytes(pickled)
+
+
+@contextmanager
+def _by_value(table: Table) -> Iterator[None]:
+    """Has the modules that functions come from pickled with them."""
+    names: set[str] = set()
+    held_generators((call.function for call in table.calls), names)
+    known = cloudpickle.list_registry_pickle_by_value()
+    modules = [sys.modules[name] for name in sorted(names - known - {"__main__"}) if name in sys.modules]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)

@@ -1,8 +1,10 @@
 """A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is computed."""
 
 import logging
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -11,14 +13,15 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.arguments import known_arguments
-from sbi_models.errors import ConfigurationError, SimulationError
+from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError, distrust
 from sbi_models.progress import Advance, progress_bar
-from sbi_models.simulators.arguments import Function, Part, as_function, as_processes, as_shape, flattened
+from sbi_models.simulators.arguments import Function, Part, as_function, as_processes, as_shape, fixed_array, flattened
 from sbi_models.simulators.background import Background, may_start_one
 from sbi_models.simulators.calls import FunctionFailed, NamedCall
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
 from sbi_models.simulators.fixed import FixedValue
-from sbi_models.simulators.table import Block, Table, refusal
+from sbi_models.simulators.randomness import Randomness, fresh_seed_of, global_states
+from sbi_models.simulators.table import Block, Table, difference, not_repeated, refusal
 from sbi_models.types import Array, Variables
 
 if TYPE_CHECKING:
@@ -38,8 +41,9 @@ class Simulator:
 
     Args:
         functions: functions, `functools.partial` objects or callable objects, in order. Each returns a dict of names to arrays.
-            An argument named `rng` receives a `numpy.random.Generator`; functions without one may use NumPy's global state, which is
-            seeded for them and put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
+            An argument named `rng` receives a `numpy.random.Generator`. Functions may also draw from the global states of NumPy, `random`
+            and PyTorch, and from generators that they hold (globals of their modules, attributes of objects, closures): all are set by
+            seed and row, and put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
             In place of a function, a dict of names to torch distributions stands for a prior, drawn in float64.
         meta_fn: called once a batch, that is, for each call of `sample` or `rows`; its outputs are shared by all simulations of the
             batch. Rows then depend on where their batch begins, too.
@@ -49,6 +53,7 @@ class Simulator:
             its whole block, all of whose rows then count as failed.
 
     Attributes:
+        made_at: when, in seconds since 1970: code that is older is what the functions do.
         last_report: the failures of the last call of `sample` or `rows`; if there were some, they are logged as a warning, too.
 
     Raises:
@@ -56,6 +61,11 @@ class Simulator:
     """
 
     _stays_here = False
+    _repeats: bool | None = None
+    """Whether a row drawn twice is the same twice; None before anybody has tried."""
+    _difference = ""
+    _draws_from_rng_alone: bool | None = None
+    """Whether batched functions were seen to leave global states alone, which then are not set for them."""
 
     def __init__(
         self,
@@ -76,6 +86,7 @@ class Simulator:
         self.block_size = block_size if is_batched else 1
         self.failures = FailurePolicy() if failures is None else failures
         self.last_report = FailureReport()
+        self.made_at = time.time()
 
     @property
     def priors(self) -> dict[str, "Distribution"]:
@@ -107,7 +118,9 @@ class Simulator:
 
         Args:
             batch_shape: how many, an int or the leading axes as a tuple.
-            seed: None takes one from NumPy's global state, so that `np.random.seed` governs such calls.
+            seed: None takes one from the first generator that the functions hold, or without one from NumPy's global state, so that
+                whoever seeds that governs such calls. Its first row is drawn twice when a simulator is first used: if it differs, draws
+                do not repeat, which is a `TrustWarning`, and with workers an error.
             progress: show a progress bar; None shows one for more than 20 000 simulations, and with workers.
             workers: processes that simulate, for slow functions: an integer, -1 for one a core, None for no other process. The draws are
                 the same to the bit, as far as the functions give the same on one thread, which is what a worker has for linear algebra.
@@ -125,8 +138,8 @@ class Simulator:
         """
         shape = as_shape(batch_shape)
         n = prod(shape)
-        flat = {key: flattened(np.asarray(value), shape) for key, value in fixed.items()}
-        rows = self.rows(0, n, seed=seeding.resolve(seed), progress=progress, workers=workers, **flat)
+        flat = {key: flattened(fixed_array(key, value), shape) for key, value in fixed.items()}
+        rows = self.rows(0, n, seed=self._fresh_seed() if seed is None else seed, progress=progress, workers=workers, **flat)
         return {key: value.reshape(*shape, *value.shape[1:]) for key, value in rows.items()}
 
     def rows(
@@ -135,10 +148,14 @@ class Simulator:
         """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space; see `sample`."""
         processes, num_rows = as_processes(workers), stop - start
         show = None if progress or (progress is None and (num_rows > _ROWS_BEFORE_PROGRESS or processes != 1)) else False
-        with progress_bar("simulate", num_rows, show=show) as advance, self._global_state_kept():
+        self._refuse_elsewhere(processes)
+        with progress_bar("simulate", num_rows, show=show) as advance, self._states_kept():
             table = self._table(seed, start, stop, fixed)
-            with closing(_computed(table, processes)) as computed:
-                return self._collected(table, computed, advance)
+            with closing(_computed(table, processes, twice=self._repeats is None)) as computed:
+                rows = self._collected(table, computed if processes != 1 else self._tried(table, computed), advance)
+        if processes != 1:
+            self._repeats = True
+        return rows
 
     def stream(self, ranges: Sequence[tuple[int, int]], *, seed: int, workers: int | None = None) -> Generator[Variables, None, None]:
         """Rows `start` to `stop` of the table of `seed`, range by range, to the bit those of `rows`; the next ranges are computed ahead.
@@ -162,21 +179,38 @@ class Simulator:
             for start, stop in ranges:
                 yield self.rows(start, stop, seed=seed, progress=False, **elsewhere)
             return
+        self._refuse_elsewhere(processes if workers is not None else 1)
         ahead = Background(partial(self._table, seed), ranges, processes, only_if_worthwhile=workers is None, give_up=self._stay_here)
         with closing(ahead.chunks()) as chunks:
             for _ in ranges:
-                with self._global_state_kept():
-                    rows = self._collected(*next(chunks))
+                with self._states_kept():
+                    table, blocks = next(chunks)
+                    rows = self._collected(table, self._tried(table, blocks, ahead))
                 yield rows
 
     @property
     def suits_a_thread(self) -> bool:
         """Whether `rows` may be called in a thread of a process that does other work, and does not slow that work down.
 
-        Batched functions spend their time in NumPy, which lets other threads run. NumPy's global state, and PyTorch's, which torch
-        distributions draw from, belong to all threads.
+        Batched functions spend their time in NumPy, which lets other threads run. Global states, and generators that functions hold,
+        belong to all threads. The first block is computed, twice, to see whether anything but `rng` is drawn from.
         """
-        return self.is_batched and not self._uses_global_state and not self.priors and self._rows_are_plain
+        if not (self.is_batched and self._rows_are_plain) or self._uses_global_state:
+            return False
+        if self._draws_from_rng_alone is None:
+            try:
+                self.rows(0, 1, seed=0, progress=False)
+            except SbiModelsError:  # is raised again where it matters
+                return False
+        return bool(self._draws_from_rng_alone)
+
+    def check_repeatable(self) -> None:
+        """Raise SimulationError if row 0 of the table of seed 0, drawn twice, is not the same twice; the answer is kept."""
+        if self._repeats is None:
+            with self._states_kept():
+                table = self._table(0, 0, 1)
+                self._try(table, table.block(0))
+        self._refuse_elsewhere()
 
     @property
     def _rows_are_plain(self) -> bool:
@@ -187,10 +221,44 @@ class Simulator:
         self._stays_here = True
         _logger.warning("Simulations are computed in this process, not ahead in another one: %s", reason)
 
+    def _tried(self, table: Table, blocks: Iterable[Block], ahead: Background | None = None) -> Iterator[Block]:
+        """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is the same twice."""
+        for block in blocks:
+            if self._repeats is None and block.complete and not self._try(table, block):
+                distrust(f"seed= does not repeat these draws: {self._difference}")
+                if ahead is not None:
+                    ahead.stay("they do not repeat.")
+            yield block
+
+    def _try(self, table: Table, block: Block) -> bool:
+        """Whether a block that is computed once more is the same, with rng alone for batched functions that seem to have nothing else."""
+        randomness, alone = table.randomness, False
+        if self.is_batched and not (self._uses_global_state or randomness.held or randomness.names_global_states):
+            before = global_states()
+            again = replace(table, sets_global_states=False).block(block.index)
+            alone = not difference([again], [block]) and before == global_states()
+        if not alone:
+            again = table.block(block.index)
+        self._draws_from_rng_alone = alone
+        self._difference = not_repeated(table, block.index, difference([again], [block]))
+        self._repeats = not self._difference
+        return self._repeats
+
+    def _refuse_elsewhere(self, processes: int = 0) -> None:
+        """Raise SimulationError if other processes are wanted for simulations that are known not to repeat."""
+        if processes != 1 and self._repeats is False:
+            raise SimulationError(f"Expected simulations that are the same whoever computes them. {self._difference}")
+
+    def _fresh_seed(self) -> int:
+        """One for a caller who gave none."""
+        held = Randomness([call.function for call in self.calls], with_global_states=False).held
+        return seeding.fresh_seed() if not held else fresh_seed_of(held[0])
+
     def _table(self, seed: int, start: int, stop: int, fixed: Mapping[str, Any] | None = None) -> Table:
-        values = {key: FixedValue(key, np.asarray(value), start, stop) for key, value in (fixed or {}).items()}
+        values = {key: FixedValue(key, fixed_array(key, value), start, stop) for key, value in (fixed or {}).items()}
         meta = self._meta(seed, start, stop)
-        return Table(self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, self._uses_global_state)
+        sets = not self._draws_from_rng_alone
+        return Table(self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, sets)
 
     def _collected(self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None) -> Variables:
         """The rows of a table, of its blocks in any order, unless too many of them failed."""
@@ -216,28 +284,25 @@ class Simulator:
         """What the batch of rows start..stop shares; another batch has another draw."""
         if self.meta is None:
             return {}
-        if self._uses_global_state:
-            np.random.seed(seeding.derive(seed, "meta, global state", start) % 2**32)  # noqa: NPY002 - for a meta_fn without rng
+        Randomness([self.meta.function], with_global_states=True).seed(seed, "meta", start)
         try:
-            return self.meta({"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)})
+            outputs = self.meta({"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)})
         except FunctionFailed as failure:
             raise SimulationError(f"The meta_fn of rows {start} to {stop} of seed {seed} failed: {failure}.") from failure.exception
+        return outputs
 
     @property
     def _uses_global_state(self) -> bool:
+        """Whether a function has nothing else to draw from, as far as its arguments tell."""
         calls = self.calls if self.meta is None else (*self.calls, self.meta)
         return not all(call.takes_rng for call in calls)
 
     @contextmanager
-    def _global_state_kept(self) -> Iterator[None]:
-        if not self._uses_global_state:
+    def _states_kept(self) -> Iterator[None]:
+        """Puts generators that functions hold, and global states, back afterwards."""
+        calls = self.calls if self.meta is None else (*self.calls, self.meta)
+        with Randomness([call.function for call in calls], with_global_states=not self._draws_from_rng_alone).kept():
             yield
-            return
-        state = np.random.get_state()  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(state)  # noqa: NPY002
 
 
 @known_arguments
@@ -265,12 +330,12 @@ def make_simulator(
     return Simulator(sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures)
 
 
-def _computed(table: Table, processes: int) -> Generator[Block, None, None]:
-    """The blocks of a table, here or in other processes, in the order in which they are finished."""
-    if processes == 1 or len(table.indices) == 1:
+def _computed(table: Table, processes: int, *, twice: bool) -> Generator[Block, None, None]:
+    """The blocks of a table, here or in other processes, in the order in which they are finished; there the first is tried twice."""
+    if processes == 1:
         yield from map(table.block, table.indices)
         return
     from sbi_models.simulators.pool import in_processes  # noqa: PLC0415 - imports joblib
 
-    with closing(in_processes(table, processes)) as blocks:
+    with closing(in_processes(table, processes, twice=twice)) as blocks:
         yield from blocks

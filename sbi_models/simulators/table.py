@@ -1,16 +1,18 @@
 """A stretch of the table of simulations, block by block: all that a worker needs to compute any of its rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.simulators.calls import FunctionFailed, NamedCall
+from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, spelt
 from sbi_models.simulators.failures import Failure, FailurePolicy
 from sbi_models.simulators.fixed import FixedValue
+from sbi_models.simulators.randomness import Randomness
 from sbi_models.types import Array, Variables
 
 
@@ -50,7 +52,16 @@ class Table:
     stop: int
     meta: Mapping[str, Array]
     fixed: Mapping[str, FixedValue]
-    seeds_global_state: bool
+    sets_global_states: bool
+
+    @cached_property
+    def randomness(self) -> Randomness:
+        """What the functions draw from, in this process."""
+        return Randomness([call.function for call in self.calls], with_global_states=self.sets_global_states)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is of this process alone."""
+        return {name: value for name, value in vars(self).items() if name not in ("randomness", "_is_settled")}
 
     @property
     def indices(self) -> range:
@@ -107,8 +118,16 @@ class Table:
     def _attempt(self, index: int, attempt: int) -> dict[str, Array]:
         """Call the functions once for a block."""
         path = (index,) if attempt == 0 else (index, "attempt", attempt)
-        if self.seeds_global_state:
-            np.random.seed(seeding.derive(self.seed, "simulation, global state", *path) % 2**32)  # noqa: NPY002 - functions without rng
+        outputs = self._called(index, path)
+        if not vars(self).get("_is_settled"):
+            if self.randomness.has_grown():
+                del vars(self)["randomness"]
+                outputs = self._called(index, path)
+            vars(self)["_is_settled"] = True
+        return outputs
+
+    def _called(self, index: int, path: tuple[int | str, ...]) -> dict[str, Array]:
+        self.randomness.seed(self.seed, "simulation", *path)
         supplied: dict[str, Any] = {"rng": seeding.generator(self.seed, "simulation", *path)}
         if self.is_batched:
             supplied |= {"batch_shape": (self.block_size,), "batch_size": self.block_size}
@@ -120,12 +139,15 @@ class Table:
                 failure.outputs = outputs
                 raise
             self._check(call, new, outputs)
-            rows = self.rows_of(index)
-            outputs |= {k: self.fixed[k].like(value, rows, self.is_batched) if k in self.fixed else value for k, value in new.items()}
-        unknown = sorted(set(self.fixed) - set(outputs))
+            outputs |= {key: self._fixed_or(key, value, index) for key, value in new.items()} if self.fixed else new
+        unknown = sorted(name for name in self.fixed if name not in outputs and spelt(name, outputs) is None)
         if unknown:
             raise ConfigurationError(f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}.")
         return outputs
+
+    def _fixed_or(self, key: str, value: Array, index: int) -> Array:
+        name = next((name for name in self.fixed if name == key or spelt(name, [key])), None)
+        return value if name is None else like_before(self.fixed[name].like(value, self.rows_of(index), self.is_batched), value)
 
     def _check(self, call: NamedCall, new: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         for key, value in new.items():
@@ -174,7 +196,7 @@ class Table:
             if len(shapes) > 1:
                 raise SimulationError(shapes_differ(key, shapes))
             array = np.concatenate(parts)[skip : skip + self.stop - self.start] if self.is_batched else np.stack(parts)
-            joined[key] = array[:, None] if array.ndim == 1 else array
+            joined[key] = np.asarray(array[:, None] if array.ndim == 1 else array)
         return joined
 
 
@@ -204,3 +226,28 @@ def shapes_differ(key: str, shapes: set[tuple[int, ...]]) -> str:
 
 def _missing(like: Array) -> Array:
     return np.full(like.shape, np.nan, dtype=like.dtype if like.dtype.kind == "f" else np.float64)
+
+
+def not_repeated(table: Table, index: int, what: str) -> str:
+    """What to say of a block that was not the same when it was drawn again; nothing if it was."""
+    if not what:
+        return ""
+    rows = table.rows_of(index)
+    which = f"row {rows.start}" if len(rows) == 1 else f"rows {rows.start} to {rows.stop - 1}"
+    return (
+        f"{what[0].upper()}{what[1:]} differ between two draws of {which} of seed {table.seed}. A function draws from what a seed does not "
+        "reach (os.urandom, a generator inside of compiled code or of another program), or depends on time, a counter, or a file that it "
+        "changes. Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from it: rng.integers(2**31)."
+    )
+
+
+def difference(a: Iterable[Block], b: Iterable[Block]) -> str:
+    """What differs between the same blocks computed twice, in any bit."""
+    for one, other in zip(a, b, strict=True):
+        if list(one.outputs) != list(other.outputs) or one.failures != other.failures:
+            return f"the outputs or failures of block {one.index}"
+        for key, value in one.outputs.items():
+            like = other.outputs[key]
+            if value.dtype != like.dtype or value.shape != like.shape or np.ascontiguousarray(value).tobytes() != like.tobytes():
+                return f"values of {key!r}"
+    return ""

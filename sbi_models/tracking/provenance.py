@@ -12,15 +12,22 @@ from pathlib import Path
 
 import psutil
 
+OWN_COMMIT = "sbi_models.own_git_commit"
+
 PACKAGES = ("sbi-models", "torch", "lightning", "prefect", "mlflow", "numpy")
 
 
-def provenance_tags() -> dict[str, str]:
-    """Tags for a new run: package versions, git commit (of the current folder, or else of this package), user, script, host and process."""
+def provenance_tags(folder: Path) -> dict[str, str]:
+    """Tags for a new run: package versions, git commits of a folder with the user's code and of this package, user, script, and process.
+
+    `mlflow.source.git.commit` and `sbi_models.git_dirty` are of the folder, and missing if it is in no git checkout;
+    `sbi_models.own_git_commit` is of this package, if that runs from a checkout of its own.
+    """
     return {
         **{f"version.{name.replace('-', '_')}": number for name, number in package_versions(PACKAGES).items()},
         "version.python": platform.python_version(),
-        **(git_tags(Path.cwd()) or git_tags(Path(__file__).parent)),
+        **git_tags(folder),
+        **own_git_tags(),
         "mlflow.user": _user(),
         "mlflow.source.name": Path(sys.argv[0] or "python").name,
         "mlflow.source.type": "LOCAL",
@@ -46,6 +53,19 @@ def git_tags(folder: Path) -> dict[str, str]:
         return {}
     dirty = git_output(folder, "status", "--porcelain", "--untracked-files=no").strip()
     return {"mlflow.source.git.commit": commit, "sbi_models.git_dirty": str(bool(dirty)).lower()}
+
+
+def own_git_tags() -> dict[str, str]:
+    """The commit of the checkout that this package runs from, and whether it was changed; empty for an installed one.
+
+    A package in the site-packages of a virtual environment inside of a checkout of something else is installed.
+    """
+    package = Path(__file__).resolve().parents[1]
+    root = git_output(package, "rev-parse", "--show-toplevel").strip()
+    if not root or Path(root).resolve() != package.parent:
+        return {}
+    commit, dirty = git_tags(package).values()
+    return {OWN_COMMIT: commit, "sbi_models.own_git_dirty": dirty}
 
 
 def process_tags() -> dict[str, str]:

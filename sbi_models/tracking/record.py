@@ -8,7 +8,7 @@ from mlflow.entities import Run
 
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
-from sbi_models.tracking.provenance import provenance_tags
+from sbi_models.tracking.provenance import OWN_COMMIT, provenance_tags
 from sbi_models.tracking.store import Store, local_path
 from sbi_models.tracking.tracker import PARENT_TAG
 
@@ -94,6 +94,6 @@ class RunRecord:
 
     def other_versions(self) -> dict[str, tuple[str, str]]:
         """Packages, Python and commit that this process has in other versions, with those of the run and those of now."""
-        then, now = self.tags, provenance_tags()
-        names = [name for name in then if name.startswith("version.") or name == "mlflow.source.git.commit"]
+        then, now = self.tags, provenance_tags(Path.cwd())
+        names = [name for name in then if name.startswith("version.") or name in {"mlflow.source.git.commit", OWN_COMMIT}]
         return {name.removeprefix("version."): (then[name], now.get(name, "missing")) for name in names if then[name] != now.get(name)}

@@ -16,11 +16,12 @@ LONGEST_PATCH = 1_000_000
 """Bytes of changes.patch that are kept."""
 
 
-def environment_files() -> dict[str, str]:
-    """Texts by file name: requirements.txt, machine.json, code.json and, where tracked files were changed, changes.patch."""
-    code, patch = code_state(Path.cwd())
-    if not code:
-        code, patch = code_state(Path(__file__).parent)
+def environment_files(folder: Path) -> dict[str, str]:
+    """Texts by file name: requirements.txt, machine.json, code.json and, where tracked files were changed, changes.patch.
+
+    Code is that of a folder; nothing is said of code that is in no git checkout.
+    """
+    code, patch = code_state(folder)
     texts = {
         "requirements.txt": requirements(),
         "machine.json": json.dumps(machine(), indent=2),

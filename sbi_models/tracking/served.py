@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 
 from sbi_models.approximators import load_approximator
-from sbi_models.errors import SbiModelsError, data_sets_in_words, distrust, suggest
+from sbi_models.errors import DataError, SbiModelsError, data_sets_in_words, distrust, suggest
+from sbi_models.real_numbers import real_array
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
@@ -158,10 +159,9 @@ def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
 def _array(name: str, value: Any) -> Any:
     try:
         with np.errstate(over="ignore"):
-            array = np.asarray(value).astype(np.float32)
-    except (TypeError, ValueError) as error:
-        message = f"Expected {name!r} as a regular array of numbers, got {type(value).__name__} that cannot be made one."
-        raise _invalid(message) from error
+            array = real_array(value, f"{name!r}").astype(np.float32)
+    except DataError as error:
+        raise _invalid(f"{error}") from error
     bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
     if bad:
         raise _invalid(

@@ -17,6 +17,7 @@ from sbi_models.errors import ConfigurationError
 from sbi_models.tracking.datasets import dataset_input
 from sbi_models.tracking.failures import tracking_errors
 from sbi_models.tracking.live_metrics import LiveMetrics, known_points, points, write_points
+from sbi_models.tracking.names import keys_of
 from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import owner_is_alive, provenance_tags
 from sbi_models.tracking.redaction import redacted, redacted_setting
@@ -27,7 +28,7 @@ from sbi_models.types import Array
 
 KEY_TAG = "sbi_models.key"
 PARENT_TAG = "mlflow.parentRunId"
-PARAMS_PER_CALL = 100
+PARAMS_PER_CALL, TAGS_PER_CALL = 100, 100
 
 
 class Figure(Protocol):
@@ -49,6 +50,7 @@ class Tracker:
         self._client = store.client
         self._run, self._info = run, run.info
         self._metric_names = sorted(name for name in run.data.metrics if not name.startswith(PREFIX))
+        self._folder = Path.cwd()
         self._live: LiveMetrics | None = None
         self._system: SystemMetrics | None = None
 
@@ -62,16 +64,19 @@ class Tracker:
         params: Mapping[str, Any] | None = None,
         *,
         tags: Mapping[str, Any] | None = None,
+        folder: Path | str | None = None,
     ) -> Self:
         """Open the run of the pipeline that `key` (a hash of its configuration) stands for.
 
         An unfinished run with this key, left by a process that was killed or failed, is opened again; otherwise a run is made. `params` may
         be nested (`{"training": {"epochs": 3}}` is logged as `training.epochs`); those that a re-opened run already has stay as they are.
+        The commit of the run is that of `folder`, where the user's code is; None is the current one.
         """
         if not key or "'" in key:
             raise ConfigurationError(f"Expected a non-empty key without quotes, got {key!r}. Pass a hash of the configuration.")
         flat = _flatten(params or {})
-        given = {name: redacted_setting(name, value) for name, value in (tags or {}).items()}
+        code = Path(folder) if folder else Path.cwd()
+        given = {name: redacted_setting(name, value) for name, value in (provenance_tags(code) | dict(tags or {})).items()}
         seed = {"sbi_models.seed": flat["seed"]} if "seed" in flat else {}
         experiment_id = store.experiment(experiment_name)
         more = {"identity": {**seed, KEY_TAG: key}, "tags": given}
@@ -80,6 +85,7 @@ class Tracker:
                 f"start a run in the experiment {experiment_name!r}",
                 lambda: cls._open(store, _unfinished_run(store, experiment_id, key), experiment_id, run_name, flat, **more),
             )
+        tracker._folder = code
         tracker._watch_the_machine()
         return tracker
 
@@ -101,7 +107,7 @@ class Tracker:
         tags: Mapping[str, str],
     ) -> Self:
         """A tracker of the run, opened again, or of a new one if there is none; tags of its identity are those it was made with."""
-        client, reopened, tags = store.client, run is not None, {**provenance_tags(), **tags}
+        client, reopened = store.client, run is not None
         if run is None:
             run = client.create_run(experiment_id, run_name=run_name, tags={**tags, **identity})
         else:
@@ -122,11 +128,12 @@ class Tracker:
 
         Parameters as for `start`. It ends with this run.
         """
+        provenance = provenance_tags(self._folder)
         flat, identity = _flatten(params or {}), {PARENT_TAG: self.run_id, KEY_TAG: f"{self.run_id}/{name}"}
         with self.store.lock():
             return patiently(
                 f"start the run {name!r} below run {self.run_id}",
-                lambda: self._open(self.store, self._child(identity), self.experiment_id, name, flat, identity=identity, tags={}),
+                lambda: self._open(self.store, self._child(identity), self.experiment_id, name, flat, identity=identity, tags=provenance),
             )
 
     def _child(self, identity: Mapping[str, str]) -> Run | None:
@@ -207,7 +214,7 @@ class Tracker:
 
     def log_environment(self) -> None:
         """Write what it takes to run this again below environment/: requirements.txt, machine.json, code.json, changes.patch if any."""
-        self.log_texts(environment_files())
+        self.log_texts(environment_files(self._folder))
 
     @contextmanager
     def _scratch(self, what: str) -> Iterator[Path]:
@@ -230,7 +237,8 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set or replace tags of the run."""
         written = [RunTag(name, redacted_setting(name, value)) for name, value in tags.items()]
-        patiently(f"tag run {self.run_id}", self._client.log_batch, self.run_id, tags=written)
+        for begin in range(0, len(written), TAGS_PER_CALL):
+            patiently(f"tag run {self.run_id}", self._client.log_batch, self.run_id, tags=written[begin : begin + TAGS_PER_CALL])
 
     def finish(self, status: str = "FINISHED") -> None:
         """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it that have not ended."""
@@ -271,13 +279,15 @@ def _unfinished_run(store: Store, experiment_id: str, key: str) -> Run | None:
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested parameters as {"outer.inner": text}."""
+    """Nested parameters as {"outer.inner": text}; their names are those of settings, or a user's."""
     flat: dict[str, str] = {}
+    keys = keys_of(str(name) for name in params)
     for name, value in params.items():
+        key = f"{prefix}{keys[str(name)]}"
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+            flat.update(_flatten(value, f"{key}."))
         else:
-            flat[f"{prefix}{name}"] = redacted_setting(str(name), value)
+            flat[key] = redacted_setting(str(name), value)
     return flat
 
 

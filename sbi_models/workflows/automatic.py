@@ -151,7 +151,7 @@ class Automatic:
             "checkpoint_name": f"{workflow.settings.checkpoint_name}.{stem}",
             "seed": seeding.derive(workflow.seed, stem),
         }
-        made: BasicOptions = {**self.given, "adapter": adapter, "standardize": "all", **settings}
+        made: BasicOptions = {**self.given, "adapter": adapter if adapter.transforms else None, "standardize": "all", **settings}
         return _Candidate(inference_network=network, **{role: names or None for role, names in self.roles.items()}, **made)  # type: ignore[arg-type]
 
 

@@ -11,18 +11,21 @@ import numpy as np
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, Certificate
 from sbi_models.approximators.certificates.certificate import LEVEL, check_level
+from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, lots, nearest_sizes
 from sbi_models.approximators.certificates.rarity import rarities
-from sbi_models.approximators.certificates.spaces import joint_p_values
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.diagnostics import effective_sample_share, pareto_smoothed, to_arviz
 from sbi_models.errors import ConfigurationError
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables, VariablesLike
+from sbi_models.workflows.corrected import raw_shares
 from sbi_models.workflows.likelihood import LogDensity, log_joint_of, log_weights
 from sbi_models.workflows.posterior_check import PosteriorCheck
 
 _FEWEST_REFERENCES = 100
+_LOT, _MOST_LOTS, _MOST_SIZES = 10, 4, 4
+"""Simulations, in units of num_references, among which those of an observation's size are looked for; and sizes that are looked for."""
 
 
 @known_arguments
@@ -89,19 +92,19 @@ class Certified(ABC):
         certificates = self.approximator.certify(conditions, level=level, batch_size=batch_size, seed=seed)
         observed = as_variables(conditions, self.approximator.condition_names, may_miss=self.approximator.may_miss)
         if checks:
-            references = self._references(num_references, seeding.derive(seed, "references"))
+            references = self._references_like(observed, num_references, seeding.derive(seed, "references"))
             assert self.simulator is not None
             check = PosteriorCheck(self.approximator, self.simulator, replicates, batch_size, seed)
             certificates = self._with_check(certificates, check, observed, references)
         if log_joint is not None:
             weighted = seeding.derive(seed, "weighted")
-            smoothed = pareto_smoothed(
-                log_weights(self.approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=weighted)
-            )
-            shares = effective_sample_share(smoothed.log_weights)
+            weights = log_weights(self.approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=weighted)
+            smoothed = pareto_smoothed(weights)
+            found = [smoothed.pareto_k, effective_sample_share(smoothed.log_weights), *raw_shares(weights)]
+            names = ("pareto_k", "effective_sample_size", "raw_effective_sample_size", "largest_weight")
             certificates = [
-                replace(certificate, pareto_k=float(k), effective_sample_size=float(share))
-                for certificate, k, share in zip(certificates, smoothed.pareto_k, shares, strict=True)
+                replace(certificate, **dict(zip(names, map(float, numbers), strict=True)))
+                for certificate, *numbers in zip(certificates, *found, strict=True)
             ]
         return certificates
 
@@ -166,13 +169,29 @@ class Certified(ABC):
         n = len(certificates)
         both = {name: np.concatenate([observed[name], references[name]]) for name in self.approximator.condition_names}
         scores, words = check(both, n)
-        predictive = joint_p_values(scores[n:], scores[:n]).tolist()
-        found = [replace(c, predictive=p, predictive_unusual=odd) for c, p, odd in zip(certificates, predictive, words, strict=True)]
         rare = rarities(self.approximator, both, batch_size=check.batch_size, seed=seeding.derive(check.seed, "together"))
+        sizes, ties = Sizes(rare.sizes[n:], rare.sizes[:n]), lots(n, seeding.derive(check.seed, "together"))
+        predictive = joint_p_values(scores[n:], scores[:n], sizes=sizes, ties=ties).tolist()
+        found = [replace(c, predictive=p, predictive_unusual=odd) for c, p, odd in zip(certificates, predictive, words, strict=True)]
         if not rare.ranked_among or not rare.are_usual(n):
             return found
-        together = joint_p_values(scores[n:], scores[:n], (rare.p_values[n:], rare.p_values[:n])).tolist()
+        sizes = sizes._replace(unheard_of=rare.unheard_of[:n])
+        known = rare.p_values[n:], rare.p_values[:n]
+        together = joint_p_values(scores[n:], scores[:n], known, sizes=sizes, ties=ties).tolist()
         return [replace(c, together=p) for c, p in zip(found, together, strict=True)]
+
+    def _references_like(self, observed: Variables, number: int, seed: int) -> Variables:
+        """Simulations, so many of each size of the observed sets, of four sizes at most, or of the nearest sizes."""
+        sizes = self.approximator.set_sizes(observed)
+        if not sizes.shape[1]:
+            return self._references(number, seed)
+        parts: list[Variables] = []
+        while True:
+            parts.append(self._references(_LOT * number, seeding.derive(seed, len(parts))))
+            many = {name: np.concatenate([part[name] for part in parts]) for name in self.approximator.condition_names}
+            chosen, exact = nearest_sizes(self.approximator.set_sizes(many), sizes, number, most=_MOST_SIZES)
+            if exact or len(parts) == _MOST_LOTS:
+                return {name: value[chosen.numpy()] for name, value in many.items()}
 
     @abstractmethod
     def _references(self, number: int, seed: int) -> Variables:

@@ -17,9 +17,10 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.certificates.certificate import LARGEST_WEIGHT
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.diagnostics import effective_sample_share, pareto_smoothed
+from sbi_models.diagnostics import effective_sample_share, largest_weight_share, pareto_smoothed
 from sbi_models.errors import ConfigurationError, data_sets_in_words, distrust
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
@@ -37,7 +38,9 @@ class Correction:
 
     Attributes:
         num_proposals: draws of the approximator that were weighted.
-        effective_draws: how many independent draws of the exact posterior these are worth.
+        effective_draws: how many independent draws of the exact posterior these are worth, by their smoothed weights.
+        raw_effective_draws: the same by the weights as they are: far fewer, if single draws have much of the weight.
+        largest_weight: the share of the weight, as it is, of the heaviest draw.
         pareto_k: shape of the tail of the weights: below 0.5 all is well, above 0.7 nothing is.
         log_evidence: log p(x), the log of the mean weight, in nats.
         warnings: in words.
@@ -45,6 +48,8 @@ class Correction:
 
     num_proposals: int
     effective_draws: float
+    raw_effective_draws: float
+    largest_weight: float
     pareto_k: float
     log_evidence: float
     warnings: tuple[str, ...]
@@ -115,14 +120,15 @@ class Corrected(ABC):
             self.approximator, observed, log_joint, num_samples=number, batch_size=batch_size, seed=seeding.derive(seed, "proposals")
         )
         smoothed = pareto_smoothed(log_weights)
-        shares = effective_sample_share(smoothed.log_weights)
+        shares, raw, largest = effective_sample_share(smoothed.log_weights), *raw_shares(log_weights)
         drawn: dict[str, list[FloatArray]] = {name: [] for name in proposals}
         reports = []
         for i, row in enumerate(smoothed.log_weights):
             chosen = _taken_again(row, num_samples, seeding.generator(seed, "resampling", i))
             for name, values in proposals.items():
                 drawn[name].append(values[i, chosen])
-            reports.append(_report(log_weights[i], float(shares[i]) * number, float(smoothed.pareto_k[i])))
+            effective = float(shares[i]) * number, float(raw[i]) * number
+            reports.append(_report(log_weights[i], effective, float(largest[i]), float(smoothed.pareto_k[i])))
             if not reports[-1].is_reliable:
                 distrust(f"Draws of {data_sets_in_words([i], len(smoothed.log_weights))}: {' '.join(reports[-1].warnings)}")
         return {name: np.stack(values) for name, values in drawn.items()}, reports
@@ -136,7 +142,13 @@ def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator)
     return rng.permutation(np.minimum(positions, len(weights) - 1))
 
 
-def _report(log_weights: FloatArray, effective: float, pareto_k: float) -> Correction:
+def raw_shares(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Of each data set, by weights (n_datasets, num_samples) as they are: the effective share of draws, and the largest weight's share."""
+    return effective_sample_share(log_weights), largest_weight_share(log_weights)
+
+
+def _report(log_weights: FloatArray, both: tuple[float, float], largest: float, pareto_k: float) -> Correction:
+    effective, raw = both
     top = float(log_weights.max())
     evidence = top + float(np.log(np.exp(log_weights - top).mean())) if np.isfinite(top) else -np.inf
     said = []
@@ -147,4 +159,10 @@ def _report(log_weights: FloatArray, effective: float, pareto_k: float) -> Corre
         )
     if effective < _FEWEST_EFFECTIVE:
         said.append(f"They are worth {effective:.0f} draws only. Take more num_proposals, or train further.")
-    return Correction(len(log_weights), effective, pareto_k, evidence, tuple(said))
+    elif raw < _FEWEST_EFFECTIVE or largest > LARGEST_WEIGHT:
+        said.append(
+            f"One of {len(log_weights)} draws has {largest:.1%} of the weight: they are worth {raw:.0f} draws before the weights are "
+            f"smoothed, and {effective:.0f} after. The approximator may miss a part of the exact posterior, which these draws then miss, "
+            "too. Take more num_proposals, or train it on more simulations like this observation."
+        )
+    return Correction(len(log_weights), effective, raw, largest, pareto_k, evidence, tuple(said))

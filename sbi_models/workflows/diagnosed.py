@@ -11,6 +11,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.approximators.intake import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.real_numbers import real_array
 from sbi_models.types import Variables, VariablesLike
 from sbi_models.workflows.history import History
 
@@ -95,9 +96,18 @@ class Diagnosed(ABC):
             false_alarms: the probability that right posteriors are called flawed.
         """
         seed = seeding.resolve(seed)
-        samples, truth = self._tested(test_data, num_samples, samples, seed)
+        self._check_draws(samples)
+        if not isinstance(test_data, Mapping):
+            test_data = self._test_simulations(test_data, seed)
+        draws, truth = self._tested(test_data, num_samples, samples, seed)
         return diagnostics.judge(
-            samples, truth, prior, variable_names=variable_names, false_alarms=false_alarms, seed=seeding.derive(seed, "verdict")
+            draws,
+            truth,
+            prior,
+            variable_names=variable_names,
+            conditions=_known(test_data, self.approximator.condition_names, len(next(iter(truth.values())))),
+            false_alarms=false_alarms,
+            seed=seeding.derive(seed, "verdict"),
         )
 
     def plot_custom_diagnostics(
@@ -180,4 +190,11 @@ class Diagnosed(ABC):
         missing = [name for name in names if name not in samples]
         if missing:
             raise DataError(f"samples hold no draws of {missing[0]!r}. {suggest(missing[0], samples)}")
-        return {name: np.asarray(samples[name]) for name in names}, truth
+        return {name: real_array(samples[name], f"samples of {name!r}") for name in names}, truth
+
+
+def _known(test_data: VariablesLike, names: Sequence[str], n: int) -> Variables | None:
+    """What the posteriors are conditioned on, as far as the test data hold one array row for each of n data sets; None if nothing."""
+    arrays = {name: test_data[name] for name in names if name in test_data and hasattr(test_data[name], "dtype")}
+    known = {name: np.asarray(value) for name, value in arrays.items() if np.ndim(value) and len(value) == n}
+    return known or None

@@ -108,7 +108,7 @@ def learn(
             inference_variables=observed,
             inference_conditions=parameters,
             inference_network=network,
-            adapter=adapter,
+            adapter=adapter if adapter.transforms else None,
             standardize="all",
             **settings,
         )

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
-from sbi_models.approximators.certificates.issue import in_words
+from sbi_models.approximators.certificates.reasons import in_words, reasons
 from sbi_models.approximators.certificates.spaces import Space
 from sbi_models.errors import DataError
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables
 
 _SIMULATIONS_AT_ONCE = 16_384
+_FEWEST_POOLED = 20
+_ROUNDING = 1e-9
 _WORST = 1e3
 """Of a statistic of an observation of whose posterior no simulation succeeds."""
 
@@ -29,28 +31,35 @@ class PosteriorCheck:
     def __call__(self, data: Variables, observed: int) -> tuple[Tensor, list[tuple[str, ...]]]:
         """Scores (n, 2) of data sets (n, ...), large for what is rare, and of the first ones, observed, the rarest statistics in words."""
         found = self.approximator.observation_statistics(data)
-        values, pooled = self._compared(data, torch.stack(list(found.values()), dim=1))
+        statistics = torch.stack(list(found.values()), dim=1)
+        values, pooled, replicates = self._compared(data, statistics, observed)
         space = Space(neighbours=False)
         space.fit(pooled)
+        scores = space.scores(values[:observed])
         words = []
-        for row in space.scores(values[:observed]):
-            order = row.abs().argsort(descending=True).tolist()
-            words.append(in_words([(list(found)[j], float(row[j])) for j in order], "data simulated from the posterior"))
+        for row, own in enumerate(replicates):
+            (told,) = reasons(list(found), statistics[row : row + 1], scores[row : row + 1], own) if len(own) else ((),)
+            words.append(in_words(told, "data simulated from the posterior"))
         return space(values), words
 
-    def _compared(self, data: Variables, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """Statistics (n, d) in units of the spread of their replicates, and some replicates in those units (k, d)."""
+    def _compared(self, data: Variables, statistics: Tensor, observed: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Statistics (n, d) in units of the spread of their replicates, replicates in those units (k, d), and those of observations."""
         count, at_once = len(statistics), max(1, _SIMULATIONS_AT_ONCE // self.replicates)
-        values, pooled = [], []
+        values, pooled, own = [], [], []
         for start in range(0, count, at_once):
             rows = slice(start, start + at_once)
             replicated = self._replicated({name: value[rows] for name, value in data.items()}, start)
             mean = replicated.nanmean(dim=1, keepdim=True)
-            sd = (replicated - mean).square().nanmean(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
+            sd = (replicated - mean).square().nanmean(dim=1, keepdim=True).sqrt()
+            sd = torch.maximum(sd, _ROUNDING * mean.abs() + 1e-12)
             values.append(((statistics[rows, None] - mean) / sd)[:, 0].nan_to_num(_WORST))
-            pooled.append(((replicated - mean) / sd)[:, ::10].flatten(0, 1))
+            pooled.append(((replicated - mean) / sd).flatten(0, 1))
+            own += [part[part.isfinite().all(dim=1)] for part in replicated[: max(0, observed - start)]]
         everything = torch.cat(pooled)
-        return torch.cat(values), everything[everything.isfinite().all(dim=1)]
+        everything = everything[everything.isfinite().all(dim=1)]
+        if len(everything) < _FEWEST_POOLED:
+            raise _no_replicates(f"{len(everything)} that did not fail")
+        return torch.cat(values), everything[:: max(1, min(10, len(everything) // _FEWEST_POOLED))], own
 
     def _replicated(self, data: Variables, start: int) -> Tensor:
         """Statistics (n, replicates, d) of data simulated from the posterior of each row; NaN where a simulation failed."""
@@ -61,11 +70,17 @@ class PosteriorCheck:
         theta: dict[str, Any] = {name: draws[name].reshape(total, *approximator.shapes[name]) for name in approximator.inference_names}
         simulated = self.simulator.sample(total, seed=seed, progress=False, **theta)
         conditions = {name: simulated[name] for name in approximator.condition_names}
-        checked = [name for name in conditions if name not in approximator.may_miss]
-        fine = np.all([np.isfinite(conditions[name]).reshape(total, -1).all(axis=1) for name in checked], axis=0)
+        fine = np.ones(total, dtype=bool)
+        for name, value in conditions.items():
+            fits = ~np.isinf(value) if name in approximator.may_miss else np.isfinite(value)
+            fine &= fits.reshape(total, -1).all(axis=1)
         if not fine.any():
-            raise DataError("Expected data simulated from the posteriors, got failures only. Leave the check out: num_replicates=0.")
+            raise _no_replicates("failures only")
         found = approximator.observation_statistics({name: value[fine] for name, value in conditions.items()})
         statistics = torch.full((total, len(found)), torch.nan, dtype=torch.float64)
         statistics[torch.as_tensor(fine)] = torch.stack(list(found.values()), dim=1)
         return statistics.reshape(n, self.replicates, -1)
+
+
+def _no_replicates(got: str) -> DataError:
+    return DataError(f"Expected data simulated from the posteriors, got {got}. Leave the check out: num_replicates=0.")

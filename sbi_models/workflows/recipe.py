@@ -40,6 +40,11 @@ class Recipe:
             raise ConfigurationError(
                 "prior sets the bounds of the default adapter. With one of your own: adapter.constrain(name, prior=...)."
             )
+        if adapter is not None and not adapter.transforms:
+            raise ConfigurationError(
+                "Expected an adapter with steps, got an empty one. Adapters do not change; their methods return new ones: "
+                "adapter = adapter.constrain(...). Leave adapter out for the default one."
+            )
         self.roles, self.priors = roles, priors
         self.adapter = None if adapter is None else _bounded(adapter, priors)
         self.standardize = standardize

@@ -10,11 +10,11 @@ from small_approximators import approximator, data
 
 from sbi_models import seeding
 from sbi_models.approximators import Certificate, EnsembleApproximator, load_approximator
-from sbi_models.approximators.certificates.certificate import NOT_KNOWN
-from sbi_models.approximators.certificates.issue import in_words
-from sbi_models.approximators.certificates.novelty import GIVEN
+from sbi_models.approximators.certificates.certificate import NOT_KNOWN, p_in_words
+from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, lots, p_values_of_each
 from sbi_models.approximators.certificates.rarity import Rarities, beta_binomial_tail
-from sbi_models.approximators.certificates.spaces import NormalScores, Space, joint_p_values, p_values_of_each
+from sbi_models.approximators.certificates.reasons import GIVEN, in_words, reasons
+from sbi_models.approximators.certificates.spaces import NormalScores, Space
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
@@ -86,7 +86,8 @@ def test_references_that_are_unlike_the_training_are_noticed():
         for i in range(2000 if not expected else 50):
             scores = normal(600, 2, seed=i)
             scores[400:] += shift
-            unusual += not Rarities(p_values_of_each(scores[:400], scores), [400, 400]).are_usual(400)
+            p_values = p_values_of_each(scores[:400], scores)
+            unusual += not Rarities(p_values, [400, 400], torch.empty(600, 0), torch.zeros(600, dtype=torch.bool)).are_usual(400)
         assert unusual == expected
 
 
@@ -129,7 +130,7 @@ def test_statistics_are_what_their_names_say():
         "maximum of x[1]": there.max(axis=1),
         "skewness of x[1]": stats.skew(there, axis=1),
         "log kurtosis of x[1]": np.log(stats.kurtosis(there, axis=1, fisher=False)),
-        "number of elements of x": np.full(5, 9),
+        "log interquartile range of x[1]": np.log(stats.iqr(there, axis=1)),
         "log ratio of the sds of the halves of x[1]": np.log(there[:, 5:].std(axis=1) / there[:, :4].std(axis=1)),
         "correlation of x[0] and x[1]": [np.corrcoef(values[i, :9, 0], values[i, :9, 1])[0, 1] for i in range(5)],
     }
@@ -248,11 +249,74 @@ def test_arguments_are_checked():
     assert made.certify(data(1), seed=np.int64(3), level=np.float64(0.1))[0].level == 0.1
 
 
-def test_a_statistic_is_named_once():
-    """The rarest three are named, each alone or given the summaries, whichever is rarer; what is usual is not."""
-    scores = [("a", 9.0), ("a" + GIVEN, -8.0), ("b" + GIVEN, -2.6), ("b", 2.55), ("c", 2.0), ("d", 1.0)]
-    assert in_words(scores) == ("a is above that of all simulations", f"b{GIVEN} is below that of 99.5 % of simulations")
-    assert len(in_words([(name, 5.0) for name in "abcde"])) == 3
+def test_reasons_are_true_of_the_numbers():
+    """What is above 99 % of simulations or more is named, with that share rounded down; ties are neither above nor below, so that a value
+    that all simulations have is never named; each statistic comes once, derived ones last, and no more than three."""
+    usual = torch.arange(1000, dtype=torch.float64)[:, None].repeat(1, 7)
+    usual[:, 3] = 0.0
+    usual[900:, 4] = 1000.0
+    names = ["a of x", "a of x" + GIVEN, "b of x", "minimum of x", "maximum of x", "median of x", "c of x"]
+    values = torch.tensor([[1500.0, -5.0, 994.5, 0.0, 1000.0, 2000.0, 500.0]], dtype=torch.float64)
+    scores = torch.tensor([[9.0, -8.0, 2.6, 3.0, 3.0, 20.0, 0.1]], dtype=torch.float64)
+    (found,) = reasons(names, values, scores, usual)
+    assert in_words(found) == (
+        "a of x is above that of all simulations",
+        "b of x is above that of 99.5 % of simulations",
+        "median of x is above that of all simulations",
+    )
+    many = reasons([f"{c} of x" for c in "abcde"], torch.full((1, 5), 2e3), torch.ones(1, 5), torch.zeros(100, 5))
+    assert len(many[0]) == 3
+
+
+def test_scores_of_ties_are_those_of_mid_ranks():
+    """A value that all simulations have scores 0; one that the lower 60 % have scores as their middle, the 30 % quantile."""
+    scores = NormalScores()
+    tied = torch.cat([torch.zeros(600), torch.linspace(1, 2, 400)]).to(torch.float64)
+    scores.fit(torch.stack([torch.full((1000,), 3.0, dtype=torch.float64), tied], dim=1))
+    found = scores(torch.tensor([[3.0, 0.0], [3.0, 1.5]], dtype=torch.float64))
+    assert found[:, 0].tolist() == [0.0, 0.0]
+    assert -1.8 < float(found[0, 1]) < -1.2  # between knots 0.2 apart, from the lowest score to that of 60 %
+    assert float(found[1, 1]) == pytest.approx(stats.norm.ppf(0.8), abs=0.1)
+
+
+def test_p_values_of_tied_scores_are_valid_and_as_frequent_as_they_say():
+    """Over 1000 sets of Poisson scores, p <= a has probability a with ties broken at random, and at most a without; where a tenth of all
+    simulations is tied at the top, none of these is called rare."""
+    rng = seeding.generator(3, "ties")
+    rows = torch.as_tensor(rng.poisson(3.0, size=(1000, 200, 2)).astype(float))
+    random = [float(joint_p_values(row[1:], row[:1], ties=lots(1, i))) for i, row in enumerate(rows)]
+    careful = [float(joint_p_values(row[1:], row[:1])) for row in rows]
+    assert all(within_binomial(random, level) for level in LEVELS)
+    assert all(np.mean(np.asarray(careful) <= level) <= stats.binom.ppf(0.999, 1000, level) / 1000 for level in LEVELS)
+    common = torch.cat([torch.ones(20, 1), torch.zeros(179, 1)]).to(torch.float64)
+    at_top = joint_p_values(common, torch.ones(500, 1, dtype=torch.float64), ties=lots(500, 1))
+    assert (at_top == 21 / 200).all()
+
+
+def test_p_values_are_exact_given_the_size():
+    """Scores whose spread depends on the size of a set: over 400 calibrations, p <= 0.05 has probability 0.05 for each of three sizes;
+    compared with all sizes together, it has not. An unheard-of size has the smallest p-value."""
+    rng = seeding.generator(4, "sizes")
+    found, mixed = {3.0: [], 4.0: [], 9.0: []}, []
+    for _ in range(400):
+        sizes = torch.as_tensor(rng.choice([3.0, 4.0, 9.0], size=(400, 1)))
+        scores = torch.as_tensor(rng.normal(size=(400, 2)).__abs__()) * 9 / sizes
+        observed = torch.tensor([[3.0], [4.0], [9.0]], dtype=torch.float64)
+        new = torch.as_tensor(rng.normal(size=(3, 2)).__abs__()) * 9 / observed
+        for size, p in zip(found, joint_p_values(scores, new, sizes=Sizes(sizes, observed)).tolist(), strict=True):
+            found[size].append(p)
+        mixed.append(float(joint_p_values(scores, new[:1])))
+    assert all(within_binomial(p_values, 0.05) for p_values in found.values())
+    assert not within_binomial(mixed, 0.05)
+    strange = Sizes(sizes, observed, torch.tensor([False, False, True]))
+    assert float(joint_p_values(scores, new * 0, sizes=strange)[2]) == pytest.approx(1 / 401)
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.0497, "0.0497"), (0.05, "0.05"), (0.0502, "0.0502"), (0.0321, "0.032"), (0.5, "0.5")])
+def test_a_p_value_shows_on_which_side_of_the_level_it_is(p, text):
+    """Two digits where they do, more where two would round it to the level; the words of a certificate have it so."""
+    assert p_in_words(p) == text
+    assert (f"(p = {text})" in "".join(Certificate(novelty=p).warnings)) == (p <= 0.05)
 
 
 def test_a_certificate_says_what_failed():

@@ -180,7 +180,7 @@ def test_a_pickle_never_runs_a_program(tmp_path):
         (lambda path: path.write_bytes(pickle.dumps([1, 2])), r"part-002\.pkl to hold a dict"),
         (
             lambda path: path.write_bytes(pickle.dumps({"theta": np.array(["a"]), "x": np.zeros(2)})),
-            r"Expected numbers in variable 'theta'",
+            r"Expected real numbers in variable 'theta'",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sbi_models.diagnostics import effective_sample_share, pareto_smoothed
+from sbi_models.diagnostics import effective_sample_share, largest_weight_share, pareto_smoothed
 from sbi_models.diagnostics.metrics.importance import fit_generalised_pareto
 from sbi_models.errors import DataError
 
@@ -56,3 +56,59 @@ def test_bad_weights_are_refused(bad):
     """Another number of axes, NaN and inf are errors that say what was expected."""
     with pytest.raises(DataError, match=r"Expected log_weights of shape \(n_datasets, num_samples\)"):
         pareto_smoothed(bad)
+
+
+# --- against ArviZ
+
+
+def _weights(kind: str, n: int) -> np.ndarray:
+    rng = np.random.default_rng(n)
+    return {
+        "normal": lambda: rng.normal(size=n),
+        "long tail": lambda: 2.5 * rng.normal(size=n),
+        "short tail": lambda: np.log(rng.uniform(size=n)),
+        "enormous range": lambda: 3 * rng.standard_cauchy(size=n),
+        "one heavy draw": lambda: np.r_[rng.normal(size=n - 1), 20.0],
+        "some of no weight": lambda: np.where(rng.uniform(size=n) < 0.3, -np.inf, rng.normal(size=n)),
+        "far from zero": lambda: rng.normal(size=n) - 1e4,
+    }[kind]()
+
+
+@pytest.mark.parametrize("n", [21, 25, 100, 225, 1000, 4000])
+@pytest.mark.parametrize(
+    "kind", ["normal", "long tail", "short tail", "enormous range", "one heavy draw", "some of no weight", "far from zero"]
+)
+def test_k_and_smoothed_weights_are_those_of_arviz(kind, n):
+    """k of `arviz.psislw` to a millionth, and its smoothed weights, for tails short and long, few and many draws."""
+    pytest.importorskip("arviz")
+    from arviz.stats import psislw  # noqa: PLC0415 - an extra
+
+    values = _weights(kind, n)
+    expected, k = psislw(values.copy())
+    found = pareto_smoothed(values[None])
+    np.testing.assert_allclose(found.pareto_k[0], k, atol=1e-6)
+    np.testing.assert_allclose(np.exp(found.log_weights[0]), np.exp(expected), atol=1e-9)
+
+
+def test_tied_weights_have_the_tail_that_arviz_finds():
+    """Weights that are tied at the edge of the tail are no part of it: k is ArviZ's; where ArviZ finds no tail, as of equal
+    weights, it is 0."""
+    pytest.importorskip("arviz")
+    from arviz.stats import psislw  # noqa: PLC0415 - an extra
+
+    for n in (224, 1000, 4000):
+        values = np.random.default_rng(n).normal(size=n).round()
+        assert pareto_smoothed(values[None]).pareto_k[0] == pytest.approx(float(psislw(values.copy())[1]), abs=1e-6)
+    two_values = np.r_[np.zeros(300), -np.ones(300)]
+    assert pareto_smoothed(np.stack([np.zeros(600), two_values])).pareto_k.tolist() == [0.0, 0.0]
+
+
+def test_one_draw_with_all_the_weight_shows_before_smoothing():
+    """One of 4000 draws at +20 nats: k is below 0.7 and thousands of draws count once smoothed, but one before, with all of the weight."""
+    values = np.r_[-0.375 * (2 * np.random.default_rng(5).normal(size=3999)) ** 2 / 2, 20.0][None]  # of N(0, 1) by draws of N(0, 2)
+    smoothed = pareto_smoothed(values)
+    assert smoothed.pareto_k[0] < 0.7
+    assert effective_sample_share(smoothed.log_weights)[0] * 4000 > 2000
+    assert effective_sample_share(values)[0] * 4000 == pytest.approx(1.0, abs=0.01)
+    assert largest_weight_share(values)[0] > 0.999
+    assert largest_weight_share(np.full((1, 4), -np.inf))[0] == 0.0

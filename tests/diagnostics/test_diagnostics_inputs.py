@@ -20,7 +20,7 @@ Z = np.zeros
         (Z((0, 4, 2)), Z((0, 2)), "at least 1 data set"),
         (Z((3, 0, 2)), Z((3, 2)), "at least 1 posterior draw"),
         (Z((3, 4, 0)), Z((3, 0)), "at least one parameter"),
-        (Z((3, 4, 1), dtype=complex), Z((3, 1)), "real numbers, got dtype complex128"),
+        (Z((3, 4, 1), dtype=complex), Z((3, 1)), "real numbers in samples, got complex128"),
         (np.full((3, 4, 1), "a"), Z((3, 1)), "real numbers"),
         ([[[1.0], [2.0]], [[1.0]]], Z((2, 1)), "ragged"),
     ],

@@ -66,5 +66,5 @@ if __name__ == "__main__":
     with local_prefect() if len(sys.argv) > 2 else nullcontext():  # one for all
         for argument in sys.argv[1:]:
             changes = json.loads(argument)
-            flow = changes.pop("flow", "pipeline")
-            print("RESULT " + json.dumps(run_flow(flow, small_experiment(changes))))
+            flow, fresh = changes.pop("flow", "pipeline"), changes.pop("fresh", False)
+            print("RESULT " + json.dumps(run_flow(flow, small_experiment(changes), fresh=fresh)))

@@ -13,16 +13,23 @@ import pytest
 from scipy import stats
 from small_run import small_experiment
 
-from flows.gate import ROLLED_BACK, compare, judge_challenger, promote
+from flows.gate import ROLLED_BACK, check_gate, compare, judge_challenger, promote
 from flows.michelson import STUDY
 from sbi_models import BasicWorkflow, seeding
 from sbi_models.adapters import default_adapter
 from sbi_models.approximators import ContinuousApproximator
-from sbi_models.errors import DataError
+from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import CouplingFlow, DeepSet
 from sbi_models.tracking import Store, Tracker, alias_of, open_store, register
 
 CALIBRATED = {"is_calibrated": True, "sentence": "Calibrated."}
+PRIOR = {"label": "uninformative", "is_calibrated": False, "sentence": "Uninformative.", "parameters": {"mu": {"label": "uninformative"}}}
+PARTLY = {
+    "label": "calibrated",
+    "is_calibrated": True,
+    "sentence": "Calibrated, but nothing is learnt about mu.",
+    "parameters": {"mu": {"label": "uninformative"}, "log_variance": {"label": "calibrated"}},
+}
 BIASED = {"is_calibrated": False, "sentence": "Biased: mu is too high."}
 TEST = STUDY.simulator.sample(100, seed=5)
 
@@ -167,6 +174,25 @@ def test_an_uncalibrated_first_version_is_refused(store: Store, judge: Judge) ->
     assert (tags["gate"], tags["gate.reason"]) == ("refused", "verdict: Biased: mu is too high.")
     assert "there is none" in description
     assert judge("fair", BIASED, calibrated=False)["champion"] == 1
+
+
+@pytest.mark.parametrize("verdict", [PRIOR, PARTLY])
+def test_a_posterior_that_is_the_prior_is_no_champion(store: Store, judge: Judge, verdict: dict[str, Any]) -> None:
+    """Of one parameter or of all: the first version is refused, the reason names the parameter and the cure; the setting allows it."""
+    decision = judge("fair", verdict)
+    assert (decision["promoted"], decision["champion"]) == (False, None)
+    assert alias_of(store, judge.name, "champion") is None
+    (reason,) = decision["reasons"]
+    assert reason.startswith(f"verdict: {verdict['sentence']} The posterior of mu may be the prior")
+    assert "gate: {uninformative: [mu]}" in reason
+    assert not judge("fair", verdict, uninformative=["log_variance"])["promoted"]
+    assert judge("fair", verdict, uninformative=["mu"])["champion"] == 1
+
+
+def test_parameters_of_the_gate_are_those_of_the_study() -> None:
+    """A misspelt parameter that may be uninformative is an error, before anything is simulated."""
+    with pytest.raises(ConfigurationError, match=r"Expected parameters in gate\.uninformative, got 'my'"):
+        check_gate(small_experiment({"gate": {"uninformative": ["my"]}}))
 
 
 def test_an_under_trained_challenger_is_refused_and_a_better_one_promoted(store: Store, judge: Judge) -> None:

@@ -87,7 +87,6 @@ def test_comments_do_not_change_the_code_fingerprint(tmp_path, monkeypatch: pyte
     for text in ("a = 1\n", "# why\na = 1  # because\n\n", "a = 2\n"):
         (tmp_path / "seeding.py").write_text(text)
         code_fingerprint.cache_clear()
-        flows.keys._code.cache_clear()
         prints.append(code_fingerprint("simulate"))
     code_fingerprint.cache_clear()
     assert prints[0] == prints[1] != prints[2]

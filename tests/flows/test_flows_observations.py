@@ -89,3 +89,52 @@ def test_the_data_of_the_package_are_read_with_their_header() -> None:
     """The header line is not a data set."""
     labels, values = read_observations(DATA, "x", (20, 1))
     assert len(labels) == len(values) == 5
+
+
+NOISE = np.random.default_rng(5).normal(size=(3, 10)).round(3)
+
+
+def _csv(*rows: object) -> str:
+    return "\n".join(",".join(map(str, row)) for row in rows)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        ([0.5, 1.0, 1.5, 2.0], [[7.0, 8.0, 9.0, 10.0]]),
+        ([400, 410, 420, 430], [[0.31, 0.28, 0.4, 0.1], [0.2, 0.33, 0.5, 0.6]]),
+        (list(range(10)), NOISE.tolist()),
+        ([0, 1], [[0.5, 2.0]]),
+        ((10.0 ** -np.arange(10)).tolist(), NOISE.tolist()),
+        (["t=1", "t=2", "t=3"], [[1, 2, 3], [2, 3, 4]]),
+    ],
+    ids=["times", "wavelengths", "numbers of pandas", "two of them", "unequal steps, falling", "names"],
+)
+def test_a_header_of_numbers_is_no_data_set(tmp_path: Path, header: list[float], data: list[list[float]]) -> None:
+    """Times, wavelengths and column numbers above the data sets are left out; all rows below them are read."""
+    _, read = read_observations(_write(tmp_path, _csv(header, *data)), "x", (len(header),))
+    np.testing.assert_array_equal(read, np.array(data, dtype=float))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [NOISE, [[3, 1, 4, 1], [2, 7, 1, 8]], [[1.5], [2.5]], [[1, 2, 4], [5, 3, 2]], [[3, 5, 9, 1]], [[1, 2], [2, 1]]],
+    ids=["noise", "counts", "one number", "three numbers", "one data set", "pairs"],
+)
+def test_a_first_data_set_is_no_header(tmp_path: Path, data: list[list[float]]) -> None:
+    """Files without a header keep their first data set, whether of counts, of noise, or of few numbers."""
+    _, read = read_observations(_write(tmp_path, _csv(*data)), "x", (len(data[0]),))
+    np.testing.assert_array_equal(read, np.array(data, dtype=float))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[[10, 20, 30, 40], [3, 1, 0, 2]], [[0], [3], [5]], [[0, 1, 2], [3, 5, 1]], [[1.0, 2.5, 3.0, 7.0], [4.1, 2.0, 1.0, 0.5]]],
+    ids=["counts at times", "counts below 0", "three counts", "growth or times"],
+)
+def test_what_may_be_a_header_or_a_data_set_is_an_error(tmp_path: Path, rows: list[list[float]]) -> None:
+    """Where the first line may be either, nothing is guessed: the cure is a header of names."""
+    with pytest.raises(DataError, match=r"line 1: expected to see whether the first line is a data set or a header.*header of names"):
+        read_observations(_write(tmp_path, _csv(*rows)), "x", (len(rows[0]),))
+    names = [f"x{k}" for k in range(len(rows[0]))]
+    assert len(read_observations(_write(tmp_path, _csv(names, *rows)), "x", (len(rows[0]),))[1]) == len(rows)

@@ -113,6 +113,22 @@ def test_a_second_run_reuses_and_says_so(first_run: Finished, second_run: Finish
     assert run.data.metrics["val_loss"] == first_run.result["training"]["history"]["val_loss"][-1]
 
 
+def test_seconds_on_the_page_are_those_of_the_screen(first_run: Finished, second_run: Finished) -> None:
+    """What a task took when it was made is the same number on the screen, in the metrics and on the page, shards included; a run that
+    uses it again has that and its own seconds, and the page says which is which."""
+    client = open_store(first_run.root).client
+    made, again = (client.get_run(finished.result["run_id"]).data.metrics for finished in (first_run, second_run))
+    pages = [(Path(finished.result["artifacts"]) / "report.html").read_text() for finished in (first_run, second_run)]
+    for task in ("simulate", "train", "diagnose", "infer"):
+        assert f"({made[f'{task}.seconds']:.1f} s)" in first_run.screen
+        assert f"{task} made in {made[f'{task}.seconds']:.1f} s" in pages[0]
+        assert f"in {again[f'{task}.seconds']:.1f} s: " in second_run.screen
+        assert f"{task} reused in {again[f'{task}.seconds_of_reuse']:.1f} s (made in {again[f'{task}.seconds']:.1f} s)" in pages[1]
+    for task in ("train", "diagnose", "infer"):
+        assert again[f"{task}.seconds"] == made[f"{task}.seconds"]
+    assert again["simulate.seconds"] == pytest.approx(made["simulate.seconds"], abs=5)
+
+
 def test_killed_in_training_it_ends_with_the_same_draws(first_run: Finished, tmp_path: Path) -> None:
     """A pipeline killed in training and started again ends in one MLflow run with the draws to the bit; no server is left."""
     kill_in_training(tmp_path)
@@ -143,3 +159,16 @@ def test_a_damaged_store_is_simulated_again(second_run: Finished) -> None:
     assert again.result["simulations"]["content_hash"] == second_run.result["simulations"]["content_hash"]
     assert again.screen.count("reused, finished") == 3
     assert again.result["inference"]["draws_sha256"] == second_run.result["inference"]["draws_sha256"]
+
+
+def test_a_fresh_run_uses_nothing_again(first_run: Finished, second_run: Finished) -> None:
+    """With fresh, every task is made anew, to the same bits, and leaves one copy of its work."""
+    folders = {path.name for path in (first_run.root / "mlruns" / "work").iterdir()}
+    fresh = run_pipeline(second_run.root, {"fresh": True}, shared=True)
+    assert "reused, finished" not in fresh.screen
+    assert fresh.result["training"]["finished"] > first_run.result["training"]["finished"]
+    assert fresh.result["training"]["sha256"] == first_run.result["training"]["sha256"]
+    assert fresh.result["inference"]["draws_sha256"] == first_run.result["inference"]["draws_sha256"]
+    run = open_store(first_run.root).client.get_run(fresh.result["run_id"])
+    assert {run.data.tags[task] for task in ("simulate", "train", "diagnose", "infer")} == {"made"}
+    assert {path.name for path in (first_run.root / "mlruns" / "work").iterdir()} == folders

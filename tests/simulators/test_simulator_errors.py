@@ -20,12 +20,12 @@ def sometimes_longer(rng):
     [
         ([theta, theta], r"'theta' returns 'theta', which an earlier function returned. Rename"),
         (sometimes_longer, r"'x' of one shape, got \(3,\) and \(4,\).*mask"),
-        (lambda: {"x": [[1.0], [1.0, 2.0]]}, r"returned 'x' as ragged lists.*mask"),
+        (lambda: {"x": [[1.0], [1.0, 2.0]]}, r"'x' that function '.lambda.' returned, got ragged lists.*mask"),
         (lambda: np.zeros(2), r"must return a dict of names to arrays, got ndarray"),
         (lambda: None, r"must return a dict of names to arrays, got NoneType"),
-        (lambda: {"x": "three"}, r"returned 'x' of type <U5; expected numbers"),
-        (lambda: {"x": None}, r"returned 'x' of type object; expected numbers"),
-        (lambda: {"x": 1j}, r"returned 'x' of type complex128; expected numbers"),
+        (lambda: {"x": "three"}, r"real numbers in 'x' that function '.lambda.' returned, got <U5\..*Convert text"),
+        (lambda: {"x": None}, r"real numbers in 'x' that function '.lambda.' returned, got object of NoneType"),
+        (lambda: {"x": 1j}, r"real numbers in 'x' that function '.lambda.' returned, got complex128\. Pass real and imaginary part"),
     ],
 )
 def test_outputs_that_cannot_be_used_are_refused(functions, message):

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sbi_models.tracking import Store, Tracker, run_environment, system_metrics
+from sbi_models.tracking import Store, Tracker, provenance, run_environment, system_metrics
+from sbi_models.tracking.provenance import OWN_COMMIT, git_tags
 
 IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
 
@@ -153,3 +154,37 @@ def test_a_store_that_is_away_and_a_sensor_that_fails_end_nothing(store: Store, 
     steps = measured(store, tracker.run_id)
     assert sorted(steps) == list(range(len(steps)))
     assert not [name for name in store.client.get_run(tracker.run_id).data.metrics if "disk" in name]
+
+
+def test_the_commit_is_that_of_the_users_folder_or_none(
+    store: Store, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of code in a folder without git has no commit, whatever the package's own is, which has a tag of its own; a run of code in a
+    checkout has that of the checkout, also from another current folder, in its tags and in code.json."""
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr("sbi_models.tracking.provenance.own_git_tags", lambda: {OWN_COMMIT: "0" * 40, "sbi_models.own_git_dirty": "false"})
+    found = {}
+    for name, folder in {"none": nowhere, "checkout": checkout}.items():
+        with Tracker.start(store, "npe", name, name, folder=folder) as tracker:
+            tracker.log_environment()
+        assert tracker.artifact_path is not None
+        code = json.loads((tracker.artifact_path / "environment" / "code.json").read_text())
+        tags = store.client.get_run(tracker.run_id).data.tags
+        assert tags[OWN_COMMIT] == "0" * 40
+        assert code["commit"] == tags.get("mlflow.source.git.commit")
+        found[name] = tags.get("mlflow.source.git.commit"), tags.get("sbi_models.git_dirty")
+    assert found["none"] == (None, None)
+    assert found["checkout"] == tuple(git_tags(checkout).values())
+
+
+def test_the_packages_own_commit_is_that_of_its_own_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that lies in the root of a checkout runs from it; one in site-packages of an environment inside of another checkout does
+    not."""
+    for place, there in {checkout: True, checkout / ".venv" / "lib" / "site-packages": False}.items():
+        package = place / "sbi_models" / "tracking"
+        package.mkdir(parents=True)
+        monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+        own = provenance.own_git_tags()
+        assert own.get(OWN_COMMIT) == (git_tags(checkout)["mlflow.source.git.commit"] if there else None)

@@ -56,7 +56,7 @@ def test_inputs_are_converted(served: Callable[..., Any]) -> None:
     [
         (np.full((1, 20, 1), np.nan), {}, "got 20 of 20 that are NaN or infinite"),
         (np.zeros((1, 19, 1)), {}, "Expected x of shape"),
-        ([[1.0], [1.0, 2.0]], {}, "regular array of numbers"),
+        ([[1.0], [1.0, 2.0]], {}, "numbers of one shape in 'x', got ragged"),
         ({"y": X}, {}, "none named 'x'"),
         ({"x": X, "y": X}, {}, "Unknown array 'y'"),
         (X, {"num_samples": 0}, "num_samples as an integer from 1 to 100000, got 0"),

@@ -88,7 +88,7 @@ def test_sampling_before_fitting():
         (GIVEN | {"x": X[..., :1]}, r"Expected 'x' in the conditions of shape \(n, 2\).*got \(6, 1\)"),
         (
             GIVEN | {"x": [X[0].tolist(), X[0, :2].tolist()]},
-            r"as many items in every data set, got 'x' ragged.*calls of their own",
+            r"numbers of one shape in variable 'x'.*got ragged.*calls of their own",
         ),
         (
             GIVEN | {"c": np.zeros((2, 4, 1))},
@@ -101,7 +101,7 @@ def test_sampling_before_fitting():
         (GIVEN | {"x": np.where(np.arange(2) == 1, np.nan, X)}, r"NaN or inf in 6 of 6 rows of variable 'x'"),
         (None, r"conditions as a dict of names to arrays, got NoneType"),
         (X, r"conditions as a dict of names to arrays, got ndarray"),
-        (GIVEN | {"x": np.array([["a", "b"]])}, r"'x'.*not numeric"),
+        (GIVEN | {"x": np.array([["a", "b"]])}, r"real numbers in variable 'x'.*got <U1"),
     ],
 )
 def test_conditions(trained, conditions, message):

@@ -5,9 +5,11 @@ import pytest
 from linear_gaussian import NOISE, SD, SIMULATOR, exact_mean, log_likelihood, log_prior, workflow
 
 from sbi_models import BasicWorkflow
+from sbi_models.approximators import Certificate
 from sbi_models.errors import ConfigurationError, TrustWarning
 from sbi_models.networks import AutoregressiveMixture, ConsistencyModel
 from sbi_models.simulators.benchmarks import GaussianLinear
+from sbi_models.workflows.corrected import _report
 
 X = np.array([[0.3, -0.8], [1.2, 0.4]])
 
@@ -80,6 +82,20 @@ def test_what_an_approximator_misses_is_said(wrong):
         )
     assert not report.is_reliable
     assert report.as_dict()["effective_draws"] < 100
+
+
+def test_a_mode_that_smoothing_hides_is_said():
+    """One draw of 4000 with all of the weight, whose smoothed weights look fine: certificate and correction both say so, with both numbers;
+    weights of a tail that smoothing is for are no reason."""
+    report = _report(np.r_[np.zeros(3999), 20.0], (3353.0, 1.0), 0.999, 0.69)
+    assert not report.is_reliable
+    assert "99.9% of the weight: they are worth 1 draws before the weights are smoothed, and 3353 after" in report.warnings[0]
+    assert _report(np.zeros(4000), (3353.0, 2900.0), 0.03, 0.6).is_reliable
+    weighted = {"effective_sample_size": 0.84, "pareto_k": 0.69}
+    hidden = Certificate(novelty=0.5, raw_effective_sample_size=1 / 4000, largest_weight=0.999, **weighted)
+    assert hidden.verdict == "failed"
+    assert "One of the draws has 99.9% of the weight: 0.0% of them are of use before" in hidden.warnings[0]
+    assert Certificate(novelty=0.5, raw_effective_sample_size=0.7, largest_weight=0.03, **weighted).trusted
 
 
 def test_without_likelihood_or_density_there_is_an_error(wrong):

@@ -16,8 +16,11 @@ LARGEST_PARETO_K = 0.7
 SMALLEST_SHARE, LARGE_SHARE = 0.1, 0.5
 """Draws of which the exact posterior has less use than the first fail; with a heavy tail of weights, less than the second."""
 
+LARGEST_WEIGHT = 0.25
+"""A draw with more of the weight is no end of a tail that smoothing may shorten; that of a thousand draws with a tail of k 0.5 has 0.03."""
+
 NOT_KNOWN = (
-    "Not known: the approximator cannot tell what its simulations were like. It was saved before there were certificates, or trained on "
+    "Not known: the approximator cannot tell what its simulations were like. It was saved by an earlier version, or trained on "
     "fewer than 200 simulations, or its training was interrupted. Train again."
 )
 
@@ -35,7 +38,9 @@ class Certificate:
         agreement: p-value of the disagreement among simulations.
         predictive: p-value of the observation among data that are simulated from its posterior, calibrated by simulations.
         predictive_unusual: as `unusual`, against the data simulated from the posterior.
-        effective_sample_size: share of the draws, from 0 to 1, that are worth as much as draws of the exact posterior.
+        effective_sample_size: share of the draws, from 0 to 1, that are worth as much as draws of the exact posterior, by smoothed weights.
+        raw_effective_sample_size: the same by the weights as they are: far less, if single draws have much of the weight.
+        largest_weight: share of the weight, as it is, that the heaviest draw has.
         pareto_k: tail index of the importance weights of the draws.
         together: p-value of all tests at once, by one rank among simulations that were put to all of them; None where there is only one
             test, or where they are corrected for their number instead.
@@ -50,6 +55,8 @@ class Certificate:
     predictive: float | None = None
     predictive_unusual: tuple[str, ...] = ()
     effective_sample_size: float | None = None
+    raw_effective_sample_size: float | None = None
+    largest_weight: float | None = None
     pareto_k: float | None = None
     together: float | None = None
     level: float = LEVEL
@@ -78,18 +85,26 @@ class Certificate:
     def warnings(self) -> tuple[str, ...]:
         """Why the posterior should not be trusted, in plain words; nothing if all is well."""
         found = []
-        if self._fails(self.novelty):
+        if self.novelty is not None and self._fails(self.novelty):
             odd = "" if not self.unusual else ": " + "; ".join(self.unusual)
-            found.append(f"The observation is unlike the simulations of the training (p = {self.novelty:.2g}){odd}.")
-        if self._fails(self.agreement):
-            found.append(f"The members of the ensemble disagree more than on simulations (p = {self.agreement:.2g}).")
-        if self._fails(self.predictive):
+            found.append(f"The observation is unlike the simulations of the training (p = {p_in_words(self.novelty, self.level)}){odd}.")
+        if self.agreement is not None and self._fails(self.agreement):
+            found.append(f"The members of the ensemble disagree more than on simulations (p = {p_in_words(self.agreement, self.level)}).")
+        if self.predictive is not None and self._fails(self.predictive):
             odd = "" if not self.predictive_unusual else ": " + "; ".join(self.predictive_unusual)
-            found.append(f"Data simulated from the posterior are unlike the observation (p = {self.predictive:.2g}){odd}.")
+            found.append(
+                f"Data simulated from the posterior are unlike the observation (p = {p_in_words(self.predictive, self.level)}){odd}."
+            )
         k, share = self.pareto_k, self.effective_sample_size
         if k is not None and share is not None and share < (LARGE_SHARE if k > LARGEST_PARETO_K else SMALLEST_SHARE):
             mends = "weighting does not mend it" if k > LARGEST_PARETO_K else "weighted by the likelihood they would do"
             found.append(f"The draws are far from the exact posterior: {share:.1%} of them are of use to it; {mends} (Pareto k {k:.2f}).")
+        elif self._hides_a_mode:
+            found.append(
+                f"One of the draws has {self.largest_weight:.1%} of the weight: {self.raw_effective_sample_size:.1%} of them are of use "
+                f"before the weights are smoothed, {share:.1%} after (Pareto k {k:.2f}). The approximator may miss a part of the exact "
+                "posterior."
+            )
         if not self._p_values and self.pareto_k is None:
             found.append(NOT_KNOWN)
         return tuple(found)
@@ -108,20 +123,42 @@ class Certificate:
             "predictive": self.predictive,
             "predictive_unusual": list(self.predictive_unusual),
             "effective_sample_size": self.effective_sample_size,
+            "raw_effective_sample_size": self.raw_effective_sample_size,
+            "largest_weight": self.largest_weight,
             "pareto_k": None if self.pareto_k == float("inf") else self.pareto_k,
             "level": self.level,
             "warnings": list(self.warnings),
         }
 
     @property
+    def _hides_a_mode(self) -> bool:
+        """Whether single draws have more of the weight than smoothing would let them have."""
+        raw, largest = self.raw_effective_sample_size, self.largest_weight
+        return raw is not None and largest is not None and (raw < SMALLEST_SHARE or largest > LARGEST_WEIGHT)
+
+    @property
     def _p_values(self) -> list[float]:
         return [p for p in (self.novelty, self.agreement, self.predictive) if p is not None]
 
-    def _fails(self, p: float | None) -> bool:
+    def _fails(self, p: float) -> bool:
         """Whether a test is to blame: with a joint rank, one that fails by itself, or the one that comes nearest to it."""
-        if p is None or self.together is None:
-            return p is not None and p * len(self._p_values) <= self.level
+        if self.together is None:
+            return p * len(self._p_values) <= self.level
         return self.together <= self.level and p <= max(self.level, min(self._p_values))
+
+
+def p_in_words(p: float, level: float = LEVEL) -> str:
+    """Two digits of a p-value, or as many as show on which side of the level it is.
+
+    >>> p_in_words(0.0321), p_in_words(0.0497), p_in_words(0.05)
+    ('0.032', '0.0497', '0.05')
+    """
+    for digits in range(2, 17):
+        text = f"{p:.{digits}g}"
+        shown = float(text)
+        if ((shown <= level), (shown == level)) == ((p <= level), (p == level)):
+            return text
+    return repr(p)
 
 
 def check_level(level: float) -> float:

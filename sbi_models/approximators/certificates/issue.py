@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators.certificates.certificate import Certificate
-from sbi_models.approximators.certificates.novelty import GIVEN, Novelty, Points
-from sbi_models.approximators.certificates.spaces import joint_p_values
+from sbi_models.approximators.certificates.novelty import Novelty, Points
+from sbi_models.approximators.certificates.ranks import Sizes, different, joint_p_values, lots
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.approximators.inputs import masked
 from sbi_models.types import Variables, VariablesLike
@@ -28,8 +28,7 @@ MOST_KNOWN, MOST_HELD_OUT = 4_000, 2_000
 
 FEWEST = 200
 
-_ROWS_FOR_AGREEMENT, _DRAWS_FOR_AGREEMENT = 200, 64
-_NAMED, _RARE = 3, 2.5
+_ROWS_FOR_AGREEMENT, _ROWS_OF_SEVERAL_SIZES, _DRAWS_FOR_AGREEMENT = 200, 400, 64
 
 
 def learn(approximator: "Approximator", known: Variables, held_out: Variables | None, seed: int) -> None:
@@ -58,7 +57,8 @@ def learn(approximator: "Approximator", known: Variables, held_out: Variables | 
             novelty.fit(points, others, stamp)
             member.novelty = novelty
         if len(approximator.members) > 1:
-            some = {name: value[:_ROWS_FOR_AGREEMENT] for name, value in held_out.items()}
+            number = _ROWS_FOR_AGREEMENT if len(different(others.sizes)) == 1 else _ROWS_OF_SEVERAL_SIZES
+            some = {name: value[:number] for name, value in held_out.items()}
             approximator.usual_disagreement.values = disagreement(approximator.members, some, seed=seeding.derive(seed, "certificate"))
 
 
@@ -69,40 +69,50 @@ def issue(approximator: "Approximator", conditions: VariablesLike, *, level: flo
         first = next(iter(members.values()))
         prepared = first.prepare_conditions(conditions)
         n = len(next(iter(prepared.values()))) if prepared else 0
-        certificates = [Certificate(level=level)] * n
+        certificates, ties = [Certificate(level=level)] * n, lots(n, seed)
+        points = {name: points_of(member, prepared, batch_size) for name, member in members.items()}
         if all(member.novelty.is_known for member in members.values()):
-            points = {name: points_of(member, prepared, batch_size) for name, member in members.items()}
-            certificates = _with_novelty(certificates, members, points)
-        usual = approximator.usual_disagreement.values
-        if len(members) > 1 and isinstance(usual, Tensor):
-            observed = disagreement(members, conditions, seed=seed)
-            p_values = joint_p_values(usual[:, None], observed[:, None])
-            certificates = [
-                replace(certificate, disagreement=float(value), agreement=float(p))
-                for certificate, value, p in zip(certificates, observed, p_values, strict=True)
-            ]
+            certificates = _with_novelty(certificates, members, points, ties)
+            usual = approximator.usual_disagreement.values
+            if len(members) > 1 and isinstance(usual, Tensor):
+                observed = disagreement(members, conditions, seed=seed)
+                sizes = sizes_of_disagreement(approximator, points[next(iter(members))])
+                p_values = joint_p_values(usual[:, None], observed[:, None], sizes=sizes, ties=ties)
+                certificates = [
+                    replace(certificate, disagreement=float(value), agreement=float(p))
+                    for certificate, value, p in zip(certificates, observed, p_values, strict=True)
+                ]
     return certificates
 
 
-def _with_novelty(certificates: list[Certificate], members: Members, points: Mapping[str, Points]) -> list[Certificate]:
+def sizes_of_disagreement(approximator: "Approximator", points: Points) -> Sizes:
+    """Numbers of elements of the simulations that say how far members usually are apart, beside those of observations."""
+    usual = approximator.usual_disagreement.values
+    assert isinstance(usual, Tensor)
+    sizes = next(iter(approximator.members.values())).novelty.sizes(points.sizes)
+    return Sizes(sizes.usual[: len(usual)], sizes.observed)
+
+
+def _with_novelty(certificates: list[Certificate], members: Members, points: Mapping[str, Points], ties: Tensor) -> list[Certificate]:
     """The p-values of all members together: jointly where they know the same simulations, else the smallest times their number."""
     novelties = {name: member.novelty for name, member in members.items()}
     scores = {name: novelty(points[name]) for name, novelty in novelties.items()}
+    sizes = {name: novelty.sizes(points[name].sizes) for name, novelty in novelties.items()}
+    first = next(iter(members))
     if len({(novelty.stamp, len(novelty.calibration)) for novelty in novelties.values()}) == 1:
         calibration = torch.cat([novelty.calibration for novelty in novelties.values()], dim=1)
-        p_values = joint_p_values(calibration, torch.cat(list(scores.values()), dim=1))
+        p_values = joint_p_values(calibration, torch.cat(list(scores.values()), dim=1), sizes=sizes[first], ties=ties)
     else:
-        each = torch.stack([joint_p_values(novelties[name].calibration, own) for name, own in scores.items()])
+        each = torch.stack([joint_p_values(novelties[name].calibration, own, sizes=sizes[name], ties=ties) for name, own in scores.items()])
         p_values = (each.amin(dim=0) * len(each)).clamp_max(1.0)
-    spaces = [novelty.by_space(scores[name]) for name, novelty in novelties.items()]
-    first = next(iter(members))
+    spaces = [novelty.by_space(scores[name], sizes[name], ties) for name, novelty in novelties.items()]
     unusual = novelties[first].unusual(points[first])
     return [
         replace(
             certificate,
             novelty=float(p_values[i]),
             spaces={space: min(1.0, len(spaces) * min(float(own[space][i]) for own in spaces)) for space in spaces[0]},
-            unusual=in_words(unusual[i]),
+            unusual=unusual[i],
         )
         for i, certificate in enumerate(certificates)
     ]
@@ -110,33 +120,32 @@ def _with_novelty(certificates: list[Certificate], members: Members, points: Map
 
 def points_of(member: "ContinuousApproximator", prepared: dict[str, Tensor], batch_size: int | None = None) -> Points:
     """What novelty looks at of prepared variables."""
-    found = statistics_of(member, prepared)
+    found, (sets, sizes) = statistics_of(member, prepared), sizes_of(member, prepared)
     statistics = torch.stack(list(found.values()), dim=1)
-    return Points(member.conditions_of(prepared, batch_size).to(torch.float64), statistics, tuple(found))
+    return Points(member.conditions_of(prepared, batch_size).to(torch.float64), statistics, tuple(found), sizes, sets)
 
 
 def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, Tensor]:
     """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the summary network's inputs."""
-    named = {}
-    for key in (*member.inputs.names, "inference_conditions"):
-        if key in prepared:
-            label = " and ".join(member.roles[key]) if key in member.roles else member.inputs.names[key]
-            named[label] = prepared[key], prepared.get(masked(key))
-    return observation_statistics(named)
+    return observation_statistics({label: (prepared[key], prepared.get(masked(key))) for key, label in _labels(member, prepared).items()})
 
 
-def in_words(scores: list[tuple[str, float]], others: str = "simulations") -> tuple[str, ...]:
-    """The first few of the statistics and their normal scores, rarest first, as far as they are rare; each once."""
-    found: list[str] = []
-    named: set[str] = set()
-    for name, score in scores:
-        plain = name.removesuffix(GIVEN)
-        if abs(score) > _RARE and plain not in named and len(named) < _NAMED:
-            named.add(plain)
-            share = 100 * float(torch.special.ndtr(torch.tensor(abs(score), dtype=torch.float64)))
-            of = "all" if share >= 99.95 else f"{share:.1f} % of"
-            found.append(f"{name} is {'above' if score > 0 else 'below'} that of {of} {others}")
-    return tuple(found)
+def sizes_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
+    """Names of those conditions that have a mask, and how many of their elements count, (n, s) in float64."""
+    labels = {masked(key): label for key, label in _labels(member, prepared).items() if masked(key) in prepared}
+    sizes = [prepared[mask].sum(dim=1).to(torch.float64) for mask in labels]
+    some = next(iter(prepared.values()))
+    return tuple(labels.values()), torch.stack(sizes, dim=1) if sizes else torch.empty(
+        len(some), 0, dtype=torch.float64, device=some.device
+    )
+
+
+def _labels(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, str]:
+    return {
+        key: " and ".join(member.roles[key]) if key in member.roles else member.inputs.names[key]
+        for key in (*member.inputs.names, "inference_conditions")
+        if key in prepared
+    }
 
 
 @torch.no_grad()

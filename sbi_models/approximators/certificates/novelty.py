@@ -13,18 +13,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sbi_models.approximators.certificates.spaces import Learned, Residuals, Space, joint_p_values
+from sbi_models.approximators.certificates.ranks import Sizes, alike, different, far_from, joint_p_values
+from sbi_models.approximators.certificates.reasons import GIVEN, in_words, reasons, sizes_in_words
+from sbi_models.approximators.certificates.spaces import Learned, Residuals, Space
 
-GIVEN = " (given the summaries)"
+_NUMBERS_KEPT, _FEWEST_VALUES = 50_000, 100
+
 SPACES = ("summaries", "statistics", "statistics given summaries")
 
 
 class Points(NamedTuple):
-    """What is looked at of n observations: conditions of the inference network (n, d), statistics (n, k) in float64 and their names."""
+    """What is looked at of n observations.
+
+    Conditions of the inference network (n, d), statistics (n, k) and their names, numbers of elements (n, s) of masked inputs and their
+    names; float64.
+    """
 
     summaries: Tensor
     statistics: Tensor
     names: tuple[str, ...]
+    sizes: Tensor
+    sets: tuple[str, ...]
 
 
 class Novelty(nn.Module):
@@ -34,12 +43,12 @@ class Novelty(nn.Module):
         super().__init__()
         self.summaries, self.statistics, self.given = (Space(neighbours=wanted) for wanted in (True, False, False))
         self.residuals = Residuals()
-        self.kept = Learned("calibration", "stamp")
+        self.kept = Learned("calibration", "stamp", "sizes", "known_sizes", "values")
 
     @property
     def is_known(self) -> bool:
-        """Whether it has been learned."""
-        return self.kept.calibration is not None
+        """Whether it has been learned; files of earlier versions lack `values`."""
+        return self.kept.values is not None
 
     @property
     def calibration(self) -> Tensor:
@@ -62,7 +71,10 @@ class Novelty(nn.Module):
         self.residuals.fit(self.summaries.components(known.summaries), self.statistics.scores(known.statistics))
         self.given.fit(self._given(known))
         self.kept.stamp = torch.tensor(stamp, dtype=torch.int64, device=known.statistics.device)
-        self.kept.calibration = self(held_out)
+        self.kept.calibration, self.kept.sizes = self(held_out), held_out.sizes
+        self.kept.known_sizes = different(torch.cat([known.sizes, held_out.sizes]))
+        values = torch.cat([held_out.statistics, self._given(held_out)], dim=1)
+        self.kept.values = values[: max(_FEWEST_VALUES, _NUMBERS_KEPT // values.shape[1])]
 
     def forward(self, points: Points) -> Tensor:
         """Scores (m, 7): three of the summaries, two of each other space."""
@@ -73,18 +85,40 @@ class Novelty(nn.Module):
         residuals: Tensor = self.residuals(self.summaries.components(points.summaries), self.statistics.scores(points.statistics))
         return residuals
 
-    def by_space(self, scores: Tensor) -> dict[str, Tensor]:
+    def sizes(self, observed: Tensor) -> Sizes:
+        """The numbers of elements of the simulations beside those of observations (m, s)."""
+        usual, known = self.kept.sizes, self.kept.known_sizes
+        assert isinstance(usual, Tensor)
+        assert isinstance(known, Tensor)
+        return Sizes(usual, observed, far_from(known, observed))
+
+    def by_space(self, scores: Tensor, sizes: Sizes, ties: Tensor) -> dict[str, Tensor]:
         """The p-value (m,) of each space from scores (m, 7)."""
         widths = [space.columns for space in (self.summaries, self.statistics, self.given)]
         columns = torch.split(torch.arange(scores.shape[1]), widths)
-        return {name: joint_p_values(self.calibration[:, own], scores[:, own]) for name, own in zip(SPACES, columns, strict=True)}
+        return {
+            name: joint_p_values(self.calibration[:, own], scores[:, own], sizes=sizes._replace(unheard_of=None), ties=ties)
+            for name, own in zip(SPACES, columns, strict=True)
+        }
 
-    def unusual(self, points: Points) -> list[list[tuple[str, float]]]:
-        """For each observation, its rarest statistics first: a name and its normal score among simulations."""
-        alone, given = self.statistics.scores(points.statistics), self.given.scores(self._given(points))
+    def unusual(self, points: Points) -> list[tuple[str, ...]]:
+        """For each observation, what of it is rare among simulations of like size, in words, the plainest and rarest first.
+
+        What statistics are given the summaries counts only where these are as those of simulations: beyond, nothing is known of it.
+        """
+        given = self._given(points)
+        usual = (self.summaries.scores(points.summaries).abs() <= self.summaries.scores.edge).all(dim=1, keepdim=True)
+        values = torch.cat([points.statistics, given], dim=1)
+        scores = torch.cat([self.statistics.scores(points.statistics), torch.where(usual, self.given.scores(given), 0.0)], dim=1)
         names = [*points.names, *(name + GIVEN for name in points.names)]
-        found = []
-        for row in torch.cat([alone, given], dim=1):
-            order = row.abs().argsort(descending=True)
-            found.append([(names[i], float(row[i])) for i in order.tolist()])
+        kept, sizes = self.kept.values, self.sizes(points.sizes)
+        assert isinstance(kept, Tensor)
+        found: list[tuple[str, ...]] = [()] * len(values)
+        others = "simulations of like size" if points.sets else "simulations"
+        for rows, _, near in alike(sizes._replace(usual=sizes.usual[: len(kept)])):
+            for row, own in zip(rows.tolist(), reasons(names, values[rows], scores[rows], kept[near]), strict=True):
+                found[row] = in_words(own, others)
+        assert sizes.unheard_of is not None
+        for row in sizes.unheard_of.nonzero()[:, 0].tolist():
+            found[row] = (*sizes_in_words(points.sets, points.sizes[row], sizes.usual), *found[row])
         return found

@@ -3,6 +3,7 @@
 What they mean is for others to say, by comparing a point's scores with those of simulations that they were not learned from.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ _REACH = 4.0
 _RIDGE = 1e-3
 _ROUNDING = 1e-5
 _TINY = 1e-12
-_ROWS_AT_ONCE = 64
-_TIE = 1e-6
+_SMALLEST_RESIDUAL_VARIANCE = 1e-4
+_STEPS = 1e3
 
 
 class Learned(nn.Module):
@@ -39,7 +40,7 @@ class Learned(nn.Module):
 
 
 class NormalScores(Learned):
-    """Each of d numbers to the normal score of its rank among simulations; linear between knots, and beyond them."""
+    """Each of d numbers to the normal score of its rank among simulations, linear between knots, and beyond them; of ties the mid-rank."""
 
     knots: Tensor
     scores: Tensor
@@ -56,15 +57,28 @@ class NormalScores(Learned):
     def forward(self, values: Tensor) -> Tensor:
         """Values (m, d) to scores (m, d), about standard normal for simulations."""
         knots, scores = self.knots, self.scores
-        right = torch.searchsorted(knots, values.mT.contiguous(), right=True).clamp(1, _KNOTS - 1).mT
-        low, high = (knots.gather(1, at.mT).mT for at in (right - 1, right))
-        share = ((values - low) / (high - low).clamp_min(_TINY * knots.abs().amax(dim=1).clamp_min(_TINY))).clamp(0, 1)
-        inside = scores[right - 1] + share * (scores[1] - scores[0])
+        inside = (self._inside(values, right=True) + self._inside(values, right=False)) / 2
         middle, lowest, highest = knots[:, _KNOTS // 2], knots[:, 0], knots[:, -1]
         least = _ROUNDING * knots.abs().amax(dim=1) + _TINY  # steps of a constant number that are rounding
         above = (values - highest).clamp_min(0) / torch.maximum((highest - middle) / scores[-1], least)
         below = (lowest - values).clamp_min(0) / torch.maximum((middle - lowest) / scores[-1], least)
         return inside + above - below
+
+    @property
+    def edge(self) -> float:
+        """The score of the largest value that the scores were learned from."""
+        return float(self.scores[-1])
+
+    def _inside(self, values: Tensor, *, right: bool) -> Tensor:
+        """Of values between the knots: the highest score of a value that several knots share, or the lowest."""
+        knots, scores = self.knots, self.scores
+        above = torch.searchsorted(knots, values.mT.contiguous(), right=right).clamp(1, _KNOTS - 1).mT
+        low, high = (knots.gather(1, at.mT).mT for at in (above - 1, above))
+        flat = high == low
+        share = ((values - low) / torch.where(flat, 1.0, high - low)).clamp(0, 1)
+        share = torch.where(flat, float(right), share)
+        inside: Tensor = scores[above - 1] + share * (scores[1] - scores[0])
+        return inside
 
 
 class Space(nn.Module):
@@ -110,7 +124,7 @@ class Space(nn.Module):
             assert isinstance(reference, Tensor)
             distances = torch.cdist(components, reference)
             found.append(distances.topk(min(_NEIGHBOURS, distances.shape[1]), largest=False).values.mean(dim=1))
-        return torch.stack(found, dim=1)
+        return (torch.stack(found, dim=1) * _STEPS).round() / _STEPS  # equal data are ties, whatever the rounding of the networks
 
 
 class Residuals(Learned):
@@ -129,13 +143,14 @@ class Residuals(Learned):
         """From components of the summaries (n, r) and normal scores of the statistics (n, d) at simulations."""
         terms = _terms(components)
         self.means = _least_squares(terms, scores)
-        logs = ((scores - terms @ self.means) ** 2 + _TINY).log()
+        logs = ((scores - terms @ self.means) ** 2 + _SMALLEST_RESIDUAL_VARIANCE).log()
         self.log_variances = _least_squares(terms, logs)
 
     def forward(self, components: Tensor, scores: Tensor) -> Tensor:
         """Standardised residuals (m, d)."""
         terms = _terms(components)
-        residuals: Tensor = (scores - terms @ self.means) * (-(terms @ self.log_variances).clamp(-30, 30) / 2).exp()
+        logs = (terms @ self.log_variances).clamp(math.log(_SMALLEST_RESIDUAL_VARIANCE), 30)
+        residuals: Tensor = (scores - terms @ self.means) * (-logs / 2).exp()
         return residuals
 
 
@@ -150,46 +165,3 @@ def _least_squares(terms: Tensor, targets: Tensor) -> Tensor:
     gram = terms.mT @ terms
     solution: Tensor = torch.linalg.solve(gram + _RIDGE * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), terms.mT @ targets)
     return solution
-
-
-def p_values_of_each(calibration: Tensor, observed: Tensor) -> Tensor:
-    """Exact p-values (m, c) of observed scores (m, c), each alone, among those of simulations (n, c); large is rare."""
-    return _among_others(calibration, observed).to(torch.float64) / (len(calibration) + 1)
-
-
-def joint_p_values(calibration: Tensor, observed: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Exact p-values (m,) of observed scores (m, c) among those of simulations (n, c) by all of the scores at once; large is rare.
-
-    Each score is ranked among the n + 1; the smallest rank of a row, with the mean of its ranks to break ties, is ranked again. Rows are
-    treated alike, so that an observation drawn like the simulations has each of the n + 1 ranks with equal probability, however many
-    scores there are and however they depend on each other: the correction for multiple tests costs nothing for scores that repeat.
-
-    Args:
-        calibration, observed: as above; c may be 0 if something is known.
-        known: p-values of the same rows, (n, k) and (m, k), that further simulations gave: they stand beside rank / (n + 1) as they are,
-            and may be finer. Any function of a single row, learned from others, leaves the result exact.
-
-    References: Westfall & Young (1993), Resampling-based multiple testing; Vovk, Gammerman & Shafer (2005), Algorithmic learning in a
-    random world.
-    """
-    n = len(calibration)
-    usual, found = (calibration.new_empty(n, 0), calibration.new_empty(len(observed), 0)) if known is None else known
-    own, new = _among_others(calibration, calibration) - 1, _among_others(calibration, observed)
-    p_values = []
-    for rows, ranks, own_p in zip(*(torch.split(part, _ROWS_AT_ONCE) for part in (observed, new, found)), strict=True):
-        others = own + (rows[:, None] >= calibration)
-        smallest = _smallest(others / (n + 1.0), usual.expand(len(rows), -1, -1))
-        p_values.append(((smallest <= _smallest(ranks / (n + 1.0), own_p)[:, None]).sum(dim=1) + 1) / (n + 1))
-    return torch.cat(p_values).to(torch.float64)
-
-
-def _among_others(calibration: Tensor, observed: Tensor) -> Tensor:
-    """Ranks (m, c), from 1, of observed scores among those of simulations and themselves, the largest first."""
-    ordered = calibration.sort(dim=0).values.mT.contiguous()
-    return len(calibration) - torch.searchsorted(ordered, observed.mT.contiguous()).mT + 1
-
-
-def _smallest(*p_values: Tensor) -> Tensor:
-    """The smallest of p-values (..., c), and a little of their mean that breaks ties."""
-    every = torch.cat([part.to(torch.float64) for part in p_values], dim=-1)
-    return every.amin(dim=-1) + _TIE * every.mean(dim=-1)

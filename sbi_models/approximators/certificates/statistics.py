@@ -16,11 +16,17 @@ _MOST_CHANNELS_IN_PAIRS = 4
 _SHORTEST_SERIES = 4
 _FLOOR = 1e-30
 
+DERIVED = ("median", "log sd", "minimum", "maximum", "skewness", "log kurtosis")
+"""What a shift, another scale, an outlier or a drift changes, too: the other statistics say better which of them it is."""
+
 Named = dict[str, Tensor]
 
 
 def observation_statistics(inputs: Mapping[str, tuple[Tensor, Tensor | None]]) -> Named:
-    """Statistics, name to (n,) in float64, of inputs: label to values (n, ...) and the mask (n, length), if there is one."""
+    """Statistics, name to (n,) in float64, of inputs: label to values (n, ...) and the mask (n, length), if there is one.
+
+    The number of elements is none of them: p-values are given it.
+    """
     found: Named = {}
     for label, (values, mask) in inputs.items():
         found |= _of_one(label, values.to(torch.float64), mask)
@@ -39,7 +45,7 @@ def _of_one(label: str, values: Tensor, mask: Tensor | None) -> Named:
     if series.shape[-1] > _MOST_CHANNELS:
         there = there.repeat_interleave(series.shape[-1], dim=1)
         series = series.reshape(n, -1, 1)
-    found: Named = {} if mask is None else {f"number of elements of {label}": mask.sum(dim=1).to(torch.float64)}
+    found: Named = {}
     width = series.shape[-1]
     names = [label if width == 1 else f"{label}[{c}]" for c in range(width)]
     for c, name in enumerate(names):
@@ -67,6 +73,7 @@ def _of_channel(x: Tensor, there: Tensor) -> Named:
         "mean": _mean(x, there),
         "median": median,
         "log sd": _log(_sd(x, there)),
+        "log interquartile range": _log(three_quarters - quarter),
         "minimum": low,
         "maximum": high,
         "skewness": _mean(z**3, there),

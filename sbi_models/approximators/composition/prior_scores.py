@@ -18,6 +18,7 @@ from sbi_models.approximators.composition.items import time_of
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.networks import DiffusionModel
+from sbi_models.real_numbers import real_array
 
 PriorScore = Callable[[Tensor], Tensor]
 """d log p(z) / d z (m, d) at z (m, d), float64, standardised space."""
@@ -128,7 +129,7 @@ def _checked(scores: Any, given: dict[str, Any]) -> dict[str, Any]:
             raise DataError(
                 f"Expected compute_prior_score to return the score of {name!r}, got {', '.join(map(repr, scores)) or 'nothing'}."
             )
-        score = np.asarray(scores[name], dtype=np.float64)
+        score = real_array(scores[name], f"the prior score of {name!r}").astype(np.float64)
         if score.shape != value.shape:
             raise DataError(f"Expected the prior score of {name!r} of the shape of its values {value.shape}, got {score.shape}.")
         if not np.isfinite(score).all():

@@ -11,7 +11,12 @@ from sbi_models.diagnostics.metrics.contraction import posterior_contraction, z_
 from sbi_models.diagnostics.metrics.coverage import Coverage, joint_coverage, joint_ranks, marginal_coverage
 from sbi_models.diagnostics.metrics.disagreement import energy_disagreement, jensen_shannon_divergence
 from sbi_models.diagnostics.metrics.energy_score import energy_score
-from sbi_models.diagnostics.metrics.importance import SmoothedWeights, effective_sample_share, pareto_smoothed
+from sbi_models.diagnostics.metrics.importance import (
+    SmoothedWeights,
+    effective_sample_share,
+    largest_weight_share,
+    pareto_smoothed,
+)
 from sbi_models.diagnostics.metrics.information import information
 from sbi_models.diagnostics.metrics.lc2st import LocalTest, local_c2st
 from sbi_models.diagnostics.metrics.log_score import LogScore, log_score
@@ -44,6 +49,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "joint_coverage",
     "joint_ranks",
+    "largest_weight_share",
     "local_c2st",
     "log_gamma",
     "log_score",

@@ -9,7 +9,7 @@ from scipy.special import bdtr, bdtrc, bdtrik
 
 from sbi_models.diagnostics.metrics.checks import Floats, check_level, check_samples
 from sbi_models.diagnostics.metrics.coverage import coverage_of_ranks
-from sbi_models.diagnostics.metrics.ranks import ranks_of
+from sbi_models.diagnostics.metrics.ranks import even_ranks
 from sbi_models.seeding import generator
 
 NUM_NULL = 4000
@@ -132,7 +132,7 @@ def simultaneous_band(num_datasets: int, num_draws: int, level: float = 0.95) ->
     return EcdfBand(z, lower, upper, level)
 
 
-def log_gamma(samples: object, truth: object, level: float = 0.95) -> Floats:
+def log_gamma(samples: object, truth: object, level: float = 0.95, *, seed: int = 0) -> Floats:
     """A test that the ranks of each parameter are uniform: below 0 rejects at 5 %.
 
         log(gamma / gamma_0.05)
@@ -144,6 +144,7 @@ def log_gamma(samples: object, truth: object, level: float = 0.95) -> Floats:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
         level: probability of the band, so that a right posterior is rejected with probability 1 - level.
+        seed: of places among ties; without ties it does not matter.
 
     Returns:
         Shape (dim,), in nats; not below about -708, where float64 ends.
@@ -156,18 +157,18 @@ def log_gamma(samples: object, truth: object, level: float = 0.95) -> Floats:
         Säilynoja, Bürkner, Vehtari (2022), as for `simultaneous_band`.
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
-    return log_gamma_of_ranks(ranks_of(draws, true), draws.shape[1], level)
+    return log_gamma_of_ranks(even_ranks(draws, true, seed), draws.shape[1], level)
 
 
 def log_gamma_of_ranks(ranks: Floats, num_draws: int, level: float = 0.95) -> Floats:
-    """`log_gamma` from fractional ranks, shape (n_datasets, dim), among `num_draws` draws: shape (dim,)."""
+    """`log_gamma` from ranks as of `even_ranks`, shape (n_datasets, dim), among `num_draws` draws: shape (dim,)."""
     n, z = len(ranks), evaluation_points(len(ranks), num_draws)
     observed = local_gamma(ecdf_counts(ranks, z).T, n, z)
     statistic: Floats = np.log(observed) - np.log(critical_gamma(n, num_draws, check_level(level)))
     return statistic
 
 
-def calibration_error(samples: object, truth: object) -> Floats:
+def calibration_error(samples: object, truth: object, *, seed: int = 0) -> Floats:
     """The expected calibration error: how far central intervals are from covering as often as they say.
 
         mean over 20 levels a in [0.005, 0.995] of |coverage(a) - a|
@@ -175,6 +176,7 @@ def calibration_error(samples: object, truth: object) -> Floats:
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
+        seed: of places among ties; without ties it does not matter.
 
     Returns:
         Shape (dim,), a probability; 0 is perfect, and chance alone leaves about 0.3 / sqrt(n_datasets).
@@ -187,11 +189,11 @@ def calibration_error(samples: object, truth: object) -> Floats:
         here with central intervals in place of bins.
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
-    return calibration_error_of_ranks(ranks_of(draws, true), draws.shape[1])
+    return calibration_error_of_ranks(even_ranks(draws, true, seed), draws.shape[1])
 
 
 def calibration_error_of_ranks(ranks: Floats, num_draws: int) -> Floats:
-    """`calibration_error` from fractional ranks, shape (n_datasets, dim), among `num_draws` draws: shape (dim,)."""
+    """`calibration_error` from ranks as of `even_ranks`, shape (n_datasets, dim), among `num_draws` draws: shape (dim,)."""
     covered = coverage_of_ranks(ranks, num_draws, CALIBRATION_LEVELS) / len(ranks)
     error: Floats = np.abs(covered - CALIBRATION_LEVELS[:, None]).mean(axis=0)
     return error

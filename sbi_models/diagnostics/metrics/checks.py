@@ -1,11 +1,10 @@
 """What every metric asks of its two arrays before it computes anything."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from sbi_models.errors import ConfigurationError, DataError
+from sbi_models.real_numbers import real_array
 
 Floats = NDArray[np.float64]
 
@@ -53,13 +52,7 @@ def check_level(level: float) -> float:
 
 def as_floats(name: str, values: object) -> Floats:
     """`values` as a float64 array; raises DataError if they are not numbers of one rectangular shape."""
-    try:
-        array: NDArray[Any] = np.asarray(values)
-    except ValueError as error:
-        raise DataError(f"Expected {name} as one rectangular array of numbers, got ragged rows. Give every row the same length.") from error
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"Expected {name} as an array of real numbers, got dtype {array.dtype}. Convert it to float.")
-    return array.astype(np.float64, copy=False)
+    return real_array(values, name).astype(np.float64, copy=False)
 
 
 def check_finite(name: str, values: Floats) -> None:

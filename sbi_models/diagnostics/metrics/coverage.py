@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_level, check_samples
-from sbi_models.diagnostics.metrics.ranks import ranks_of
+from sbi_models.diagnostics.metrics.ranks import even_ranks, place_of
 from sbi_models.errors import ConfigurationError, DataError
+from sbi_models.seeding import generator
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,11 @@ class Coverage:
     upper: Floats
 
 
-def marginal_coverage(samples: object, truth: object, levels: object = None, band: float = 0.95) -> Coverage:
+def marginal_coverage(samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0) -> Coverage:
     """The fraction of data sets whose central interval holds the truth, for each parameter: the diagonal if the posterior is right.
 
-    The central interval of level a covers if |2 u - 1| <= a for the fractional rank u, so all levels come from one rank. The band is
+    The central interval of level a covers if |2 u - 1| <= a for the fractional rank u, so all levels come from one rank. Ties have random
+    places: where an end of an interval holds many equal draws, it covers a truth there as often as makes the level right. The band is
     the central interval of Beta(c + 1, n - c + 1), the posterior of the true coverage after c of n data sets covered.
 
     Args:
@@ -36,6 +38,7 @@ def marginal_coverage(samples: object, truth: object, levels: object = None, ban
         levels: credible levels inside (0, 1), shape (K,); by default up to 200 levels (S + 1 - 2 j) / (S + 1), those of intervals
             between order statistics, at which a right posterior covers with exactly that probability.
         band: probability of the pointwise band.
+        seed: of places among ties; without ties it does not matter.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
@@ -47,7 +50,7 @@ def marginal_coverage(samples: object, truth: object, levels: object = None, ban
     draws, true = check_samples(samples, truth, min_datasets=2)
     num_draws = draws.shape[1]
     at = _central_levels(num_draws) if levels is None else _check_levels(levels)
-    return _with_band(at, coverage_of_ranks(ranks_of(draws, true), num_draws, at), len(true), band)
+    return _with_band(at, coverage_of_ranks(even_ranks(draws, true, seed), num_draws, at), len(true), band)
 
 
 def coverage_of_ranks(ranks: Floats, num_draws: int, levels: Floats) -> NDArray[np.int64]:
@@ -55,7 +58,7 @@ def coverage_of_ranks(ranks: Floats, num_draws: int, levels: Floats) -> NDArray[
     return _counts_within(np.abs(2.0 * ranks - 1.0), num_draws, levels)
 
 
-def joint_ranks(samples: object, truth: object) -> Floats:
+def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
     """The level of the smallest ellipsoid around the posterior mean that reaches the truth: uniform if the joint posterior is right.
 
     The Mahalanobis distance of the truth, ranked among those of the S draws,
@@ -69,6 +72,7 @@ def joint_ranks(samples: object, truth: object) -> Floats:
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space, with S > dim + 1.
         truth: true values, shape (n_datasets, dim), raw space.
+        seed: of places among ties; without ties it does not matter.
 
     Returns:
         Shape (n_datasets,), strictly between 0 and 1: small if the truth lies near the mean, near 1 if it lies outside.
@@ -80,12 +84,13 @@ def joint_ranks(samples: object, truth: object) -> Floats:
     _, num_draws, dim = draws.shape
     if num_draws <= dim + 1:
         raise DataError(f"Expected more than dim + 1 = {dim + 1} draws a data set for joint ranks, got {num_draws}. Sample more draws.")
+    rng = generator(seed, "diagnostics", "joint ranks")
     chunk = max(1, 200_000 // (num_draws * dim))  # data sets at a time, to bound memory
-    parts = [_joint_ranks(draws[start : start + chunk], true[start : start + chunk]) for start in range(0, len(true), chunk)]
+    parts = [_joint_ranks(draws[start : start + chunk], true[start : start + chunk], rng) for start in range(0, len(true), chunk)]
     return np.concatenate(parts)
 
 
-def joint_coverage(samples: object, truth: object, levels: object = None, band: float = 0.95) -> Coverage:
+def joint_coverage(samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0) -> Coverage:
     """The fraction of data sets whose joint credible ellipsoid holds the true parameter vector: the diagonal if right.
 
     The region of level a covers if the joint rank is at most a. Arguments, errors and result as for `marginal_coverage`, with one
@@ -94,18 +99,23 @@ def joint_coverage(samples: object, truth: object, levels: object = None, band: 
     draws, true = check_samples(samples, truth, min_datasets=2, min_draws=2)
     num_draws = draws.shape[1]
     at = _thin(np.arange(1, num_draws + 1)) / (num_draws + 1) if levels is None else _check_levels(levels)
-    ranks = joint_ranks(draws, true)
+    ranks = joint_ranks(draws, true, seed=seed)
     return _with_band(at, _counts_within(ranks[:, None], num_draws, at), len(true), band)
 
 
-def _joint_ranks(draws: Floats, truth: Floats) -> Floats:
+def _joint_ranks(draws: Floats, truth: Floats, rng: np.random.Generator) -> Floats:
+    """The truth has a random place among the draws, so that rounding, which may differ along an array, breaks no tie in its favour."""
+    n, num_draws, _ = draws.shape
+    each, place = np.arange(n), rng.integers(0, num_draws + 1, n)
     pool = np.concatenate([draws, truth[:, None, :]], axis=1)
+    pool[each, -1], pool[each, place] = pool[each, place], truth
     pool -= pool.mean(axis=1, keepdims=True)
     scale = np.sqrt(np.mean(pool**2, axis=1, keepdims=True))
     pool /= np.where(scale > 0.0, scale, 1.0)
     precision = _pseudo_inverse(np.matmul(pool.transpose(0, 2, 1), pool) / pool.shape[1])
     distance = np.einsum("nsd,nsd->ns", np.matmul(pool, precision), pool)
-    return ranks_of(distance[:, :-1, None], distance[:, -1:])[:, 0]
+    ranks: Floats = (place_of(distance, place, rng) + 0.5) / (num_draws + 1)
+    return ranks
 
 
 def _pseudo_inverse(correlation: Floats) -> Floats:

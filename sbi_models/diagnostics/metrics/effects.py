@@ -17,39 +17,47 @@ class Interval(NamedTuple):
 
 
 def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
-    """The mean of z-scores (posterior mean - truth) / sd, shape (n_datasets, dim): above 0 where posteriors lie too high.
+    """The mean of (posterior mean - truth) / sd, shape (n_datasets, dim): above 0 where posteriors lie too high.
 
-    Its expectation is 0 for a right posterior of any form. The interval is that of the central limit theorem.
+    Its expectation is 0 for a right posterior of any form. NaN are left out. The interval is that of the central limit theorem, with 1,
+    the variance that right posteriors have, or what is observed, if that is larger.
     """
-    half = ndtri(0.5 + level / 2.0) * z.std(axis=0, ddof=1) / np.sqrt(len(z))
-    return Interval(z.mean(axis=0), z.mean(axis=0) - half, z.mean(axis=0) + half)
+    mean, variance, n = _moments(z)
+    half = ndtri(0.5 + level / 2.0) * np.sqrt(np.fmax(variance, 1.0) / n)
+    half = np.where(np.isnan(variance), np.nan, half)
+    return Interval(mean, mean - half, mean + half)
 
 
-def width_factor(z: Floats, num_draws: int, level: float = 0.95) -> Interval:
+def width_factor(z: Floats, num_draws: int, kurtosis: Floats, level: float = 0.95) -> Interval:
     """The factor by which posterior sds should be multiplied: the sd of z-scores, shape (n_datasets, dim); above 1 for over-confident.
 
         sqrt(var(z) S (S - 3) / ((S + 1) (S - 1)))
 
     The variance of z is 1 for a right posterior of any form, but for the scatter of the mean and sd of S draws, which the factor behind
-    it takes out (exactly for Gaussian posteriors). The interval is that of log var(z), whose variance is about (kurtosis - 1) / n.
+    it takes out (exactly for Gaussian posteriors). NaN are left out. The interval is that of log var(z), whose variance is about
+    (kurtosis - 1) / n: with the kurtosis of the pools, (n_datasets, dim), or that of z, if that is larger, for few z of a heavy-tailed
+    posterior do not show its tails.
     """
-    n = len(z)
+    mean, variance, n = _moments(z)
     scatter = num_draws * (num_draws - 3.0) / ((num_draws + 1.0) * (num_draws - 1.0))
-    variance = z.var(axis=0, ddof=1)
-    fourth = np.mean((z - z.mean(axis=0)) ** 4, axis=0) / np.where(variance > 0.0, variance, 1.0) ** 2
-    return _of_square(variance * scatter, np.sqrt(np.maximum(fourth - 1.0, 0.0) / n), level)
+    there = np.isfinite(z)
+    fourth = np.sum(np.where(there, z - mean, 0.0) ** 4, axis=0) / n / np.where(variance > 0.0, variance, 1.0) ** 2
+    of_pools = np.sum(np.where(there, kurtosis, 0.0), axis=0) / n
+    return _of_square(variance * scatter, np.sqrt(np.maximum(np.maximum(fourth, of_pools) - 1.0, 0.0) / n), level)
 
 
-def joint_width_factor(errors: Floats, num_draws: int, parameters: int, level: float = 0.95) -> Interval:
+def joint_width_factor(errors: Floats, num_draws: int, parameters: int, kurtosis: Floats, level: float = 0.95) -> Interval:
     """The same for all parameters: sqrt(mean(D^2) / dim), with Mahalanobis distances D of the truth from the mean, mean error taken out.
 
-    errors: posterior mean minus truth in joint posterior sds, (n_datasets, dim); parameters: dim, without those that others fix.
+    errors: posterior mean minus truth in joint posterior sds, (n_datasets, dim); parameters: dim, without those that others fix;
+    kurtosis: the mean of D^4 in each pool, (n_datasets,).
     """
     n = len(errors)
     squared = np.sum((errors - errors.mean(axis=0)) ** 2, axis=1) * n / (n - 1)
     scatter = num_draws * max(num_draws - parameters - 2.0, 1.0) / ((num_draws + 1.0) * (num_draws - 1.0))
-    mean = squared.mean()
-    return _of_square(mean * scatter / parameters, squared.std(ddof=1) / (max(mean, 1e-300) * np.sqrt(n)), level)
+    mean = max(squared.mean(), 1e-300)
+    relative = max((squared.std(ddof=1) / mean) ** 2, kurtosis.mean() / parameters**2 - 1.0, 0.0)
+    return _of_square(mean * scatter / parameters, np.sqrt(relative / n), level)
 
 
 def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> Interval:
@@ -91,6 +99,15 @@ def mean_contraction(variance: Floats, truth: Floats, prior: Floats | None = Non
     constant = np.ptp(truth if prior is None else prior, axis=0) == 0.0
     ends = (1.0 - np.exp(np.where(constant, np.nan, log_ratio)) for log_ratio in (whole, whole + half, whole - half))
     return Interval(*ends)
+
+
+def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
+    """Mean and variance (ddof = 1) of each column without its NaN, NaN for fewer than two numbers, and how many there are, 1 at least."""
+    there = np.isfinite(z)
+    n = np.maximum(there.sum(axis=0), 1).astype(np.float64)
+    mean = np.sum(np.where(there, z, 0.0), axis=0) / n
+    variance = np.sum(np.where(there, z - mean, 0.0) ** 2, axis=0) / np.maximum(n - 1.0, 1.0)
+    return np.where(n > 1.0, mean, np.nan), np.where(n > 1.0, variance, np.nan), n
 
 
 def _of_square(square: Floats, log_error: Floats, level: float) -> Interval:

@@ -15,6 +15,7 @@ from sbi_models.diagnostics.metrics.checks import Floats, as_floats
 from sbi_models.errors import DataError
 
 _FEWEST_IN_TAIL = 5
+_SMALLEST_LOG = float(np.log(np.finfo(float).tiny))
 _PRIOR_WEIGHT, _PRIOR_SHAPE = 10, 0.5
 
 
@@ -29,7 +30,11 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
     """Log weights whose upper tail is replaced by the quantiles of a generalised Pareto distribution that is fitted to it.
 
     k below 0.5: all is well; up to 0.7: usable; above: too heavy a tail for any finite sample, and not even smoothing helps. k is infinite
-    where no draw has a finite weight, or where there are too few draws (fewer than 25) for a tail, and 0 if all weights are equal.
+    where no draw has a finite weight, or where fewer than five weigh more than the rest, too few for a tail, as of fewer than 21 draws; and
+    0 where none does, such as for equal weights.
+
+    A single draw that has nearly all of the weight is taken for the end of a tail, and gets its share of it: what there is of use without
+    smoothing, and the largest share, stand beside (`effective_sample_share` and `largest_weight_share` of weights as they are).
 
     Args:
         log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; -inf is a weight of zero.
@@ -58,6 +63,21 @@ def effective_sample_share(log_weights: object) -> Floats:
     return share
 
 
+def largest_weight_share(log_weights: object) -> Floats:
+    """The share of the weight that the heaviest draw of each data set has, (n_datasets,): 1 / S for equal weights; 0 without any weight.
+
+    Args:
+        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; as they are, not smoothed.
+
+    >>> largest_weight_share([[0.0, 0.0, 0.0, 0.0], [50.0, 0.0, 0.0, 0.0]]).round(3).tolist()
+    [0.25, 1.0]
+    """
+    values = as_floats("log_weights", log_weights)
+    top = values.max(axis=1, keepdims=True)
+    total = np.exp(values - np.where(np.isfinite(top), top, 0.0)).sum(axis=1)
+    return np.where(total > 0, 1.0, 0.0) / np.where(total > 0, total, 1.0)
+
+
 def _smoothed_row(log_weights: Floats) -> tuple[Floats, float]:
     """Of one data set (num_samples,)."""
     top = log_weights.max()
@@ -65,18 +85,19 @@ def _smoothed_row(log_weights: Floats) -> tuple[Floats, float]:
         return log_weights, np.inf
     shifted = log_weights - top
     size = int(np.ceil(min(0.2 * len(shifted), 3 * np.sqrt(len(shifted)))))
-    k = np.inf
-    if size >= _FEWEST_IN_TAIL:
-        order = np.argsort(shifted, kind="stable")
-        tail, cutoff = order[-size:], np.exp(shifted[order[-size - 1]])
-        exceedances = np.exp(shifted[tail]) - cutoff
-        if exceedances[-1] <= np.finfo(float).eps:
-            k = 0.0
-        else:
-            k, scale = fit_generalised_pareto(np.maximum(exceedances, np.finfo(float).tiny))
-            levels = (np.arange(size) + 0.5) / size
-            quantiles = -np.log1p(-levels) if abs(k) < 1e-12 else np.expm1(-k * np.log1p(-levels)) / k
-            shifted[tail] = np.log(np.minimum(cutoff + scale * quantiles, 1.0))
+    if size < _FEWEST_IN_TAIL:
+        return shifted - np.log(np.exp(shifted).sum()), np.inf
+    cutoff = max(np.partition(shifted, -size - 1)[-size - 1], _SMALLEST_LOG)
+    tail = np.flatnonzero(shifted > cutoff)  # fewer than `size` where weights are tied
+    exceedances, k = np.exp(shifted[tail]) - np.exp(cutoff), np.inf
+    if not len(tail) or exceedances.max() <= np.finfo(float).eps:
+        k = 0.0  # nothing weighs more than what is common
+    elif len(tail) >= _FEWEST_IN_TAIL:
+        order = np.argsort(exceedances, kind="stable")
+        k, scale = fit_generalised_pareto(np.maximum(exceedances[order], np.finfo(float).tiny))
+        levels = (np.arange(len(tail)) + 0.5) / len(tail)
+        quantiles = -np.log1p(-levels) if abs(k) < 1e-12 else np.expm1(-k * np.log1p(-levels)) / k
+        shifted[tail[order]] = np.log(np.minimum(np.exp(cutoff) + scale * quantiles, 1.0))
     return shifted - np.log(np.exp(shifted).sum()), float(k)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from sbi_models.diagnostics.metrics.checks import Floats, check_samples
 
@@ -77,3 +77,50 @@ def _distances_on_a_line(draws: Floats, truth: Floats) -> Floats:
     under = np.take_along_axis(sums, below, axis=1)
     distances: Floats = ((2 * below - num_draws) * truth - 2.0 * under + sums[:, -1:]) / num_draws
     return distances
+
+
+FEW, SHARE, SIZE = 200, 0.1, 20
+"""Draws of each data set that are compared with the prior; the share of data sets, and their number, from which on it is told."""
+
+
+def share_like_the_prior(draws: Floats, truth: Floats, prior: Floats | None = None) -> float:
+    """The share of data sets whose draws are the prior, as far as can be seen, 0 if that is below a tenth.
+
+    Draws become normal scores of their ranks in the prior: draws of it, or else the true values. Data sets count whose scores have, for
+    each parameter, mean and variance within 3.3 standard errors of those of the prior, if their means differ by little more than chance
+    (their variance, from quartiles, is at most twice as large), and `information` finds nothing in them.
+
+    Args:
+        draws: (n_datasets, S, dim); 20 or more of each.
+        truth: (n_datasets, dim).
+        prior: (n_prior, dim).
+    """
+    few = draws[:, :FEW]
+    num_draws, rows = few.shape[1], np.arange(len(truth))
+    scored: list[Floats] = []
+    for j in range(truth.shape[1]):
+        ordered = np.sort(truth[:, j] if prior is None else prior[:, j])
+        of_prior, scores = (_prior_scores(values, ordered) for values in (ordered, few[rows, :, j]))
+        sd = of_prior.std()
+        if num_draws < SIZE or sd == 0.0:
+            return 0.0
+        scores = (scores - of_prior.mean()) / sd
+        fourth = max(np.mean(((of_prior - of_prior.mean()) / sd) ** 4) - 1.0, 0.1)
+        mean, variance, of_each, of_all = scores.mean(axis=1), scores.var(axis=1, ddof=1), 1.0 / num_draws, 1.0 / len(ordered)
+        alike = np.abs(mean) < 3.3 * np.sqrt(of_each + of_all)
+        alike &= np.abs(variance - 1.0) < 3.3 * np.sqrt(fourth * (of_each + of_all))
+        scored = [of_means[alike] for of_means in [*scored, mean]]
+        rows = rows[alike]
+        if len(rows) < max(SIZE, SHARE * len(truth)):
+            return 0.0
+    quarters = np.quantile(np.stack(scored, axis=1), [0.25, 0.75], axis=0)
+    spread = np.ptp(quarters, axis=0) / 1.349  # the sd of normal means; of others few are among them
+    known = information_of(draws[rows], truth[rows])[1] < 0.01 / (truth.shape[1] + 1)
+    return 0.0 if np.any(spread**2 > 2.0 / num_draws) or known.any() else len(rows) / len(truth)
+
+
+def _prior_scores(values: Floats, ordered: Floats) -> Floats:
+    """Normal scores of the middle of the places that values have among those of the prior, in order."""
+    low, high = np.searchsorted(ordered, values, side="left"), np.searchsorted(ordered, values, side="right")
+    scores: Floats = ndtri((low + high + 1.0) / 2.0 / (len(ordered) + 1.0))
+    return scores

@@ -1,10 +1,14 @@
-"""Ranks as normal scores: exact tests of bias and of spread that do not depend on the form of the posterior."""
+"""Ranks as normal scores: tests of place, of spread, and of either's change with the data, exact for a right posterior of any law."""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtr, chdtrc, fdtrc, ndtri, stdtr
+from scipy.special import chdtr, chdtrc, ndtr, ndtri, stdtr
+from scipy.stats import rankdata
 
 from sbi_models.diagnostics.metrics.checks import Floats
+
+EDGE = 1e-12
+"""Places within slots stay so far from their ends, so that scores are finite."""
 
 
 def normal_scores(ranks: NDArray[np.int64], num_draws: int, rng: np.random.Generator) -> Floats:
@@ -21,9 +25,15 @@ def normal_scores(ranks: NDArray[np.int64], num_draws: int, rng: np.random.Gener
 
     Reference: Cook, Gelman, Rubin (2006), Validation of software for Bayesian models using posterior quantiles, JCGS 15(3).
     """
-    place = np.clip(rng.random(ranks.shape), 1e-12, 1.0 - 1e-12)
+    place = np.clip(rng.random(ranks.shape), EDGE, 1.0 - EDGE)
     scores: Floats = ndtri((ranks + place) / (num_draws + 1))
     return scores
+
+
+def outward(scores: Floats) -> Floats:
+    """Scores of |2 u - 1| for those of u: large at both ends; N(0, 1) if scores are."""
+    folded: Floats = ndtri(np.clip(np.abs(2.0 * ndtr(scores) - 1.0), EDGE, 1.0 - EDGE))
+    return folded
 
 
 def bias_test(scores: Floats) -> tuple[Floats, Floats]:
@@ -47,16 +57,39 @@ def spread_test(scores: Floats) -> tuple[Floats, Floats]:
     return variance, np.minimum(p_values, 1.0)
 
 
-def joint_bias_test(scores: Floats) -> tuple[float, float]:
-    """Hotelling's T^2 of the mean of all columns together, in the form of F, and its p-value.
+def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
+    """Whether scores change with what is known of each data set: the t of the largest correlation, and its p-value for all q features.
 
-    Columns that are copies of others do no harm: the pseudo-inverse of their covariance is taken, and its rank in place of their number.
+    Scores of a right posterior are N(0, 1) and independent of data and pools, so each correlation has Student's t, exactly, whatever the
+    features are; Bonferroni's bound, q times the smallest p-value, is for all of them. It sees what cancels on average over the data.
+
+    Args:
+        scores: (n_datasets, number).
+        features: of data and pools, not of which value is the truth, (n_datasets, q), no column constant.
+
+    Returns:
+        Shape (number,) each; t = 0 and p = 1 without features.
     """
-    n = len(scores)
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(scores, rowvar=False)))
-    kept = values > 1e-8 * values.max()
-    rank = min(int(kept.sum()), n - 2)
-    along = (scores.mean(axis=0) @ vectors)[kept][-rank:]
-    t_squared = n * float(np.sum(along**2 / values[kept][-rank:]))
-    f = t_squared * (n - rank) / (rank * (n - 1))
-    return f, float(fdtrc(rank, n - rank, f))
+    n, q = features.shape
+    if not q:
+        return np.zeros(scores.shape[1]), np.ones(scores.shape[1])
+    of_scores, of_features = (values - values.mean(axis=0) for values in (scores, features))
+    r = of_scores.T @ of_features / np.outer(np.linalg.norm(of_scores, axis=0), np.linalg.norm(of_features, axis=0))
+    r = np.take_along_axis(r, np.abs(r).argmax(axis=1)[:, None], axis=1)[:, 0]
+    t: Floats = r * np.sqrt((n - 2) / np.maximum(1.0 - r**2, 1e-300))
+    return t, np.minimum(q * 2.0 * stdtr(n - 2, -np.abs(t)), 1.0)
+
+
+def features_of(columns: Floats) -> Floats:
+    """Columns (n_datasets, q) as normal scores of their ranks over data sets, and the same of their distance from the middle.
+
+    Constant columns are left out. Ranks make one test of linear, curved, and heavy-tailed features alike.
+    """
+    ranked = _ranked(columns)
+    both = np.concatenate([ranked, _ranked(np.abs(ranked))], axis=1)
+    return both[:, np.ptp(both, axis=0) > 1e-9]
+
+
+def _ranked(columns: Floats) -> Floats:
+    scores: Floats = ndtri((rankdata(columns, axis=0) - 0.5) / len(columns))
+    return scores

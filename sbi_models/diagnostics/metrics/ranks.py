@@ -14,7 +14,7 @@ def fractional_ranks(samples: object, truth: object) -> Floats:
 
     The truth ties with itself, hence the + 1. For a continuous posterior that is right, u is exactly uniform on the midpoints
     (k + 1/2) / (S + 1), k = 0..S, for any number of draws. Half of the ties count as below, so no direction is favoured;
-    a discrete parameter with many ties gives ranks that are less spread than uniform.
+    a discrete parameter with many ties gives ranks that are less spread than uniform: tests of uniformity take `random_ranks`.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
@@ -67,6 +67,20 @@ def random_ranks_of(draws: Floats, truth: Floats, rng: np.random.Generator) -> N
     """`random_ranks` of arrays that have been checked."""
     below, ties = _below_and_equal(draws, truth)
     return below + rng.integers(0, ties + 1)
+
+
+def even_ranks(draws: Floats, truth: Floats, seed: int = 0) -> Floats:
+    """Midpoints (k + 1/2) / (S + 1) of `random_ranks` of arrays that have been checked: uniform for a right posterior, ties or not."""
+    ranks: Floats = (random_ranks_of(draws, truth, generator(seed, "diagnostics", "ties")) + 0.5) / (draws.shape[1] + 1)
+    return ranks
+
+
+def place_of(values: Floats, place: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """The rank, 0, ..., S, of the value at a place, (n,), among all S + 1 of its row, (n, S + 1), with ties broken at random: (n,)."""
+    target = values[np.arange(len(values)), place][:, None]
+    below, equal = np.count_nonzero(values < target, axis=1), np.count_nonzero(values == target, axis=1)
+    ranks: NDArray[np.int64] = below + rng.integers(0, equal)
+    return ranks
 
 
 def ranks_of(draws: Floats, truth: Floats) -> Floats:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sbi_models.diagnostics.metrics.calibration import simultaneous_band, uniformity_test
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_finite, check_level, check_samples
-from sbi_models.diagnostics.metrics.ranks import random_ranks_of
+from sbi_models.diagnostics.metrics.ranks import place_of
 from sbi_models.errors import DataError
 from sbi_models.seeding import generator
 
@@ -61,7 +61,8 @@ def tarp(samples: object, truth: object, references: object = None, *, level: fl
 def tarp_ranks(samples: object, truth: object, references: object = None, *, seed: int = 0) -> NDArray[np.int64]:
     """How many draws are nearer to the data set's reference point than the truth is: uniform on 0, ..., S if the posterior is right.
 
-    Distances are Euclidean, each parameter in units of the sd of its true values. Arguments and errors as for `tarp`.
+    Distances are Euclidean, each parameter in units of the sd of the true values of all other data sets. Arguments and errors as for
+    `tarp`.
 
     Returns:
         Shape (n_datasets,).
@@ -69,11 +70,25 @@ def tarp_ranks(samples: object, truth: object, references: object = None, *, see
     draws, true = check_samples(samples, truth, min_datasets=2)
     rng = generator(seed, "diagnostics", "tarp")
     points = true[_others(len(true), rng)] if references is None else _points(references, true.shape)
-    spread = np.where(np.ptp(true, axis=0) > 0.0, true.std(axis=0), 1.0)
+    spread = _spread_of_others(true)
     chunk = max(1, 1_000_000 // (draws.shape[1] * draws.shape[2]))
-    squared = [np.sum(((draws[i : i + chunk] - points[i : i + chunk, None, :]) / spread) ** 2, axis=2) for i in range(0, len(true), chunk)]
-    of_truth = np.sum(((true - points) / spread) ** 2, axis=1)
-    return random_ranks_of(np.concatenate(squared)[..., None], of_truth[:, None], rng)[:, 0]
+    squared = []
+    for start in range(0, len(true), chunk):
+        rows = slice(start, start + chunk)
+        pool = np.concatenate([draws[rows], true[rows, None, :]], axis=1)
+        squared.append(np.sum(((pool - points[rows, None, :]) / spread[rows, None, :]) ** 2, axis=2))
+    distances = np.concatenate(squared)
+    return place_of(distances, np.full(len(true), draws.shape[1]), rng)
+
+
+def _spread_of_others(true: Floats) -> Floats:
+    """For each data set the sd of the true values of all others, 1 if they are equal: its own must not tell how far it is measured."""
+    n = len(true)
+    centred = true - true.mean(axis=0)
+    mean = -centred / (n - 1)
+    variance = (np.sum(centred**2, axis=0) - centred**2) / (n - 1) - mean**2
+    spread: Floats = np.where(variance > 1e-20 * np.mean(centred**2, axis=0), np.sqrt(np.maximum(variance, 0.0)), 1.0)
+    return spread
 
 
 def _others(n: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from sbi_models.diagnostics.metrics.calibration import ecdf_counts, log_gamma_of_ranks, simultaneous_band
 from sbi_models.diagnostics.metrics.checks import check_samples
-from sbi_models.diagnostics.metrics.ranks import ranks_of
+from sbi_models.diagnostics.metrics.ranks import even_ranks
 from sbi_models.diagnostics.plots.style import BAND, BLUE, GUIDE, RED, finish, note, panel_grid
 from sbi_models.diagnostics.variables import flatten_variables
 
@@ -19,6 +19,7 @@ def plot_calibration_ecdf(
     variable_names: Sequence[str] | None = None,
     *,
     level: float = 0.95,
+    seed: int = 0,
 ) -> Figure:
     """Draws, for each parameter, the ECDF of fractional ranks minus the uniform one, inside the simultaneous band.
 
@@ -28,6 +29,7 @@ def plot_calibration_ecdf(
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.
         level: probability of the whole band.
+        seed: of places among ties; without ties it does not matter.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
@@ -35,7 +37,7 @@ def plot_calibration_ecdf(
     """
     draws, true, names = flatten_variables(samples, truth, variable_keys, variable_names)
     check_samples(draws, true, min_datasets=2)
-    ranks, num_draws = ranks_of(draws, true), draws.shape[1]
+    ranks, num_draws = even_ranks(draws, true, seed), draws.shape[1]
     band = simultaneous_band(len(true), num_draws, level)
     statistic = log_gamma_of_ranks(ranks, num_draws, level)
     gap = ecdf_counts(ranks, band.z) / len(true) - band.z[:, None]

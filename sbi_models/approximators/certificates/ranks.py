@@ -1,0 +1,175 @@
+"""p-values by rank among simulations: exact in finite samples, given the number of elements of a set, with ties or without."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+
+FEWEST_OF_A_SIZE = 39
+"""So many simulations of the same size are compared with alone: 0.05 is then one of the p-values; fewer are joined by the nearest sizes."""
+
+LARGEST_LOT = 0.1
+"""Ties are broken at random where at most this share of the simulations is tied; more common data are as rare as all alike, and no less."""
+
+_SHARE_ALIKE, _FEWEST_ALIKE = 0.1, 99
+_LEVELS = 20
+_FAR = 0.1
+_ROWS_AT_ONCE = 64
+_TIE = 1e-6
+_DIGITS = 1e12
+
+
+class Sizes(NamedTuple):
+    """Numbers of elements of the sets of simulations (n, s) and of observations (m, s), of s masked inputs; and, if told, which
+    of the latter (m,) are far from all that is known; see `far_from`."""
+
+    usual: Tensor
+    observed: Tensor
+    unheard_of: Tensor | None = None
+
+
+class Group(NamedTuple):
+    """Positions of observations of the same size, of simulations of that size, and of simulations of that size and the nearest."""
+
+    rows: Tensor
+    same: Tensor
+    near: Tensor
+
+
+def alike(sizes: Sizes) -> Iterator[Group]:
+    """With whom each observation is compared, all those of one size at a time.
+
+    Sizes are near by their ratio: a tenth of all simulations, 99 at the least, and all that are as near. Where there are fewer than
+    `FEWEST_OF_A_SIZE` of the same size, these stand for them; what is left then is by how much scores change between these sizes. Of the
+    same size, so many are taken that 0.05 is one of the p-values.
+    """
+    usual, observed, _ = sizes
+    every = torch.arange(len(usual), device=usual.device)
+    if not usual.shape[1]:
+        yield Group(torch.arange(len(observed), device=observed.device), every, every)
+        return
+    logs, most = torch.log1p(usual.to(torch.float64)), min(len(usual), max(_FEWEST_ALIKE, int(_SHARE_ALIKE * len(usual))))
+    for size in different(observed):
+        rows = (observed == size).all(dim=1).nonzero()[:, 0]
+        distances = (logs - torch.log1p(size.to(torch.float64))).abs().amax(dim=1)
+        near, same = every[distances <= distances.kthvalue(most).values], every[distances == 0]
+        number = (len(same) + 1) // _LEVELS * _LEVELS - 1
+        yield Group(rows, same[:number] if number >= FEWEST_OF_A_SIZE else near, near)
+
+
+def far_from(known: Tensor, observed: Tensor) -> Tensor:
+    """Whether each number of elements (m, s) differs from all of the known ones (n, s) by more than a tenth."""
+    if not known.shape[1]:
+        return torch.zeros(len(observed), dtype=torch.bool, device=observed.device)
+    own, others = (torch.log1p(part.to(torch.float64)) for part in (observed, different(known)))
+    return torch.cdist(own, others, p=torch.inf).amin(dim=1) > _FAR
+
+
+def different(sizes: Tensor) -> Tensor:
+    """Each of the sizes (n, s) once."""
+    return torch.unique(sizes, dim=0) if sizes.shape[1] else sizes[:1]
+
+
+def nearest_sizes(sizes: Tensor, wanted: Tensor, number: int, most: int) -> tuple[Tensor, bool]:
+    """Positions of simulations of sizes (n, s), in order, `number` of each size in (m, s), or of `most` of these from end to end.
+
+    And whether all of them are of these sizes, and not only near.
+    """
+    every = different(wanted)
+    some = every[torch.linspace(0, len(every) - 1, min(most, len(every))).round().long()]
+    distances = torch.cdist(torch.log1p(some.to(torch.float64)), torch.log1p(sizes.to(torch.float64)), p=torch.inf)
+    nearest = distances.sort(dim=1, stable=True)
+    return torch.unique(nearest.indices[:, :number]), bool((nearest.values[:, :number] == 0).all())
+
+
+def lots(number: int, seed: int) -> Tensor:
+    """Uniform numbers (number,) that break ties."""
+    return 1 - torch.as_tensor(seeding.generator(seed, "ties").uniform(size=number))
+
+
+def p_values_of_each(calibration: Tensor, observed: Tensor, sizes: Sizes | None = None) -> Tensor:
+    """p-values (m, c) of observed scores (m, c), each alone, among those of simulations (n, c) of like size; large is rare, ties beyond.
+
+    They are exact where all are of one size, or all that are near are of the observation's own.
+    """
+    found = torch.empty(observed.shape, dtype=torch.float64, device=observed.device)
+    for rows, _, near in alike(sizes or _without(calibration, observed)):
+        found[rows] = _among_others(calibration[near], observed[rows]).to(torch.float64) / (len(near) + 1)
+    return found
+
+
+def joint_p_values(
+    calibration: Tensor,
+    observed: Tensor,
+    known: tuple[Tensor, Tensor] | None = None,
+    *,
+    sizes: Sizes | None = None,
+    ties: Tensor | None = None,
+) -> Tensor:
+    """Exact p-values (m,) of observed scores (m, c) among those of simulations (n, c) by all of the scores at once; large is rare.
+
+    Each score is ranked among the n + 1; the smallest rank of a row, with the mean of its ranks to break ties, is ranked again. Rows are
+    treated alike, so that an observation drawn like the simulations has each of the n + 1 ranks with equal probability, however many
+    scores there are and however they depend on each other: the correction for multiple tests costs nothing for scores that repeat.
+
+    Args:
+        calibration, observed: as above; c may be 0 if something is known.
+        known: p-values of the same rows, (n, k) and (m, k), that further simulations gave: they stand beside rank / (n + 1) as they are,
+            and may be finer. Any function of a single row, learned from others, leaves the result exact.
+        sizes: of the sets; each observation is compared with simulations of its size, see `alike`. One that is rarer than all of these has
+            its rank among those of near sizes, if that is smaller: p-values below 1 / (number of its size + 1) are not exact. An
+            unheard-of size has the smallest p-value.
+        ties: uniform numbers (m,), see `lots`, that place an observation among simulations with equal ranks, as discrete data have, which
+            keeps p <= a as frequent as a; but see `LARGEST_LOT`. None places it after them, and p <= a is at most as frequent.
+
+    References: Westfall & Young (1993), Resampling-based multiple testing; Vovk, Gammerman & Shafer (2005), Algorithmic learning in a
+    random world.
+    """
+    m = len(observed)
+    usual_p, found_p = (calibration.new_empty(len(calibration), 0), calibration.new_empty(m, 0)) if known is None else known
+    places = torch.ones(m, dtype=torch.float64, device=observed.device) if ties is None else ties.to(observed.device)
+    p_values = torch.empty(m, dtype=torch.float64, device=observed.device)
+    sizes = sizes or _without(calibration, observed)
+    for rows, same, near in alike(sizes):
+        for some in torch.split(rows, _ROWS_AT_ONCE):
+            p, *finer = (
+                _joint(calibration[of], observed[some], (usual_p[of], found_p[some]), places[some])
+                for of in ((same,) if same is near else (same, near))
+            )
+            for finest in finer:
+                p = torch.where(p <= 1 / (len(same) + 1), torch.minimum(p, finest), p)
+            p_values[some] = p
+    if sizes.unheard_of is not None:
+        p_values[sizes.unheard_of] = 1 / (len(calibration) + 1)
+    return p_values
+
+
+def _joint(calibration: Tensor, observed: Tensor, known: tuple[Tensor, Tensor], places: Tensor) -> Tensor:
+    """As `joint_p_values`, all rows against all simulations."""
+    n = len(calibration)
+    own, new = _among_others(calibration, calibration) - 1, _among_others(calibration, observed)
+    others = own + (observed[:, None] >= calibration)
+    usual = _smallest(others / (n + 1.0), known[0].expand(len(observed), -1, -1))
+    found = _smallest(new / (n + 1.0), known[1])[:, None]
+    rarer, equal = (usual < found).sum(dim=1), (usual == found).sum(dim=1) + 1
+    place = torch.where(equal <= LARGEST_LOT * (n + 1), (places * equal).ceil().clamp_min(1), equal)
+    return (rarer + place).to(torch.float64) / (n + 1)
+
+
+def _without(calibration: Tensor, observed: Tensor) -> Sizes:
+    return Sizes(calibration.new_empty(len(calibration), 0), observed.new_empty(len(observed), 0))
+
+
+def _among_others(calibration: Tensor, observed: Tensor) -> Tensor:
+    """Ranks (m, c), from 1, of observed scores among those of simulations and themselves, the largest first."""
+    ordered = calibration.sort(dim=0).values.mT.contiguous()
+    return len(calibration) - torch.searchsorted(ordered, observed.mT.contiguous()).mT + 1
+
+
+def _smallest(*p_values: Tensor) -> Tensor:
+    """The smallest of p-values (..., c), and a little of their mean that breaks ties; rounded, so that equal ones are."""
+    every = torch.cat([part.to(torch.float64) for part in p_values], dim=-1)
+    return ((every.amin(dim=-1) + _TIE * every.mean(dim=-1)) * _DIGITS).round()

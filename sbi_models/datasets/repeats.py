@@ -1,0 +1,75 @@
+"""Simulations that are there twice: a sign that generators of random numbers began anew somewhere.
+
+Two draws of a continuous variable are never equal. Discrete ones are, and rounded ones, so that equal rows prove nothing there: only
+simulations with a column are looked at whose values are all different wherever rows are, and which are not on a grid.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sbi_models.types import Array, Variables
+
+_MOST_COMPONENTS = 256
+"""Of a variable: more of them make equal rows no less equal."""
+_FEWEST_ROWS = 20
+_MOST_OF_ONE = 20
+"""Equal rows of each kind on average: more are those of a discrete variable with few values, whatever these are."""
+_BITS = {8: 44, 4: 20}
+"""Of a number that differ between any two draws, by its bytes, with a reserve."""
+
+
+def row_keys(chunks: Iterable[Variables]) -> Array:
+    """One number a row, of floating-point variables alone, (n,): equal for equal rows, and for others with a chance of 2^-64."""
+    parts = []
+    for chunk in chunks:
+        keys = np.zeros(len(next(iter(chunk.values()))), dtype=np.uint64)
+        for name in sorted(chunk):
+            if chunk[name].dtype.kind == "f":
+                words = _words(chunk[name])
+                odd = np.random.Generator(np.random.PCG64(words.shape[1])).integers(2**63, size=words.shape[1], dtype=np.uint64) * 2 + 1
+                mixed = (words ^ (words >> np.uint64(29))) * odd
+                keys = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ (mixed ^ (mixed >> np.uint64(32))).sum(axis=1, dtype=np.uint64)
+        parts.append(keys)
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
+
+
+def num_repeated(keys: Array) -> int:
+    """How many rows are equal to an earlier one."""
+    return len(keys) - len(np.unique(keys))
+
+
+def num_shared(first: Array, second: Array) -> int:
+    """How many rows of the second are rows of the first."""
+    return int(np.isin(second, first).sum())
+
+
+def is_continuous(rows: Variables) -> bool:
+    """Whether equal rows would be a surprise: a column of floating-point numbers differs wherever rows do, and is on no grid."""
+    keys = row_keys([rows])
+    distinct = np.unique(keys, return_index=True)[1]
+    if len(keys) < _FEWEST_ROWS or 1 < len(distinct) < len(keys) / _MOST_OF_ONE:
+        return False
+    bits = 0
+    for value in rows.values():
+        if value.dtype.kind != "f":
+            continue
+        for column in value.reshape(len(value), -1)[distinct, :_MOST_COMPONENTS].T:
+            if len(np.unique(column)) == len(distinct) and not _on_a_grid(column):
+                bits += _BITS.get(value.dtype.itemsize, 8)
+    return bool(bits > 2 * np.log2(len(keys)) + 4)
+
+
+def _on_a_grid(column: Array) -> bool:
+    """Whether values are multiples of 1e-6 of their power of ten, or finite decimal numbers of few digits, as counts and roundings are."""
+    size = np.abs(column[np.isfinite(column)]).max(initial=0.0)
+    if size == 0:
+        return True
+    scaled = column.astype(np.float64) * 10.0 ** (6 - np.ceil(np.log10(size)))
+    return bool((np.abs(scaled - np.round(scaled)) < 1e-3).mean() > 0.5)
+
+
+def _words(value: Array) -> Array:
+    """Rows as 64-bit numbers, (n, k)."""
+    flat = np.ascontiguousarray(value.reshape(len(value), -1)[:, :_MOST_COMPONENTS], dtype=np.float64)
+    return flat.view(np.uint64)

@@ -1,0 +1,213 @@
+"""Draws and truth of each data set as one pool, and where the truth falls in it: the exact footing of a verdict.
+
+If a posterior is right, the truth is one more of its draws. Given the S + 1 values without their order, each is then equally likely to be
+the truth, whatever the law: continuous or discrete, with or without moments, in any dimension. So the rank of the truth by any function of
+a value and its pool is uniform on 0, ..., S, independently over data sets, and independent of everything that the pools tell without
+saying which value is the truth. The truth has a random place in its pool, so that not even rounding can tell it from the draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from sbi_models.diagnostics.metrics.checks import Floats
+from sbi_models.diagnostics.metrics.normal_scores import normal_scores
+from sbi_models.diagnostics.metrics.ranks import place_of
+
+FAR = 20.0
+"""Values farther from the median than so many mean absolute deviations are moved there, so that all moments of a pool exist."""
+
+MOST = 25
+"""Dependence is looked at between at most so many parameters, taken at random from more: 300 pairs, 2 300 triples."""
+
+FEW = 200
+"""The truth is ranked by products of coordinates among at most so many draws, which costs next to no power."""
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """What pools tell of each parameter: shapes (n_datasets, dim).
+
+    errors: posterior mean minus truth in posterior sds: mean 0 and variance 1 for a right posterior of any law, but for the scatter of the
+    mean and sd of S draws; NaN where a pool holds one value only. kurtosis: of the pool. place, width: its mean and sd, raw units. dead:
+    whether all draws are equal, and not equal to the truth.
+    """
+
+    errors: Floats
+    kurtosis: Floats
+    place: Floats
+    width: Floats
+    dead: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class JointPools:
+    """What pools tell of all parameters jointly, in coordinates in which each pool has covariance 1.
+
+    errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; kurtosis: the mean of squared Mahalanobis distances squared, (n,);
+    parameters: how many of them are not fixed by others; distance, ball, along: ranks of the truth, (n,), by Mahalanobis distance, by the
+    distance to a random point (TARP), and along the mean error of the data sets before; pairs, sizes, triples: normal scores of the ranks
+    of products of two coordinates, of sizes less their means with such and with coordinates, and of the signs of three, (n, number);
+    bonds: correlations of the pairs in the pool.
+    """
+
+    errors: Floats
+    kurtosis: Floats
+    parameters: int
+    distance: Integers
+    ball: Integers
+    along: Integers
+    pairs: Floats
+    sizes: Floats
+    triples: Floats
+    bonds: Floats
+
+
+def pooled(draws: Floats, truth: Floats, rng: np.random.Generator) -> tuple[Pools, JointPools | None]:
+    """The pools of draws (n, S, dim) and truth (n, dim), raw space; jointly for two parameters or more and S > dim + 2."""
+    n, num_draws, dim = draws.shape
+    jointly = dim > 1 and num_draws > dim + 2
+    places = rng.integers(0, min(num_draws, FEW) + 1, n)
+    joint = _Jointly(draws, truth, rng) if jointly else None
+    parts = []
+    for rows, pool in _chunks(draws, truth, places):
+        standard, place, width = _standardised(pool)
+        at, squared = _taken(standard, places[rows]), standard * standard
+        kurtosis = np.einsum("cds,cds->cd", squared, squared) / (num_draws + 1)
+        parts.append((_errors(at, at**2, num_draws), kurtosis, place, width, at**2 > num_draws * (1 - 1e-6)))
+        if joint is not None:
+            joint.add(rows, pool, standard, places[rows])
+    errors, kurtosis, place, width, dead = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Pools(np.where(width > 0.0, errors, np.nan), kurtosis, place, width, dead), joint.done() if joint is not None else None
+
+
+class _Jointly:
+    """Goes through chunks of pools in order, and puts together what they tell jointly."""
+
+    def __init__(self, draws: Floats, truth: Floats, rng: np.random.Generator) -> None:
+        n, num_draws, dim = draws.shape
+        self.num_draws, self.rng = num_draws, rng
+        chosen = np.sort(rng.choice(dim, MOST, replace=False)) if dim > MOST else np.arange(dim)
+        self.pairs = list(combinations(range(len(chosen)), 2))
+        self.chosen = chosen
+        which, other = rng.integers(0, num_draws + 1, n), np.roll(np.arange(n), -1)
+        self.points = np.where((which == num_draws)[:, None], truth, draws[np.arange(n), np.minimum(which, num_draws - 1)])[other]
+        self.units = np.where(np.ptp(self.points, axis=0) > 0.0, self.points.std(axis=0), 1.0)
+        self.pull = np.zeros(dim)
+        self.parts: list[tuple[NDArray[np.generic], ...]] = []
+
+    def add(self, rows: slice, pool: Floats, standard: Floats, places: Integers) -> None:
+        """A chunk: pools and standardised pools, (c, dim, S + 1), and the place of the truth in each, (c,)."""
+        white, correlation, kept = _whitened(standard)
+        at = _taken(white, places)
+        squared = np.einsum("cds,cds->cs", white, white)
+        before = self.pull + np.cumsum(at, axis=0) - at
+        self.pull = self.pull + at.sum(axis=0)
+        balls = np.sum(((pool - self.points[rows, :, None]) / self.units[:, None]) ** 2, axis=1)
+        some, num_chosen = white[:, self.chosen, : FEW + 1], len(self.chosen)
+        left, right = np.array(self.pairs).T
+        sizes = np.abs(some)
+        sizes -= sizes.mean(axis=2, keepdims=True)
+        self.parts.append(
+            (
+                _errors(at, np.sum(at**2, axis=1)[:, None], self.num_draws),
+                np.mean(squared * squared, axis=1),
+                kept,
+                place_of(squared, places, self.rng),
+                place_of(balls, places, self.rng),
+                place_of(np.einsum("cds,cd->cs", white, before), places, self.rng),
+                self._products(some, some, places),
+                np.concatenate([self._products(a, b, places) for a, b in ((sizes, sizes), (some, sizes), (sizes, some))], axis=1),
+                self._triples(np.where(some > 0.0, 1.0, -1.0).astype(np.float32), places) if num_chosen > 2 else np.zeros((len(at), 0)),
+                correlation[:, self.chosen[left], self.chosen[right]],
+            )
+        )
+
+    def done(self) -> JointPools:
+        """All chunks together."""
+        errors, kurtosis, kept, *rest = (np.concatenate(part) for part in zip(*self.parts, strict=True))
+        return JointPools(errors, kurtosis, max(int(kept.max()), 1), *rest)
+
+    def _products(self, one: Floats, other: Floats, places: Integers) -> Floats:
+        ranks = np.stack([place_of(one[:, j] * other[:, k], places, self.rng) for j, k in self.pairs], axis=1)
+        return normal_scores(ranks, one.shape[2] - 1, self.rng)
+
+    def _triples(self, signs: NDArray[np.float32], places: Integers) -> Floats:
+        """Normal scores of the ranks of products of three signs: of two values, so that their shares say all, which is one product of
+        matrices for all triples."""
+        left, right = np.array(self.pairs).T
+        doubles = signs[:, left] * signs[:, right]
+        pair, third = np.nonzero(np.arange(signs.shape[1]) > right[:, None])
+        mean = np.matmul(doubles, signs.transpose(0, 2, 1))[:, pair, third].astype(np.float64) / signs.shape[2]
+        positive = (_taken(doubles, places)[:, pair] * _taken(signs, places)[:, third]) > 0.0
+        negative_share = (1.0 - mean) / 2.0
+        place = np.clip(self.rng.random(positive.shape), 1e-12, 1.0 - 1e-12)
+        scores: Floats = ndtri(np.where(positive, negative_share + place * (1.0 - negative_share), place * negative_share))
+        return scores
+
+
+def _chunks(draws: Floats, truth: Floats, places: Integers) -> Iterator[tuple[slice, Floats]]:
+    """Some data sets at a time, to bound memory: their rows, and their pools, (c, dim, S + 1), the truth at its place."""
+    n, num_draws, dim = draws.shape
+    size = max(1, 200_000 // (num_draws * dim))
+    for start in range(0, n, size):
+        rows = slice(start, min(start + size, n))
+        pool = np.empty((rows.stop - start, dim, num_draws + 1))
+        pool[..., :num_draws] = draws[rows].transpose(0, 2, 1)
+        each = np.arange(len(pool))
+        pool[..., num_draws] = pool[each, :, np.minimum(places[rows], num_draws - 1)]
+        pool[each, :, places[rows]] = truth[rows]
+        yield rows, pool
+
+
+def _standardised(pool: Floats) -> tuple[Floats, Floats, Floats]:
+    """Pools (c, dim, S + 1) with mean 0 and sd 1, after what is `FAR` out was moved in, and the mean and sd taken out; 0 if constant."""
+    middle = pool.shape[2] // 2
+    median = np.partition(pool, middle, axis=2)[..., middle, None]
+    moved = pool - median
+    deviation = np.mean(np.abs(moved), axis=2, keepdims=True)
+    moved /= np.where(deviation > 0.0, deviation, 1.0)
+    np.clip(moved, -FAR, FAR, out=moved)
+    mean = moved.mean(axis=2, keepdims=True)
+    moved -= mean
+    sd = np.sqrt(np.mean(moved**2, axis=2, keepdims=True))
+    moved /= np.where(sd > 0.0, sd, 1.0)
+    return moved, (median + mean * deviation)[..., 0], (sd * deviation)[..., 0]
+
+
+def _whitened(standard: Floats) -> tuple[Floats, Floats, Integers]:
+    """Coordinates of covariance 1, the correlations of the pools, (c, dim, dim), and how many parameters are not fixed by others, (c,).
+
+    By the symmetric root of the pseudo-inverse: it moves smoothly with the data, each coordinate stays near its parameter, and constants
+    or copies do no harm.
+    """
+    correlation = np.matmul(standard, standard.transpose(0, 2, 1)) / standard.shape[2]
+    values, vectors = np.linalg.eigh(correlation)
+    kept = values > 1e-10 * values[:, -1:]
+    inverse_root = np.where(kept, 1.0 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
+    return np.matmul(np.matmul(vectors * inverse_root[:, None, :], vectors.transpose(0, 2, 1)), standard), correlation, kept.sum(axis=1)
+
+
+def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
+    """The values of the truth: (c, number, S + 1) -> (c, number)."""
+    taken: Floats = values[np.arange(len(values)), :, places].astype(np.float64, copy=False)
+    return taken
+
+
+def _errors(at: Floats, squared: Floats, num_draws: int) -> Floats:
+    """Posterior mean minus truth in sds of the draws alone (ddof = 1), from those of the pool with the truth (ddof = 0).
+
+    By the formula of Sherman and Morrison, q = P (S^2 - 1) / (S (S - P)), with P the squared distance in the pool; P is at most S, and
+    taken as at most S / 2 where it divides, so that a draw of a law with rare outliers, or of few values, does not outweigh all others.
+    """
+    room = num_draws - np.minimum(squared, num_draws / 2.0)
+    errors: Floats = -at * np.sqrt((num_draws**2 - 1.0) / (num_draws * room))
+    return errors

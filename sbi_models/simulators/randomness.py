@@ -1,0 +1,143 @@
+"""All that the functions of a simulator draw random numbers from, put at the start of a row's stream before the row.
+
+A function gets a generator as its argument `rng`. It may also draw from the global states of NumPy, the standard library and PyTorch, and
+from generators that it holds: all are set by seed and row, and have their states back afterwards. What is left, such as `os.urandom`, the
+clock, or a generator inside of compiled code, shows when a row is drawn twice.
+"""
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from sbi_models import seeding
+from sbi_models.simulators.generators import held_generators
+
+_MIX = 0x9E3779B97F4A7C15
+"""An odd number, by which one 64-bit seed becomes several that are not alike."""
+
+Undo = Callable[[], object]
+
+
+class Randomness:
+    """Generators of some functions, and global states, as they are found now.
+
+    Args:
+        functions: whose generators.
+        with_global_states: whether to set the global states too.
+    """
+
+    def __init__(self, functions: Iterable[Any], *, with_global_states: bool) -> None:
+        self._functions, self._with_global_states = tuple(functions), with_global_states
+        self.held, self.names_global_states = self._found()
+        self._torch = _torch_generators()
+
+    def _found(self) -> tuple[list[Any], bool]:
+        """Generators that functions hold, in an order that is the same in other processes; and whether they name global ones."""
+        known = {id(_source(generator)) for generator in _global_generators()}
+        found = held_generators(self._functions)
+        held = [generator for generator in found if id(_source(generator)) not in known]
+        return held, len(held) < len(found)
+
+    def seed(self, seed: int, name: str, *path: str | int) -> None:
+        """Set everything to the start of the stream of a path."""
+        if self._with_global_states:
+            number = seeding.derive(seed, f"{name}, global state", *path)
+            np.random.seed(number % 2**32)  # noqa: NPY002 - for functions that use it
+            random.seed(number * _MIX % 2**64)
+            for k, generator in enumerate(self._torch, start=1):
+                generator.manual_seed((number + k) * _MIX % 2**63)
+        for k, generator in enumerate(self.held):
+            _set(generator, seeding.derive(seed, f"{name}, held", k, *path))
+
+    def has_grown(self) -> bool:
+        """Whether there is more to set than was found: functions may import PyTorch, or make a generator, when they are first called."""
+        return len(_torch_generators()) != len(self._torch) or [*map(id, self._found()[0])] != [*map(id, self.held)]
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Puts everything back afterwards."""
+        states = [*self.held, *(_global_generators() if self._with_global_states else [])]
+        undo = [_undo(generator) for generator in states]
+        try:
+            yield
+        finally:
+            for put_back in undo:
+                put_back()
+
+
+def fresh_seed_of(generator: Any) -> int:
+    """A seed drawn from a generator, which moves on."""
+    if isinstance(generator, random.Random):
+        return generator.getrandbits(63)
+    if isinstance(generator, np.random.BitGenerator):
+        return int(np.random.Generator(generator).integers(2**63 - 1))
+    if isinstance(generator, np.random.Generator):
+        return int(generator.integers(2**63 - 1))
+    if isinstance(generator, np.random.RandomState):
+        return int(generator.randint(2**63 - 1, dtype=np.int64))
+    torch = sys.modules["torch"]
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+
+
+def global_states() -> list[Any]:
+    """The global states as they are now, to be compared."""
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
+    return [
+        str(numpy_state),
+        numpy_state["state"]["key"].tolist(),
+        random.getstate(),
+        *(own.get_state().tolist() for own in _torch_generators()),
+    ]
+
+
+def _source(generator: Any) -> Any:
+    """The bit generator of one of NumPy's, which several may share."""
+    return getattr(generator, "bit_generator", None) or getattr(generator, "_bit_generator", None) or generator
+
+
+def _global_generators() -> list[Any]:
+    """Those of NumPy, of the standard library, and of PyTorch where it is imported."""
+    return [np.random.mtrand._rand, random._inst, *_torch_generators()]
+
+
+def _torch_generators() -> list[Any]:
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "default_generator"):  # while it is imported
+        return []
+    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
+
+
+def _set(generator: Any, number: int) -> None:
+    if isinstance(generator, random.Random):
+        generator.seed(number)
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(np.random.RandomState(_started(generator, number)).get_state(legacy=False))  # and no normal left over
+    elif isinstance(generator, np.random.Generator | np.random.BitGenerator):
+        _source(generator).state = _started(generator, number).state
+    else:
+        generator.manual_seed(number)
+
+
+def _started(generator: Any, number: int) -> np.random.BitGenerator:
+    """A bit generator of the kind that one of NumPy's has, at the start of a stream."""
+    kind = type(_source(generator))
+    return cast(np.random.BitGenerator, kind(number))
+
+
+def _undo(generator: Any) -> Undo:
+    """What puts the present state of a generator back."""
+    if isinstance(generator, random.SystemRandom):
+        return lambda: None  # it has none
+    if isinstance(generator, random.Random):
+        return partial(generator.setstate, generator.getstate())
+    if isinstance(generator, np.random.RandomState):
+        return partial(generator.set_state, generator.get_state(legacy=False))
+    if isinstance(generator, np.random.Generator | np.random.BitGenerator):
+        source = _source(generator)
+        return partial(setattr, source, "state", source.state)
+    return partial(generator.set_state, generator.get_state())
