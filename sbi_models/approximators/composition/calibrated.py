@@ -35,11 +35,14 @@ _DRAWS = 2000
 _REJECTED = 0.01
 """P-value of the test below which few items are calibrated, too."""
 
-_PASSES = 4
+_PASSES = 6
 """Regions that are tried until one lies where its posterior is."""
 
 _FIRST = (4000, 50)
 """Simulations of a region that is tried, at least, and an item."""
+
+_FIRST_WIDTH = 1.5
+"""Covariance of the first region, in that of the uncalibrated draws."""
 
 _MOVED, _GREW = 0.7, 1.3
 """By how many sds of a region, and how many times in width, a posterior may differ from where the region was laid."""
@@ -96,7 +99,7 @@ def _with_simulator(
     for mode in range(int(first.modes.max()) + 1):
         own = first.modes == mode
         if int(own.sum()) > draws.shape[1] + 1:
-            part = _Calibration(composed, draws[own], moments, plan, fresh, mode)
+            part = _Calibration(composed, draws[own], first.unknown, moments, plan, fresh, mode)
             if part.likelihood is None:
                 return draws[:num_samples], replace(report, notes=(*report.notes, _UNSETTLED))
             draws = draws.clone()
@@ -133,17 +136,21 @@ class _Calibration:
     outlying: Outlying
     influence = math.nan
 
-    def __init__(self, composed: ComposedScore, draws: Tensor, moments: Moments, plan: Plan, fresh: Fresh, mode: int) -> None:
+    def __init__(
+        self, composed: ComposedScore, draws: Tensor, unknown: Tensor | None, moments: Moments, plan: Plan, fresh: Fresh, mode: int
+    ) -> None:
         self._composed, self._seed, self.simulations = composed, plan.seed, 0
         self.last_step = self.explained = math.nan
-        n, mean, covariance = len(composed.items), draws.mean(dim=0), 1.5 * _covariance(draws)
+        n, mean = len(composed.items), draws.mean(dim=0)
+        covariance = _FIRST_WIDTH * _covariance(draws) + (0 if unknown is None else unknown)
         for number in range(_PASSES):
             seed = seeding.derive(plan.seed, "statistic", mode, number) >> 1
             statistic = learned_statistic(mean, covariance, moments, n, plan.noise, fresh, plan.simulations, seed)
             self._total = statistic(composed.items).sum(dim=0)
             few = min(plan.simulations, max(_FIRST[0], _FIRST[1] * n))
             settled = self._fit(statistic, mean, covariance, moments, fresh, few, seeding.derive(seed, "region"))
-            mean, covariance = self._mean, self._covariance
+            moved = self._mean - mean
+            mean, covariance = self._mean, self._covariance + (0 if settled else moved[:, None] * moved)
             if settled:
                 break
         else:
