@@ -198,9 +198,8 @@ def main() -> None:
                     flush=True,
                 )
                 for row, answer in enumerate(found if arguments.verbose else []):
-                    print(
-                        f"    {row}  DM {answer.dm:.2f}  SDR {answer.sdr:.2f}  {answer.failure or '-'}  {' '.join(answer.words) or 'no word'}"
-                    )
+                    said = f"{answer.failure}: " * bool(answer.failure) + (" ".join(answer.words) or "no word")
+                    print(f"    {row}  DM {answer.dm:.2f}  SDR {answer.sdr:.2f}  {said}", flush=True)
                 everything += found
         if everything:
             print(f"so far: {summary(everything)}", flush=True)

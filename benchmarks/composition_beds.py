@@ -10,18 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.distributions import (
-    Beta,
-    Dirichlet,
-    Distribution,
-    Gamma,
-    Independent,
-    InverseGamma,
-    MultivariateNormal,
-    Normal,
-    Pareto,
-    Uniform,
-)
+from torch import distributions as td
 
 import sbi_models as bf
 from sbi_models.simulators.benchmarks.normal import NormalModel
@@ -86,7 +75,7 @@ class Bed:
     def prior(self, batch_size: int, rng: np.random.Generator) -> Any:
         raise NotImplementedError
 
-    def torch_prior(self) -> dict[str, Distribution]:
+    def torch_prior(self) -> dict[str, td.Distribution]:
         raise NotImplementedError
 
     def likelihood(self, **arguments: Any) -> Any:
@@ -123,7 +112,7 @@ class Bernoulli(Bed):
     """theta ~ Beta(2, 2), items 0 or 1."""
 
     def torch_prior(self):
-        return {"theta": Beta(2.0, 2.0)}
+        return {"theta": td.Beta(2.0, 2.0)}
 
     def prior(self, batch_size, rng):
         return {"theta": rng.beta(2, 2, size=(batch_size, 1))}
@@ -145,7 +134,7 @@ class OfRate(Bed):
     names = ("rate",)
 
     def torch_prior(self):
-        return {"rate": Gamma(3.0, 1.0)}
+        return {"rate": td.Gamma(3.0, 1.0)}
 
     def prior(self, batch_size, rng):
         return {"rate": rng.gamma(3.0, size=(batch_size, 1))}
@@ -180,7 +169,7 @@ class Categorical(Bed):
     names = ("p",)
 
     def torch_prior(self):
-        return {"p": Dirichlet(torch.full((3,), 2.0))}
+        return {"p": td.Dirichlet(torch.full((3,), 2.0))}
 
     def prior(self, batch_size, rng):
         return {"p": rng.dirichlet([2.0, 2.0, 2.0], size=batch_size)[:, :2]}
@@ -213,7 +202,7 @@ class NormalInverseGamma(Bed):
     are_sets = True
 
     def torch_prior(self):
-        return {"variance": InverseGamma(3.0, 2.0)}
+        return {"variance": td.InverseGamma(3.0, 2.0)}
 
     def rest(self, variance, rng):
         return {"mean": np.sqrt(np.maximum(variance, 0)) * rng.normal(size=variance.shape)}
@@ -241,7 +230,7 @@ class UniformPareto(Bed):
     """theta ~ Pareto of scale 1 and shape 3, items uniform on [0, theta]."""
 
     def torch_prior(self):
-        return {"theta": Pareto(1.0, 3.0)}
+        return {"theta": td.Pareto(1.0, 3.0)}
 
     def prior(self, batch_size, rng):
         return {"theta": 1.0 + rng.pareto(3.0, size=(batch_size, 1))}
@@ -263,7 +252,7 @@ class Regression(Bed):
     item = ("x", "y")
 
     def torch_prior(self):
-        return {"theta": Independent(Normal(torch.zeros(5), torch.ones(5)), 1)}
+        return {"theta": td.Independent(td.Normal(torch.zeros(5), torch.ones(5)), 1)}
 
     def prior(self, batch_size, rng):
         return {"theta": rng.normal(size=(batch_size, 5))}
@@ -283,7 +272,7 @@ class Student(Bed):
     names = ("location", "log_scale")
 
     def torch_prior(self):
-        return {"location": Normal(0.0, 1.0), "log_scale": Normal(0.0, 0.5)}
+        return {"location": td.Normal(0.0, 1.0), "log_scale": td.Normal(0.0, 0.5)}
 
     def prior(self, batch_size, rng):
         return {"location": rng.normal(size=(batch_size, 1)), "log_scale": 0.5 * rng.normal(size=(batch_size, 1))}
@@ -309,7 +298,7 @@ class Bimodal(Bed):
     two_modes = True
 
     def torch_prior(self):
-        return {"theta": Normal(0.5, 1.0)}
+        return {"theta": td.Normal(0.5, 1.0)}
 
     def prior(self, batch_size, rng):
         return {"theta": rng.normal(0.5, 1.0, size=(batch_size, 1))}
@@ -333,7 +322,7 @@ class NormalItems(Bed):
     are_sets = True
 
     def torch_prior(self):
-        return {"theta": MultivariateNormal(torch.zeros(2), torch.eye(2))}
+        return {"theta": td.MultivariateNormal(torch.zeros(2), torch.eye(2))}
 
     model = NormalModel()
 
@@ -352,7 +341,7 @@ class UniformItems(NormalItems):
     """The same with a uniform prior on [-2, 2]^2; exact by a grid."""
 
     def torch_prior(self):
-        return {"theta": Independent(Uniform(torch.full((2,), -2.0), torch.full((2,), 2.0)), 1)}
+        return {"theta": td.Independent(td.Uniform(torch.full((2,), -2.0), torch.full((2,), 2.0)), 1)}
 
     def prior(self, batch_size, rng):
         return {"theta": rng.uniform(-2.0, 2.0, size=(batch_size, 2))}
