@@ -24,10 +24,10 @@ is a function is known by its draws alone, so its score is the one that the netw
 
 Each line: DM, the error of the posterior mean in exact sds (rms over parameters; mean and largest over data sets); SDR, the geometric mean
 of the sd ratios (mean, smallest, largest); network evaluations for each item; seconds of CPU time for each data set; how many data sets
-were warned of, a refused one among them; how many simulations were asked for at parameters that the prior cannot give. An exclamation mark
-is where DM or SDR is outside of the goal. Moments are those of raw parameters; errors hold the scatter of 1 000 draws, 0.03 in DM and 0.02
-in SDR. Data sets are drawn from the prior, and are the same for both forms of it. At the end: the data sets that should have been warned of
-and were not, and those that were for nothing.
+were warned of, a refused one among them; missed: DM > 1 and no warning; for nothing: DM < 0.2 and a warning; impossible: how many rows the
+likelihood was called with whose parameters the prior cannot give (all 256 of a block where its parameters are fixed). An exclamation mark is
+where DM or SDR is outside of the goal. Moments are those of raw parameters; errors hold the scatter of 1 000 draws, 0.03 in DM and 0.02 in
+SDR. Data sets are drawn from the prior, and are the same for both forms of it. The last lines sum warnings up.
 """
 
 import argparse
@@ -74,6 +74,14 @@ class Answer:
     @property
     def warned(self) -> bool:
         return bool(self.words) and self.failure != "crashed"
+
+    @property
+    def is_missed(self) -> bool:
+        return self.dm > 1 and not self.warned
+
+    @property
+    def is_needless(self) -> bool:
+        return self.dm < 0.2 and self.warned
 
 
 def trained_answer(bed, workflow, n: int, row: int, arguments: argparse.Namespace) -> Answer:
@@ -128,6 +136,8 @@ def line_of(found: list[Answer], n: int) -> str:
         parts.append(f"evaluations {np.mean([answer.evaluations for answer in given]):4.0f}")
     parts.append(f"warned {sum(answer.warned for answer in found)}/{len(found)}")
     parts += [f"{failures.count(kind)} {kind}" for kind in ("refused", "crashed") if kind in failures]
+    missed, needless = sum(answer.is_missed for answer in found), sum(answer.is_needless for answer in found)
+    parts += [f"{number} {kind}" for number, kind in ((missed, "missed"), (needless, "for nothing")) if number]
     wrong = [answer.wrong_weight for answer in given if not math.isnan(answer.wrong_weight)]
     return "  ".join(parts + ([f"P(theta > 0) off by {max(wrong):.3f}"] if wrong else []))
 
@@ -155,10 +165,10 @@ def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
 def summary(found: list[Answer]) -> str:
     """How warnings go with errors, over all data sets."""
     given = [answer for answer in found if not answer.failure]
-    wrong, right = [answer for answer in given if answer.dm > 1], [answer for answer in given if answer.dm < 0.2]
     return (
-        f"{len(found)} data sets: DM > 1 in {len(wrong)}, of which {sum(not answer.warned for answer in wrong)} not warned; "
-        f"DM < 0.2 in {len(right)}, of which {sum(answer.warned for answer in right)} warned; "
+        f"{len(found)} data sets: DM > 1 in {sum(answer.dm > 1 for answer in given)}, of which "
+        f"{sum(answer.is_missed for answer in given)} not warned; "
+        f"DM < 0.2 in {sum(answer.dm < 0.2 for answer in given)}, of which {sum(answer.is_needless for answer in given)} warned; "
         f"{sum(answer.failure == 'refused' for answer in found)} refused, {sum(answer.failure == 'crashed' for answer in found)} crashed"
     )
 
@@ -183,7 +193,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="errors, sd ratios and the words for each data set")
     arguments = parser.parse_args()
     training = {"steps": arguments.steps, "simulations": arguments.simulations, "seed": arguments.seed}
-    everything = []
+    everything: dict[tuple[str, bool], list[Answer]] = {}
     for name in known if "all" in arguments.beds else arguments.beds:
         for prior, simulator, bed, compose in cells(name, arguments, training):
             for n in [] if arguments.train_only else arguments.items:
@@ -200,9 +210,9 @@ def main() -> None:
                 for row, answer in enumerate(found if arguments.verbose else []):
                     said = f"{answer.failure}: " * bool(answer.failure) + (" ".join(answer.words) or "no word")
                     print(f"    {row}  DM {answer.dm:.2f}  SDR {answer.sdr:.2f}  {said}", flush=True)
-                everything += found
-        if everything:
-            print(f"so far: {summary(everything)}", flush=True)
+                everything.setdefault((prior, simulator), []).extend(found)
+    for (prior, simulator), found in everything.items():
+        print(f"prior {prior}, {'with' if simulator else 'without'} the simulator, {summary(found)}")
 
 
 if __name__ == "__main__":
