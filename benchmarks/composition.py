@@ -25,9 +25,9 @@ is a function is known by its draws alone, so its score is the one that the netw
 Each line: DM, the error of the posterior mean in exact sds (rms over parameters; mean and largest over data sets); SDR, the geometric mean
 of the sd ratios (mean, smallest, largest); network evaluations for each item; seconds of CPU time for each data set; how many data sets
 were warned of, a refused one among them; missed: DM > 1 and no warning; for nothing: DM < 0.2 and a warning; impossible: how many rows the
-likelihood was called with whose parameters the prior cannot give (all 256 of a block where its parameters are fixed). An exclamation mark is
-where DM or SDR is outside of the goal. Moments are those of raw parameters; errors hold the scatter of 1 000 draws, 0.03 in DM and 0.02 in
-SDR. Data sets are drawn from the prior, and are the same for both forms of it. The last lines sum warnings up.
+likelihood was called with whose parameters the prior cannot give (all 256 of a block where its parameters are fixed). An exclamation mark
+is where DM or SDR is outside of the goal. Moments are those of raw parameters; errors hold the scatter of 1 000 draws, 0.03 in DM and 0.02
+in SDR. Data sets are drawn from the prior, and are the same for both forms of it. The last lines sum warnings up.
 """
 
 import argparse
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--data-seed", type=int, default=1, help="of parameters and items of the data sets")
     parser.add_argument("--networks", type=Path, default=NETWORKS, help="folder of trained networks")
     parser.add_argument("--train-only", action="store_true")
-    parser.add_argument("--verbose", action="store_true", help="errors, sd ratios and the words for each data set")
+    parser.add_argument("--verbose", action="store_true", help="DM, SDR and the words for each data set, not for failures alone")
     arguments = parser.parse_args()
     training = {"steps": arguments.steps, "simulations": arguments.simulations, "seed": arguments.seed}
     everything: dict[tuple[str, bool], list[Answer]] = {}
@@ -207,7 +207,9 @@ def main() -> None:
                     + (f"  impossible {impossible}" if impossible else ""),
                     flush=True,
                 )
-                for row, answer in enumerate(found if arguments.verbose else []):
+                for row, answer in enumerate(found):
+                    if not arguments.verbose and not answer.failure:
+                        continue
                     said = f"{answer.failure}: " * bool(answer.failure) + (" ".join(answer.words) or "no word")
                     print(f"    {row}  DM {answer.dm:.2f}  SDR {answer.sdr:.2f}  {said}", flush=True)
                 everything.setdefault((prior, simulator), []).extend(found)
