@@ -1,0 +1,55 @@
+"""Workflows of the beds, trained as a user would, and kept on disk: another way to compose needs no other training."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from composition_beds import BEDS
+
+import sbi_models as bf
+
+NETWORKS = Path(tempfile.gettempdir()) / "sbi_models_composition"
+BATCH_SIZE = 256
+
+
+def file_of(folder: Path, bed: str, prior: str, *, steps: int, simulations: int, seed: int) -> Path:
+    """Where the network of a bed is kept."""
+    return folder / f"{bed}-{prior}-{steps}steps-{simulations}simulations-seed{seed}.safetensors"
+
+
+def trained(bed: str, prior: str, *, steps: int, simulations: int, seed: int) -> bf.CompositionalWorkflow:
+    """A workflow with its defaults, trained on simulations that were made before."""
+    simulator, item = BEDS[bed].simulator(prior), list(BEDS[bed].item)
+    roles = {"summary_variables": item, "summary_network": "deep_set"} if BEDS[bed].are_sets else {"inference_conditions": item}
+    workflow = bf.CompositionalWorkflow(
+        simulator=simulator,
+        inference_variables=list(BEDS[bed].names),
+        inference_network=bf.networks.DiffusionModel(),
+        standardize="all",
+        seed=seed,
+        progress=False,
+        **roles,
+    )
+    epochs = max(1, round(steps / -(-simulations // BATCH_SIZE)))
+    workflow.fit_offline(simulator.sample(simulations, seed=seed, progress=False), epochs=epochs, batch_size=BATCH_SIZE)
+    return workflow
+
+
+def approximator_of(folder: Path, bed: str, prior: str, **training: int) -> bf.approximators.CompositionalApproximator:
+    """The trained network of a bed, from the folder if it is there; else it is trained and kept there."""
+    path = file_of(folder, bed, prior, **training)
+    if not path.exists():
+        clock = time.process_time()
+        trained(bed, prior, **training).approximator.save(path)
+        print(f"{path.name}: trained in {time.process_time() - clock:.0f} CPU s", flush=True)
+    return bf.load(path)
+
+
+def workflows_of(folder: Path, bed: str, prior: str, **training: int) -> dict[bool, bf.CompositionalWorkflow]:
+    """The network of a bed, in a workflow with the simulator (True), and in one that knows the prior at most (False)."""
+    approximator = approximator_of(folder, bed, prior, **training)
+    simulator = BEDS[bed].simulator(prior)
+    return {
+        True: bf.CompositionalWorkflow(simulator, inference_network=approximator),
+        False: bf.CompositionalWorkflow(inference_network=approximator, prior=simulator.priors or None),
+    }
