@@ -16,7 +16,7 @@ from sbi_models.approximators.composition.methods import METHODS, composed
 from sbi_models.approximators.composition.prior_scores import PriorScore, PriorScoreLike, prior_score, score_without_conditions
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
-from sbi_models.approximators.composition.stages import MANY_ITEMS, UNKNOWN, Plan
+from sbi_models.approximators.composition.stages import Plan
 from sbi_models.approximators.composition.unused import ROWS, predictable, unused_note
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.arguments import known_arguments, positive_int
@@ -33,7 +33,7 @@ Simulate = Callable[[Variables, int], tuple[Variables, Array]]
 _NOISE = {True: 0.02, False: 0.05}
 """Noise of the scores: of networks with Gaussian preconditioning, and of others."""
 
-_FEWEST, _PER_ITEM, _MOST = 8_000, 400, 500_000
+_FEWEST, _PER_ITEM, _MOST = 20_000, 400, 500_000
 """Simulations of a calibration: so many an item, in bounds. The noise of a calibration is about sqrt(2 n / simulations) posterior sds."""
 
 _WORK_BEFORE_PROGRESS = 20_000
@@ -51,7 +51,7 @@ class CompositionOptions(TypedDict, total=False):
         noise: at which scores are composed, in sds of the standardised parameters; None is 0.02, and 0.05 for networks without
             Gaussian preconditioning.
         calibration_simulations: simulated items of the last calibration; 0 composes without the simulator, None is 400 an item, between
-            8 000 and 500 000.
+            20 000 and 500 000.
         split: each component of a variable as a variable of its own.
         seed: of everything random; None takes one from NumPy's global state.
     """
@@ -174,8 +174,7 @@ class CompositionalApproximator(ContinuousApproximator):
                     fresh = partial(self._fresh, _counted(simulate, advance), items) if simulate is not None and calibrates else None
                     draws, report = composed(items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh)
                     if fresh is None:
-                        unknown = (UNKNOWN,) if learned is None and num_items > MANY_ITEMS else ()
-                        report = replace(report, notes=report.notes + unknown + unused_note(float(self.shared_bias.unused)))
+                        report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))
                 parts.append(draws)
                 reports.append(report)
                 advance(0 if calibrates else 1)

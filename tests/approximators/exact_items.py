@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from sbi_models import seeding
+from sbi_models.approximators.composition.items import ROWS_AT_A_TIME
 
 LIKELIHOOD = torch.tensor([[0.5, 0.6], [0.6, 2.0]], dtype=torch.float64)
 """Covariance of x given theta, of the items in two dimensions."""
@@ -73,12 +74,13 @@ def gaussian_data(theta, n, seed, likelihood=LIKELIHOOD):
 
 
 def fresh_gaussians(likelihood=LIKELIHOOD, **errors):
-    """A simulator of such items at theta, in parts of 5000."""
+    """A simulator of one such item at each of parameters theta (k, d), in parts."""
 
-    def fresh(theta, number, seed):
-        for start in range(0, number, 5000):
-            x = gaussian_data(theta, min(5000, number - start), seeding.derive(seed, start), likelihood)
-            yield GaussianItems(x, likelihood, **errors)
+    def fresh(theta, seed):
+        for start in range(0, len(theta), ROWS_AT_A_TIME):
+            part = theta[start : start + ROWS_AT_A_TIME]
+            noise = normal(*part.shape, seed=seeding.derive(seed, start) >> 1) @ torch.linalg.cholesky(likelihood).mT
+            yield torch.arange(start, start + len(part)), GaussianItems(part + noise, likelihood, **errors)
 
     return fresh
 
@@ -185,8 +187,8 @@ def square_data(theta, n, seed):
 
 
 def fresh_squares(**errors):
-    def fresh(theta, number, seed):
-        yield SquareItems(square_data(theta[0], number, seed), **errors)
+    def fresh(theta, seed):
+        yield torch.arange(len(theta)), SquareItems(square_data(theta[:, 0], len(theta), seed >> 1), **errors)
 
     return fresh
 

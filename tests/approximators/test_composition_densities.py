@@ -8,7 +8,7 @@ import torch
 from exact_items import GaussianItems, SquareItems, fresh_squares, gaussian_data, normal, rng, square_data
 from scipy import integrate, stats
 
-from sbi_models.approximators.composition.composed import Calibration, ComposedScore
+from sbi_models.approximators.composition.composed import ComposedScore
 from sbi_models.approximators.composition.heights import gained, heights, offset
 from sbi_models.approximators.composition.line import LineSearch
 from sbi_models.approximators.composition.modes import find_modes, newton
@@ -253,17 +253,6 @@ def test_a_density_on_a_line(shape):
             assert line.centers == pytest.approx([grid[p.argmax()]], abs=0.01 * line.sd)
 
 
-def test_biases_on_a_line_are_removed_between_calibrations():
-    """A score that is off by a constant at each of two points is put right by calibrations there, in between by interpolation."""
-    composed = ComposedScore(Line(lambda u: -(u[:, 0] ** 2) / 2 + 0.3 * u[:, 0] + 0.1 * u[:, 0] ** 2), torch.zeros_like, 0.02)
-    one = torch.ones(1, 1, dtype=torch.float64)
-    found = [(at, Calibration(double([0.3 + 0.2 * at]), one, one, 10**9)) for at in (3.0, -3.0)]
-    line = LineSearch(composed, -2.0, 2.0).line(tuple(found))
-    ((grid, density),) = line.parts
-    inside = np.abs(grid) < 2.5
-    np.testing.assert_allclose(density[inside], stats.norm.pdf(grid[inside]), rtol=0.02)
-
-
 # --- heights of modes
 
 
@@ -328,8 +317,8 @@ def test_noise_in_densities_does_not_weigh_modes_that_data_leave_open(wrong):
         def log_density(self, theta):
             return super().log_density(theta) + wrong * torch.sin(40 * self.x[:, None] + 3 * theta[:, 0])
 
-    def fresh(theta, number, seed):
-        yield Noisy(square_data(float(theta[0]), number, seed=seed % 2**31))
+    def fresh(theta, seed):
+        yield torch.arange(len(theta)), Noisy(square_data(theta[:, 0], len(theta), seed=seed % 2**31))
 
     composed = ComposedScore(Noisy(square_data(0.9, 10, seed=3)), lambda theta: 0.5 - theta, 0.02)
     found = heights(composed, double([[-0.9], [0.9]]), fresh, 1)

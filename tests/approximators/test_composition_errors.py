@@ -6,12 +6,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from exact_items import LIKELIHOOD, GaussianItems, exact_posterior, fresh_gaussians, gaussian_data, normal, rng
+from exact_items import LIKELIHOOD, GaussianItems, exact_posterior, gaussian_data, normal, rng
 
-from sbi_models import seeding
-from sbi_models.approximators.composition.composed import Calibration, ComposedScore, share_of_bias, shift_in_sds
+from sbi_models.approximators.composition.composed import ComposedScore, share_of_bias, shift_in_sds
 from sbi_models.approximators.composition.items import DiffusionItems, sharpening
-from sbi_models.approximators.composition.refinement import is_weak, refined
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import SharedBias
 from sbi_models.networks import DiffusionModel
@@ -50,56 +48,6 @@ def test_a_start_needs_no_exact_gaussians():
     assert torch.linalg.eigvalsh(precision).min() > 0
 
 
-def test_exact_scores_have_no_bias_and_fishers_information():
-    """For exact scores the bias is within 5 standard errors of 0 and none is removed; H = V = Fisher's information; the weight is 1."""
-    for seed in range(3):
-        found = composed().calibrate(THETA, fresh_gaussians()(THETA, 40_000, seed))
-        assert found.simulations == 40_000
-        assert (found.bias.abs() < 5 * (FISHER.diagonal() / 40_000).sqrt()).all()
-        assert torch.equal(found.removed, torch.zeros(2, dtype=torch.float64))
-        torch.testing.assert_close(found.sensitivity, FISHER)
-        torch.testing.assert_close(found.variance, FISHER, rtol=0, atol=0.1)
-        torch.testing.assert_close(found.information, FISHER, rtol=0, atol=0.1)
-        torch.testing.assert_close(found.weight, EYE, rtol=0, atol=0.03)
-
-
-def test_a_bias_that_items_share_is_found_and_removed():
-    """A constant error of all scores is the bias, within 5 standard errors, and the composed score without it is the exact one."""
-    error = torch.tensor([0.4, -0.3], dtype=torch.float64)
-    made = composed(shared=error.expand_as)
-    found = made.calibrate(THETA, fresh_gaussians(shared=error.expand_as)(THETA, 100_000, 1))
-    assert ((found.bias - error).abs() < 5 * (FISHER.diagonal() / 100_000).sqrt()).all()
-    torch.testing.assert_close(found.removed, found.bias)
-    mean, covariance = exact_posterior(made.items.x)
-    precision = torch.linalg.inv(covariance)
-    left = (made(mean[None]))[0]
-    assert shift_in_sds(left, precision) < 0.1
-    assert shift_in_sds(20 * error, precision) > 1
-
-
-def test_weights_make_scaled_and_noisy_scores_efficient():
-    """Scores of twice the size, and scores with noise of their own, are weighted by H V^(-1); the information is what is left."""
-    items = GaussianItems(gaussian_data(THETA, 50, 1))
-    noise = torch.linalg.cholesky(0.5 * FISHER)
-
-    def fresh(theta, number, seed):
-        x = gaussian_data(theta, number, seed)
-        yield GaussianItems(x, own=normal(number, 2, seed=seeding.derive(seed, "own") >> 1) @ noise.mT)
-
-    made = ComposedScore(items, torch.neg, 0.05)
-    found = made.calibrate(THETA, fresh(THETA, 100_000, 1))
-    torch.testing.assert_close(found.variance, 1.5 * FISHER, rtol=0, atol=0.1)
-    torch.testing.assert_close(found.weight, EYE / 1.5, rtol=0, atol=0.03)
-    torch.testing.assert_close(found.information, FISHER / 1.5, rtol=0, atol=0.1)
-    assert is_weak(found)
-    doubled = Calibration(torch.zeros(2).double(), 4 * FISHER, 2 * FISHER, 1000)
-    torch.testing.assert_close(doubled.weight, EYE / 2)
-    torch.testing.assert_close(doubled.information, FISHER)
-    flat = Calibration(torch.zeros(2).double(), 0.01 * EYE, 0.02 * EYE, 1000)
-    assert not flat.is_informative
-    assert torch.equal(flat.weight, EYE)
-
-
 @pytest.mark.parametrize("d", [1, 3])
 def test_the_share_of_a_bias_that_is_removed(d):
     """None of what is below the 99 % quantile of noise, all above three times that, half in the middle; 1 % of pure noise is touched."""
@@ -129,53 +77,6 @@ def test_sharpening_never_more_than_doubles():
     got = sharpening(covariances, 0.1)
     torch.testing.assert_close(got[0], EYE + 0.01 * FISHER)
     torch.testing.assert_close(got[1], torch.diag(torch.tensor([2.0, 1.01]).double()))
-
-
-# --- refinement
-
-
-def test_features_that_explain_the_noise_of_scores_take_it_out():
-    """Scores with noise of 0.8 times the information, which features reveal, are refined to nearly the exact variance, mean unchanged."""
-    noise = torch.linalg.cholesky(0.8 * FISHER)
-
-    def items(x, seed):
-        own = normal(*x.shape, seed=seed)
-        features = torch.cat([x, own + 0.1 * normal(*x.shape, seed=seed + 1)], dim=1)
-        return GaussianItems(x, own=own @ noise.mT, features=features)
-
-    def fresh(theta, number, seed):
-        yield items(gaussian_data(theta, number, seed), seeding.derive(seed, "own") >> 1)
-
-    made = ComposedScore(items(gaussian_data(THETA, 400, 1), 5), torch.neg, 0.05)
-    found = made.calibrate(THETA, fresh(THETA, 50_000, 2))
-    assert is_weak(found)
-    mean, covariance = exact_posterior(made.items.x)
-    precision = torch.linalg.inv(covariance)
-    off = shift_in_sds(made(mean[None])[0], precision)
-    better = refined(made, THETA, precision, fresh, 3)
-    torch.testing.assert_close(better.calibration.variance, FISHER, rtol=0.1, atol=0.05)
-    torch.testing.assert_close(better.calibration.sensitivity, FISHER, rtol=0.1, atol=0.05)
-    torch.testing.assert_close(better.calibration.information, FISHER, rtol=0.15, atol=0.1)
-    made.calibration, made.constant = better.calibration, better.constant
-    assert shift_in_sds(made(mean[None])[0], precision) < 0.4 < off
-
-
-@pytest.mark.parametrize("features", [None, "the scores", "nothing"])
-def test_features_that_tell_nothing_more_change_nothing(features):
-    """Noisy scores are left as they are where items have no features, where they are the scores themselves, and where they are noise."""
-    noise = torch.linalg.cholesky(0.8 * FISHER)
-
-    def items(x, seed):
-        own = normal(*x.shape, seed=seed) @ noise.mT
-        seen = {None: None, "the scores": x @ FISHER + own, "nothing": normal(*x.shape, seed=seed + 1)}[features]
-        return GaussianItems(x, own=own, features=seen)
-
-    def fresh(theta, number, seed):
-        yield items(gaussian_data(theta, number, seed), seeding.derive(seed, "own") >> 1)
-
-    made = ComposedScore(items(gaussian_data(THETA, 50, 1), 5), torch.neg, 0.05)
-    assert is_weak(made.calibrate(THETA, fresh(THETA, 20_000, 2)))
-    assert refined(made, THETA, made.start()[1], fresh, 3) is None
 
 
 # --- what a training leaves
@@ -301,7 +202,10 @@ FINE = {
     "num_items": 10,
     "bias_shift": 0.1,
     "calibration_residual": 0.1,
-    "information": (0.95, 1.05),
+    "width_ratio": 1.1,
+    "sbc_p_value": 0.3,
+    "sbc_shift": 0.1,
+    "sbc_variance": 1.1,
     "explained": 0.999,
     "acceptance": 0.7,
     "last_step": 0.001,
@@ -315,8 +219,10 @@ FINE = {
         ({"calibrated": False, "bias_shift": 0.51}, r"all 10 items share.*about 0\.5 of its standard deviations.*pass the simulator"),
         ({"calibration_residual": 0.26, "simulations": 100}, r"uncertain by 0\.26.*calibration_simulations"),
         ({"calibration_residual": 0.26, "calibrated": False}, r"uncertain by 0\.26.*pass the simulator, or compose fewer items"),
-        ({"information": (0.49, 1.0)}, r"slope is 0\.49 to 1\.00 times.*train longer"),
-        ({"information": (1.0, 2.51)}, r"slope is 1\.00 to 2\.51 times"),
+        ({"sbc_p_value": 0.0009, "sbc_shift": -0.8, "sbc_variance": 4.0}, r"p = 0\.0009.*off by about 0\.8 .* 2\.0 times"),
+        ({"sbc_p_value": 0.009, "bias_shift": 0.6}, r"moved the posterior by 0\.6 .*p = 0\.009"),
+        ({"width_ratio": 2.1}, r"2\.1 times as wide"),
+        ({"width_ratio": 0.4}, r"0\.4 times as wide"),
         ({"explained": 0.94}, r"explains 0\.940 of the composed score.*method='gauss'"),
         ({"last_step": 0.11}, r"mode was not found.*0\.11"),
         ({"acceptance": 0.29}, r"Only 29% of the steps"),
@@ -338,7 +244,9 @@ def test_each_threshold_has_its_warning(changes, message):
         {"bias_shift": 50.0},
         {"calibrated": False, "bias_shift": 0.49},
         {"calibration_residual": 0.24},
-        {"information": (0.76, 1.34)},
+        {"sbc_p_value": 0.002},
+        {"sbc_p_value": 0.011, "bias_shift": 0.6},
+        {"width_ratio": 1.9},
         {"explained": 0.96},
         {"last_step": 0.09},
         {"acceptance": 0.31},

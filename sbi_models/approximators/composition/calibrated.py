@@ -20,7 +20,7 @@ from sbi_models.approximators.composition.posterior_sbc import LogSlopes, Poster
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.quasi_likelihood import LINE, QuasiLikelihood, Region, learned_statistic
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, in_reach
+from sbi_models.approximators.composition.stages import MANY_ITEMS, UNKNOWN, Moments, Plan, generator_of, in_reach
 from sbi_models.approximators.composition.statistics import Statistic, scores_at
 from sbi_models.approximators.composition.surrogate import degree_for, fit_points, fitted
 from sbi_models.approximators.composition.uncalibrated import Composed, uncalibrated
@@ -32,7 +32,7 @@ FEW_ITEMS = 30
 _DRAWS = 2000
 """Draws that tests and moments are taken from."""
 
-_REJECTED = 0.01
+_REJECTED = 0.1
 """P-value of the test below which few items are calibrated, too."""
 
 _PASSES = 6
@@ -73,7 +73,8 @@ def calibrated(
     composed = ComposedScore(items, prior, plan.noise, plan.learned)
     if fresh is None:
         first = uncalibrated(composed, moments, num_samples, plan, None)
-        return _widened(first, plan), first.report
+        unknown = (UNKNOWN,) if plan.learned is None and len(items) > MANY_ITEMS else ()
+        return _widened(first, plan), replace(first.report, notes=(*first.report.notes, *unknown))
     number = max(num_samples, _DRAWS)
     try:
         first = uncalibrated(composed, moments, number, plan, fresh)
@@ -123,7 +124,7 @@ def _with_simulator(
         calibration_residual=math.sqrt(len(composed.items) * main.likelihood.leverage / main.likelihood.simulations),
         last_step=main.last_step,
         explained=main.explained,
-        evaluations=report.evaluations + len(main.points),
+        evaluations=report.evaluations + main.evaluations,
         calibrated=True,
     )
     return draws[:num_samples], report
@@ -139,7 +140,8 @@ class _Calibration:
     def __init__(
         self, composed: ComposedScore, draws: Tensor, unknown: Tensor | None, moments: Moments, plan: Plan, fresh: Fresh, mode: int
     ) -> None:
-        self._composed, self._seed, self.simulations = composed, plan.seed, 0
+        self._composed = composed
+        self.simulations = self.evaluations = 0
         self.last_step = self.explained = math.nan
         n, mean = len(composed.items), draws.mean(dim=0)
         covariance = _FIRST_WIDTH * _covariance(draws) + (0 if unknown is None else unknown)
@@ -147,6 +149,7 @@ class _Calibration:
             seed = seeding.derive(plan.seed, "statistic", mode, number) >> 1
             statistic = learned_statistic(mean, covariance, moments, n, plan.noise, fresh, plan.simulations, seed)
             self._total = statistic(composed.items).sum(dim=0)
+            self.evaluations += len(statistic.points)
             few = min(plan.simulations, max(_FIRST[0], _FIRST[1] * n))
             settled = self._fit(statistic, mean, covariance, moments, fresh, few, seeding.derive(seed, "region"))
             moved = self._mean - mean
@@ -158,7 +161,7 @@ class _Calibration:
             return
         self._fit(statistic, mean, covariance, moments, fresh, plan.simulations, seeding.derive(plan.seed, "calibration", mode))
         assert self.likelihood is not None
-        self.points = statistic.points
+        self.evaluations += len(statistic.points)
         self.simulations = self.likelihood.simulations
         self.outlying = farthest_item(self.likelihood.scatter(composed.items, self._mean), self.likelihood.residuals)
         _, factor = self.likelihood.slopes(self._mean[None])
@@ -189,8 +192,8 @@ class _Calibration:
 
     def _fit(self, statistic: Statistic, mean: Tensor, covariance: Tensor, moments: Moments, fresh: Fresh, number: int, seed: int) -> bool:
         """Learn the quasi-likelihood in the region of a posterior; whether its own posterior lies there."""
-        d = len(mean)
-        self.likelihood = QuasiLikelihood(statistic, Region.around(mean, covariance, moments), fresh, number, seed >> 1)
+        d, n = len(mean), len(self._composed.items)
+        self.likelihood = QuasiLikelihood(statistic, Region.around(mean, covariance, moments, n), fresh, n, number, seed >> 1)
         region = self.likelihood.region
         if d == 1:
             places = torch.linspace(-LINE, LINE, _FINE, dtype=torch.float64)
@@ -249,16 +252,17 @@ def _tested_scores(first: Composed, composed: ComposedScore, plan: Plan, fresh: 
 
     def log_slopes(theta: Tensor, points: Tensor) -> Tensor:
         slopes = torch.zeros(number, *points.shape, dtype=torch.float64)
-        prior = composed.prior(points)
+        center = composed.center(points)
         for rows, simulated in fresh(theta.repeat_interleave(n, dim=0), seeding.derive(plan.seed, "replicates")):
-            slopes.index_add_(0, rows // n, scores_at(simulated, points, noise) - prior)
+            slopes.index_add_(0, rows // n, scores_at(simulated, points, noise) - center)
             scattered.append(scores_at(simulated, mean, noise)[:, 0])
         return slopes
 
     test = posterior_calibration(draws, number, log_slopes)
     outlying = farthest_item(scores_at(composed.items, mean, noise)[:, 0], torch.cat(scattered))
     influence = math.sqrt(float(outlying.away @ covariance @ outlying.away) / len(outlying.away))
-    return replace(_reported(first.report, test, outlying, influence), simulations=number * n)
+    found = replace(_reported(first.report, test, outlying, influence), simulations=number * n)
+    return found if test.p_value < _REJECTED else replace(found, bias_shift=math.nan, calibration_residual=math.nan)  # nothing to correct
 
 
 def _replicates(likelihood: QuasiLikelihood, num_items: int, plan: Plan, fresh: Fresh) -> tuple[int, LogSlopes]:

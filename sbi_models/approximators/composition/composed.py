@@ -63,11 +63,12 @@ class ComposedScore:
 
     def __call__(self, theta: Tensor) -> Tensor:
         """g at theta (m, d), of the same shape."""
-        prior, n = self.prior(theta), self.num_items
-        total = self.summed(theta) - n * prior
-        if self.learned is not None and self.share:
-            total -= n * self.share * (self.learned(theta).correction - prior)
-        return prior + total
+        return self.prior(theta) + self.summed(theta) - self.num_items * self.center(theta)
+
+    def center(self, theta: Tensor) -> Tensor:
+        """b (m, d) at theta (m, d): the score of the prior, and what is certain of the errors that all items share."""
+        prior = self.prior(theta)
+        return prior + self.share * (self.learned(theta).correction - prior) if self.learned is not None and self.share else prior
 
     def use_learned(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Subtract of the learned bias what is certain at theta (d,); returns it there (d,), and the covariance of its estimate (d, d)."""

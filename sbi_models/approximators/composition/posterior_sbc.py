@@ -19,9 +19,9 @@ from sbi_models.approximators.composition.surrogate import Monomials, degree_for
 LogSlopes = Callable[[Tensor, Tensor], Tensor]
 """d log L / d theta (k, m, d) of the items simulated at each of parameters (k, d), at points theta (m, d)."""
 
-MOST_REPLICATES, FEWEST_REPLICATES = 100, 20
-_ITEMS = 200_000
-"""Items to be simulated at most."""
+MOST_REPLICATES, FEWEST_REPLICATES = 200, 20
+_ITEMS = 100_000
+"""Items to be simulated at most, where that is enough for the fewest replicates."""
 
 _LINE_DEGREE, _LINE_POINTS = 6, 40
 _SPREAD = 1.2

@@ -20,8 +20,10 @@ from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.statistics import Statistic
 from sbi_models.approximators.composition.surrogate import Monomials
 
-_WIDENED = 1.4
-"""Sds of a region, in those of the posterior."""
+_WIDENED, _WIDENED_MORE = 1.4, 2.0
+"""Sds of a region, in those of the posterior, of less and of more than `_NARROW` items: narrow posteriors see less of what is not linear."""
+
+_NARROW = 50
 
 _REACH = 1.5
 """Sds of the prior that a region is kept to."""
@@ -35,7 +37,9 @@ _ITEMS = 30.0
 _STATISTIC = 16_000
 """Simulations that the statistic is learned from."""
 
-_MEAN_DEGREES, _VARIANCE_DEGREES = {1: 5, 2: 3}, {1: 4}
+_MEAN_DEGREES, _VARIANCE_DEGREES = ({1: 5, 2: 3}, {1: 3}), ({1: 4}, {})
+"""Of polynomials by the number of parameters, 2 where it is not there, for less and for more than `_NARROW` items."""
+
 _WIDE = 8
 """Parameters from which on polynomials are linear."""
 
@@ -53,8 +57,11 @@ class Region:
     factor: Tensor
 
     @classmethod
-    def around(cls, mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], widened: float = _WIDENED) -> "Region":
+    def around(
+        cls, mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], num_items: int, widened: float | None = None
+    ) -> "Region":
         """The region of a posterior, so many times as wide, and no wider than the prior, whose moments are given, by much."""
+        widened = widened or (_WIDENED_MORE if num_items >= _NARROW else _WIDENED)
         own, prior = torch.linalg.inv(widened**2 * covariance), torch.linalg.inv(_REACH**2 * moments[1])
         whole = torch.linalg.inv(own + prior)
         return cls(whole @ (own @ mean + prior @ moments[0]), torch.linalg.cholesky((whole + whole.mT) / 2))
@@ -86,6 +93,7 @@ class QuasiLikelihood:
         statistic: of items.
         region: of parameters.
         fresh: simulates items.
+        num_items: that the posterior is given.
         number: simulations.
         seed: of their parameters and of the simulations.
 
@@ -95,14 +103,15 @@ class QuasiLikelihood:
         residuals: S - mu(theta) of the simulated items in units of its sds, (k, dim).
     """
 
-    def __init__(self, statistic: Statistic, region: Region, fresh: Fresh, number: int, seed: int) -> None:
+    def __init__(self, statistic: Statistic, region: Region, fresh: Fresh, num_items: int, number: int, seed: int) -> None:
         self.statistic, self.region = statistic, region
         u = region.places(number, torch.Generator().manual_seed(seed))
         parts = [(rows, statistic(items)) for rows, items in fresh(region.theta(u), seed)]
         u, values = u[torch.cat([rows for rows, _ in parts])], torch.cat([part for _, part in parts])
         d, self.simulations = u.shape[1], len(u)
-        self._mean = Monomials(d, _degree(_MEAN_DEGREES.get(d, 2), d, len(u)))
-        self._log_variance = Monomials(d, _degree(_VARIANCE_DEGREES.get(d, 2), d, len(u)))
+        many = num_items >= _NARROW
+        self._mean = Monomials(d, _degree(_MEAN_DEGREES[many].get(d, 2), d, len(u)))
+        self._log_variance = Monomials(d, _degree(_VARIANCE_DEGREES[many].get(d, 2), d, len(u)))
         mean_terms, variance_terms = self._mean(u), self._log_variance(u)
         fits = [_regression(column, mean_terms, variance_terms) for column in values.mT]
         self._mean_weights, self._variance_weights = (torch.stack(part, dim=1) for part in zip(*fits, strict=True))
@@ -143,10 +152,10 @@ def learned_statistic(
     mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], num_items: int, noise: float, fresh: Fresh, number: int, seed: int
 ) -> Statistic:
     """The statistic near a posterior of a mean (d,) and covariance (d, d), given so many items, from at most so many simulations."""
-    region = Region.around(mean, covariance, moments, max(_WIDENED, math.sqrt(num_items / _ITEMS)))
+    region = Region.around(mean, covariance, moments, num_items, max(_WIDENED, math.sqrt(num_items / _ITEMS)))
     d = len(mean)
     steps = torch.cat([torch.eye(d), -torch.eye(d)]).to(mean) if d <= 2 else torch.zeros(0, d).to(mean)
-    points = mean + torch.cat([torch.zeros(1, d).to(mean), steps]) @ Region.around(mean, covariance, moments).factor.mT
+    points = mean + torch.cat([torch.zeros(1, d).to(mean), steps]) @ Region.around(mean, covariance, moments, num_items).factor.mT
     theta = region.theta(region.places(min(number, _STATISTIC), torch.Generator().manual_seed(seed)))
     rows, items = next(iter(fresh(theta, seed)))
     return Statistic(items, theta[rows], points, noise)

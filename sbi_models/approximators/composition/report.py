@@ -7,7 +7,7 @@ from typing import Any
 _BIAS = 0.5
 _RESIDUAL = 0.25
 _WIDTH_RATIO = 2.0
-_MISCALIBRATED, _DOUBTED = 0.001, 0.05
+_MISCALIBRATED, _DOUBTED = 0.001, 0.01
 """P-values of the test of the draws: below the first they are not to be trusted, below the second not if a calibration has moved them far."""
 
 EXPLAINED = 0.95

@@ -7,7 +7,7 @@ import torch
 from exact_items import GaussianItems
 from test_composition_calibrated import THETA, compose, fresh_gaussians, gaussian_data
 
-from sbi_models.approximators.composition.typical import least_typical
+from sbi_models.approximators.composition.outlying import farthest_item
 
 
 def normal(n, d, seed):
@@ -19,20 +19,28 @@ def test_p_values_are_those_of_the_farthest(n):
     """For items like the fresh ones, correlated and of any scale, p < q has its probability, within four standard errors of 1 000 sets."""
     mix = torch.tensor([[30.0, 0.0], [-20.0, 0.1]], dtype=torch.float64)
     fresh = normal(20_000, 2, 1) @ mix + 5
-    found = torch.tensor([least_typical(normal(n, 2, 10 + k) @ mix + 5, fresh).p_value for k in range(1000)])
+    found = torch.tensor([farthest_item(normal(n, 2, 10 + k) @ mix + 5, fresh).p_value for k in range(1000)])
     for q in (0.02, 0.1, 0.3):
         exact = 1 - (1 - q / n) ** n
         assert float((found < q).double().mean()) == pytest.approx(exact, abs=4 * math.sqrt(q / 1000))
 
 
-def test_the_least_typical_item_is_named():
+def test_ordinary_values_of_discrete_items_are_not_far_out():
+    """Of items of two values, each as far out as many fresh ones but for rounding, the p-value is at least the share of that value."""
+    for share in (0.5, 0.2, 0.01):
+        fresh = torch.where(torch.arange(5000) < 5000 * share, 0.1 + 0.2, 0.0).double()[:, None] / 3
+        own = torch.tensor([[0.1], [0.0], [0.0]]).double()
+        assert farthest_item(own, fresh).p_value >= share
+
+
+def test_the_farthest_item_is_named():
     """An item three sds further out than any other is the one, with the smallest p-value that so many simulations give, and its score."""
     own = normal(7, 2, 3)
     own[4] = torch.tensor([6.0, -5.0])
-    found = least_typical(own, normal(4000, 2, 4))
+    found = farthest_item(own, normal(4000, 2, 4))
     assert found.item == 4
     assert found.p_value == pytest.approx(7 / 4001)
-    torch.testing.assert_close(found.score, own[4], rtol=0, atol=0.1)
+    torch.testing.assert_close(found.away, own[4], rtol=0, atol=0.1)
 
 
 def test_a_composition_names_an_item_that_the_others_contradict():
