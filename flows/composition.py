@@ -20,7 +20,7 @@ from sbi_models.workflows import CompositionalWorkflow
 
 NUMBERS = (
     *("bias_shift", "calibration_residual", "contradiction", "influence", "explained", "acceptance", "last_step"),
-    *("noise", "num_modes", "evaluations", "simulations"),
+    *("noise", "num_modes", "evaluations", "simulations", "width_ratio", "sbc_p_value", "sbc_shift", "sbc_variance"),
 )
 """Of the report, that become metrics."""
 
@@ -76,7 +76,6 @@ def compose_observations(experiment: Experiment, approximator: CompositionalAppr
 def report_metrics(report: CompositionReport) -> dict[str, float]:
     """The numbers of a report as metrics; those that its method does not have are left out."""
     numbers = {name: float(getattr(report, name)) for name in NUMBERS}
-    numbers |= dict(zip(("information.smallest", "information.largest"), report.information, strict=True))
     return {f"compose.{name}": value for name, value in numbers.items() if math.isfinite(value)}
 
 

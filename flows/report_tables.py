@@ -119,11 +119,16 @@ def member_rows(training: Mapping[str, Any], diagnosed: Mapping[str, Any]) -> li
 def composition_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a composition says of itself, as names and values."""
     facts = [("method", str(report["method"])), ("data sets", str(report["num_items"]))]
-    if report["calibrated"]:
+    if report["calibrated"] and report["bias_shift"] is not None:
         by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
         facts.append(("errors that all share", f"{number(report['bias_shift'])} posterior sd, taken out by {by}"))
         facts.append(("uncertainty of that", f"{number(report['calibration_residual'])} posterior sd"))
-    for key, name in (("contradiction", "p-value that all are of the same parameters"), ("noise", "noise of the scores")):
+    for key, name in (
+        ("sbc_p_value", "p-value of posterior simulation-based calibration"),
+        ("sbc_shift", "how far that finds draws off, posterior sd"),
+        ("contradiction", "p-value that all are of the same parameters"),
+        ("noise", "noise of the scores"),
+    ):
         facts.append((name, number(report[key])))
     return [(name, value) for name, value in facts if value != MISSING]
 

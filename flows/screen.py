@@ -138,7 +138,10 @@ class Screen:
         report = manifest["report"]
         for warning in report["warnings"]:
             self._line("Warning", f"[yellow]{escape(warning)}[/yellow]")
-        if report["calibrated"]:
+        if report["sbc_p_value"] is not None:
+            off = f"off by about {report['sbc_shift']:+.2f} posterior sd"
+            self._line("Test of draws", f"posterior simulation-based calibration: p = {report['sbc_p_value']:.3g}, {off}")
+        if report["calibrated"] and report["bias_shift"] is not None:
             by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
             corrected = f"corrected by {by} to within {report['calibration_residual']:.3f}"
             self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")

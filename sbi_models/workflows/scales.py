@@ -2,8 +2,9 @@
 
 Parameters: a prior has a bound where its draws stop, or where they thin out as a power of the distance to some value (the shape of a
 generalised Pareto distribution of the extreme draws is negative); the network then sees the real line. J. R. M. Hosking, J. R. Wallis,
-Parameter and quantile estimation for the generalized Pareto distribution, Technometrics 29 (1987). Data: the scale on which a linear model with normal noise, given the parameters, has the highest likelihood, which counts the
-Jacobian: G. E. P. Box, D. R. Cox, An analysis of transformations, J. R. Stat. Soc. B 26 (1964).
+Parameter and quantile estimation for the generalized Pareto distribution, Technometrics 29 (1987). Data: the scale on which a linear model
+with normal noise, given the parameters, has the highest likelihood, which counts the Jacobian: G. E. P. Box, D. R. Cox, An analysis of
+transformations, J. R. Stat. Soc. B 26 (1964).
 """
 
 import math

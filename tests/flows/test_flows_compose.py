@@ -87,9 +87,8 @@ def test_the_report_is_tracked_as_json_and_metrics(runs: list[Finished]) -> None
     assert report == runs[0].result["composition"]["report"]
     assert (report["method"], report["num_items"], report["calibrated"]) == ("calibrated", 5, True)
     metrics, tags = _tracked(runs[0])
-    for name in ("bias_shift", "calibration_residual", "explained", "num_modes", "evaluations", "simulations"):
+    for name in ("sbc_p_value", "sbc_shift", "sbc_variance", "explained", "num_modes", "evaluations", "simulations"):
         assert metrics[f"compose.{name}"] == report[name]
-    assert [metrics["compose.information.smallest"], metrics["compose.information.largest"]] == report["information"]
     assert metrics["compose.seconds"] > 0
     assert (Path(runs[0].result["artifacts"]) / "figures" / "composed.png").stat().st_size > 10_000
     assert "given all of them together" in tags["mlflow.note.content"]
@@ -130,7 +129,7 @@ def test_numbers_that_a_method_does_not_have_are_left_out() -> None:
     """NaN is null in JSON, which has no NaN, and no metric."""
     report = CompositionReport(method="gauss", num_items=5, evaluations=200)
     content = report.as_dict()
-    assert json.loads(json.dumps(content, allow_nan=False))["information"] == [None, None]
+    assert json.loads(json.dumps(content, allow_nan=False))["sbc_p_value"] is None
     assert (content["bias_shift"], content["evaluations"]) == (None, 200)
     assert report_metrics(report) == {"compose.num_modes": 1.0, "compose.evaluations": 200.0, "compose.simulations": 0.0}
 

@@ -140,6 +140,7 @@ def test_members_and_a_composition_are_in_the_page(first_run: Finished) -> None:
     diagnosis["members"] = {"flow": {name: diagnosis[name] for name in ("verdict", "log_score", "folder", "files")}}
     report_of = {"method": "calibrated", "num_items": 5, "calibrated": True, "simulations": 4000, "bias_shift": 0.5}
     report_of |= {"calibration_residual": 0.125, "contradiction": None, "noise": 0.02, "warnings": ["Beware of it."]}
+    report_of |= {"sbc_p_value": 0.25, "sbc_shift": None}
     rows = [row | {"experiment": "all 5"} for row in result["inference"]["table"][:2]]
     result["composition"] = {"table": rows, "report": report_of, "folder": ".", "files": {}, "draws_sha256": "0f" * 32}
     made = make_report(small_experiment({}), result, _record(first_run))

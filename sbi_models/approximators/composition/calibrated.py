@@ -227,7 +227,8 @@ def _widened(first: Composed, plan: Plan) -> Tensor:
         return first.draws
     values, axes = torch.linalg.eigh(first.unknown)
     noise = torch.randn(first.draws.shape, generator=generator_of(plan.seed, "unknown errors"), dtype=first.draws.dtype)
-    return first.draws + noise @ (axes * values.clamp_min(0).sqrt()).mT
+    drawn: Tensor = first.draws + noise @ (axes * values.clamp_min(0).sqrt()).mT
+    return drawn
 
 
 def _reported(report: CompositionReport, test: PosteriorCalibration, outlying: Outlying, influence: float) -> CompositionReport:

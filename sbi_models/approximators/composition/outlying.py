@@ -1,7 +1,7 @@
-"""Outlier test of single items at the composed posterior: an item that the others contradict is read far out, where a network has seen little.
+"""Outlier test of single items at the composed posterior: one that the others contradict is read where a network has seen little.
 
-Far out is a large Mahalanobis distance of an item's statistic from those of fresh items of the same parameters; the share of fresh items that
-are as far out or farther, ties among them, is a p-value.
+Far out is a large Mahalanobis distance of an item's statistic from those of fresh items of the same parameters; the share of fresh items
+that are as far out or farther, ties among them, is a p-value.
 """
 
 from typing import NamedTuple

@@ -5,9 +5,10 @@ items (`statistics.py`) are regressed on theta: mu by polynomials, V by log-poly
 
     g(theta) = s_prior(theta) + (d mu / d theta)^T V(theta)^(-1) sum_i [S(x_i) - mu(theta)]
 
-is the score of a posterior whose mean is right whatever the network shares of errors, since S - mu has mean zero, and whose width is that
-of what S tells. It is the exact score where S is sufficient in an exponential family (P. McCullagh, Quasi-likelihood functions, Annals of
-Statistics 11, 1983; V. P. Godambe, An optimum property of regular maximum likelihood estimation, Annals of Mathematical Statistics 31, 1960).
+is the score of a posterior whose mean is right whatever errors the network makes, since S - mu has mean zero, and whose width is that of
+what S tells. It is the exact score where S is sufficient in an exponential family (P. McCullagh, Quasi-likelihood functions, Annals of
+Statistics 11, 1983; V. P. Godambe, An optimum property of regular maximum likelihood estimation, Annals of Mathematical Statistics 31,
+1960).
 """
 
 import math
@@ -21,7 +22,7 @@ from sbi_models.approximators.composition.statistics import Statistic
 from sbi_models.approximators.composition.surrogate import Monomials
 
 _WIDENED, _WIDENED_MORE = 1.4, 2.0
-"""Sds of a region, in those of the posterior, of less and of more than `_NARROW` items: narrow posteriors see less of what is not linear."""
+"""Sds of a region, in those of the posterior, for less and for more than `_NARROW` items, whose posterior sees less of what is not linear."""
 
 _NARROW = 50
 
@@ -36,6 +37,9 @@ _ITEMS = 30.0
 
 _STATISTIC = 16_000
 """Simulations that the statistic is learned from."""
+
+_SEVERAL_POINTS = 2
+"""Parameters up to which scores of few items are asked for at several points."""
 
 _MEAN_DEGREES, _VARIANCE_DEGREES = ({1: 5, 2: 3}, {1: 3}), ({1: 4}, {})
 """Of polynomials by the number of parameters, 2 where it is not there, for less and for more than `_NARROW` items."""

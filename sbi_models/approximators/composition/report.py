@@ -8,7 +8,7 @@ _BIAS = 0.5
 _RESIDUAL = 0.25
 _WIDTH_RATIO = 2.0
 _MISCALIBRATED, _DOUBTED = 0.001, 0.01
-"""P-values of the test of the draws: below the first they are not to be trusted, below the second not if a calibration has moved them far."""
+"""P-values of the test of the draws: below the first they are not to be trusted, below the second not after a large calibration."""
 
 EXPLAINED = 0.95
 """R^2 of a polynomial log density below which it is not used where there is another way."""
@@ -85,19 +85,19 @@ class CompositionReport:
             )
         if self.sbc_p_value < _MISCALIBRATED:
             reasons.append(
-                f"The draws fail posterior simulation-based calibration (p = {self.sbc_p_value:.1g}): data simulated at them have posteriors "
-                f"that are off by about {abs(self.sbc_shift):.1f} standard deviations, with errors {math.sqrt(self.sbc_variance):.1f} times as "
-                "large as their widths say. Do not use them: train longer, or compose fewer items."
+                f"The draws fail posterior simulation-based calibration (p = {self.sbc_p_value:.1g}): data simulated at them have "
+                f"posteriors that are off by about {abs(self.sbc_shift):.1f} standard deviations, with errors "
+                f"{math.sqrt(self.sbc_variance):.1f} times as large as their widths say. Do not use them: train longer, or compose fewer items."
             )
         elif self.calibrated and self.bias_shift > _BIAS and self.sbc_p_value < _DOUBTED:
             reasons.append(
-                f"The calibration moved the posterior by {self.bias_shift:.1f} of its standard deviations, and the test of the calibrated one "
-                f"is not clean (p = {self.sbc_p_value:.2g}): train longer, or compose fewer items."
+                f"The calibration moved the posterior by {self.bias_shift:.1f} of its standard deviations, and the test of the calibrated "
+                f"one is not clean (p = {self.sbc_p_value:.2g}): train longer, or compose fewer items."
             )
         if not 1 / _WIDTH_RATIO < self.width_ratio < _WIDTH_RATIO and not math.isnan(self.width_ratio):
             reasons.append(
-                f"The calibrated posterior is {self.width_ratio:.1f} times as wide as that of the network's scores: one of them does not see "
-                "what the items tell, as where their range depends on the parameters."
+                f"The calibrated posterior is {self.width_ratio:.1f} times as wide as that of the network's scores: one of them does not "
+                "see what the items tell, as where their range depends on the parameters."
             )
         if self.contradiction < _CONTRADICTION and self.influence > _INFLUENCE:
             reasons.append(

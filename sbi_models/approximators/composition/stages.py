@@ -94,8 +94,8 @@ def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_ite
 
 
 UNKNOWN = (
-    "Nothing is known of the errors that the scores of all items share, which add up: pass the simulator, or train a CompositionalWorkflow, "
-    "which leaves a correction behind."
+    "Nothing is known of the errors that the scores of all items share, which add up: pass the simulator, or train a "
+    "CompositionalWorkflow, which leaves a correction behind."
 )
 
 

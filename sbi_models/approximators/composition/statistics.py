@@ -1,7 +1,7 @@
 """A statistic of single items that is close to the score of their likelihood near given parameters, learned from simulations.
 
-Features of an item x are scores of the network at points of a region of parameters, and what the network is conditioned on, as it is and as
-normal scores. The linear regression of theta on them, over simulations of the region, is the linear function of the features that tells most
+Features of an item x are scores of the network at points of a region of parameters, and what the network is conditioned on, as it is and
+as normal scores. The linear regression of theta on them, over simulations of the region, is the linear function of the features that tells most
 about theta there: to first order the score of the likelihood, as far as the features know it.
 """
 
@@ -65,7 +65,8 @@ class Statistic:
 
     def __call__(self, items: Items) -> Tensor:
         """S of items, (n, dim)."""
-        return self._standard(self._features(items)) @ self._weights
+        found: Tensor = self._standard(self._features(items)) @ self._weights
+        return found
 
     def _raw(self, items: Items) -> Tensor:
         return torch.cat([scores_at(items, self.points, self._noise).flatten(1), items.features], dim=1)

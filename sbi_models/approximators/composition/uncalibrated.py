@@ -150,4 +150,5 @@ def _shift(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: 
     if learned is None:
         return None
     covariance = torch.linalg.inv(precision)
-    return num_items**2 * covariance @ learned[1] @ covariance
+    shift: Tensor = num_items**2 * covariance @ learned[1] @ covariance
+    return shift
