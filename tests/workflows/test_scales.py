@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sbi_models.adapters import Adapter
-from sbi_models.workflows.scales import adapter_of, data_scales, in_words, parameter_bounds
+from sbi_models.workflows.scales import adapter_of, data_scales, in_words, parameter_bounds, real_line
 
 N = 200_000
 
@@ -34,6 +35,54 @@ def test_bounds_of_known_distributions(draw, expected):
     """A bound is where draws stop, not where they thin out; positive and skewed without a bound elsewhere is bounded by 0."""
     lower, upper = parameter_bounds(draw(rng())[:, None])
     assert (lower[0], upper[0]) == expected
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        (lambda g, n: g.beta(2, 2, n), (0.0, 1.0)),
+        (lambda g, n: g.beta(3, 3, n), (0.0, 1.0)),
+        (lambda g, n: g.beta(0.5, 0.5, n), (0.0, 1.0)),
+        (lambda g, n: 2 * g.beta(2, 2, n) - 1, (-1.0, 1.0)),
+        (lambda g, n: 3 + 4 * g.beta(2, 2, n), (3.0, 7.0)),
+        (lambda g, n: g.triangular(0, 0.5, 1, n), (0.0, 1.0)),
+        (lambda g, n: g.gamma(3, 1, n), (0.0, None)),
+        (lambda g, n: g.gamma(8, 1, n), (0.0, None)),
+        (lambda g, n: 1 / g.gamma(3, 1, n), (0.0, None)),
+        (lambda g, n: 1 + g.pareto(3, n), (1.0, None)),
+        (lambda g, n: g.normal(size=n), (None, None)),
+        (lambda g, n: g.logistic(size=n), (None, None)),
+        (lambda g, n: g.laplace(size=n), (None, None)),
+        (lambda g, n: g.standard_cauchy(n), (None, None)),
+        (lambda g, n: g.normal(size=n) * 0.3 + 2 * (g.random(n) < 0.5), (None, None)),
+    ],
+)
+def test_bounds_that_draws_thin_out_towards(draw, expected, seed):
+    """Densities that vanish at a bound have it, those with normal, exponential or heavy tails have none, from 20 000 draws."""
+    (low,), (high,) = parameter_bounds(draw(np.random.default_rng(seed), 20_000)[:, None])
+    assert (low, high) == expected
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_the_unit_of_a_positive_parameter_makes_no_difference(unit):
+    """A gamma variable in any unit goes to the same real numbers, and back inside its bound."""
+    draws = np.random.default_rng(0).gamma(3, 1, (20_000, 1))
+    adapter, plain = real_line("theta", unit * draws), real_line("theta", draws)
+    there = adapter.forward({"theta": torch.as_tensor(unit * draws)})["theta"]
+    expected = plain.forward({"theta": torch.as_tensor(draws)})["theta"]
+    assert float((there.std() / expected.std()).log().abs()) < 0.4  # units are powers of 2
+    np.testing.assert_allclose(adapter.inverse({"theta": there})["theta"], unit * draws, rtol=1e-9)
+
+
+def test_shares_of_a_whole_are_a_simplex():
+    """Draws of a Dirichlet law go to d - 1 real numbers; whole numbers, and unbounded draws, stay as they are."""
+    g = np.random.default_rng(0)
+    shares = g.dirichlet([2, 2, 2], 2000)
+    made = real_line("p", shares).forward({"p": torch.as_tensor(shares)})["p"]
+    assert made.shape == (2000, 2)
+    for draws in (g.poisson(3, (2000, 1)).astype(float), g.normal(size=(2000, 2))):
+        assert real_line("k", draws).transforms == ()
 
 
 def test_bounds_are_outside_the_draws():

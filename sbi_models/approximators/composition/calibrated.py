@@ -6,7 +6,7 @@ calibration tests the draws; where it rejects them, and for many items, a quasi-
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,12 +44,17 @@ _FIRST = (4000, 50)
 _FIRST_WIDTH = 1.5
 """Covariance of the first region, in that of the uncalibrated draws."""
 
-_MOVED, _GREW = 0.7, 1.3
+_MOVED, _GREW, _SHRANK = 0.7, 1.3, 0.4
 """By how many sds of a region, and how many times in width, a posterior may differ from where the region was laid."""
 
 _FINE = 2001
 _DEAD = -5.0
 """Nats below the top at which a density must have arrived at the ends of a region."""
+
+_LOST = (
+    "The network's scores of these items together are not those of a posterior: they lead to where the prior does not reach. Train longer, "
+    "or look at the items one by one."
+)
 
 _UNSETTLED = (
     "The calibration by fresh simulations did not settle: each one moved the posterior out of where the last one was made. The draws are "
@@ -78,40 +83,60 @@ def calibrated(
     number = max(num_samples, _DRAWS)
     try:
         first = uncalibrated(composed, moments, number, plan, fresh)
-        return _with_simulator(first, composed, moments, num_samples, plan, fresh)
+        draws, report = _with_simulator(first, _Given(composed, moments, plan, fresh))
+        return draws[:num_samples], report
     except SimulationError as error:
         first = uncalibrated(composed, moments, num_samples, plan, None)
         note = f"The simulator failed near the composed posterior, so that nothing is calibrated or tested: {error}"
         return first.draws, replace(first.report, notes=(*first.report.notes, note))
 
 
-def _with_simulator(
-    first: Composed, composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh
-) -> tuple[Tensor, CompositionReport]:
-    few = len(composed.items) < FEW_ITEMS
-    draws, report = first.draws, first.report
-    if not bool(in_reach(draws, moments).all()):
-        return draws[:num_samples], report
-    if few and not report.notes:
-        report = _tested_scores(first, composed, plan, fresh)
+@dataclass(frozen=True)
+class _Given:
+    """What a composition with a simulator starts from."""
+
+    composed: ComposedScore
+    moments: Moments
+    plan: Plan
+    fresh: Fresh
+
+    @property
+    def num_items(self) -> int:
+        """n."""
+        return len(self.composed.items)
+
+
+def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, CompositionReport]:
+    """As many draws as there are uncalibrated ones, and the report."""
+    draws, report, plan = first.draws, first.report, given.plan
+    lost = not bool(in_reach(draws, given.moments).all())
+    if lost:  # the scores lead nowhere: begin with the prior
+        noise = torch.randn(draws.shape, generator=generator_of(plan.seed, "prior draws"), dtype=draws.dtype)
+        draws = given.moments[0] + noise @ torch.linalg.cholesky(given.moments[1]).mT
+        first = Composed(
+            draws, torch.zeros_like(first.modes), replace(report, num_modes=1, mode_weights=(1.0,), notes=(*report.notes, _LOST))
+        )
+        report = first.report
+    elif given.num_items < FEW_ITEMS and not report.notes:
+        report = _tested_scores(first, given)
         if not report.sbc_p_value < _REJECTED:
-            return draws[:num_samples], report
+            return draws, report
     parts = []
     for mode in range(int(first.modes.max()) + 1):
         own = first.modes == mode
         if int(own.sum()) > draws.shape[1] + 1:
-            part = _Calibration(composed, draws[own], first.unknown, moments, plan, fresh, mode)
+            part = _Calibration(given, draws[own], first.unknown, mode, is_prior=lost)
             if part.likelihood is None:
-                return draws[:num_samples], replace(report, notes=(*report.notes, _UNSETTLED))
+                return first.draws, replace(report, notes=(*report.notes, _UNSETTLED))
             draws = draws.clone()
             draws[own] = part.draws(int(own.sum()), generator_of(plan.seed, "calibrated draws", mode))
             parts.append((int(own.sum()), mode, part))
     if not parts:
-        return draws[:num_samples], report
+        return draws, report
     _, mode, main = max(parts, key=lambda part: part[0])
     assert main.likelihood is not None
     own = first.modes == mode
-    test = posterior_calibration(draws[own], *_replicates(main.likelihood, len(composed.items), plan, fresh))
+    test = posterior_calibration(draws[own], *_replicates(main.likelihood, given))
     before, after = first.draws[own], draws[own]
     moved = torch.linalg.solve_triangular(
         torch.linalg.cholesky(_covariance(after)), (after.mean(dim=0) - before.mean(dim=0))[:, None], upper=False
@@ -119,15 +144,16 @@ def _with_simulator(
     report = replace(
         _reported(report, test, main.outlying, main.influence),
         simulations=main.simulations,
-        bias_shift=float(moved.norm()) / math.sqrt(len(moved)),
-        width_ratio=float((after.std(dim=0) / before.std(dim=0)).log().mean().exp()),
-        calibration_residual=math.sqrt(len(composed.items) * main.likelihood.leverage / main.likelihood.simulations),
+        notes=(),
+        bias_shift=math.inf if lost else float(moved.norm()) / math.sqrt(len(moved)),
+        width_ratio=math.nan if lost else float((after.std(dim=0) / before.std(dim=0)).log().mean().exp()),
+        calibration_residual=math.sqrt(given.num_items * main.likelihood.leverage / main.likelihood.simulations),
         last_step=main.last_step,
         explained=main.explained,
         evaluations=report.evaluations + main.evaluations,
         calibrated=True,
     )
-    return draws[:num_samples], report
+    return draws, report
 
 
 class _Calibration:
@@ -137,21 +163,29 @@ class _Calibration:
     outlying: Outlying
     influence = math.nan
 
-    def __init__(
-        self, composed: ComposedScore, draws: Tensor, unknown: Tensor | None, moments: Moments, plan: Plan, fresh: Fresh, mode: int
-    ) -> None:
-        self._composed = composed
+    def __init__(self, given: _Given, draws: Tensor, unknown: Tensor | None, mode: int, *, is_prior: bool) -> None:
+        self._given, plan, items = given, given.plan, given.composed.items
         self.simulations = self.evaluations = 0
         self.last_step = self.explained = math.nan
-        n, mean = len(composed.items), draws.mean(dim=0)
+        n, mean = given.num_items, draws.mean(dim=0)
         covariance = _FIRST_WIDTH * _covariance(draws) + (0 if unknown is None else unknown)
+        self.likelihood = None
         for number in range(_PASSES):
+            items_told = 1 if is_prior and number == 0 else n  # what the width of the region is that of
             seed = seeding.derive(plan.seed, "statistic", mode, number) >> 1
-            statistic = learned_statistic(mean, covariance, moments, n, plan.noise, fresh, plan.simulations, seed)
-            self._total = statistic(composed.items).sum(dim=0)
+            near = Region.around(mean, covariance, given.moments, items_told)
+            wide = Region.around(mean, covariance, given.moments, items_told, for_statistic=True)
+            statistic = learned_statistic(
+                near, wide, given.fresh, num_items=items_told, noise=plan.noise, number=plan.simulations, seed=seed
+            )
+            if not statistic.dim:  # all items alike
+                return
+            self._total = statistic(items).sum(dim=0)
             self.evaluations += len(statistic.points)
             few = min(plan.simulations, max(_FIRST[0], _FIRST[1] * n))
-            settled = self._fit(statistic, mean, covariance, moments, fresh, few, seeding.derive(seed, "region"))
+            settled = self._fit(statistic, near, items_told, few, seeding.derive(seed, "region"))
+            widths = (self._covariance.diagonal() / covariance.diagonal()).sqrt()
+            settled = settled and float(widths.max()) < _GREW and float(widths.min()) > _SHRANK
             moved = self._mean - mean
             mean, covariance = self._mean, self._covariance + (0 if settled else moved[:, None] * moved)
             if settled:
@@ -159,11 +193,12 @@ class _Calibration:
         else:
             self.likelihood = None
             return
-        self._fit(statistic, mean, covariance, moments, fresh, plan.simulations, seeding.derive(plan.seed, "calibration", mode))
+        near = Region.around(mean, covariance, given.moments, n)
+        self._fit(statistic, near, n, plan.simulations, seeding.derive(plan.seed, "calibration", mode))
         assert self.likelihood is not None
         self.evaluations += len(statistic.points)
         self.simulations = self.likelihood.simulations
-        self.outlying = farthest_item(self.likelihood.scatter(composed.items, self._mean), self.likelihood.residuals)
+        self.outlying = farthest_item(self.likelihood.scatter(items, self._mean), self.likelihood.residuals)
         _, factor = self.likelihood.slopes(self._mean[None])
         sd = self.likelihood.sd(self._mean[None])[0]
         pull = factor[0].mT @ (self.outlying.away * sd)
@@ -172,7 +207,7 @@ class _Calibration:
     def score(self, theta: Tensor) -> Tensor:
         """Of the quasi-posterior (m, d) at theta (m, d)."""
         assert self.likelihood is not None
-        return self._composed.prior(theta) + self.likelihood.score(theta, self._total, len(self._composed.items))
+        return self._given.composed.prior(theta) + self.likelihood.score(theta, self._total, self._given.num_items)
 
     def draws(self, number: int, generator: torch.Generator) -> Tensor:
         """Draws (number, d) of the quasi-posterior, in random order."""
@@ -190,11 +225,10 @@ class _Calibration:
         u, _ = self._surrogate.draw(number, generator)
         return self._mode.center + u @ self._mode.factor.mT
 
-    def _fit(self, statistic: Statistic, mean: Tensor, covariance: Tensor, moments: Moments, fresh: Fresh, number: int, seed: int) -> bool:
-        """Learn the quasi-likelihood in the region of a posterior; whether its own posterior lies there."""
-        d, n = len(mean), len(self._composed.items)
-        self.likelihood = QuasiLikelihood(statistic, Region.around(mean, covariance, moments, n), fresh, n, number, seed >> 1)
-        region = self.likelihood.region
+    def _fit(self, statistic: Statistic, region: Region, items_told: int, number: int, seed: int) -> bool:
+        """Learn the quasi-likelihood in a region; whether its posterior lies there."""
+        d = len(region.center)
+        self.likelihood = QuasiLikelihood(statistic, region, self._given.fresh, num_items=items_told, number=number, seed=seed >> 1)
         if d == 1:
             places = torch.linspace(-LINE, LINE, _FINE, dtype=torch.float64)
             slopes = self.score(region.theta(places[:, None]))[:, 0] * region.factor[0, 0]
@@ -212,8 +246,7 @@ class _Calibration:
         drawn = self.draws(_DRAWS, torch.Generator().manual_seed(seed >> 1))
         self._mean, self._covariance = drawn.mean(dim=0), _covariance(drawn)
         moved = float(region.u(self._mean[None]).norm()) / math.sqrt(d)
-        grew = float((self._covariance.diagonal() / covariance.diagonal()).sqrt().max())
-        return inside and moved < _MOVED and grew < _GREW
+        return inside and moved < _MOVED
 
 
 def _covariance(draws: Tensor) -> Tensor:
@@ -243,9 +276,9 @@ def _reported(report: CompositionReport, test: PosteriorCalibration, outlying: O
     )
 
 
-def _tested_scores(first: Composed, composed: ComposedScore, plan: Plan, fresh: Fresh) -> CompositionReport:
+def _tested_scores(first: Composed, given: _Given) -> CompositionReport:
     """The report on scores as they are, with the test of the draws of the likeliest mode, and of the items."""
-    n, noise = len(composed.items), composed.noise
+    composed, n, noise = given.composed, given.num_items, given.composed.noise
     draws = first.draws[first.modes == int(first.modes.mode().values)]
     number = replicates_of(n)
     mean, covariance = draws.mean(dim=0)[None], _covariance(draws)
@@ -254,7 +287,7 @@ def _tested_scores(first: Composed, composed: ComposedScore, plan: Plan, fresh: 
     def log_slopes(theta: Tensor, points: Tensor) -> Tensor:
         slopes = torch.zeros(number, *points.shape, dtype=torch.float64)
         center = composed.center(points)
-        for rows, simulated in fresh(theta.repeat_interleave(n, dim=0), seeding.derive(plan.seed, "replicates")):
+        for rows, simulated in given.fresh(theta.repeat_interleave(n, dim=0), seeding.derive(given.plan.seed, "replicates")):
             slopes.index_add_(0, rows // n, scores_at(simulated, points, noise) - center)
             scattered.append(scores_at(simulated, mean, noise)[:, 0])
         return slopes
@@ -266,16 +299,17 @@ def _tested_scores(first: Composed, composed: ComposedScore, plan: Plan, fresh: 
     return found if test.p_value < _REJECTED else replace(found, bias_shift=math.nan, calibration_residual=math.nan)  # nothing to correct
 
 
-def _replicates(likelihood: QuasiLikelihood, num_items: int, plan: Plan, fresh: Fresh) -> tuple[int, LogSlopes]:
+def _replicates(likelihood: QuasiLikelihood, given: _Given) -> tuple[int, LogSlopes]:
     """How many data sets test a quasi-posterior, and the slopes of their likelihoods."""
-    number = replicates_of(num_items)
+    n = given.num_items
+    number = replicates_of(n)
 
     def log_slopes(theta: Tensor, points: Tensor) -> Tensor:
         totals = torch.zeros(number, likelihood.statistic.dim, dtype=torch.float64)
         counts = torch.zeros(number, dtype=torch.float64)
-        for rows, simulated in fresh(theta.repeat_interleave(num_items, dim=0), seeding.derive(plan.seed, "replicates")):
-            totals.index_add_(0, rows // num_items, likelihood.statistic(simulated))
-            counts.index_add_(0, rows // num_items, torch.ones(len(rows), dtype=torch.float64))
+        for rows, simulated in given.fresh(theta.repeat_interleave(n, dim=0), seeding.derive(given.plan.seed, "replicates")):
+            totals.index_add_(0, rows // n, likelihood.statistic(simulated))
+            counts.index_add_(0, rows // n, torch.ones(len(rows), dtype=torch.float64))
         mean, factor = likelihood.slopes(points)
         return torch.einsum("mqj,kmq->kmj", factor, totals[:, None] - counts[:, None, None] * mean)
 

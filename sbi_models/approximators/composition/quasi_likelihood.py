@@ -22,7 +22,7 @@ from sbi_models.approximators.composition.statistics import Statistic
 from sbi_models.approximators.composition.surrogate import Monomials
 
 _WIDENED, _WIDENED_MORE = 1.4, 2.0
-"""Sds of a region, in those of the posterior, for less and for more than `_NARROW` items, whose posterior sees less of what is not linear."""
+"""Sds of a region, in those of the posterior, for less and for more than `_NARROW` items: those see less of what is not linear."""
 
 _NARROW = 50
 
@@ -41,7 +41,9 @@ _STATISTIC = 16_000
 _SEVERAL_POINTS = 2
 """Parameters up to which scores of few items are asked for at several points."""
 
-_MEAN_DEGREES, _VARIANCE_DEGREES = ({1: 5, 2: 3}, {1: 3}), ({1: 4}, {})
+_Degrees = tuple[dict[int, int], dict[int, int]]
+_MEAN_DEGREES: _Degrees = ({1: 5, 2: 3}, {1: 3})
+_VARIANCE_DEGREES: _Degrees = ({1: 4}, {})
 """Of polynomials by the number of parameters, 2 where it is not there, for less and for more than `_NARROW` items."""
 
 _WIDE = 8
@@ -62,10 +64,14 @@ class Region:
 
     @classmethod
     def around(
-        cls, mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], num_items: int, widened: float | None = None
+        cls, mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], num_items: int, *, for_statistic: bool = False
     ) -> "Region":
-        """The region of a posterior, so many times as wide, and no wider than the prior, whose moments are given, by much."""
-        widened = widened or (_WIDENED_MORE if num_items >= _NARROW else _WIDENED)
+        """The region of a posterior of a mean (d,) and covariance (d, d), some times as wide, kept to the reach of the prior.
+
+        The one in which the statistic is learned is that of the posterior of few items, where each tells enough to be seen.
+        """
+        widened = _WIDENED_MORE if num_items >= _NARROW else _WIDENED
+        widened = max(_WIDENED, math.sqrt(num_items / _ITEMS)) if for_statistic else widened
         own, prior = torch.linalg.inv(widened**2 * covariance), torch.linalg.inv(_REACH**2 * moments[1])
         whole = torch.linalg.inv(own + prior)
         return cls(whole @ (own @ mean + prior @ moments[0]), torch.linalg.cholesky((whole + whole.mT) / 2))
@@ -107,7 +113,7 @@ class QuasiLikelihood:
         residuals: S - mu(theta) of the simulated items in units of its sds, (k, dim).
     """
 
-    def __init__(self, statistic: Statistic, region: Region, fresh: Fresh, num_items: int, number: int, seed: int) -> None:
+    def __init__(self, statistic: Statistic, region: Region, fresh: Fresh, *, num_items: int, number: int, seed: int) -> None:
         self.statistic, self.region = statistic, region
         u = region.places(number, torch.Generator().manual_seed(seed))
         parts = [(rows, statistic(items)) for rows, items in fresh(region.theta(u), seed)]
@@ -152,15 +158,12 @@ class QuasiLikelihood:
         return (self._log_variance(u) @ self._variance_weights / 2).clamp(-20, 20).exp()
 
 
-def learned_statistic(
-    mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], num_items: int, noise: float, fresh: Fresh, number: int, seed: int
-) -> Statistic:
-    """The statistic near a posterior of a mean (d,) and covariance (d, d), given so many items, from at most so many simulations."""
-    region = Region.around(mean, covariance, moments, num_items, max(_WIDENED, math.sqrt(num_items / _ITEMS)))
-    d = len(mean)
-    steps = torch.cat([torch.eye(d), -torch.eye(d)]).to(mean) if d <= 2 else torch.zeros(0, d).to(mean)
-    points = mean + torch.cat([torch.zeros(1, d).to(mean), steps]) @ Region.around(mean, covariance, moments, num_items).factor.mT
-    theta = region.theta(region.places(min(number, _STATISTIC), torch.Generator().manual_seed(seed)))
+def learned_statistic(near: Region, wide: Region, fresh: Fresh, *, num_items: int, noise: float, number: int, seed: int) -> Statistic:
+    """The statistic for a region near a posterior given so many items, learned in a wide one from at most so many simulations."""
+    d, points = len(near.center), near.center[None]
+    if num_items < _NARROW and d <= _SEVERAL_POINTS:  # one point sees too little of what few items leave open
+        points = torch.cat([points, near.theta(torch.eye(d).to(points)), near.theta(-torch.eye(d).to(points))])
+    theta = wide.theta(wide.places(min(number, _STATISTIC), torch.Generator().manual_seed(seed)))
     rows, items = next(iter(fresh(theta, seed)))
     return Statistic(items, theta[rows], points, noise)
 

@@ -87,7 +87,8 @@ class CompositionReport:
             reasons.append(
                 f"The draws fail posterior simulation-based calibration (p = {self.sbc_p_value:.1g}): data simulated at them have "
                 f"posteriors that are off by about {abs(self.sbc_shift):.1f} standard deviations, with errors "
-                f"{math.sqrt(self.sbc_variance):.1f} times as large as their widths say. Do not use them: train longer, or compose fewer items."
+                f"{math.sqrt(self.sbc_variance):.1f} times as large as their widths say. Do not use them: train longer, or compose fewer "
+                "items."
             )
         elif self.calibrated and self.bias_shift > _BIAS and self.sbc_p_value < _DOUBTED:
             reasons.append(

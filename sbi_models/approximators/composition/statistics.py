@@ -1,8 +1,8 @@
 """A statistic of single items that is close to the score of their likelihood near given parameters, learned from simulations.
 
 Features of an item x are scores of the network at points of a region of parameters, and what the network is conditioned on, as it is and
-as normal scores. The linear regression of theta on them, over simulations of the region, is the linear function of the features that tells most
-about theta there: to first order the score of the likelihood, as far as the features know it.
+as normal scores. The linear regression of theta on them, over simulations of the region, is the linear function of the features that tells
+most about theta there: to first order the score of the likelihood, as far as the features know it.
 """
 
 import torch
