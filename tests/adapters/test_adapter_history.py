@@ -84,7 +84,7 @@ def copied() -> Adapter:
 def used_twice() -> Adapter:
     adapter = start()
     EnsembleWorkflow(
-        inference_variables=["s", "m"], inference_conditions="x", inference_networks="coupling_flow", ensemble_size=2, adapter=adapter, seed=1
+        inference_variables=["s", "m"], inference_conditions="x", inference_networks="coupling_flow", ensemble_size=2, adapter=adapter
     )
     workflow_with(adapter)
     return adapter
