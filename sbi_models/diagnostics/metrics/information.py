@@ -13,7 +13,10 @@ DRAWS, DATASETS = 64, 1000
 def information(samples: object, truth: object) -> tuple[Floats, Floats]:
     """Whether each truth is nearer to its own draws than to those of other data sets: a test that the posterior is not the prior.
 
-        T = mean_i a_ii - mean_ij a_ij,  a_ij = mean_s |draw_is - truth_j|
+        T = mean_i a_ii - mean_ij a_ij,  a_ij = mean_s |F(draw_is) - F(truth_j)|
+
+    with F the mean of the distribution functions of all draws and of all true values, ties in the middle, so that tails of any weight and
+    any unit do as well.
 
     If the draws are independent of the truth, as those of the prior are, all pairings of posteriors with truths are equally likely, and
     T in units of its standard deviation over all pairings (Hoeffding) is near N(0, 1). What the data say of place, width or form of a
@@ -24,8 +27,7 @@ def information(samples: object, truth: object) -> tuple[Floats, Floats]:
         truth: true values, shape (n_datasets, dim), raw space.
 
     Returns:
-        -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter, then all jointly with each
-        in units of the sd of its true values. A parameter that is constant has 0 and 1.
+        -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter, then all jointly. A parameter that is constant has 0 and 1.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 3 data sets.
@@ -42,12 +44,22 @@ def information_of(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
     """`information` of arrays that have been checked."""
     few = draws[:DATASETS, np.unique(np.linspace(0, draws.shape[1] - 1, DRAWS).astype(np.int64))]
     true = truth[:DATASETS]
-    sd = true.std(axis=0)
-    scale = np.where(np.ptp(true, axis=0) > 0.0, np.where(sd > 0.0, sd, 1.0), np.inf)
-    few, true = few / scale, true / scale
+    few, true = _evened(few, true)
     columns = [slice(j, j + 1) for j in range(true.shape[1])]
     gains = np.array([_gain(few[..., which], true[:, which]) for which in [*columns, slice(None)]])
     return gains, ndtr(-gains)
+
+
+def _evened(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
+    """F of draws (n, S, dim) and truth (n, dim); of parameters whose true values are all equal, 0."""
+    evened = np.zeros_like(draws), np.zeros_like(truth)
+    for j in np.flatnonzero(truth.min(axis=0) < truth.max(axis=0)):
+        for values in (draws[..., j].ravel(), truth[:, j]):
+            ordered = np.sort(values)
+            for given, out in ((draws[..., j], evened[0][..., j]), (truth[:, j], evened[1][:, j])):
+                below, up_to = (np.searchsorted(ordered, given, side=side) for side in ("left", "right"))
+                out += (below + up_to) / (4.0 * len(ordered))
+    return evened
 
 
 def _gain(draws: Floats, truth: Floats) -> float:
