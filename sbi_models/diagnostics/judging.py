@@ -331,6 +331,8 @@ def _columns(conditions: object, n: int) -> Floats:
         missing = ~np.isfinite(rows)
         rows = np.where(missing, 0.0, rows)
         if rows.shape[1] > WIDE:
+            largest = np.abs(rows).max(axis=0)
+            rows = rows / np.where(largest > 0.0, largest, 1.0)
             centred = rows - rows.mean(axis=0)
             sd = centred.std(axis=0)
             left, sizes, _ = np.linalg.svd(centred / np.where(sd > 0.0, sd, 1.0), full_matrices=False)

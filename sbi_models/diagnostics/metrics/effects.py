@@ -45,7 +45,7 @@ def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95)
     there = np.isfinite(z)
     squared = np.where(there, z - mean, 0.0) ** 2
     expected, expected_square = (np.sum(np.where(there, values, 0.0), axis=0) / n for values in (second, fourth))
-    return _of_square(variance, np.sum(squared**2, axis=0) / n, expected, expected_square, n, level)
+    return _of_square(variance, np.sum(squared**2, axis=0) / n, (expected, expected_square), n, level)
 
 
 def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
@@ -59,7 +59,7 @@ def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: fl
         return Interval(*[np.asarray(np.nan)] * 3)
     errors, second, fourth, n = errors[there], second[there], fourth[there], np.asarray(float(there.sum()))
     squared = np.sum((errors - errors.mean(axis=0)) ** 2, axis=1) * n / (n - 1.0)
-    return _of_square(squared.mean(), np.mean(squared**2), second.mean(), fourth.mean(), n, level)
+    return _of_square(squared.mean(), np.mean(squared**2), (second.mean(), fourth.mean()), n, level)
 
 
 def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> Interval:
@@ -115,8 +115,9 @@ def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
     return np.where(n > 1.0, mean, np.nan), np.where(n > 1.0, variance, np.nan), n
 
 
-def _of_square(square: Floats, fourth: Floats, expected: Floats, expected_square: Floats, n: Floats, level: float) -> Interval:
-    """The root of a mean of n squares over what is expected, and the interval that their fourth powers, seen or expected, tell of."""
+def _of_square(square: Floats, fourth: Floats, right: tuple[Floats, Floats], n: Floats, level: float) -> Interval:
+    """The root of a mean of n squares over what it should be, with the interval that fourth powers tell of: those seen, or the right."""
+    expected, expected_square = right
     base = np.where(expected > 0.0, expected, np.nan)
     relative = np.fmax(fourth / np.where(square > 0.0, square, np.inf) ** 2, expected_square / base**2) - 1.0
     half = ndtri(0.5 + level / 2.0) * np.sqrt(np.maximum(relative, 0.0) / n) / 2.0

@@ -1,10 +1,14 @@
 """Do the draws know anything about the truth? A permutation test, for each parameter and jointly."""
 
+from typing import Literal
+
 import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr, ndtri
 
 from sbi_models.diagnostics.metrics.checks import Floats, check_samples
+
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 DRAWS, DATASETS = 64, 1000
 """At most so many draws of so many data sets are compared with all true values: the test costs n^2 S."""
@@ -27,7 +31,8 @@ def information(samples: object, truth: object) -> tuple[Floats, Floats]:
         truth: true values, shape (n_datasets, dim), raw space.
 
     Returns:
-        -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter, then all jointly. A parameter that is constant has 0 and 1.
+        -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter, then all jointly.
+        A parameter that is constant has 0 and 1.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 3 data sets.
@@ -51,15 +56,18 @@ def information_of(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
 
 
 def _evened(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
-    """F of draws (n, S, dim) and truth (n, dim); of parameters whose true values are all equal, 0."""
-    evened = np.zeros_like(draws), np.zeros_like(truth)
+    """F of draws (n, S, dim) and truth (n, dim); 1/2 for parameters whose true values are all equal."""
+    n, num_draws, dim = draws.shape
+    evened = np.full((n, num_draws + 1, dim), 0.5)
     for j in np.flatnonzero(truth.min(axis=0) < truth.max(axis=0)):
-        for values in (draws[..., j].ravel(), truth[:, j]):
-            ordered = np.sort(values)
-            for given, out in ((draws[..., j], evened[0][..., j]), (truth[:, j], evened[1][:, j])):
-                below, up_to = (np.searchsorted(ordered, given, side=side) for side in ("left", "right"))
-                out += (below + up_to) / (4.0 * len(ordered))
-    return evened
+        values = np.concatenate([draws[..., j], truth[:, j, None]], axis=1).ravel()
+        order = np.argsort(values)
+        placed, of_draws, of_truth = values[order], np.sort(draws[..., j], axis=None), np.sort(truth[:, j])
+        sums = [np.searchsorted(ordered, placed, side=side) / len(ordered) for ordered in (of_draws, of_truth) for side in SIDES]
+        places = np.empty(len(values))
+        places[order] = np.mean(sums, axis=0)
+        evened[..., j] = places.reshape(n, num_draws + 1)
+    return evened[:, :-1], evened[:, -1]
 
 
 def _gain(draws: Floats, truth: Floats) -> float:

@@ -23,13 +23,19 @@ from sbi_models.diagnostics.metrics.ranks import place_of
 FAR = 20.0
 """Values farther from the median than so many mean absolute deviations are moved there, so that all moments of a pool exist."""
 
+OUT = 1e100
+"""Distances from a random point, in sds, that are larger are taken as that: their squares are numbers."""
+
+GROSS = 50.0
+"""Truths whose squared distance in posterior sds, per parameter, is above that are beyond what a pool with its truth can measure."""
+
 MOST = 25
 """Dependence is looked at between at most so many parameters, taken at random from more: 300 pairs, 2 300 triples."""
 
 FEW = 200
-"""The truth is ranked by products of coordinates among at most so many draws, which costs next to no power."""
+"""The truth is ranked by products of coordinates among at most so many draws, at most 254, which costs next to no power."""
 
-Integers = NDArray[np.int64]
+Integers, Floats32 = NDArray[np.int64], NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,8 @@ class _Jointly:
         self.chosen = chosen
         which, other = rng.integers(0, num_draws + 1, n), np.roll(np.arange(n), -1)
         self.points = np.where((which == num_draws)[:, None], truth, draws[np.arange(n), np.minimum(which, num_draws - 1)])[other]
-        self.units = np.where(np.ptp(self.points, axis=0) > 0.0, self.points.std(axis=0), 1.0)
+        sd = self.points.std(axis=0)
+        self.units = np.where(sd > 0.0, sd, 1.0)
         self.pull = np.zeros(dim)
         self.parts: list[tuple[NDArray[np.generic], ...]] = []
 
@@ -116,8 +123,8 @@ class _Jointly:
         squared = np.einsum("cds,cds->cs", white, white)
         before = self.pull + np.cumsum(at, axis=0) - at
         self.pull = self.pull + at.sum(axis=0)
-        balls = np.sum(((pool - self.points[rows, :, None]) / self.units[:, None]) ** 2, axis=1)
-        some, num_chosen = white[:, self.chosen, : FEW + 1], len(self.chosen)
+        balls = np.sum(np.clip((pool - self.points[rows, :, None]) / self.units[:, None], -OUT, OUT) ** 2, axis=1)
+        some, num_chosen = white[:, self.chosen, : FEW + 1].astype(np.float32), len(self.chosen)
         left, right = np.array(self.pairs).T
         sizes = np.abs(some)
         sizes -= sizes.mean(axis=2, keepdims=True)
@@ -145,11 +152,17 @@ class _Jointly:
             errors, second, fourth = _plain_errors(draws, truth)
         return JointPools(errors, second, fourth, max(int(kept.max()), 1), *rest)
 
-    def _products(self, one: Floats, other: Floats, places: Integers) -> Floats:
-        ranks = np.stack([place_of(one[:, j] * other[:, k], places, self.rng) for j, k in self.pairs], axis=1)
-        return normal_scores(ranks, one.shape[2] - 1, self.rng)
+    def _products(self, one: Floats32, other: Floats32, places: Integers) -> Floats:
+        """Normal scores of the ranks of products of two coordinates, one of each, (c, number, up to `FEW` + 1)."""
+        each, ranks = np.arange(len(one)), []
+        for j in range(one.shape[1] - 1):
+            products = one[:, j, None] * other[:, j + 1 :]
+            at = products[each, :, places][:, :, None]
+            below, equal = (np.einsum("cks->ck", found.view(np.uint8)) for found in (products < at, products == at))
+            ranks.append(below + self.rng.integers(0, equal.astype(np.int64)))
+        return normal_scores(np.concatenate(ranks, axis=1), one.shape[2] - 1, self.rng)
 
-    def _triples(self, signs: NDArray[np.float32], places: Integers) -> Floats:
+    def _triples(self, signs: Floats32, places: Integers) -> Floats:
         """Normal scores of the ranks of products of three signs: of two values, so that their shares say all, which is one product of
         matrices for all triples."""
         left, right = np.array(self.pairs).T
@@ -221,7 +234,7 @@ def _errors(values: Floats, squared: Floats, places: Integers, dim: int) -> tupl
 
     Returns:
         Errors (c, number); averages over the pool of their squared lengths, and of these squared, (c, 1) or (c, number), as `squared`;
-        whether P of the truth was taken as less, and for what share of the pool it is.
+        whether P of the truth is too large to be measured, and for what share of the pool it is.
     """
     num_draws = squared.shape[2] - 1
     most = (num_draws + dim) / 2.0
@@ -231,7 +244,7 @@ def _errors(values: Floats, squared: Floats, places: Integers, dim: int) -> tupl
     mean = np.mean(values * factor, axis=2)
     off = np.sum(mean**2, axis=1, keepdims=True) if squared.shape[1] == 1 else mean**2
     second = lengths.mean(axis=2) - off
-    far = squared > most
+    far = squared > min(most, GROSS * dim)
     fourth = np.einsum("cds,cds->cd", lengths, lengths) / (num_draws + 1)
     return mean - _taken(values, places) * _taken(factor, places), second, fourth, _taken(far, places) > 0.0, far.mean(axis=2)
 
