@@ -16,7 +16,7 @@ from sbi_models.diagnostics.verdict import (
     Judgement,
 )
 
-VAGUE = 100.0
+VAGUE = 10.0
 """If the ends of what is left of the variance differ by that factor, as with tails so heavy that there is no variance, it is not told."""
 
 

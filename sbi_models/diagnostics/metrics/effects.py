@@ -7,6 +7,9 @@ from scipy.special import chndtrinc, ndtri
 
 from sbi_models.diagnostics.metrics.checks import Floats
 
+MOST = 600.0
+"""Logarithms of ratios of variances above that are taken as that: their exponentials are numbers."""
+
 
 class Interval(NamedTuple):
     """An estimate and the ends of its interval, which holds the true value with the probability asked for; shape (dim,) or numbers."""
@@ -95,14 +98,14 @@ def mean_contraction(variance: Floats, truth: Floats, prior: Floats | None = Non
     of_prior = _jackknife_variances(truth if prior is None else prior)
     left_out = (variance.sum(axis=0) - variance) / (len(variance) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        whole = np.log(variance.mean(axis=0) / (truth if prior is None else prior).var(axis=0, ddof=1))
+        whole = np.log(variance.mean(axis=0)) - np.log((truth if prior is None else prior).var(axis=0, ddof=1))
         if prior is None:
-            squared = _jackknife_error(np.log(left_out / of_prior))
+            squared = _jackknife_error(np.log(left_out) - np.log(of_prior))
         else:
             squared = _jackknife_error(np.log(left_out)) + _jackknife_error(np.log(of_prior))
     half = ndtri(0.5 + level / 2.0) * np.sqrt(np.where(np.isneginf(whole), 0.0, squared))
     constant = np.ptp(truth if prior is None else prior, axis=0) == 0.0
-    ends = (1.0 - np.exp(np.where(constant, np.nan, log_ratio)) for log_ratio in (whole, whole + half, whole - half))
+    ends = (1.0 - np.exp(np.minimum(np.where(constant, np.nan, log_ratio), MOST)) for log_ratio in (whole, whole + half, whole - half))
     return Interval(*ends)
 
 

@@ -35,7 +35,8 @@ MOST = 25
 FEW = 200
 """The truth is ranked by products of coordinates among at most so many draws, at most 254, which costs next to no power."""
 
-Integers, Floats32 = NDArray[np.int64], NDArray[np.float32]
+Integers = NDArray[np.int64]
+Floats32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
     return taken
 
 
-def _errors(values: Floats, squared: Floats, places: Integers, dim: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+def _errors(values: Floats, squared: Floats, places: Integers, dim: int) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
     """Posterior mean minus truth in sds of the draws alone (ddof = 1), from values of covariance 1 in their pools, (c, number, S + 1).
 
     By the formula of Sherman and Morrison, q = P (S^2 - 1) / (S (S - P)), with P the squared length in the pool; P is at most S, and
