@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from sbi_models.adapters import transforms as steps
+from sbi_models.adapters.history import WithHistory
 from sbi_models.adapters.supports import steps_for
 from sbi_models.adapters.transforms import Names, Tensors, Transform, transform_from_json
 from sbi_models.adapters.transforms.base import checked_names, require
@@ -17,7 +18,7 @@ ROLES = ("inference_variables", "inference_conditions", "summary_variables")
 
 
 @known_arguments
-class Adapter:
+class Adapter(WithHistory):
     """Takes raw variables to adapted ones and back; every method that changes it returns a new adapter.
 
     Variables are tensors (n, ...), rows first. Parameters keep an exact density through every step but one_hot, broadcast,
@@ -30,13 +31,13 @@ class Adapter:
     """
 
     def __init__(self, transforms: Iterable[Transform] = ()) -> None:
-        self.transforms = tuple(transforms)
+        super().__init__(transforms)
 
     def then(self, transform: Transform) -> "Adapter":
         """This adapter followed by one more step; raises ConfigurationError unless it is a `Transform`."""
         if not isinstance(transform, Transform):
             raise ConfigurationError(f"Expected a Transform, got {transform!r}. Use the methods of Adapter, or pass an instance.")
-        return Adapter((*self.transforms, transform))
+        return self.followed_by(transform)
 
     # ---- which variables there are -------------------------------------------------------------------------------------------------
 
@@ -87,7 +88,7 @@ class Adapter:
         if prior is not None:
             if lower is not None or upper is not None or to != "interval" or scale is not None:
                 raise ConfigurationError(f"Expected prior= alone, got {lower=}, {upper=}, {to=} and {scale=} beside it. Leave them out.")
-            return Adapter((*self.transforms, *steps_for(names, prior)))
+            return self.followed_by(*steps_for(names, prior))
         if to not in ("interval", "simplex", "ordered"):
             raise ConfigurationError(f"Unknown support {to!r} for constrain. {suggest(str(to), ('interval', 'simplex', 'ordered'))}")
         if to == "interval":

@@ -78,6 +78,7 @@ class ContinuousApproximator(Approximator):
         self.inference_network = inference_network
         self.summary_network = summary_network
         self.inputs = SummaryInputs(summary_network, masks or {})
+        adapter.check_kept()
         self.adapter = adapter.route({role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one})
         self.standardiser = Standardiser(tuple(part for role in standardize for part in (self.inputs.names if role == SUMMARY else [role])))
         self.info = files.as_json(dict(info or {}))

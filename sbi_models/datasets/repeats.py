@@ -1,7 +1,8 @@
 """Simulations that are there twice: a sign that generators of random numbers began anew somewhere.
 
 Two draws of a continuous variable are never equal. Discrete ones are, and rounded ones, so that equal rows prove nothing there: only
-simulations with a column are looked at whose values are all different wherever rows are, and which are not on a grid.
+simulations with a column are looked at whose values are all different wherever rows are, and which are not on a grid. Draws from a list of
+such values, as of templates without noise, are equal in any order; generators that began anew repeat rows in the order of the first time.
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ _MOST_COMPONENTS = 256
 _FEWEST_ROWS = 20
 _MOST_OF_ONE = 20
 """Equal rows of each kind on average: more are those of a discrete variable with few values, whatever these are."""
+_FEWEST_IN_ORDER, _SHARE_IN_ORDER = 8, 0.7
+"""Equal rows of which the order is looked at, and the share of them that are in it; half are by chance."""
 _BITS = {8: 44, 4: 20}
 """Of a number that differ between any two draws, by its bytes, with a reserve."""
 
@@ -35,13 +38,21 @@ def row_keys(chunks: Iterable[Variables]) -> Array:
 
 
 def num_repeated(keys: Array) -> int:
-    """How many rows are equal to an earlier one."""
-    return len(keys) - len(np.unique(keys))
+    """How many rows are equal to an earlier one, if they are repeated in order."""
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    earlier = first[which]
+    return _if_in_order(earlier[earlier < np.arange(len(keys))])
 
 
 def num_shared(first: Array, second: Array) -> int:
-    """How many rows of the second are rows of the first."""
-    return int(np.isin(second, first).sum())
+    """How many rows of the second are rows of the first, if they are repeated in order."""
+    known, places = np.unique(first, return_index=True)
+    return _if_in_order(places[np.searchsorted(known, second[np.isin(second, first)])])
+
+
+def _if_in_order(places: Array) -> int:
+    """How many places there are, or 0 if they are many and fall about as often as they rise."""
+    return len(places) if len(places) < _FEWEST_IN_ORDER or (np.diff(places) >= 0).mean() >= _SHARE_IN_ORDER else 0
 
 
 def is_continuous(rows: Variables) -> bool:

@@ -48,6 +48,9 @@ LEAN = 3.0
 WIDE = 32
 """Conditions of more numbers than that are known by so many of their principal components, and by mean and sd over the numbers."""
 
+LARGE = 330
+"""Parameters are looked at in other units if they reach two to that power, or are all below two to minus that."""
+
 Tests = dict[str, tuple[float, float]]
 """Statistic and p-value by name."""
 
@@ -108,12 +111,13 @@ def judge(
     check_samples(flat.samples, flat.truth, min_datasets=MIN_DATASETS, min_draws=MIN_DRAWS)
     check_level(false_alarms), check_level(level)
     of_prior = None if prior is None else _prior_draws(prior, flat, variable_keys)
-    varies = np.ptp(flat.truth, axis=0) > 0.0
+    varies = flat.truth.min(axis=0) < flat.truth.max(axis=0)
     if not varies.any():
         raise DataError("Expected parameters that differ between test data, got constants only. Simulate with parameters from the prior.")
     draws, true = flat.samples, flat.truth
     if not varies.all():
         draws, true, of_prior = draws[..., varies], true[:, varies], None if of_prior is None else of_prior[:, varies]
+    draws, true, of_prior = _of_usual_size(draws, true, of_prior)
     names = [name for name, there in zip(flat.names, varies, strict=True) if there]
     rows = _Court(draws, true, of_prior, _columns(conditions, len(true)), level=level, seed=check_seed(seed)).rows(names, false_alarms)
     joint = rows.pop() if len(rows) > len(names) else None
@@ -168,7 +172,7 @@ class _Court:
         ]
         pools = self.pools
         z = np.where(_dead(pools.dead, self.num_draws), np.nan, pools.errors)
-        of_widths = width_factor(z, self.num_draws, pools.kurtosis, self.level)
+        of_widths = width_factor(z, pools.second, pools.fourth, self.level)
         of_means = bias_in_sds(z, self.level)
         contraction = mean_contraction(self.draws.var(axis=1, ddof=1), self.truth, self.prior, self.level)
         per_effect = [_estimates(interval) for interval in (of_widths, of_means, contraction)]
@@ -191,7 +195,7 @@ class _Court:
             "dependence": _smallest(*(bias_test(scores) for scores in (pools.pairs, pools.sizes, pools.triples) if scores.shape[1])),
             "dependence_changes": _smallest(change_test(pools.pairs, features)),
         }
-        width = joint_width_factor(pools.errors, self.num_draws, pools.parameters, pools.kurtosis, self.level)
+        width = joint_width_factor(pools.errors, pools.second, pools.fourth, self.level)
         bias = joint_bias_in_sds(pools.errors, pools.parameters, self.level)
         return tests, [*_estimates(width), *_estimates(bias)]
 
@@ -218,7 +222,7 @@ def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float
     """
     told = []
     if "spread" in found:
-        narrow = found["spread"].statistic > (1.0 if lean is None else 0.0)
+        narrow = found["spread"].statistic > (1.0 if lean is None else 0.0) or width.value != width.value  # NaN: draws are all equal
         refuted = width.low <= 1.0 if narrow else width.high >= 1.0
         if lean is not None:
             refuted |= lean < LEAN if narrow else lean > -LEAN
@@ -229,6 +233,18 @@ def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float
     if found and not told:
         told.append((0.0, MISCALIBRATED))
     return tuple(label for _, label in sorted(told, key=lambda flaw: flaw[0]))
+
+
+def _of_usual_size(draws: Floats, truth: Floats, prior: Floats | None) -> tuple[Floats, Floats, Floats | None]:
+    """Parameters beyond 1e100, or all below 1e-100, times a power of two, which is exact: so that squares neither overflow nor vanish."""
+    largest = np.maximum(np.abs(draws).max(axis=(0, 1)), np.abs(truth).max(axis=0))
+    if prior is not None:
+        largest = np.maximum(largest, np.abs(prior).max(axis=0))
+    exponents = np.frexp(largest)[1]
+    shift = np.where(exponents > LARGE, LARGE - exponents, np.where(exponents < -LARGE, -exponents, 0))
+    if not shift.any():
+        return draws, truth, prior
+    return np.ldexp(draws, shift), np.ldexp(truth, shift), None if prior is None else np.ldexp(prior, shift)
 
 
 def _overall(rows: list[Judgement], joint: Judgement | None) -> str:
@@ -315,6 +331,8 @@ def _columns(conditions: object, n: int) -> Floats:
         missing = ~np.isfinite(rows)
         rows = np.where(missing, 0.0, rows)
         if rows.shape[1] > WIDE:
+            largest = np.abs(rows).max(axis=0)
+            rows = rows / np.where(largest > 0.0, largest, 1.0)
             centred = rows - rows.mean(axis=0)
             sd = centred.std(axis=0)
             left, sizes, _ = np.linalg.svd(centred / np.where(sd > 0.0, sd, 1.0), full_matrices=False)

@@ -16,6 +16,9 @@ from sbi_models.diagnostics.verdict import (
     Judgement,
 )
 
+VAGUE = 10.0
+"""If the ends of what is left of the variance differ by that factor, as with tails so heavy that there is no variance, it is not told."""
+
 
 def sentence_of(
     flaws: Sequence[str], width: Estimate, bias: Estimate, contraction: Estimate | None, *, informative: bool, checks: Sequence[Check]
@@ -24,14 +27,17 @@ def sentence_of(
     jointly = contraction is None
     told = [_flaw(flaw, width, bias, checks, jointly=jointly) for flaw in flaws]
     if not flaws:
-        off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
-        start = "no flaw found" if informative else "no flaw found, but nothing shows that more is known than by the prior"
-        told = [f"{start}; right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by {off} posterior sds"]
+        told = ["no flaw found" if informative else "no flaw found, but nothing shows that more is known than by the prior"]
+        if _known(width) and _known(bias):
+            off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
+            told.append(f"right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by {off} posterior sds")
+        else:
+            told.append("there is no posterior sd to measure by, as the draws of many data sets are all equal")
         if leaning := _leaning(width, bias, jointly=jointly):
             told.append(f"{leaning}, which more test data would prove or refute")
     elif not informative:
         told.append("nothing shows that the draws know more of the truth than the prior")
-    if contraction is not None and contraction.value == contraction.value:  # not NaN
+    if contraction is not None and _known(contraction) and (1.0 - contraction.low) <= VAGUE * (1.0 - contraction.high):
         told.append(f"{100 * contraction.value:.0f} % of the prior variance gone ({_range(contraction, percent=True)})")
     sentence = "; ".join(told) + "."
     if flaws:
@@ -42,10 +48,9 @@ def sentence_of(
 
 def _flaw(flaw: str, width: Estimate, bias: Estimate, checks: Sequence[Check], *, jointly: bool) -> str:
     if flaw in (OVER, UNDER):
-        is_known = width.value == width.value
-        cure = f"multiply sds by {width.value:.2f} ({_range(width)})" if is_known else "the draws of some data sets are all equal"
+        cure = f"multiply sds by {width.value:.2f} ({_range(width)})" if _known(width) else "the draws of some data sets are all equal"
         return f"{flaw}, posteriors are too {'narrow' if flaw == OVER else 'wide'}: {cure}"
-    if flaw == BIASED and bias.value == bias.value:
+    if flaw == BIASED and _known(bias):
         if jointly:
             return f"biased, posterior means lie {bias.value:.2f} joint posterior sds ({_range(bias)}) off to one side"
         return f"biased, posteriors lie {abs(bias.value):.2f} posterior sds too {'high' if bias.value > 0 else 'low'} ({_range(bias)})"
@@ -110,6 +115,11 @@ def summary(label: str, parameters: Sequence[Judgement], joint: Judgement | None
 def constant_sentence(value: float) -> str:
     """For a parameter that does not vary."""
     return f"{CONSTANT.capitalize()}: it is {value:.6g} in all test data, so that there is nothing to judge. Draw it from its prior."
+
+
+def _known(estimate: Estimate) -> bool:
+    """Whether it is a number and not NaN."""
+    return estimate.value == estimate.value
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

@@ -123,6 +123,8 @@ def _kinds(table: Table) -> list[str]:
 def computed(table: Table, index: int) -> Block:
     """In a worker: a block that can be sent back."""
     block = table.block(index)
+    if table.found_more():
+        block = table.block(index)
     if block.exception is not None:
         block.exception = _portable(block.exception)
     return block

@@ -58,6 +58,10 @@ class Randomness:
         """Whether there is more to set than was found: functions may import PyTorch, or make a generator, when they are first called."""
         return len(_torch_generators()) != len(self._torch) or [*map(id, self._found()[0])] != [*map(id, self.held)]
 
+    def has_more(self) -> bool:
+        """Whether functions hold more generators than were found; others in their place are set by what functions draw from."""
+        return len(self._found()[0]) > len(self.held)
+
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Puts everything back afterwards."""

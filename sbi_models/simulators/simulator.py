@@ -153,6 +153,8 @@ class Simulator:
             table = self._table(seed, start, stop, fixed)
             with closing(_computed(table, processes, twice=self._repeats is None)) as computed:
                 rows = self._collected(table, computed if processes != 1 else self._tried(table, computed), advance)
+            if table.found_more():  # once in the life of a simulator
+                rows = self._collected(table, map(table.block, table.indices))
         if processes != 1:
             self._repeats = True
         return rows
@@ -186,6 +188,8 @@ class Simulator:
                 with self._states_kept():
                     table, blocks = next(chunks)
                     rows = self._collected(table, self._tried(table, blocks, ahead))
+                    if table.found_more():  # once in the life of a simulator
+                        rows = self._collected(table, map(table.block, table.indices))
                 yield rows
 
     @property

@@ -115,6 +115,13 @@ class Table:
         block.failures = [Failure(rows[k], int(attempts[k]), not failed[k], causes[k]) for k in sorted(causes)]
         return block
 
+    def found_more(self) -> bool:
+        """Whether functions have made a generator after the first block, so that blocks since may not repeat; it is known from now on."""
+        if not self.sets_global_states or "randomness" not in vars(self) or not self.randomness.has_more():
+            return False
+        del vars(self)["randomness"]
+        return True
+
     def _attempt(self, index: int, attempt: int) -> dict[str, Array]:
         """Call the functions once for a block."""
         path = (index,) if attempt == 0 else (index, "attempt", attempt)

@@ -45,6 +45,8 @@ class Recipe:
                 "Expected an adapter with steps, got an empty one. Adapters do not change; their methods return new ones: "
                 "adapter = adapter.constrain(...). Leave adapter out for the default one."
             )
+        if adapter is not None:
+            adapter.check_kept()
         self.roles, self.priors = roles, priors
         self.adapter = None if adapter is None else _bounded(adapter, priors)
         self.standardize = standardize

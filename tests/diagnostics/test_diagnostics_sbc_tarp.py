@@ -119,15 +119,25 @@ def test_references_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("dim", [2, 8])
 def test_whitened_distances_give_the_joint_ranks(dim):
-    """The ranks of whitened distances are those of `joint_ranks`, and whitened errors are Mahalanobis distances of the draws alone."""
+    """The ranks of whitened distances are those of `joint_ranks`; errors and their expected squares are those of z-scores and Mahalanobis
+    distances of each value of the pool from all others."""
     samples, truth = gaussian(12, n=50, draws=60, dim=dim)
     samples, truth = (values @ np.random.default_rng(12).normal(size=(dim, dim)) for values in (samples, truth))
     single, joint = pooled(samples, truth, np.random.default_rng(0))
     np.testing.assert_allclose((joint.distance + 0.5) / 61, joint_ranks(samples, truth))
-    np.testing.assert_allclose(single.errors, z_scores(samples, truth))
+    pool = np.concatenate([samples, truth[:, None]], axis=1)
+    of_each = np.stack([z_scores(np.delete(pool, k, axis=1), pool[:, k]) for k in range(61)])
+    np.testing.assert_allclose(single.errors, z_scores(samples, truth) - of_each.mean(axis=0))
+    np.testing.assert_allclose(single.second, of_each.var(axis=0))
+    assert (single.errors**2).mean() == pytest.approx(single.second.mean(), rel=0.3)
     for i in range(5):
-        error = samples[i].mean(axis=0) - truth[i]
-        assert joint.errors[i] @ joint.errors[i] == pytest.approx(error @ np.linalg.inv(np.cov(samples[i].T)) @ error)
+        lengths = []
+        for k in range(61):
+            others = np.delete(pool[i], k, axis=0)
+            error = others.mean(axis=0) - pool[i, k]
+            lengths.append(error @ np.linalg.inv(np.cov(others.T)) @ error)
+        assert joint.second[i] == pytest.approx(np.mean(lengths), rel=0.05)
+        assert joint.fourth[i] == pytest.approx(np.mean(np.square(lengths)))
 
 
 def test_information_of_the_prior_is_chance():
@@ -141,7 +151,12 @@ def test_information_of_the_prior_is_chance():
 def test_information_is_the_deviation_over_all_pairings():
     """The statistic is that of distances computed one by one, standardised by the moments over 4000 random pairings, within 5 %."""
     samples, truth = gaussian(14, n=30, draws=20, dim=1)
-    distance = np.abs(samples[:, :, None, 0] - truth[None, None, :, 0]).mean(axis=1)
+    at, true = (
+        (np.mean(v[..., None] > samples.ravel(), axis=-1) + np.mean(v[..., None] >= samples.ravel(), axis=-1)) / 4
+        + (np.mean(v[..., None] > truth.ravel(), axis=-1) + np.mean(v[..., None] >= truth.ravel(), axis=-1)) / 4
+        for v in (samples[..., 0], truth[:, 0])
+    )
+    distance = np.abs(at[:, :, None] - true[None, None, :]).mean(axis=1)
     rng = np.random.default_rng(14)
     totals = [distance[np.arange(30), rng.permutation(30)].sum() for _ in range(4000)]
     gains, _ = information(samples, truth)

@@ -7,6 +7,8 @@ import pytest
 from gaussian_posterior import gaussian
 
 from sbi_models.diagnostics import Estimate, judge
+from sbi_models.diagnostics.verdict import Judgement
+from sbi_models.diagnostics.verdict_words import sentence_of, summary
 from sbi_models.errors import ConfigurationError, DataError
 
 FLAWS = {
@@ -258,12 +260,34 @@ def test_estimates_hide_what_is_not_finite():
     assert Estimate(float("nan"), float("-inf"), 2.0).as_dict() == {"value": None, "low": None, "high": 2.0}
 
 
-def test_estimates_that_lean_are_told_though_nothing_is_proven():
-    """Sds of 1.5 for 1: no flaw is proven by 60 data sets at one false alarm in 1e14, and it is told."""
-    verdict = judge(*gaussian(21, n=60, dim=1, width=1.5, draws=400), false_alarms=1e-14)
-    assert verdict.is_calibrated
-    assert verdict.sentence.endswith("show no flaw; more of them would tell whether something is off with theta.")
-    assert "posteriors look too wide, which more test data would prove or refute" in verdict.parameters[0].sentence
+RIGHT, LOW, HIGH = Estimate(1.0, 0.9, 1.1), Estimate(0.8, 0.72, 0.89), Estimate(1.25, 1.12, 1.4)
+NONE, OFF = Estimate(0.0, -0.1, 0.1), Estimate(0.2, 0.1, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("width", "bias", "told"),
+    [
+        (RIGHT, NONE, ""),
+        (Estimate(1.09, 1.0, 1.19), Estimate(0.14, 0.04, 0.24), ""),
+        (LOW, NONE, "posteriors look too wide"),
+        (HIGH, NONE, "posteriors look too narrow"),
+        (RIGHT, OFF, "posteriors look too high"),
+        (HIGH, Estimate(-0.2, -0.3, -0.1), "posteriors look too narrow and too low"),
+    ],
+)
+def test_estimates_that_lean_are_told_beside_no_flaw(width, bias, told):
+    """Right values outside of intervals half as wide again are told, as a wish for more data, in the sentence of a parameter and of the
+    whole; those just outside of the interval are not. Jointly a bias, which is a length and never negative, is not told."""
+    sentence = sentence_of((), width, bias, None, informative=True, checks=())
+    assert sentence.startswith("No flaw found; right sds may be")
+    assert told.replace(" and too low", "").replace("posteriors look too high", "") in sentence
+    alone = sentence_of((), width, bias, Estimate(0.5, 0.4, 0.6), informative=True, checks=())
+    assert (f"; {told}, which more test data would prove or refute" in alone) if told else "look" not in alone
+    row = Judgement("mass", "calibrated", (), alone, width, bias, Estimate(0.5, 0.4, 0.6), informative=True, checks=())
+    whole = summary("calibrated", [row], None, "60 test data sets", 0.0)
+    assert (
+        whole == f"Calibrated: 60 test data sets show no flaw{'; more of them would tell whether something is off with mass' * bool(told)}."
+    )
 
 
 def test_exact_posteriors_hardly_ever_lean():

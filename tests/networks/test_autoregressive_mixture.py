@@ -97,7 +97,7 @@ def test_what_components_share_is_seen_beside_a_wide_prior():
         made.build(2, 2)
     made.start_from(theta, conditions)
     optimizer = torch.optim.Adam(made.parameters(), lr=5e-3)
-    for step in range(400):
+    for step in range(1_000):
         rows = torch.randint(4_000, (256,), generator=rng(step))
         optimizer.zero_grad()
         made.loss(theta[rows], conditions[rows]).mean().backward()

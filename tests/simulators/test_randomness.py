@@ -87,6 +87,21 @@ def lazily():
     return {"x": LAZY[0].normal(size=2)}
 
 
+def rarely_made():
+    """A function that makes its generator in a row in twenty, at the first of which it is new."""
+    made = []
+
+    def function(rng):
+        x = rng.normal(size=2)
+        if x[0] < 1.6:
+            return {"x": x}
+        if not made:
+            made.append(np.random.default_rng(14))
+        return {"x": x + made[0].normal(size=2)}
+
+    return function
+
+
 def sometimes_torch():
     x = np.random.normal(size=2)
     return {"x": x + (torch.randn(2).numpy() if x[0] > 1.5 else 0.0)}
@@ -159,6 +174,18 @@ def test_workers_draw_the_same_from_whatever_is_drawn_from():
     there = make_simulator(functions).sample(40, seed=3, workers=2)
     assert same(there, here)
     assert all(len(np.unique(value, axis=0)) == 40 for value in there.values())
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_generator_that_is_made_late_governs_no_row_unseen(workers):
+    """A generator that a function makes after the first row, in a rare branch: all rows are as they are when it has been there before."""
+    function = rarely_made()
+    first = make_simulator(function).sample(80, seed=1)
+    assert same(make_simulator(function).sample(80, seed=1), first)
+    assert same(make_simulator(rarely_made()).sample(80, seed=1, workers=workers), first)
+    simulator = make_simulator(rarely_made())
+    streamed = list(simulator.stream([(0, 50), (50, 80)], seed=1, workers=1))
+    assert same({"x": np.concatenate([part["x"] for part in streamed])}, first)
 
 
 def test_draws_of_many_rows_are_independent():

@@ -137,7 +137,7 @@ def test_a_registered_model_warns_of_observations_unlike_its_training(store: Sto
     registered = register(
         store, "certified", made.save(tmp_path / "certified"), Tracker.start(store, "npe", "first", "key").run_id, aliases=["champion"]
     )
-    far = {"x": np.concatenate([data["x"][:1], data["x"][:1] + 30])}
+    far = {"x": np.array([[0.0, 0.0, 0.0], [30.0, 30.0, 30.0]])}  # the first is the mean of the simulations
     model = load(registered.uri, store)
     with pytest.warns(TrustWarning, match=r"data set 1 of 2 \(counted from 0\) should not be trusted") as warned:
         model.sample(num_samples=5, conditions=far, seed=1)

@@ -74,7 +74,7 @@ def check_same(made, expected, folder, tmp_path):
     [
         ("fit_offline", 1, EARLY, {}),
         ("fit_offline", 0.5, {"save_best_only": True, "initial_learning_rate": 0.05}, {"validation_data": None}),
-        ("fit_offline", 0, EARLY, {"augmentations": {"x": lambda x: x + 0.1 * np.random.normal(size=x.shape)}}),
+        ("fit_offline", 0, EARLY, {"epochs": 12, "augmentations": {"x": lambda x: x + 0.1 * np.random.normal(size=x.shape)}}),
         pytest.param("fit_online", 1, {}, {"validation_data": 210}, marks=pytest.mark.integration),
         ("fit_online", 0.5, EARLY, {}),
         pytest.param("fit_online", 0, {}, {}, marks=pytest.mark.integration),

@@ -7,6 +7,9 @@ from scipy.special import chndtrinc, ndtri
 
 from sbi_models.diagnostics.metrics.checks import Floats
 
+MOST = 600.0
+"""Logarithms of ratios of variances above that are taken as that: their exponentials are numbers."""
+
 
 class Interval(NamedTuple):
     """An estimate and the ends of its interval, which holds the true value with the probability asked for; shape (dim,) or numbers."""
@@ -28,44 +31,49 @@ def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def width_factor(z: Floats, num_draws: int, kurtosis: Floats, level: float = 0.95) -> Interval:
+def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
     """The factor by which posterior sds should be multiplied: the sd of z-scores, shape (n_datasets, dim); above 1 for over-confident.
 
-        sqrt(var(z) S (S - 3) / ((S + 1) (S - 1)))
+        sqrt(var(z) / mean(second))
 
-    The variance of z is 1 for a right posterior of any form, but for the scatter of the mean and sd of S draws, which the factor behind
-    it takes out (exactly for Gaussian posteriors). NaN are left out. The interval is that of log var(z), whose variance is about
-    (kurtosis - 1) / n: with the kurtosis of the pools, (n_datasets, dim), or that of z, if that is larger, for few z of a heavy-tailed
-    posterior do not show its tails.
+    NaN are left out. The interval is that of log var(z), with the relative variance of z^2 that right posteriors have, or that is
+    observed, if that is larger, for few z of a heavy-tailed posterior do not show its tails.
+
+    Args:
+        z: (posterior mean - truth) / sd.
+        second, fourth: what z^2 and z^4 are on average if posteriors are right, shaped as z; `Pools` has them, for any law.
+        level: of the interval.
     """
     mean, variance, n = _moments(z)
-    scatter = num_draws * (num_draws - 3.0) / ((num_draws + 1.0) * (num_draws - 1.0))
     there = np.isfinite(z)
-    fourth = np.sum(np.where(there, z - mean, 0.0) ** 4, axis=0) / n / np.where(variance > 0.0, variance, 1.0) ** 2
-    of_pools = np.sum(np.where(there, kurtosis, 0.0), axis=0) / n
-    return _of_square(variance * scatter, np.sqrt(np.maximum(np.maximum(fourth, of_pools) - 1.0, 0.0) / n), level)
+    squared = np.where(there, z - mean, 0.0) ** 2
+    expected, expected_square = (np.sum(np.where(there, values, 0.0), axis=0) / n for values in (second, fourth))
+    return _of_square(variance, np.sum(squared**2, axis=0) / n, (expected, expected_square), n, level)
 
 
-def joint_width_factor(errors: Floats, num_draws: int, parameters: int, kurtosis: Floats, level: float = 0.95) -> Interval:
-    """The same for all parameters: sqrt(mean(D^2) / dim), with Mahalanobis distances D of the truth from the mean, mean error taken out.
+def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
+    """The same for all parameters, by the lengths of errors from which the mean error is taken; NaN if fewer than two are there.
 
-    errors: posterior mean minus truth in joint posterior sds, (n_datasets, dim); parameters: dim, without those that others fix;
-    kurtosis: the mean of D^4 in each pool, (n_datasets,).
+    errors: posterior mean minus truth in joint posterior sds, (n_datasets, dim); second, fourth: what their squared lengths, and the
+    squares of these, are on average if posteriors are right, (n_datasets,).
     """
-    n = len(errors)
-    squared = np.sum((errors - errors.mean(axis=0)) ** 2, axis=1) * n / (n - 1)
-    scatter = num_draws * max(num_draws - parameters - 2.0, 1.0) / ((num_draws + 1.0) * (num_draws - 1.0))
-    mean = max(squared.mean(), 1e-300)
-    relative = max((squared.std(ddof=1) / mean) ** 2, kurtosis.mean() / parameters**2 - 1.0, 0.0)
-    return _of_square(mean * scatter / parameters, np.sqrt(relative / n), level)
+    there = np.isfinite(errors).all(axis=1) & (second > 0.0)
+    if there.sum() < 2:
+        return Interval(*[np.asarray(np.nan)] * 3)
+    errors, second, fourth, n = errors[there], second[there], fourth[there], np.asarray(float(there.sum()))
+    squared = np.sum((errors - errors.mean(axis=0)) ** 2, axis=1) * n / (n - 1.0)
+    return _of_square(squared.mean(), np.mean(squared**2), (second.mean(), fourth.mean()), n, level)
 
 
 def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> Interval:
     """The length of the mean error in joint posterior sds, without what chance adds to it; errors as for `joint_width_factor`.
 
-    n |mean|^2 / width^2 is near noncentral chi-square with dim degrees of freedom, whose noncentrality has the interval.
+    n |mean|^2 / width^2 is near noncentral chi-square with dim degrees of freedom, whose noncentrality has the interval. NaN are left out.
     """
+    errors = errors[np.isfinite(errors).all(axis=1)]
     n = len(errors)
+    if n < 2:
+        return Interval(*[np.asarray(np.nan)] * 3)
     width_squared = float(np.sum(errors.var(axis=0, ddof=1))) / parameters
     observed = n * float(np.sum(errors.mean(axis=0) ** 2)) / max(width_squared, 1e-300)
     tail = (1.0 - level) / 2.0
@@ -90,14 +98,14 @@ def mean_contraction(variance: Floats, truth: Floats, prior: Floats | None = Non
     of_prior = _jackknife_variances(truth if prior is None else prior)
     left_out = (variance.sum(axis=0) - variance) / (len(variance) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        whole = np.log(variance.mean(axis=0) / (truth if prior is None else prior).var(axis=0, ddof=1))
+        whole = np.log(variance.mean(axis=0)) - np.log((truth if prior is None else prior).var(axis=0, ddof=1))
         if prior is None:
-            squared = _jackknife_error(np.log(left_out / of_prior))
+            squared = _jackknife_error(np.log(left_out) - np.log(of_prior))
         else:
             squared = _jackknife_error(np.log(left_out)) + _jackknife_error(np.log(of_prior))
-    half = ndtri(0.5 + level / 2.0) * np.sqrt(squared)
+    half = ndtri(0.5 + level / 2.0) * np.sqrt(np.where(np.isneginf(whole), 0.0, squared))
     constant = np.ptp(truth if prior is None else prior, axis=0) == 0.0
-    ends = (1.0 - np.exp(np.where(constant, np.nan, log_ratio)) for log_ratio in (whole, whole + half, whole - half))
+    ends = (1.0 - np.exp(np.minimum(np.where(constant, np.nan, log_ratio), MOST)) for log_ratio in (whole, whole + half, whole - half))
     return Interval(*ends)
 
 
@@ -110,10 +118,13 @@ def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
     return np.where(n > 1.0, mean, np.nan), np.where(n > 1.0, variance, np.nan), n
 
 
-def _of_square(square: Floats, log_error: Floats, level: float) -> Interval:
-    """The root of an estimate whose logarithm has the standard error `log_error`."""
-    half = ndtri(0.5 + level / 2.0) * np.asarray(log_error) / 2.0
-    root = np.sqrt(np.asarray(square))
+def _of_square(square: Floats, fourth: Floats, right: tuple[Floats, Floats], n: Floats, level: float) -> Interval:
+    """The root of a mean of n squares over what it should be, with the interval that fourth powers tell of: those seen, or the right."""
+    expected, expected_square = right
+    base = np.where(expected > 0.0, expected, np.nan)
+    relative = np.fmax(fourth / np.where(square > 0.0, square, np.inf) ** 2, expected_square / base**2) - 1.0
+    half = ndtri(0.5 + level / 2.0) * np.sqrt(np.maximum(relative, 0.0) / n) / 2.0
+    root = np.sqrt(square / base)
     return Interval(root, root * np.exp(-half), root * np.exp(half))
 
 

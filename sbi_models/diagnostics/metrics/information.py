@@ -1,10 +1,14 @@
 """Do the draws know anything about the truth? A permutation test, for each parameter and jointly."""
 
+from typing import Literal
+
 import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr, ndtri
 
 from sbi_models.diagnostics.metrics.checks import Floats, check_samples
+
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 DRAWS, DATASETS = 64, 1000
 """At most so many draws of so many data sets are compared with all true values: the test costs n^2 S."""
@@ -13,7 +17,10 @@ DRAWS, DATASETS = 64, 1000
 def information(samples: object, truth: object) -> tuple[Floats, Floats]:
     """Whether each truth is nearer to its own draws than to those of other data sets: a test that the posterior is not the prior.
 
-        T = mean_i a_ii - mean_ij a_ij,  a_ij = mean_s |draw_is - truth_j|
+        T = mean_i a_ii - mean_ij a_ij,  a_ij = mean_s |F(draw_is) - F(truth_j)|
+
+    with F the mean of the distribution functions of all draws and of all true values, ties in the middle, so that tails of any weight and
+    any unit do as well.
 
     If the draws are independent of the truth, as those of the prior are, all pairings of posteriors with truths are equally likely, and
     T in units of its standard deviation over all pairings (Hoeffding) is near N(0, 1). What the data say of place, width or form of a
@@ -24,8 +31,8 @@ def information(samples: object, truth: object) -> tuple[Floats, Floats]:
         truth: true values, shape (n_datasets, dim), raw space.
 
     Returns:
-        -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter, then all jointly with each
-        in units of the sd of its true values. A parameter that is constant has 0 and 1.
+        -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter, then all jointly.
+        A parameter that is constant has 0 and 1.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 3 data sets.
@@ -42,12 +49,25 @@ def information_of(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
     """`information` of arrays that have been checked."""
     few = draws[:DATASETS, np.unique(np.linspace(0, draws.shape[1] - 1, DRAWS).astype(np.int64))]
     true = truth[:DATASETS]
-    sd = true.std(axis=0)
-    scale = np.where(np.ptp(true, axis=0) > 0.0, np.where(sd > 0.0, sd, 1.0), np.inf)
-    few, true = few / scale, true / scale
+    few, true = _evened(few, true)
     columns = [slice(j, j + 1) for j in range(true.shape[1])]
     gains = np.array([_gain(few[..., which], true[:, which]) for which in [*columns, slice(None)]])
     return gains, ndtr(-gains)
+
+
+def _evened(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
+    """F of draws (n, S, dim) and truth (n, dim); 1/2 for parameters whose true values are all equal."""
+    n, num_draws, dim = draws.shape
+    evened = np.full((n, num_draws + 1, dim), 0.5)
+    for j in np.flatnonzero(truth.min(axis=0) < truth.max(axis=0)):
+        values = np.concatenate([draws[..., j], truth[:, j, None]], axis=1).ravel()
+        order = np.argsort(values)
+        placed, of_draws, of_truth = values[order], np.sort(draws[..., j], axis=None), np.sort(truth[:, j])
+        sums = [np.searchsorted(ordered, placed, side=side) / len(ordered) for ordered in (of_draws, of_truth) for side in SIDES]
+        places = np.empty(len(values))
+        places[order] = np.mean(sums, axis=0)
+        evened[..., j] = places.reshape(n, num_draws + 1)
+    return evened[:, :-1], evened[:, -1]
 
 
 def _gain(draws: Floats, truth: Floats) -> float:

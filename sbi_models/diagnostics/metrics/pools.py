@@ -23,26 +23,34 @@ from sbi_models.diagnostics.metrics.ranks import place_of
 FAR = 20.0
 """Values farther from the median than so many mean absolute deviations are moved there, so that all moments of a pool exist."""
 
+OUT = 1e100
+"""Distances from a random point, in sds, that are larger are taken as that: their squares are numbers."""
+
+GROSS = 50.0
+"""Truths whose squared distance in posterior sds, per parameter, is above that are beyond what a pool with its truth can measure."""
+
 MOST = 25
 """Dependence is looked at between at most so many parameters, taken at random from more: 300 pairs, 2 300 triples."""
 
 FEW = 200
-"""The truth is ranked by products of coordinates among at most so many draws, which costs next to no power."""
+"""The truth is ranked by products of coordinates among at most so many draws, at most 254, which costs next to no power."""
 
 Integers = NDArray[np.int64]
+Floats32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Pools:
     """What pools tell of each parameter: shapes (n_datasets, dim).
 
-    errors: posterior mean minus truth in posterior sds: mean 0 and variance 1 for a right posterior of any law, but for the scatter of the
-    mean and sd of S draws; NaN where a pool holds one value only. kurtosis: of the pool. place, width: its mean and sd, raw units. dead:
-    whether all draws are equal, and not equal to the truth.
+    errors: posterior mean minus truth in posterior sds, less what this is on average over the pool; NaN where there is no such number.
+    second, fourth: the averages of its square and fourth power over the pool, which a right posterior of any law has as expectations.
+    place, width: mean and sd of the pool, raw units. dead: whether all draws are equal, and not equal to the truth.
     """
 
     errors: Floats
-    kurtosis: Floats
+    second: Floats
+    fourth: Floats
     place: Floats
     width: Floats
     dead: NDArray[np.bool_]
@@ -52,15 +60,16 @@ class Pools:
 class JointPools:
     """What pools tell of all parameters jointly, in coordinates in which each pool has covariance 1.
 
-    errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; kurtosis: the mean of squared Mahalanobis distances squared, (n,);
-    parameters: how many of them are not fixed by others; distance, ball, along: ranks of the truth, (n,), by Mahalanobis distance, by the
+    errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; second, fourth: of their lengths, (n,); parameters: how many of them
+    are not fixed by others; distance, ball, along: ranks of the truth, (n,), by Mahalanobis distance, by the
     distance to a random point (TARP), and along the mean error of the data sets before; pairs, sizes, triples: normal scores of the ranks
     of products of two coordinates, of sizes less their means with such and with coordinates, and of the signs of three, (n, number);
     bonds: correlations of the pairs in the pool.
     """
 
     errors: Floats
-    kurtosis: Floats
+    second: Floats
+    fourth: Floats
     parameters: int
     distance: Integers
     ball: Integers
@@ -80,13 +89,16 @@ def pooled(draws: Floats, truth: Floats, rng: np.random.Generator) -> tuple[Pool
     parts = []
     for rows, pool in _chunks(draws, truth, places):
         standard, place, width = _standardised(pool)
-        at, squared = _taken(standard, places[rows]), standard * standard
-        kurtosis = np.einsum("cds,cds->cd", squared, squared) / (num_draws + 1)
-        parts.append((_errors(at, at**2, num_draws), kurtosis, place, width, at**2 > num_draws * (1 - 1e-6)))
+        parts.append((*_errors(standard, standard * standard, places[rows], 1), place, width))
         if joint is not None:
             joint.add(rows, pool, standard, places[rows])
-    errors, kurtosis, place, width, dead = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Pools(np.where(width > 0.0, errors, np.nan), kurtosis, place, width, dead), joint.done() if joint is not None else None
+    errors, second, fourth, far, expected, place, width = (np.concatenate(part) for part in zip(*parts, strict=True))
+    constant = draws.min(axis=1) == draws.max(axis=1)
+    for j in np.flatnonzero(_gross(far, expected)):
+        errors[:, j : j + 1], second[:, j], fourth[:, j] = _plain_errors(draws[..., j : j + 1], truth[:, j : j + 1])
+        errors[constant[:, j], j] = np.nan
+    pools = Pools(np.where(width > 0.0, errors, np.nan), second, fourth, place, width, constant & (draws[:, 0] != truth))
+    return pools, None if joint is None else joint.done(draws, truth)
 
 
 class _Jointly:
@@ -100,7 +112,8 @@ class _Jointly:
         self.chosen = chosen
         which, other = rng.integers(0, num_draws + 1, n), np.roll(np.arange(n), -1)
         self.points = np.where((which == num_draws)[:, None], truth, draws[np.arange(n), np.minimum(which, num_draws - 1)])[other]
-        self.units = np.where(np.ptp(self.points, axis=0) > 0.0, self.points.std(axis=0), 1.0)
+        sd = self.points.std(axis=0)
+        self.units = np.where(sd > 0.0, sd, 1.0)
         self.pull = np.zeros(dim)
         self.parts: list[tuple[NDArray[np.generic], ...]] = []
 
@@ -111,15 +124,17 @@ class _Jointly:
         squared = np.einsum("cds,cds->cs", white, white)
         before = self.pull + np.cumsum(at, axis=0) - at
         self.pull = self.pull + at.sum(axis=0)
-        balls = np.sum(((pool - self.points[rows, :, None]) / self.units[:, None]) ** 2, axis=1)
-        some, num_chosen = white[:, self.chosen, : FEW + 1], len(self.chosen)
+        balls = np.sum(np.clip((pool - self.points[rows, :, None]) / self.units[:, None], -OUT, OUT) ** 2, axis=1)
+        some, num_chosen = white[:, self.chosen, : FEW + 1].astype(np.float32), len(self.chosen)
         left, right = np.array(self.pairs).T
         sizes = np.abs(some)
         sizes -= sizes.mean(axis=2, keepdims=True)
         self.parts.append(
             (
-                _errors(at, np.sum(at**2, axis=1)[:, None], self.num_draws),
-                np.mean(squared * squared, axis=1),
+                *(
+                    part[:, 0] if part.shape[1:] == (1,) else part
+                    for part in _errors(white, squared[:, None], places, max(int(kept.max()), 1))
+                ),
                 kept,
                 place_of(squared, places, self.rng),
                 place_of(balls, places, self.rng),
@@ -131,16 +146,24 @@ class _Jointly:
             )
         )
 
-    def done(self) -> JointPools:
+    def done(self, draws: Floats, truth: Floats) -> JointPools:
         """All chunks together."""
-        errors, kurtosis, kept, *rest = (np.concatenate(part) for part in zip(*self.parts, strict=True))
-        return JointPools(errors, kurtosis, max(int(kept.max()), 1), *rest)
+        errors, second, fourth, far, expected, kept, *rest = (np.concatenate(part) for part in zip(*self.parts, strict=True))
+        if _gross(far, expected):
+            errors, second, fourth = _plain_errors(draws, truth)
+        return JointPools(errors, second, fourth, max(int(kept.max()), 1), *rest)
 
-    def _products(self, one: Floats, other: Floats, places: Integers) -> Floats:
-        ranks = np.stack([place_of(one[:, j] * other[:, k], places, self.rng) for j, k in self.pairs], axis=1)
-        return normal_scores(ranks, one.shape[2] - 1, self.rng)
+    def _products(self, one: Floats32, other: Floats32, places: Integers) -> Floats:
+        """Normal scores of the ranks of products of two coordinates, one of each, (c, number, up to `FEW` + 1)."""
+        each, ranks = np.arange(len(one)), []
+        for j in range(one.shape[1] - 1):
+            products = one[:, j, None] * other[:, j + 1 :]
+            at = products[each, :, places][:, :, None]
+            below, equal = (np.einsum("cks->ck", found.view(np.uint8)) for found in (products < at, products == at))
+            ranks.append(below + self.rng.integers(0, equal.astype(np.int64)))
+        return normal_scores(np.concatenate(ranks, axis=1), one.shape[2] - 1, self.rng)
 
-    def _triples(self, signs: NDArray[np.float32], places: Integers) -> Floats:
+    def _triples(self, signs: Floats32, places: Integers) -> Floats:
         """Normal scores of the ranks of products of three signs: of two values, so that their shares say all, which is one product of
         matrices for all triples."""
         left, right = np.array(self.pairs).T
@@ -202,12 +225,49 @@ def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
     return taken
 
 
-def _errors(at: Floats, squared: Floats, num_draws: int) -> Floats:
-    """Posterior mean minus truth in sds of the draws alone (ddof = 1), from those of the pool with the truth (ddof = 0).
+def _errors(values: Floats, squared: Floats, places: Integers, dim: int) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
+    """Posterior mean minus truth in sds of the draws alone (ddof = 1), from values of covariance 1 in their pools, (c, number, S + 1).
 
-    By the formula of Sherman and Morrison, q = P (S^2 - 1) / (S (S - P)), with P the squared distance in the pool; P is at most S, and
-    taken as at most S / 2 where it divides, so that a draw of a law with rare outliers, or of few values, does not outweigh all others.
+    By the formula of Sherman and Morrison, q = P (S^2 - 1) / (S (S - P)), with P the squared length in the pool; P is at most S, and
+    taken as at most halfway from its mean, dim, to S where it divides, so that a draw of a law with rare outliers, or of few values, does
+    not outweigh all others. What is so for the truth is so for each value of the pool: their averages are what a right posterior of any
+    law has as expectations, and are taken out of the mean.
+
+    Returns:
+        Errors (c, number); averages over the pool of their squared lengths, and of these squared, (c, 1) or (c, number), as `squared`;
+        whether P of the truth is too large to be measured, and for what share of the pool it is.
     """
-    room = num_draws - np.minimum(squared, num_draws / 2.0)
-    errors: Floats = -at * np.sqrt((num_draws**2 - 1.0) / (num_draws * room))
-    return errors
+    num_draws = squared.shape[2] - 1
+    most = (num_draws + dim) / 2.0
+    factor = (num_draws**2 - 1.0) / (num_draws * (num_draws - np.minimum(squared, most)))
+    lengths = squared * factor
+    np.sqrt(factor, out=factor)
+    mean = np.mean(values * factor, axis=2)
+    off = np.sum(mean**2, axis=1, keepdims=True) if squared.shape[1] == 1 else mean**2
+    second = lengths.mean(axis=2) - off
+    far = squared > min(most, GROSS * dim)
+    fourth = np.einsum("cds,cds->cd", lengths, lengths) / (num_draws + 1)
+    return mean - _taken(values, places) * _taken(factor, places), second, fourth, _taken(far, places) > 0.0, far.mean(axis=2)
+
+
+def _gross(far: NDArray[np.bool_], expected: Floats) -> NDArray[np.bool_]:
+    """Of which columns truths are beyond what `_errors` can measure, more often than a right posterior's are."""
+    mean = expected.sum(axis=0)
+    beyond: NDArray[np.bool_] = far.sum(axis=0) > mean + 4.0 * np.sqrt(mean) + 4.0
+    return beyond
+
+
+def _plain_errors(draws: Floats, truth: Floats) -> tuple[Floats, Floats, Floats]:
+    """As `_errors` gives them, of posteriors that are far from right, from draws (n, S, dim) alone, as if these were normal."""
+    n, num_draws, dim = draws.shape
+    mean, sd = draws.mean(axis=1), draws.std(axis=1, ddof=1)
+    sd = np.where(sd > 0.0, sd, np.inf)
+    errors = (mean - truth) / sd
+    if dim > 1:
+        scaled = (draws - mean[:, None]) / sd[:, None]
+        values, vectors = np.linalg.eigh(np.matmul(scaled.transpose(0, 2, 1), scaled) / (num_draws - 1))
+        roots = np.where(values > 1e-10 * values[:, -1:], 1.0 / np.sqrt(np.maximum(values, 1e-300)), 0.0)
+        errors = np.einsum("nij,nj,nkj,nk->ni", vectors, roots, vectors, errors, optimize=True)
+        errors[~roots.any(axis=1)] = np.nan
+    second = np.full(n, dim * (num_draws + 1.0) * (num_draws - 1.0) / (num_draws * max(num_draws - dim - 2.0, 1.0)))
+    return errors, second, second**2 * (1.0 + 2.0 / dim)
