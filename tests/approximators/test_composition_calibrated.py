@@ -79,7 +79,7 @@ def test_other_numbers_of_parameters(d):
     likelihood = 0.5 * torch.eye(d, dtype=torch.float64) + 0.3
     x = gaussian_data(torch.linspace(-1, 1, d, dtype=torch.float64), 30, 1, likelihood)
     for fresh in (None, fresh_gaussians(likelihood)):
-        draws, report = compose(GaussianItems(x, likelihood), fresh=fresh)
+        draws, report = compose(GaussianItems(x, likelihood), fresh=fresh, simulations=60_000)
         error, ratios = against(draws, *exact_posterior(x, likelihood))
         assert error <= 0.1
         np.testing.assert_allclose(ratios, 1, atol=0.05)

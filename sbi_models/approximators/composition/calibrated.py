@@ -29,8 +29,8 @@ from sbi_models.errors import SimulationError
 FEW_ITEMS = 30
 """Below so many items, scores are used as they are unless a test rejects them."""
 
-_DRAWS = 2000
-"""Draws that tests and moments are taken from."""
+_FIRST_DRAWS, _DRAWS = 600, 2000
+"""Draws, at least, that tests are made with, and that moments of a calibrated posterior are taken from."""
 
 _REJECTED = 0.1
 """P-value of the test below which few items are calibrated, too."""
@@ -80,7 +80,7 @@ def calibrated(
         first = uncalibrated(composed, moments, num_samples, plan, None)
         unknown = (UNKNOWN,) if plan.learned is None and len(items) > MANY_ITEMS else ()
         return _widened(first, plan), replace(first.report, notes=(*first.report.notes, *unknown))
-    number = max(num_samples, _DRAWS)
+    number = max(num_samples, _FIRST_DRAWS)
     try:
         first = uncalibrated(composed, moments, number, plan, fresh)
         draws, report = _with_simulator(first, _Given(composed, moments, plan, fresh))
@@ -159,7 +159,7 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
 class _Calibration:
     """The quasi-posterior around one mode of the uncalibrated draws (s, d); `likelihood` is None where none was found."""
 
-    likelihood: QuasiLikelihood | None
+    likelihood: QuasiLikelihood | None = None
     outlying: Outlying
     influence = math.nan
 
@@ -169,7 +169,6 @@ class _Calibration:
         self.last_step = self.explained = math.nan
         n, mean = given.num_items, draws.mean(dim=0)
         covariance = _FIRST_WIDTH * _covariance(draws) + (0 if unknown is None else unknown)
-        self.likelihood = None
         for number in range(_PASSES):
             items_told = 1 if is_prior and number == 0 else n  # what the width of the region is that of
             seed = seeding.derive(plan.seed, "statistic", mode, number) >> 1
@@ -179,11 +178,14 @@ class _Calibration:
                 near, wide, given.fresh, num_items=items_told, noise=plan.noise, number=plan.simulations, seed=seed
             )
             if not statistic.dim:  # all items alike
+                self.likelihood = None
                 return
             self._total = statistic(items).sum(dim=0)
             self.evaluations += len(statistic.points)
             few = min(plan.simulations, max(_FIRST[0], _FIRST[1] * n))
             settled = self._fit(statistic, near, items_told, few, seeding.derive(seed, "region"))
+            if self.likelihood is None:
+                return
             widths = (self._covariance.diagonal() / covariance.diagonal()).sqrt()
             settled = settled and float(widths.max()) < _GREW and float(widths.min()) > _SHRANK
             moved = self._mean - mean
@@ -195,7 +197,8 @@ class _Calibration:
             return
         near = Region.around(mean, covariance, given.moments, n)
         self._fit(statistic, near, n, plan.simulations, seeding.derive(plan.seed, "calibration", mode))
-        assert self.likelihood is not None
+        if self.likelihood is None:
+            return
         self.evaluations += len(statistic.points)
         self.simulations = self.likelihood.simulations
         self.outlying = farthest_item(self.likelihood.scatter(items, self._mean), self.likelihood.residuals)
@@ -237,7 +240,11 @@ class _Calibration:
             logs = self._line[1] - self._line[1].max()
             inside = bool(max(logs[0], logs[-1]) < _DEAD)
         else:
-            self._mode = newton(self.score, region.center, torch.cholesky_inverse(region.factor))
+            try:
+                self._mode = newton(self.score, region.center, torch.cholesky_inverse(region.factor))
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # what was learned is no density
+                self.likelihood = None
+                return False
             degree = degree_for(d)
             points = fit_points(d, degree, torch.Generator().manual_seed(seed >> 1))
             self._surrogate = fitted(points, self._mode.whitened(self.score)(points), degree)

@@ -22,7 +22,7 @@ from sbi_models.approximators.composition.statistics import Statistic
 from sbi_models.approximators.composition.surrogate import Monomials
 
 _WIDENED, _WIDENED_MORE = 1.4, 2.0
-"""Sds of a region, in those of the posterior, for less and for more than `_NARROW` items: those see less of what is not linear."""
+"""Sds of a region, in those of the posterior, for less and for more than `_NARROW` items, or several parameters, with low degrees."""
 
 _NARROW = 50
 
@@ -70,7 +70,7 @@ class Region:
 
         The one in which the statistic is learned is that of the posterior of few items, where each tells enough to be seen.
         """
-        widened = _WIDENED_MORE if num_items >= _NARROW else _WIDENED
+        widened = _WIDENED_MORE if num_items >= _NARROW or len(mean) > _SEVERAL_POINTS else _WIDENED
         widened = max(_WIDENED, math.sqrt(num_items / _ITEMS)) if for_statistic else widened
         own, prior = torch.linalg.inv(widened**2 * covariance), torch.linalg.inv(_REACH**2 * moments[1])
         whole = torch.linalg.inv(own + prior)
