@@ -184,7 +184,7 @@ class _Calibration:
             self.evaluations += len(statistic.points)
             few = min(plan.simulations, max(_FIRST[0], _FIRST[1] * n))
             settled = self._fit(statistic, near, items_told, few, seeding.derive(seed, "region"))
-            if self.likelihood is None:
+            if settled is None:
                 return
             widths = (self._covariance.diagonal() / covariance.diagonal()).sqrt()
             settled = settled and float(widths.max()) < _GREW and float(widths.min()) > _SHRANK
@@ -196,8 +196,7 @@ class _Calibration:
             self.likelihood = None
             return
         near = Region.around(mean, covariance, given.moments, n)
-        self._fit(statistic, near, n, plan.simulations, seeding.derive(plan.seed, "calibration", mode))
-        if self.likelihood is None:
+        if self._fit(statistic, near, n, plan.simulations, seeding.derive(plan.seed, "calibration", mode)) is None:
             return
         self.evaluations += len(statistic.points)
         self.simulations = self.likelihood.simulations
@@ -228,8 +227,8 @@ class _Calibration:
         u, _ = self._surrogate.draw(number, generator)
         return self._mode.center + u @ self._mode.factor.mT
 
-    def _fit(self, statistic: Statistic, region: Region, items_told: int, number: int, seed: int) -> bool:
-        """Learn the quasi-likelihood in a region; whether its posterior lies there."""
+    def _fit(self, statistic: Statistic, region: Region, items_told: int, number: int, seed: int) -> bool | None:
+        """Learn the quasi-likelihood in a region; whether its posterior lies there, or None if it has none."""
         d = len(region.center)
         self.likelihood = QuasiLikelihood(statistic, region, self._given.fresh, num_items=items_told, number=number, seed=seed >> 1)
         if d == 1:
@@ -244,7 +243,7 @@ class _Calibration:
                 self._mode = newton(self.score, region.center, torch.cholesky_inverse(region.factor))
             except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # what was learned is no density
                 self.likelihood = None
-                return False
+                return None
             degree = degree_for(d)
             points = fit_points(d, degree, torch.Generator().manual_seed(seed >> 1))
             self._surrogate = fitted(points, self._mode.whitened(self.score)(points), degree)
