@@ -198,6 +198,7 @@ class _Calibration:
         near = Region.around(mean, covariance, given.moments, n)
         if self._fit(statistic, near, n, plan.simulations, seeding.derive(plan.seed, "calibration", mode)) is None:
             return
+        assert self.likelihood is not None
         self.evaluations += len(statistic.points)
         self.simulations = self.likelihood.simulations
         self.outlying = farthest_item(self.likelihood.scatter(items, self._mean), self.likelihood.residuals)
