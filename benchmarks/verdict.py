@@ -10,7 +10,7 @@ power   posteriors of known failures: in how many of how many seeds the verdict 
 words   theta ~ Normal(0, I), x ~ Normal(theta, 0.25 I): right words for the exact posterior, for sds of 0.8 and 1.25, a shift by 0.3 sds,
         and the prior; the estimated factor and bias of a parameter: mean, and how often the 95 % interval holds the true one; CPU seconds.
 
-All three with 96 (laws), 10 (power) and 50 (words) seeds by default: laws and power take about ten minutes of one core each.
+All three with 96 (laws), 10 (power) and 50 (words) seeds by default: power takes seven minutes of one core, laws longer.
 """
 
 import sys
