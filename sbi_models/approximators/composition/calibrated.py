@@ -32,7 +32,7 @@ FEW_ITEMS = 30
 _FIRST_DRAWS, _DRAWS = 600, 2000
 """Draws, at least, that tests are made with, and that moments of a calibrated posterior are taken from."""
 
-_REJECTED = 0.1
+_REJECTED = 0.02
 """P-value of the test below which few items are calibrated, too."""
 
 _PASSES = 6
@@ -127,7 +127,8 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
         if int(own.sum()) > draws.shape[1] + 1:
             part = _Calibration(given, draws[own], first.unknown, mode, is_prior=lost)
             if part.likelihood is None:
-                return first.draws, replace(report, notes=(*report.notes, _UNSETTLED))
+                tested = math.isfinite(report.sbc_p_value)  # then the test says whether the draws will do
+                return first.draws, report if tested else replace(report, notes=(*report.notes, _UNSETTLED))
             draws = draws.clone()
             draws[own] = part.draws(int(own.sum()), generator_of(plan.seed, "calibrated draws", mode))
             parts.append((int(own.sum()), mode, part))
