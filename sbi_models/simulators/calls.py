@@ -67,11 +67,12 @@ class NamedCall:
     def __call__(self, available: Mapping[str, Any]) -> dict[str, Array]:
         """Call with copies of those of the available values that it takes; returns copies of its outputs as arrays, by name.
 
-        So a function may work in place on what it is given, and return the same memory each time. Single numbers are handed over as such.
+        So a function may return the same memory each time. One that changes an argument in place is refused: whether its caller means
+        the value before or after is unknown. Single numbers are handed over as such.
 
         Raises:
             FunctionFailed: if the function itself raises.
-            ConfigurationError: if a value is missing.
+            ConfigurationError: if a value is missing, or was changed.
             SimulationError: if what it returns cannot be used.
         """
         passed: dict[str, Any] = {}
@@ -92,12 +93,23 @@ class NamedCall:
             outputs = self.function(**passed)
         except Exception as exception:
             raise FunctionFailed(self.name, exception) from exception
+        self._check_unchanged(passed, available)
         if not isinstance(outputs, Mapping):
             raise SimulationError(
                 f"Function {self.name!r} must return a dict of names to arrays, got {type(outputs).__name__}. Return for instance "
                 '{"x": x}.'
             )
         return {str(key): self._as_array(str(key), value) for key, value in outputs.items()}
+
+    def _check_unchanged(self, passed: Mapping[str, Any], available: Mapping[str, Any]) -> None:
+        for name, value in passed.items():
+            if isinstance(value, np.ndarray):
+                before = available[name if name in available else spelt(name, available) or name]
+                if value.tobytes() != before.tobytes():
+                    raise ConfigurationError(
+                        f"Expected function {self.name!r} to leave its arguments as they are, got {name!r} changed in place. Compute a new "
+                        f"array, as in {name} = 100 * {name} for {name} *= 100, or begin with {name} = {name}.copy()."
+                    )
 
     def _as_array(self, key: str, value: Any) -> Array:
         try:

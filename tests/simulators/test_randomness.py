@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from sbi_models.errors import SimulationError, TrustWarning
+from sbi_models.errors import ConfigurationError, SimulationError, TrustWarning
 from sbi_models.simulators import FailurePolicy, make_simulator
 
 RNG = np.random.default_rng(2024)
@@ -358,27 +358,40 @@ def test_memory_that_a_function_uses_again_gives_distinct_rows(is_batched):
 
 
 @pytest.mark.parametrize("is_batched", [False, True])
-def test_work_in_place_does_not_change_the_table(is_batched):
-    """A function that changes its arguments in place changes neither the table, nor what later functions and rows get."""
+def test_arguments_that_are_changed_in_place_are_refused(is_batched):
+    """Whether the table should hold the value before or after is unknown: an error with the cure, in any row, and nothing of the caller's
+    is changed. A function that works on a copy of its own is fine."""
     shape = (lambda n: (n, 2)) if is_batched else (lambda n: (2,))
 
     def prior(rng):
         return {"theta": rng.normal(size=shape(8))}
 
-    def spoils(theta, constant):
-        theta *= 100
-        constant += 1
-        return {"x": theta + constant}
+    def spoils(theta, rng):
+        if np.abs(theta).max() > 2.5:  # in some rows
+            theta *= 100
+        return {"x": theta + rng.normal(size=theta.shape)}
 
-    functions = [prior, spoils, lambda theta: {"later": theta}]
-    simulator = make_simulator(functions, meta_fn=lambda: {"constant": np.zeros(2)}, is_batched=is_batched, block_size=8)
-    drawn = simulator.sample(400, seed=1)
+    def copies(theta):
+        theta = theta.copy()
+        theta *= 100
+        return {"x": theta}
+
+    def later(theta):
+        return {"later": theta}
+
+    spoilt = make_simulator([prior, spoils], is_batched=is_batched, block_size=8)
+    with pytest.raises(
+        ConfigurationError, match=r"'spoils' to leave its arguments as they are, got 'theta' changed in place.*theta\.copy\(\)"
+    ):
+        spoilt.sample(400, seed=1)
+    fixed = np.full((400, 2), 3.0)
+    with pytest.raises(ConfigurationError, match="changed in place"):
+        spoilt.sample(400, seed=1, theta=fixed)
+    np.testing.assert_array_equal(fixed, 3.0)
+    drawn = make_simulator([prior, copies, later], is_batched=is_batched, block_size=8).sample(400, seed=1)
     assert 0.9 < drawn["theta"].std() < 1.1
     np.testing.assert_array_equal(drawn["later"], drawn["theta"])
-    np.testing.assert_allclose(drawn["x"], 100 * drawn["theta"] + 1)
-    fixed = np.ones((400, 2))
-    simulator.sample(400, seed=1, theta=fixed)
-    np.testing.assert_array_equal(fixed, 1.0)
+    np.testing.assert_allclose(drawn["x"], 100 * drawn["theta"])
 
 
 def test_single_numbers_are_handed_over_as_what_they_were():
