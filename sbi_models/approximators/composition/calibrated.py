@@ -52,8 +52,8 @@ _DEAD = -5.0
 """Nats below the top at which a density must have arrived at the ends of a region."""
 
 _LOST = (
-    "The network's scores of these items together are not those of a posterior: they lead to where the prior does not reach. Train longer, "
-    "or look at the items one by one."
+    "The network's scores of these items together are not those of a posterior: they lead to where the prior does not reach, and no "
+    "calibration mended that. The draws are those of the prior. Train longer, or look at the items one by one."
 )
 
 _UNSETTLED = (
@@ -127,8 +127,8 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
         if int(own.sum()) > draws.shape[1] + 1:
             part = _Calibration(given, draws[own], first.unknown, mode, is_prior=lost)
             if part.likelihood is None:
-                tested = math.isfinite(report.sbc_p_value)  # then the test says whether the draws will do
-                return first.draws, report if tested else replace(report, notes=(*report.notes, _UNSETTLED))
+                told = lost or math.isfinite(report.sbc_p_value)  # the test says whether the draws will do
+                return first.draws, report if told else replace(report, notes=(*report.notes, _UNSETTLED))
             draws = draws.clone()
             draws[own] = part.draws(int(own.sum()), generator_of(plan.seed, "calibrated draws", mode))
             parts.append((int(own.sum()), mode, part))
