@@ -17,7 +17,7 @@ from sbi_models.approximators.composition.prior_scores import PriorScore, PriorS
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
 from sbi_models.approximators.composition.stages import Plan
-from sbi_models.approximators.composition.unused import ROWS, predictable, unused_note
+from sbi_models.approximators.composition.unused import ROWS, is_weak, predictable, unused_note
 from sbi_models.approximators.continuous import ContinuousApproximator, by_component
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, data_sets_in_words, distrust, suggest
@@ -155,7 +155,9 @@ class CompositionalApproximator(ContinuousApproximator):
         flat, num_datasets, num_items = self._flattened(conditions)
         level = self._noise(options.get("noise"))
         learned = self._learned_mean if self.shared_bias.is_known and level == self._default_noise else None
-        plan = Plan(level, _simulations(options.get("calibration_simulations"), num_items), seed, learned)
+        plan = Plan(
+            level, _simulations(options.get("calibration_simulations"), num_items), seed, learned, is_weak(float(self.shared_bias.unused))
+        )
         prior = self._prior(options.get("compute_prior_score"), num_items)
         was_training = self.training
         self.eval()

@@ -35,6 +35,9 @@ _FIRST_DRAWS, _DRAWS = 600, 2000
 _REJECTED = 0.02
 """P-value of the test below which few items are calibrated, too."""
 
+_SMOOTH = 5
+"""From so many items on, composed scores that no polynomial fits are those of a weak network, and not of a bent posterior."""
+
 _PASSES = 6
 """Regions that are tried until one lies where its posterior is."""
 
@@ -117,9 +120,10 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
             draws, torch.zeros_like(first.modes), replace(report, num_modes=1, mode_weights=(1.0,), notes=(*report.notes, _LOST))
         )
         report = first.report
-    elif given.num_items < FEW_ITEMS and not report.notes:
+    rough = plan.is_weak or (math.isnan(report.explained) and given.num_items >= _SMOOTH)
+    if given.num_items < FEW_ITEMS and not report.notes:
         report = _tested_scores(first, given)
-        if not report.sbc_p_value < _REJECTED:
+        if not (report.sbc_p_value < _REJECTED or rough):
             return draws, report
     parts = []
     for mode in range(int(first.modes.max()) + 1):
@@ -127,7 +131,7 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
         if int(own.sum()) > draws.shape[1] + 1:
             part = _Calibration(given, draws[own], first.unknown, mode, is_prior=lost)
             if part.likelihood is None:
-                told = lost or math.isfinite(report.sbc_p_value)  # the test says whether the draws will do
+                told = lost or (math.isfinite(report.sbc_p_value) and not rough)  # the test says whether the draws will do
                 return first.draws, report if told else replace(report, notes=(*report.notes, _UNSETTLED))
             draws = draws.clone()
             draws[own] = part.draws(int(own.sum()), generator_of(plan.seed, "calibrated draws", mode))

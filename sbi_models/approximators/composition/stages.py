@@ -37,13 +37,15 @@ class Plan:
         noise: of the scores, in sds of standardised parameters.
         simulations: of the calibration.
         seed: of everything random.
-        learned: what the training left of the mean score, for compositions without a simulator.
+        learned: what the training left of the mean score.
+        is_weak: whether the network leaves unused what it is given, so that few items are calibrated, too.
     """
 
     noise: float
     simulations: int
     seed: int
     learned: LearnedMean | None = None
+    is_weak: bool = False
 
 
 def generator_of(seed: int, *path: str | int) -> torch.Generator:

@@ -38,9 +38,14 @@ def predictable(features: Tensor, scores: Tensor) -> float:
     return float((1 - left / scores[half:].square().mean(dim=0).clamp_min(1e-300)).clamp_min(0).max())
 
 
+def is_weak(share: float) -> bool:
+    """Whether so much is left unused that scores are not to be taken as they are."""
+    return share >= _MUCH
+
+
 def unused_note(share: float) -> tuple[str, ...]:
     """A reason not to trust compositions without a simulator, if there is one."""
-    if share < _MUCH:
+    if not is_weak(share):
         return ()
     return (
         f"The network leaves unused what it is given: {share:.0%} of the variance of its scores can be predicted from their conditions, "
