@@ -29,8 +29,8 @@ def reasons(names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor)
     otherwise the rarest comes first.
 
     Args:
-        names: of the statistics, d.
-        values: of observations (m, d).
+        names: names of the statistics, d.
+        values: statistics of observations (m, d).
         scores: how rare each is, (m, d), normal scores that go on beyond the simulations; 0 leaves it out.
         usual: values of simulations (n, d).
     """

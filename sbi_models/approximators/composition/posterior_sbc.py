@@ -32,8 +32,8 @@ class PosteriorCalibration:
     """Outcome of the test.
 
     Attributes:
-        p_value: of uniform ranks of all parameters, by their means and variances (Bonferroni).
-        shift: by how many posterior sds draws are off, of the parameter that is most.
+        p_value: p-value of uniform ranks of all parameters, by their means and variances (Bonferroni).
+        shift: distance of the draws from right ones, in posterior sds, of the parameter that is farthest off.
         variance: the normal scores of ranks, of the parameter whose is farthest from 1: above 1, draws are too narrow.
     """
 
