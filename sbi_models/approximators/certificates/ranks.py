@@ -119,7 +119,8 @@ def joint_p_values(
         calibration, observed: as above; c may be 0 if something is known.
         known: p-values of the same rows, (n, k) and (m, k), that further simulations gave: they stand beside rank / (n + 1) as they are,
             and may be finer. Any function of a single row, learned from others, leaves the result exact.
-        sizes: numbers of elements of the sets; each observation is compared with simulations of its size, see `alike`. One that is rarer than all of these has
+        sizes: numbers of elements of the sets; each observation is compared with simulations of its size, see `alike`. One that is
+            rarer than all of these has
             its rank among those of near sizes, if that is smaller: p-values below 1 / (number of its size + 1) are not exact. An
             unheard-of size has the smallest p-value.
         ties: uniform numbers (m,), see `lots`, that place an observation among simulations with equal ranks, as discrete data have, which
