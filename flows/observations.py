@@ -75,8 +75,8 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
 def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
     """Rows of data sets, without a first one that is a header of numbers, such as the times or wavelengths that columns stand for.
 
-    Such a header rises or falls all along, mostly in equal steps, which data hardly do by chance: 2 of n! orders do. Where they might,
-    it is an error.
+    Such a header rises or falls all along, mostly in equal steps, which data hardly do by chance: 2 of n! orders do. Where all rows fall
+    in unequal steps they are decays, and the first is a data set. Where a first row may be either, it is an error.
     """
     line, first = rows[0]
     others, n = [row for _, row in rows[1:]], len(first)
@@ -93,7 +93,8 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
     elif np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         is_header, is_data = not whole, False
     else:  # a third of all data of three numbers are in order
-        is_header, is_data = n >= _CERTAIN_ORDER and not _in_order(data).any(), n == 3
+        all_fall = bool((np.diff(np.vstack([header, data]), axis=1) < 0).all())
+        is_header, is_data = n >= _CERTAIN_ORDER and not _in_order(data).any(), n == 3 or all_fall
     if is_header or is_data:
         return rows[1:] if is_header else rows
     raise DataError(

@@ -118,11 +118,19 @@ def test_a_header_of_numbers_is_no_data_set(tmp_path: Path, header: list[float],
 
 @pytest.mark.parametrize(
     "data",
-    [NOISE, [[3, 1, 4, 1], [2, 7, 1, 8]], [[1.5], [2.5]], [[1, 2, 4], [5, 3, 2]], [[3, 5, 9, 1]], [[1, 2], [2, 1]]],
-    ids=["noise", "counts", "one number", "three numbers", "one data set", "pairs"],
+    [
+        NOISE,
+        [[3, 1, 4, 1], [2, 7, 1, 8]],
+        [[1.5], [2.5]],
+        [[1, 2, 4], [5, 3, 2]],
+        [[3, 5, 9, 1]],
+        [[1, 2], [2, 1]],
+        [[89.7, 76.5, 65.3, 56.4, 48.7], [89.5, 71.9, 58.5, 48.5, 20.6]],
+    ],
+    ids=["noise", "counts", "one number", "three numbers", "one data set", "pairs", "decays"],
 )
 def test_a_first_data_set_is_no_header(tmp_path: Path, data: list[list[float]]) -> None:
-    """Files without a header keep their first data set, whether of counts, of noise, or of few numbers."""
+    """Files without a header keep their first data set, whether of counts, of noise, of few numbers, or of decays that all fall."""
     _, read = read_observations(_write(tmp_path, _csv(*data)), "x", (len(data[0]),))
     np.testing.assert_array_equal(read, np.array(data, dtype=float))
 
