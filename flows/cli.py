@@ -186,22 +186,42 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
 @app.command()
 def promote(
     model: Annotated[str, typer.Argument(help="models:/NAME/VERSION, or models:/NAME@ALIAS.")],
+    *,
+    why: Annotated[str, typer.Option(help="The reason, for the history.")] = "",
 ) -> None:
     """Make a registered version the champion by hand: an older one to roll back, or one that the gate refused.
 
-    A version that is rolled back from stays in the registry, and the gate does not promote it again.
+    A version that was champion stays in the registry, and the gate does not promote it again.
 
-    Example: sbi-models promote models:/michelson/1
+    Example: sbi-models promote models:/michelson/1 --why "version 2 was trained on a wrong prior"
     """
-    from flows.gate import promote as make_champion
+    from flows.champions import promote as make_champion
     from flows.runtime import project_root
     from sbi_models.tracking import open_store, version_of
 
     store = open_store(project_root(), create=False)
     found = version_of(store, model)
-    before = make_champion(store, found.name, found.version)
+    before = make_champion(store, found.name, found.version, why=why)
     was = "there was none" if before is None else f"until now it was version {before}"
     typer.echo(f"models:/{found.name}@champion is version {found.version} ({was})")
+
+
+@app.command()
+def champions(
+    model: Annotated[str, typer.Argument(help="Name of a registered model.")],
+    *,
+    json_output: Json = False,
+) -> None:
+    """List who was champion of a model: since when, in place of which version, made so by whom, and why.
+
+    Example: sbi-models champions michelson
+    """
+    from flows.champions import show_history
+    from flows.runtime import project_root
+    from sbi_models.tracking import open_store
+
+    with speaking(as_json=json_output):
+        show_history(open_store(project_root(), create=False), model)
 
 
 @app.command()

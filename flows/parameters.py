@@ -139,9 +139,14 @@ class Gate(Settings):
     uninformative: list[str] = Field(default_factory=list)
     """Parameters of which the data tell nothing, so that their posterior may be the prior."""
     not_worse: bool = True
-    """Its score on the test simulations is not worse than that of the present champion on the same ones."""
+    """Its score on test simulations is shown not to be worse by the margin than that of the present champion on the same ones."""
+    margin: PositiveFloat = 0.02
+    """How much worse counts as equal: nats of log density; without densities that share of the champion's energy score."""
     level: float = Field(default=0.01, gt=0, lt=0.5)
-    """Of the one-sided test that finds it worse."""
+    """Probability of a wrong word on it: that what is worse by the margin passes, or what is not better is called better."""
+    simulations: NonNegativeInt | None = None
+    """Test simulations that may be made for the comparison, where those of the diagnosis do not tell; None is as many as there are to
+    train on, 20 000 at most."""
 
 
 class Narrow(Settings):

@@ -111,3 +111,16 @@ def simulate_missing(experiment: Experiment) -> int:
                 "crashed in compiled code, or memory ran out. Use fewer workers, or a smaller rows_per_shard. Finished shards are kept."
             )
     return made
+
+
+def more_tests(experiment: Experiment, num_simulations: int) -> Variables:
+    """The first simulations of the stream of test simulations, raw space: name to (num_simulations, ...); what is missing is computed.
+
+    They are on disk afterwards, so that nobody computes them again. The manifest of the test simulations stays as it is.
+    """
+    simulate = experiment.simulate.model_copy(update={"test": max(num_simulations, experiment.simulate.test)})
+    more = experiment.model_copy(update={"simulate": simulate})
+    simulate_missing(more)
+    given = next(store for store in stores_of(more) if store["purpose"] == "test")
+    origin = {"seed": given["seed"], "fingerprint": given["fingerprint"]}
+    return SimulationStore.finish(given["folder"], num_simulations, rows_per_shard=simulate.rows_per_shard, **origin).load()

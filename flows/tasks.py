@@ -14,7 +14,6 @@ from prefect.context import TaskRunContext
 from flows import results
 from flows.composition import compose_observations
 from flows.diagnosis import diagnose_all, verdict_tags
-from flows.gate import judge_challenger
 from flows.inference import infer_observations
 from flows.keys import compose_key, diagnose_key, file_sha256, infer_key, narrow_key, simulate_key, train_key
 from flows.members import RunWithMembers
@@ -189,13 +188,14 @@ def _diagnose_key(arguments: dict[str, Any]) -> str:
 @task(name="diagnose", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_diagnose_key))
 def diagnose(experiment: Experiment, simulations: Manifest, training: Manifest) -> Manifest:
     """Figures, metrics and the verdict on the test simulations, of the approximator and of each member of an ensemble."""
-    started, test = perf_counter(), _test(simulations)
+    started, test = perf_counter(), simulations_for_tests(simulations)
     folder = work_folder() / diagnose_key(experiment, simulations["content_hash"], training)
     diagnosis = diagnose_all(experiment, load_approximator(training["model"]), test, training["history"], folder)
     return diagnosis | _done(started)
 
 
-def _test(manifest: Manifest) -> Any:
+def simulations_for_tests(manifest: Manifest) -> Variables:
+    """The test simulations that a manifest names, raw space."""
     return simulations(manifest, "test").load()
 
 
@@ -205,12 +205,6 @@ def register_model(experiment: Experiment, training: Manifest, diagnosis: Manife
     tags, name = verdict_tags(diagnosis["verdict"]), experiment.register_as.name
     registered = register(open_store(project_root()), name, training["model"], run_id, aliases=("challenger",), tags=tags)
     return {"uri": registered.uri, "name": registered.name, "version": registered.version, "reused": registered.reused}
-
-
-@task(name="gate")
-def gate(experiment: Experiment, simulations: Manifest, diagnosis: Manifest, registered: Manifest) -> Manifest:
-    """Whether the challenger becomes the champion, and why."""
-    return judge_challenger(open_store(project_root()), experiment, registered, diagnosis["verdict"], _test(simulations))
 
 
 def _infer_key(arguments: dict[str, Any]) -> str:

@@ -17,15 +17,26 @@ if TYPE_CHECKING:
     from sbi_models.tracking.store import Store, file_lock, open_store
     from sbi_models.tracking.tracker import Tracker
     from sbi_models.tracking.ui import ui_command, ui_environment
-    from sbi_models.tracking.versions import ModelListing, RegisteredModel, alias_of, annotate, set_alias, version_of
+    from sbi_models.tracking.versions import (
+        AliasMove,
+        ModelListing,
+        RegisteredModel,
+        alias_history,
+        alias_of,
+        annotate,
+        set_alias,
+        version_of,
+    )
 
 __all__ = [
     "FLOW_TAG",
+    "AliasMove",
     "ModelListing",
     "RegisteredModel",
     "RunRecord",
     "Store",
     "Tracker",
+    "alias_history",
     "alias_of",
     "annotate",
     "file_lock",
@@ -44,6 +55,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AliasMove": "versions",
+    "alias_history": "versions",
     "FLOW_TAG": "record",
     "ModelListing": "versions",
     "RegisteredModel": "versions",

@@ -17,13 +17,13 @@ from mlflow.types.schema import Schema
 
 from sbi_models.approximators import Approximator, load_approximator
 from sbi_models.errors import ConfigurationError
-from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, model_versions, registered_models, sha256
+from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, find_model, model_versions, registered_models, sha256
 from sbi_models.tracking.loading import load
 from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import package_versions
 from sbi_models.tracking.redaction import redacted_setting
 from sbi_models.tracking.store import Store
-from sbi_models.tracking.versions import ModelListing, RegisteredModel, write_notes
+from sbi_models.tracking.versions import AliasMove, ModelListing, RegisteredModel, point, write_notes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
@@ -73,8 +73,11 @@ def register(
             patiently(doing, client.finalize_logged_model, model.model_id, "READY")
             version = patiently(doing, _version_of_model, client, model, run_id, labels)
         patiently(doing, write_notes, client, name, version, labels, description)
+        known = find_model(client, name).aliases
         for alias in aliases:
-            patiently(doing, client.set_registered_model_alias, name, alias, str(version))
+            before = int(known[alias]) if alias in known else None
+            if before != version:
+                point(client, AliasMove.now(alias, before, version, f"registered by run {run_id}"), name)
     return RegisteredModel(name, version, f"models:/{name}/{version}", tuple(aliases), reused)
 
 
