@@ -259,4 +259,5 @@ def record_gate(tracker: Tracker, registered: Manifest, decision: Manifest) -> N
     if decision["comparisons"]:
         with_champion = decision["comparisons"][0]
         tracker.set_tags({"gate.comparison": with_champion["word"]})
-        tracker.log_metrics({f"gate.{name}": with_champion[name] for name in ("difference", "low", "high", "margin", "num_simulations")})
+        numbers = {name: with_champion[name] for name in ("difference", "low", "high", "margin", "num_simulations")}
+        tracker.log_metrics({f"gate.{name}": value for name, value in numbers.items() if np.isfinite(value)})

@@ -202,8 +202,9 @@ def simulations_for_tests(manifest: Manifest) -> Variables:
 @task(name="register")
 def register_model(experiment: Experiment, training: Manifest, diagnosis: Manifest, run_id: str) -> Manifest:
     """The approximator in the model registry as challenger, with its verdict as tags; the same file is registered once."""
-    tags, name = verdict_tags(diagnosis["verdict"]), experiment.register_as.name
-    registered = register(open_store(project_root()), name, training["model"], run_id, aliases=("challenger",), tags=tags)
+    store, name = open_store(project_root()), experiment.register_as.name
+    notes: dict[str, Any] = {"tags": verdict_tags(diagnosis["verdict"]), "metrics": diagnosis["metrics"]}
+    registered = register(store, name, training["model"], run_id, aliases=("challenger",), **notes)
     return {"uri": registered.uri, "name": registered.name, "version": registered.version, "reused": registered.reused}
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sbi_models.tracking.serving import serve_command, serve_environment
     from sbi_models.tracking.store import Store, file_lock, open_store
     from sbi_models.tracking.tracker import Tracker
-    from sbi_models.tracking.ui import ui_command, ui_environment
+    from sbi_models.tracking.ui import run_page, ui_command, ui_environment
     from sbi_models.tracking.versions import (
         AliasMove,
         ModelListing,
@@ -46,6 +46,7 @@ __all__ = [
     "open_store",
     "redacted",
     "register",
+    "run_page",
     "serve_command",
     "serve_environment",
     "set_alias",
@@ -72,6 +73,7 @@ _HOMES = {
     "open_store": "store",
     "redacted": "redaction",
     "register": "registry",
+    "run_page": "ui",
     "serve_command": "serving",
     "serve_environment": "serving",
     "set_alias": "versions",
