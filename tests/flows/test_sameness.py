@@ -77,7 +77,7 @@ def test_other_shapes_and_names_of_tensors_are_told(model: Path, tmp_path: Path)
     more = _changed(model, tmp_path / "more.safetensors", lambda tensors: tensors | {"extra": torch.zeros(2)})
     wider = _changed(model, tmp_path / "wider.safetensors", lambda tensors: tensors | {"extra": torch.zeros(3, dtype=torch.float64)})
     assert compare_models(model, more) == (False, "not the same: 1 tensors are in one of them only, such as extra")
-    assert compare_models(more, wider)[1].endswith("such as extra: (2,) float32 then and (3,) float64 now")
+    assert compare_models(more, wider)[1].endswith("such as extra, (2,) float32 then and (3,) float64 now")
 
 
 def test_draws_are_compared_by_values() -> None:
