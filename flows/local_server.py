@@ -8,14 +8,18 @@ import inspect
 import os
 import socket
 import sys
-from contextlib import AbstractContextManager, nullcontext
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from flows.runtime import work_folder
-from flows.server_process import ServerProcess
+from flows.server_process import ServerProcess, why_away
+from sbi_models.errors import SbiModelsError, TrackingError
 
-_COMMAND = ("-m", "flows.temporary_server")
+_MODULE = ("flows.temporary_server",)
 _TEMPORARY = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -25,28 +29,47 @@ _TEMPORARY = {
 """With which Prefect itself starts a temporary server, and what makes that quicker."""
 
 
+_AGAIN, _LOOK_SECONDS = 3, 0.5
+"""How often a server that has ended is started again, and how often it is looked at; Prefect's client tries for a minute."""
+
+
 class LocalPrefect:
     """A context in which there is a Prefect server: that which PREFECT_API_URL names, or one that lives as long as the context.
 
-    `begin` starts it ahead, so that it gets ready while the caller does something else; `with` waits for it.
+    `begin` starts it ahead, so that it gets ready while the caller does something else; `with` waits for it. If it is killed meanwhile, it
+    is started again at the same address, with the same database.
+
+    Raises:
+        TrackingError: if the server that is named does not answer, or the one that is started does not start.
     """
 
     def __init__(self) -> None:
         self._server: ServerProcess | None = None
         self._settings: AbstractContextManager[Any] = nullcontext()
+        self._watcher: threading.Thread | None = None
+        self._stopping = threading.Event()
 
     def begin(self) -> None:
         """Start the server if one is needed and none was started; it ends with this process at the latest."""
-        if self._server is None and not _url_of_settings():
-            log = work_folder() / "servers" / f"{os.getpid()}.log"
-            self._server = ServerProcess.start([sys.executable, *_COMMAND], _free_port(), _TEMPORARY, log)
-            atexit.register(self._stop)
+        if self._server is not None:
+            return
+        if url := _url_of_settings():
+            refuse_away(url)
+            return
+        self._server = _started(_free_port())
+        atexit.register(self._stop)
 
     def __enter__(self) -> None:
         self.begin()
         if self._server is None:
             return
-        self._server.wait()
+        try:
+            self._server.wait()
+        except TrackingError:
+            self._stop(keep_log=True)
+            raise
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
         from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         # Nobody looks for lost runs on this server, and Prefect waits a second at the end of a flow for the thread of its heartbeat.
@@ -59,17 +82,76 @@ class LocalPrefect:
         from prefect.utilities.asyncutils import run_coro_as_sync
 
         try:
-            run_coro_as_sync(_drain())
+            if self._server.is_alive():
+                run_coro_as_sync(_drain())
         finally:
             self._settings.__exit__(None, None, None)
             self._stop()
 
-    def _stop(self) -> None:
+    def _watch(self) -> None:
+        """Start the server again if it ends before it is told to."""
+        for _ in range(_AGAIN):
+            while self._server is not None and self._server.is_alive():
+                if self._stopping.wait(_LOOK_SECONDS):
+                    return
+            if self._server is None or self._stopping.is_set():
+                return
+            self._server = _started(int(self._server.url.rpartition(":")[2].partition("/")[0]))
+
+    def _stop(self, *, keep_log: bool = False) -> None:
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
         if self._server is not None:
             self._server.stop()
-            self._server.log.unlink(missing_ok=True)
+            if not keep_log:
+                self._server.log.unlink(missing_ok=True)
             self._server = None
             atexit.unregister(self._stop)
+
+
+def _started(port: int) -> ServerProcess:
+    return ServerProcess.start(_MODULE, port, _TEMPORARY, work_folder() / "servers" / f"{os.getpid()}.log")
+
+
+def refuse_away(url: str) -> None:
+    """Raise TrackingError if the server that the settings of Prefect name gives no answer, in a few tries."""
+    for wait in (0.5, 1.5, 0.0):
+        if (reason := why_away(url)) is None:
+            return
+        time.sleep(wait)
+    raise TrackingError(
+        f"Expected a Prefect server at {without_password(url)}, which PREFECT_API_URL or a profile of Prefect names, got: {reason}. Start "
+        "it, or unset PREFECT_API_URL for one that lives as long as the run."
+    )
+
+
+@contextmanager
+def prefect_errors() -> Iterator[None]:
+    """Turns what Prefect raises when its server stops answering, after it has tried for a minute, into a TrackingError of one line."""
+    try:
+        yield
+    except Exception as error:
+        import httpx
+        from prefect.settings import PREFECT_API_URL
+
+        causes: list[BaseException] = []
+        cause: BaseException | None = error
+        while cause is not None and cause not in causes:
+            causes.append(cause)
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, SbiModelsError) or not any(isinstance(cause, httpx.TransportError) for cause in causes):
+            raise
+        raise TrackingError(
+            f"The Prefect server at {without_password(str(PREFECT_API_URL.value()))} does not answer any more: {causes[-1] or error}. "
+            "Start it again, or unset PREFECT_API_URL, and give the same command again: what was computed is kept."
+        ) from None
+
+
+def without_password(url: str) -> str:
+    """An address without what it may hold of a user and a password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def local_prefect() -> LocalPrefect:

@@ -3,14 +3,14 @@
 # Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are imported: both take seconds.
 # ruff: noqa: E402, PLC0415
 
-from flows.runtime import end_on_sigterm, make_folders
+from flows.runtime import end_on_signals, make_folders
 
 make_folders()
 
 from collections.abc import Callable
 from typing import Any
 
-from flows.local_server import LocalPrefect
+from flows.local_server import LocalPrefect, prefect_errors
 from flows.parameters import Experiment
 from flows.voice import answer_json
 from sbi_models.importing import quick_imports
@@ -24,7 +24,7 @@ def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[
     Raises:
         SbiModelsError: whatever of them the flow raises.
     """
-    end_on_sigterm()
+    end_on_signals()
     server = LocalPrefect()
     server.begin()
     with quick_imports(freeze=True):
@@ -34,7 +34,7 @@ def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[
         from flows.retrain import retrain
         from flows.screen import Screen, show_monitored
     flows: dict[str, Callable[[Experiment], dict[str, Any]]] = {"retrain": retrain, "monitor": monitor}
-    with server:
+    with server, prefect_errors():
         result = flows[name](experiment) if name in flows else pipeline(experiment, fresh=fresh)
     if name == "monitor":
         show_monitored(result)

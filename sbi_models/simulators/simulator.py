@@ -252,8 +252,8 @@ class Simulator:
         """Each row starts from states of its own: those that are the same after two rows were seeded by a function, with one number."""
         if same := [name for name, state in first.items() if state == second.get(name)]:
             distrust(
-                f"A function seeds the global random numbers of {same[0]} with the same number in every simulation: what is drawn from them "
-                "afterwards is the same in all simulations. Leave seeds to seed=, and draw from the argument rng."
+                f"A function seeds the global random numbers of {same[0]} with the same number in every simulation: what is drawn from "
+                "them afterwards is the same in all simulations. Leave seeds to seed=, and draw from the argument rng."
             )
 
     def _try(self, table: Table, block: Block) -> bool:

@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from sbi_models.errors import SbiModelsError, SimulationError, TrustWarning
 from sbi_models.simulators import FailurePolicy, make_simulator
@@ -131,7 +132,6 @@ def test_what_does_no_harm_leaves_rows_and_process_as_they_are(likelihood, capsy
 
 def test_torch_has_its_settings_back():
     """A function that sets PyTorch's default type, or turns gradients off, does so for itself alone."""
-    import torch
 
     def likelihood(theta, rng):
         torch.set_default_dtype(torch.float64)
