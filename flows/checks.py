@@ -36,14 +36,14 @@ def check_data(experiment: Experiment, approximator: Approximator) -> None:
 
 def refuse_not_finite(experiment: Experiment, simulator: Simulator, rows: Variables, start: int, seed: int) -> None:
     """Raise SimulationError if rows of the table of a seed, from a first one on, have NaN or inf, which no training of a run takes."""
-    for name in (*experiment.inference_variables, *experiment.summary_variables, *experiment.inference_conditions):
-        fine = np.isfinite(rows[name]).all(axis=tuple(range(1, rows[name].ndim))) if name in rows else np.ones(1, dtype=bool)
-        if not fine.all():
-            row = start + int(np.argmin(fine))
-            failed = simulator.last_report.failed
-            cure = "Mend the simulator, or have such simulations drawn again: make_simulator(..., failures=FailurePolicy(retries=3"
+    names = (*experiment.inference_variables, *experiment.summary_variables, *experiment.inference_conditions)
+    for name in (name for name in names if name in rows):
+        bad = np.flatnonzero(~np.isfinite(rows[name]).reshape(len(rows[name]), -1).all(axis=1))
+        if bad.size:
+            row, total = start + int(bad[0]), len(rows[name])
+            failed = ", which failed for good" if row in simulator.last_report.failed else ""
             raise SimulationError(
-                f"Expected finite numbers in {name!r} of each simulation, got NaN or inf in {int((~fine).sum())} of {len(fine)}, such as row "
-                f"{row} of seed {seed}{', which failed for good' if row in failed else ''}. See it again with simulator.rows({row}, "
-                f"{row + 1}, seed={seed}). {cure}, non_finite=True))."
+                f"Expected finite numbers in {name!r} of each simulation, got NaN or inf in {bad.size} of {total}, such as row "
+                f"{row} of seed {seed}{failed}. See it again with simulator.rows({row}, {row + 1}, seed={seed}). Mend the simulator, or "
+                "have such simulations drawn again: make_simulator(..., failures=FailurePolicy(retries=3, non_finite=True))."
             )

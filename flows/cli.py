@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_options import EPILOG, ExperimentName, Host, Json, Port, Quiet, interruptible, settings_of
-from flows.voice import admit_all_letters, answer_json, speaking
+from flows.voice import admit_all_letters, answer_json, speaking, use_utf8
 from sbi_models.errors import DriftError, SbiModelsError
 
 app = typer.Typer(
@@ -304,6 +304,7 @@ def ui(
 
 def main() -> None:
     """Entry point: errors that a user can cause are one line and exit code 2."""
+    use_utf8()
     admit_all_letters()
     try:
         app()

@@ -10,8 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ class LocalPrefect:
     is started again at the same address, with the same database.
 
     Raises:
-        TrackingError: if the server that is named does not answer, or the one that is started does not start.
+        TrackingError: if the server that is named does not answer, or the one that is started does not start; and in place of what
+            Prefect raises where the server stops answering meanwhile.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,18 @@ class LocalPrefect:
         self._settings = temporary_settings({PREFECT_API_URL: self._server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
         self._settings.__enter__()
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *trace: object) -> None:
+        url, is_own = _url_of_settings(), self._server is not None
+        self._end()
+        if (cause := _of_transport(error)) is not None:
+            what = "that was started for this run" if is_own else f"at {without_password(str(url))}"
+            cure = "" if is_own else "Start it again, or unset PREFECT_API_URL. "
+            raise TrackingError(
+                f"The Prefect server {what} does not answer any more: {cause}. {cure}Give the same command again: what was "
+                "computed is kept."
+            ) from None
+
+    def _end(self) -> None:
         if self._server is None:
             return
         from prefect.utilities.asyncutils import run_coro_as_sync
@@ -126,26 +137,19 @@ def refuse_away(url: str) -> None:
     )
 
 
-@contextmanager
-def prefect_errors() -> Iterator[None]:
-    """Turns what Prefect raises when its server stops answering, after it has tried for a minute, into a TrackingError of one line."""
-    try:
-        yield
-    except Exception as error:
-        import httpx
-        from prefect.settings import PREFECT_API_URL
+def _of_transport(error: BaseException | None) -> BaseException | None:
+    """What an error came from, if that is that a server gave no answer; Prefect has tried for a while then."""
+    if not isinstance(error, Exception) or isinstance(error, SbiModelsError):
+        return None
+    import httpx
 
-        causes: list[BaseException] = []
-        cause: BaseException | None = error
-        while cause is not None and cause not in causes:
-            causes.append(cause)
-            cause = cause.__cause__ or cause.__context__
-        if isinstance(error, SbiModelsError) or not any(isinstance(cause, httpx.TransportError) for cause in causes):
-            raise
-        raise TrackingError(
-            f"The Prefect server at {without_password(str(PREFECT_API_URL.value()))} does not answer any more: {causes[-1] or error}. "
-            "Start it again, or unset PREFECT_API_URL, and give the same command again: what was computed is kept."
-        ) from None
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, httpx.TransportError):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def without_password(url: str) -> str:

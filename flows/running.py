@@ -10,7 +10,7 @@ make_folders()
 from collections.abc import Callable
 from typing import Any
 
-from flows.local_server import LocalPrefect, prefect_errors
+from flows.local_server import LocalPrefect
 from flows.parameters import Experiment
 from flows.voice import answer_json
 from sbi_models.importing import quick_imports
@@ -34,7 +34,7 @@ def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[
         from flows.retrain import retrain
         from flows.screen import Screen, show_monitored
     flows: dict[str, Callable[[Experiment], dict[str, Any]]] = {"retrain": retrain, "monitor": monitor}
-    with server, prefect_errors():
+    with server:
         result = flows[name](experiment) if name in flows else pipeline(experiment, fresh=fresh)
     if name == "monitor":
         show_monitored(result)

@@ -1,7 +1,9 @@
 """What a command says while it works, what it answers, and where: in words, or as JSON for machines."""
 
+import codecs
 import io
 import json
+import locale
 import math
 import os
 import sys
@@ -73,6 +75,18 @@ def _answer_alone() -> Iterator[None]:
         os.dup2(kept, number)
         os.close(kept)
         _answers = before
+
+
+def use_utf8() -> None:
+    """Begin anew with names and contents of files in UTF-8 if the locale says otherwise; what goes to the screen stays as the locale says.
+
+    Names of folders that the locale cannot read could not be sent to Prefect and MLflow.
+    """
+    if not sys.flags.utf8_mode and {codecs.lookup(code).name for code in (locale.getencoding(), sys.getfilesystemencoding())} != {"utf-8"}:
+        os.environ["PYTHONUTF8"] = "1"
+        if sys.stdout is not None:
+            os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this program again
 
 
 def admit_all_letters() -> None:

@@ -290,7 +290,8 @@ def not_repeated(table: Table, index: int, what: str) -> str:
     return (
         f"{what[0].upper()}{what[1:]} differ between two draws of {table.named(index)} of seed {table.seed}. A function draws from what a "
         "seed does not reach (os.urandom, a generator inside of compiled code or of another program), or depends on time, a counter, or a "
-        "file that it changes. Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from it: rng.integers(2**31)."
+        "file that it changes. Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from it: "
+        "rng.integers(2**31)."
     )
 
 
