@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.runtime import work_folder
-from flows.server_process import ServerProcess, why_away
+from flows.server_process import ServerProcess, why_away, without_password
 from sbi_models.errors import SbiModelsError, TrackingError
 
 _MODULE = ("flows.temporary_server",)
@@ -150,12 +150,6 @@ def _of_transport(error: BaseException | None) -> BaseException | None:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return None
-
-
-def without_password(url: str) -> str:
-    """An address without what it may hold of a user and a password."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def local_prefect() -> LocalPrefect:

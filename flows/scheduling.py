@@ -31,9 +31,8 @@ from rich.markup import escape
 
 from flows.import_paths import load_object
 from flows.lasting_server import lasting_server
-from flows.local_server import without_password
 from flows.parameters import Experiment
-from flows.server_process import ServerProcess
+from flows.server_process import ServerProcess, without_password
 from sbi_models.errors import ConfigurationError, suggest
 
 FLOWS = {"pipeline": "flows.pipeline:pipeline", "monitor": "flows.monitor:monitor", "retrain": "flows.retrain:retrain"}

@@ -81,10 +81,17 @@ def answers(url: str) -> bool:
 def why_away(url: str) -> str | None:
     """Why the server of an API gives no answer; None if it gives one. Of certificates nothing is said: Prefect has settings for them."""
     try:
-        with urlopen(f"{url}/health", timeout=5):  # noqa: S310 - of the user, or our own
+        # Nobody needs to be known to ask whether a server is well, and urllib would take a password for part of the name.
+        with urlopen(f"{without_password(url)}/health", timeout=5):  # noqa: S310 - of the user, or our own
             return None
     except HTTPError:
         return None
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         return None if "CERTIFICATE" in str(reason) else str(getattr(reason, "strerror", None) or reason)
+
+
+def without_password(url: str) -> str:
+    """An address without what it may hold of a user and a password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

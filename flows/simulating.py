@@ -9,7 +9,7 @@ from flows import tasks
 from flows.engines import ATTEMPTS, spread
 from flows.keys import store_key
 from flows.parameters import Experiment
-from flows.runtime import project_root, work_folder
+from flows.runtime import work_folder
 from flows.studies import study_of
 from sbi_models import seeding
 from sbi_models.datasets import SimulationStore
@@ -103,7 +103,7 @@ def simulate_missing(experiment: Experiment) -> int:
         study_of(experiment).simulator.check_repeatable()
     while calls:
         weights = [call["stop"] - call["start"] for call in calls]
-        lost = spread(tasks.simulate_shard, calls, engine, "simulate", weights, folder=project_root())
+        lost = spread(tasks.simulate_shard, calls, engine, "simulate", weights, folder=work_folder())
         left = missing_shards(experiment)
         if len(left) > lost:
             raise DataError(

@@ -93,7 +93,7 @@ class NamedCall:
                 )
         if self.takes_everything:
             known = {*self.arguments, *SUPPLIED}
-            passed |= {name: _handed_over(value) for name, value in available.items() if normalize("NFKC", name) not in known}
+            passed |= {name: _handed_over(value) for name, value in available.items() if normalized(name) not in known}
         try:
             outputs = self.function(**passed)
         except BaseException as exception:
@@ -137,7 +137,12 @@ def like_before(value: Array, before: Array) -> Array:
 
 def spelt(argument: str, names: Iterable[str]) -> str | None:
     """Which of the names Python means by an argument: identifiers are normalised (NFKC), strings are not; None for none."""
-    return next((name for name in names if not name.isascii() and normalize("NFKC", name) == argument), None)
+    return next((name for name in names if not name.isascii() and normalized(name) == argument), None)
+
+
+def normalized(name: str) -> str:
+    """A name as Python has it as an identifier: the micro sign, for instance, is the Greek letter."""
+    return normalize("NFKC", name)
 
 
 def _handed_over(value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, spelt
+from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, normalized, spelt
 from sbi_models.simulators.failures import Failure, FailurePolicy
 from sbi_models.simulators.fixed import FixedValue
 from sbi_models.simulators.randomness import Randomness
@@ -175,6 +175,11 @@ class Table:
         for key, value in new.items():
             if key in outputs:
                 raise SimulationError(f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them.")
+            twin = None if key.isascii() else spelt(normalized(key), [name for name in (*outputs, *new) if name != key])
+            if twin is not None:
+                raise SimulationError(
+                    f"Expected names that Python can tell apart as arguments, got {key!a} ({key}) and {twin!a} ({twin}). Rename one."
+                )
             if self.is_batched and (value.ndim == 0 or len(value) != self.block_size):
                 raise SimulationError(
                     f"Batched functions return one row a simulation: expected {key!r} of shape ({self.block_size}, ...), got {value.shape}."

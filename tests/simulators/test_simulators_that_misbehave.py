@@ -94,6 +94,7 @@ REFUSED = {
     "recursion": (rarely(lambda x: deeper()), "raised RecursionError"),
     "changes its argument": (lambda theta, rng: {"x": np.multiply(theta, 2, out=theta)}, "leave its arguments as they are"),
     "a warning that is an error": (rarely(lambda x: warnings.warn("odd", stacklevel=1)), "raised UserWarning: odd"),
+    "names that are one to Python": (lambda theta, rng: {"\u00b5": 1.0, "\u03bc": 2.0}, "names that Python can tell apart"),
     "the same variable again": (lambda theta: {"x": theta, "theta": theta}, "an earlier function returned"),
 }
 
