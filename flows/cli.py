@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_options import EPILOG, ExperimentName, Host, Json, Port, Quiet, interruptible, settings_of
+from flows.runtime import end_in_time
 from flows.voice import admit_all_letters, answer_json, speaking, use_utf8
 from sbi_models.errors import DriftError, SbiModelsError
 
@@ -316,6 +317,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         gc.freeze()  # else Python looks through all packages once more before it ends
+        stop = sys.exc_info()[1]
+        end_in_time(0 if stop is None else stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1)
 
 
 if __name__ == "__main__":

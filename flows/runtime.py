@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -76,6 +78,32 @@ def make_folders() -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrackingError(f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ can be made.") from None
+
+
+_PATIENCE = 60.0
+"""Seconds for which a program that has done its work waits for threads that go on."""
+
+_exit_codes: list[int] = []
+
+
+def end_in_time(code: int, seconds: float = _PATIENCE) -> None:
+    """Let this program, which is about to end with a code, end so many seconds later at the latest.
+
+    Python waits for ever for threads that functions of a user have left, though the answer was given.
+    """
+    if not _exit_codes:
+        threading._register_atexit(_limit_the_end, seconds)  # type: ignore[attr-defined]
+    _exit_codes.append(code)
+
+
+def _limit_the_end(seconds: float) -> None:
+    def end() -> None:
+        time.sleep(seconds)
+        names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+        os.write(2, f"Ended, though threads that were left go on: {', '.join(names)}.\n".encode())
+        os._exit(_exit_codes[-1])
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 _ended_by: list[int] = []

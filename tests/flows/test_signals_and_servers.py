@@ -88,6 +88,17 @@ def test_signals_end_a_run_in_order_and_a_second_one_at_once(number: signal.Sign
     assert errors == "\nInterrupted. The same command goes on from here.\n"
 
 
+def test_threads_that_go_on_do_not_keep_a_program_for_ever() -> None:
+    """A thread that a function has started and left: the program ends with its code a while after its work, and names the thread."""
+    work = "import threading, time; from flows.runtime import end_in_time; end_in_time(3, 0.3); "
+    work += "threading.Thread(target=time.sleep, args=(99,), name='left').start(); raise SystemExit(3)"
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 3
+    assert done.stderr == "Ended, though threads that were left go on: left.\n"
+    done = subprocess.run([sys.executable, "-c", work.replace("99", "0")], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
 @pytest.mark.parametrize("code", ["0", "None", "'done'", "3"])
 def test_code_that_ends_the_program_is_an_error(code: str) -> None:
     """`sys.exit` somewhere in a study or a network is told with its place: it ended runs with exit code 0 and no answer."""
