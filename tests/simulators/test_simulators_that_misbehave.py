@@ -212,16 +212,16 @@ def test_what_fails_in_time_or_not_is_counted_alike(workers):
         return {"x": theta + rng.normal(size=2) + np.random.normal()}
 
     simulator = limited(likelihood, allowed=1.0)
-    drawn = simulator.sample(40, seed=2, workers=workers)
-    theta = make_simulator(prior).sample(40, seed=2)["theta"]
+    drawn = simulator.sample(16, seed=29, workers=workers)
+    theta = make_simulator(prior).sample(16, seed=29)["theta"]
     failed = (theta[:, 0] > 1.6) | (theta[:, 0] < -1.8) | (theta[:, 1] > 1.9)
-    assert 2 < failed.sum() < 12
+    assert failed.sum() == 3
     assert simulator.last_report.failed == tuple(np.flatnonzero(failed))
     np.testing.assert_array_equal(drawn["theta"], theta)
     np.testing.assert_array_equal(np.isnan(drawn["x"]).all(axis=1), failed)
     plain = make_simulator([prior, likelihood])
-    for row in np.flatnonzero(~failed)[:20]:
-        np.testing.assert_array_equal(plain.rows(row, row + 1, seed=2)["x"][0], drawn["x"][row])
+    for row in np.flatnonzero(~failed):
+        np.testing.assert_array_equal(plain.rows(row, row + 1, seed=29)["x"][0], drawn["x"][row])
 
 
 def test_batched_functions_have_a_limit_too():
