@@ -13,7 +13,6 @@ import warnings
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from sbi_models.errors import SbiModelsError, SimulationError, TrustWarning
 from sbi_models.simulators import FailurePolicy, make_simulator
@@ -129,19 +128,6 @@ def test_what_does_no_harm_leaves_rows_and_process_as_they_are(likelihood, capsy
     expected = make_simulator([prior, well]).sample(60, seed=1)["x"]
     assert (expected[:, 0] != 0).all()
     np.testing.assert_array_equal(drawn["x"].astype(np.float32), expected.astype(np.float32))
-
-
-def test_torch_has_its_settings_back():
-    """A function that sets PyTorch's default type, or turns gradients off, does so for itself alone."""
-
-    def likelihood(theta, rng):
-        torch.set_default_dtype(torch.float64)
-        torch.set_grad_enabled(False)
-        return well(theta, rng)
-
-    make_simulator([prior, likelihood]).sample(2, seed=1)
-    assert torch.get_default_dtype() == torch.float32
-    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize(
