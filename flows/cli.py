@@ -1,7 +1,8 @@
 """The command line `sbi-models`.
 
 Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (what was expected, and what to do), 3 a diagnosis whose verdict
-is not "calibrated", drift, or a run that was not reproduced, 130 interrupted, 143 ended by SIGTERM; the same command then goes on.
+is not "calibrated", drift, or a run that was not reproduced, 129 ended by SIGHUP, 130 interrupted, 143 ended by SIGTERM; the same command
+then goes on.
 """
 
 # Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
@@ -16,7 +17,8 @@ from typing import Annotated
 import typer
 
 from flows.cli_options import EPILOG, ExperimentName, Host, Json, Port, Quiet, interruptible, settings_of
-from flows.voice import answer_json, speaking
+from flows.runtime import end_in_time
+from flows.voice import admit_all_letters, answer_json, speaking, use_utf8
 from sbi_models.errors import DriftError, SbiModelsError
 
 app = typer.Typer(
@@ -323,6 +325,8 @@ def ui(
 
 def main() -> None:
     """Entry point: errors that a user can cause are one line and exit code 2."""
+    use_utf8()
+    admit_all_letters()
     try:
         app()
     except SbiModelsError as error:
@@ -333,6 +337,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         gc.freeze()  # else Python looks through all packages once more before it ends
+        stop = sys.exc_info()[1]
+        end_in_time(0 if stop is None else stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from prefect.tasks import Task
 
 from flows import tasks
 from flows.certificates import in_short
+from flows.checks import check_data
 from flows.gate import check_gate, described, judge_challenger
 from flows.keys import content_key, refuse_changed_sources, simulator_fingerprint, store_key, train_key
 from flows.members import RunWithMembers
@@ -108,13 +109,15 @@ def start_run(experiment: Experiment) -> Tracker:
     """The MLflow run of this pipeline run; one that was killed half-way is opened again.
 
     Raises:
-        ConfigurationError: if settings do not fit together, before anything is simulated.
+        ConfigurationError: if settings do not fit together, before anything is simulated; as `check_data` for data that do not.
     """
     if experiment.narrowed_to is not None:
         raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
     refuse_changed_sources(experiment)
-    check_narrowing(experiment, workflow_of(experiment).approximator)
+    approximator = workflow_of(experiment).approximator
+    check_narrowing(experiment, approximator)
     check_gate(experiment)
+    check_data(experiment, approximator)
     return Tracker.start(
         open_store(project_root()),
         experiment.name,

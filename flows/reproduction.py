@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from flows.runtime import end_on_sigterm, project_root, work_folder
+from flows.runtime import end_on_signals, project_root, work_folder
 from flows.sameness import changes_since, compare_runs, training_code
 from flows.source_record import FOLDER, SETTINGS
 from flows.voice import answer_console, answer_json, stage_console
@@ -27,7 +27,7 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
         TrackingError: if there is no such run, or it has no record of its settings.
         SbiModelsError: if the pipeline fails.
     """
-    end_on_sigterm()
+    end_on_signals()
     record = RunRecord.read(open_store(project_root(), create=False), run_id)
     folder = (folder or work_folder() / "reproductions" / run_id).resolve()
     _make_empty(folder)

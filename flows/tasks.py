@@ -12,6 +12,7 @@ from prefect import task
 from prefect.context import TaskRunContext
 
 from flows import results
+from flows.checks import refuse_not_finite
 from flows.composition import compose_observations
 from flows.diagnosis import diagnose_all, verdict_tags
 from flows.inference import infer_observations
@@ -52,7 +53,9 @@ def _keyed(key: Callable[[dict[str, Any]], str]) -> Callable[[TaskRunContext, di
 @task(name="simulate shard")
 def simulate_shard(experiment: Experiment, store: Manifest, start: int, stop: int) -> None:
     """Rows of the table of simulations of a seed as one file of a store, of which folder, seed and fingerprint are given."""
-    rows = study_of(experiment).simulator.rows(start, stop, seed=store["seed"], progress=False)
+    simulator = study_of(experiment).simulator
+    rows = simulator.rows(start, stop, seed=store["seed"], progress=False)
+    refuse_not_finite(experiment, simulator, rows, start, store["seed"])
     SimulationStore.write(store["folder"], start, stop, rows, seed=store["seed"], fingerprint=store["fingerprint"])
 
 

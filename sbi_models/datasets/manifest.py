@@ -51,7 +51,7 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_bytes())
             version = content["schema_version"]
         except (FileNotFoundError, NotADirectoryError):
             if any(_SHARDS_OF_VERSION_1.fullmatch(file.name) for file in folder.glob("shard-*")):

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.version import VERSION
 
-from sbi_models.empty_databases import give_tables
+from sbi_models.empty_databases import give_tables, refuse_folder
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
 from sbi_models.tracking.patience import patiently
@@ -91,6 +91,8 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
     with `create=False` it is a TrackingError instead.
     """
     base = Path(root if root is not None else Path.cwd()).resolve()
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        refuse_folder(base)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{base / 'mlruns' / 'mlflow.db'}"
     scheme = urlsplit(uri).scheme.partition("+")[0]
     if scheme in {"http", "https"}:

@@ -55,7 +55,7 @@ def reproduce(recorded: Recorded, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     """`sbi-models reproduce ...` in the folder of the run."""
     monkeypatch.chdir(recorded.root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(reproduction, "end_on_sigterm", lambda: None)  # this process is that of other tests, too
+    monkeypatch.setattr(reproduction, "end_on_signals", lambda: None)  # this process is that of other tests, too
 
     def reproduce(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["sbi-models", "reproduce", *map(str, words)])
