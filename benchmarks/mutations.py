@@ -79,27 +79,40 @@ def approximators() -> dict[str, Approximator]:
             adapter=ADAPTER, roles=ROLES, inference_network=FlowMatching(**SMALL, steps=4), summary_network=DeepSet(3, (8,), (8,))
         ),
         "coupling flow": ContinuousApproximator(
-            adapter=ADAPTER, roles=ROLES, inference_network=CouplingFlow(2, **SMALL), summary_network=settransformer,
+            adapter=ADAPTER,
+            roles=ROLES,
+            inference_network=CouplingFlow(2, **SMALL),
+            summary_network=settransformer,
             masks={"summary_variables": "seen"},
         ),
         "diffusion": ContinuousApproximator(
-            adapter=series, roles=ROLES, inference_network=DiffusionModel(**SMALL, steps=6, density_steps=4),
+            adapter=series,
+            roles=ROLES,
+            inference_network=DiffusionModel(**SMALL, steps=6, density_steps=4),
             summary_network=TimeSeriesTransformer(3, 8, 1, 2, seeds=1, head_widths=(8,)),
         ),
         "consistency": ContinuousApproximator(
-            adapter=series, roles=ROLES, inference_network=ConsistencyModel(**SMALL),
+            adapter=series,
+            roles=ROLES,
+            inference_network=ConsistencyModel(**SMALL),
             summary_network=TimeSeriesNetwork(3, (8,), hidden_dim=4, head_widths=(8,)),
         ),
         "autoregressive": ContinuousApproximator(
-            adapter=many, roles=alone | {"inference_conditions": ["c", "k"]},
+            adapter=many,
+            roles=alone | {"inference_conditions": ["c", "k"]},
             inference_network=AutoregressiveMixture(3, trunk_width=8, head_width=8, trunk_blocks=1, head_blocks=1),
         ),
         "scoring rules": ScoringRuleApproximator(
-            adapter=ADAPTER, roles=ROLES, inference_network=ScoringRuleNetwork(("mean", "quantile", "mv_normal"), **SMALL),
+            adapter=ADAPTER,
+            roles=ROLES,
+            inference_network=ScoringRuleNetwork(("mean", "quantile", "mv_normal"), **SMALL),
             summary_network=DeepSet(3, (8,), (8,)),
         ),
         "fusion": ContinuousApproximator(
-            adapter=Adapter(), roles=fused, inference_network=FlowMatching(**SMALL, steps=4), summary_network=FusionNetwork(backbones, (8,), 4)
+            adapter=Adapter(),
+            roles=fused,
+            inference_network=FlowMatching(**SMALL, steps=4),
+            summary_network=FusionNetwork(backbones, (8,), 4),
         ),
         "compositional": CompositionalApproximator(
             adapter=ADAPTER, roles=ROLES, inference_network=DiffusionModel(**SMALL, steps=6), summary_network=DeepSet(3, (8,), (8,))
@@ -161,7 +174,11 @@ def changed_settings(header: dict[str, Any], rng: np.random.Generator) -> dict[s
             other = ways[int(rng.integers(len(ways)))]
             found: Any = header
             for key in other:
-                found = found[key] if isinstance(found, dict | list) and (key in found if isinstance(found, dict) else key < len(found)) else value
+                found = (
+                    found[key]
+                    if isinstance(found, dict | list) and (key in found if isinstance(found, dict) else key < len(found))
+                    else value
+                )
             owner[last] = deepcopy(found)
         else:
             owner[last] = value

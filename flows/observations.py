@@ -90,7 +90,9 @@ def _short_lines(path: Path, file: TextIO, longest: int) -> Iterator[str]:
     for number in count(1):
         line = file.readline(longest + 1)
         if len(line) > longest:
-            raise DataError(f"{path}, line {number}: expected at most {longest} letters for its numbers, got more. Is it one data set a row?")
+            raise DataError(
+                f"{path}, line {number}: expected at most {longest} letters for its numbers, got more. Is it one data set a row?"
+            )
         if not line:
             return
         yield line

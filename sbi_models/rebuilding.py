@@ -82,13 +82,13 @@ def check_arguments(cls: type, arguments: Any, what: str, *, sizes: bool) -> Non
         raise ModelFileError(_expected(f"the arguments of {what}", "an object", arguments))
     if not cls.__module__.startswith("sbi_models."):
         return
-    hints = get_type_hints(cls.__init__)
+    hints = get_type_hints(vars(cls).get("__init__", cls.__init__))  # type: ignore[misc]
     for name, value in arguments.items():
         if name in hints and (found := misfit(value, hints[name], f"{name} of {what}", _most.get() if sizes else math.inf)):
             raise ModelFileError(found)
 
 
-def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | None:
+def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | None:  # noqa: PLR0911 - one for each kind of type
     """What is wrong with a value of JSON that should be of a type, in words; None if nothing is.
 
     Types that JSON cannot hold and that are not known here admit anything.
@@ -133,7 +133,8 @@ def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | N
 def _misfit_inside(value: Any, hint: Any, where: str, most: float, *, is_object: bool) -> str | None:
     if not isinstance(value, dict if is_object else list):
         return _expected(where, "an object" if is_object else "a list", value)
-    items = [(f"{where}.{key}", item) for key, item in value.items()] if is_object else [(f"{where}[{k}]", v) for k, v in enumerate(value)]
+    pairs = [(f".{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(f"[{k}]", v) for k, v in enumerate(value)]
+    items = [(where + place, item) for place, item in pairs]
     return next((text for place, item in items if (text := misfit(item, hint, place, most))), None)
 
 

@@ -113,7 +113,14 @@ def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:
         header = json.loads(metadata[_METADATA_KEY])
     except KeyError:
         raise ModelFileError(f"{path.name} is a safetensors file, but not one written by sbi_models.") from None
-    except (safetensors.SafetensorError, ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:  # of headers nested too deeply, too
+    except (
+        safetensors.SafetensorError,
+        ValueError,
+        TypeError,
+        OSError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # of headers nested too deeply, too
         raise ModelFileError(
             f"{path.name} is not a readable approximator: {error}. Expected a file written by approximator.save(path)."
         ) from None

@@ -1,5 +1,6 @@
-"""The trial of an approximator that was read from a file: whatever samples and certifies takes one made-up observation, and is told if not."""
+"""The trial of an approximator that was read from a file: one made-up observation goes through whatever samples and certifies."""
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.certificates.issue import Evaluating, points_of, sizes_of_disagreement, with_novelty
 from sbi_models.approximators.certificates.ranks import lots
-from sbi_models.approximators.inputs import masked
+from sbi_models.approximators.inputs import SUMMARY, masked
 from sbi_models.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ def try_out(approximator: "Approximator") -> None:
         Exception: any other, of a network or a tensor that cannot be used.
     """
     with Evaluating(approximator):
-        prepared = {name: _prepared(member) for name, member in approximator.members.items()}
-        if max(value[0].numel() for own in prepared.values() for value in own.values()) > _MOST_NUMBERS:
+        shapes = {name: _shapes(member) for name, member in approximator.members.items()}
+        if max(prod(shape) for own in shapes.values() for shape in own.values()) > _MOST_NUMBERS:
             return
+        prepared = {name: _zeros(member, shapes[name]) for name, member in approximator.members.items()}
         for name, member in approximator.members.items():
             _draw(member, prepared[name])
         if all(member.novelty.is_known for member in approximator.members.values()):
@@ -41,23 +43,35 @@ def try_out(approximator: "Approximator") -> None:
                 sizes_of_disagreement(approximator, next(iter(points.values())))
 
 
-def _prepared(member: "ContinuousApproximator") -> dict[str, Tensor]:
-    """One standardised observation of zeros, by role, with masks; after the adapter and the moments were found to fit the shapes."""
-    d = member.inference_network.built_with["theta_dim"]  # type: ignore[index]
-    names = {*member.inference_names, *member.condition_names}
-    _expect("the variables of shapes", set(member.shapes), names)
+def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
+    """Shapes of one adapted row by role; after adapter, moments and summary network were found to fit those of raw variables."""
+    built, summary = member.inference_network.built_with, member.summary_network
+    assert built is not None
+    _expect("the variables of shapes", set(member.shapes), {*member.inference_names, *member.condition_names})
     nothing = {name: torch.zeros((0, *shape), dtype=torch.float64) for name, shape in member.shapes.items()}
     adapted, _ = member.inputs.of(member.adapter.forward(nothing))
-    _expect("the axes of inference_variables", tuple(adapted["inference_variables"].shape), (0, d))
-    rows = {}
-    for key, value in adapted.items():
-        rows[key] = torch.zeros(1, *value.shape[1:])
+    shapes = {key: tuple(value.shape[1:]) for key, value in adapted.items()}
+    _expect("the axes of inference_variables", shapes["inference_variables"], (built["theta_dim"],))
+    alone, _ = member.inputs.of(member.adapter.forward({name: nothing[name] for name in member.condition_names}))
+    expected = {key: shape for key, shape in shapes.items() if key != "inference_variables"}
+    _expect("the shapes of conditions alone", {key: tuple(value.shape[1:]) for key, value in alone.items()}, expected)
+    if summary is not None:
+        assert summary.built_with is not None
+        inputs = {name: list(shapes[key]) for key, name in member.inputs.names.items()}
+        _expect("the shape of summary inputs", inputs.get(SUMMARY, inputs), summary.built_with["input_shape"])
+    for key, shape in shapes.items():
         for moment in ("mean", "sd"):
             found = getattr(member.standardiser, f"{key}_{moment}", None)
             if found is not None:
-                _expect(f"{key}_{moment}", tuple(found.shape), (value.shape[-1],))
+                _expect(f"the axes of {key}_{moment}", tuple(found.shape), shape[-1:])
                 if not bool(found.isfinite().all()) or (moment == "sd" and not bool((found > 0).all())):
                     raise ModelFileError(f"{key}_{moment}: expected {'positive' if moment == 'sd' else 'finite'} numbers, got others")
+    return shapes
+
+
+def _zeros(member: "ContinuousApproximator", shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """One standardised row, and masks by which all of it counts."""
+    rows = {key: torch.zeros(1, *shape) for key, shape in shapes.items()}
     return rows | {masked(key): torch.ones(rows[key].shape[:2], dtype=torch.bool) for key in member.inputs.masks}
 
 

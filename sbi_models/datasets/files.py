@@ -100,13 +100,13 @@ def _read_npy(archive: zipfile.ZipFile, file: zipfile.ZipInfo, most: int) -> Arr
             raise ValueError(f"{file.filename} says that it has shape {shape}, of {size} bytes, and has {left}")
         _refuse_long_axes(file.filename, shape, most)
     with archive.open(file) as stream:
-        array: Array = npy.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
+        array: Array = npy.read_array(stream, allow_pickle=False)
     return array
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], int]:
     """Shape and bytes of an array in NumPy's format."""
-    version = npy.read_magic(stream)  # type: ignore[no-untyped-call]
+    version = npy.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"it has an array of version {version} of NumPy's format")
     shape, _, dtype = _HEADERS[version](stream)

@@ -90,7 +90,9 @@ def _array(content: Any, kind: Any, shape: Any, order: Any) -> Array:
         content = content.encode("latin1") if isinstance(content, str) else content
         got = len(content) if isinstance(content, bytes | bytearray) else 0
         if got != prod(shape) * dtype.itemsize or not dtype.itemsize:
-            raise UnpicklingError(f"it holds an array of {dtype} and shape {shape}, which is {prod(shape) * dtype.itemsize} bytes, with {got}")
+            raise UnpicklingError(
+                f"it holds an array of {dtype} and shape {shape}, which is {prod(shape) * dtype.itemsize} bytes, with {got}"
+            )
         array = np.frombuffer(bytearray(content), dtype=dtype)
     made: Array = array.reshape(shape, order="F" if order == "F" else "C")
     return made
@@ -116,7 +118,7 @@ _CALLS: dict[tuple[str, str], Callable[..., Any] | None] = {
 }
 
 
-class _ArraysOnly(pickle._Unpickler):  # type: ignore[name-defined,misc] # in Python: that in C takes memory for any memo a file names
+class _ArraysOnly(pickle._Unpickler):  # in Python: that in C takes memory for any memo a file names
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _CALLS:
             raise UnpicklingError(f"it holds {module}.{name}, and only NumPy arrays and plain containers are read")
