@@ -6,6 +6,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def npy(shape: Any, dtype: str, content: bytes, *, version: int = 1) -> bytes:
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(header)) + header + content
 
 
-def npz(rng: np.random.Generator) -> bytes:
+def npz(rng: np.random.Generator, *, bombs: bool = True) -> bytes:
     """Bombs, shapes that lie, objects, deep headers, names twice, or a scrambled archive."""
     file = io.BytesIO()
     action = int(rng.integers(12))
@@ -66,7 +67,7 @@ def npz(rng: np.random.Generator) -> bytes:
             npy((3,), f"V{min(size, 2**31 - 1)}", b"\0" * 24),
         ]
         archive.writestr("theta.npy", contents[action])
-        if rng.random() < 0.06:
+        if bombs and rng.random() < 0.06:
             for k in range(3):
                 archive.writestr(f"bomb{k}.npy", npy((2**26,), "<f8", b"\0" * 2**29))
     content = file.getvalue()
@@ -152,12 +153,12 @@ def csv(rng: np.random.Generator) -> bytes:
     return odd[action] if action < len(odd) else scrambled(good, rng)
 
 
-def write(kind: str, seed: int, folder: Path) -> Path:
-    """A hostile file, or a folder that is a hostile store."""
+def write(kind: str, seed: int, folder: Path, *, bombs: bool = True) -> Path:
+    """A hostile file, or a folder that is a hostile store; archives of half a gigabyte, which take seconds to write, on request."""
     rng = np.random.default_rng(seed)
     if kind != "store":
         path = folder / f"file.{kind}"
-        path.write_bytes({"npz": npz, "pkl": pkl, "safetensors": safetensor, "csv": csv}[kind](rng))
+        path.write_bytes({"npz": partial(npz, bombs=bombs), "pkl": pkl, "safetensors": safetensor, "csv": csv}[kind](rng))
         return path
     path = folder / "store"
     for old in path.glob("*"):

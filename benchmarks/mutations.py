@@ -1,6 +1,5 @@
 """Model files of every kind, changed by a seed: settings, tensors, header or bytes, with a checksum that is right where there can be one."""
 
-import hashlib
 import json
 import struct
 from collections.abc import Callable
@@ -14,9 +13,14 @@ import torch
 
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
-from sbi_models.approximators import Approximator, CompositionalApproximator, ContinuousApproximator, EnsembleApproximator
-from sbi_models.approximators import ScoringRuleApproximator
-from sbi_models.approximators import files
+from sbi_models.approximators import (
+    Approximator,
+    CompositionalApproximator,
+    ContinuousApproximator,
+    EnsembleApproximator,
+    ScoringRuleApproximator,
+    files,
+)
 from sbi_models.networks import (
     AutoregressiveMixture,
     ConsistencyModel,
@@ -39,8 +43,7 @@ ADAPTER = Adapter().constrain("sigma", lower=0).shift("theta", by=[1.0, -2.0]).s
 
 
 def data(n: int = 60, seed: int = 0) -> Variables:
-    """theta (n, 2), sigma (n, 1) positive, p (n, 3) on the simplex, o (n, 2) increasing, c (n, 3), k (n, 1) classes, x (n, 6, 2), seen
-    (n, 6, 1), image (n, 4, 4, 1)."""
+    """Of raw variables of every kind: positive, on the simplex, increasing, classes, sets with a mask, images."""
     rng = seeding.generator(seed, "hostile files")
     p = rng.gamma(2.0, size=(n, 3))
     return {
@@ -195,7 +198,7 @@ def changed_tensors(tensors: dict[str, torch.Tensor], rng: np.random.Generator) 
         lambda: value.to(torch.float16),
         lambda: value.to(torch.int64),
         lambda: value.to(torch.bool),
-        lambda: value.flatten(),
+        lambda: value.reshape(-1),
         lambda: value[None],
         lambda: value.mT.contiguous() if value.ndim > 1 else value.flatten()[:1],
         lambda: value[:0] if value.ndim else value.reshape(1)[:0],
@@ -264,8 +267,3 @@ def mutated(header: dict[str, Any], tensors: dict[str, torch.Tensor], seed: int,
     changed = changed_settings(header, rng) if kind == "settings" else header
     written(changed, changed_tensors(tensors, rng) if kind == "tensors" else tensors, path)
     return kind
-
-
-def digest(path: Path) -> str:
-    """Of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -22,6 +22,9 @@ from sbi_models.types import Array, FloatArray
 _CERTAIN_ORDER = 8
 """Numbers of which 2 of 40 320 orders rise or fall all along."""
 
+_ENOUGH_ROWS = 1000
+"""To see that a file has not the columns that are expected."""
+
 _LONGEST_CELL, _LONGEST_LINE = 100, 10_000
 """Letters of a number, and of a line that may have more columns than are expected."""
 
@@ -43,7 +46,7 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     """
     path = Path(path)
     wide, long = prod(shape), 2 + shape[-1] if len(shape) == 2 else None
-    rows, has_names = _rows(path, max(wide, long or 0))
+    rows, has_names = _rows(path, {wide, long or wide})
     widths = sorted({len(row) for _, row in rows})
     if widths == [long]:
         return _long(path, rows, shape)
@@ -60,20 +63,22 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got}.{cure}")
 
 
-def _rows(path: Path, columns: int) -> tuple[list[tuple[int, list[str]]], bool]:
+def _rows(path: Path, widths: set[int]) -> tuple[list[tuple[int, list[str]]], bool]:
     """Numbered lines that are not blank, without a header of names; and whether there was one.
 
-    Lines much longer than so many columns need are refused before they are cut up.
+    Lines much longer than these numbers of columns need are refused before they are cut up.
     """
-    longest = max(_LONGEST_LINE, columns * _LONGEST_CELL)
+    longest = max(_LONGEST_LINE, max(widths) * _LONGEST_CELL)
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: expected a CSV file of observations, got no file.")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = _short_lines(path, file, longest)
-            rows = [
-                (line, [cell.strip() for cell in row]) for line, row in enumerate(csv.reader(lines), start=1) if any(map(str.strip, row))
-            ]
+            rows: list[tuple[int, list[str]]] = []
+            for line, row in enumerate(csv.reader(_short_lines(path, file, longest)), start=1):
+                if any(row) and any(map(str.strip, row)):
+                    rows.append((line, [cell.strip() for cell in row]))
+                    if len(rows) == _ENOUGH_ROWS and widths.isdisjoint(len(cells) for _, cells in rows):
+                        break  # the caller says what is wrong
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Expected a CSV file of observations.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

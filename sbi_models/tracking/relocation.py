@@ -59,7 +59,9 @@ def relocate(database: Path, artifacts: Path) -> Relocated:
         try:
             copied += _copy_missing(database, place, artifacts)
         except OSError as error:
-            raise TrackingError(f"Expected to copy the files of {redacted(place)} to {artifacts}, got: {error}. Nothing was changed.") from None
+            raise TrackingError(
+                f"Expected to copy the files of {redacted(place)} to {artifacts}, got: {error}. Nothing was changed."
+            ) from None
     try:
         with closing(sqlite3.connect(database, timeout=_SECONDS)) as connection, connection:
             for place in places:
@@ -81,7 +83,9 @@ def _other_places(database: Path, artifacts: Path) -> list[str]:
             rows = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
     except sqlite3.Error:
         return []  # no database of MLflow, or locked: whoever opens it says so
-    return sorted(place for (place,) in rows if isinstance(place, str) and place.startswith("file:") and place.endswith(tail) and place != here)
+    return sorted(
+        place for (place,) in rows if isinstance(place, str) and place.startswith("file:") and place.endswith(tail) and place != here
+    )
 
 
 def _existing(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
@@ -90,7 +94,7 @@ def _existing(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
 
 
 def _renamed(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> int:
-    text = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"  # noqa: S608 - of _PLACES
+    text = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
     return connection.execute(text, (new, len(old) + 1, old, len(old) + 1, f"{old}/")).rowcount
 
 
@@ -99,7 +103,7 @@ def _copy_missing(database: Path, place: str, artifacts: Path) -> int:
     old, copied = Path(url2pathname(urlsplit(place).path)), 0
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=_SECONDS)) as connection:
         tables = {table: columns for table, columns in _existing(connection).items() if table in ("runs", "logged_models")}
-        rows = [row for table, (column,) in tables.items() for row in connection.execute(f"SELECT {column} FROM {table}")]  # noqa: S608
+        rows = [row for table, (column,) in tables.items() for row in connection.execute(f"SELECT {column} FROM {table}")]
     for (address,) in rows:
         if isinstance(address, str) and address.startswith(f"{place}/"):
             inside = url2pathname(address.removeprefix(f"{place}/"))
