@@ -1,4 +1,4 @@
-"""Model files of every kind, changed by a seed: settings, tensors, header or bytes, with a checksum that is right where there can be one."""
+"""Model files of every kind, changed by a seed: settings, tensors, header or bytes, with a right checksum where there can be one."""
 
 import json
 import struct
