@@ -86,6 +86,26 @@ def monitor(experiment: ExperimentName, *, json_output: Json = False, quiet: Qui
             raise typer.Exit(3) from None
 
 
+@app.command()
+def relocate() -> None:
+    """Let the project in this folder, which was moved or copied, keep its runs and models here: their addresses become those of mlruns/.
+
+    Files that are in the old place alone are copied; nothing there is changed.
+
+    Example: sbi-models relocate
+    """
+    from flows.runtime import project_root
+    from sbi_models.tracking.store import relocate_store
+
+    done = relocate_store(project_root())
+    if not done.before:
+        typer.echo(f"Nothing to do: the runs of {project_root()} are where they should be.")
+    for place in done.before:
+        typer.echo(f"from   {place}")
+    if done.before:
+        typer.echo(f"to     {project_root() / 'mlruns' / 'artifacts'}  ({done.entries} addresses, {done.copied} folders copied)")
+
+
 @app.command(name="list")
 def list_all(*, json_output: Json = False) -> None:
     """List the experiments of the package, and the models in the registry with their versions and aliases.

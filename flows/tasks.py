@@ -20,6 +20,7 @@ from flows.keys import compose_key, diagnose_key, file_sha256, infer_key, narrow
 from flows.members import RunWithMembers
 from flows.narrowing import narrow_prior
 from flows.parameters import Experiment
+from flows.plain_results import only_plain_json
 from flows.results import Results
 from flows.runtime import project_root, work_folder, work_for
 from flows.studies import study_of
@@ -43,8 +44,8 @@ def _done(started: float) -> Manifest:
 
 
 def _keyed(key: Callable[[dict[str, Any]], str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A cache key of Prefect from the arguments of a task alone."""
-    return lambda context, arguments: key(arguments)
+    """A cache key of Prefect from the arguments of a task alone; a result under it that is no plain JSON is removed before it is read."""
+    return lambda context, arguments: only_plain_json(key(arguments))
 
 
 # ---- simulate --------------------------------------------------------------------------------------------------------------------------

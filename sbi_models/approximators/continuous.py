@@ -289,6 +289,10 @@ class ContinuousApproximator(Approximator):
         raw = self.raw_of(standardised.reshape(n * s, d).to(torch.float64))
         return {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
 
+    def answer(self, given: Tensor) -> dict[str, Tensor]:
+        """One draw for each row of what the inference network is conditioned on, raw space, name to (n, ...): whether it works at all."""
+        return self.raw_of(self.standardised_draws(1, given, None, seed=0).flatten(0, 1).to(torch.float64))
+
     def raw_of(self, standardised: Tensor) -> dict[str, Tensor]:
         """Standardised parameters (n, d) to raw variables, name to (n, ...), with gradients."""
         raw = self.adapter.inverse({"inference_variables": self.standardiser.inverse("inference_variables", standardised)})
