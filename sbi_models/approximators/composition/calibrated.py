@@ -19,7 +19,7 @@ from sbi_models.approximators.composition.outlying import Outlying, farthest_ite
 from sbi_models.approximators.composition.posterior_sbc import LogSlopes, PosteriorCalibration, posterior_calibration, replicates_of
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.quasi_likelihood import LINE, QuasiLikelihood, Region, learned_statistic
-from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
 from sbi_models.approximators.composition.stages import MANY_ITEMS, UNKNOWN, Moments, Plan, generator_of, in_reach
 from sbi_models.approximators.composition.statistics import Statistic, scores_at
 from sbi_models.approximators.composition.surrogate import degree_for, fit_points, fitted
@@ -57,6 +57,12 @@ _DEAD = -5.0
 _LOST = (
     "The network's scores of these items together are not those of a posterior: they lead to where the prior does not reach, and no "
     "calibration mended that. The draws are those of the prior. Train longer, or look at the items one by one."
+)
+
+_TOO_WIDE = (
+    "The draws are wider than the posterior: data simulated at them are told apart better than their widths say (posterior "
+    "simulation-based calibration, p = {p_value:.2g}), and a calibration by simulated items is wider still. The network leaves unused what "
+    "these items tell together: train longer."
 )
 
 _UNSETTLED = (
@@ -120,7 +126,7 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
             draws, torch.zeros_like(first.modes), replace(report, num_modes=1, mode_weights=(1.0,), notes=(*report.notes, _LOST))
         )
         report = first.report
-    rough = plan.is_weak or (math.isnan(report.explained) and given.num_items >= _SMOOTH)
+    rough = plan.is_weak or (report.explained < EXPLAINED and given.num_items >= _SMOOTH)
     if given.num_items < FEW_ITEMS and not report.notes:
         report = _tested_scores(first, given)
         if not (report.sbc_p_value < _REJECTED or rough):
@@ -146,12 +152,16 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
     moved = torch.linalg.solve_triangular(
         torch.linalg.cholesky(_covariance(after)), (after.mean(dim=0) - before.mean(dim=0))[:, None], upper=False
     )
+    width_ratio = math.nan if lost else float((after.std(dim=0) / before.std(dim=0)).log().mean().exp())
+    if report.sbc_variance < 1 < width_ratio:  # scores of few items, tested: a calibration that is wider still only loses
+        notes = (_TOO_WIDE.format(p_value=report.sbc_p_value),) if report.sbc_p_value < _REJECTED else ()
+        return first.draws, replace(report, notes=(*report.notes, *notes))
     report = replace(
         _reported(report, test, main.outlying, main.influence),
         simulations=main.simulations,
         notes=(),
         bias_shift=math.inf if lost else float(moved.norm()) / math.sqrt(len(moved)),
-        width_ratio=math.nan if lost else float((after.std(dim=0) / before.std(dim=0)).log().mean().exp()),
+        width_ratio=width_ratio,
         calibration_residual=math.sqrt(given.num_items * main.likelihood.leverage / main.likelihood.simulations),
         last_step=main.last_step,
         explained=main.explained,
