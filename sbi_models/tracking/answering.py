@@ -8,12 +8,11 @@ reads requests from standard input, each 8 bytes of length and a body, and write
 
 import json
 import os
-import struct
 import sys
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -24,13 +23,10 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from sbi_models.errors import TrustWarning, suggest
+from sbi_models.tracking.frames import ANSWER, READY, receive, refusal
 from sbi_models.tracking.served import PosteriorSampler
 
-REQUEST, ANSWER, READY = struct.Struct(">Q"), struct.Struct(">HQ"), b"."
-"""What stands before bodies, and the sign that the first one may come."""
-
 KEYS = ("inputs", "params")
-_LONGEST_MESSAGE = 1000
 
 
 class Sampler(Protocol):
@@ -62,12 +58,6 @@ def answer(sampler: Sampler, body: bytes) -> tuple[int, bytes]:
     except Exception:  # noqa: BLE001 - the next request is to be answered, whatever was wrong with this one
         traceback.print_exc()
         return 500, refusal("INTERNAL_ERROR", "This request has failed for a reason that is not its own; the log of the server has it.")
-
-
-def refusal(code: str, message: str) -> bytes:
-    """The body of an answer other than 200."""
-    shortened = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
-    return json.dumps({"error_code": code, "message": shortened}).encode()
 
 
 def _request(body: bytes) -> tuple[Any, dict[str, Any]]:
@@ -128,18 +118,11 @@ def main(path: Path, requests: BinaryIO, answers: BinaryIO) -> None:
     answers.write(READY)
     answers.flush()
     waiting: SimpleQueue[bytes] = SimpleQueue()
-    Thread(target=_receive, args=(requests, waiting.put), daemon=True).start()
+    Thread(target=receive, args=(requests, waiting.put), daemon=True).start()
     while True:
         status, content = answer(sampler, waiting.get())
         answers.write(ANSWER.pack(status, len(content)) + content)
         answers.flush()
-
-
-def _receive(requests: BinaryIO, put: Callable[[bytes], None]) -> None:
-    """Read what comes, and end the process when whoever asks is gone."""
-    while head := requests.read(REQUEST.size):
-        put(requests.read(REQUEST.unpack(head)[0]))
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -157,15 +157,27 @@ def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
             raise _invalid(f"Expected the arrays {', '.join(names)}, got none named {name!r}.")
         if name not in names:
             raise _invalid(f"Unknown array {name!r:.80}. {suggest(str(name)[:80], names)}")
+    _refuse_more(_rows(model_input), MAX_ROWS, "data sets")  # before lists become arrays, which takes longer than reading them did
     conditions = {name: _array(name, model_input[name]) for name in names}
-    for got, most, what in ((_rows(conditions), MAX_ROWS, "data sets"), (sum(map(np.size, conditions.values())), MAX_NUMBERS, "numbers")):
-        if got > most:
-            raise _invalid(f"Expected at most {most} {what} in one request, got {got}. Send them in parts.")
+    _refuse_more(sum(map(np.size, conditions.values())), MAX_NUMBERS, "numbers")
     return conditions
 
 
-def _rows(conditions: dict[str, Any]) -> int:
-    return max(len(value) if np.ndim(value) else 1 for value in conditions.values())
+def _refuse_more(got: int, most: int, what: str) -> None:
+    if got > most:
+        raise _invalid(f"Expected at most {most} {what} in one request, got {got}. Send them in parts.")
+
+
+def _rows(conditions: Mapping[str, Any]) -> int:
+    return max(map(_length, conditions.values()))
+
+
+def _length(value: Any) -> int:
+    """Of an array or a list; one of what has none, such as a number."""
+    try:
+        return len(value)
+    except TypeError:
+        return 1
 
 
 def _array(name: str, value: Any) -> Any:

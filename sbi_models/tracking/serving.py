@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sbi_models.approximators import Approximator
 from sbi_models.errors import ConfigurationError
-from sbi_models.tracking.answering import refusal
+from sbi_models.tracking.frames import refusal
 from sbi_models.tracking.worker import Worker, command_of
 
 MOST_BYTES, BYTES_A_NUMBER = 64 * 2**20, 32
@@ -119,6 +119,8 @@ def application(lifespan: Lifespan, *, most_bytes: int, timeout: float, names: C
             return _refused(504, f"Not done after {timeout:g} seconds, and stopped. Ask for fewer draws or data sets at a time.")
         except ClientDisconnect:
             return _refused(499, "The client has left.")
+        except asyncio.CancelledError:  # by Uvicorn, when the server ends
+            return _refused(503, "The server is ending, and has stopped this request.")
 
     async def ping(_: Request) -> Response:
         return Response("\n", media_type="application/json")
@@ -160,7 +162,7 @@ async def _left(request: Request) -> None:
 
 
 def _refused(status: int, message: str) -> Response:
-    codes = {403: "PERMISSION_DENIED", 413: "REQUEST_LIMIT_EXCEEDED", 504: "DEADLINE_EXCEEDED"}
+    codes = {403: "PERMISSION_DENIED", 413: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
     return Response(refusal(codes.get(status, "BAD_REQUEST"), message), status, media_type="application/json")
 
 

@@ -1,6 +1,7 @@
 """A process that answers requests one after the other, and that is killed as soon as nobody waits for what it computes."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sbi_models.errors import TrackingError
-from sbi_models.tracking.answering import ANSWER, READY, REQUEST, refusal
+from sbi_models.tracking.frames import ANSWER, READY, REQUEST, refusal
 
 _ENDED = "The process that computes has ended, perhaps since memory ran out; another one is being started. Ask for less at a time."
 
@@ -82,7 +83,10 @@ class Worker:
 
     async def _started(self) -> Process:
         """A process that is ready. In a session of its own, so that Ctrl-C reaches it through us alone."""
-        self._process = process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE, start_new_session=True)
+        quiet = {**os.environ, "SBI_MODELS_PROGRESS": "0"}
+        self._process = process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=PIPE, stdout=PIPE, env=quiet, start_new_session=True
+        )
         assert process.stdout is not None
         if await process.stdout.read(len(READY)) != READY:
             raise TrackingError(
