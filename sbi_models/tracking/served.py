@@ -169,7 +169,7 @@ def _refuse_more(got: int, most: int, what: str) -> None:
 
 
 def _rows(conditions: Mapping[str, Any]) -> int:
-    return max(map(_length, conditions.values()))
+    return max(map(_length, conditions.values()), default=1)
 
 
 def _length(value: Any) -> int:
