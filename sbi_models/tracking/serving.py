@@ -190,7 +190,7 @@ class _OwnHostOnly:
 
 
 def _own_names(names: Collection[str]) -> set[str]:
-    return {name.lower() for name in ("localhost", socket.gethostname(), socket.getfqdn(), *names)}
+    return {name.lower() for name in ("localhost", socket.gethostname(), *names)}
 
 
 def _is_address(name: str) -> bool:
