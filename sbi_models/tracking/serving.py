@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sbi_models.approximators import Approximator
-from sbi_models.errors import ConfigurationError
+from sbi_models.errors import ConfigurationError, TrackingError
 from sbi_models.tracking.frames import refusal
 from sbi_models.tracking.worker import Worker, command_of
 
@@ -58,6 +58,7 @@ def serve(
 
     Raises:
         ConfigurationError: no such port, or no time.
+        TrackingError: the process that computes does not start.
     """
     if not 0 < port < 65536:
         raise ConfigurationError(f"Expected a port from 1 to 65535, got {port}.")
@@ -88,7 +89,10 @@ def serve(
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run()
+        try:
+            uvicorn.Server(config).run()
+        except SystemExit:
+            raise TrackingError("The server did not start; the lines above say why.") from None
 
 
 def most_bytes(approximator: Approximator) -> int:

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sbi_models.errors import ConfigurationError
-from sbi_models.tracking import serve
+from sbi_models.errors import ConfigurationError, TrackingError
+from sbi_models.tracking import serve, serving
 from sbi_models.tracking.serving import application
 from sbi_models.tracking.worker import Worker
 
@@ -147,6 +148,14 @@ def test_a_server_without_port_or_time_is_an_error(port: int, timeout: float) ->
     """Both are checked before anything starts."""
     with pytest.raises(ConfigurationError, match=r"Expected (a port|timeout)"):
         serve(None, port=port, timeout=timeout)  # type: ignore[arg-type]
+
+
+def test_a_server_whose_process_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a quiet end with exit code 0."""
+    monkeypatch.setattr(serving, "command_of", lambda file: [sys.executable, "-S", "-c", "raise SystemExit(7)"])
+    approximator = SimpleNamespace(save=lambda path: path, condition_names=(), shapes={})
+    with pytest.raises(TrackingError, match="did not start"):
+        serve(approximator)  # type: ignore[arg-type]
 
 
 # ---- work that nobody waits for
