@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from sbi_models.adapters.transforms.numbers import ROUNDING
+
 
 class Standardiser(nn.Module):
     """(z - mean) / sd over all axes but the last, for each role it was told to standardise; adapted space to standardised space."""
@@ -26,9 +28,9 @@ class Standardiser(nn.Module):
                 mask = (masks or {}).get(role)
                 values = values.reshape(-1, values.shape[-1]) if mask is None or not mask.any() else values[mask]
                 sd = values.std(dim=0, correction=0)
-                scale = values.abs().amax(dim=0)
+                varies = values.amax(dim=0) - values.amin(dim=0) > ROUNDING * values.abs().amax(dim=0)
                 getattr(self, f"{role}_mean").copy_(values.mean(dim=0))
-                getattr(self, f"{role}_sd").copy_(torch.where(sd > 1e-12 * scale, sd, torch.ones_like(sd)))
+                getattr(self, f"{role}_sd").copy_(torch.where(varies, sd, torch.ones_like(sd)))
 
     def forward(self, role: str, value: Tensor) -> Tensor:
         """Adapted to standardised."""
