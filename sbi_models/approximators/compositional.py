@@ -170,14 +170,15 @@ class CompositionalApproximator(ContinuousApproximator):
         with progress_bar("compose", num_datasets * steps, show=show) as advance:
             for row, own in enumerate(given.reshape(num_datasets, num_items, -1)):
                 plan = replace(plan, seed=seeding.derive(seed, "composition", row))
+                fresh = None
                 if prior is None:
                     draws, report = self._alone(own, num_samples, plan.seed)
                 else:
                     items = DiffusionItems(self.inference_network, own, seed=plan.seed)
                     fresh = partial(self._fresh, _counted(simulate, advance), items) if simulate is not None and calibrates else None
                     draws, report = composed(items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh)
-                    if fresh is None:
-                        report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))
+                if fresh is None:
+                    report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))
                 parts.append(draws)
                 reports.append(report)
                 advance(0 if calibrates else 1)

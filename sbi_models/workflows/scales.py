@@ -49,6 +49,12 @@ _MARGIN = 0.05
 _REACHED, _UNIT_SHARE = 0.05, 0.75
 """Positive draws that come so near to 0, in medians, have the bound 0; draws in (0, 1) that fill so much of it have both."""
 
+_WIDE = math.log(100)
+"""Range of the logarithms of draws from which their ends are looked at, too: below, those of the draws tell as much."""
+
+_MANY_LOGARITHMS = 0.006
+"""The same share of logarithms, of which laws with heavy tails put more near an end; of uniform ones 0.01 are there."""
+
 _MOST_ROWS = 20_000
 
 _WHOLE = 1e-6
@@ -58,19 +64,37 @@ _WHOLE = 1e-6
 def parameter_bounds(draws: Array) -> Bounds:
     """Lower and upper bounds of each component of draws (n, d) of a prior, raw space; None where it has none.
 
-    A component that is positive and has no bounds on the scale of its logarithm has the lower bound 0.
+    A component that is positive and has no bounds on the scale of its logarithm has the lower bound 0; logarithms of draws over some powers
+    of ten are looked at for an end, too.
     """
     lower, upper = [], []
     for column in np.asarray(draws, dtype=float).T:
         low, high = _bounds(column)
         positive = bool(column.min() > 0)
-        if low is not None and positive and _bounds(np.log(column)) == (None, None):
+        edges = _edges_of_logarithms(column) if positive else (None, None)
+        if edges[0] is not None:
+            low, high = edges[0], edges[1] if high is None else high
+        elif low is not None and positive and _bounds(np.log(column)) == (None, None):
             low, high = 0.0, None
         elif positive and len(column) >= _FEWEST_DRAWS:
             low, high = _natural_bounds(column, low, high)
         lower.append(low)
         upper.append(high)
     return lower, upper
+
+
+def _edges_of_logarithms(column: FloatArray) -> tuple[float | None, float | None]:
+    """Where positive draws over some powers of ten stop as seen on the scale of their logarithms, such as those of a log-uniform prior."""
+    logs, n = np.log(column), len(column)
+    first, last = float(logs.min()), float(logs.max())
+    width = last - first
+    if n < _FEWEST_DRAWS or width < _WIDE:
+        return None, None
+    low, high, slack = float(column.min()), float(column.max()), math.exp(_SPACINGS * width / n)
+    return (
+        _bound(low, low / slack) if np.mean(logs < first + _EDGE * width) > _MANY_LOGARITHMS else None,
+        _bound(high, high * slack) if np.mean(logs > last - _EDGE * width) > _MANY_LOGARITHMS else None,
+    )
 
 
 def _natural_bounds(column: FloatArray, low: float | None, high: float | None) -> tuple[float | None, float | None]:

@@ -134,6 +134,19 @@ def test_items_of_unlikely_parameters(trained, n, simulations):
     assert seen or (np.abs(draws.mean(axis=0) - mean[0]) < sd).all()
 
 
+@pytest.mark.parametrize("prior", [prior_score, None], ids=["score", "learned"])
+def test_a_weak_network_is_doubted_for_one_item(trained, prior):
+    """Where a third of the scores could be predicted, the posterior of a single item has a note, whether the prior is given or not."""
+    unused = trained.approximator.shared_bias.unused
+    before = unused.clone()
+    unused.fill_(0.34)
+    try:
+        with pytest.warns(TrustWarning, match="leaves unused what it is given: 34%"):
+            trained.compositional_sample(num_samples=50, conditions=items(1, 1, seed=12), compute_prior_score=prior, seed=1)
+    finally:
+        unused.copy_(before)
+
+
 def test_without_a_simulator_it_uses_what_the_training_left(trained):
     """calibration_simulations=0, or the approximator alone, composes without simulations, to the same draws; means are near."""
     conditions = items(4, 10, seed=12)

@@ -64,6 +64,26 @@ def test_bounds_that_draws_thin_out_towards(draw, expected, seed):
     assert (low, high) == expected
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        (lambda g, n: 10 ** g.uniform(-3, 3, n), (1e-3, 1e3)),
+        (lambda g, n: np.exp(g.uniform(np.log(2e-5), np.log(0.5), n)), (2e-5, 0.5)),
+        (lambda g, n: 1 + g.pareto(0.3, n), (1.0, None)),
+        (lambda g, n: g.gamma(0.1, 1, n), (0.0, None)),
+        (lambda g, n: g.lognormal(0, 3, n), (0.0, None)),
+        (lambda g, n: np.abs(g.standard_cauchy(n)), (0.0, None)),
+        (lambda g, n: g.uniform(0, 1, n), (0.0, 1.0)),
+        (lambda g, n: g.beta(0.05, 0.05, n), (0.0, 1.001)),
+    ],
+)
+def test_bounds_over_powers_of_ten(draw, expected, seed):
+    """A positive bound that is small beside the range, as of a log-uniform prior, is found; what thins out towards 0 has the bound 0."""
+    (low,), (high,) = parameter_bounds(draw(np.random.default_rng(seed), 20_000)[:, None])
+    assert (low, high) == (pytest.approx(expected[0]), expected[1] if expected[1] is None else pytest.approx(expected[1]))
+
+
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 def test_the_unit_of_a_positive_parameter_makes_no_difference(unit):
     """A gamma variable in any unit goes to the same real numbers, and back inside its bound."""

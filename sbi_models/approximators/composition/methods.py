@@ -1,5 +1,7 @@
 """The ways to compose, by name, behind one call."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from sbi_models.approximators.composition import paths
@@ -7,7 +9,7 @@ from sbi_models.approximators.composition.calibrated import calibrated
 from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.composition.stages import Moments, Plan, generator_of
+from sbi_models.approximators.composition.stages import Moments, Plan, beyond, generator_of
 from sbi_models.errors import DataError
 
 METHODS = ("calibrated", "gauss", "langevin", "plain")
@@ -23,7 +25,8 @@ def composed(
 ) -> tuple[Tensor, CompositionReport]:
     """Draws (num_samples, d) of the posterior given all items, standardised space, by one of `METHODS`, and what to think of them."""
     if method == "calibrated":
-        return calibrated(items, prior, moments, num_samples, plan, fresh=fresh)
+        draws, report = calibrated(items, prior, moments, num_samples, plan, fresh=fresh)
+        return draws, replace(report, notes=report.notes + beyond(draws, moments))
     generator = generator_of(plan.seed, method)
     if method == "gauss":
         draws, each = paths.gauss(items, moments, num_samples, _GAUSS_STEPS, generator), _GAUSS_STEPS
@@ -37,4 +40,5 @@ def composed(
             f"The method {method!r} diverged in {lost} of {num_samples} draws of {len(items)} items. "
             "Use method='calibrated', which has no steps that can."
         )
-    return draws, CompositionReport(method=method, num_items=len(items), evaluations=each * num_samples)
+    notes = beyond(draws, moments)
+    return draws, CompositionReport(method=method, num_items=len(items), evaluations=each * num_samples, notes=notes)

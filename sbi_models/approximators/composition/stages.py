@@ -25,6 +25,9 @@ MANY_ITEMS = 100
 _REACH = 6.0
 """Sds of the prior within which modes are looked for."""
 
+_BEYOND = 0.05
+"""Share of draws out of reach from which a posterior is not to be trusted; a heavy tail of the prior has fewer."""
+
 Moments = tuple[Tensor, Tensor]
 """Mean (d,) and covariance (d, d) of the prior, standardised space."""
 
@@ -77,6 +80,17 @@ def in_reach(theta: Tensor, moments: Moments) -> Tensor:
     away = theta - moments[0]
     near: Tensor = (away * torch.linalg.solve(moments[1], away.mT).mT).sum(dim=-1) < _REACH**2
     return near
+
+
+def beyond(draws: Tensor, moments: Moments) -> tuple[str, ...]:
+    """What to say of draws (m, d) of a composed posterior, standardised space, of which many are out of reach of the prior."""
+    share = 1 - float(in_reach(draws, moments).double().mean())
+    if share < _BEYOND:
+        return ()
+    return (
+        f"{share:.0%} of the draws are more than {_REACH:.0f} standard deviations of the prior away from its mean, on the scale of the "
+        "network, where it has seen no parameters: train longer, give the prior as torch distributions, or look at the items one by one.",
+    )
 
 
 def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int) -> dict[str, Any]:
