@@ -27,6 +27,7 @@ from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_j
 from sbi_models.networks.base import Drawn
 from sbi_models.networks.noise import Generators
 from sbi_models.progress import Advance, progress_bar
+from sbi_models.torch_defaults import single_precision
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 
 _DRAWS_PER_BLOCK = 8192
@@ -156,8 +157,11 @@ class ContinuousApproximator(Approximator):
         """`build`, after `adapted`; members of an ensemble share that part of the work."""
         self.adapter = adapter
         inputs, masks = self.inputs.of(adapted)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), single_precision():
             torch.manual_seed(seeding.derive(seed, "initial weights"))
+            for network in (self.inference_network, self.summary_network):
+                if network is not None:
+                    network.float()  # of layers that a network of the user has made already
             self._make_layers(inputs)
         self.standardiser.fit(inputs, masks)
         if self.inference_network.starts_from_data and self.summary_network is None:
