@@ -57,19 +57,24 @@ def as_user(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         _device.reset(tokens[1])
 
 
-def in_double_precision(value: Any) -> Any:
-    """A torch distribution or transform with its tensors, and those of the distributions and transforms inside, in float64 on the CPU."""
+def in_double_precision(value: Any, made: dict[int, Any] | None = None) -> Any:
+    """A torch distribution or transform with its tensors, and those of the distributions and transforms inside, in float64 on the CPU.
+
+    `made` has the copies that are made already: a transform and its inverse hold each other.
+    """
     import torch  # noqa: PLC0415 - whoever has a distribution has imported it
 
+    made = {} if made is None else made
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", torch.float64) if value.is_floating_point() else value.detach().cpu()
     if isinstance(value, list | tuple):
-        return type(value)(in_double_precision(item) for item in value)
+        return type(value)(in_double_precision(item, made) for item in value)
     if not isinstance(value, torch.distributions.Distribution | torch.distributions.Transform):
         return value
-    changed = copy.copy(value)
-    changed.__dict__.update({name: in_double_precision(item) for name, item in changed.__dict__.items()})
-    return changed
+    if id(value) not in made:
+        made[id(value)] = changed = copy.copy(value)
+        changed.__dict__.update({name: in_double_precision(item, made) for name, item in vars(value).items()})
+    return made[id(value)]
 
 
 @contextmanager

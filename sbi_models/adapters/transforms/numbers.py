@@ -38,3 +38,13 @@ def per_component(numbers: Numbers, name: str, value: Tensor, what: str) -> Tens
     """Numbers as a tensor that broadcasts against the variable, of its dtype and on its device."""
     check_width(numbers, name, value, what)
     return torch.as_tensor(numbers, dtype=value.dtype, device=value.device)
+
+
+def power_of_two_like(values: Tensor) -> Tensor:
+    """For each column of values (n, d), NaN aside, a power of 2 near the largest magnitude, 1 for zeros, (d,).
+
+    Dividing by it is exact, and squares of what is left neither overflow nor vanish: moments are right in any unit.
+    """
+    largest = values.nan_to_num(0.0).abs().amax(dim=0)
+    exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
+    return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent), 1.0)
