@@ -48,3 +48,8 @@ def power_of_two_like(values: Tensor) -> Tensor:
     largest = values.nan_to_num(0.0).abs().amax(dim=0)
     exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
     return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent), 1.0)
+
+
+def unit_of(distances: Tensor) -> float:
+    """The power of 2 nearest to the median of positive distances (n,)."""
+    return 2.0 ** round(math.log2(float(distances.detach().to(torch.float64).median().clamp(2.0**-1000, 2.0**1000))))
