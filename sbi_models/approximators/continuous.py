@@ -21,6 +21,7 @@ from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.inputs import SUMMARY, SummaryInputs, masked
 from sbi_models.approximators.intake import as_variables, check_network_output, check_overflow, check_representable, check_shapes
 from sbi_models.approximators.standardiser import Standardiser
+from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
@@ -154,7 +155,15 @@ class ContinuousApproximator(Approximator):
         variables = as_variables(data, self.inference_names + self.condition_names, may_miss=self.may_miss)
         tensors = _as_tensors(variables)
         adapter = self.adapter.fitted(tensors)
-        return adapter, adapter.forward(tensors), {name: value.shape[1:] for name, value in variables.items()}
+        adapted = adapter.forward(tensors)
+        shapes = {name: value.shape[1:] for name, value in variables.items()}
+        inputs, masks = self.inputs.of(adapted)
+        names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
+        widths = {name: shape[-1] for name, shape in shapes.items()}
+        warn_of_unsuitable(inputs, masks, names, widths, self.standardiser.roles)
+        if self.inference_network.has_draws:
+            warn_of_whole_numbers(variables, self.inference_names)
+        return adapter, adapted, shapes
 
     def build_from(self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int) -> None:
         """`build`, after `adapted`; members of an ensemble share that part of the work."""
