@@ -13,9 +13,16 @@ from sbi_models.types import Array, Variables
 _FEWEST_ROWS, _MOST_VALUES = 20, 1_000_000
 """Rows from which data are looked at, and values of a column that are."""
 
-_CRUSHED, _FAR_OUT = 0.1, 4.0
-"""The middle half of the values within so many robust sds, where the largest is so many sds away: of normal values 1, of
-Student's t with 5 degrees of freedom 0.8; of log-normal ones 0.5 for sigma = 1, and less than 0.1 from sigma = 2."""
+_CRUSHED = 0.1
+"""The robust sd of values in sds: of normal ones 1, of Student's t with 5 degrees of freedom 0.8, of log-normal ones 0.5 for sigma = 1, and
+less than 0.1 from sigma = 2."""
+
+_FAR_OUT, _OF_ROOT = 8.0, 0.25
+"""Sds that the largest value is away at least, or this share of the root of the number of values, which it is at most: two narrow modes are
+no tails."""
+
+_AXES_OF_IMAGES = 4
+"""Their dark pixels are no data that a few bright ones crush."""
 
 _FAR, _SMALL = 100.0, 0.03
 """Of conditions as the network sees them: a mean or sd above the first, or all deviations from the mean below the second."""
@@ -49,9 +56,9 @@ def warn_of_unsuitable(
         if len(value) < _FEWEST_ROWS:
             continue
         columns = list(_columns(value, masks.get(key), names.get(key, (key,)), widths))
-        if key in standardised:
+        if key in standardised and value.ndim < _AXES_OF_IMAGES:
             _warn(_named(column.name for column in columns if _is_crushed(column.values)), _TAILS)
-        elif key != "inference_variables":
+        elif key not in standardised and key != "inference_variables":
             _warn(_named(column.name for column in columns if _is_off(column.values)), _SCALE)
 
 
@@ -110,7 +117,7 @@ def _is_crushed(values: Tensor) -> bool:
     away = away / largest
     sd = away.square().mean().sqrt()
     typical = 1.4826 * away[away > 0].median()  # ties, such as the zeros of sparse counts, have no width
-    return bool(typical < _CRUSHED * sd) and bool(sd * _FAR_OUT < 1)
+    return bool(typical < _CRUSHED * sd) and bool(sd * min(_FAR_OUT, _OF_ROOT * len(values) ** 0.5) < 1)
 
 
 def _is_off(values: Tensor) -> bool:
@@ -123,4 +130,5 @@ def _is_off(values: Tensor) -> bool:
 
 
 def _is_whole(column: Array) -> bool:
-    return bool((column == np.round(column)).all()) and 0 < column.std() < 1 / _FINE
+    largest = max(float(np.abs(column).max()), 1e-300)
+    return bool((column == np.round(column)).all()) and 0 < (column / largest).std() < 1 / _FINE / largest
