@@ -67,7 +67,7 @@ _TAILS = (
     "tell them apart. Put adapter.log(name) before, for positive values, or take a logarithm or np.arcsinh(x / typical size) in the simulator."
 )
 _SCALE = (
-    '{names}: it is not standardised, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), so '
+    "{names}: it is not standardised, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), so "
     'that the network can hardly learn from it, and a verdict would call the data uninformative. Pass standardize="all", or '
     "adapter.standardize(name)."
 )

@@ -1,7 +1,6 @@
 """A prior given as torch distributions, drawn from the seeded stream in float64, on the CPU."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
