@@ -1,4 +1,4 @@
-"""What users have set for all of PyTorch reaches the functions of users, and not the project: default device, default dtype, inference mode.
+"""What users have set for all of PyTorch reaches their functions, and not the project: default device, default dtype, inference mode.
 
 The default device and inference mode belong to a thread: public calls put them aside while they run (`aside`), and functions of users get
 the device back (`as_user`). The default dtype belongs to the whole process, so that it is never changed while anything is computed: dtypes

@@ -43,7 +43,7 @@ def warn_of_unsuitable(
     widths: Mapping[str, int],
     standardised: Sequence[str],
 ) -> None:
-    """A TrustWarning for each role with heavy tails that standardisation crushes, or values far from a unit scale that are not standardised.
+    """A TrustWarning for each role with tails that standardisation crushes, or far from a unit scale without being standardised.
 
     Args:
         adapted: role or key to values (n, ..., d), adapted space.
@@ -64,17 +64,18 @@ def warn_of_unsuitable(
 
 _TAILS = (
     "{names}: standardisation crushes it. Half of its values lie within {share:g} sds, since a few are far out, and the network can hardly "
-    "tell them apart. Put adapter.log(name) before, for positive values, or take a logarithm or np.arcsinh(x / typical size) in the simulator."
+    "tell them apart. Put adapter.log(name) before, for positive values, or take a logarithm or np.arcsinh(x / typical size) in the "
+    "simulator."
 )
 _SCALE = (
-    "{names}: it is not standardised, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), so "
-    'that the network can hardly learn from it, and a verdict would call the data uninformative. Pass standardize="all", or '
+    "{names}: it is not standardised, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), "
+    'so that the network can hardly learn from it, and a verdict would call the data uninformative. Pass standardize="all", or '
     "adapter.standardize(name)."
 )
 _WHOLE = (
-    "{names}: it has whole numbers only, and is inferred with a continuous density, which has no right value for them: spikes grow as long as "
-    "training goes on. Make them continuous in the simulator, k + rng.uniform(), and take the floor of draws; whole numbers that are "
-    "conditions are fine."
+    "{names}: it has whole numbers only, and is inferred with a continuous density, which has no right value for them: spikes grow as "
+    "long as training goes on. Make them continuous in the simulator, k + rng.uniform(), and take the floor of draws; whole numbers that "
+    "are conditions are fine."
 )
 
 

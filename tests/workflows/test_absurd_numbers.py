@@ -74,7 +74,7 @@ def test_draws_that_overflow_are_an_error_or_told():
     """Draws beyond the largest double are refused, and those that a logarithm cuts there are told."""
     simulations = data()
     big = trained({"theta": simulations["theta"] / np.abs(simulations["theta"]).max() * 1.5e308, "x": simulations["x"]})
-    with pytest.raises(DataError, match="Expected draws of 'theta' that a double can hold.*larger unit"):
+    with pytest.raises(DataError, match=r"Expected draws of 'theta' that a double can hold.*larger unit"):
         big.sample(num_samples=20_000, conditions={"x": 100 * simulations["x"][:1]}, seed=1)
     logs = simulations | {"theta": np.exp(np.clip(230 * simulations["theta"], -700, 700))}
     workflow = trained(logs, adapter=bf.Adapter().log("theta"))
@@ -96,7 +96,7 @@ def test_missing_arguments_are_errors_of_the_project():
     ):
         with pytest.raises(ConfigurationError, match=f"Expected the argument '{name}' of .* got none. Pass {name}=...; its arguments"):
             call()
-    with pytest.raises(ConfigurationError, match="Expected other arguments of .*sample: too many positional"):
+    with pytest.raises(ConfigurationError, match=r"Expected other arguments of .*sample: too many positional"):
         workflow.sample(5, {})
 
 

@@ -180,7 +180,7 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     simulator = bf.make_simulator([lambda rng: calls.append(1) or {"theta": rng.normal(size=2), "x": rng.normal(size=2)}])
     for network in ("coupling_flow", "auto"):
         workflow = basic(simulator=simulator, accelerator="gpu", inference_network=network)
-        with pytest.raises(bf.errors.ConfigurationError, match='Expected a GPU .* got none.* accelerator="auto"'):
+        with pytest.raises(bf.errors.ConfigurationError, match=r'Expected a GPU .* got none.* accelerator="auto"'):
             workflow.fit_offline(data(), validation_data=5)
     with pytest.raises(bf.errors.ConfigurationError, match="Expected a GPU"):
         basic(simulator=simulator, accelerator="gpu").fit_online(validation_data=5)

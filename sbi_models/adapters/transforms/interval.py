@@ -74,7 +74,7 @@ class Constrain(Elementwise):
         """Unit of each component of a variable, raw."""
         columns = zip(value.reshape(-1, value.shape[-1]).T, self._pairs(value.shape[-1]), strict=True)
         return [
-            1.0 if (low is None) == (high is None) else unit_of(column - low if low is not None else high - column)  # type: ignore[operator]
+            1.0 if (low is None) == (high is None) else unit_of(column - low if low is not None else high - column)
             for column, (low, high) in columns
         ]
 
