@@ -31,11 +31,12 @@ in SDR. Data sets are drawn from the prior, and are the same for both forms of i
 """
 
 import argparse
+import json
 import math
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ class Answer:
     words: tuple[str, ...] = ()
     evaluations: float = math.nan
     wrong_weight: float = math.nan
+    report: dict | None = None
     failure: str = ""
     """"refused" for an error of the package, "crashed" for any other one."""
 
@@ -97,13 +99,13 @@ def trained_answer(bed, workflow, n: int, row: int, arguments: argparse.Namespac
     draws = np.concatenate([drawn[name][0] for name in bed.names], axis=-1)
     mean, sd = exact.mean[: draws.shape[1]], exact.sd[: draws.shape[1]]
     wrong = math.nan if not bed.two_modes else abs(float((draws[:, 0] > 0).mean()) - exact.positive)
-    return Answer((draws.mean(axis=0) - mean) / sd, draws.std(axis=0) / sd, report.warnings, report.evaluations, wrong)
+    return Answer((draws.mean(axis=0) - mean) / sd, draws.std(axis=0) / sd, report.warnings, report.evaluations, wrong, report.as_dict())
 
 
 def analytic_answer(bed, n: int, row: int, simulator: bool, arguments: argparse.Namespace) -> Answer:
     """Compose one data set of Gaussian items without a network."""
     away, report = bed.run(n, arguments.data_seed * 1000 + row, simulator, arguments.draws)
-    return Answer(away.mean(axis=0), away.std(axis=0), report.warnings, report.evaluations)
+    return Answer(away.mean(axis=0), away.std(axis=0), report.warnings, report.evaluations, report=report.as_dict())
 
 
 def answers(compose, number: int) -> Iterator[Answer]:
@@ -119,7 +121,7 @@ def answers(compose, number: int) -> Iterator[Answer]:
             except Exception as error:  # noqa: BLE001 - that it crashes is a result, too
                 answer = Answer(nothing, nothing, (f"{type(error).__name__}: {error}",), failure="crashed")
         told = tuple(str(warning.message) for warning in caught if issubclass(warning.category, TrustWarning))
-        yield answer if answer.words or not told else Answer(answer.errors, answer.ratios, told, answer.evaluations, answer.wrong_weight)
+        yield answer if answer.words or not told else replace(answer, words=told)
 
 
 def line_of(found: list[Answer], n: int) -> str:
@@ -190,6 +192,7 @@ def main() -> None:
     parser.add_argument("--data-seed", type=int, default=1, help="of parameters and items of the data sets")
     parser.add_argument("--networks", type=Path, default=NETWORKS, help="folder of trained networks")
     parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--reports", type=Path, help="file that a line of JSON is added to for each data set: errors and the whole report")
     parser.add_argument("--verbose", action="store_true", help="DM, SDR and the words for each data set, not for failures alone")
     arguments = parser.parse_args()
     training = {"steps": arguments.steps, "simulations": arguments.simulations, "seed": arguments.seed}
@@ -207,6 +210,18 @@ def main() -> None:
                     + (f"  impossible {impossible}" if impossible else ""),
                     flush=True,
                 )
+                for row, answer in enumerate(found if arguments.reports else []):
+                    cell = {
+                        "bed": name,
+                        "prior": prior,
+                        "simulator": simulator,
+                        "items": n,
+                        "data_set": row,
+                        "dm": answer.dm,
+                        "sdr": answer.sdr,
+                    }
+                    with arguments.reports.open("a") as file:
+                        file.write(json.dumps(cell | {"failure": answer.failure, "report": answer.report}) + "\n")
                 for row, answer in enumerate(found):
                     if not arguments.verbose and not answer.failure:
                         continue

@@ -32,6 +32,7 @@ def pipeline_answer(flow: str, experiment: Experiment, result: Manifest) -> dict
             "is_champion": gate["champion"] == registered["version"],
             "champion": gate["champion"],
             "gate": gate["reasons"],
+            "comparisons": gate["comparisons"],
         },
         "simulations": result["simulations"]["num_simulations"],
         "verdict": result["diagnosis"]["verdict"],

@@ -1,7 +1,8 @@
 """The command line `sbi-models`.
 
 Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (what was expected, and what to do), 3 a diagnosis whose verdict
-is not "calibrated", drift, or a run that was not reproduced, 130 interrupted, 143 ended by SIGTERM; the same command then goes on.
+is not "calibrated", drift, or a run that was not reproduced, 129 ended by SIGHUP, 130 interrupted, 143 ended by SIGTERM; the same command
+then goes on.
 """
 
 # Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
@@ -16,7 +17,8 @@ from typing import Annotated
 import typer
 
 from flows.cli_options import EPILOG, ExperimentName, Host, Json, Port, Quiet, interruptible, settings_of
-from flows.voice import answer_json, speaking
+from flows.runtime import end_in_time
+from flows.voice import admit_all_letters, answer_json, speaking, use_utf8
 from sbi_models.errors import DriftError, SbiModelsError
 
 app = typer.Typer(
@@ -82,6 +84,26 @@ def monitor(experiment: ExperimentName, *, json_output: Json = False, quiet: Qui
             answer_json(drift.found)
             typer.echo(f"Drift: {drift}", err=True)
             raise typer.Exit(3) from None
+
+
+@app.command()
+def relocate() -> None:
+    """Let the project in this folder, which was moved or copied, keep its runs and models here: their addresses become those of mlruns/.
+
+    Files that are in the old place alone are copied; nothing there is changed.
+
+    Example: sbi-models relocate
+    """
+    from flows.runtime import project_root
+    from sbi_models.tracking.store import relocate_store
+
+    done = relocate_store(project_root())
+    if not done.before:
+        typer.echo(f"Nothing to do: the runs of {project_root()} are where they should be.")
+    for place in done.before:
+        typer.echo(f"from   {place}")
+    if done.before:
+        typer.echo(f"to     {project_root() / 'mlruns' / 'artifacts'}  ({done.entries} addresses, {done.copied} folders copied)")
 
 
 @app.command(name="list")
@@ -186,22 +208,42 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
 @app.command()
 def promote(
     model: Annotated[str, typer.Argument(help="models:/NAME/VERSION, or models:/NAME@ALIAS.")],
+    *,
+    why: Annotated[str, typer.Option(help="The reason, for the history.")] = "",
 ) -> None:
     """Make a registered version the champion by hand: an older one to roll back, or one that the gate refused.
 
-    A version that is rolled back from stays in the registry, and the gate does not promote it again.
+    A version that was champion stays in the registry, and the gate does not promote it again.
 
-    Example: sbi-models promote models:/michelson/1
+    Example: sbi-models promote models:/michelson/1 --why "version 2 was trained on a wrong prior"
     """
-    from flows.gate import promote as make_champion
+    from flows.champions import promote as make_champion
     from flows.runtime import project_root
     from sbi_models.tracking import open_store, version_of
 
     store = open_store(project_root(), create=False)
     found = version_of(store, model)
-    before = make_champion(store, found.name, found.version)
+    before = make_champion(store, found.name, found.version, why=why)
     was = "there was none" if before is None else f"until now it was version {before}"
     typer.echo(f"models:/{found.name}@champion is version {found.version} ({was})")
+
+
+@app.command()
+def champions(
+    model: Annotated[str, typer.Argument(help="Name of a registered model.")],
+    *,
+    json_output: Json = False,
+) -> None:
+    """List who was champion of a model: since when, in place of which version, made so by whom, and why.
+
+    Example: sbi-models champions michelson
+    """
+    from flows.champions import show_history
+    from flows.runtime import project_root
+    from sbi_models.tracking import open_store
+
+    with speaking(as_json=json_output):
+        show_history(open_store(project_root(), create=False), model)
 
 
 @app.command()
@@ -303,6 +345,8 @@ def ui(
 
 def main() -> None:
     """Entry point: errors that a user can cause are one line and exit code 2."""
+    use_utf8()
+    admit_all_letters()
     try:
         app()
     except SbiModelsError as error:
@@ -313,6 +357,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         gc.freeze()  # else Python looks through all packages once more before it ends
+        stop = sys.exc_info()[1]
+        end_in_time(0 if stop is None else stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """What commands of `sbi-models` have in common: options, and how long work is interrupted. It imports nothing heavy."""
 
+import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from flows.runtime import STOPPED
+from sbi_models.errors import ConfigurationError, is_from_outside
 
 if TYPE_CHECKING:
     from flows.parameters import Experiment
@@ -18,7 +23,8 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 EPILOG = "\n\n".join(
     [
         "Exit codes: 0 success; 1 an internal error, with a traceback; 2 bad input, said in one line; 3 a verdict other than calibrated, "
-        "drift, or a run that was not reproduced; 130 interrupted and 143 ended by SIGTERM: the same command then goes on.",
+        "drift, or a run that was not reproduced; 129 ended by SIGHUP, 130 interrupted and 143 ended by SIGTERM: the same command then "
+        "goes on.",
         "Progress bars are silent under --quiet, where SBI_MODELS_PROGRESS is 0, and where CI is set. COMMAND --help has examples.",
     ]
 )
@@ -37,6 +43,17 @@ def interruptible() -> Iterator[None]:
     """Long work that ends with a word and an exit code of its own if it is interrupted."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        typer.echo("\nInterrupted. The same command goes on from here.", err=True)
-        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)) from None
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except SystemExit as stop:
+        if not is_from_outside(stop):
+            frame = traceback.extract_tb(stop.__traceback__)[-1]
+            raise ConfigurationError(
+                f"Expected code that leaves the program running, got sys.exit({'' if stop.code is None else repr(stop.code)}) in "
+                f"{frame.filename}, line {frame.lineno}. Raise an exception there, or return."
+            ) from None
+        code = int(stop.code or 0)
+    else:
+        return
+    typer.echo(f"\n{STOPPED}", err=True)
+    raise typer.Exit(code)

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from prefect import flow
 from prefect.futures import PrefectFuture
@@ -18,6 +21,10 @@ from sbi_models.progress import progress_bar
 
 ATTEMPTS = 3
 """How often work is spread that workers died of, without any of it being finished meanwhile."""
+
+
+_SECONDS_OF_A_CLUSTER = 30
+"""For a scheduler to answer."""
 
 
 def num_workers(engine: Engine) -> int:
@@ -47,7 +54,15 @@ def task_runner(engine: Engine, num_tasks: int) -> TaskRunner[Any]:
     return runner
 
 
-def spread(task: "Task[..., Any]", calls: Sequence[Mapping[str, Any]], engine: Engine, name: str, weights: Sequence[int] = ()) -> int:
+def spread(
+    task: "Task[..., Any]",
+    calls: Sequence[Mapping[str, Any]],
+    engine: Engine,
+    name: str,
+    weights: Sequence[int] = (),
+    *,
+    folder: Path | None = None,
+) -> int:
     """Run a task once with each of some keyword arguments; how many of them did not finish since a worker died.
 
     Args:
@@ -56,10 +71,14 @@ def spread(task: "Task[..., Any]", calls: Sequence[Mapping[str, Any]], engine: E
         engine: where to run.
         name: of the flow that has these runs, and of the progress bar.
         weights: what each run counts for in the progress bar.
+        folder: that workers must share, which those of a cluster with an address are asked about.
 
     Raises:
         Exception: what a run has raised, such as SimulationError.
+        ConfigurationError: if workers do not share the folder, or no cluster is at the address.
     """
+    if engine.address is not None and folder is not None:
+        refuse_other_folders(engine.address, folder)
     weights = weights or [1] * len(calls)
     errors: list[Exception | None] = []
 
@@ -79,6 +98,37 @@ def spread(task: "Task[..., Any]", calls: Sequence[Mapping[str, Any]], engine: E
         if not _is_a_death(error):
             raise error
     return len(failed)
+
+
+def refuse_other_folders(address: str, folder: Path) -> None:
+    """Raise ConfigurationError if a worker of a dask cluster does not see a file that is made in a folder here, or no cluster answers."""
+    try:
+        from distributed import Client  # noqa: PLC0415 - an extra
+    except ImportError:
+        return  # `task_runner` tells
+    probe = folder / f".probe-{uuid4().hex}"
+    try:
+        with closing(Client(address, timeout=_SECONDS_OF_A_CLUSTER)) as client:
+            probe.touch()
+            sees: dict[str, bool] = client.run(_sees, str(probe))
+    except OSError as error:
+        raise ConfigurationError(f"Expected a dask scheduler at {address}, got: {error}. Start it, or mend engine.address.") from None
+    finally:
+        probe.unlink(missing_ok=True)
+    if blind := sorted(worker for worker, seen in sees.items() if not seen):
+        raise ConfigurationError(
+            f"Expected workers that share the folder {folder}, got {len(blind)} of {len(sees)} that do not see a file that was just made "
+            f"there: {', '.join(blind[:3])}{', ...' if len(blind) > 3 else ''}. Mount it on their machines in the same place."
+        )
+
+
+def _sees(path: str) -> bool:
+    """On a worker: whether a file is there, after a moment for file systems that need one."""
+    for _ in range(5):
+        if os.path.exists(path):
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def _error_of(future: PrefectFuture[Any]) -> Exception | None:

@@ -1,45 +1,34 @@
-"""The gate between challenger and champion: a new version takes over if it is calibrated, and not worse than the one that it replaces."""
+"""The gate between challenger and champion: a new version takes over if it is calibrated, and shown not to be worse by a margin."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from scipy.special import stdtr
-
+from flows.champions import champion_of, crown, follow_alias, reference_of, set_reference, was_champion
+from flows.comparison import Comparison, compare
 from flows.parameters import Experiment
 from flows.studies import study_of
-from sbi_models import diagnostics, load, seeding
+from sbi_models import load, seeding
 from sbi_models.approximators import Approximator
-from sbi_models.approximators.certificates.certificate import p_in_words
 from sbi_models.diagnostics.verdict import UNINFORMATIVE
-from sbi_models.errors import ConfigurationError, ModelFileError, SbiModelsError, suggest
-from sbi_models.tracking import Store, alias_of, annotate, set_alias
-from sbi_models.types import FloatArray, Variables
+from sbi_models.errors import ConfigurationError, SbiModelsError, suggest
+from sbi_models.tracking import Store, annotate
+from sbi_models.types import Variables
 
-CHAMPION = "champion"
-ROLLED_BACK = "gate.rolled_back"
-"""Tag of a version in whose place an older one was put by hand."""
+MOST = 20_000
+"""Test simulations that are made for a comparison, unless the settings say otherwise, and never more than there are to train on."""
 
-DRAWS = 200
-"""Of each posterior, for the energy score of models without a density."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Scores of two models on the same simulations, higher is better: the mean difference, its standard error, and whether it is worse.
-
-    `p_value` is that of a one-sided paired t-test: small if the first model is worse.
-    """
-
-    score: str
-    difference: float
-    error: float
-    p_value: float
+Tests = Callable[[int], Variables]
+"""The first simulations of the stream of test simulations, of which it makes those that are missing."""
 
 
 def judge_challenger(
-    store: Store, experiment: Experiment, registered: Mapping[str, Any], verdict: Mapping[str, Any], test: Variables
+    store: Store,
+    experiment: Experiment,
+    registered: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+    test: Variables,
+    *,
+    tests: Tests | None = None,
 ) -> dict[str, Any]:
     """Give a registered version the alias `champion` if the gate passes; write the decision and its reasons to the version.
 
@@ -48,35 +37,35 @@ def judge_challenger(
         experiment: with the settings of the gate, and the seed of draws.
         registered: name, version and uri of the challenger.
         verdict: of its diagnosis, as a dict.
-        test: simulations that neither model was trained on, raw space.
+        test: simulations that no model was trained on, raw space.
+        tests: makes more of them, where these do not tell; None for no more.
     """
     name, version = registered["name"], registered["version"]
-    before = alias_of(store, name, CHAMPION)
-    said = f"verdict: {verdict['sentence']}"
-    if before == version:  # what its page says of how it became so stays
-        return {"promoted": True, "champion": version, "before": before, "reasons": ["it is the champion already", said]}
-    reasons: list[str] = []
-    refusals: list[str] = []
-    if ROLLED_BACK in store.client.get_model_version(name, str(version)).tags:
-        refusals.append("it was champion and was rolled back by hand: only `sbi-models promote` makes it the champion again")
-    passed, words = _calibrated(experiment, verdict)
-    (reasons if passed or not experiment.gate.calibrated else refusals).append(words)
-    if before is None:
-        reasons.append("there is no champion to compare with")
-    elif experiment.gate.not_worse:
-        passed, reason = _compared(store, experiment, registered["uri"], f"models:/{name}/{before}", test)
-        (reasons if passed else refusals).append(reason)
-    promoted = not refusals
-    if promoted:
-        set_alias(store, name, CHAMPION, version)
-    decision = {
-        "promoted": promoted,
-        "champion": version if promoted else before,
-        "before": before,
-        "reasons": refusals or reasons,
-    }
-    annotate(store, name, version, tags=_tags(decision), description=described(decision, version))
-    return decision
+    while True:
+        before = champion_of(store, name)
+        if before == version:  # what its page says of how it became so stays
+            follow_alias(store, name)
+            reasons = ["it is the champion already", f"verdict: {verdict['sentence']}"]
+            return {"promoted": True, "champion": version, "before": before, "reasons": reasons, "comparisons": []}
+        reasons, refusals = _judged(store, experiment, registered, verdict)
+        rivals = [] if before is None or not experiment.gate.not_worse else _rivals(store, name, before)
+        found: dict[int, Comparison] = {}
+        for rival in rivals:
+            passed, words, comparison = _compared(store, experiment, registered, rival, test=test, tests=None if refusals else tests)
+            (reasons if passed else refusals).append(words)
+            found |= {} if comparison is None else {rival: comparison}
+        if before is None:
+            reasons.append("there is no champion to compare with")
+        decision = {"promoted": not refusals, "champion": before if refusals else version, "before": before, "reasons": refusals or reasons}
+        decision |= {"comparisons": [_as_json(comparison, rival) for rival, comparison in found.items()]}
+        if refusals:
+            annotate(store, name, version, tags=_tags(decision), description=described(decision, version))
+            return decision
+        if crown(store, name, version, reasons=reasons, why=f"by the gate: {reasons[-1]}", expected=before) == before:
+            is_measure = all(comparison.word == "better" for comparison in found.values())
+            set_reference(store, name, version, None if is_measure else rivals[-1])
+            return decision
+        # else another run has made another version the champion meanwhile: compare with that one
 
 
 def check_gate(experiment: Experiment) -> None:
@@ -85,6 +74,23 @@ def check_gate(experiment: Experiment) -> None:
     for name in experiment.gate.uninformative:
         if name not in known:
             raise ConfigurationError(f"Expected parameters in gate.uninformative, got {name!r}. {suggest(name, known)}")
+
+
+def _judged(store: Store, experiment: Experiment, registered: Mapping[str, Any], verdict: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What speaks for a version and against it by itself: its past, and its verdict."""
+    name, version = registered["name"], registered["version"]
+    passed, words = _calibrated(experiment, verdict)
+    refused = [] if passed or not experiment.gate.calibrated else [words]
+    if was_champion(store, name, version):
+        only = f"only `sbi-models promote models:/{name}/{version}` makes it the champion again"
+        refused.insert(0, f"it was champion before: {only}")
+    return [] if words in refused else [words], refused
+
+
+def _rivals(store: Store, name: str, champion: int) -> list[int]:
+    """The champion, and the version that it has only shown not to be worse than: else many small steps would lead down."""
+    reference = reference_of(store, name, champion)
+    return [champion] if reference is None else list(dict.fromkeys([champion, reference]))
 
 
 def _calibrated(experiment: Experiment, verdict: Mapping[str, Any]) -> tuple[bool, str]:
@@ -101,46 +107,10 @@ def _calibrated(experiment: Experiment, verdict: Mapping[str, Any]) -> tuple[boo
     return verdict["is_calibrated"] or (bool(silent) and verdict["label"] == UNINFORMATIVE), said
 
 
-def promote(store: Store, name: str, version: int) -> int | None:
-    """Make a version the champion by hand, such as the one before for a roll-back; returns the version that was champion until then.
-
-    A newer version that an older one replaces is marked, so that the gate does not promote it again.
-    """
-    before = set_alias(store, name, CHAMPION, version)
-    if before is not None and before > version:
-        note = f"**Rolled back** by hand in favour of version {version}."
-        annotate(store, name, before, tags={ROLLED_BACK: f"in favour of version {version}"}, description=note)
-    if before != version:
-        note = f"**Champion**: version {version} was promoted by hand."
-        annotate(store, name, version, tags={"gate": "passed", "gate.reason": "promoted by hand"}, description=note)
-    if ROLLED_BACK in store.client.get_model_version(name, str(version)).tags:
-        store.client.delete_model_version_tag(name, str(version), ROLLED_BACK)
-    return before
-
-
-def compare(challenger: Approximator, champion: Approximator, test: Variables, seed: int) -> Comparison:
-    """Paired comparison on simulations: by log density in nats where both have one, else by the energy score (its negative).
-
-    Raises:
-        SbiModelsError: if one of them cannot answer for these simulations.
-    """
-    both = (challenger, champion)
-    if all(member.has_density for model in both for member in model.members.values()):
-        score, (new, old) = "log density [nats]", (model.log_prob(test) for model in both)
-    else:
-        score, (new, old) = "energy score", (-_energy(model, test, seed) for model in both)
-    with np.errstate(invalid="ignore"):  # densities may be 0
-        differences = np.asarray(new, dtype=np.float64) - old
-        mean, error = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
-    if error == 0 or not np.isfinite(error):
-        return Comparison(score, mean, error, 1.0 if mean >= 0 else 0.0)
-    return Comparison(score, mean, error, float(stdtr(len(differences) - 1, mean / error)))
-
-
 def described(decision: Mapping[str, Any], version: int) -> str:
     """The decision in Markdown, as the page of the version shows it."""
     if decision["promoted"]:
-        head = f"**Champion**: version {version} has passed the gate."
+        head = f"Version {version} has passed the gate and is the champion."
     else:
         now = "there is none" if decision["champion"] is None else f"version {decision['champion']} stays"
         head = f"**Refused** as champion; {now}."
@@ -151,30 +121,60 @@ def _tags(decision: Mapping[str, Any]) -> dict[str, str]:
     return {"gate": "passed" if decision["promoted"] else "refused", "gate.reason": "; ".join(decision["reasons"])}
 
 
-def _compared(store: Store, experiment: Experiment, challenger: str, champion: str, test: Variables) -> tuple[bool, str]:
-    """Whether the challenger is not worse than the champion, and the words for it; a champion that is damaged or too old refuses."""
-    new = load(challenger, store, certify=False)
+def _compared(
+    store: Store, experiment: Experiment, registered: Mapping[str, Any], rival: int, *, test: Variables, tests: Tests | None
+) -> tuple[bool, str, Comparison | None]:
+    """Whether the challenger is not worse than a version by the margin, or better than a newer one; the words for it; and the numbers.
+
+    A rival that is damaged, of an earlier format or deleted refuses.
+    """
+    name, version = registered["name"], registered["version"]
+    address, cure = f"models:/{name}/{rival}", f"Make one of the versions the champion by hand: sbi-models promote models:/{name}/{version}"
+    new = load(registered["uri"], store, certify=False)
     try:
-        old = load(champion, store, certify=False)
-    except ModelFileError as error:
-        return False, f"it cannot be compared with {champion}: {error}"
-    if (new.inference_names, new.condition_names) != (old.inference_names, old.condition_names):
-        return False, (
-            f"it infers {', '.join(new.inference_names)} from {', '.join(new.condition_names)}, but {champion} infers "
-            f"{', '.join(old.inference_names)} from {', '.join(old.condition_names)}: register it under another name"
-        )
-    try:
-        found = compare(new, old, test, seeding.derive(experiment.seed, "gate"))
+        old = load(address, store, certify=False)
+        if (new.inference_names, new.condition_names) != (old.inference_names, old.condition_names):
+            return False, f"{_asks(new)}, but {address} {_asks(old, '')}: register it under another name", None
+        found = _at_all_looks(experiment, new, old, test, tests)
     except SbiModelsError as error:
-        return False, f"it cannot be compared with {champion}: {error}"
-    words = (
-        f"{found.score} {found.difference:+.4f} ± {found.error:.4f} against {champion} on {len(next(iter(test.values())))} test simulations"
-    )
-    worse = found.p_value < experiment.gate.level
-    return not worse, f"{words}, p = {p_in_words(found.p_value, experiment.gate.level)}: {'worse' if worse else 'not worse'}"
+        return False, f"it cannot be compared with {address}: {error} {cure}.", None
+    words = found.in_words(address)
+    if found.word == "not known":
+        words += f". {_more(experiment, found)}"
+    if found.not_worse and version < rival and found.word != "better":
+        return False, f"{words}. It is older: only a better one would take over", found
+    return found.not_worse, words, found
 
 
-def _energy(model: Approximator, test: Variables, seed: int) -> FloatArray:
-    draws = model.sample(num_samples=DRAWS, conditions=test, seed=seed)
-    samples, truth = (np.concatenate([values[name] for name in model.inference_names], axis=-1) for values in (draws, test))
-    return np.asarray(diagnostics.energy_score(samples, truth))
+def _at_all_looks(experiment: Experiment, new: Approximator, old: Approximator, test: Variables, tests: Tests | None) -> Comparison:
+    """The comparison on the test simulations and, where these do not tell, on as many as it takes."""
+    gate, seed = experiment.gate, seeding.derive(experiment.seed, "gate")
+    found = compare(new, old, test, seed, margin=gate.margin, level=gate.level)
+    if tests is None or not found.is_open:
+        return found
+    enough = min(found.wanted, found.num_simulations + most_simulations(experiment))
+    return found if enough <= found.num_simulations else compare(new, old, tests(enough), seed, margin=gate.margin, level=gate.level)
+
+
+def most_simulations(experiment: Experiment) -> int:
+    """How many test simulations may be made for a comparison, beside those of the diagnosis."""
+    given = experiment.gate.simulations
+    return min(MOST, experiment.simulate.training) if given is None else given
+
+
+def _more(experiment: Experiment, found: Comparison) -> str:
+    """What would tell, where it is not known."""
+    gate = experiment.gate
+    if not found.is_open:
+        return f"It is refused as long as that is so; a wider margin is gate: {{margin: {2 * gate.margin:g}}}"
+    made = f"{found.wanted} test simulations would tell: gate: {{simulations: {found.wanted}}}"
+    return f"{made}, or a wider margin: gate: {{margin: {2 * gate.margin:g}}}"
+
+
+def _asks(model: Approximator, subject: str = "it ") -> str:
+    return f"{subject}infers {', '.join(model.inference_names)} from {', '.join(model.condition_names)}"
+
+
+def _as_json(found: Comparison, rival: int) -> dict[str, Any]:
+    numbers = {"difference": found.difference, "low": found.low, "high": found.high, "margin": found.margin, "level": found.level}
+    return {"version": rival, "word": found.word, "score": found.score, "num_simulations": found.num_simulations} | numbers

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sbi_models.errors import ConfigurationError
+from sbi_models.errors import ConfigurationError, is_from_outside
 
 
 def load_object(path: str, folder: str = "") -> Any:
@@ -21,5 +21,7 @@ def load_object(path: str, folder: str = "") -> Any:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"Expected an import path 'module:attribute', got {path!r}: {error}") from None
-    except Exception as error:
+    except BaseException as error:
+        if is_from_outside(error):
+            raise
         raise ConfigurationError(f"Importing {module!r} of {path!r} failed: {type(error).__name__}: {error}") from error

@@ -2,12 +2,12 @@
 
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.local_server import refuse_away
 from flows.runtime import work_folder
 from flows.server_process import ServerProcess
 from sbi_models.errors import TrackingError
@@ -23,13 +23,13 @@ def lasting_server(label: str) -> Iterator[ServerProcess | None]:
     Prefect's temporary server never starts scheduled runs. This one has a session of its own, so that Ctrl-C does not reach it before
     the deployment is paused.
     """
-    if PREFECT_API_URL.value():
+    if url := PREFECT_API_URL.value():
+        refuse_away(url)
         yield None
         return
     folder = work_folder() / "schedules"
     database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / f'{label}.db'}"}
-    command = [sys.executable, "-m", "prefect", "server", "start"]
-    server = ServerProcess.start(command, _free_port(), database | os.environ | _QUIET, folder / f"{label}.log")
+    server = ServerProcess.start(["prefect", "server", "start"], _free_port(), database | os.environ | _QUIET, folder / f"{label}.log")
     try:
         server.wait()
         with temporary_settings({PREFECT_API_URL: server.url}):

@@ -8,8 +8,11 @@ apart by their number of columns (long where both fit); for a variable of shape 
 """
 
 import csv
+from collections.abc import Iterator
+from itertools import count
 from math import prod
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -18,6 +21,12 @@ from sbi_models.types import Array, FloatArray
 
 _CERTAIN_ORDER = 8
 """Numbers of which 2 of 40 320 orders rise or fall all along."""
+
+_ENOUGH_ROWS = 1000
+"""To see that a file has not the columns that are expected."""
+
+_LONGEST_CELL, _LONGEST_LINE = 100, 10_000
+"""Letters of a number, and of a line that may have more columns than are expected."""
 
 
 def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -> tuple[list[str], FloatArray]:
@@ -36,8 +45,8 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
             NaN or text, a data set of another length.
     """
     path = Path(path)
-    rows, has_names = _rows(path)
     wide, long = prod(shape), 2 + shape[-1] if len(shape) == 2 else None
+    rows, has_names = _rows(path, {wide, long or wide})
     widths = sorted({len(row) for _, row in rows})
     if widths == [long]:
         return _long(path, rows, shape)
@@ -54,13 +63,22 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got}.{cure}")
 
 
-def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
-    """Numbered lines that are not blank, without a header of names; and whether there was one."""
+def _rows(path: Path, widths: set[int]) -> tuple[list[tuple[int, list[str]]], bool]:
+    """Numbered lines that are not blank, without a header of names; and whether there was one.
+
+    Lines much longer than these numbers of columns need are refused before they are cut up.
+    """
+    longest = max(_LONGEST_LINE, max(widths) * _LONGEST_CELL)
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: expected a CSV file of observations, got no file.")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [
-                (line, [cell.strip() for cell in row]) for line, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))
-            ]
+            rows: list[tuple[int, list[str]]] = []
+            for line, row in enumerate(csv.reader(_short_lines(path, file, longest)), start=1):
+                if any(row) and any(map(str.strip, row)):
+                    rows.append((line, [cell.strip() for cell in row]))
+                    if len(rows) == _ENOUGH_ROWS and widths.isdisjoint(len(cells) for _, cells in rows):
+                        break  # the caller says what is wrong
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Expected a CSV file of observations.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -72,6 +90,19 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
     return rows, has_names
 
 
+def _short_lines(path: Path, file: TextIO, longest: int) -> Iterator[str]:
+    """The lines of a file, read no further than they may be long."""
+    for number in count(1):
+        line = file.readline(longest + 1)
+        if len(line) > longest:
+            raise DataError(
+                f"{path}, line {number}: expected at most {longest} letters for its numbers, got more. Is it one data set a row?"
+            )
+        if not line:
+            return
+        yield line
+
+
 def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
     """Rows of data sets, without a first one that is a header of numbers, such as the times or wavelengths that columns stand for.
 
@@ -80,7 +111,7 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
     """
     line, first = rows[0]
     others, n = [row for _, row in rows[1:]], len(first)
-    if not others or not all(_is_number(cell) for row in (first, *others) for cell in row):
+    if not others or not all(_is_number(cell) and np.isfinite(float(cell)) for row in (first, *others) for cell in row):
         return rows
     header, data = np.array(first, dtype=float), np.array(others, dtype=float)
     counts_up = first == [str(k) for k in range(n)]  # the column numbers that pandas writes
@@ -136,4 +167,4 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # 1_5, which Python takes for 15

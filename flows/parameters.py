@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +19,22 @@ from sbi_models.errors import ConfigurationError
 
 MIN_DATASETS, MIN_DRAWS = 20, 10
 """What a verdict needs: those of `sbi_models.diagnostics`, which takes a second to import."""
+
+
+LONGEST_NAME = 120
+"""Bytes of a name that becomes part of the name of a file, of which file systems admit 255, with suffixes and all."""
+
+
+def _file_name(name: str) -> str:
+    if not name.strip("."):
+        raise ConfigurationError(f"expected a name with letters, got {name!r}, which is a folder")
+    if (size := len(name.encode())) > LONGEST_NAME:
+        raise ConfigurationError(f"expected a name of at most {LONGEST_NAME} bytes, since files have it, got {size}. Choose a shorter one")
+    return name
+
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$"), AfterValidator(_file_name)]
+"""Letters, digits, dots, dashes and underscores."""
 
 
 class Settings(BaseModel):
@@ -92,7 +109,7 @@ class Ensemble(Settings):
 
     size: int | None = Field(default=None, ge=2)
     """How many members of a kind."""
-    members: dict[Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")], Member] | None = Field(default=None, min_length=2)
+    members: dict[FileName, Member] | None = Field(default=None, min_length=2)
     """Their networks by name."""
     data_reuse: float = Field(default=1.0, ge=0, le=1)
     """1: all members train on all simulations; 0: no two share one."""
@@ -128,7 +145,10 @@ class Diagnose(Settings):
 class Register(Settings):
     """Name in the model registry. Every version gets the alias `challenger`, and those that pass the gate `champion`."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[^/:@'\"]+$")]
+    name: Annotated[
+        str, StringConstraints(pattern=r"^[^/:@'\".%\x00-\x1f]*[^/:@'\".%\s][^/:@'\".%\x00-\x1f]*$"), AfterValidator(_file_name)
+    ]
+    """What MLflow takes: without dots, slashes, colons, quotes, @ and %."""
 
 
 class Gate(Settings):
@@ -139,9 +159,14 @@ class Gate(Settings):
     uninformative: list[str] = Field(default_factory=list)
     """Parameters of which the data tell nothing, so that their posterior may be the prior."""
     not_worse: bool = True
-    """Its score on the test simulations is not worse than that of the present champion on the same ones."""
+    """Its score on test simulations is shown not to be worse by the margin than that of the present champion on the same ones."""
+    margin: PositiveFloat = 0.02
+    """How much worse counts as equal: nats of log density; without densities that share of the champion's energy score."""
     level: float = Field(default=0.01, gt=0, lt=0.5)
-    """Of the one-sided test that finds it worse."""
+    """Probability of a wrong word on it: that what is worse by the margin passes, or what is not better is called better."""
+    simulations: NonNegativeInt | None = None
+    """Test simulations that may be made for the comparison, where those of the diagnosis do not tell; None is as many as there are to
+    train on, 20 000 at most."""
 
 
 class Narrow(Settings):
@@ -232,7 +257,7 @@ class Experiment(Settings):
     meaning (see `flows.study.Study`), or the import path of a `simulator` alone, perhaps with a file of `observations`.
     """
 
-    name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+    name: FileName
     """Of the experiment, in MLflow too: letters, digits, dots and dashes."""
     study: str | None = None
     """Import path of a study; either this or `simulator`."""

@@ -7,6 +7,7 @@ from flows.runtime import forget, make_folders, project_root
 make_folders()
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any, cast
 
@@ -17,7 +18,8 @@ from prefect.tasks import Task
 
 from flows import tasks
 from flows.certificates import in_short
-from flows.gate import check_gate, described
+from flows.checks import check_data
+from flows.gate import check_gate, described, judge_challenger
 from flows.keys import content_key, refuse_changed_sources, simulator_fingerprint, store_key, train_key
 from flows.members import RunWithMembers
 from flows.narrowing import check_narrowing, round_of
@@ -26,7 +28,7 @@ from flows.parameters import Experiment
 from flows.report import publish_report
 from flows.results import record
 from flows.screen import Screen
-from flows.simulating import missing_shards, refuse_stale, simulate_missing, stores_of
+from flows.simulating import missing_shards, more_tests, refuse_stale, simulate_missing, stores_of
 from flows.source_record import record_source
 from flows.studies import study_of
 from flows.training import workflow_of
@@ -71,7 +73,7 @@ def pipeline(experiment: Experiment, fresh: bool = False) -> Manifest:
 
         screen.stage("register")
         registered = tasks.register_model(experiment, training, diagnosis, tracker.run_id)
-        decision = tasks.gate(experiment, simulations, diagnosis, registered)
+        decision = judged(experiment, simulations, diagnosis, registered)
         record_gate(tracker, registered, decision)
         screen.registered(registered, decision)
 
@@ -108,17 +110,19 @@ def start_run(experiment: Experiment) -> Tracker:
     """The MLflow run of this pipeline run; one that was killed half-way is opened again.
 
     Raises:
-        ConfigurationError: if settings do not fit together, before anything is simulated.
+        ConfigurationError: if settings do not fit together, before anything is simulated; as `check_data` for data that do not.
     """
     if experiment.narrowed_to is not None:
         raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
     refuse_changed_sources(experiment)
     workflow = workflow_of(experiment)
-    check_narrowing(experiment, workflow.approximator)
+    approximator = workflow.approximator
+    check_narrowing(experiment, approximator)
     trains_here = experiment.ensemble is None or experiment.engine.kind == "threads"
     if trains_here and missing_shards(experiment):
         check_accelerator(workflow.settings)
     check_gate(experiment)
+    check_data(experiment, approximator)
     return Tracker.start(
         open_store(project_root()),
         experiment.name,
@@ -189,6 +193,12 @@ def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *argu
     return manifest, False
 
 
+def judged(experiment: Experiment, simulations: Manifest, diagnosis: Manifest, registered: Manifest) -> Manifest:
+    """Whether the challenger becomes the champion, and why; as many more test simulations are made as it takes to tell."""
+    test, verdict = tasks.simulations_for_tests(simulations), diagnosis["verdict"]
+    return judge_challenger(open_store(project_root()), experiment, registered, verdict, test, tests=partial(more_tests, experiment))
+
+
 def describe(registered: Manifest, decision: Manifest, inference: Manifest | None, composition: Manifest | None) -> str:
     """The description of the run in the UI, as Markdown: the answers, and the model that gave them."""
     lines = [f"Model `{registered['uri']}`. {described(decision, registered['version'])}", ""]
@@ -251,6 +261,11 @@ def _record_seconds(tracker: Tracker, task: str, manifest: Manifest, reused: boo
 
 
 def record_gate(tracker: Tracker, registered: Manifest, decision: Manifest) -> None:
-    """The version, and what the gate has said, as tags."""
+    """The version, what the gate has said, as tags, and by how much the challenger differs from the champion, as metrics."""
     passed = "passed" if decision["promoted"] else "refused"
     tracker.set_tags({"model": registered["uri"], "gate": passed, "gate.reason": "; ".join(decision["reasons"])})
+    if decision["comparisons"]:
+        with_champion = decision["comparisons"][0]
+        tracker.set_tags({"gate.comparison": with_champion["word"]})
+        numbers = {name: with_champion[name] for name in ("difference", "low", "high", "margin", "num_simulations")}
+        tracker.log_metrics({f"gate.{name}": value for name, value in numbers.items() if np.isfinite(value)})

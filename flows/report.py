@@ -24,7 +24,7 @@ from flows.sampling import NEAR
 from flows.serving import curl_example
 from flows.studies import study_of
 from sbi_models.tracking import RunRecord, Tracker, redacted
-from sbi_models.tracking.provenance import OWN_COMMIT
+from sbi_models.tracking.provenance import OWN_COMMIT, OWN_DIRTY, OWN_HASH
 
 CAPTIONS = {
     "posteriors": "Posterior draws of each data set against its exact posterior.",
@@ -233,7 +233,8 @@ def _lineage(result: Manifest, run: RunRecord) -> dict[str, Any]:
         "commit": tags.get("mlflow.source.git.commit"),
         "dirty": tags.get("sbi_models.git_dirty") == "true",
         "own_commit": tags.get(OWN_COMMIT),
-        "own_dirty": tags.get("sbi_models.own_git_dirty") == "true",
+        "own_dirty": tags.get(OWN_DIRTY) == "true",
+        "own_hash": tags.get(OWN_HASH, ""),
         "versions": {name.removeprefix("version."): value for name, value in sorted(tags.items()) if name.startswith("version.")},
         "data": [
             {"purpose": purpose, "number": number, "hash": hashes.get(purpose, simulations["content_hash"][purpose])}

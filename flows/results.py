@@ -51,7 +51,7 @@ class Results:
 
     def json(self, content: Any, file: str) -> None:
         """A JSON file."""
-        self.path(file).write_text(json.dumps(content, indent=2))
+        self.path(file).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
     def manifest(self) -> Manifest:
         """Folder, files with their sha256, metrics and tags."""

@@ -3,7 +3,7 @@
 # Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are imported: both take seconds.
 # ruff: noqa: E402, PLC0415
 
-from flows.runtime import end_on_sigterm, make_folders
+from flows.runtime import end_on_signals, make_folders
 
 make_folders()
 
@@ -24,7 +24,7 @@ def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[
     Raises:
         SbiModelsError: whatever of them the flow raises.
     """
-    end_on_sigterm()
+    end_on_signals()
     server = LocalPrefect()
     server.begin()
     with quick_imports(freeze=True):

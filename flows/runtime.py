@@ -4,9 +4,12 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 
+from sbi_models.empty_databases import refuse_folder
 from sbi_models.errors import TrackingError
 
 _root: Path | None = None
@@ -63,20 +66,72 @@ def set_environment() -> None:
 
 
 def make_folders() -> None:
-    """Create the folders of the engines; Prefect does not make parents."""
+    """Create the folders of the engines; Prefect does not make parents.
+
+    Raises:
+        TrackingError: if they cannot be made, or Prefect's database could not be in them.
+    """
     for name in ("PREFECT_HOME", "PREFECT_RESULTS_LOCAL_STORAGE_PATH"):
         folder = Path(os.environ[name])
+        refuse_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrackingError(f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ can be made.") from None
 
 
-def end_on_sigterm() -> None:
-    """Let SIGTERM, as queues send it, unwind the program: the server is stopped and the MLflow run ends as KILLED."""
+_PATIENCE = 60.0
+"""Seconds for which a program that has done its work waits for threads that go on."""
+
+_exit_codes: list[int] = []
+
+
+def end_in_time(code: int, seconds: float = _PATIENCE) -> None:
+    """Let this program, which is about to end with a code, end so many seconds later at the latest.
+
+    Python waits for ever for threads that functions of a user have left, though the answer was given.
+    """
+    if not _exit_codes:
+        threading._register_atexit(_limit_the_end, seconds)  # type: ignore[attr-defined]
+    _exit_codes.append(code)
+
+
+def _limit_the_end(seconds: float) -> None:
+    def end() -> None:
+        time.sleep(seconds)
+        names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+        os.write(2, f"Ended, though threads that were left go on: {', '.join(names)}.\n".encode())
+        os._exit(_exit_codes[-1])
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+_ended_by: list[int] = []
+"""Signals that have told this process to end."""
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM, as queues send it, and SIGHUP, of a terminal that is closed, unwind the program as Ctrl-C does.
+
+    The server is stopped then, and the MLflow run ends as KILLED. A second signal ends it at once: what it leaves ends by itself, or is
+    found by the next run. Signals that are ignored, as by nohup, stay so.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         del frame
+        if _ended_by:
+            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+            os.write(2, f"{show_cursor}\n{STOPPED}\n".encode())
+            os._exit(128 + number)
+        _ended_by.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    _ended_by.clear()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+STOPPED = "Interrupted. The same command goes on from here."

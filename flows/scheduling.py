@@ -2,7 +2,7 @@
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
-from flows.runtime import end_on_sigterm, make_folders, project_root, work_folder
+from flows.runtime import end_on_signals, make_folders, project_root, work_folder
 
 make_folders()
 
@@ -32,7 +32,7 @@ from rich.markup import escape
 from flows.import_paths import load_object
 from flows.lasting_server import lasting_server
 from flows.parameters import Experiment
-from flows.server_process import ServerProcess
+from flows.server_process import ServerProcess, without_password
 from sbi_models.errors import ConfigurationError, suggest
 
 FLOWS = {"pipeline": "flows.pipeline:pipeline", "monitor": "flows.monitor:monitor", "retrain": "flows.retrain:retrain"}
@@ -97,7 +97,7 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
 
     Runs are processes whose current folder is this process's; one at a time. When it ends, the deployment is paused.
     """
-    end_on_sigterm()
+    end_on_signals()
     label = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{flow.name}-{name}")
     with _alone(label), lasting_server(label) as server, _ending_with(server):
         try:
@@ -127,9 +127,7 @@ def _show(flow: Flow[..., object], name: str, times: Times, server: ServerProces
 
 def _pages() -> str:
     """Where the pages of the server are; without what its address may hold of a password."""
-    url = str(PREFECT_UI_URL.value() or str(PREFECT_API_URL.value()).removesuffix("/").removesuffix("/api"))
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return without_password(str(PREFECT_UI_URL.value() or str(PREFECT_API_URL.value()).removesuffix("/").removesuffix("/api")))
 
 
 def _console() -> Console:

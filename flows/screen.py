@@ -17,6 +17,7 @@ from flows.runtime import project_root
 from flows.studies import study_of
 from flows.voice import answer_console, show, stage_console
 from sbi_models.simulators import NarrowPrior
+from sbi_models.tracking import open_store, run_page
 
 _GOOD = {
     "NRMSE": "0 is best",
@@ -162,7 +163,7 @@ class Screen:
             for label, step in (("draws", "inference"), ("composed", "composition")):
                 if result[step] is not None:
                     self.console.print(f"{label:<10} {artifacts / step / 'draws.parquet'}")
-        self.console.print(f"run        {result['run_id']}; look at it with: {_ui()}")
+        self.console.print(f"run        {result['run_id']}; {_where_to_look(result['run_id'])}")
         if result["report"] is None:
             self.console.print(f"report     [yellow]not made[/yellow]: {escape(result['report_error'])}")
         else:
@@ -199,13 +200,17 @@ def show_monitored(result: dict[str, Any]) -> None:
     console.print(f"[green]{result['model']}: {escape(result['verdict']['sentence'])}[/green]")
     if result["p_value"] is not None:
         console.print(f"The real observations are like the simulations of its training (p = {result['p_value']:.2g}).")
-    console.print(f"run        {result['run_id']}; look at it with: {_ui()}")
+    console.print(f"run        {result['run_id']}; {_where_to_look(result['run_id'])}")
 
 
-def _ui() -> str:
-    """The command that opens MLflow's pages: in a checkout the environment need not be active for that of make."""
+def _where_to_look(run_id: str) -> str:
+    """The page of a run on a server, or the command that opens MLflow's pages: in a checkout the environment need not be active."""
+    page = run_page(open_store(project_root(), create=False), run_id)
+    if page is not None:
+        return f"look at it at {page}"
     makefile = project_root() / "Makefile"
-    return "make ui" if makefile.is_file() and "sbi-models ui" in makefile.read_text(errors="replace") else "sbi-models ui"
+    in_checkout = makefile.is_file() and "sbi-models ui" in makefile.read_text(errors="replace")
+    return f"look at it with: {'make ui' if in_checkout else 'sbi-models ui'}"
 
 
 def _last_losses(history: dict[str, list[float]]) -> str:

@@ -98,11 +98,18 @@ def simulate_missing(experiment: Experiment) -> int:
     engine = experiment.engine
     if engine.kind == "threads" and not study_of(experiment).simulator.suits_a_thread:
         engine = engine.model_copy(update={"workers": 1})  # random numbers of NumPy's global state belong to all threads
-    while calls := missing_shards(experiment):
+    calls = missing_shards(experiment)
+    if calls:
         study_of(experiment).simulator.check_repeatable()
+    while calls:
         weights = [call["stop"] - call["start"] for call in calls]
-        lost = spread(tasks.simulate_shard, calls, engine, "simulate", weights)
-        left = missing_shards(experiment) if lost else []
+        lost = spread(tasks.simulate_shard, calls, engine, "simulate", weights, folder=work_folder())
+        left = missing_shards(experiment)
+        if len(left) > lost:
+            raise DataError(
+                f"Expected {len(calls)} more files of simulations in {work_folder()}, got {len(calls) - len(left)}, though the engine "
+                f"{engine.kind} says that they are written: do its workers share this folder? Mount it on their machines in the same place."
+            )
         made += sum(weights) - sum(call["stop"] - call["start"] for call in left)
         in_vain = in_vain + 1 if len(left) == len(calls) else 0
         if in_vain == ATTEMPTS:
@@ -110,4 +117,18 @@ def simulate_missing(experiment: Experiment) -> int:
                 f"Workers of the engine {engine.kind} died {ATTEMPTS} times while they simulated, and no shard was finished: a function "
                 "crashed in compiled code, or memory ran out. Use fewer workers, or a smaller rows_per_shard. Finished shards are kept."
             )
+        calls = left
     return made
+
+
+def more_tests(experiment: Experiment, num_simulations: int) -> Variables:
+    """The first simulations of the stream of test simulations, raw space: name to (num_simulations, ...); what is missing is computed.
+
+    They are on disk afterwards, so that nobody computes them again. The manifest of the test simulations stays as it is.
+    """
+    simulate = experiment.simulate.model_copy(update={"test": max(num_simulations, experiment.simulate.test)})
+    more = experiment.model_copy(update={"simulate": simulate})
+    simulate_missing(more)
+    given = next(store for store in stores_of(more) if store["purpose"] == "test")
+    origin = {"seed": given["seed"], "fingerprint": given["fingerprint"]}
+    return SimulationStore.finish(given["folder"], num_simulations, rows_per_shard=simulate.rows_per_shard, **origin).load()

@@ -54,7 +54,7 @@ def _read(file: Path) -> tuple[str, tuple[tuple[str, int], ...]]:
 @cache
 def _parsed(file: Path, changed: int, size: int) -> tuple[str, tuple[tuple[str, int], ...]]:
     del changed, size
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_bytes())
     return ast.dump(tree), tuple(dict.fromkeys(_imported(tree)))
 
 

@@ -12,14 +12,15 @@ from prefect import task
 from prefect.context import TaskRunContext
 
 from flows import results
+from flows.checks import refuse_not_finite
 from flows.composition import compose_observations
 from flows.diagnosis import diagnose_all, verdict_tags
-from flows.gate import judge_challenger
 from flows.inference import infer_observations
 from flows.keys import compose_key, diagnose_key, file_sha256, infer_key, narrow_key, simulate_key, train_key
 from flows.members import RunWithMembers
 from flows.narrowing import narrow_prior
 from flows.parameters import Experiment
+from flows.plain_results import only_plain_json
 from flows.results import Results
 from flows.runtime import project_root, work_folder, work_for
 from flows.studies import study_of
@@ -43,8 +44,8 @@ def _done(started: float) -> Manifest:
 
 
 def _keyed(key: Callable[[dict[str, Any]], str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A cache key of Prefect from the arguments of a task alone."""
-    return lambda context, arguments: key(arguments)
+    """A cache key of Prefect from the arguments of a task alone; a result under it that is no plain JSON is removed before it is read."""
+    return lambda context, arguments: only_plain_json(key(arguments))
 
 
 # ---- simulate --------------------------------------------------------------------------------------------------------------------------
@@ -53,7 +54,9 @@ def _keyed(key: Callable[[dict[str, Any]], str]) -> Callable[[TaskRunContext, di
 @task(name="simulate shard")
 def simulate_shard(experiment: Experiment, store: Manifest, start: int, stop: int) -> None:
     """Rows of the table of simulations of a seed as one file of a store, of which folder, seed and fingerprint are given."""
-    rows = study_of(experiment).simulator.rows(start, stop, seed=store["seed"], progress=False)
+    simulator = study_of(experiment).simulator
+    rows = simulator.rows(start, stop, seed=store["seed"], progress=False)
+    refuse_not_finite(experiment, simulator, rows, start, store["seed"])
     SimulationStore.write(store["folder"], start, stop, rows, seed=store["seed"], fingerprint=store["fingerprint"])
 
 
@@ -189,28 +192,24 @@ def _diagnose_key(arguments: dict[str, Any]) -> str:
 @task(name="diagnose", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_diagnose_key))
 def diagnose(experiment: Experiment, simulations: Manifest, training: Manifest) -> Manifest:
     """Figures, metrics and the verdict on the test simulations, of the approximator and of each member of an ensemble."""
-    started, test = perf_counter(), _test(simulations)
+    started, test = perf_counter(), simulations_for_tests(simulations)
     folder = work_folder() / diagnose_key(experiment, simulations["content_hash"], training)
     diagnosis = diagnose_all(experiment, load_approximator(training["model"]), test, training["history"], folder)
     return diagnosis | _done(started)
 
 
-def _test(manifest: Manifest) -> Any:
+def simulations_for_tests(manifest: Manifest) -> Variables:
+    """The test simulations that a manifest names, raw space."""
     return simulations(manifest, "test").load()
 
 
 @task(name="register")
 def register_model(experiment: Experiment, training: Manifest, diagnosis: Manifest, run_id: str) -> Manifest:
     """The approximator in the model registry as challenger, with its verdict as tags; the same file is registered once."""
-    tags, name = verdict_tags(diagnosis["verdict"]), experiment.register_as.name
-    registered = register(open_store(project_root()), name, training["model"], run_id, aliases=("challenger",), tags=tags)
+    store, name = open_store(project_root()), experiment.register_as.name
+    notes: dict[str, Any] = {"tags": verdict_tags(diagnosis["verdict"]), "metrics": diagnosis["metrics"]}
+    registered = register(store, name, training["model"], run_id, aliases=("challenger",), **notes)
     return {"uri": registered.uri, "name": registered.name, "version": registered.version, "reused": registered.reused}
-
-
-@task(name="gate")
-def gate(experiment: Experiment, simulations: Manifest, diagnosis: Manifest, registered: Manifest) -> Manifest:
-    """Whether the challenger becomes the champion, and why."""
-    return judge_challenger(open_store(project_root()), experiment, registered, diagnosis["verdict"], _test(simulations))
 
 
 def _infer_key(arguments: dict[str, Any]) -> str:

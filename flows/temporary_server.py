@@ -1,7 +1,9 @@
 """Prefect's server as it starts one itself for a single run: `python -m flows.temporary_server --host 127.0.0.1 --port 8123`."""
 
 import argparse
+import sys
 
+from sbi_models.errors import TrackingError
 from sbi_models.importing import quick_imports
 
 with quick_imports(freeze=True):
@@ -15,5 +17,8 @@ if __name__ == "__main__":
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", required=True, type=int)
     given = parser.parse_args()
-    prepare_database()
+    try:
+        prepare_database()
+    except TrackingError as error:
+        sys.exit(str(error))
     uvicorn.run(create_app, factory=True, host=given.host, port=given.port, lifespan="on", log_level="error")

@@ -8,7 +8,7 @@ from flows.keys import train_key
 from flows.parameters import Experiment
 from flows.runtime import project_root, work_folder
 from flows.training import part_path
-from sbi_models.errors import TrainingError
+from sbi_models.errors import DataError, TrainingError
 
 
 def train_members(experiment: Experiment, simulations: dict[str, Any], run_id: str) -> None:
@@ -25,7 +25,13 @@ def train_members(experiment: Experiment, simulations: dict[str, Any], run_id: s
     while left := [name for name in experiment.members if not part_path(key, name).is_file()]:
         common = {"experiment": experiment, "simulations": simulations, "run_id": run_id, "root": str(project_root())}
         calls = [common | {"member": name} for name in left]
-        lost = spread(tasks.train_member, calls, experiment.engine, "train members")
+        lost = spread(tasks.train_member, calls, experiment.engine, "train members", folder=work_folder())
+        absent = [name for name in left if not part_path(key, name).is_file()]
+        if len(absent) > lost:
+            raise DataError(
+                f"Expected the trained members {', '.join(left)} in {work_folder()}, got {len(absent)} less, though the engine "
+                f"{experiment.engine.kind} says that they are there: do its workers share this folder? Mount it on their machines."
+            )
         in_vain = in_vain + 1 if lost == len(left) else 0
         if in_vain == ATTEMPTS:
             raise TrainingError(

@@ -1,13 +1,16 @@
 """What a command says while it works, what it answers, and where: in words, or as JSON for machines."""
 
+import codecs
+import io
 import json
+import locale
 import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -33,13 +36,70 @@ def speaking(*, quiet: bool = False, as_json: bool = False) -> Iterator[None]:
     if quiet:
         os.environ["SBI_MODELS_PROGRESS"] = "0"
     try:
-        yield
+        with _answer_alone() if as_json else nullcontext():
+            yield
     finally:
         _voice = before
         if quiet and bars is None:
             del os.environ["SBI_MODELS_PROGRESS"]
         elif bars is not None:
             os.environ["SBI_MODELS_PROGRESS"] = bars
+
+
+_answers: TextIO | None = None
+"""Where answers in JSON go, if what is printed meanwhile goes elsewhere."""
+
+
+@contextmanager
+def _answer_alone() -> Iterator[None]:
+    """Sends what simulators, and processes that they start, print on standard output to standard error, so that the answer is alone."""
+    global _answers  # noqa: PLW0603 - there is one standard output
+    before, own = _answers, sys.stdout
+    own.flush()
+    try:
+        number = own.fileno()
+    except (OSError, ValueError):  # in memory
+        _answers, sys.stdout = own, sys.stderr
+        try:
+            yield
+        finally:
+            _answers, sys.stdout = before, own
+        return
+    kept = os.dup(number)
+    os.dup2(sys.stderr.fileno(), number)
+    try:
+        with open(kept, "w", encoding=own.encoding, errors="backslashreplace", closefd=False) as _answers:
+            yield
+    finally:
+        own.flush()
+        os.dup2(kept, number)
+        os.close(kept)
+        _answers = before
+
+
+def use_utf8() -> None:
+    """Begin anew with names and contents of files in UTF-8 if the locale says otherwise; what goes to the screen stays as the locale says.
+
+    Names of folders that the locale cannot read could not be sent to Prefect and MLflow.
+    """
+    if not sys.flags.utf8_mode and {codecs.lookup(code).name for code in (locale.getencoding(), sys.getfilesystemencoding())} != {"utf-8"}:
+        os.environ["PYTHONUTF8"] = "1"
+        if sys.stdout is not None:
+            os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this program again
+
+
+def admit_all_letters() -> None:
+    """Let standard output and error take letters that their encoding does not have, such as Greek ones in Latin-1, as codes.
+
+    Where a stream is closed, what would go there goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the program ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def voice() -> Voice:
@@ -71,7 +131,9 @@ def show(console: Console, text: str, *, indent: int = 0) -> None:
 def answer_json(content: Mapping[str, Any]) -> None:
     """The answer as JSON on standard output, if it is wanted so; numbers that JSON does not have are null."""
     if _voice.as_json:
-        sys.stdout.write(json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n")
+        output = _answers or sys.stdout
+        has_all = (output.encoding or "").lower().replace("-", "") == "utf8"
+        output.write(json.dumps(_plain(content), indent=2, ensure_ascii=not has_all) + "\n")
 
 
 def _plain(content: Any) -> Any:

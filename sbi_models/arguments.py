@@ -83,12 +83,14 @@ def _listed(parameter: inspect.Parameter) -> list[str]:
     return list(getattr(options, "__annotations__", {}))
 
 
-def positive_int(value: Any, name: str) -> int:
-    """`value` as an int of at least 1, from any integer type; raises ConfigurationError otherwise."""
+def positive_int(value: Any, name: str, most: int | None = None) -> int:
+    """`value` as an int of at least 1, and at most `most`, from any integer type; raises ConfigurationError otherwise."""
     try:
         number = index(value)
     except TypeError:
         number = 0
     if isinstance(value, bool) or number < 1:
         raise ConfigurationError(f"Expected {name} as a positive integer, got {value!r}.")
+    if most is not None and number > most:
+        raise ConfigurationError(f"Expected {name} of at most {most}, got {value!r}. More only take longer.")
     return number

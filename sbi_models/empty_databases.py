@@ -9,7 +9,17 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from sbi_models.errors import TrackingError
+
 _logger = logging.getLogger(__name__)
+
+
+def refuse_folder(folder: Path) -> None:
+    """Raise TrackingError if SQLite's address of a database in a folder would be that of another file: it ends at a question mark."""
+    if "?" in str(folder):
+        raise TrackingError(
+            f"Expected a folder without a question mark in its path for the tracking database, got {folder}. Rename it, or work in another."
+        )
 
 
 def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:

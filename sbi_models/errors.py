@@ -1,6 +1,8 @@
 """The errors a user can cause. Every message says what was expected, what was got, and the cure."""
 
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -55,6 +57,20 @@ class DriftError(SbiModelsError, RuntimeError):
 
 class TrustWarning(UserWarning):
     """An answer is given, but should not be trusted; the message says why."""
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Whether an exception is not the doing of the code that it came out of: Ctrl-C, what the handler of a signal raised, a cancellation.
+
+    A function that calls `sys.exit` itself has failed; the same exception from the handler of SIGTERM ends the program.
+    """
+    if isinstance(error, Exception):
+        return False
+    if isinstance(error, KeyboardInterrupt) or "CancelledError" in {kind.__name__ for kind in type(error).__mro__}:
+        return True
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code in handlers for frame, _ in frames)
 
 
 def distrust(text: str) -> None:

@@ -94,7 +94,8 @@ class CompositionalApproximator(ContinuousApproximator):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """The approximator of a file, also of one that knows less of shared errors."""
+        """The approximator of a file, also of an earlier one, which knows less or more of shared errors."""
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("shared_bias.local.")}
         unknown = SharedBias(settings["inference_network"]["built_with"]["theta_dim"]).state_dict()
         return super().from_settings(settings, {f"shared_bias.{name}": value for name, value in unknown.items()} | tensors)
 

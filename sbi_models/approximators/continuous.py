@@ -310,6 +310,10 @@ class ContinuousApproximator(Approximator):
         check_overflow(values)
         return values
 
+    def answer(self, given: Tensor) -> dict[str, Tensor]:
+        """One draw for each row of what the inference network is conditioned on, raw space, name to (n, ...): whether it works at all."""
+        return self.raw_of(self.standardised_draws(1, given, None, seed=0).flatten(0, 1).to(torch.float64))
+
     def raw_of(self, standardised: Tensor) -> dict[str, Tensor]:
         """Standardised parameters (n, d) to raw variables, name to (n, ...), with gradients."""
         raw = self.adapter.inverse({"inference_variables": self.standardiser.inverse("inference_variables", standardised)})

@@ -11,7 +11,10 @@ import safetensors
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from sbi_models.errors import ConfigurationError, ModelFileError, suggest
+from sbi_models.approximators.schema import misfit_of_header, misfit_of_settings
+from sbi_models.approximators.trial import try_out
+from sbi_models.errors import ConfigurationError, ModelFileError, SbiModelsError, suggest
+from sbi_models.rebuilding import allotted
 
 if TYPE_CHECKING:
     from sbi_models.approximators.base import Approximator
@@ -53,13 +56,33 @@ def load_approximator(path: str | Path) -> "Approximator":
     """Read an approximator that `save` wrote.
 
     Raises:
-        ModelFileError: if the file is missing, damaged, changed after it was written, of another schema, or of an unknown kind.
+        ModelFileError: if the file is missing, damaged, changed after it was written, of another schema or of an unknown kind, or says
+            what cannot be built, drawn from or certified, or needs more memory than its own size. Nothing else is raised.
     """
     path = Path(path)
     kind, settings, tensors = read(path)
     if kind not in KINDS:
         raise ModelFileError(f"{path.name} holds an approximator of unknown kind {kind!r}. {suggest(kind, KINDS)}")
-    return KINDS[kind](settings, tensors)
+    try:
+        return _rebuilt(kind, settings, tensors)
+    except Exception as error:  # whatever a constructor, a tensor or a network of the user raises for what the file says
+        what = str(error).removesuffix(".") if isinstance(error, SbiModelsError) else f"{type(error).__name__}: {error}"
+        raise ModelFileError(
+            f"{path.name} cannot be used: {what}. Its checksum is right, so that it was written like this: write it with approximator.save."
+        ) from error
+
+
+def _rebuilt(kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> "Approximator":
+    """The approximator of a file; any exception if there is none."""
+    if found := misfit_of_settings(settings, is_ensemble=kind == "ensemble"):
+        raise ModelFileError(found)
+    with allotted(sum(value.numel() for value in tensors.values())):
+        approximator = KINDS[kind](settings, tensors)
+    for name, value in approximator.state_dict().items():
+        if name in tensors and tensors[name].dtype != value.dtype:
+            raise ModelFileError(f"tensor {name}: expected {value.dtype}, got {tensors[name].dtype}")
+    try_out(approximator)
+    return approximator
 
 
 def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
@@ -70,17 +93,19 @@ def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
             "registered model."
         )
     header, tensors = _read(path)
-    if header.get("schema_version") != SCHEMA_VERSION:
+    if isinstance(header, dict) and header.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise ModelFileError(
-            f"{path.name} has schema version {header.get('schema_version')}, this version of sbi_models reads {SCHEMA_VERSION}. "
+            f"{path.name} has schema version {header['schema_version']}, this version of sbi_models reads {SCHEMA_VERSION}. "
             "Load it with the version that wrote it and train or save it again."
         )
-    if header.pop("sha256", None) != _digest(header, tensors):
+    if found := misfit_of_header(header):
+        raise ModelFileError(f"{path.name} is not a readable approximator: {found}. Get a fresh copy.")
+    if header.pop("sha256") != _digest(header, tensors):
         raise ModelFileError(f"{path.name} was changed or damaged after it was written: its checksum does not match. Get a fresh copy.")
-    return str(header["kind"]), header["settings"], tensors
+    return header["kind"], header["settings"], tensors
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -88,7 +113,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header = json.loads(metadata[_METADATA_KEY])
     except KeyError:
         raise ModelFileError(f"{path.name} is a safetensors file, but not one written by sbi_models.") from None
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (
+        safetensors.SafetensorError,
+        ValueError,
+        TypeError,
+        OSError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # of headers nested too deeply, too
         raise ModelFileError(
             f"{path.name} is not a readable approximator: {error}. Expected a file written by approximator.save(path)."
         ) from None

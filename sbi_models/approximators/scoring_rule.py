@@ -131,6 +131,11 @@ class ScoringRuleApproximator(ContinuousApproximator):
         self.train(was_training)
         return {rule: {name: np.concatenate([part[rule][name] for part in parts]) for name in first} for rule, first in parts[0].items()}
 
+    def answer(self, given: Tensor) -> dict[str, Tensor]:
+        """A draw if there are some, and all estimates, for each row of what the inference network is conditioned on."""
+        self._estimates(given, split=False)
+        return super().answer(given) if self.has_draws else {}
+
     def _estimates(self, given: Tensor, *, split: bool) -> Estimates:
         """Estimates for conditions (n, condition_dim) of the network."""
         zero = given.new_zeros(self.inference_network.theta_dim, dtype=torch.float64)

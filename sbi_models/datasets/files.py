@@ -1,50 +1,43 @@
-"""Reading simulations from files: arrays by name, never code.
+"""Reading simulations from files: arrays by name, never code, and never more of them than the file has bytes for.
 
-A pickle can run any program when it is read. Here it may hold NumPy arrays and plain containers, and everything else is refused.
+What a file says of itself is compared with its size before anything is made of it.
 """
 
-import io
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from safetensors.numpy import load_file
 
+from sbi_models.datasets.pickled import read_pickle
 from sbi_models.errors import DataError
 from sbi_models.real_numbers import real_array
 from sbi_models.torch_defaults import as_user
-from sbi_models.types import Variables
+from sbi_models.types import Array, Variables
 
 LoadFunction = Callable[[Path], Mapping[str, Any]]
 """Reads one file of a format of the user's own: a dict of names to arrays."""
 
-_ADMITTED = {
-    ("_codecs", "encode"),
-    ("builtins", "complex"),
-    ("collections", "OrderedDict"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-}
+_SMALL = 2**28
+"""Bytes that any file may come to in memory."""
 
+_TIMES = 100
+"""Times its size that a larger one may: simulations shrink to a tenth by compression, masks of zeros to a thousandth."""
 
-class _ArraysOnly(pickle.Unpickler):
-    """Builds nothing but arrays, numbers, strings and plain containers."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, and only NumPy arrays and plain containers are read")
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)  # NumPy 1 wrote the former
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
     """The variables of one file, as they are in it: `.pkl`, `.npz`, `.safetensors`, or any other with `load_fn`.
 
     Raises:
-        DataError: naming the file, if it cannot be read, holds anything but arrays by name, or has an unknown ending.
+        DataError: naming the file, if it cannot be read, holds anything but arrays by name, comes to more than 256 MB and 100 times its
+            size in memory, or has an unknown ending.
     """
     content = as_user(load_fn, path) if load_fn is not None else _read_known(path)
     if not isinstance(content, Mapping):
@@ -66,11 +59,81 @@ def _read_known(path: Path) -> Any:
 
 
 def _read(path: Path) -> Any:
-    if path.suffix in (".pkl", ".pickle"):
-        return _ArraysOnly(io.BytesIO(path.read_bytes())).load()
+    if path.suffix not in (".pkl", ".pickle", ".npz", ".safetensors"):
+        raise DataError(
+            f"Expected files ending in .pkl, .npz or .safetensors, got {path}. Pass load_fn=, a function that reads your format."
+        )
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    raise DataError(f"Expected files ending in .pkl, .npz or .safetensors, got {path}. Pass load_fn=, a function that reads your format.")
+        return _read_npz(path)
+    most = _most(path)
+    content = read_pickle(path.read_bytes()) if path.suffix != ".safetensors" else load_file(path)
+    if isinstance(content, dict):
+        known: dict[int, int] = {}
+        for name, value in content.items():
+            if not isinstance(name, str):
+                raise ValueError(f"it has a {type(name).__name__} as the name of a variable")
+            if isinstance(value, np.ndarray):
+                _refuse_long_axes(name, value.shape, most)
+            elif _numbers(value, known) * 8 > most:
+                raise ValueError(f"the lists of {name!r} share parts, and hold {_numbers(value, known):.2g} numbers")
+    return content
+
+
+def _read_npz(path: Path) -> Variables:
+    """Arrays of an archive, after the sizes of all of its files, and the shapes of the arrays in them, have been looked at."""
+    with zipfile.ZipFile(path) as archive:
+        most, files = _most(path), archive.infolist()
+        total = sum(file.file_size for file in files)
+        if total > most:
+            raise ValueError(f"it says that it comes to {total:.2g} bytes in memory, more than {most:.2g} for a file of its size")
+        if len({file.filename for file in files}) < len(files):
+            raise ValueError("it has two arrays of one name")
+        return {file.filename.removesuffix(".npy"): _read_npy(archive, file, most) for file in files}
+
+
+def _read_npy(archive: zipfile.ZipFile, file: zipfile.ZipInfo, most: int) -> Array:
+    with archive.open(file) as stream:
+        shape, size = _header(stream)
+        left = file.file_size - stream.tell()
+        if size != left:
+            raise ValueError(f"{file.filename} says that it has shape {shape}, of {size} bytes, and has {left}")
+        _refuse_long_axes(file.filename, shape, most)
+    with archive.open(file) as stream:
+        array: Array = npy.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], int]:
+    """Shape and bytes of an array in NumPy's format."""
+    version = npy.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"it has an array of version {version} of NumPy's format")
+    shape, _, dtype = _HEADERS[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, and only arrays of numbers are read")
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"it has an array of shape {shape}")
+    return shape, prod(shape) * dtype.itemsize
+
+
+def _most(path: Path) -> int:
+    return max(_SMALL, _TIMES * path.stat().st_size)
+
+
+def _refuse_long_axes(name: str, shape: tuple[int, ...], most: int) -> None:
+    """An array without numbers may say that it is of any length."""
+    if max(shape, default=0) > most:
+        raise ValueError(f"{name!r} has shape {shape}")
+
+
+def _numbers(value: Any, known: dict[int, int]) -> int:
+    """How many numbers an array made of lists would have at most; parts that appear several times are looked at once."""
+    if isinstance(value, np.ndarray):
+        return value.size
+    if not isinstance(value, list | tuple):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = sum(_numbers(item, known) for item in value)
+    return known[id(value)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sbi_models.datasets.atomic import write_atomically
-from sbi_models.datasets.shards import Origin, Range, Schema, Shard, as_bytes, shard_name, shard_ranges
+from sbi_models.datasets.shards import MOST_ROWS, Origin, Range, Schema, Shard, as_bytes, checked_schema, shard_name, shard_ranges
 from sbi_models.datasets.tiling import Piece
 from sbi_models.errors import DataError
 
@@ -51,7 +51,7 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_bytes())
             version = content["schema_version"]
         except (FileNotFoundError, NotADirectoryError):
             if any(_SHARDS_OF_VERSION_1.fullmatch(file.name) for file in folder.glob("shard-*")):
@@ -59,13 +59,13 @@ class Manifest:
             return None
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}. Make it readable.") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _unreadable(path, error) from None
         if version != SCHEMA_VERSION:
             raise _other_version(folder, version)
         try:
             return cls._parsed(content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise _unreadable(path, error) from None
 
     @classmethod
@@ -82,7 +82,7 @@ class Manifest:
         for entry in content["shards"]:
             start, stop = map(int, entry["rows"])
             first, last = map(int, entry["file"].removeprefix("shard-").removesuffix(".safetensors").split("-"))
-            if entry["file"] != shard_name(first, last) or not first <= start < stop <= last:
+            if entry["file"] != shard_name(first, last) or not 0 <= first <= start < stop <= last <= first + MOST_ROWS:
                 raise ValueError(f"{entry['file']} has no rows {start} to {stop}")
             pieces.append(Piece(start, stop, (first, last), str(entry["sha256"])))
         num_simulations = int(content["num_simulations"])
@@ -91,7 +91,9 @@ class Manifest:
             raise ValueError(f"its shards are not those of {num_simulations} rows")
         origin = {"seed": str(content["seed"]), "fingerprint": str(content["fingerprint"])}
         extents = {int(rows): str(value) for rows, value in content["extents"].items()}
-        return cls(num_simulations, origin, dict(content["schema"]), tuple(pieces), extents)
+        if num_simulations not in extents:
+            raise ValueError(f"it has no hash of {num_simulations} rows")
+        return cls(num_simulations, origin, checked_schema(content["schema"]), tuple(pieces), extents)
 
     def content(self) -> dict[str, Any]:
         """As JSON."""

@@ -30,6 +30,10 @@ Range = tuple[int, int]
 _CODES = {"BOOL": "?", **{f"{letter}{8 * size}": f"<{kind}{size}" for letter, kind in (("I", "i"), ("U", "u")) for size in (1, 2, 4, 8)}}
 _CODES |= {f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)}
 _DTYPES = {code: np.dtype(text) for code, text in _CODES.items()}
+
+MOST_ROWS = 2**26
+"""Of a shard: what names more is no shard of a store."""
+
 _NAME = re.compile(r"shard-(\d{9,})-(\d{9,})\.safetensors")
 
 
@@ -87,7 +91,7 @@ class Shard:
             return cls._read(path)
         except PermissionError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}. Make it readable.") from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged headers hold anything
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):  # headers hold anything
             return None
 
     @classmethod
@@ -101,6 +105,7 @@ class Shard:
         places = _places({name: (_DTYPES[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()})
         start, stop = label["rows"]
         fits = path.name == shard_name(start, stop) and all(place.shape[0] == stop - start for place in places.values())
+        fits = fits and 0 <= start < stop <= start + size  # rows without numbers take no space, and could be any number
         if not fits or text != _header(label, places) or size != 8 + length + max(place.end for place in places.values()):
             return None
         return cls(path, start, stop, {name: label[name] for name in ("seed", "fingerprint")}, label["digest"], 8 + length, places)
@@ -126,6 +131,15 @@ class Shard:
         if not prod(shape):
             return np.empty(shape, place.dtype)
         return np.memmap(self.path, place.dtype, "r", self.begin + place.offset + (start - self.start) * place.row_size, shape)
+
+
+def checked_schema(schema: Any) -> Schema:
+    """A schema of a manifest; raises ValueError, TypeError or KeyError unless it is that of variables a shard can hold."""
+    names = {dtype.name for dtype in _DTYPES.values()}
+    for name, kind in dict(schema).items():
+        if set(kind) != {"dtype", "shape"} or kind["dtype"] not in names or not all(type(n) is int and n >= 0 for n in kind["shape"]):
+            raise ValueError(f"{name!r} has no type and shape of a variable")
+    return dict(schema)
 
 
 def schema_of(variables: Variables) -> Schema:

@@ -95,15 +95,19 @@ class SimulationStore:
         if not 0 <= start <= stop <= self.num_simulations:
             raise DataError(f"Expected rows from 0 to {self.num_simulations} of {self.folder}, got {start} to {stop}.")
         kinds = {name: kind for name, kind in self._manifest.schema.items() if names is None or name in names}
-        rows: Variables = {name: np.empty((stop - start, *kind["shape"]), kind["dtype"]) for name, kind in kinds.items()}
+        parts = []
         for piece in self.pieces:
             a, b = max(start, piece.start), min(stop, piece.stop)
             if a < b:
                 shard = Shard.open(self.folder / piece.file)
                 if shard is None or {name: shard.schema.get(name) for name in kinds} != kinds:
                     raise self._damaged(piece)
-                for name, value in shard.rows(a, b, kinds).items():
-                    rows[name][a - start : b - start] = value
+                parts.append((slice(a - start, b - start), shard.rows(a, b, kinds)))
+        # Only now, when shards have what the manifest says: it could say anything.
+        rows: Variables = {name: np.empty((stop - start, *kind["shape"]), kind["dtype"]) for name, kind in kinds.items()}
+        for place, part in parts:
+            for name, value in part.items():
+                rows[name][place] = value
         return rows
 
     def row_keys(self) -> Array:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sbi_models.datasets.atomic import locked
 from sbi_models.datasets.manifest import Manifest, hash_content, refuse_others, sha256_of
 from sbi_models.datasets.repeats import is_continuous, num_repeated, row_keys
-from sbi_models.datasets.shards import Origin, Range, Schema, Shard, shard_name, shard_ranges
+from sbi_models.datasets.shards import MOST_ROWS, Origin, Range, Schema, Shard, shard_name, shard_ranges
 from sbi_models.datasets.tiling import Piece, gaps, tiled, to_write, until
 from sbi_models.errors import DataError
 from sbi_models.types import Variables
@@ -61,7 +61,7 @@ class Survey:
 
     def missing(self, rows_per_shard: int) -> list[Range]:
         """The shards to write, so that none are absent."""
-        return to_write(self.absent(), self.broken, rows_per_shard)
+        return to_write(self.absent(), self.broken, min(rows_per_shard, MOST_ROWS))
 
     def refuse_other_schema(self, schema: Schema, where: str) -> None:
         """Raise DataError if these rows have other variables than those that are there."""

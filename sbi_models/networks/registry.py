@@ -1,16 +1,25 @@
 """Networks by name: what files and strings may build, and nothing else."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from sbi_models.errors import ConfigurationError, ModelFileError, suggest
 from sbi_models.networks.base import NESTED, Network
+from sbi_models.rebuilding import check_arguments, misfit
 from sbi_models.torch_defaults import single_precision
 
 T = TypeVar("T", bound=type[Network])
 K = TypeVar("K", bound=Network)
 
 _NETWORKS: dict[str, type[Network]] = {}
+
+
+class NetworkEntry(TypedDict):
+    """A network as `Network.to_json()` describes it."""
+
+    name: str
+    config: dict[str, Any]
+    built_with: dict[str, Any] | None
 
 
 def register(name: str) -> Callable[[T], T]:
@@ -71,14 +80,18 @@ def network_from_json(entry: dict[str, Any]) -> Network:
     """The network that `Network.to_json()` described, built, with fresh weights.
 
     Raises:
-        ModelFileError: if no network of that name is registered.
+        ModelFileError: if no network of that name is registered, or its arguments are not of the types that it takes.
     """
-    name = str(entry.get("name"))
+    if found := misfit(entry, NetworkEntry, "a network"):
+        raise ModelFileError(found)
+    name = entry["name"]
     if name not in _NETWORKS:
         raise ModelFileError(f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your own before loading.")
+    config = _with_networks(entry["config"])
+    check_arguments(_NETWORKS[name], config, name, sizes=True)
     with single_precision():
-        network = _NETWORKS[name](**_with_networks(entry["config"]))
-        if entry.get("built_with"):
+        network = _NETWORKS[name](**config)
+        if entry["built_with"]:
             network.build(**entry["built_with"])  # type: ignore[operator]
     return network
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 State = tuple[Tensor, ...]
 
+MOST_STEPS = 512
+"""Of the rules below: the error falls with the second or fourth power of the step, and is rounding long before."""
+
 
 def runge_kutta_2(field: Callable[[Tensor, State], State], state: State, times: Tensor) -> State:
     """The same with Heun's rule, the trapezoidal rule with a predictor: two calls of the field a step, order two."""

@@ -8,7 +8,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from sbi_models.errors import ConfigurationError, DataError, SimulationError
+from sbi_models.errors import ConfigurationError, DataError, SimulationError, is_from_outside
 from sbi_models.real_numbers import real_array
 from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array
@@ -25,13 +25,18 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 class FunctionFailed(Exception):
-    """A user's function raised an exception; `outputs` are those of the functions before it."""
+    """A user's function raised an exception, or did not end; `outputs` are those of the functions before it."""
 
-    def __init__(self, function: str, exception: Exception) -> None:
-        text = f"{exception}".strip()
-        super().__init__(f"function {function!r} raised {type(exception).__name__}{': ' + text if text else ''}")
+    def __init__(self, cause: str, exception: BaseException, outputs: dict[str, Array] | None = None) -> None:
+        super().__init__(cause)
         self.exception = exception
-        self.outputs: dict[str, Array] = {}
+        self.outputs: dict[str, Array] = outputs or {}
+
+    @classmethod
+    def raised(cls, function: str, exception: BaseException) -> "FunctionFailed":
+        """From what a function has raised."""
+        text = f"{exception}".strip()
+        return cls(f"function {function!r} raised {type(exception).__name__}{': ' + text if text else ''}", exception)
 
 
 class NamedCall:
@@ -89,11 +94,13 @@ class NamedCall:
                 )
         if self.takes_everything:
             known = {*self.arguments, *SUPPLIED}
-            passed |= {name: _handed_over(value) for name, value in available.items() if normalize("NFKC", name) not in known}
+            passed |= {name: _handed_over(value) for name, value in available.items() if normalized(name) not in known}
         try:
             outputs = as_user(self.function, **passed)
-        except Exception as exception:
-            raise FunctionFailed(self.name, exception) from exception
+        except BaseException as exception:
+            if is_from_outside(exception):
+                raise
+            raise FunctionFailed.raised(self.name, exception) from exception
         self._check_unchanged(passed, available)
         if not isinstance(outputs, Mapping):
             raise SimulationError(
@@ -131,7 +138,12 @@ def like_before(value: Array, before: Array) -> Array:
 
 def spelt(argument: str, names: Iterable[str]) -> str | None:
     """Which of the names Python means by an argument: identifiers are normalised (NFKC), strings are not; None for none."""
-    return next((name for name in names if not name.isascii() and normalize("NFKC", name) == argument), None)
+    return next((name for name in names if not name.isascii() and normalized(name) == argument), None)
+
+
+def normalized(name: str) -> str:
+    """A name as Python has it as an identifier: the micro sign, for instance, is the Greek letter."""
+    return normalize("NFKC", name)
 
 
 def _handed_over(value: Any) -> Any:

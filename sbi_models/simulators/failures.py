@@ -21,10 +21,16 @@ class FailurePolicy:
     A row that fails for good keeps what was computed before the function that failed and is NaN from there on, so that it stays in its
     place; training refuses it by name. A column of integers that has such a row becomes float64.
 
+    A function can also hang, or end its process (`os._exit`, a crash in compiled code). With a `timeout` it runs in a process beside this
+    one, which is then ended with all that it has started, and the simulation counts as failed like any other.
+
     Args:
         retries: how often a failed simulation is drawn again.
         allowed: how many rows of one call of `sample` or `rows` may fail for good: a number (int) or a fraction (float from 0 to 1).
         non_finite: True if a row with NaN or inf among its values counts as failed. If it is allowed to fail it keeps those values.
+        timeout: seconds that a function may take for one row, or for one block if functions are batched; None for any time. Take several
+            times what the slowest row needs: which rows are cut depends on the machine. Functions must be such that they can be sent to
+            another process; a call takes about half a millisecond more. It does not hold for `meta_fn`.
 
     Raises:
         ConfigurationError: for numbers out of range.
@@ -33,6 +39,7 @@ class FailurePolicy:
     retries: int = 0
     allowed: int | float = 0
     non_finite: bool = False
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not _is_count(self.retries):
@@ -43,6 +50,8 @@ class FailurePolicy:
                 f"Expected allowed as a number of rows (an int of at least 0) or a fraction of them (a float from 0 to 1), "
                 f"got {self.allowed!r}."
             )
+        if self.timeout is not None and not _is_time(self.timeout):
+            raise ConfigurationError(f"Expected timeout as a number of seconds above 0, or None, got {self.timeout!r}.")
 
     def limit(self, num_rows: int) -> int:
         """How many of so many rows may fail for good.
@@ -106,3 +115,7 @@ def _is_count(value: object) -> bool:
         return not isinstance(value, bool | float) and index(value) >= 0  # type: ignore[arg-type]
     except TypeError:
         return False
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

@@ -92,11 +92,11 @@ def _work(pickled: Array, token: str, index: int, twice: bool) -> Block | SbiMod
     return block
 
 
-def loaded(token: str, pickled: Callable[[], bytes]) -> Table:
-    """In a worker: the table that a token stands for."""
+def loaded(token: str, pickled: Callable[[], bytes], *, follows: bool = True) -> Table:
+    """In a worker, which follows the process that started it unless it does so already: the table that a token stands for."""
     global _loaded  # noqa: PLW0603 - the memory of a worker
     if _loaded[0] != token or _loaded[1] is None:
-        if not _loaded[0]:
+        if not _loaded[0] and follows:
             follow(os.getppid())
         try:
             table, held = cloudpickle.loads(pickled())
@@ -126,7 +126,7 @@ def computed(table: Table, index: int) -> Block:
     if table.found_more():
         block = table.block(index)
     if block.exception is not None:
-        block.exception = _portable(block.exception)
+        block.exception = portable(block.exception)
     return block
 
 
@@ -141,7 +141,7 @@ def follow(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _portable(exception: Exception) -> Exception:
+def portable(exception: BaseException) -> BaseException:
     """The exception with the worker's traceback as a note, or a plain one of the same text if it does not survive pickling."""
     note = "In a worker process:\n" + "".join(traceback.format_exception(exception))
     with suppress(Exception):

@@ -88,15 +88,11 @@ def fresh_seed_of(generator: Any) -> int:
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
 
 
-def global_states() -> list[Any]:
-    """The global states as they are now, to be compared."""
+def global_states() -> dict[str, Any]:
+    """The global states as they are now, by whose they are, to be compared."""
     numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
-    return [
-        str(numpy_state),
-        numpy_state["state"]["key"].tolist(),
-        random.getstate(),
-        *(own.get_state().tolist() for own in _torch_generators()),
-    ]
+    states = {"NumPy": [str(numpy_state), numpy_state["state"]["key"].tolist()], "the standard library": random.getstate()}
+    return states | {f"PyTorch ({own.device})": own.get_state().tolist() for own in _torch_generators()}
 
 
 def _source(generator: Any) -> Any:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -21,11 +21,14 @@ from sbi_models.simulators.calls import FunctionFailed, NamedCall
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
 from sbi_models.simulators.fixed import FixedValue
 from sbi_models.simulators.randomness import Randomness, fresh_seed_of, global_states
+from sbi_models.simulators.settings import settings_kept
 from sbi_models.simulators.table import Block, Table, difference, not_repeated, refusal
 from sbi_models.types import Array, Variables
 
 if TYPE_CHECKING:
     from torch.distributions import Distribution
+
+    from sbi_models.simulators.isolation import Isolation
 
 _logger = logging.getLogger(__name__)
 _ROWS_BEFORE_PROGRESS = 20_000
@@ -66,6 +69,8 @@ class Simulator:
     _difference = ""
     _draws_from_rng_alone: bool | None = None
     """Whether batched functions were seen to leave global states alone, which then are not set for them."""
+    _isolation: "Isolation | None" = None
+    _was_tried_for_seeds = False
 
     def __init__(
         self,
@@ -226,18 +231,36 @@ class Simulator:
         _logger.warning("Simulations are computed in this process, not ahead in another one: %s", reason)
 
     def _tried(self, table: Table, blocks: Iterable[Block], ahead: Background | None = None) -> Iterator[Block]:
-        """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is the same twice."""
+        """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is the same twice.
+
+        The first two are also looked at for global states that functions have put at the same start in both.
+        """
+        states: list[dict[str, Any]] | None = [] if table.isolation is None and table.sets_global_states and ahead is None else None
         for block in blocks:
+            if states is not None and not self._was_tried_for_seeds:
+                states.append(global_states())
+                if len(states) == 2:
+                    self._was_tried_for_seeds = True
+                    self._tell_of_seeds(*states)
             if self._repeats is None and block.complete and not self._try(table, block):
                 distrust(f"seed= does not repeat these draws: {self._difference}")
                 if ahead is not None:
                     ahead.stay("they do not repeat.")
             yield block
 
+    def _tell_of_seeds(self, first: dict[str, Any], second: dict[str, Any]) -> None:
+        """Each row starts from states of its own: those that are the same after two rows were seeded by a function, with one number."""
+        if same := [name for name, state in first.items() if state == second.get(name)]:
+            distrust(
+                f"A function seeds the global random numbers of {same[0]} with the same number in every simulation: what is drawn from "
+                "them afterwards is the same in all simulations. Leave seeds to seed=, and draw from the argument rng."
+            )
+
     def _try(self, table: Table, block: Block) -> bool:
         """Whether a block that is computed once more is the same, with rng alone for batched functions that seem to have nothing else."""
         randomness, alone = table.randomness, False
-        if self.is_batched and not (self._uses_global_state or randomness.held or randomness.names_global_states):
+        may_be_alone = self.is_batched and table.isolation is None
+        if may_be_alone and not (self._uses_global_state or randomness.held or randomness.names_global_states):
             before = global_states()
             again = replace(table, sets_global_states=False).block(block.index)
             alone = not difference([again], [block]) and before == global_states()
@@ -262,11 +285,21 @@ class Simulator:
         values = {key: FixedValue(key, fixed_array(key, value), start, stop) for key, value in (fixed or {}).items()}
         meta = self._meta(seed, start, stop)
         sets = not self._draws_from_rng_alone
-        return Table(self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, sets)
+        isolation = self._isolated()
+        return Table(self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, sets, isolation)
+
+    def _isolated(self) -> "Isolation | None":
+        """Where functions are called if they have a time limit: in processes that can be ended."""
+        if self.failures.timeout is not None and self._isolation is None:
+            from sbi_models.simulators.isolation import Isolation  # noqa: PLC0415 - imports joblib
+
+            self._isolation = Isolation(self.failures.timeout)
+        return self._isolation
 
     def _collected(self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None) -> Variables:
         """The rows of a table, of its blocks in any order, unless too many of them failed."""
         blocks: list[Block] = []
+        whole: Block | None = None
         num_rows, failed = table.stop - table.start, 0
         try:
             for block in computed:
@@ -275,6 +308,9 @@ class Simulator:
                 failed += block.num_failed
                 if failed > self.failures.limit(num_rows):
                     raise SimulationError(refusal(table, block, failed)) from block.exception
+                whole = whole or (block if block.complete else None)
+                if whole is not None:
+                    table.refuse_other(block, whole)
                 block.exception = None  # its traceback holds on to the memory of the functions
         finally:
             blocks.sort(key=lambda block: block.index)
@@ -303,9 +339,11 @@ class Simulator:
 
     @contextmanager
     def _states_kept(self) -> Iterator[None]:
-        """Puts generators that functions hold, and global states, back afterwards."""
+        """Puts generators that functions hold, global states, and settings of the process back afterwards."""
         calls = self.calls if self.meta is None else (*self.calls, self.meta)
-        with Randomness([call.function for call in calls], with_global_states=not self._draws_from_rng_alone).kept():
+        alone = self._draws_from_rng_alone  # so that it may run in a thread, beside others that change settings
+        randomness = Randomness([call.function for call in calls], with_global_states=not alone)
+        with randomness.kept(), nullcontext() if alone else settings_kept():
             yield
 
 

@@ -3,17 +3,20 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, spelt
+from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, normalized, spelt
 from sbi_models.simulators.failures import Failure, FailurePolicy
 from sbi_models.simulators.fixed import FixedValue
 from sbi_models.simulators.randomness import Randomness
 from sbi_models.types import Array, Variables
+
+if TYPE_CHECKING:
+    from sbi_models.simulators.isolation import Isolation
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Block:
     outputs: dict[str, Array]
     complete: bool
     failures: list[Failure] = field(default_factory=list)
-    exception: Exception | None = None
+    exception: BaseException | None = None
 
     @property
     def num_failed(self) -> int:
@@ -53,6 +56,8 @@ class Table:
     meta: Mapping[str, Array]
     fixed: Mapping[str, FixedValue]
     sets_global_states: bool
+    isolation: "Isolation | None" = None
+    """The processes in which functions are called, if not in this one."""
 
     @cached_property
     def randomness(self) -> Randomness:
@@ -124,6 +129,12 @@ class Table:
 
     def _attempt(self, index: int, attempt: int) -> dict[str, Array]:
         """Call the functions once for a block."""
+        if self.isolation is not None:
+            return self.isolation.attempt(self, index, attempt)
+        return self.attempt(index, attempt)
+
+    def attempt(self, index: int, attempt: int) -> dict[str, Array]:
+        """Call the functions once for a block, in this process."""
         path = (index,) if attempt == 0 else (index, "attempt", attempt)
         outputs = self._called(index, path)
         if not vars(self).get("_is_settled"):
@@ -140,6 +151,7 @@ class Table:
             supplied |= {"batch_shape": (self.block_size,), "batch_size": self.block_size}
         outputs: dict[str, Array] = {}
         for call in self.calls:
+            self.begins(call, outputs)
             try:
                 new = call({**self.meta, **outputs, **supplied})
             except FunctionFailed as failure:
@@ -152,6 +164,9 @@ class Table:
             raise ConfigurationError(f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}.")
         return outputs
 
+    def begins(self, call: NamedCall, outputs: dict[str, Array]) -> None:
+        """Told before each call of a function, with the outputs of those before it."""
+
     def _fixed_or(self, key: str, value: Array, index: int) -> Array:
         name = next((name for name in self.fixed if name == key or spelt(name, [key])), None)
         return value if name is None else like_before(self.fixed[name].like(value, self.rows_of(index), self.is_batched), value)
@@ -160,6 +175,11 @@ class Table:
         for key, value in new.items():
             if key in outputs:
                 raise SimulationError(f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them.")
+            twin = None if key.isascii() else spelt(normalized(key), [name for name in (*outputs, *new) if name != key])
+            if twin is not None:
+                raise SimulationError(
+                    f"Expected names that Python can tell apart as arguments, got {key!a} ({key}) and {twin!a} ({twin}). Rename one."
+                )
             if self.is_batched and (value.ndim == 0 or len(value) != self.block_size):
                 raise SimulationError(
                     f"Batched functions return one row a simulation: expected {key!r} of shape ({self.block_size}, ...), got {value.shape}."
@@ -183,13 +203,33 @@ class Table:
         for key, value in new.items():
             if key in old and old[key].shape != value.shape:
                 raise SimulationError(shapes_differ(key, {old[key].shape[1:], value.shape[1:]}))
+            if key in old:
+                _refuse_loss(key, [old[key].dtype, value.dtype], [old[key], value])
             keep = ~failed.reshape(-1, *[1] * (value.ndim - 1))
             merged[key] = np.where(keep, old[key], value) if key in old else value
         return merged
 
+    def refuse_other(self, block: Block, whole: Block) -> None:
+        """Raise SimulationError if a block has other variables or shapes than a whole one; one that failed may lack variables."""
+        if block.complete and (others := block.outputs.keys() ^ whole.outputs.keys()):
+            has, lacks = (block, whole) if min(others) in block.outputs else (whole, block)
+            raise SimulationError(
+                f"Every simulation must return the same variables, got {min(others)!r} in {self.named(has.index)} of seed {self.seed} and "
+                f"none in {self.named(lacks.index)}. Return all of them each time, for instance with a mask beside what may be missing."
+            )
+        for key, value in block.outputs.items():
+            if key in whole.outputs and value.shape != whole.outputs[key].shape:
+                places = f", in {self.named(whole.index)} and {self.named(block.index)} of seed {self.seed}"
+                raise SimulationError(shapes_differ(key, {value.shape, whole.outputs[key].shape}, places))
+
+    def named(self, index: int) -> str:
+        """The rows of a block, for messages."""
+        rows = self.rows_of(index)
+        return f"row {rows.start}" if len(rows) == 1 else f"rows {rows.start} to {rows.stop - 1}"
+
     def joined(self, blocks: list[Block]) -> Variables:
         """The rows of all blocks, in order, cut to start and stop; what failed simulations did not return is NaN."""
-        whole = next((block.outputs for block in blocks if block.complete), None)
+        whole = next((block for block in blocks if block.complete), None)
         if whole is None:
             raise SimulationError(
                 f"None of the {self.stop - self.start} simulations succeeded, so the shapes of their outputs are unknown. "
@@ -197,11 +237,11 @@ class Table:
             )
         joined: Variables = {}
         skip = self.start - self.indices.start * self.block_size
-        for key, value in whole.items():
+        for block in blocks:
+            self.refuse_other(block, whole)
+        for key, value in whole.outputs.items():
             parts = [block.outputs[key] if key in block.outputs else _missing(value) for block in blocks]
-            shapes = {part.shape for part in parts}
-            if len(shapes) > 1:
-                raise SimulationError(shapes_differ(key, shapes))
+            _refuse_loss(key, [part.dtype for part in parts], parts)
             array = np.concatenate(parts)[skip : skip + self.stop - self.start] if self.is_batched else np.stack(parts)
             joined[key] = np.asarray(array[:, None] if array.ndim == 1 else array)
         return joined
@@ -223,12 +263,25 @@ def refusal(table: Table, block: Block, failed: int) -> str:
     )
 
 
-def shapes_differ(key: str, shapes: set[tuple[int, ...]]) -> str:
-    """What to say of outputs of several shapes."""
+def shapes_differ(key: str, shapes: set[tuple[int, ...]], places: str = "") -> str:
+    """What to say of outputs of several shapes, and where they are."""
     return (
-        f"Every simulation must return {key!r} of one shape, got {' and '.join(str(s) for s in sorted(shapes)[:2])}. "
+        f"Every simulation must return {key!r} of one shape, got {' and '.join(str(s) for s in sorted(shapes)[:2])}{places}. "
         "Pad ragged outputs and return a mask beside them."
     )
+
+
+def _refuse_loss(key: str, dtypes: list[np.dtype[Any]], parts: list[Array]) -> None:
+    """Raise SimulationError if values of several types do not fit into one type that holds all of them."""
+    if len(set(dtypes)) < 2:
+        return
+    common = np.result_type(*dtypes)
+    for part in parts:
+        if part.dtype.kind in "iu" and common.kind == "f" and not np.array_equal(part.astype(common).astype(part.dtype), part):
+            raise SimulationError(
+                f"Every simulation must return {key!r} of one type, got {' and '.join(sorted(map(str, set(dtypes))))}, and integers among "
+                f"them that {common} does not hold. Return one type always, such as np.float64({key})."
+            )
 
 
 def _missing(like: Array) -> Array:
@@ -239,12 +292,11 @@ def not_repeated(table: Table, index: int, what: str) -> str:
     """What to say of a block that was not the same when it was drawn again; nothing if it was."""
     if not what:
         return ""
-    rows = table.rows_of(index)
-    which = f"row {rows.start}" if len(rows) == 1 else f"rows {rows.start} to {rows.stop - 1}"
     return (
-        f"{what[0].upper()}{what[1:]} differ between two draws of {which} of seed {table.seed}. A function draws from what a seed does not "
-        "reach (os.urandom, a generator inside of compiled code or of another program), or depends on time, a counter, or a file that it "
-        "changes. Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from it: rng.integers(2**31)."
+        f"{what[0].upper()}{what[1:]} differ between two draws of {table.named(index)} of seed {table.seed}. A function draws from what a "
+        "seed does not reach (os.urandom, a generator inside of compiled code or of another program), or depends on time, a counter, or a "
+        "file that it changes. Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from it: "
+        "rng.integers(2**31)."
     )
 
 

@@ -16,16 +16,27 @@ if TYPE_CHECKING:
     from sbi_models.tracking.serving import serve_command, serve_environment
     from sbi_models.tracking.store import Store, file_lock, open_store
     from sbi_models.tracking.tracker import Tracker
-    from sbi_models.tracking.ui import ui_command, ui_environment
-    from sbi_models.tracking.versions import ModelListing, RegisteredModel, alias_of, annotate, set_alias, version_of
+    from sbi_models.tracking.ui import run_page, ui_command, ui_environment
+    from sbi_models.tracking.versions import (
+        AliasMove,
+        ModelListing,
+        RegisteredModel,
+        alias_history,
+        alias_of,
+        annotate,
+        set_alias,
+        version_of,
+    )
 
 __all__ = [
     "FLOW_TAG",
+    "AliasMove",
     "ModelListing",
     "RegisteredModel",
     "RunRecord",
     "Store",
     "Tracker",
+    "alias_history",
     "alias_of",
     "annotate",
     "file_lock",
@@ -35,6 +46,7 @@ __all__ = [
     "open_store",
     "redacted",
     "register",
+    "run_page",
     "serve_command",
     "serve_environment",
     "set_alias",
@@ -44,6 +56,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AliasMove": "versions",
+    "alias_history": "versions",
     "FLOW_TAG": "record",
     "ModelListing": "versions",
     "RegisteredModel": "versions",
@@ -59,6 +73,7 @@ _HOMES = {
     "open_store": "store",
     "redacted": "redaction",
     "register": "registry",
+    "run_page": "ui",
     "serve_command": "serving",
     "serve_environment": "serving",
     "set_alias": "versions",

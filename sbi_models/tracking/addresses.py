@@ -144,12 +144,12 @@ def _logged_model(client: MlflowClient, model_id: str) -> str:
 
 
 def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
-    """A file of the run if `path` ends in .safetensors, else the newest model with this name that the run has logged."""
+    """A file of the run if `path` ends in .safetensors, else the newest model with this name that the run has logged, or used again."""
     run = patiently(f"find the run {run_id!r}", client.get_run, run_id)
     if path.endswith(".safetensors"):
         return f"{run.info.artifact_uri}/{path}"
-    outputs = run.outputs.model_outputs if run.outputs else []
-    models = [patiently(f"find the models of run {run_id!r}", client.get_logged_model, output.model_id) for output in outputs]
+    made, used = run.outputs.model_outputs if run.outputs else [], run.inputs.model_inputs if run.inputs else []
+    models = [patiently(f"find the models of run {run_id!r}", client.get_logged_model, model.model_id) for model in made or used]
     named = [model for model in models if model.name == path]
     if not named:
         raise TrackingError(f"Run {run_id!r} has logged no model {path!r}. {suggest(path, {model.name for model in models})}")

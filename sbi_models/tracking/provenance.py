@@ -1,18 +1,20 @@
 """What a run should remember about where it comes from: code, packages, machine, process."""
 
 import getpass
+import hashlib
 import os
 import platform
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
-OWN_COMMIT = "sbi_models.own_git_commit"
+OWN_COMMIT, OWN_DIRTY, OWN_HASH = "sbi_models.own_git_commit", "sbi_models.own_git_dirty", "sbi_models.own_sha256"
 
 PACKAGES = ("sbi-models", "torch", "lightning", "prefect", "mlflow", "numpy")
 
@@ -21,14 +23,14 @@ def provenance_tags(folder: Path) -> dict[str, str]:
     """Tags for a new run: package versions, git commits of a folder with the user's code and of this package, user, script, and process.
 
     `mlflow.source.git.commit` and `sbi_models.git_dirty` are of the folder, and missing if it is in no git checkout;
-    `sbi_models.own_git_commit` is of this package, if that runs from a checkout of its own.
+    `sbi_models.own_sha256` is of the files of this package, `sbi_models.own_git_commit` its commit, if it runs from a checkout of its own.
     """
     return {
         **{f"version.{name.replace('-', '_')}": number for name, number in package_versions(PACKAGES).items()},
         "version.python": platform.python_version(),
         **git_tags(folder),
-        **own_git_tags(),
-        "mlflow.user": _user(),
+        **own_tags(),
+        "mlflow.user": user_name(),
         "mlflow.source.name": Path(sys.argv[0] or "python").name,
         "mlflow.source.type": "LOCAL",
         **process_tags(),
@@ -55,17 +57,38 @@ def git_tags(folder: Path) -> dict[str, str]:
     return {"mlflow.source.git.commit": commit, "sbi_models.git_dirty": str(bool(dirty)).lower()}
 
 
-def own_git_tags() -> dict[str, str]:
-    """The commit of the checkout that this package runs from, and whether it was changed; empty for an installed one.
+def own_tags() -> dict[str, str]:
+    """What this package is: a hash of its files, always, and the commit of the checkout that it runs from, if it does."""
+    root = own_checkout()
+    git = {} if root is None else git_tags(root)
+    commit, dirty = git.get("mlflow.source.git.commit"), git.get("sbi_models.git_dirty")
+    return {OWN_HASH: own_hash()} | ({} if commit is None or dirty is None else {OWN_COMMIT: commit, OWN_DIRTY: dirty})
+
+
+def own_checkout() -> Path | None:
+    """The root of the checkout that this package runs from; None for an installed one.
 
     A package in the site-packages of a virtual environment inside of a checkout of something else is installed.
     """
     package = Path(__file__).resolve().parents[1]
     root = git_output(package, "rev-parse", "--show-toplevel").strip()
-    if not root or Path(root).resolve() != package.parent:
-        return {}
-    commit, dirty = git_tags(package).values()
-    return {OWN_COMMIT: commit, "sbi_models.own_git_dirty": dirty}
+    return package.parent if root and Path(root).resolve() == package.parent else None
+
+
+def own_packages() -> list[Path]:
+    """The folders of this package: the library, and the flows beside it, where they are."""
+    package = Path(__file__).resolve().parents[1]
+    return [folder for folder in (package, package.parent / "flows") if folder.is_dir()]
+
+
+@cache
+def own_hash() -> str:
+    """sha256 over names and content of the files of this package: that of a checkout is that of a wheel made of it, until an edit."""
+    digest = hashlib.sha256()
+    for folder in own_packages():
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+            digest.update(f"{path.relative_to(folder.parent).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def process_tags() -> dict[str, str]:
@@ -90,16 +113,26 @@ def owner_is_alive(tags: Mapping[str, str]) -> bool:
 
 
 def git_output(folder: Path, *arguments: str) -> str:
-    """What git prints; nothing if it fails, is not there, or takes more than ten seconds."""
+    """What git prints, to the byte (surrogateescape); nothing if it fails, is not there, or takes more than ten seconds."""
     command = ["git", *arguments]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=10, check=False)  # noqa: S603
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=10, check=False)  # noqa: S603 - our own command
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else ""
 
 
-def _user() -> str:
+def git_patch(root: Path, *paths: str) -> str:
+    """What differs from the last commit in tracked files of a checkout, below some paths or anywhere, for `git apply`.
+
+    It does not depend on the settings of git that change the form of a patch.
+    """
+    form = ["--no-ext-diff", "--no-textconv", "--no-color", "--binary", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"]
+    return git_output(root, "diff", *form, "--submodule=short", "--no-relative", "HEAD", "--", *paths)
+
+
+def user_name() -> str:
+    """Who runs this process, as the system knows it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a user name

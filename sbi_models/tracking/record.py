@@ -1,14 +1,17 @@
 """What a run has left in the store, for whoever wants to read it or to do it again."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 from mlflow.entities import Run
 
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
-from sbi_models.tracking.provenance import OWN_COMMIT, provenance_tags
+from sbi_models.tracking.provenance import OWN_COMMIT, OWN_DIRTY, OWN_HASH, provenance_tags
+from sbi_models.tracking.run_environment import FOLDER as ENVIRONMENT
 from sbi_models.tracking.store import Store, local_path
 from sbi_models.tracking.tracker import PARENT_TAG
 
@@ -93,7 +96,15 @@ class RunRecord:
                 raise TrackingError(f"The run {self.run.info.run_id} has no {path}: {error}") from error
 
     def other_versions(self) -> dict[str, tuple[str, str]]:
-        """Packages, Python and commit that this process has in other versions, with those of the run and those of now."""
+        """Packages, Python, and code of this package that this process has in other versions, with those of the run and those of now."""
         then, now = self.tags, provenance_tags(Path.cwd())
-        names = [name for name in then if name.startswith("version.") or name in {"mlflow.source.git.commit", OWN_COMMIT}]
+        names = [name for name in then if name.startswith("version.") or name in {OWN_COMMIT, OWN_DIRTY, OWN_HASH}]
         return {name.removeprefix("version."): (then[name], now.get(name, "missing")) for name in names if then[name] != now.get(name)}
+
+    def machine(self) -> dict[str, Any]:
+        """The machine of the run, as `environment/machine.json` has it; empty if the run has none."""
+        with TemporaryDirectory() as scratch:
+            try:
+                return dict(json.loads(self.fetch(f"{ENVIRONMENT}/machine.json", Path(scratch)).read_text(encoding="utf-8")))
+            except TrackingError:  # a run of an earlier release
+                return {}

@@ -1,7 +1,12 @@
-"""No password or token is shown or logged: `redacted` takes them out of texts, `redacted_setting` out of settings."""
+"""No password or token is shown or logged: `redacted` takes them out of texts, `redacted_setting` out of settings, and so on."""
 
+import json
 import os
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any
+from urllib.parse import quote
 
 MASK = "***"
 SHORTEST = 4
@@ -9,6 +14,26 @@ SHORTEST = 4
 
 _NAMES = r"(?:password|passwd|pwd|passphrase|secret|token|credentials?|(?:api|access|secret|private)[_-]?key|auth[_-]?string)"
 _SECRET_NAME = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)
+
+_FOLDERS = {"PWD", "OLDPWD"}
+"""Variables of every shell that are named like secrets, and hold the current folder."""
+
+_SWITCHES = {"true", "false", "none", "null"}
+"""Values of variables such as DISABLE_IMPLICIT_TOKEN, which are no secrets."""
+
+_PART = r"(?:[a-z]{1,12}|[A-Z][a-z]{1,11}|[A-Z]{1,12}|\d{1,6})"
+_PLAIN = re.compile(rf"{_PART}(?:[_-]{_PART}){{0,3}}")
+"""Values that may as well be words or numbers of a text, and names of folders."""
+
+_WORD = r"(?:(?<!\w)|(?<=\\[nrt]))%s(?!\w)"
+"""Where such a value is masked in texts: as a whole word, perhaps after \\n in a text that is shown as code."""
+
+_IN_CODE = r"(?:(?<=[\"'])%s(?=[\"'])|(?<=[=:])%s(?!\w)|(?<=[=:] )%s(?!\w))"
+"""Where it is masked in code."""
+
+_LOCAL = re.compile(r"(?:file|sqlite(?:\+\w+)?)://", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_OUTSIDE_A_PATH = r"\s\"'<>|=:@?&,;()\[\]{}*"
 
 _PATTERNS = (
     # user:password@ and token@ in addresses; a password for a database may hold a slash, one for a web server may not
@@ -28,17 +53,40 @@ _PATTERNS = (
 def redacted(text: str) -> str:
     """The text with *** for passwords in addresses, keys in queries, `password = "..."`, and the values of secret environment variables.
 
+    A folder or file that is called like such a value stays readable where it is part of a path, unless the value is no plain word and there
+    is no such folder on this machine.
+
     >>> redacted("postgresql://anna:hunter2@db:5432/mlflow")
     'postgresql://anna:***@db:5432/mlflow'
     >>> redacted("https://data.example.org/x.npz?version=2&token=abc123")
     'https://data.example.org/x.npz?version=2&token=***'
     """
-    for name, value in os.environ.items():
-        if len(value) >= SHORTEST and is_secret(name):
-            text = text.replace(value, MASK)
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text
+    for value in _secret_values():
+        if value in text:
+            text = _without(text, value, _WORD)
+    return _without_patterns(text)
+
+
+def redacted_content(content: Any, name: str = "") -> Any:
+    """Something that JSON can hold, with its texts redacted, and *** for those whose name says that they are secrets; keys stay."""
+    if isinstance(content, Mapping):
+        return {key: redacted_content(value, str(key)) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [redacted_content(value, name) for value in content]
+    return redacted_setting(name, content) if isinstance(content, str) else content
+
+
+def redacted_patch(patch: str) -> str:
+    """The output of `git diff --binary` with its lines redacted, and the names of files, and binary files, as they are.
+
+    It has as many lines, so that `git apply` takes it unless a line that was there before has a secret. A secret that is a plain word may
+    be a name in code: it is masked in added lines, where it stands in quotes or is assigned.
+    """
+    lines: list[str] = []
+    for kind, block in groupby(_kinds(patch.split("\n")), key=lambda pair: pair[0]):
+        own = [line for _, line in block]
+        lines += own if kind == "" else _redacted_block(kind, own)
+    return "\n".join(lines)
 
 
 def is_secret(name: str) -> bool:
@@ -53,3 +101,90 @@ def is_secret(name: str) -> bool:
 def redacted_setting(name: str, value: object) -> str:
     """The text of a setting, *** if its name says that it is a secret."""
     return MASK if is_secret(name) and value not in (None, "") else redacted(str(value))
+
+
+def _secret_values() -> list[str]:
+    """What is looked for in texts: values of secret environment variables, as they are and as JSON, code and addresses have them.
+
+    The longest come first, since one may be part of another. Paths of files with secrets are none themselves.
+    """
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if name in _FOLDERS or not is_secret(name) or len(value) < SHORTEST or value.lower() in _SWITCHES:
+            continue
+        if not (os.path.isabs(value) and os.path.exists(value)):
+            found |= {value, json.dumps(value)[1:-1], repr(value)[1:-1], quote(value, safe=""), *_lines(value)}
+    return sorted(found, key=lambda value: (-len(value), value))
+
+
+def _without_patterns(text: str) -> str:
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _lines(value: str) -> Iterable[str]:
+    """Of a key of several lines, those that are long enough to be part of it alone."""
+    lines = [line.strip() for line in value.splitlines()]
+    return [line for line in lines if len(line) >= 16 and not line.startswith("-----")] if len(lines) > 1 else []
+
+
+def _without(text: str, value: str, plain_form: str | None) -> str:
+    """The text without a value; without a form of those that are plain words, they are left."""
+    plain = _PLAIN.fullmatch(value) is not None
+    if plain and plain_form is None:
+        return text
+    pattern = plain_form.replace("%s", re.escape(value)) if plain and plain_form is not None else re.escape(value)
+
+    def mask(match: "re.Match[str]") -> str:
+        return match[0] if _is_in_a_path(text, match.start(), match.end(), plain=plain) else MASK
+
+    return re.sub(pattern, mask, text)
+
+
+def _is_in_a_path(text: str, start: int, end: int, *, plain: bool) -> bool:
+    """Whether text[start:end] is a folder or file in a path of this machine, and not a part of an address or of something else."""
+    if os.sep in text[start:end]:
+        return False
+    before, after = re.split(r"[\s\"'<>|]", text[:start])[-1], re.split(r"[\s\"'<>|]", text[end:])[0]
+    if any(not _LOCAL.match(found[0]) for found in _ADDRESS.finditer(before)):
+        return False
+    head = re.split(rf"[{_OUTSIDE_A_PATH}]", before)[-1]
+    tail = re.split(rf"[{_OUTSIDE_A_PATH}]", after)[0]
+    if os.sep not in head + tail:
+        return False
+    if plain:
+        return True
+    is_whole = head[-1:] in {"", os.sep} and tail[:1] in {"", os.sep}
+    return is_whole and os.path.exists(head + text[start:end])
+
+
+def _kinds(lines: list[str]) -> Iterator[tuple[str, str]]:
+    """Each line of a patch with what it is: "+", "-" or " " in a hunk, "@", or "" for names of files and binary content."""
+    hunk = False
+    for line in lines:
+        if line.startswith(("diff --git ", "GIT binary patch")):
+            hunk = False
+        elif line.startswith("@@ "):
+            hunk = True
+            yield "@", line
+            continue
+        yield (line[:1] if hunk and line[:1] in {"+", "-", " "} else ""), line
+
+
+def _redacted_block(kind: str, lines: list[str]) -> list[str]:
+    """Lines of one kind that follow each other, redacted together, for a secret may go on in the next line."""
+    if kind == "@":
+        return [" @@".join([line.partition(" @@")[0], _redacted_code(line.partition(" @@")[2], kind)]) for line in lines]
+    own = [line[1:] for line in lines]
+    clean = _redacted_code("\n".join(own), kind).split("\n")
+    if len(clean) != len(own):
+        clean = [_redacted_code(line, kind) for line in own]
+    return [kind + line for line in clean]
+
+
+def _redacted_code(text: str, kind: str) -> str:
+    for value in _secret_values():
+        if value in text:
+            text = _without(text, value, _IN_CODE if kind == "+" else None)
+    return _without_patterns(text)

@@ -1,6 +1,8 @@
 """Trained approximators under a name: register, list; `load` is in `loading`."""
 
+import json
 import shutil
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, TensorSpec
@@ -17,13 +19,14 @@ from mlflow.types.schema import Schema
 
 from sbi_models.approximators import Approximator, load_approximator
 from sbi_models.errors import ConfigurationError
-from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, model_versions, registered_models, sha256
+from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, find_model, model_versions, registered_models, sha256
+from sbi_models.tracking.live_metrics import BATCH
 from sbi_models.tracking.loading import load
 from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import package_versions
 from sbi_models.tracking.redaction import redacted_setting
 from sbi_models.tracking.store import Store
-from sbi_models.tracking.versions import ModelListing, RegisteredModel, write_notes
+from sbi_models.tracking.versions import AliasMove, ModelListing, RegisteredModel, point, write_notes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
@@ -34,6 +37,7 @@ __all__ = ["list_models", "load", "register"]
 REQUIRED = ("mlflow", "numpy", "safetensors", "sbi-models", "torch")
 SERVED = Path(__file__).with_name("served.py")
 DEFAULT_SAMPLES = 1000
+MODEL_VERSIONS = "mlflow.modelVersions"
 
 
 def register(
@@ -45,11 +49,13 @@ def register(
     aliases: Sequence[str] = (),
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
+    metrics: Mapping[str, float] | None = None,
 ) -> RegisteredModel:
     """Register an approximator file as the next version of the model `name`, made by the run `run_id`, and point `aliases` to it.
 
-    If a version with the same content exists, it is used again: the aliases move to it, its tags and description (markdown) are updated.
-    A registration that was interrupted, or whose answer was lost, is found and completed.
+    If a version with the same content exists, it is used again: the aliases move to it, its tags and description (markdown) are updated,
+    and it is an input of the run, whose page then shows it. A registration that was interrupted, or whose answer was lost, is found and
+    completed. `metrics` are those of MLflow's record of the model, beside which the registered model has a description of what it infers.
 
     Raises:
         ConfigurationError: if aliases are no sequence.
@@ -64,18 +70,23 @@ def register(
     labels = {**{key: redacted_setting(key, value) for key, value in (tags or {}).items()}, HASH_TAG: digest}
     with store.lock():
         doing = f"register the model {name!r}"
+        patiently(doing, _ensure_model, client, name, _about(approximator, name))
         version = patiently(doing, _same_content, client, name, digest)
         reused = version is not None
         if version is None:
-            patiently(doing, _ensure_model, client, name)
             model = patiently(doing, _logged_model, client, name, run_id, labels)
             patiently(doing, _write, client, model, path, run_id, signature_of(approximator))
             patiently(doing, client.finalize_logged_model, model.model_id, "READY")
             version = patiently(doing, _version_of_model, client, model, run_id, labels)
+        found = RegisteredModel(name, version, f"models:/{name}/{version}", tuple(aliases), reused)
+        _show(client, found, run_id, metrics or {})
         patiently(doing, write_notes, client, name, version, labels, description)
+        known = find_model(client, name).aliases
         for alias in aliases:
-            patiently(doing, client.set_registered_model_alias, name, alias, str(version))
-    return RegisteredModel(name, version, f"models:/{name}/{version}", tuple(aliases), reused)
+            before = int(known[alias]) if alias in known else None
+            if before != version:
+                point(client, AliasMove.now(alias, before, version, f"registered by run {run_id}"), name)
+    return found
 
 
 def list_models(store: Store) -> list[ModelListing]:
@@ -118,12 +129,58 @@ def _same_content(client: MlflowClient, name: str, digest: str) -> int | None:
     return max((int(found.version) for found in versions), default=None)
 
 
-def _ensure_model(client: MlflowClient, name: str) -> None:
+def _about(approximator: Approximator, name: str) -> str:
+    """What a registered model is, in Markdown."""
+    targets, conditions = (", ".join(f"`{key}`" for key in keys) for keys in (approximator.inference_names, approximator.condition_names))
+    how = f'`sbi_models.load("models:/{name}/latest").sample(num_samples=1000, conditions=...)`'
+    return f"Amortized posterior of {targets} given {conditions}, learned from simulations. Draw from it with {how}."
+
+
+def _ensure_model(client: MlflowClient, name: str, about: str) -> None:
+    """Make the registered model; one that is there and has no description gets one."""
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=about)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        if not client.get_registered_model(name).description:
+            client.update_registered_model(name, about)
+
+
+def _show(client: MlflowClient, found: RegisteredModel, run_id: str, metrics: Mapping[str, float]) -> None:
+    """Let the pages of the run and of the model show each other, and the model its metrics, unless it has some."""
+    doing = f"note what the run {run_id} has to do with {found.uri}"
+    model = patiently(doing, _model_of_version, client, found)
+    if model is None:
+        return
+    if MODEL_VERSIONS not in model.tags:
+        patiently(doing, client.set_logged_model_tags, model.model_id, {MODEL_VERSIONS: _as_mlflow_has_it(found)})
+    if found.reused:
+        run = patiently(doing, client.get_run, run_id)
+        seen = [*(run.outputs.model_outputs if run.outputs else []), *(run.inputs.model_inputs if run.inputs else [])]
+        if model.model_id not in {other.model_id for other in seen}:
+            patiently(doing, client.log_inputs, run_id, models=[LoggedModelInput(model.model_id)])
+    if not model.metrics:
+        now = int(time.time() * 1000)
+        known = {key: float(value) for key, value in metrics.items() if np.isfinite(value)}  # MLflow makes NaN 0 here
+        points = [Metric(key, value, now, 0, model_id=model.model_id, run_id=run_id) for key, value in known.items()]
+        for begin in range(0, len(points), BATCH):
+            patiently(doing, client.log_batch, run_id, metrics=points[begin : begin + BATCH])
+
+
+def _model_of_version(client: MlflowClient, found: RegisteredModel) -> LoggedModel | None:
+    """MLflow's record of the files of a version; None if another program has registered it."""
+    version = client.get_model_version(found.name, str(found.version))
+    if not version.run_id:
+        return None
+    experiment = client.get_run(version.run_id).info.experiment_id
+    models = client.search_logged_models([experiment], filter_string=f"source_run_id = '{version.run_id}'")
+    return next((model for model in models if model.artifact_location == version.source), None)
+
+
+def _as_mlflow_has_it(found: RegisteredModel) -> str:
+    """The tag by which MLflow's pages find the registered versions of a model."""
+    return json.dumps([{"name": found.name, "version": found.version}])
 
 
 def _logged_model(client: MlflowClient, name: str, run_id: str, labels: Mapping[str, str]) -> LoggedModel:

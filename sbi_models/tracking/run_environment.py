@@ -1,33 +1,39 @@
 """What it takes to run a run again, as files of it: packages, machine, commit, and changes that were not committed."""
 
+import base64
+import hashlib
 import json
 import os
 import platform
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import psutil
 
-from sbi_models.tracking.provenance import git_output, git_tags
-from sbi_models.tracking.redaction import redacted
+from sbi_models.tracking.provenance import git_output, git_patch, git_tags, own_checkout, own_hash, own_packages, package_versions
+from sbi_models.tracking.redaction import redacted, redacted_content, redacted_patch
 
 FOLDER = "environment"
 LONGEST_PATCH = 1_000_000
-"""Bytes of changes.patch that are kept."""
+"""Bytes of a patch that are kept."""
 
 
 def environment_files(folder: Path) -> dict[str, str]:
-    """Texts by file name: requirements.txt, machine.json, code.json and, where tracked files were changed, changes.patch.
+    """Texts by file name: requirements.txt, machine.json, code.json and library.json; patches where tracked files were changed.
 
-    Code is that of a folder; nothing is said of code that is in no git checkout.
+    code.json and changes.patch are of the user's code in a folder, of which nothing is said if it is in no git checkout; library.json and
+    library_changes.patch are of this package.
     """
     code, patch = code_state(folder)
+    library, own_patch = library_state()
     texts = {
         "requirements.txt": requirements(),
         "machine.json": json.dumps(machine(), indent=2),
         "code.json": json.dumps(code or {"commit": None}, indent=2),
+        "library.json": json.dumps(library, indent=2),
     }
-    return {f"{FOLDER}/{name}": text for name, text in (texts | ({"changes.patch": patch} if patch else {})).items()}
+    patches = {"changes.patch": patch, "library_changes.patch": own_patch}
+    return {f"{FOLDER}/{name}": text for name, text in (texts | {name: text for name, text in patches.items() if text}).items()}
 
 
 def requirements() -> str:
@@ -63,19 +69,56 @@ def code_state(folder: Path) -> tuple[dict[str, object], str]:
 
     The patch is without secrets, for which `git apply` may refuse it, and has at most a megabyte: `patch_redacted` and `patch_complete`.
     """
-    tags = git_tags(folder)
+    root = git_output(folder, "rev-parse", "--show-toplevel").strip()
+    return _state(Path(root)) if root else ({}, "")
+
+
+def library_state() -> tuple[dict[str, object], str]:
+    """What this package is: version, hash of its files, and where it is from; and what differs from its commit, as a patch.
+
+    A checkout has what `code_state` says of a folder. An installed package has the address and hash of its archive, as far as the installer
+    has noted them, and the names of files that were changed after it was installed.
+    """
+    state: dict[str, object] = {"version": package_versions(("sbi-models",)).get("sbi-models"), "sha256": own_hash()}
+    root = own_checkout()
+    if root is not None:
+        code, patch = _state(root, *(path.name for path in own_packages()))
+        return state | code, patch
+    installed = next((found for found in distributions(name="sbi-models")), None)
+    if installed is None:
+        return state, ""
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    return state | redacted_content({"installed_from": origin, "edited": _edited(installed)}), ""
+
+
+def _edited(installed: Distribution) -> list[str]:
+    """Files of an installed package that are not as the installer has written them."""
+    changed = []
+    for file in installed.files or ():
+        path = Path(str(file.locate()))
+        if file.hash is not None and file.hash.mode == "sha256":
+            now = hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b""
+            if base64.urlsafe_b64encode(now).rstrip(b"=").decode() != file.hash.value:
+                changed.append(file.as_posix())
+    return changed
+
+
+def _state(root: Path, *paths: str) -> tuple[dict[str, object], str]:
+    """What `code_state` says, of files below some paths of a checkout or of all."""
+    tags = git_tags(root)
     if not tags:
         return {}, ""
-    root = git_output(folder, "rev-parse", "--show-toplevel").strip()
-    untracked = git_output(Path(root), "ls-files", "--others", "--exclude-standard").splitlines()
+    untracked = git_output(root, "ls-files", "--others", "--exclude-standard", "--", *paths).splitlines()
+    patch = git_patch(root, *paths)
     state: dict[str, object] = {
         "commit": tags["mlflow.source.git.commit"],
-        "dirty": tags["sbi_models.git_dirty"] == "true",
-        "untracked": untracked[:100],
+        "dirty": bool(patch) or tags["sbi_models.git_dirty"] == "true",
+        "untracked": [redacted(name) for name in untracked[:100]],
     }
     if not state["dirty"]:
         return state, ""
-    patch = git_output(Path(root), "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD")
-    clean = redacted(patch)
-    kept = clean.encode()[:LONGEST_PATCH].decode(errors="ignore")
-    return state | {"patch_redacted": clean != patch, "patch_complete": kept == clean}, kept
+    clean = redacted_patch(patch)
+    content = clean.encode("utf-8", "surrogateescape")
+    whole = len(content) <= LONGEST_PATCH
+    kept = clean if whole else content[:LONGEST_PATCH].decode("utf-8", "ignore")
+    return state | {"patch_redacted": clean != patch, "patch_complete": whole}, kept

@@ -19,11 +19,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.version import VERSION
 
-from sbi_models.empty_databases import give_tables
+from sbi_models.empty_databases import give_tables, refuse_folder
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
 from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.redaction import redacted
+from sbi_models.tracking.relocation import Relocated, refuse_other_place, relocate
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -88,9 +89,12 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
     """The store that MLFLOW_TRACKING_URI names or, without it, `<root>/mlruns/mlflow.db` with its files in `<root>/mlruns/artifacts`.
 
     `root` defaults to the current folder. A missing SQLite database is made, once, even if several processes ask at the same moment;
-    with `create=False` it is a TrackingError instead.
+    with `create=False` it is a TrackingError instead. So is one that was moved or copied with its project, until `relocate_store` has
+    given it the place where it is now: it names the files of runs and models by whole addresses.
     """
     base = Path(root if root is not None else Path.cwd()).resolve()
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        refuse_folder(base)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{base / 'mlruns' / 'mlflow.db'}"
     scheme = urlsplit(uri).scheme.partition("+")[0]
     if scheme in {"http", "https"}:
@@ -105,7 +109,24 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
     database = _sqlite_path(uri)
     artifacts = database.parent / "artifacts"
     _prepare(database, artifacts, create=create)
+    refuse_other_place(database, artifacts)
     return Store(f"sqlite:///{database}", base, artifact_location=artifacts.as_uri(), local=True)
+
+
+def relocate_store(root: Path | str | None = None) -> Relocated:
+    """Give the local store of a project that was moved or copied the place where it is now; `root` as for `open_store`.
+
+    Raises:
+        TrackingError: there is none, or it cannot be written.
+    """
+    base = Path(root if root is not None else Path.cwd()).resolve()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{base / 'mlruns' / 'mlflow.db'}"
+    if urlsplit(uri).scheme.partition("+")[0] != "sqlite":
+        raise TrackingError(f"Expected a local store to relocate, got {redacted(uri)!r}, which says itself where its files are.")
+    database = _sqlite_path(uri)
+    _prepare(database, database.parent / "artifacts", create=False)
+    with file_lock(_lock_path(database)):
+        return relocate(database, database.parent / "artifacts")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from sbi_models.tracking.live_metrics import LiveMetrics, known_points, points, 
 from sbi_models.tracking.names import keys_of
 from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import owner_is_alive, provenance_tags
-from sbi_models.tracking.redaction import redacted, redacted_setting
+from sbi_models.tracking.redaction import redacted, redacted_content, redacted_setting
 from sbi_models.tracking.run_environment import environment_files
 from sbi_models.tracking.store import Store, local_path
 from sbi_models.tracking.system_metrics import PREFIX, SystemMetrics
@@ -202,19 +202,23 @@ class Tracker:
             self._upload(scratch)
 
     def log_json(self, content: Any, file: str) -> None:
-        """Write something that JSON can hold, for instance to `architecture.json`."""
-        self.log_texts({file: json.dumps(content, indent=2)})
+        """Write something that JSON can hold, without passwords and tokens, for instance to `architecture.json`."""
+        self._write({file: json.dumps(redacted_content(content), indent=2)})
 
     def log_texts(self, texts: Mapping[str, str]) -> None:
-        """Write texts, without passwords and tokens, as files of the run: {"environment/requirements.txt": ...}."""
-        with self._scratch(", ".join(texts)) as scratch:
-            for file, text in texts.items():
-                _inside(scratch, file).write_text(redacted(text), encoding="utf-8")
-            self._upload(scratch)
+        """Write texts, without passwords and tokens, as files of the run: {"notes/first.txt": ...}."""
+        self._write({file: redacted(text) for file, text in texts.items()})
 
     def log_environment(self) -> None:
-        """Write what it takes to run this again below environment/: requirements.txt, machine.json, code.json, changes.patch if any."""
-        self.log_texts(environment_files(self._folder))
+        """Write what it takes to run this again below environment/: requirements, machine, code of the user and of this package."""
+        self._write(environment_files(self._folder))
+
+    def _write(self, texts: Mapping[str, str]) -> None:
+        """Write texts as they are; bytes that are not UTF-8 are those of the source (surrogateescape)."""
+        with self._scratch(", ".join(texts)) as scratch:
+            for file, text in texts.items():
+                _inside(scratch, file).write_bytes(text.encode("utf-8", "surrogateescape"))
+            self._upload(scratch)
 
     @contextmanager
     def _scratch(self, what: str) -> Iterator[Path]:

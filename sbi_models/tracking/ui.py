@@ -6,6 +6,7 @@ import sys
 
 from sbi_models.errors import ConfigurationError, TrackingError
 from sbi_models.tracking.environment import DEFAULTS
+from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.redaction import redacted
 from sbi_models.tracking.store import Store, local_path
 
@@ -16,7 +17,7 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
     One worker: two processes and 0.5 GB, where MLflow's own choice is fifteen and 3 GB. The server has no passwords, hence only loopback
     addresses are accepted as `host`.
     """
-    if store.tracking_uri.startswith(("http:", "https:")):
+    if is_server(store):
         raise TrackingError(f"The tracking store is a server already: open {redacted(store.tracking_uri)} in a browser.")
     if not _is_loopback(host):
         raise ConfigurationError(
@@ -32,6 +33,19 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
     if artifacts is not None:
         command += ["--artifacts-destination", str(artifacts)]
     return [*command, "--workers", "1", "--host", host, "--port", str(port)]
+
+
+def run_page(store: Store, run_id: str) -> str | None:
+    """The address of the page of a run, without a password, where the store is a server; None where `ui_command` starts one."""
+    if not is_server(store):
+        return None
+    experiment = patiently(f"find the run {run_id!r}", store.client.get_run, run_id).info.experiment_id
+    return f"{redacted(store.tracking_uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def is_server(store: Store) -> bool:
+    """Whether the store is an MLflow server, which has pages of its own."""
+    return store.tracking_uri.startswith(("http:", "https:"))
 
 
 def ui_environment(store: Store) -> dict[str, str]:

@@ -1,16 +1,26 @@
-"""The versions of registered models: what they are called, who is champion, and notes on them that people read in the UI."""
+"""The versions of registered models: which one an alias points to, who moved it when and why, and notes that people read in the UI."""
 
+import json
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from types import EllipsisType
+from typing import Any, Self
 
 from mlflow import MlflowClient
 
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.addresses import find_model, find_version, parse_model
 from sbi_models.tracking.patience import patiently
+from sbi_models.tracking.provenance import user_name
 from sbi_models.tracking.redaction import redacted, redacted_setting
 from sbi_models.tracking.store import Store
+
+LONGEST_REASON = 4000
+"""Characters of the reason for a change of an alias that are kept."""
+
+_MOVED = "moved."
 
 
 @dataclass(frozen=True)
@@ -58,18 +68,79 @@ def alias_of(store: Store, name: str, alias: str) -> int | None:
     return None if version is None else int(version)
 
 
-def set_alias(store: Store, name: str, alias: str, version: int) -> int | None:
+@dataclass(frozen=True)
+class AliasMove:
+    """One change of an alias of a registered model: when (UTC, ISO 8601), by whom, from which version to which, None for none, and why."""
+
+    alias: str
+    time: str
+    by: str
+    before: int | None
+    after: int
+    why: str
+
+    @classmethod
+    def now(cls, alias: str, before: int | None, after: int, why: str) -> Self:
+        """A change that this process makes now."""
+        at = datetime.now(UTC).isoformat(timespec="microseconds")
+        return cls(alias, at, f"{user_name()}@{socket.gethostname()}", before, after, redacted(why)[:LONGEST_REASON])
+
+    @property
+    def tag(self) -> str:
+        """The tag of the model that keeps it: no two changes have the same one."""
+        return f"{_MOVED}{self.alias}.{self.time.replace('+00:00', 'Z').replace(':', '-')}.{self.after}"
+
+
+def set_alias(store: Store, name: str, alias: str, version: int, *, why: str = "", expected: int | EllipsisType | None = ...) -> int | None:
     """Point the alias to a version, and return which version it pointed to before, for a way back; None if there was no such alias.
 
-    Both happen under the lock of a local store. A server has no such lock: of two that set an alias there at once, the last one wins.
+    Every change is kept with time, user and reason (`alias_history`). All happens under the lock of a local store. A server has no such
+    lock: of two that set an alias there at once, the last one wins.
+
+    Args:
+        store: with the registry.
+        name: of the model.
+        alias: to be moved.
+        version: that it is to point to.
+        why: the reason, for the history.
+        expected: where it must point to now, or None for nowhere; else nothing is moved, which the answer tells.
     """
-    client = store.client
-    find_version(client, name, alias=None, version=str(version))
+    find_version(store.client, name, alias=None, version=str(version))
     with store.lock():
         before = alias_of(store, name, alias)
-        if before != version:
-            patiently(f"point {alias!r} to version {version} of {name!r}", client.set_registered_model_alias, name, alias, str(version))
+        if before != version and expected in (before, ...):
+            point(store.client, AliasMove.now(alias, before, version, why), name)
     return before
+
+
+def point(client: MlflowClient, move: AliasMove, name: str) -> None:
+    """Move an alias of the model `name`, and note it; to be called under the lock of the store."""
+    doing = f"point {move.alias!r} to version {move.after} of {name!r}"
+    patiently(doing, client.set_registered_model_alias, name, move.alias, str(move.after))
+    note_move(client, move, name)
+
+
+def note_move(client: MlflowClient, move: AliasMove, name: str) -> None:
+    """Add a change of an alias to the history of the model `name`."""
+    patiently(f"note who moved {move.alias!r} of {name!r}", client.set_registered_model_tag, name, move.tag, json.dumps(asdict(move)))
+
+
+def alias_history(store: Store, name: str, alias: str) -> list[AliasMove]:
+    """All changes of an alias that were made with `set_alias` and `register`, the oldest first.
+
+    Raises:
+        TrackingError: if there is no such model, or somebody has edited a tag with a change.
+    """
+    tags = find_model(store.client, name).tags
+    moves = []
+    for key in sorted(key for key in tags if key.startswith(f"{_MOVED}{alias}.")):
+        try:
+            moves.append(AliasMove(**json.loads(tags[key])))
+        except (TypeError, ValueError):
+            raise TrackingError(
+                f"Expected a change of the alias {alias!r} in the tag {key} of the model {name!r}, got something else. Delete the tag."
+            ) from None
+    return moves
 
 
 def annotate(store: Store, name: str, version: int, *, tags: Mapping[str, Any] | None = None, description: str | None = None) -> None:

@@ -113,38 +113,6 @@ def test_a_shared_bias_is_learned_with_its_uncertainty():
     torch.testing.assert_close(learned(at).correction, polynomial(at), rtol=0, atol=0.05)
 
 
-def waves(theta):
-    """What no polynomial of degree 4 follows."""
-    return torch.stack([0.3 * torch.sin(3 * theta[:, 0]), 0.3 * torch.cos(3 * theta[:, 1])], dim=1)
-
-
-def test_local_means_add_what_a_polynomial_misses():
-    """Waves in theta are followed to within the errors that are stated, a tenth of a simulation's sd; without waves nothing is added."""
-    theta, at = normal(200_000, 2, seed=1), normal(300, 2, seed=3).clamp(-1.5, 1.5)
-    noise = normal(200_000, 2, seed=2)
-    learned = SharedBias(2)
-    learned.fit(theta, noise)
-    assert (learned.local(at)[0] == 0).all()
-    plain = learned(at).variance
-    learned.fit(theta, waves(theta) + noise)
-    got = learned(at)
-    standard = (got.correction - waves(at)) / got.variance.sqrt()
-    assert 0.7 < float(standard.square().mean().sqrt()) < 1.4
-    assert float((got.correction - waves(at)).square().mean().sqrt()) < 0.1
-    assert all(part.isfinite().all() for part in learned.local(at + torch.tensor([-1e7, 1e6])))
-    assert (got.variance > plain).all()
-
-
-def test_misfit_that_is_left_is_told():
-    """Waves too short for cells of simulations leave errors; the variance that is stated is theirs, to within a factor of two."""
-    theta, at = normal(20_000, 2, seed=1), normal(300, 2, seed=3).clamp(-1.5, 1.5)
-    learned = SharedBias(2)
-    learned.fit(theta, 4 * waves(2 * theta) + 0.1 * normal(20_000, 2, seed=2))
-    got = learned(at)
-    ratio = float(((got.correction - 4 * waves(2 * at)).square() / got.variance).mean())
-    assert 0.5 < ratio < 2
-
-
 def test_a_shared_bias_does_not_run_away():
     """Far beyond the data the polynomial stays what it is at the edge, 3.5 sds out."""
     learned = SharedBias(2)

@@ -222,6 +222,19 @@ def test_files_keep_what_the_training_left(tmp_path):
     assert loaded.save(tmp_path / "again").read_bytes() == path.read_bytes()
 
 
+def test_files_of_earlier_versions_are_read():
+    """Tensors that the correction of shared errors no longer has are left out, and those that it did not have yet are zero."""
+    made = approximator(PRIORS, preconditioning="gaussian")
+    made.learn_shared_bias([data(300, seed=4)])
+    tensors = {name: value.clone() for name, value in made.state_dict().items()}
+    more = tensors | {"shared_bias.local.places": torch.zeros(2048, 2), "shared_bias.local.count": torch.tensor(5)}
+    loaded = CompositionalApproximator.from_settings(made._settings(), more).state_dict()
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+    less = {name: value for name, value in tensors.items() if not name.startswith("shared_bias.")}
+    assert not CompositionalApproximator.from_settings(made._settings(), less).shared_bias.is_known
+
+
 def test_an_approximator_that_was_never_built_has_no_answers():
     """Asking before a training says what to do first."""
     made = CompositionalApproximator(adapter=default_adapter(ROLES), roles=ROLES, inference_network=DiffusionModel(widths=(8,)))

@@ -50,7 +50,7 @@ def shared_server() -> ServerProcess:
     command = [sys.executable, "-m", "flows.temporary_server", "--host", "127.0.0.1", "--port", str(port)]
     with (log := home / "log.txt").open("wb") as output:
         process = subprocess.Popen(command, cwd=home, env=_environment(), stdout=output, stderr=output)
-    server = ServerProcess(process, f"http://127.0.0.1:{port}/api", log, home / "note")
+    server = ServerProcess(process, f"http://127.0.0.1:{port}/api", log)
     server.wait()
     return server
 

@@ -8,10 +8,11 @@ import pytest
 from small_run import small_experiment
 
 from flows import tasks
+from flows.engines import refuse_other_folders
 from flows.local_server import local_prefect
 from flows.parameters import Experiment
 from flows.simulating import missing_shards, simulate_missing, stores_of
-from sbi_models.errors import SimulationError
+from sbi_models.errors import ConfigurationError, SimulationError
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("flows-engines")]
 
@@ -111,3 +112,47 @@ def test_an_error_of_the_simulator_is_told(tmp_path: Path, monkeypatch: pytest.M
     with local_prefect(), pytest.raises(SimulationError, match="too far out"):
         simulate_missing(experiment)
     assert list(tmp_path.rglob("shard-*.safetensors"))
+
+
+HANGS = """
+import time
+from sbi_models import make_simulator
+from sbi_models.simulators import FailurePolicy
+
+def prior(rng): return {"theta": rng.normal(size=1)}
+
+def likelihood(theta, rng):
+    if theta[0] > 2.5: time.sleep(3600)
+    return {"x": theta + rng.normal(size=1)}
+
+SIMULATOR = make_simulator([prior, likelihood], failures=FailurePolicy(timeout=1.0))
+"""
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes", "dask"])
+def test_a_simulator_that_hangs_ends_on_every_engine(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a timeout it is an error with the row and the function, on each of them, and no process of it is left."""
+    name = f"hanging_{kind}"
+    (tmp_path / f"{name}.py").write_text(HANGS)
+    plain = {"name": name, "simulator": f"{name}:SIMULATOR", "inference_variables": ["theta"], "inference_conditions": ["x"]}
+    small = {"simulate": {"training": 1024, "validation": 64, "test": 64, "rows_per_shard": 256}, "engine": {"kind": kind, "workers": 2}}
+    experiment = Experiment.model_validate(plain | small | {"folder": str(tmp_path), "register_as": {"name": name}})
+    monkeypatch.chdir(tmp_path)
+    words = r"row \d+ of seed \d+: function 'likelihood' took longer than the timeout of 1 s"
+    with local_prefect(), pytest.raises(SimulationError, match=words):
+        simulate_missing(experiment)
+
+
+def test_workers_that_do_not_share_the_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker of a cluster is asked about a file that was just made: all must see it; a scheduler that is not there is told."""
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    with cluster:
+        refuse_other_folders(cluster.scheduler_address, tmp_path)
+        monkeypatch.setattr("flows.engines.os.path.exists", lambda path: "probe" not in path)
+        with pytest.raises(ConfigurationError, match=r"Expected workers that share the folder .*, got 2 of 2 that do not see a file"):
+            refuse_other_folders(cluster.scheduler_address, tmp_path)
+    monkeypatch.setattr("flows.engines._SECONDS_OF_A_CLUSTER", 1)
+    with pytest.raises(ConfigurationError, match=r"Expected a dask scheduler at tcp://127.0.0.1:9, got: .*"):
+        refuse_other_folders("tcp://127.0.0.1:9", tmp_path)
+    assert not list(tmp_path.iterdir())

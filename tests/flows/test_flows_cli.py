@@ -238,6 +238,17 @@ def test_a_version_is_promoted_by_hand(call, first_run: Finished) -> None:
     assert (after.tags, after.description) == (before.tags, before.description)
 
 
+def test_the_champions_are_listed(call) -> None:
+    """The first champion of a pipeline has come by the gate; an unknown model is told with a name that is like it."""
+    code, output, errors = call("champions", "michelson")
+    assert (code, errors) == (0, "")
+    assert "michelson: version 1 is the champion" in output
+    assert "gaps" not in output
+    code, _, errors = call("champions", "michelsn")
+    assert code == 2
+    assert "Did you mean 'michelson'" in errors
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -1,19 +1,17 @@
-"""The gate between challenger and champion: its comparison against SciPy, and its decisions in a real registry."""
+"""The gate between challenger and champion: its decisions on real models in a real registry."""
 
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import numpy as np
 import pytest
-from scipy import stats
 from small_run import small_experiment
 
-from flows.gate import ROLLED_BACK, check_gate, compare, judge_challenger, promote
+from flows.champions import promote
+from flows.gate import check_gate, judge_challenger
 from flows.michelson import STUDY
 from sbi_models import BasicWorkflow, seeding
 from sbi_models.adapters import default_adapter
@@ -33,64 +31,6 @@ PARTLY = {
 BIASED = {"is_calibrated": False, "sentence": "Biased: mu is too high."}
 TEST = STUDY.simulator.sample(100, seed=5)
 
-
-class Fake:
-    """A model with given log densities; without them its posterior is unit normal around 3 x + shift."""
-
-    inference_names = ("theta",)
-
-    def __init__(self, log_densities: Any = None, shift: float = 0.0) -> None:
-        self._log_densities, self._shift = log_densities, shift
-        self.members = {"": SimpleNamespace(has_density=log_densities is not None)}
-
-    def log_prob(self, data: Any) -> Any:
-        return np.asarray(self._log_densities, dtype=np.float32)
-
-    def sample(self, *, num_samples: int, conditions: Any, seed: int) -> Any:
-        noise = np.random.default_rng(seed).normal(size=(len(conditions["x"]), num_samples, 1))
-        return {"theta": 3 * conditions["x"][:, None, :] + self._shift + noise}
-
-
-# ---- compare
-
-
-@pytest.mark.parametrize("shift", [-0.3, 0.0, 0.3])
-def test_the_p_value_is_that_of_scipy(shift: float) -> None:
-    """Mean, standard error and p-value are those of SciPy's paired t-test with the alternative that the challenger is worse."""
-    rng = np.random.default_rng(1)
-    old = rng.normal(size=60).astype(np.float32)
-    new = (old + shift + 0.5 * rng.normal(size=60)).astype(np.float32)
-    found = compare(Fake(new), Fake(old), {}, seed=0)  # type: ignore[arg-type]
-    expected = stats.ttest_rel(new.astype(float), old.astype(float), alternative="less")
-    assert found.score == "log density [nats]"
-    np.testing.assert_allclose(found.p_value, expected.pvalue, rtol=1e-9)
-    np.testing.assert_allclose(found.difference / found.error, expected.statistic, rtol=1e-9)
-    assert (found.p_value < 0.01) == (shift == -0.3)
-
-
-@pytest.mark.parametrize(("difference", "p_value"), [(0.0, 1.0), (-1.0, 0.0), (1.0, 1.0), (-np.inf, 0.0), (np.inf, 1.0)])
-def test_without_spread_the_sign_decides(difference: float, p_value: float) -> None:
-    """Models that differ by a constant, or infinitely on one simulation: not worse if equal or above, worse if below."""
-    new = np.zeros(30)
-    new[0 if np.isinf(difference) else slice(None)] = difference
-    assert compare(Fake(new), Fake(np.zeros(30)), {}, seed=0).p_value == p_value  # type: ignore[arg-type]
-
-
-def test_models_without_a_density_have_the_energy_score() -> None:
-    """If one of the two has no density, draws decide: a shifted posterior is worse, a right one is not, and equal ones are equal."""
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(80, 1))
-    test = {"x": x, "theta": 3 * x + rng.normal(size=(80, 1))}
-    right, wrong, dense = Fake(), Fake(shift=1.0), Fake(np.zeros(80))
-    worse, better, equal = (compare(*pair, test, seed=0) for pair in ((wrong, dense), (dense, wrong), (right, right)))  # type: ignore[arg-type]
-    assert {found.score for found in (worse, better, equal)} == {"energy score"}
-    assert worse.p_value < 1e-4
-    assert better.p_value > 0.99
-    assert worse.difference == pytest.approx(-better.difference)
-    assert (equal.difference, equal.p_value) == (0.0, 1.0)
-
-
-# ---- the whole gate
 
 Judge = Callable[..., dict[str, Any]]
 
@@ -152,7 +92,7 @@ def _notes(store: Store, name: str, version: int) -> tuple[dict[str, str], str]:
 def test_the_first_calibrated_version_is_the_champion(store: Store, judge: Judge) -> None:
     """With nothing to compare with, the verdict decides; judged again, it stays champion, and its page stays as it was."""
     decision = judge("fair")
-    assert decision == {"promoted": True, "champion": 1, "before": None, "reasons": decision["reasons"]}
+    assert decision == {"promoted": True, "champion": 1, "before": None, "reasons": decision["reasons"], "comparisons": []}
     assert decision["reasons"] == ["verdict: Calibrated.", "there is no champion to compare with"]
     again = judge("fair")
     assert (again["promoted"], again["champion"], again["before"]) == (True, 1, 1)
@@ -167,7 +107,8 @@ def test_the_first_calibrated_version_is_the_champion(store: Store, judge: Judge
 def test_an_uncalibrated_first_version_is_refused(store: Store, judge: Judge) -> None:
     """A verdict other than calibrated leaves the model without a champion, unless the settings do not ask for calibration."""
     decision = judge("fair", BIASED)
-    assert decision == {"promoted": False, "champion": None, "before": None, "reasons": ["verdict: Biased: mu is too high."]}
+    assert (decision["promoted"], decision["champion"], decision["before"]) == (False, None, None)
+    assert decision["reasons"] == ["verdict: Biased: mu is too high."]
     assert alias_of(store, judge.name, "champion") is None
     assert alias_of(store, judge.name, "challenger") == 1
     tags, description = _notes(store, judge.name, 1)
@@ -203,9 +144,9 @@ def test_an_under_trained_challenger_is_refused_and_a_better_one_promoted(store:
     assert alias_of(store, judge.name, "champion") == 1
     assert alias_of(store, judge.name, "challenger") == 2
     (reason,) = decision["reasons"]
-    assert reason.startswith("log density [nats] -")
-    assert reason.endswith(": worse")
-    assert f"against models:/{judge.name}/1 on 100 test simulations" in reason
+    assert reason.startswith(f"worse than models:/{judge.name}/1: log density -")
+    assert reason.endswith("on 100 test simulations; the margin is 0.02")
+    assert decision["comparisons"][0]["word"] == "worse"
     tags, description = _notes(store, judge.name, 2)
     assert (tags["gate"], tags["gate.reason"]) == ("refused", reason)
     assert description == f"**Refused** as champion; version 1 stays.\n\n- {reason}"
@@ -215,7 +156,7 @@ def test_an_under_trained_challenger_is_refused_and_a_better_one_promoted(store:
     assert alias_of(store, judge.name, "champion") == 3
     tags, description = _notes(store, judge.name, 3)
     assert tags["gate"] == "passed"
-    assert "not worse" in description
+    assert f"better than models:/{judge.name}/1" in description
 
 
 def test_all_reasons_of_a_refusal_are_told(judge: Judge) -> None:
@@ -238,13 +179,15 @@ def test_what_cannot_be_compared_is_refused(store: Store, judge: Judge, monkeypa
     judge("fair")
     seeds = []
 
-    def fail(new: object, old: object, test: object, seed: int) -> None:
+    def fail(new: object, old: object, test: object, seed: int, **settings: float) -> None:
         seeds.append(seed)
         raise DataError("Expected 20 speeds.")
 
     with monkeypatch.context() as patch:
         patch.setattr("flows.gate.compare", fail)
-        assert judge("good")["reasons"] == [f"it cannot be compared with models:/{judge.name}/1: Expected 20 speeds."]
+        (reason,) = judge("good")["reasons"]
+        assert reason.startswith(f"it cannot be compared with models:/{judge.name}/1: Expected 20 speeds.")
+        assert reason.endswith(f"sbi-models promote models:/{judge.name}/2.")
     assert seeds == [seeding.derive(small_experiment({}).seed, "gate")]
     (file,) = Path(url2pathname(urlsplit(store.client.get_model_version(judge.name, "1").source).path)).rglob("*.safetensors")
     file.write_bytes(b"damaged")
@@ -253,24 +196,22 @@ def test_what_cannot_be_compared_is_refused(store: Store, judge: Judge, monkeypa
 
 
 def test_a_version_that_was_rolled_back_is_not_promoted_by_the_gate(store: Store, judge: Judge) -> None:
-    """`promote` returns the champion before and marks the newer one, which the gate then refuses until it is promoted by hand."""
+    """`promote` returns the champion before, which the gate then refuses until it is promoted by hand, as it does every former champion."""
     judge("fair")
     judge("good")
-    assert promote(store, judge.name, 1) == 2
+    assert promote(store, judge.name, 1, why="a wrong prior") == 2
     assert alias_of(store, judge.name, "champion") == 1
-    assert ROLLED_BACK in _notes(store, judge.name, 2)[0]
-    assert "by hand" in _notes(store, judge.name, 1)[1]
-    assert "by hand" in _notes(store, judge.name, 2)[1]
+    assert _notes(store, judge.name, 1)[0]["gate.reason"] == "promoted by hand: a wrong prior"
+    assert _notes(store, judge.name, 2)[1].startswith("Was champion until")
 
     decision = judge("good")
     assert (decision["promoted"], decision["champion"]) == (False, 1)
-    assert decision["reasons"][0].startswith("it was champion and was rolled back by hand")
+    assert decision["reasons"][0].startswith(f"it was champion before: only `sbi-models promote models:/{judge.name}/2`")
     assert alias_of(store, judge.name, "champion") == 1
 
     assert promote(store, judge.name, 2) == 1
-    assert ROLLED_BACK not in _notes(store, judge.name, 2)[0]
-    assert ROLLED_BACK not in _notes(store, judge.name, 1)[0]
     assert judge("good")["champion"] == 2
+    assert not judge("fair")["promoted"]
 
 
 def test_a_champion_by_hand_stays_one(store: Store, judge: Judge) -> None:

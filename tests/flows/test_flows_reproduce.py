@@ -55,7 +55,7 @@ def reproduce(recorded: Recorded, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     """`sbi-models reproduce ...` in the folder of the run."""
     monkeypatch.chdir(recorded.root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(reproduction, "end_on_sigterm", lambda: None)  # this process is that of other tests, too
+    monkeypatch.setattr(reproduction, "end_on_signals", lambda: None)  # this process is that of other tests, too
 
     def reproduce(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["sbi-models", "reproduce", *map(str, words)])
@@ -105,7 +105,7 @@ def test_other_draws_are_told_with_their_distance(recorded: Recorded, reproduce,
         shutil.copyfile(kept, draws)
     assert ended.code == 3
     assert _said(ended) == SAME | {"draws": "means differ by at most 1.000 sd, sds by 100.0 %"}
-    assert ended.output.rstrip().endswith("Not the same to the bit.")
+    assert "Not the same to the bit.\n" in ended.output
 
 
 def test_the_same_draws_in_another_file_are_the_same(recorded: Recorded, reproduce, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,9 @@ def test_another_seed_in_the_record_is_told(recorded: Recorded, reproduce, tmp_p
     assert ended.code == 3, ended.errors
     said = _said(ended)
     assert re.fullmatch(r"means differ by at most \d+\.\d{3} sd, sds by \d+\.\d %", said.pop("draws"))
-    assert said == {"simulator": "the same", "simulations": "not the same", "weights": "not the same"}
+    assert re.fullmatch(r"not the same: \d+ of \d+ tensors differ, by at most \S+ of the largest number of each", said.pop("weights"))
+    assert said == {"simulator": "the same", "simulations": "not the same: test, training, validation"}
+    assert ended.output.rstrip().endswith("as far as the run has noted them; the code of the training is the same.")
 
 
 def test_what_cannot_be_made_again_is_one_line(recorded: Recorded, reproduce, tmp_path: Path) -> None:

@@ -107,3 +107,16 @@ def test_a_distribution_without_a_name_is_refused():
     """The message says what to pass."""
     with pytest.raises(ConfigurationError, match=r'Expected a function.*\{"theta": distribution\}'):
         make_simulator([d.Normal(0.0, 1.0)])
+
+
+def test_torch_has_its_settings_back():
+    """A function that sets PyTorch's default type, or turns gradients off, does so for itself alone."""
+
+    def likelihood(theta):
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        return {"x": theta}
+
+    make_simulator([lambda rng: {"theta": rng.normal(size=2)}, likelihood]).sample(2, seed=1)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()

@@ -1,3 +1,4 @@
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from sbi_models.errors import ModelFileError, TrackingError
-from sbi_models.tracking import Store, Tracker, is_model_uri, list_models, load, register
+from sbi_models.tracking import Store, Tracker, alias_history, is_model_uri, list_models, load, register, set_alias
 
 X = np.linspace(0, 1, 60, dtype=np.float32).reshape(3, 20, 1)
 CHAMPION = ("champion",)
@@ -148,3 +149,47 @@ def test_what_cannot_be_registered_leaves_no_version(store: Store, run_id: str, 
     with pytest.raises(TrackingError, match="register the model 'a/b'"):
         register(store, "a/b", saved, run_id)
     assert not [listing for listing in list_models(store) if listing.versions]
+
+
+def test_a_run_that_uses_a_model_again_shows_it(store: Store, run_id: str, saved: Path) -> None:
+    """MLflow's page of a run lists the registered versions of the models that it has made or used: the second run has the first one's,
+    once, and finds its file by its own address; the run that has made it has no input."""
+    first = register(store, "normal", saved, run_id)
+    again = Tracker.start(store, "npe", "second", "key-2").run_id
+    for run in (again, again, run_id):
+        assert register(store, "normal", saved, run).version == first.version
+    (made,) = store.client.get_run(run_id).outputs.model_outputs
+    (used,) = store.client.get_run(again).inputs.model_inputs
+    assert used.model_id == made.model_id
+    assert not store.client.get_run(run_id).inputs.model_inputs
+    (shown,) = json.loads(store.client.get_logged_model(used.model_id).tags["mlflow.modelVersions"])
+    assert (shown["name"], int(shown["version"])) == ("normal", 1)
+    assert load(f"runs:/{again}/normal", store).shift[0] == 1.0  # type: ignore[attr-defined]
+
+
+def test_models_have_descriptions_and_metrics(store: Store, run_id: str, saved: Path) -> None:
+    """A registered model says what it infers from what, unless somebody has written something else; MLflow's record of the model has the
+    metrics of its first registration that has some, without NaN, which MLflow would show as 0."""
+    register(store, "normal", saved, run_id)
+    assert store.client.get_registered_model("normal").description.startswith("Amortized posterior of `theta` given `x`")
+    store.client.update_registered_model("normal", "mine")
+    register(store, "normal", saved, run_id, metrics={"log_score": -1.5, "nrmse.theta": np.nan})
+    register(store, "normal", saved, run_id, metrics={"log_score": -2.5})
+    assert store.client.get_registered_model("normal").description == "mine"
+    (output,) = store.client.get_run(run_id).outputs.model_outputs
+    made = store.client.get_logged_model(output.model_id)
+    assert {metric.key: metric.value for metric in made.metrics} == {"log_score": -1.5}
+
+
+def test_every_change_of_an_alias_is_kept(store: Store, run_id: str, saved: Path, fake_approximators: Callable[..., Path]) -> None:
+    """Registrations that move an alias are in its history with user and run, those that leave it where it is are not."""
+    other = fake_approximators(saved.with_name("other.safetensors"), shift=2.0)
+    for file in (saved, saved, other, saved):
+        register(store, "normal", file, run_id, aliases=CHAMPION)
+    set_alias(store, "normal", "champion", 2, why="by hand, with password=abc")
+    assert set_alias(store, "normal", "champion", 1, expected=1) == 2
+    moves = alias_history(store, "normal", "champion")
+    assert [(move.before, move.after) for move in moves] == [(None, 1), (1, 2), (2, 1), (1, 2)]
+    assert [move.why for move in moves] == [f"registered by run {run_id}"] * 3 + ["by hand, with password=***"]
+    assert all(move.by.count("@") == 1 and move.time.endswith("+00:00") for move in moves)
+    assert alias_history(store, "normal", "challenger") == []

@@ -44,7 +44,8 @@ def test_packages_machine_and_code_are_files_of_the_run(store: Store, checkout: 
         tracker.finish()
     assert tracker.artifact_path is not None
     folder = tracker.artifact_path / "environment"
-    assert {path.name for path in folder.iterdir()} == {"requirements.txt", "machine.json", "code.json", "changes.patch"}
+    texts = {"requirements.txt", "machine.json", "code.json", "library.json", "changes.patch"}
+    assert {path.name for path in folder.iterdir()} - {"library_changes.patch"} == texts
     requirements = (folder / "requirements.txt").read_text().splitlines()
     assert f"numpy=={version('numpy')}" in requirements
     assert any(line.endswith(f"sbi-models=={version('sbi-models')}") for line in requirements)
@@ -164,7 +165,7 @@ def test_the_commit_is_that_of_the_users_folder_or_none(
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     monkeypatch.chdir(checkout)
-    monkeypatch.setattr("sbi_models.tracking.provenance.own_git_tags", lambda: {OWN_COMMIT: "0" * 40, "sbi_models.own_git_dirty": "false"})
+    monkeypatch.setattr("sbi_models.tracking.provenance.own_tags", lambda: {OWN_COMMIT: "0" * 40, "sbi_models.own_git_dirty": "false"})
     found = {}
     for name, folder in {"none": nowhere, "checkout": checkout}.items():
         with Tracker.start(store, "npe", name, name, folder=folder) as tracker:
@@ -186,5 +187,5 @@ def test_the_packages_own_commit_is_that_of_its_own_checkout(checkout: Path, mon
         package = place / "sbi_models" / "tracking"
         package.mkdir(parents=True)
         monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
-        own = provenance.own_git_tags()
+        own = provenance.own_tags()
         assert own.get(OWN_COMMIT) == (git_tags(checkout)["mlflow.source.git.commit"] if there else None)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.tracking import Store, open_store, ui_command, ui_environment
+from sbi_models.tracking import Store, open_store, run_page, ui_command, ui_environment
 
 
 def test_the_command_starts_a_small_server_on_the_store(store: Store) -> None:
@@ -36,3 +36,14 @@ def test_a_store_that_is_a_server_needs_no_other(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     with pytest.raises(TrackingError, match=r"open http://127.0.0.1:5000"):
         ui_command(open_store(tmp_path))
+
+
+def test_a_run_on_a_server_has_an_address(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of a local store is looked at with the command; that of a server at its page, whose address has no password."""
+    run = store.client.create_run(store.experiment("npe"))
+    assert run_page(store, run.info.run_id) is None
+    client = store.client
+    server = Store("https://anna:hunter2@example.org/mlflow/", store.root, artifact_location=None, local=False)
+    monkeypatch.setattr(Store, "client", property(lambda self: client))
+    page = f"https://***@example.org/mlflow/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert run_page(server, run.info.run_id) == page

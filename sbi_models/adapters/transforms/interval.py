@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
-from sbi_models.adapters.transforms.numbers import check_width, unit_of
+from sbi_models.adapters.transforms.numbers import check_width, checked_units, unit_of
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 from sbi_models.errors import ConfigurationError, suggest
@@ -44,7 +44,7 @@ class Constrain(Elementwise):
             raise ConfigurationError(f"Unknown scale {scale!r} of an interval. {suggest(str(scale), _SCALES)}")
         self.scale: Scale = scale
         self.lower, self.upper = _as_bounds(lower, "lower"), _as_bounds(upper, "upper")
-        self.units = units
+        self.units = checked_units(units, self.kind)
         lengths = {len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list)}
         if len(lengths) > 1:
             raise ConfigurationError(f"Expected as many lower as upper bounds for {', '.join(self.names)}, got {lower!r} and {upper!r}.")

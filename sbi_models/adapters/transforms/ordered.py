@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
-from sbi_models.adapters.transforms.numbers import unit_of
+from sbi_models.adapters.transforms.numbers import checked_units, unit_of
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 
@@ -24,7 +24,7 @@ class Ordered(Elementwise):
 
     def __init__(self, names: Names, units: dict[str, list[float]] | None = None) -> None:
         super().__init__(names)
-        self.units = units
+        self.units = checked_units(units, self.kind)
 
     def fitted(self, batch: Tensors) -> "Ordered":
         require(self.names, batch, self.kind)

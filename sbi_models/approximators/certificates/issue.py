@@ -72,7 +72,7 @@ def issue(approximator: "Approximator", conditions: VariablesLike, *, level: flo
         certificates, ties = [Certificate(level=level)] * n, lots(n, seed)
         points = {name: points_of(member, prepared, batch_size) for name, member in members.items()}
         if all(member.novelty.is_known for member in members.values()):
-            certificates = _with_novelty(certificates, members, points, ties)
+            certificates = with_novelty(certificates, members, points, ties)
             usual = approximator.usual_disagreement.values
             if len(members) > 1 and isinstance(usual, Tensor):
                 observed = disagreement(members, conditions, seed=seed)
@@ -93,7 +93,7 @@ def sizes_of_disagreement(approximator: "Approximator", points: Points) -> Sizes
     return Sizes(sizes.usual[: len(usual)], sizes.observed)
 
 
-def _with_novelty(certificates: list[Certificate], members: Members, points: Mapping[str, Points], ties: Tensor) -> list[Certificate]:
+def with_novelty(certificates: list[Certificate], members: Members, points: Mapping[str, Points], ties: Tensor) -> list[Certificate]:
     """The p-values of all members together: jointly where they know the same simulations, else the smallest times their number."""
     novelties = {name: member.novelty for name, member in members.items()}
     scores = {name: novelty(points[name]) for name, novelty in novelties.items()}

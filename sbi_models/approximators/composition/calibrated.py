@@ -19,7 +19,7 @@ from sbi_models.approximators.composition.outlying import Outlying, farthest_ite
 from sbi_models.approximators.composition.posterior_sbc import LogSlopes, PosteriorCalibration, posterior_calibration, replicates_of
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.quasi_likelihood import LINE, QuasiLikelihood, Region, learned_statistic
-from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
 from sbi_models.approximators.composition.stages import MANY_ITEMS, UNKNOWN, Moments, Plan, generator_of, in_reach
 from sbi_models.approximators.composition.statistics import Statistic, scores_at
 from sbi_models.approximators.composition.surrogate import degree_for, fit_points, fitted
@@ -34,6 +34,9 @@ _FIRST_DRAWS, _DRAWS = 600, 2000
 
 _REJECTED = 0.02
 """P-value of the test below which few items are calibrated, too."""
+
+_STUCK = 0.05
+"""Share of accepted steps below which draws are not those of any density."""
 
 _SMOOTH = 5
 """From so many items on, composed scores that no polynomial fits are those of a weak network, and not of a bent posterior."""
@@ -112,7 +115,7 @@ class _Given:
 def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, CompositionReport]:
     """As many draws as there are uncalibrated ones, and the report."""
     draws, report, plan = first.draws, first.report, given.plan
-    lost = not bool(in_reach(draws, given.moments).all())
+    lost = report.acceptance < _STUCK or not bool(in_reach(draws, given.moments).all())
     if lost:  # the scores lead nowhere: begin with the prior
         noise = torch.randn(draws.shape, generator=generator_of(plan.seed, "prior draws"), dtype=draws.dtype)
         draws = given.moments[0] + noise @ torch.linalg.cholesky(given.moments[1]).mT
@@ -120,7 +123,7 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
             draws, torch.zeros_like(first.modes), replace(report, num_modes=1, mode_weights=(1.0,), notes=(*report.notes, _LOST))
         )
         report = first.report
-    rough = plan.is_weak or (math.isnan(report.explained) and given.num_items >= _SMOOTH)
+    rough = plan.is_weak or (report.explained < EXPLAINED and given.num_items >= _SMOOTH)
     if given.num_items < FEW_ITEMS and not report.notes:
         report = _tested_scores(first, given)
         if not (report.sbc_p_value < _REJECTED or rough):
@@ -155,6 +158,7 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
         calibration_residual=math.sqrt(given.num_items * main.likelihood.leverage / main.likelihood.simulations),
         last_step=main.last_step,
         explained=main.explained,
+        acceptance=main.acceptance,
         evaluations=report.evaluations + main.evaluations,
         calibrated=True,
     )
@@ -171,11 +175,14 @@ class _Calibration:
     def __init__(self, given: _Given, draws: Tensor, unknown: Tensor | None, mode: int, *, is_prior: bool) -> None:
         self._given, plan, items = given, given.plan, given.composed.items
         self.simulations = self.evaluations = 0
-        self.last_step = self.explained = math.nan
+        self.last_step = self.explained = self.acceptance = math.nan
         n, mean = given.num_items, draws.mean(dim=0)
         covariance = _FIRST_WIDTH * _covariance(draws) + (0 if unknown is None else unknown)
         for number in range(_PASSES):
             items_told = 1 if is_prior and number == 0 else n  # what the width of the region is that of
+            if int(torch.linalg.cholesky_ex(covariance).info):  # draws that are all alike
+                self.likelihood = None
+                return
             seed = seeding.derive(plan.seed, "statistic", mode, number) >> 1
             near = Region.around(mean, covariance, given.moments, items_told)
             wide = Region.around(mean, covariance, given.moments, items_told, for_statistic=True)
@@ -230,7 +237,7 @@ class _Calibration:
             right = torch.searchsorted(levels, wanted).clamp(1, len(levels) - 1)
             share = (wanted - levels[right - 1]) / (levels[right] - levels[right - 1]).clamp_min(1e-300)
             return region.theta((places[right - 1] + share * (places[right] - places[right - 1]))[:, None])
-        u, _ = self._surrogate.draw(number, generator)
+        u, self.acceptance = self._surrogate.draw(number, generator)
         return self._mode.center + u @ self._mode.factor.mT
 
     def _fit(self, statistic: Statistic, region: Region, items_told: int, number: int, seed: int) -> bool | None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.stats import chi2
 from torch import Tensor
@@ -32,14 +33,16 @@ class PosteriorCalibration:
     """Outcome of the test.
 
     Attributes:
-        p_value: p-value of uniform ranks of all parameters, by their means and variances (Bonferroni).
+        p_value: p-value of uniform ranks, by means and variances of each parameter and of all together (Bonferroni).
         shift: distance of the draws from right ones, in posterior sds, of the parameter that is farthest off.
         variance: the normal scores of ranks, of the parameter whose is farthest from 1: above 1, draws are too narrow.
+        joint_variance: the mean of those variances along axes in which the posterior is not correlated.
     """
 
     p_value: float
     shift: float
     variance: float
+    joint_variance: float
 
 
 def replicates_of(num_items: int) -> int:
@@ -64,14 +67,24 @@ def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> 
     logs = (monomials(u)[:, 1:] @ coefficients).mT  # of the likelihood of every data set, at every draw
     logs[torch.arange(number), torch.arange(number)] = -math.inf  # a draw is not ranked among itself
     weights = torch.softmax(logs, dim=1)
-    below = (draws[None] < draws[:number, None]).to(weights)
-    ranks = torch.einsum("ks,ksd->kd", weights, below)
     size = 1 / weights.square().sum(dim=1, keepdim=True)
-    scores = torch.special.ndtri((ranks * size + 0.5) / (size + 1))
-    means, squares = scores.mean(dim=0), scores.var(dim=0)
-    of_means = torch.special.erfc(means.abs() * math.sqrt(number / 2))
-    tails = torch.as_tensor(chi2.cdf((squares * (number - 1)).numpy(), number - 1))
-    of_widths = 2 * torch.minimum(tails, 1 - tails)
-    p_value = min(1.0, 2 * d * float(torch.minimum(of_means, of_widths).min()))
+    scores = {}
+    for name, values in (("parameters", draws), ("axes", u)):
+        below = (values[None] < values[:number, None]).to(weights)
+        ranks = torch.einsum("ks,ksd->kd", weights, below)
+        scores[name] = torch.special.ndtri((ranks * size + 0.5) / (size + 1))
+    means, squares = scores["parameters"].mean(dim=0), scores["parameters"].var(dim=0)
+    p_value = _p_value(number * means.square(), (number - 1) * squares, 1, number - 1)
+    joint = scores["axes"].var(dim=0).mean()
+    if d > 1:  # of all together, along axes in which the posterior is not correlated
+        squared = number * scores["axes"].mean(dim=0).square().sum()
+        p_value = 2 * min(p_value, _p_value(squared[None], (d * (number - 1) * joint)[None], d, d * (number - 1)))
     farthest, widest = int(means.abs().argmax()), int(squares.log().abs().argmax())
-    return PosteriorCalibration(p_value, math.sqrt(2) * float(means[farthest]), float(squares[widest]))
+    return PosteriorCalibration(min(1.0, p_value), math.sqrt(2) * float(means[farthest]), float(squares[widest]), float(joint))
+
+
+def _p_value(means: Tensor, variances: Tensor, of_means: int, of_variances: int) -> float:
+    """Of squared means, upper tails, and variances, both tails, of chi-squared laws with so many degrees of freedom; Bonferroni."""
+    tails = chi2.cdf(variances.numpy(), of_variances)
+    each = [chi2.sf(means.numpy(), of_means), 2 * np.minimum(tails, 1 - tails)]
+    return 2 * len(means) * float(np.min(each))

@@ -11,7 +11,7 @@ _MISCALIBRATED, _DOUBTED = 0.001, 0.01
 """P-values of the test of the draws: below the first they are not to be trusted, below the second not after a large calibration."""
 
 EXPLAINED = 0.95
-"""R^2 of a polynomial log density below which it is not used where there is another way."""
+"""R^2 of a polynomial log density below which its draws are doubted."""
 
 _CONTRADICTION, _INFLUENCE = 0.02, 0.5
 _LAST_STEP = 0.1
@@ -37,7 +37,7 @@ class CompositionReport:
         least_typical: the position of that item; -1 where there were no simulations.
         influence: how far that item moves the posterior, in its sds (rms over parameters).
         explained: R^2 of the polynomial log density at held-out points.
-        acceptance: share of accepted steps of the chains that made the draws.
+        acceptance: share of accepted steps of the draws from the polynomial log density.
         last_step: of Newton's method, in posterior sds.
         num_modes: modes found.
         mode_weights: their probabilities.
@@ -114,7 +114,7 @@ class CompositionReport:
         if self.last_step > _LAST_STEP:
             reasons.append(f"The mode was not found: Newton's last step was {self.last_step:.2g} posterior standard deviations long.")
         if self.acceptance < _ACCEPTED:
-            reasons.append(f"Only {self.acceptance:.0%} of the steps of the chains were accepted: the draws may not have mixed.")
+            reasons.append(f"Only {self.acceptance:.0%} of the steps of the draws were accepted: they may not have mixed.")
         return tuple(reasons)
 
     def as_dict(self) -> dict[str, Any]:

@@ -7,8 +7,7 @@ least squares on simulations (theta, x):
     o: the score that the network gives without conditions, if it was trained for that, or zero
 
 with weights 1 / v(theta), where log v is a polynomial fitted to the logarithms of the squared residuals. The posterior of n items shifts by
-n times such an error; least squares on N simulations leave one of about sqrt(n k / N) posterior sds, for k products. What the polynomial
-misses is added as local means (`local_means.py`), which also say how much is missed all the same.
+n times such an error; least squares on N simulations leave one of about sqrt(n k / N) posterior sds, for k products.
 """
 
 import math
@@ -17,11 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sbi_models.approximators.composition.local_means import LocalMeans
 from sbi_models.approximators.composition.surrogate import Monomials
 
 _REACH = 3.5
-"""Sds of theta beyond which polynomials and local means stay what they are at the edge."""
+"""Sds of theta beyond which polynomials stay what they are at the edge."""
 
 _LOG_OF_SQUARED_NORMAL = -1.2704
 """Mean of the logarithm of a squared standard normal number."""
@@ -35,7 +33,7 @@ def degree_for(theta_dim: int) -> int:
 
 
 class Learned(NamedTuple):
-    """The correction to o (m, d), and the variance of its estimate (m, d), misfit included."""
+    """The correction to o (m, d), and the variance of its estimate (m, d)."""
 
     correction: Tensor
     variance: Tensor
@@ -61,7 +59,6 @@ class SharedBias(nn.Module):
         super().__init__()
         self.monomials = Monomials(theta_dim, degree_for(theta_dim))
         terms = len(self.monomials.exponents)
-        self.local = LocalMeans(theta_dim)
         shapes = {"count": (), "unused": (), "location": (theta_dim,), "scale": (theta_dim,), "coefficients": (theta_dim, terms)}
         for name, shape in (shapes | {"covariances": (theta_dim, terms, terms)}).items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
@@ -75,8 +72,7 @@ class SharedBias(nn.Module):
         """From standardised parameters and residuals t - o (N, d), float64, at simulations."""
         self.location.copy_(theta.mean(dim=0))
         self.scale.copy_(theta.std(dim=0).clamp_min(1e-12))
-        standard = self._standard(theta)
-        products = self.monomials(standard)
+        products = self.monomials(self._standard(theta))
         for j, residual in enumerate(residuals.mT):
             coefficients, _ = _least_squares(products, residual, torch.ones_like(residual))
             logs = (residual - products @ coefficients).square().clamp_min(1e-300).log() - _LOG_OF_SQUARED_NORMAL
@@ -85,17 +81,12 @@ class SharedBias(nn.Module):
             coefficients, inverse = _least_squares(products, residual, weights)
             self.coefficients[j].copy_(coefficients)
             self.covariances[j].copy_(inverse)
-        self.local.fit(standard, residuals - products @ self.coefficients.mT)
         self.count.fill_(len(theta))
 
     def __call__(self, theta: Tensor) -> Learned:
         """At theta (m, d)."""
-        standard = self._standard(theta)
-        products = self.monomials(standard)
-        variance = torch.einsum("mk,jkl,ml->mj", products, self.covariances, products)
-        added, noise, misfit = self.local(standard)
-        # a local mean also takes out the noise of the polynomial, and has its own instead
-        return Learned(products @ self.coefficients.mT + added, torch.where(noise > 0, noise, variance) + misfit)
+        products = self.monomials(self._standard(theta))
+        return Learned(products @ self.coefficients.mT, torch.einsum("mk,jkl,ml->mj", products, self.covariances, products))
 
     def _standard(self, theta: Tensor) -> Tensor:
         return ((theta - self.location) / self.scale).clamp(-_REACH, _REACH)

@@ -53,15 +53,14 @@ def generator_of(seed: int, *path: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(seeding.derive(seed, "composition", *path))
 
 
-def pilots(items: Items, moments: Moments, seed: int, number: int | None = None) -> tuple[Tensor, int]:
+def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
     """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in scores for each item.
 
-    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them. Few items are all taken, and so
-    are many if `number` says how many draws to make.
+    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them. Few items are all taken.
     """
     n = len(items)
-    if n < _FEW_ITEMS or number is not None:
-        chosen, number, steps = np.arange(n), number or _MORE_PILOTS, _MORE_STEPS
+    if n < _FEW_ITEMS:
+        chosen, number, steps = np.arange(n), _MORE_PILOTS, _MORE_STEPS
     else:
         chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
         number, steps = _PILOTS if items.theta_dim > 1 else _MORE_PILOTS, _PILOT_STEPS

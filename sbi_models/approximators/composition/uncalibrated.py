@@ -1,13 +1,10 @@
 """Draws from the posterior that the scores of single items compose, as they are, and which mode each belongs to.
 
 Pilot draws of a few items find the modes. At each, Newton's method gives a center and scales, and some tens of composed scores give a
-polynomial log density from which any number of draws are made without the network. Where no polynomial fits, few items are composed by
-chains on the score. One parameter is integrated on a grid instead.
+polynomial log density from which any number of draws are made without the network. One parameter is integrated on a grid instead.
 """
 
-import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,20 +12,16 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.composition import chains
 from sbi_models.approximators.composition.composed import ComposedScore
 from sbi_models.approximators.composition.heights import heights
 from sbi_models.approximators.composition.items import Fresh
 from sbi_models.approximators.composition.line import LineSearch
 from sbi_models.approximators.composition.modes import CONVERGED, Mode, find_modes, newton
-from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
+from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, in_reach, of_learned, pilots
 from sbi_models.approximators.composition.surrogate import Surrogate, degree_for, fit_points, fitted
 from sbi_models.approximators.mixture import whole_shares
 from sbi_models.types import FloatArray
-
-_MOST_SCORES = 10_000_000
-"""Scores of items that chains may take."""
 
 _NO_MODE = (
     "No mode was found where the prior reaches: the network's scores of these items together are not those of a posterior. Train longer, "
@@ -62,25 +55,17 @@ def uncalibrated(composed: ComposedScore, moments: Moments, num_samples: int, pl
     good = [mode for mode in modes if _is_good(mode, moments)]
     modes, converged = good or modes[:1], bool(good)
     fits = [_fitted(composed, mode, k, plan) for k, mode in enumerate(modes)]
-    fine = converged and all(fit.explained > EXPLAINED for fit in fits)
-    by_chains = not fine and len(items) * num_samples * chains.STEPS * chains.SCORES_A_STEP <= _MOST_SCORES
-    if by_chains:
-        start, spent = pilots(items, moments, plan.seed, num_samples)
-        start = start[torch.arange(num_samples) % len(start)]
-        draws, acceptance = chains.walked(composed, start, generator_of(plan.seed, "chains"), partial(in_reach, moments=moments))
-        cost, weights, labels = cost + spent, np.array([1.0]), torch.zeros(num_samples, dtype=torch.long)
-    else:
-        weights = _weights(composed, modes, fits, fresh, plan.seed)
-        draws, labels, acceptance = _from_fits(modes, fits, weights, num_samples, plan.seed)
+    weights = _weights(composed, modes, fits, fresh, plan.seed)
+    draws, labels, acceptance = _from_fits(modes, fits, weights, num_samples, plan.seed)
     main = modes[int(np.argmax(weights))]
     found: dict[str, Any] = of_learned(learned, main.precision, len(items)) if converged else {"notes": (_NO_MODE,)}
     report = CompositionReport(
-        method="calibrated, by chains" if by_chains else "calibrated",
+        method="calibrated",
         num_items=len(items),
         noise=composed.noise,
-        explained=math.nan if by_chains else min(fit.explained for fit in fits),
+        explained=min(fit.explained for fit in fits),
         acceptance=acceptance,
-        last_step=math.nan if by_chains else max(mode.last_step for mode in modes),
+        last_step=max(mode.last_step for mode in modes),
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,

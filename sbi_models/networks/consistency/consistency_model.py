@@ -19,11 +19,13 @@ import math
 import torch
 from torch import Tensor
 
+from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
+from sbi_models.networks.solvers import MOST_STEPS
 from sbi_models.networks.training_noise import noises_and_times
 
 SMALLEST_ANGLE = 1e-4
@@ -56,6 +58,7 @@ class ConsistencyModel(InferenceNetwork):
         super().__init__()
         if min(noise_per_pair, steps) < 1:
             raise ConfigurationError("Expected noise_per_pair and steps of at least 1.")
+        positive_int(steps, "steps", MOST_STEPS)
         if not 0 < longest_jump <= 1:
             raise ConfigurationError(f"Expected longest_jump above 0 and at most 1, got {longest_jump}.")
         check_subnet(subnet, widths)

@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.diffusion.denoiser import Denoise, Denoiser, check_prediction, score_of, velocity_at
 from sbi_models.networks.diffusion.gaussian_denoiser import GaussianDenoiser
-from sbi_models.networks.diffusion.samplers import Task, angles, sampler_named
+from sbi_models.networks.diffusion.samplers import MOST_SAMPLER_STEPS, Task, angles, sampler_named
 from sbi_models.networks.diffusion.schedules import make_schedule
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
-from sbi_models.networks.solvers import State, runge_kutta_4, standard_normal_log_density, with_divergence
+from sbi_models.networks.solvers import MOST_STEPS, State, runge_kutta_4, standard_normal_log_density, with_divergence
 from sbi_models.networks.training_noise import noises_and_times
 
 _PRECONDITIONINGS = ("unit", "gaussian")
@@ -75,6 +76,8 @@ class DiffusionModel(InferenceNetwork):
         super().__init__()
         if min(noise_per_pair, density_steps, 1 if steps is None else steps) < 1:
             raise ConfigurationError("Expected noise_per_pair, steps and density_steps of at least 1.")
+        positive_int(density_steps, "density_steps", MOST_STEPS)
+        positive_int(1 if steps is None else steps, "steps", MOST_SAMPLER_STEPS)
         if not 0 <= (drop_conditions or 0.0) < 1:
             raise ConfigurationError(f"Expected drop_conditions, a probability, at least 0 and below 1, got {drop_conditions}.")
         if preconditioning not in (*_PRECONDITIONINGS, None):

@@ -30,6 +30,9 @@ from sbi_models.networks.diffusion.denoiser import Denoise, angle_of, mean_at, v
 from sbi_models.networks.diffusion.schedules import Schedule
 from sbi_models.networks.solvers import runge_kutta_2, runge_kutta_4
 
+MOST_SAMPLER_STEPS = 2048
+"""Exponential integrators are used with a thousand steps."""
+
 Memory = tuple[Tensor, Tensor] | None
 """What a step leaves for the next one: the denoised parameters and the step's length."""
 

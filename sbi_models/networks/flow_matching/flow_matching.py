@@ -23,7 +23,7 @@ from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
-from sbi_models.networks.solvers import State, graded_times, runge_kutta_4, standard_normal_log_density, with_divergence
+from sbi_models.networks.solvers import MOST_STEPS, State, graded_times, runge_kutta_4, standard_normal_log_density, with_divergence
 from sbi_models.networks.training_noise import noises_and_times
 
 
@@ -54,7 +54,7 @@ class FlowMatching(InferenceNetwork):
             raise ConfigurationError(f"Expected grading of at least 1, got {grading!r}.")
         check_subnet(subnet, widths)
         self.subnet, self.widths = subnet, widths
-        self.noise_per_pair, self.steps = positive_int(noise_per_pair, "noise_per_pair"), positive_int(steps, "steps")
+        self.noise_per_pair, self.steps = positive_int(noise_per_pair, "noise_per_pair"), positive_int(steps, "steps", MOST_STEPS)
         self.grading = grading
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:

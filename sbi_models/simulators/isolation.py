@@ -1,0 +1,226 @@
+"""Functions called in a process beside this one, which can be ended: for simulators that may hang, or crash.
+
+    here   seed, rows --> index, attempt -->                                            ends it after so many seconds without a word
+    there    functions                    --> begins 'prior' --> begins 'likelihood' --> outputs
+
+A limit inside of this process would not do: Python can interrupt neither compiled code nor a thread.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from sbi_models.errors import SbiModelsError, SimulationError
+from sbi_models.simulators.calls import FunctionFailed, NamedCall
+from sbi_models.simulators.pool import loaded, pickled_table, portable
+from sbi_models.simulators.table import Table
+from sbi_models.types import Array
+
+_START_SECONDS = 600.0
+"""For importing the modules of the functions."""
+
+_END_SECONDS = 5.0
+"""For a process that has closed its end to be gone, which says how."""
+
+
+class Isolation:
+    """Processes in which the functions of one simulator are called, each by one thread at a time; they end with this object.
+
+    Args:
+        seconds: that a function may take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._of, self._idle = os.getpid(), list[_Child]()
+        self._finalizer = weakref.finalize(self, _end_all, self._idle)
+
+    def __reduce__(self) -> tuple[type["Isolation"], tuple[float]]:
+        """In another process there are none yet."""
+        return Isolation, (self.seconds,)
+
+    def attempt(self, table: Table, index: int, attempt: int) -> dict[str, Array]:
+        """What `Table.attempt` gives, or raises.
+
+        Raises:
+            FunctionFailed: also if a function takes too long, or its process ends.
+            SimulationError: if functions cannot be loaded there.
+        """
+        if self._of != os.getpid():  # forked: the children are those of another process
+            self.__init__(self.seconds)  # type: ignore[misc]
+        try:
+            child = self._idle.pop()
+        except IndexError:
+            child = _Child(table)
+        try:
+            outputs = child.attempt(table, index, attempt, self.seconds)
+        except (FunctionFailed, SbiModelsError):
+            if child.is_alive:
+                self._idle.append(child)
+            raise
+        except BaseException:
+            child.end()
+            raise
+        self._idle.append(child)
+        return outputs
+
+
+def _end_all(children: "list[_Child]") -> None:
+    for child in children:
+        child.end()
+
+
+class _Child:
+    """A process that has the functions of a table."""
+
+    def __init__(self, table: Table) -> None:
+        functions = pickled_table(replace(table, meta={}, fixed={}, isolation=None))
+        self._here, there = Pipe()
+        self._rows: dict[str, Any] = {}
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()", str(there.fileno())],
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        there.close()
+        try:
+            self._here.send_bytes(functions)
+            self._received(_START_SECONDS)
+        except (EOFError, OSError, TimeoutError) as error:
+            self.end()
+            raise SimulationError(
+                f"A process for the functions, which have a time limit, could not load them: {type(error).__name__}. Expected modules that "
+                "another process can import within ten minutes; leave out timeout= to call them in this one."
+            ) from None
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked again."""
+        return self.process.poll() is None and not self._here.closed
+
+    def attempt(self, table: Table, index: int, attempt: int, seconds: float) -> dict[str, Array]:
+        """See `Isolation.attempt`."""
+        rows = {name: getattr(table, name) for name in ("seed", "start", "stop", "meta", "fixed", "sets_global_states")}
+        is_new = any(self._rows.get(name) is not value for name, value in rows.items())
+        function, outputs = table.calls[0].name, dict[str, Array]()
+        try:
+            self._here.send_bytes(pickle.dumps((rows if is_new else None, index, attempt, np.geterr())))
+            self._rows = rows
+            while True:
+                what, content = self._received(seconds)
+                if what == "outputs":
+                    return dict(content)
+                function, outputs = content
+        except TimeoutError:
+            self.end()
+            cause = f"function {function!r} took longer than the timeout of {seconds:g} s"
+            raise FunctionFailed(cause, TimeoutError(cause), outputs) from None
+        except (EOFError, OSError):
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_END_SECONDS)
+            self.end()
+            code = self.process.returncode
+            how = f"exit code {code}" if code >= 0 else f"signal {-code} ({_signal_name(-code)})"
+            cause = f"function {function!r} ended its process with {how}"
+            raise FunctionFailed(cause, ChildProcessError(cause), outputs) from None
+
+    def _received(self, seconds: float) -> tuple[str, Any]:
+        """The next message; what was raised there is raised here."""
+        if not self._here.poll(seconds):
+            raise TimeoutError
+        what, content = pickle.loads(self._here.recv_bytes())  # noqa: S301 - from our own process
+        if what == "raised":
+            raise content
+        if what == "failed":
+            raise FunctionFailed(*content)
+        return what, content
+
+    def end(self) -> None:
+        """Kill it, and what it has started."""
+        if not self._here.closed:
+            self._here.close()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in signal.valid_signals() else "unknown"
+
+
+@dataclass(frozen=True)
+class _TellingTable(Table):
+    """A table that tells which function it calls next."""
+
+    tell: Callable[[str, Any], None] = lambda *_: None
+
+    def begins(self, call: NamedCall, outputs: dict[str, Array]) -> None:
+        """Tell the process that waits."""
+        self.tell("begins", (call.name, outputs))
+
+
+def serve() -> None:
+    """The other process: compute what is asked for until nobody asks."""
+    connection, parent = Connection(int(sys.argv[1])), os.getppid()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+    def tell(what: str, content: Any) -> None:
+        plain = what in ("begins", "outputs")  # names and arrays
+        connection.send_bytes((pickle if plain else cloudpickle).dumps((what, content)))
+
+    def answer(work: Callable[[], tuple[str, Any]]) -> None:
+        try:
+            what, content = work()
+        except FunctionFailed as failure:
+            what, content = "failed", (str(failure), portable(failure.exception), failure.outputs)
+        except SbiModelsError as error:
+            what, content = "raised", error
+        tell(what, content)
+
+    table: Table | None = None
+
+    def load() -> tuple[str, Any]:
+        nonlocal table
+        read = loaded("isolated", connection.recv_bytes, follows=False)
+        table = _TellingTable(**{field.name: getattr(read, field.name) for field in fields(Table)}, tell=tell)
+        return "loaded", None
+
+    def attempt(rows: dict[str, Any] | None, index: int, number: int, errstate: Any) -> tuple[str, Any]:
+        nonlocal table
+        assert table is not None
+        if rows is not None:
+            table = replace(table, **rows)
+        with np.errstate(**errstate):
+            outputs = table.attempt(index, number)
+            return "outputs", table.attempt(index, number) if table.found_more() else outputs
+
+    with suppress(EOFError, BrokenPipeError):
+        answer(load)
+        while True:
+            given = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own process
+            answer(lambda given=given: attempt(*given))  # type: ignore[misc]
+    os._exit(0)  # whatever threads functions have started
+
+
+def _end_with(parent: int) -> None:
+    """End this process, and what it has started, when the one that asks is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
