@@ -1,6 +1,6 @@
 """A registered posterior behind HTTP: whoever can send JSON has draws, and a certificate that says whether to trust them.
 
-Shows: a run with `Tracker`, a model version with `register`, the server of MLflow as a child process, a request for draws and one for a
+Shows: a run with `Tracker`, a model version with `register`, `sbi-models serve` as a child process, a request for draws and one for a
 summary with certificates, a request that is wrong, and a clean end.
 
     python examples/serving.py --output figures
@@ -10,7 +10,6 @@ Time on one core: 87 s; with --quick 25 s.
 
 import argparse
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -33,19 +32,15 @@ MODEL = NormalModel()  # mean and log variance of twenty normals; the exact post
 
 
 @contextmanager
-def served(uri: str, tracking_uri: str, log: Path) -> Iterator[str]:
+def served(uri: str, project: Path, log: Path) -> Iterator[str]:
     """The address of a server of the model, which ends with this context."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    address, command = (
-        f"http://127.0.0.1:{port}",
-        [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "-h", "127.0.0.1", "-p", port],
-    )
+    address = f"http://127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("sbi-models")), "serve", uri, "--port", port]
     with log.open("wb") as output:
-        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow starts uvicorn by its name
-        environment = {**os.environ, "PATH": programs, "MLFLOW_TRACKING_URI": tracking_uri}
-        server = subprocess.Popen([*command, "--env-manager", "local"], env=environment, stdout=output, stderr=output)
+        server = subprocess.Popen(command, cwd=project, stdout=output, stderr=output)
         try:
             for _ in range(600):
                 try:
@@ -101,7 +96,7 @@ def main() -> None:
             path = workflow.approximator.save(Path(scratch) / "model.safetensors")
             version = bf.tracking.register(store, "normal", path, tracker.run_id, aliases=["champion"])
         print(f"registered {version.uri}")
-        with served("models:/normal@champion", store.tracking_uri, Path(scratch) / "server.log") as address:
+        with served("models:/normal@champion", Path(scratch), Path(scratch) / "server.log") as address:
             begin = time.perf_counter()
             status, answer = ask(address, usual.tolist(), num_samples=4000, seed=3)
             print(f"4000 draws: HTTP {status} after {1000 * (time.perf_counter() - begin):.0f} ms")

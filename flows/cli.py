@@ -311,16 +311,20 @@ def serve(
     *,
     host: Host = "127.0.0.1",
     port: Port = 5001,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds for one request, its wait included; its work stops then.")] = 60.0,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A name of this machine by which clients ask; may be repeated.")] = None,
 ) -> None:
     """Answer for a registered model over HTTP, and show how to ask it (stop it with Ctrl-C).
 
-    An alias is looked up when the server starts: start it again to serve a later champion.
+    An alias is looked up when the server starts: start it again to serve a later champion. Limits of a request: 10 000 data sets,
+    10 000 000 numbers in and as many out, 64 MiB, and --timeout. Names of hosts are checked: IP addresses, localhost, --host and the name
+    of the machine are known.
 
     Example: sbi-models serve models:/michelson@champion --port 5001
     """
     from flows.serving import serve_model
 
-    serve_model(model, host, port)
+    serve_model(model, host, port, timeout=timeout, names=allow_host or ())
 
 
 @app.command()

@@ -26,6 +26,8 @@ from flows.narrowing import check_narrowing, round_of
 from flows.opening import FILE
 from flows.parameters import Experiment
 from flows.report import publish_report
+from flows.report_tables import digits_of, fixed
+from flows.reporting import MEAN_ERROR, SD_RATIO
 from flows.results import record
 from flows.screen import Screen
 from flows.simulating import missing_shards, more_tests, refuse_stale, simulate_missing, stores_of
@@ -213,8 +215,15 @@ def describe(registered: Manifest, decision: Manifest, inference: Manifest | Non
 
 def _markdown(table: list[Manifest]) -> list[str]:
     names = list(table[0])
-    rows = [[cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row.values()] for row in table]
+    rows = [[_cell(name, cell, digits_of(row["sd"]) + 2) for name, cell in row.items()] for row in table]
     return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
+
+
+def _cell(name: str, value: Any, digits: int) -> str:
+    """Of numbers in the unit of the quantity so many decimals, so that a mean of 1e9 has those that its sd asks for."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.6g}" if name in (MEAN_ERROR, SD_RATIO) else fixed(value, digits)
 
 
 def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool, seconds: float | None = None) -> None:

@@ -145,8 +145,15 @@ def digits_of(sd: float) -> int:
 
 
 def fixed(value: float, digits: int) -> str:
-    """A number with so many decimals; in powers of ten where these would be many."""
-    return f"{value:.{digits}f}" if digits <= 6 else f"{value:.4g}"
+    """A number with so many decimals; in powers of ten, of as many digits, where these would be many.
+
+    >>> fixed(1126259462.4237, 3), fixed(1126259462.5, 7), fixed(5.4321e-46, 48)
+    ('1126259462.424', '1126259462.5', '5.432e-46')
+    """
+    if digits <= 6 or not isfinite(value):
+        return f"{value:.{digits}f}"
+    before = floor(log10(abs(value))) + 1 if value else 0
+    return f"{value:.{min(17, max(4, digits + before))}g}"
 
 
 def number(value: float | None) -> str:

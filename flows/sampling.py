@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flows.certificates import show_certificates
 from flows.observations import read_observations
+from flows.report_tables import digits_of, fixed
 from flows.reporting import INTERVAL, draws_frame
 from flows.runtime import project_root
 from flows.training import NARROWED
@@ -87,7 +88,8 @@ def _say(title: str, rows: list[dict[str, Any]], note: str | None, certificates:
         for column in rows[0]:
             table.add_column(column.replace("_", " "), justify="left" if column in ("data_set", "parameter") else "right", no_wrap=True)
         for row in rows:
-            table.add_row(*(escape(cell) if isinstance(cell, str) else f"{cell:.4g}" for cell in row.values()))
+            digits = digits_of(row["sd"]) + 1
+            table.add_row(*(escape(cell) if isinstance(cell, str) else fixed(cell, digits) for cell in row.values()))
         console.print(escape(title))
         console.print(table)
     if note is not None:

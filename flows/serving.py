@@ -2,16 +2,15 @@
 
 import json
 import math
-import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import typer
 
 from flows.runtime import project_root
 from sbi_models.errors import ConfigurationError
-from sbi_models.tracking import load, open_store, serve_command, serve_environment, version_of
+from sbi_models.tracking import load, open_store, serve, version_of
 
 MOST_NUMBERS = 40
 """Numbers of one data set that are written out in an example."""
@@ -19,8 +18,8 @@ MOST_NUMBERS = 40
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def serve_model(model: str, host: str, port: int) -> None:
-    """Serve a registered model until it is stopped; this process becomes the server.
+def serve_model(model: str, host: str, port: int, *, timeout: float, names: Collection[str] = ()) -> None:
+    """Serve a registered model until it is stopped: its tensors, with the code of this package; see `sbi_models.tracking.serve`.
 
     Raises:
         TrackingError: if there is no such model.
@@ -31,12 +30,11 @@ def serve_model(model: str, host: str, port: int) -> None:
     version = version_of(store, model)
     approximator = load(version.uri, store, certify=False)
     refuse_taken(host, port)
-    command = serve_command(version.uri, host=host, port=port)
     shapes = {name: tuple(approximator.shapes[name]) for name in approximator.condition_names}
     typer.echo(f"{version.uri} on http://{host}:{port}/invocations  (Ctrl-C stops it)", err=True)
     typer.echo("It has no passwords: whoever reaches this address can ask it.\n", err=True)
     typer.echo(curl_example(host, port, shapes), err=True)
-    os.execve(command[0], command, serve_environment(store))  # noqa: S606 - our own command; signals then reach the server itself
+    serve(approximator, host, port, timeout=timeout, names=names)
 
 
 def refuse_taken(host: str, port: int) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sbi_models.adapters.transforms.numbers import power_of_two_like
+from sbi_models.adapters.transforms.numbers import ROUNDING, power_of_two_like
 
 
 class Standardiser(nn.Module):
@@ -30,9 +30,9 @@ class Standardiser(nn.Module):
                 power = power_of_two_like(values)
                 values = values / power
                 sd = values.std(dim=0, correction=0)
-                scale = values.abs().amax(dim=0)
+                varies = values.amax(dim=0) - values.amin(dim=0) > ROUNDING * values.abs().amax(dim=0)
                 getattr(self, f"{role}_mean").copy_(values.mean(dim=0) * power)
-                getattr(self, f"{role}_sd").copy_(torch.where(sd > 1e-12 * scale, sd * power, torch.ones_like(sd)))
+                getattr(self, f"{role}_sd").copy_(torch.where(varies, sd * power, torch.ones_like(sd)))
 
     def forward(self, role: str, value: Tensor) -> Tensor:
         """Adapted to standardised."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sbi_models.tracking.record import FLOW_TAG, RunRecord
     from sbi_models.tracking.redaction import redacted
     from sbi_models.tracking.registry import list_models, register
-    from sbi_models.tracking.serving import serve_command, serve_environment
+    from sbi_models.tracking.serving import serve
     from sbi_models.tracking.store import Store, file_lock, open_store
     from sbi_models.tracking.tracker import Tracker
     from sbi_models.tracking.ui import run_page, ui_command, ui_environment
@@ -47,8 +47,7 @@ __all__ = [
     "redacted",
     "register",
     "run_page",
-    "serve_command",
-    "serve_environment",
+    "serve",
     "set_alias",
     "ui_command",
     "ui_environment",
@@ -74,8 +73,7 @@ _HOMES = {
     "redacted": "redaction",
     "register": "registry",
     "run_page": "ui",
-    "serve_command": "serving",
-    "serve_environment": "serving",
+    "serve": "serving",
     "set_alias": "versions",
     "ui_command": "ui",
     "ui_environment": "ui",

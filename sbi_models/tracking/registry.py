@@ -101,9 +101,9 @@ def list_models(store: Store) -> list[ModelListing]:
 def signature_of(approximator: Approximator) -> ModelSignature:
     """What the served model takes and gives, all in raw space.
 
-    Inputs: float32 of shape (n_datasets, *shape), where only the last axis of a condition is fixed: whether sets and series may be longer
-    or shorter than in training is for the approximator to say. Outputs: (n_datasets, num_samples, *shape); none are listed for point
-    estimators, whose estimates go by rule and variable.
+    Inputs: float64, so that dates and frequencies arrive whole, of shape (n_datasets, *shape), where only the last axis of a condition is
+    fixed: whether sets and series may be longer or shorter than in training is for the approximator to say. Outputs: (n_datasets,
+    num_samples, *shape), float64; none are listed for point estimators, whose estimates go by rule and variable.
     """
     conditions, targets = approximator.condition_names, approximator.inference_names
     inputs = [_tensor((-1, *(-1 for _ in shape[:-1]), *shape[-1:]), key, conditions) for key, shape in _shapes(approximator, conditions)]
@@ -121,7 +121,7 @@ def _shapes(approximator: Approximator, names: tuple[str, ...]) -> list[tuple[st
 
 def _tensor(shape: tuple[int, ...], name: str, names: tuple[str, ...]) -> TensorSpec:
     """A lone tensor has no name, so that it may be passed as an array instead of a dict."""
-    return TensorSpec(np.dtype("float32"), shape, name if len(names) > 1 else None)
+    return TensorSpec(np.dtype("float64"), shape, name if len(names) > 1 else None)
 
 
 def _same_content(client: MlflowClient, name: str, digest: str) -> int | None:

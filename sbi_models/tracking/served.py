@@ -22,8 +22,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
     from mlflow.pyfunc import PythonModel
 
+MAX_ROWS = 10_000
 MAX_SAMPLES = 100_000
 MAX_NUMBERS = 10_000_000
+"""In one request: data sets, draws of each, and numbers in all, those that come in and those that go out."""
+
 DEFAULT_SAMPLES = 1000
 OUTPUTS = ("draws", "summary", "log_density")
 LEVELS = (0.025, 0.25, 0.5, 0.75, 0.975)
@@ -42,7 +45,8 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
         """Posterior draws in raw space, float, of shape (n_datasets, num_samples, dim); a dict of them if there are several variables.
 
-        `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition only, its array. Params:
+        `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition only, its array; numbers are
+        taken in float64. A request may bring 10 000 data sets and 10 000 000 numbers. Params:
 
         - `num_samples` (1 to 100 000, default 1000), `seed` (default 0): equal seeds give equal draws. A request may ask for
           10 000 000 numbers in all, which is num_samples times n_datasets times the widths of the variables.
@@ -77,7 +81,7 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         if not approximator.has_draws:
             estimates = approximator.estimate(conditions=conditions)
             return {f"{rule}.{name}": value for rule, values in estimates.items() for name, value in values.items()}
-        n = max(len(value) if np.ndim(value) else 1 for value in conditions.values())
+        n = _rows(conditions)
         width = sum(int(np.prod(approximator.shapes[name], dtype=int)) for name in approximator.inference_names)
         if n * asked.num_samples * width > MAX_NUMBERS:
             raise _invalid(
@@ -114,7 +118,7 @@ class Options(NamedTuple):
 def _options(given: Mapping[str, Any]) -> Options:
     for name in given:
         if name not in Options._fields:
-            raise _invalid(f"Unknown param {name!r:.80}. {suggest(str(name), Options._fields)}")
+            raise _invalid(f"Unknown param {name!r:.80}. {suggest(str(name)[:80], Options._fields)}")
     output, certificate = given.get("output", "draws"), given.get("certificate", False)
     if output not in OUTPUTS:
         raise _invalid(f"Expected output as one of {', '.join(OUTPUTS)}, got {output!r:.80}.")
@@ -143,7 +147,7 @@ def _warn(certificates: list[Any]) -> None:
 
 
 def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named float32 arrays in the input, checked for names, numbers and NaN; shapes are checked by the approximator."""
+    """The named float64 arrays in the input, checked for names, numbers, NaN and size; shapes are checked by the approximator."""
     if not isinstance(model_input, Mapping):
         if len(names) != 1:
             raise _invalid(f"Expected a dict with the arrays {', '.join(names)}, got one array.")
@@ -152,21 +156,38 @@ def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
         if name not in model_input:
             raise _invalid(f"Expected the arrays {', '.join(names)}, got none named {name!r}.")
         if name not in names:
-            raise _invalid(f"Unknown array {name!r}. {suggest(str(name), names)}")
-    return {name: _array(name, model_input[name]) for name in names}
+            raise _invalid(f"Unknown array {name!r:.80}. {suggest(str(name)[:80], names)}")
+    _refuse_more(_rows(model_input), MAX_ROWS, "data sets")  # before lists become arrays, which takes longer than reading them did
+    conditions = {name: _array(name, model_input[name]) for name in names}
+    _refuse_more(sum(map(np.size, conditions.values())), MAX_NUMBERS, "numbers")
+    return conditions
+
+
+def _refuse_more(got: int, most: int, what: str) -> None:
+    if got > most:
+        raise _invalid(f"Expected at most {most} {what} in one request, got {got}. Send them in parts.")
+
+
+def _rows(conditions: Mapping[str, Any]) -> int:
+    return max(map(_length, conditions.values()), default=1)
+
+
+def _length(value: Any) -> int:
+    """Of an array or a list; one of what has none, such as a number."""
+    try:
+        return len(value)
+    except TypeError:
+        return 1
 
 
 def _array(name: str, value: Any) -> Any:
     try:
-        with np.errstate(over="ignore"):
-            array = real_array(value, f"{name!r}").astype(np.float32)
+        array = real_array(value, f"{name!r}").astype(np.float64)
     except DataError as error:
         raise _invalid(f"{error}") from error
     bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
     if bad:
-        raise _invalid(
-            f"Expected finite numbers (in float32) in {name!r}, got {bad} of {array.size} that are NaN or infinite. Fill or drop them."
-        )
+        raise _invalid(f"Expected finite numbers in {name!r}, got {bad} of {array.size} that are NaN or infinite. Fill or drop them.")
     return array
 
 

@@ -22,7 +22,6 @@ from flows.voice import answer_console, answer_json, show, speaking, stage_conso
 from sbi_models import progress
 from sbi_models.errors import ConfigurationError, DriftError
 from sbi_models.simulators.benchmarks.michelson import DATA
-from sbi_models.tracking import open_store, serve_command, serve_environment
 
 pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
 
@@ -148,22 +147,21 @@ def test_drift_keeps_what_was_found() -> None:
 # ---- serve
 
 
-def test_a_model_is_served_by_this_python(call, first_run: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The alias becomes a version, the process the server of the store, and the example on the screen has the shape of the data."""
+def test_a_model_is_served_by_this_python(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alias becomes a version, options reach the server, and the example on the screen has the shape of the data."""
     started: list[tuple] = []
-    monkeypatch.setattr(serving.os, "execve", lambda *given: started.append(given))
+    monkeypatch.setattr(serving, "serve", lambda approximator, *given, **named: started.append((approximator, given, named)))
     monkeypatch.setattr(serving, "refuse_taken", lambda host, port: None)
-    code, output, errors = call("serve", MODEL, "--port", 5077)
+    code, output, errors = call("serve", MODEL, "--port", 5077, "--timeout", 5, "--allow-host", "a.example", "--allow-host", "b.example")
     assert (code, output) == (0, "")
-    ((program, command, environment),) = started
-    assert program == command[0] == sys.executable
-    assert command[1:] == serve_command("models:/michelson/1", port=5077)[1:]
-    assert environment["MLFLOW_TRACKING_URI"] == open_store(first_run.root).tracking_uri
-    assert environment == serve_environment(open_store(first_run.root))
+    ((approximator, given, named),) = started
+    assert approximator.condition_names == ("x",)
+    assert given == ("127.0.0.1", 5077)
+    assert named == {"timeout": 5.0, "names": ["a.example", "b.example"]}
+    assert "models:/michelson/1 on http://127.0.0.1:5077/invocations" in errors
     body = errors.split("-d '")[1].rpartition("'")[0]
     asked = json.loads(body)
     assert pd.DataFrame(asked["inputs"][0]).shape == (20, 1)
-    assert "http://127.0.0.1:5077/invocations" in errors
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,22 @@
-"""A registered approximator behind `mlflow models serve`: observations go in as JSON over HTTP, draws come out."""
+"""A registered approximator behind `sbi-models serve`: observations go in as JSON over HTTP, draws come out, and signals end it."""
 
 import json
-import sys
+import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from clients import COMMAND_LINE
 from local_servers import free_port, running
 
 from sbi_models import seeding
@@ -52,22 +58,29 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def post(root: Path) -> Iterator[Callable[..., Answer]]:
     """Sends a body to the server and gives back status and JSON."""
-    address = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/served@champion", "--env-manager", "local"]
-    command += ["-h", "127.0.0.1", "-p", address.rpartition(":")[2]]
-    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlruns' / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
+    with serving(root, "post") as (address, _):
+        yield partial(send, address)
 
-    def send(body: Any) -> Answer:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(f"{address}/invocations", data=data, headers={"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
 
-    with running(command, f"{address}/ping", root / "serve.log", environment):
-        yield send
+@contextmanager
+def serving(root: Path, name: str, *options: str) -> Iterator[tuple[str, Any]]:
+    """The address of a server, and its process."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [*COMMAND_LINE, "serve", "models:/served@champion", "--port", str(port), *options]
+    with running(command, f"{address}/ping", root / f"{name}.log", {"OMP_NUM_THREADS": "1"}) as server:
+        yield address, server
+
+
+def send(address: str, body: Any, seconds: float = 60) -> Answer:
+    """Status and JSON of the answer."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/invocations", data=data, headers={"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +134,10 @@ ONE = X[:1].tolist()
         ({"inputs": [[[0.0, 1.0], [0.0]]]}, ""),
         (json.dumps({"inputs": [[[float("nan"), 1.0]] * 6]}).encode(), "6 of 12 that are NaN or infinite"),
         (json.dumps({"inputs": [[[float("inf"), 1.0]] * 6]}).encode(), "NaN or infinite"),
-        ({"inputs": [[[1e39, 1.0]] * 6]}, "NaN or infinite"),
+        (b'{"inputs": [[' + b",".join([b"[1e999, 1.0]"] * 6) + b"]]}", "NaN or infinite"),
+        ({"inputs": [[[1e60, 1.0]] * 6]}, "too large for float32"),
+        ({"inputs": ONE, "params": {"num_sample": 5}}, "Did you mean 'num_samples'"),
+        ({"inputs": [ONE[0]] * 100_000, "params": {"num_samples": 1}}, "at most 10000 data sets in one request"),
         ({"inputs": ONE, "params": {"num_samples": 100_001}}, "num_samples as an integer from 1 to 100000"),
         ({"inputs": X[:60].tolist(), "params": {"num_samples": 100_000}}, "at most 10000000 numbers in one answer"),
         ({"inputs": ONE, "params": {"num_samples": "many"}}, "num_samples"),
@@ -129,6 +145,7 @@ ONE = X[:1].tolist()
         ({"inputs": ONE, "params": {"output": "summary", "num_samples": 1}}, "num_samples as an integer from 2"),
         ({"inputs": ONE, "params": {"seed": -1}}, "seed"),
         ({"observations": ONE}, "inputs"),
+        ({"dataframe_split": {"columns": ["x"], "data": [[1]]}}, "inputs"),
         (b"theta, please", "valid JSON"),
         (b"\xff\xfe", "valid JSON"),
         (b"", "JSON"),
@@ -153,3 +170,47 @@ def test_five_hundred_requests_at_eight_at_a_time_are_all_answered(post: Callabl
     for request, (_, body) in enumerate(answers):
         x = {"x": X[request % 400 : request % 400 + 1]}
         np.testing.assert_array_equal(body["predictions"], model.sample(num_samples=10, conditions=x, seed=request % 7)["theta"])
+
+
+LONG = {"inputs": X[:400].tolist() * 25, "params": {"num_samples": 500, "output": "log_density"}}
+"""Tens of seconds of work within the limits."""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
+def test_signals_end_the_server_and_what_it_computes(root: Path, sent: signal.Signals) -> None:
+    """In the middle of a long request: within seconds there is no process left, and the client has an answer or a closed connection."""
+    answers: list[Any] = []
+
+    def ask(address: str) -> None:
+        try:
+            answers.append(send(address, LONG)[0])
+        except OSError as error:
+            answers.append(error)
+
+    with serving(root, sent.name) as (address, server):
+        assert send(address, {"inputs": ONE})[0] == 200
+        asking = Thread(target=ask, args=(address,))
+        asking.start()
+        time.sleep(3)
+        processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        assert len(processes) == 2
+        server.send_signal(sent)
+        server.wait(20)
+        _, left = psutil.wait_procs(processes[1:], timeout=5)
+        asking.join(20)
+    assert not left
+    assert answers
+    assert answers[0] == 503 or isinstance(answers[0], OSError)
+    assert "Traceback" not in (root / f"{sent.name}.log").read_text()
+
+
+def test_work_ends_with_the_time_of_its_request(root: Path) -> None:
+    """A request that takes longer than --timeout is a 504; the processors are idle soon after, and the next one is answered."""
+    with serving(root, "timeout", "--timeout", "2") as (address, server):
+        assert send(address, LONG)[0] == 504
+        deadline = time.monotonic() + 60
+        while (status := send(address, {"inputs": ONE})[0]) != 200:
+            assert status == 504
+            assert time.monotonic() < deadline
+        times = [sum(sum(p.cpu_times()[:2]) for p in psutil.Process(server.pid).children()) for _ in (0, time.sleep(2))]
+        assert times[1] - times[0] < 0.5

@@ -22,7 +22,7 @@ def test_a_real_approximator_goes_through_the_registry(store: Store, tmp_path: P
     import mlflow.pyfunc  # noqa: PLC0415
 
     random = seeding.generator(0, "tracking test")
-    data = {"theta": random.normal(size=(64, 2)).astype(np.float32), "x": random.normal(size=(64, 20, 1)).astype(np.float32)}
+    data = {"theta": random.normal(size=(64, 2)), "x": random.normal(size=(64, 20, 1))}
     roles = {"inference_variables": ["theta"], "summary_variables": ["x"]}
     made = ContinuousApproximator(
         adapter=default_adapter(roles), roles=roles, inference_network=FlowMatching(), summary_network=DeepSet(), info={"unit": "m"}
@@ -44,7 +44,7 @@ def test_point_estimates_go_through_the_registry(store: Store, tmp_path: Path, m
     import mlflow.pyfunc  # noqa: PLC0415
 
     random = seeding.generator(0, "tracking test")
-    data = {"theta": random.normal(size=(64, 2)), "x": random.normal(size=(64, 3)).astype(np.float32)}
+    data = {"theta": random.normal(size=(64, 2)), "x": random.normal(size=(64, 3))}
     roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
     made = ScoringRuleApproximator(adapter=default_adapter(roles), roles=roles, inference_network=ScoringRuleNetwork(widths=(8, 8)))
     made.build(data, seed=0)
@@ -76,7 +76,7 @@ def test_an_ensemble_goes_through_the_registry(store: Store, tmp_path: Path, mon
     import mlflow.pyfunc  # noqa: PLC0415
 
     random = seeding.generator(0, "tracking test")
-    data = {"theta": random.normal(size=(64, 2)), "x": random.normal(size=(64, 3)).astype(np.float32)}
+    data = {"theta": random.normal(size=(64, 2)), "x": random.normal(size=(64, 3))}
     roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
     networks = {"flow": FlowMatching(widths=(8, 8), steps=4), "coupling": CouplingFlow()}
     members = {
@@ -99,7 +99,7 @@ def test_an_ensemble_goes_through_the_registry(store: Store, tmp_path: Path, mon
 def test_what_a_served_model_says_of_densities(tmp_path: Path) -> None:
     """Log densities of draws are those of `log_prob`, for several variables; a network without a density is refused with the reason."""
     random = seeding.generator(0, "tracking test")
-    data = {"theta": random.normal(size=(64, 2)), "tau": random.normal(size=64), "x": random.normal(size=(64, 3)).astype(np.float32)}
+    data = {"theta": random.normal(size=(64, 2)), "tau": random.normal(size=64), "x": random.normal(size=(64, 3))}
     roles = {"inference_variables": ["theta", "tau"], "inference_conditions": ["x"]}
     samplers = []
     for name, network in {"coupling": CouplingFlow(), "consistency": ConsistencyModel(widths=(8, 8))}.items():

@@ -9,7 +9,7 @@ import pytest
 from sbi_models.errors import ModelFileError, TrackingError
 from sbi_models.tracking import Store, Tracker, alias_history, is_model_uri, list_models, load, register, set_alias
 
-X = np.linspace(0, 1, 60, dtype=np.float32).reshape(3, 20, 1)
+X = np.linspace(0, 1, 60).reshape(3, 20, 1)
 CHAMPION = ("champion",)
 
 

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from sbi_models.errors import TrustWarning
 from sbi_models.tracking import Store, Tracker, register
 
-X = np.linspace(0, 1, 60, dtype=np.float32).reshape(3, 20, 1)
+X = np.linspace(0, 1, 60).reshape(3, 20, 1)
 
 
 @pytest.fixture
@@ -37,14 +37,15 @@ def test_mlflow_serves_the_posterior(served: Callable[..., Any]) -> None:
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert model.predict(X).shape == (3, 1000, 2)
-    assert str(model.metadata.signature.inputs.inputs[0].shape) == "(-1, -1, 1)"
+    (taken,) = model.metadata.signature.inputs.inputs
+    assert (str(taken.shape), taken.type) == ("(-1, -1, 1)", np.float64)
 
 
 def test_inputs_are_converted(served: Callable[..., Any]) -> None:
-    """The sampler itself takes float64, integers, nested lists and a dict, and draws the same for equal values."""
+    """The sampler itself takes float32, integers, nested lists and a dict, and draws the same for equal values."""
     sampler = served().unwrap_python_model()
-    ones = np.ones((2, 20, 1), dtype=np.float32)
-    inputs = [ones, ones.astype(float), ones.astype(int), ones.tolist(), {"x": ones}]
+    ones = np.ones((2, 20, 1))
+    inputs = [ones, ones.astype(np.float32), ones.astype(int), ones.tolist(), {"x": ones}]
     draws = [sampler.predict(None, value, {"num_samples": 4}) for value in inputs]
     assert draws[0].shape == (2, 4, 2)
     for other in draws[1:]:
@@ -69,6 +70,8 @@ def test_inputs_are_converted(served: Callable[..., Any]) -> None:
         (X, {"num_sample": 5}, "Unknown param 'num_sample'. Did you mean 'num_samples'?"),
         (np.zeros((60, 20, 1)), {"num_samples": 100_000}, "at most 10000000 numbers in one answer"),
         (np.float32(1.0), {}, "Expected x of shape"),
+        (np.zeros((10_001, 20, 1)), {"num_samples": 1}, "at most 10000 data sets in one request, got 10001"),
+        (np.zeros((9_000, 1200, 1), dtype=np.float32), {"num_samples": 1}, "at most 10000000 numbers in one request, got 10800000"),
         (X, {"certificate": "yes"}, "certificate as true or false, got 'yes'"),
     ],
 )
@@ -84,7 +87,7 @@ def test_wrong_requests_are_refused_with_the_reason(served: Callable[..., Any], 
 def test_several_conditions_and_variables_go_by_name(served: Callable[..., Any]) -> None:
     """With two conditions and two variables, dicts go in and come out; a lone array is refused."""
     model = served("two_by_two")
-    z = np.ones((3, 3), dtype=np.float32)
+    z = np.ones((3, 3))
     draws = model.predict({"x": X, "z": z}, params={"num_samples": 5})
     assert {name: array.shape for name, array in draws.items()} == {"a": (3, 5, 1), "b": (3, 5, 2)}
     with pytest.raises(MlflowException, match="dict with the arrays x, z"):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
-from sbi_models.adapters.transforms.numbers import Numbers, as_numbers, check_width, per_component, power_of_two_like
+from sbi_models.adapters.transforms.numbers import ROUNDING, Numbers, as_numbers, check_width, per_component, power_of_two_like
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
@@ -124,6 +124,7 @@ def _moments(name: str, value: Tensor) -> dict[str, list[float]]:
     sd = (values - mean).square().nanmean(dim=0).sqrt()
     if not bool((mean.isfinite() & sd.isfinite()).all()):
         raise DataError(f"Expected finite values of {name!r} to compute moments from, got inf, overflow, or a component that is all NaN.")
-    scale = values.nan_to_num(0.0).abs().amax(dim=0)
-    sd = torch.where(sd > 1e-12 * scale, sd * power, torch.ones_like(sd))
+    low, high = torch.where(values.isnan(), mean, values).aminmax(dim=0)
+    varies = high - low > ROUNDING * torch.maximum(low.abs(), high.abs())
+    sd = torch.where(varies, sd * power, torch.ones_like(sd))
     return {"mean": (mean * power).tolist(), "sd": sd.tolist()}

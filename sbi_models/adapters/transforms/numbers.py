@@ -10,6 +10,9 @@ from sbi_models.errors import ConfigurationError, DataError
 
 Numbers = float | list[float]
 
+ROUNDING = 2.0**-46
+"""What numbers in float64 may differ by, relative to the largest, and still be called constant: 64 units of the last place."""
+
 
 def as_numbers(value: Any, what: str) -> Numbers:
     """A finite number, or a list of them (from lists, tuples, NumPy arrays, torch tensors), as JSON holds them.
