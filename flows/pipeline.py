@@ -30,7 +30,7 @@ from flows.report_tables import digits_of, fixed
 from flows.reporting import MEAN_ERROR, SD_RATIO
 from flows.results import record
 from flows.screen import Screen
-from flows.simulating import more_tests, refuse_stale, simulate_missing, stores_of
+from flows.simulating import missing_shards, more_tests, refuse_stale, simulate_missing, stores_of
 from flows.source_record import record_source
 from flows.studies import study_of
 from flows.training import workflow_of
@@ -38,6 +38,7 @@ from flows.training_apart import train_members
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.tracking import FLOW_TAG, Tracker, open_store
 from sbi_models.tracking.names import keys_of
+from sbi_models.workflows.surroundings import check_accelerator
 
 Manifest = dict[str, Any]
 
@@ -116,8 +117,12 @@ def start_run(experiment: Experiment) -> Tracker:
     if experiment.narrowed_to is not None:
         raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
     refuse_changed_sources(experiment)
-    approximator = workflow_of(experiment).approximator
+    workflow = workflow_of(experiment)
+    approximator = workflow.approximator
     check_narrowing(experiment, approximator)
+    trains_here = experiment.ensemble is None or experiment.engine.kind == "threads"
+    if trains_here and missing_shards(experiment):
+        check_accelerator(workflow.settings)
     check_gate(experiment)
     check_data(experiment, approximator)
     return Tracker.start(

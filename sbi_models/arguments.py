@@ -1,4 +1,7 @@
-"""Arguments of users: misspelt names are refused with the nearest one there is, numbers that cannot be with what was expected."""
+"""Arguments of users: misspelt names are refused with the nearest one there is, numbers that cannot be with what was expected.
+
+The door of public calls is here, too: `known_arguments` puts aside what users have set for all of PyTorch.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -7,6 +10,7 @@ from operator import index
 from typing import Any, TypeVar
 
 from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.torch_defaults import aside
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -14,11 +18,16 @@ T = TypeVar("T", bound=Callable[..., Any])
 def known_arguments(thing: T) -> T:
     """Decorator for a public function, or for a class and all public methods in its body.
 
+    Unknown and missing arguments are a ConfigurationError. Calls are without the user's default device and inference mode of PyTorch.
+
     >>> @known_arguments
     ... def fit(epochs): ...
     >>> fit(epoch=3)
     Traceback (most recent call last):
     sbi_models.errors.ConfigurationError: fit has no argument 'epoch'. Did you mean 'epochs'? Known: epochs.
+    >>> fit()
+    Traceback (most recent call last):
+    sbi_models.errors.ConfigurationError: Expected the argument 'epochs' of fit, got none. Pass epochs=...; its arguments are (epochs).
     """
     if not isinstance(thing, type):
         return _checked(thing)  # type: ignore[return-value]
@@ -31,20 +40,41 @@ def known_arguments(thing: T) -> T:
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in ("self", "cls")]
-    if any(p.kind is p.VAR_KEYWORD and not _listed(p) for p in parameters):
-        return function  # takes any name
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    takes_any = any(p.kind is p.VAR_KEYWORD and not _listed(p) for p in parameters)
     known = [name for p in parameters for name in ([p.name] if p.kind is not p.VAR_KEYWORD else _listed(p))]
     what = function.__qualname__.removesuffix(".__init__").rsplit("<locals>.", 1)[-1]
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
-            if name not in known:
+            if not takes_any and name not in known:
                 raise ConfigurationError(f"{what} has no argument {name!r}. {suggest(name, known)}")
-        return function(*args, **kwargs)
+        try:
+            return aside(function, *args, **kwargs)
+        except TypeError:
+            _refuse_unbound(signature, what, args, kwargs)
+            raise
 
     return checked
+
+
+def _refuse_unbound(signature: inspect.Signature, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise ConfigurationError if arguments are missing, given twice, or too many."""
+    try:
+        signature.bind(*args, **kwargs)
+        return
+    except TypeError as error:
+        reason = str(error)
+    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    listed = str(signature.replace(parameters=[p.replace(annotation=p.empty) for p in parameters], return_annotation=signature.empty))
+    required = [p.name for p in parameters if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if "missing" in reason:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        name = next(name for name in required if name not in given)
+        raise ConfigurationError(f"Expected the argument {name!r} of {what}, got none. Pass {name}=...; its arguments are {listed}.")
+    raise ConfigurationError(f"Expected other arguments of {what}: {reason}. Its arguments are {listed}; pass them by name.")
 
 
 def _listed(parameter: inspect.Parameter) -> list[str]:

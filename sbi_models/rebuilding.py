@@ -131,7 +131,7 @@ def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | N
 
 
 def _misfit_inside(value: Any, hint: Any, where: str, most: float, *, is_object: bool) -> str | None:
-    if not isinstance(value, dict if is_object else list):
+    if not isinstance(value, dict if is_object else list | tuple):  # tuples are lists in files, and settings may come from no file
         return _expected(where, "an object" if is_object else "a list", value)
     pairs = [(f".{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(f"[{k}]", v) for k, v in enumerate(value)]
     items = [(where + place, item) for place, item in pairs]
@@ -163,7 +163,7 @@ _PLAIN: list[tuple[Any, str, Callable[[Any], bool]]] = [
     (str, "text", lambda value: isinstance(value, str)),
     (float, "a finite number", _is_real),
     (dict, "an object", lambda value: isinstance(value, dict)),
-    (list, "a list", lambda value: isinstance(value, list)),
+    (list, "a list", lambda value: isinstance(value, list | tuple)),
 ]
 
 

@@ -10,6 +10,7 @@ from torch.distributions.transforms import Transform as Map
 
 from sbi_models.adapters.transforms import Constrain, Names, Simplex, Transform
 from sbi_models.errors import ConfigurationError
+from sbi_models.torch_defaults import in_double_precision
 
 _BOUNDED = (constraints.greater_than, constraints.greater_than_eq, constraints.less_than, constraints.interval)
 _HALF_OPEN = constraints.half_open_interval
@@ -40,7 +41,7 @@ def steps_for(names: Names, distribution: Any) -> list[Transform]:
             f"Expected the prior of {names!r} as a torch distribution, such as torch.distributions.Uniform(0.0, 1.0), got {distribution!r}."
         )
     try:
-        support = _of_distribution(distribution)
+        support = _of_distribution(in_double_precision(distribution))
     except (_NoStepError, NotImplementedError) as error:
         raise ConfigurationError(
             f"Expected a prior of {names!r} with a support of intervals, half-lines, or a simplex, "

@@ -99,7 +99,7 @@ def copied(member: ContinuousApproximator, device: torch.device, seed: int) -> C
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in copy.parameters():
-            parameter.add_(_NOISE * torch.randn(parameter.shape, generator=generator).to(parameter))
+            parameter.add_(_NOISE * torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(parameter))
     return copy
 
 
@@ -141,8 +141,8 @@ def made_up(member: ContinuousApproximator, seed: int) -> Rows:
     """A prepared batch of standard normal numbers, some of them masked where there are masks."""
     shapes, weight = _shapes(member), next(member.parameters())
     generator = torch.Generator().manual_seed(seed)
-    rows = {key: torch.randn(_ROWS, *shape, generator=generator).to(weight) for key, shape in shapes.items()}
-    masks = {masked(key): torch.rand(_ROWS, shapes[key][0], generator=generator) < 0.7 for key in member.inputs.masks}
+    rows = {key: torch.randn(_ROWS, *shape, generator=generator, dtype=torch.float32).to(weight) for key, shape in shapes.items()}
+    masks = {masked(key): torch.rand(_ROWS, shapes[key][0], generator=generator, dtype=torch.float32) < 0.7 for key in member.inputs.masks}
     return rows | {key: mask.to(weight.device) for key, mask in masks.items()}
 
 

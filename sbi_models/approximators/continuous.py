@@ -19,20 +19,25 @@ from sbi_models.approximators import files
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.inputs import SUMMARY, SummaryInputs, masked
-from sbi_models.approximators.intake import as_variables, check_network_output, check_shapes
+from sbi_models.approximators.intake import as_variables, check_network_output, check_overflow, check_representable, check_shapes
 from sbi_models.approximators.standardiser import Standardiser
+from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.base import Drawn
 from sbi_models.networks.noise import Generators
 from sbi_models.progress import Advance, progress_bar
+from sbi_models.torch_defaults import single_precision
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 
 _DRAWS_PER_BLOCK = 8192
 """Draws of one data set that share a random stream; part of the meaning of a seed, so never change it."""
 
 _DRAWS_BEFORE_PROGRESS = 200_000
+
+_ABSURD = 1e9
+"""Standardised parameters so far out have the log density -inf, unless the network gives a number."""
 
 _ROWS_PER_CALL = 2**15
 """Network rows of one call; bounds memory, does not change results beyond rounding."""
@@ -150,14 +155,25 @@ class ContinuousApproximator(Approximator):
         variables = as_variables(data, self.inference_names + self.condition_names, may_miss=self.may_miss)
         tensors = _as_tensors(variables)
         adapter = self.adapter.fitted(tensors)
-        return adapter, adapter.forward(tensors), {name: value.shape[1:] for name, value in variables.items()}
+        adapted = adapter.forward(tensors)
+        shapes = {name: value.shape[1:] for name, value in variables.items()}
+        inputs, masks = self.inputs.of(adapted)
+        names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
+        widths = {name: shape[-1] for name, shape in shapes.items()}
+        warn_of_unsuitable(inputs, masks, names, widths, self.standardiser.roles)
+        if self.inference_network.has_draws:
+            warn_of_whole_numbers(variables, self.inference_names)
+        return adapter, adapted, shapes
 
     def build_from(self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int) -> None:
         """`build`, after `adapted`; members of an ensemble share that part of the work."""
         self.adapter = adapter
         inputs, masks = self.inputs.of(adapted)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), single_precision():
             torch.manual_seed(seeding.derive(seed, "initial weights"))
+            for network in (self.inference_network, self.summary_network):
+                if network is not None:
+                    network.float()  # of layers that a network of the user has made already
             self._make_layers(inputs)
         self.standardiser.fit(inputs, masks)
         if self.inference_network.starts_from_data and self.summary_network is None:
@@ -189,11 +205,14 @@ class ContinuousApproximator(Approximator):
         self._check_built()
         variables = as_variables(data, names, what=what, may_miss=self.may_miss)
         check_shapes(variables, self.shapes, what)
+        prepared = self._standardised(variables)
+        check_representable(prepared, what)
+        return prepared
+
+    def _standardised(self, variables: Variables) -> dict[str, Tensor]:
+        """Checked raw variables to standardised float32 tensors by role, inf where they are too large for that, and to masks."""
         adapted, masks = self.inputs.of(self.adapter.forward(_as_tensors(variables, self._device)))
         prepared = {key: self.standardiser(key, value).to(torch.float32) for key, value in adapted.items()}
-        for key, value in prepared.items():
-            if not torch.isfinite(value).all():
-                raise DataError(f"Expected {key} of the {what} near those of the training data, got values too large for float32.")
         return prepared | {masked(key): mask for key, mask in masks.items()}
 
     def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]:
@@ -287,7 +306,9 @@ class ContinuousApproximator(Approximator):
         """Standardised draws (n, S, d) to raw variables {name: (n, S, width)}."""
         n, s, d = standardised.shape
         raw = self.raw_of(standardised.reshape(n * s, d).to(torch.float64))
-        return {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
+        values = {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
+        check_overflow(values)
+        return values
 
     def answer(self, given: Tensor) -> dict[str, Tensor]:
         """One draw for each row of what the inference network is conditioned on, raw space, name to (n, ...): whether it works at all."""
@@ -301,7 +322,7 @@ class ContinuousApproximator(Approximator):
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
         """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,).
 
-        It is -inf for parameters outside the support of the adapter.
+        It is -inf for parameters outside the support of the adapter, and for those so far out that float32 cannot hold it.
         """
         self._check_built()
         names = self.inference_names + self.condition_names
@@ -316,8 +337,23 @@ class ContinuousApproximator(Approximator):
         return log_prob
 
     def _log_prob(self, data: Variables, batch_size: int | None) -> Array:
-        prepared = self.prepare(data)
-        raw = _as_tensors({name: data[name] for name in self.inference_names}, self._device)
+        standardised = self._standardised(data)
+        theta = standardised["inference_variables"]
+        check_representable({key: value for key, value in standardised.items() if key != "inference_variables"}, "data")
+        known = theta.isfinite().all(dim=1)
+        log_prob = torch.full((len(theta),), -torch.inf, dtype=torch.float64, device=theta.device)
+        if bool(known.any()):
+            raw = _as_tensors({name: data[name] for name in self.inference_names}, self._device)
+            inner = self._log_prob_of({key: value[known] for key, value in standardised.items()}, batch_size)
+            jacobian = self.adapter.log_abs_det({name: value[known] for name, value in raw.items()}, "inference_variables")
+            log_prob[known] = inner + jacobian + self.standardiser.log_abs_det("inference_variables")
+        fine = log_prob.isfinite() | log_prob.isneginf()
+        far = theta.abs().amax(dim=1) > _ABSURD
+        check_network_output(fine | far, "log densities")
+        return np.asarray(torch.where(fine, log_prob, -torch.inf).cpu().numpy())
+
+    def _log_prob_of(self, prepared: dict[str, Tensor], batch_size: int | None) -> Tensor:
+        """Log density in nats of prepared data in standardised space, (n,), float64."""
         keep_freed_memory()
         was_training = self.training
         self.eval()
@@ -327,10 +363,7 @@ class ContinuousApproximator(Approximator):
                 batch = {role: value[rows] for role, value in prepared.items()}
                 parts.append(self.inference_network.log_prob(batch["inference_variables"], self._conditions(batch)))
         self.train(was_training)
-        jacobian = self.adapter.log_abs_det(raw, "inference_variables") + self.standardiser.log_abs_det("inference_variables")
-        log_prob = torch.cat(parts).to(torch.float64) + jacobian
-        check_network_output(log_prob.isfinite() | log_prob.isneginf(), "log densities")
-        return np.asarray(log_prob.cpu().numpy())
+        return torch.cat(parts).to(torch.float64)
 
     def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
         """Estimates of scoring rules; see `ScoringRuleApproximator.estimate`.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sbi_models.errors import DataError, suggest
+from sbi_models.errors import DataError, data_sets_in_words, distrust, suggest
 from sbi_models.real_numbers import real_array
 from sbi_models.types import Array, Variables, VariablesLike
 
@@ -61,6 +61,33 @@ def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], wh
             cure = f" A single data set needs a leading axis: {name}.reshape(1, {', '.join(map(str, expected))})."
             single = is_column or value.shape == expected
             raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {got}.{cure if single else ''}")
+
+
+def check_representable(prepared: Mapping[str, torch.Tensor], what: str) -> None:
+    """Raise DataError unless standardised tensors (n, ...) are finite in float32."""
+    for key, value in prepared.items():
+        if not bool(value.isfinite().all()):
+            rows = (~value.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+            raise DataError(
+                f"Expected {key} of the {what} near those of the training data, got values too large for float32 in "
+                f"{data_sets_in_words(rows, len(value))}. Leave them out, or train on data like them."
+            )
+
+
+def check_overflow(draws: Variables) -> None:
+    """Raise DataError if raw draws (n, S, width) are no finite numbers; a TrustWarning if some are as large as numbers can be."""
+    for name, value in draws.items():
+        if not np.isfinite(value).all():
+            raise DataError(
+                f"Expected draws of {name!r} that a double can hold, got {np.mean(~np.isfinite(value)):.2%} that are too large. Measure "
+                f"{name!r} in a larger unit, or infer its logarithm."
+            )
+        cut = np.abs(value) >= np.finfo(np.float64).max
+        if cut.any():
+            distrust(
+                f"{np.mean(cut):.2%} of the draws of {name!r} are too large for a double, and stand at its largest number, "
+                f"{np.finfo(np.float64).max:.3g}. Infer its logarithm, or constrain it."
+            )
 
 
 def _as_array(name: str, value: Any, what: str) -> Array:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sbi_models.adapters.transforms.numbers import ROUNDING
+from sbi_models.adapters.transforms.numbers import ROUNDING, power_of_two_like
 
 
 class Standardiser(nn.Module):
@@ -27,10 +27,12 @@ class Standardiser(nn.Module):
                 values = batch[role].to(torch.float64)
                 mask = (masks or {}).get(role)
                 values = values.reshape(-1, values.shape[-1]) if mask is None or not mask.any() else values[mask]
+                power = power_of_two_like(values)
+                values = values / power
                 sd = values.std(dim=0, correction=0)
                 varies = values.amax(dim=0) - values.amin(dim=0) > ROUNDING * values.abs().amax(dim=0)
-                getattr(self, f"{role}_mean").copy_(values.mean(dim=0))
-                getattr(self, f"{role}_sd").copy_(torch.where(varies, sd, torch.ones_like(sd)))
+                getattr(self, f"{role}_mean").copy_(values.mean(dim=0) * power)
+                getattr(self, f"{role}_sd").copy_(torch.where(varies, sd * power, torch.ones_like(sd)))
 
     def forward(self, role: str, value: Tensor) -> Tensor:
         """Adapted to standardised."""

@@ -132,7 +132,7 @@ class TrainingModule(pl.LightningModule):
         if losses:
             return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         # With several devices Lightning demands a loss; this one is of no weight.
-        return None if self.devices == 1 else torch.zeros((), device=self.device, requires_grad=True).clone()
+        return None if self.devices == 1 else torch.zeros((), device=self.device, dtype=torch.float32, requires_grad=True).clone()
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
         """Calls the optimiser; with graphs, `training_step` has done that."""
@@ -147,7 +147,7 @@ class TrainingModule(pl.LightningModule):
         self._graphed = GraphedSteps(partial(self._whole_step, optimizer)) if graphs else None
         for group in optimizer.param_groups if self.optimizer is None else ():  # a checkpoint may have brought those of another device
             rate = float(group["lr"])
-            group["capturable"], group["lr"] = graphs, torch.tensor(rate, device=self.device) if graphs else rate
+            group["capturable"], group["lr"] = graphs, torch.tensor(rate, device=self.device, dtype=torch.float32) if graphs else rate
 
     def _graphed_step(self, graphed: GraphedSteps, rows: Mapping[str, Rows]) -> None:
         if rows:
@@ -305,7 +305,7 @@ class TrainingModule(pl.LightningModule):
         if step < warmup:
             return 0.1 + 0.9 * step / warmup
         progress = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
-        return float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress))))
+        return float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress, dtype=torch.float32))))
 
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(seed)

@@ -71,7 +71,7 @@ def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
 
 def _zeros(member: "ContinuousApproximator", shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """One standardised row, and masks by which all of it counts."""
-    rows = {key: torch.zeros(1, *shape) for key, shape in shapes.items()}
+    rows = {key: torch.zeros(1, *shape, dtype=torch.float32) for key, shape in shapes.items()}
     return rows | {masked(key): torch.ones(rows[key].shape[:2], dtype=torch.bool) for key in member.inputs.masks}
 
 

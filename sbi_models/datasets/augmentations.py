@@ -9,6 +9,7 @@ import numpy as np
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.real_numbers import real_array
+from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, Variables
 
 BatchFunction = Callable[[Variables], Variables]
@@ -45,11 +46,11 @@ class Augment:
         rows = {name: len(value) for name, value in batch.items()}
         with _global_state(seeding.derive(self.seed, "augmentations", *step)):
             for function in self.functions:
-                batch = _batch_of(function(batch), function)
+                batch = _batch_of(as_user(function, batch), function)
             for name, function_of_one in self.by_name.items():
                 if name not in batch:
                     raise DataError(f"The augmentation of {name!r} finds no such variable in the batch. {suggest(name, batch)}")
-                batch[name] = _not_none(function_of_one(batch[name]), function_of_one)
+                batch[name] = _not_none(as_user(function_of_one, batch[name]), function_of_one)
         batch = {name: real_array(value, f"the augmented {name!r}") for name, value in batch.items()}
         for name, number in rows.items():
             if name in batch and len(batch[name]) != number:

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from sbi_models.datasets.pickled import read_pickle
 from sbi_models.errors import DataError
 from sbi_models.real_numbers import real_array
+from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, Variables
 
 LoadFunction = Callable[[Path], Mapping[str, Any]]
@@ -38,7 +39,7 @@ def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
         DataError: naming the file, if it cannot be read, holds anything but arrays by name, comes to more than 256 MB and 100 times its
             size in memory, or has an unknown ending.
     """
-    content = load_fn(path) if load_fn is not None else _read_known(path)
+    content = as_user(load_fn, path) if load_fn is not None else _read_known(path)
     if not isinstance(content, Mapping):
         raise DataError(f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. Pass load_fn= to convert it.")
     try:

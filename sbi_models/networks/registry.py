@@ -6,6 +6,7 @@ from typing import Any, TypedDict, TypeVar
 from sbi_models.errors import ConfigurationError, ModelFileError, suggest
 from sbi_models.networks.base import NESTED, Network
 from sbi_models.rebuilding import check_arguments, misfit
+from sbi_models.torch_defaults import single_precision
 
 T = TypeVar("T", bound=type[Network])
 K = TypeVar("K", bound=Network)
@@ -52,7 +53,8 @@ def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: t
     known = [other for other, cls in _NETWORKS.items() if issubclass(cls, kind)]
     if name not in known:
         raise ConfigurationError(f"Unknown {kind.__name__} {name!r}. {suggest(name, known)}")
-    network: K = _NETWORKS[name](**(arguments or {}))  # type: ignore[assignment]
+    with single_precision():
+        network: K = _NETWORKS[name](**(arguments or {}))  # type: ignore[assignment]
     return network
 
 
@@ -66,11 +68,12 @@ def resolve(network: K | type[K] | str, kind: type[K]) -> K:
     """
     if isinstance(network, str):
         return network_named(network, kind=kind)
-    if isinstance(network, type) and issubclass(network, kind):
-        return network()
-    if not isinstance(network, kind):
-        raise ConfigurationError(f"Expected a {kind.__name__}, its class or its name, got {network!r}.")
-    return network.clone()
+    with single_precision():
+        if isinstance(network, type) and issubclass(network, kind):
+            return network()
+        if not isinstance(network, kind):
+            raise ConfigurationError(f"Expected a {kind.__name__}, its class or its name, got {network!r}.")
+        return network.clone()
 
 
 def network_from_json(entry: dict[str, Any]) -> Network:
@@ -86,9 +89,10 @@ def network_from_json(entry: dict[str, Any]) -> Network:
         raise ModelFileError(f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your own before loading.")
     config = _with_networks(entry["config"])
     check_arguments(_NETWORKS[name], config, name, sizes=True)
-    network = _NETWORKS[name](**config)
-    if entry["built_with"]:
-        network.build(**entry["built_with"])  # type: ignore[operator]
+    with single_precision():
+        network = _NETWORKS[name](**config)
+        if entry["built_with"]:
+            network.build(**entry["built_with"])  # type: ignore[operator]
     return network
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from sbi_models.errors import ConfigurationError, DataError, SimulationError, is_from_outside
 from sbi_models.real_numbers import real_array
+from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array
 
 SUPPLIED = ("rng", "batch_shape", "batch_size")
@@ -95,7 +96,7 @@ class NamedCall:
             known = {*self.arguments, *SUPPLIED}
             passed |= {name: _handed_over(value) for name, value in available.items() if normalized(name) not in known}
         try:
-            outputs = self.function(**passed)
+            outputs = as_user(self.function, **passed)
         except BaseException as exception:
             if is_from_outside(exception):
                 raise

@@ -1,14 +1,13 @@
-"""A prior given as torch distributions, drawn from the seeded stream in float64."""
+"""A prior given as torch distributions, drawn from the seeded stream in float64, on the CPU."""
 
-import copy
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from torch.distributions import Distribution, Transform
+from torch.distributions import Distribution
 
 from sbi_models.errors import ConfigurationError
+from sbi_models.torch_defaults import in_double_precision
 from sbi_models.types import Variables
 
 
@@ -35,27 +34,14 @@ class TorchPrior:
                     "Pass an instance such as torch.distributions.Uniform(0.0, 1.0), or write a function."
                 )
         self.distributions = dict(distributions)
-        self._drawn = {name: _in_float64(distribution) for name, distribution in distributions.items()}
+        self._drawn = {name: in_double_precision(distribution) for name, distribution in distributions.items()}
         self.__name__ = f"prior of {', '.join(distributions)}"
 
     def __call__(self, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()) -> Variables:
         """Name to array of shape `batch_shape + shape of one draw`, float64, raw space; torch's global state is left alone."""
         drawn: Variables = {}
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
             for name, distribution in self._drawn.items():
                 torch.default_generator.manual_seed(int(rng.integers(2**63)))
-                drawn[name] = distribution.sample(torch.Size(batch_shape)).to("cpu", torch.float64).numpy()
+                drawn[name] = distribution.sample(torch.Size(batch_shape)).to(torch.float64).numpy()
         return drawn
-
-
-def _in_float64(value: Any) -> Any:
-    """A distribution or transform with its tensors, and those of the distributions and transforms inside, in float64."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to(torch.float64) if value.is_floating_point() else value.detach()
-    if isinstance(value, list | tuple):
-        return type(value)(_in_float64(item) for item in value)
-    if not isinstance(value, Distribution | Transform):
-        return value
-    changed = copy.copy(value)
-    changed.__dict__.update({name: _in_float64(item) for name, item in changed.__dict__.items()})
-    return changed

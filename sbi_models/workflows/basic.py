@@ -18,6 +18,7 @@ from sbi_models.types import VariablesLike
 from sbi_models.workflows.history import History
 from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, priors_of, roles_of
 from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
+from sbi_models.workflows.surroundings import check_accelerator
 from sbi_models.workflows.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class BasicWorkflow(Workflow):
                 f'Expected no epochs and no batch_size with inference_network="auto", which chooses them, got {epochs=} and {batch_size=}. '
                 "Leave them out, or name a network."
             )
+        check_accelerator(self.settings)
         variables = self._checked(data, "training data")
         kept, self.history = self.automatic.fit_offline(
             self, variables, self._validation_variables(validation_data), augmentations, on_epoch_end

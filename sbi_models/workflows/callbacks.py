@@ -14,6 +14,7 @@ from sbi_models.approximators.training import TrainingModule
 from sbi_models.datasets import Batches
 from sbi_models.errors import ConfigurationError
 from sbi_models.progress import Advance
+from sbi_models.torch_defaults import as_user
 from sbi_models.workflows.devices import Relay, check_same_everywhere
 from sbi_models.workflows.history import History
 from sbi_models.workflows.parts import Trained
@@ -92,7 +93,7 @@ class EpochEnd(pl.Callback):
         self.history.add(losses)
         self._note = "".join(f" {name} {value:.4f}" for name, value in losses.items() if name in ("loss", "val_loss"))
         if self.on_epoch_end is not None and trainer.is_global_zero:
-            self.on_epoch_end(self.history.epochs, losses)
+            as_user(self.on_epoch_end, self.history.epochs, losses)
         bettered = [name for name in pl_module.seeds if name not in pl_module.stopped and self._is_best_now(name)]
         if self.keep_best:
             self._keep_weights(pl_module.result, bettered)

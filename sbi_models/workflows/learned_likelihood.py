@@ -137,7 +137,8 @@ def _better_bounded(data: Variables, parameters: list[str], observed: list[str],
     if not bounded.transforms:
         return False
     raw = {name: torch.as_tensor(data[name], dtype=torch.float64) for name in (*parameters, *observed)}
-    seen = bounded.forward({name: raw[name] for name in parameters})
+    given = {name: raw[name] for name in parameters}
+    seen = bounded.fitted(given).forward(given)
     scaled = Adapter(_steps(scales)).forward({name: raw[name] for name in observed})
     values = np.concatenate([scaled[name].numpy() for name in observed], axis=1)
     as_inputs = [regressors(np.concatenate([part[name].numpy() for name in parameters], axis=1)) for part in (raw, seen)]

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from sbi_models.approximators import Approximator
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.simulators import Simulator
+from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, FloatArray, Variables
 
 LogDensity = Callable[..., Any]
@@ -98,9 +99,9 @@ def _called(function: LogDensity, variables: Mapping[str, Array], what: str) -> 
     """A function of the user, called with those of the variables that it names."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return np.asarray(function(**variables), dtype=float)
+        return np.asarray(as_user(function, **variables), dtype=float)
     for parameter in parameters:
         if parameter.name not in variables and parameter.default is parameter.empty:
             raise ConfigurationError(f"{what} takes {parameter.name!r}, which is no variable here. {suggest(parameter.name, variables)}")
     taken = {parameter.name: variables[parameter.name] for parameter in parameters if parameter.name in variables}
-    return np.asarray(function(**taken), dtype=float)
+    return np.asarray(as_user(function, **taken), dtype=float)

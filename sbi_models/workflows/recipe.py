@@ -11,6 +11,7 @@ from sbi_models.approximators import Approximator, ContinuousApproximator, Scori
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNetwork, resolve
 from sbi_models.simulators import Simulator, make_simulator
+from sbi_models.torch_defaults import in_double_precision
 
 Names = str | Sequence[str]
 
@@ -115,7 +116,7 @@ def priors_of(prior: Any, simulator: Simulator | None, roles: dict[str, list[str
                 f"Expected prior as torch distributions of inferred variables, got {distribution!r} for {name!r}. {suggest(name, inferred)}"
             )
     known = {} if simulator is None else make_simulator(simulator).priors
-    return {**known, **(prior or {})}
+    return {name: in_double_precision(distribution) for name, distribution in {**known, **(prior or {})}.items()}
 
 
 def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:

@@ -219,8 +219,7 @@ def log_likelihood(values: FloatArray, inputs: FloatArray) -> float:
 def real_line(name: str, draws: Array) -> Adapter:
     """Steps that take a variable to the real line, as the bounds of draws (n, d) of its prior, raw space, say; none where it has none.
 
-    Rows that are compositions (shares of a whole) become d - 1 log ratios. A component with one bound is measured in powers of 2 near to
-    its median distance from it first, so that the unit that a user has chosen makes no difference.
+    Rows that are compositions (shares of a whole) become d - 1 log ratios.
     """
     values = np.asarray(draws, dtype=float)
     if values.ndim != 2 or any(is_count(column) for column in values.T):
@@ -230,14 +229,7 @@ def real_line(name: str, draws: Array) -> Adapter:
     lower, upper = parameter_bounds(values)
     if all(bound is None for bound in (*lower, *upper)):
         return Adapter()
-    units = []
-    for column, low, high in zip(values.T, lower, upper, strict=True):
-        one_sided = (low is None) != (high is None)
-        distance = np.median(column - low if low is not None else high - column) if one_sided else 1.0
-        units.append(2.0 ** -round(math.log2(max(distance, 1e-300))))
-    scaled = [[None if bound is None else bound * unit for bound, unit in zip(bounds, units, strict=True)] for bounds in (lower, upper)]
-    adapter = Adapter() if set(units) == {1.0} else Adapter().scale(name, by=units)
-    return adapter.constrain(name, lower=scaled[0], upper=scaled[1], scale="probit")
+    return Adapter().constrain(name, lower=lower, upper=upper, scale="probit")
 
 
 def adapter_of(bounds: Mapping[str, Bounds], scales: Mapping[str, str]) -> Adapter:

@@ -5,11 +5,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
 from sbi_models.allocation import keep_freed_memory
+from sbi_models.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sbi_models.workflows.settings import TrainingSettings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,20 +28,37 @@ _HINTS = (
 
 def on_own_threads(fit: Callable[P, R]) -> Callable[P, R]:
     """For a whole fit, let PyTorch use the workflow's number of CPU threads, on which sums, and so moments, depend in the last bits, and
-    keep the memory that a step frees for the next one."""
+    keep the memory that a step frees for the next one. A GPU that is asked for and not there is an error, before anything starts."""
 
     @wraps(fit)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         workflow: Any = args[0]
+        check_accelerator(workflow.settings)
         before = torch.get_num_threads()
         torch.set_num_threads(workflow.threads)
         keep_freed_memory()
         try:
-            return fit(*args, **kwargs)
+            with torch.enable_grad():
+                return fit(*args, **kwargs)
         finally:
             torch.set_num_threads(before)
 
     return wrapped
+
+
+def check_accelerator(settings: "TrainingSettings") -> None:
+    """Raise ConfigurationError unless the GPUs that a training asks for are there."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if settings.accelerator == "gpu" and not there:
+        raise ConfigurationError(
+            'Expected a GPU that PyTorch can use (CUDA or ROCm, which have double precision) with accelerator="gpu", got none. Pass '
+            'accelerator="auto", which trains on a CPU where there is no GPU, or install a driver and a build of PyTorch for the GPU.'
+        )
+    if settings.accelerator != "cpu" and there and settings.devices != "auto" and settings.devices > there:
+        raise ConfigurationError(
+            f'Expected at most the {there} GPUs that there are, got devices={settings.devices!r}. Pass devices="auto" for all of them, or '
+            'accelerator="cpu".'
+        )
 
 
 def quiet_for_good() -> None:

@@ -88,9 +88,9 @@ def test_bounds_over_powers_of_ten(draw, expected, seed):
 def test_the_unit_of_a_positive_parameter_makes_no_difference(unit):
     """A gamma variable in any unit goes to the same real numbers, and back inside its bound."""
     draws = np.random.default_rng(0).gamma(3, 1, (20_000, 1))
-    adapter, plain = real_line("theta", unit * draws), real_line("theta", draws)
-    there = adapter.forward({"theta": torch.as_tensor(unit * draws)})["theta"]
-    expected = plain.forward({"theta": torch.as_tensor(draws)})["theta"]
+    scaled, raw = {"theta": torch.as_tensor(unit * draws)}, {"theta": torch.as_tensor(draws)}
+    adapter, plain = real_line("theta", unit * draws).fitted(scaled), real_line("theta", draws).fitted(raw)
+    there, expected = adapter.forward(scaled)["theta"], plain.forward(raw)["theta"]
     assert float((there.std() / expected.std()).log().abs()) < 0.4  # units are powers of 2
     np.testing.assert_allclose(adapter.inverse({"theta": there})["theta"], unit * draws, rtol=1e-9)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
-from sbi_models.adapters.transforms.numbers import ROUNDING, Numbers, as_numbers, check_width, per_component
+from sbi_models.adapters.transforms.numbers import ROUNDING, Numbers, as_numbers, check_width, per_component, power_of_two_like
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
@@ -118,11 +118,13 @@ class Standardize(Elementwise):
 def _moments(name: str, value: Tensor) -> dict[str, list[float]]:
     """Mean and sd of each component of the last axis, NaN aside, as lists."""
     values = value.detach().to(torch.float64).reshape(-1, value.shape[-1])
+    power = power_of_two_like(values)
+    values = values / power
     mean = values.nanmean(dim=0)
     sd = (values - mean).square().nanmean(dim=0).sqrt()
     if not bool((mean.isfinite() & sd.isfinite()).all()):
         raise DataError(f"Expected finite values of {name!r} to compute moments from, got inf, overflow, or a component that is all NaN.")
     low, high = torch.where(values.isnan(), mean, values).aminmax(dim=0)
     varies = high - low > ROUNDING * torch.maximum(low.abs(), high.abs())
-    sd = torch.where(varies, sd, torch.ones_like(sd))
-    return {"mean": mean.tolist(), "sd": sd.tolist()}
+    sd = torch.where(varies, sd * power, torch.ones_like(sd))
+    return {"mean": (mean * power).tolist(), "sd": sd.tolist()}

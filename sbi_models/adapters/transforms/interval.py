@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, require
-from sbi_models.adapters.transforms.numbers import check_width
+from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
+from sbi_models.adapters.transforms.numbers import check_width, checked_units, unit_of
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 from sbi_models.errors import ConfigurationError, suggest
@@ -24,9 +24,11 @@ class Constrain(Elementwise):
 
     lower and upper a, b: z = Phi^(-1)((x - a) / (b - a)),  log dz/dx = z^2 / 2 + log(2 pi) / 2 - log(b - a), for scale "probit",
                           z = log((x - a) / (b - x)),       log dz/dx = log(b - a) - log(x - a) - log(b - x), for scale "logit";
-    lower a only:         z = y + log(1 - exp(-y)), y = x - a, the inverse of softplus, log dz/dx = -log(1 - exp(-y));
-    upper b only:         the mirror image, z = -inverse_softplus(b - x);
+    lower a only:         z = y + log(1 - exp(-y)), y = (x - a) / u, the inverse of softplus, log dz/dx = -log(1 - exp(-y)) - log u;
+    upper b only:         the mirror image, z = -inverse_softplus((b - x) / u);
     neither:              z = x.
+    The unit u is 1 until the step is fitted to data: then it is the power of 2 that is nearest to the median distance from the bound, so
+    that the unit of the user makes no difference. Softplus is the identity far from the bound, and a logarithm near it.
     All of them increase. Bounds are numbers, or lists with one for each component of the last axis; None is no bound. Sources: the
     transforms of constrained variables of the Stan reference manual, with softplus in place of exp, which has gentler tails; and the
     quantile function of the normal distribution, Phi^(-1), which makes a uniform variable standard normal.
@@ -34,12 +36,15 @@ class Constrain(Elementwise):
 
     kind = "constrain"
 
-    def __init__(self, names: Names, lower: Any = None, upper: Any = None, scale: Scale = "logit") -> None:
+    def __init__(
+        self, names: Names, lower: Any = None, upper: Any = None, scale: Scale = "logit", units: dict[str, list[float]] | None = None
+    ) -> None:
         super().__init__(names)
         if scale not in _SCALES:
             raise ConfigurationError(f"Unknown scale {scale!r} of an interval. {suggest(str(scale), _SCALES)}")
         self.scale: Scale = scale
         self.lower, self.upper = _as_bounds(lower, "lower"), _as_bounds(upper, "upper")
+        self.units = checked_units(units, self.kind)
         lengths = {len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list)}
         if len(lengths) > 1:
             raise ConfigurationError(f"Expected as many lower as upper bounds for {', '.join(self.names)}, got {lower!r} and {upper!r}.")
@@ -55,25 +60,41 @@ class Constrain(Elementwise):
         for name in self.names:
             self._groups(name, batch[name])
             self._check(name, batch[name])
-        return self
+        one_sided = [(low is None) != (high is None) for low, high in self._pairs(1)]
+        if self.units is not None or not any(one_sided):
+            return self
+        return Constrain(self.names, self.lower, self.upper, self.scale, {name: self._units(floating(batch[name])) for name in self.names})
+
+    def _pairs(self, width: int) -> list[tuple[Bound, Bound]]:
+        """Bounds of each component of an axis, or of the lists of bounds, if these are longer."""
+        width = max([width, *(len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list))])
+        return list(zip(_listed(self.lower, width), _listed(self.upper, width), strict=True))
+
+    def _units(self, value: Tensor) -> list[float]:
+        """Unit of each component of a variable, raw."""
+        columns = zip(value.reshape(-1, value.shape[-1]).T, self._pairs(value.shape[-1]), strict=True)
+        return [
+            1.0 if (low is None) == (high is None) else unit_of(column - low if low is not None else high - column)
+            for column, (low, high) in columns
+        ]
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         self._check(name, value)
-        parts = [_forward(value[..., columns], low, high, self.scale) for columns, low, high in self._groups(name, value)]
+        parts = [_forward(value[..., columns], low, high, unit, self.scale) for columns, low, high, unit in self._groups(name, value)]
         return self._assembled(value, parts)
 
     def _unmap(self, name: str, value: Tensor) -> Tensor:
-        parts = [_inverse(value[..., columns], low, high, self.scale) for columns, low, high in self._groups(name, value)]
+        parts = [_inverse(value[..., columns], low, high, unit, self.scale) for columns, low, high, unit in self._groups(name, value)]
         return self._assembled(value, parts)
 
     def _log_slope(self, name: str, value: Tensor) -> Tensor:
-        parts = [_log_slope(value[..., columns], low, high, self.scale) for columns, low, high in self._groups(name, value)]
+        parts = [_log_slope(value[..., columns], low, high, unit, self.scale) for columns, low, high, unit in self._groups(name, value)]
         return self._assembled(value, parts)
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
         cure = "Correct the bound in adapter.constrain (it is open: values on it are outside), or drop those rows."
         requirements = []
-        for columns, low, high in self._groups(name, value):
+        for columns, low, high, _ in self._groups(name, value):
             part = value[..., columns]
             if low is not None:
                 requirements.append(Requirement(part > low, f"greater than its lower bound {_shown(low)}", cure, part))
@@ -81,22 +102,23 @@ class Constrain(Elementwise):
                 requirements.append(Requirement(part < high, f"less than its upper bound {_shown(high)}", cure, part))
         return requirements
 
-    def _groups(self, name: str, value: Tensor) -> list[tuple[Any, Tensor | None, Tensor | None]]:
-        """Columns of the last axis with the same kind of support, with their bounds as tensors."""
+    def _groups(self, name: str, value: Tensor) -> list[tuple[Any, Tensor | None, Tensor | None, Tensor]]:
+        """Columns of the last axis with the same kind of support, with their bounds and units as tensors."""
         check_width(self.lower, name, value, "lower")
         check_width(self.upper, name, value, "upper")
-        groups = []
+        groups, units = [], (self.units or {}).get(name) or [1.0] * value.shape[-1]
         for columns in self._columns(value.shape[-1]):
             bounds: list[Tensor | None] = []
             for listed in (_listed(self.lower, value.shape[-1]), _listed(self.upper, value.shape[-1])):
                 own = [listed[column] for column in columns]
                 bounds.append(None if own[0] is None else value.new_tensor(own))
-            groups.append((slice(None) if len(columns) == value.shape[-1] else columns, bounds[0], bounds[1]))
+            unit = value.new_tensor([units[column] for column in columns])
+            groups.append((slice(None) if len(columns) == value.shape[-1] else columns, bounds[0], bounds[1], unit))
         return groups
 
     def _columns(self, width: int) -> list[list[int]]:
         kinds: dict[tuple[bool, bool], list[int]] = {}
-        for column, (low, high) in enumerate(zip(_listed(self.lower, width), _listed(self.upper, width), strict=True)):
+        for column, (low, high) in enumerate(self._pairs(width)):
             kinds.setdefault((low is None, high is None), []).append(column)
         return list(kinds.values())
 
@@ -109,11 +131,12 @@ class Constrain(Elementwise):
         return torch.cat(parts, dim=-1)[..., back]
 
     def config(self) -> dict[str, Any]:
-        return {"names": self.names, "lower": self.lower, "upper": self.upper, "scale": self.scale}
+        units = {} if self.units is None else {"units": self.units}
+        return {"names": self.names, "lower": self.lower, "upper": self.upper, "scale": self.scale, **units}
 
 
-def _forward(x: Tensor, low: Tensor | None, high: Tensor | None, scale: Scale) -> Tensor:
-    """Raw x to the real line; bounds broadcast against the last axis."""
+def _forward(x: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor, scale: Scale) -> Tensor:
+    """Raw x to the real line; bounds and units broadcast against the last axis."""
     if low is not None and high is not None:
         if scale == "logit":
             return torch.log(x - low) - torch.log(high - x)
@@ -121,35 +144,35 @@ def _forward(x: Tensor, low: Tensor | None, high: Tensor | None, scale: Scale) -
         quantile = torch.special.ndtri(torch.where(below, x - low, high - x) / (high - low))
         return torch.where(below, quantile, -quantile)
     if low is not None:
-        return inverse_softplus(_distance(x, low))
-    return x if high is None else -inverse_softplus(_distance(high, x))
+        return inverse_softplus(_distance(x, low, unit))
+    return x if high is None else -inverse_softplus(_distance(high, x, unit))
 
 
-def _inverse(z: Tensor, low: Tensor | None, high: Tensor | None, scale: Scale) -> Tensor:
+def _inverse(z: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor, scale: Scale) -> Tensor:
     """The real line to raw values strictly inside the bounds; each half of an interval is measured from its own bound."""
     if low is not None and high is not None:
         down = torch.where(z < 0, z, -z)
         step = (high - low) * (torch.sigmoid(down) if scale == "logit" else torch.erfc(-down / math.sqrt(2)) / 2)
         return clamp(torch.where(z < 0, low + step, high - step), just_above(low), just_below(high))
     if low is not None:
-        return clamp(low + softplus(z), just_above(low), largest(z))
-    return z if high is None else clamp(high - softplus(-z), -largest(z), just_below(high))
+        return clamp(low + softplus(z) * unit, just_above(low), largest(z))
+    return z if high is None else clamp(high - softplus(-z) * unit, -largest(z), just_below(high))
 
 
-def _log_slope(x: Tensor, low: Tensor | None, high: Tensor | None, scale: Scale) -> Tensor:
+def _log_slope(x: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor, scale: Scale) -> Tensor:
     """log dz/dx in nats at raw x."""
     if low is not None and high is not None:
         if scale == "probit":
-            return _forward(x, low, high, scale).square() / 2 + (math.log(2 * math.pi) / 2 - torch.log(high - low))
+            return _forward(x, low, high, unit, scale).square() / 2 + (math.log(2 * math.pi) / 2 - torch.log(high - low))
         return torch.log(high - low) - torch.log(x - low) - torch.log(high - x)
     if low is not None:
-        return log_slope_of_inverse(_distance(x, low))
-    return torch.zeros_like(x) if high is None else log_slope_of_inverse(_distance(high, x))
+        return log_slope_of_inverse(_distance(x, low, unit)) - unit.log()
+    return torch.zeros_like(x) if high is None else log_slope_of_inverse(_distance(high, x, unit)) - unit.log()
 
 
-def _distance(upper: Tensor, lower: Tensor) -> Tensor:
-    """upper - lower > 0, finite even where the difference overflows."""
-    return torch.minimum(upper - lower, largest(upper))
+def _distance(upper: Tensor, lower: Tensor, unit: Tensor) -> Tensor:
+    """upper - lower > 0 in units, finite and positive even where the difference or the quotient is not."""
+    return clamp(torch.minimum(upper - lower, largest(upper)) / unit, just_above(torch.zeros_like(upper)), largest(upper))
 
 
 def _shown(bound: Tensor) -> str:

@@ -41,3 +41,25 @@ def per_component(numbers: Numbers, name: str, value: Tensor, what: str) -> Tens
     """Numbers as a tensor that broadcasts against the variable, of its dtype and on its device."""
     check_width(numbers, name, value, what)
     return torch.as_tensor(numbers, dtype=value.dtype, device=value.device)
+
+
+def power_of_two_like(values: Tensor) -> Tensor:
+    """For each column of values (n, d), NaN aside, a power of 2 near the largest magnitude, 1 for zeros, (d,).
+
+    Dividing by it is exact, and squares of what is left neither overflow nor vanish: moments are right in any unit.
+    """
+    largest = values.nan_to_num(0.0).abs().amax(dim=0)
+    exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
+    return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent), 1.0)
+
+
+def checked_units(units: dict[str, list[float]] | None, what: str) -> dict[str, list[float]] | None:
+    """Units of each component by variable, as a fitted step learns them; raises ConfigurationError unless they are positive and finite."""
+    if any(not 0 < unit < math.inf for listed in (units or {}).values() for unit in listed):
+        raise ConfigurationError(f"Expected positive units of {what}, got {units!r}. Leave them out: they are learned from data.")
+    return units
+
+
+def unit_of(distances: Tensor) -> float:
+    """The power of 2 nearest to the median of positive distances (n,)."""
+    return 2.0 ** round(math.log2(float(distances.detach().to(torch.float64).median().clamp(2.0**-1000, 2.0**1000))))

@@ -79,7 +79,7 @@ def nearest_sizes(sizes: Tensor, wanted: Tensor, number: int, most: int) -> tupl
     And whether all of them are of these sizes, and not only near.
     """
     every = different(wanted)
-    some = every[torch.linspace(0, len(every) - 1, min(most, len(every))).round().long()]
+    some = every[torch.linspace(0, len(every) - 1, min(most, len(every)), dtype=torch.float32).round().long()]
     distances = torch.cdist(torch.log1p(some.to(torch.float64)), torch.log1p(sizes.to(torch.float64)), p=torch.inf)
     nearest = distances.sort(dim=1, stable=True)
     return torch.unique(nearest.indices[:, :number]), bool((nearest.values[:, :number] == 0).all())

@@ -19,6 +19,7 @@ from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.networks import DiffusionModel
 from sbi_models.real_numbers import real_array
+from sbi_models.torch_defaults import as_user, in_double_precision
 
 PriorScore = Callable[[Tensor], Tensor]
 """d log p(z) / d z (m, d) at z (m, d), float64, standardised space."""
@@ -75,6 +76,7 @@ def _of_distributions(priors: dict[str, Distribution], approximator: ContinuousA
     for name, prior in priors.items():
         if name not in names or not isinstance(prior, Distribution):
             raise ConfigurationError(f"Expected torch distributions of inferred variables, got {name!r}. {suggest(str(name), names)}")
+    priors = {name: in_double_precision(prior) for name, prior in priors.items()}
     missing = [name for name in names if name not in priors]
     if missing:
         raise ConfigurationError(f"Expected the prior of every inferred variable, got none for {missing[0]!r}.")
@@ -104,7 +106,7 @@ def _of_function(function: Callable[..., Mapping[str, Any]], approximator: Conti
 
     def log_density(raw: dict[str, Tensor]) -> Tensor:
         given = {name: value.detach().cpu().numpy() for name, value in raw.items()}
-        scores = _checked(function(given, **times), given)
+        scores = _checked(as_user(function, given, **times), given)
         total = torch.zeros((), dtype=torch.float64)
         for name, value in raw.items():  # linear in raw, with the score as its slope
             total = total + (value * torch.as_tensor(scores[name])).sum()

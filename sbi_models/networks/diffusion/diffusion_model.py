@@ -141,7 +141,7 @@ class DiffusionModel(InferenceNetwork):
             noise, t = torch.cat([noise, -noise], dim=1), torch.cat([t, t], dim=1)
         if self.no_conditions is None:
             return noise, t
-        return noise, t, torch.rand(len(theta), 1, generator=generator, device=theta.device) >= self.drop_conditions
+        return noise, t, torch.rand(len(theta), 1, generator=generator, device=theta.device, dtype=theta.dtype) >= self.drop_conditions
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
         """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises, shape (n,).

@@ -1,0 +1,135 @@
+"""Data that networks can hardly learn from, seen when these are built: a TrustWarning names the variable, what it does, and the cure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models.errors import distrust
+from sbi_models.types import Array, Variables
+
+_FEWEST_ROWS, _MOST_VALUES = 20, 1_000_000
+"""Rows from which data are looked at, and values of a column that are."""
+
+_CRUSHED = 0.1
+"""The robust sd of values in sds: of normal ones 1, of Student's t with 5 degrees of freedom 0.8, of log-normal ones 0.5 for sigma = 1, and
+less than 0.1 from sigma = 2."""
+
+_FAR_OUT, _OF_ROOT = 8.0, 0.25
+"""Sds that the largest value is away at least, or this share of the root of the number of values, which it is at most: two narrow modes are
+no tails."""
+
+_AXES_OF_IMAGES = 4
+"""Their dark pixels are no data that a few bright ones crush."""
+
+_FAR, _SMALL = 100.0, 0.03
+"""Of conditions as the network sees them: a mean or sd above the first, or all deviations from the mean below the second."""
+
+_FINE = 1e-3
+"""Whole numbers whose spacing is so small a share of their sd are as good as continuous."""
+
+
+class _Column(NamedTuple):
+    name: str
+    values: Tensor
+
+
+def warn_of_unsuitable(
+    adapted: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    names: Mapping[str, Sequence[str]],
+    widths: Mapping[str, int],
+    standardised: Sequence[str],
+) -> None:
+    """A TrustWarning for each role with tails that standardisation crushes, or far from a unit scale without being standardised.
+
+    Args:
+        adapted: role or key to values (n, ..., d), adapted space.
+        masks: key to (n, length), True where an element counts.
+        names: raw names of the variables of each role or key.
+        widths: raw name to its number of components along the last axis.
+        standardised: roles and keys that are.
+    """
+    for key, value in adapted.items():
+        if len(value) < _FEWEST_ROWS:
+            continue
+        columns = list(_columns(value, masks.get(key), names.get(key, (key,)), widths))
+        if key in standardised and value.ndim < _AXES_OF_IMAGES:
+            _warn(_named(column.name for column in columns if _is_crushed(column.values)), _TAILS)
+        elif key not in standardised and key != "inference_variables":
+            _warn(_named(column.name for column in columns if _is_off(column.values)), _SCALE)
+
+
+_TAILS = (
+    "{names}: standardisation crushes it. Half of its values lie within {share:g} sds, since a few are far out, and the network can hardly "
+    "tell them apart. Put adapter.log(name) before, for positive values, or take a logarithm or np.arcsinh(x / typical size) in the "
+    "simulator."
+)
+_SCALE = (
+    "{names}: it is not standardised, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), "
+    'so that the network can hardly learn from it, and a verdict would call the data uninformative. Pass standardize="all", or '
+    "adapter.standardize(name)."
+)
+_WHOLE = (
+    "{names}: it has whole numbers only, and is inferred with a continuous density, which has no right value for them: spikes grow as "
+    "long as training goes on. Make them continuous in the simulator, k + rng.uniform(), and take the floor of draws; whole numbers that "
+    "are conditions are fine."
+)
+
+
+def warn_of_whole_numbers(variables: Variables, names: Sequence[str]) -> None:
+    """A TrustWarning if one of the named raw variables (n, ..., d) has a component of whole numbers, to which a density will be fitted."""
+    found = []
+    for name in names:
+        rows = np.asarray(variables[name], dtype=float)
+        if len(rows) >= _FEWEST_ROWS:
+            columns = rows.reshape(-1, rows.shape[-1]).T
+            found += [f"{name}[{k}]" if len(columns) > 1 else name for k, column in enumerate(columns) if _is_whole(column)]
+    _warn(found, _WHOLE)
+
+
+def _warn(names: Sequence[str], text: str) -> None:
+    if names:
+        listed = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        distrust(text.format(names=listed, share=0.67 * _CRUSHED, far=_FAR, small=2 * _SMALL))
+
+
+def _named(names: Iterator[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _columns(value: Tensor, mask: Tensor | None, names: Sequence[str], widths: Mapping[str, int]) -> Iterator[_Column]:
+    """The components of the last axis, with the names of the variables that they are of, as far as widths tell."""
+    values = value.reshape(-1, value.shape[-1]) if mask is None or not bool(mask.any()) else value[mask].reshape(-1, value.shape[-1])
+    values = values[:: max(1, len(values) // _MOST_VALUES)].to(torch.float64)
+    owners = [name for name in names for _ in range(widths.get(name, 0))]
+    owners = owners if len(owners) == values.shape[1] else [", ".join(names)] * values.shape[1]
+    for name, column in zip(owners, values.T, strict=True):
+        yield _Column(name, column[column.isfinite()])
+
+
+def _is_crushed(values: Tensor) -> bool:
+    away = (values - values.median()).abs() if len(values) else values
+    largest = away.max() if len(values) else values.new_zeros(())
+    if not bool(largest > 0):
+        return False
+    away = away / largest
+    sd = away.square().mean().sqrt()
+    typical = 1.4826 * away[away > 0].median()  # ties, such as the zeros of sparse counts, have no width
+    return bool(typical < _CRUSHED * sd) and bool(sd * min(_FAR_OUT, _OF_ROOT * len(values) ** 0.5) < 1)
+
+
+def _is_off(values: Tensor) -> bool:
+    if not len(values):
+        return False
+    mean = values.mean()
+    away = (values - mean).abs().max()
+    constant = bool(away <= 1e-12 * values.abs().max())
+    return bool(mean.abs() > _FAR) or bool(values.std(correction=0) > _FAR) or (bool(away < _SMALL) and not constant)
+
+
+def _is_whole(column: Array) -> bool:
+    largest = max(float(np.abs(column).max()), 1e-300)
+    return bool((column == np.round(column)).all()) and 0 < (column / largest).std() < 1 / _FINE / largest
