@@ -132,8 +132,8 @@ def test_what_a_training_has_learned_stands_in_for_a_simulator(d):
     draws, report = compose(items, learned=learned(1e-8))
     assert against(draws, mean, covariance)[0] <= 0.1
     assert report.calibrated
-    assert report.warnings == ()
     assert report.bias_shift == pytest.approx(shift_of(torch.full((d,), 0.3, dtype=torch.float64), n, covariance), rel=0.05)
+    assert ["so large a correction" in words for words in report.warnings] == [True]
     draws, report = compose(items, learned=learned(0.1))
     assert against(draws, mean, covariance)[0] > 1
     assert not report.calibrated
@@ -201,6 +201,26 @@ def test_errors_of_densities_that_items_share_are_calibrated_away():
         got.append(abs(float((draws > 0).double().mean()) - p[grid > 0].sum()))
     assert got[0] > 0.1
     assert got[1] < 0.05
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_learned_error_that_runs_away_makes_no_mode(d):
+    """A correction that is right where the posterior is, and grows as a power of ten sds beyond, leaves the posterior as it is."""
+    likelihood = LIKELIHOOD[:d, :d]
+    x = gaussian_data(THETA[:d], 5, 3, likelihood)
+    error = torch.full((d,), 0.2, dtype=torch.float64)
+    mean, covariance = exact_posterior(x, likelihood)
+    items = GaussianItems(x, likelihood, shared=error.expand_as)
+
+    def learned(theta):
+        away = (theta - mean) / covariance.diagonal().sqrt()
+        return Learned(error - theta + 3 * away.sign() * (away.abs() - 5).clamp_min(0) ** 3, torch.full_like(theta, 1e-6))
+
+    draws, report = compose(items, learned=learned)
+    off, ratios = against(draws, mean, covariance)
+    assert off <= 0.1
+    np.testing.assert_allclose(ratios, 1, atol=0.06)
+    assert report.num_modes == 1
 
 
 @pytest.mark.parametrize("n", [2, 30])

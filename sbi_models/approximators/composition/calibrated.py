@@ -20,7 +20,7 @@ from sbi_models.approximators.composition.posterior_sbc import LogSlopes, Poster
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.quasi_likelihood import LINE, QuasiLikelihood, Region, learned_statistic
 from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
-from sbi_models.approximators.composition.stages import MANY_ITEMS, UNKNOWN, Moments, Plan, generator_of, in_reach
+from sbi_models.approximators.composition.stages import MANY_ITEMS, UNKNOWN, Moments, Plan, beyond, generator_of, in_reach
 from sbi_models.approximators.composition.statistics import Statistic, scores_at
 from sbi_models.approximators.composition.surrogate import degree_for, fit_points, fitted
 from sbi_models.approximators.composition.uncalibrated import Composed, uncalibrated
@@ -58,8 +58,8 @@ _DEAD = -5.0
 """Nats below the top at which a density must have arrived at the ends of a region."""
 
 _LOST = (
-    "The network's scores of these items together are not those of a posterior: they lead to where the prior does not reach, and no "
-    "calibration mended that. The draws are those of the prior. Train longer, or look at the items one by one."
+    "The network's scores of these items together are not those of a posterior: they lead to where the prior does not reach, and "
+    "nothing mended that. The draws are those of the prior. Train longer, or look at the items one by one."
 )
 
 _UNSETTLED = (
@@ -83,7 +83,7 @@ def calibrated(
     """
     composed = ComposedScore(items, prior, plan.noise, plan.learned)
     if fresh is None:
-        first = uncalibrated(composed, moments, num_samples, plan, None)
+        first, _ = _within_reach(uncalibrated(composed, moments, num_samples, plan, None), moments, plan, alone=True)
         unknown = (UNKNOWN,) if plan.learned is None and len(items) > MANY_ITEMS else ()
         return _widened(first, plan), replace(first.report, notes=(*first.report.notes, *unknown))
     number = max(num_samples, _FIRST_DRAWS)
@@ -92,7 +92,7 @@ def calibrated(
         draws, report = _with_simulator(first, _Given(composed, moments, plan, fresh))
         return draws[:num_samples], report
     except SimulationError as error:
-        first = uncalibrated(composed, moments, num_samples, plan, None)
+        first, _ = _within_reach(uncalibrated(composed, moments, num_samples, plan, None), moments, plan, alone=True)
         note = f"The simulator failed near the composed posterior, so that nothing is calibrated or tested: {error}"
         return first.draws, replace(first.report, notes=(*first.report.notes, note))
 
@@ -114,15 +114,9 @@ class _Given:
 
 def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, CompositionReport]:
     """As many draws as there are uncalibrated ones, and the report."""
-    draws, report, plan = first.draws, first.report, given.plan
-    lost = report.acceptance < _STUCK or not bool(in_reach(draws, given.moments).all())
-    if lost:  # the scores lead nowhere: begin with the prior
-        noise = torch.randn(draws.shape, generator=generator_of(plan.seed, "prior draws"), dtype=draws.dtype)
-        draws = given.moments[0] + noise @ torch.linalg.cholesky(given.moments[1]).mT
-        first = Composed(
-            draws, torch.zeros_like(first.modes), replace(report, num_modes=1, mode_weights=(1.0,), notes=(*report.notes, _LOST))
-        )
-        report = first.report
+    plan = given.plan
+    first, lost = _within_reach(first, given.moments, plan)
+    draws, report = first.draws, first.report
     rough = plan.is_weak or (report.explained < EXPLAINED and given.num_items >= _SMOOTH)
     if given.num_items < FEW_ITEMS and not report.notes:
         report = _tested_scores(first, given)
@@ -163,6 +157,20 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
         calibrated=True,
     )
     return draws, report
+
+
+def _within_reach(first: Composed, moments: Moments, plan: Plan, *, alone: bool = False) -> tuple[Composed, bool]:
+    """The draws, or those of the prior where scores lead nowhere; and whether they do.
+
+    Without a simulator (`alone`) a heavy tail of the prior may have some draws out of reach; a calibration starts from none of them.
+    """
+    far = bool(beyond(first.draws, moments)) if alone else not bool(in_reach(first.draws, moments).all())
+    if not (far or first.report.acceptance < _STUCK):
+        return first, False
+    noise = torch.randn(first.draws.shape, generator=generator_of(plan.seed, "prior draws"), dtype=first.draws.dtype)
+    draws = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
+    report = replace(first.report, num_modes=1, mode_weights=(1.0,), notes=(*first.report.notes, _LOST))
+    return Composed(draws, torch.zeros_like(first.modes), report), True
 
 
 class _Calibration:

@@ -24,6 +24,8 @@ _STEP = 0.25
 _CERTAIN, _SURE = 0.99, 3.0
 """A bias below the first quantile of its noise is taken for none; one whose square is so many times larger, for what it is."""
 
+_NEAR = 4.0
+"""Sds of the posterior around its top within which a learned bias is followed."""
 
 LearnedMean = Callable[[Tensor], Learned]
 
@@ -68,11 +70,21 @@ class ComposedScore:
     def center(self, theta: Tensor) -> Tensor:
         """b (m, d) at theta (m, d): the score of the prior, and what is certain of the errors that all items share."""
         prior = self.prior(theta)
-        return prior + self.share * (self.learned(theta).correction - prior) if self.learned is not None and self.share else prior
+        if self.learned is None or not self.share:
+            return prior
+        near = torch.minimum(torch.maximum(theta, self._near[0]), self._near[1])
+        return prior + self.share * (self.learned(near).correction - self.prior(near))
 
-    def use_learned(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Subtract of the learned bias what is certain at theta (d,); returns it there (d,), and the covariance of its estimate (d, d)."""
+    def use_learned(self, theta: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
+        """Subtract of the learned bias what is certain at theta (d,), where the posterior is, with sds (d,).
+
+        Farther out it stays what it is at the edge: n times a polynomial that runs away would be a mode of its own.
+
+        Returns:
+            The bias at theta (d,), and the covariance of its estimate (d, d).
+        """
         assert self.learned is not None
+        self._near = theta - _NEAR * sd, theta + _NEAR * sd
         mean, variance = self.learned(theta[None])
         bias, covariance = (mean - self.prior(theta[None]))[0], torch.diag(variance[0])
         self.share = share_of_bias(bias, covariance)

@@ -1,7 +1,5 @@
 """The ways to compose, by name, behind one call."""
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from sbi_models.approximators.composition import paths
@@ -25,8 +23,7 @@ def composed(
 ) -> tuple[Tensor, CompositionReport]:
     """Draws (num_samples, d) of the posterior given all items, standardised space, by one of `METHODS`, and what to think of them."""
     if method == "calibrated":
-        draws, report = calibrated(items, prior, moments, num_samples, plan, fresh=fresh)
-        return draws, replace(report, notes=report.notes + beyond(draws, moments))
+        return calibrated(items, prior, moments, num_samples, plan, fresh=fresh)
     generator = generator_of(plan.seed, method)
     if method == "gauss":
         draws, each = paths.gauss(items, moments, num_samples, _GAUSS_STEPS, generator), _GAUSS_STEPS

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 _BIAS = 0.5
+_LARGE_BIAS = 1.0
 _RESIDUAL = 0.25
 _WIDTH_RATIO = 2.0
 _MISCALIBRATED, _DOUBTED = 0.001, 0.01
@@ -77,6 +78,12 @@ class CompositionReport:
             reasons.append(
                 f"Errors that all {self.num_items} items share would move the posterior by about {self.bias_shift:.1f} of its standard "
                 "deviations, and nothing corrects them: pass the simulator, train longer, or compose fewer items."
+            )
+        if self.calibrated and not self.simulations and self.bias_shift > _LARGE_BIAS:
+            reasons.append(
+                f"What the training left as the error that all {self.num_items} items share would move the posterior by "
+                f"{self.bias_shift:.1f} of its standard deviations: so large a correction is not to be trusted. Pass the simulator, train "
+                "longer, or compose fewer items."
             )
         if self.calibration_residual > _RESIDUAL:
             reasons.append(

@@ -49,7 +49,8 @@ def uncalibrated(composed: ComposedScore, moments: Moments, num_samples: int, pl
     rough, cost = pilots(items, moments, plan.seed)
     modes = find_modes(composed, center, precision, rough)
     modes = [mode for mode in modes if _is_good(mode, moments)] or modes[:1]
-    learned = composed.use_learned(modes[0].center) if composed.learned is not None else None
+    sd = torch.linalg.inv(modes[0].precision).diagonal().clamp_min(0).sqrt()
+    learned = composed.use_learned(modes[0].center, sd) if composed.learned is not None else None
     if composed.share:
         modes = [newton(composed, mode.center, mode.precision) for mode in modes]
     good = [mode for mode in modes if _is_good(mode, moments)]
@@ -79,7 +80,7 @@ def _on_a_line(composed: ComposedScore, moments: Moments, num_samples: int, plan
     search = LineSearch(composed, float(rough.min()), float(rough.max()))
     line = search.line(seed=plan.seed)
     top = torch.as_tensor(line.centers[[int(line.weights.argmax())]])
-    learned = composed.use_learned(top) if composed.learned is not None else None
+    learned = composed.use_learned(top, torch.full_like(top, line.sd)) if composed.learned is not None else None
     line = search.line(fresh=fresh, seed=plan.seed)
     precision = torch.eye(1, dtype=torch.float64) / line.sd**2
     report = CompositionReport(
