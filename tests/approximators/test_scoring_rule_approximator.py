@@ -15,6 +15,7 @@ from sbi_models.networks import FlowMatching
 POINT = {"theta": np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], size=64), "x": np.random.default_rng(1).normal(size=(64, 1))}
 
 
+@pytest.mark.filterwarnings("ignore:.*it has whole numbers only:sbi_models.errors.TrustWarning")
 @pytest.mark.parametrize(
     ("rule", "adapter", "message"),
     [

@@ -24,6 +24,7 @@ def workflow() -> BasicWorkflow:
         STUDY.simulator,
         inference_variables="theta",
         summary_variables="x",
+        standardize="all",
         inference_network=CouplingFlow(depth=1, widths=(16,)),
         summary_network=DeepSet(summary_dim=4, widths=(16,), head_widths=(16,)),
         seed=1,

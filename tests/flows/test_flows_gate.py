@@ -43,6 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         STUDY.simulator,
         inference_variables="theta",
         summary_variables="x",
+        standardize="all",
         inference_network=CouplingFlow(depth=2, widths=(16,)),
         summary_network=DeepSet(summary_dim=4, widths=(16,), head_widths=(16,)),
         initial_learning_rate=3e-3,
@@ -54,7 +55,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         workflow.fit_online(epochs=1, num_batches_per_epoch=batches, batch_size=64)
         made[name] = workflow.approximator.save(folder / f"{name}.safetensors")
     roles = {"inference_variables": ["phi"], "summary_variables": ["x"]}
-    other = ContinuousApproximator(adapter=default_adapter(roles), roles=roles, inference_network=CouplingFlow(), summary_network=DeepSet())
+    networks = {"inference_network": CouplingFlow(), "summary_network": DeepSet()}
+    other = ContinuousApproximator(adapter=default_adapter(roles), roles=roles, standardize=tuple(roles), **networks)
     other.build({"phi": TEST["theta"], "x": TEST["x"]}, seed=0)
     return made | {"other": other.save(folder / "other.safetensors")}
 

@@ -34,9 +34,12 @@ time.sleep(60)
 """
 
 WORK = """
+import signal
 import time
 from flows.cli_options import interruptible
 from flows.runtime import end_on_signals
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)  # nohup, or a shell in the background, ignores some, and they stay so
 end_on_signals()
 try:
     with interruptible():

@@ -12,6 +12,8 @@ from sbi_models.datasets import SimulationFiles
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.simulators import FailurePolicy, Simulator
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*it has whole numbers only:sbi_models.errors.TrustWarning")
+
 REUSE = pytest.mark.parametrize("reuse", [0, 0.8, 1.0])
 MEMBERS = pytest.mark.parametrize("members", [2, 3])
 

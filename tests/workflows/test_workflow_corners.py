@@ -54,7 +54,7 @@ def test_trainings_do_without_simulations_that_failed():
 def test_files_that_might_be_one_simulation_or_many(tmp_path):
     """Vectors of equal length are refused until one says which axis they have."""
     for k in range(3):
-        np.savez(tmp_path / f"{k}.npz", theta=np.arange(50.0) + k, x=np.arange(50.0))
+        np.savez(tmp_path / f"{k}.npz", theta=np.arange(50.0) + 0.4 * k + 0.1, x=np.arange(50.0))
     with pytest.raises(DataError, match=r"every variable of .*0\.npz has 50 rows or components.*simulations_per_file='one' or 'many'"):
         workflow().fit_disk(tmp_path, "*.npz", epochs=1)
     made = workflow()
