@@ -146,6 +146,7 @@ def test_little_work_starts_no_process(monkeypatch):
 
 def test_work_goes_ahead_by_a_few_chunks(monkeypatch):
     """Of a thousand chunks no more than a few are sent before the first is used."""
+    monkeypatch.setattr(background, "_PATIENCE", 60.0)  # on a busy machine workers may be late
     sent, plain_submit = [], helpers.Helpers.submit
     monkeypatch.setattr(helpers.Helpers, "submit", lambda self, *task: sent.append(task) or plain_submit(self, *task))
     with closing(SIMULATORS["global state"].stream([(16 * k, 16 * k + 16) for k in range(1000)], seed=0, workers=2)) as stream:
@@ -267,7 +268,7 @@ def test_a_meta_fn_that_fails_later_is_heard_in_its_place():
 
 
 def test_a_worker_that_dies_is_an_error_and_the_next_stream_works():
-    """os._exit in a function is a SimulationError with a cure at its range, and new workers take over afterwards."""
+    """os._exit in a function is a SimulationError with a cure, at its range or before, and new workers take over afterwards."""
     parent = os.getpid()
 
     def dies_at_50(rng):
@@ -276,10 +277,10 @@ def test_a_worker_that_dies_is_an_error_and_the_next_stream_works():
             os._exit(1)
         return {"x": draw}
 
-    stream = make_simulator(dies_at_50).stream(RANGES, seed=1, workers=2)
-    next(stream)
+    got = []
     with pytest.raises(SimulationError, match=r"worker process died.*ran out of memory.*workers=1"):
-        list(stream)
+        got.extend(make_simulator(dies_at_50).stream(RANGES, seed=1, workers=2))
+    assert len(got) <= 1
     same(drawn(SIMULATORS["global state"], 2), plain(SIMULATORS["global state"]))
 
 
