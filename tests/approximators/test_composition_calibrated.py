@@ -133,7 +133,7 @@ def test_what_a_training_has_learned_stands_in_for_a_simulator(d):
     assert against(draws, mean, covariance)[0] <= 0.1
     assert report.calibrated
     assert report.bias_shift == pytest.approx(shift_of(torch.full((d,), 0.3, dtype=torch.float64), n, covariance), rel=0.05)
-    assert ["so large a correction" in words for words in report.warnings] == [True]
+    assert ["so large a correction" in words for words in report.warnings] == [True] * (report.bias_shift > 2)
     draws, report = compose(items, learned=learned(0.1))
     assert against(draws, mean, covariance)[0] > 1
     assert not report.calibrated

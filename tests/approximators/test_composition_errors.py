@@ -185,7 +185,7 @@ FINE = {
     ("changes", "message"),
     [
         ({"calibrated": False, "bias_shift": 0.51}, r"all 10 items share.*about 0\.5 of its standard deviations.*pass the simulator"),
-        ({"bias_shift": 1.01}, r"all 10 items share would move the posterior by 1\.0 .*so large a correction is not to be trusted"),
+        ({"bias_shift": 2.01}, r"all 10 items share would move the posterior by 2\.0 .*so large a correction is not to be trusted"),
         ({"calibration_residual": 0.26, "simulations": 100}, r"uncertain by 0\.26.*calibration_simulations"),
         ({"calibration_residual": 0.26, "calibrated": False}, r"uncertain by 0\.26.*pass the simulator, or compose fewer items"),
         ({"sbc_p_value": 0.0009, "sbc_shift": -0.8, "sbc_variance": 4.0}, r"p = 0\.0009.*off by about 0\.8 .* 2\.0 times"),
@@ -211,7 +211,7 @@ def test_each_threshold_has_its_warning(changes, message):
     [
         {},
         {"bias_shift": 50.0, "simulations": 100},
-        {"bias_shift": 0.99},
+        {"bias_shift": 1.99},
         {"calibrated": False, "bias_shift": 0.49},
         {"calibration_residual": 0.24},
         {"sbc_p_value": 0.002},

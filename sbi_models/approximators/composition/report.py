@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 _BIAS = 0.5
-_LARGE_BIAS = 1.0
+_LARGE_BIAS = 2.0
 _RESIDUAL = 0.25
 _WIDTH_RATIO = 2.0
 _MISCALIBRATED, _DOUBTED = 0.001, 0.01
