@@ -27,7 +27,6 @@ from sbi_models.datasets import SimulationStore, read_file
 from sbi_models.errors import ModelFileError, SbiModelsError
 
 SECONDS, BYTES, MUCH = 8, 12 * 2**30, 3_000_000
-OBSERVED = mutations.data(2, seed=9)
 
 
 def read_model(path: Path) -> str:
@@ -39,13 +38,7 @@ def read_model(path: Path) -> str:
     except Exception as error:  # noqa: BLE001 - which is what is counted
         return f"RAW at load: {told(error)}"
     try:
-        if approximator.has_draws:
-            approximator.sample(num_samples=3, conditions=OBSERVED, seed=1)
-            if getattr(approximator, "has_density", True):
-                approximator.log_prob(OBSERVED)
-        else:
-            approximator.estimate(OBSERVED)
-        approximator.certify(OBSERVED, seed=1)
+        mutations.ask(approximator)
     except SbiModelsError:
         return "refused at sampling"
     except Exception as error:  # noqa: BLE001

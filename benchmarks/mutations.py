@@ -267,3 +267,15 @@ def mutated(header: dict[str, Any], tensors: dict[str, torch.Tensor], seed: int,
     changed = changed_settings(header, rng) if kind == "settings" else header
     written(changed, changed_tensors(tensors, rng) if kind == "tensors" else tensors, path)
     return kind
+
+
+def ask(approximator: Approximator) -> None:
+    """Ask an approximator for everything that it has, for two data sets."""
+    given = data(2, seed=9)
+    if approximator.has_draws:
+        approximator.sample(num_samples=2, conditions=given, seed=1)
+        if getattr(approximator, "has_density", True):
+            approximator.log_prob(given)
+    else:
+        approximator.estimate(given)
+    approximator.certify(given, seed=1)

@@ -12,8 +12,8 @@ def pipeline_answer(flow: str, experiment: Experiment, result: Manifest) -> dict
 
     Args:
         flow: "pipeline" or "retrain".
-        experiment: that was run.
-        result: of the flow.
+        experiment: experiment that was run.
+        result: result of the flow.
     """
     inference, composition, gate = (result[name] or {} for name in ("inference", "composition", "gate"))
     folder, page = result["artifacts"], result["report"]

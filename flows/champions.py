@@ -35,11 +35,11 @@ def crown(store: Store, name: str, version: int, *, reasons: list[str], why: str
     """Make a version the champion, and let the descriptions of all versions say so.
 
     Args:
-        store: with the registry.
-        name: of the model.
-        version: of the new champion.
-        reasons: for its description.
-        why: in short, for the history.
+        store: the store that has the registry.
+        name: name of the model.
+        version: version that becomes champion.
+        reasons: sentences for the description of the version.
+        why: reason in a few words, for the history.
         expected: the champion that was judged; where another one has come meanwhile, nothing is done.
 
     Returns:

@@ -34,14 +34,14 @@ class Comparison:
 
     Attributes:
         score: "log density", in nats, or "energy score" (its negative), as a share of that of the second model.
-        difference: its mean; -inf if the first model has density 0 where the second has not.
+        difference: mean difference; -inf if the first model has density 0 where the second has not.
         low: lower limit of the mean; each limit is missed with a probability of at most `level` at all looks together.
         high: upper limit of the mean.
         margin: a mean above -margin counts as not worse, one between -margin and margin as equal; in units of the difference.
-        level: of each limit.
-        num_simulations: that both were scored on.
+        level: probability that each limit is missed with.
+        num_simulations: number of simulations that both were scored on.
         sd: standard deviation of the differences.
-        impossible: of how many simulations the first model alone, and the second alone, says that their parameters cannot be.
+        impossible: numbers of simulations whose parameters the first model alone, and the second alone, gives density 0.
     """
 
     score: Literal["log density", "energy score"]
@@ -119,7 +119,7 @@ def compare(
         challenger: the first model.
         champion: the second model.
         test: simulations that neither was trained on, raw space: name to (n, ...).
-        seed: of draws.
+        seed: seed of the draws.
         margin: how much worse counts as equal: nats, or that share of the champion's energy score.
         level: probability that a limit of the mean is missed on one side.
 

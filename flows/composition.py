@@ -37,7 +37,7 @@ def compose_observations(experiment: Experiment, approximator: CompositionalAppr
     """Draw from the posterior given all real data sets, compare with the exact one where the study knows it.
 
     Args:
-        experiment: with settings of the composition.
+        experiment: experiment with settings of the composition.
         approximator: trained for it.
         results: take draws, table, report, figure, metrics and warnings.
     """

@@ -32,7 +32,7 @@ def diagnose_all(experiment: Experiment, approximator: Approximator, test: Varia
         approximator: trained.
         test: simulations with their true parameters, name to (n_datasets, ...), raw space.
         history: losses by name, as the training left them.
-        folder: for `run/`, which has the results of the approximator, and `members/NAME/`.
+        folder: folder for `run/`, which has the results of the approximator, and `members/NAME/`.
     """
     num_samples, seed = experiment.diagnose.num_samples, seeding.derive(experiment.seed, "diagnose")
     diagnose = Diagnosis(experiment, approximator.inference_names, test, seeding.derive(experiment.seed, "verdict"))

@@ -69,9 +69,9 @@ def spread(
         task: its results are on disk when it ends.
         calls: keyword arguments of each run.
         engine: where to run.
-        name: of the flow that has these runs, and of the progress bar.
+        name: name of the flow that has these runs, and of the progress bar.
         weights: what each run counts for in the progress bar.
-        folder: that workers must share, which those of a cluster with an address are asked about.
+        folder: folder that workers must share, which those of a cluster with an address are asked about.
 
     Raises:
         Exception: what a run has raised, such as SimulationError.

@@ -33,12 +33,12 @@ def judge_challenger(
     """Give a registered version the alias `champion` if the gate passes; write the decision and its reasons to the version.
 
     Args:
-        store: with the registry.
-        experiment: with the settings of the gate, and the seed of draws.
+        store: the store that has the registry.
+        experiment: experiment with the settings of the gate, and the seed of draws.
         registered: name, version and uri of the challenger.
-        verdict: of its diagnosis, as a dict.
+        verdict: verdict of its diagnosis, as a dict.
         test: simulations that no model was trained on, raw space.
-        tests: makes more of them, where these do not tell; None for no more.
+        tests: function that simulates more of them, where these do not tell; None for no more.
     """
     name, version = registered["name"], registered["version"]
     while True:

@@ -22,7 +22,7 @@ def infer_observations(experiment: Experiment, approximator: Approximator, resul
     """Draw for each real data set, and compare with the exact posterior where the study knows it.
 
     Args:
-        experiment: with settings of the inference.
+        experiment: experiment with settings of the inference.
         approximator: a trained one.
         results: take draws, table, figure, certificates and metrics.
     """

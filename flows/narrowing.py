@@ -16,7 +16,7 @@ def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
 
     Args:
         experiment: as its user gave it.
-        approximator: of its networks, not trained yet.
+        approximator: approximator of its networks, not trained yet.
 
     Raises:
         ConfigurationError: if something is missing.

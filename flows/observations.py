@@ -35,7 +35,7 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     Args:
         path: the file.
         variable: its name, for messages.
-        shape: of one data set.
+        shape: shape of one data set.
 
     Returns:
         A label for each data set and the values, shape (n_datasets, *shape), in the units of the file.

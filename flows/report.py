@@ -90,9 +90,9 @@ def make_report(experiment: Experiment, result: Manifest, run: RunRecord) -> str
     """The page as text.
 
     Args:
-        experiment: of the run.
-        result: of the flow `pipeline`.
-        run: with tags, parameters and data sets.
+        experiment: experiment of the run.
+        result: result of the flow `pipeline`.
+        run: run with tags, parameters and data sets.
     """
     return _template("report.html.j2").render(
         experiment=experiment.name,

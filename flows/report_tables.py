@@ -23,7 +23,7 @@ def posterior_tables(table: Sequence[Mapping[str, Any]], data_set_name: str, cer
     Args:
         table: rows of `posterior_table`.
         data_set_name: the column with the labels of data sets.
-        certificates: of the same data sets, or none.
+        certificates: certificates of the same data sets, or none.
     """
     verdicts = {certificate["data_set"]: certificate["verdict"] for certificate in certificates}
     tables = []

@@ -23,7 +23,7 @@ def posterior_table(study: Study, labels: list[str], values: list[Array], refere
 
     Args:
         study: names and units of the quantities; their offsets are added.
-        labels: of the data sets.
+        labels: labels of the data sets.
         values: draws of each quantity, (n_datasets, num_samples).
         references: exact posteriors, by data set and quantity.
     """

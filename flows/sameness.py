@@ -32,7 +32,7 @@ def compare_runs(record: RunRecord, again: RunRecord, scratch: Path) -> dict[str
     """Of simulator, simulations, weights, and draws of each kind: whether they are the same, and how they differ.
 
     Args:
-        record: the run of then.
+        record: the run that was reproduced.
         again: the run that repeats it.
         scratch: a folder for files of both.
     """

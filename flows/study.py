@@ -15,7 +15,7 @@ class Quantity:
 
     Attributes:
         name: short, with unit.
-        unit: of the values.
+        unit: unit of the values.
         offset: what readers see added to the values.
         truth: a known value to mark in figures, in the unit of the values before the offset.
     """

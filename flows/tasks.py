@@ -67,7 +67,7 @@ def simulate(experiment: Experiment, stores: list[Manifest], seconds: float = 0.
     Args:
         experiment: whose simulations they are.
         stores: purpose, folder, seed and fingerprint of each.
-        seconds: that the shards took.
+        seconds: seconds that the shards took.
     """
     started = perf_counter() - seconds
     manifest: Manifest = {"key": simulate_key(experiment), "stores": {}, "content_hash": {}, "num_simulations": {}}

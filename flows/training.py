@@ -128,9 +128,9 @@ def train_workflow(experiment: Experiment, data: Mapping[str, Variables], key: s
     """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was trained.
 
     Args:
-        experiment: with networks and settings.
+        experiment: experiment with networks and settings.
         data: simulations for "training" and "validation", raw space.
-        key: of the folder with checkpoints and the trained file.
+        key: key of the folder with checkpoints and the trained file.
         on_epoch_end: takes the losses of each epoch, from 1; not of "auto", which trains several.
     """
     workflow, settings = workflow_of(experiment, key), experiment.train

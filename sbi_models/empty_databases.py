@@ -27,7 +27,7 @@ def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
 
     Args:
         database: where it shall be, in a folder that exists.
-        name: of the kept one, a word of what made it, with its version.
+        name: name of the kept database, a word of what made it, with its version.
         make: makes the database in that place.
     """
     kept = user_cache_path("sbi_models") / f"{name}.db"

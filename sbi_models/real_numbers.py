@@ -25,7 +25,7 @@ def real_array(value: Any, what: str, *, copy: bool = False) -> Array:
 
     Args:
         value: an array, a torch tensor, a number, or lists of these; a masked array if nothing of it is masked.
-        what: for messages, such as "'x' of the data".
+        what: name for messages, such as "'x' of the data".
         copy: whether the array shall share no memory with the value.
 
     Raises:

@@ -74,8 +74,8 @@ def check_arguments(cls: type, arguments: Any, what: str, *, sizes: bool) -> Non
 
     Args:
         cls: the class that is about to be made.
-        arguments: its arguments by name.
-        what: its name, for messages.
+        arguments: arguments of the class by name.
+        what: name of the class, for messages.
         sizes: whether whole numbers are sizes of layers, which `allotted` bounds.
     """
     if not isinstance(arguments, dict):
@@ -94,8 +94,8 @@ def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | N
     Types that JSON cannot hold and that are not known here admit anything.
 
     Args:
-        value: of JSON.
-        hint: as in an annotation; `Annotated[int, (low, high)]` bounds a number, a TypedDict lists all keys of an object.
+        value: the value, as JSON gives it.
+        hint: type, as in an annotation; `Annotated[int, (low, high)]` bounds a number, a TypedDict lists all keys of an object.
         where: what the value is, for the message.
         most: the largest size of whole numbers, which may be written as floats.
 

@@ -80,7 +80,7 @@ class Adapter(WithHistory):
             lower, upper: open bounds of an interval: numbers, or lists with one for each component of the last axis; None is no bound.
             to: "simplex" for proportions that sum to 1 along the last axis, "ordered" for components that increase along it.
             prior: a torch distribution whose support says it all, in place of the other arguments; an unbounded one adds no step.
-            scale: of an interval with both bounds: "probit", the default, makes a uniform variable normal, "logit" makes it logistic.
+            scale: scale of an interval with both bounds: "probit", the default, makes a uniform variable normal, "logit" makes it logistic.
 
         Raises:
             ConfigurationError: for an unknown support, or arguments that do not belong together.

@@ -133,7 +133,7 @@ class Approximator(nn.Module, ABC):
             conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
             level: share of false alarms among observations that are drawn like the simulations.
             batch_size: data sets in one call of the networks.
-            seed: of the draws that members are compared by; nothing else is random.
+            seed: seed of the draws that members are compared by; nothing else is random.
         """
         self._check_built()
         return issue(self, conditions, level=check_level(level), batch_size=batch_size, seed=seeding.resolve(seed))

@@ -22,7 +22,7 @@ class BatchedMembers:
     """Computes the losses of members of one architecture at once.
 
     Args:
-        members: of one architecture, by name, on the device where they are trained; see `batchable_members` for which may be here.
+        members: members of one architecture, by name, on the device where they are trained; see `batchable_members` for which may be here.
     """
 
     def __init__(self, members: Mapping[str, ContinuousApproximator]) -> None:

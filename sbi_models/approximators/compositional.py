@@ -18,7 +18,8 @@ from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
 from sbi_models.approximators.composition.stages import Plan
 from sbi_models.approximators.composition.unused import ROWS, is_weak, predictable, unused_note
-from sbi_models.approximators.continuous import ContinuousApproximator, by_component
+from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.rows import by_component, chunks
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, data_sets_in_words, distrust, suggest
 from sbi_models.networks import DiffusionModel, InferenceNetwork
@@ -48,12 +49,12 @@ class CompositionOptions(TypedDict, total=False):
             the score that the network has learned from dropped conditions.
         method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin" (annealed Langevin) and
             "plain" (the sum of diffused scores, which is biased), for comparison.
-        noise: at which scores are composed, in sds of the standardised parameters; None is 0.02, and 0.05 for networks without
+        noise: noise at which scores are composed, in sds of the standardised parameters; None is 0.02, and 0.05 for networks without
             Gaussian preconditioning.
         calibration_simulations: simulated items of the last calibration; 0 composes without the simulator, None is 400 an item, between
             20 000 and 500 000.
         split: each component of a variable as a variable of its own.
-        seed: of everything random; None takes one from NumPy's global state.
+        seed: seed of everything random; None takes one from NumPy's global state.
     """
 
     compute_prior_score: PriorScoreLike | None
@@ -204,7 +205,7 @@ class CompositionalApproximator(ContinuousApproximator):
         features: list[Tensor] = []
         for part in simulations:
             prepared = self.prepare(part)
-            for rows in self._chunks(prepared, None):
+            for rows in chunks(prepared, None):
                 batch = {key: value[rows] for key, value in prepared.items()}
                 items = DiffusionItems(self.inference_network, self._conditions(batch), seed=0)
                 theta.append(batch["inference_variables"].to("cpu", torch.float64))
@@ -281,7 +282,11 @@ class CompositionalApproximator(ContinuousApproximator):
         """Mean and covariance of the prior in standardised space: 0 and the identity, or, without standardisation, those of the network."""
         network = self.inference_network
         d, parameters = network.theta_dim, network.no_conditions
-        if not self._has("inference_variables") and isinstance(network.denoiser, GaussianDenoiser) and parameters is not None:
+        if (
+            "inference_variables" not in self.standardiser.widths
+            and isinstance(network.denoiser, GaussianDenoiser)
+            and parameters is not None
+        ):
             mean, factor = network.denoiser.gaussian(parameters.detach())
             return mean.detach().double().cpu(), (factor @ factor.mT).detach().double().cpu()
         return torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)

@@ -4,7 +4,7 @@ raw space (the user's) -> adapter -> adapted space -> standardiser -> standardis
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -15,15 +15,15 @@ from sbi_models import seeding
 from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
 from sbi_models.allocation import keep_freed_memory
-from sbi_models.approximators import files
+from sbi_models.approximators import files, intake
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.inputs import SUMMARY, SummaryInputs, masked
-from sbi_models.approximators.intake import as_variables, check_network_output, check_overflow, check_representable, check_shapes
+from sbi_models.approximators.rows import as_tensors, by_component, chunks
 from sbi_models.approximators.standardiser import Standardiser
 from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.errors import ConfigurationError, DataError
+from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.base import Drawn
 from sbi_models.networks.noise import Generators
@@ -34,13 +34,8 @@ from sbi_models.types import Array, Estimates, Variables, VariablesLike
 _DRAWS_PER_BLOCK = 8192
 """Draws of one data set that share a random stream; part of the meaning of a seed, so never change it."""
 
-_DRAWS_BEFORE_PROGRESS = 200_000
-
-_ABSURD = 1e9
-"""Standardised parameters so far out have the log density -inf, unless the network gives a number."""
-
-_ROWS_PER_CALL = 2**15
-"""Network rows of one call; bounds memory, does not change results beyond rounding."""
+_DRAWS_BEFORE_PROGRESS, _ROWS_PER_CALL = 200_000, 2**15
+"""Network rows of one call bound memory, and do not change results beyond rounding."""
 
 
 @known_arguments
@@ -48,13 +43,13 @@ class ContinuousApproximator(Approximator):
     """An amortized posterior: adapter, standardiser, summary network and inference network.
 
     Args:
-        adapter: from raw variables to the roles.
+        adapter: adapter from raw variables to the roles.
         roles: raw variable names of each role; only `inference_variables` must be there.
         inference_network: the conditional density.
         summary_network: takes the role `summary_variables`; required exactly if there are some.
         standardize: roles whose adapted values are standardised with frozen moments.
-        masks: of summary inputs: "summary_variables", or a name of the inputs of a network that takes several, to the variable, raw or
-            made by the adapter, that is 1 where an element is there and 0 where it is padding or missing: (n, length), or
+        masks: masks of summary inputs: "summary_variables", or a name of the inputs of a network that takes several, to the
+            variable, raw or made by the adapter, that is 1 where an element is there and 0 where it is padding or missing: (n, length), or
             (n, length, features), where an element is there if all its features are.
         info: JSON that travels with the saved file, for instance the names and units of parameters.
     """
@@ -152,15 +147,14 @@ class ContinuousApproximator(Approximator):
 
     def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
         """The adapter fitted to raw data, the data after it, and the shape of one raw row of each variable: what to build from."""
-        variables = as_variables(data, self.inference_names + self.condition_names, may_miss=self.may_miss)
-        tensors = _as_tensors(variables)
+        variables = intake.as_variables(data, self.inference_names + self.condition_names, may_miss=self.may_miss)
+        tensors = as_tensors(variables)
         adapter = self.adapter.fitted(tensors)
         adapted = adapter.forward(tensors)
         shapes = {name: value.shape[1:] for name, value in variables.items()}
         inputs, masks = self.inputs.of(adapted)
         names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
-        widths = {name: shape[-1] for name, shape in shapes.items()}
-        warn_of_unsuitable(inputs, masks, names, widths, self.standardiser.roles)
+        warn_of_unsuitable(inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardiser.roles)
         if self.inference_network.has_draws:
             warn_of_whole_numbers(variables, self.inference_names)
         return adapter, adapted, shapes
@@ -182,13 +176,7 @@ class ContinuousApproximator(Approximator):
         self.shapes = dict(shapes)
 
     def _make_layers(self, adapted: dict[str, Tensor]) -> None:
-        for role in ("inference_variables", "inference_conditions"):
-            if role in adapted and adapted[role].ndim != 2:
-                raise DataError(
-                    f"Expected {role} of shape (n, width) after the adapter, got {tuple(adapted[role].shape)}. Flatten "
-                    f"{', '.join(self.roles.get(role, ()))} to one axis a row"
-                    + (", or make them summary_variables." if role == ROLES[1] else ".")
-                )
+        intake.check_vectors(adapted, self.roles)
         self.standardiser.declare({role: value.shape[-1] for role, value in adapted.items()})
         condition_dim = adapted["inference_conditions"].shape[-1] if "inference_conditions" in adapted else 0
         if self.summary_network is not None:
@@ -203,15 +191,15 @@ class ContinuousApproximator(Approximator):
 
     def _prepare(self, data: VariablesLike, names: tuple[str, ...], what: str) -> dict[str, Tensor]:
         self._check_built()
-        variables = as_variables(data, names, what=what, may_miss=self.may_miss)
-        check_shapes(variables, self.shapes, what)
+        variables = intake.as_variables(data, names, what=what, may_miss=self.may_miss)
+        intake.check_shapes(variables, self.shapes, what)
         prepared = self._standardised(variables)
-        check_representable(prepared, what)
+        intake.check_representable(prepared, what)
         return prepared
 
     def _standardised(self, variables: Variables) -> dict[str, Tensor]:
         """Checked raw variables to standardised float32 tensors by role, inf where they are too large for that, and to masks."""
-        adapted, masks = self.inputs.of(self.adapter.forward(_as_tensors(variables, self._device)))
+        adapted, masks = self.inputs.of(self.adapter.forward(as_tensors(variables, self._device)))
         prepared = {key: self.standardiser(key, value).to(torch.float32) for key, value in adapted.items()}
         return prepared | {masked(key): mask for key, mask in masks.items()}
 
@@ -278,7 +266,7 @@ class ContinuousApproximator(Approximator):
 
     def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
         """What the inference network is conditioned on, (n, condition_dim), for prepared conditions, `batch_size` rows at a time."""
-        return torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in self._chunks(prepared, batch_size)])
+        return torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in chunks(prepared, batch_size)])
 
     def standardised_draws(self, num_samples: int, given: Tensor, batch_size: int | None, seed: int) -> Tensor:
         """Standardised draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
@@ -288,7 +276,7 @@ class ContinuousApproximator(Approximator):
             for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
                 parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance))
         standardised = torch.cat(parts, dim=1)
-        check_network_output(standardised.isfinite().flatten(1).all(dim=1), "draws")
+        intake.check_network_output(standardised.isfinite().flatten(1).all(dim=1), "draws")
         return standardised
 
     def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int], advance: Advance) -> Tensor:
@@ -304,10 +292,10 @@ class ContinuousApproximator(Approximator):
 
     def _to_raw(self, standardised: Tensor) -> Variables:
         """Standardised draws (n, S, d) to raw variables {name: (n, S, width)}."""
-        n, s, d = standardised.shape
-        raw = self.raw_of(standardised.reshape(n * s, d).to(torch.float64))
+        n, s, _ = standardised.shape
+        raw = self.raw_of(standardised.flatten(0, 1).to(torch.float64))
         values = {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
-        check_overflow(values)
+        intake.check_overflow(values)
         return values
 
     def answer(self, given: Tensor) -> dict[str, Tensor]:
@@ -326,9 +314,9 @@ class ContinuousApproximator(Approximator):
         """
         self._check_built()
         names = self.inference_names + self.condition_names
-        variables = as_variables(data, names, may_miss=self.may_miss)
-        check_shapes(variables, self.shapes)
-        inside = self.adapter.inside(_as_tensors(variables), self.inference_names).numpy()
+        variables = intake.as_variables(data, names, may_miss=self.may_miss)
+        intake.check_shapes(variables, self.shapes)
+        inside = self.adapter.inside(as_tensors(variables), self.inference_names).numpy()
         log_prob = np.full(len(inside), -np.inf)
         if not inside.all():
             self._prepare(variables, self.condition_names, "data")  # conditions that do not fit are an error in these rows, too
@@ -339,18 +327,15 @@ class ContinuousApproximator(Approximator):
     def _log_prob(self, data: Variables, batch_size: int | None) -> Array:
         standardised = self._standardised(data)
         theta = standardised["inference_variables"]
-        check_representable({key: value for key, value in standardised.items() if key != "inference_variables"}, "data")
+        intake.check_representable({key: value for key, value in standardised.items() if key != "inference_variables"}, "data")
         known = theta.isfinite().all(dim=1)
         log_prob = torch.full((len(theta),), -torch.inf, dtype=torch.float64, device=theta.device)
         if bool(known.any()):
-            raw = _as_tensors({name: data[name] for name in self.inference_names}, self._device)
+            raw = as_tensors({name: data[name] for name in self.inference_names}, self._device)
             inner = self._log_prob_of({key: value[known] for key, value in standardised.items()}, batch_size)
             jacobian = self.adapter.log_abs_det({name: value[known] for name, value in raw.items()}, "inference_variables")
             log_prob[known] = inner + jacobian + self.standardiser.log_abs_det("inference_variables")
-        fine = log_prob.isfinite() | log_prob.isneginf()
-        far = theta.abs().amax(dim=1) > _ABSURD
-        check_network_output(fine | far, "log densities")
-        return np.asarray(torch.where(fine, log_prob, -torch.inf).cpu().numpy())
+        return np.asarray(intake.checked_densities(log_prob, theta).cpu().numpy())
 
     def _log_prob_of(self, prepared: dict[str, Tensor], batch_size: int | None) -> Tensor:
         """Log density in nats of prepared data in standardised space, (n,), float64."""
@@ -359,29 +344,19 @@ class ContinuousApproximator(Approximator):
         self.eval()
         parts = []
         with torch.no_grad():
-            for rows in self._chunks(prepared, batch_size):
+            for rows in chunks(prepared, batch_size):
                 batch = {role: value[rows] for role, value in prepared.items()}
                 parts.append(self.inference_network.log_prob(batch["inference_variables"], self._conditions(batch)))
         self.train(was_training)
         return torch.cat(parts).to(torch.float64)
 
     def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
-        """Estimates of scoring rules; see `ScoringRuleApproximator.estimate`.
-
-        Raises:
-            ConfigurationError: always, here: this approximator has draws.
-        """
+        """Always a ConfigurationError, since this approximator has draws; see `ScoringRuleApproximator.estimate`."""
         del conditions, split, batch_size
         raise ConfigurationError(
             f"{type(self.inference_network).__name__} has draws, not estimates: call sample and summarise the draws, or train with "
             "inference_network='scoring_rules' for estimates."
         )
-
-    def _chunks(self, prepared: dict[str, Tensor], batch_size: int | None) -> Iterator[slice]:
-        n = len(next(iter(prepared.values())))
-        step = positive_int(batch_size, "batch_size") if batch_size is not None else 4096
-        for start in range(0, n, step):
-            yield slice(start, start + step)
 
     # ---- files ---------------------------------------------------------------------------------------------------------------------
 
@@ -390,16 +365,13 @@ class ContinuousApproximator(Approximator):
             "roles": self.roles,
             "adapter": self.adapter.to_json(),
             "standardize": list(dict.fromkeys(key.split("/")[0] for key in self.standardiser.roles)),
-            "widths": {key: len(getattr(self.standardiser, f"{key}_mean")) for key in self.standardiser.roles if self._has(key)},
+            "widths": self.standardiser.widths,
             "masks": {self.inputs.names[key]: name for key, name in self.inputs.masks.items()},
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "inference_network": self.inference_network.to_json(),
             "summary_network": None if self.summary_network is None else self.summary_network.to_json(),
             "info": self.info,
         }
-
-    def _has(self, role: str) -> bool:
-        return hasattr(self.standardiser, f"{role}_mean")
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
@@ -422,15 +394,6 @@ class ContinuousApproximator(Approximator):
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
-
-
-def by_component(variables: Variables) -> Variables:
-    """Each component of a variable (..., d) as a variable of its own, name_0 ... name_(d-1), of shape (..., 1)."""
-    return {f"{name}_{i}": value[..., i : i + 1] for name, value in variables.items() for i in range(value.shape[-1])}
-
-
-def _as_tensors(variables: Variables, device: torch.device | None = None) -> dict[str, Tensor]:
-    return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in variables.items()}
 
 
 files.KINDS[ContinuousApproximator.kind] = ContinuousApproximator.from_settings

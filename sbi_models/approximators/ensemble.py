@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sbi_models import seeding
 from sbi_models.approximators import files
 from sbi_models.approximators.base import Approximator
-from sbi_models.approximators.continuous import ContinuousApproximator, by_component
+from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.members import (
     check_density,
     check_members,
@@ -22,6 +22,7 @@ from sbi_models.approximators.members import (
     member_seed,
 )
 from sbi_models.approximators.mixture import checked_weights, found_shrinkage, log_mixture, merged_order, stacked_weights, whole_shares
+from sbi_models.approximators.rows import by_component
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
@@ -37,7 +38,8 @@ class EnsembleApproximator(Approximator):
 
     Args:
         members: names to approximators with the same roles, adapter and masks, and with draws. Their networks may be of different kinds.
-        weights: of the mixture where a call gives none: members to weights, normalised, 0 for those left out. None is equal weights.
+        weights: weights of the mixture where a call gives none: members to numbers, normalised, 0 for those left out. None is equal
+            weights.
         info: JSON that travels with the saved file.
 
     Raises:

@@ -10,6 +10,9 @@ from sbi_models.errors import DataError, data_sets_in_words, distrust, suggest
 from sbi_models.real_numbers import real_array
 from sbi_models.types import Array, Variables, VariablesLike
 
+_ABSURD = 1e9
+"""Standardised parameters so far out have the log density -inf, unless the network gives a number."""
+
 
 def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data", may_miss: Collection[str] = ()) -> Variables:
     """The named variables of `data` as float64 arrays of shape (n, ...), finite and of equal length; others are left aside.
@@ -119,3 +122,25 @@ def check_network_output(fine: torch.Tensor, what: str) -> None:
             f"The {what} of {len(rows)} of {len(fine)} data sets are no finite numbers (rows {', '.join(map(str, rows[:5]))}"
             f"{', ...' if len(rows) > 5 else ''}). Expected conditions and parameters near those of the training data."
         )
+
+
+def checked_densities(log_prob: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    """Log densities (n,) of standardised parameters theta (n, d): -inf far out where the network gives no number.
+
+    Raises:
+        DataError: for no number anywhere else.
+    """
+    fine = log_prob.isfinite() | log_prob.isneginf()
+    check_network_output(fine | (theta.abs().amax(dim=1) > _ABSURD), "log densities")
+    return torch.where(fine, log_prob, -torch.inf)
+
+
+def check_vectors(adapted: Mapping[str, torch.Tensor], roles: Mapping[str, Iterable[str]]) -> None:
+    """Raise DataError unless what the inference network gets directly has the shape (n, width) after the adapter."""
+    for role in ("inference_variables", "inference_conditions"):
+        if role in adapted and adapted[role].ndim != 2:
+            raise DataError(
+                f"Expected {role} of shape (n, width) after the adapter, got {tuple(adapted[role].shape)}. Flatten "
+                f"{', '.join(roles.get(role, ()))} to one axis a row"
+                + (", or make them summary_variables." if role == "inference_conditions" else ".")
+            )

@@ -110,7 +110,7 @@ def stacked_weights(log_densities: FloatArray, shrinkage: float = 0.0) -> FloatA
     Rows to which no member gives any density tell nothing about weights and are left out.
 
     Args:
-        log_densities: in nats, of members at held-out parameters.
+        log_densities: log densities in nats, of members at held-out parameters.
         shrinkage: a, the number of simulations that speak for equal weights; 0 is none, infinity gives equal weights.
 
     Raises:

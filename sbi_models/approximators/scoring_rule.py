@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sbi_models.approximators import files
-from sbi_models.approximators.continuous import ContinuousApproximator, by_component
+from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.rows import by_component, chunks
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork
@@ -125,7 +126,7 @@ class ScoringRuleApproximator(ContinuousApproximator):
         was_training = self.training
         self.eval()
         parts: list[Estimates] = []
-        for rows in self._chunks(prepared, batch_size):
+        for rows in chunks(prepared, batch_size):
             given = self._conditions({role: value[rows] for role, value in prepared.items()})
             parts.append(self._estimates(given, split=split))
         self.train(was_training)

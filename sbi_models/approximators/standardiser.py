@@ -20,6 +20,11 @@ class Standardiser(nn.Module):
                 self.register_buffer(f"{role}_mean", torch.zeros(widths[role], dtype=torch.float64))
                 self.register_buffer(f"{role}_sd", torch.ones(widths[role], dtype=torch.float64))
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Number of components of each role that has moments."""
+        return {role: len(getattr(self, f"{role}_mean")) for role in self.roles if hasattr(self, f"{role}_mean")}
+
     def fit(self, batch: dict[str, Tensor], masks: dict[str, Tensor] | None = None) -> None:
         """Compute the moments from adapted data; a constant column keeps an sd of 1. A mask (n, length) tells which elements count."""
         for role in self.roles:

@@ -42,10 +42,10 @@ class TrainingModule(pl.LightningModule):
 
     Args:
         approximator: built.
-        seed: of the training noise and of the fixed validation noise.
+        seed: seed of the training noise and of the fixed validation noise.
         learning_rate: peak of the schedule; an optimiser instance brings its own.
-        weight_decay: of the default optimiser, AdamW; not applied to biases and norms. 0 means Adam.
-        total_steps: of the schedule: linear warm-up over 5 % from a tenth of the rate, then a cosine to 0.
+        weight_decay: weight decay of the default optimiser, AdamW; not applied to biases and norms. 0 means Adam.
+        total_steps: number of steps of the schedule: linear warm-up over 5 % from a tenth of the rate, then a cosine to 0.
         optimizer: None, or one to use instead of AdamW; see `make_optimizer`.
         ema: decay of a moving average of the weights, or None.
         mixed_precision: whether the trainer works in half precision where it can.

@@ -32,7 +32,7 @@ class SimulationFiles:
     """Files of equal variables and shapes, or blocks of rows of a simulation store; make it with `find`.
 
     Attributes:
-        paths: in the order of their names; none for a store.
+        paths: paths in the order of their names; none for a store.
         rows: simulations in each file or block.
         names: variables that are read.
         per_file: "one" simulation a file, without a leading axis, or "many", with one.
@@ -142,7 +142,7 @@ class DiskBatches:
     Args:
         files: where the simulations are.
         batch_size: rows of a batch; the last one of an epoch may be shorter.
-        seed: of the order.
+        seed: seed of the order.
         windows: the rows of each member of an ensemble, counted through the files in the order of their names; None if all have all.
     """
 

@@ -165,7 +165,7 @@ class SimulationStore:
             seed: recorded.
             fingerprint: what identifies the simulator; recorded.
             rows_per_shard: rows of a file; the last one of each extension may have less.
-            description: of the progress bar.
+            description: description of the progress bar.
 
         Raises:
             DataError: the folder holds simulations of another seed or fingerprint, variables differ between shards, a simulation is there

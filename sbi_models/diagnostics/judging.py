@@ -96,8 +96,8 @@ def judge(
         conditions: what the posteriors are conditioned on, by name or as an array, (n_datasets, ...), any space. Without them a posterior
             that disregards the data, for some data sets or for all, cannot be told from a right one that knows less.
         false_alarms: probability to call a right approximator flawed. Smaller is stricter with accusations, and misses more.
-        level: of the intervals, each for itself.
-        seed: of the breaking of ties and the places within ranks.
+        level: level of the intervals, each for itself.
+        seed: seed of the breaking of ties and the places within ranks.
 
     Raises:
         DataError: the variables do not fit, are not finite, or are too few.

@@ -40,7 +40,7 @@ class Isolation:
     """Processes in which the functions of one simulator are called, each by one thread at a time; they end with this object.
 
     Args:
-        seconds: that a function may take.
+        seconds: time that a function may take.
     """
 
     def __init__(self, seconds: float) -> None:

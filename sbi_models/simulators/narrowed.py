@@ -111,7 +111,7 @@ class NarrowedSimulator(Simulator):
 
     Args:
         original: the simulator.
-        prior: in the place of its first functions.
+        prior: prior in the place of its first functions.
 
     Raises:
         ConfigurationError: if no first functions draw the parameters of the prior alone, or there is a `meta_fn`.

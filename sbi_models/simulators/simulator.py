@@ -173,7 +173,7 @@ class Simulator:
 
         Args:
             ranges: (start, stop) of each item.
-            seed: of the table.
+            seed: seed of the table.
             workers: processes that simulate ahead: an integer or -1, as for `sample`; 1 for none, each range then being computed when
                 it is asked for; None for one if there is enough left to do, which is not started otherwise.
 

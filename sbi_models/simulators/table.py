@@ -27,7 +27,7 @@ class Block:
         outputs: by name; the shape of one output if unbatched, with a leading axis of all rows of the block if batched.
         complete: False if every attempt ended in an exception, so that outputs are missing.
         failures: rows asked for that failed at least once.
-        exception: of the last attempt, if rows failed for good and a function raised it.
+        exception: exception of the last attempt, if rows failed for good and a function raised it.
     """
 
     index: int

@@ -53,8 +53,9 @@ def serve(
         host: the address to listen on.
         port: the port to listen on.
         timeout: seconds for one request.
-        names: further names of this machine under which it may be asked. A request for another host than an IP address, localhost, `host`
-            or the name of the machine is refused (403), so that a page that a browser shows cannot ask by a name that it has rebound.
+        names: further names of this machine under which the server may be asked. A request for another host than an IP address,
+            localhost, `host` or the name of the machine is refused (403), so that a page that a browser shows cannot ask by a
+            name that it has rebound.
 
     Raises:
         ConfigurationError: no such port, or no time.

@@ -98,12 +98,12 @@ def set_alias(store: Store, name: str, alias: str, version: int, *, why: str = "
     lock: of two that set an alias there at once, the last one wins.
 
     Args:
-        store: with the registry.
-        name: of the model.
-        alias: to be moved.
-        version: that it is to point to.
+        store: the store that has the registry.
+        name: name of the model.
+        alias: alias that is moved.
+        version: version that the alias is to point to.
         why: the reason, for the history.
-        expected: where it must point to now, or None for nowhere; else nothing is moved, which the answer tells.
+        expected: version that the alias must point to now, None for no version; else nothing is moved, which the answer tells.
     """
     find_version(store.client, name, alias=None, version=str(version))
     with store.lock():

@@ -58,7 +58,7 @@ class BasicWorkflow(Workflow):
             simulator draws the parameters by themselves, a learned likelihood makes more of few simulations;
             `workflow.automatic.choices` says what was chosen.
         summary_network: instance, class or name; required exactly if there are summary variables.
-        adapter: from raw variables to roles; the default one concatenates the variables of each role along their last axis.
+        adapter: adapter from raw variables to roles; the default one concatenates the variables of each role along their last axis.
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
             it is padding or missing, shape (n, length); a dict of them by input for a network that takes several inputs.
         prior: torch distribution of the inferred variable, or a dict of them by variable: the default adapter keeps draws inside their

@@ -13,7 +13,7 @@ class Budget:
 
     Attributes:
         batch_size: simulations in a step.
-        steps: at most; early stopping ends most trainings before.
+        steps: largest number of steps; early stopping ends most trainings before.
         learning_rate: peak.
         dropout: share of hidden units left out.
         ema: decay of the average of the weights.

@@ -19,6 +19,7 @@ from sbi_models.workflows.devices import Relay, check_same_everywhere
 from sbi_models.workflows.history import History
 from sbi_models.workflows.parts import Trained
 from sbi_models.workflows.plan import Plan
+from sbi_models.workflows.settings import TrainingSettings
 
 OnEpochEnd = Callable[[int, dict[str, float]], None]
 """Called with the number of the finished epoch (from 1) and its losses by name."""
@@ -196,6 +197,14 @@ class Checkpoint:
         trainer.save_checkpoint(partial)  # devices wait for each other here
         if trainer.is_global_zero:
             os.replace(partial, self.resume_path)
+
+
+def checkpoint_of(settings: TrainingSettings, *, fit: int, to_beat: float) -> Checkpoint | None:
+    """The files of a training that the settings ask for; see `Checkpoint`."""
+    if settings.checkpoint_filepath is None:
+        return None
+    folder, best_only = Path(settings.checkpoint_filepath), settings.save_best_only
+    return Checkpoint(folder, settings.checkpoint_name, save_best_only=best_only, fit=fit, to_beat=to_beat)
 
 
 class PartCheckpoint(Checkpoint):

@@ -71,7 +71,7 @@ class Certified(ABC):
             log_prior: log p(theta), the same of the parameters; not needed for priors that are torch distributions.
             num_samples: draws that are weighted.
             batch_size: data sets in one call of the networks.
-            seed: of draws and simulations.
+            seed: seed of draws and simulations.
         """
         level, seed = check_level(level), seeding.resolve(seed)
         num_samples = positive_int(num_samples, "num_samples")
@@ -129,7 +129,7 @@ class Certified(ABC):
             num_samples: draws for each data set.
             variable_names, data_set_names: coordinates; see `diagnostics.to_arviz`.
             certificate: whether to certify the observations.
-            seed: of everything random.
+            seed: seed of everything random.
         """
         seed, num_samples = seeding.resolve(seed), positive_int(num_samples, "num_samples")
         approximator = self.approximator

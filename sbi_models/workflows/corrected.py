@@ -43,7 +43,7 @@ class Correction:
         largest_weight: the share of the weight, as it is, of the heaviest draw.
         pareto_k: shape of the tail of the weights: below 0.5 all is well, above 0.7 nothing is.
         log_evidence: log p(x), the log of the mean weight, in nats.
-        warnings: in words.
+        warnings: reasons for doubt, in words.
     """
 
     num_proposals: int
@@ -96,7 +96,7 @@ class Corrected(ABC):
                 nats. None takes that of a simulator whose functions are methods of an object with `log_joint(theta, x)`.
             log_prior: log p(theta), the same of the parameters; not needed for priors that are torch distributions.
             batch_size: data sets in one call of the networks.
-            seed: of the draws.
+            seed: seed of the draws.
 
         Returns:
             Name to array of shape (n_datasets, num_samples, width), raw space, and the reports.

@@ -77,7 +77,7 @@ class Relay:
     """From the first of the training processes to the one that has started them: progress, ends of epochs, and the result.
 
     Args:
-        start_method: of the processes, "spawn" or "fork".
+        start_method: start method of the processes, "spawn" or "fork".
     """
 
     def __init__(self, start_method: str) -> None:

@@ -49,7 +49,7 @@ class Diagnosed(ABC):
             num_samples: posterior draws for each test simulation.
             samples: draws made before, name to (n_datasets, num_samples, width), raw space; then none are made.
             variable_names: a name for every parameter, in order.
-            seed: of test data and draws.
+            seed: seed of test data and draws.
         """
         samples, truth = self._tested(test_data, num_samples, samples, seed)
         history = self.history.history if self.history is not None else None

@@ -338,7 +338,7 @@ class EnsembleWorkflow(Workflow):
             measure: "jensen_shannon", from densities, in nats, at most the entropy of the weights; "energy", from draws alone, from 0 to 1;
                 None is the first where every member has a density, and else the second. See `diagnostics.jensen_shannon_divergence` and
                 `diagnostics.energy_disagreement`.
-            seed: of the draws.
+            seed: seed of the draws.
 
         Raises:
             ConfigurationError: for an unknown measure, or one from densities where a member has none.

@@ -39,7 +39,7 @@ class LearnedLikelihood:
 
     Attributes:
         members: by name, each of data (its inference variables) given parameters (its conditions).
-        counts: of each variable of data, which columns hold whole numbers.
+        counts: counts of each variable of data, which columns hold whole numbers.
         kind: "normal" or "mixture".
     """
 

@@ -31,11 +31,11 @@ def narrow(
 
     Args:
         simulator: its first functions draw the inference variables and nothing else.
-        approximator: of a first round; it may be rough.
+        approximator: approximator of a first round; it may be rough.
         conditions: one data set, variables of shape (1, ...), raw space.
         widening: sds of the prior over those of the posterior draws, in the space in which parameters have no bounds.
         num_samples: posterior draws that are looked at.
-        seed: of these.
+        seed: seed of these.
 
     Raises:
         ConfigurationError: if the simulator does not fit.

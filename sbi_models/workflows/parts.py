@@ -25,9 +25,9 @@ class Part:
 
     Attributes:
         members: their names.
-        weights: of them, by their names in the `state_dict()` of the ensemble.
+        weights: weights of these members, by their names in the `state_dict()` of the ensemble.
         best_weights: those of the best epoch of each, with `save_best_only` or `early_stopping`.
-        history: of them alone.
+        history: history of these members alone.
         plan: what the training was, of all members but for "members" and "batched members".
     """
 
@@ -72,7 +72,7 @@ class Trained:
 
     Attributes:
         history: its losses.
-        best_weights: of the best epoch, or of each member's, if they are kept.
+        best_weights: weights of the best epoch, or of each member's, if they are kept.
         plan: what the training was.
     """
 

@@ -75,7 +75,7 @@ class TrainingSettings:
         restore: go on from the checkpoint if there is one.
         early_stopping: stop after so many epochs without a lower loss (validation if there is one), and go back to the best weights.
         ema: decay of an exponential moving average of the weights, such as 0.999; the average is validated, saved and sampled from.
-        seed: of weights, order of data, and noise; None takes that of the checkpoint to restore, or one from NumPy's global state.
+        seed: seed of weights, order of data, and noise; None takes that of the checkpoint to restore, or one from NumPy's global state.
         accelerator: "auto", "cpu", "gpu": where to train; "gpu" is an error of every fit where there is none that PyTorch can use.
         devices: how many GPUs, or processes on a CPU, share each batch of batch_size simulations; "auto" is all GPUs, or one CPU. Noise is
             drawn for whole batches, and gradients and losses are means over them, so that the result is that of one device up to rounding.

@@ -364,13 +364,9 @@ class Workflow(Diagnosed, Certified, Corrected):
             yield self._simulated(min(_ROWS_AT_ONCE, number - start), f"after training, part {k}", workers)
 
     def _checkpoint(self) -> "Checkpoint | None":
-        from sbi_models.workflows.callbacks import Checkpoint  # noqa: PLC0415 - imports Lightning
+        from sbi_models.workflows.callbacks import checkpoint_of  # noqa: PLC0415 - imports Lightning
 
-        settings = self.settings
-        if settings.checkpoint_filepath is None:
-            return None
-        folder, best_only = Path(settings.checkpoint_filepath), settings.save_best_only
-        return Checkpoint(folder, settings.checkpoint_name, save_best_only=best_only, fit=self._fits, to_beat=self._best_loss)
+        return checkpoint_of(self.settings, fit=self._fits, to_beat=self._best_loss)
 
     def _simulator(self) -> Simulator:
         if self.simulator is None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import mutations
 
-from sbi_models.approximators import Approximator, files, load_approximator
+from sbi_models.approximators import files, load_approximator
 from sbi_models.errors import ModelFileError, SbiModelsError
 from sbi_models.rebuilding import allotted, misfit
 
@@ -32,23 +32,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, dic
     return parts
 
 
-def use(approximator: Approximator) -> None:
-    """Ask everything of it, for two data sets."""
-    given = mutations.data(2, seed=9)
-    if approximator.has_draws:
-        approximator.sample(num_samples=2, conditions=given, seed=1)
-        if getattr(approximator, "has_density", True):
-            approximator.log_prob(given)
-    else:
-        approximator.estimate(given)
-    approximator.certify(given, seed=1)
-
-
 def test_files_as_they_were_are_read(whole: dict, tmp_path: Path) -> None:
     """Written again by the mutator without a change, every kind of file loads and answers: below, changes are refused."""
     for header, tensors in whole.values():
         mutations.written(header, tensors, tmp_path / "file")
-        use(load_approximator(tmp_path / "file"))
+        mutations.ask(load_approximator(tmp_path / "file"))
 
 
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,7 +54,7 @@ def test_a_changed_file_is_refused_or_usable(whole: dict, tmp_path: Path, seed: 
             approximator = None
         if approximator is not None:
             with contextlib.suppress(SbiModelsError):  # such as observations that are outside of a changed support
-                use(approximator)
+                mutations.ask(approximator)
     assert time.process_time() - started < MOST_SECONDS
 
 

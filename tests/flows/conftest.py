@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from pipeline_runs import Finished, run_pipeline, stop_shared_server
 
+from sbi_models.tracking import Store, open_store
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _stops_the_shared_server() -> Iterator[None]:
@@ -23,3 +25,11 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def second_run(first_run: Finished) -> Finished:
     """The same pipeline once more, in the same folder."""
     return run_pipeline(first_run.root, shared=True)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of its own for each file of tests that has no other, in an empty project."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return open_store(tmp_path_factory.mktemp("project"))

@@ -16,7 +16,7 @@ from flows import champions, gate
 from flows.champions import REFERENCE, promote
 from flows.cli import main
 from sbi_models.errors import TrackingError
-from sbi_models.tracking import Store, alias_history, alias_of, annotate, open_store, set_alias
+from sbi_models.tracking import Store, alias_history, alias_of, annotate, set_alias
 from sbi_models.types import Variables
 
 CALIBRATED = {"is_calibrated": True, "sentence": "Calibrated."}
@@ -44,13 +44,6 @@ def simulations(n: int) -> Variables:
 def costing(nats: float) -> Normal:
     """A model that is worse than the right one by so many nats."""
     return Normal(float(np.sqrt(2 * nats)))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return open_store(tmp_path_factory.mktemp("project"))
 
 
 _names = (f"line-{i}" for i in itertools.count())

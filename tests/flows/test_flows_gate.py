@@ -18,7 +18,7 @@ from sbi_models.adapters import default_adapter
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import CouplingFlow, DeepSet
-from sbi_models.tracking import Store, Tracker, alias_of, open_store, register
+from sbi_models.tracking import Store, Tracker, alias_of, register
 
 CALIBRATED = {"is_calibrated": True, "sentence": "Calibrated."}
 PRIOR = {"label": "uninformative", "is_calibrated": False, "sentence": "Uninformative.", "parameters": {"mu": {"label": "uninformative"}}}
@@ -59,13 +59,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     other = ContinuousApproximator(adapter=default_adapter(roles), roles=roles, standardize=tuple(roles), **networks)
     other.build({"phi": TEST["theta"], "x": TEST["x"]}, seed=0)
     return made | {"other": other.save(folder / "other.safetensors")}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return open_store(tmp_path_factory.mktemp("project"))
 
 
 _names = (f"gated-{i}" for i in itertools.count())

@@ -23,7 +23,7 @@ class Subsample(PerVariable):
     Args:
         names: variables.
         size: k, an integer, or a fraction of m above 0 and up to 1, rounded, at least one element.
-        seed: of the positions.
+        seed: seed of the positions.
         positions: those that were drawn, by name of the variable.
         lengths: m, by name of the variable.
     """

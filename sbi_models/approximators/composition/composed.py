@@ -41,13 +41,13 @@ class ComposedScore:
     """g above for points theta (m, d), float64, standardised space.
 
     Args:
-        items: at least one.
+        items: items of one composition, at least one.
         prior: score of the prior.
         noise: s, in units of standardised parameters.
         learned: b (m, d) at theta (m, d), as a training left it, and the variance of its estimate.
 
     Attributes:
-        share: of the learned bias that is subtracted, 0 to 1.
+        share: share of the learned bias that is subtracted, 0 to 1.
         evaluations: scores of the network that were computed for each item so far.
     """
 

@@ -63,8 +63,8 @@ class DiffusionItems:
 
     Args:
         network: on any device.
-        conditions: of the network, (n, condition_dim).
-        seed: of the draws that give the Gaussians of a network without a head for them.
+        conditions: conditions of the network, (n, condition_dim).
+        seed: seed of the draws that give the Gaussians of a network without a head for them.
         like: items whose average Gaussian stands for those of such a network.
     """
 

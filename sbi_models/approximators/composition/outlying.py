@@ -16,7 +16,7 @@ class Outlying(NamedTuple):
     """The item that is farthest out.
 
     Attributes:
-        p_value: that the farthest of so many items is as far out as that: its own p-value times their number, at most 1.
+        p_value: p-value that the farthest of so many items is as far out as that: its own p-value times their number, at most 1.
         item: its position.
         away: its statistic, less the mean of fresh ones (q,).
     """

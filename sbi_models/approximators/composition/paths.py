@@ -31,11 +31,11 @@ def gauss(items: Items, prior: tuple[Tensor, Tensor], num_samples: int, steps: i
     """Draws (num_samples, d) by the rule "gauss".
 
     Args:
-        items: of one composition.
+        items: items of one composition.
         prior: mean (d,) and covariance (d, d) of the prior.
         num_samples: draws.
         steps: each costs one score of each item for each draw.
-        generator: of the noise.
+        generator: generator of the noise.
     """
     n, d = len(items), items.theta_dim
     precisions = torch.linalg.inv(items.gaussians()[1])

@@ -100,12 +100,12 @@ class QuasiLikelihood:
     """Mean and covariance of a statistic as functions of theta in a region, from items simulated there.
 
     Args:
-        statistic: of items.
-        region: of parameters.
+        statistic: statistic of items.
+        region: region of parameters.
         fresh: simulates items.
-        num_items: that the posterior is given.
+        num_items: number of items that the posterior is given.
         number: simulations.
-        seed: of their parameters and of the simulations.
+        seed: seed of their parameters and of the simulations.
 
     Attributes:
         simulations: number of items that were simulated, without failed ones.

@@ -26,12 +26,12 @@ class CompositionReport:
     Attributes:
         method: how the draws were made.
         num_items: n.
-        noise: at which the scores of single items were taken, in sds of the standardised parameters.
+        noise: noise at which the scores of single items were taken, in sds of the standardised parameters.
         bias_shift: how far the errors that items share would move the posterior, in its sds (rms over parameters): what a calibration by
             simulations moved, or, without one, what that of the training predicts.
         calibration_residual: sd of what the calibration cannot tell, in sds of the posterior.
         width_ratio: sds of the calibrated posterior over those of the network's scores as they are, geometric mean over parameters.
-        sbc_p_value: of posterior simulation-based calibration (`posterior_sbc.py`): that the draws are those of the posterior.
+        sbc_p_value: p-value of posterior simulation-based calibration (`posterior_sbc.py`): that the draws are those of the posterior.
         sbc_shift: by how many posterior sds that test finds draws off, of the parameter that is most.
         sbc_variance: variance of the normal scores of its ranks, 1 if widths are right, larger if draws are too narrow.
         contradiction: p-value that the items are of the same parameters, from the one that is farthest from simulations of them.
@@ -39,7 +39,7 @@ class CompositionReport:
         influence: how far that item moves the posterior, in its sds (rms over parameters).
         explained: R^2 of the polynomial log density at held-out points.
         acceptance: share of accepted steps of the draws from the polynomial log density.
-        last_step: of Newton's method, in posterior sds.
+        last_step: last step of Newton's method, in posterior sds.
         num_modes: modes found.
         mode_weights: their probabilities.
         evaluations: scores of the network for each item, all draws together.

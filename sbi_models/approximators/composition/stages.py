@@ -37,9 +37,9 @@ class Plan:
     """How to compose.
 
     Attributes:
-        noise: of the scores, in sds of standardised parameters.
-        simulations: of the calibration.
-        seed: of everything random.
+        noise: noise of the scores, in sds of standardised parameters.
+        simulations: simulations of the calibration.
+        seed: seed of everything random.
         learned: what the training left of the mean score.
         is_weak: whether the network leaves unused what it is given, so that few items are calibrated, too.
     """

@@ -42,7 +42,7 @@ class Statistic:
         items: simulated, one at each theta.
         theta: (k, d), standardised space.
         points: where the network is asked for scores (m, d).
-        noise: of the scores.
+        noise: noise of the scores.
 
     Attributes:
         points: as given.

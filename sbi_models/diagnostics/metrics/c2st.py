@@ -22,8 +22,8 @@ def c2st(first: object, second: object, classifier: Classifier = "mlp", *, folds
         first: draws, shape (n, dim), any space; such as the reference posterior.
         second: draws, shape (m, dim), of the same space. Take m = n: the accuracy of unequal sets is above 0.5 by guessing.
         classifier: "mlp" or "random_forest", as for `classifier_named`.
-        folds: of the cross-validation.
-        seed: of folds and classifier.
+        folds: folds of the cross-validation.
+        seed: seed of folds and classifier.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer draws than folds.
@@ -46,7 +46,7 @@ def c2st_of_each(
         second: as many, (m, dim) each.
         classifier: see `c2st`.
         folds: see `c2st`.
-        seed: of folds and classifiers, the same for each pair.
+        seed: seed of folds and classifiers, the same for each pair.
 
     Raises:
         DataError: see `c2st`; also if the pairs do not have the same shapes.

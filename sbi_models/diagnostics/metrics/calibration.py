@@ -144,7 +144,7 @@ def log_gamma(samples: object, truth: object, level: float = 0.95, *, seed: int 
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
         level: probability of the band, so that a right posterior is rejected with probability 1 - level.
-        seed: of places among ties; without ties it does not matter.
+        seed: seed of places among ties; without ties it does not matter.
 
     Returns:
         Shape (dim,), in nats; not below about -708, where float64 ends.
@@ -176,7 +176,7 @@ def calibration_error(samples: object, truth: object, *, seed: int = 0) -> Float
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
-        seed: of places among ties; without ties it does not matter.
+        seed: seed of places among ties; without ties it does not matter.
 
     Returns:
         Shape (dim,), a probability; 0 is perfect, and chance alone leaves about 0.3 / sqrt(n_datasets).

@@ -38,7 +38,7 @@ def marginal_coverage(samples: object, truth: object, levels: object = None, ban
         levels: credible levels inside (0, 1), shape (K,); by default up to 200 levels (S + 1 - 2 j) / (S + 1), those of intervals
             between order statistics, at which a right posterior covers with exactly that probability.
         band: probability of the pointwise band.
-        seed: of places among ties; without ties it does not matter.
+        seed: seed of places among ties; without ties it does not matter.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
@@ -72,7 +72,7 @@ def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space, with S > dim + 1.
         truth: true values, shape (n_datasets, dim), raw space.
-        seed: of places among ties; without ties it does not matter.
+        seed: seed of places among ties; without ties it does not matter.
 
     Returns:
         Shape (n_datasets,), strictly between 0 and 1: small if the truth lies near the mean, near 1 if it lies outside.

@@ -17,9 +17,9 @@ def jensen_shannon_divergence(log_densities: object, weights: object = None) -> 
     Reference: Lin (1991), Divergence measures based on the Shannon entropy, IEEE Transactions on Information Theory 37(1).
 
     Args:
-        log_densities: of every member at draws of every member, in nats: (n_datasets, drawn from, num_samples, density of). Any space will
-            do if it is the same for all members.
-        weights: of the members, (members,); equal by default.
+        log_densities: densities of every member at draws of every member, in nats: (n_datasets, drawn from, num_samples, density
+            of). Any space will do if it is the same for all members.
+        weights: weights of the members, (members,); equal by default.
 
     Raises:
         DataError: the arrays do not fit.
@@ -52,7 +52,7 @@ def energy_disagreement(samples: object, weights: object = None) -> Floats:
 
     Args:
         samples: draws of every member, (n_datasets, members, num_samples, dim), with 2 draws or more.
-        weights: of the members, (members,); equal by default.
+        weights: weights of the members, (members,); equal by default.
 
     Raises:
         DataError: the arrays do not fit.

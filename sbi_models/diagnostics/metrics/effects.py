@@ -42,7 +42,7 @@ def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95)
     Args:
         z: (posterior mean - truth) / sd.
         second, fourth: what z^2 and z^4 are on average if posteriors are right, shaped as z; `Pools` has them, for any law.
-        level: of the interval.
+        level: level of the interval.
     """
     mean, variance, n = _moments(z)
     there = np.isfinite(z)
@@ -87,10 +87,10 @@ def mean_contraction(variance: Floats, truth: Floats, prior: Floats | None = Non
     """1 - mean(posterior variance) / prior variance, with a jackknife interval over data sets.
 
     Args:
-        variance: of the draws of each data set, (n_datasets, dim).
+        variance: variance of the draws of each data set, (n_datasets, dim).
         truth: true values, (n_datasets, dim), which stand for the prior if no draws of it are given.
         prior: draws of the prior, (n_prior, dim).
-        level: of the interval.
+        level: level of the interval.
 
     Returns:
         Shape (dim,), NaN for a constant parameter.

@@ -50,7 +50,7 @@ def local_c2st(
         observed_data: the observations, (n_observed, ...), in the space of `data`.
         classifier: "mlp" or "random_forest".
         num_null: classifiers under the null hypothesis, each as slow as the test itself.
-        seed: of everything random.
+        seed: seed of everything random.
 
     Raises:
         DataError: the arrays do not fit or are not finite, or hold fewer than 10 data sets.

@@ -22,8 +22,9 @@ def log_score(log_density: object, baseline: object = None) -> LogScore:
     The difference to the exact posterior is minus the Kullback-Leibler divergence, averaged over data.
 
     Args:
-        log_density: of each true parameter vector given its data, shape (n_datasets,), in nats, as `log_prob(test_data)` gives it.
-        baseline: that of another approximator, or of the prior, on the same data sets and in the same space.
+        log_density: log density of each true parameter vector given its data, shape (n_datasets,), in nats, as
+            `log_prob(test_data)` gives it.
+        baseline: log density of another approximator, or of the prior, on the same data sets and in the same space.
 
     Raises:
         DataError: fewer than 2 data sets, shapes that differ, NaN, or a density of 0 (-inf), which makes the score -inf.

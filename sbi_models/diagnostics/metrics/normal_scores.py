@@ -21,7 +21,7 @@ def normal_scores(ranks: NDArray[np.int64], num_draws: int, rng: np.random.Gener
     Args:
         ranks: integers 0, ..., S, any shape, ties broken at random.
         num_draws: number S of draws behind each rank.
-        rng: of v.
+        rng: generator of v.
 
     Reference: Cook, Gelman, Rubin (2006), Validation of software for Bayesian models using posterior quantiles, JCGS 15(3).
     """
@@ -65,7 +65,7 @@ def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
 
     Args:
         scores: (n_datasets, number).
-        features: of data and pools, not of which value is the truth, (n_datasets, q), no column constant.
+        features: features of data and pools, not of which value is the truth, (n_datasets, q), no column constant.
 
     Returns:
         Shape (number,) each; t = 0 and p = 1 without features.

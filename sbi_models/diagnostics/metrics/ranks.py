@@ -45,7 +45,7 @@ def random_ranks(samples: object, truth: object, seed: int = 0) -> NDArray[np.in
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
-        seed: of the places among ties; without ties it does not matter.
+        seed: seed of the places among ties; without ties it does not matter.
 
     Returns:
         Integers 0, ..., S of shape (n_datasets, dim).

@@ -42,8 +42,8 @@ def rank_histogram(samples: object, truth: object, bins: int | None = None, *, l
         truth: true values, shape (n_datasets, dim), raw space.
         bins: 2 to S + 1 of them; by default as many as give 20 data sets each, at most 20. Bins that hold unequal numbers of ranks expect
             unequal counts.
-        level: of the interval of each count.
-        seed: of places among ties.
+        level: level of the interval of each count.
+        seed: seed of places among ties.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.

@@ -28,7 +28,7 @@ class Stack:
 
     Attributes:
         parameters: (networks, P): weights and biases of the three layers, one after the other.
-        shapes: of these six.
+        shapes: shapes of these six.
     """
 
     parameters: torch.Tensor
@@ -46,7 +46,7 @@ def trained(inputs: Array, labels: Array, units: tuple[int, int], state: int, ma
     Args:
         inputs: (networks, n, width).
         labels: (networks, n), 0 or 1.
-        units: of the hidden layers.
+        units: units of the hidden layers.
         state: `random_state`, of each network the same: all start alike and see their rows in one order.
         max_epochs: after which a network is left as it is.
 

@@ -36,8 +36,8 @@ def tarp(samples: object, truth: object, references: object = None, *, level: fl
         truth: true values, shape (n_datasets, dim), raw space.
         references: a point for each data set, shape (n_datasets, dim), raw space; it may depend on the data, not on the truth. By default
             the true values of other data sets, which are draws of the prior.
-        level: of the simultaneous band.
-        seed: of the default references, and of places among ties.
+        level: level of the simultaneous band.
+        seed: seed of the default references, and of places among ties.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.

@@ -29,7 +29,7 @@ def plot_calibration_ecdf(
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.
         level: probability of the whole band.
-        seed: of places among ties; without ties it does not matter.
+        seed: seed of places among ties; without ties it does not matter.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.

@@ -24,7 +24,7 @@ def plot_disagreement(disagreement: object, reference: object = None, *, label: 
     Args:
         disagreement: one number a data set, shape (n_datasets,), as `workflow.disagreement` gives it.
         reference: the same for test simulations, shape (n_references,).
-        label: of the axis.
+        label: label of the axis.
 
     Raises:
         DataError: for other shapes, or numbers that are not finite.

@@ -43,9 +43,9 @@ class AutoregressiveMixture(InferenceNetwork):
 
     Args:
         components: normals of each mixture. 1 is right where a parameter is normal given those before it; 8 or more for any form.
-        trunk_width: of the network that reads the conditions, 0 for none.
+        trunk_width: trunk width of the network that reads the conditions, 0 for none.
         trunk_blocks: residual blocks of it.
-        head_width: of the network of each parameter.
+        head_width: head width of the network of each parameter.
         head_blocks: residual blocks of each.
         dropout: share of the hidden units inside blocks that a training step leaves out; for few simulations.
         order: "random", or "given" for the order in which the parameters come.

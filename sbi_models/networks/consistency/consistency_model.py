@@ -40,7 +40,7 @@ class ConsistencyModel(InferenceNetwork):
         widths: hidden widths of the network inside, or "small", "medium", "large"; equal ones for "residual".
         steps: calls of the network for a draw. One or two serve a posterior with one mode; more keep draws out of the gaps between modes.
         noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
-        longest_jump: in training a target is found at an angle smaller by up to this fraction.
+        longest_jump: largest fraction by which, in training, the angle of a target is smaller.
         subnet: name of the network inside: "residual", "mlp", or one of your own.
     """
 

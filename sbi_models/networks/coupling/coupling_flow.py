@@ -36,12 +36,12 @@ class CouplingFlow(InferenceNetwork):
     Args:
         depth: blocks; each transforms every component once and has two subnets.
         transform: "spline" (rational-quadratic, after a shift and a scale) or "affine" (a shift and a scale, for posteriors near normal).
-        bins: of a spline.
+        bins: bins of a spline.
         bound: splines act on [-bound, bound], in units of the base's standard deviation, and are the identity outside.
         subnet: name of the network inside each coupling: "residual", "mlp", or one of your own.
         widths: its hidden widths, or "small", "medium", "large"; equal ones for "residual".
         base: "normal", or "student_t" for posteriors with heavy tails.
-        degrees_of_freedom: of a Student t base, a whole number.
+        degrees_of_freedom: degrees of freedom of a Student t base, a whole number.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class Denoiser(nn.Module):
 
     Args:
         field: a `Subnet` of (u, conditions, time), the same width out as in.
-        schedule: of the noise.
+        schedule: schedule of the noise.
         prediction: "velocity", "noise" or "x".
     """
 

@@ -45,10 +45,10 @@ class DiffusionModel(InferenceNetwork):
         schedule_arguments: what differs from the schedule's defaults, such as {"log_snr_max": 20.0}.
         prediction: what the network predicts, up to its preconditioning: "velocity", "noise" or "x".
         sampler: "rk4", "heun", "ddim" and "dpm" (probability flow), "ancestral" and "sde_dpm" (reverse diffusion).
-        steps: of the sampler; None for its own number. With the defaults the sd of a normal posterior is exact to 0.4 % down to an sd of
-            0.005 in standardised space (a posterior 200 times narrower than the prior), and to 2.5 % down to 0.001.
-        density_steps: of the fourth-order rule that computes densities. With the default log densities are exact to 0.01 nats a dimension
-            down to an sd of 0.005; points between two modes need more steps.
+        steps: steps of the sampler; None for its own number. With the defaults the sd of a normal posterior is exact to 0.4 % down to an
+            sd of 0.005 in standardised space (a posterior 200 times narrower than the prior), and to 2.5 % down to 0.001.
+        density_steps: steps of the fourth-order rule that computes densities. With the default log densities are exact to 0.01 nats a
+            dimension down to an sd of 0.005; points between two modes need more steps.
         noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
         drop_conditions: probability of training a pair without its conditions, for which a learned vector stands in. Above 0 the network
             also learns the score of the prior: `denoise` and `score` with conditions=None. None is 0, in a `CompositionalWorkflow` 0.15.

@@ -51,7 +51,7 @@ class GaussianDenoiser(nn.Module):
 
     Args:
         field: a `Subnet` of (u and theta_s / sqrt(1 + s^2) side by side, conditions, time), twice as wide in as out.
-        schedule: of the noise.
+        schedule: schedule of the noise.
         theta_dim: d, width of theta.
         condition_dim: width of the conditions.
     """

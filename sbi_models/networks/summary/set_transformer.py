@@ -40,14 +40,14 @@ class SetTransformer(SummaryNetwork):
 
     Args:
         summary_dim: width of the summary.
-        width: of the features of an element; a multiple of `heads`.
+        width: width of the features of an element; a multiple of `heads`.
         blocks: number of attention blocks.
         heads: attention heads.
         inducing_points: None lets every element look at every other one; a number of learned points makes the cost linear in the size
             of the set, for sets of some hundreds and more.
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
-        dropout: of the residual branches, while training.
+        dropout: dropout of the residual branches, while training.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class TimeSeriesNetwork(SummaryNetwork):
         summary_dim: width of the summary.
         widths: widths of the convolutions; () for none.
         kernel_size: steps that a convolution sees at once, an odd number.
-        stride: of each convolution; 2 halves the length each time, for long series.
+        stride: stride of each convolution; 2 halves the length each time, for long series.
         hidden_dim: width of the state of the recurrent unit, in each direction.
         bidirectional: read the series backwards too.
         head_widths: hidden widths of the network after the recurrence.

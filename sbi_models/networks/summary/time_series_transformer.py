@@ -29,7 +29,7 @@ class TimeSeriesTransformer(SummaryNetwork):
 
     Args:
         summary_dim: width of the summary.
-        width: of the features of a step; a multiple of `heads`.
+        width: width of the features of a step; a multiple of `heads`.
         blocks: number of attention blocks.
         heads: attention heads.
         time_axis: index of the feature that holds the observation times, for irregular sampling; they should be standardised, as by
@@ -37,7 +37,7 @@ class TimeSeriesTransformer(SummaryNetwork):
         kernel_size: steps that the first layer sees at once, an odd number; 1 for each step alone.
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
-        dropout: of the residual branches, while training.
+        dropout: dropout of the residual branches, while training.
     """
 
     def __init__(
