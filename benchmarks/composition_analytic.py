@@ -10,8 +10,8 @@ import torch
 
 from sbi_models import seeding
 from sbi_models.approximators.composition.calibrated import calibrated
+from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.composition.stages import Plan
 
 
 class Gaussians:

@@ -21,10 +21,10 @@ import data_mutations
 import mutations
 import numpy as np
 
-from flows.observations import read_observations
 from sbi_models.approximators import files, load_approximator
 from sbi_models.datasets import SimulationStore, read_file
 from sbi_models.errors import ModelFileError, SbiModelsError
+from sbi_models.pipeline.experiment.observations import read_observations
 
 SECONDS, BYTES, MUCH = 8, 12 * 2**30, 3_000_000
 

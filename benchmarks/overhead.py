@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 def plain() -> None:
-    """The work of the main job, with the settings of flows/experiments/michelson.yaml."""
+    """The work of the main job, with the settings of sbi_models/pipeline/studies/michelson.yaml."""
     import pandas as pd
     import yaml
 

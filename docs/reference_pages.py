@@ -22,7 +22,7 @@ OUTSIDE = {"../benchmarks/RESULTS.md": "results.md", "../README.md": "index.md"}
 
 def commands() -> str:
     """Every command of `sbi-models`: usage, what it does, arguments and options, in Markdown."""
-    from flows.cli import app  # noqa: PLC0415 - Sphinx loads this module before it knows whether a page asks for it
+    from sbi_models.cli.main import app  # noqa: PLC0415 - Sphinx loads this module before it knows whether a page asks for it
 
     group = typer.main.get_command(app)
     with typer.main.get_command(app).make_context("sbi-models", [], resilient_parsing=True) as parent:
@@ -65,7 +65,7 @@ def _parameter(parameter: Any, context: Any) -> str:
 
 def settings() -> str:
     """Every setting of an experiment, model by model, in Markdown."""
-    from flows.parameters import Experiment  # noqa: PLC0415 - as for commands
+    from sbi_models.pipeline.experiment.settings import Experiment  # noqa: PLC0415 - as for commands
 
     return "\n\n".join(_model(model, path) for model, path in _models(Experiment, ""))
 

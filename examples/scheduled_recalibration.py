@@ -75,11 +75,11 @@ def observe(noise: float, seed: int) -> None:
 def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
     """What the monitor found, as (week, version of the champion, p-value), and what the gate said of each version."""
     # Prefect and the store take the current folder when they are imported; `sbi-models run`, `monitor` and `retrain` are these flows.
-    from flows.experiment_files import load_experiment  # noqa: PLC0415
-    from flows.local_server import local_prefect  # noqa: PLC0415
-    from flows.monitor import monitor  # noqa: PLC0415
-    from flows.pipeline import pipeline  # noqa: PLC0415
-    from flows.retrain import retrain  # noqa: PLC0415
+    from sbi_models.pipeline.experiment.yaml_files import load_experiment  # noqa: PLC0415
+    from sbi_models.pipeline.flows.monitor import monitor  # noqa: PLC0415
+    from sbi_models.pipeline.flows.pipeline import pipeline  # noqa: PLC0415
+    from sbi_models.pipeline.flows.retrain import retrain  # noqa: PLC0415
+    from sbi_models.pipeline.prefect_server.for_one_run import local_prefect  # noqa: PLC0415
 
     watched: list[tuple[str, str, float]] = []
     gates: list[str] = []

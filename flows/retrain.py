@@ -1,32 +1,15 @@
-"""A new challenger for the champion, trained on more simulations than the last one."""
+"""The retraining of a champion as Prefect deploys it: more simulations, and the pipeline with all of them.
 
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
+`prefect.yaml` names this file; `python flows/retrain.py EXPERIMENT` runs it once, as `sbi-models retrain EXPERIMENT` does.
+"""
 
-from flows.runtime import make_folders, project_root
+import sys
 
-make_folders()
+from sbi_models.cli.run import run_flow
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.flows.retrain import retrain
 
-from prefect import flow
+__all__ = ["retrain"]
 
-from flows.parameters import Experiment
-from flows.pipeline import pipeline
-from flows.results import Manifest
-from sbi_models.tracking import RunRecord, open_store
-
-
-@flow(name="retrain", persist_result=False)
-def retrain(experiment: Experiment) -> Manifest:
-    """Add simulations to those of the last finished run, and run the pipeline with them; its gate compares with the champion.
-
-    One that was killed goes on: until a run has finished, the next one is the same.
-    """
-    return pipeline(with_more(experiment))
-
-
-def with_more(experiment: Experiment) -> Experiment:
-    """The experiment with as many more training simulations as its settings say than the last finished run had."""
-    runs = RunRecord.ended(open_store(project_root()), experiment.name, "pipeline", "FINISHED")
-    had = max((int(run.params["simulate.training"]) for run in runs if run.params.get("seed") == str(experiment.seed)), default=0)
-    first, more = experiment.simulate.training, experiment.retrain.more
-    training = first if had == 0 else had + (first if more is None else more)
-    return experiment.model_copy(update={"simulate": experiment.simulate.model_copy(update={"training": training})})
+if __name__ == "__main__":
+    run_flow("retrain", load_experiment(sys.argv[1]))

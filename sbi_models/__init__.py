@@ -6,7 +6,7 @@ Public names are fetched when they are first used, so that `import sbi_models` c
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sbi_models.importing import quick_imports
+from sbi_models.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     from sbi_models import adapters, approximators, diagnostics, errors, networks, simulators, tracking, workflows

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flows.michelson import STUDY
+from sbi_models.pipeline.studies.michelson import STUDY
 
 BLUE, RUST, INK, PALE = "#0173b2", "#d55e00", "#222222", "#dcebf5"
 STAGES = {

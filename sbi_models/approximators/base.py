@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from sbi_models import seeding
 from sbi_models.approximators import files
+from sbi_models.approximators.certificates.calibration import issue, learn, sizes_of, statistics_of
 from sbi_models.approximators.certificates.certificate import LEVEL, Certificate, check_level
-from sbi_models.approximators.certificates.issue import issue, learn, sizes_of, statistics_of
 from sbi_models.approximators.certificates.novelty import Novelty
-from sbi_models.approximators.certificates.spaces import Learned
+from sbi_models.approximators.certificates.scores import Learned
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import NotFittedError, TrainingError, data_sets_in_words, distrust
 from sbi_models.types import Array, Estimates, Variables, VariablesLike

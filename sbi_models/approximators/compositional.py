@@ -13,19 +13,19 @@ from sbi_models import seeding
 from sbi_models.approximators import files
 from sbi_models.approximators.composition.items import ROWS_AT_A_TIME, DiffusionItems, Items
 from sbi_models.approximators.composition.methods import METHODS, composed
+from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.prior_scores import PriorScore, PriorScoreLike, prior_score, score_without_conditions
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
-from sbi_models.approximators.composition.stages import Plan
-from sbi_models.approximators.composition.unused import ROWS, is_weak, predictable, unused_note
+from sbi_models.approximators.composition.underfitting import ROWS, is_weak, predictable, unused_note
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.rows import by_component, chunks
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, data_sets_in_words, distrust, suggest
 from sbi_models.networks import DiffusionModel, InferenceNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
+from sbi_models.numeric_input import real_array
 from sbi_models.progress import Advance, progress_bar
-from sbi_models.real_numbers import real_array
 from sbi_models.types import Array, Variables, VariablesLike
 
 Simulate = Callable[[Variables, int], tuple[Variables, Array]]

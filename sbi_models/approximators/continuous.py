@@ -14,16 +14,17 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
-from sbi_models.allocation import keep_freed_memory
-from sbi_models.approximators import files, intake
+from sbi_models.approximators import files
+from sbi_models.approximators import validation as intake
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.certificates.novelty import Novelty
-from sbi_models.approximators.inputs import SUMMARY, SummaryInputs, masked
 from sbi_models.approximators.rows import as_tensors, by_component, chunks
 from sbi_models.approximators.standardiser import Standardiser
 from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
+from sbi_models.approximators.summary_inputs import SUMMARY, SummaryInputs, masked
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError
+from sbi_models.malloc import keep_freed_memory
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.base import Drawn
 from sbi_models.networks.noise import Generators

@@ -11,10 +11,10 @@ import safetensors
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from sbi_models.approximators.schema import misfit_of_header, misfit_of_settings
-from sbi_models.approximators.trial import try_out
+from sbi_models.approximators.file_schema import misfit_of_header, misfit_of_settings
+from sbi_models.approximators.file_trial import try_out
 from sbi_models.errors import ConfigurationError, ModelFileError, SbiModelsError, suggest
-from sbi_models.rebuilding import allotted
+from sbi_models.safe_construction import allotted
 
 if TYPE_CHECKING:
     from sbi_models.approximators.base import Approximator

@@ -8,7 +8,7 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, DataError, suggest
-from sbi_models.real_numbers import real_array
+from sbi_models.numeric_input import real_array
 from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, Variables
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from sbi_models.datasets.pickled import read_pickle
 from sbi_models.errors import DataError
-from sbi_models.real_numbers import real_array
+from sbi_models.numeric_input import real_array
 from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, Variables
 

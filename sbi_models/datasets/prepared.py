@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sbi_models.datasets.ahead import ahead
 from sbi_models.datasets.augmentations import Augment
+from sbi_models.datasets.prefetch import ahead
 from sbi_models.types import Variables
 
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from sbi_models.arguments import positive_int
 from sbi_models.datasets.atomic import refused_writes, remove_leftovers
+from sbi_models.datasets.coverage import Survey
+from sbi_models.datasets.duplicates import is_continuous, row_keys
 from sbi_models.datasets.manifest import MANIFEST, Manifest, hash_content, listed, refuse_others, sha256_of
-from sbi_models.datasets.repeats import is_continuous, row_keys
 from sbi_models.datasets.shards import Origin, Range, Shard, schema_of, write_shard
-from sbi_models.datasets.survey import Survey
 from sbi_models.datasets.tiling import Piece, until
 from sbi_models.errors import DataError
 from sbi_models.progress import progress_bar

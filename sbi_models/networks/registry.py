@@ -5,7 +5,7 @@ from typing import Any, TypedDict, TypeVar
 
 from sbi_models.errors import ConfigurationError, ModelFileError, suggest
 from sbi_models.networks.base import NESTED, Network
-from sbi_models.rebuilding import check_arguments, misfit
+from sbi_models.safe_construction import check_arguments, misfit
 from sbi_models.torch_defaults import single_precision
 
 T = TypeVar("T", bound=type[Network])

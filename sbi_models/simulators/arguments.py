@@ -6,7 +6,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from sbi_models.errors import ConfigurationError
-from sbi_models.real_numbers import real_array
+from sbi_models.numeric_input import real_array
 from sbi_models.types import Array
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from sbi_models.errors import SbiModelsError, SimulationError
 from sbi_models.simulators.table import Block, Table, difference
 
 if TYPE_CHECKING:
-    from sbi_models.simulators.helpers import Helpers, Piece
+    from sbi_models.simulators.worker_pool import Helpers, Piece
 
     Coming = Future[Piece | SbiModelsError]
 
@@ -140,7 +140,7 @@ class Background:
             self._start(table, list(done))
 
     def _start(self, table: Table, done: list[Block]) -> None:
-        from sbi_models.simulators.helpers import Helpers, cores  # noqa: PLC0415 - imports joblib
+        from sbi_models.simulators.worker_pool import Helpers, cores  # noqa: PLC0415 - imports joblib
 
         processes = cores() if self._processes == -1 else self._processes
         if self._only_if_worthwhile and cores() < 2:

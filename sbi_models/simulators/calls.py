@@ -9,7 +9,7 @@ from unicodedata import normalize
 import numpy as np
 
 from sbi_models.errors import ConfigurationError, DataError, SimulationError, is_from_outside
-from sbi_models.real_numbers import real_array
+from sbi_models.numeric_input import real_array
 from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array
 

@@ -19,9 +19,9 @@ from sbi_models.simulators.arguments import Function, Part, as_function, as_proc
 from sbi_models.simulators.background import Background, may_start_one
 from sbi_models.simulators.calls import FunctionFailed, NamedCall
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
-from sbi_models.simulators.fixed import FixedValue
+from sbi_models.simulators.fixed_values import FixedValue
+from sbi_models.simulators.process_settings import settings_kept
 from sbi_models.simulators.randomness import Randomness, fresh_seed_of, global_states
-from sbi_models.simulators.settings import settings_kept
 from sbi_models.simulators.table import Block, Table, difference, not_repeated, refusal
 from sbi_models.types import Array, Variables
 

@@ -11,7 +11,7 @@ from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, SimulationError
 from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, normalized, spelt
 from sbi_models.simulators.failures import Failure, FailurePolicy
-from sbi_models.simulators.fixed import FixedValue
+from sbi_models.simulators.fixed_values import FixedValue
 from sbi_models.simulators.randomness import Randomness
 from sbi_models.types import Array, Variables
 

@@ -6,14 +6,14 @@ Importing this package does not import MLflow (about two seconds): each public n
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sbi_models.tracking.environment import prepare_environment
+from sbi_models.tracking.mlflow_environment import prepare_environment
 
 if TYPE_CHECKING:
     from sbi_models.tracking.loading import is_model_uri, load
     from sbi_models.tracking.record import FLOW_TAG, RunRecord
     from sbi_models.tracking.redaction import redacted
     from sbi_models.tracking.registry import list_models, register
-    from sbi_models.tracking.serving import serve
+    from sbi_models.tracking.server import serve
     from sbi_models.tracking.store import Store, file_lock, open_store
     from sbi_models.tracking.tracker import Tracker
     from sbi_models.tracking.ui import run_page, ui_command, ui_environment

@@ -14,8 +14,8 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from sbi_models.errors import ModelFileError, TrackingError, suggest
-from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.redaction import redacted
+from sbi_models.tracking.retries import patiently
 from sbi_models.tracking.store import Store, local_path
 
 ARTIFACT_FILE = "artifacts/approximator.safetensors"

@@ -10,7 +10,7 @@ from mlflow.entities import Metric
 
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
-from sbi_models.tracking.patience import patiently
+from sbi_models.tracking.retries import patiently
 
 INTERVAL = 2.0
 """Seconds that a point may wait before it is written."""

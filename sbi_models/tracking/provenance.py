@@ -76,9 +76,8 @@ def own_checkout() -> Path | None:
 
 
 def own_packages() -> list[Path]:
-    """The folders of this package: the library, and the flows beside it, where they are."""
-    package = Path(__file__).resolve().parents[1]
-    return [folder for folder in (package, package.parent / "flows") if folder.is_dir()]
+    """The folders of this package: the library alone."""
+    return [Path(__file__).resolve().parents[1]]
 
 
 @cache

@@ -22,9 +22,9 @@ from sbi_models.errors import ConfigurationError
 from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, find_model, model_versions, registered_models, sha256
 from sbi_models.tracking.live_metrics import BATCH
 from sbi_models.tracking.loading import load
-from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import package_versions
 from sbi_models.tracking.redaction import redacted_setting
+from sbi_models.tracking.retries import patiently
 from sbi_models.tracking.store import Store
 from sbi_models.tracking.versions import AliasMove, ModelListing, RegisteredModel, point, write_notes
 
@@ -35,7 +35,7 @@ with warnings.catch_warnings():
 __all__ = ["list_models", "load", "register"]
 
 REQUIRED = ("mlflow", "numpy", "safetensors", "sbi-models", "torch")
-SERVED = Path(__file__).with_name("served.py")
+SERVED = Path(__file__).with_name("served_model.py")
 DEFAULT_SAMPLES = 1000
 MODEL_VERSIONS = "mlflow.modelVersions"
 
@@ -206,7 +206,7 @@ def _version_of_model(client: MlflowClient, model: LoggedModel, run_id: str, lab
 
 
 def _write(client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature) -> None:
-    """Write the files of the model: the approximator, the code of `served.py`, the signature and exact requirements."""
+    """Write the files of the model: the approximator, the code of `served_model.py`, the signature and exact requirements."""
     requirements = [f"{package}=={number.partition('+')[0]}" for package, number in package_versions(REQUIRED).items()]
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # no input example is wanted: the signature says it all

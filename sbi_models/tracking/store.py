@@ -22,9 +22,9 @@ from mlflow.version import VERSION
 from sbi_models.empty_databases import give_tables, refuse_folder
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
-from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.redaction import redacted
 from sbi_models.tracking.relocation import Relocated, refuse_other_place, relocate
+from sbi_models.tracking.retries import patiently
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 

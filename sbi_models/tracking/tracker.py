@@ -18,9 +18,9 @@ from sbi_models.tracking.datasets import dataset_input
 from sbi_models.tracking.failures import tracking_errors
 from sbi_models.tracking.live_metrics import LiveMetrics, known_points, points, write_points
 from sbi_models.tracking.names import keys_of
-from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import owner_is_alive, provenance_tags
 from sbi_models.tracking.redaction import redacted, redacted_content, redacted_setting
+from sbi_models.tracking.retries import patiently
 from sbi_models.tracking.run_environment import environment_files
 from sbi_models.tracking.store import Store, local_path
 from sbi_models.tracking.system_metrics import PREFIX, SystemMetrics

@@ -5,9 +5,9 @@ import os
 import sys
 
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.tracking.environment import DEFAULTS
-from sbi_models.tracking.patience import patiently
+from sbi_models.tracking.mlflow_environment import DEFAULTS
 from sbi_models.tracking.redaction import redacted
+from sbi_models.tracking.retries import patiently
 from sbi_models.tracking.store import Store, local_path
 
 

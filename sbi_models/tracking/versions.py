@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.addresses import find_model, find_version, parse_model
-from sbi_models.tracking.patience import patiently
 from sbi_models.tracking.provenance import user_name
 from sbi_models.tracking.redaction import redacted, redacted_setting
+from sbi_models.tracking.retries import patiently
 from sbi_models.tracking.store import Store
 
 LONGEST_REASON = 4000

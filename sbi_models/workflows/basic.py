@@ -14,16 +14,16 @@ from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
+from sbi_models.training.environment import check_accelerator
+from sbi_models.training.history import History
+from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import VariablesLike
-from sbi_models.workflows.history import History
-from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, priors_of, roles_of
-from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
-from sbi_models.workflows.surroundings import check_accelerator
+from sbi_models.workflows.construction import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, priors_of, roles_of
 from sbi_models.workflows.workflow import Workflow
 
 if TYPE_CHECKING:
-    from sbi_models.workflows.automatic import Automatic
-    from sbi_models.workflows.callbacks import OnEpochEnd
+    from sbi_models.training.callbacks import OnEpochEnd
+    from sbi_models.workflows.auto.selection import Automatic
 
 AUTO = "auto"
 """The name, in place of an inference network, that leaves the choice to `Automatic`."""
@@ -105,7 +105,7 @@ class BasicWorkflow(Workflow):
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
         if isinstance(inference_network, str) and inference_network == AUTO:
-            from sbi_models.workflows.automatic import Automatic  # noqa: PLC0415 - which makes workflows like this one
+            from sbi_models.workflows.auto.selection import Automatic  # noqa: PLC0415 - which makes workflows like this one
 
             given: BasicOptions = {"summary_network": summary_network, "adapter": adapter, "summary_mask": summary_mask, "info": info}
             self.automatic = Automatic(roles, given)

@@ -16,10 +16,10 @@ from sbi_models.errors import ConfigurationError, NotFittedError
 from sbi_models.networks import DiffusionModel, InferenceNetwork, resolve
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, Variables, VariablesLike
+from sbi_models.workflows.auto.neural_likelihood import prior_of
+from sbi_models.workflows.auto.transforms import real_line
 from sbi_models.workflows.basic import BasicOptions, BasicWorkflow
-from sbi_models.workflows.learned_likelihood import prior_of
-from sbi_models.workflows.recipe import InferenceNetworkLike, changes
-from sbi_models.workflows.scales import real_line
+from sbi_models.workflows.construction import InferenceNetworkLike, changes
 
 _logger = logging.getLogger(__name__)
 

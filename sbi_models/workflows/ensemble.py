@@ -16,15 +16,15 @@ from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import LoadFunction, PerFile, Sharing, SimulationStore
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.simulators import Simulator
+from sbi_models.training.history import History
+from sbi_models.training.member_parts import Part, PartLike, Trained, chosen_members, part_stem
+from sbi_models.training.settings import FitOptions, TrainingOptions, TrainingSettings
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
-from sbi_models.workflows.history import History
-from sbi_models.workflows.parts import Part, PartLike, Trained, chosen_members, part_stem
-from sbi_models.workflows.recipe import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, roles_of
-from sbi_models.workflows.settings import FitOptions, TrainingOptions, TrainingSettings
+from sbi_models.workflows.construction import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, roles_of
 from sbi_models.workflows.workflow import Workflow
 
 if TYPE_CHECKING:
-    from sbi_models.workflows.callbacks import Checkpoint
+    from sbi_models.training.callbacks import Checkpoint
 
 DEFAULT_SUMMARY_NETWORK = "time_series_transformer"
 """Takes sets and series of vectors, and loses neither values nor order."""
@@ -208,7 +208,7 @@ class EnsembleWorkflow(Workflow):
 
     def _checkpoint(self) -> "Checkpoint | None":
         """That of the whole ensemble, or of the members that train apart."""
-        from sbi_models.workflows.callbacks import PartCheckpoint  # noqa: PLC0415 - imports Lightning
+        from sbi_models.training.callbacks import PartCheckpoint  # noqa: PLC0415 - imports Lightning
 
         settings = self.settings
         if self._members is None or settings.checkpoint_filepath is None:
@@ -218,7 +218,7 @@ class EnsembleWorkflow(Workflow):
 
     def _leave_part(self, trained: Trained, checkpoint: "Checkpoint | None") -> None:
         """Keep the part, and write it beside the state of its training."""
-        from sbi_models.workflows.callbacks import PartCheckpoint  # noqa: PLC0415 - imports Lightning
+        from sbi_models.training.callbacks import PartCheckpoint  # noqa: PLC0415 - imports Lightning
 
         assert self._members is not None
         self.parts.append(Part.of(self.approximator, self._members, trained))

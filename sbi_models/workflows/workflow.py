@@ -13,8 +13,8 @@ import torch
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
-from sbi_models.approximators.certificates.issue import FEWEST
-from sbi_models.approximators.intake import as_variables, check_strays
+from sbi_models.approximators.certificates.calibration import FEWEST
+from sbi_models.approximators.validation import as_variables, check_strays
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import (
     Augment,
@@ -32,20 +32,20 @@ from sbi_models.datasets import (
 )
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.simulators import Simulator, make_simulator
+from sbi_models.training.devices import is_first_process
+from sbi_models.training.environment import on_own_threads
+from sbi_models.training.fingerprint import described
+from sbi_models.training.history import History
+from sbi_models.training.member_parts import Part, Trained
+from sbi_models.training.settings import TrainingSettings
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
-from sbi_models.workflows.certificates import leave_certificates
-from sbi_models.workflows.certified import Certified
-from sbi_models.workflows.corrected import Corrected
-from sbi_models.workflows.devices import is_first_process
-from sbi_models.workflows.diagnosed import Diagnosed
-from sbi_models.workflows.history import History
-from sbi_models.workflows.parts import Part, Trained
-from sbi_models.workflows.plan import described
-from sbi_models.workflows.settings import TrainingSettings
-from sbi_models.workflows.surroundings import on_own_threads
+from sbi_models.workflows.certificate_calibration import leave_certificates
+from sbi_models.workflows.certification import Certified
+from sbi_models.workflows.diagnostics import Diagnosed
+from sbi_models.workflows.importance_resampling import Corrected
 
 if TYPE_CHECKING:
-    from sbi_models.workflows.callbacks import Checkpoint, OnEpochEnd
+    from sbi_models.training.callbacks import Checkpoint, OnEpochEnd
 
 _ROWS_FOR_MOMENTS = 4096
 _FEWEST_ROWS_FOR_MOMENTS = 256
@@ -312,7 +312,7 @@ class Workflow(Diagnosed, Certified, Corrected):
         on_epoch_end: "OnEpochEnd | None",
     ) -> History:
         # Lightning takes seconds to import and is needed for nothing but training.
-        from sbi_models.workflows.trainer import train  # noqa: PLC0415
+        from sbi_models.training.trainer import train  # noqa: PLC0415
 
         prepared = None if validation is None else self.approximator.prepare(validation, what="validation data")
         checkpoint = self._checkpoint()
@@ -364,7 +364,7 @@ class Workflow(Diagnosed, Certified, Corrected):
             yield self._simulated(min(_ROWS_AT_ONCE, number - start), f"after training, part {k}", workers)
 
     def _checkpoint(self) -> "Checkpoint | None":
-        from sbi_models.workflows.callbacks import checkpoint_of  # noqa: PLC0415 - imports Lightning
+        from sbi_models.training.callbacks import checkpoint_of  # noqa: PLC0415 - imports Lightning
 
         return checkpoint_of(self.settings, fit=self._fits, to_beat=self._best_loss)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.experiment_files import load_experiment
-from flows.hare_lynx import MODEL
 from sbi_models.diagnostics import c2st
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.studies.hare_lynx import MODEL
 
 SBI_MODELS = str(Path(sys.executable).with_name("sbi-models"))
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

@@ -7,7 +7,7 @@ from scipy.stats import norm
 from small_approximators import approximator, data
 
 from sbi_models.approximators.standardiser import Standardiser
-from sbi_models.approximators.training import TrainingModule
+from sbi_models.training.module import TrainingModule
 
 
 @pytest.fixture(scope="module")

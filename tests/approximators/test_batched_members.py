@@ -7,8 +7,6 @@ import torch
 from sbi_models import seeding
 from sbi_models.adapters import default_adapter
 from sbi_models.approximators import ContinuousApproximator, EnsembleApproximator, ScoringRuleApproximator
-from sbi_models.approximators.batchable import batchable_members
-from sbi_models.approximators.training import TrainingModule
 from sbi_models.datasets import Batches, Sharing
 from sbi_models.networks import (
     CouplingFlow,
@@ -22,8 +20,10 @@ from sbi_models.networks import (
     register,
     registry,
 )
-from sbi_models.workflows.settings import TrainingSettings
-from sbi_models.workflows.trainer import train
+from sbi_models.training.batch_compatibility import batchable_members
+from sbi_models.training.module import TrainingModule
+from sbi_models.training.settings import TrainingSettings
+from sbi_models.training.trainer import train
 
 CPU = torch.device("cpu")
 ARGUMENTS = {

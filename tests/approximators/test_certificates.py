@@ -11,10 +11,10 @@ from small_approximators import approximator, data
 from sbi_models import seeding
 from sbi_models.approximators import Certificate, EnsembleApproximator, load_approximator
 from sbi_models.approximators.certificates.certificate import NOT_KNOWN, p_in_words
+from sbi_models.approximators.certificates.conformal import Rarities, beta_binomial_tail
+from sbi_models.approximators.certificates.explanations import GIVEN, in_words, reasons
 from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, lots, p_values_of_each
-from sbi_models.approximators.certificates.rarity import Rarities, beta_binomial_tail
-from sbi_models.approximators.certificates.reasons import GIVEN, in_words, reasons
-from sbi_models.approximators.certificates.spaces import NormalScores, Space
+from sbi_models.approximators.certificates.scores import NormalScores, Space
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 

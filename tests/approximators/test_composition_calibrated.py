@@ -25,8 +25,8 @@ from scipy import stats
 
 from sbi_models.approximators.composition.calibrated import FEW_ITEMS, calibrated
 from sbi_models.approximators.composition.methods import METHODS, composed
+from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.shared_bias import Learned
-from sbi_models.approximators.composition.stages import Plan
 from sbi_models.errors import DataError, SimulationError
 
 THETA = torch.tensor([0.4, -0.9], dtype=torch.float64)

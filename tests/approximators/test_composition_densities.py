@@ -8,11 +8,11 @@ import torch
 from exact_items import GaussianItems, SquareItems, fresh_squares, gaussian_data, normal, rng, square_data
 from scipy import integrate, stats
 
-from sbi_models.approximators.composition.composed import ComposedScore
-from sbi_models.approximators.composition.heights import gained, heights, offset
-from sbi_models.approximators.composition.line import LineSearch
+from sbi_models.approximators.composition.grid_density import LineSearch
+from sbi_models.approximators.composition.mode_weights import gained, heights, offset
 from sbi_models.approximators.composition.modes import find_modes, newton
-from sbi_models.approximators.composition.surrogate import Monomials, Surrogate, degree_for, fit_points, fitted
+from sbi_models.approximators.composition.polynomial_density import Monomials, Surrogate, degree_for, fit_points, fitted
+from sbi_models.approximators.composition.score import ComposedScore
 
 
 def double(values):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from exact_items import LIKELIHOOD, GaussianItems, exact_posterior, gaussian_data, normal, rng
 
-from sbi_models.approximators.composition.composed import ComposedScore, share_of_bias, shift_in_sds
 from sbi_models.approximators.composition.items import DiffusionItems, sharpening
 from sbi_models.approximators.composition.report import CompositionReport
+from sbi_models.approximators.composition.score import ComposedScore, share_of_bias, shift_in_sds
 from sbi_models.approximators.composition.shared_bias import SharedBias
 from sbi_models.networks import DiffusionModel
 

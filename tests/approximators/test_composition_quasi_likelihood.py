@@ -11,9 +11,9 @@ from scipy import stats
 from sbi_models import seeding
 from sbi_models.approximators.composition.calibrated import calibrated
 from sbi_models.approximators.composition.items import ROWS_AT_A_TIME
+from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.posterior_sbc import posterior_calibration
 from sbi_models.approximators.composition.quasi_likelihood import QuasiLikelihood, Region, learned_statistic
-from sbi_models.approximators.composition.stages import Plan
 
 THETA = torch.tensor([0.4, -0.9], dtype=torch.float64)
 

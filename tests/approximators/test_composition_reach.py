@@ -5,7 +5,7 @@ import torch
 from exact_items import GaussianItems
 from test_composition_calibrated import compose
 
-from sbi_models.approximators.composition.stages import beyond
+from sbi_models.approximators.composition.plan import beyond
 
 ONE = torch.eye(1, dtype=torch.float64)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sbi_models.approximators.composition.unused import predictable, unused_note
+from sbi_models.approximators.composition.underfitting import predictable, unused_note
 
 
 def normal(n, d, seed):

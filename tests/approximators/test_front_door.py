@@ -16,7 +16,7 @@ import sbi_models as bf
 from sbi_models.datasets import read_file
 from sbi_models.diagnostics.metrics import fractional_ranks
 from sbi_models.errors import DataError, SbiModelsError
-from sbi_models.real_numbers import real_array
+from sbi_models.numeric_input import real_array
 
 N = 64
 X = np.random.default_rng(0).normal(size=(N, 2))

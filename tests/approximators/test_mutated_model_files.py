@@ -17,7 +17,7 @@ import mutations
 
 from sbi_models.approximators import files, load_approximator
 from sbi_models.errors import ModelFileError, SbiModelsError
-from sbi_models.rebuilding import allotted, misfit
+from sbi_models.safe_construction import allotted, misfit
 
 MOST_SECONDS = 8.0
 

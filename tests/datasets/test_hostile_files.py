@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import data_mutations
 from data_mutations import Called, npy
 
-from flows.observations import read_observations
 from sbi_models.datasets import SimulationStore, files, read_file
 from sbi_models.datasets.pickled import read_pickle
 from sbi_models.errors import DataError
+from sbi_models.pipeline.experiment.observations import read_observations
 
 MOST_SECONDS, MOST_BYTES = 8.0, 2**28
 KINDS = [kind for kind in data_mutations.KINDS if kind != "csv"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sbi_models.datasets import SimulationStore, num_shared
-from sbi_models.datasets.repeats import is_continuous, num_repeated, row_keys
+from sbi_models.datasets.duplicates import is_continuous, num_repeated, row_keys
 from sbi_models.errors import DataError
 
 N = 600

@@ -14,8 +14,8 @@ import pytest
 from stores import SIMULATOR, Rows, create, same
 
 from sbi_models.datasets import SimulationStore
+from sbi_models.datasets import coverage as survey_module
 from sbi_models.datasets import store as store_module
-from sbi_models.datasets import survey as survey_module
 from sbi_models.errors import DataError
 
 ORIGIN = {"seed": 0, "fingerprint": "f"}

@@ -9,7 +9,8 @@ from pages import blocks
 from torch.distributions import LogNormal, Uniform
 
 import sbi_models as bf
-from sbi_models.workflows import automatic, budget
+from sbi_models.workflows.auto import schedules as budget
+from sbi_models.workflows.auto import selection as automatic
 
 PROGRAM = """#!/bin/sh
 echo "$1 2 3"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flows.server_process import ServerProcess
+from sbi_models.pipeline.prefect_server.process import ServerProcess
 
 
 @dataclass
@@ -47,7 +47,7 @@ def shared_server() -> ServerProcess:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "flows.temporary_server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "sbi_models.pipeline.prefect_server.serve_once", "--host", "127.0.0.1", "--port", str(port)]
     with (log := home / "log.txt").open("wb") as output:
         process = subprocess.Popen(command, cwd=home, env=_environment(), stdout=output, stderr=output)
     server = ServerProcess(process, f"http://127.0.0.1:{port}/api", log)

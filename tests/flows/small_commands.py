@@ -8,8 +8,8 @@ import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 
-from flows.cli import main
-from flows.local_server import local_prefect
+from sbi_models.cli.main import main
+from sbi_models.pipeline.prefect_server.for_one_run import local_prefect
 
 
 def give(words: list[str]) -> tuple[int, str, str]:

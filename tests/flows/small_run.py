@@ -7,10 +7,10 @@ import json
 import sys
 from contextlib import nullcontext
 
-from flows.experiment_files import load_experiment
-from flows.local_server import local_prefect
-from flows.parameters import Diagnose, Experiment, Gate, Infer, Network, Simulate, Train
-from flows.running import run_flow
+from sbi_models.cli.run import run_flow
+from sbi_models.pipeline.experiment.settings import Diagnose, Experiment, Gate, Infer, Network, Simulate, Train
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.prefect_server.for_one_run import local_prefect
 
 SMALL = load_experiment("michelson").model_copy(
     update={

@@ -5,9 +5,9 @@ import sys
 
 from small_run import small_experiment
 
-from flows.parameters import Experiment
-from flows.pipeline import start_run, tasks
-from flows.simulating import missing_shards, stores_of
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.flows.pipeline import start_run, tasks
+from sbi_models.pipeline.steps.simulate import missing_shards, stores_of
 
 
 def simulate_here(experiment: Experiment) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from small_run import small_experiment
 
-from flows import tasks
-from flows.engines import refuse_other_folders
-from flows.local_server import local_prefect
-from flows.parameters import Experiment
-from flows.simulating import missing_shards, simulate_missing, stores_of
 from sbi_models.errors import ConfigurationError, SimulationError
+from sbi_models.pipeline import tasks
+from sbi_models.pipeline.engines import refuse_other_folders
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.prefect_server.for_one_run import local_prefect
+from sbi_models.pipeline.steps.simulate import missing_shards, simulate_missing, stores_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("flows-engines")]
 
@@ -149,10 +149,10 @@ def test_workers_that_do_not_share_the_folder_are_refused(tmp_path: Path, monkey
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
     with cluster:
         refuse_other_folders(cluster.scheduler_address, tmp_path)
-        monkeypatch.setattr("flows.engines.os.path.exists", lambda path: "probe" not in path)
+        monkeypatch.setattr("sbi_models.pipeline.engines.os.path.exists", lambda path: "probe" not in path)
         with pytest.raises(ConfigurationError, match=r"Expected workers that share the folder .*, got 2 of 2 that do not see a file"):
             refuse_other_folders(cluster.scheduler_address, tmp_path)
-    monkeypatch.setattr("flows.engines._SECONDS_OF_A_CLUSTER", 1)
+    monkeypatch.setattr("sbi_models.pipeline.engines._SECONDS_OF_A_CLUSTER", 1)
     with pytest.raises(ConfigurationError, match=r"Expected a dask scheduler at tcp://127.0.0.1:9, got: .*"):
         refuse_other_folders("tcp://127.0.0.1:9", tmp_path)
     assert not list(tmp_path.iterdir())

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from small_run import COMPOSED, ENSEMBLE, small_experiment
 
-from flows.experiment_files import as_yaml, experiment_names, load_experiment
-from flows.parameters import Engine
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.experiment.settings import Engine
+from sbi_models.pipeline.experiment.yaml_files import as_yaml, experiment_names, load_experiment
 
 MINIMAL = """\
 name: mine

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from linear_experiment import write_experiment
 
-from flows.experiment_files import load_experiment
-from flows.pipeline import record_training
-from flows.screen import Screen
-from flows.studies import study_of
-from flows.training import train_workflow, workflow_of
 from sbi_models.approximators import load_approximator
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.flows.pipeline import record_training
+from sbi_models.pipeline.report.console import Screen
+from sbi_models.pipeline.steps.train import train_workflow, workflow_of
 from sbi_models.tracking import Tracker, open_store
-from sbi_models.workflows import automatic, budget
+from sbi_models.workflows.auto import schedules as budget
+from sbi_models.workflows.auto import selection as automatic
 
 
 def test_the_training_of_the_pipeline_chooses_and_says_what(

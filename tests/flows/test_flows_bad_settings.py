@@ -7,15 +7,15 @@ import pytest
 from pydantic import ValidationError
 from small_run import COMPOSED, ENSEMBLE, small_experiment
 
-from flows import parameters
-from flows.experiment_files import experiment_names, load_experiment
-from flows.michelson import STUDY
-from flows.parameters import Compose
-from flows.pipeline import start_run
-from flows.training import workflow_of
 from sbi_models import diagnostics
 from sbi_models.approximators.composition.methods import METHODS
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.experiment import settings as parameters
+from sbi_models.pipeline.experiment.settings import Compose
+from sbi_models.pipeline.experiment.yaml_files import experiment_names, load_experiment
+from sbi_models.pipeline.flows.pipeline import start_run
+from sbi_models.pipeline.steps.train import workflow_of
+from sbi_models.pipeline.studies.michelson import STUDY
 
 FLOW = ENSEMBLE["ensemble"]["members"]["flow"]
 
@@ -104,7 +104,7 @@ def test_a_prior_that_nobody_knows_is_refused_before_work_starts(monkeypatch: py
     arguments = {"widths": [16, 16], "drop_conditions": 0.0}
     known = small_experiment(COMPOSED | {"train": {"inference_network": {"name": "diffusion_model", "arguments": arguments}}})
     assert workflow_of(known).approximator.kind == "compositional"
-    monkeypatch.setattr("flows.michelson.STUDY", _KnowsNoPrior())
+    monkeypatch.setattr("sbi_models.pipeline.studies.michelson.STUDY", _KnowsNoPrior())
     with pytest.raises(ConfigurationError, match=r"Expected a prior to compose with.*method prior_score"):
         workflow_of(known)
     assert workflow_of(small_experiment(COMPOSED)).approximator.kind == "compositional"

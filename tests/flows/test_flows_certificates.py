@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from small_run import SMALL, small_experiment
 
-from flows.certificates import certify_observations, show_certificates
-from flows.michelson import STUDY
-from flows.results import Results
 from sbi_models import BasicWorkflow, seeding
 from sbi_models.approximators import Certificate
 from sbi_models.networks import CouplingFlow, DeepSet
+from sbi_models.pipeline.outcomes import Results
+from sbi_models.pipeline.steps.certify import certify_observations, show_certificates
+from sbi_models.pipeline.studies.michelson import STUDY
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from small_run import small_experiment
 
-from flows import champions, gate
-from flows.champions import REFERENCE, promote
-from flows.cli import main
+from sbi_models.cli.main import main
 from sbi_models.errors import TrackingError
+from sbi_models.pipeline import champions
+from sbi_models.pipeline.champions import REFERENCE, promote
+from sbi_models.pipeline.steps import register as gate
 from sbi_models.tracking import Store, alias_history, alias_of, annotate, set_alias
 from sbi_models.types import Variables
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from pipeline_runs import Finished
 
-from flows.cli import main
-from flows.experiment_files import FOLDER, experiment_names
-from flows.michelson import STUDY
 from sbi_models import load
+from sbi_models.cli.main import main
+from sbi_models.pipeline.experiment.yaml_files import FOLDER, experiment_names
+from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.simulators.benchmarks.michelson import DATA
 from sbi_models.tracking import open_store
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flows.comparison import Comparison, compare, compared
 from sbi_models.errors import DataError
+from sbi_models.pipeline.model_comparison import Comparison, compare, compared
 
 TRUE = {"narrow": -0.5, "exponential": -1.0, "lognormal": -float(np.exp(0.5)), "student": 0.0, "rare": -0.1}
 """The mean of each law of differences in `draw`."""

@@ -11,12 +11,12 @@ import pytest
 from pipeline_runs import Finished, run_pipelines
 from small_run import COMPOSED, small_experiment
 
-from flows.composition import prior_of, report_metrics
-from flows.michelson import STUDY
 from sbi_models import seeding
 from sbi_models.approximators import CompositionalApproximator
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.errors import TrustWarning
+from sbi_models.pipeline.steps.compose import prior_of, report_metrics
+from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.simulators.benchmarks import michelson
 from sbi_models.tracking import load, open_store
 from sbi_models.workflows import CompositionalWorkflow

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from small_run import small_experiment
 
-from flows.experiment_files import as_yaml
+from sbi_models.pipeline.experiment.yaml_files import as_yaml
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -10,11 +10,11 @@ import pytest
 from pipeline_runs import Finished, kill_in_training, run_pipelines
 from small_run import ENSEMBLE, small_experiment
 
-from flows.michelson import STUDY
-from flows.training import train_workflow
 from sbi_models import seeding
 from sbi_models.approximators import load_approximator
 from sbi_models.datasets import SimulationStore
+from sbi_models.pipeline.steps.train import train_workflow
+from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.tracking import Tracker, list_models, load, open_store
 
 pytestmark = pytest.mark.xdist_group("flows-ensemble")  # the tests share pipeline runs

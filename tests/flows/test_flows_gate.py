@@ -10,14 +10,14 @@ from urllib.request import url2pathname
 import pytest
 from small_run import small_experiment
 
-from flows.champions import promote
-from flows.gate import check_gate, judge_challenger
-from flows.michelson import STUDY
 from sbi_models import BasicWorkflow, seeding
 from sbi_models.adapters import default_adapter
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import CouplingFlow, DeepSet
+from sbi_models.pipeline.champions import promote
+from sbi_models.pipeline.steps.register import check_gate, judge_challenger
+from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.tracking import Store, Tracker, alias_of, register
 
 CALIBRATED = {"is_calibrated": True, "sentence": "Calibrated."}
@@ -179,7 +179,7 @@ def test_what_cannot_be_compared_is_refused(store: Store, judge: Judge, monkeypa
         raise DataError("Expected 20 speeds.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.gate.compare", fail)
+        patch.setattr("sbi_models.pipeline.steps.register.compare", fail)
         (reason,) = judge("good")["reasons"]
         assert reason.startswith(f"it cannot be compared with models:/{judge.name}/1: Expected 20 speeds.")
         assert reason.endswith(f"sbi-models promote models:/{judge.name}/2.")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from small_run import ENSEMBLE, small_experiment
 
-import flows.keys
-from flows.experiment_files import load_experiment
-from flows.keys import code_fingerprint, simulate_key, simulator_fingerprint, train_key
-from flows.michelson import STUDY
-from flows.parameters import Compose, Diagnose, Ensemble, Experiment, Infer, Network, Register
+import sbi_models.pipeline.cache
+from sbi_models.pipeline.cache import code_fingerprint, simulate_key, simulator_fingerprint, train_key
+from sbi_models.pipeline.experiment.settings import Compose, Diagnose, Ensemble, Experiment, Infer, Network, Register
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.simulators.benchmarks import NormalModel
 
 EXPERIMENT = load_experiment("michelson")
@@ -81,8 +81,8 @@ def test_a_constant_of_the_simulator_changes_its_fingerprint(monkeypatch: pytest
 
 def test_comments_do_not_change_the_code_fingerprint(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment or a line break leaves the fingerprint of a step alone; a changed constant does not."""
-    monkeypatch.setattr(flows.keys, "_PACKAGE", tmp_path)
-    monkeypatch.setattr(flows.keys, "_CODE", {"simulate": ("seeding.py",)})
+    monkeypatch.setattr(sbi_models.pipeline.cache, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(sbi_models.pipeline.cache, "_CODE", {"simulate": ("seeding.py",)})
     prints = []
     for text in ("a = 1\n", "# why\na = 1  # because\n\n", "a = 2\n"):
         (tmp_path / "seeding.py").write_text(text)

@@ -11,12 +11,12 @@ from mlflow.utils.validation import _validate_logged_model_name, _validate_model
 from pydantic import ValidationError
 from small_run import small_experiment
 
-from flows import tasks
-from flows.experiment_files import load_experiment
-from flows.parameters import Register
-from flows.pipeline import start_run
-from flows.simulating import missing_shards, simulate_missing
 from sbi_models.errors import ConfigurationError, DataError, SimulationError
+from sbi_models.pipeline import tasks
+from sbi_models.pipeline.experiment.settings import Register
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.flows.pipeline import start_run
+from sbi_models.pipeline.steps.simulate import missing_shards, simulate_missing
 
 FLOW = {"inference_network": {"name": "flow_matching"}}
 
@@ -154,6 +154,6 @@ def test_shards_that_are_not_where_they_should_be_end_the_run(tmp_path: Path, mo
     """Workers that say that they are done and have written elsewhere: the run ends, in place of going on for ever."""
     path = write_experiment(tmp_path / "files", "written_elsewhere")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flows.simulating.spread", lambda *arguments, **options: 0)
+    monkeypatch.setattr("sbi_models.pipeline.steps.simulate.spread", lambda *arguments, **options: 0)
     with pytest.raises(DataError, match=r"Expected 3 more files of simulations in .*work, got 0, .* do its workers share this folder"):
         simulate_missing(load_experiment(path))

@@ -10,14 +10,14 @@ from linear_experiment import usual, write_experiment
 from pipeline_runs import Ended, run_commands
 from scipy import stats
 
-from flows import monitor as monitoring
-from flows.experiment_files import load_experiment
-from flows.monitor import drift_p_value, watch, watches
-from flows.parameters import Experiment
-from flows.studies import study_of
 from sbi_models import BasicWorkflow, diagnostics
 from sbi_models.approximators import Approximator
 from sbi_models.networks import CouplingFlow
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.flows import monitor as monitoring
+from sbi_models.pipeline.flows.monitor import drift_p_value, watch, watches
 from sbi_models.tracking import open_store
 
 pytestmark = pytest.mark.xdist_group("flows-monitor")  # the tests share runs

@@ -12,16 +12,16 @@ from pipeline_runs import run_pipelines
 from pydantic import ValidationError
 from scipy.stats import kstest, norm
 
-from flows.experiment_files import load_experiment
-from flows.hare_lynx import MODEL, PELTS
-from flows.influenza import STUDY as INFLUENZA
-from flows.influenza import exact_draws
-from flows.monitor import monitor
-from flows.narrowing import round_of
-from flows.pipeline import start_run
-from flows.sampling import sample_file
-from flows.studies import study_of
+from sbi_models.cli.sample import sample_file
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.flows.monitor import monitor
+from sbi_models.pipeline.flows.pipeline import start_run
+from sbi_models.pipeline.steps.sequential import round_of
+from sbi_models.pipeline.studies.hare_lynx import MODEL, PELTS
+from sbi_models.pipeline.studies.influenza import STUDY as INFLUENZA
+from sbi_models.pipeline.studies.influenza import exact_draws
 from sbi_models.simulators import NarrowedSimulator
 
 pytestmark = pytest.mark.xdist_group("flows-narrow")  # whose pipelines run once

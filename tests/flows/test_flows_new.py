@@ -9,12 +9,12 @@ import pytest
 import yaml
 from pipeline_runs import run_commands
 
-from flows.cli import main
-from flows.experiment_files import load_experiment
-from flows.scaffold import make_experiment
-from flows.studies import study_of
-from flows.training import workflow_of
+from sbi_models.cli.main import main
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.experiment.scaffold import make_experiment
+from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.steps.train import workflow_of
 
 pytestmark = pytest.mark.xdist_group("flows-new")
 

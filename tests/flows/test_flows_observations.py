@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.michelson import STUDY
-from flows.observations import read_observations
 from sbi_models.errors import DataError
+from sbi_models.pipeline.experiment.observations import read_observations
+from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.simulators.benchmarks.michelson import DATA
 
 

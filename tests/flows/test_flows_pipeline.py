@@ -144,7 +144,7 @@ def test_killed_in_training_it_ends_with_the_same_draws(first_run: Finished, tmp
 
 def _servers_of(root: Path) -> list[int]:
     home = str(root / "mlruns" / "work" / "prefect")
-    servers = [p for p in psutil.process_iter(["cmdline"]) if "flows.temporary_server" in (p.info["cmdline"] or ())]
+    servers = [p for p in psutil.process_iter(["cmdline"]) if "sbi_models.pipeline.prefect_server.serve_once" in (p.info["cmdline"] or ())]
     return [server.pid for server in servers if server.environ().get("PREFECT_HOME") == home]
 
 

@@ -14,10 +14,11 @@ import pytest
 from pipeline_runs import Finished
 from small_run import small_experiment
 
-from flows import opening, report
-from flows.cli import main
-from flows.report import make_report, publish_report
+from sbi_models.cli import report as opening
+from sbi_models.cli.main import main
 from sbi_models.errors import TrackingError
+from sbi_models.pipeline.report import html as report
+from sbi_models.pipeline.report.html import make_report, publish_report
 from sbi_models.tracking import RunRecord, open_store
 
 pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs

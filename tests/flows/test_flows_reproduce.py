@@ -12,8 +12,8 @@ import pytest
 from linear_experiment import usual, write_experiment
 from pipeline_runs import Ended, run_commands
 
-from flows import reproduction
-from flows.cli import main
+from sbi_models.cli.main import main
+from sbi_models.pipeline import reproduction
 from sbi_models.tracking import open_store
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("flows-reproduce")]  # the tests share a run

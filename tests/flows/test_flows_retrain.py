@@ -7,9 +7,9 @@ from linear_experiment import usual, write_experiment
 from pipeline_runs import Ended, run_commands
 from small_run import small_experiment
 
-from flows.parameters import Experiment
-from flows.retrain import with_more
 from sbi_models.datasets import SimulationStore
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.flows.retrain import with_more
 from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, list_models, open_store
 
 pytestmark = pytest.mark.xdist_group("flows-retrain")  # the tests share runs

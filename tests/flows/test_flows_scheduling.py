@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.cli import main
-from flows.experiment_files import load_experiment
-from flows.parameters import Experiment
-from flows.scheduling import Times
+from sbi_models.cli.main import main
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.schedule import Times
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_bad_schedules_are_one_line(
     """An unknown experiment, flow or time zone and a bad cron line end `sbi-models schedule` with one line and code 2; no server starts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["sbi-models", "schedule", *arguments])
-    monkeypatch.setattr("flows.server_process.subprocess.Popen", None)
+    monkeypatch.setattr("sbi_models.pipeline.prefect_server.process.subprocess.Popen", None)
     with pytest.raises(SystemExit) as stop:
         main()
     errors = capsys.readouterr().err

@@ -13,14 +13,14 @@ from pipeline_runs import Finished
 from rich.console import Console
 from small_run import small_experiment
 
-from flows import serving
-from flows.answers import pipeline_answer
-from flows.cli import main
-from flows.experiment_files import experiment_names
-from flows.serving import curl_example, refuse_taken
-from flows.voice import answer_console, answer_json, show, speaking, stage_console
 from sbi_models import progress
+from sbi_models.cli import serve as serving
+from sbi_models.cli.main import main
+from sbi_models.cli.serve import curl_example, refuse_taken
 from sbi_models.errors import ConfigurationError, DriftError
+from sbi_models.pipeline.experiment.yaml_files import experiment_names
+from sbi_models.pipeline.report.json_summary import pipeline_answer
+from sbi_models.pipeline.report.output import answer_console, answer_json, show, speaking, stage_console
 from sbi_models.simulators.benchmarks.michelson import DATA
 
 pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
@@ -206,7 +206,7 @@ def test_help_imports_nothing_heavy() -> None:
     """Help of everything has the exit codes, and needs neither PyTorch nor MLflow, Prefect, pandas or NumPy."""
     program = (
         "import sys\n"
-        "from flows.cli import app\n"
+        "from sbi_models.cli.main import app\n"
         "from typer.testing import CliRunner\n"
         "for words in ([], ['run'], ['sample'], ['report'], ['new'], ['serve'], ['monitor'], ['reproduce']):\n"
         "    shown = CliRunner().invoke(app, [*words, '--help'])\n"

@@ -8,7 +8,7 @@ import pytest
 from prefect._internal.result_records import ResultRecord, ResultRecordMetadata
 from prefect.serializers import JSONSerializer, PickleSerializer, Serializer
 
-from flows.plain_results import only_plain_json
+from sbi_models.pipeline.json_results import only_plain_json
 
 
 class Writes:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from pipeline_runs import Finished, run_pipeline
 
-from flows.experiment_files import load_experiment
-from flows.keys import simulator_fingerprint
-from flows.source_record import modules_in
-from flows.studies import study_of
-from flows.training import workflow_of
 from sbi_models.errors import ConfigurationError, DataError
+from sbi_models.pipeline.cache import simulator_fingerprint
+from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.source_record import modules_in
+from sbi_models.pipeline.steps.train import workflow_of
 
 pytestmark = pytest.mark.xdist_group("flows-plain")
 

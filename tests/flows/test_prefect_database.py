@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME, temporary_settings
 
-from flows import prefect_database
+from sbi_models.pipeline.prefect_server import database as prefect_database
 
 OTHER = "postgresql+asyncpg://host/runs"
 

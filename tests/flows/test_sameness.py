@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flows.sameness import changes_since, compare_draws, compare_hashes, compare_models, compare_runs, training_code
 from sbi_models import BasicWorkflow, load
+from sbi_models.pipeline.run_comparison import changes_since, compare_draws, compare_hashes, compare_models, compare_runs, training_code
 from sbi_models.tracking import RunRecord, Store, Tracker, open_store, provenance
 from sbi_models.tracking.provenance import OWN_COMMIT, OWN_DIRTY, OWN_HASH
 from sbi_models.tracking.run_environment import machine

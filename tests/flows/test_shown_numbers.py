@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from flows import sampling
-from flows.pipeline import _markdown
-from flows.report_tables import digits_of, fixed
+from sbi_models.cli import sample as sampling
+from sbi_models.pipeline.flows.pipeline import _markdown
+from sbi_models.pipeline.report.tables import digits_of, fixed
 
 ROW = {"mean": 1126259462.42371, "sd": 0.0021, "2.5 %": 1126259462.41949}
 

@@ -17,17 +17,17 @@ import prefect
 import psutil
 import pytest
 
-from flows.cli_options import interruptible
-from flows.import_paths import load_object
-from flows.local_server import LocalPrefect
-from flows.prefect_database import refuse_newer
-from flows.server_process import ServerProcess, why_away, without_password
+from sbi_models.cli.options import interruptible
 from sbi_models.errors import ConfigurationError, SbiModelsError, TrackingError
+from sbi_models.pipeline.experiment.import_paths import load_object
+from sbi_models.pipeline.prefect_server.database import refuse_newer
+from sbi_models.pipeline.prefect_server.for_one_run import LocalPrefect
+from sbi_models.pipeline.prefect_server.process import ServerProcess, why_away, without_password
 
 PARENT = """
 import os, subprocess, sys, time
 child = subprocess.Popen(
-    [sys.executable, "-m", "flows.following", str(os.getpid()), "http.server", "--bind", "127.0.0.1", "0"], start_new_session=True
+    [sys.executable, "-m", "sbi_models.pipeline.prefect_server.end_with_parent", str(os.getpid()), "http.server", "--bind", "127.0.0.1", "0"], start_new_session=True
 )
 print(child.pid, flush=True)
 time.sleep(60)
@@ -36,8 +36,8 @@ time.sleep(60)
 WORK = """
 import signal
 import time
-from flows.cli_options import interruptible
-from flows.runtime import end_on_signals
+from sbi_models.cli.options import interruptible
+from sbi_models.pipeline.runtime import end_on_signals
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)  # nohup, or a shell in the background, ignores some, and they stay so
 end_on_signals()
@@ -93,7 +93,7 @@ def test_signals_end_a_run_in_order_and_a_second_one_at_once(number: signal.Sign
 
 def test_threads_that_go_on_do_not_keep_a_program_for_ever() -> None:
     """A thread that a function has started and left: the program ends with its code a while after its work, and names the thread."""
-    work = "import threading, time; from flows.runtime import end_in_time; end_in_time(3, 0.3); "
+    work = "import threading, time; from sbi_models.pipeline.runtime import end_in_time; end_in_time(3, 0.3); "
     work += "threading.Thread(target=time.sleep, args=(99,), name='left').start(); raise SystemExit(3)"
     done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 3
@@ -129,7 +129,7 @@ def test_a_server_that_is_away_is_told_at_the_start(monkeypatch: pytest.MonkeyPa
 def test_a_server_that_goes_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Prefect raises after it has tried for a while becomes one line; other errors stay what they are."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-    monkeypatch.setattr("flows.local_server.refuse_away", lambda url: None)
+    monkeypatch.setattr("sbi_models.pipeline.prefect_server.for_one_run.refuse_away", lambda url: None)
 
     def inside(error: Exception, cause: Exception | None = None) -> None:
         with LocalPrefect():
@@ -200,7 +200,9 @@ def test_a_server_that_is_killed_is_started_again(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     with LocalPrefect() as _:
-        (first,) = [child for child in psutil.Process().children() if "flows.following" in child.cmdline()]
+        (first,) = [
+            child for child in psutil.Process().children() if "sbi_models.pipeline.prefect_server.end_with_parent" in child.cmdline()
+        ]
         url = os.environ.get("PREFECT_API_URL") or prefect.settings.PREFECT_API_URL.value()
         first.kill()
         time.sleep(1)

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from flows import runtime, simulating
-from flows.keys import changed_sources, refuse_changed_sources, simulator_fingerprint, store_key
-from flows.parameters import Experiment
-from flows.simulating import refuse_stale, stores_of
-from flows.sources import sources_of
-from flows.studies import study_of
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import ConfigurationError, DataError, SimulationError, TrustWarning
+from sbi_models.pipeline import runtime
+from sbi_models.pipeline.cache import changed_sources, refuse_changed_sources, simulator_fingerprint, store_key
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.import_closure import sources_of
+from sbi_models.pipeline.steps import simulate as simulating
+from sbi_models.pipeline.steps.simulate import refuse_stale, stores_of
 
 MAIN = """import numpy as np
 import sbi_models as bf

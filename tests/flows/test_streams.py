@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.runtime import make_folders
 from sbi_models.errors import TrackingError
+from sbi_models.pipeline.runtime import make_folders
 from sbi_models.tracking import open_store
 
 ANSWER = """
 import os, subprocess, sys
-from flows.voice import admit_all_letters, answer_json, speaking
+from sbi_models.pipeline.report.output import admit_all_letters, answer_json, speaking
 admit_all_letters()
 with speaking(as_json=True):
     print("noise of a simulator")
@@ -46,7 +46,7 @@ def test_names_that_the_locale_cannot_read_are_used_as_they_are(tmp_path: Path) 
     folder = tmp_path / "é"
     folder.mkdir()
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = ended(["-m", "flows.cli", "new", "decay", "--folder", str(folder / "Ω")], folder, **locale)
+    done = ended(["-m", "sbi_models.cli.main", "new", "decay", "--folder", str(folder / "Ω")], folder, **locale)
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
     assert sorted(path.name for path in (folder / "Ω").iterdir()) == ["decay.csv", "decay.py", "decay.yaml"]
@@ -54,7 +54,7 @@ def test_names_that_the_locale_cannot_read_are_used_as_they_are(tmp_path: Path) 
 
 def test_a_closed_stream_is_no_error(tmp_path: Path) -> None:
     """A command whose standard output is closed does its work."""
-    script = f"exec {sys.executable} -m flows.cli new decay --folder {tmp_path} >&-"
+    script = f"exec {sys.executable} -m sbi_models.cli.main new decay --folder {tmp_path} >&-"
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "decay.py").is_file()

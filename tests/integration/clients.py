@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 SMALL_RUN = Path(__file__).parents[1] / "flows" / "small_run.py"
-COMMAND_LINE = (sys.executable, "-m", "flows.cli")
+COMMAND_LINE = (sys.executable, "-m", "sbi_models.cli.main")
 
 
 @dataclass

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
 from small_run import small_experiment
 
-from flows.scheduling import Times, schedule
+from sbi_models.pipeline.schedule import Times, schedule
 
 if __name__ == "__main__":
     schedule(small_experiment(json.loads(sys.argv[2])), Times(sys.argv[1]))

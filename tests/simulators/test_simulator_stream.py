@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.simulators import FailurePolicy, Simulator, background, helpers, make_simulator
+from sbi_models.simulators import FailurePolicy, Simulator, background, make_simulator
+from sbi_models.simulators import worker_pool as helpers
 from sbi_models.simulators.table import Table
 
 RANGES = [(24, 40), (40, 56), (56, 63), (63, 80)]

@@ -17,9 +17,10 @@ import pytest
 from sqlalchemy import event
 
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.tracking import Store, Tracker, alias_of, live_metrics, open_store, patience, register
+from sbi_models.tracking import Store, Tracker, alias_of, live_metrics, open_store, register
+from sbi_models.tracking import retries as patience
 from sbi_models.tracking import store as store_module
-from sbi_models.tracking.patience import patiently
+from sbi_models.tracking.retries import patiently
 
 
 @contextmanager

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.tracking import serve, serving
-from sbi_models.tracking.serving import application
-from sbi_models.tracking.worker import Worker
+from sbi_models.tracking import serve
+from sbi_models.tracking import server as serving
+from sbi_models.tracking.server import application
+from sbi_models.tracking.server_worker import Worker
 
 PROGRAM = """
 import os, struct, sys, time

@@ -8,8 +8,9 @@ import sbi_models
 from sbi_models import BasicWorkflow, make_simulator
 from sbi_models.adapters import Adapter
 from sbi_models.errors import ConfigurationError
-from sbi_models.workflows import automatic, budget
-from sbi_models.workflows.callbacks import Checkpoint
+from sbi_models.training.callbacks import Checkpoint
+from sbi_models.workflows.auto import schedules as budget
+from sbi_models.workflows.auto import selection as automatic
 
 ROLES = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
 
@@ -131,7 +132,7 @@ def test_numbers_that_are_chosen_cannot_be_given(short):
 
 def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(short, monkeypatch):
     """A learned likelihood that is far off loses against the simulations by its held-out loss."""
-    from sbi_models.workflows import learned_likelihood  # noqa: PLC0415
+    from sbi_models.workflows.auto import neural_likelihood as learned_likelihood  # noqa: PLC0415
 
     right = learned_likelihood.LearnedLikelihood.draw
 

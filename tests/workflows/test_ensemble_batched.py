@@ -8,13 +8,13 @@ import torch
 from linear_gaussian import SIMULATOR, ensemble
 
 from sbi_models.approximators import load_approximator
-from sbi_models.approximators.batchable import Batchable
-from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.networks import CouplingFlow, FlowMatching, SetTransformer
 from sbi_models.networks.registry import register
-from sbi_models.workflows import trainer
-from sbi_models.workflows.settings import TrainingSettings
+from sbi_models.training import trainer
+from sbi_models.training.batch_compatibility import Batchable
+from sbi_models.training.module import TrainingModule
+from sbi_models.training.settings import TrainingSettings
 
 DATA = SIMULATOR.sample(97, seed=1)
 VALIDATION = SIMULATOR.sample(40, seed=2)

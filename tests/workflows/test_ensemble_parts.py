@@ -13,7 +13,7 @@ from linear_gaussian import SIMULATOR, ensemble
 from sbi_models.approximators import load_approximator
 from sbi_models.errors import ConfigurationError, ModelFileError
 from sbi_models.networks import CouplingFlow, FlowMatching
-from sbi_models.workflows.parts import Part, part_stem
+from sbi_models.training.member_parts import Part, part_stem
 
 DATA, VALIDATION = SIMULATOR.sample(241, seed=1), SIMULATOR.sample(200, seed=2)
 NAMES = ("a", "b", "c")

@@ -7,10 +7,10 @@ from linear_gaussian import SD, SIMULATOR, ensemble, exact_log_prob, exact_mean
 
 import sbi_models as bf
 from sbi_models.approximators import EnsembleApproximator, load_approximator
-from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.networks import ConsistencyModel, CouplingFlow, DeepSet, DiffusionModel, FlowMatching, ScoringRuleNetwork
 from sbi_models.networks.registry import register
+from sbi_models.training.module import TrainingModule
 
 DATA = SIMULATOR.sample(150, seed=1)
 VALIDATION = SIMULATOR.sample(40, seed=2)

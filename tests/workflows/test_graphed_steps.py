@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from sbi_models import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow, make_simulator
-from sbi_models.approximators import training
-from sbi_models.approximators.graphed import GraphedSteps, _copied
 from sbi_models.networks import ConsistencyModel, CouplingFlow, DeepSet, DiffusionModel, FlowMatching, TimeSeriesTransformer
-from sbi_models.workflows.trainer import _takes_graphs
+from sbi_models.training import module as training
+from sbi_models.training.cuda_graphs import GraphedSteps, _copied
+from sbi_models.training.trainer import _takes_graphs
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 ROLES = {"inference_variables": "theta", "summary_variables": "x", "standardize": "all", "seed": 1, "progress": False}

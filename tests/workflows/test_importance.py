@@ -9,7 +9,7 @@ from sbi_models.approximators import Certificate
 from sbi_models.errors import ConfigurationError, TrustWarning
 from sbi_models.networks import AutoregressiveMixture, ConsistencyModel
 from sbi_models.simulators.benchmarks import GaussianLinear
-from sbi_models.workflows.corrected import _report
+from sbi_models.workflows.importance_resampling import _report
 
 X = np.array([[0.3, -0.8], [1.2, 0.4]])
 

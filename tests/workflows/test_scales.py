@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sbi_models.adapters import Adapter
-from sbi_models.workflows.scales import adapter_of, data_scales, in_words, parameter_bounds, real_line
+from sbi_models.workflows.auto.transforms import adapter_of, data_scales, in_words, parameter_bounds, real_line
 
 N = 200_000
 

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = """
 import platform, resource, statistics, sys
 import torch
-from sbi_models.allocation import keep_freed_memory
+from sbi_models.malloc import keep_freed_memory
 
 torch.set_num_threads(1)
 done = sys.argv[1] == "keep" and keep_freed_memory()

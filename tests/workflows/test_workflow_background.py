@@ -11,7 +11,8 @@ from sent_functions import fails_late, likelihood, meta, prior, scaled
 
 from sbi_models import make_simulator
 from sbi_models.networks import DeepSet
-from sbi_models.simulators import Simulator, background, helpers
+from sbi_models.simulators import Simulator, background
+from sbi_models.simulators import worker_pool as helpers
 from sbi_models.simulators.table import Table
 
 GUIDE = make_simulator([prior, likelihood])

@@ -10,8 +10,8 @@ from linear_gaussian import SIMULATOR, workflow
 
 import sbi_models as bf
 from sbi_models.adapters import Adapter
-from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError, TrainingError
+from sbi_models.training.module import TrainingModule
 
 DATA = SIMULATOR.sample(64, seed=0)
 

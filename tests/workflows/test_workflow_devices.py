@@ -13,7 +13,7 @@ from torch import nn
 from sbi_models.approximators import load_approximator
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.networks import CouplingFlow, FlowMatching, SummaryNetwork, register
-from sbi_models.workflows.parts import Part
+from sbi_models.training.member_parts import Part
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
 

@@ -7,8 +7,8 @@ from linear_gaussian import SIMULATOR, likelihood, prior, workflow
 
 from sbi_models import Adapter, make_simulator
 from sbi_models.approximators import load_approximator
-from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError, TrainingError
+from sbi_models.training.module import TrainingModule
 
 DATA = SIMULATOR.sample(64, seed=1) | {"b": SIMULATOR.sample(64, seed=2)["theta"]}
 

@@ -9,9 +9,9 @@ from linear_gaussian import SIMULATOR, workflow
 
 from sbi_models import BasicWorkflow
 from sbi_models.approximators import load_approximator
-from sbi_models.approximators.training import TrainingModule
 from sbi_models.errors import ConfigurationError
-from sbi_models.workflows.settings import TrainingOptions, TrainingSettings
+from sbi_models.training.module import TrainingModule
+from sbi_models.training.settings import TrainingOptions, TrainingSettings
 
 DATA = SIMULATOR.sample(128, seed=1)
 VALIDATION = SIMULATOR.sample(40, seed=2)

@@ -14,10 +14,10 @@ from linear_gaussian import SIMULATOR, workflow
 
 from sbi_models import History
 from sbi_models.approximators import ContinuousApproximator, load_approximator
-from sbi_models.approximators.training import TrainingModule
 from sbi_models.datasets import Batches
 from sbi_models.errors import TrainingError
 from sbi_models.simulators import Simulator
+from sbi_models.training.module import TrainingModule
 
 DATA = SIMULATOR.sample(150, seed=1)
 VALIDATION = SIMULATOR.sample(40, seed=2)

@@ -17,7 +17,7 @@ from sbi_models.adapters.transforms.shapes import AsSet, AsTimeSeries, ExpandDim
 from sbi_models.adapters.transforms.simplex import Simplex
 from sbi_models.adapters.transforms.subsample import Subsample
 from sbi_models.errors import ModelFileError, suggest
-from sbi_models.rebuilding import check_arguments, misfit
+from sbi_models.safe_construction import check_arguments, misfit
 
 _ALL: list[type[Transform]] = [
     *(Rename, Keep, Drop, Concatenate, Split),

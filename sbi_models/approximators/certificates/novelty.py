@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sbi_models.approximators.certificates.explanations import GIVEN, in_words, reasons, sizes_in_words
 from sbi_models.approximators.certificates.ranks import Sizes, alike, different, far_from, joint_p_values
-from sbi_models.approximators.certificates.reasons import GIVEN, in_words, reasons, sizes_in_words
-from sbi_models.approximators.certificates.spaces import Learned, Residuals, Space
+from sbi_models.approximators.certificates.scores import Learned, Residuals, Space
 
 _NUMBERS_KEPT, _FEWEST_VALUES = 50_000, 100
 

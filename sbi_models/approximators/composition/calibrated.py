@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.composition.composed import ComposedScore
 from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.modes import CONVERGED, newton
-from sbi_models.approximators.composition.outlying import Outlying, farthest_item
+from sbi_models.approximators.composition.outliers import Outlying, farthest_item
+from sbi_models.approximators.composition.plan import MANY_ITEMS, UNKNOWN, Moments, Plan, beyond, generator_of, in_reach
+from sbi_models.approximators.composition.polynomial_density import degree_for, fit_points, fitted
 from sbi_models.approximators.composition.posterior_sbc import LogSlopes, PosteriorCalibration, posterior_calibration, replicates_of
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.quasi_likelihood import LINE, QuasiLikelihood, Region, learned_statistic
 from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
-from sbi_models.approximators.composition.stages import MANY_ITEMS, UNKNOWN, Moments, Plan, beyond, generator_of, in_reach
+from sbi_models.approximators.composition.score import ComposedScore
 from sbi_models.approximators.composition.statistics import Statistic, scores_at
-from sbi_models.approximators.composition.surrogate import degree_for, fit_points, fitted
 from sbi_models.approximators.composition.uncalibrated import Composed, uncalibrated
 from sbi_models.errors import SimulationError
 

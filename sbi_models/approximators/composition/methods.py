@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from sbi_models.approximators.composition import paths
+from sbi_models.approximators.composition import diffusion as paths
 from sbi_models.approximators.composition.calibrated import calibrated
 from sbi_models.approximators.composition.items import Fresh, Items
+from sbi_models.approximators.composition.plan import Moments, Plan, beyond, generator_of
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.composition.stages import Moments, Plan, beyond, generator_of
 from sbi_models.errors import DataError
 
 METHODS = ("calibrated", "gauss", "langevin", "plain")

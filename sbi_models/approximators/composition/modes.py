@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sbi_models.approximators.composition.composed import symmetric
+from sbi_models.approximators.composition.score import symmetric
 
 Score = Callable[[Tensor], Tensor]
 """d log p / d theta (m, d) at theta (m, d)."""

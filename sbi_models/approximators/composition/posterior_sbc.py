@@ -15,7 +15,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from sbi_models.approximators.composition.surrogate import Monomials, degree_for, num_points
+from sbi_models.approximators.composition.polynomial_density import Monomials, degree_for, num_points
 
 LogSlopes = Callable[[Tensor, Tensor], Tensor]
 """d log L / d theta (k, m, d) of the items simulated at each of parameters (k, d), at points theta (m, d)."""

@@ -18,7 +18,7 @@ from sbi_models.approximators.composition.items import time_of
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.networks import DiffusionModel
-from sbi_models.real_numbers import real_array
+from sbi_models.numeric_input import real_array
 from sbi_models.torch_defaults import as_user, in_double_precision
 
 PriorScore = Callable[[Tensor], Tensor]

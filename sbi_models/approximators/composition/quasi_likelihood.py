@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from sbi_models.approximators.composition.items import Fresh, Items
+from sbi_models.approximators.composition.polynomial_density import Monomials
 from sbi_models.approximators.composition.statistics import Statistic
-from sbi_models.approximators.composition.surrogate import Monomials
 
 _WIDENED, _WIDENED_MORE = 1.4, 2.0
 """Sds of a region, in those of the posterior, for less and for more than `_NARROW` items, or several parameters, with low degrees."""

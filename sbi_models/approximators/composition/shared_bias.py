@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sbi_models.approximators.composition.surrogate import Monomials
+from sbi_models.approximators.composition.polynomial_density import Monomials
 
 _REACH = 3.5
 """Sds of theta beyond which polynomials stay what they are at the edge."""

@@ -9,8 +9,8 @@ know it.
 import torch
 from torch import Tensor
 
-from sbi_models.approximators.composition.composed import symmetric
 from sbi_models.approximators.composition.items import Items, chunks, sharpening
+from sbi_models.approximators.composition.score import symmetric
 
 _TAIL = 5e-4
 """Share of the simulations at each end beyond which features are cut, one range farther out: a network may do anything there."""

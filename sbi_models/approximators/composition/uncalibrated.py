@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.composition.composed import ComposedScore
-from sbi_models.approximators.composition.heights import heights
+from sbi_models.approximators.composition.grid_density import LineSearch
 from sbi_models.approximators.composition.items import Fresh
-from sbi_models.approximators.composition.line import LineSearch
+from sbi_models.approximators.composition.mode_weights import heights
 from sbi_models.approximators.composition.modes import CONVERGED, Mode, find_modes, newton
+from sbi_models.approximators.composition.plan import Moments, Plan, generator_of, in_reach, of_learned, pilots
+from sbi_models.approximators.composition.polynomial_density import Surrogate, degree_for, fit_points, fitted
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.composition.stages import Moments, Plan, generator_of, in_reach, of_learned, pilots
-from sbi_models.approximators.composition.surrogate import Surrogate, degree_for, fit_points, fitted
+from sbi_models.approximators.composition.score import ComposedScore
 from sbi_models.approximators.mixture import whole_shares
 from sbi_models.types import FloatArray
 

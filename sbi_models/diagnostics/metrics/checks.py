@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_models.errors import ConfigurationError, DataError
-from sbi_models.real_numbers import real_array
+from sbi_models.numeric_input import real_array
 
 Floats = NDArray[np.float64]
 

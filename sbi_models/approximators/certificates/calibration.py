@@ -1,0 +1,184 @@
+"""Learning what certificates need at the end of a training, and issuing those that need no simulator."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.approximators.certificates.certificate import Certificate
+from sbi_models.approximators.certificates.novelty import Novelty, Points
+from sbi_models.approximators.certificates.ranks import Sizes, different, joint_p_values, lots
+from sbi_models.approximators.certificates.statistics import observation_statistics
+from sbi_models.approximators.summary_inputs import masked
+from sbi_models.types import Variables, VariablesLike
+
+if TYPE_CHECKING:
+    from sbi_models.approximators.base import Approximator
+    from sbi_models.approximators.continuous import ContinuousApproximator
+
+Members = Mapping[str, "ContinuousApproximator"]
+
+MOST_KNOWN, MOST_HELD_OUT = 4_000, 2_000
+"""Simulations that scores are learned from, and others that say what is usual."""
+
+FEWEST = 200
+
+_ROWS_FOR_AGREEMENT, _ROWS_OF_SEVERAL_SIZES, _DRAWS_FOR_AGREEMENT = 200, 400, 64
+
+
+def learn(approximator: "Approximator", known: Variables, held_out: Variables | None, seed: int) -> None:
+    """Learn from simulations, raw variables (n, ...), what is usual; without held-out ones, a third of the others is held out.
+
+    Fewer than 200 simulations teach nothing, and certificates are "not known" then.
+    """
+    total = len(next(iter(known.values())))
+    order = seeding.generator(seed, "certificate").permutation(total)
+    held = 0 if held_out is None else len(next(iter(held_out.values())))
+    if held_out is None or held < FEWEST:
+        number = min(MOST_HELD_OUT, total // 3)
+        held_out, order = {name: value[order[:number]] for name, value in known.items()}, order[number:]
+    else:
+        held_out = {name: value[:MOST_HELD_OUT] for name, value in held_out.items()}
+    if total < FEWEST:
+        return
+    known = {name: value[order[:MOST_KNOWN]] for name, value in known.items()}
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(held_out[name]).tobytes() for name in sorted(held_out))).digest()
+    stamp = int.from_bytes(digest[:8], "little") >> 1
+    with Evaluating(approximator):
+        prepared = [approximator.prepare(part, what="simulations") for part in (known, held_out)]
+        for member in approximator.members.values():
+            novelty = Novelty().to(prepared[0]["inference_variables"].device)
+            points, others = (points_of(member, part) for part in prepared)
+            novelty.fit(points, others, stamp)
+            member.novelty = novelty
+        if len(approximator.members) > 1:
+            number = _ROWS_FOR_AGREEMENT if len(different(others.sizes)) == 1 else _ROWS_OF_SEVERAL_SIZES
+            some = {name: value[:number] for name, value in held_out.items()}
+            approximator.usual_disagreement.values = disagreement(approximator.members, some, seed=seeding.derive(seed, "certificate"))
+
+
+def issue(approximator: "Approximator", conditions: VariablesLike, *, level: float, batch_size: int | None, seed: int) -> list[Certificate]:
+    """A certificate for each observation of the conditions, raw variables (n, ...)."""
+    members = approximator.members
+    with Evaluating(approximator):
+        first = next(iter(members.values()))
+        prepared = first.prepare_conditions(conditions)
+        n = len(next(iter(prepared.values()))) if prepared else 0
+        certificates, ties = [Certificate(level=level)] * n, lots(n, seed)
+        points = {name: points_of(member, prepared, batch_size) for name, member in members.items()}
+        if all(member.novelty.is_known for member in members.values()):
+            certificates = with_novelty(certificates, members, points, ties)
+            usual = approximator.usual_disagreement.values
+            if len(members) > 1 and isinstance(usual, Tensor):
+                observed = disagreement(members, conditions, seed=seed)
+                sizes = sizes_of_disagreement(approximator, points[next(iter(members))])
+                p_values = joint_p_values(usual[:, None], observed[:, None], sizes=sizes, ties=ties)
+                certificates = [
+                    replace(certificate, disagreement=float(value), agreement=float(p))
+                    for certificate, value, p in zip(certificates, observed, p_values, strict=True)
+                ]
+    return certificates
+
+
+def sizes_of_disagreement(approximator: "Approximator", points: Points) -> Sizes:
+    """Numbers of elements of the simulations that say how far members usually are apart, beside those of observations."""
+    usual = approximator.usual_disagreement.values
+    assert isinstance(usual, Tensor)
+    sizes = next(iter(approximator.members.values())).novelty.sizes(points.sizes)
+    return Sizes(sizes.usual[: len(usual)], sizes.observed)
+
+
+def with_novelty(certificates: list[Certificate], members: Members, points: Mapping[str, Points], ties: Tensor) -> list[Certificate]:
+    """The p-values of all members together: jointly where they know the same simulations, else the smallest times their number."""
+    novelties = {name: member.novelty for name, member in members.items()}
+    scores = {name: novelty(points[name]) for name, novelty in novelties.items()}
+    sizes = {name: novelty.sizes(points[name].sizes) for name, novelty in novelties.items()}
+    first = next(iter(members))
+    if len({(novelty.stamp, len(novelty.calibration)) for novelty in novelties.values()}) == 1:
+        calibration = torch.cat([novelty.calibration for novelty in novelties.values()], dim=1)
+        p_values = joint_p_values(calibration, torch.cat(list(scores.values()), dim=1), sizes=sizes[first], ties=ties)
+    else:
+        each = torch.stack([joint_p_values(novelties[name].calibration, own, sizes=sizes[name], ties=ties) for name, own in scores.items()])
+        p_values = (each.amin(dim=0) * len(each)).clamp_max(1.0)
+    spaces = [novelty.by_space(scores[name], sizes[name], ties) for name, novelty in novelties.items()]
+    unusual = novelties[first].unusual(points[first])
+    return [
+        replace(
+            certificate,
+            novelty=float(p_values[i]),
+            spaces={space: min(1.0, len(spaces) * min(float(own[space][i]) for own in spaces)) for space in spaces[0]},
+            unusual=unusual[i],
+        )
+        for i, certificate in enumerate(certificates)
+    ]
+
+
+def points_of(member: "ContinuousApproximator", prepared: dict[str, Tensor], batch_size: int | None = None) -> Points:
+    """What novelty looks at of prepared variables."""
+    found, (sets, sizes) = statistics_of(member, prepared), sizes_of(member, prepared)
+    statistics = torch.stack(list(found.values()), dim=1)
+    return Points(member.conditions_of(prepared, batch_size).to(torch.float64), statistics, tuple(found), sizes, sets)
+
+
+def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the summary network's inputs."""
+    return observation_statistics({label: (prepared[key], prepared.get(masked(key))) for key, label in _labels(member, prepared).items()})
+
+
+def sizes_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
+    """Names of those conditions that have a mask, and how many of their elements count, (n, s) in float64."""
+    labels = {masked(key): label for key, label in _labels(member, prepared).items() if masked(key) in prepared}
+    sizes = [prepared[mask].sum(dim=1).to(torch.float64) for mask in labels]
+    some = next(iter(prepared.values()))
+    return tuple(labels.values()), torch.stack(sizes, dim=1) if sizes else torch.empty(
+        len(some), 0, dtype=torch.float64, device=some.device
+    )
+
+
+def _labels(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, str]:
+    return {
+        key: " and ".join(member.roles[key]) if key in member.roles else member.inputs.names[key]
+        for key in (*member.inputs.names, "inference_conditions")
+        if key in prepared
+    }
+
+
+@torch.no_grad()
+def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> Tensor:
+    """How far the members are apart for each observation, (n,), in nats; see `Certificate`.
+
+    With standard deviations s_k of the members and s of their mixture, all members counting the same, the mean divergence of the normal
+    posteriors of members from the normal one with the moments of the mixture is log s - mean of log s_k.
+    """
+    draws = torch.stack(
+        [
+            member.standardised_draws(_DRAWS_FOR_AGREEMENT, member.given(conditions), None, seeding.derive(seed, "disagreement", name))
+            for name, member in members.items()
+        ]
+    ).to(torch.float64)
+    means, variances = draws.mean(dim=2), draws.var(dim=2)
+    tiny = torch.finfo(torch.float32).tiny
+    mixture = variances.mean(dim=0) + means.var(dim=0, correction=0)
+    divergence = (mixture.clamp_min(tiny).log() - variances.clamp_min(tiny).log().mean(dim=0)) / 2
+    return divergence.amax(dim=1)
+
+
+class Evaluating:
+    """A context in which a module is in evaluation mode and gradients are off."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module, self.no_grad = module, torch.no_grad()
+
+    def __enter__(self) -> None:
+        self.was_training = self.module.training
+        self.module.eval()
+        self.no_grad.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.no_grad.__exit__(*error)
+        self.module.train(self.was_training)

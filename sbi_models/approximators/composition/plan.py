@@ -1,0 +1,119 @@
+"""Stages that compositions of one and of several parameters share: the plan, pilot draws, what a report says."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.approximators.composition.diffusion import gauss
+from sbi_models.approximators.composition.items import Items
+from sbi_models.approximators.composition.score import LearnedMean, share_of_bias, shift_in_sds
+
+_FEW_ITEMS = 10
+"""Below so many items, all of them make pilots, and more of them; of one parameter there are always more, so that no mode is missed."""
+
+_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 2, 16, 14
+_MORE_PILOTS, _MORE_STEPS = 64, 32
+
+MANY_ITEMS = 100
+"""More of them are not to be trusted where nothing is known of shared errors."""
+
+_REACH = 6.0
+"""Sds of the prior within which modes are looked for."""
+
+_BEYOND = 0.05
+"""Share of draws out of reach from which a posterior is not to be trusted; a heavy tail of the prior has fewer."""
+
+Moments = tuple[Tensor, Tensor]
+"""Mean (d,) and covariance (d, d) of the prior, standardised space."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to compose.
+
+    Attributes:
+        noise: noise of the scores, in sds of standardised parameters.
+        simulations: simulations of the calibration.
+        seed: seed of everything random.
+        learned: what the training left of the mean score.
+        is_weak: whether the network leaves unused what it is given, so that few items are calibrated, too.
+    """
+
+    noise: float
+    simulations: int
+    seed: int
+    learned: LearnedMean | None = None
+    is_weak: bool = False
+
+
+def generator_of(seed: int, *path: str | int) -> torch.Generator:
+    """A generator at the start of a stream of a composition."""
+    return torch.Generator().manual_seed(seeding.derive(seed, "composition", *path))
+
+
+def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
+    """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in scores for each item.
+
+    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them. Few items are all taken.
+    """
+    n = len(items)
+    if n < _FEW_ITEMS:
+        chosen, number, steps = np.arange(n), _MORE_PILOTS, _MORE_STEPS
+    else:
+        chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
+        number, steps = _PILOTS if items.theta_dim > 1 else _MORE_PILOTS, _PILOT_STEPS
+    drawn = gauss(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
+    kept = drawn[in_reach(drawn, moments)]
+    if len(kept) <= items.theta_dim:
+        noise = torch.randn(drawn.shape, generator=generator_of(seed, "prior pilots"), dtype=drawn.dtype)
+        kept = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
+    return kept, math.ceil(number * steps * len(chosen) / n)
+
+
+def in_reach(theta: Tensor, moments: Moments) -> Tensor:
+    """Which points (m, d) are finite and so near to the prior that a network can know anything of them, booleans (m,)."""
+    away = theta - moments[0]
+    near: Tensor = (away * torch.linalg.solve(moments[1], away.mT).mT).sum(dim=-1) < _REACH**2
+    return near
+
+
+def beyond(draws: Tensor, moments: Moments) -> tuple[str, ...]:
+    """What to say of draws (m, d) of a composed posterior, standardised space, of which many are out of reach of the prior."""
+    share = 1 - float(in_reach(draws, moments).double().mean())
+    if share < _BEYOND:
+        return ()
+    return (
+        f"{share:.0%} of the draws are more than {_REACH:.0f} standard deviations of the prior away from its mean, on the scale of the "
+        "network, where it has seen no parameters: train longer, give the prior as torch distributions, or look at the items one by one.",
+    )
+
+
+def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int) -> dict[str, Any]:
+    """What the report says of the shared error (d,) that a training left behind and the covariance (d, d) of its estimate.
+
+    Shifts are those of a posterior of a precision (d, d), in its sds.
+    """
+    if learned is not None:
+        bias, covariance = learned
+        return {
+            "bias_shift": shift_in_sds(num_items * bias, precision),
+            "calibration_residual": _residual(num_items**2 * covariance, precision),
+            "calibrated": share_of_bias(bias, covariance) > 0,
+        }
+    return {}
+
+
+UNKNOWN = (
+    "Nothing is known of the errors that the scores of all items share, which add up: pass the simulator, or train a "
+    "CompositionalWorkflow, which leaves a correction behind."
+)
+
+
+def _residual(covariance: Tensor, precision: Tensor) -> float:
+    """Noise of the score (d, d) as a shift of the posterior in its sds (rms over parameters)."""
+    return math.sqrt(max(0.0, float(torch.linalg.solve(precision, covariance).trace())) / len(precision))

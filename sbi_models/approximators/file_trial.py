@@ -1,0 +1,90 @@
+"""The trial of an approximator that was read from a file: one made-up observation goes through whatever samples and certifies."""
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sbi_models.approximators.certificates.calibration import Evaluating, points_of, sizes_of_disagreement, with_novelty
+from sbi_models.approximators.certificates.certificate import Certificate
+from sbi_models.approximators.certificates.ranks import lots
+from sbi_models.approximators.summary_inputs import SUMMARY, masked
+from sbi_models.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from sbi_models.approximators.base import Approximator
+    from sbi_models.approximators.continuous import ContinuousApproximator
+
+_MOST_NUMBERS = 2**20
+"""Of an observation that goes through the networks: larger ones would take as long as the first sampling does."""
+
+
+def try_out(approximator: "Approximator") -> None:
+    """Let no rows go through the adapter of every member and one row, all zero, standardised space, through all that is behind it.
+
+    Raises:
+        ModelFileError: shapes, adapter, moments, networks or certificate do not fit together.
+        Exception: any other, of a network or a tensor that cannot be used.
+    """
+    with Evaluating(approximator):
+        shapes = {name: _shapes(member) for name, member in approximator.members.items()}
+        if max(prod(shape) for own in shapes.values() for shape in own.values()) > _MOST_NUMBERS:
+            return
+        prepared = {name: _zeros(member, shapes[name]) for name, member in approximator.members.items()}
+        for name, member in approximator.members.items():
+            _draw(member, prepared[name])
+        if all(member.novelty.is_known for member in approximator.members.values()):
+            points = {name: points_of(member, prepared[name]) for name, member in approximator.members.items()}
+            with_novelty([Certificate()], approximator.members, points, lots(1, 0))
+            usual = approximator.usual_disagreement.values
+            if usual is not None:
+                _expect("usual_disagreement.values", (usual.ndim, usual.dtype), (1, torch.float64))
+                sizes_of_disagreement(approximator, next(iter(points.values())))
+
+
+def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
+    """Shapes of one adapted row by role; after adapter, moments and summary network were found to fit those of raw variables."""
+    built, summary = member.inference_network.built_with, member.summary_network
+    assert built is not None
+    _expect("the variables of shapes", set(member.shapes), {*member.inference_names, *member.condition_names})
+    nothing = {name: torch.zeros((0, *shape), dtype=torch.float64) for name, shape in member.shapes.items()}
+    adapted, _ = member.inputs.of(member.adapter.forward(nothing))
+    shapes = {key: tuple(value.shape[1:]) for key, value in adapted.items()}
+    _expect("the axes of inference_variables", shapes["inference_variables"], (built["theta_dim"],))
+    alone, _ = member.inputs.of(member.adapter.forward({name: nothing[name] for name in member.condition_names}))
+    expected = {key: shape for key, shape in shapes.items() if key != "inference_variables"}
+    _expect("the shapes of conditions alone", {key: tuple(value.shape[1:]) for key, value in alone.items()}, expected)
+    if summary is not None:
+        assert summary.built_with is not None
+        inputs = {name: list(shapes[key]) for key, name in member.inputs.names.items()}
+        _expect("the shape of summary inputs", inputs.get(SUMMARY, inputs), summary.built_with["input_shape"])
+    for key, shape in shapes.items():
+        for moment in ("mean", "sd"):
+            found = getattr(member.standardiser, f"{key}_{moment}", None)
+            if found is not None:
+                _expect(f"the axes of {key}_{moment}", tuple(found.shape), shape[-1:])
+                if not bool(found.isfinite().all()) or (moment == "sd" and not bool((found > 0).all())):
+                    raise ModelFileError(f"{key}_{moment}: expected {'positive' if moment == 'sd' else 'finite'} numbers, got others")
+    return shapes
+
+
+def _zeros(member: "ContinuousApproximator", shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """One standardised row, and masks by which all of it counts."""
+    rows = {key: torch.zeros(1, *shape, dtype=torch.float32) for key, shape in shapes.items()}
+    return rows | {masked(key): torch.ones(rows[key].shape[:2], dtype=torch.bool) for key in member.inputs.masks}
+
+
+def _draw(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> None:
+    """One draw given one observation, or its estimates, to raw space."""
+    built = member.inference_network.built_with
+    assert built is not None
+    given = member.conditions_of(prepared)
+    _expect("the conditions of the inference network", tuple(given.shape), (1, built["condition_dim"]))
+    for name, value in member.answer(given).items():
+        _expect(f"the axes of {name}", tuple(value.shape), (1, *member.shapes[name]))
+
+
+def _expect(what: str, got: object, expected: object) -> None:
+    if got != expected:
+        raise ModelFileError(f"{what}: expected {expected}, got {got}")

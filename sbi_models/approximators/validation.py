@@ -1,0 +1,146 @@
+"""The door for data: whatever users pass is turned into float arrays with one leading axis, or refused with a cure."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from sbi_models.errors import DataError, data_sets_in_words, distrust, suggest
+from sbi_models.numeric_input import real_array
+from sbi_models.types import Array, Variables, VariablesLike
+
+_ABSURD = 1e9
+"""Standardised parameters so far out have the log density -inf, unless the network gives a number."""
+
+
+def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data", may_miss: Collection[str] = ()) -> Variables:
+    """The named variables of `data` as float64 arrays of shape (n, ...), finite and of equal length; others are left aside.
+
+    Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Variables in `may_miss` may hold NaN, but not inf.
+
+    Raises:
+        DataError: for anything that is not a mapping, a missing name, no numbers, unequal lengths, no rows, NaN or inf.
+    """
+    if not isinstance(data, Mapping):
+        raise DataError(f"Expected the {what} as a dict of names to arrays, got {type(data).__name__}.")
+    variables: Variables = {}
+    for name in names:
+        if name not in data:
+            raise DataError(f"Variable {name!r} is missing in the {what}. {suggest(name, data, 'Got')}")
+        variables[name] = _as_array(name, data[name], what)
+    lengths = {name: len(value) for name, value in variables.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
+        raise DataError(f"Expected the same number of rows in every variable of the {what}, got {listed}.")
+    for name, value in variables.items():
+        _check_finite(name, value, what, nan_too=name not in may_miss)
+    return variables
+
+
+def check_strays(data: VariablesLike, names: Iterable[str], what: str = "data") -> None:
+    """Raise DataError if an array of `data` that is not among the names has another number of rows than those that are.
+
+    It may be a sign that rows are not what one takes them for. Single numbers and text are let be.
+    """
+    names = tuple(names)
+    rows = np.shape(data[names[0]])[0]
+    for name, value in data.items():
+        if name not in names and isinstance(value, np.ndarray | torch.Tensor | list | tuple) and np.ndim(value) and len(value) != rows:
+            raise DataError(
+                f"Expected {rows} rows in every variable of the {what}, as in {names[0]!r}, got {len(value)} in {name!r}, which has no "
+                f"role. If it is not data of the simulations, leave it out: data.pop({name!r})."
+            )
+
+
+def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], what: str = "data") -> None:
+    """Raise DataError unless each variable has shape (n, *shapes[name])."""
+    for name, value in variables.items():
+        expected = shapes[name]
+        if value.shape[1:] != expected:
+            wanted = ", ".join(map(str, ("n", *expected)))
+            is_column = value.shape[1:] == (1,) and value.shape[:1] == expected  # (d,) has become (d, 1), or was so
+            got = f"{expected} or {value.shape}" if is_column else f"{value.shape}"
+            cure = f" A single data set needs a leading axis: {name}.reshape(1, {', '.join(map(str, expected))})."
+            single = is_column or value.shape == expected
+            raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {got}.{cure if single else ''}")
+
+
+def check_representable(prepared: Mapping[str, torch.Tensor], what: str) -> None:
+    """Raise DataError unless standardised tensors (n, ...) are finite in float32."""
+    for key, value in prepared.items():
+        if not bool(value.isfinite().all()):
+            rows = (~value.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+            raise DataError(
+                f"Expected {key} of the {what} near those of the training data, got values too large for float32 in "
+                f"{data_sets_in_words(rows, len(value))}. Leave them out, or train on data like them."
+            )
+
+
+def check_overflow(draws: Variables) -> None:
+    """Raise DataError if raw draws (n, S, width) are no finite numbers; a TrustWarning if some are as large as numbers can be."""
+    for name, value in draws.items():
+        if not np.isfinite(value).all():
+            raise DataError(
+                f"Expected draws of {name!r} that a double can hold, got {np.mean(~np.isfinite(value)):.2%} that are too large. Measure "
+                f"{name!r} in a larger unit, or infer its logarithm."
+            )
+        cut = np.abs(value) >= np.finfo(np.float64).max
+        if cut.any():
+            distrust(
+                f"{np.mean(cut):.2%} of the draws of {name!r} are too large for a double, and stand at its largest number, "
+                f"{np.finfo(np.float64).max:.3g}. Infer its logarithm, or constrain it."
+            )
+
+
+def _as_array(name: str, value: Any, what: str) -> Array:
+    # torch takes neither negative strides nor read-only memory; only such arrays are copied
+    array = np.require(real_array(value, f"variable {name!r} of the {what}"), dtype=np.float64, requirements=["C", "W"])
+    if array.ndim == 0 or array.size == 0:
+        raise DataError(f"Expected variable {name!r} of shape (n, ...) with at least one row, got shape {array.shape}.")
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _check_finite(name: str, value: Array, what: str, *, nan_too: bool) -> None:
+    fine = np.isfinite(value) if nan_too else ~np.isinf(value)
+    if fine.all():
+        return
+    rows = np.flatnonzero(~fine.reshape(len(value), -1).all(axis=1))
+    listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    raise DataError(
+        f"Expected finite numbers, got {'NaN or inf' if nan_too else 'inf'} in {len(rows)} of {len(value)} rows of variable {name!r} of "
+        f"the {what} (rows {listed}). Drop those rows; if values are missing, fill and mask them: "
+        f"adapter.nan_to_num({name!r}, mask=...)."
+    )
+
+
+def check_network_output(fine: torch.Tensor, what: str) -> None:
+    """Raise DataError unless what the networks gave is fine in each row (n,)."""
+    if not bool(fine.all()):
+        rows = (~fine).nonzero().flatten().tolist()
+        raise DataError(
+            f"The {what} of {len(rows)} of {len(fine)} data sets are no finite numbers (rows {', '.join(map(str, rows[:5]))}"
+            f"{', ...' if len(rows) > 5 else ''}). Expected conditions and parameters near those of the training data."
+        )
+
+
+def checked_densities(log_prob: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    """Log densities (n,) of standardised parameters theta (n, d): -inf far out where the network gives no number.
+
+    Raises:
+        DataError: for no number anywhere else.
+    """
+    fine = log_prob.isfinite() | log_prob.isneginf()
+    check_network_output(fine | (theta.abs().amax(dim=1) > _ABSURD), "log densities")
+    return torch.where(fine, log_prob, -torch.inf)
+
+
+def check_vectors(adapted: Mapping[str, torch.Tensor], roles: Mapping[str, Iterable[str]]) -> None:
+    """Raise DataError unless what the inference network gets directly has the shape (n, width) after the adapter."""
+    for role in ("inference_variables", "inference_conditions"):
+        if role in adapted and adapted[role].ndim != 2:
+            raise DataError(
+                f"Expected {role} of shape (n, width) after the adapter, got {tuple(adapted[role].shape)}. Flatten "
+                f"{', '.join(roles.get(role, ()))} to one axis a row"
+                + (", or make them summary_variables." if role == "inference_conditions" else ".")
+            )

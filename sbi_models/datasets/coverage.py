@@ -1,0 +1,127 @@
+"""What a folder of simulations has got: which shards are whole, which are broken, and the manifest that they make."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sbi_models.datasets.atomic import locked
+from sbi_models.datasets.duplicates import is_continuous, num_repeated, row_keys
+from sbi_models.datasets.manifest import Manifest, hash_content, refuse_others, sha256_of
+from sbi_models.datasets.shards import MOST_ROWS, Origin, Range, Schema, Shard, shard_name, shard_ranges
+from sbi_models.datasets.tiling import Piece, gaps, tiled, to_write, until
+from sbi_models.errors import DataError
+from sbi_models.types import Variables
+
+_ROWS_AT_ONCE = 4096
+
+
+class Survey:
+    """The shards with some of the first `num_rows` rows, each of them read once and compared with its checksum.
+
+    A shard is whole if its file is the one that the manifest names, or, if no manifest does, has this origin and holds what was written.
+    """
+
+    def __init__(self, folder: Path, num_rows: int, origin: Origin) -> None:
+        self.folder, self.num_rows, self.origin = folder, num_rows, origin
+        self._read = Manifest.read_if_readable(folder)
+        self.old = self._read if self._read is not None and self._read.origin == origin else None
+        self.pieces: tuple[Piece, ...] = self.old.pieces if self.old else ()
+        self._named = {piece.shard: piece.sha256 for piece in self.pieces}
+        self.whole: dict[Range, str] = {}
+        self.schemas: dict[Range, Schema] = {}
+        self.broken: list[Range] = []
+        named = [piece.shard for piece in self.pieces if piece.start < num_rows]
+        self.limit = max([num_rows, *(piece.stop for piece in self.pieces if piece.start < num_rows)])
+        for start, stop in sorted({*named, *shard_ranges(folder)}):
+            if start < num_rows and not self.finds(start, stop) and ((start, stop) in named or stop <= num_rows):
+                self.broken.append((start, stop))
+
+    def finds(self, start: int, stop: int) -> bool:
+        """Whether a whole shard of these rows is there now."""
+        rows, path = (start, stop), self.folder / shard_name(start, stop)
+        sha256 = sha256_of(path)
+        if sha256 is None:
+            return False
+        if self.old and self._named.get(rows) == sha256:
+            self.whole[rows], self.schemas[rows] = sha256, self.old.schema
+        else:
+            shard = Shard.open(path)
+            if shard is None or shard.origin != self.origin or not shard.is_whole():
+                return False
+            self.whole[rows], self.schemas[rows] = sha256, shard.schema
+        return True
+
+    def tiles(self) -> list[Piece]:
+        """The pieces that the manifest names and that are whole, or beyond the rows asked for, and what other shards add to them."""
+        kept = [piece for piece in self.pieces if piece.start >= self.num_rows or self.whole.get(piece.shard) == piece.sha256]
+        return tiled(kept, self.whole, self.limit)
+
+    def absent(self) -> list[Range]:
+        """Rows that no whole shard has."""
+        return gaps(self.tiles(), self.limit)
+
+    def missing(self, rows_per_shard: int) -> list[Range]:
+        """The shards to write, so that none are absent."""
+        return to_write(self.absent(), self.broken, min(rows_per_shard, MOST_ROWS))
+
+    def refuse_other_schema(self, schema: Schema, where: str) -> None:
+        """Raise DataError if these rows have other variables than those that are there."""
+        rows, other = next(iter(self.schemas.items()), ((0, 0), schema))
+        if schema != other:
+            raise DataError(
+                f"Expected variables {_listed(other)} in {where}, as in {shard_name(*rows)} of {self.folder}, got {_listed(schema)}. "
+                "Let the simulator return one type and shape for every row, and simulate again in another folder."
+            )
+
+    def chunks(self) -> Iterator[Variables]:
+        """All rows asked for, some at a time, mapped into memory."""
+        for piece in until(self.tiles(), self.num_rows):
+            shard = Shard.open(self.folder / piece.file)
+            assert shard is not None
+            for start in range(piece.start, piece.stop, _ROWS_AT_ONCE):
+                yield shard.rows(start, min(start + _ROWS_AT_ONCE, piece.stop))
+
+    def refuse_repeats(self) -> None:
+        """Raise DataError if simulations are there twice, of a simulator that is continuous."""
+        if self.num_rows > 1 and is_continuous(next(self.chunks())) and (repeated := num_repeated(row_keys(self.chunks()))):
+            raise DataError(
+                f"Expected {self.num_rows} different simulations in {self.folder}, got {repeated} that are equal to others. Generators of "
+                "random numbers began anew: draw from the argument rng alone, delete the folder, and simulate again."
+            )
+
+    def has_news(self) -> bool:
+        """Whether the manifest does not name all of this."""
+        return self.old is None or self.num_rows > self.old.num_simulations or tuple(self.tiles()) != self.pieces
+
+    def note(self) -> Manifest:
+        """Write the manifest, with all that the old one has, and with what another process has noted meanwhile.
+
+        Raises:
+            DataError: shards differ in their variables, the other process has another origin, or the manifest cannot be written.
+        """
+        manifest = self.manifest()
+        if manifest != self.old:
+            with locked(self.folder):
+                if Manifest.read_if_readable(self.folder) != self._read:
+                    refuse_others(self.folder, self.origin)
+                    manifest = Survey(self.folder, self.num_rows, self.origin).manifest()
+                manifest.write(self.folder)
+        return manifest
+
+    def manifest(self) -> Manifest:
+        """Of all rows there were before and those asked for; hashes are kept as far as no shard has changed."""
+        for rows, schema in self.schemas.items():
+            self.refuse_other_schema(schema, shard_name(*rows))
+        tiles, schema = self.tiles(), next(iter(self.schemas.values()))
+        total, extents = self.num_rows, {}
+        if self.old is not None:
+            total = max(total, self.old.num_simulations)
+            unchanged = min([piece.start for piece in set(self.pieces) - set(tiles)], default=total)
+            extents = {rows: value for rows, value in self.old.extents.items() if rows <= unchanged}
+        pieces = until(tiles, total)
+        for n in {self.num_rows, total} - set(extents):
+            extents[n] = hash_content(self.folder, schema, until(tiles, n))
+        return Manifest(total, self.origin, schema, tuple(pieces), extents)
+
+
+def _listed(schema: Schema) -> str:
+    return ", ".join(f"{name} {kind['dtype']} {tuple(kind['shape'])}" for name, kind in schema.items())

@@ -1,0 +1,1 @@
+"""Experiments: typed settings, their YAML files, the study that they name, and real observations."""

@@ -1,0 +1,336 @@
+"""An experiment: the typed settings of one pipeline run, and the parameter of its Prefect flow."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from sbi_models.errors import ConfigurationError
+
+MIN_DATASETS, MIN_DRAWS = 20, 10
+"""What a verdict needs: those of `sbi_models.diagnostics`, which takes a second to import."""
+
+
+LONGEST_NAME = 120
+"""Bytes of a name that becomes part of the name of a file, of which file systems admit 255, with suffixes and all."""
+
+
+def _file_name(name: str) -> str:
+    if not name.strip("."):
+        raise ConfigurationError(f"expected a name with letters, got {name!r}, which is a folder")
+    if (size := len(name.encode())) > LONGEST_NAME:
+        raise ConfigurationError(f"expected a name of at most {LONGEST_NAME} bytes, since files have it, got {size}. Choose a shorter one")
+    return name
+
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$"), AfterValidator(_file_name)]
+"""Letters, digits, dots, dashes and underscores."""
+
+
+class Settings(BaseModel):
+    """Unknown keys are refused; settings do not change once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Simulate(Settings):
+    """How many simulations to make for each purpose."""
+
+    training: PositiveInt = 100_000
+    """To train on."""
+    validation: PositiveInt = 5_000
+    """Held out: their loss is shown after each epoch, and weights of an ensemble are learned on them."""
+    test: int = Field(default=500, ge=MIN_DATASETS)
+    """For the diagnosis, whose verdict needs some."""
+    rows_per_shard: PositiveInt = 32_768
+    """Simulations of one file, and of one job of an engine: what is lost if a run is killed. Simulations do not depend on it."""
+
+    def of(self, purpose: str) -> int:
+        """How many for "training", "validation" or "test"."""
+        return int(getattr(self, purpose))
+
+
+class Network(Settings):
+    """A network by registered name, with the arguments that differ from its defaults."""
+
+    name: str
+    """As in the table of networks, or of one that you have registered."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of its class."""
+
+
+class Train(Settings):
+    """The approximator and its training."""
+
+    inference_network: Network = Network(name="flow_matching")
+    """By name; "auto" chooses network, transforms, epochs, batch size and learning rate by the simulations."""
+    summary_network: Network | None = None
+    """Needed where there are `summary_variables`, and only there."""
+    standardize: str = "all"
+    """Roles whose variables are standardised, or "all"."""
+    epochs: PositiveInt = 20
+    """Passes over the training simulations."""
+    batch_size: PositiveInt = 256
+    """Simulations in one step."""
+    initial_learning_rate: PositiveFloat = 5e-4
+    """The peak of the schedule."""
+    threads: PositiveInt = 1
+    """CPU threads of PyTorch while training."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to train; auto is a GPU where there is one."""
+    devices: PositiveInt | Literal["auto"] = 1
+    """How many devices share each batch, through Lightning; the result is that of one up to rounding."""
+    strategy: str = "auto"
+    """Of several devices: "ddp_spawn" or "ddp_fork" where the pipeline starts the processes."""
+
+
+class Member(Settings):
+    """The networks of one member of an ensemble; without a summary network, it has a clone of the one in `train`."""
+
+    inference_network: Network
+    summary_network: Network | None = None
+
+
+class Ensemble(Settings):
+    """Several approximators and their mixture in place of one, trained as `train` says.
+
+    Either `size` members "0", "1", ... with clones of the networks in `train`, or `members` by name.
+    """
+
+    size: int | None = Field(default=None, ge=2)
+    """How many members of a kind."""
+    members: dict[FileName, Member] | None = Field(default=None, min_length=2)
+    """Their networks by name."""
+    data_reuse: float = Field(default=1.0, ge=0, le=1)
+    """1: all members train on all simulations; 0: no two share one."""
+    learn_weights: bool = True
+    """Learn the weights of the mixture on the validation simulations; otherwise all members count the same."""
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.size is None) == (self.members is None):
+            raise ConfigurationError(f"Expected either size or members of an ensemble, got {'neither' if self.size is None else 'both'}.")
+        return self
+
+    def by_name(self, train: Train) -> dict[str, Member]:
+        """The networks of every member."""
+        if self.members is None:
+            member = Member(inference_network=train.inference_network, summary_network=train.summary_network)
+            return {str(k): member for k in range(self.size or 0)}
+        return {
+            name: Member(inference_network=member.inference_network, summary_network=member.summary_network or train.summary_network)
+            for name, member in self.members.items()
+        }
+
+
+class Diagnose(Settings):
+    """Posterior draws for each test simulation, and draws of each member of an ensemble to tell how far the members are apart."""
+
+    num_samples: int = Field(default=500, ge=MIN_DRAWS)
+    """Posterior draws for each test simulation."""
+    disagreement_samples: PositiveInt = 100
+    """Draws of each member of an ensemble."""
+
+
+class Register(Settings):
+    """Name in the model registry. Every version gets the alias `challenger`, and those that pass the gate `champion`."""
+
+    name: Annotated[
+        str, StringConstraints(pattern=r"^[^/:@'\".%\x00-\x1f]*[^/:@'\".%\s][^/:@'\".%\x00-\x1f]*$"), AfterValidator(_file_name)
+    ]
+    """What MLflow takes: without dots, slashes, colons, quotes, @ and %."""
+
+
+class Gate(Settings):
+    """What a challenger must show before it is the champion."""
+
+    calibrated: bool = True
+    """The verdict of its diagnosis finds no flaw, and that each parameter is known better than by the prior."""
+    uninformative: list[str] = Field(default_factory=list)
+    """Parameters of which the data tell nothing, so that their posterior may be the prior."""
+    not_worse: bool = True
+    """Its score on test simulations is shown not to be worse by the margin than that of the present champion on the same ones."""
+    margin: PositiveFloat = 0.02
+    """How much worse counts as equal: nats of log density; without densities that share of the champion's energy score."""
+    level: float = Field(default=0.01, gt=0, lt=0.5)
+    """Probability of a wrong word on it: that what is worse by the margin passes, or what is not better is called better."""
+    simulations: NonNegativeInt | None = None
+    """Test simulations that may be made for the comparison, where those of the diagnosis do not tell; None is as many as there are to
+    train on, 20 000 at most."""
+
+
+class Narrow(Settings):
+    """Rounds of simulation before the main one, each near where the posterior of the one real observation is by the round before.
+
+    The approximator is then for this observation alone, and its draws are corrected by importance weights.
+    """
+
+    rounds: PositiveInt = 1
+    """How many."""
+    training: PositiveInt = 50_000
+    """Simulations of each of these rounds, the first from the prior, to train on."""
+    validation: PositiveInt = 5_000
+    widening: float = Field(default=3.0, gt=1)
+    """Sds of the next prior over those of the posterior draws, in the space in which parameters have no bounds."""
+
+
+class Infer(Settings):
+    """Posterior draws for each real observation, and a certificate that says whether they can be trusted."""
+
+    num_samples: PositiveInt = 10_000
+    num_proposals: PositiveInt | None = None
+    """With it, so many draws are weighted by the likelihood, and those that are kept are of the exact posterior."""
+    predictive_replicates: Literal[0] | Annotated[int, Field(ge=2)] = 100
+    """Data sets simulated from the posterior of each real one, and of 200 simulated ones, for its certificate; 0 for none."""
+
+
+class Compose(Settings):
+    """One posterior given all real data sets together, by composition of the posteriors given each."""
+
+    num_samples: PositiveInt = 10_000
+    method: Literal["calibrated", "gauss", "langevin", "plain"] = "calibrated"
+    """The others are for comparison."""
+    calibration_simulations: NonNegativeInt | None = None
+    """Fresh simulations that remove the errors all data sets share; None takes as many as their number asks for, 0 none."""
+    noise: float | None = Field(default=None, ge=0.001, le=1)
+    """At which scores are composed, in sds of the standardised parameters; None lets the simulations choose."""
+
+
+class Monitor(Settings):
+    """How the flow `monitor` looks at the champion."""
+
+    num_datasets: int = Field(default=500, ge=MIN_DATASETS)
+    """Fresh simulations of each time."""
+    num_samples: int = Field(default=500, ge=MIN_DRAWS)
+    """Posterior draws for each of them."""
+    level: float = Field(default=0.01, gt=0, lt=0.5)
+    """Probability of an alarm if the real observations are like the simulations."""
+
+
+class Retrain(Settings):
+    """How the flow `retrain` goes on from the last finished run."""
+
+    more: PositiveInt | None = None
+    """Training simulations that are added each time; None is as many as the first run had."""
+
+
+class DependsOn(Settings):
+    """What the simulator depends on beside its code: if one of these changes, finished work is not used again."""
+
+    files: list[str] = Field(default_factory=list)
+    """Files, and folders with all that is in them, by content; names are relative to the experiment's folder."""
+    variables: list[str] = Field(default_factory=list)
+    """Environment variables, by value."""
+
+
+class Engine(Settings):
+    """Where simulation shards, and members of an ensemble, are computed. Results are the same to the bit on each of them."""
+
+    kind: Literal["threads", "processes", "dask"] = "threads"
+    """In this process; in processes of this machine; or on a dask cluster (extra `dask`), which is a local one without an address."""
+    workers: PositiveInt | None = None
+    """How many; None is one for each core. A cluster with an address has its own."""
+    address: str | None = None
+    """Of a dask scheduler that is running, such as tcp://10.0.0.1:8786."""
+
+    @model_validator(mode="after")
+    def _address_of_dask(self) -> Self:
+        if self.address is not None and self.kind != "dask":
+            raise ConfigurationError(f"Expected an address with the engine dask only, got one with {self.kind}. Leave it out.")
+        return self
+
+
+class Experiment(Settings):
+    """Everything that one run of the pipeline depends on.
+
+    What is asked is either a `study`, the import path (`module:attribute`) of an object with a simulator, real observations and their
+    meaning (see `sbi_models.pipeline.experiment.study.Study`), or the import path of a `simulator` alone, perhaps with a file of `observations`.
+    """
+
+    name: FileName
+    """Of the experiment, in MLflow too: letters, digits, dots and dashes."""
+    study: str | None = None
+    """Import path of a study; either this or `simulator`."""
+    simulator: str | None = None
+    """Import path of a simulator, such as `mine:SIMULATOR` for a name in mine.py beside the file."""
+    observations: str | None = None
+    """With `simulator`: real data sets, .csv for a single variable, or .npz or .safetensors by name, (n_datasets, ...), raw space."""
+    parameter_names: dict[str, list[str]] = Field(default_factory=dict)
+    """With `simulator`: names of the components of inference variables; where there are none, they are numbered."""
+    folder: str = ""
+    """From which modules are imported too, and where relative file names start; that of the YAML file."""
+    depends_on: DependsOn = DependsOn()
+    """Files and environment variables that the simulator reads."""
+    seed: int = Field(default=1, ge=0)
+    """Of everything random: the same seed gives the same draws to the bit on the same machine."""
+    inference_variables: list[str]
+    """What to infer: variables of the simulator."""
+    summary_variables: list[str] = Field(default_factory=list)
+    """Data that go through the summary network."""
+    inference_conditions: list[str] = Field(default_factory=list)
+    """Data that go straight to the inference network."""
+    narrow: Narrow | None = None
+    """With it, rounds of simulation near the one real observation come first."""
+    narrowed_to: dict[str, Any] | None = None
+    """What the task `narrow` has found; not to be given."""
+    simulate: Simulate = Simulate()
+    train: Train = Train()
+    ensemble: Ensemble | None = None
+    """With it, the task `ensemble` takes the place of `train`."""
+    diagnose: Diagnose = Diagnose()
+    register_as: Register
+    gate: Gate = Gate()
+    infer: Infer = Infer()
+    compose: Compose | None = None
+    """With it, the approximator can compose, and the task `compose` ends the pipeline."""
+    monitor: Monitor = Monitor()
+    retrain: Retrain = Retrain()
+    engine: Engine = Engine()
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_by_name(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if (self.study is None) == (self.simulator is None):
+            raise ConfigurationError(f"Expected either a study or a simulator, got {'neither' if self.study is None else 'both'}.")
+        if self.study is not None and (self.observations is not None or self.parameter_names):
+            raise ConfigurationError("Expected observations and parameter_names with a simulator; a study has its own. Leave them out.")
+        return self
+
+    @model_validator(mode="after")
+    def _corrected_where_narrow(self) -> Self:
+        if self.infer.num_proposals is not None and self.infer.num_proposals < self.infer.num_samples:
+            raise ConfigurationError(
+                f"Expected infer.num_proposals of at least infer.num_samples, {self.infer.num_samples}, got {self.infer.num_proposals}."
+            )
+        if self.narrow is None:
+            return self
+        if self.infer.num_proposals is None:
+            raise ConfigurationError("Expected infer.num_proposals with narrow, whose draws need weights, got none. Take 20000.")
+        if self.compose is not None:
+            raise ConfigurationError("Expected either narrow or compose, got both: one narrows to a single data set. Leave one out.")
+        return self
+
+    def what_matters(self) -> dict[str, Any]:
+        """All settings but those that say where to compute and not what: equal exactly if two runs have the same results."""
+        return self.model_dump(
+            mode="json", exclude={"engine": True, "folder": True, "monitor": True, "retrain": True, "simulate": {"rows_per_shard"}}
+        )
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """The members of the ensemble by name; none without an ensemble."""
+        return {} if self.ensemble is None else self.ensemble.by_name(self.train)

@@ -1,0 +1,127 @@
+"""Experiments from YAML files: those of the package by name, a user's by path."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sbi_models.errors import ConfigurationError, SbiModelsError, suggest
+from sbi_models.pipeline.experiment.settings import Experiment
+
+FOLDER = Path(__file__).parents[1] / "studies"
+SUFFIXES = (".yaml", ".yml")
+
+
+def experiment_names() -> list[str]:
+    """The names of the experiments of the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def is_experiment(source: str | Path) -> bool:
+    """Whether something is the name of an experiment, or can be its file."""
+    return str(source) in experiment_names() or Path(source).suffix in SUFFIXES
+
+
+def load_experiment(source: str | Path) -> Experiment:
+    """The experiment of a name, or of a YAML file, whose folder is then where its modules and files are looked for.
+
+    Raises:
+        ConfigurationError: no such experiment or file, not YAML, or settings that are unknown or out of range: in one line, with the
+            line of the file and the key.
+    """
+    if str(source) in experiment_names():
+        return read_experiment(FOLDER / f"{source}.yaml")
+    path = Path(source)
+    if is_experiment(path):
+        experiment = read_experiment(path)
+        return experiment.model_copy(update={"folder": str((path.parent / experiment.folder).resolve())})
+    raise ConfigurationError(
+        f"Unknown experiment {str(source)!r}. {suggest(str(source), experiment_names())} Or name a file ending in .yaml."
+    )
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The settings in a YAML file, as they are; errors as for `load_experiment`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file. Expected the settings of an experiment in YAML.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: expected settings as 'key: value', got {type(content).__name__}.")
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_said(path, node, content, found) for found in error.errors())) from None
+    except SbiModelsError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def as_yaml(experiment: Experiment) -> str:
+    """The settings that differ from the defaults, as a file that `load_experiment` reads; without the folder."""
+    settings = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
+    return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _said(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
+    """One error of pydantic: file, line, key, what is wrong."""
+    location = [part for part in error["loc"] if _is_in(content, part, error["loc"])]
+    key = ".".join(map(str, location))
+    line = _line(node, location)
+    got = error["input"]
+    shown = f", got {got!r:.80}" if error["type"] not in ("missing", "extra_forbidden") and not isinstance(got, Mapping) else ""
+    if error["type"] == "extra_forbidden":
+        message = f"unknown key. {suggest(str(location[-1]), _keys(location[:-1]))}"
+    elif error["type"] == "missing":
+        key = ".".join(map(str, error["loc"]))
+        message = "this key is required"
+    else:
+        message = str(error["msg"]).removeprefix("Value error, ") + shown
+    return f"{path}, line {line}, {key or 'settings'}: {message}"
+
+
+def _is_in(content: Any, part: Any, location: tuple[Any, ...]) -> bool:
+    """Whether a part of a location is a key or a number of the file: pydantic also names the alternatives of a union."""
+    for step in location:
+        known: Any = content if isinstance(content, Mapping) else range(len(content)) if isinstance(content, list) else ()
+        if step in known:
+            if step == part:
+                return True
+            content = content[step]
+    return False
+
+
+def _line(node: Any, location: list[Any]) -> int:
+    """The line of the file, from 1, where the key of a location stands."""
+    line = int(node.start_mark.line) + 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            pairs = {key.value: (key, value) for key, value in node.value}
+            if str(step) not in pairs:
+                break
+            key, node = pairs[str(step)]
+            line = int(key.start_mark.line) + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = int(node.start_mark.line) + 1
+    return line
+
+
+def _keys(location: list[Any]) -> list[str]:
+    """The keys that there are at a location of the settings."""
+    model: Any = Experiment
+    for step in location:
+        field = model.model_fields.get(step)
+        kinds = [] if field is None else _parts(field.annotation)
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """A type, and those inside it."""
+    inner = [part for argument in getattr(annotation, "__args__", ()) for part in _parts(argument)]
+    return [annotation, *inner]

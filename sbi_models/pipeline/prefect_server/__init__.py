@@ -1,0 +1,1 @@
+"""Prefect servers on this machine: one for a single run, one for schedules."""

@@ -1,0 +1,1 @@
+"""What a run shows: console output, JSON, tables and figures of posteriors, and the HTML report."""

@@ -1,0 +1,267 @@
+"""One page of HTML that tells a pipeline run: it is made at the end of the run, of what its tasks have left, and needs no network.
+
+Everything that comes from users (names, labels, settings) is escaped; styles and figures are inside the page.
+"""
+
+import base64
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from sbi_models.cli.report import FILE
+from sbi_models.cli.sample import NEAR
+from sbi_models.cli.serve import curl_example
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.experiment.simulator_study import first_row
+from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.yaml_files import as_yaml
+from sbi_models.pipeline.outcomes import Manifest
+from sbi_models.pipeline.report.tables import (
+    certificate_rows,
+    composition_facts,
+    diagnostics_table,
+    member_rows,
+    posterior_tables,
+    verdict_rows,
+)
+from sbi_models.tracking import RunRecord, Tracker, redacted
+from sbi_models.tracking.provenance import OWN_COMMIT, OWN_DIRTY, OWN_HASH
+
+CAPTIONS = {
+    "posteriors": "Posterior draws of each data set against its exact posterior.",
+    "composed": "Draws of the posterior given all data sets against the exact one.",
+    "losses": "Losses of each epoch. The validation loss should level off, and not rise.",
+    "verdict": "By what to multiply posterior sds, and how far means are off, with intervals; 1 and 0 are right.",
+    "recovery": "Posterior means against the true parameters of test simulations; near the diagonal is good, errors are posterior sds.",
+    "calibration_ecdf": "Ranks of true parameters among posterior draws; inside the band is calibrated.",
+    "coverage": "How often central intervals hold the truth, against how often they should.",
+    "z_score_contraction": "How much of the prior variance is gone (right is more), and errors in posterior sds (within ±2 is usual).",
+    "disagreement": "How far the members are apart on the real data, against test simulations.",
+}
+"""How to read each figure; others have none."""
+
+TITLES = {"calibration_ecdf": "Calibration ECDF", "z_score_contraction": "z-scores and contraction"}
+"""Names of figures that are not theirs with spaces."""
+
+WIDE = 2.2
+"""Width over height of figures that would be too small in half a page."""
+
+MEMBER_FIGURES = ("losses", "verdict", "recovery")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as text, with a name, what it shows, and its pixels; a wide one needs the whole page."""
+
+    name: str
+    caption: str
+    data: str
+    width: int
+    height: int
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a file."""
+        content = path.read_bytes()
+        width, height = struct.unpack(">II", content[16:24])  # of the header of every PNG
+        name = path.stem
+        return cls(
+            TITLES.get(name, name.replace("_", " ").capitalize()), CAPTIONS.get(name, ""), base64.b64encode(content).decode(), width, height
+        )
+
+    @property
+    def wide(self) -> bool:
+        return self.width > WIDE * self.height
+
+
+def publish_report(tracker: Tracker, experiment: Experiment, result: Manifest) -> str | None:
+    """Make the page of a run and log it; the reason if that fails, which leaves the run as it is."""
+    try:
+        page = make_report(experiment, result, RunRecord.read(tracker.store, tracker.run_id))
+        with TemporaryDirectory() as scratch:
+            file = Path(scratch) / FILE
+            file.write_text(page, encoding="utf-8")
+            tracker.log_file(file)
+    except Exception as error:  # noqa: BLE001 - a run that took hours is not lost for its page
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None
+
+
+def make_report(experiment: Experiment, result: Manifest, run: RunRecord) -> str:
+    """The page as text.
+
+    Args:
+        experiment: experiment of the run.
+        result: result of the flow `pipeline`.
+        run: run with tags, parameters and data sets.
+    """
+    return _template("report.html.j2").render(
+        experiment=experiment.name,
+        run=_run(run),
+        model=_model(experiment, result),
+        verdict=result["diagnosis"]["verdict"],
+        verdict_rows=verdict_rows(result["diagnosis"]["verdict"]),
+        diagnostics=diagnostics_table(result["diagnosis"]["diagnostics"]),
+        log_score=result["diagnosis"].get("log_score"),
+        posteriors=None if result["inference"] is None else _answers(result["inference"]),
+        composition=None if result["composition"] is None else _composition(result["composition"]),
+        members=_members(result),
+        choices=result["training"].get("choices", {}),
+        figures=_pictures([result["diagnosis"]]),
+        sampling=_sampling(experiment, result),
+        settings=redacted(as_yaml(experiment.model_copy(update={"narrowed_to": None}))),
+        params=sorted(run.params.items()),
+        lineage=_lineage(result, run),
+    )
+
+
+def _template(name: str) -> Template:
+    folder = FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(name)
+
+
+def _run(run: RunRecord) -> dict[str, str]:
+    started = datetime.fromtimestamp(run.run.info.start_time / 1000, UTC)
+    return {"id": str(run.run.info.run_id), "started": f"{started:%Y-%m-%d %H:%M UTC}"}
+
+
+def _model(experiment: Experiment, result: Manifest) -> dict[str, Any]:
+    """The registered version, what the gate said, and the address that users take."""
+    registered, gate = result["registered"], result["gate"]
+    is_champion = gate["champion"] == registered["version"]
+    alias = "champion" if is_champion else "challenger"
+    return {
+        "name": registered["name"],
+        "version": registered["version"],
+        "address": f"models:/{experiment.register_as.name}@{alias}",
+        "is_champion": is_champion,
+        "promoted": gate["promoted"],
+        "champion": gate["champion"],
+        "reasons": gate["reasons"],
+        "was_there": registered["reused"],
+    }
+
+
+def _answers(inference: Manifest) -> dict[str, Any]:
+    """Posteriors of the real data sets with their certificates."""
+    rows, columns = certificate_rows(inference["certificates"])
+    return {
+        "data_set_name": inference["data_set_name"],
+        "tables": posterior_tables(inference["table"], inference["data_set_name"], inference["certificates"]),
+        "corrections": inference["corrections"],
+        "reference_c2st": inference["reference_c2st"],
+        "certificates": rows,
+        "certificate_columns": columns,
+        "failed": [row for row in rows if row["reasons"]],
+        "passed": sum(row["verdict"] == "passed" for row in rows),
+        "figures": _pictures([inference]),
+    }
+
+
+def _composition(composition: Manifest) -> dict[str, Any]:
+    """The posterior given all data sets together."""
+    report = composition["report"]
+    return {
+        "tables": posterior_tables(composition["table"], next(iter(composition["table"][0])), []),
+        "facts": composition_facts(report),
+        "warnings": report["warnings"],
+        "number": report["num_items"],
+        "figures": _pictures([composition]),
+    }
+
+
+def _members(result: Manifest) -> list[dict[str, Any]]:
+    """Each member of an ensemble, with its figures."""
+    diagnosed = result["diagnosis"].get("members", {})
+    rows = member_rows(result["training"], diagnosed)
+    return [row | {"figures": _pictures([diagnosed[row["name"]]], MEMBER_FIGURES)} for row in rows]
+
+
+def _pictures(outcomes: Iterable[Manifest], only: tuple[str, ...] | None = None) -> list[Picture]:
+    """The figures that tasks have left, in the order of their captions, others last."""
+    found: dict[str, Path] = {}
+    for outcome in outcomes:
+        for file in outcome["files"]:
+            path = Path(outcome["folder"], file)
+            if file.startswith("figures/") and path.suffix == ".png" and path.is_file():
+                found[path.stem] = path
+    order = list(CAPTIONS)
+    names = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return [Picture.read(found[name]) for name in names if only is None or name in only]
+
+
+def _sampling(experiment: Experiment, result: Manifest) -> dict[str, Any]:
+    """How to draw for other observations, on the command line, in Python, and over HTTP; a note where that needs weights."""
+    row = first_row(study_of(experiment).simulator)
+    names = [*experiment.summary_variables, *experiment.inference_conditions]
+    shapes = {name: row[name].shape[1:] for name in names}
+    address = _model(experiment, result)["address"]
+    return {
+        "note": "" if experiment.narrow is None else NEAR,
+        "file": len(names) == 1,
+        "python": _python_example(address, shapes, experiment.inference_variables[0]),
+        "serve": f"sbi-models serve {address}",
+        "curl": curl_example("127.0.0.1", 5001, shapes),
+        "address": address,
+    }
+
+
+def _python_example(address: str, shapes: Mapping[str, tuple[int, ...]], target: str) -> str:
+    conditions = ", ".join(f"{name!r}: {_variable(name)}" for name in shapes)
+    lines = ["import sbi_models as bf", "", f"model = bf.load({address!r})"]
+    lines += [f"# {_variable(name)}: an array of shape {_shape(('n', *shape))}" for name, shape in shapes.items()]
+    lines += [f"draws = model.sample(num_samples=1000, conditions={{{conditions}}}, seed=1)[{target!r}]"]
+    return "\n".join([*lines, f"certificates = model.certify({{{conditions}}})"])
+
+
+def _variable(name: str) -> str:
+    return name if name.isidentifier() else "observations"
+
+
+def _shape(sizes: tuple[Any, ...]) -> str:
+    return f"({', '.join(map(str, sizes))})" if len(sizes) > 1 else f"({sizes[0]},)"
+
+
+def _lineage(result: Manifest, run: RunRecord) -> dict[str, Any]:
+    """Where the run comes from: seed, code, versions, data, model."""
+    tags, simulations = run.tags, result["simulations"]
+    hashes = run.content_hashes
+    stages = ("simulate", "train", "ensemble", "diagnose", "infer", "compose")
+    seconds = run.run.data.metrics
+    return {
+        "seed": tags.get("sbi_models.seed", run.params.get("seed", "")),
+        "commit": tags.get("mlflow.source.git.commit"),
+        "dirty": tags.get("sbi_models.git_dirty") == "true",
+        "own_commit": tags.get(OWN_COMMIT),
+        "own_dirty": tags.get(OWN_DIRTY) == "true",
+        "own_hash": tags.get(OWN_HASH, ""),
+        "versions": {name.removeprefix("version."): value for name, value in sorted(tags.items()) if name.startswith("version.")},
+        "data": [
+            {"purpose": purpose, "number": number, "hash": hashes.get(purpose, simulations["content_hash"][purpose])}
+            for purpose, number in simulations["num_simulations"].items()
+        ],
+        "stages": [
+            {
+                "name": name,
+                "how": tags[name],
+                "seconds": seconds.get(f"{name}.seconds"),
+                "again": seconds.get(f"{name}.seconds_of_reuse"),
+            }
+            for name in stages
+            if name in tags
+        ],
+        "simulator": tags.get("simulator.fingerprint", ""),
+        "model_sha256": result["training"]["sha256"],
+        "draws": [
+            {"file": file, "sha256": result[step]["draws_sha256"]}
+            for step, file in (("inference", "inference/draws.parquet"), ("composition", "composition/draws.parquet"))
+            if result[step] is not None
+        ],
+    }

@@ -1,0 +1,1 @@
+"""The package's own studies, with the YAML files of their experiments."""

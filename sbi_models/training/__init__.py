@@ -1,0 +1,1 @@
+"""Training of approximators with Lightning: module, trainer, settings, callbacks, checkpoints, history and devices."""

@@ -1,0 +1,166 @@
+"""Training on several devices: which there are, and what the processes that a training starts tell the one that started them.
+
+Every process makes all batches and draws the noise of whole batches; a device computes the losses of its own rows.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pickle import PicklingError
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from sbi_models.errors import ConfigurationError, TrainingError
+from sbi_models.progress import Advance
+from sbi_models.training.environment import quiet_for_good
+from sbi_models.training.fingerprint import Plan
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from sbi_models.training.callbacks import OnEpochEnd
+    from sbi_models.training.settings import TrainingSettings
+
+_SECONDS_TO_HEAR = 60.0
+"""For the last messages; there are none any more of a process that was killed in the middle of one."""
+
+START_METHODS = {"ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
+"""Of the strategies whose processes all end with the training; with "ddp", this process is the first of those that train."""
+
+
+def number_of_devices(settings: "TrainingSettings") -> int:
+    """How many devices there will be; "auto" is all GPUs, or one CPU."""
+    if settings.devices == "auto":
+        return 1 if settings.accelerator == "cpu" else max(1, torch.cuda.device_count())
+    return int(settings.devices)
+
+
+def strategy_of(settings: "TrainingSettings") -> str:
+    """The strategy by its name in `TrainingSettings`, chosen if that is "auto"."""
+    if settings.strategy != "auto" or number_of_devices(settings) == 1:
+        return settings.strategy
+    return "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
+
+
+def lightning_strategy(settings: "TrainingSettings", *, all_have_gradients: bool) -> str:
+    """Lightning's name of it; where some parameters may have no gradient in a step, it must look for them."""
+    name = strategy_of(settings)
+    return name if name == "auto" or all_have_gradients else f"{name}_find_unused_parameters_true"
+
+
+def is_first_process(settings: "TrainingSettings") -> bool:
+    """False in processes that run the whole program again, as "ddp" starts them: the first one alone writes files."""
+    from lightning.pytorch.utilities import rank_zero_only  # noqa: PLC0415 - needed for nothing but training
+
+    return strategy_of(settings) != "ddp" or getattr(rank_zero_only, "rank", 0) == 0
+
+
+def check_same_everywhere(trainer: "pl.Trainer", plan: Plan) -> None:
+    """Raise ConfigurationError in all processes of a training if they do not all train the same: each must make the same batches."""
+    text = json.dumps(plan, sort_keys=True)
+    differs = torch.tensor(float(trainer.strategy.broadcast(text) != text), device=trainer.strategy.root_device, dtype=torch.float32)
+    number = int(trainer.strategy.reduce(differs, reduce_op="sum"))
+    if number:
+        raise ConfigurationError(
+            f"Expected the same settings, seed and data in all {trainer.world_size} processes, got others in {number} of them. Give a seed "
+            "to all that draws random numbers before the training."
+        )
+
+
+class Relay:
+    """From the first of the training processes to the one that has started them: progress, ends of epochs, and the result.
+
+    Args:
+        start_method: start method of the processes, "spawn" or "fork".
+    """
+
+    def __init__(self, start_method: str) -> None:
+        self._here, self._there = get_context(start_method).Pipe()
+        self.state: dict[str, Any] | None = None
+        """What `give_back` was given, once the training is over."""
+        self.error: BaseException | None = None
+        """What the listener to the ends of epochs has raised."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        quiet_for_good()  # in a process that has just been started
+
+    # ---- in the first of the training processes ------------------------------------------------------------------------------------
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Move the progress bar on."""
+        self._there.send(("advance", steps, note))
+
+    def on_epoch_end(self, epoch: int, losses: dict[str, float]) -> None:
+        """Tell the listener, and wait until it has heard."""
+        self._there.send(("epoch", epoch, losses))
+        if not self._there.recv():
+            raise TrainingError("The function on_epoch_end has ended the training by an error.")
+
+    def give_back(self, state: dict[str, Any]) -> None:
+        """Hand over numbers and tensors."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self._there.send(("state", buffer.getvalue(), None))
+
+    # ---- in the process that has started them --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def listening(self, advance: Advance, on_epoch_end: "OnEpochEnd | None") -> Iterator[None]:
+        """Listen while the processes train; what `on_epoch_end` raises ends the training and is raised here."""
+        listener = Thread(target=self._listen, args=(advance, on_epoch_end), daemon=True)
+        listener.start()
+        try:
+            yield
+        except ProcessRaisedException as error:
+            if self.error is None:
+                _raise_as_told(error)
+        except (PicklingError, AttributeError, TypeError) as error:
+            if "pickle" not in str(error):
+                raise
+            raise ConfigurationError(
+                f"Expected a workflow that can be sent to the processes of 'ddp_spawn', got: {error}. Define functions at the top of a "
+                "module, not inside others, or train with strategy='ddp_fork'."
+            ) from None
+        finally:
+            self._there.send(("over", None, None))
+            listener.join(timeout=_SECONDS_TO_HEAR)
+        if self.error is not None:
+            raise self.error
+
+    def _listen(self, advance: Advance, on_epoch_end: "OnEpochEnd | None") -> None:
+        while True:
+            what, first, second = self._here.recv()
+            if what == "over":
+                return
+            if what == "advance":
+                advance(first, second)
+            elif what == "state":
+                self.state = torch.load(io.BytesIO(first), map_location="cpu", weights_only=True)
+            else:
+                self._here.send(self._heard(on_epoch_end, first, second))
+
+    def _heard(self, on_epoch_end: "OnEpochEnd | None", epoch: int, losses: dict[str, float]) -> bool:
+        try:
+            if on_epoch_end is not None:
+                on_epoch_end(epoch, losses)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the training
+            self.error = error
+            return False
+        return True
+
+
+def _raise_as_told(error: ProcessRaisedException) -> None:
+    """An error of a training process as it would be without processes, if it is one of this package's own."""
+    told = str(error).rstrip().splitlines()[-1]
+    for cls in (TrainingError, ConfigurationError):
+        start = f"{cls.__module__}.{cls.__qualname__}: "
+        if told.startswith(start):
+            raise cls(told.removeprefix(start)) from None
+    raise error

@@ -1,0 +1,225 @@
+"""One training, from the first step or from a checkpoint, to the end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from sbi_models.approximators import Approximator
+from sbi_models.approximators.base import ALONE
+from sbi_models.errors import ConfigurationError, TrainingError
+from sbi_models.progress import progress_bar
+from sbi_models.training.batch_compatibility import Batchable, batchable_members, takes_random_numbers
+from sbi_models.training.callbacks import Checkpoint, EpochEnd, OnEpochEnd, SetEpoch
+from sbi_models.training.device_compatibility import check_splittable
+from sbi_models.training.devices import START_METHODS, Relay, lightning_strategy, number_of_devices, strategy_of
+from sbi_models.training.environment import quiet_lightning
+from sbi_models.training.fingerprint import Plan, steps_done
+from sbi_models.training.history import History
+from sbi_models.training.member_parts import Part, Trained, put_together
+from sbi_models.training.module import GRADIENT_NORM, TrainingModule
+from sbi_models.training.settings import TrainingSettings
+
+_HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+class TrainingBatches(Protocol):
+    """Prepared batches, in an order that is a function of the epoch."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def train(
+    approximator: Approximator,
+    batches: TrainingBatches,
+    validation: TrainingBatches | None,
+    epochs: int,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    weight_decay: float,
+    augmentations: str = "none",
+    batched: bool | None = None,
+    members: Sequence[str] | None = None,
+    parts: Sequence[Part] = (),
+    checkpoint: Checkpoint | None,
+    on_epoch_end: OnEpochEnd | None,
+) -> Trained:
+    """Train a built approximator in place; if its loss is no longer finite, it gets back the weights that it came with.
+
+    Only some of its members are trained if `members` are given, and none if `parts` have them all from trainings of their own.
+
+    Raises:
+        ConfigurationError: before training, if the checkpoint to go on from or a part belongs to another training or cannot be read, or if
+            members cannot train as one batch and `batched` demands it.
+        TrainingError: if a loss is no longer finite.
+    """
+    approximator.train()
+    groups = _groups(approximator, settings, batched=batched, members=members)
+    strategy = "auto" if parts else _strategy(approximator, settings, members)
+    module = TrainingModule(
+        approximator,
+        seed=seed,
+        learning_rate=settings.initial_learning_rate,
+        weight_decay=weight_decay,
+        total_steps=epochs * len(batches),
+        optimizer=settings.optimizer,
+        ema=settings.ema,
+        mixed_precision=settings.precision != "32-true",
+        groups=groups,
+        members=members,
+        graphs=_takes_graphs(approximator, settings),
+    )
+    plan: Plan = {"epochs": epochs, **settings.plan, **approximator.specification, "data": batches.fingerprint}
+    plan["augmentations"] = augmentations
+    if ALONE not in approximator.members:
+        plan["batched members"] = "; ".join(", ".join(names) for names in groups) or "none"
+    plan["validation"] = "none" if validation is None else validation.fingerprint
+    if parts:
+        trained = put_together(approximator, parts, plan, early_stopping=settings.early_stopping is not None)
+        if checkpoint is not None:
+            checkpoint.save_best(approximator, trained)
+        approximator.eval()
+        return trained
+    if members is not None:
+        plan["members"] = list(members)
+    resume = checkpoint.resumable if checkpoint is not None and settings.restore else None
+    done = steps_done(resume, plan) if resume else 0
+    history = History()
+    with (
+        quiet_lightning(),
+        torch.random.fork_rng(),
+        _compiled(approximator, settings.compile),
+        progress_bar("train", epochs * len(batches), done=done, show=settings.progress) as advance,
+    ):
+        keep_best = settings.save_best_only and (checkpoint is not None or members is not None)
+        start_method = START_METHODS.get(strategy_of(settings))
+        relay = None if start_method is None else Relay(start_method)
+        ends = EpochEnd(
+            history,
+            checkpoint,
+            on_epoch_end if relay is None else relay.on_epoch_end,
+            advance if relay is None else relay.advance,
+            plan,
+            patience=settings.early_stopping,
+            keep_best=keep_best,
+            threads=settings.threads,
+            relay=relay,
+        )
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator=_accelerator(settings.accelerator),
+            devices=number_of_devices(settings),
+            strategy=strategy,
+            precision=settings.precision,  # type: ignore[arg-type]
+            callbacks=[SetEpoch(batches, validation), ends, *settings.callbacks],
+            gradient_clip_val=GRADIENT_NORM,
+            num_sanity_val_steps=0,
+            logger=settings.logger,
+            enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in settings.callbacks),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        before = {name: value.detach().clone() for name, value in approximator.state_dict().items()}
+        try:
+            with nullcontext() if relay is None else relay.listening(advance, on_epoch_end):
+                trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
+        except TrainingError:
+            approximator.load_state_dict(before)
+            raise
+        except SystemExit:
+            if trainer.interrupted:  # Lightning ends the program on Ctrl-C, and with it a notebook
+                raise KeyboardInterrupt from None
+            raise
+        if relay is not None and relay.state is not None:
+            ends.load_state_dict(relay.state)
+        if module.average is not None:
+            approximator.load_state_dict(module.result.state_dict())
+        ends.back_to_the_best(approximator)
+    approximator.eval()
+    return Trained(history, ends.best_weights, plan)
+
+
+def _strategy(approximator: Approximator, settings: TrainingSettings, members: Sequence[str] | None) -> str:
+    """Lightning's name of the strategy; ConfigurationError if it cannot be done on several devices."""
+    if strategy_of(settings) == "auto":
+        return "auto"
+    if settings.compile:
+        raise ConfigurationError(f"Expected no compile with several devices or a strategy, got compile={settings.compile!r}.")
+    return lightning_strategy(settings, all_have_gradients=check_splittable(approximator, members))
+
+
+def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> bool:
+    """Whether a GPU may take whole steps at once: nobody looks in between, and a step is the same function of its inputs every time."""
+    inside = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+    watched = any(getattr(type(own), name) is not getattr(pl.Callback, name) for own in settings.callbacks for name in inside)
+    parts = [type(part) for member in approximator.members.values() for part in (member, member.inference_network)]
+    possible = settings.optimizer is None and settings.precision == "32-true" and not watched and all(map(takes_random_numbers, parts))
+    fits = all(member.inference_network.fits_graph for member in approximator.members.values())
+    known = fits and all(type(part).__module__.partition(".")[0] in ("sbi_models", "torch") for part in approximator.modules())
+    return possible and (known if settings.cuda_graphs is None else settings.cuda_graphs)
+
+
+def _groups(
+    approximator: Approximator, settings: TrainingSettings, *, batched: bool | None, members: Sequence[str] | None = None
+) -> list[list[str]]:
+    """The members that train as one batched module; without being asked for it, only on a GPU, where small kernels leave it idle."""
+    device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
+    if ALONE in approximator.members or batched is False or (batched is None and device.type == "cpu"):
+        return []
+    if number_of_devices(settings) > 1:
+        found = Batchable(reasons={", ".join(approximator.members): f"they train on devices={settings.devices!r}"})
+    elif settings.compile:
+        found = Batchable(reasons={", ".join(approximator.members): f"compile={settings.compile!r} compiles the networks of each member"})
+    else:
+        found = batchable_members(approximator, device, _HALF.get(settings.precision), members)
+    if batched and (found.reasons or not found.groups):
+        reasons = [f"{names}, which cannot: {reason}" for names, reason in found.reasons.items()]
+        raise ConfigurationError(
+            "Expected members that can train as one batch, with batched=True, got "
+            f"{'; '.join(reasons) or 'no two of one architecture'}. Leave batched out, and they train side by side."
+        )
+    return found.groups
+
+
+def _accelerator(name: str) -> str:
+    """Lightning's name; "auto" leaves out accelerators without double precision, in which the moments of the data are kept."""
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _compiled(approximator: Approximator, backend: bool | str) -> Iterator[None]:
+    """Run the modules of the networks that are called as such through torch.compile, for a while."""
+    if not backend:
+        yield
+        return
+    parts: list[nn.Module] = []
+    for member in approximator.members.values():
+        parts += _called(member.inference_network)
+        parts += [member.summary_network] if member.summary_network is not None else []
+    for part in parts:
+        part.compile(backend="inductor" if backend is True else backend)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._compiled_call_impl = None
+
+
+def _called(network: nn.Module) -> Iterator[nn.Module]:
+    """The modules inside a network that its own methods call: its children, and those in its lists."""
+    for child in network.children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _called(child)
+        else:
+            yield child

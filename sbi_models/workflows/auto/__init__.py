@@ -1,0 +1,1 @@
+"""`inference_network="auto"`: transforms, networks, lengths of training and a learned likelihood."""

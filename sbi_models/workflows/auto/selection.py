@@ -1,0 +1,206 @@
+"""`inference_network="auto"`: transforms, networks and training chosen by the simulations at hand.
+
+1. Some simulations are held out, for early stops and for the choice below; they are part of the budget.
+2. Bounds of the parameters and scales of the data are found (`scales.py`).
+3. One posterior is trained on the simulations themselves.
+4. Where the prior can be drawn from and one simulation is a few numbers, a likelihood is learned from the same simulations
+   (`learned_likelihood.py`), and a second posterior is trained on draws of it.
+5. The one with the higher log density of the held-out simulations is kept.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbi_models import seeding
+from sbi_models.adapters import Adapter
+from sbi_models.approximators import files
+from sbi_models.datasets import Augment, Augmentations
+from sbi_models.networks import AutoregressiveMixture
+from sbi_models.simulators import Simulator
+from sbi_models.training.history import History
+from sbi_models.training.settings import TrainingOptions
+from sbi_models.types import Variables
+from sbi_models.workflows.auto import neural_likelihood as learned_likelihood
+from sbi_models.workflows.auto import schedules as budget
+from sbi_models.workflows.auto.neural_likelihood import LearnedLikelihood
+from sbi_models.workflows.auto.transforms import Bounds, adapter_of, data_scales, in_words, parameter_bounds
+from sbi_models.workflows.basic import BasicOptions, BasicWorkflow
+
+if TYPE_CHECKING:
+    from sbi_models.training.callbacks import OnEpochEnd
+
+_logger = logging.getLogger(__name__)
+_PRIOR_DRAWS = 200_000
+_SYNTHETIC = 500_000
+
+_WIDEST = 32
+"""Numbers of one simulation up to which its likelihood is learned; each has a network of its own, which takes its time."""
+
+
+class Automatic:
+    """How a `BasicWorkflow` with `inference_network="auto"` trains.
+
+    Args:
+        roles: raw names by role.
+        given: what the user has given that workflow of summary network, mask, adapter and info.
+
+    Attributes:
+        choices: what the last training has chosen, name to text or number, as it is logged.
+    """
+
+    def __init__(self, roles: Mapping[str, list[str]], given: BasicOptions) -> None:
+        self.roles, self.given = roles, given
+        self.choices: dict[str, Any] = {}
+        self.likelihood: LearnedLikelihood | None = None
+
+    def fit_offline(
+        self,
+        workflow: BasicWorkflow,
+        data: Variables,
+        validation: Variables | None,
+        augmentations: Augmentations | None,
+        on_epoch_end: "OnEpochEnd | None",
+    ) -> tuple[BasicWorkflow, History]:
+        """Train on checked simulations; the workflow that was kept, and the history of its training."""
+        seed = workflow.seed
+        if validation is None:
+            data, validation = _split(data, seeding.derive(seed, "held out"))
+        number = len(next(iter(data.values())))
+        inferred, observed = self.roles["inference_variables"], self.roles["inference_conditions"]
+        prior = learned_likelihood.prior_of(workflow.simulator, inferred, observed)
+        everything = {name: np.concatenate([data[name], validation[name]]) for name in (*inferred, *observed)}
+        bounds, scales = self._transforms(workflow, everything, prior, inferred, observed)
+        self.choices = {"simulations": number, "held out": len(next(iter(validation.values()))), **in_words(bounds, scales)}
+        adapter = self.given["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
+
+        plan = budget.of_simulations(number)
+        patience = plan.patience(plan.epochs(number))
+        candidates = {"simulations": self._workflow(workflow, adapter, plan, patience, "direct")}
+        candidates["simulations"].fit_offline(
+            data,
+            plan.epochs(number),
+            plan.batch_size,
+            validation_data=validation,
+            augmentations=augmentations,
+            on_epoch_end=on_epoch_end,
+        )
+        reason = _why_not_learned(
+            {name: data[name] for name in (*inferred, *observed)},
+            observed,
+            prior,
+            has_summary=bool(self.roles["summary_variables"]),
+            has_adapter=self.given["adapter"] is not None,
+            has_augmentations=augmentations is not None,
+        )
+        if reason is None:
+            assert prior is not None
+            self.likelihood = learned_likelihood.learn(
+                data,
+                validation,
+                parameters=inferred,
+                observed=observed,
+                bounds=bounds,
+                scales=scales,
+                seed=seeding.derive(seed, "likelihood"),
+                name=f"{workflow.settings.checkpoint_name}.likelihood",
+                options=_options(workflow),
+            )
+            self.choices["likelihood"] = f"{self.likelihood.kind}, {len(self.likelihood.members)} networks"
+            drawn = prior.sample(_SYNTHETIC, seed=seeding.derive(seed, "prior"), progress=False)
+            synthetic = self.likelihood.draw({name: drawn[name] for name in inferred}, seed=seeding.derive(seed, "synthetic"))
+            plan = budget.of_synthetic(number)
+            candidates["learned likelihood"] = other = self._workflow(workflow, adapter, plan, None, "synthetic")
+            other.certified_by = data
+            other.fit_offline(synthetic, plan.epochs(_SYNTHETIC), plan.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
+        losses = {name: -float(made.log_prob(validation).mean()) for name, made in candidates.items()}
+        best = min(losses, key=lambda name: losses[name])
+        self.choices |= {"trained on": best, **{f"held-out loss: {name}": round(loss, 4) for name, loss in losses.items()}}
+        if reason is not None:
+            self.choices["no learned likelihood"] = reason
+        _logger.info("auto: %s", "; ".join(f"{name}: {value}" for name, value in self.choices.items()))
+        kept = candidates[best].approximator
+        kept.info = files.as_json({**kept.info, "auto": self.choices})
+        history = candidates[best].history
+        assert history is not None
+        return candidates[best], history
+
+    def _transforms(
+        self, workflow: BasicWorkflow, data: Variables, prior: Simulator | None, inferred: list[str], observed: list[str]
+    ) -> tuple[dict[str, Bounds], dict[str, str]]:
+        """Bounds of parameters and scales of data; none where the user has an adapter, or a torch distribution says the bounds."""
+        plain = [name for name in inferred if data[name].ndim == 2]
+        if self.given["adapter"] is not None or not plain:
+            return {}, {}
+        draws = [data]
+        if prior is not None:
+            draws.append(prior.sample(_PRIOR_DRAWS, seed=seeding.derive(workflow.seed, "bounds"), progress=False))
+        names = [name for name in plain if name not in workflow.priors]
+        bounds = {name: parameter_bounds(np.concatenate([part[name] for part in draws])) for name in names}
+        shaped = [name for name in observed if data[name].ndim == 2]
+        return bounds, data_scales(shaped, data, np.concatenate([data[name] for name in plain], axis=1)) if shaped else {}
+
+    def _workflow(self, workflow: BasicWorkflow, adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str) -> "_Candidate":
+        network = AutoregressiveMixture(dropout=plan.dropout)
+        settings: TrainingOptions = {
+            **_options(workflow),
+            "initial_learning_rate": plan.learning_rate,
+            "ema": plan.ema,
+            "early_stopping": patience,
+            "checkpoint_name": f"{workflow.settings.checkpoint_name}.{stem}",
+            "seed": seeding.derive(workflow.seed, stem),
+        }
+        made: BasicOptions = {**self.given, "adapter": adapter if adapter.transforms else None, "standardize": "all", **settings}
+        return _Candidate(inference_network=network, **{role: names or None for role, names in self.roles.items()}, **made)  # type: ignore[arg-type]
+
+
+class _Candidate(BasicWorkflow):
+    """One of the workflows that are chosen from."""
+
+    certified_by: Variables | None = None
+    """Simulations that certificates are to be learned from, in place of those it was trained on."""
+
+    def _as_trained(self, known: Variables, validation: Variables | None, augment: Augment | None) -> tuple[Variables, Variables | None]:
+        return super()._as_trained(known if self.certified_by is None else self.certified_by, validation, augment)
+
+
+def _options(workflow: BasicWorkflow) -> TrainingOptions:
+    """Training settings that candidates take over."""
+    kept = ("checkpoint_filepath", "restore", "accelerator", "devices", "strategy", "precision", "compile", "threads", "progress")
+    return {name: getattr(workflow.settings, name) for name in kept}  # type: ignore[return-value]
+
+
+def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
+    """Simulations to train on and to hold out, in an order drawn at random."""
+    n = len(next(iter(data.values())))
+    order = seeding.generator(seed, "order").permutation(n)
+    number = budget.held_out(n)
+    return tuple({name: value[rows] for name, value in data.items()} for rows in (order[number:], order[:number]))  # type: ignore[return-value]
+
+
+def _with_priors(workflow: BasicWorkflow, adapter: Adapter) -> Adapter:
+    """The adapter, after the supports of torch distributions."""
+    before = Adapter()
+    for name, prior in workflow.priors.items():
+        before = before.constrain(name, prior=prior)
+    return Adapter((*before.transforms, *adapter.transforms))
+
+
+def _why_not_learned(
+    data: Variables, observed: list[str], prior: Simulator | None, *, has_summary: bool, has_adapter: bool, has_augmentations: bool
+) -> str | None:
+    """Why no likelihood is learned; None if one is."""
+    if has_summary:
+        return "data go through a summary network"
+    if prior is None:
+        return "there is no simulator whose first functions draw the parameters alone"
+    if has_augmentations:
+        return "there are augmentations"
+    if has_adapter:
+        return "there is an adapter of the user"
+    if any(value.ndim != 2 for value in data.values()):
+        return "variables are not of shape (n, d)"
+    width = sum(data[name].shape[1] for name in observed)
+    return None if width <= _WIDEST else f"one simulation is {width} numbers, more than {_WIDEST}"

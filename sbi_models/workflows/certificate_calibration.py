@@ -1,0 +1,30 @@
+"""What a training leaves for certificates: what is usual among its simulations, in the approximator and in the file of its checkpoint."""
+
+from typing import TYPE_CHECKING
+
+from sbi_models.approximators import Approximator, load_approximator
+from sbi_models.types import Variables
+
+if TYPE_CHECKING:
+    from sbi_models.training.callbacks import Checkpoint
+
+
+def leave_certificates(
+    approximator: Approximator,
+    known: Variables,
+    held_out: Variables | None,
+    checkpoint: "Checkpoint | None",
+    *,
+    save_best_only: bool,
+    seed: int,
+) -> None:
+    """Learn what is usual from simulations, raw variables (n, ...); the file of the best epoch learns it for its own weights."""
+    approximator.learn_certificate(known, held_out, seed=seed)
+    if checkpoint is None:
+        return
+    if not save_best_only:
+        approximator.save(checkpoint.model_path)  # it may have been lost since a finished training wrote it
+    elif checkpoint.model_path.is_file():
+        best = load_approximator(checkpoint.model_path)
+        best.learn_certificate(known, held_out, seed=seed)
+        best.save(checkpoint.model_path)

@@ -1,0 +1,86 @@
+"""Does the posterior of an observation explain it? Scores of its statistics against those of data simulated from its posterior."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.approximators import Approximator
+from sbi_models.approximators.certificates.explanations import in_words, reasons
+from sbi_models.approximators.certificates.scores import Space
+from sbi_models.errors import DataError
+from sbi_models.simulators import Simulator
+from sbi_models.types import Variables
+
+_SIMULATIONS_AT_ONCE = 16_384
+_FEWEST_POOLED = 20
+_ROUNDING = 1e-9
+_WORST = 1e3
+"""Of a statistic of an observation of whose posterior no simulation succeeds."""
+
+
+class PosteriorCheck:
+    """Statistics of observations against those of data simulated from their posteriors."""
+
+    def __init__(self, approximator: Approximator, simulator: Simulator, replicates: int, batch_size: int | None, seed: int) -> None:
+        self.approximator, self.simulator, self.replicates = approximator, simulator, replicates
+        self.batch_size, self.seed = batch_size, seed
+
+    def __call__(self, data: Variables, observed: int) -> tuple[Tensor, list[tuple[str, ...]]]:
+        """Scores (n, 2) of data sets (n, ...), large for what is rare, and of the first ones, observed, the rarest statistics in words."""
+        found = self.approximator.observation_statistics(data)
+        statistics = torch.stack(list(found.values()), dim=1)
+        values, pooled, replicates = self._compared(data, statistics, observed)
+        space = Space(neighbours=False)
+        space.fit(pooled)
+        scores = space.scores(values[:observed])
+        words = []
+        for row, own in enumerate(replicates):
+            (told,) = reasons(list(found), statistics[row : row + 1], scores[row : row + 1], own) if len(own) else ((),)
+            words.append(in_words(told, "data simulated from the posterior"))
+        return space(values), words
+
+    def _compared(self, data: Variables, statistics: Tensor, observed: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Statistics (n, d) in units of the spread of their replicates, replicates in those units (k, d), and those of observations."""
+        count, at_once = len(statistics), max(1, _SIMULATIONS_AT_ONCE // self.replicates)
+        values, pooled, own = [], [], []
+        for start in range(0, count, at_once):
+            rows = slice(start, start + at_once)
+            replicated = self._replicated({name: value[rows] for name, value in data.items()}, start)
+            mean = replicated.nanmean(dim=1, keepdim=True)
+            sd = (replicated - mean).square().nanmean(dim=1, keepdim=True).sqrt()
+            sd = torch.maximum(sd, _ROUNDING * mean.abs() + 1e-12)
+            values.append(((statistics[rows, None] - mean) / sd)[:, 0].nan_to_num(_WORST))
+            pooled.append(((replicated - mean) / sd).flatten(0, 1))
+            own += [part[part.isfinite().all(dim=1)] for part in replicated[: max(0, observed - start)]]
+        everything = torch.cat(pooled)
+        everything = everything[everything.isfinite().all(dim=1)]
+        if len(everything) < _FEWEST_POOLED:
+            raise _no_replicates(f"{len(everything)} that did not fail")
+        return torch.cat(values), everything[:: max(1, min(10, len(everything) // _FEWEST_POOLED))], own
+
+    def _replicated(self, data: Variables, start: int) -> Tensor:
+        """Statistics (n, replicates, d) of data simulated from the posterior of each row; NaN where a simulation failed."""
+        approximator, n = self.approximator, len(next(iter(data.values())))
+        total = n * self.replicates
+        seed = seeding.derive(self.seed, "replicates", start)
+        draws = approximator.sample(num_samples=self.replicates, conditions=data, batch_size=self.batch_size, seed=seed)
+        theta: dict[str, Any] = {name: draws[name].reshape(total, *approximator.shapes[name]) for name in approximator.inference_names}
+        simulated = self.simulator.sample(total, seed=seed, progress=False, **theta)
+        conditions = {name: simulated[name] for name in approximator.condition_names}
+        fine = np.ones(total, dtype=bool)
+        for name, value in conditions.items():
+            fits = ~np.isinf(value) if name in approximator.may_miss else np.isfinite(value)
+            fine &= fits.reshape(total, -1).all(axis=1)
+        if not fine.any():
+            raise _no_replicates("failures only")
+        found = approximator.observation_statistics({name: value[fine] for name, value in conditions.items()})
+        statistics = torch.full((total, len(found)), torch.nan, dtype=torch.float64)
+        statistics[torch.as_tensor(fine)] = torch.stack(list(found.values()), dim=1)
+        return statistics.reshape(n, self.replicates, -1)
+
+
+def _no_replicates(got: str) -> DataError:
+    return DataError(f"Expected data simulated from the posteriors, got {got}. Leave the check out: num_replicates=0.")
