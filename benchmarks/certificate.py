@@ -107,23 +107,33 @@ def flagged(certificates: list[Certificate]) -> float:
 LAWS: dict[str, Callable[[Noise, np.random.Generator], Noise]] = {
     "normal": lambda theta, rng: theta + rng.normal(size=(len(theta), MOST)),
     "Poisson": lambda theta, rng: rng.poisson(np.exp(theta), size=(len(theta), MOST)).astype(float),
-    "Bernoulli": lambda theta, rng: (rng.uniform(size=(len(theta), MOST)) < 1 / (1 + np.exp(-theta))).astype(float),
+    "Bernoulli": lambda theta, rng: (rng.uniform(size=(len(theta), MOST)) < 1 / (1 + np.exp(-theta))).astype(
+        float
+    ),
     "rounded to halves": lambda theta, rng: np.round(2 * (theta + rng.normal(size=(len(theta), MOST)))) / 2,
     "two in three are zero": lambda theta, rng: (
-        np.exp(theta) * rng.exponential(size=(len(theta), MOST)) * (rng.uniform(size=(len(theta), MOST)) < 1 / 3)
+        np.exp(theta)
+        * rng.exponential(size=(len(theta), MOST))
+        * (rng.uniform(size=(len(theta), MOST)) < 1 / 3)
     ),
     "Cauchy": lambda theta, rng: theta + rng.standard_cauchy(size=(len(theta), MOST)),
 }
 """Elements of sets (n, 40) given theta (n, 1)."""
 
 MOST = 40
-SIZES = {"3 to 5": ((3, 4, 5), (3, 4, 5)), "2 to 40": (tuple(range(2, 41)), (2, 3, 8, 20, 40)), "10": ((10,), (10,))}
+SIZES = {
+    "3 to 5": ((3, 4, 5), (3, 4, 5)),
+    "2 to 40": (tuple(range(2, 41)), (2, 3, 8, 20, 40)),
+    "10": ((10,), (10,)),
+}
 """The sizes that simulations have, one as often as another, and those that are asked for."""
 
 MASKED = "there"
 
 
-def sets(law: str, sizes: tuple[int, ...]) -> tuple[Callable[..., dict[str, Noise]], Callable[..., dict[str, Noise]]]:
+def sets(
+    law: str, sizes: tuple[int, ...]
+) -> tuple[Callable[..., dict[str, Noise]], Callable[..., dict[str, Noise]]]:
     """Prior and likelihood of sets of a law; elements beyond the size are 0 and masked."""
 
     def prior(batch_size: int, rng: np.random.Generator) -> dict[str, Noise]:
@@ -157,7 +167,9 @@ def false_alarms(law: str, kind: str, calibrations: int, seed: int = 1) -> None:
     observed = [make_simulator(list(sets(law, (size,))), is_batched=True) for size in asked]
     shares = np.empty((2, len(asked), calibrations))
     for i in range(calibrations):
-        workflow.approximator.learn_certificate(simulator.sample(6000, seed=1000 + i, progress=False), None, seed=i)
+        workflow.approximator.learn_certificate(
+            simulator.sample(6000, seed=1000 + i, progress=False), None, seed=i
+        )
         for k, exact in enumerate(observed):
             data = padded(exact.sample(500, seed=5000 + i, progress=False), max(simulated))
             shares[0, k, i] = flagged(workflow.approximator.certify(data, seed=i))
@@ -165,14 +177,19 @@ def false_alarms(law: str, kind: str, calibrations: int, seed: int = 1) -> None:
             shares[1, k, i] = flagged(workflow.certify(some, num_replicates=20, seed=i))
     errors = shares.std(axis=2, ddof=1) / np.sqrt(calibrations)
     for k, size in enumerate(asked):
-        both = "  ".join(f"{share:6.2%} +- {error:.2%}" for share, error in zip(shares[:, k].mean(axis=1), errors[:, k], strict=True))
+        both = "  ".join(
+            f"{share:6.2%} +- {error:.2%}"
+            for share, error in zip(shares[:, k].mean(axis=1), errors[:, k], strict=True)
+        )
         print(f"{law:22} {kind:8} {size:4d}  {both}", flush=True)
 
 
 def padded(data: dict[str, Noise], longest: int) -> dict[str, Noise]:
     """Sets with as many places as those of the training."""
     return {
-        name: value if name == "theta" else np.pad(value, [(0, 0), (0, longest - value.shape[1])] + [(0, 0)] * (value.ndim - 2))
+        name: value
+        if name == "theta"
+        else np.pad(value, [(0, 0), (0, longest - value.shape[1])] + [(0, 0)] * (value.ndim - 2))
         for name, value in data.items()
     }
 
@@ -191,7 +208,10 @@ def powers() -> None:
             full = workflow.certify(x, seed=seed)
             weights = np.mean([any("exact posterior" in warning for warning in c.warnings) for c in full])
             share = np.median([c.effective_sample_size for c in full])
-            print(f"{case:45} {flagged(alone):12.3f} {flagged(full):9.3f} {weights:8.3f} {share:13.2f}", flush=True)
+            print(
+                f"{case:45} {flagged(alone):12.3f} {flagged(full):9.3f} {weights:8.3f} {share:13.2f}",
+                flush=True,
+            )
 
 
 def main() -> None:

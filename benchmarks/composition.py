@@ -99,13 +99,22 @@ def trained_answer(bed, workflow, n: int, row: int, arguments: argparse.Namespac
     draws = np.concatenate([drawn[name][0] for name in bed.names], axis=-1)
     mean, sd = exact.mean[: draws.shape[1]], exact.sd[: draws.shape[1]]
     wrong = math.nan if not bed.two_modes else abs(float((draws[:, 0] > 0).mean()) - exact.positive)
-    return Answer((draws.mean(axis=0) - mean) / sd, draws.std(axis=0) / sd, report.warnings, report.evaluations, wrong, report.as_dict())
+    return Answer(
+        (draws.mean(axis=0) - mean) / sd,
+        draws.std(axis=0) / sd,
+        report.warnings,
+        report.evaluations,
+        wrong,
+        report.as_dict(),
+    )
 
 
 def analytic_answer(bed, n: int, row: int, simulator: bool, arguments: argparse.Namespace) -> Answer:
     """Compose one data set of Gaussian items without a network."""
     away, report = bed.run(n, arguments.data_seed * 1000 + row, simulator, arguments.draws)
-    return Answer(away.mean(axis=0), away.std(axis=0), report.warnings, report.evaluations, report=report.as_dict())
+    return Answer(
+        away.mean(axis=0), away.std(axis=0), report.warnings, report.evaluations, report=report.as_dict()
+    )
 
 
 def answers(compose, number: int) -> Iterator[Answer]:
@@ -134,12 +143,16 @@ def line_of(found: list[Answer], n: int) -> str:
         dm, sdr = np.mean(dms), np.mean(sdrs)
         far = "!" if not dm <= GOALS.get(n, math.inf) else " "
         wide = "!" if not 0.9 <= sdr <= 1.1 else " "
-        parts.append(f"DM {dm:6.3f}{far} (max {max(dms):5.2f})  SDR {sdr:5.3f}{wide} ({min(sdrs):.2f} {max(sdrs):.2f})")
+        parts.append(
+            f"DM {dm:6.3f}{far} (max {max(dms):5.2f})  SDR {sdr:5.3f}{wide} ({min(sdrs):.2f} {max(sdrs):.2f})"
+        )
         parts.append(f"evaluations {np.mean([answer.evaluations for answer in given]):4.0f}")
     parts.append(f"warned {sum(answer.warned for answer in found)}/{len(found)}")
     parts += [f"{failures.count(kind)} {kind}" for kind in ("refused", "crashed") if kind in failures]
     missed, needless = sum(answer.is_missed for answer in found), sum(answer.is_needless for answer in found)
-    parts += [f"{number} {kind}" for number, kind in ((missed, "missed"), (needless, "for nothing")) if number]
+    parts += [
+        f"{number} {kind}" for number, kind in ((missed, "missed"), (needless, "for nothing")) if number
+    ]
     wrong = [answer.wrong_weight for answer in given if not math.isnan(answer.wrong_weight)]
     return "  ".join(parts + ([f"P(theta > 0) off by {max(wrong):.3f}"] if wrong else []))
 
@@ -151,7 +164,12 @@ def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
         from composition_analytic import BEDS as analytic
 
         for mode in modes:
-            yield "exact", mode, None, lambda n, row, mode=mode: analytic_answer(analytic[name], n, row, mode, arguments)
+            yield (
+                "exact",
+                mode,
+                None,
+                lambda n, row, mode=mode: analytic_answer(analytic[name], n, row, mode, arguments),
+            )
         return
     for prior in ("function", "torch") if arguments.prior == "both" else (arguments.prior,):
         if (name, prior) == ("simplex", "torch"):
@@ -161,7 +179,14 @@ def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
             continue
         bed, workflows = BEDS[name], workflows_of(arguments.networks, name, prior, **training)
         for mode in modes:
-            yield prior, mode, bed, lambda n, row, mode=mode, bed=bed, own=workflows: trained_answer(bed, own[mode], n, row, arguments)
+            yield (
+                prior,
+                mode,
+                bed,
+                lambda n, row, mode=mode, bed=bed, own=workflows: trained_answer(
+                    bed, own[mode], n, row, arguments
+                ),
+            )
 
 
 def summary(found: list[Answer]) -> str:
@@ -179,7 +204,9 @@ def main() -> None:
     """Run the beds of the command line."""
     torch.set_num_threads(1)
     known = [*BEDS, *EXACT_SCORES]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("beds", nargs="+", choices=[*known, "all"])
     parser.add_argument("--prior", choices=["function", "torch", "both"], default="both")
     parser.add_argument("--items", nargs="+", type=int, default=[1, 3, 10, 100, 1000])
@@ -192,8 +219,16 @@ def main() -> None:
     parser.add_argument("--data-seed", type=int, default=1, help="of parameters and items of the data sets")
     parser.add_argument("--networks", type=Path, default=NETWORKS, help="folder of trained networks")
     parser.add_argument("--train-only", action="store_true")
-    parser.add_argument("--reports", type=Path, help="file that a line of JSON is added to for each data set: errors and the whole report")
-    parser.add_argument("--verbose", action="store_true", help="DM, SDR and the words for each data set, not for failures alone")
+    parser.add_argument(
+        "--reports",
+        type=Path,
+        help="file that a line of JSON is added to for each data set: errors and the whole report",
+    )
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="DM, SDR and the words for each data set, not for failures alone",
+    )
     arguments = parser.parse_args()
     training = {"steps": arguments.steps, "simulations": arguments.simulations, "seed": arguments.seed}
     everything: dict[tuple[str, bool], list[Answer]] = {}
@@ -221,11 +256,15 @@ def main() -> None:
                         "sdr": answer.sdr,
                     }
                     with arguments.reports.open("a") as file:
-                        file.write(json.dumps(cell | {"failure": answer.failure, "report": answer.report}) + "\n")
+                        file.write(
+                            json.dumps(cell | {"failure": answer.failure, "report": answer.report}) + "\n"
+                        )
                 for row, answer in enumerate(found):
                     if not arguments.verbose and not answer.failure:
                         continue
-                    said = f"{answer.failure}: " * bool(answer.failure) + (" ".join(answer.words) or "no word")
+                    said = f"{answer.failure}: " * bool(answer.failure) + (
+                        " ".join(answer.words) or "no word"
+                    )
                     print(f"    {row}  DM {answer.dm:.2f}  SDR {answer.sdr:.2f}  {said}", flush=True)
                 everything.setdefault((prior, simulator), []).extend(found)
     for (prior, simulator), found in everything.items():

@@ -50,7 +50,9 @@ class Gaussians:
         return self.means, self.covariance.expand(len(self), -1, -1)
 
     def score(self, theta, noise, rows):
-        scores = -(theta - self.means[rows][:, None]) @ torch.linalg.inv(self.covariance + noise**2 * self.eye)
+        scores = -(theta - self.means[rows][:, None]) @ torch.linalg.inv(
+            self.covariance + noise**2 * self.eye
+        )
         if self.errors[0]:
             angles = theta @ self.waves.mT + math.log(noise)
             scores = scores + self.errors[0] / noise / 8**0.5 * torch.cos(angles + self.phases) @ self.heights
@@ -80,14 +82,20 @@ class AnalyticBed:
         def fresh(theta, number, seed):
             for start in range(0, number, 16384):
                 part = seeding.derive(seed, start) >> 1
-                yield Gaussians(self.data(theta, min(16384, number - start), part), self.likelihood, self.errors, part)
+                yield Gaussians(
+                    self.data(theta, min(16384, number - start), part), self.likelihood, self.errors, part
+                )
 
         plan = Plan(0.02, min(max(4000, 200 * n), 500_000), seed, (0.01, 0.02, 0.05, 0.1, 0.2))
         moments, items = (torch.zeros(4).double(), identity), Gaussians(x, self.likelihood, self.errors, seed)
-        draws, report = calibrated(items, torch.neg, moments, num_draws, plan, fresh=fresh if simulator else None)
+        draws, report = calibrated(
+            items, torch.neg, moments, num_draws, plan, fresh=fresh if simulator else None
+        )
         inverse = torch.linalg.inv(self.likelihood)
         covariance = torch.linalg.inv(identity + n * inverse)
-        away = (draws - covariance @ inverse @ x.sum(0)) @ torch.linalg.inv(torch.linalg.cholesky(covariance)).mT
+        away = (draws - covariance @ inverse @ x.sum(0)) @ torch.linalg.inv(
+            torch.linalg.cholesky(covariance)
+        ).mT
         return away.numpy(), report
 
 

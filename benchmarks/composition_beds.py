@@ -35,7 +35,9 @@ def of_gamma(shape: float, rate: float) -> Exact:
     return Exact(np.array([shape / rate]), np.array([np.sqrt(shape) / rate]))
 
 
-def on_grid(log_density: Callable[[np.ndarray], np.ndarray], low: Sequence[float], high: Sequence[float], points: int) -> Exact:
+def on_grid(
+    log_density: Callable[[np.ndarray], np.ndarray], low: Sequence[float], high: Sequence[float], points: int
+) -> Exact:
     """Moments of a density on a box, summed over a grid (points, ..., d) that is laid again around what has mass, until it fits."""
     low, high = np.array(low, dtype=float), np.array(high, dtype=float)
     for _ in range(6):
@@ -104,7 +106,9 @@ class Bed:
 
     def data_set(self, n: int, rng: np.random.Generator) -> Arrays:
         """Items, name to (n, ...), of one draw of the prior."""
-        theta = {name: np.repeat(value, n, axis=0) for name, value in self.prior(batch_size=1, rng=rng).items()}
+        theta = {
+            name: np.repeat(value, n, axis=0) for name, value in self.prior(batch_size=1, rng=rng).items()
+        }
         return self.likelihood(**theta, rng=rng)
 
 
@@ -223,7 +227,10 @@ class NormalInverseGamma(Bed):
         n, mean = len(x), x.mean()
         a, b = 3.0 + n / 2, 2.0 + ((x - mean) ** 2).sum() / 2 + n * mean**2 / (n + 1) / 2
         variance = b / (a - 1)
-        return Exact(np.array([n * mean / (n + 1), variance]), np.array([np.sqrt(variance / (n + 1)), variance / np.sqrt(a - 2)]))
+        return Exact(
+            np.array([n * mean / (n + 1), variance]),
+            np.array([np.sqrt(variance / (n + 1)), variance / np.sqrt(a - 2)]),
+        )
 
 
 class UniformPareto(Bed):
@@ -275,7 +282,10 @@ class Student(Bed):
         return {"location": td.Normal(0.0, 1.0), "log_scale": td.Normal(0.0, 0.5)}
 
     def prior(self, batch_size, rng):
-        return {"location": rng.normal(size=(batch_size, 1)), "log_scale": 0.5 * rng.normal(size=(batch_size, 1))}
+        return {
+            "location": rng.normal(size=(batch_size, 1)),
+            "log_scale": 0.5 * rng.normal(size=(batch_size, 1)),
+        }
 
     def likelihood(self, location, log_scale, rng):
         return {"x": location + np.exp(log_scale) * rng.standard_t(4, size=location.shape)}
@@ -354,7 +364,9 @@ class UniformItems(NormalItems):
         count, mean, square = x.size, x.mean(), ((x - x.mean()) ** 2).sum()
 
         def log_density(theta):
-            return -count / 2 * theta[..., 1] - (square + count * (theta[..., 0] - mean) ** 2) / (2 * np.exp(theta[..., 1]))
+            return -count / 2 * theta[..., 1] - (square + count * (theta[..., 0] - mean) ** 2) / (
+                2 * np.exp(theta[..., 1])
+            )
 
         return on_grid(log_density, [-2.0, -2.0], [2.0, 2.0], 401)
 

@@ -20,7 +20,11 @@ def file_of(folder: Path, bed: str, prior: str, *, steps: int, simulations: int,
 def trained(bed: str, prior: str, *, steps: int, simulations: int, seed: int) -> bf.CompositionalWorkflow:
     """A workflow with its defaults, trained on simulations that were made before."""
     simulator, item = BEDS[bed].simulator(prior), list(BEDS[bed].item)
-    roles = {"summary_variables": item, "summary_network": "deep_set"} if BEDS[bed].are_sets else {"inference_conditions": item}
+    roles = (
+        {"summary_variables": item, "summary_network": "deep_set"}
+        if BEDS[bed].are_sets
+        else {"inference_conditions": item}
+    )
     workflow = bf.CompositionalWorkflow(
         simulator=simulator,
         inference_variables=list(BEDS[bed].names),
@@ -31,11 +35,15 @@ def trained(bed: str, prior: str, *, steps: int, simulations: int, seed: int) ->
         **roles,
     )
     epochs = max(1, round(steps / -(-simulations // BATCH_SIZE)))
-    workflow.fit_offline(simulator.sample(simulations, seed=seed, progress=False), epochs=epochs, batch_size=BATCH_SIZE)
+    workflow.fit_offline(
+        simulator.sample(simulations, seed=seed, progress=False), epochs=epochs, batch_size=BATCH_SIZE
+    )
     return workflow
 
 
-def approximator_of(folder: Path, bed: str, prior: str, **training: int) -> bf.approximators.CompositionalApproximator:
+def approximator_of(
+    folder: Path, bed: str, prior: str, **training: int
+) -> bf.approximators.CompositionalApproximator:
     """The trained network of a bed, from the folder if it is there; else it is trained and kept there."""
     path = file_of(folder, bed, prior, **training)
     if not path.exists():

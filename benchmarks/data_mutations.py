@@ -38,14 +38,28 @@ def scrambled(content: bytes, rng: np.random.Generator) -> bytes:
     if action == 3:
         large = struct.pack("<Q", [2**31, 2**33, 2**40, 2**62, 2**64 - 1][int(rng.integers(5))])
         return content[:place] + large + content[place + 8 :]
-    return content[:place] + bytes(rng.integers(256, size=int(rng.integers(1, 40)), dtype=np.uint8)) + content[place:]
+    return (
+        content[:place]
+        + bytes(rng.integers(256, size=int(rng.integers(1, 40)), dtype=np.uint8))
+        + content[place:]
+    )
 
 
 def npy(shape: Any, dtype: str, content: bytes, *, version: int = 1) -> bytes:
     """An array in NumPy's format whose header says anything."""
-    text = repr({"descr": dtype, "fortran_order": False, "shape": shape}) if not isinstance(shape, str) else shape
+    text = (
+        repr({"descr": dtype, "fortran_order": False, "shape": shape})
+        if not isinstance(shape, str)
+        else shape
+    )
     header = text.encode().ljust(118) + b"\n"
-    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(header)) + header + content
+    return (
+        b"\x93NUMPY"
+        + bytes([version, 0])
+        + struct.pack("<H" if version == 1 else "<I", len(header))
+        + header
+        + content
+    )
 
 
 def npz(rng: np.random.Generator, *, bombs: bool = True) -> bytes:
@@ -71,7 +85,11 @@ def npz(rng: np.random.Generator, *, bombs: bool = True) -> bytes:
             for k in range(3):
                 archive.writestr(f"bomb{k}.npy", npy((2**26,), "<f8", b"\0" * 2**29))
     content = file.getvalue()
-    return content if rng.random() < 0.7 else content.replace(struct.pack("<I", 2**29 + 128), struct.pack("<I", 200))
+    return (
+        content
+        if rng.random() < 0.7
+        else content.replace(struct.pack("<I", 2**29 + 128), struct.pack("<I", 200))
+    )
 
 
 class Called:
@@ -158,12 +176,21 @@ def write(kind: str, seed: int, folder: Path, *, bombs: bool = True) -> Path:
     rng = np.random.default_rng(seed)
     if kind != "store":
         path = folder / f"file.{kind}"
-        path.write_bytes({"npz": partial(npz, bombs=bombs), "pkl": pkl, "safetensors": safetensor, "csv": csv}[kind](rng))
+        path.write_bytes(
+            {"npz": partial(npz, bombs=bombs), "pkl": pkl, "safetensors": safetensor, "csv": csv}[kind](rng)
+        )
         return path
     path = folder / "store"
     for old in path.glob("*"):
         old.unlink()
-    SimulationStore.create(path, lambda a, b: {"theta": np.arange(a, b, dtype=float)}, 20, seed=1, fingerprint="f", rows_per_shard=8)
+    SimulationStore.create(
+        path,
+        lambda a, b: {"theta": np.arange(a, b, dtype=float)},
+        20,
+        seed=1,
+        fingerprint="f",
+        rows_per_shard=8,
+    )
     file = sorted(path.glob("[!.]*"))[int(rng.integers(4))]
     if file.suffix != ".json" or rng.random() < 0.3:
         file.write_bytes(scrambled(file.read_bytes(), rng))
@@ -172,14 +199,20 @@ def write(kind: str, seed: int, folder: Path, *, bombs: bool = True) -> Path:
     places: list[Callable[[], Any]] = [
         lambda: manifest.update(num_simulations=size),
         lambda: manifest["schema"].update(theta={"dtype": "float64", "shape": [size]}),
-        lambda: manifest["schema"].update(theta={"dtype": ["object", "V100", 3][int(rng.integers(3))], "shape": []}),
+        lambda: manifest["schema"].update(
+            theta={"dtype": ["object", "V100", 3][int(rng.integers(3))], "shape": []}
+        ),
         lambda: manifest["schema"].update(y={"dtype": "float64", "shape": [size, size]}),
         lambda: (
-            manifest["shards"].append({"file": f"shard-000000020-{size:09d}.safetensors", "rows": [20, size], "sha256": "0"})
+            manifest["shards"].append(
+                {"file": f"shard-000000020-{size:09d}.safetensors", "rows": [20, size], "sha256": "0"}
+            )
             or manifest.update(num_simulations=size, extents={str(size): "0"})
         ),
         lambda: (
-            manifest.update(shards=[{"file": f"shard-000000000-{size:09d}.safetensors", "rows": [0, size], "sha256": "0"}])
+            manifest.update(
+                shards=[{"file": f"shard-000000000-{size:09d}.safetensors", "rows": [0, size], "sha256": "0"}]
+            )
             or manifest.update(num_simulations=size, extents={str(size): "0"})
         ),
         lambda: manifest.update(extents=[None, {}, {"x": 1}, {"1e999": 1}][int(rng.integers(4))]),

@@ -48,9 +48,15 @@ def measure(mode: str, folder: Path) -> dict[str, float]:
     else:
         paths = sorted(folder.glob("*.npz"))[: 1 if mode == "one file" else None]
         parts = [dict(np.load(path)) for path in paths]
-        workflow.fit_offline({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, **arguments)
+        workflow.fit_offline(
+            {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, **arguments
+        )
     seconds, cpu = (clock[-1][i] - clock[0][i] for i in (0, 1))
-    return {"seconds": seconds, "cpu": cpu, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {
+        "seconds": seconds,
+        "cpu": cpu,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 def main() -> None:
@@ -59,17 +65,28 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         for k in range(FILES):
-            np.savez(Path(scratch) / f"{k:03d}.npz", **SIMULATOR.rows(k * PER_FILE, (k + 1) * PER_FILE, seed=1, progress=False))
+            np.savez(
+                Path(scratch) / f"{k:03d}.npz",
+                **SIMULATOR.rows(k * PER_FILE, (k + 1) * PER_FILE, seed=1, progress=False),
+            )
         results = {}
         for mode in 2 * ("offline", "disk", "half", "one file"):
-            done = subprocess.run([sys.executable, __file__, mode, scratch], text=True, capture_output=True, check=True)
+            done = subprocess.run(
+                [sys.executable, __file__, mode, scratch], text=True, capture_output=True, check=True
+            )
             result = json.loads(done.stdout.splitlines()[-1])
-            print(f"{mode:10}", "  ".join(f"{name} {value:8.1f}" for name, value in result.items()), flush=True)
+            print(
+                f"{mode:10}", "  ".join(f"{name} {value:8.1f}" for name, value in result.items()), flush=True
+            )
             best = results.setdefault(mode, result)
             results[mode] = {name: min(value, best[name]) for name, value in result.items()}
-    print(f"throughput of disk over offline, per CPU second: {results['offline']['cpu'] / results['disk']['cpu']:.3f}")
+    print(
+        f"throughput of disk over offline, per CPU second: {results['offline']['cpu'] / results['disk']['cpu']:.3f}"
+    )
     for other in ("half", "one file"):
-        print(f"peak memory of disk above {other}: {results['disk']['peak_mib'] - results[other]['peak_mib']:.0f} MiB")
+        print(
+            f"peak memory of disk above {other}: {results['disk']['peak_mib'] - results[other]['peak_mib']:.0f} MiB"
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,13 @@ from sbi_models.networks import CouplingFlow, DeepSet, DiffusionModel, FlowMatch
 from sbi_models.simulators.benchmarks import BENCHMARKS
 
 MEMBERS, SEEDS = 5, (1, 2, 3)
-ROLES = {"inference_variables": "theta", "inference_conditions": "x", "standardize": "all", "accelerator": "cpu", "progress": False}
+ROLES = {
+    "inference_variables": "theta",
+    "inference_conditions": "x",
+    "standardize": "all",
+    "accelerator": "cpu",
+    "progress": False,
+}
 
 
 def cpu(train):
@@ -43,20 +49,33 @@ def cost() -> None:
         for method, arguments in fits.items():
 
             def one(network=network, method=method, arguments=arguments):
-                getattr(BasicWorkflow(simulator, inference_network=network, seed=1, **ROLES), method)(**arguments)
+                getattr(BasicWorkflow(simulator, inference_network=network, seed=1, **ROLES), method)(
+                    **arguments
+                )
 
             def several(reuse, batched, network=network, method=method, arguments=arguments):
-                made = EnsembleWorkflow(simulator, inference_networks=network, ensemble_size=MEMBERS, batched=batched, seed=1, **ROLES)
+                made = EnsembleWorkflow(
+                    simulator,
+                    inference_networks=network,
+                    ensemble_size=MEMBERS,
+                    batched=batched,
+                    seed=1,
+                    **ROLES,
+                )
                 getattr(made, method)(data_reuse=reuse, **arguments)
 
             cpu(one)  # imports
             single = min(cpu(one) for _ in range(3))
             listed = []
             for reuse in (1.0, 0.0):
-                side, batch = (min(cpu(lambda r=reuse, b=b: several(r, b)) for _ in range(3)) / single for b in (False, True))
+                side, batch = (
+                    min(cpu(lambda r=reuse, b=b: several(r, b)) for _ in range(3)) / single
+                    for b in (False, True)
+                )
                 listed.append(f"{side:.2f} side by side and {batch:.2f} batched at data_reuse {reuse:.0f}")
             print(
-                f"{type(network).__name__:13} {method:12} 1 member {single:.2f} CPU s; {MEMBERS} members: x {', '.join(listed)}", flush=True
+                f"{type(network).__name__:13} {method:12} 1 member {single:.2f} CPU s; {MEMBERS} members: x {', '.join(listed)}",
+                flush=True,
             )
 
 
@@ -70,16 +89,25 @@ def wall(train):
 def batched() -> None:
     """Seconds a step of 5 members over those of 1, side by side and batched, start and data included in none; the least of two runs."""
     measure, unit = (wall, "s") if torch.cuda.is_available() else (cpu, "CPU s")
-    networks = {"flow_matching": FlowMatching(), "diffusion_model": DiffusionModel(), "affine": CouplingFlow(transform="affine")}
+    networks = {
+        "flow_matching": FlowMatching(),
+        "diffusion_model": DiffusionModel(),
+        "affine": CouplingFlow(transform="affine"),
+    }
     networks["spline"] = CouplingFlow()
     summaries = {"none": None, "deep_set": DeepSet(), "time_series_transformer": TimeSeriesTransformer()}
     few, many = 4, 44
-    for (name, network), (summary, summary_network), size in product(networks.items(), summaries.items(), (64, 256)):
+    for (name, network), (summary, summary_network), size in product(
+        networks.items(), summaries.items(), (64, 256)
+    ):
         rng = np.random.default_rng(0)
         theta = rng.normal(size=(many * size, 2))
         data = {"theta": theta, "x": theta[:, None, :] + rng.normal(size=(many * size, 20, 2))}
         data["x"] = data["x"].mean(axis=1) if summary_network is None else data["x"]
-        roles = {"inference_variables": "theta", ("inference_conditions" if summary_network is None else "summary_variables"): "x"}
+        roles = {
+            "inference_variables": "theta",
+            ("inference_conditions" if summary_network is None else "summary_variables"): "x",
+        }
 
         def per_step(cls, data=data, size=size, **arguments):
             def train(steps):
@@ -90,7 +118,11 @@ def batched() -> None:
             return (times[1] - times[0]) / (many - few)
 
         one = per_step(BasicWorkflow, inference_network=network, summary_network=summary_network, **roles)
-        members = {"inference_networks": network, "summary_networks": summary_network, "ensemble_size": MEMBERS} | roles
+        members = {
+            "inference_networks": network,
+            "summary_networks": summary_network,
+            "ensemble_size": MEMBERS,
+        } | roles
         side, batch = (per_step(EnsembleWorkflow, batched=b, **members) for b in (False, True))
         print(
             f"{name:16} {summary:24} batch {size:3}: 1 member {1e3 * one:.1f} m{unit} a step; {MEMBERS} members x {side / one:.2f} side by "
@@ -105,9 +137,16 @@ def score() -> None:
         simulator = BENCHMARKS[name].simulator
         for seed in SEEDS:
             data, test = simulator.sample(1000, seed=seed), simulator.sample(5000, seed=1000 + seed)
-            training, held_out = ({k: v[rows] for k, v in data.items()} for rows in (slice(0, 900), slice(900, 1000)))
+            training, held_out = (
+                {k: v[rows] for k, v in data.items()} for rows in (slice(0, 900), slice(900, 1000))
+            )
             made = EnsembleWorkflow(
-                simulator, inference_networks="coupling_flow", ensemble_size=MEMBERS, seed=seed, early_stopping=20, **ROLES
+                simulator,
+                inference_networks="coupling_flow",
+                ensemble_size=MEMBERS,
+                seed=seed,
+                early_stopping=20,
+                **ROLES,
             )
             clock = time.process_time()
             history = made.fit_offline(training, epochs=100, batch_size=64, validation_data=held_out)

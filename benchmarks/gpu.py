@@ -20,7 +20,13 @@ from sbi_models import BasicWorkflow, EnsembleWorkflow
 from sbi_models.networks import CouplingFlow, DiffusionModel, FlowMatching, TimeSeriesTransformer
 
 ROWS, LENGTH, MEMBERS, EPOCHS = 12_800, 20, 5, 5
-ROLES = {"inference_variables": "theta", "summary_variables": "x", "standardize": "all", "seed": 1, "progress": False}
+ROLES = {
+    "inference_variables": "theta",
+    "summary_variables": "x",
+    "standardize": "all",
+    "seed": 1,
+    "progress": False,
+}
 
 
 def simulations(rows: int = ROWS) -> dict[str, np.ndarray]:
@@ -39,7 +45,12 @@ def now() -> float:
 
 def workflow(**settings: object) -> BasicWorkflow:
     """The page's first example."""
-    return BasicWorkflow(inference_network=FlowMatching(), summary_network=TimeSeriesTransformer(summary_dim=16), **ROLES, **settings)
+    return BasicWorkflow(
+        inference_network=FlowMatching(),
+        summary_network=TimeSeriesTransformer(summary_dim=16),
+        **ROLES,
+        **settings,
+    )
 
 
 def steps_per_second(train: Callable[..., object], batch: int, epochs: int = EPOCHS) -> dict[str, float]:
@@ -123,7 +134,9 @@ def kernels_of_a_step(batch: int) -> dict[str, float]:
 
 def drawing(network: object) -> dict[str, float]:
     """Draws per second of a network after one epoch of training."""
-    made = BasicWorkflow(inference_network=network, summary_network=TimeSeriesTransformer(summary_dim=16), **ROLES)
+    made = BasicWorkflow(
+        inference_network=network, summary_network=TimeSeriesTransformer(summary_dim=16), **ROLES
+    )
     made.fit_offline(simulations(5120), epochs=1, batch_size=512)
     made.approximator.cuda()
     x, found = simulations(100)["x"], {}
@@ -157,7 +170,9 @@ def main() -> None:
         "bare, batch 512, graph": lambda: bare(512, graph=True),
         "ours, batch 64": lambda: steps_per_second(workflow().fit_offline, 64),
         "ours, batch 512": lambda: steps_per_second(workflow().fit_offline, 512),
-        "ours, batch 64, without graphs": lambda: steps_per_second(workflow(cuda_graphs=False).fit_offline, 64, 2),
+        "ours, batch 64, without graphs": lambda: steps_per_second(
+            workflow(cuda_graphs=False).fit_offline, 64, 2
+        ),
         "ours, batch 64, compiled": lambda: steps_per_second(workflow(compile=True).fit_offline, 64),
         f"{MEMBERS} members, batch 64": lambda: steps_per_second(ensemble(True), 64),
         f"{MEMBERS} members side by side, batch 64": lambda: steps_per_second(ensemble(False), 64),
@@ -166,7 +181,9 @@ def main() -> None:
         "coupling_flow": lambda: drawing(CouplingFlow()),
     }
     if len(sys.argv) > 1:
-        measures = {name: measure for name, measure in measures.items() if any(part in name for part in sys.argv[1:])}
+        measures = {
+            name: measure for name, measure in measures.items() if any(part in name for part in sys.argv[1:])
+        }
     print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__}), flush=True)
     for name, measure in measures.items():
         start = time.perf_counter()
@@ -174,7 +191,10 @@ def main() -> None:
             found: dict[str, object] = dict(measure())
         except Exception as error:  # noqa: BLE001 - the others are of use
             found = {"failed": f"{type(error).__name__}: {error}"[:500]}
-        print(json.dumps({"measure": name, **found, "took_s": round(time.perf_counter() - start, 1)}), flush=True)
+        print(
+            json.dumps({"measure": name, **found, "took_s": round(time.perf_counter() - start, 1)}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ def read_data(kind: str, path: Path) -> str:
         return f"RAW: {told(error)}"
     if kind == "store":
         try:
-            SimulationStore.create(path, lambda a, b: {"theta": np.arange(a, b, dtype=float)}, 20, seed=1, fingerprint="f")
+            SimulationStore.create(
+                path, lambda a, b: {"theta": np.arange(a, b, dtype=float)}, 20, seed=1, fingerprint="f"
+            )
         except SbiModelsError:
             pass
         except Exception as error:  # noqa: BLE001
@@ -71,8 +73,14 @@ def read_data(kind: str, path: Path) -> str:
 
 def told(error: BaseException) -> str:
     """Type and place."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if "/benchmarks/" not in frame.filename]
-    return f"{type(error).__name__} {Path(own[-1].filename).name}:{own[-1].lineno}" if own else type(error).__name__
+    own = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "/benchmarks/" not in frame.filename
+    ]
+    return (
+        f"{type(error).__name__} {Path(own[-1].filename).name}:{own[-1].lineno}"
+        if own
+        else type(error).__name__
+    )
 
 
 def apart(work: Callable[[], str]) -> str:
@@ -97,14 +105,21 @@ def apart(work: Callable[[], str]) -> str:
 
 def main() -> None:
     """Print counts as JSON."""
-    what, number, first = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1000, int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    what, number, first = (
+        sys.argv[1],
+        int(sys.argv[2]) if len(sys.argv) > 2 else 1000,
+        int(sys.argv[3]) if len(sys.argv) > 3 else 0,
+    )
     counts: Counter[str] = Counter()
     with TemporaryDirectory() as folder:
         path, parts = Path(folder) / "file", {}
         if what == "models":
             for name, approximator in mutations.approximators().items():
                 kind, settings, tensors = files.read(approximator.save(path))
-                parts[name] = ({"schema_version": files.SCHEMA_VERSION, "kind": kind, "settings": settings}, tensors)
+                parts[name] = (
+                    {"schema_version": files.SCHEMA_VERSION, "kind": kind, "settings": settings},
+                    tensors,
+                )
         for seed in range(first, first + number):
             if what == "models":
                 kind = mutations.mutated(*list(parts.values())[seed % len(parts)], seed, path)

@@ -50,7 +50,12 @@ def score(network: str) -> str:
     ratio = np.sqrt((draws.var(axis=1) / sd**2).mean(axis=0))
     nats = "     -"
     if workflow.approximator.inference_network.has_density:
-        exact = np.array([float(posterior.log_prob(theta)) for posterior, theta in zip(posteriors, test["theta"], strict=True)])
+        exact = np.array(
+            [
+                float(posterior.log_prob(theta))
+                for posterior, theta in zip(posteriors, test["theta"], strict=True)
+            ]
+        )
         nats = f"{np.mean(exact - workflow.log_prob(test)):6.3f}"
     spread = f"{ratio.min():.3f} {ratio.max():.3f}"
     return f"{network:20} mean {error:.3f}  sd {spread}  nats {nats}  CPU s: train {trained:.0f}, sample {sampled:.1f}"
@@ -59,7 +64,11 @@ def score(network: str) -> str:
 def main() -> None:
     """Score the named networks, or all that have draws."""
     torch.set_num_threads(1)
-    known = [name for name, cls in registry.registered().items() if issubclass(cls, InferenceNetwork) and cls.has_draws is True]
+    known = [
+        name
+        for name, cls in registry.registered().items()
+        if issubclass(cls, InferenceNetwork) and cls.has_draws is True
+    ]
     for name in sys.argv[1:] or known:
         print(score(name), flush=True)
 

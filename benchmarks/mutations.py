@@ -73,13 +73,19 @@ def approximators() -> dict[str, Approximator]:
         .concatenate(["theta", "spread", "p", "o"], into="inference_variables")
     )
     series = Adapter().constrain("sigma", lower=0, upper=100).subsample(["x"], size=4, seed=3)
-    alone = {"inference_variables": ["theta", "sigma", "p", "o"], "inference_conditions": ["c", "k", "c_seen"]}
+    alone = {
+        "inference_variables": ["theta", "sigma", "p", "o"],
+        "inference_conditions": ["c", "k", "c_seen"],
+    }
     fused = {"inference_variables": ["theta"], "summary_variables": ["x", "image"]}
     backbones = {"x": DeepSet(3, (8,), (8,)), "image": ConvolutionalNetwork(3, (4, 8), head_widths=(8,))}
     settransformer = SetTransformer(3, 8, 1, 2, seeds=1, head_widths=(8,))
     made: dict[str, Approximator] = {
         "flow matching": ContinuousApproximator(
-            adapter=ADAPTER, roles=ROLES, inference_network=FlowMatching(**SMALL, steps=4), summary_network=DeepSet(3, (8,), (8,))
+            adapter=ADAPTER,
+            roles=ROLES,
+            inference_network=FlowMatching(**SMALL, steps=4),
+            summary_network=DeepSet(3, (8,), (8,)),
         ),
         "coupling flow": ContinuousApproximator(
             adapter=ADAPTER,
@@ -103,7 +109,9 @@ def approximators() -> dict[str, Approximator]:
         "autoregressive": ContinuousApproximator(
             adapter=many,
             roles=alone | {"inference_conditions": ["c", "k"]},
-            inference_network=AutoregressiveMixture(3, trunk_width=8, head_width=8, trunk_blocks=1, head_blocks=1),
+            inference_network=AutoregressiveMixture(
+                3, trunk_width=8, head_width=8, trunk_blocks=1, head_blocks=1
+            ),
         ),
         "scoring rules": ScoringRuleApproximator(
             adapter=ADAPTER,
@@ -118,11 +126,16 @@ def approximators() -> dict[str, Approximator]:
             summary_network=FusionNetwork(backbones, (8,), 4),
         ),
         "compositional": CompositionalApproximator(
-            adapter=ADAPTER, roles=ROLES, inference_network=DiffusionModel(**SMALL, steps=6), summary_network=DeepSet(3, (8,), (8,))
+            adapter=ADAPTER,
+            roles=ROLES,
+            inference_network=DiffusionModel(**SMALL, steps=6),
+            summary_network=DeepSet(3, (8,), (8,)),
         ),
     }
     members = {
-        name: ContinuousApproximator(adapter=ADAPTER, roles=ROLES, inference_network=network, summary_network=DeepSet(3, (8,), (8,)))
+        name: ContinuousApproximator(
+            adapter=ADAPTER, roles=ROLES, inference_network=network, summary_network=DeepSet(3, (8,), (8,))
+        )
         for name, network in (("a", FlowMatching(**SMALL, steps=3)), ("b", CouplingFlow(2, **SMALL)))
     }
     made["ensemble"] = EnsembleApproximator(members, weights={"a": 0.7, "b": 0.3}, info={"unit": "m"})
@@ -137,13 +150,62 @@ def written(header: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path
     """A file with a right checksum, of any header that JSON can hold and any tensors."""
     header = {name: value for name, value in header.items() if name != "sha256"}
     header["sha256"] = files._digest(header, tensors)
-    path.write_bytes(safetensors.torch.save(tensors, metadata={"sbi_models": json.dumps(header, sort_keys=True)}))
+    path.write_bytes(
+        safetensors.torch.save(tensors, metadata={"sbi_models": json.dumps(header, sort_keys=True)})
+    )
 
 
 VALUES: list[Any] = [
-    *(None, True, False, -1, 0, 1, 2, 3, 7, 1000, 10**5, 10**6, 10**9, 2**63, 10**30, -(10**9), 0.5, -0.5, 1e-300, 1e300, 4.0),
-    *(float("nan"), float("inf"), "", "x", "theta", "os.system", "large", "inference_variables", "\ud800", "a" * 10_000),
-    *([], {}, [1], [[]], [10**9], [3, 3], ["x"], {"x": 1}, [None], [0.5], {"network": {}}, [10**5, 10**5], [16, 10**9]),
+    *(
+        None,
+        True,
+        False,
+        -1,
+        0,
+        1,
+        2,
+        3,
+        7,
+        1000,
+        10**5,
+        10**6,
+        10**9,
+        2**63,
+        10**30,
+        -(10**9),
+        0.5,
+        -0.5,
+        1e-300,
+        1e300,
+        4.0,
+    ),
+    *(
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "theta",
+        "os.system",
+        "large",
+        "inference_variables",
+        "\ud800",
+        "a" * 10_000,
+    ),
+    *(
+        [],
+        {},
+        [1],
+        [[]],
+        [10**9],
+        [3, 3],
+        ["x"],
+        {"x": 1},
+        [None],
+        [0.5],
+        {"network": {}},
+        [10**5, 10**5],
+        [16, 10**9],
+    ),
 ]
 
 
@@ -171,15 +233,20 @@ def changed_settings(header: dict[str, Any], rng: np.random.Generator) -> dict[s
             owner[last][str(rng.choice(["extra", "name", "config", "widths", "theta"]))] = value
         elif action == "add" and isinstance(owner[last], list):
             owner[last].append(deepcopy(owner[last][0]) if owner[last] and rng.random() < 0.5 else value)
-        elif action == "number" and isinstance(owner[last], int | float) and not isinstance(owner[last], bool):
-            owner[last] = type(owner[last])(owner[last] * rng.choice([-1, 2, 10, 1000, 10**6])) + int(rng.integers(-1, 2))
+        elif (
+            action == "number" and isinstance(owner[last], int | float) and not isinstance(owner[last], bool)
+        ):
+            owner[last] = type(owner[last])(owner[last] * rng.choice([-1, 2, 10, 1000, 10**6])) + int(
+                rng.integers(-1, 2)
+            )
         elif action == "swap":
             other = ways[int(rng.integers(len(ways)))]
             found: Any = header
             for key in other:
                 found = (
                     found[key]
-                    if isinstance(found, dict | list) and (key in found if isinstance(found, dict) else key < len(found))
+                    if isinstance(found, dict | list)
+                    and (key in found if isinstance(found, dict) else key < len(found))
                     else value
                 )
             owner[last] = deepcopy(found)
@@ -235,22 +302,44 @@ def changed_bytes(content: bytes, rng: np.random.Generator) -> bytes:
             damaged[int(place)] ^= 1 << int(rng.integers(8))
         return bytes(damaged)
     if action == 2:
-        return struct.pack("<Q", int(rng.choice([0, 1, 2**31, 2**40, 2**62, size + 1, size - 1]))) + content[8:]
+        return (
+            struct.pack("<Q", int(rng.choice([0, 1, 2**31, 2**40, 2**62, size + 1, size - 1]))) + content[8:]
+        )
     if action == 3:
         return content + b"\0" * int(rng.integers(1, 100))
     header = json.loads(content[8 : 8 + size])
     if action == 4:  # tensors that lie about their places
         name = str(rng.choice([name for name in header if name != "__metadata__"]))
         key = str(rng.choice(["dtype", "shape", "data_offsets"]))
-        header[name][key] = [VALUES[int(rng.integers(len(VALUES)))], [10**9, 10**9], [2**40], [0, 2**62], [2**62, 0], "F64", "U64"][
-            int(rng.integers(7))
-        ]
+        header[name][key] = [
+            VALUES[int(rng.integers(len(VALUES)))],
+            [10**9, 10**9],
+            [2**40],
+            [0, 2**62],
+            [2**62, 0],
+            "F64",
+            "U64",
+        ][int(rng.integers(7))]
         text = json.dumps(header)
     else:  # a header of another kind of JSON
         deep = "[" * 100_000 + "]" * 100_000
         own = header["__metadata__"]["sbi_models"]
-        texts = ["[]", "null", "3", '"x"', "{}", deep, '{"kind": ' + deep + "}", own[:-5], own.replace('"info":', '"info": NaN, "x":', 1)]
-        texts += [own.replace("{", '{"a": ' + deep + ",", 1), own.replace('"kind"', '"kind": 3, "kind"', 1), "1" * 10_000]
+        texts = [
+            "[]",
+            "null",
+            "3",
+            '"x"',
+            "{}",
+            deep,
+            '{"kind": ' + deep + "}",
+            own[:-5],
+            own.replace('"info":', '"info": NaN, "x":', 1),
+        ]
+        texts += [
+            own.replace("{", '{"a": ' + deep + ",", 1),
+            own.replace('"kind"', '"kind": 3, "kind"', 1),
+            "1" * 10_000,
+        ]
         header["__metadata__"]["sbi_models"] = texts[int(rng.integers(len(texts)))]
         text = json.dumps(header)
     return struct.pack("<Q", len(text.encode())) + text.encode() + content[8 + size :]

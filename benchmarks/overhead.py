@@ -46,7 +46,9 @@ def plain() -> None:
         save_best_only=True,
         seed=1,
     )
-    history = workflow.fit_offline(data["training"], train["epochs"], train["batch_size"], validation_data=data["validation"])
+    history = workflow.fit_offline(
+        data["training"], train["epochs"], train["batch_size"], validation_data=data["validation"]
+    )
     workflow.approximator.save("michelson.safetensors")
     approximator, test = load("michelson.safetensors"), data["test"]
     draws = approximator.sample(num_samples=settings["diagnose"]["num_samples"], conditions=test, seed=1)
@@ -65,7 +67,9 @@ def plain() -> None:
 def measured(command: list[str]) -> dict[str, float]:
     """Seconds of a command and all its processes, on one core, in a new folder."""
     core = str(max(os.sched_getaffinity(0)))
-    named = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    named = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))
+    }
     named.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as folder:
         before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -80,7 +84,10 @@ def measured(command: list[str]) -> dict[str, float]:
         seconds, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return {"cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, "seconds": seconds}
+    return {
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "seconds": seconds,
+    }
 
 
 def main() -> None:
@@ -96,7 +103,9 @@ def main() -> None:
         for name, command in commands.items():
             times[name].append(measured(command))
             print(name, json.dumps(times[name][-1]), flush=True)
-    result = {name: {key: min(each[key] for each in found) for key in found[0]} for name, found in times.items()}
+    result = {
+        name: {key: min(each[key] for each in found) for key in found[0]} for name, found in times.items()
+    }
     ratios = {key: result["pipeline"][key] / result["plain"][key] for key in result["plain"]}
     print("pipeline over plain calls:", json.dumps(ratios))
     keep("overhead", result)

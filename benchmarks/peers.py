@@ -27,7 +27,9 @@ class Sbi:
         if torch.isfinite(low).all() and torch.isfinite(high).all():
             prior = BoxUniform(low, high)
         elif (low == 0).all():
-            prior = torch.distributions.Independent(torch.distributions.LogNormal(torch.zeros_like(low), 1.0), 1)  # for its support
+            prior = torch.distributions.Independent(
+                torch.distributions.LogNormal(torch.zeros_like(low), 1.0), 1
+            )  # for its support
         trainer = NPE(prior=prior, show_progress_bars=False)
         theta, x = (torch.as_tensor(data[name], dtype=torch.float32) for name in ("theta", "x"))
         trainer.append_simulations(theta, x).train()

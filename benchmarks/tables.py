@@ -25,7 +25,8 @@ def row(*cells: object) -> str:
 def quality() -> Iterator[str]:
     """C2ST of all cells that were scored."""
     results = sorted(
-        (json.loads(path.read_text()) for path in RESULTS.glob("*.json")), key=lambda r: (r["task"], r["budget"], r["network"])
+        (json.loads(path.read_text()) for path in RESULTS.glob("*.json")),
+        key=lambda r: (r["task"], r["budget"], r["network"]),
     )
     yield from (
         "# Quality of posteriors",
@@ -39,11 +40,24 @@ def quality() -> Iterator[str]:
     )
     for r in results:
         cells: list[str] = []
-        for name, record in zip(CLASSIFIERS, RECORDS.get(r["task"], {}).get(r["budget"], (None, None)), strict=True):
+        for name, record in zip(
+            CLASSIFIERS, RECORDS.get(r["task"], {}).get(r["budget"], (None, None)), strict=True
+        ):
             scores = r.get(f"c2st_{name}")
-            cells += [f"{mean(scores):.3f} ({median(scores):.3f}, {len(scores)})" if scores else "", str(record or "")]
+            cells += [
+                f"{mean(scores):.3f} ({median(scores):.3f}, {len(scores)})" if scores else "",
+                str(record or ""),
+            ]
         seconds = [f"{r[f'{what}_cpu_seconds']:.0f} s" for what in ("training", "sampling")]
-        yield row(r["task"], r["budget"], r["network"], r["seed"], *cells, *seconds, r["choices"].get("trained on", "simulations"))
+        yield row(
+            r["task"],
+            r["budget"],
+            r["network"],
+            r["seed"],
+            *cells,
+            *seconds,
+            r["choices"].get("trained on", "simulations"),
+        )
 
 
 def speed() -> Iterator[str]:
@@ -55,13 +69,19 @@ def speed() -> Iterator[str]:
         "On one core, in turns, the best of all rounds. The machine is shared: compare within a table. Peers: BayesFlow 2.0.12 on PyTorch",
         "and on JAX, sbi 0.27.0.",
     )
-    parts = {"training_speed": training, "time_to_quality": to_quality, "start_up": seconds, "overhead": seconds}
+    parts = {
+        "training_speed": training,
+        "time_to_quality": to_quality,
+        "start_up": seconds,
+        "overhead": seconds,
+    }
     for name, part in parts.items():
         if (path := SPEED / f"{name}.json").is_file():
             yield from ("", f"`python benchmarks/{name}.py`", "")
             yield from part(json.loads(path.read_text()))
     drawn = {
-        path.stem.removeprefix("sampling_speed_"): json.loads(path.read_text()) for path in sorted(SPEED.glob("sampling_speed_*.json"))
+        path.stem.removeprefix("sampling_speed_"): json.loads(path.read_text())
+        for path in sorted(SPEED.glob("sampling_speed_*.json"))
     }
     if drawn:
         yield from ("", "`python benchmarks/sampling_speed.py`", "", *sampling(drawn))
@@ -74,13 +94,24 @@ def training(result: Result) -> Iterator[str]:
     yield from (row("networks, batch", "", "weights", "steps / CPU s", "ours over it"), row(*["---"] * 5))
     for kind, found in result.items():
         for name, r in found.items():
-            yield row(kind, name, r["weights"], f"{r['steps_per_cpu_second']:.1f}", f"{r['ours_over_it']:.2f}")
+            yield row(
+                kind, name, r["weights"], f"{r['steps_per_cpu_second']:.1f}", f"{r['ours_over_it']:.2f}"
+            )
 
 
 def sampling(result: Result) -> Iterator[str]:
     """Draws and densities per CPU second."""
     yield from (
-        row("network", "", "training CPU s", "C2ST mlp", "draws / CPU s", "ours over it", "densities / CPU s", "ours over it"),
+        row(
+            "network",
+            "",
+            "training CPU s",
+            "C2ST mlp",
+            "draws / CPU s",
+            "ours over it",
+            "densities / CPU s",
+            "ours over it",
+        ),
         row(*["---"] * 8),
     )
     for kind, found in result.items():
@@ -109,9 +140,17 @@ def seconds(result: Result) -> Iterator[str]:
 def gpu(lines: list[Result]) -> Iterator[str]:
     """What was measured on a GPU."""
     device, *measures = lines
-    yield from ("", f"`python benchmarks/gpu.py`, {device['device']}, PyTorch {device['torch']}", "", row("", ""), row("---", "---"))
+    yield from (
+        "",
+        f"`python benchmarks/gpu.py`, {device['device']}, PyTorch {device['torch']}",
+        "",
+        row("", ""),
+        row("---", "---"),
+    )
     for r in measures:
-        numbers = {key: value for key, value in r.items() if isinstance(value, float | int) and key != "took_s"}
+        numbers = {
+            key: value for key, value in r.items() if isinstance(value, float | int) and key != "took_s"
+        }
         told = "; ".join(f"{key.replace('_', ' ')}: {value:,.0f}" for key, value in numbers.items())
         yield row(r["measure"], told or r.get("failed", ""))
 

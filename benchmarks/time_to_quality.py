@@ -21,7 +21,11 @@ import numpy as np
 
 SIMULATIONS, OBSERVATIONS, TARGET, SEED = 10_000, (1, 2, 3), 0.60, 1
 EPOCHS = (5, 7, 10, 14, 20, 28, 40, 80, 160)
-SETTINGS: dict[str, tuple[int | None, float | None]] = {"": (None, None), "/128": (128, 2e-3), "/256": (256, 4e-3)}
+SETTINGS: dict[str, tuple[int | None, float | None]] = {
+    "": (None, None),
+    "/128": (128, 2e-3),
+    "/256": (256, 4e-3),
+}
 """Batch size and learning rate; None: the contender's own."""
 CONTENDERS = {
     "ours": ("coupling_flow", "flow_matching", "autoregressive_mixture"),
@@ -49,7 +53,9 @@ def ours(network: str, setting: str, epochs: int, data: dict[str, np.ndarray], x
     return workflow.sample(num_samples=10_000, conditions={"x": x}, seed=SEED)["theta"]
 
 
-def bayesflow(network: str, setting: str, epochs: int, data: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def bayesflow(
+    network: str, setting: str, epochs: int, data: dict[str, np.ndarray], x: np.ndarray
+) -> np.ndarray:
     """The peer's workflow with the defaults of that network."""
     import bayesflow as bf
     import keras
@@ -83,7 +89,10 @@ def sbi(network: str, setting: str, epochs: int, data: dict[str, np.ndarray], x:
     trainer.append_simulations(*(torch.as_tensor(data[name]) for name in ("theta", "x")))
     trainer.train(max_num_epochs=epochs, training_batch_size=batch_size or 200, learning_rate=rate or 5e-4)
     posterior = trainer.build_posterior()
-    draws = [posterior.sample((10_000,), x=torch.as_tensor(one)[None], show_progress_bars=False).numpy() for one in x]
+    draws = [
+        posterior.sample((10_000,), x=torch.as_tensor(one)[None], show_progress_bars=False).numpy()
+        for one in x
+    ]
     return np.stack(draws)
 
 
@@ -92,7 +101,9 @@ def measure(name: str, network: str, setting: str, epochs: int, folder: Path) ->
     data = dict(np.load(folder / "data.npz"))
     x = np.load(folder / "x.npy")
     contender = {"ours": ours, "sbi": sbi}.get(name, bayesflow)
-    contender(network, setting, 1, {key: value[:640] for key, value in data.items()}, x[:1])  # imports; start_up.py measures them
+    contender(
+        network, setting, 1, {key: value[:640] for key, value in data.items()}, x[:1]
+    )  # imports; start_up.py measures them
     start = time.process_time()
     draws = contender(network, setting, epochs, data, x)
     seconds = time.process_time() - start
@@ -115,7 +126,12 @@ def main() -> None:
     from sbi_models.simulators.benchmarks import BENCHMARKS
 
     wanted = sys.argv[1:]
-    runs = [(name, network, setting) for name in CONTENDERS for setting in SETTINGS for network in CONTENDERS[name]]
+    runs = [
+        (name, network, setting)
+        for name in CONTENDERS
+        for setting in SETTINGS
+        for network in CONTENDERS[name]
+    ]
     known = [references("two_moons", number) for number in OBSERVATIONS]
     kept = HERE / "speed" / "time_to_quality.json"
     result: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.is_file() and wanted else {}
@@ -126,7 +142,9 @@ def main() -> None:
         np.savez(folder / "data.npz", **{name: value.astype(np.float32) for name, value in data.items()})
         core = max(os.sched_getaffinity(0))
         for name, network, setting in runs:
-            if (name != "ours" and not PEERS.is_file()) or (wanted and not {network + setting, setting} & set(wanted)):
+            if (name != "ours" and not PEERS.is_file()) or (
+                wanted and not {network + setting, setting} & set(wanted)
+            ):
                 continue
             for epochs in EPOCHS:
                 found = figures_of(__file__, name, [name, network, setting, str(epochs), scratch], core)

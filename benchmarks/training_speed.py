@@ -35,8 +35,12 @@ def networks(kind: str):
     from sbi_models.networks import CouplingFlow, DeepSet, FlowMatching, TimeSeriesTransformer
 
     if kind == "page":
-        return FlowMatching(widths=(256,) * 8, noise_per_pair=1), TimeSeriesTransformer(16, width=64, blocks=2, heads=4)
-    return CouplingFlow(depth=6, transform="affine", subnet="mlp"), DeepSet(16, widths=(128,) * 3, head_widths=(192, 128))
+        return FlowMatching(widths=(256,) * 8, noise_per_pair=1), TimeSeriesTransformer(
+            16, width=64, blocks=2, heads=4
+        )
+    return CouplingFlow(depth=6, transform="affine", subnet="mlp"), DeepSet(
+        16, widths=(128,) * 3, head_widths=(192, 128)
+    )
 
 
 class Clock:
@@ -60,7 +64,12 @@ def ours(kind: str, batch: int) -> dict[str, float]:
 
     inference, summary = networks(kind)
     workflow = BasicWorkflow(
-        inference_variables="theta", summary_variables="x", inference_network=inference, summary_network=summary, seed=1, accelerator="cpu"
+        inference_variables="theta",
+        summary_variables="x",
+        inference_network=inference,
+        summary_network=summary,
+        seed=1,
+        accelerator="cpu",
     )
     clock = Clock()
     workflow.fit_offline(simulations(), epochs=1 + EPOCHS, batch_size=batch, on_epoch_end=clock)
@@ -105,7 +114,10 @@ def bayesflow(kind: str, batch: int) -> dict[str, float]:
     else:
         inference, summary = bf.networks.CouplingFlow(), bf.networks.DeepSet(summary_dim=16)
     workflow = bf.BasicWorkflow(
-        inference_variables=["theta"], summary_variables=["x"], inference_network=inference, summary_network=summary
+        inference_variables=["theta"],
+        summary_variables=["x"],
+        inference_network=inference,
+        summary_network=summary,
     )
     clock = Clock()
     ends = keras.callbacks.LambdaCallback(on_epoch_end=clock)
@@ -126,7 +138,9 @@ def sbi(batch: int) -> dict[str, float]:
 
         def __init__(self) -> None:
             super().__init__()
-            layer = nn.TransformerEncoderLayer(64, 4, dim_feedforward=288, dropout=0.0, batch_first=True, norm_first=True)
+            layer = nn.TransformerEncoderLayer(
+                64, 4, dim_feedforward=288, dropout=0.0, batch_first=True, norm_first=True
+            )
             self.first, self.blocks, self.last = (
                 nn.Linear(1, 64),
                 nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
@@ -147,10 +161,14 @@ def sbi(batch: int) -> dict[str, float]:
 
     data = {name: torch.as_tensor(value) for name, value in simulations().items()}
     estimator = posterior_flow_nn("mlp", hidden_features=256, num_layers=6, embedding_net=Transformer())
-    trainer = Recording(vf_estimator=estimator, show_progress_bars=False).append_simulations(data["theta"], data["x"])
+    trainer = Recording(vf_estimator=estimator, show_progress_bars=False).append_simulations(
+        data["theta"], data["x"]
+    )
     network = trainer.train(training_batch_size=batch, validation_fraction=0.02, max_num_epochs=1 + EPOCHS)
     figures = trainer.clock.figures(batch, sum(p.numel() for p in network.parameters()))
-    return figures | {"steps_per_cpu_second": figures["steps_per_cpu_second"] * int(ROWS * 0.98 / batch) / -(-ROWS // batch)}
+    return figures | {
+        "steps_per_cpu_second": figures["steps_per_cpu_second"] * int(ROWS * 0.98 / batch) / -(-ROWS // batch)
+    }
 
 
 def main() -> None:
@@ -176,6 +194,12 @@ def main() -> None:
 if __name__ == "__main__":
     if len(sys.argv) == 4:
         mode, kind, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
-        print(json.dumps(sbi(batch) if mode == "sbi" else {"ours": ours, "bare": bare}.get(mode, bayesflow)(kind, batch)))
+        print(
+            json.dumps(
+                sbi(batch)
+                if mode == "sbi"
+                else {"ours": ours, "bare": bare}.get(mode, bayesflow)(kind, batch)
+            )
+        )
     else:
         main()

@@ -34,7 +34,10 @@ def in_turns(script: str, modes: Mapping[str, Sequence[str]], *, rounds: int = 3
         for name, times in found.items():
             times.append(figures_of(script, name, modes[name], core))
             print(f"{turn + 1}/{rounds} {name:28}", json.dumps(times[-1]), flush=True)
-    return {name: {key: best(key, [each[key] for each in times]) for key in times[0]} for name, times in found.items()}
+    return {
+        name: {key: best(key, [each[key] for each in times]) for key in times[0]}
+        for name, times in found.items()
+    }
 
 
 def best(key: str, figures: list[float]) -> float:
@@ -44,14 +47,19 @@ def best(key: str, figures: list[float]) -> float:
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """That of this process with some settings; modules keep what they were compiled to, as they do for users."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(settings)
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(
+        settings
+    )
 
 
 def figures_of(script: str, name: str, arguments: Sequence[str], core: int) -> Figures:
     """The figures that a process of the script prints last."""
     python = PEERS if name.startswith(OF_PEERS) else sys.executable
     settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    settings |= {"KERAS_BACKEND": "jax" if "jax" in name else "torch", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    settings |= {
+        "KERAS_BACKEND": "jax" if "jax" in name else "torch",
+        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    }
     done = subprocess.run(
         [shutil.which("taskset") or "taskset", "--cpu-list", str(core), str(python), script, *arguments],
         env=environment(settings),

@@ -75,7 +75,9 @@ def exact(law: str, dim: int, n: int, num_draws: int, seed: int) -> tuple[Floats
 
 def laws(seeds: int) -> None:
     """False alarms by law, dimension, and size."""
-    print(f"| law | parameters | {' | '.join(f'{n} x {s}' for n, s in SIZES)} | at 1 % | at 10 % |\n|---|---|{'---|' * len(SIZES)}---|---|")
+    print(
+        f"| law | parameters | {' | '.join(f'{n} x {s}' for n, s in SIZES)} | at 1 % | at 10 % |\n|---|---|{'---|' * len(SIZES)}---|---|"
+    )
     everywhere = np.zeros(3, dtype=int)
     for law in LAWS:
         for dim in DIMS:
@@ -87,17 +89,26 @@ def laws(seeds: int) -> None:
                     found += [accused(verdict, at) for at in (0.01, 0.1)]
                 counts.append(f"{found[0]}, {found[1]} of {some}")
                 total, trials = total + found, trials + some
-            fine = [count <= binom.ppf(0.999, trials, at) for count, at in zip(total, (0.01, 0.1), strict=True)]
+            fine = [
+                count <= binom.ppf(0.999, trials, at) for count, at in zip(total, (0.01, 0.1), strict=True)
+            ]
             everywhere += [*total, trials]
-            shares = [f"{count / trials:.1%}{'' if right else ' TOO MANY'}" for count, right in zip(total, fine, strict=True)]
+            shares = [
+                f"{count / trials:.1%}{'' if right else ' TOO MANY'}"
+                for count, right in zip(total, fine, strict=True)
+            ]
             print(f"| {law} | {dim} | {' | '.join(counts)} | {' | '.join(shares)} |", flush=True)
-    print(f"| all | | {'| ' * len(SIZES)}{everywhere[0] / everywhere[2]:.2%} | {everywhere[1] / everywhere[2]:.2%} |")
+    print(
+        f"| all | | {'| ' * len(SIZES)}{everywhere[0] / everywhere[2]:.2%} | {everywhere[1] / everywhere[2]:.2%} |"
+    )
 
 
 def accused(verdict: Verdict, false_alarms: float) -> bool:
     """Whether a flaw is found at this probability of false alarms."""
     rows = [*verdict.parameters, *([] if verdict.joint is None else [verdict.joint])]
-    return any(check.adjusted <= false_alarms for row in rows for check in row.checks if check.name != "information")
+    return any(
+        check.adjusted <= false_alarms for row in rows for check in row.checks if check.name != "information"
+    )
 
 
 # --- failures: x = theta + noise, draws around x; truth and draws differ in one thing
@@ -134,24 +145,57 @@ FAILURES: dict[str, tuple[str, Failure]] = {
     "one sd x 1.25": ("under-confident", lambda _, m, t, d: (t, first(d, 1.25 * d))),
     "one mean + 0.3 sd": ("biased", lambda _, m, t, d: (t, first(d, d + 0.3))),
     "every mean + 0.15 sd": ("biased", lambda _, m, t, d: (t, d + 0.15)),
-    "a mode of 10 % is missing": ("any", lambda r, m, t, d: (first(t, t + 8.0 * (r.random(t.shape) < 0.1)), d)),
-    "truth t, 3 d.f., draws normal": ("any", lambda r, m, t, d: (r.standard_t(3, size=t.shape) / np.sqrt(3.0), d)),
-    "truth normal, draws t, 3 d.f.": ("any", lambda r, m, t, d: (t, r.standard_t(3, size=d.shape) / np.sqrt(3.0))),
+    "a mode of 10 % is missing": (
+        "any",
+        lambda r, m, t, d: (first(t, t + 8.0 * (r.random(t.shape) < 0.1)), d),
+    ),
+    "truth t, 3 d.f., draws normal": (
+        "any",
+        lambda r, m, t, d: (r.standard_t(3, size=t.shape) / np.sqrt(3.0), d),
+    ),
+    "truth normal, draws t, 3 d.f.": (
+        "any",
+        lambda r, m, t, d: (t, r.standard_t(3, size=d.shape) / np.sqrt(3.0)),
+    ),
     "truth exponential, draws normal": ("any", lambda r, m, t, d: (r.exponential(size=t.shape) - 1.0, d)),
-    "truth correlates by 0.6, draws not": ("miscalibrated", lambda r, m, t, d: (correlated(r, t.shape, 0.6), d)),
-    "draws correlate by 0.6, truth not": ("miscalibrated", lambda r, m, t, d: (t, correlated(r, d.shape, 0.6))),
-    "correlation of 0.6 flipped": ("miscalibrated", lambda r, m, t, d: (correlated(r, t.shape, 0.6), correlated(r, d.shape, -0.6))),
+    "truth correlates by 0.6, draws not": (
+        "miscalibrated",
+        lambda r, m, t, d: (correlated(r, t.shape, 0.6), d),
+    ),
+    "draws correlate by 0.6, truth not": (
+        "miscalibrated",
+        lambda r, m, t, d: (t, correlated(r, d.shape, 0.6)),
+    ),
+    "correlation of 0.6 flipped": (
+        "miscalibrated",
+        lambda r, m, t, d: (correlated(r, t.shape, 0.6), correlated(r, d.shape, -0.6)),
+    ),
     "product of three signs": ("miscalibrated", lambda r, m, t, d: (signs_of_three(r, t.shape), d)),
     "truth of a common scale, draws not": (
         "miscalibrated",
-        lambda r, m, t, d: (t / np.sqrt(r.gamma(1.5, size=t[..., :1].shape)), d / np.sqrt(r.gamma(1.5, size=d.shape))),
+        lambda r, m, t, d: (
+            t / np.sqrt(r.gamma(1.5, size=t[..., :1].shape)),
+            d / np.sqrt(r.gamma(1.5, size=d.shape)),
+        ),
     ),
-    "sd x 1.4 or 0.7, by the data": ("miscalibrated", lambda _, m, t, d: (t, d * np.where(m[..., :1] > 0.0, 1.4, 0.7))),
-    "sd x 1.4 or 0.7, by chance": ("miscalibrated", lambda r, m, t, d: (t, d * np.where(r.random((len(m), 1, 1)) < 0.5, 1.4, 0.7))),
-    "mean + or - 0.3 sd, by the data": ("miscalibrated", lambda _, m, t, d: (t, d + 0.3 * np.sign(m[..., :1]))),
+    "sd x 1.4 or 0.7, by the data": (
+        "miscalibrated",
+        lambda _, m, t, d: (t, d * np.where(m[..., :1] > 0.0, 1.4, 0.7)),
+    ),
+    "sd x 1.4 or 0.7, by chance": (
+        "miscalibrated",
+        lambda r, m, t, d: (t, d * np.where(r.random((len(m), 1, 1)) < 0.5, 1.4, 0.7)),
+    ),
+    "mean + or - 0.3 sd, by the data": (
+        "miscalibrated",
+        lambda _, m, t, d: (t, d + 0.3 * np.sign(m[..., :1])),
+    ),
     "correlation + or - 0.6, by the data": (
         "miscalibrated",
-        lambda r, m, t, d: (correlated(r, t.shape, 0.6) * np.where(np.arange(m.shape[2]) == 1, np.sign(m[..., :1]), 1.0), d),
+        lambda r, m, t, d: (
+            correlated(r, t.shape, 0.6) * np.where(np.arange(m.shape[2]) == 1, np.sign(m[..., :1]), 1.0),
+            d,
+        ),
     ),
 }
 
@@ -159,7 +203,11 @@ FAILURES: dict[str, tuple[str, Failure]] = {
 def failing(failure: str, dim: int, n: int, seed: int, num_draws: int = 500) -> tuple[Floats, Floats, Floats]:
     """Draws (n, num_draws, dim), true values (n, dim), and data (n, dim)."""
     rng = generator(seed, "failures of verdicts", failure, dim)
-    m, of_truth, of_draws = rng.normal(size=(n, 1, dim)), rng.normal(size=(n, 1, dim)), rng.normal(size=(n, num_draws, dim))
+    m, of_truth, of_draws = (
+        rng.normal(size=(n, 1, dim)),
+        rng.normal(size=(n, 1, dim)),
+        rng.normal(size=(n, num_draws, dim)),
+    )
     if failure == IGNORANCE:
         prior = np.sqrt(2.0) * of_draws
         return np.where(rng.random((n, 1, 1)) < 0.5, prior, m + of_draws), (m + of_truth)[:, 0], m[:, 0]
@@ -187,7 +235,9 @@ def power(seeds: int) -> None:
                 found += verdict.label in FLAWED
                 words[verdict.label] += n == 500
             shares.append(f"{found} of {some}")
-        told = ", ".join(f"{word} {count / words.total():.0%}" for word, count in words.most_common(3) if count)
+        told = ", ".join(
+            f"{word} {count / words.total():.0%}" for word, count in words.most_common(3) if count
+        )
         print(f"| {failure} | {' | '.join(shares)} | {told} |", flush=True)
 
 
@@ -227,8 +277,13 @@ def score(case: str, dim: int, seeds: int) -> str:
         seconds += time.process_time() - clock
         right += verdict.label == expected
         named += [label == expected for label in verdict.labels.values()]
-        factors += [(row.width_factor.value, row.width_factor.low <= 1 / width <= row.width_factor.high) for row in verdict.parameters]
-        biases += [(row.bias.value, row.bias.low <= shift / width <= row.bias.high) for row in verdict.parameters]
+        factors += [
+            (row.width_factor.value, row.width_factor.low <= 1 / width <= row.width_factor.high)
+            for row in verdict.parameters
+        ]
+        biases += [
+            (row.bias.value, row.bias.low <= shift / width <= row.bias.high) for row in verdict.parameters
+        ]
     (factor, factor_held), (bias, bias_held) = np.mean(factors, axis=0), np.mean(biases, axis=0)
     return (
         f"{dim:3} parameters  {case:14} {expected:16} right {right:4} of {seeds}  named {np.mean(named):5.1%}  "

@@ -12,7 +12,13 @@ author = "The sbi_models developers"
 copyright = author
 version = release = sbi_models.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "reference_pages"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "reference_pages",
+]
 exclude_patterns = ["_build"]
 highlight_language = "none"
 

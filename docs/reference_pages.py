@@ -80,12 +80,19 @@ def _models(model: type[BaseModel], path: str) -> Iterator[tuple[type[BaseModel]
         seen.add(model)
         yield model, path
         for name, field in model.model_fields.items():
-            inside = [kind for kind in _parts(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            inside = [
+                kind
+                for kind in _parts(field.annotation)
+                if isinstance(kind, type) and issubclass(kind, BaseModel)
+            ]
             pending.extend((kind, f"{path}.{name}" if path else name) for kind in inside)
 
 
 def _parts(annotation: Any) -> list[Any]:
-    return [annotation, *(part for argument in getattr(annotation, "__args__", ()) for part in _parts(argument))]
+    return [
+        annotation,
+        *(part for argument in getattr(annotation, "__args__", ()) for part in _parts(argument)),
+    ]
 
 
 def _model(model: type[BaseModel], path: str) -> str:
@@ -97,9 +104,13 @@ def _model(model: type[BaseModel], path: str) -> str:
         if "not to be given" in comments.get(name, ""):
             continue
         required = field.default is PydanticUndefined and field.default_factory is None
-        rows.append(f"| `{name}` | {_cell(_kind(hints[name], field))} | {_default(field, required)} | {_cell(comments.get(name, ''))} |")
+        rows.append(
+            f"| `{name}` | {_cell(_kind(hints[name], field))} | {_default(field, required)} | {_cell(comments.get(name, ''))} |"
+        )
     said = inspect.cleandoc(model.__doc__ or "")
-    return "\n\n".join([title, said, "| key | value | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)])
+    return "\n\n".join(
+        [title, said, "| key | value | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)]
+    )
 
 
 def _default(field: Any, required: bool) -> str:
@@ -145,7 +156,12 @@ def _words(annotation: Any) -> str:
 def _limits(metadata: Iterable[Any]) -> str:
     """Bounds of a number, as pydantic and its types note them."""
     parts = [part for item in metadata for part in (item, *getattr(item, "metadata", ()))]
-    found = [f"{sign} {getattr(part, key)}" for part in parts for key, sign in _SIGNS.items() if getattr(part, key, None) is not None]
+    found = [
+        f"{sign} {getattr(part, key)}"
+        for part in parts
+        for key, sign in _SIGNS.items()
+        if getattr(part, key, None) is not None
+    ]
     return f" {', '.join(found)}" if found else ""
 
 
@@ -188,5 +204,7 @@ def _as_written(*given: Any) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls first."""
     app.connect("source-read", _fill)
-    app.connect("autodoc-process-docstring", _as_written, priority=400)  # before napoleon, which makes stars of its own
+    app.connect(
+        "autodoc-process-docstring", _as_written, priority=400
+    )  # before napoleon, which makes stars of its own
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -19,14 +19,18 @@ import sbi_models as bf
 from sbi_models.simulators.benchmarks import NormalModel
 
 SEED = 1
-MODEL = NormalModel(num_observations=5)  # mean and log variance of five normals; the exact posterior is known by quadrature
+MODEL = NormalModel(
+    num_observations=5
+)  # mean and log variance of five normals; the exact posterior is known by quadrature
 TRUTH = np.array([0.3, -0.5])
 
 
 def main() -> None:
     """Train on single data sets, compose up to a hundred of them, and compare with quadrature over all measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
+    parser.add_argument(
+        "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
+    )
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
 
@@ -43,16 +47,23 @@ def main() -> None:
     workflow.fit_online(epochs=epochs, num_batches_per_epoch=50 if options.quick else 200, batch_size=128)
 
     numbers = (1, 10) if options.quick else (1, 3, 10, 30, 100)
-    x = MODEL.simulator.sample(max(numbers), seed=2, theta=TRUTH)["x"]  # (100, 5, 1): one theta, a hundred data sets
+    x = MODEL.simulator.sample(max(numbers), seed=2, theta=TRUTH)[
+        "x"
+    ]  # (100, 5, 1): one theta, a hundred data sets
     draws, exact = {}, {}
-    print("data sets  mean: composed        exact            variance (log): composed  exact            warnings")
+    print(
+        "data sets  mean: composed        exact            variance (log): composed  exact            warnings"
+    )
     for n in numbers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", bf.errors.TrustWarning)  # they are printed from the report
-            found, reports = workflow.compositional_sample(num_samples=2000, conditions={"x": x[None, :n]}, return_diagnostics=True, seed=3)
+            found, reports = workflow.compositional_sample(
+                num_samples=2000, conditions={"x": x[None, :n]}, return_diagnostics=True, seed=3
+            )
         draws[n], exact[n] = found["theta"][0], MODEL.posterior(x[:n].reshape(-1))
         pairs = [
-            f"{draws[n][:, k].mean():+.3f} ± {draws[n][:, k].std():.3f}   {exact[n].mean[k]:+.3f} ± {exact[n].sd[k]:.3f}" for k in (0, 1)
+            f"{draws[n][:, k].mean():+.3f} ± {draws[n][:, k].std():.3f}   {exact[n].mean[k]:+.3f} ± {exact[n].sd[k]:.3f}"
+            for k in (0, 1)
         ]
         print(f"{n:<10} {pairs[0]}   {pairs[1]}   {len(reports[0].warnings)}")
         for warning in reports[0].warnings:
@@ -62,10 +73,22 @@ def main() -> None:
     for k, (axes, name) in enumerate(zip(figure.subplots(1, 2), ("mean", "log variance"), strict=True)):
         for place, n in enumerate(numbers):
             ends = np.quantile(draws[n][:, k], [0.025, 0.975])
-            axes.plot([place - 0.12] * 2, ends, color="#0072B2", linewidth=3, label="composed, 95 % interval" if place == 0 else None)
+            axes.plot(
+                [place - 0.12] * 2,
+                ends,
+                color="#0072B2",
+                linewidth=3,
+                label="composed, 95 % interval" if place == 0 else None,
+            )
             axes.plot(place - 0.12, draws[n][:, k].mean(), "o", color="#0072B2")
             ends = exact[n].quantiles([0.025, 0.975])[:, k]
-            axes.plot([place + 0.12] * 2, ends, color="#D55E00", linewidth=3, label="exact, 95 % interval" if place == 0 else None)
+            axes.plot(
+                [place + 0.12] * 2,
+                ends,
+                color="#D55E00",
+                linewidth=3,
+                label="exact, 95 % interval" if place == 0 else None,
+            )
             axes.plot(place + 0.12, exact[n].mean[k], "o", color="#D55E00")
         axes.axhline(TRUTH[k], color="#222222", linewidth=0.8, linestyle=(0, (4, 3)), label="true value")
         axes.set(title=name, xlabel="data sets composed", xticks=range(len(numbers)), xticklabels=numbers)

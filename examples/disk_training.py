@@ -59,7 +59,9 @@ def train(folder: Path, method: str) -> tuple[list[float], list[float]]:
         seed=SEED,
         progress=False,
     )
-    workflow.fit_offline(SIMULATOR.sample(4096, seed=0), epochs=1, batch_size=4096)  # so that everything is imported
+    workflow.fit_offline(
+        SIMULATOR.sample(4096, seed=0), epochs=1, batch_size=4096
+    )  # so that everything is imported
     process, seconds, megabytes = psutil.Process(), [], []
     begin, least, done = time.perf_counter(), process.memory_info().rss, threading.Event()
 
@@ -74,7 +76,11 @@ def train(folder: Path, method: str) -> tuple[list[float], list[float]]:
         workflow.fit_disk(folder, "*.npz", epochs=1, batch_size=4096)
     else:
         files = [np.load(path) for path in sorted(folder.glob("*.npz"))]
-        workflow.fit_offline({name: np.concatenate([file[name] for file in files]) for name in ("theta", "x")}, epochs=1, batch_size=4096)
+        workflow.fit_offline(
+            {name: np.concatenate([file[name] for file in files]) for name in ("theta", "x")},
+            epochs=1,
+            batch_size=4096,
+        )
     done.set()
     watcher.join()
     return seconds, megabytes
@@ -83,7 +89,9 @@ def train(folder: Path, method: str) -> tuple[list[float], list[float]]:
 def main() -> None:
     """Train on folders of several sizes both ways, and compare what memory they take."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
+    parser.add_argument(
+        "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
+    )
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
     numbers = {"fit_disk": (20_000,) if options.quick else (100_000, 300_000, 600_000)}
@@ -99,16 +107,34 @@ def main() -> None:
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
                     seconds, megabytes = fresh.submit(train, folder, method).result()
                 most[method].append(max(megabytes))
-                print(f"{method:<12} {number:>7} simulations, {size:4.0f} MB in files: {max(megabytes):5.0f} MB more, {seconds[-1]:.0f} s")
+                print(
+                    f"{method:<12} {number:>7} simulations, {size:4.0f} MB in files: {max(megabytes):5.0f} MB more, {seconds[-1]:.0f} s"
+                )
 
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes = figure.subplots()
     thousands = {method: np.array(each) / 1000 for method, each in numbers.items()}
-    axes.plot(thousands["fit_offline"], most["fit_offline"], "o-", color="#D55E00", label="fit_offline: all in memory")
-    axes.plot(thousands["fit_disk"], most["fit_disk"], "o-", color="#0072B2", label="fit_disk: some files at a time")
+    axes.plot(
+        thousands["fit_offline"],
+        most["fit_offline"],
+        "o-",
+        color="#D55E00",
+        label="fit_offline: all in memory",
+    )
+    axes.plot(
+        thousands["fit_disk"], most["fit_disk"], "o-", color="#0072B2", label="fit_disk: some files at a time"
+    )
     size_of = thousands["fit_disk"]
-    axes.plot(size_of, size_of * (WIDTH + 2) * 4 / 1000, color="#8A8A8A", linestyle=(0, (4, 3)), label="size of the files")
-    axes.set(xlabel="simulations [thousands]", ylabel="memory of the training [MB]", xlim=(0, None), ylim=(0, None))
+    axes.plot(
+        size_of,
+        size_of * (WIDTH + 2) * 4 / 1000,
+        color="#8A8A8A",
+        linestyle=(0, (4, 3)),
+        label="size of the files",
+    )
+    axes.set(
+        xlabel="simulations [thousands]", ylabel="memory of the training [MB]", xlim=(0, None), ylim=(0, None)
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     options.output.mkdir(parents=True, exist_ok=True)

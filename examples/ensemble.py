@@ -24,7 +24,9 @@ MODEL = NormalModel()  # mean and log variance of twenty normals; the exact post
 def main() -> None:
     """Train, stack, and look at two observations: a usual one and one with a mean far beyond the prior."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
+    parser.add_argument(
+        "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
+    )
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
 
@@ -52,16 +54,32 @@ def main() -> None:
     test = MODEL.simulator.sample(num_tests, seed=2)
     scores = {name: values.mean() for name, values in workflow.log_prob(test, merge_members=False).items()}
     scores["mixture"] = workflow.log_prob(test).mean()
-    scores["exact"] = np.mean([MODEL.posterior(x).log_prob(theta[None])[0] for x, theta in zip(test["x"], test["theta"], strict=True)])
-    print("mean log density of the true parameters [nats]:", ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
+    scores["exact"] = np.mean(
+        [
+            MODEL.posterior(x).log_prob(theta[None])[0]
+            for x, theta in zip(test["x"], test["theta"], strict=True)
+        ]
+    )
+    print(
+        "mean log density of the true parameters [nats]:",
+        ", ".join(f"{name} {score:.3f}" for name, score in scores.items()),
+    )
 
     usual = test["x"][:1]
-    strange = np.random.default_rng(3).normal(6.0, 0.3, size=(1, 20, 1))  # the prior of the mean is Normal(0, 1)
+    strange = np.random.default_rng(3).normal(
+        6.0, 0.3, size=(1, 20, 1)
+    )  # the prior of the mean is Normal(0, 1)
     reference = workflow.disagreement(test, num_samples=100, seed=4)
     apart = workflow.disagreement({"x": np.concatenate([usual, strange])}, num_samples=100, seed=4)
     share = (reference[:, None] >= apart).mean(axis=0)
-    print(f"disagreement: usual {apart[0]:.4f} nats ({share[0]:.0%} of the tests have more), strange {apart[1]:.4f} ({share[1]:.0%})")
-    for name, certificate in zip(("usual", "strange"), workflow.approximator.certify({"x": np.concatenate([usual, strange])}), strict=True):
+    print(
+        f"disagreement: usual {apart[0]:.4f} nats ({share[0]:.0%} of the tests have more), strange {apart[1]:.4f} ({share[1]:.0%})"
+    )
+    for name, certificate in zip(
+        ("usual", "strange"),
+        workflow.approximator.certify({"x": np.concatenate([usual, strange])}),
+        strict=True,
+    ):
         print(f"{name}: {certificate.verdict}", *certificate.warnings)
 
     figure = Figure(figsize=(10.0, 3.3), layout="constrained")

@@ -71,7 +71,9 @@ def exact_posterior(x: np.ndarray, births: np.ndarray, deaths: np.ndarray) -> np
     for now in x.astype(int):
         left = np.arange(min(before, now) + 1)
         survive = binom.pmf(left, before, np.exp(-deaths)[:, None])  # (deaths, left)
-        fresh = poisson.pmf(now - left, (births[:, None] * -np.expm1(-deaths) / deaths)[..., None])  # (births, deaths, left)
+        fresh = poisson.pmf(
+            now - left, (births[:, None] * -np.expm1(-deaths) / deaths)[..., None]
+        )  # (births, deaths, left)
         log_density, before = log_density + np.log((fresh * survive).sum(axis=-1)), now
     density = np.exp(log_density - log_density.max())
     return density / (density.sum() * (births[1] - births[0]) * (deaths[1] - deaths[0]))
@@ -80,7 +82,9 @@ def exact_posterior(x: np.ndarray, births: np.ndarray, deaths: np.ndarray) -> np
 def main() -> None:
     """Simulate into a store in two goes, train on it, and compare with the exact posterior."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
+    parser.add_argument(
+        "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
+    )
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
     number = 100 if options.quick else 2_000
@@ -95,14 +99,21 @@ def main() -> None:
         def rows(start: int, stop: int) -> dict[str, np.ndarray]:
             made = simulator.rows(start, stop, seed=SEED, workers=2, progress=False)
             report = simulator.last_report
-            runs[-1] += stop - start + sum(failure.attempts for failure in report.failures)  # these are in the log, too
+            runs[-1] += (
+                stop - start + sum(failure.attempts for failure in report.failures)
+            )  # these are in the log, too
             return made
 
         for wanted in (number, 2 * number, 2 * number):
             print(f"asked for {wanted} simulations")
             runs.append(0)
-            origin = {"seed": SEED, "fingerprint": "molecules 1"}  # another program or prior: another fingerprint
-            store = SimulationStore.create(Path(scratch) / "store", rows, wanted, rows_per_shard=number // 2, **origin)
+            origin = {
+                "seed": SEED,
+                "fingerprint": "molecules 1",
+            }  # another program or prior: another fingerprint
+            store = SimulationStore.create(
+                Path(scratch) / "store", rows, wanted, rows_per_shard=number // 2, **origin
+            )
             print(f"  {runs[-1]} runs of the program")
         data = store.load()
         observed = simulator.sample(1, seed=2, theta=np.array([15.0, 0.6]))["x"]
@@ -111,14 +122,21 @@ def main() -> None:
         inference_variables="theta",
         inference_conditions="x",
         inference_network="autoregressive_mixture",
-        prior={"theta": Uniform(*torch.tensor(np.stack([LOW, HIGH])))},  # so that no draw is out of its support
+        prior={
+            "theta": Uniform(*torch.tensor(np.stack([LOW, HIGH])))
+        },  # so that no draw is out of its support
         standardize="all",
         early_stopping=10,
         seed=SEED,
     )
     held_out = number // 5
-    training, validation = ({name: value[part] for name, value in data.items()} for part in (slice(held_out, None), slice(held_out)))
-    workflow.fit_offline(training, epochs=10 if options.quick else 100, batch_size=64, validation_data=validation)
+    training, validation = (
+        {name: value[part] for name, value in data.items()}
+        for part in (slice(held_out, None), slice(held_out))
+    )
+    workflow.fit_offline(
+        training, epochs=10 if options.quick else 100, batch_size=64, validation_data=validation
+    )
     draws = workflow.sample(num_samples=4000, conditions={"x": observed}, seed=3)["theta"][0]
 
     births, deaths = (np.linspace(low, high, 121) for low, high in zip(LOW, HIGH, strict=True))
@@ -134,7 +152,11 @@ def main() -> None:
     left, right = figure.subplots(1, 2)
     asked = zip(("first", "second", "third"), (number, 2 * number, 2 * number), strict=True)
     left.bar([f"{name} call:\n{wanted:,}" for name, wanted in asked], runs, color="#0072B2", width=0.6)
-    left.set(xlabel="simulations asked for", ylabel="runs of the program", title="What is in the store is not simulated again")
+    left.set(
+        xlabel="simulations asked for",
+        ylabel="runs of the program",
+        title="What is in the store is not simulated again",
+    )
     right.plot(*draws[:1500].T, ".", color="#0072B2", markersize=2.5, alpha=0.5, label="draws of the network")
     sizes = np.sort(exact.ravel())[::-1]
     levels = [sizes[np.searchsorted(np.cumsum(sizes) / sizes.sum(), share)] for share in (0.95, 0.5)]

@@ -36,7 +36,13 @@ def log_likelihood(theta: np.ndarray, pelts: np.ndarray) -> np.ndarray:
 
 def fitted(simulator: bf.Simulator, number: int, seed: int) -> bf.BasicWorkflow:
     """A workflow trained on so many simulations."""
-    workflow = bf.BasicWorkflow(simulator, inference_variables="theta", inference_conditions="pelts", inference_network="auto", seed=seed)
+    workflow = bf.BasicWorkflow(
+        simulator,
+        inference_variables="theta",
+        inference_conditions="pelts",
+        inference_network="auto",
+        seed=seed,
+    )
     workflow.fit_offline(simulator.sample(number, seed=seed))
     return workflow
 
@@ -44,7 +50,9 @@ def fitted(simulator: bf.Simulator, number: int, seed: int) -> bf.BasicWorkflow:
 def main() -> None:
     """Rounds of simulation, weighted draws, and the comparison with the reference."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
+    parser.add_argument(
+        "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
+    )
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
     numbers = (120, 120) if options.quick else (6_000, 14_000)
@@ -54,7 +62,9 @@ def main() -> None:
     workflow, rounds = fitted(wide, numbers[0], SEED), {}
     for k, number in enumerate(numbers[1:], start=1):
         rounds[f"round {k}"] = workflow.sample(num_samples=2000, conditions=pelts, seed=k)["theta"][0]
-        near = bf.workflows.narrow(wide, workflow.approximator, pelts, seed=k)  # its prior: three times as wide as that posterior
+        near = bf.workflows.narrow(
+            wide, workflow.approximator, pelts, seed=k
+        )  # its prior: three times as wide as that posterior
         workflow = fitted(near, number, SEED + k)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bf.errors.TrustWarning)  # what the report says is printed below
@@ -74,7 +84,10 @@ def main() -> None:
     reference = MODEL.reference_draws
     print("parameter  reference        " + "".join(f"{name:<22}" for name in rounds))
     for k, name in enumerate(MODEL.names):
-        cells = [f"{draws[:, k].mean():8.3f} ± {draws[:, k].std():<9.3f}" for draws in (reference, *rounds.values())]
+        cells = [
+            f"{draws[:, k].mean():8.3f} ± {draws[:, k].std():<9.3f}"
+            for draws in (reference, *rounds.values())
+        ]
         print(f"{name:<10} " + "  ".join(cells))
 
     years, rng = np.arange(1900, 1921), np.random.default_rng(SEED)
@@ -82,9 +95,15 @@ def main() -> None:
     figure = Figure(figsize=(10.0, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for k, (animal, color) in enumerate((("hare", "#0072B2"), ("lynx", "#D55E00"))):
-        left.fill_between(years, *np.quantile(predicted[..., k], [0.05, 0.95], axis=0), color=color, alpha=0.2)
-        left.plot(years, np.median(predicted[..., k], axis=0), color=color, label=f"{animal}: predicted, 90 %")
-        left.plot(years, MODEL.observed[:, k], "o", color=color, markersize=4, label=f"{animal}: pelts bought")
+        left.fill_between(
+            years, *np.quantile(predicted[..., k], [0.05, 0.95], axis=0), color=color, alpha=0.2
+        )
+        left.plot(
+            years, np.median(predicted[..., k], axis=0), color=color, label=f"{animal}: predicted, 90 %"
+        )
+        left.plot(
+            years, MODEL.observed[:, k], "o", color=color, markersize=4, label=f"{animal}: pelts bought"
+        )
     left.set(xlabel="year", ylabel="pelts [thousands]", xticks=[1900, 1905, 1910, 1915, 1920])
     left.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
     left.set_ylim(0, 1.25 * np.quantile(predicted, 0.999))
@@ -92,9 +111,22 @@ def main() -> None:
     for place, (name, color) in enumerate(zip(rounds, ("#E69F00", "#0072B2"), strict=True)):
         standard = (rounds[name] - mean) / sd
         rows = np.arange(8) + 0.22 * (place - (len(rounds) - 1) / 2)
-        right.errorbar(standard.mean(axis=0), rows, xerr=standard.std(axis=0), fmt="o", color=color, markersize=4, label=name)
+        right.errorbar(
+            standard.mean(axis=0),
+            rows,
+            xerr=standard.std(axis=0),
+            fmt="o",
+            color=color,
+            markersize=4,
+            label=name,
+        )
     right.axvspan(-1, 1, color="#8A8A8A", alpha=0.2, label="reference ± sd")
-    right.set(xlabel="posterior mean ± sd, in reference sds", yticks=range(8), yticklabels=MODEL.names, xlim=(-5, 10))
+    right.set(
+        xlabel="posterior mean ± sd, in reference sds",
+        yticks=range(8),
+        yticklabels=MODEL.names,
+        xlim=(-5, 10),
+    )
     right.invert_yaxis()
     right.legend(frameon=False, fontsize=8, loc="center right")
     for axes in (left, right):

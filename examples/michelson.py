@@ -36,7 +36,9 @@ def likelihood(theta: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndar
 def main() -> None:
     """Train on simulations, draw for the five experiments of 1879, and compare with quadrature."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
+    parser.add_argument(
+        "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
+    )
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
 
@@ -52,7 +54,9 @@ def main() -> None:
         seed=SEED,
     )
     number, epochs = (2_000, 2) if options.quick else (50_000, 10)
-    workflow.fit_offline(simulator.sample(number, seed=SEED), epochs=epochs, batch_size=256, validation_data=1000)
+    workflow.fit_offline(
+        simulator.sample(number, seed=SEED), epochs=epochs, batch_size=256, validation_data=1000
+    )
     print(workflow.verdict(300, seed=2))
 
     table = pd.read_csv(michelson.DATA)
@@ -67,7 +71,9 @@ def main() -> None:
         mean, sd = draws[k, :, 0].mean() + michelson.SPEED_OFFSET, draws[k, :, 0].std()
         error = (draws[k].mean(axis=0)[0] - posterior.mean[0]) / posterior.sd[0]
         right = f"{posterior.mean[0] + michelson.SPEED_OFFSET:.1f} ± {posterior.sd[0]:4.1f}"
-        print(f"{k + 1:<11} {mean:.1f} ± {sd:4.1f}    {right}   {error:+.2f}              {certificate.verdict}")
+        print(
+            f"{k + 1:<11} {mean:.1f} ± {sd:4.1f}    {right}   {error:+.2f}              {certificate.verdict}"
+        )
         names.append(f"experiment {k + 1}" + ("" if certificate.trusted else ": certificate failed"))
 
     grid = np.stack([np.linspace(p.mean[0] - 5 * p.sd[0], p.mean[0] + 5 * p.sd[0], 300) for p in exact])

@@ -93,17 +93,27 @@ def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
     def watch(week: str, settings: Any) -> None:
         try:
             print(f"monitor, {week}: {monitor(settings)['verdict']['sentence']}")
-        except bf.errors.DriftError as drift:  # a schedule shows it as a failed run, the command line by exit code 3
+        except (
+            bf.errors.DriftError
+        ) as drift:  # a schedule shows it as a failed run, the command line by exit code 3
             print(f"monitor, {week}: {drift}")
         store = bf.tracking.open_store()
-        ended = [run for status in ("FINISHED", "FAILED") for run in bf.tracking.RunRecord.ended(store, "detector", "monitor", status)]
+        ended = [
+            run
+            for status in ("FINISHED", "FAILED")
+            for run in bf.tracking.RunRecord.ended(store, "detector", "monitor", status)
+        ]
         last = max(ended, key=lambda record: int(record.params["turn"]))
-        watched.append((week, last.params["model"].rpartition("/")[2], last.run.data.metrics["drift.p_value"]))
+        watched.append(
+            (week, last.params["model"].rpartition("/")[2], last.run.data.metrics["drift.p_value"])
+        )
 
     def train(flow: Any, settings: Any) -> None:
         result = flow(settings)
         said = "passed" if result["gate"]["promoted"] else "refused"
-        gates.append(f"version {result['registered']['version']}: {said}\n{fill('; '.join(result['gate']['reasons']), 52)}")
+        gates.append(
+            f"version {result['registered']['version']}: {said}\n{fill('; '.join(result['gate']['reasons']), 52)}"
+        )
         print(f"{flow.name}: {gates[-1]}")
 
     Path("detector.py").write_text(DETECTOR)
@@ -125,22 +135,38 @@ def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
 def main() -> None:
     """Weeks of a detector, and what monitor and gate say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
-    parser.add_argument("--quick", action="store_true", help="fewer simulations and no refusal, to see that it runs")
+    parser.add_argument(
+        "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer simulations and no refusal, to see that it runs"
+    )
     options = parser.parse_args()
     output = options.output.resolve()
 
-    with TemporaryDirectory() as scratch, contextlib.chdir(scratch):  # a folder of yours; all that is tracked lies below it
+    with (
+        TemporaryDirectory() as scratch,
+        contextlib.chdir(scratch),
+    ):  # a folder of yours; all that is tracked lies below it
         watched, gates = three_weeks(options.quick)
 
     figure = Figure(figsize=(10.5, 3.6), layout="constrained")
     axes, text = figure.subplots(1, 2)
     for place, (_, version, p_value) in enumerate(watched):
         axes.plot(place, p_value, "o", color="#D55E00" if p_value < 0.01 else "#0072B2", markersize=9)
-        axes.annotate(f"champion:\nversion {version}", (place, p_value), xytext=(9, 0), textcoords="offset points", fontsize=8, va="center")
+        axes.annotate(
+            f"champion:\nversion {version}",
+            (place, p_value),
+            xytext=(9, 0),
+            textcoords="offset points",
+            fontsize=8,
+            va="center",
+        )
     axes.axhline(0.01, color="#8A8A8A", linestyle=(0, (4, 3)))
     axes.annotate("alarm below this level", (-0.4, 0.008), fontsize=8, va="top", color="#555555")
-    axes.set(yscale="log", ylabel="p-value of 40 observations", ylim=(None, 100), xlim=(-0.45, len(watched) - 0.2))
+    axes.set(
+        yscale="log", ylabel="p-value of 40 observations", ylim=(None, 100), xlim=(-0.45, len(watched) - 0.2)
+    )
     axes.set_xticks(range(len(watched)), [week for week, _, _ in watched])
     axes.set_title("monitor: are they like the simulations?", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)

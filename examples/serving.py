@@ -60,7 +60,9 @@ def served(uri: str, project: Path, log: Path) -> Iterator[str]:
 def ask(address: str, inputs: Any, **params: Any) -> tuple[int, Any]:
     """Status and answer for observations; what `curl -d '{"inputs": ..., "params": ...}' ADDRESS/invocations` would get."""
     body = json.dumps({"inputs": inputs, "params": params}).encode()
-    request = urllib.request.Request(f"{address}/invocations", data=body, headers={"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{address}/invocations", data=body, headers={"Content-Type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read())
@@ -71,7 +73,9 @@ def ask(address: str, inputs: Any, **params: Any) -> tuple[int, Any]:
 def main() -> None:
     """Train, register, serve, ask, and compare with the exact posterior."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the figure; default: the current one")
+    parser.add_argument(
+        "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
+    )
     parser.add_argument("--quick", action="store_true", help="a training of seconds, to see that it runs")
     options = parser.parse_args()
 
@@ -92,7 +96,9 @@ def main() -> None:
     strange[0, 0] += 8.0  # one measurement of twenty is wrong
     with TemporaryDirectory() as scratch:  # a folder of yours, or MLFLOW_TRACKING_URI
         store = bf.tracking.open_store(scratch)
-        with bf.tracking.Tracker.start(store, "serving", "first", key="serving 1", params={"seed": SEED}) as tracker:
+        with bf.tracking.Tracker.start(
+            store, "serving", "first", key="serving 1", params={"seed": SEED}
+        ) as tracker:
             path = workflow.approximator.save(Path(scratch) / "model.safetensors")
             version = bf.tracking.register(store, "normal", path, tracker.run_id, aliases=["champion"])
         print(f"registered {version.uri}")
@@ -103,15 +109,27 @@ def main() -> None:
             draws = np.array(answer["predictions"])  # (1, 4000, 2)
             both = np.concatenate([usual, strange]).tolist()
             status, answer = ask(address, both, num_samples=1000, seed=3, output="summary", certificate=True)
-            for name, certificate in zip(("usual", "strange"), answer["predictions"]["certificates"], strict=True):
-                print(f"{name}: {certificate['verdict']} (p = {certificate['p_value']:.3g})", *certificate["warnings"])
+            for name, certificate in zip(
+                ("usual", "strange"), answer["predictions"]["certificates"], strict=True
+            ):
+                print(
+                    f"{name}: {certificate['verdict']} (p = {certificate['p_value']:.3g})",
+                    *certificate["warnings"],
+                )
             status, refusal = ask(address, both, num_samples=0)
             print(f"a wrong request: HTTP {status}, {refusal['message'].splitlines()[-1]}")
 
     exact = MODEL.posterior(usual[0])
     mean, sd = draws[0].mean(axis=0), draws[0].std(axis=0)
-    print("means and sds over HTTP:", np.round([mean, sd], 3).tolist(), "exact:", np.round([exact.mean, exact.sd], 3).tolist())
-    grid = np.stack([np.linspace(m - 4.5 * s, m + 4.5 * s, 200) for m, s in zip(exact.mean, exact.sd, strict=True)])
+    print(
+        "means and sds over HTTP:",
+        np.round([mean, sd], 3).tolist(),
+        "exact:",
+        np.round([exact.mean, exact.sd], 3).tolist(),
+    )
+    grid = np.stack(
+        [np.linspace(m - 4.5 * s, m + 4.5 * s, 200) for m, s in zip(exact.mean, exact.sd, strict=True)]
+    )
     figure = bf.diagnostics.plot_posterior_reference(
         draws,
         grid,

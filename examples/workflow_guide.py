@@ -17,7 +17,9 @@ from pathlib import Path
 import matplotlib as mpl
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--output", type=Path, help="folder of the picture for the gallery; default: none is made")
+parser.add_argument(
+    "--output", type=Path, help="folder of the picture for the gallery; default: none is made"
+)
 output = parser.parse_args().output
 output = None if output is None else output.resolve()
 mpl.use("Agg")

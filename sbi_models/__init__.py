@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from sbi_models.quick_imports import quick_imports
 
 if TYPE_CHECKING:
-    from sbi_models import adapters, approximators, diagnostics, errors, networks, simulators, tracking, workflows
+    from sbi_models import (
+        adapters,
+        approximators,
+        diagnostics,
+        errors,
+        networks,
+        simulators,
+        tracking,
+        workflows,
+    )
     from sbi_models.adapters import Adapter
     from sbi_models.simulators import Simulator, make_simulator
     from sbi_models.tracking import load

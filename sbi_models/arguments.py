@@ -60,7 +60,9 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def _refuse_unbound(signature: inspect.Signature, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _refuse_unbound(
+    signature: inspect.Signature, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     """Raise ConfigurationError if arguments are missing, given twice, or too many."""
     try:
         signature.bind(*args, **kwargs)
@@ -68,13 +70,25 @@ def _refuse_unbound(signature: inspect.Signature, what: str, args: tuple[Any, ..
     except TypeError as error:
         reason = str(error)
     parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
-    listed = str(signature.replace(parameters=[p.replace(annotation=p.empty) for p in parameters], return_annotation=signature.empty))
-    required = [p.name for p in parameters if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    listed = str(
+        signature.replace(
+            parameters=[p.replace(annotation=p.empty) for p in parameters], return_annotation=signature.empty
+        )
+    )
+    required = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     if "missing" in reason:
         given = signature.bind_partial(*args, **kwargs).arguments
         name = next(name for name in required if name not in given)
-        raise ConfigurationError(f"Expected the argument {name!r} of {what}, got none. Pass {name}=...; its arguments are {listed}.")
-    raise ConfigurationError(f"Expected other arguments of {what}: {reason}. Its arguments are {listed}; pass them by name.")
+        raise ConfigurationError(
+            f"Expected the argument {name!r} of {what}, got none. Pass {name}=...; its arguments are {listed}."
+        )
+    raise ConfigurationError(
+        f"Expected other arguments of {what}: {reason}. Its arguments are {listed}; pass them by name."
+    )
 
 
 def _listed(parameter: inspect.Parameter) -> list[str]:

@@ -50,7 +50,10 @@ def _copy(source: Path, target: Path) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}")
     read_only = f"{source.absolute().as_uri()}?mode=ro"
     try:
-        with closing(sqlite3.connect(read_only, uri=True)) as database, closing(sqlite3.connect(part)) as copy:
+        with (
+            closing(sqlite3.connect(read_only, uri=True)) as database,
+            closing(sqlite3.connect(part)) as copy,
+        ):
             database.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
         part.replace(target)
@@ -59,4 +62,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _tell(kept: Path, error: Exception) -> None:
-    _logger.warning("No empty database is kept at %s, and each new folder waits some seconds for one: %s.", kept, error)
+    _logger.warning(
+        "No empty database is kept at %s, and each new folder waits some seconds for one: %s.", kept, error
+    )

@@ -66,9 +66,13 @@ def is_from_outside(error: BaseException) -> bool:
     """
     if isinstance(error, Exception):
         return False
-    if isinstance(error, KeyboardInterrupt) or "CancelledError" in {kind.__name__ for kind in type(error).__mro__}:
+    if isinstance(error, KeyboardInterrupt) or "CancelledError" in {
+        kind.__name__ for kind in type(error).__mro__
+    }:
         return True
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {
+        None
+    }
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code in handlers for frame, _ in frames)
 
@@ -76,7 +80,9 @@ def is_from_outside(error: BaseException) -> bool:
 def distrust(text: str) -> None:
     """Issue a TrustWarning, at the first line outside of this package and of those that call it for the user."""
     level = 1
-    while level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+    while (
+        level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _BETWEEN
+    ):
         level += 1
     warnings.warn(text, TrustWarning, stacklevel=level + 1)
 

@@ -28,4 +28,6 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _SETTINGS_OF_USER):
         return False
     set_option = ctypes.CDLL(None).mallopt
-    return bool(set_option(_M_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(set_option(_M_TRIM_THRESHOLD, _FREE_KEPT))
+    return bool(set_option(_M_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(
+        set_option(_M_TRIM_THRESHOLD, _FREE_KEPT)
+    )

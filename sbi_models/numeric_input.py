@@ -44,13 +44,19 @@ def real_array(value: Any, what: str, *, copy: bool = False) -> Array:
     try:
         array: Array = np.array(value) if copy else np.asarray(value)
     except (ValueError, TypeError):
-        raise DataError(f"Expected numbers of one shape in {what}, got ragged lists. Pad them, and pass a mask beside them.") from None
+        raise DataError(
+            f"Expected numbers of one shape in {what}, got ragged lists. Pad them, and pass a mask beside them."
+        ) from None
     kind = array.dtype.kind
     if kind not in "fiub":
         if hasattr(value, "toarray"):  # SciPy's sparse matrices
-            raise DataError(f"Expected a dense array in {what}, got a sparse {type(value).__name__}. Pass x.toarray().")
+            raise DataError(
+                f"Expected a dense array in {what}, got a sparse {type(value).__name__}. Pass x.toarray()."
+            )
         held = "" if kind != "O" or not array.size else f" of {type(array.reshape(-1)[0]).__name__}"
-        raise DataError(f"Expected real numbers in {what}, got {array.dtype}{held}. {_CURES.get(kind, _CURES['O'])}")
+        raise DataError(
+            f"Expected real numbers in {what}, got {array.dtype}{held}. {_CURES.get(kind, _CURES['O'])}"
+        )
     return array
 
 
@@ -58,7 +64,9 @@ def _refuse_masked(value: Any, what: str) -> None:
     if isinstance(value, np.ma.MaskedArray):
         masked = int(np.ma.getmaskarray(value).sum())
         if masked:
-            raise DataError(f"Expected numbers in {what}, got a masked array with {masked} of {value.size} values masked. {_MASKED}")
+            raise DataError(
+                f"Expected numbers in {what}, got a masked array with {masked} of {value.size} values masked. {_MASKED}"
+            )
     elif isinstance(value, list | tuple):
         for item in value:
             if isinstance(item, list | tuple | np.ma.MaskedArray):
@@ -79,4 +87,6 @@ def _from_torch(value: Any, what: str) -> Any:
     try:
         return value.detach().cpu().resolve_conj().resolve_neg().numpy()
     except TypeError:
-        raise DataError(f"Expected a tensor of a type that NumPy has in {what}, got {value.dtype}. Pass x.float().") from None
+        raise DataError(
+            f"Expected a tensor of a type that NumPy has in {what}, got {value.dtype}. Pass x.float()."
+        ) from None

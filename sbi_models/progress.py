@@ -21,7 +21,9 @@ def enabled_by_default() -> bool:
 
 
 @contextmanager
-def progress_bar(description: str, total: int, *, done: int = 0, show: bool | None = None) -> Iterator[Advance]:
+def progress_bar(
+    description: str, total: int, *, done: int = 0, show: bool | None = None
+) -> Iterator[Advance]:
     """Show progress over `total` steps, `done` of which were finished before; yields the function that advances it."""
     if not (enabled_by_default() if show is None else show):
         yield lambda steps=1, note="": None

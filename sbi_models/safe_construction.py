@@ -21,11 +21,24 @@ _TIMES = 4
 _SHOWN = 60
 """Letters of a value in a message."""
 
-_most: ContextVar[float] = ContextVar("largest whole number among the arguments of networks", default=math.inf)
+_most: ContextVar[float] = ContextVar(
+    "largest whole number among the arguments of networks", default=math.inf
+)
 
 
 _FACTORIES = (
-    *(torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.randint, torch.randperm, torch.arange, torch.eye),
+    *(
+        torch.empty,
+        torch.zeros,
+        torch.ones,
+        torch.full,
+        torch.rand,
+        torch.randn,
+        torch.randint,
+        torch.randperm,
+        torch.arange,
+        torch.eye,
+    ),
     *(torch.linspace, torch.logspace, torch.normal, torch.tril_indices, torch.triu_indices),
 )
 """What makes tensors of sizes that are among its arguments."""
@@ -38,13 +51,21 @@ class _Allotted(TorchFunctionMode):
         super().__init__()
         self.left = numbers
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func not in _FACTORIES:
             return func(*args, **(kwargs or {}))
-        sizes = [n for value in (*args, *(kwargs or {}).values()) for n in (value if isinstance(value, list | tuple) else [value])]
+        sizes = [
+            n
+            for value in (*args, *(kwargs or {}).values())
+            for n in (value if isinstance(value, list | tuple) else [value])
+        ]
         axes = [n for n in sizes if type(n) is int and n > 1]
         if math.prod(axes) > self.left:
-            raise ModelFileError(f"its settings ask for {' x '.join(map(str, axes))} numbers at once, more than its tensors are")
+            raise ModelFileError(
+                f"its settings ask for {' x '.join(map(str, axes))} numbers at once, more than its tensors are"
+            )
         made = func(*args, **(kwargs or {}))
         self.left -= made.numel()
         return made
@@ -84,7 +105,9 @@ def check_arguments(cls: type, arguments: Any, what: str, *, sizes: bool) -> Non
         return
     hints = get_type_hints(vars(cls).get("__init__", cls.__init__))  # type: ignore[misc]
     for name, value in arguments.items():
-        if name in hints and (found := misfit(value, hints[name], f"{name} of {what}", _most.get() if sizes else math.inf)):
+        if name in hints and (
+            found := misfit(value, hints[name], f"{name} of {what}", _most.get() if sizes else math.inf)
+        ):
             raise ModelFileError(found)
 
 
@@ -112,13 +135,21 @@ def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | N
         return None if fits else _expected(where, f"a whole number from {low} to {high}", value)
     if origin in (Union, UnionType):
         found = [misfit(value, part, where, most) for part in parts]
-        return None if None in found else next((text for text in found if text and not text.startswith(f"{where}: ")), found[0])
+        return (
+            None
+            if None in found
+            else next((text for text in found if text and not text.startswith(f"{where}: ")), found[0])
+        )
     if is_typeddict(hint):
         return _misfit_of_keys(value, get_type_hints(hint, include_extras=True), where)
     if origin is Literal:
         return None if value in parts else _expected(where, f"one of {', '.join(map(repr, parts))}", value)
     if hint is int:
-        return None if _is_real(value) and value == int(value) and abs(value) <= most else _expected(where, _whole(value, most), value)
+        return (
+            None
+            if _is_real(value) and value == int(value) and abs(value) <= most
+            else _expected(where, _whole(value, most), value)
+        )
     for kind, words, fits_kind in _PLAIN:
         if hint is kind:
             return None if fits_kind(value) else _expected(where, words, value)
@@ -131,9 +162,15 @@ def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | N
 
 
 def _misfit_inside(value: Any, hint: Any, where: str, most: float, *, is_object: bool) -> str | None:
-    if not isinstance(value, dict if is_object else list | tuple):  # tuples are lists in files, and settings may come from no file
+    if not isinstance(
+        value, dict if is_object else list | tuple
+    ):  # tuples are lists in files, and settings may come from no file
         return _expected(where, "an object" if is_object else "a list", value)
-    pairs = [(f".{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(f"[{k}]", v) for k, v in enumerate(value)]
+    pairs = (
+        [(f".{key}", item) for key, item in value.items()]
+        if isinstance(value, dict)
+        else [(f"[{k}]", v) for k, v in enumerate(value)]
+    )
     items = [(where + place, item) for place, item in pairs]
     return next((text for place, item in items if (text := misfit(item, hint, place, most))), None)
 
@@ -145,7 +182,9 @@ def _misfit_of_keys(value: Any, hints: Mapping[str, Any], where: str) -> str | N
         return f"{where}: expected {', '.join(hints)}, got no {missing[0]!r}"
     if others := [name for name in value if name not in hints]:
         return f"{where}: expected {', '.join(hints)}, got {_short(others[0])}, too"
-    return next((text for name, hint in hints.items() if (text := misfit(value[name], hint, f"{where}.{name}"))), None)
+    return next(
+        (text for name, hint in hints.items() if (text := misfit(value[name], hint, f"{where}.{name}"))), None
+    )
 
 
 def _is_real(value: Any) -> bool:
@@ -168,7 +207,11 @@ _PLAIN: list[tuple[Any, str, Callable[[Any], bool]]] = [
 
 
 def _whole(value: Any, most: float) -> str:
-    return f"a whole number of at most {most:.0f}, for a file of this size" if _is_real(value) and abs(value) > most else "a whole number"
+    return (
+        f"a whole number of at most {most:.0f}, for a file of this size"
+        if _is_real(value) and abs(value) > most
+        else "a whole number"
+    )
 
 
 def _expected(where: str, words: str, value: Any) -> str:

@@ -19,7 +19,9 @@ def check_seed(seed: object) -> int:
     except TypeError:
         value = -1
     if isinstance(seed, bool) or value < 0:
-        raise ConfigurationError(f"Expected a seed that is a non-negative integer, got {seed!r}. Pass for instance seed=0.")
+        raise ConfigurationError(
+            f"Expected a seed that is a non-negative integer, got {seed!r}. Pass for instance seed=0."
+        )
     return value
 
 

@@ -27,7 +27,9 @@ _layers = RLock()
 def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function without the user's default device and inference mode; a call inside of another one costs nothing."""
     torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "get_default_device") or _inside.get():  # not, or not wholly, imported: nothing is set
+    if (
+        torch is None or not hasattr(torch, "get_default_device") or _inside.get()
+    ):  # not, or not wholly, imported: nothing is set
         return function(*args, **kwargs)
     device = torch.get_default_device()
     tokens = _inside.set(True), _device.set(None if device.type == "cpu" else device)

@@ -28,10 +28,17 @@ def pipeline(axes: Axes) -> None:
     axes.axis("off")
     box = {"boxstyle": "round,pad=0.45", "facecolor": PALE, "edgecolor": BLUE}
     for place, (name, what) in enumerate(STAGES.items()):
-        axes.text(place, 0.3, name, ha="center", va="center", fontsize=13, fontweight="bold", color=INK, bbox=box)
+        axes.text(
+            place, 0.3, name, ha="center", va="center", fontsize=13, fontweight="bold", color=INK, bbox=box
+        )
         axes.text(place, -0.22, what, ha="center", va="center", fontsize=11, color=INK)
         if place:
-            axes.annotate("", (place - 0.38, 0.3), (place - 0.62, 0.3), arrowprops={"arrowstyle": "-|>", "color": BLUE, "lw": 1.5})
+            axes.annotate(
+                "",
+                (place - 0.38, 0.3),
+                (place - 0.62, 0.3),
+                arrowprops={"arrowstyle": "-|>", "color": BLUE, "lw": 1.5},
+            )
 
 
 def posteriors(axes: Axes, folder: Path) -> None:
@@ -44,12 +51,24 @@ def posteriors(axes: Axes, folder: Path) -> None:
         scale = 0.85 / exact.density.max()
         speeds = draws.loc[draws["data_set"].astype(str) == str(name), "mu"].to_numpy()
         heights, edges = np.histogram(speeds, bins=70, density=True)
-        filled = {"baseline": level, "fill": True, "color": BLUE, "alpha": 0.4, "label": None if level else "amortized"}
+        filled = {
+            "baseline": level,
+            "fill": True,
+            "color": BLUE,
+            "alpha": 0.4,
+            "label": None if level else "amortized",
+        }
         axes.stairs(level + heights * scale, edges + speed.offset, **filled)
         label = None if level else "exact"
         axes.plot(exact.grid + speed.offset, level + exact.density * scale, color=RUST, lw=1.6, label=label)
         colour = INK if certificates[place]["trusted"] else RUST
-        axes.text(299_962, level + 0.25, f"certificate: {certificates[place]['verdict']}", fontsize=10.5, color=colour)
+        axes.text(
+            299_962,
+            level + 0.25,
+            f"certificate: {certificates[place]['verdict']}",
+            fontsize=10.5,
+            color=colour,
+        )
     axes.axvline(speed.truth + speed.offset, color=INK, ls="--", lw=1, label="today's value")
     axes.set(xlim=(299_700, 300_050), ylim=(-0.1, len(names) + 0.35), yticks=range(len(names)))
     axes.set_yticklabels([f"experiment {name}" for name in reversed(names)], fontsize=11)
@@ -67,7 +86,15 @@ def verdict(axes: Axes, folder: Path) -> None:
         factor = each["width_factor"]
         axes.plot([factor["low"], factor["high"]], [place, place], color=BLUE, lw=2)
         axes.plot(factor["value"], place, "o", color=BLUE)
-        axes.text(1, place + 0.16, f"{name.replace('_', ' ')}: {each['label']}", ha="center", fontsize=11, color=INK, bbox=white)
+        axes.text(
+            1,
+            place + 0.16,
+            f"{name.replace('_', ' ')}: {each['label']}",
+            ha="center",
+            fontsize=11,
+            color=INK,
+            bbox=white,
+        )
     axes.axvline(1, color=INK, ls="--", lw=1)
     axes.set(xlim=(0.7, 1.3), ylim=(-0.5, len(judged) - 0.4), yticks=[])
     axes.spines["left"].set_visible(False)

@@ -36,7 +36,9 @@ class Adapter(WithHistory):
     def then(self, transform: Transform) -> "Adapter":
         """This adapter followed by one more step; raises ConfigurationError unless it is a `Transform`."""
         if not isinstance(transform, Transform):
-            raise ConfigurationError(f"Expected a Transform, got {transform!r}. Use the methods of Adapter, or pass an instance.")
+            raise ConfigurationError(
+                f"Expected a Transform, got {transform!r}. Use the methods of Adapter, or pass an instance."
+            )
         return self.followed_by(transform)
 
     # ---- which variables there are -------------------------------------------------------------------------------------------------
@@ -87,14 +89,20 @@ class Adapter(WithHistory):
         """
         if prior is not None:
             if lower is not None or upper is not None or to != "interval" or scale is not None:
-                raise ConfigurationError(f"Expected prior= alone, got {lower=}, {upper=}, {to=} and {scale=} beside it. Leave them out.")
+                raise ConfigurationError(
+                    f"Expected prior= alone, got {lower=}, {upper=}, {to=} and {scale=} beside it. Leave them out."
+                )
             return self.followed_by(*steps_for(names, prior))
         if to not in ("interval", "simplex", "ordered"):
-            raise ConfigurationError(f"Unknown support {to!r} for constrain. {suggest(str(to), ('interval', 'simplex', 'ordered'))}")
+            raise ConfigurationError(
+                f"Unknown support {to!r} for constrain. {suggest(str(to), ('interval', 'simplex', 'ordered'))}"
+            )
         if to == "interval":
             return self.then(steps.Constrain(names, lower, upper, scale or "probit"))
         if lower is not None or upper is not None or scale is not None:
-            raise ConfigurationError(f"Expected no bounds with to={to!r}, got {lower=}, {upper=} and {scale=}. Leave them out.")
+            raise ConfigurationError(
+                f"Expected no bounds with to={to!r}, got {lower=}, {upper=} and {scale=}. Leave them out."
+            )
         return self.then(steps.Simplex(names) if to == "simplex" else steps.Ordered(names))
 
     def log(self, names: Names) -> "Adapter":

@@ -4,7 +4,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution, constraints
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    TransformedDistribution,
+    constraints,
+)
 from torch.distributions.transforms import ComposeTransform, IndependentTransform
 from torch.distributions.transforms import Transform as Map
 
@@ -12,7 +18,12 @@ from sbi_models.adapters.transforms import Constrain, Names, Simplex, Transform
 from sbi_models.errors import ConfigurationError
 from sbi_models.torch_defaults import in_double_precision
 
-_BOUNDED = (constraints.greater_than, constraints.greater_than_eq, constraints.less_than, constraints.interval)
+_BOUNDED = (
+    constraints.greater_than,
+    constraints.greater_than_eq,
+    constraints.less_than,
+    constraints.interval,
+)
 _HALF_OPEN = constraints.half_open_interval
 
 
@@ -65,7 +76,10 @@ def _of_distribution(distribution: Distribution) -> _Support:
         return _of_distribution(distribution.base_dist)
     if isinstance(distribution, MixtureSameFamily):
         return _hull(distribution.component_distribution)
-    if isinstance(distribution, TransformedDistribution) and type(distribution).support is TransformedDistribution.support:
+    if (
+        isinstance(distribution, TransformedDistribution)
+        and type(distribution).support is TransformedDistribution.support
+    ):
         support = _of_distribution(distribution.base_dist)
         for step in distribution.transforms:
             support = _image(step, support)
@@ -91,7 +105,13 @@ def _image(step: Map, support: _Support) -> _Support:
     if isinstance(step, IndependentTransform):
         return _image(step.base_transform, support)
     codomain = _of_constraint(step.codomain)
-    if support is None or codomain is None or step.domain.event_dim or step.codomain.event_dim or not step.bijective:
+    if (
+        support is None
+        or codomain is None
+        or step.domain.event_dim
+        or step.codomain.event_dim
+        or not step.bijective
+    ):
         return codomain
     domain = _of_constraint(step.domain)
     assert domain is not None
@@ -116,7 +136,10 @@ def _of_constraint(constraint: Any) -> _Support:
     if isinstance(constraint, type(constraints.real)):
         return _Box(_bound(-torch.inf), _bound(torch.inf))
     if isinstance(constraint, (*_BOUNDED, _HALF_OPEN)):
-        return _Box(_bound(getattr(constraint, "lower_bound", -torch.inf)), _bound(getattr(constraint, "upper_bound", torch.inf)))
+        return _Box(
+            _bound(getattr(constraint, "lower_bound", -torch.inf)),
+            _bound(getattr(constraint, "upper_bound", torch.inf)),
+        )
     if isinstance(constraint, constraints.stack | constraints.cat):
         return _side_by_side(constraint)
     raise _NoStepError(f"there is no step for {constraint}")

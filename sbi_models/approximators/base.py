@@ -118,12 +118,19 @@ class Approximator(nn.Module, ABC):
         """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,)."""
 
     @abstractmethod
-    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
+    def estimate(
+        self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None
+    ) -> Estimates:
         """Estimates of scoring rules; see `ScoringRuleApproximator.estimate`."""
 
     @known_arguments
     def certify(
-        self, conditions: VariablesLike, *, level: float = LEVEL, batch_size: int | None = None, seed: int | None = None
+        self,
+        conditions: VariablesLike,
+        *,
+        level: float = LEVEL,
+        batch_size: int | None = None,
+        seed: int | None = None,
     ) -> list[Certificate]:
         """Whether each observation is like the simulations of the training, and whether the members of an ensemble agree on it.
 
@@ -136,15 +143,22 @@ class Approximator(nn.Module, ABC):
             seed: seed of the draws that members are compared by; nothing else is random.
         """
         self._check_built()
-        return issue(self, conditions, level=check_level(level), batch_size=batch_size, seed=seeding.resolve(seed))
+        return issue(
+            self, conditions, level=check_level(level), batch_size=batch_size, seed=seeding.resolve(seed)
+        )
 
     def _certify_draws(self, conditions: VariablesLike, seed: int) -> None:
         """The TrustWarning of `certifies_draws`."""
         if not self.certifies_draws:
             return
         certificates = self.certify(conditions, seed=seed)
-        failed, n = [row for row, certificate in enumerate(certificates) if certificate.verdict == "failed"], len(certificates)
-        rarest = min((n * p for certificate in certificates if (p := certificate.p_value) is not None), default=1.0)
+        failed, n = (
+            [row for row, certificate in enumerate(certificates) if certificate.verdict == "failed"],
+            len(certificates),
+        )
+        rarest = min(
+            (n * p for certificate in certificates if (p := certificate.p_value) is not None), default=1.0
+        )
         if failed and (rarest <= LEVEL or bdtrc(len(failed) - 1, n, LEVEL) <= LEVEL * (1 + 1e-9)):
             reasons = " ".join(certificates[failed[0]].warnings)
             distrust(f"The posterior of {data_sets_in_words(failed, n)} should not be trusted. {reasons}")
@@ -153,7 +167,10 @@ class Approximator(nn.Module, ABC):
         """Statistics of raw conditions (n, ...) that depend on no network, of what the adapter makes of them: name to (n,), float64."""
         self._check_built()
         first = next(iter(self.members.values()))
-        return {name: value.cpu() for name, value in statistics_of(first, first.prepare_conditions(conditions)).items()}
+        return {
+            name: value.cpu()
+            for name, value in statistics_of(first, first.prepare_conditions(conditions)).items()
+        }
 
     def set_sizes(self, conditions: VariablesLike) -> Tensor:
         """Numbers of elements (n, s), float64, of raw conditions (n, ...) that are sets or series with a mask, s of them."""
@@ -168,7 +185,10 @@ class Approximator(nn.Module, ABC):
     @contextmanager
     def without_certificate(self) -> Iterator[None]:
         """For a training: what is usual is forgotten, as it is no longer true of other weights; a training that fails gives it back."""
-        usual, novelties = self.usual_disagreement, {name: member.novelty for name, member in self.members.items()}
+        usual, novelties = (
+            self.usual_disagreement,
+            {name: member.novelty for name, member in self.members.items()},
+        )
         self.usual_disagreement = Learned("values")
         for member in self.members.values():
             member.novelty = Novelty()
@@ -195,4 +215,6 @@ class Approximator(nn.Module, ABC):
 
     def _check_built(self) -> None:
         if not self.is_built:
-            raise NotFittedError("This approximator has not been trained. Call fit_offline or fit_online of its workflow first.")
+            raise NotFittedError(
+                "This approximator has not been trained. Call fit_offline or fit_online of its workflow first."
+            )

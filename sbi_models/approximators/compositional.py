@@ -14,7 +14,12 @@ from sbi_models.approximators import files
 from sbi_models.approximators.composition.items import ROWS_AT_A_TIME, DiffusionItems, Items
 from sbi_models.approximators.composition.methods import METHODS, composed
 from sbi_models.approximators.composition.plan import Plan
-from sbi_models.approximators.composition.prior_scores import PriorScore, PriorScoreLike, prior_score, score_without_conditions
+from sbi_models.approximators.composition.prior_scores import (
+    PriorScore,
+    PriorScoreLike,
+    prior_score,
+    score_without_conditions,
+)
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
 from sbi_models.approximators.composition.underfitting import ROWS, is_weak, predictable, unused_note
@@ -91,14 +96,21 @@ class CompositionalApproximator(ContinuousApproximator):
         network = trained.inference_network
         check_composable(network)
         assert isinstance(network, DiffusionModel)
-        return cls.from_settings(trained._settings(), {name: value.detach().cpu().clone() for name, value in trained.state_dict().items()})
+        return cls.from_settings(
+            trained._settings(),
+            {name: value.detach().cpu().clone() for name, value in trained.state_dict().items()},
+        )
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """The approximator of a file, also of an earlier one, which knows less or more of shared errors."""
-        tensors = {name: value for name, value in tensors.items() if not name.startswith("shared_bias.local.")}
+        tensors = {
+            name: value for name, value in tensors.items() if not name.startswith("shared_bias.local.")
+        }
         unknown = SharedBias(settings["inference_network"]["built_with"]["theta_dim"]).state_dict()
-        return super().from_settings(settings, {f"shared_bias.{name}": value for name, value in unknown.items()} | tensors)
+        return super().from_settings(
+            settings, {f"shared_bias.{name}": value for name, value in unknown.items()} | tensors
+        )
 
     @overload
     def compositional_sample(
@@ -153,19 +165,27 @@ class CompositionalApproximator(ContinuousApproximator):
         method, split = options.get("method", "calibrated"), options.get("split", False)
         self._check_built()
         if method not in METHODS:
-            raise ConfigurationError(f"Unknown method {method!r} of composition. {suggest(str(method), METHODS)}")
+            raise ConfigurationError(
+                f"Unknown method {method!r} of composition. {suggest(str(method), METHODS)}"
+            )
         flat, num_datasets, num_items = self._flattened(conditions)
         level = self._noise(options.get("noise"))
         learned = self._learned_mean if self.shared_bias.is_known and level == self._default_noise else None
         plan = Plan(
-            level, _simulations(options.get("calibration_simulations"), num_items), seed, learned, is_weak(float(self.shared_bias.unused))
+            level,
+            _simulations(options.get("calibration_simulations"), num_items),
+            seed,
+            learned,
+            is_weak(float(self.shared_bias.unused)),
         )
         prior = self._prior(options.get("compute_prior_score"), num_items)
         was_training = self.training
         self.eval()
         given = self.given(flat)
         parts, reports = [], []
-        calibrates = simulate is not None and bool(plan.simulations) and num_items > 1 and method == "calibrated"
+        calibrates = (
+            simulate is not None and bool(plan.simulations) and num_items > 1 and method == "calibrated"
+        )
         steps = plan.simulations if calibrates else 1
         show = None if num_datasets * (num_items + steps) > _WORK_BEFORE_PROGRESS else False
         with progress_bar("compose", num_datasets * steps, show=show) as advance:
@@ -176,8 +196,14 @@ class CompositionalApproximator(ContinuousApproximator):
                     draws, report = self._alone(own, num_samples, plan.seed)
                 else:
                     items = DiffusionItems(self.inference_network, own, seed=plan.seed)
-                    fresh = partial(self._fresh, _counted(simulate, advance), items) if simulate is not None and calibrates else None
-                    draws, report = composed(items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh)
+                    fresh = (
+                        partial(self._fresh, _counted(simulate, advance), items)
+                        if simulate is not None and calibrates
+                        else None
+                    )
+                    draws, report = composed(
+                        items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh
+                    )
                 if fresh is None:
                     report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))
                 parts.append(draws)
@@ -212,7 +238,9 @@ class CompositionalApproximator(ContinuousApproximator):
                 scores = items.own_scores(theta[-1], self._default_noise)
                 residuals.append(scores - self._offset(theta[-1]))
                 if len(whitened) * len(scores) < ROWS:
-                    whitened.append(torch.einsum("nij,ni->nj", torch.linalg.cholesky(items.gaussians()[1]), scores))
+                    whitened.append(
+                        torch.einsum("nij,ni->nj", torch.linalg.cholesky(items.gaussians()[1]), scores)
+                    )
                     features.append(items.features)
         self.shared_bias.fit(torch.cat(theta), torch.cat(residuals))
         self.shared_bias.unused.fill_(predictable(torch.cat(features), torch.cat(whitened)))
@@ -226,7 +254,11 @@ class CompositionalApproximator(ContinuousApproximator):
     def _offset(self, theta: Tensor) -> Tensor:
         """The score at theta (m, d) that the network gives without conditions; zero if it was not trained for that."""
         network = self.inference_network
-        return score_without_conditions(network, theta, self._default_noise) if network.knows_prior else torch.zeros_like(theta)
+        return (
+            score_without_conditions(network, theta, self._default_noise)
+            if network.knows_prior
+            else torch.zeros_like(theta)
+        )
 
     @property
     def _default_noise(self) -> float:
@@ -237,7 +269,9 @@ class CompositionalApproximator(ContinuousApproximator):
     def _flattened(self, conditions: VariablesLike) -> tuple[Variables, int, int]:
         """Raw conditions with one leading axis, data set by data set, and the numbers of data sets and of items of each."""
         if not isinstance(conditions, Mapping):
-            raise DataError(f"Expected conditions as a dict of names to arrays, got {type(conditions).__name__}.")
+            raise DataError(
+                f"Expected conditions as a dict of names to arrays, got {type(conditions).__name__}."
+            )
         flat, leading = {}, {}
         for name in self.condition_names:
             if name not in conditions:
@@ -246,9 +280,13 @@ class CompositionalApproximator(ContinuousApproximator):
                 )
             shape = self.shapes[name]
             try:
-                value = real_array(conditions[name], f"variable {name!r} of the conditions").astype(np.float64)
+                value = real_array(conditions[name], f"variable {name!r} of the conditions").astype(
+                    np.float64
+                )
             except DataError as error:
-                raise DataError(f"{error} Compose data sets of other numbers of items in calls of their own.") from None
+                raise DataError(
+                    f"{error} Compose data sets of other numbers of items in calls of their own."
+                ) from None
             value = value[..., None] if shape == (1,) and value.ndim == 2 else value
             if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
                 wanted = ", ".join(map(str, ("n_datasets", "n_compositional", *shape)))
@@ -260,14 +298,22 @@ class CompositionalApproximator(ContinuousApproximator):
             flat[name] = value.reshape(-1, *value.shape[2:])
         if len(set(leading.values())) > 1:
             listed = ", ".join(f"{shape} of {name!r}" for name, shape in leading.items())
-            raise DataError(f"Expected the same numbers of data sets and items in every condition, got {listed}.")
+            raise DataError(
+                f"Expected the same numbers of data sets and items in every condition, got {listed}."
+            )
         return flat, *next(iter(leading.values()))
 
     def _noise(self, noise: float | None) -> float:
         if noise is None:
             return self._default_noise
-        if isinstance(noise, bool) or not isinstance(noise, int | float | np.floating) or not 0.001 <= noise <= 1:
-            raise ConfigurationError(f"Expected noise, in sds of the standardised parameters, from 0.001 to 1, got {noise!r}.")
+        if (
+            isinstance(noise, bool)
+            or not isinstance(noise, int | float | np.floating)
+            or not 0.001 <= noise <= 1
+        ):
+            raise ConfigurationError(
+                f"Expected noise, in sds of the standardised parameters, from 0.001 to 1, got {noise!r}."
+            )
         return float(noise)
 
     def _prior(self, given: PriorScoreLike | None, num_items: int) -> PriorScore | None:
@@ -297,12 +343,20 @@ class CompositionalApproximator(ContinuousApproximator):
             draws = self.standardised_draws(num_samples, given, None, seed)[0]
         return draws.to("cpu", torch.float64), CompositionReport(method="sample", num_items=1)
 
-    def _fresh(self, simulate: Simulate, like: DiffusionItems, theta: Tensor, seed: int) -> Iterator[tuple[Tensor, Items]]:
+    def _fresh(
+        self, simulate: Simulate, like: DiffusionItems, theta: Tensor, seed: int
+    ) -> Iterator[tuple[Tensor, Items]]:
         """Items simulated at theta (k, d), standardised space, some at a time, and their row numbers; see `Fresh`."""
         for start in range(0, len(theta), ROWS_AT_A_TIME):
-            raw = {name: value.detach().cpu().numpy() for name, value in self.raw_of(theta[start : start + ROWS_AT_A_TIME]).items()}
+            raw = {
+                name: value.detach().cpu().numpy()
+                for name, value in self.raw_of(theta[start : start + ROWS_AT_A_TIME]).items()
+            }
             simulated, rows = simulate(raw, seeding.derive(seed, start))
-            yield start + torch.as_tensor(rows), DiffusionItems(self.inference_network, self.given(simulated), seed=seed, like=like)
+            yield (
+                start + torch.as_tensor(rows),
+                DiffusionItems(self.inference_network, self.given(simulated), seed=seed, like=like),
+            )
 
 
 def check_composable(network: Any) -> None:
@@ -338,7 +392,9 @@ def _warn(reports: list[CompositionReport]) -> None:
     doubted = [row for row, report in enumerate(reports) if report.warnings]
     if doubted:
         which = data_sets_in_words(doubted, len(reports))
-        distrust(f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}")
+        distrust(
+            f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}"
+        )
 
 
 files.KINDS[CompositionalApproximator.kind] = CompositionalApproximator.from_settings

@@ -80,8 +80,12 @@ class ContinuousApproximator(Approximator):
         self.summary_network = summary_network
         self.inputs = SummaryInputs(summary_network, masks or {})
         adapter.check_kept()
-        self.adapter = adapter.route({role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one})
-        self.standardiser = Standardiser(tuple(part for role in standardize for part in (self.inputs.names if role == SUMMARY else [role])))
+        self.adapter = adapter.route(
+            {role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one}
+        )
+        self.standardiser = Standardiser(
+            tuple(part for role in standardize for part in (self.inputs.names if role == SUMMARY else [role]))
+        )
         self.info = files.as_json(dict(info or {}))
         self.novelty = Novelty()
         for network in (inference_network, summary_network):
@@ -109,7 +113,9 @@ class ContinuousApproximator(Approximator):
         """Raw names of the variables that are conditioned on, masks among them."""
         made = {name for transform in self.adapter.transforms for name in transform.makes()}
         names = [name for role in ROLES[1:] for name in self.roles.get(role, ())]
-        return tuple(dict.fromkeys([*names, *(name for name in self.inputs.masks.values() if name not in made)]))
+        return tuple(
+            dict.fromkeys([*names, *(name for name in self.inputs.masks.values() if name not in made)])
+        )
 
     @property
     def may_miss(self) -> frozenset[str]:
@@ -136,7 +142,12 @@ class ContinuousApproximator(Approximator):
     @property
     def specification(self) -> dict[str, str]:
         """What it is, but for its weights, by part, as JSON text: two with the same one learn the same thing."""
-        parts = {"roles": self.roles, "adapter": self.adapter.to_json(), "standardize": self.standardiser.roles, "masks": self.inputs.masks}
+        parts = {
+            "roles": self.roles,
+            "adapter": self.adapter.to_json(),
+            "standardize": self.standardiser.roles,
+            "masks": self.inputs.masks,
+        }
         return {name: json.dumps(part) for name, part in parts.items()} | {"networks": self.architecture}
 
     # ---- building and training -----------------------------------------------------------------------------------------------------
@@ -148,19 +159,25 @@ class ContinuousApproximator(Approximator):
 
     def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
         """The adapter fitted to raw data, the data after it, and the shape of one raw row of each variable: what to build from."""
-        variables = intake.as_variables(data, self.inference_names + self.condition_names, may_miss=self.may_miss)
+        variables = intake.as_variables(
+            data, self.inference_names + self.condition_names, may_miss=self.may_miss
+        )
         tensors = as_tensors(variables)
         adapter = self.adapter.fitted(tensors)
         adapted = adapter.forward(tensors)
         shapes = {name: value.shape[1:] for name, value in variables.items()}
         inputs, masks = self.inputs.of(adapted)
         names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
-        warn_of_unsuitable(inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardiser.roles)
+        warn_of_unsuitable(
+            inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardiser.roles
+        )
         if self.inference_network.has_draws:
             warn_of_whole_numbers(variables, self.inference_names)
         return adapter, adapted, shapes
 
-    def build_from(self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int) -> None:
+    def build_from(
+        self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int
+    ) -> None:
         """`build`, after `adapted`; members of an ensemble share that part of the work."""
         self.adapter = adapter
         inputs, masks = self.inputs.of(adapted)
@@ -210,7 +227,9 @@ class ContinuousApproximator(Approximator):
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each row of a prepared batch, shape (n,)."""
-        return self.inference_network.loss(prepared["inference_variables"], self._conditions(prepared), generator)
+        return self.inference_network.loss(
+            prepared["inference_variables"], self._conditions(prepared), generator
+        )
 
     def draw(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Drawn:
         """The random numbers of the loss of a prepared batch; see `InferenceNetwork.draw`."""
@@ -218,14 +237,20 @@ class ContinuousApproximator(Approximator):
 
     def loss_given(self, prepared: dict[str, Tensor], drawn: Drawn) -> Tensor:
         """The loss, shape (n,), as a function of its random numbers."""
-        return self.inference_network.loss_given(prepared["inference_variables"], self._conditions(prepared), drawn)
+        return self.inference_network.loss_given(
+            prepared["inference_variables"], self._conditions(prepared), drawn
+        )
 
     def _conditions(self, prepared: dict[str, Tensor]) -> Tensor:
         """What the inference network is conditioned on: direct conditions and summaries side by side, (n, condition_dim)."""
         parts = [prepared["inference_conditions"]] if "inference_conditions" in prepared else []
         if self.summary_network is not None:
             parts.append(self.inputs.summaries(self.summary_network, prepared))
-        return torch.cat(parts, dim=-1) if parts else prepared["inference_variables"].new_zeros(len(prepared["inference_variables"]), 0)
+        return (
+            torch.cat(parts, dim=-1)
+            if parts
+            else prepared["inference_variables"].new_zeros(len(prepared["inference_variables"]), 0)
+        )
 
     # ---- inference -----------------------------------------------------------------------------------------------------------------
 
@@ -254,7 +279,9 @@ class ContinuousApproximator(Approximator):
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         was_training = self.training
         self.eval()
-        standardised = self.standardised_draws(num_samples, self.given(conditions, batch_size), batch_size, seed)
+        standardised = self.standardised_draws(
+            num_samples, self.given(conditions, batch_size), batch_size, seed
+        )
         self.train(was_training)
         draws = self._to_raw(standardised)
         self._certify_draws(conditions, seed)
@@ -267,27 +294,53 @@ class ContinuousApproximator(Approximator):
 
     def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
         """What the inference network is conditioned on, (n, condition_dim), for prepared conditions, `batch_size` rows at a time."""
-        return torch.cat([self._conditions({k: v[rows] for k, v in prepared.items()}) for rows in chunks(prepared, batch_size)])
+        return torch.cat(
+            [
+                self._conditions({k: v[rows] for k, v in prepared.items()})
+                for rows in chunks(prepared, batch_size)
+            ]
+        )
 
-    def standardised_draws(self, num_samples: int, given: Tensor, batch_size: int | None, seed: int) -> Tensor:
+    def standardised_draws(
+        self, num_samples: int, given: Tensor, batch_size: int | None, seed: int
+    ) -> Tensor:
         """Standardised draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
         keep_freed_memory()
         parts, total = [], num_samples * len(given)
         with progress_bar("sample", total, show=None if total > _DRAWS_BEFORE_PROGRESS else False) as advance:
             for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
-                parts.append(self._draw(min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance))
+                parts.append(
+                    self._draw(
+                        min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance
+                    )
+                )
         standardised = torch.cat(parts, dim=1)
         intake.check_network_output(standardised.isfinite().flatten(1).all(dim=1), "draws")
         return standardised
 
-    def _draw(self, num_samples: int, given: Tensor, batch_size: int | None, stream: tuple[int, int], advance: Advance) -> Tensor:
+    def _draw(
+        self,
+        num_samples: int,
+        given: Tensor,
+        batch_size: int | None,
+        stream: tuple[int, int],
+        advance: Advance,
+    ) -> Tensor:
         seed, block = stream
-        at_once = positive_int(batch_size, "batch_size") if batch_size is not None else max(1, _ROWS_PER_CALL // num_samples)
+        at_once = (
+            positive_int(batch_size, "batch_size")
+            if batch_size is not None
+            else max(1, _ROWS_PER_CALL // num_samples)
+        )
         parts = []
         for start in range(0, len(given), at_once):
             rows = range(start, min(start + at_once, len(given)))
-            generators: Generators = [torch.Generator().manual_seed(seeding.derive(seed, "sampling", row, block)) for row in rows]
-            parts.append(self.inference_network.sample(num_samples, given[start : start + at_once], generators))
+            generators: Generators = [
+                torch.Generator().manual_seed(seeding.derive(seed, "sampling", row, block)) for row in rows
+            ]
+            parts.append(
+                self.inference_network.sample(num_samples, given[start : start + at_once], generators)
+            )
             advance(num_samples * len(rows))
         return torch.cat(parts)
 
@@ -305,7 +358,9 @@ class ContinuousApproximator(Approximator):
 
     def raw_of(self, standardised: Tensor) -> dict[str, Tensor]:
         """Standardised parameters (n, d) to raw variables, name to (n, ...), with gradients."""
-        raw = self.adapter.inverse({"inference_variables": self.standardiser.inverse("inference_variables", standardised)})
+        raw = self.adapter.inverse(
+            {"inference_variables": self.standardiser.inverse("inference_variables", standardised)}
+        )
         return {name: raw[name] for name in self.inference_names}
 
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
@@ -320,21 +375,29 @@ class ContinuousApproximator(Approximator):
         inside = self.adapter.inside(as_tensors(variables), self.inference_names).numpy()
         log_prob = np.full(len(inside), -np.inf)
         if not inside.all():
-            self._prepare(variables, self.condition_names, "data")  # conditions that do not fit are an error in these rows, too
+            self._prepare(
+                variables, self.condition_names, "data"
+            )  # conditions that do not fit are an error in these rows, too
         if inside.any():
-            log_prob[inside] = self._log_prob({name: value[inside] for name, value in variables.items()}, batch_size)
+            log_prob[inside] = self._log_prob(
+                {name: value[inside] for name, value in variables.items()}, batch_size
+            )
         return log_prob
 
     def _log_prob(self, data: Variables, batch_size: int | None) -> Array:
         standardised = self._standardised(data)
         theta = standardised["inference_variables"]
-        intake.check_representable({key: value for key, value in standardised.items() if key != "inference_variables"}, "data")
+        intake.check_representable(
+            {key: value for key, value in standardised.items() if key != "inference_variables"}, "data"
+        )
         known = theta.isfinite().all(dim=1)
         log_prob = torch.full((len(theta),), -torch.inf, dtype=torch.float64, device=theta.device)
         if bool(known.any()):
             raw = as_tensors({name: data[name] for name in self.inference_names}, self._device)
             inner = self._log_prob_of({key: value[known] for key, value in standardised.items()}, batch_size)
-            jacobian = self.adapter.log_abs_det({name: value[known] for name, value in raw.items()}, "inference_variables")
+            jacobian = self.adapter.log_abs_det(
+                {name: value[known] for name, value in raw.items()}, "inference_variables"
+            )
             log_prob[known] = inner + jacobian + self.standardiser.log_abs_det("inference_variables")
         return np.asarray(intake.checked_densities(log_prob, theta).cpu().numpy())
 
@@ -347,11 +410,15 @@ class ContinuousApproximator(Approximator):
         with torch.no_grad():
             for rows in chunks(prepared, batch_size):
                 batch = {role: value[rows] for role, value in prepared.items()}
-                parts.append(self.inference_network.log_prob(batch["inference_variables"], self._conditions(batch)))
+                parts.append(
+                    self.inference_network.log_prob(batch["inference_variables"], self._conditions(batch))
+                )
         self.train(was_training)
         return torch.cat(parts).to(torch.float64)
 
-    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
+    def estimate(
+        self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None
+    ) -> Estimates:
         """Always a ConfigurationError, since this approximator has draws; see `ScoringRuleApproximator.estimate`."""
         del conditions, split, batch_size
         raise ConfigurationError(

@@ -21,7 +21,14 @@ from sbi_models.approximators.members import (
     cross_log_densities,
     member_seed,
 )
-from sbi_models.approximators.mixture import checked_weights, found_shrinkage, log_mixture, merged_order, stacked_weights, whole_shares
+from sbi_models.approximators.mixture import (
+    checked_weights,
+    found_shrinkage,
+    log_mixture,
+    merged_order,
+    stacked_weights,
+    whole_shares,
+)
 from sbi_models.approximators.rows import by_component
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError
@@ -123,7 +130,11 @@ class EnsembleApproximator(Approximator):
     @property
     def specification(self) -> dict[str, str]:
         """What each member is, but for its weights, by part, as JSON text."""
-        return {f"{name}/{part}": text for name, member in self.members.items() for part, text in member.specification.items()}
+        return {
+            f"{name}/{part}": text
+            for name, member in self.members.items()
+            for part, text in member.specification.items()
+        }
 
     # ---- building and training -----------------------------------------------------------------------------------------------------
 
@@ -197,20 +208,31 @@ class EnsembleApproximator(Approximator):
         if not merge_members:
             return {
                 name: member.sample(
-                    num_samples=num_samples, split=split, conditions=conditions, batch_size=batch_size, seed=member_seed(seed, name)
+                    num_samples=num_samples,
+                    split=split,
+                    conditions=conditions,
+                    batch_size=batch_size,
+                    seed=member_seed(seed, name),
                 )
                 for name, member in self.members.items()
             }
         rows = self._num_datasets(conditions)
         shares = whole_shares(weights, num_samples, rows)
         parts = [
-            member.sample(num_samples=int(most), conditions=conditions, batch_size=batch_size, seed=member_seed(seed, name))
+            member.sample(
+                num_samples=int(most),
+                conditions=conditions,
+                batch_size=batch_size,
+                seed=member_seed(seed, name),
+            )
             for (name, member), most in zip(self.members.items(), shares.max(axis=0), strict=True)
             if most
         ]
         order = merged_order(shares, seed)[:, :, None]
         draws = {
-            variable: np.take_along_axis(np.concatenate([part[variable] for part in parts], axis=1), order, axis=1)
+            variable: np.take_along_axis(
+                np.concatenate([part[variable] for part in parts], axis=1), order, axis=1
+            )
             for variable in self.inference_names
         }
         return by_component(draws) if split else draws
@@ -227,7 +249,12 @@ class EnsembleApproximator(Approximator):
 
     @overload
     def log_prob(
-        self, data: VariablesLike, *, batch_size: int | None = ..., merge_members: bool, member_weights: MemberWeights | None = ...
+        self,
+        data: VariablesLike,
+        *,
+        batch_size: int | None = ...,
+        merge_members: bool,
+        member_weights: MemberWeights | None = ...,
     ) -> Array | dict[str, Array]: ...
 
     def log_prob(
@@ -247,13 +274,23 @@ class EnsembleApproximator(Approximator):
         """
         weights = self._weights_of_a_call(member_weights, merge_members=merge_members)
         if not merge_members:
-            return {name: member.log_prob(data, batch_size=batch_size) for name, member in self.members.items() if member.has_density}
-        used = {name: member for (name, member), weight in zip(self.members.items(), weights, strict=True) if weight > 0}
+            return {
+                name: member.log_prob(data, batch_size=batch_size)
+                for name, member in self.members.items()
+                if member.has_density
+            }
+        used = {
+            name: member
+            for (name, member), weight in zip(self.members.items(), weights, strict=True)
+            if weight > 0
+        }
         check_density(used)
         columns = [member.log_prob(data, batch_size=batch_size) for member in used.values()]
         return log_mixture(np.stack(columns, axis=-1), weights[weights > 0])
 
-    def stack(self, validation_data: VariablesLike, *, shrinkage: float | None = None, batch_size: int | None = None) -> dict[str, float]:
+    def stack(
+        self, validation_data: VariablesLike, *, shrinkage: float | None = None, batch_size: int | None = None
+    ) -> dict[str, float]:
         """Learn weights by the mean log density of held-out data (n, ...), keep them as the ensemble's own, and return them.
 
         Args:
@@ -265,12 +302,20 @@ class EnsembleApproximator(Approximator):
         Raises:
             ConfigurationError: if a member has no density, for its weight is for the user to choose; if shrinkage is negative.
         """
-        if shrinkage is not None and not (isinstance(shrinkage, int | float | np.integer | np.floating) and shrinkage >= 0):
-            raise ConfigurationError(f"Expected shrinkage as a number of simulations of 0 or more, or None, got {shrinkage!r}.")
+        if shrinkage is not None and not (
+            isinstance(shrinkage, int | float | np.integer | np.floating) and shrinkage >= 0
+        ):
+            raise ConfigurationError(
+                f"Expected shrinkage as a number of simulations of 0 or more, or None, got {shrinkage!r}."
+            )
         check_density(self.members)
-        columns = [member.log_prob(validation_data, batch_size=batch_size) for member in self.members.values()]
+        columns = [
+            member.log_prob(validation_data, batch_size=batch_size) for member in self.members.values()
+        ]
         log_densities = np.stack(columns, axis=1)
-        learned = stacked_weights(log_densities, found_shrinkage(log_densities) if shrinkage is None else float(shrinkage))
+        learned = stacked_weights(
+            log_densities, found_shrinkage(log_densities) if shrinkage is None else float(shrinkage)
+        )
         self.weights = {name: float(weight) for name, weight in zip(self.names, learned, strict=True)}
         return dict(self.weights)
 
@@ -282,11 +327,15 @@ class EnsembleApproximator(Approximator):
         """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from, num_samples, of)."""
         was_training = self.training
         self.eval()
-        log_densities = cross_log_densities(self.members, conditions=conditions, num_samples=num_samples, seed=seed)
+        log_densities = cross_log_densities(
+            self.members, conditions=conditions, num_samples=num_samples, seed=seed
+        )
         self.train(was_training)
         return log_densities
 
-    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> NoReturn:
+    def estimate(
+        self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None
+    ) -> NoReturn:
         """Estimates are those of a member: `approximator.members[name].estimate(...)`.
 
         Raises:
@@ -305,14 +354,19 @@ class EnsembleApproximator(Approximator):
         """Weights in the order of the members."""
         self._check_built()
         if weights is not None and not merge_members:
-            raise ConfigurationError("member_weights are those of the mixture: expected merge_members=True with them, got False.")
+            raise ConfigurationError(
+                "member_weights are those of the mixture: expected merge_members=True with them, got False."
+            )
         chosen = self.weights if weights is None else checked_weights(weights, self.names)
         return np.array([1 / len(self.names) if chosen is None else chosen[name] for name in self.names])
 
     # ---- files ---------------------------------------------------------------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
-        members = [{"name": name, "kind": member.kind, "settings": member._settings()} for name, member in self.members.items()]
+        members = [
+            {"name": name, "kind": member.kind, "settings": member._settings()}
+            for name, member in self.members.items()
+        ]
         return {"members": members, "weights": self.weights, "info": self.info}
 
     @classmethod
@@ -321,7 +375,9 @@ class EnsembleApproximator(Approximator):
         members = {}
         for k, entry in enumerate(settings["members"]):
             prefix = f"networks.{k}."
-            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            own = {
+                name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+            }
             members[entry["name"]] = files.KINDS[entry["kind"]](entry["settings"], own)
         ensemble = cls(members, weights=settings["weights"], info=settings["info"])  # type: ignore[arg-type]
         ensemble.usual_disagreement.load_state_dict({"values": tensors[_USUAL]} if _USUAL in tensors else {})

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sbi_models.approximators.certificates.calibration import Evaluating, points_of, sizes_of_disagreement, with_novelty
+from sbi_models.approximators.certificates.calibration import (
+    Evaluating,
+    points_of,
+    sizes_of_disagreement,
+    with_novelty,
+)
 from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.certificates.ranks import lots
 from sbi_models.approximators.summary_inputs import SUMMARY, masked
@@ -35,7 +40,9 @@ def try_out(approximator: "Approximator") -> None:
         for name, member in approximator.members.items():
             _draw(member, prepared[name])
         if all(member.novelty.is_known for member in approximator.members.values()):
-            points = {name: points_of(member, prepared[name]) for name, member in approximator.members.items()}
+            points = {
+                name: points_of(member, prepared[name]) for name, member in approximator.members.items()
+            }
             with_novelty([Certificate()], approximator.members, points, lots(1, 0))
             usual = approximator.usual_disagreement.values
             if usual is not None:
@@ -52,9 +59,15 @@ def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
     adapted, _ = member.inputs.of(member.adapter.forward(nothing))
     shapes = {key: tuple(value.shape[1:]) for key, value in adapted.items()}
     _expect("the axes of inference_variables", shapes["inference_variables"], (built["theta_dim"],))
-    alone, _ = member.inputs.of(member.adapter.forward({name: nothing[name] for name in member.condition_names}))
+    alone, _ = member.inputs.of(
+        member.adapter.forward({name: nothing[name] for name in member.condition_names})
+    )
     expected = {key: shape for key, shape in shapes.items() if key != "inference_variables"}
-    _expect("the shapes of conditions alone", {key: tuple(value.shape[1:]) for key, value in alone.items()}, expected)
+    _expect(
+        "the shapes of conditions alone",
+        {key: tuple(value.shape[1:]) for key, value in alone.items()},
+        expected,
+    )
     if summary is not None:
         assert summary.built_with is not None
         inputs = {name: list(shapes[key]) for key, name in member.inputs.names.items()}
@@ -65,14 +78,18 @@ def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
             if found is not None:
                 _expect(f"the axes of {key}_{moment}", tuple(found.shape), shape[-1:])
                 if not bool(found.isfinite().all()) or (moment == "sd" and not bool((found > 0).all())):
-                    raise ModelFileError(f"{key}_{moment}: expected {'positive' if moment == 'sd' else 'finite'} numbers, got others")
+                    raise ModelFileError(
+                        f"{key}_{moment}: expected {'positive' if moment == 'sd' else 'finite'} numbers, got others"
+                    )
     return shapes
 
 
 def _zeros(member: "ContinuousApproximator", shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """One standardised row, and masks by which all of it counts."""
     rows = {key: torch.zeros(1, *shape, dtype=torch.float32) for key, shape in shapes.items()}
-    return rows | {masked(key): torch.ones(rows[key].shape[:2], dtype=torch.bool) for key in member.inputs.masks}
+    return rows | {
+        masked(key): torch.ones(rows[key].shape[:2], dtype=torch.bool) for key in member.inputs.masks
+    }
 
 
 def _draw(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> None:

@@ -62,11 +62,19 @@ def load_approximator(path: str | Path) -> "Approximator":
     path = Path(path)
     kind, settings, tensors = read(path)
     if kind not in KINDS:
-        raise ModelFileError(f"{path.name} holds an approximator of unknown kind {kind!r}. {suggest(kind, KINDS)}")
+        raise ModelFileError(
+            f"{path.name} holds an approximator of unknown kind {kind!r}. {suggest(kind, KINDS)}"
+        )
     try:
         return _rebuilt(kind, settings, tensors)
-    except Exception as error:  # whatever a constructor, a tensor or a network of the user raises for what the file says
-        what = str(error).removesuffix(".") if isinstance(error, SbiModelsError) else f"{type(error).__name__}: {error}"
+    except (
+        Exception
+    ) as error:  # whatever a constructor, a tensor or a network of the user raises for what the file says
+        what = (
+            str(error).removesuffix(".")
+            if isinstance(error, SbiModelsError)
+            else f"{type(error).__name__}: {error}"
+        )
         raise ModelFileError(
             f"{path.name} cannot be used: {what}. Its checksum is right, so that it was written like this: write it with approximator.save."
         ) from error
@@ -101,7 +109,9 @@ def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     if found := misfit_of_header(header):
         raise ModelFileError(f"{path.name} is not a readable approximator: {found}. Get a fresh copy.")
     if header.pop("sha256") != _digest(header, tensors):
-        raise ModelFileError(f"{path.name} was changed or damaged after it was written: its checksum does not match. Get a fresh copy.")
+        raise ModelFileError(
+            f"{path.name} was changed or damaged after it was written: its checksum does not match. Get a fresh copy."
+        )
     return header["kind"], header["settings"], tensors
 
 
@@ -112,7 +122,9 @@ def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         header = json.loads(metadata[_METADATA_KEY])
     except KeyError:
-        raise ModelFileError(f"{path.name} is a safetensors file, but not one written by sbi_models.") from None
+        raise ModelFileError(
+            f"{path.name} is a safetensors file, but not one written by sbi_models."
+        ) from None
     except (
         safetensors.SafetensorError,
         ValueError,

@@ -30,7 +30,9 @@ def loss_name(member: str, kind: str) -> str:
     return kind if member == ALONE else f"{member}/{kind}"
 
 
-def mean_losses(own: Mapping[str, float], members: Sequence[str], stopped: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def mean_losses(
+    own: Mapping[str, float], members: Sequence[str], stopped: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
     """Means over members of losses by `loss_name`, as far as there are some; those that have stopped count with what they stopped at."""
     means = {}
     for kind in KINDS_OF_LOSSES:
@@ -44,13 +46,17 @@ def mean_losses(own: Mapping[str, float], members: Sequence[str], stopped: Mappi
 def check_members(members: Members) -> None:
     """Raise ConfigurationError unless there are two or more, with draws, that fit together and share no network."""
     if not isinstance(members, Mapping) or len(members) < 2:
-        raise ConfigurationError(f"Expected an ensemble of at least two members, a dict of names to approximators, got {members!r}.")
+        raise ConfigurationError(
+            f"Expected an ensemble of at least two members, a dict of names to approximators, got {members!r}."
+        )
     first = next(iter(members.values()))
     for name, member in members.items():
         if not isinstance(name, str) or not name or "/" in name:
             raise ConfigurationError(f"Expected names of members as text without '/', got {name!r}.")
         if not isinstance(member, ContinuousApproximator):
-            raise ConfigurationError(f"Expected a ContinuousApproximator for member {name!r}, got {type(member).__name__}.")
+            raise ConfigurationError(
+                f"Expected a ContinuousApproximator for member {name!r}, got {type(member).__name__}."
+            )
         if not member.has_draws:
             raise ConfigurationError(
                 f"Expected members with posterior draws, got only point estimates for {name!r}. Add a parametric rule such as 'mv_normal'."
@@ -62,13 +68,23 @@ def check_members(members: Members) -> None:
         }
         for what, (got, expected) in parts.items():
             if got != expected:
-                raise ConfigurationError(f"Expected the same {what} in every member, {expected}, got {got} in {name!r}.")
+                raise ConfigurationError(
+                    f"Expected the same {what} in every member, {expected}, got {got} in {name!r}."
+                )
         if member.adapter.to_json() != first.adapter.to_json():
-            raise ConfigurationError(f"Expected the same adapter in every member, got another one in {name!r}.")
+            raise ConfigurationError(
+                f"Expected the same adapter in every member, got another one in {name!r}."
+            )
     if len({member.is_built for member in members.values()}) > 1:
-        raise ConfigurationError("Expected members that have all been trained, or none of them, got some of each.")
-    if len({id(part) for member in members.values() for part in member.modules()}) < sum(len(list(m.modules())) for m in members.values()):
-        raise ConfigurationError("Expected members with networks of their own, got some that share one. Pass network.clone().")
+        raise ConfigurationError(
+            "Expected members that have all been trained, or none of them, got some of each."
+        )
+    if len({id(part) for member in members.values() for part in member.modules()}) < sum(
+        len(list(m.modules())) for m in members.values()
+    ):
+        raise ConfigurationError(
+            "Expected members with networks of their own, got some that share one. Pass network.clone()."
+        )
 
 
 def check_same_moments(members: Members) -> None:
@@ -95,7 +111,9 @@ def check_density(members: Members) -> None:
 
 
 @torch.no_grad()
-def cross_log_densities(members: Members, *, conditions: VariablesLike, num_samples: int, seed: int) -> FloatArray:
+def cross_log_densities(
+    members: Members, *, conditions: VariablesLike, num_samples: int, seed: int
+) -> FloatArray:
     """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from, num_samples, of)."""
     check_density(members)
     columns: list[list[Tensor]] = []
@@ -103,11 +121,18 @@ def cross_log_densities(members: Members, *, conditions: VariablesLike, num_samp
     for name, member in members.items():
         columns.append([])
         rows = range(len(given[name]))
-        generators: Generators = [torch.Generator().manual_seed(seeding.derive(member_seed(seed, name), "sampling", r)) for r in rows]
+        generators: Generators = [
+            torch.Generator().manual_seed(seeding.derive(member_seed(seed, name), "sampling", r))
+            for r in rows
+        ]
         theta = member.inference_network.sample(num_samples, given[name], generators).flatten(0, 1)
         for other, judge in members.items():
             repeated = given[other].repeat_interleave(num_samples, dim=0)
-            parts = zip(torch.split(theta, _ROWS_PER_CALL), torch.split(repeated, _ROWS_PER_CALL), strict=True)
-            columns[-1].append(torch.cat([judge.inference_network.log_prob(t, c) for t, c in parts]).reshape(-1, num_samples))
+            parts = zip(
+                torch.split(theta, _ROWS_PER_CALL), torch.split(repeated, _ROWS_PER_CALL), strict=True
+            )
+            columns[-1].append(
+                torch.cat([judge.inference_network.log_prob(t, c) for t, c in parts]).reshape(-1, num_samples)
+            )
     stacked = torch.stack([torch.stack(column, dim=-1) for column in columns], dim=1)
     return np.asarray(stacked.to(torch.float64).cpu().numpy())

@@ -40,7 +40,9 @@ def checked_weights(weights: Any, names: Sequence[str]) -> dict[str, float]:
     values = dict.fromkeys(names, 0.0)
     for name, weight in weights.items():
         if name not in values:
-            raise ConfigurationError(f"There is no member {name!r} to give a weight. {suggest(str(name), names)}")
+            raise ConfigurationError(
+                f"There is no member {name!r} to give a weight. {suggest(str(name), names)}"
+            )
         values[name] = _number(name, weight)
     total = sum(values.values())
     if not total > 0 or not np.isfinite(total):
@@ -56,7 +58,9 @@ def _number(name: str, weight: Any) -> float:
     except (TypeError, ValueError):
         value = float("nan")
     if not np.isfinite(value) or value < 0:
-        raise ConfigurationError(f"Expected the weight of member {name!r} as a finite number of 0 or more, got {weight!r}.")
+        raise ConfigurationError(
+            f"Expected the weight of member {name!r} as a finite number of 0 or more, got {weight!r}."
+        )
     return value
 
 
@@ -88,7 +92,9 @@ def merged_order(shares: Array, seed: int) -> Array:
     starts = np.concatenate([[0], np.cumsum(shares.max(axis=0))[:-1]])
     rows = []
     for row, counts in enumerate(shares):
-        chosen = np.concatenate([start + np.arange(count) for start, count in zip(starts, counts, strict=True)])
+        chosen = np.concatenate(
+            [start + np.arange(count) for start, count in zip(starts, counts, strict=True)]
+        )
         rows.append(seeding.generator(seed, "merged draws", row).permutation(chosen))
     return np.stack(rows)
 
@@ -123,7 +129,9 @@ def stacked_weights(log_densities: FloatArray, shrinkage: float = 0.0) -> FloatA
     if np.isinf(pull):
         return weights
     for _ in range(_ITERATIONS):
-        gradient = (densities / (densities @ weights)[:, None]).mean(axis=0) + (pull / (members * weights) if pull else 0.0)
+        gradient = (densities / (densities @ weights)[:, None]).mean(axis=0) + (
+            pull / (members * weights) if pull else 0.0
+        )
         if gradient.max() - 1 - pull < _GAP:
             break
         weights = weights * gradient / (1 + pull)
@@ -159,6 +167,8 @@ def _densities(log_densities: FloatArray) -> FloatArray:
     top = log_densities.max(axis=1, keepdims=True)
     kept = np.isfinite(top[:, 0])
     if not kept.any():
-        raise DataError("Expected validation data to which a member gives a density, got none: all lie outside the support of the adapter.")
+        raise DataError(
+            "Expected validation data to which a member gives a density, got none: all lie outside the support of the adapter."
+        )
     densities: FloatArray = np.exp(log_densities[kept] - top[kept])
     return densities

@@ -14,12 +14,18 @@ _ROWS = 4096
 
 def as_tensors(variables: Variables, device: torch.device | None = None) -> dict[str, Tensor]:
     """Raw variables as float64 tensors."""
-    return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in variables.items()}
+    return {
+        name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in variables.items()
+    }
 
 
 def by_component(variables: Variables) -> Variables:
     """Each component of a variable (..., d) as a variable of its own, name_0 ... name_(d-1), of shape (..., 1)."""
-    return {f"{name}_{i}": value[..., i : i + 1] for name, value in variables.items() for i in range(value.shape[-1])}
+    return {
+        f"{name}_{i}": value[..., i : i + 1]
+        for name, value in variables.items()
+        for i in range(value.shape[-1])
+    }
 
 
 def chunks(prepared: dict[str, Tensor], batch_size: int | None) -> Iterator[slice]:

@@ -40,7 +40,11 @@ class ScoringRuleApproximator(ContinuousApproximator):
     inference_network: ScoringRuleNetwork
 
     def __init__(
-        self, *, inference_network: InferenceNetwork, standardize: tuple[str, ...] = ("inference_variables",), **arguments: Any
+        self,
+        *,
+        inference_network: InferenceNetwork,
+        standardize: tuple[str, ...] = ("inference_variables",),
+        **arguments: Any,
     ) -> None:
         if not isinstance(inference_network, ScoringRuleNetwork):
             raise ConfigurationError(
@@ -51,7 +55,9 @@ class ScoringRuleApproximator(ContinuousApproximator):
 
     def _make_layers(self, adapted: dict[str, Tensor]) -> None:
         theta = adapted["inference_variables"]
-        if theta.ndim == 2 and any(isinstance(rule, PointRule) for rule in self.inference_network.rules.values()):
+        if theta.ndim == 2 and any(
+            isinstance(rule, PointRule) for rule in self.inference_network.rules.values()
+        ):
             self._check_rules(theta)
             raw = self._raw(theta)
             self.standardiser.declare({_RAW: raw.shape[-1]})
@@ -85,7 +91,10 @@ class ScoringRuleApproximator(ContinuousApproximator):
             raw = self._raw(theta)
             if not raw.requires_grad:
                 return torch.zeros(*raw.shape, theta.shape[-1])
-            rows = [torch.autograd.grad(raw[:, k].sum(), theta, retain_graph=True)[0] for k in range(raw.shape[-1])]
+            rows = [
+                torch.autograd.grad(raw[:, k].sum(), theta, retain_graph=True)[0]
+                for k in range(raw.shape[-1])
+            ]
         return torch.stack(rows, dim=1)
 
     def _raw(self, adapted: Tensor) -> Tensor:
@@ -96,19 +105,27 @@ class ScoringRuleApproximator(ContinuousApproximator):
     def _link(self, standardised: Tensor) -> Tensor:
         """Standardised theta (..., d) to raw values with mean 0 and sd 1 in the training data, (..., width)."""
         rows = standardised.reshape(-1, standardised.shape[-1]).to(torch.float64)
-        raw: Tensor = self.standardiser(_RAW, self._raw(self.standardiser.inverse("inference_variables", rows)))
+        raw: Tensor = self.standardiser(
+            _RAW, self._raw(self.standardiser.inverse("inference_variables", rows))
+        )
         return raw.to(standardised.dtype).reshape(*standardised.shape[:-1], -1)
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """The sum of the rules' scores for each row of a prepared batch, shape (n,)."""
-        return self.inference_network.loss(prepared["inference_variables"], self._conditions(prepared), generator, to_raw=self._link)
+        return self.inference_network.loss(
+            prepared["inference_variables"], self._conditions(prepared), generator, to_raw=self._link
+        )
 
     def loss_given(self, prepared: dict[str, Tensor], drawn: Drawn) -> Tensor:
         """The loss, shape (n,), which has no random numbers."""
-        return self.inference_network.loss_given(prepared["inference_variables"], self._conditions(prepared), drawn, to_raw=self._link)
+        return self.inference_network.loss_given(
+            prepared["inference_variables"], self._conditions(prepared), drawn, to_raw=self._link
+        )
 
     @torch.no_grad()
-    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
+    def estimate(
+        self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None
+    ) -> Estimates:
         """What each scoring rule estimates for every data set.
 
         Args:
@@ -130,7 +147,10 @@ class ScoringRuleApproximator(ContinuousApproximator):
             given = self._conditions({role: value[rows] for role, value in prepared.items()})
             parts.append(self._estimates(given, split=split))
         self.train(was_training)
-        return {rule: {name: np.concatenate([part[rule][name] for part in parts]) for name in first} for rule, first in parts[0].items()}
+        return {
+            rule: {name: np.concatenate([part[rule][name] for part in parts]) for name in first}
+            for rule, first in parts[0].items()
+        }
 
     def answer(self, given: Tensor) -> dict[str, Tensor]:
         """A draw if there are some, and all estimates, for each row of what the inference network is conditioned on."""
@@ -146,10 +166,16 @@ class ScoringRuleApproximator(ContinuousApproximator):
         for name, prediction in self.inference_network.predictions(given).items():
             rule = self.inference_network.rules[name]
             if isinstance(rule, ParametricRule):
-                estimates[name] = {key: value.cpu().numpy() for key, value in rule.estimates(prediction, shift, scale).items()}
+                estimates[name] = {
+                    key: value.cpu().numpy()
+                    for key, value in rule.estimates(prediction, shift, scale).items()
+                }
             else:
                 rows = prediction.reshape(len(prediction), -1, prediction.shape[-1])
-                raw = {key: value.reshape(*prediction.shape[:-1], -1) for key, value in self._to_raw(rows).items()}
+                raw = {
+                    key: value.reshape(*prediction.shape[:-1], -1)
+                    for key, value in self._to_raw(rows).items()
+                }
                 estimates[name] = by_component(raw) if split else raw
         return estimates
 

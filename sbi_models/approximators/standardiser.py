@@ -23,7 +23,9 @@ class Standardiser(nn.Module):
     @property
     def widths(self) -> dict[str, int]:
         """Number of components of each role that has moments."""
-        return {role: len(getattr(self, f"{role}_mean")) for role in self.roles if hasattr(self, f"{role}_mean")}
+        return {
+            role: len(getattr(self, f"{role}_mean")) for role in self.roles if hasattr(self, f"{role}_mean")
+        }
 
     def fit(self, batch: dict[str, Tensor], masks: dict[str, Tensor] | None = None) -> None:
         """Compute the moments from adapted data; a constant column keeps an sd of 1. A mask (n, length) tells which elements count."""
@@ -31,7 +33,9 @@ class Standardiser(nn.Module):
             if role in batch:
                 values = batch[role].to(torch.float64)
                 mask = (masks or {}).get(role)
-                values = values.reshape(-1, values.shape[-1]) if mask is None or not mask.any() else values[mask]
+                values = (
+                    values.reshape(-1, values.shape[-1]) if mask is None or not mask.any() else values[mask]
+                )
                 power = power_of_two_like(values)
                 values = values / power
                 sd = values.std(dim=0, correction=0)

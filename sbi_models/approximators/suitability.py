@@ -86,7 +86,11 @@ def warn_of_whole_numbers(variables: Variables, names: Sequence[str]) -> None:
         rows = np.asarray(variables[name], dtype=float)
         if len(rows) >= _FEWEST_ROWS:
             columns = rows.reshape(-1, rows.shape[-1]).T
-            found += [f"{name}[{k}]" if len(columns) > 1 else name for k, column in enumerate(columns) if _is_whole(column)]
+            found += [
+                f"{name}[{k}]" if len(columns) > 1 else name
+                for k, column in enumerate(columns)
+                if _is_whole(column)
+            ]
     _warn(found, _WHOLE)
 
 
@@ -100,9 +104,15 @@ def _named(names: Iterator[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _columns(value: Tensor, mask: Tensor | None, names: Sequence[str], widths: Mapping[str, int]) -> Iterator[_Column]:
+def _columns(
+    value: Tensor, mask: Tensor | None, names: Sequence[str], widths: Mapping[str, int]
+) -> Iterator[_Column]:
     """The components of the last axis, with the names of the variables that they are of, as far as widths tell."""
-    values = value.reshape(-1, value.shape[-1]) if mask is None or not bool(mask.any()) else value[mask].reshape(-1, value.shape[-1])
+    values = (
+        value.reshape(-1, value.shape[-1])
+        if mask is None or not bool(mask.any())
+        else value[mask].reshape(-1, value.shape[-1])
+    )
     values = values[:: max(1, len(values) // _MOST_VALUES)].to(torch.float64)
     owners = [name for name in names for _ in range(widths.get(name, 0))]
     owners = owners if len(owners) == values.shape[1] else [", ".join(names)] * values.shape[1]
@@ -127,7 +137,11 @@ def _is_off(values: Tensor) -> bool:
     mean = values.mean()
     away = (values - mean).abs().max()
     constant = bool(away <= 1e-12 * values.abs().max())
-    return bool(mean.abs() > _FAR) or bool(values.std(correction=0) > _FAR) or (bool(away < _SMALL) and not constant)
+    return (
+        bool(mean.abs() > _FAR)
+        or bool(values.std(correction=0) > _FAR)
+        or (bool(away < _SMALL) and not constant)
+    )
 
 
 def _is_whole(column: Array) -> bool:

@@ -30,7 +30,9 @@ class SummaryInputs:
         keys = {name: key for key, name in self.names.items()}
         for name, mask in masks.items():
             if name not in keys or network is None:
-                raise ConfigurationError(f"There is no summary input {name!r} for the mask {mask!r}. {suggest(name, keys)}")
+                raise ConfigurationError(
+                    f"There is no summary input {name!r} for the mask {mask!r}. {suggest(name, keys)}"
+                )
         self.masks = {keys[name]: mask for name, mask in masks.items()}
 
     @property
@@ -45,7 +47,9 @@ class SummaryInputs:
             if name in adapted:
                 inputs[key] = adapted[name]
             elif self.network:
-                raise ConfigurationError(f"The summary network takes {name!r}, which the adapter does not give. {suggest(name, adapted)}")
+                raise ConfigurationError(
+                    f"The summary network takes {name!r}, which the adapter does not give. {suggest(name, adapted)}"
+                )
         return inputs, {key: _mask(name, adapted, inputs[key]) for key, name in self.masks.items()}
 
     def summaries(self, network: SummaryNetwork, prepared: dict[str, Tensor]) -> Tensor:
@@ -66,9 +70,13 @@ def masked(key: str) -> str:
 def _mask(name: str, adapted: dict[str, Tensor], value: Tensor) -> Tensor:
     """The mask (n, length) of an input (n, length, ...), True where an element counts."""
     if name not in adapted:
-        raise ConfigurationError(f"The mask {name!r} is not among what the adapter gives. {suggest(name, adapted)}")
+        raise ConfigurationError(
+            f"The mask {name!r} is not among what the adapter gives. {suggest(name, adapted)}"
+        )
     mask = adapted[name] > 0.5
     mask = mask.all(dim=2) if mask.ndim == 3 else mask
     if mask.shape != value.shape[:2]:
-        raise DataError(f"Expected the mask {name!r} of shape {tuple(value.shape[:2])}, one number an element, got {tuple(mask.shape)}.")
+        raise DataError(
+            f"Expected the mask {name!r} of shape {tuple(value.shape[:2])}, one number an element, got {tuple(mask.shape)}."
+        )
     return mask

@@ -14,7 +14,9 @@ _ABSURD = 1e9
 """Standardised parameters so far out have the log density -inf, unless the network gives a number."""
 
 
-def as_variables(data: VariablesLike, names: Iterable[str], *, what: str = "data", may_miss: Collection[str] = ()) -> Variables:
+def as_variables(
+    data: VariablesLike, names: Iterable[str], *, what: str = "data", may_miss: Collection[str] = ()
+) -> Variables:
     """The named variables of `data` as float64 arrays of shape (n, ...), finite and of equal length; others are left aside.
 
     Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Variables in `may_miss` may hold NaN, but not inf.
@@ -46,7 +48,12 @@ def check_strays(data: VariablesLike, names: Iterable[str], what: str = "data") 
     names = tuple(names)
     rows = np.shape(data[names[0]])[0]
     for name, value in data.items():
-        if name not in names and isinstance(value, np.ndarray | torch.Tensor | list | tuple) and np.ndim(value) and len(value) != rows:
+        if (
+            name not in names
+            and isinstance(value, np.ndarray | torch.Tensor | list | tuple)
+            and np.ndim(value)
+            and len(value) != rows
+        ):
             raise DataError(
                 f"Expected {rows} rows in every variable of the {what}, as in {names[0]!r}, got {len(value)} in {name!r}, which has no "
                 f"role. If it is not data of the simulations, leave it out: data.pop({name!r})."
@@ -59,11 +66,15 @@ def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], wh
         expected = shapes[name]
         if value.shape[1:] != expected:
             wanted = ", ".join(map(str, ("n", *expected)))
-            is_column = value.shape[1:] == (1,) and value.shape[:1] == expected  # (d,) has become (d, 1), or was so
+            is_column = (
+                value.shape[1:] == (1,) and value.shape[:1] == expected
+            )  # (d,) has become (d, 1), or was so
             got = f"{expected} or {value.shape}" if is_column else f"{value.shape}"
             cure = f" A single data set needs a leading axis: {name}.reshape(1, {', '.join(map(str, expected))})."
             single = is_column or value.shape == expected
-            raise DataError(f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {got}.{cure if single else ''}")
+            raise DataError(
+                f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {got}.{cure if single else ''}"
+            )
 
 
 def check_representable(prepared: Mapping[str, torch.Tensor], what: str) -> None:
@@ -95,9 +106,13 @@ def check_overflow(draws: Variables) -> None:
 
 def _as_array(name: str, value: Any, what: str) -> Array:
     # torch takes neither negative strides nor read-only memory; only such arrays are copied
-    array = np.require(real_array(value, f"variable {name!r} of the {what}"), dtype=np.float64, requirements=["C", "W"])
+    array = np.require(
+        real_array(value, f"variable {name!r} of the {what}"), dtype=np.float64, requirements=["C", "W"]
+    )
     if array.ndim == 0 or array.size == 0:
-        raise DataError(f"Expected variable {name!r} of shape (n, ...) with at least one row, got shape {array.shape}.")
+        raise DataError(
+            f"Expected variable {name!r} of shape (n, ...) with at least one row, got shape {array.shape}."
+        )
     return array[:, None] if array.ndim == 1 else array
 
 

@@ -48,8 +48,12 @@ def diagnose_model(
             f"{suggest(source, experiment_names())}"
         )
     approximator = _load(model)
-    test = _simulated(source, num_datasets, seed) if is_experiment(source) else _read(Path(source), approximator)
-    draws = approximator.sample(num_samples=num_samples, conditions=test, seed=seeding.derive(seed, "diagnose", "draws"))
+    test = (
+        _simulated(source, num_datasets, seed) if is_experiment(source) else _read(Path(source), approximator)
+    )
+    draws = approximator.sample(
+        num_samples=num_samples, conditions=test, seed=seeding.derive(seed, "diagnose", "draws")
+    )
     truth, names = {name: test[name] for name in approximator.inference_names}, _names(approximator)
     conditions = {name: test[name] for name in approximator.condition_names}
     verdict = diagnostics.judge(draws, truth, variable_names=names, conditions=conditions, seed=seed)
@@ -65,9 +69,13 @@ def diagnose_model(
 def _load(model: str) -> Approximator:
     if is_experiment(model):
         model = f"models:/{load_experiment(model).register_as.name}@champion"
-    approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False)
+    approximator = load(
+        model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False
+    )
     if not approximator.has_draws:
-        raise ConfigurationError(f"Expected a model with posterior draws to diagnose, got {model}, which has point estimates only.")
+        raise ConfigurationError(
+            f"Expected a model with posterior draws to diagnose, got {model}, which has point estimates only."
+        )
     return approximator
 
 

@@ -28,7 +28,10 @@ def show_all() -> None:
         answer_json(
             {
                 "experiments": [{"name": name, "description": words} for name, words in experiments.items()],
-                "models": [{"name": model.name, "versions": model.versions, "aliases": model.aliases} for model in models],
+                "models": [
+                    {"name": model.name, "versions": model.versions, "aliases": model.aliases}
+                    for model in models
+                ],
                 "no_models": missing,
             }
         )

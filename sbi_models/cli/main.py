@@ -34,8 +34,15 @@ app = typer.Typer(
 def run(
     experiment: ExperimentName = "michelson",
     *,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the experiment's own.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Use nothing again that is finished: simulate, train and diagnose anew.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of everything random; default: the experiment's own.")
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Use nothing again that is finished: simulate, train and diagnose anew."
+        ),
+    ] = False,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -103,7 +110,9 @@ def relocate() -> None:
     for place in done.before:
         typer.echo(f"from   {place}")
     if done.before:
-        typer.echo(f"to     {project_root() / 'mlruns' / 'artifacts'}  ({done.entries} addresses, {done.copied} folders copied)")
+        typer.echo(
+            f"to     {project_root() / 'mlruns' / 'artifacts'}  ({done.entries} addresses, {done.copied} folders copied)"
+        )
 
 
 @app.command(name="list")
@@ -144,19 +153,33 @@ def schedule(
 def sample(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file.")],
     observations: Annotated[
-        Path, typer.Option(help="CSV file: one row a data set, or one row a measurement (data set, position, values).")
+        Path,
+        typer.Option(
+            help="CSV file: one row a data set, or one row a measurement (data set, position, values)."
+        ),
     ],
     *,
-    num_samples: Annotated[int, typer.Option(min=1, max=10_000_000, help="Posterior draws for each data set.")] = 1000,
+    num_samples: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="Posterior draws for each data set.")
+    ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same draws.")] = 0,
     output: Annotated[
-        Path | None, typer.Option(help="Where to write the draws: .csv or .parquet. Default: CSV on standard output.")
+        Path | None,
+        typer.Option(help="Where to write the draws: .csv or .parquet. Default: CSV on standard output."),
     ] = None,
-    certificate: Annotated[bool, typer.Option(help="Say for each data set whether its posterior can be trusted.")] = True,
+    certificate: Annotated[
+        bool, typer.Option(help="Say for each data set whether its posterior can be trusted.")
+    ] = True,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Summary and certificates as JSON, alone on standard output; draws go to --output only.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Summary and certificates as JSON, alone on standard output; draws go to --output only.",
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary, and of certificates only those that fail.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No summary, and of certificates only those that fail.")
+    ] = False,
 ) -> None:
     """Draw from the posterior of each observed data set, with a registered or saved model.
 
@@ -169,22 +192,35 @@ def sample(
     from sbi_models.cli.sample import sample_file
 
     with speaking(quiet=quiet, as_json=json_output):
-        sample_file(model, observations, num_samples=num_samples, seed=seed, output=output, certificate=certificate)
+        sample_file(
+            model, observations, num_samples=num_samples, seed=seed, output=output, certificate=certificate
+        )
 
 
 @app.command()
 def diagnose(  # noqa: PLR0917 - options of a command are named
     model: Annotated[
-        str, typer.Argument(help="Name or YAML file of an experiment, models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file.")
+        str,
+        typer.Argument(
+            help="Name or YAML file of an experiment, models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file."
+        ),
     ],
     data: Annotated[
         str | None,
-        typer.Option(help="An experiment, for fresh simulations of its study, or a file of simulations: .npz, .safetensors or .pkl."),
+        typer.Option(
+            help="An experiment, for fresh simulations of its study, or a file of simulations: .npz, .safetensors or .pkl."
+        ),
     ] = None,
-    num_datasets: Annotated[int, typer.Option(min=20, max=1_000_000, help="Fresh simulations; all rows of a file.")] = 300,
-    num_samples: Annotated[int, typer.Option(min=10, max=1_000_000, help="Posterior draws for each of them.")] = 500,
+    num_datasets: Annotated[
+        int, typer.Option(min=20, max=1_000_000, help="Fresh simulations; all rows of a file.")
+    ] = 300,
+    num_samples: Annotated[
+        int, typer.Option(min=10, max=1_000_000, help="Posterior draws for each of them.")
+    ] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same simulations and draws.")] = 0,
-    figures: Annotated[Path | None, typer.Option(help="A folder for figures; made if it is not there.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for figures; made if it is not there.")
+    ] = None,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -199,7 +235,13 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
 
     with speaking(quiet=quiet):
         verdict = diagnose_model(
-            model, data, num_datasets=num_datasets, num_samples=num_samples, seed=seed, figures=figures, as_json=json_output
+            model,
+            data,
+            num_datasets=num_datasets,
+            num_samples=num_samples,
+            seed=seed,
+            figures=figures,
+            as_json=json_output,
         )
     if not verdict.is_calibrated:
         raise typer.Exit(3)
@@ -250,7 +292,9 @@ def champions(
 def reproduce(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of a pipeline run.")],
     *,
-    folder: Annotated[Path | None, typer.Option(help="An empty or new folder to run in. Default: below mlruns/work.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="An empty or new folder to run in. Default: below mlruns/work.")
+    ] = None,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -270,10 +314,17 @@ def reproduce(
 
 @app.command()
 def report(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a pipeline run. Default: the last finished one.")] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Id of a pipeline run. Default: the last finished one."),
+    ] = None,
     *,
-    output: Annotated[Path | None, typer.Option(help="Copy the page to this file, and do not open it.")] = None,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser, where there is a display.")] = True,
+    output: Annotated[
+        Path | None, typer.Option(help="Copy the page to this file, and do not open it.")
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option(help="Open the page in a browser, where there is a display.")
+    ] = True,
     json_output: Json = False,
 ) -> None:
     """Open the page of a pipeline run, and print where it is: answers, verdict, certificates, figures, settings, lineage, how to draw.
@@ -311,8 +362,12 @@ def serve(
     *,
     host: Host = "127.0.0.1",
     port: Port = 5001,
-    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds for one request, its wait included; its work stops then.")] = 60.0,
-    allow_host: Annotated[list[str] | None, typer.Option(help="A name of this machine by which clients ask; may be repeated.")] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds for one request, its wait included; its work stops then.")
+    ] = 60.0,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name of this machine by which clients ask; may be repeated.")
+    ] = None,
 ) -> None:
     """Answer for a registered model over HTTP, and show how to ask it (stop it with Ctrl-C).
 
@@ -362,7 +417,13 @@ def main() -> None:
     finally:
         gc.freeze()  # else Python looks through all packages once more before it ends
         stop = sys.exc_info()[1]
-        end_in_time(0 if stop is None else stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1)
+        end_in_time(
+            0
+            if stop is None
+            else stop.code
+            if isinstance(stop, SystemExit) and isinstance(stop.code, int)
+            else 1
+        )
 
 
 if __name__ == "__main__":

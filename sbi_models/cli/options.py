@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sbi_models.pipeline.experiment.settings import Experiment
 
 ExperimentName = Annotated[str, typer.Argument(help="Name of an experiment of the package, or a YAML file.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, and no lines that tell how far it is.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress bars, and no lines that tell how far it is.")
+]
 Json = Annotated[bool, typer.Option("--json", help="The answer as JSON, alone on standard output.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]

@@ -29,7 +29,9 @@ def open_report(run_id: str | None, output: Path | None, *, browser: bool) -> Pa
         ConfigurationError: if `output` is in no folder.
     """
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise ConfigurationError(f"Expected --output as a file in a folder that is there, got {output}. Make the folder, or name a file.")
+        raise ConfigurationError(
+            f"Expected --output as a file in a folder that is there, got {output}. Make the folder, or name a file."
+        )
     store = open_store(project_root(), create=False)
     record = RunRecord.newest(store, "pipeline") if run_id is None else RunRecord.read(store, run_id)
     page = _find(record)
@@ -37,7 +39,9 @@ def open_report(run_id: str | None, output: Path | None, *, browser: bool) -> Pa
         try:
             shutil.copyfile(page, output)
         except OSError as error:
-            raise ConfigurationError(f"Expected --output as a file that can be written, got {output}: {error.strerror}.") from None
+            raise ConfigurationError(
+                f"Expected --output as a file that can be written, got {output}: {error.strerror}."
+            ) from None
         page = output
     if voice().as_json:
         answer_json({"run_id": record.run_id, "experiment": record.experiment_name, "report": str(page)})
@@ -55,9 +59,13 @@ def _find(record: RunRecord) -> Path:
     try:
         return record.fetch(FILE, work_folder() / "reports" / record.run_id)
     except TrackingError as error:
-        raise TrackingError(f"Expected a pipeline run with a page {FILE}, got none: {error} {NO_PAGE}") from None
+        raise TrackingError(
+            f"Expected a pipeline run with a page {FILE}, got none: {error} {NO_PAGE}"
+        ) from None
 
 
 def has_display() -> bool:
     """Whether a browser would have somewhere to show itself."""
-    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    return sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    )

@@ -31,37 +31,65 @@ NEAR = (
 
 
 def sample_file(
-    model: str, observations: Path, *, num_samples: int, seed: int, output: Path | None, certificate: bool = True
+    model: str,
+    observations: Path,
+    *,
+    num_samples: int,
+    seed: int,
+    output: Path | None,
+    certificate: bool = True,
 ) -> pd.DataFrame:
     """Read observations, draw, write the draws, and show a summary and the certificate of each data set on standard error.
 
     As JSON, summary and certificates are the answer on standard output, and draws are written to an output file only.
     """
     if output is not None and output.suffix not in SUFFIXES:
-        raise ConfigurationError(f"Expected an output file ending in {' or '.join(SUFFIXES)}, got {output.name!r}.")
+        raise ConfigurationError(
+            f"Expected an output file ending in {' or '.join(SUFFIXES)}, got {output.name!r}."
+        )
     if output is not None and not (output.parent.is_dir() and os.access(output.parent, os.W_OK)):
-        raise ConfigurationError(f"Expected an output file in a folder that can be written to, got {output}. Make the folder first.")
+        raise ConfigurationError(
+            f"Expected an output file in a folder that can be written to, got {output}. Make the folder first."
+        )
     if not observations.is_file():
         raise DataError(f"{observations}: no such file. Expected a CSV file of observations.")
-    approximator = load(model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False)
+    approximator = load(
+        model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False
+    )
     if len(approximator.condition_names) != 1:
-        raise DataError(f"This model conditions on {', '.join(approximator.condition_names)}; a CSV file can hold one variable only.")
+        raise DataError(
+            f"This model conditions on {', '.join(approximator.condition_names)}; a CSV file can hold one variable only."
+        )
     (variable,) = approximator.condition_names
     labels, values = read_observations(observations, variable, approximator.shapes[variable])
     draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
     rows, note = _summarised(frame), NEAR if NARROWED in approximator.info else None
-    found = [own.as_dict() for own in approximator.certify({variable: values}, seed=seed)] if certificate else []
+    found = (
+        [own.as_dict() for own in approximator.certify({variable: values}, seed=seed)] if certificate else []
+    )
     certificates = [{"data_set": label, **own} for label, own in zip(labels, found, strict=bool(found))]
-    _say(f"{model}: {num_samples} draws for each of {len(labels)} data sets, seed {seed}", rows, note, certificates)
+    _say(
+        f"{model}: {num_samples} draws for each of {len(labels)} data sets, seed {seed}",
+        rows,
+        note,
+        certificates,
+    )
     if output is None and not voice().as_json:
         frame.to_csv(sys.stdout, index=False)
     elif output is not None and output.suffix == ".parquet":
         frame.to_parquet(output, index=False)
     elif output is not None:
         frame.to_csv(output, index=False)
-    told = {"model": model, "num_samples": num_samples, "seed": seed, "output": None if output is None else str(output)}
-    answer_json(told | {"posteriors": rows, "certificates": certificates if certificate else None, "note": note})
+    told = {
+        "model": model,
+        "num_samples": num_samples,
+        "seed": seed,
+        "output": None if output is None else str(output),
+    }
+    answer_json(
+        told | {"posteriors": rows, "certificates": certificates if certificate else None, "note": note}
+    )
     return frame
 
 
@@ -73,12 +101,20 @@ def _summarised(frame: pd.DataFrame) -> list[dict[str, Any]]:
             values = draws[parameter]
             quantiles = {f"{100 * q:g} %": float(values.quantile(q)) for q in QUANTILES}
             rows.append(
-                {"data_set": str(label), "parameter": parameter, "mean": float(values.mean()), "sd": float(values.std()), **quantiles}
+                {
+                    "data_set": str(label),
+                    "parameter": parameter,
+                    "mean": float(values.mean()),
+                    "sd": float(values.std()),
+                    **quantiles,
+                }
             )
     return rows
 
 
-def _say(title: str, rows: list[dict[str, Any]], note: str | None, certificates: list[dict[str, Any]]) -> None:
+def _say(
+    title: str, rows: list[dict[str, Any]], note: str | None, certificates: list[dict[str, Any]]
+) -> None:
     """Summary and certificates on standard error; of a quiet command only what fails, and nothing beside an answer in JSON."""
     if voice().as_json:
         return
@@ -86,10 +122,16 @@ def _say(title: str, rows: list[dict[str, Any]], note: str | None, certificates:
     if not voice().quiet:
         table = Table(box=SIMPLE_HEAD)
         for column in rows[0]:
-            table.add_column(column.replace("_", " "), justify="left" if column in ("data_set", "parameter") else "right", no_wrap=True)
+            table.add_column(
+                column.replace("_", " "),
+                justify="left" if column in ("data_set", "parameter") else "right",
+                no_wrap=True,
+            )
         for row in rows:
             digits = digits_of(row["sd"]) + 1
-            table.add_row(*(escape(cell) if isinstance(cell, str) else fixed(cell, digits) for cell in row.values()))
+            table.add_row(
+                *(escape(cell) if isinstance(cell, str) else fixed(cell, digits) for cell in row.values())
+            )
         console.print(escape(title))
         console.print(table)
     if note is not None:

@@ -45,7 +45,9 @@ def refuse_taken(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except socket.gaierror as error:
-        raise ConfigurationError(f"Expected an address of this machine such as 127.0.0.1, got {host!r}: {error.strerror}.") from None
+        raise ConfigurationError(
+            f"Expected an address of this machine such as 127.0.0.1, got {host!r}: {error.strerror}."
+        ) from None
     except OSError as error:
         raise ConfigurationError(
             f"Expected a free port, got {host}:{port}: {error.strerror}. Choose another one, for instance --port {port + 1}."

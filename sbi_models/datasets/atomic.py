@@ -24,7 +24,9 @@ def write_atomically(path: Path, chunks: Iterable[Chunk]) -> None:
     Raises:
         DataError: the disk is full, read-only, or refuses otherwise.
     """
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_native_id()}.partial")
+    partial = path.with_name(
+        f".{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_native_id()}.partial"
+    )
     with refused_writes(path):
         try:
             with open(partial, "wb") as file:

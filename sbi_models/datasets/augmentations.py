@@ -26,7 +26,9 @@ class Augment:
 
     def __init__(self, augmentations: Augmentations, seed: int) -> None:
         self.seed, self.described_by = seed, augmentations
-        self.by_name: Mapping[str, Callable[[Array], Array]] = augmentations if isinstance(augmentations, Mapping) else {}
+        self.by_name: Mapping[str, Callable[[Array], Array]] = (
+            augmentations if isinstance(augmentations, Mapping) else {}
+        )
         if callable(augmentations):
             self.functions: tuple[BatchFunction, ...] = (augmentations,)
         elif isinstance(augmentations, Sequence):
@@ -49,24 +51,32 @@ class Augment:
                 batch = _batch_of(as_user(function, batch), function)
             for name, function_of_one in self.by_name.items():
                 if name not in batch:
-                    raise DataError(f"The augmentation of {name!r} finds no such variable in the batch. {suggest(name, batch)}")
+                    raise DataError(
+                        f"The augmentation of {name!r} finds no such variable in the batch. {suggest(name, batch)}"
+                    )
                 batch[name] = _not_none(as_user(function_of_one, batch[name]), function_of_one)
         batch = {name: real_array(value, f"the augmented {name!r}") for name, value in batch.items()}
         for name, number in rows.items():
             if name in batch and len(batch[name]) != number:
-                raise DataError(f"Expected augmentations to keep the {number} rows of {name!r}, got {len(batch[name])}.")
+                raise DataError(
+                    f"Expected augmentations to keep the {number} rows of {name!r}, got {len(batch[name])}."
+                )
         return batch
 
 
 def _batch_of(result: Any, function: Callable[..., Any]) -> Variables:
     if not isinstance(_not_none(result, function), Mapping):
-        raise DataError(f"Expected the augmentation {_name(function)} to return the batch, a dict, got {type(result).__name__}.")
+        raise DataError(
+            f"Expected the augmentation {_name(function)} to return the batch, a dict, got {type(result).__name__}."
+        )
     return dict(result)
 
 
 def _not_none(result: Any, function: Callable[..., Any]) -> Any:
     if result is None:
-        raise DataError(f"The augmentation {_name(function)} returns nothing. End it with a return of what it has changed.")
+        raise DataError(
+            f"The augmentation {_name(function)} returns nothing. End it with a return of what it has changed."
+        )
     return result
 
 

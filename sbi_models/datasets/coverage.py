@@ -32,7 +32,11 @@ class Survey:
         named = [piece.shard for piece in self.pieces if piece.start < num_rows]
         self.limit = max([num_rows, *(piece.stop for piece in self.pieces if piece.start < num_rows)])
         for start, stop in sorted({*named, *shard_ranges(folder)}):
-            if start < num_rows and not self.finds(start, stop) and ((start, stop) in named or stop <= num_rows):
+            if (
+                start < num_rows
+                and not self.finds(start, stop)
+                and ((start, stop) in named or stop <= num_rows)
+            ):
                 self.broken.append((start, stop))
 
     def finds(self, start: int, stop: int) -> bool:
@@ -52,7 +56,11 @@ class Survey:
 
     def tiles(self) -> list[Piece]:
         """The pieces that the manifest names and that are whole, or beyond the rows asked for, and what other shards add to them."""
-        kept = [piece for piece in self.pieces if piece.start >= self.num_rows or self.whole.get(piece.shard) == piece.sha256]
+        kept = [
+            piece
+            for piece in self.pieces
+            if piece.start >= self.num_rows or self.whole.get(piece.shard) == piece.sha256
+        ]
         return tiled(kept, self.whole, self.limit)
 
     def absent(self) -> list[Range]:
@@ -82,7 +90,11 @@ class Survey:
 
     def refuse_repeats(self) -> None:
         """Raise DataError if simulations are there twice, of a simulator that is continuous."""
-        if self.num_rows > 1 and is_continuous(next(self.chunks())) and (repeated := num_repeated(row_keys(self.chunks()))):
+        if (
+            self.num_rows > 1
+            and is_continuous(next(self.chunks()))
+            and (repeated := num_repeated(row_keys(self.chunks())))
+        ):
             raise DataError(
                 f"Expected {self.num_rows} different simulations in {self.folder}, got {repeated} that are equal to others. Generators of "
                 "random numbers began anew: draw from the argument rng alone, delete the folder, and simulate again."
@@ -90,7 +102,9 @@ class Survey:
 
     def has_news(self) -> bool:
         """Whether the manifest does not name all of this."""
-        return self.old is None or self.num_rows > self.old.num_simulations or tuple(self.tiles()) != self.pieces
+        return (
+            self.old is None or self.num_rows > self.old.num_simulations or tuple(self.tiles()) != self.pieces
+        )
 
     def note(self) -> Manifest:
         """Write the manifest, with all that the old one has, and with what another process has noted meanwhile.

@@ -74,7 +74,9 @@ class SimulationFiles:
             return cls._of_store(root, names, may_miss)
         root = Path(root)
         if not root.is_dir():
-            raise DataError(f"Expected a folder of simulations, got {root}, which is no folder. Check the path.")
+            raise DataError(
+                f"Expected a folder of simulations, got {root}, which is no folder. Check the path."
+            )
         if (root / MANIFEST).is_file():
             return cls._of_store(SimulationStore.open(root), names, may_miss)
         paths = tuple(sorted(path for path in root.glob(pattern) if path.is_file()))
@@ -104,12 +106,16 @@ class SimulationFiles:
         return cls(paths, tuple(rows), tuple(names), per_file, load_fn, content.hexdigest())
 
     @classmethod
-    def _of_store(cls, store: SimulationStore, names: Sequence[str], may_miss: Collection[str]) -> "SimulationFiles":
+    def _of_store(
+        cls, store: SimulationStore, names: Sequence[str], may_miss: Collection[str]
+    ) -> "SimulationFiles":
         store.refuse_damage()
         with progress_bar("check files", len(store.pieces)) as advance:
             for piece in store.pieces:
                 path = store.folder / piece.file
-                _check_finite(_chosen(store.rows(piece.start, piece.stop, names), names, path), "many", may_miss, path)
+                _check_finite(
+                    _chosen(store.rows(piece.start, piece.stop, names), names, path), "many", may_miss, path
+                )
                 advance()
         n = store.num_simulations
         rows = tuple(min(_ROWS_OF_A_BLOCK, n - start) for start in range(0, n, _ROWS_OF_A_BLOCK))
@@ -119,7 +125,10 @@ class SimulationFiles:
         """The simulations of some files, raw space: name to array of shape (n, ...)."""
         if self.store is not None:
             starts = [k * _ROWS_OF_A_BLOCK for k in numbers]
-            blocks = [self.store.rows(start, start + self.rows[k], self.names) for start, k in zip(starts, numbers, strict=True)]
+            blocks = [
+                self.store.rows(start, start + self.rows[k], self.names)
+                for start, k in zip(starts, numbers, strict=True)
+            ]
             return {name: np.concatenate([block[name] for block in blocks]) for name in self.names}
         parts = [_chosen(read_file(self.paths[k], self.load_fn), self.names, self.paths[k]) for k in numbers]
         join = np.concatenate if self.per_file == "many" else np.stack
@@ -148,7 +157,9 @@ class DiskBatches:
 
     in_thread = True
 
-    def __init__(self, files: SimulationFiles, batch_size: int, seed: int, windows: list[Array] | None = None) -> None:
+    def __init__(
+        self, files: SimulationFiles, batch_size: int, seed: int, windows: list[Array] | None = None
+    ) -> None:
         self.files, self.batch_size, self.seed, self.windows = files, batch_size, seed, windows
         self.epoch = 0
         self._ends = np.cumsum(files.rows)
@@ -156,14 +167,18 @@ class DiskBatches:
     @property
     def fingerprint(self) -> str:
         """sha256 over values of the files, batch size and seed."""
-        return sha256(f"{self.batch_size} {self.seed} {self.files.content}".encode() + digest_of(self.windows)).hexdigest()
+        return sha256(
+            f"{self.batch_size} {self.seed} {self.files.content}".encode() + digest_of(self.windows)
+        ).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return ceil((sum(self.files.rows) if self.windows is None else max(map(len, self.windows))) / self.batch_size)
+        return ceil(
+            (sum(self.files.rows) if self.windows is None else max(map(len, self.windows))) / self.batch_size
+        )
 
     def __iter__(self) -> Iterator[Any]:
         if self.windows is not None:
@@ -186,7 +201,10 @@ class DiskBatches:
             has[member, window] = True
         left: list[Variables] = [{}] * len(windows)
         for numbers, group in self._shuffled_groups():
-            left = [_joined(rows, {name: value[has[member, numbers]] for name, value in group.items()}) for member, rows in enumerate(left)]
+            left = [
+                _joined(rows, {name: value[has[member, numbers]] for name, value in group.items()})
+                for member, rows in enumerate(left)
+            ]
             whole = whole_batches(left, self.batch_size) * self.batch_size
             if whole:
                 yield [{name: value[:whole] for name, value in rows.items()} for rows in left]
@@ -201,14 +219,24 @@ class DiskBatches:
         for files in self._groups(rng.permutation(len(self.files.rows))):
             group = self.files.read(files)
             order = rng.permutation(len(next(iter(group.values()))))
-            numbers = np.concatenate([np.arange(self._ends[k] - self.files.rows[k], self._ends[k]) for k in files])
+            numbers = np.concatenate(
+                [np.arange(self._ends[k] - self.files.rows[k], self._ends[k]) for k in files]
+            )
             yield numbers[order], {name: value[order] for name, value in group.items()}
 
     def _groups(self, order: Array) -> list[list[int]]:
         """Consecutive files of the order, with about so many rows as may be in memory."""
         ends = np.cumsum(np.array(self.files.rows)[order])
-        cuts = [0, *(int(np.searchsorted(ends, k * _ROWS_IN_MEMORY)) + 1 for k in range(1, ceil(ends[-1] / _ROWS_IN_MEMORY)))]
-        return [[int(k) for k in order[a:b]] for a, b in pairwise([*dict.fromkeys(cuts), len(order)]) if b > a]
+        cuts = [
+            0,
+            *(
+                int(np.searchsorted(ends, k * _ROWS_IN_MEMORY)) + 1
+                for k in range(1, ceil(ends[-1] / _ROWS_IN_MEMORY))
+            ),
+        ]
+        return [
+            [int(k) for k in order[a:b]] for a, b in pairwise([*dict.fromkeys(cuts), len(order)]) if b > a
+        ]
 
 
 def _joined(first: Variables, second: Variables) -> Variables:
@@ -218,7 +246,9 @@ def _joined(first: Variables, second: Variables) -> Variables:
 def _chosen(variables: Variables, names: Sequence[str], path: Path) -> Variables:
     missing = [name for name in names if name not in variables]
     if missing:
-        raise DataError(f"Expected {', '.join(names)} in every file, got no {missing[0]!r} in {path}. {suggest(missing[0], variables)}")
+        raise DataError(
+            f"Expected {', '.join(names)} in every file, got no {missing[0]!r} in {path}. {suggest(missing[0], variables)}"
+        )
     return {name: variables[name] for name in names}
 
 
@@ -229,8 +259,12 @@ def _check_finite(variables: Variables, per_file: PerFile, may_miss: Collection[
             continue
         rows = np.flatnonzero(~fine.reshape(len(value) if per_file == "many" else 1, -1).all(axis=1))
         listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-        where = f"{len(rows)} of {len(value)} rows (rows {listed})" if per_file == "many" else "the simulation"
-        raise DataError(f"Expected finite numbers, got NaN or inf in {where} of variable {name!r} in {path}. Drop them, or write it again.")
+        where = (
+            f"{len(rows)} of {len(value)} rows (rows {listed})" if per_file == "many" else "the simulation"
+        )
+        raise DataError(
+            f"Expected finite numbers, got NaN or inf in {where} of variable {name!r} in {path}. Drop them, or write it again."
+        )
 
 
 def _guess(variables: Variables, path: Path) -> PerFile:
@@ -251,5 +285,7 @@ def _shapes(variables: Variables, per_file: PerFile, path: Path) -> dict[str, tu
         return {name: value.shape for name, value in variables.items()}
     lengths = {name: len(value) if value.ndim else 0 for name, value in variables.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise DataError(f"Expected the same number of simulations in every variable of {path}, got {lengths}.")
+        raise DataError(
+            f"Expected the same number of simulations in every variable of {path}, got {lengths}."
+        )
     return {name: value.shape[1:] for name, value in variables.items()}

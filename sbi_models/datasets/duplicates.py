@@ -30,9 +30,17 @@ def row_keys(chunks: Iterable[Variables]) -> Array:
         for name in sorted(chunk):
             if chunk[name].dtype.kind == "f":
                 words = _words(chunk[name])
-                odd = np.random.Generator(np.random.PCG64(words.shape[1])).integers(2**63, size=words.shape[1], dtype=np.uint64) * 2 + 1
+                odd = (
+                    np.random.Generator(np.random.PCG64(words.shape[1])).integers(
+                        2**63, size=words.shape[1], dtype=np.uint64
+                    )
+                    * 2
+                    + 1
+                )
                 mixed = (words ^ (words >> np.uint64(29))) * odd
-                keys = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ (mixed ^ (mixed >> np.uint64(32))).sum(axis=1, dtype=np.uint64)
+                keys = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ (mixed ^ (mixed >> np.uint64(32))).sum(
+                    axis=1, dtype=np.uint64
+                )
         parts.append(keys)
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
 
@@ -52,7 +60,11 @@ def num_shared(first: Array, second: Array) -> int:
 
 def _if_in_order(places: Array) -> int:
     """How many places there are, or 0 if they are many and fall about as often as they rise."""
-    return len(places) if len(places) < _FEWEST_IN_ORDER or (np.diff(places) >= 0).mean() >= _SHARE_IN_ORDER else 0
+    return (
+        len(places)
+        if len(places) < _FEWEST_IN_ORDER or (np.diff(places) >= 0).mean() >= _SHARE_IN_ORDER
+        else 0
+    )
 
 
 def is_continuous(rows: Variables) -> bool:

@@ -41,11 +41,18 @@ def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
     """
     content = as_user(load_fn, path) if load_fn is not None else _read_known(path)
     if not isinstance(content, Mapping):
-        raise DataError(f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. Pass load_fn= to convert it.")
+        raise DataError(
+            f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. Pass load_fn= to convert it."
+        )
     try:
-        return {str(name): real_array(value, f"variable {str(name)!r} of {path}") for name, value in content.items()}
+        return {
+            str(name): real_array(value, f"variable {str(name)!r} of {path}")
+            for name, value in content.items()
+        }
     except DataError as error:
-        raise DataError(f"{error} Or pass load_fn=, a function of the path that converts it or leaves it out.") from None
+        raise DataError(
+            f"{error} Or pass load_fn=, a function of the path that converts it or leaves it out."
+        ) from None
 
 
 def _read_known(path: Path) -> Any:
@@ -54,8 +61,14 @@ def _read_known(path: Path) -> Any:
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files make unpicklers and decompressors raise anything
-        cause = error if isinstance(error, pickle.UnpicklingError | ValueError | OSError) else f"{type(error).__name__}: {error}"
-        raise DataError(f"{path} cannot be read: {cause}. Write it again, or pass load_fn=, a function that reads your format.") from None
+        cause = (
+            error
+            if isinstance(error, pickle.UnpicklingError | ValueError | OSError)
+            else f"{type(error).__name__}: {error}"
+        )
+        raise DataError(
+            f"{path} cannot be read: {cause}. Write it again, or pass load_fn=, a function that reads your format."
+        ) from None
 
 
 def _read(path: Path) -> Any:
@@ -77,7 +90,9 @@ def _read(path: Path) -> Any:
             if isinstance(value, np.ndarray):
                 _refuse_long_axes(name, value.shape, most)
             elif _numbers(value, known) * 8 > most:
-                raise ValueError(f"the lists of {name!r} share parts, and hold {_numbers(value, known):.2g} numbers")
+                raise ValueError(
+                    f"the lists of {name!r} share parts, and hold {_numbers(value, known):.2g} numbers"
+                )
     return content
 
 
@@ -87,7 +102,9 @@ def _read_npz(path: Path) -> Variables:
         most, files = _most(path), archive.infolist()
         total = sum(file.file_size for file in files)
         if total > most:
-            raise ValueError(f"it says that it comes to {total:.2g} bytes in memory, more than {most:.2g} for a file of its size")
+            raise ValueError(
+                f"it says that it comes to {total:.2g} bytes in memory, more than {most:.2g} for a file of its size"
+            )
         if len({file.filename for file in files}) < len(files):
             raise ValueError("it has two arrays of one name")
         return {file.filename.removesuffix(".npy"): _read_npy(archive, file, most) for file in files}
@@ -98,7 +115,9 @@ def _read_npy(archive: zipfile.ZipFile, file: zipfile.ZipInfo, most: int) -> Arr
         shape, size = _header(stream)
         left = file.file_size - stream.tell()
         if size != left:
-            raise ValueError(f"{file.filename} says that it has shape {shape}, of {size} bytes, and has {left}")
+            raise ValueError(
+                f"{file.filename} says that it has shape {shape}, of {size} bytes, and has {left}"
+            )
         _refuse_long_axes(file.filename, shape, most)
     with archive.open(file) as stream:
         array: Array = npy.read_array(stream, allow_pickle=False)

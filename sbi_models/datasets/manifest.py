@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from sbi_models.datasets.atomic import write_atomically
-from sbi_models.datasets.shards import MOST_ROWS, Origin, Range, Schema, Shard, as_bytes, checked_schema, shard_name, shard_ranges
+from sbi_models.datasets.shards import (
+    MOST_ROWS,
+    Origin,
+    Range,
+    Schema,
+    Shard,
+    as_bytes,
+    checked_schema,
+    shard_name,
+    shard_ranges,
+)
 from sbi_models.datasets.tiling import Piece
 from sbi_models.errors import DataError
 
@@ -81,8 +91,13 @@ class Manifest:
         pieces = []
         for entry in content["shards"]:
             start, stop = map(int, entry["rows"])
-            first, last = map(int, entry["file"].removeprefix("shard-").removesuffix(".safetensors").split("-"))
-            if entry["file"] != shard_name(first, last) or not 0 <= first <= start < stop <= last <= first + MOST_ROWS:
+            first, last = map(
+                int, entry["file"].removeprefix("shard-").removesuffix(".safetensors").split("-")
+            )
+            if (
+                entry["file"] != shard_name(first, last)
+                or not 0 <= first <= start < stop <= last <= first + MOST_ROWS
+            ):
                 raise ValueError(f"{entry['file']} has no rows {start} to {stop}")
             pieces.append(Piece(start, stop, (first, last), str(entry["sha256"])))
         num_simulations = int(content["num_simulations"])
@@ -148,7 +163,9 @@ def sha256_of(path: Path) -> str | None:
 
 def listed(ranges: Sequence[Range]) -> str:
     """Some ranges of rows, for messages."""
-    return ", ".join(f"{start} to {stop}" for start, stop in ranges[:3]) + (", ..." if len(ranges) > 3 else "")
+    return ", ".join(f"{start} to {stop}" for start, stop in ranges[:3]) + (
+        ", ..." if len(ranges) > 3 else ""
+    )
 
 
 def _other_version(folder: Path, version: object) -> DataError:
@@ -160,7 +177,9 @@ def _other_version(folder: Path, version: object) -> DataError:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     what = f"it has no {error}" if isinstance(error, KeyError) else error
-    return _UnreadableManifest(f"{path} is not readable: {what}. Simulate again with the same seed: whole shards are used.")
+    return _UnreadableManifest(
+        f"{path} is not readable: {what}. Simulate again with the same seed: whole shards are used."
+    )
 
 
 def _other_origin(path: Path, expected: Origin, got: Origin) -> DataError:

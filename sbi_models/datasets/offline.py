@@ -28,7 +28,13 @@ class Batches:
 
     in_thread = True
 
-    def __init__(self, tensors: dict[str, Tensor], batch_size: int, seed: int | None, windows: list[Array] | None = None) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, Tensor],
+        batch_size: int,
+        seed: int | None,
+        windows: list[Array] | None = None,
+    ) -> None:
         self.tensors, self.batch_size, self.seed = tensors, batch_size, seed
         self.windows = windows
         self.epoch = 0
@@ -69,17 +75,29 @@ class Batches:
         if self.windows is not None:
             yield from map(list, zip_longest(*map(self._batches_of, range(len(self.windows)))))
             return
-        order = None if self.seed is None else self._shuffled(self.num_rows, seeding.derive(self.seed, "shuffle", self.epoch))
+        order = (
+            None
+            if self.seed is None
+            else self._shuffled(self.num_rows, seeding.derive(self.seed, "shuffle", self.epoch))
+        )
         order = None if order is None else order.to(self._device)
         for start in range(0, self.num_rows, self.batch_size):
-            rows = slice(start, start + self.batch_size) if order is None else order[start : start + self.batch_size]
+            rows = (
+                slice(start, start + self.batch_size)
+                if order is None
+                else order[start : start + self.batch_size]
+            )
             yield {name: value[rows] for name, value in self.tensors.items()}
 
     def _batches_of(self, member: int) -> Iterator[dict[str, Tensor]]:
         assert self.windows is not None
         window = torch.as_tensor(self.windows[member])
         if self.seed is not None:
-            window = window[self._shuffled(len(window), seeding.derive(self.seed, "shuffle", self.epoch, "member", member))]
+            window = window[
+                self._shuffled(
+                    len(window), seeding.derive(self.seed, "shuffle", self.epoch, "member", member)
+                )
+            ]
         for rows in torch.split(window.to(self._device), self.batch_size):
             yield {name: value[rows] for name, value in self.tensors.items()}
 

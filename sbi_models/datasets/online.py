@@ -20,9 +20,21 @@ class OnlineBatches:
     """
 
     def __init__(
-        self, stream: Stream, num_batches: int, batch_size: int, at_once: int = 1, *, epochs: int = 1, in_thread: bool = False
+        self,
+        stream: Stream,
+        num_batches: int,
+        batch_size: int,
+        at_once: int = 1,
+        *,
+        epochs: int = 1,
+        in_thread: bool = False,
     ) -> None:
-        self.stream, self.num_batches, self.batch_size, self.at_once = stream, num_batches, batch_size, at_once
+        self.stream, self.num_batches, self.batch_size, self.at_once = (
+            stream,
+            num_batches,
+            batch_size,
+            at_once,
+        )
         self.epochs, self.in_thread = epochs, in_thread
         self.epoch = 0
         self.fingerprint = f"{num_batches} batches of {batch_size} an epoch"
@@ -58,4 +70,7 @@ class OnlineBatches:
     def _ranges(self, epoch: int) -> list[tuple[int, int]]:
         first = epoch * self.num_batches
         starts = range(first, first + self.num_batches, self.at_once)
-        return [(k * self.batch_size, min(k + self.at_once, first + self.num_batches) * self.batch_size) for k in starts]
+        return [
+            (k * self.batch_size, min(k + self.at_once, first + self.num_batches) * self.batch_size)
+            for k in starts
+        ]

@@ -78,7 +78,11 @@ class _Named:
 
 
 def _array(content: Any, kind: Any, shape: Any, order: Any) -> Array:
-    if not isinstance(kind, _Kind) or not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+    if (
+        not isinstance(kind, _Kind)
+        or not isinstance(shape, tuple)
+        or not all(type(n) is int and n >= 0 for n in shape)
+    ):
         raise UnpicklingError("it holds an array without type and shape")
     dtype = kind.dtype
     if dtype.hasobject:
@@ -107,21 +111,32 @@ def _encoded(text: Any, encoding: Any) -> bytes:
 
 _CALLS: dict[tuple[str, str], Callable[..., Any] | None] = {
     ("_codecs", "encode"): _encoded,
-    **{(builtins, "complex"): lambda real, imaginary: complex(float(real), float(imaginary)) for builtins in _BUILTINS},
+    **{
+        (builtins, "complex"): lambda real, imaginary: complex(float(real), float(imaginary))
+        for builtins in _BUILTINS
+    },
     **{(builtins, "bytes"): lambda: b"" for builtins in _BUILTINS},  # how protocols 0 to 2 write none
     ("collections", "OrderedDict"): lambda items=(): dict(map(tuple, items)),
     ("numpy", "ndarray"): None,
     ("numpy", "dtype"): _Kind,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: _Held(None) for core in _CORES},
-    **{(f"numpy.{core}.multiarray", "scalar"): lambda kind, content: _Held(_array(content, kind, (), "C")) for core in _CORES},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): lambda *arguments: _Held(_array(*arguments)) for core in _CORES},
+    **{
+        (f"numpy.{core}.multiarray", "scalar"): lambda kind, content: _Held(_array(content, kind, (), "C"))
+        for core in _CORES
+    },
+    **{
+        (f"numpy.{core}.numeric", "_frombuffer"): lambda *arguments: _Held(_array(*arguments))
+        for core in _CORES
+    },
 }
 
 
 class _ArraysOnly(pickle._Unpickler):  # in Python: that in C takes memory for any memo a file names
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _CALLS:
-            raise UnpicklingError(f"it holds {module}.{name}, and only NumPy arrays and plain containers are read")
+            raise UnpicklingError(
+                f"it holds {module}.{name}, and only NumPy arrays and plain containers are read"
+            )
         return _Named(f"{module}.{name}", _CALLS[module, name])
 
 

@@ -71,20 +71,27 @@ class PreparedBatches:
             for chunk in made(map(self._prepared, self.raw)):
                 for batch in self._batches(chunk):
                     yield (
-                        [part if self._trains(member) else None for member, part in enumerate(batch)] if isinstance(batch, list) else batch
+                        [part if self._trains(member) else None for member, part in enumerate(batch)]
+                        if isinstance(batch, list)
+                        else batch
                     )
             return
         first = self.raw.epoch * len(self.raw)
         batches = (batch for chunk in made(self.raw) for batch in self._batches(chunk))
         for step, batch in enumerate(batches, start=first):
             if isinstance(batch, list):
-                yield [self._augmented(part, step, member) if part and self._trains(member) else None for member, part in enumerate(batch)]
+                yield [
+                    self._augmented(part, step, member) if part and self._trains(member) else None
+                    for member, part in enumerate(batch)
+                ]
             else:
                 yield self._augmented(batch, step)
 
     def _augmented(self, batch: dict[str, Any], *step: int) -> dict[str, Tensor]:
         assert self.augment is not None
-        variables = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in batch.items()}
+        variables = {
+            name: value.numpy() if isinstance(value, Tensor) else value for name, value in batch.items()
+        }
         return self.prepare(self.augment(variables, *step))
 
     def _trains(self, member: int) -> bool:
@@ -94,7 +101,9 @@ class PreparedBatches:
         """A prepared chunk, or a list of those of members; parts of members that do not train stay raw, since steps are counted by them."""
         if not isinstance(chunk, list):
             return self.prepare(chunk)
-        return [self.prepare(part) if part and self._trains(member) else part for member, part in enumerate(chunk)]
+        return [
+            self.prepare(part) if part and self._trains(member) else part for member, part in enumerate(chunk)
+        ]
 
     def _batches(self, chunk: Any) -> Iterator[Any]:
         """The batches of a chunk, or the lists of those of members."""

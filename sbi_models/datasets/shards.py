@@ -27,7 +27,14 @@ Schema = dict[str, dict[str, Any]]
 Range = tuple[int, int]
 """Rows from the first to before the second."""
 
-_CODES = {"BOOL": "?", **{f"{letter}{8 * size}": f"<{kind}{size}" for letter, kind in (("I", "i"), ("U", "u")) for size in (1, 2, 4, 8)}}
+_CODES = {
+    "BOOL": "?",
+    **{
+        f"{letter}{8 * size}": f"<{kind}{size}"
+        for letter, kind in (("I", "i"), ("U", "u"))
+        for size in (1, 2, 4, 8)
+    },
+}
 _CODES |= {f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)}
 _DTYPES = {code: np.dtype(text) for code, text in _CODES.items()}
 
@@ -91,7 +98,15 @@ class Shard:
             return cls._read(path)
         except PermissionError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}. Make it readable.") from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):  # headers hold anything
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ):  # headers hold anything
             return None
 
     @classmethod
@@ -102,49 +117,89 @@ class Shard:
             text = file.read(length) if length <= size - 8 else b"{}"
         header = json.loads(text)
         label = json.loads(header.pop("__metadata__")["origin"])
-        places = _places({name: (_DTYPES[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()})
+        places = _places(
+            {name: (_DTYPES[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()}
+        )
         start, stop = label["rows"]
-        fits = path.name == shard_name(start, stop) and all(place.shape[0] == stop - start for place in places.values())
-        fits = fits and 0 <= start < stop <= start + size  # rows without numbers take no space, and could be any number
-        if not fits or text != _header(label, places) or size != 8 + length + max(place.end for place in places.values()):
+        fits = path.name == shard_name(start, stop) and all(
+            place.shape[0] == stop - start for place in places.values()
+        )
+        fits = (
+            fits and 0 <= start < stop <= start + size
+        )  # rows without numbers take no space, and could be any number
+        if (
+            not fits
+            or text != _header(label, places)
+            or size != 8 + length + max(place.end for place in places.values())
+        ):
             return None
-        return cls(path, start, stop, {name: label[name] for name in ("seed", "fingerprint")}, label["digest"], 8 + length, places)
+        return cls(
+            path,
+            start,
+            stop,
+            {name: label[name] for name in ("seed", "fingerprint")},
+            label["digest"],
+            8 + length,
+            places,
+        )
 
     @property
     def schema(self) -> Schema:
         """Names, types and row shapes of its variables."""
-        return {name: {"dtype": place.dtype.name, "shape": list(place.shape[1:])} for name, place in sorted(self.places.items())}
+        return {
+            name: {"dtype": place.dtype.name, "shape": list(place.shape[1:])}
+            for name, place in sorted(self.places.items())
+        }
 
     def is_whole(self) -> bool:
         """True if header and values are those that were written."""
         try:
-            return _digest(self.origin, (self.start, self.stop), self.rows(self.start, self.stop)) == self.digest
+            return (
+                _digest(self.origin, (self.start, self.stop), self.rows(self.start, self.stop)) == self.digest
+            )
         except (OSError, ValueError):  # cut short or taken away since its header was read
             return False
 
     def rows(self, start: int, stop: int, names: Collection[str] | None = None) -> Variables:
         """Rows of the table that it has, raw space, mapped into memory and not to be written to."""
-        return {name: self._mapped(place, start, stop) for name, place in self.places.items() if names is None or name in names}
+        return {
+            name: self._mapped(place, start, stop)
+            for name, place in self.places.items()
+            if names is None or name in names
+        }
 
     def _mapped(self, place: _Place, start: int, stop: int) -> Array:
         shape = (stop - start, *place.shape[1:])
         if not prod(shape):
             return np.empty(shape, place.dtype)
-        return np.memmap(self.path, place.dtype, "r", self.begin + place.offset + (start - self.start) * place.row_size, shape)
+        return np.memmap(
+            self.path,
+            place.dtype,
+            "r",
+            self.begin + place.offset + (start - self.start) * place.row_size,
+            shape,
+        )
 
 
 def checked_schema(schema: Any) -> Schema:
     """A schema of a manifest; raises ValueError, TypeError or KeyError unless it is that of variables a shard can hold."""
     names = {dtype.name for dtype in _DTYPES.values()}
     for name, kind in dict(schema).items():
-        if set(kind) != {"dtype", "shape"} or kind["dtype"] not in names or not all(type(n) is int and n >= 0 for n in kind["shape"]):
+        if (
+            set(kind) != {"dtype", "shape"}
+            or kind["dtype"] not in names
+            or not all(type(n) is int and n >= 0 for n in kind["shape"])
+        ):
             raise ValueError(f"{name!r} has no type and shape of a variable")
     return dict(schema)
 
 
 def schema_of(variables: Variables) -> Schema:
     """Names, types and row shapes of rows in memory."""
-    return {name: {"dtype": value.dtype.name, "shape": list(value.shape[1:])} for name, value in sorted(variables.items())}
+    return {
+        name: {"dtype": value.dtype.name, "shape": list(value.shape[1:])}
+        for name, value in sorted(variables.items())
+    }
 
 
 def write_shard(folder: Path, start: int, stop: int, variables: Variables, origin: Origin) -> None:
@@ -189,11 +244,17 @@ def _storable(variables: Variables, start: int, stop: int) -> Variables:
     assert 0 <= start < stop
     lengths = {name: value.shape[0] if value.ndim else 0 for name, value in variables.items()}
     if not lengths or set(lengths.values()) != {stop - start}:
-        raise DataError(f"Expected {stop - start} simulations in every variable of rows {start} to {stop}, got {lengths}.")
-    variables = {name: np.ascontiguousarray(value, value.dtype.newbyteorder("<")) for name, value in variables.items()}
+        raise DataError(
+            f"Expected {stop - start} simulations in every variable of rows {start} to {stop}, got {lengths}."
+        )
+    variables = {
+        name: np.ascontiguousarray(value, value.dtype.newbyteorder("<")) for name, value in variables.items()
+    }
     for name, value in variables.items():
         if value.dtype not in _DTYPES.values() or name == "__metadata__":
-            raise DataError(f"Expected real numbers of up to 64 bits, got {value.dtype} in variable {name!r}. Convert it, or leave it out.")
+            raise DataError(
+                f"Expected real numbers of up to 64 bits, got {value.dtype} in variable {name!r}. Convert it, or leave it out."
+            )
     return variables
 
 

@@ -37,7 +37,9 @@ class Sharing:
     trained: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
-        number = isinstance(self.reuse, int | float | np.integer | np.floating) and not isinstance(self.reuse, bool)
+        number = isinstance(self.reuse, int | float | np.integer | np.floating) and not isinstance(
+            self.reuse, bool
+        )
         if not number or not 0 <= self.reuse <= 1:
             raise ConfigurationError(
                 f"Expected data_reuse as a number from 0 (members share no data) to 1 (they share all), got {self.reuse!r}."
@@ -70,7 +72,9 @@ class Sharing:
         if self.is_common:
             return None
         if num_rows < self.members:
-            raise DataError(f"Expected at least one simulation for each of {self.members} members, got {num_rows} in all.")
+            raise DataError(
+                f"Expected at least one simulation for each of {self.members} members, got {num_rows} in all."
+            )
         order = seeding.generator(seed, "rows of members").permutation(num_rows)
         starts = self.starts(num_rows)
         ends = [start + self.window(num_rows) for start in starts]
@@ -111,7 +115,10 @@ class RingBatches:
         rows = self._rows(self.num_rows)
         for ring in self.rings:
             n = len(next(iter(ring.values())))
-            yield [{name: value[own] for name, value in ring.items()} for own in (rows if n == self.num_rows else self._rows(n))]
+            yield [
+                {name: value[own] for name, value in ring.items()}
+                for own in (rows if n == self.num_rows else self._rows(n))
+            ]
 
     def _rows(self, num_rows: int) -> list[Tensor]:
         """The rows of each member in a ring; in one that has lost some, as failed simulations are, members have less in proportion."""
@@ -121,7 +128,11 @@ class RingBatches:
 
 def digest_of(windows: list[Array] | None) -> bytes:
     """What fingerprints of batches say about the rows of members; nothing if all have all."""
-    return b"" if windows is None else b"members" + b"".join(b"|" + window.astype(np.int64).tobytes() for window in windows)
+    return (
+        b""
+        if windows is None
+        else b"members" + b"".join(b"|" + window.astype(np.int64).tobytes() for window in windows)
+    )
 
 
 def whole_batches(parts: list[Any], batch_size: int) -> int:

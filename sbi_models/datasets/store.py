@@ -78,7 +78,9 @@ class SimulationStore:
         """The first rows, as a store of their own; raises DataError if there are not so many."""
         n = positive_int(num_simulations, "num_simulations")
         if n > self.num_simulations:
-            raise DataError(f"Expected at least {n} simulations in {self.folder}, got {self.num_simulations}. Extend it with create().")
+            raise DataError(
+                f"Expected at least {n} simulations in {self.folder}, got {self.num_simulations}. Extend it with create()."
+            )
         return SimulationStore(self.folder, n, self._manifest)
 
     def load(self) -> Variables:
@@ -93,7 +95,9 @@ class SimulationStore:
             DataError: the store has no such rows, or a shard that has them is missing or shorter than it should be.
         """
         if not 0 <= start <= stop <= self.num_simulations:
-            raise DataError(f"Expected rows from 0 to {self.num_simulations} of {self.folder}, got {start} to {stop}.")
+            raise DataError(
+                f"Expected rows from 0 to {self.num_simulations} of {self.folder}, got {start} to {stop}."
+            )
         kinds = {name: kind for name, kind in self._manifest.schema.items() if names is None or name in names}
         parts = []
         for piece in self.pieces:
@@ -104,7 +108,9 @@ class SimulationStore:
                     raise self._damaged(piece)
                 parts.append((slice(a - start, b - start), shard.rows(a, b, kinds)))
         # Only now, when shards have what the manifest says: it could say anything.
-        rows: Variables = {name: np.empty((stop - start, *kind["shape"]), kind["dtype"]) for name, kind in kinds.items()}
+        rows: Variables = {
+            name: np.empty((stop - start, *kind["shape"]), kind["dtype"]) for name, kind in kinds.items()
+        }
         for place, part in parts:
             for name, value in part.items():
                 rows[name][place] = value
@@ -179,7 +185,9 @@ class SimulationStore:
         remove_leftovers(folder)
         survey = Survey(folder, n, origin)
         missing = survey.missing(positive_int(rows_per_shard, "rows_per_shard"))
-        with progress_bar(description, n, done=n - sum(min(stop, n) - min(start, n) for start, stop in missing)) as advance:
+        with progress_bar(
+            description, n, done=n - sum(min(stop, n) - min(start, n) for start, stop in missing)
+        ) as advance:
             for start, stop in missing:
                 if not survey.finds(start, stop):  # another process may have written it meanwhile
                     variables = rows(start, stop)
@@ -188,7 +196,9 @@ class SimulationStore:
                     survey.finds(start, stop)
                 advance(min(stop, n) - min(start, n))
         if absent := survey.absent():
-            raise DataError(f"Rows {listed(absent)} of {folder} cannot be read back after they were written. Check the disk.")
+            raise DataError(
+                f"Rows {listed(absent)} of {folder} cannot be read back after they were written. Check the disk."
+            )
         return cls._finished(survey)
 
     @classmethod
@@ -198,18 +208,28 @@ class SimulationStore:
 
     @classmethod
     def missing(
-        cls, folder: str | Path, num_simulations: int, *, seed: int, fingerprint: str, rows_per_shard: int = _ROWS_PER_SHARD
+        cls,
+        folder: str | Path,
+        num_simulations: int,
+        *,
+        seed: int,
+        fingerprint: str,
+        rows_per_shard: int = _ROWS_PER_SHARD,
     ) -> list[Range]:
         """The shards that a store of so many rows still needs: first row, and the one after the last.
 
         Rows are missing if no whole shard of this origin has them: it is absent, damaged, or of another origin, which `check` refuses. A
         damaged shard is listed with all of its rows, though they may be more than were asked for.
         """
-        survey = Survey(Path(folder), positive_int(num_simulations, "num_simulations"), _origin(seed, fingerprint))
+        survey = Survey(
+            Path(folder), positive_int(num_simulations, "num_simulations"), _origin(seed, fingerprint)
+        )
         return survey.missing(positive_int(rows_per_shard, "rows_per_shard"))
 
     @classmethod
-    def write(cls, folder: str | Path, start: int, stop: int, variables: Variables, *, seed: int, fingerprint: str) -> None:
+    def write(
+        cls, folder: str | Path, start: int, stop: int, variables: Variables, *, seed: int, fingerprint: str
+    ) -> None:
         """Write one shard, whole or not at all; in any process, and in several at once. It is part of the store after `finish`.
 
         Raises:
@@ -223,7 +243,13 @@ class SimulationStore:
 
     @classmethod
     def finish(
-        cls, folder: str | Path, num_simulations: int, *, seed: int, fingerprint: str, rows_per_shard: int = _ROWS_PER_SHARD
+        cls,
+        folder: str | Path,
+        num_simulations: int,
+        *,
+        seed: int,
+        fingerprint: str,
+        rows_per_shard: int = _ROWS_PER_SHARD,
     ) -> "SimulationStore":
         """Check the shards of the first rows and name them in the manifest, which keeps what it named before.
 
@@ -249,7 +275,9 @@ class SimulationStore:
         except DataError:
             if survey.old is None or survey.has_news():
                 raise
-            manifest = survey.old  # a folder that can only be read: the hash of fewer rows than it has is not noted
+            manifest = (
+                survey.old
+            )  # a folder that can only be read: the hash of fewer rows than it has is not noted
         return cls(survey.folder, manifest.num_simulations, manifest).first(survey.num_rows)
 
 

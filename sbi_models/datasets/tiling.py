@@ -51,7 +51,11 @@ def tiled(kept: Sequence[Piece], whole: dict[Range, str], num_rows: int) -> list
 
 def gaps(pieces: Sequence[Piece], num_rows: int) -> list[Range]:
     """Rows of 0..num_rows that no piece has."""
-    ends = [(0, 0), *((piece.start, piece.stop) for piece in pieces if piece.start < num_rows), (num_rows, num_rows)]
+    ends = [
+        (0, 0),
+        *((piece.start, piece.stop) for piece in pieces if piece.start < num_rows),
+        (num_rows, num_rows),
+    ]
     return [(before[1], after[0]) for before, after in pairwise(ends) if before[1] < after[0]]
 
 
@@ -62,12 +66,20 @@ def until(pieces: Sequence[Piece], num_rows: int) -> list[Piece]:
 
 def to_write(missing: Iterable[Range], broken: Sequence[Range], rows_per_shard: int) -> list[Range]:
     """Missing rows as shards: a broken one is written as it was, and others end at multiples of rows_per_shard."""
-    return list(dict.fromkeys(shard for start, stop in missing for shard in _cut(start, stop, broken, rows_per_shard)))
+    return list(
+        dict.fromkeys(shard for start, stop in missing for shard in _cut(start, stop, broken, rows_per_shard))
+    )
 
 
 def _cut(start: int, stop: int, broken: Sequence[Range], rows_per_shard: int) -> Iterator[Range]:
     while start < stop:
         again = next((shard for shard in broken if shard[0] <= start < shard[1]), None)
-        end = min([stop, (start // rows_per_shard + 1) * rows_per_shard, *(first for first, _ in broken if first > start)])
+        end = min(
+            [
+                stop,
+                (start // rows_per_shard + 1) * rows_per_shard,
+                *(first for first, _ in broken if first > start),
+            ]
+        )
         yield again or (start, end)
         start = again[1] if again else end

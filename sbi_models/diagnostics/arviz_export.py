@@ -55,7 +55,9 @@ def to_arviz(
             f"Expected samples of at least one variable, all with the same numbers of data sets and draws, got {sorted(sizes)}."
         )
     ((n, s),) = sizes
-    names = [str(i + 1) for i in range(n)] if data_set_names is None else [str(name) for name in data_set_names]
+    names = (
+        [str(i + 1) for i in range(n)] if data_set_names is None else [str(name) for name in data_set_names]
+    )
     if len(names) != n:
         raise DataError(f"Expected {n} data_set_names, one for each data set, got {len(names)}.")
     groups: dict[str, dict[str, Floats]] = {"posterior": posterior}
@@ -71,7 +73,9 @@ def to_arviz(
             expected = {"observed_data": (n,), "prior": (), "prior_predictive": ()}.get(group, (n, s))
             for name, value in groups[group].items():
                 if value.shape[: len(expected)] != expected:
-                    raise DataError(f"Expected {group} {name!r} of shape {(*expected, '...')}, as samples say, got {value.shape}.")
+                    raise DataError(
+                        f"Expected {group} {name!r} of shape {(*expected, '...')}, as samples say, got {value.shape}."
+                    )
     coordinates: dict[str, Any] = {DATA_SET: names}
     dimensions: dict[str, list[str]] = {}
     for group, variables in groups.items():
@@ -80,7 +84,9 @@ def to_arviz(
             own = [f"{name}_dim_{i}" for i in range(value.ndim - axes)]
             if variable_names is not None and name in variable_names and own:
                 if len(variable_names[name]) != value.shape[-1]:
-                    raise DataError(f"Expected {value.shape[-1]} names of the components of {name!r}, got {len(variable_names[name])}.")
+                    raise DataError(
+                        f"Expected {value.shape[-1]} names of the components of {name!r}, got {len(variable_names[name])}."
+                    )
                 coordinates[own[-1]] = list(variable_names[name])
             dimensions.setdefault(name, own)
     return _inference_data(arviz, groups, coordinates, dimensions, dict(attrs or {}))
@@ -99,7 +105,10 @@ def _inference_data(
         with_data_sets = group not in ("prior", "prior_predictive")
         dims = {name: ([DATA_SET] if with_data_sets else []) + dimensions[name] for name in variables}
         if group in _BY_DRAW:
-            ordered = {name: (np.swapaxes(value, 0, 1) if with_data_sets else value)[None] for name, value in variables.items()}
+            ordered = {
+                name: (np.swapaxes(value, 0, 1) if with_data_sets else value)[None]
+                for name, value in variables.items()
+            }
         else:
             ordered = dict(variables)
         used = {name for own in dims.values() for name in own}
@@ -121,20 +130,26 @@ def _leading(group: str, values: Mapping[str, Any], axes: int) -> dict[str, Floa
     for name, value in found.items():
         if value.ndim < axes:
             leading = "(n_datasets, num_samples, ...)" if axes == 2 else "(n, ...)"
-            raise DataError(f"Expected {group} of {name!r} of shape {leading}, got {value.shape}. Add the missing axis.")
+            raise DataError(
+                f"Expected {group} of {name!r} of shape {leading}, got {value.shape}. Add the missing axis."
+            )
     return found
 
 
 def _arviz() -> ModuleType:
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)  # it says so once a day when it is imported
+            warnings.filterwarnings(
+                "ignore", r"\s*ArviZ is undergoing", FutureWarning
+            )  # it says so once a day when it is imported
             import arviz  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise ConfigurationError(
             f'to_arviz needs ArviZ, which is not installed ({error}). Install it: pip install "sbi-models[arviz]".'
         ) from None
     if not hasattr(arviz, "InferenceData"):
-        raise ConfigurationError(f'Expected ArviZ below version 1, got {arviz.__version__}. Install it: pip install "sbi-models[arviz]".')
+        raise ConfigurationError(
+            f'Expected ArviZ below version 1, got {arviz.__version__}. Install it: pip install "sbi-models[arviz]".'
+        )
     module: ModuleType = arviz
     return module

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 def default_metrics(
-    samples: object, truth: object, variable_names: Sequence[str] | None = None, *, variable_keys: str | Sequence[str] | None = None
+    samples: object,
+    truth: object,
+    variable_names: Sequence[str] | None = None,
+    *,
+    variable_keys: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The default numbers, one column a parameter.
 

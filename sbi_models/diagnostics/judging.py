@@ -19,7 +19,14 @@ from sbi_models.diagnostics.metrics.effects import (
     width_factor,
 )
 from sbi_models.diagnostics.metrics.information import information_of, share_like_the_prior
-from sbi_models.diagnostics.metrics.normal_scores import bias_test, change_test, features_of, normal_scores, outward, spread_test
+from sbi_models.diagnostics.metrics.normal_scores import (
+    bias_test,
+    change_test,
+    features_of,
+    normal_scores,
+    outward,
+    spread_test,
+)
 from sbi_models.diagnostics.metrics.pools import JointPools, pooled
 from sbi_models.diagnostics.metrics.ranks import random_ranks_of
 from sbi_models.diagnostics.variables import Flat, flatten_variables
@@ -113,28 +120,50 @@ def judge(
     of_prior = None if prior is None else _prior_draws(prior, flat, variable_keys)
     varies = flat.truth.min(axis=0) < flat.truth.max(axis=0)
     if not varies.any():
-        raise DataError("Expected parameters that differ between test data, got constants only. Simulate with parameters from the prior.")
+        raise DataError(
+            "Expected parameters that differ between test data, got constants only. Simulate with parameters from the prior."
+        )
     draws, true = flat.samples, flat.truth
     if not varies.all():
-        draws, true, of_prior = draws[..., varies], true[:, varies], None if of_prior is None else of_prior[:, varies]
+        draws, true, of_prior = (
+            draws[..., varies],
+            true[:, varies],
+            None if of_prior is None else of_prior[:, varies],
+        )
     draws, true, of_prior = _of_usual_size(draws, true, of_prior)
     names = [name for name, there in zip(flat.names, varies, strict=True) if there]
-    rows = _Court(draws, true, of_prior, _columns(conditions, len(true)), level=level, seed=check_seed(seed)).rows(names, false_alarms)
+    rows = _Court(
+        draws, true, of_prior, _columns(conditions, len(true)), level=level, seed=check_seed(seed)
+    ).rows(names, false_alarms)
     joint = rows.pop() if len(rows) > len(names) else None
     judged = {row.name: row for row in rows}
-    parameters = tuple(judged.get(name) or _constant(name, value) for name, value in zip(flat.names, flat.truth[0], strict=True))
+    parameters = tuple(
+        judged.get(name) or _constant(name, value)
+        for name, value in zip(flat.names, flat.truth[0], strict=True)
+    )
     label, n, num_draws = _overall(rows, joint), *flat.samples.shape[:2]
     ignorant = share_like_the_prior(draws, true, of_prior) if label == CALIBRATED else 0.0
     if ignorant and conditions is None:
         label = UNINFORMATIVE
     sentence = summary(label, parameters, joint, f"{n} test data sets with {num_draws} draws each", ignorant)
-    return Verdict(label, sentence, parameters, joint, n, num_draws, ignorant, float(false_alarms), float(level))
+    return Verdict(
+        label, sentence, parameters, joint, n, num_draws, ignorant, float(false_alarms), float(level)
+    )
 
 
 class _Court:
     """The tests and estimates of checked draws (n, S, dim) and true values (n, dim), all of which vary."""
 
-    def __init__(self, draws: Floats, truth: Floats, prior: Floats | None, conditions: Floats, *, level: float, seed: int) -> None:
+    def __init__(
+        self,
+        draws: Floats,
+        truth: Floats,
+        prior: Floats | None,
+        conditions: Floats,
+        *,
+        level: float,
+        seed: int,
+    ) -> None:
         self.draws, self.truth, self.prior, self.level, self.seed = draws, truth, prior, level, seed
         self.num_draws = draws.shape[1]
         self.pools, self.jointly = pooled(draws, truth, generator(seed, "diagnostics", "pools"))
@@ -150,7 +179,9 @@ class _Court:
             of_all, effect = self._joint(self.jointly)
             tests, effects, names = [*tests, of_all], [*effects, effect], [*names, "jointly"]
         gains, p_values = information_of(self.draws, self.truth)
-        knows = [("information", float(gain), float(p)) for gain, p in zip(gains, p_values, strict=True)][: len(names)]
+        knows = [("information", float(gain), float(p)) for gain, p in zip(gains, p_values, strict=True)][
+            : len(names)
+        ]
         flaws = [(name, *values) for row in tests for name, values in row.items()]
         checks, known = iter(_holm(flaws, false_alarms)), _holm(knows, false_alarms)
         return [
@@ -192,7 +223,13 @@ class _Court:
             "ranks": (float(gammas[0]), float(p_uniform[0])),
             "tarp": (float(gammas[1]), float(p_uniform[1])),
             "spread_changes": _single(change_test(outwards[:, None], self.features)),
-            "dependence": _smallest(*(bias_test(scores) for scores in (pools.pairs, pools.sizes, pools.triples) if scores.shape[1])),
+            "dependence": _smallest(
+                *(
+                    bias_test(scores)
+                    for scores in (pools.pairs, pools.sizes, pools.triples)
+                    if scores.shape[1]
+                )
+            ),
             "dependence_changes": _smallest(change_test(pools.pairs, features)),
         }
         width = joint_width_factor(pools.errors, pools.second, pools.fourth, self.level)
@@ -205,12 +242,21 @@ class _Court:
         return float(beyond.mean() / max(beyond.std(ddof=1) / np.sqrt(len(beyond)), 1e-300))
 
 
-def _judgement(name: str, checks: list[Check], effects: list[Estimate], knowledge: Check, lean: float) -> Judgement:
+def _judgement(
+    name: str, checks: list[Check], effects: list[Estimate], knowledge: Check, lean: float
+) -> Judgement:
     width, bias, contraction = effects[0], effects[1], effects[2] if len(effects) == 3 else None
-    labels = _flaws({check.name: check for check in checks if check.found}, width, bias, None if contraction is not None else lean)
+    labels = _flaws(
+        {check.name: check for check in checks if check.found},
+        width,
+        bias,
+        None if contraction is not None else lean,
+    )
     label = labels[0] if labels else (CALIBRATED if knowledge.found else UNINFORMATIVE)
     sentence = sentence_of(labels, width, bias, contraction, informative=knowledge.found, checks=checks)
-    return Judgement(name, label, labels, sentence, width, bias, contraction, knowledge.found, (*checks, knowledge))
+    return Judgement(
+        name, label, labels, sentence, width, bias, contraction, knowledge.found, (*checks, knowledge)
+    )
 
 
 def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float | None) -> tuple[str, ...]:
@@ -222,7 +268,9 @@ def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float
     """
     told = []
     if "spread" in found:
-        narrow = found["spread"].statistic > (1.0 if lean is None else 0.0) or width.value != width.value  # NaN: draws are all equal
+        narrow = (
+            found["spread"].statistic > (1.0 if lean is None else 0.0) or width.value != width.value
+        )  # NaN: draws are all equal
         refuted = width.low <= 1.0 if narrow else width.high >= 1.0
         if lean is not None:
             refuted |= lean < LEAN if narrow else lean > -LEAN
@@ -235,7 +283,9 @@ def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float
     return tuple(label for _, label in sorted(told, key=lambda flaw: flaw[0]))
 
 
-def _of_usual_size(draws: Floats, truth: Floats, prior: Floats | None) -> tuple[Floats, Floats, Floats | None]:
+def _of_usual_size(
+    draws: Floats, truth: Floats, prior: Floats | None
+) -> tuple[Floats, Floats, Floats | None]:
     """Parameters beyond 1e100, or all below 1e-100, times a power of two, which is exact: so that squares neither overflow nor vanish."""
     largest = np.maximum(np.abs(draws).max(axis=(0, 1)), np.abs(truth).max(axis=0))
     if prior is not None:
@@ -257,7 +307,17 @@ def _overall(rows: list[Judgement], joint: Judgement | None) -> str:
 
 def _constant(name: str, value: float) -> Judgement:
     unknown = Estimate(*[float("nan")] * 3)
-    return Judgement(name, CONSTANT, (), constant_sentence(float(value)), unknown, unknown, unknown, informative=False, checks=())
+    return Judgement(
+        name,
+        CONSTANT,
+        (),
+        constant_sentence(float(value)),
+        unknown,
+        unknown,
+        unknown,
+        informative=False,
+        checks=(),
+    )
 
 
 def _dead(dead: NDArray[np.bool_], num_draws: int) -> NDArray[np.bool_]:
@@ -303,8 +363,12 @@ def _prior_draws(prior: object, flat: Flat, variable_keys: str | Sequence[str] |
         keys = [variable_keys] if isinstance(variable_keys, str) else list(variable_keys or prior)
         missing = [key for key in keys if key not in prior]
         if missing:
-            raise DataError(f"Expected prior draws of {missing[0]!r}, got {', '.join(map(str, prior))}. Draw all variables from the prior.")
-        prior = np.concatenate([as_floats(f"prior of {key!r}", prior[key]).reshape(len(prior[key]), -1) for key in keys], axis=1)
+            raise DataError(
+                f"Expected prior draws of {missing[0]!r}, got {', '.join(map(str, prior))}. Draw all variables from the prior."
+            )
+        prior = np.concatenate(
+            [as_floats(f"prior of {key!r}", prior[key]).reshape(len(prior[key]), -1) for key in keys], axis=1
+        )
     draws = as_floats("prior", prior)
     if draws.ndim != 2 or draws.shape[1] != flat.truth.shape[1] or len(draws) < MIN_DATASETS:
         raise DataError(
@@ -336,6 +400,9 @@ def _columns(conditions: object, n: int) -> Floats:
             centred = rows - rows.mean(axis=0)
             sd = centred.std(axis=0)
             left, sizes, _ = np.linalg.svd(centred / np.where(sd > 0.0, sd, 1.0), full_matrices=False)
-            rows = np.concatenate([(left * sizes)[:, :WIDE], rows.mean(axis=1, keepdims=True), rows.std(axis=1, keepdims=True)], axis=1)
+            rows = np.concatenate(
+                [(left * sizes)[:, :WIDE], rows.mean(axis=1, keepdims=True), rows.std(axis=1, keepdims=True)],
+                axis=1,
+            )
         parts += [rows, missing.mean(axis=1, keepdims=True)]
     return np.concatenate(parts, axis=1)

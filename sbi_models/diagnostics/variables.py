@@ -18,7 +18,10 @@ class Flat(NamedTuple):
 
 
 def flatten_variables(
-    samples: object, truth: object, variable_keys: str | Sequence[str] | None = None, variable_names: Sequence[str] | None = None
+    samples: object,
+    truth: object,
+    variable_keys: str | Sequence[str] | None = None,
+    variable_names: Sequence[str] | None = None,
 ) -> Flat:
     """Joins the parameters of all variables along one axis, checks that draws and truth fit, and names each parameter.
 
@@ -40,7 +43,9 @@ def flatten_variables(
     ['mu_0', 'mu_1', 'tau']
     """
     draws_by_key, truth_by_key = _as_mappings(samples, truth)
-    blocks = [_block(key, draws_by_key, truth_by_key) for key in _chosen(draws_by_key, truth_by_key, variable_keys)]
+    blocks = [
+        _block(key, draws_by_key, truth_by_key) for key in _chosen(draws_by_key, truth_by_key, variable_keys)
+    ]
     _check_same_datasets(blocks)
     draws, true = check_samples(
         _join([block.samples for block in blocks], axis=2),
@@ -62,15 +67,27 @@ def _as_mappings(samples: object, truth: object) -> tuple[Mapping[str, object], 
     return {"theta": draws}, {"theta": true}
 
 
-def _chosen(samples: Mapping[str, object], truth: Mapping[str, object], variable_keys: str | Sequence[str] | None) -> list[str]:
-    keys = [variable_keys] if isinstance(variable_keys, str) else list(samples if variable_keys is None else variable_keys)
+def _chosen(
+    samples: Mapping[str, object], truth: Mapping[str, object], variable_keys: str | Sequence[str] | None
+) -> list[str]:
+    keys = (
+        [variable_keys]
+        if isinstance(variable_keys, str)
+        else list(samples if variable_keys is None else variable_keys)
+    )
     if not keys:
-        raise DataError("Expected at least one variable with posterior draws, got none. Pass for instance {'theta': samples}.")
+        raise DataError(
+            "Expected at least one variable with posterior draws, got none. Pass for instance {'theta': samples}."
+        )
     for key in keys:
         if key not in samples:
-            raise DataError(f"Expected posterior draws of variable {key!r}, got none. {suggest(str(key), map(str, samples))}")
+            raise DataError(
+                f"Expected posterior draws of variable {key!r}, got none. {suggest(str(key), map(str, samples))}"
+            )
         if key not in truth:
-            raise DataError(f"Expected true values of variable {key!r}, which has draws, got none. {suggest(key, map(str, truth))}")
+            raise DataError(
+                f"Expected true values of variable {key!r}, which has draws, got none. {suggest(key, map(str, truth))}"
+            )
     return keys
 
 
@@ -81,7 +98,9 @@ def _block(key: str, samples: Mapping[str, object], truth: Mapping[str, object])
             f"Expected samples of {key!r} of shape (n_datasets, num_samples, ...) and truth of shape (n_datasets, ...), "
             f"got {draws.shape} and {true.shape}. Add the missing axes."
         )
-    event, true_event = ((1,) if shape in ((), (1,)) else shape for shape in (draws.shape[2:], true.shape[1:]))
+    event, true_event = (
+        (1,) if shape in ((), (1,)) else shape for shape in (draws.shape[2:], true.shape[1:])
+    )
     if event != true_event or len(draws) != len(true):
         raise DataError(
             f"Expected truth of {key!r} of shape {(len(draws), *draws.shape[2:])} to go with samples of shape {draws.shape}, "
@@ -95,7 +114,9 @@ def _block(key: str, samples: Mapping[str, object], truth: Mapping[str, object])
 def _check_same_datasets(blocks: list[Flat]) -> None:
     sizes = {block.samples.shape[:2] for block in blocks}
     if len(sizes) > 1:
-        got = ", ".join(f"{block.names[0] if block.names else '?'}: {block.samples.shape[:2]}" for block in blocks)
+        got = ", ".join(
+            f"{block.names[0] if block.names else '?'}: {block.samples.shape[:2]}" for block in blocks
+        )
         raise DataError(
             f"Expected the same (n_datasets, num_samples) for all variables, got {got}. Draw all variables in one call of sample()."
         )
@@ -108,7 +129,9 @@ def _join(parts: list[Floats], axis: int) -> Floats:
 def _checked_names(names: list[str], given: Sequence[str] | None) -> list[str]:
     if given is not None:
         if isinstance(given, str) or not all(isinstance(name, str) and name for name in given):
-            raise DataError(f"Expected variable_names as a list of non-empty strings, got {given!r}. Pass for instance {names!r}.")
+            raise DataError(
+                f"Expected variable_names as a list of non-empty strings, got {given!r}. Pass for instance {names!r}."
+            )
         if len(given) != len(names):
             raise DataError(
                 f"Expected {len(names)} variable_names, one for each of {', '.join(names)}, got {len(given)}: {', '.join(given)}. "
@@ -117,5 +140,7 @@ def _checked_names(names: list[str], given: Sequence[str] | None) -> list[str]:
         names = list(given)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(f"Expected distinct names of parameters, got {', '.join(repeated)} more than once. Pass distinct variable_names.")
+        raise DataError(
+            f"Expected distinct names of parameters, got {', '.join(repeated)} more than once. Pass distinct variable_names."
+        )
     return names

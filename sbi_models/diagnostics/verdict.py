@@ -81,7 +81,10 @@ class Judgement:
     @property
     def surest(self) -> float:
         """The smallest p-value of tests that found a flaw; 1 without one."""
-        return min((check.p_value for check in self.checks if check.found and check.name != "information"), default=1.0)
+        return min(
+            (check.p_value for check in self.checks if check.found and check.name != "information"),
+            default=1.0,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -21,24 +21,44 @@ VAGUE = 10.0
 
 
 def sentence_of(
-    flaws: Sequence[str], width: Estimate, bias: Estimate, contraction: Estimate | None, *, informative: bool, checks: Sequence[Check]
+    flaws: Sequence[str],
+    width: Estimate,
+    bias: Estimate,
+    contraction: Estimate | None,
+    *,
+    informative: bool,
+    checks: Sequence[Check],
 ) -> str:
     """What is wrong with one parameter, or with all jointly (then there is no contraction), and how much."""
     jointly = contraction is None
     told = [_flaw(flaw, width, bias, checks, jointly=jointly) for flaw in flaws]
     if not flaws:
-        told = ["no flaw found" if informative else "no flaw found, but nothing shows that more is known than by the prior"]
+        told = [
+            "no flaw found"
+            if informative
+            else "no flaw found, but nothing shows that more is known than by the prior"
+        ]
         if _known(width) and _known(bias):
             off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
-            told.append(f"right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by {off} posterior sds")
+            told.append(
+                f"right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by {off} posterior sds"
+            )
         else:
-            told.append("there is no posterior sd to measure by, as the draws of many data sets are all equal")
+            told.append(
+                "there is no posterior sd to measure by, as the draws of many data sets are all equal"
+            )
         if leaning := _leaning(width, bias, jointly=jointly):
             told.append(f"{leaning}, which more test data would prove or refute")
     elif not informative:
         told.append("nothing shows that the draws know more of the truth than the prior")
-    if contraction is not None and _known(contraction) and (1.0 - contraction.low) <= VAGUE * (1.0 - contraction.high):
-        told.append(f"{100 * contraction.value:.0f} % of the prior variance gone ({_range(contraction, percent=True)})")
+    if (
+        contraction is not None
+        and _known(contraction)
+        and (1.0 - contraction.low) <= VAGUE * (1.0 - contraction.high)
+    ):
+        told.append(
+            f"{100 * contraction.value:.0f} % of the prior variance gone ({_range(contraction, percent=True)})"
+        )
     sentence = "; ".join(told) + "."
     if flaws:
         p_value = min(check.adjusted for check in checks if check.found and check.name != "information")
@@ -48,7 +68,11 @@ def sentence_of(
 
 def _flaw(flaw: str, width: Estimate, bias: Estimate, checks: Sequence[Check], *, jointly: bool) -> str:
     if flaw in (OVER, UNDER):
-        cure = f"multiply sds by {width.value:.2f} ({_range(width)})" if _known(width) else "the draws of some data sets are all equal"
+        cure = (
+            f"multiply sds by {width.value:.2f} ({_range(width)})"
+            if _known(width)
+            else "the draws of some data sets are all equal"
+        )
         return f"{flaw}, posteriors are too {'narrow' if flaw == OVER else 'wide'}: {cure}"
     if flaw == BIASED and _known(bias):
         if jointly:
@@ -71,7 +95,11 @@ FORMS = {
 def _form(checks: Sequence[Check]) -> str:
     """What is wrong if neither place nor width are on average."""
     told = [FORMS[check.name] for check in checks if check.found and check.name in FORMS]
-    return " and ".join(told) if told else "the form of the posteriors is wrong, such as tails, skewness or dependence"
+    return (
+        " and ".join(told)
+        if told
+        else "the form of the posteriors is wrong, such as tails, skewness or dependence"
+    )
 
 
 def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
@@ -84,16 +112,24 @@ def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
     return f"posteriors look too {' and too '.join(told)}" if told else ""
 
 
-def summary(label: str, parameters: Sequence[Judgement], joint: Judgement | None, basis: str, ignorant: float) -> str:
+def summary(
+    label: str, parameters: Sequence[Judgement], joint: Judgement | None, basis: str, ignorant: float
+) -> str:
     """The verdict as a whole; `ignorant` is the share of data sets whose draws cannot be told from the prior."""
     silent = [row.name for row in parameters if row.label == UNINFORMATIVE]
     if label == CALIBRATED:
         rest = f", but nothing is learnt about {_listed(silent)}" if silent else ""
         rows = {row.name: row for row in parameters} | ({} if joint is None else {"all jointly": joint})
-        doubtful = [name for name, row in rows.items() if _leaning(row.width_factor, row.bias, jointly=row is joint)]
-        rest += f"; more of them would tell whether something is off with {_listed(doubtful)}" if doubtful else ""
+        doubtful = [
+            name for name, row in rows.items() if _leaning(row.width_factor, row.bias, jointly=row is joint)
+        ]
         rest += (
-            f"; for {100 * ignorant:.0f} % of them the draws are no more than the prior, and the data no more either" if ignorant else ""
+            f"; more of them would tell whether something is off with {_listed(doubtful)}" if doubtful else ""
+        )
+        rest += (
+            f"; for {100 * ignorant:.0f} % of them the draws are no more than the prior, and the data no more either"
+            if ignorant
+            else ""
         )
         return f"Calibrated: {basis} show no flaw{rest}."
     if label == UNINFORMATIVE and ignorant:
@@ -107,7 +143,10 @@ def summary(label: str, parameters: Sequence[Judgement], joint: Judgement | None
     for row in [*parameters, *([] if joint is None else [joint])]:
         for flaw in row.flaws:
             by_label.setdefault(flaw, []).append(row.name if row is not joint else "all jointly")
-    told = [f"{flaw} ({_listed(names)})" for flaw, names in sorted(by_label.items(), key=lambda item: item[0] != label)]
+    told = [
+        f"{flaw} ({_listed(names)})"
+        for flaw, names in sorted(by_label.items(), key=lambda item: item[0] != label)
+    ]
     whole = " and ".join(told)
     return f"{whole[0].upper()}{whole[1:]}, by {basis}."
 

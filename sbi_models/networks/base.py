@@ -53,7 +53,11 @@ class Network(nn.Module):
         # Copying a module makes an instance without arguments and restores its attributes afterwards: hence partial binding.
         arguments = signature.bind_partial(network, *args, **kwargs)
         arguments.apply_defaults()
-        object.__setattr__(network, "config", {name: arguments.arguments[name] for name in known if name in arguments.arguments})
+        object.__setattr__(
+            network,
+            "config",
+            {name: arguments.arguments[name] for name in known if name in arguments.arguments},
+        )
         return network
 
     def __init__(self) -> None:
@@ -122,7 +126,9 @@ class InferenceNetwork(Network, ABC):
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
         """The loss, as a function of its random numbers: it draws none itself, and looks at no value of a tensor in Python."""
-        raise NotImplementedError(f"{type(self).__name__} has no training loss. Implement loss_given, and draw if it has random numbers.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no training loss. Implement loss_given, and draw if it has random numbers."
+        )
 
     @abstractmethod
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
@@ -155,8 +161,12 @@ class SummaryNetwork(Network, ABC):
         if self.built_with is None:
             positive_int(self.summary_dim, "summary_dim")
             several = isinstance(input_shape, Mapping)
-            self._build({name: tuple(shape) for name, shape in input_shape.items()} if several else tuple(input_shape))
-            shape = {name: list(shape) for name, shape in input_shape.items()} if several else list(input_shape)
+            self._build(
+                {name: tuple(shape) for name, shape in input_shape.items()} if several else tuple(input_shape)
+            )
+            shape = (
+                {name: list(shape) for name, shape in input_shape.items()} if several else list(input_shape)
+            )
             self.built_with = {"input_shape": shape}
 
     @abstractmethod

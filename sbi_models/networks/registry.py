@@ -31,7 +31,9 @@ def register(name: str) -> Callable[[T], T]:
 
     def add(cls: T) -> T:
         if _NETWORKS.get(name, cls) is not cls:
-            raise ConfigurationError(f"A network named {name!r} is registered already: {_NETWORKS[name].__name__}.")
+            raise ConfigurationError(
+                f"A network named {name!r} is registered already: {_NETWORKS[name].__name__}."
+            )
         cls.registered_name = name
         _NETWORKS[name] = cls
         return cls
@@ -86,7 +88,9 @@ def network_from_json(entry: dict[str, Any]) -> Network:
         raise ModelFileError(found)
     name = entry["name"]
     if name not in _NETWORKS:
-        raise ModelFileError(f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your own before loading.")
+        raise ModelFileError(
+            f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your own before loading."
+        )
     config = _with_networks(entry["config"])
     check_arguments(_NETWORKS[name], config, name, sizes=True)
     with single_precision():

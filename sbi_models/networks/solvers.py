@@ -54,7 +54,9 @@ def with_divergence(field: Callable[[Tensor], Tensor], x: Tensor) -> State:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = field(x)
-        rows = [torch.autograd.grad(value[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(x.shape[1])]
+        rows = [
+            torch.autograd.grad(value[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(x.shape[1])
+        ]
     return value.detach(), torch.stack(rows).sum(dim=0)
 
 

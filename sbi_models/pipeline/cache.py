@@ -40,7 +40,13 @@ _FLOW_CODE = {
         "experiment/simulator_study.py",
         "outcomes.py",
     ),
-    "compose": ("steps/compose.py", "report/posteriors.py", "experiment/observations.py", "experiment/simulator_study.py", "outcomes.py"),
+    "compose": (
+        "steps/compose.py",
+        "report/posteriors.py",
+        "experiment/observations.py",
+        "experiment/simulator_study.py",
+        "outcomes.py",
+    ),
 }
 
 
@@ -63,13 +69,17 @@ def content_key(step: str, *parts: Any) -> str:
 
 def store_key(experiment: Experiment) -> str:
     """Key of the folder with an experiment's simulations, of which there can always be more."""
-    cut = experiment.simulate.rows_per_shard if study_of(experiment).simulator.meta is not None else None  # a batch has a meta draw
+    cut = (
+        experiment.simulate.rows_per_shard if study_of(experiment).simulator.meta is not None else None
+    )  # a batch has a meta draw
     return content_key("simulate", simulator_fingerprint(experiment), experiment.seed, cut)
 
 
 def simulate_key(experiment: Experiment) -> str:
     """Key of the simulate task: of its folder, and how many simulations there are for each purpose."""
-    return content_key("simulate", store_key(experiment), experiment.simulate.model_dump(exclude={"rows_per_shard"}))
+    return content_key(
+        "simulate", store_key(experiment), experiment.simulate.model_dump(exclude={"rows_per_shard"})
+    )
 
 
 def train_key(experiment: Experiment, content_hash: dict[str, str]) -> str:
@@ -80,16 +90,29 @@ def train_key(experiment: Experiment, content_hash: dict[str, str]) -> str:
     parts = (simulations, roles, names, experiment.seed)
     if experiment.ensemble is None:
         return content_key("train", *parts, experiment.train.model_dump(), experiment.compose is not None)
-    members = [[name, member.model_dump()] for name, member in experiment.members.items()]  # their order decides who has which data
+    members = [
+        [name, member.model_dump()] for name, member in experiment.members.items()
+    ]  # their order decides who has which data
     settings = experiment.train.model_dump(exclude={"inference_network", "summary_network"})
-    return content_key("ensemble", *parts, settings, members, experiment.ensemble.model_dump(exclude={"size", "members"}))
+    return content_key(
+        "ensemble", *parts, settings, members, experiment.ensemble.model_dump(exclude={"size", "members"})
+    )
 
 
 def diagnose_key(experiment: Experiment, content_hash: dict[str, str], training: dict[str, Any]) -> str:
     """Key of the diagnose task, from the trained file and its history, the test simulations, and what members may disagree on."""
     settings, names = experiment.diagnose.model_dump(), study_of(experiment).parameter_names
     observed = observations_hash(experiment) if experiment.ensemble is not None else None
-    return content_key("diagnose", training["key"], training["sha256"], content_hash["test"], experiment.seed, settings, names, observed)
+    return content_key(
+        "diagnose",
+        training["key"],
+        training["sha256"],
+        content_hash["test"],
+        experiment.seed,
+        settings,
+        names,
+        observed,
+    )
 
 
 def infer_key(experiment: Experiment, sha256: str) -> str:
@@ -113,7 +136,13 @@ def _question(experiment: Experiment) -> list[Any]:
     """Simulator, real observations, study and seed: what answers depend on beside a trained model."""
     study = study_of(experiment)
     meaning = [study.parameter_names, [vars(quantity) for quantity in study.quantities], study.data_set_name]
-    return [simulator_fingerprint(experiment), observations_hash(experiment), source_fingerprint(type(study)), meaning, experiment.seed]
+    return [
+        simulator_fingerprint(experiment),
+        observations_hash(experiment),
+        source_fingerprint(type(study)),
+        meaning,
+        experiment.seed,
+    ]
 
 
 def observations_hash(experiment: Experiment) -> str:
@@ -187,15 +216,24 @@ def depended_on(experiment: Experiment) -> list[tuple[Path, Path]]:
     for name in experiment.depends_on.files:
         path = Path(experiment.folder, name)
         if not path.exists():
-            raise ConfigurationError(f"Expected the file or folder {path} that depends_on names, got none. Mend the name.")
-        root = Path(experiment.folder) if path.is_relative_to(experiment.folder) and not Path(name).is_absolute() else path.parent
+            raise ConfigurationError(
+                f"Expected the file or folder {path} that depends_on names, got none. Mend the name."
+            )
+        root = (
+            Path(experiment.folder)
+            if path.is_relative_to(experiment.folder) and not Path(name).is_absolute()
+            else path.parent
+        )
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         found += [(root, file) for file in files]
     return found
 
 
 def _values(variables: Variables) -> bytes:
-    return b"".join(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes() for name, value in sorted(variables.items()))
+    return b"".join(
+        f"{name} {value.dtype} {value.shape}".encode() + value.tobytes()
+        for name, value in sorted(variables.items())
+    )
 
 
 def file_sha256(path: str | Path) -> str:

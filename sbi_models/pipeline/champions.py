@@ -28,10 +28,21 @@ def champion_of(store: Store, name: str) -> int | None:
 def was_champion(store: Store, name: str, version: int) -> bool:
     """Whether a version was champion at any time: by the history, or by what earlier releases have noted."""
     moves = alias_history(store, name, CHAMPION)
-    return any(version in (move.before, move.after) for move in moves) or _tags(store, name, version).get("gate") == "passed"
+    return (
+        any(version in (move.before, move.after) for move in moves)
+        or _tags(store, name, version).get("gate") == "passed"
+    )
 
 
-def crown(store: Store, name: str, version: int, *, reasons: list[str], why: str, expected: int | EllipsisType | None = ...) -> int | None:
+def crown(
+    store: Store,
+    name: str,
+    version: int,
+    *,
+    reasons: list[str],
+    why: str,
+    expected: int | EllipsisType | None = ...,
+) -> int | None:
     """Make a version the champion, and let the descriptions of all versions say so.
 
     Args:
@@ -62,15 +73,24 @@ def follow_alias(store: Store, name: str) -> None:
     if champion is not None and (not moves or moves[-1].after != champion):
         why = "found as champion: another program has moved the alias, or a process was killed as it did"
         with store.lock():
-            note_move(store.client, AliasMove.now(CHAMPION, moves[-1].after if moves else None, champion, why), name)
+            note_move(
+                store.client, AliasMove.now(CHAMPION, moves[-1].after if moves else None, champion, why), name
+            )
         moves = alias_history(store, name, CHAMPION)
     for found in model_versions(store.client, name):
         number, text = int(found.version), found.description or ""
         is_head, rest = text.startswith(_HEAD), text.partition("\n")[2]
         if number == champion and not is_head:
-            annotate(store, name, number, description=f"{_HEAD} since {_minute(moves[-1].time)}.\n\n{text}".rstrip())
+            annotate(
+                store,
+                name,
+                number,
+                description=f"{_HEAD} since {_minute(moves[-1].time)}.\n\n{text}".rstrip(),
+            )
         elif number != champion and is_head:
-            annotate(store, name, number, description=f"{_farewell(moves, number, champion)}\n{rest}".rstrip())
+            annotate(
+                store, name, number, description=f"{_farewell(moves, number, champion)}\n{rest}".rstrip()
+            )
 
 
 def promote(store: Store, name: str, version: int, *, why: str = "") -> int | None:
@@ -107,25 +127,39 @@ def show_history(store: Store, name: str) -> None:
         {
             "model": name,
             "champion": champion,
-            "history": [{"time": m.time, "by": m.by, "from": m.before, "to": m.after, "why": m.why} for m in moves],
+            "history": [
+                {"time": m.time, "by": m.by, "from": m.before, "to": m.after, "why": m.why} for m in moves
+            ],
             "history_is_complete": known and _is_chain(moves),
         }
     )
     console = answer_console()
     table = Table("when", "champion", "before", "by", "why", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for move in moves:
-        cells: list[Any] = [_minute(move.time), move.after, "none" if move.before is None else move.before, move.by, move.why]
+        cells: list[Any] = [
+            _minute(move.time),
+            move.after,
+            "none" if move.before is None else move.before,
+            move.by,
+            move.why,
+        ]
         table.add_row(*(escape(str(cell)) for cell in cells))
     if moves:
         console.print(table)
-    console.print(f"\n{escape(name)}: {'no champion' if champion is None else f'version {champion} is the champion'}")
+    console.print(
+        f"\n{escape(name)}: {'no champion' if champion is None else f'version {champion} is the champion'}"
+    )
     if not (known and _is_chain(moves)):
-        console.print("[yellow]The history has gaps: another program has moved the alias, or it is of an earlier release.[/yellow]")
+        console.print(
+            "[yellow]The history has gaps: another program has moved the alias, or it is of an earlier release.[/yellow]"
+        )
 
 
 def _champion_text(store: Store, name: str, version: int, reasons: list[str]) -> str:
     since = alias_history(store, name, CHAMPION)[-1].time
-    return "\n".join([f"{_HEAD} since {_minute(since)}: version {version}.", "", *(f"- {reason}" for reason in reasons)])
+    return "\n".join(
+        [f"{_HEAD} since {_minute(since)}: version {version}.", "", *(f"- {reason}" for reason in reasons)]
+    )
 
 
 def _is_chain(moves: list[AliasMove]) -> bool:
@@ -137,7 +171,9 @@ def _farewell(moves: list[AliasMove], version: int, champion: int | None) -> str
     left = [move for move in moves if move.before == version and move.after != version]
     if left:
         return f"Was champion until {_minute(left[-1].time)}, when version {left[-1].after} took over."
-    return "Was champion, until when is not known" + ("." if champion is None else f"; version {champion} is now.")
+    return "Was champion, until when is not known" + (
+        "." if champion is None else f"; version {champion} is now."
+    )
 
 
 def _tags(store: Store, name: str, version: int) -> dict[str, str]:

@@ -21,7 +21,9 @@ def check_data(experiment: Experiment, approximator: Approximator) -> None:
     study = study_of(experiment)
     row = first_row(study.simulator)
     names = [*approximator.inference_names, *approximator.condition_names]
-    if study.simulator.failures.allowed and not all(np.isfinite(row[name]).all() for name in names if name in row):
+    if study.simulator.failures.allowed and not all(
+        np.isfinite(row[name]).all() for name in names if name in row
+    ):
         return  # it may be the one that fails
     refuse_not_finite(experiment, study.simulator, row, 0, 0)
     approximator.build(row, seed=0)
@@ -34,7 +36,9 @@ def check_data(experiment: Experiment, approximator: Approximator) -> None:
         raise DataError(f"The real observations cannot be used. {error}") from None
 
 
-def refuse_not_finite(experiment: Experiment, simulator: Simulator, rows: Variables, start: int, seed: int) -> None:
+def refuse_not_finite(
+    experiment: Experiment, simulator: Simulator, rows: Variables, start: int, seed: int
+) -> None:
     """Raise SimulationError if rows of the table of a seed, from a first one on, have NaN or inf, which no training of a run takes."""
     names = (*experiment.inference_variables, *experiment.summary_variables, *experiment.inference_conditions)
     for name in (name for name in names if name in rows):

@@ -46,11 +46,15 @@ def task_runner(engine: Engine, num_tasks: int) -> TaskRunner[Any]:
     try:
         from prefect_dask import DaskTaskRunner  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ConfigurationError("The engine dask needs another package: pip install 'sbi-models[dask]'. Or choose processes.") from None
+        raise ConfigurationError(
+            "The engine dask needs another package: pip install 'sbi-models[dask]'. Or choose processes."
+        ) from None
     if engine.address is not None:
         runner: TaskRunner[Any] = DaskTaskRunner(address=engine.address)
     else:
-        runner = DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None})
+        runner = DaskTaskRunner(
+            cluster_kwargs={"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+        )
     return runner
 
 
@@ -82,7 +86,12 @@ def spread(
     weights = weights or [1] * len(calls)
     errors: list[Exception | None] = []
 
-    @flow(name=name, task_runner=task_runner(engine, len(calls)), persist_result=False, validate_parameters=False)
+    @flow(
+        name=name,
+        task_runner=task_runner(engine, len(calls)),
+        persist_result=False,
+        validate_parameters=False,
+    )
     def runs() -> None:
         futures = [task.submit(**call) for call in calls]
         with progress_bar(name, sum(weights)) as advance:
@@ -112,7 +121,9 @@ def refuse_other_folders(address: str, folder: Path) -> None:
             probe.touch()
             sees: dict[str, bool] = client.run(_sees, str(probe))
     except OSError as error:
-        raise ConfigurationError(f"Expected a dask scheduler at {address}, got: {error}. Start it, or mend engine.address.") from None
+        raise ConfigurationError(
+            f"Expected a dask scheduler at {address}, got: {error}. Start it, or mend engine.address."
+        ) from None
     finally:
         probe.unlink(missing_ok=True)
     if blind := sorted(worker for worker, seen in sees.items() if not seen):
@@ -143,13 +154,26 @@ def _error_of(future: PrefectFuture[Any]) -> Exception | None:
 def _is_a_death(error: Exception) -> bool:
     """Whether an error says that a worker is gone: BrokenProcessPool, or dask's KilledWorker and the like."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"BrokenExecutor", "CrashedRun", "KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError"})
+    return bool(
+        names
+        & {
+            "BrokenExecutor",
+            "CrashedRun",
+            "KilledWorker",
+            "CommClosedError",
+            "FutureCancelledError",
+            "CancelledError",
+        }
+    )
 
 
 @contextmanager
 def _quiet_dask() -> Any:
     """Without what dask says of workers that come and go."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

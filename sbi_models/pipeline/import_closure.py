@@ -14,7 +14,9 @@ from typing import Any
 import sbi_models
 
 _OWN = (Path(sbi_models.__file__).parent,)
-_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_INSTALLED = tuple(
+    Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 
 
 def sources_of(things: Iterable[Any]) -> dict[str, Path]:
@@ -24,7 +26,11 @@ def sources_of(things: Iterable[Any]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     modules = [thing if isinstance(thing, ModuleType) else getmodule(thing) for thing in things]
-    waiting = [(module.__name__, Path(module.__file__)) for module in modules if module is not None and module.__file__]
+    waiting = [
+        (module.__name__, Path(module.__file__))
+        for module in modules
+        if module is not None and module.__file__
+    ]
     while waiting:
         name, file = waiting.pop()
         if name in found or file.suffix != ".py" or not file.is_file():
@@ -33,7 +39,9 @@ def sources_of(things: Iterable[Any]) -> dict[str, Path]:
         if _is_users(file):
             is_package = file.name == "__init__.py"
             package = name if is_package else name.rpartition(".")[0]
-            for other in dict.fromkeys(other for given in _read(file)[1] for other in _with_parents(*given, package)):
+            for other in dict.fromkeys(
+                other for given in _read(file)[1] for other in _with_parents(*given, package)
+            ):
                 origin = _file_of(other)
                 if origin is not None and _is_users(origin):
                     waiting.append((other, origin))
@@ -60,7 +68,11 @@ def _parsed(file: Path, changed: int, size: int) -> tuple[str, tuple[tuple[str, 
 
 def _is_users(file: Path) -> bool:
     file = file.resolve()
-    installed = "site-packages" in file.parts or "dist-packages" in file.parts or any(map(file.is_relative_to, _INSTALLED))
+    installed = (
+        "site-packages" in file.parts
+        or "dist-packages" in file.parts
+        or any(map(file.is_relative_to, _INSTALLED))
+    )
     return not installed and not any(map(file.is_relative_to, _OWN))
 
 
@@ -73,8 +85,13 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
             base = node.module or ""
             yield base, node.level
             yield from ((f"{base}.{alias.name}".lstrip("."), node.level) for alias in node.names)
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
-            yield from ((str(argument.value), 0) for argument in node.args[:1] if isinstance(argument, ast.Constant))
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
+            "import_module",
+            "__import__",
+        ):
+            yield from (
+                (str(argument.value), 0) for argument in node.args[:1] if isinstance(argument, ast.Constant)
+            )
 
 
 def _with_parents(name: str, level: int, package: str) -> list[str]:

@@ -35,7 +35,11 @@ def only_plain_json(key: str) -> str:
 def _is_plain(content: bytes) -> bool:
     try:
         record = json.loads(content)
-        return record["metadata"]["serializer"] == _SERIALISER and not _names_code(record) and not _names_code(json.loads(record["result"]))
+        return (
+            record["metadata"]["serializer"] == _SERIALISER
+            and not _names_code(record)
+            and not _names_code(json.loads(record["result"]))
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
 

@@ -16,7 +16,11 @@ def of_mixture(losses: Mapping[str, Values]) -> dict[str, Values]:
 
 def of_member(losses: Mapping[str, Values], member: str) -> dict[str, Values]:
     """The losses of one member, under their plain names."""
-    return {name.removeprefix(f"{member}/"): values for name, values in losses.items() if name.startswith(f"{member}/")}
+    return {
+        name.removeprefix(f"{member}/"): values
+        for name, values in losses.items()
+        if name.startswith(f"{member}/")
+    }
 
 
 class RunWithMembers:
@@ -27,7 +31,9 @@ class RunWithMembers:
 
     def __init__(self, tracker: Tracker, experiment: Experiment) -> None:
         self.tracker = tracker
-        self.members = {name: tracker.child(name, member.model_dump()) for name, member in experiment.members.items()}
+        self.members = {
+            name: tracker.child(name, member.model_dump()) for name, member in experiment.members.items()
+        }
 
     def log_epoch(self, epoch: int, losses: Mapping[str, float]) -> None:
         """The losses of an epoch (from 1): the means over members go to the run, each member's own to its child run."""
@@ -42,7 +48,9 @@ class RunWithMembers:
     def log_history(self, history: Mapping[str, list[float]]) -> None:
         """The losses of all epochs; those that the runs have already are left out."""
         for epoch in range(len(history["loss"])):
-            self.log_epoch(epoch + 1, {name: values[epoch] for name, values in history.items() if epoch < len(values)})
+            self.log_epoch(
+                epoch + 1, {name: values[epoch] for name, values in history.items() if epoch < len(values)}
+            )
         self.flush()
 
     def flush(self) -> None:

@@ -77,7 +77,11 @@ class Comparison:
     @property
     def is_open(self) -> bool:
         """Whether more simulations would tell more."""
-        return self.word in {"not known", "equal or better"} and self.impossible[0] == 0 and self.wanted > self.num_simulations
+        return (
+            self.word in {"not known", "equal or better"}
+            and self.impossible[0] == 0
+            and self.wanted > self.num_simulations
+        )
 
     def in_words(self, rival: str) -> str:
         """The word, the rival, the estimate, its interval and the margin, in one sentence without a full stop."""
@@ -92,7 +96,9 @@ class Comparison:
         if self.impossible[0]:
             said = f"it says of {self.impossible[0]} of them that their parameters cannot be, where the other does not"
             return f"{heads[self.word]}: {self.score} {on}; {said}"
-        limits = f"({100 * (1 - self.level):g} % interval {self._signed(self.low)} to {self._signed(self.high)})"
+        limits = (
+            f"({100 * (1 - self.level):g} % interval {self._signed(self.low)} to {self._signed(self.high)})"
+        )
         return f"{heads[self.word]}: {self.score} {self._signed(self.difference)} {self.unit} {limits} {on}; the margin is {self.margin:g}"
 
     @property
@@ -109,7 +115,13 @@ class Comparison:
 
 
 def compare(
-    challenger: Approximator, champion: Approximator, test: Variables, seed: int, *, margin: float = 0.02, level: float = 0.01
+    challenger: Approximator,
+    champion: Approximator,
+    test: Variables,
+    seed: int,
+    *,
+    margin: float = 0.02,
+    level: float = 0.01,
 ) -> Comparison:
     """Compare on simulations: by log density in nats where both have one, else by the energy score of draws.
 
@@ -152,14 +164,20 @@ def compared(
     """
     for scores, whose in ((new, "the challenger"), (old, "the champion")):
         if bad := int(np.isnan(scores).sum() + np.isposinf(scores).sum()):
-            raise DataError(f"Expected scores of {whose} that are numbers, got {bad} of {len(scores)} that are none.")
+            raise DataError(
+                f"Expected scores of {whose} that are numbers, got {bad} of {len(scores)} that are none."
+            )
     none_new, none_old = np.isneginf(new), np.isneginf(old)
     alone = none_new ^ none_old  # left out: where the champion alone is impossible, that favours it
     differences = np.subtract(new, old, out=np.zeros(len(new)), where=~none_new & ~none_old)[~alone]
     impossible = int((none_new & alone).sum()), int((none_old & alone).sum())
-    mean, sd = (float(differences.mean()), float(differences.std(ddof=1))) if len(differences) > 1 else (0.0, inf)
+    mean, sd = (
+        (float(differences.mean()), float(differences.std(ddof=1))) if len(differences) > 1 else (0.0, inf)
+    )
     low, high = _limits(differences, level / LOOKS)
-    if impossible[0]:  # the mean is -inf; it is worse if the other has not as many such simulations, by chance
+    if impossible[
+        0
+    ]:  # the mean is -inf; it is worse if the other has not as many such simulations, by chance
         shown = float(bdtr(impossible[1], sum(impossible), 0.5)) < level / LOOKS
         mean, low, high = -inf, -inf, -inf if shown else inf
     return Comparison(score, mean, low, high, margin, level, len(new), sd, impossible)
@@ -198,5 +216,7 @@ def _hall(skewness: float, n: int) -> Callable[[float], float]:
 def _energy(model: Approximator, test: Variables, seed: int) -> FloatArray:
     """The energy score (n,) of draws."""
     draws = model.sample(num_samples=DRAWS, conditions=test, seed=seed)
-    samples, truth = (np.concatenate([values[name] for name in model.inference_names], axis=-1) for values in (draws, test))
+    samples, truth = (
+        np.concatenate([values[name] for name in model.inference_names], axis=-1) for values in (draws, test)
+    )
     return np.asarray(diagnostics.energy_score(samples, truth), dtype=np.float64)

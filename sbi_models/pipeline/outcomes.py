@@ -62,7 +62,10 @@ class Results:
 def intact(manifest: Mapping[str, Any]) -> bool:
     """True if every file of a manifest, and of those of members, is there to the bit."""
     folder = Path(manifest["folder"])
-    own = all((folder / file).is_file() and file_sha256(folder / file) == sha256 for file, sha256 in manifest["files"].items())
+    own = all(
+        (folder / file).is_file() and file_sha256(folder / file) == sha256
+        for file, sha256 in manifest["files"].items()
+    )
     return own and all(intact(member) for member in manifest.get("members", {}).values())
 
 

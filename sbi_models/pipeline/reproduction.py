@@ -34,7 +34,9 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     try:
         record.fetch(FOLDER, folder)
     except TrackingError as error:
-        raise TrackingError(f"Expected a pipeline run with its settings in {SETTINGS}, got none: {error}") from None
+        raise TrackingError(
+            f"Expected a pipeline run with its settings in {SETTINGS}, got none: {error}"
+        ) from None
     console = stage_console()
     console.print(f"run          {run_id} again, in {folder}")
     changes = changes_since(record)
@@ -43,18 +45,29 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     _run(folder)
     (folder / FINISHED).mkdir()
     database = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
-    again = RunRecord.ended(Store(database, folder, artifact_location=None, local=True), record.experiment_name, "pipeline")[0]
+    again = RunRecord.ended(
+        Store(database, folder, artifact_location=None, local=True), record.experiment_name, "pipeline"
+    )[0]
     found = compare_runs(record, again, folder / FINISHED)
     same = all(equal for equal, _ in found.values())
     console = answer_console()
     for name, (equal, words) in found.items():
         console.print(f"{name:<13}{escape(words) if equal else f'[yellow]{escape(words)}[/yellow]'}")
     code = training_code(record, again)
-    console.print("[green]Reproduced to the bit.[/green]" if same else "[yellow]Not the same to the bit.[/yellow]")
+    console.print(
+        "[green]Reproduced to the bit.[/green]" if same else "[yellow]Not the same to the bit.[/yellow]"
+    )
     if not same:
         console.print(escape(_why(changes, code)))
     parts = {name: {"same": equal, "words": words} for name, (equal, words) in found.items()}
-    answer = {"run_id": run_id, "folder": str(folder), "same": same, "parts": parts, "changes": changes, "training_code": code}
+    answer = {
+        "run_id": run_id,
+        "folder": str(folder),
+        "same": same,
+        "parts": parts,
+        "changes": changes,
+        "training_code": code,
+    }
     answer_json(answer | {"other_versions": record.other_versions()})
     return same
 
@@ -72,13 +85,19 @@ def _make_empty(folder: Path) -> None:
     if (folder / FINISHED).exists():
         shutil.rmtree(folder)
     if folder.exists() and {path.name for path in folder.iterdir()} - {FOLDER, "mlruns"}:
-        raise ConfigurationError(f"Expected an empty or a new folder, got {folder}, which has other files. Choose another --folder.")
+        raise ConfigurationError(
+            f"Expected an empty or a new folder, got {folder}, which has other files. Choose another --folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def _run(folder: Path) -> None:
     """The pipeline in a process of its own, which tracks in the folder."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))
+    }
     command = [sys.executable, "-m", "sbi_models.cli.main", "run", SETTINGS]
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - our own command
         try:
@@ -86,4 +105,6 @@ def _run(folder: Path) -> None:
         finally:
             process.terminate()  # if this process is told to end; it then stops its Prefect server
     if code:
-        raise SbiModelsError(f"The pipeline ended with exit code {code}. What it said is above; see it again in {folder}.")
+        raise SbiModelsError(
+            f"The pipeline ended with exit code {code}. What it said is above; see it again in {folder}."
+        )

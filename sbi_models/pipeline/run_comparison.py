@@ -36,17 +36,28 @@ def compare_runs(record: RunRecord, again: RunRecord, scratch: Path) -> dict[str
         again: the run that repeats it.
         scratch: a folder for files of both.
     """
-    found: dict[str, Found] = {"simulator": (True, SAME), "simulations": compare_hashes(record.content_hashes, again.content_hashes)}
+    found: dict[str, Found] = {
+        "simulator": (True, SAME),
+        "simulations": compare_hashes(record.content_hashes, again.content_hashes),
+    }
     if record.tags.get("simulator.fingerprint") != again.tags.get("simulator.fingerprint"):
         same = found["simulations"][0]
-        found["simulator"] = (same, "of other code, settings or data, which give the same simulations" if same else "not the same")
+        found["simulator"] = (
+            same,
+            "of other code, settings or data, which give the same simulations" if same else "not the same",
+        )
     if record.tags.get("model.sha256") == again.tags.get("model.sha256"):
         found["weights"] = (True, SAME)
     else:
-        found["weights"] = compare_models(*(_model_of(run, scratch / of) for run, of in ((record, "then"), (again, "now"))))
+        found["weights"] = compare_models(
+            *(_model_of(run, scratch / of) for run, of in ((record, "then"), (again, "now")))
+        )
     for task, (name, file) in DRAWS.items():
         if task in record.tags:
-            then, now = (pd.read_parquet(run.fetch(file, scratch / of)) for run, of in ((record, "then"), (again, "now")))
+            then, now = (
+                pd.read_parquet(run.fetch(file, scratch / of))
+                for run, of in ((record, "then"), (again, "now"))
+            )
             found[name] = compare_draws(then, now)
     return found
 
@@ -62,10 +73,17 @@ def compare_models(then: Path, now: Path) -> Found:
     (first, header), (second, other) = (_read(path) for path in (then, now))
     if missing := sorted({*first} ^ {*second}):
         return False, f"not the same: {len(missing)} tensors are in one of them only, such as {missing[0]}"
-    reshaped = [name for name, value in first.items() if (value.shape, value.dtype) != (second[name].shape, second[name].dtype)]
+    reshaped = [
+        name
+        for name, value in first.items()
+        if (value.shape, value.dtype) != (second[name].shape, second[name].dtype)
+    ]
     if reshaped:
         name = reshaped[0]
-        shapes = [f"{tuple(values[name].shape)} {values[name].dtype}".replace("torch.", "") for values in (first, second)]
+        shapes = [
+            f"{tuple(values[name].shape)} {values[name].dtype}".replace("torch.", "")
+            for values in (first, second)
+        ]
         return (
             False,
             f"not the same: {len(reshaped)} tensors have another shape or type, such as {name}, {shapes[0]} then and {shapes[1]} now",
@@ -73,29 +91,47 @@ def compare_models(then: Path, now: Path) -> Found:
     changed = [name for name, value in first.items() if _bits(value) != _bits(second[name])]
     if changed:
         largest = max(_distance(first[name], second[name]) for name in changed)
-        by = "not a number, or by infinity" if not np.isfinite(largest) else f"at most {largest:.2g} of the largest number of each"
+        by = (
+            "not a number, or by infinity"
+            if not np.isfinite(largest)
+            else f"at most {largest:.2g} of the largest number of each"
+        )
         return False, f"not the same: {len(changed)} of {len(first)} tensors differ, by {by}"
     return True, _with_settings(SAME, _differences(header, other))
 
 
 def compare_draws(then: pd.DataFrame, now: pd.DataFrame) -> Found:
     """Two tables of draws by their values, whatever types their columns have; how far the posteriors are apart."""
-    if list(then.columns) != list(now.columns) or set(then["data_set"].astype(str)) != set(now["data_set"].astype(str)):
+    if list(then.columns) != list(now.columns) or set(then["data_set"].astype(str)) != set(
+        now["data_set"].astype(str)
+    ):
         return False, "of other data sets or parameters"
     numbers = [name for name in then.columns if name != "data_set"]
     labels = [frame["data_set"].astype(str).tolist() for frame in (then, now)]
-    if labels[0] == labels[1] and np.array_equal(then[numbers].to_numpy(), now[numbers].to_numpy(), equal_nan=True):
+    if labels[0] == labels[1] and np.array_equal(
+        then[numbers].to_numpy(), now[numbers].to_numpy(), equal_nan=True
+    ):
         return True, SAME
-    first, second = (frame.assign(data_set=frame["data_set"].astype(str)).drop(columns="draw").groupby("data_set") for frame in (then, now))
+    first, second = (
+        frame.assign(data_set=frame["data_set"].astype(str)).drop(columns="draw").groupby("data_set")
+        for frame in (then, now)
+    )
     means = (first.mean() - second.mean()) / first.std()
     sds = second.std() / first.std() - 1
-    return False, f"means differ by at most {np.abs(means.to_numpy()).max():.3f} sd, sds by {100 * np.abs(sds.to_numpy()).max():.1f} %"
+    return (
+        False,
+        f"means differ by at most {np.abs(means.to_numpy()).max():.3f} sd, sds by {100 * np.abs(sds.to_numpy()).max():.1f} %",
+    )
 
 
 def changes_since(record: RunRecord) -> list[str]:
     """What is not as it was at a run, in words: versions, the code of sbi_models, and the machine, as far as the run has noted them."""
     others = record.other_versions()
-    words = [f"{name.replace('_', '-')} {now} (was {then})" for name, (then, now) in others.items() if not name.startswith("sbi_models.")]
+    words = [
+        f"{name.replace('_', '-')} {now} (was {then})"
+        for name, (then, now) in others.items()
+        if not name.startswith("sbi_models.")
+    ]
     return words + _code_words(others) + _machine_words(record)
 
 
@@ -104,7 +140,11 @@ def training_code(record: RunRecord, again: RunRecord) -> str | None:
     codes = record.tags.get(TRAINING), again.tags.get(TRAINING)
     if None in codes:
         return None
-    return "the code of the training is the same" if codes[0] == codes[1] else "the code of the training has changed"
+    return (
+        "the code of the training is the same"
+        if codes[0] == codes[1]
+        else "the code of the training has changed"
+    )
 
 
 def _code_words(others: Mapping[str, tuple[str, str]]) -> list[str]:
@@ -115,7 +155,10 @@ def _code_words(others: Mapping[str, tuple[str, str]]) -> list[str]:
         then, now = others[OWN_COMMIT]
         return [f"code of sbi_models: commit {now[:12]} (was {then[:12]})"]
     if OWN_DIRTY in others:
-        then, now = ("changed since its commit" if value == "true" else "as it was committed" for value in others[OWN_DIRTY])
+        then, now = (
+            "changed since its commit" if value == "true" else "as it was committed"
+            for value in others[OWN_DIRTY]
+        )
         return [f"code of sbi_models: {now} (was {then})"]
     then, now = others[OWN_HASH]
     return [f"code of sbi_models: SHA-256 {now[:12]} (was {then[:12]})"]
@@ -124,7 +167,9 @@ def _code_words(others: Mapping[str, tuple[str, str]]) -> list[str]:
 def _machine_words(record: RunRecord) -> list[str]:
     then, now = record.machine(), machine()
     return [
-        f"{name.replace('_', ' ')} {now.get(name)} (was {then[name]})" for name in _MACHINE if name in then and then[name] != now.get(name)
+        f"{name.replace('_', ' ')} {now.get(name)} (was {then[name]})"
+        for name in _MACHINE
+        if name in then and then[name] != now.get(name)
     ]
 
 
@@ -141,7 +186,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _bits(value: torch.Tensor) -> bytes:
-    return value.contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else value.reshape(1).view(torch.uint8).numpy().tobytes()
+    return (
+        value.contiguous().view(torch.uint8).numpy().tobytes()
+        if value.ndim
+        else value.reshape(1).view(torch.uint8).numpy().tobytes()
+    )
 
 
 def _distance(then: torch.Tensor, now: torch.Tensor) -> float:
@@ -154,11 +203,19 @@ def _differences(then: Any, now: Any, path: str = "") -> list[str]:
     """Where two JSON contents differ, by dotted names; checksums are left out, since they follow from the rest."""
     if isinstance(then, dict) and isinstance(now, dict):
         names = sorted({*then, *now} - ({"sha256"} if path.count(".") == 0 else set()))
-        return [found for name in names for found in _differences(then.get(name), now.get(name), f"{path}.{name}".lstrip("."))]
+        return [
+            found
+            for name in names
+            for found in _differences(then.get(name), now.get(name), f"{path}.{name}".lstrip("."))
+        ]
     return [] if then == now else [path]
 
 
 def _with_settings(words: str, others: list[str]) -> str:
     """The words, and which settings beside the tensors are written otherwise; names of keys of tasks follow from code and versions."""
-    names = [name.removeprefix("sbi_models.settings.") for name in others if not name.endswith(("trained_by",))]
-    return words if not names else f"{words} in every tensor; the file says otherwise of {', '.join(names[:5])}"
+    names = [
+        name.removeprefix("sbi_models.settings.") for name in others if not name.endswith(("trained_by",))
+    ]
+    return (
+        words if not names else f"{words} in every tensor; the file says otherwise of {', '.join(names[:5])}"
+    )

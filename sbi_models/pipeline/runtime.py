@@ -77,7 +77,9 @@ def make_folders() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrackingError(f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ can be made.") from None
+            raise TrackingError(
+                f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ can be made."
+            ) from None
 
 
 _PATIENCE = 60.0
@@ -99,7 +101,11 @@ def end_in_time(code: int, seconds: float = _PATIENCE) -> None:
 def _limit_the_end(seconds: float) -> None:
     def end() -> None:
         time.sleep(seconds)
-        names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+        names = [
+            thread.name
+            for thread in threading.enumerate()
+            if not thread.daemon and thread is not threading.main_thread()
+        ]
         os.write(2, f"Ended, though threads that were left go on: {', '.join(names)}.\n".encode())
         os._exit(_exit_codes[-1])
 

@@ -64,8 +64,13 @@ class Times:
 
     def __post_init__(self) -> None:
         if self.timezone not in available_timezones():
-            near = get_close_matches(self.timezone, available_timezones(), n=3, cutoff=0.5) or ["UTC", "Europe/Berlin"]
-            raise ConfigurationError(f"Unknown time zone {self.timezone!r}. Use a name of the IANA database, such as {', '.join(near)}.")
+            near = get_close_matches(self.timezone, available_timezones(), n=3, cutoff=0.5) or [
+                "UTC",
+                "Europe/Berlin",
+            ]
+            raise ConfigurationError(
+                f"Unknown time zone {self.timezone!r}. Use a name of the IANA database, such as {', '.join(near)}."
+            )
         expected = "Expected a cron line of five fields (minute, hour, day of month, month, day of week) such as '0 3 * * *'"
         if len(self.cron.split()) != 5:
             raise ConfigurationError(f"{expected}, got {self.cron!r}.")
@@ -76,15 +81,22 @@ class Times:
         try:
             self.next()
         except ValueError as error:
-            raise ConfigurationError(f"Expected a cron line with times to come, got {self.cron!r}: {error}.") from error
+            raise ConfigurationError(
+                f"Expected a cron line with times to come, got {self.cron!r}: {error}."
+            ) from error
 
     def next(self, count: int = _AHEAD) -> list[datetime]:
         """The next times, in the time zone."""
         schedule = CronSchedule(cron=self.cron, timezone=self.timezone)
-        return [time.astimezone(ZoneInfo(self.timezone)) for time in asyncio.run(schedule.get_dates(count, start=datetime.now(UTC)))]
+        return [
+            time.astimezone(ZoneInfo(self.timezone))
+            for time in asyncio.run(schedule.get_dates(count, start=datetime.now(UTC)))
+        ]
 
 
-def schedule(experiment: Experiment, times: Times, *, flow: str = "pipeline", name: str | None = None) -> None:
+def schedule(
+    experiment: Experiment, times: Times, *, flow: str = "pipeline", name: str | None = None
+) -> None:
     """Run a flow of `FLOWS` on an experiment at these times, until Ctrl-C or SIGTERM.
 
     Raises:
@@ -107,7 +119,9 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
         try:
             runner = _Runner(name=name, limit=1, pause_on_shutdown=True)
             runner.add_flow(
-                flow.with_options(on_running=[_tell], on_completion=[_tell], on_failure=[_tell], on_crashed=[_tell]),
+                flow.with_options(
+                    on_running=[_tell], on_completion=[_tell], on_failure=[_tell], on_crashed=[_tell]
+                ),
                 name=name,
                 schedule=Cron(times.cron, timezone=times.timezone),
                 parameters={"experiment": experiment.model_dump(mode="json")},
@@ -122,8 +136,14 @@ def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: s
 
 def _show(flow: Flow[..., object], name: str, times: Times, server: ServerProcess | None) -> None:
     lines = [f"{flow.name} of {name}, at '{times.cron}' ({times.timezone}), in {project_root()}"]
-    lines += [f"{'next' if number == 0 else '':<8}{time:%a %Y-%m-%d %H:%M %Z}" for number, time in enumerate(times.next())]
-    lines += [f"{'Prefect':<8}{_pages()}" + (f"  (its log: {server.log.relative_to(project_root())})" if server is not None else "")]
+    lines += [
+        f"{'next' if number == 0 else '':<8}{time:%a %Y-%m-%d %H:%M %Z}"
+        for number, time in enumerate(times.next())
+    ]
+    lines += [
+        f"{'Prefect':<8}{_pages()}"
+        + (f"  (its log: {server.log.relative_to(project_root())})" if server is not None else "")
+    ]
     lines += ["Ctrl-C stops it."]
     for line in lines:
         _console().print(escape(line))
@@ -131,7 +151,9 @@ def _show(flow: Flow[..., object], name: str, times: Times, server: ServerProces
 
 def _pages() -> str:
     """Where the pages of the server are; without what its address may hold of a password."""
-    return without_password(str(PREFECT_UI_URL.value() or str(PREFECT_API_URL.value()).removesuffix("/").removesuffix("/api")))
+    return without_password(
+        str(PREFECT_UI_URL.value() or str(PREFECT_API_URL.value()).removesuffix("/").removesuffix("/api"))
+    )
 
 
 def _console() -> Console:
@@ -140,9 +162,15 @@ def _console() -> Console:
 
 def _tell(flow: Flow[..., object], flow_run: FlowRun, state: State) -> None:
     """A line on the screen when a scheduled run starts and ends."""
-    said = "" if state.is_completed() or state.is_running() or not state.message else f": {state.message.splitlines()[0]}"
+    said = (
+        ""
+        if state.is_completed() or state.is_running() or not state.message
+        else f": {state.message.splitlines()[0]}"
+    )
     now = datetime.now().astimezone()
-    _console().print(escape(f"[{now:%Y-%m-%d %H:%M:%S}] {flow.name} {flow_run.name} {(state.name or '').lower()}{said}"))
+    _console().print(
+        escape(f"[{now:%Y-%m-%d %H:%M:%S}] {flow.name} {flow_run.name} {(state.name or '').lower()}{said}")
+    )
 
 
 @contextmanager
@@ -154,7 +182,9 @@ def _alone(label: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigurationError(f"The schedule {label!r} runs in this folder already. Stop it, or give this one a --name.") from None
+            raise ConfigurationError(
+                f"The schedule {label!r} runs in this folder already. Stop it, or give this one a --name."
+            ) from None
         yield
 
 
@@ -170,7 +200,9 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
         while not finished.wait(1.0):
             if not server.is_alive():
                 print(
-                    f"Error: The Prefect server of this schedule has ended: see {server.log}. Start it again.", file=sys.stderr, flush=True
+                    f"Error: The Prefect server of this schedule has ended: see {server.log}. Start it again.",
+                    file=sys.stderr,
+                    flush=True,
                 )
                 _end_children(server)
                 os._exit(2)  # an orderly end would wait for answers of the server
@@ -186,8 +218,12 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
 
 def _end_children(server: ServerProcess | None) -> None:
     """Let runs that are left, such as one that was just being started, end as SIGTERM ends them; what does not obey is killed."""
-    children = [child for child in psutil.Process().children() if server is None or child.pid != server.process.pid]
-    children = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]  # Python's; ends by itself
+    children = [
+        child for child in psutil.Process().children() if server is None or child.pid != server.process.pid
+    ]
+    children = [
+        child for child in children if "resource_tracker" not in " ".join(child.cmdline())
+    ]  # Python's; ends by itself
     for child in children:
         child.terminate()
     _, alive = psutil.wait_procs(children, timeout=_END_SECONDS)

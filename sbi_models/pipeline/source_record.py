@@ -35,7 +35,12 @@ def record_source(tracker: Tracker, experiment: Experiment) -> None:
             shutil.copyfile(path, source / relative)
         (Path(scratch) / SETTINGS).write_text(as_yaml(experiment), encoding="utf-8")
         tracker.log_folder(scratch)
-    tracker.set_tags({"simulator.fingerprint": simulator_fingerprint(experiment), "code.fingerprint": code_fingerprint("train")})
+    tracker.set_tags(
+        {
+            "simulator.fingerprint": simulator_fingerprint(experiment),
+            "code.fingerprint": code_fingerprint("train"),
+        }
+    )
 
 
 def modules_in(folder: str) -> dict[str, Path]:

@@ -16,7 +16,15 @@ from sbi_models.approximators import CompositionalApproximator, load_approximato
 from sbi_models.datasets import SimulationStore, num_shared
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline import outcomes as results
-from sbi_models.pipeline.cache import compose_key, diagnose_key, file_sha256, infer_key, narrow_key, simulate_key, train_key
+from sbi_models.pipeline.cache import (
+    compose_key,
+    diagnose_key,
+    file_sha256,
+    infer_key,
+    narrow_key,
+    simulate_key,
+    train_key,
+)
 from sbi_models.pipeline.data_checks import refuse_not_finite
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study_loading import study_of
@@ -57,10 +65,17 @@ def simulate_shard(experiment: Experiment, store: Manifest, start: int, stop: in
     simulator = study_of(experiment).simulator
     rows = simulator.rows(start, stop, seed=store["seed"], progress=False)
     refuse_not_finite(experiment, simulator, rows, start, store["seed"])
-    SimulationStore.write(store["folder"], start, stop, rows, seed=store["seed"], fingerprint=store["fingerprint"])
+    SimulationStore.write(
+        store["folder"], start, stop, rows, seed=store["seed"], fingerprint=store["fingerprint"]
+    )
 
 
-@task(name="simulate", persist_result=True, result_serializer="json", cache_key_fn=_keyed(lambda given: simulate_key(given["experiment"])))
+@task(
+    name="simulate",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=_keyed(lambda given: simulate_key(given["experiment"])),
+)
 def simulate(experiment: Experiment, stores: list[Manifest], seconds: float = 0.0) -> Manifest:
     """Training, validation and test simulations, whose shards are on disk, as stores; each has a stream of its own.
 
@@ -70,7 +85,12 @@ def simulate(experiment: Experiment, stores: list[Manifest], seconds: float = 0.
         seconds: seconds that the shards took.
     """
     started = perf_counter() - seconds
-    manifest: Manifest = {"key": simulate_key(experiment), "stores": {}, "content_hash": {}, "num_simulations": {}}
+    manifest: Manifest = {
+        "key": simulate_key(experiment),
+        "stores": {},
+        "content_hash": {},
+        "num_simulations": {},
+    }
     for given in stores:
         purpose, wanted = given["purpose"], experiment.simulate.of(given["purpose"])
         store = SimulationStore.finish(
@@ -145,7 +165,9 @@ def train_member(experiment: Experiment, simulations: Manifest, run_id: str, mem
     run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
     with file_lock(work_folder() / f"{key}.{member}.lock"):
         if not part_path(key, member).is_file():
-            train_part(experiment, _training_data(simulations), key, member, partial(run.log_epoch_of, member))
+            train_part(
+                experiment, _training_data(simulations), key, member, partial(run.log_epoch_of, member)
+            )
     run.flush()
 
 
@@ -157,7 +179,9 @@ def _trained(experiment: Experiment, manifest: Manifest, run_id: str, seconds: f
     started, key = perf_counter() - seconds, train_key(experiment, manifest["content_hash"])
     run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
     data = _training_data(manifest)
-    with file_lock(work_folder() / f"{key}.lock"):  # another pipeline with the same training waits, and then uses its states
+    with file_lock(
+        work_folder() / f"{key}.lock"
+    ):  # another pipeline with the same training waits, and then uses its states
         trained = train_workflow(experiment, data, key, run.log_epoch)
     run.flush()
     return trained | _done(started)
@@ -186,7 +210,9 @@ def narrow(experiment: Experiment, training: Manifest) -> Manifest:
 
 
 def _diagnose_key(arguments: dict[str, Any]) -> str:
-    return diagnose_key(arguments["experiment"], arguments["simulations"]["content_hash"], arguments["training"])
+    return diagnose_key(
+        arguments["experiment"], arguments["simulations"]["content_hash"], arguments["training"]
+    )
 
 
 @task(name="diagnose", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_diagnose_key))
@@ -194,7 +220,9 @@ def diagnose(experiment: Experiment, simulations: Manifest, training: Manifest) 
     """Figures, metrics and the verdict on the test simulations, of the approximator and of each member of an ensemble."""
     started, test = perf_counter(), simulations_for_tests(simulations)
     folder = work_folder() / diagnose_key(experiment, simulations["content_hash"], training)
-    diagnosis = diagnose_all(experiment, load_approximator(training["model"]), test, training["history"], folder)
+    diagnosis = diagnose_all(
+        experiment, load_approximator(training["model"]), test, training["history"], folder
+    )
     return diagnosis | _done(started)
 
 
@@ -209,7 +237,12 @@ def register_model(experiment: Experiment, training: Manifest, diagnosis: Manife
     store, name = open_store(project_root()), experiment.register_as.name
     notes: dict[str, Any] = {"tags": verdict_tags(diagnosis["verdict"]), "metrics": diagnosis["metrics"]}
     registered = register(store, name, training["model"], run_id, aliases=("challenger",), **notes)
-    return {"uri": registered.uri, "name": registered.name, "version": registered.version, "reused": registered.reused}
+    return {
+        "uri": registered.uri,
+        "name": registered.name,
+        "version": registered.version,
+        "reused": registered.reused,
+    }
 
 
 def _infer_key(arguments: dict[str, Any]) -> str:
@@ -233,7 +266,9 @@ def compose(experiment: Experiment, training: Manifest, registered: Manifest) ->
     """Draws from the one posterior given all real observations together, from the registered model, with the exact one beside them."""
     started, approximator = perf_counter(), load(registered["uri"], open_store(project_root()), certify=False)
     if not isinstance(approximator, CompositionalApproximator):
-        raise ConfigurationError(f"Expected a model that composes, got {registered['uri']} of kind {approximator.kind!r}. Train it anew.")
+        raise ConfigurationError(
+            f"Expected a model that composes, got {registered['uri']} of kind {approximator.kind!r}. Train it anew."
+        )
     folder = work_folder() / compose_key(experiment, training["sha256"])
     return compose_observations(experiment, approximator, Results(folder)) | _done(started)
 

@@ -4,4 +4,12 @@ from sbi_models.simulators.failures import Failure, FailurePolicy, FailureReport
 from sbi_models.simulators.proposal import NarrowedSimulator, NarrowPrior
 from sbi_models.simulators.simulator import Simulator, make_simulator
 
-__all__ = ["Failure", "FailurePolicy", "FailureReport", "NarrowPrior", "NarrowedSimulator", "Simulator", "make_simulator"]
+__all__ = [
+    "Failure",
+    "FailurePolicy",
+    "FailureReport",
+    "NarrowPrior",
+    "NarrowedSimulator",
+    "Simulator",
+    "make_simulator",
+]

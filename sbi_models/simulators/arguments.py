@@ -41,11 +41,15 @@ def as_processes(workers: int | None) -> int:
 def as_shape(batch_shape: int | tuple[int, ...]) -> tuple[int, ...]:
     """The leading axes of what is drawn."""
     try:
-        shape = tuple(index(n) for n in batch_shape) if isinstance(batch_shape, tuple) else (index(batch_shape),)
+        shape = (
+            tuple(index(n) for n in batch_shape) if isinstance(batch_shape, tuple) else (index(batch_shape),)
+        )
     except TypeError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise ConfigurationError(f"Expected a positive number of simulations, or a tuple of them, got {batch_shape!r}.")
+        raise ConfigurationError(
+            f"Expected a positive number of simulations, or a tuple of them, got {batch_shape!r}."
+        )
     return shape
 
 

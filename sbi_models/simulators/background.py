@@ -74,7 +74,12 @@ class Background:
         only_if_worthwhile: bool,
         give_up: Callable[[str], None],
     ) -> None:
-        self._table, self._give_up, self._processes, self._only_if_worthwhile = table, give_up, processes, only_if_worthwhile
+        self._table, self._give_up, self._processes, self._only_if_worthwhile = (
+            table,
+            give_up,
+            processes,
+            only_if_worthwhile,
+        )
         self._ranges = deque(ranges)
         self._rows_left = sum(stop - start for start, stop in ranges)
         self._queue: deque[_Chunk] = deque()

@@ -36,7 +36,9 @@ class FunctionFailed(Exception):
     def raised(cls, function: str, exception: BaseException) -> "FunctionFailed":
         """From what a function has raised."""
         text = f"{exception}".strip()
-        return cls(f"function {function!r} raised {type(exception).__name__}{': ' + text if text else ''}", exception)
+        return cls(
+            f"function {function!r} raised {type(exception).__name__}{': ' + text if text else ''}", exception
+        )
 
 
 class NamedCall:
@@ -94,7 +96,11 @@ class NamedCall:
                 )
         if self.takes_everything:
             known = {*self.arguments, *SUPPLIED}
-            passed |= {name: _handed_over(value) for name, value in available.items() if normalized(name) not in known}
+            passed |= {
+                name: _handed_over(value)
+                for name, value in available.items()
+                if normalized(name) not in known
+            }
         try:
             outputs = as_user(self.function, **passed)
         except BaseException as exception:
@@ -133,7 +139,11 @@ class _PythonNumber(np.ndarray):
 
 def like_before(value: Array, before: Array) -> Array:
     """A value that takes the place of another one, to be handed over as that would have been."""
-    return value.view(_PythonNumber) if isinstance(before, _PythonNumber) and value.dtype.kind == before.dtype.kind else value
+    return (
+        value.view(_PythonNumber)
+        if isinstance(before, _PythonNumber) and value.dtype.kind == before.dtype.kind
+        else value
+    )
 
 
 def spelt(argument: str, names: Iterable[str]) -> str | None:

@@ -51,7 +51,9 @@ class FailurePolicy:
                 f"got {self.allowed!r}."
             )
         if self.timeout is not None and not _is_time(self.timeout):
-            raise ConfigurationError(f"Expected timeout as a number of seconds above 0, or None, got {self.timeout!r}.")
+            raise ConfigurationError(
+                f"Expected timeout as a number of seconds above 0, or None, got {self.timeout!r}."
+            )
 
     def limit(self, num_rows: int) -> int:
         """How many of so many rows may fail for good.
@@ -103,7 +105,9 @@ class FailureReport:
         for failure in self.failures:
             causes[failure.cause] = causes.get(failure.cause, 0) + 1
         cause, times = max(causes.items(), key=lambda item: item[1])
-        shown = ", ".join(map(str, self.failed[:_ROWS_SHOWN])) + (", ..." if len(self.failed) > _ROWS_SHOWN else "")
+        shown = ", ".join(map(str, self.failed[:_ROWS_SHOWN])) + (
+            ", ..." if len(self.failed) > _ROWS_SHOWN else ""
+        )
         return (
             f"{len(self.failures)} of {self.num_rows} simulations failed: {len(self.recovered)} succeeded when drawn again, "
             f"{len(self.failed)} failed for good{f' (rows {shown})' if shown else ''}. Most often ({times} times): {cause}."

@@ -19,7 +19,19 @@ import numpy as np
 _MOST_OBJECTS, _MOST_ITEMS = 20_000, 1_000
 """That are looked at: in all, and of one container."""
 
-_LIBRARIES = {*sys.stdlib_module_names, "numpy", "scipy", "torch", "pandas", "sklearn", "matplotlib", "lightning", "numba", "jax", "jaxlib"}
+_LIBRARIES = {
+    *sys.stdlib_module_names,
+    "numpy",
+    "scipy",
+    "torch",
+    "pandas",
+    "sklearn",
+    "matplotlib",
+    "lightning",
+    "numba",
+    "jax",
+    "jaxlib",
+}
 _LIBRARIES |= {"sbi_models", "prefect", "mlflow", "pydantic", "cloudpickle", "joblib"}
 """Packages whose functions are not looked into: what they draw from is handed to them, or a global state."""
 
@@ -36,7 +48,13 @@ def held_generators(functions: Iterable[Any], modules: set[str] | None = None) -
         modules: gets the names of the modules that define functions and classes on the way, but for those of libraries.
     """
     torch = sys.modules.get("torch")
-    kinds = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random, *([torch.Generator] if torch else []))
+    kinds = (
+        np.random.Generator,
+        np.random.RandomState,
+        np.random.BitGenerator,
+        random.Random,
+        *([torch.Generator] if torch else []),
+    )
     tensor: tuple[type, ...] = (torch.Tensor,) if torch else ()
     torch_generator = torch.default_generator if torch else None
     found: dict[int, Any] = {}
@@ -53,7 +71,11 @@ def held_generators(functions: Iterable[Any], modules: set[str] | None = None) -
         elif isinstance(thing, tensor):
             continue
         else:
-            if modules is not None and isinstance(thing, FunctionType | type) and not _is_library(thing.__module__):
+            if (
+                modules is not None
+                and isinstance(thing, FunctionType | type)
+                and not _is_library(thing.__module__)
+            ):
                 modules.add(str(thing.__module__))
             if (getattr(thing, "__module__", None) or "").partition(".")[0] == "torch":
                 waiting.append(torch_generator)  # such as a distribution, whose draws come from there
@@ -150,7 +172,9 @@ def _of_class(kind: type) -> Iterator[Any]:
 
 def _of_object(thing: Any) -> Iterator[Any]:
     yield type(thing)
-    yield getattr(thing, "__wrapped__", None) or getattr(thing, "py_func", None)  # caches and compiled functions
+    yield getattr(thing, "__wrapped__", None) or getattr(
+        thing, "py_func", None
+    )  # caches and compiled functions
     yield from getattr(thing, "__dict__", {}).values()
     for base in type(thing).__mro__:
         slots = vars(base).get("__slots__", ())

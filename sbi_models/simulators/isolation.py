@@ -91,7 +91,12 @@ class _Child:
         self._here, there = Pipe()
         self._rows: dict[str, Any] = {}
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()", str(there.fileno())],
+            [
+                sys.executable,
+                "-c",
+                f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()",
+                str(there.fileno()),
+            ],
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -117,7 +122,10 @@ class _Child:
 
     def attempt(self, table: Table, index: int, attempt: int, seconds: float) -> dict[str, Array]:
         """See `Isolation.attempt`."""
-        rows = {name: getattr(table, name) for name in ("seed", "start", "stop", "meta", "fixed", "sets_global_states")}
+        rows = {
+            name: getattr(table, name)
+            for name in ("seed", "start", "stop", "meta", "fixed", "sets_global_states")
+        }
         is_new = any(self._rows.get(name) is not value for name, value in rows.items())
         function, outputs = table.calls[0].name, dict[str, Array]()
         try:

@@ -50,7 +50,9 @@ def in_processes(table: Table, workers: int, *, twice: bool) -> Generator[Block,
     workers = joblib.cpu_count() if workers == -1 else workers
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=min(workers, len(table.indices)), return_as="generator_unordered")
-        results = parallel(joblib.delayed(_work)(pickled, token, k, twice and k == table.indices[0]) for k in table.indices)
+        results = parallel(
+            joblib.delayed(_work)(pickled, token, k, twice and k == table.indices[0]) for k in table.indices
+        )
     try:
         for result in results:
             if isinstance(result, SbiModelsError):
@@ -85,7 +87,11 @@ def _work(pickled: Array, token: str, index: int, twice: bool) -> Block | SbiMod
     try:
         table = loaded(token, pickled.tobytes)
         block = computed(table, index)
-        if twice and block.complete and (what := not_repeated(table, index, difference([table.block(index)], [block]))):
+        if (
+            twice
+            and block.complete
+            and (what := not_repeated(table, index, difference([table.block(index)], [block])))
+        ):
             return SimulationError(f"Expected simulations that are the same whoever computes them. {what}")
     except SbiModelsError as error:
         return error

@@ -26,7 +26,9 @@ class TorchPrior:
 
     def __init__(self, distributions: Mapping[str, Distribution]) -> None:
         if not distributions:
-            raise ConfigurationError('Expected a dict of names to torch distributions, got an empty one. Pass {"theta": distribution}.')
+            raise ConfigurationError(
+                'Expected a dict of names to torch distributions, got an empty one. Pass {"theta": distribution}.'
+            )
         for name, distribution in distributions.items():
             if not isinstance(name, str) or not isinstance(distribution, Distribution):
                 raise ConfigurationError(
@@ -34,7 +36,9 @@ class TorchPrior:
                     "Pass an instance such as torch.distributions.Uniform(0.0, 1.0), or write a function."
                 )
         self.distributions = dict(distributions)
-        self._drawn = {name: in_double_precision(distribution) for name, distribution in distributions.items()}
+        self._drawn = {
+            name: in_double_precision(distribution) for name, distribution in distributions.items()
+        }
         self.__name__ = f"prior of {', '.join(distributions)}"
 
     def __call__(self, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()) -> Variables:

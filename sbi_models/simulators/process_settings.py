@@ -30,7 +30,9 @@ def _undo() -> Iterator[Callable[[], object]]:
         yield partial(_back_to, os.getcwd())
     yield partial(np.seterr, **np.geterr())
     yield partial(sys.setrecursionlimit, sys.getrecursionlimit())
-    if threading.current_thread() is threading.main_thread():  # in others, it may be a progress bar that has them meanwhile
+    if (
+        threading.current_thread() is threading.main_thread()
+    ):  # in others, it may be a progress bar that has them meanwhile
         yield partial(setattr, sys, "stdout", sys.stdout)
         yield partial(setattr, sys, "stderr", sys.stderr)
     torch: Any = sys.modules.get("torch")

@@ -57,40 +57,63 @@ class NarrowPrior:
             DataError: if fewer than 100 draws are finite and within the bounds.
         """
         if not 1 < widening < np.inf:
-            raise ConfigurationError(f"Expected a widening above 1, got {widening}. Take 3, for a prior three times as wide.")
+            raise ConfigurationError(
+                f"Expected a widening above 1, got {widening}. Take 3, for a prior three times as wide."
+            )
         values = np.concatenate([np.asarray(value, dtype=float) for value in draws.values()], axis=1)
         lower, upper = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
         fine = values[(np.isfinite(values) & (values > lower) & (values < upper)).all(axis=1)]
         if len(fine) < _FEWEST_DRAWS:
-            raise DataError(f"Expected {_FEWEST_DRAWS} finite draws within the bounds of the prior at least, got {len(fine)}. Draw more.")
+            raise DataError(
+                f"Expected {_FEWEST_DRAWS} finite draws within the bounds of the prior at least, got {len(fine)}. Draw more."
+            )
         widths = {name: value.shape[1] for name, value in draws.items()}
         unbounded = _unbounded(fine, lower, upper)
-        return cls(widths, unbounded.mean(axis=0), np.atleast_2d(np.cov(unbounded.T)) * widening**2, lower, upper)
+        return cls(
+            widths, unbounded.mean(axis=0), np.atleast_2d(np.cov(unbounded.T)) * widening**2, lower, upper
+        )
 
     def __call__(self, batch_size: int, rng: np.random.Generator) -> Variables:
         """Parameters (batch_size, width) by name, raw space."""
-        values = _raw(rng.multivariate_normal(self.mean, self.covariance, size=batch_size, method="cholesky"), self.lower, self.upper)
+        values = _raw(
+            rng.multivariate_normal(self.mean, self.covariance, size=batch_size, method="cholesky"),
+            self.lower,
+            self.upper,
+        )
         ends = np.cumsum(list(self.widths.values()))[:-1]
         return dict(zip(self.widths, np.split(values, ends, axis=1), strict=True))
 
     def central_intervals(self) -> FloatArray:
         """The central 95 % of each component, (d, 2), raw space."""
         reach = 1.96 * np.sqrt(np.diag(self.covariance))
-        ends = np.stack([_raw((self.mean + sign * reach)[None], self.lower, self.upper)[0] for sign in (-1, 1)], axis=1)
+        ends = np.stack(
+            [_raw((self.mean + sign * reach)[None], self.lower, self.upper)[0] for sign in (-1, 1)], axis=1
+        )
         return np.sort(ends, axis=1)
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and lists, for `from_json`; infinite bounds are None."""
-        bounds = {name: [float(b) if np.isfinite(b) else None for b in getattr(self, name)] for name in ("lower", "upper")}
-        return {"widths": dict(self.widths), "mean": self.mean.tolist(), "covariance": self.covariance.tolist(), **bounds}
+        bounds = {
+            name: [float(b) if np.isfinite(b) else None for b in getattr(self, name)]
+            for name in ("lower", "upper")
+        }
+        return {
+            "widths": dict(self.widths),
+            "mean": self.mean.tolist(),
+            "covariance": self.covariance.tolist(),
+            **bounds,
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "NarrowPrior":
         """The prior that `as_json` has described."""
         lower, upper = (
-            np.array([none if b is None else b for b in content[name]]) for name, none in (("lower", -np.inf), ("upper", np.inf))
+            np.array([none if b is None else b for b in content[name]])
+            for name, none in (("lower", -np.inf), ("upper", np.inf))
         )
-        return cls(dict(content["widths"]), np.array(content["mean"]), np.array(content["covariance"]), lower, upper)
+        return cls(
+            dict(content["widths"]), np.array(content["mean"]), np.array(content["covariance"]), lower, upper
+        )
 
 
 @dataclass(frozen=True)
@@ -119,11 +142,18 @@ class NarrowedSimulator(Simulator):
 
     def __init__(self, original: Simulator, prior: NarrowPrior) -> None:
         if original.meta is not None:
-            raise ConfigurationError("Expected a simulator without meta_fn to narrow the prior of, got one with it.")
+            raise ConfigurationError(
+                "Expected a simulator without meta_fn to narrow the prior of, got one with it."
+            )
         number = functions_that_draw(original, prior.widths)
         kept = [call.function for call in original.calls[number:]]
         first = prior if original.is_batched else _EachRow(prior)
-        super().__init__([first, *kept], is_batched=original.is_batched, block_size=original.block_size, failures=original.failures)
+        super().__init__(
+            [first, *kept],
+            is_batched=original.is_batched,
+            block_size=original.block_size,
+            failures=original.failures,
+        )
         self.original, self.prior, self.made_at = original, prior, original.made_at
 
     @property

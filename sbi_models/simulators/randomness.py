@@ -56,7 +56,9 @@ class Randomness:
 
     def has_grown(self) -> bool:
         """Whether there is more to set than was found: functions may import PyTorch, or make a generator, when they are first called."""
-        return len(_torch_generators()) != len(self._torch) or [*map(id, self._found()[0])] != [*map(id, self.held)]
+        return len(_torch_generators()) != len(self._torch) or [*map(id, self._found()[0])] != [
+            *map(id, self.held)
+        ]
 
     def has_more(self) -> bool:
         """Whether functions hold more generators than were found; others in their place are set by what functions draw from."""
@@ -91,13 +93,18 @@ def fresh_seed_of(generator: Any) -> int:
 def global_states() -> dict[str, Any]:
     """The global states as they are now, by whose they are, to be compared."""
     numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
-    states = {"NumPy": [str(numpy_state), numpy_state["state"]["key"].tolist()], "the standard library": random.getstate()}
+    states = {
+        "NumPy": [str(numpy_state), numpy_state["state"]["key"].tolist()],
+        "the standard library": random.getstate(),
+    }
     return states | {f"PyTorch ({own.device})": own.get_state().tolist() for own in _torch_generators()}
 
 
 def _source(generator: Any) -> Any:
     """The bit generator of one of NumPy's, which several may share."""
-    return getattr(generator, "bit_generator", None) or getattr(generator, "_bit_generator", None) or generator
+    return (
+        getattr(generator, "bit_generator", None) or getattr(generator, "_bit_generator", None) or generator
+    )
 
 
 def _global_generators() -> list[Any]:
@@ -116,7 +123,9 @@ def _set(generator: Any, number: int) -> None:
     if isinstance(generator, random.Random):
         generator.seed(number)
     elif isinstance(generator, np.random.RandomState):
-        generator.set_state(np.random.RandomState(_started(generator, number)).get_state(legacy=False))  # and no normal left over
+        generator.set_state(
+            np.random.RandomState(_started(generator, number)).get_state(legacy=False)
+        )  # and no normal left over
     elif isinstance(generator, np.random.Generator | np.random.BitGenerator):
         _source(generator).state = _started(generator, number).state
     else:

@@ -15,7 +15,15 @@ from sbi_models import seeding
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError, distrust
 from sbi_models.progress import Advance, progress_bar
-from sbi_models.simulators.arguments import Function, Part, as_function, as_processes, as_shape, fixed_array, flattened
+from sbi_models.simulators.arguments import (
+    Function,
+    Part,
+    as_function,
+    as_processes,
+    as_shape,
+    fixed_array,
+    flattened,
+)
 from sbi_models.simulators.background import Background, may_start_one
 from sbi_models.simulators.calls import FunctionFailed, NamedCall
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
@@ -82,7 +90,9 @@ class Simulator:
         failures: FailurePolicy | None = None,
     ) -> None:
         if not functions:
-            raise ConfigurationError("Expected at least one function, got none. Pass for instance make_simulator([prior, likelihood]).")
+            raise ConfigurationError(
+                "Expected at least one function, got none. Pass for instance make_simulator([prior, likelihood])."
+            )
         if block_size < 1:
             raise ConfigurationError(f"Expected block_size of at least 1, got {block_size}.")
         self.calls = tuple(NamedCall(as_function(part)) for part in functions)
@@ -96,17 +106,25 @@ class Simulator:
     @property
     def priors(self) -> dict[str, "Distribution"]:
         """The torch distributions among the functions, by the name of the variable."""
-        return {name: prior for call in self.calls for name, prior in getattr(call.function, "distributions", {}).items()}
+        return {
+            name: prior
+            for call in self.calls
+            for name, prior in getattr(call.function, "distributions", {}).items()
+        }
 
     def first(self, number: int) -> "Simulator":
         """The first so many functions alone, such as a prior without its likelihood; its draws are of another stream than the whole's."""
         functions = [call.function for call in self.calls[:number]]
-        return Simulator(functions, is_batched=self.is_batched, block_size=self.block_size, failures=self.failures)
+        return Simulator(
+            functions, is_batched=self.is_batched, block_size=self.block_size, failures=self.failures
+        )
 
     @property
     def log_joint(self) -> Callable[..., Any] | None:
         """`log_joint(theta, x)` of the object whose methods all functions are, log p(theta, x) in nats, where there is one; else None."""
-        owners = {id(owner): owner for owner in (getattr(call.function, "__self__", None) for call in self.calls)}
+        owners = {
+            id(owner): owner for owner in (getattr(call.function, "__self__", None) for call in self.calls)
+        }
         found = getattr(next(iter(owners.values())), "log_joint", None) if len(owners) == 1 else None
         return found if callable(found) else None
 
@@ -144,27 +162,49 @@ class Simulator:
         shape = as_shape(batch_shape)
         n = prod(shape)
         flat = {key: flattened(fixed_array(key, value), shape) for key, value in fixed.items()}
-        rows = self.rows(0, n, seed=self._fresh_seed() if seed is None else seed, progress=progress, workers=workers, **flat)
+        rows = self.rows(
+            0,
+            n,
+            seed=self._fresh_seed() if seed is None else seed,
+            progress=progress,
+            workers=workers,
+            **flat,
+        )
         return {key: value.reshape(*shape, *value.shape[1:]) for key, value in rows.items()}
 
     def rows(
-        self, start: int, stop: int, *, seed: int, progress: bool | None = None, workers: int | None = None, **fixed: Any
+        self,
+        start: int,
+        stop: int,
+        *,
+        seed: int,
+        progress: bool | None = None,
+        workers: int | None = None,
+        **fixed: Any,
     ) -> Variables:
         """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space; see `sample`."""
         processes, num_rows = as_processes(workers), stop - start
-        show = None if progress or (progress is None and (num_rows > _ROWS_BEFORE_PROGRESS or processes != 1)) else False
+        show = (
+            None
+            if progress or (progress is None and (num_rows > _ROWS_BEFORE_PROGRESS or processes != 1))
+            else False
+        )
         self._refuse_elsewhere(processes)
         with progress_bar("simulate", num_rows, show=show) as advance, self._states_kept():
             table = self._table(seed, start, stop, fixed)
             with closing(_computed(table, processes, twice=self._repeats is None)) as computed:
-                rows = self._collected(table, computed if processes != 1 else self._tried(table, computed), advance)
+                rows = self._collected(
+                    table, computed if processes != 1 else self._tried(table, computed), advance
+                )
             if table.found_more():  # once in the life of a simulator
                 rows = self._collected(table, map(table.block, table.indices))
         if processes != 1:
             self._repeats = True
         return rows
 
-    def stream(self, ranges: Sequence[tuple[int, int]], *, seed: int, workers: int | None = None) -> Generator[Variables, None, None]:
+    def stream(
+        self, ranges: Sequence[tuple[int, int]], *, seed: int, workers: int | None = None
+    ) -> Generator[Variables, None, None]:
         """Rows `start` to `stop` of the table of `seed`, range by range, to the bit those of `rows`; the next ranges are computed ahead.
 
         This process computes until others are ready, and they compute once they have shown that they give the same to the bit. If
@@ -181,13 +221,24 @@ class Simulator:
             SimulationError: where the range would have come, as from `rows`; also if a worker dies.
         """
         processes = as_processes(workers)
-        if not self._rows_are_plain or processes == 1 == workers or self._stays_here or (workers is None and not may_start_one()):
+        if (
+            not self._rows_are_plain
+            or processes == 1 == workers
+            or self._stays_here
+            or (workers is None and not may_start_one())
+        ):
             elsewhere = {} if self._rows_are_plain or processes == 1 else {"workers": workers}
             for start, stop in ranges:
                 yield self.rows(start, stop, seed=seed, progress=False, **elsewhere)
             return
         self._refuse_elsewhere(processes if workers is not None else 1)
-        ahead = Background(partial(self._table, seed), ranges, processes, only_if_worthwhile=workers is None, give_up=self._stay_here)
+        ahead = Background(
+            partial(self._table, seed),
+            ranges,
+            processes,
+            only_if_worthwhile=workers is None,
+            give_up=self._stay_here,
+        )
         with closing(ahead.chunks()) as chunks:
             for _ in ranges:
                 with self._states_kept():
@@ -230,12 +281,16 @@ class Simulator:
         self._stays_here = True
         _logger.warning("Simulations are computed in this process, not ahead in another one: %s", reason)
 
-    def _tried(self, table: Table, blocks: Iterable[Block], ahead: Background | None = None) -> Iterator[Block]:
+    def _tried(
+        self, table: Table, blocks: Iterable[Block], ahead: Background | None = None
+    ) -> Iterator[Block]:
         """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is the same twice.
 
         The first two are also looked at for global states that functions have put at the same start in both.
         """
-        states: list[dict[str, Any]] | None = [] if table.isolation is None and table.sets_global_states and ahead is None else None
+        states: list[dict[str, Any]] | None = (
+            [] if table.isolation is None and table.sets_global_states and ahead is None else None
+        )
         for block in blocks:
             if states is not None and not self._was_tried_for_seeds:
                 states.append(global_states())
@@ -260,7 +315,9 @@ class Simulator:
         """Whether a block that is computed once more is the same, with rng alone for batched functions that seem to have nothing else."""
         randomness, alone = table.randomness, False
         may_be_alone = self.is_batched and table.isolation is None
-        if may_be_alone and not (self._uses_global_state or randomness.held or randomness.names_global_states):
+        if may_be_alone and not (
+            self._uses_global_state or randomness.held or randomness.names_global_states
+        ):
             before = global_states()
             again = replace(table, sets_global_states=False).block(block.index)
             alone = not difference([again], [block]) and before == global_states()
@@ -274,7 +331,9 @@ class Simulator:
     def _refuse_elsewhere(self, processes: int = 0) -> None:
         """Raise SimulationError if other processes are wanted for simulations that are known not to repeat."""
         if processes != 1 and self._repeats is False:
-            raise SimulationError(f"Expected simulations that are the same whoever computes them. {self._difference}")
+            raise SimulationError(
+                f"Expected simulations that are the same whoever computes them. {self._difference}"
+            )
 
     def _fresh_seed(self) -> int:
         """One for a caller who gave none."""
@@ -282,11 +341,25 @@ class Simulator:
         return seeding.fresh_seed() if not held else fresh_seed_of(held[0])
 
     def _table(self, seed: int, start: int, stop: int, fixed: Mapping[str, Any] | None = None) -> Table:
-        values = {key: FixedValue(key, fixed_array(key, value), start, stop) for key, value in (fixed or {}).items()}
+        values = {
+            key: FixedValue(key, fixed_array(key, value), start, stop) for key, value in (fixed or {}).items()
+        }
         meta = self._meta(seed, start, stop)
         sets = not self._draws_from_rng_alone
         isolation = self._isolated()
-        return Table(self.calls, self.is_batched, self.block_size, self.failures, seed, start, stop, meta, values, sets, isolation)
+        return Table(
+            self.calls,
+            self.is_batched,
+            self.block_size,
+            self.failures,
+            seed,
+            start,
+            stop,
+            meta,
+            values,
+            sets,
+            isolation,
+        )
 
     def _isolated(self) -> "Isolation | None":
         """Where functions are called if they have a time limit: in processes that can be ended."""
@@ -296,7 +369,9 @@ class Simulator:
             self._isolation = Isolation(self.failures.timeout)
         return self._isolation
 
-    def _collected(self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None) -> Variables:
+    def _collected(
+        self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None
+    ) -> Variables:
         """The rows of a table, of its blocks in any order, unless too many of them failed."""
         blocks: list[Block] = []
         whole: Block | None = None
@@ -314,11 +389,17 @@ class Simulator:
                 block.exception = None  # its traceback holds on to the memory of the functions
         finally:
             blocks.sort(key=lambda block: block.index)
-            self.last_report = FailureReport(num_rows, tuple(failure for block in blocks for failure in block.failures))
+            self.last_report = FailureReport(
+                num_rows, tuple(failure for block in blocks for failure in block.failures)
+            )
         if self.last_report.failures:
             _logger.warning("%s", self.last_report)
         joined, meta = table.joined(blocks), table.meta
-        return joined | {name: np.repeat(np.atleast_1d(value)[None], num_rows, 0) for name, value in meta.items() if name not in joined}
+        return joined | {
+            name: np.repeat(np.atleast_1d(value)[None], num_rows, 0)
+            for name, value in meta.items()
+            if name not in joined
+        }
 
     def _meta(self, seed: int, start: int, stop: int) -> dict[str, Array]:
         """What the batch of rows start..stop shares; another batch has another draw."""
@@ -326,9 +407,13 @@ class Simulator:
             return {}
         Randomness([self.meta.function], with_global_states=True).seed(seed, "meta", start)
         try:
-            outputs = self.meta({"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)})
+            outputs = self.meta(
+                {"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)}
+            )
         except FunctionFailed as failure:
-            raise SimulationError(f"The meta_fn of rows {start} to {stop} of seed {seed} failed: {failure}.") from failure.exception
+            raise SimulationError(
+                f"The meta_fn of rows {start} to {stop} of seed {seed} failed: {failure}."
+            ) from failure.exception
         return outputs
 
     @property
@@ -341,7 +426,9 @@ class Simulator:
     def _states_kept(self) -> Iterator[None]:
         """Puts generators that functions hold, global states, and settings of the process back afterwards."""
         calls = self.calls if self.meta is None else (*self.calls, self.meta)
-        alone = self._draws_from_rng_alone  # so that it may run in a thread, beside others that change settings
+        alone = (
+            self._draws_from_rng_alone
+        )  # so that it may run in a thread, beside others that change settings
         randomness = Randomness([call.function for call in calls], with_global_states=not alone)
         with randomness.kept(), nullcontext() if alone else settings_kept():
             yield
@@ -366,10 +453,14 @@ def make_simulator(
     """
     if isinstance(functions, Simulator):
         if failures is not None or meta_fn is not None or is_batched or block_size != 256:
-            raise ConfigurationError("Expected functions together with further arguments, got a simulator. Give them where it is made.")
+            raise ConfigurationError(
+                "Expected functions together with further arguments, got a simulator. Give them where it is made."
+            )
         return functions
     sequence = list(functions) if isinstance(functions, Sequence) else [functions]
-    return Simulator(sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures)
+    return Simulator(
+        sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures
+    )
 
 
 def _computed(table: Table, processes: int, *, twice: bool) -> Generator[Block, None, None]:

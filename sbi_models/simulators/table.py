@@ -66,7 +66,9 @@ class Table:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is of this process alone."""
-        return {name: value for name, value in vars(self).items() if name not in ("randomness", "_is_settled")}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("randomness", "_is_settled")
+        }
 
     @property
     def indices(self) -> range:
@@ -117,7 +119,9 @@ class Table:
             causes |= {int(offset): cause for offset in np.flatnonzero(failed)}
             if not failed.any():
                 break
-        block.failures = [Failure(rows[k], int(attempts[k]), not failed[k], causes[k]) for k in sorted(causes)]
+        block.failures = [
+            Failure(rows[k], int(attempts[k]), not failed[k], causes[k]) for k in sorted(causes)
+        ]
         return block
 
     def found_more(self) -> bool:
@@ -158,10 +162,14 @@ class Table:
                 failure.outputs = outputs
                 raise
             self._check(call, new, outputs)
-            outputs |= {key: self._fixed_or(key, value, index) for key, value in new.items()} if self.fixed else new
+            outputs |= (
+                {key: self._fixed_or(key, value, index) for key, value in new.items()} if self.fixed else new
+            )
         unknown = sorted(name for name in self.fixed if name not in outputs and spelt(name, outputs) is None)
         if unknown:
-            raise ConfigurationError(f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}.")
+            raise ConfigurationError(
+                f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}."
+            )
         return outputs
 
     def begins(self, call: NamedCall, outputs: dict[str, Array]) -> None:
@@ -169,13 +177,23 @@ class Table:
 
     def _fixed_or(self, key: str, value: Array, index: int) -> Array:
         name = next((name for name in self.fixed if name == key or spelt(name, [key])), None)
-        return value if name is None else like_before(self.fixed[name].like(value, self.rows_of(index), self.is_batched), value)
+        return (
+            value
+            if name is None
+            else like_before(self.fixed[name].like(value, self.rows_of(index), self.is_batched), value)
+        )
 
     def _check(self, call: NamedCall, new: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         for key, value in new.items():
             if key in outputs:
-                raise SimulationError(f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them.")
-            twin = None if key.isascii() else spelt(normalized(key), [name for name in (*outputs, *new) if name != key])
+                raise SimulationError(
+                    f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them."
+                )
+            twin = (
+                None
+                if key.isascii()
+                else spelt(normalized(key), [name for name in (*outputs, *new) if name != key])
+            )
             if twin is not None:
                 raise SimulationError(
                     f"Expected names that Python can tell apart as arguments, got {key!a} ({key}) and {twin!a} ({twin}). Rename one."
@@ -242,7 +260,11 @@ class Table:
         for key, value in whole.outputs.items():
             parts = [block.outputs[key] if key in block.outputs else _missing(value) for block in blocks]
             _refuse_loss(key, [part.dtype for part in parts], parts)
-            array = np.concatenate(parts)[skip : skip + self.stop - self.start] if self.is_batched else np.stack(parts)
+            array = (
+                np.concatenate(parts)[skip : skip + self.stop - self.start]
+                if self.is_batched
+                else np.stack(parts)
+            )
             joined[key] = np.asarray(array[:, None] if array.ndim == 1 else array)
         return joined
 
@@ -252,7 +274,11 @@ def refusal(table: Table, block: Block, failed: int) -> str:
     rows = table.rows_of(block.index)
     first = next(failure for failure in block.failures if not failure.recovered)
     whole_block = len(rows) > 1 and not block.complete
-    what = f"rows {rows.start} to {rows.stop - 1}, a block of batched functions," if whole_block else f"row {first.row}"
+    what = (
+        f"rows {rows.start} to {rows.stop - 1}, a block of batched functions,"
+        if whole_block
+        else f"row {first.row}"
+    )
     attempts = "" if first.attempts == 1 else f" at each of {first.attempts} attempts"
     num_rows = table.stop - table.start
     return (
@@ -277,7 +303,11 @@ def _refuse_loss(key: str, dtypes: list[np.dtype[Any]], parts: list[Array]) -> N
         return
     common = np.result_type(*dtypes)
     for part in parts:
-        if part.dtype.kind in "iu" and common.kind == "f" and not np.array_equal(part.astype(common).astype(part.dtype), part):
+        if (
+            part.dtype.kind in "iu"
+            and common.kind == "f"
+            and not np.array_equal(part.astype(common).astype(part.dtype), part)
+        ):
             raise SimulationError(
                 f"Every simulation must return {key!r} of one type, got {' and '.join(sorted(map(str, set(dtypes))))}, and integers among "
                 f"them that {common} does not hold. Return one type always, such as np.float64({key})."
@@ -307,6 +337,10 @@ def difference(a: Iterable[Block], b: Iterable[Block]) -> str:
             return f"the outputs or failures of block {one.index}"
         for key, value in one.outputs.items():
             like = other.outputs[key]
-            if value.dtype != like.dtype or value.shape != like.shape or np.ascontiguousarray(value).tobytes() != like.tobytes():
+            if (
+                value.dtype != like.dtype
+                or value.shape != like.shape
+                or np.ascontiguousarray(value).tobytes() != like.tobytes()
+            ):
                 return f"values of {key!r}"
     return ""

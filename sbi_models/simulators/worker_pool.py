@@ -25,7 +25,9 @@ _FRESH_SECONDS = 150
 _CLOSING_SECONDS = 0.5
 """For which workers may finish what is no longer needed, before they are killed."""
 _ONE_THREAD = dict.fromkeys(
-    [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR")] + ["VECLIB_MAXIMUM_THREADS"], "1"
+    [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR")]
+    + ["VECLIB_MAXIMUM_THREADS"],
+    "1",
 )
 
 
@@ -64,7 +66,9 @@ class Helpers:
     def submit(self, table: Table, indices: range) -> "Future[Piece | SbiModelsError]":
         """Have blocks of a table computed: it has the functions of the table of `__init__`, but may have other rows."""
         rows = {"seed": table.seed, "start": table.start, "stop": table.stop, "meta": table.meta}
-        future: Future[Piece | SbiModelsError] = self._executor.submit(_piece, str(self._functions), rows, indices, np.geterr())
+        future: Future[Piece | SbiModelsError] = self._executor.submit(
+            _piece, str(self._functions), rows, indices, np.geterr()
+        )
         self._unfinished.add(future)
         future.add_done_callback(self._unfinished.discard)
         return future
@@ -103,14 +107,18 @@ def _borrowed(processes: int) -> ProcessPoolExecutor:
                 if not _is_useless(entry[2]) and time.monotonic() - entry[3] < _FRESH_SECONDS:
                     return entry[2]
     # A worker that never got work must end with its parent, too: it follows from its first moment.
-    return ProcessPoolExecutor(processes, timeout=_IDLE_SECONDS, env=_ONE_THREAD, initializer=follow, initargs=(os.getpid(),))
+    return ProcessPoolExecutor(
+        processes, timeout=_IDLE_SECONDS, env=_ONE_THREAD, initializer=follow, initargs=(os.getpid(),)
+    )
 
 
 def _is_useless(executor: ProcessPoolExecutor) -> bool:
     return bool(executor._flags.broken or executor._flags.shutdown)
 
 
-def _piece(functions: str, rows: Mapping[str, Any], indices: range, errstate: Mapping[str, Any]) -> Piece | SbiModelsError:
+def _piece(
+    functions: str, rows: Mapping[str, Any], indices: range, errstate: Mapping[str, Any]
+) -> Piece | SbiModelsError:
     """Blocks, or the error that stops all work, computed in a worker."""
     try:
         table = replace(loaded(functions, Path(functions).read_bytes), **rows)

@@ -45,9 +45,19 @@ def locate(store: Store, address: str) -> Location:
         return Location(_of_run(client, match["run"], match["path"]))
     if parsed := parse_model(address):
         version = find_version(client, parsed[0], alias=parsed[1], version=parsed[2])
-        uri = str(patiently(f"find the files of {address}", client.get_model_version_download_uri, version.name, version.version))
+        uri = str(
+            patiently(
+                f"find the files of {address}",
+                client.get_model_version_download_uri,
+                version.name,
+                version.version,
+            )
+        )
         folder = _LOGGED_MODEL.fullmatch(uri)
-        return Location(_logged_model(client, folder["id"]) if folder else f"{uri}/{ARTIFACT_FILE}", version.tags.get(HASH_TAG))
+        return Location(
+            _logged_model(client, folder["id"]) if folder else f"{uri}/{ARTIFACT_FILE}",
+            version.tags.get(HASH_TAG),
+        )
     raise TrackingError(
         f"Expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/NAME or runs:/RUN_ID/FILE.safetensors, got {redacted(address)!r}."
     )
@@ -92,7 +102,11 @@ def registered_models(client: MlflowClient) -> list[RegisteredModel]:
 
 def model_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     """All versions of a registered model; none if there is no such model."""
-    return patiently(f"list the versions of model {name!r}", _all_pages, partial(client.search_model_versions, f"name='{name}'"))
+    return patiently(
+        f"list the versions of model {name!r}",
+        _all_pages,
+        partial(client.search_model_versions, f"name='{name}'"),
+    )
 
 
 def _all_pages(search: Callable[..., Any]) -> list[Any]:
@@ -148,10 +162,18 @@ def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
     run = patiently(f"find the run {run_id!r}", client.get_run, run_id)
     if path.endswith(".safetensors"):
         return f"{run.info.artifact_uri}/{path}"
-    made, used = run.outputs.model_outputs if run.outputs else [], run.inputs.model_inputs if run.inputs else []
-    models = [patiently(f"find the models of run {run_id!r}", client.get_logged_model, model.model_id) for model in made or used]
+    made, used = (
+        run.outputs.model_outputs if run.outputs else [],
+        run.inputs.model_inputs if run.inputs else [],
+    )
+    models = [
+        patiently(f"find the models of run {run_id!r}", client.get_logged_model, model.model_id)
+        for model in made or used
+    ]
     named = [model for model in models if model.name == path]
     if not named:
-        raise TrackingError(f"Run {run_id!r} has logged no model {path!r}. {suggest(path, {model.name for model in models})}")
+        raise TrackingError(
+            f"Run {run_id!r} has logged no model {path!r}. {suggest(path, {model.name for model in models})}"
+        )
     newest = max(named, key=lambda model: model.creation_timestamp)
     return f"{newest.artifact_location}/{ARTIFACT_FILE}"

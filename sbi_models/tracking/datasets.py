@@ -16,7 +16,9 @@ DIGEST_LENGTH = 36
 CONTEXT_TAG = "mlflow.data.context"
 
 
-def dataset_input(name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> DatasetInput:
+def dataset_input(
+    name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str
+) -> DatasetInput:
     """MLflow's record of a data set with `arrays` of shape (n, ...), whose own hash becomes the digest."""
     uri = redacted(str(path_or_uri))
     scheme = uri.partition("://")[0] if "://" in uri else "file"
@@ -24,15 +26,30 @@ def dataset_input(name: str, path_or_uri: Path | str, arrays: Mapping[str, Array
         name=name,
         digest=content_hash[:DIGEST_LENGTH],
         source_type={"file": "local", "https": "http"}.get(scheme, scheme),
-        source=json.dumps({"url" if scheme in {"http", "https"} else "uri": uri if "://" in uri else Path(uri).resolve().as_uri()}),
-        schema=json.dumps({"mlflow_tensorspec": {"features": _schema(arrays).to_json(), "targets": None}}) if arrays else None,
+        source=json.dumps(
+            {
+                "url" if scheme in {"http", "https"} else "uri": uri
+                if "://" in uri
+                else Path(uri).resolve().as_uri()
+            }
+        ),
+        schema=json.dumps({"mlflow_tensorspec": {"features": _schema(arrays).to_json(), "targets": None}})
+        if arrays
+        else None,
         profile=json.dumps(_profile(arrays)),
     )
-    return DatasetInput(dataset, tags=[InputTag(CONTEXT_TAG, context), InputTag("sbi_models.content_hash", content_hash)])
+    return DatasetInput(
+        dataset, tags=[InputTag(CONTEXT_TAG, context), InputTag("sbi_models.content_hash", content_hash)]
+    )
 
 
 def _schema(arrays: Mapping[str, Array]) -> Schema:
-    return Schema([TensorSpec(np.asarray(array).dtype, (-1, *np.shape(array)[1:]), name) for name, array in arrays.items()])
+    return Schema(
+        [
+            TensorSpec(np.asarray(array).dtype, (-1, *np.shape(array)[1:]), name)
+            for name, array in arrays.items()
+        ]
+    )
 
 
 def _profile(arrays: Mapping[str, Array]) -> dict[str, dict[str, object]]:

@@ -24,14 +24,17 @@ _AWAY_STATUS = {408, 429, 500, 502, 503, 504}  # those that MLflow itself calls 
 _AWAY_CODES = {"TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 _SQLITE_AWAY = re.compile(r"(database|database schema|table)\b.* is (locked|busy)", re.IGNORECASE)
 _SERVER_REFUSES = re.compile(
-    r"authentication failed|does not exist|permission denied|no such|unknown database|access denied", re.IGNORECASE
+    r"authentication failed|does not exist|permission denied|no such|unknown database|access denied",
+    re.IGNORECASE,
 )
 _RACE = re.compile(r"IntegrityError|UniqueViolation|UNIQUE constraint|duplicate key", re.IGNORECASE)
 _TOO_MANY = re.compile(r"too many (\d{3}) error responses")
 _ERRNO = re.compile(r"""\[Errno -?\d+\] ([^'")\]\n]+)""")
 _FULL = re.compile(r"disk is full|No space left on device|Disk quota exceeded", re.IGNORECASE)
 _UNKNOWN_USER = re.compile(r"not authenticated|error code 401|Unauthorized", re.IGNORECASE)
-_CLOSED = re.compile(r"readonly database|Read-only file system|Permission denied: |unable to open database file", re.IGNORECASE)
+_CLOSED = re.compile(
+    r"readonly database|Read-only file system|Permission denied: |unable to open database file", re.IGNORECASE
+)
 
 
 def is_away(error: BaseException) -> bool:
@@ -122,13 +125,18 @@ def _server_is_away(error: requests.RequestException) -> bool:
         return int(found[1]) in _AWAY_STATUS
     if isinstance(error, requests.exceptions.SSLError):
         return False
-    return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError)
+    return isinstance(
+        error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError
+    )
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
     """For MLflow's logger of databases: no tracebacks beside errors that are raised, and one line while it tries to connect."""
     if "SQLAlchemy engine could not be created" in record.msg and record.args:
-        record.msg, record.args = f"The database of the tracking store is not reachable, trying again: {_first_line(record.args)}", ()
+        record.msg, record.args = (
+            f"The database of the tracking store is not reachable, trying again: {_first_line(record.args)}",
+            (),
+        )
     return "SQLAlchemy database error" not in record.msg
 
 

@@ -36,7 +36,12 @@ class LiveMetrics:
     """
 
     def __init__(
-        self, client: MlflowClient, run_id: str, *, read_known: Callable[[], set[Point]] = set, level: int = logging.WARNING
+        self,
+        client: MlflowClient,
+        run_id: str,
+        *,
+        read_known: Callable[[], set[Point]] = set,
+        level: int = logging.WARNING,
     ) -> None:
         self._client = client
         self._run_id = run_id
@@ -125,7 +130,9 @@ def points(step: int, values: Mapping[str, float]) -> list[Metric]:
 def write_points(client: MlflowClient, run_id: str, written: Sequence[Metric]) -> None:
     """Write points in calls of at most `BATCH`, waiting for a store that is away."""
     for begin in range(0, len(written), BATCH):
-        patiently(f"log metrics to run {run_id}", client.log_batch, run_id, metrics=written[begin : begin + BATCH])
+        patiently(
+            f"log metrics to run {run_id}", client.log_batch, run_id, metrics=written[begin : begin + BATCH]
+        )
 
 
 def known_points(client: MlflowClient, run_id: str, names: Sequence[str]) -> set[Point]:

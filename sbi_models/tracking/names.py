@@ -30,7 +30,9 @@ def keys_of(names: Iterable[str], *, reserved: Iterable[str] = ()) -> dict[str, 
     """
     every = list(dict.fromkeys(names))
     alike: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(every, key=lambda name: (name != _plain(name) or name != name.lower(), name)):  # its own key, if one of them is
+    for name in sorted(
+        every, key=lambda name: (name != _plain(name) or name != name.lower(), name)
+    ):  # its own key, if one of them is
         alike[_folded(_plain(name))].append(name)
     used = {_folded(key) for key in reserved}
     keys = {group[0]: _plain(group[0]) for folded, group in alike.items() if folded not in used}
@@ -51,7 +53,9 @@ def name_tags(what: str, keys: Mapping[str, str]) -> dict[str, str]:
 
 def _plain(name: str) -> str:
     text = _NOT_ADMITTED.sub("_", unicodedata.normalize("NFC", name))[:LONGEST] or "_"
-    if not all(part.strip(".") for part in text.split("/")):  # a path that leads elsewhere, or has other forms
+    if not all(
+        part.strip(".") for part in text.split("/")
+    ):  # a path that leads elsewhere, or has other forms
         text = text.replace("/", "_")
     return text if text.strip(".") else text.replace(".", "_")
 

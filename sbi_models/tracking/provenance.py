@@ -14,7 +14,11 @@ from pathlib import Path
 
 import psutil
 
-OWN_COMMIT, OWN_DIRTY, OWN_HASH = "sbi_models.own_git_commit", "sbi_models.own_git_dirty", "sbi_models.own_sha256"
+OWN_COMMIT, OWN_DIRTY, OWN_HASH = (
+    "sbi_models.own_git_commit",
+    "sbi_models.own_git_dirty",
+    "sbi_models.own_sha256",
+)
 
 PACKAGES = ("sbi-models", "torch", "lightning", "prefect", "mlflow", "numpy")
 
@@ -26,7 +30,9 @@ def provenance_tags(folder: Path) -> dict[str, str]:
     `sbi_models.own_sha256` is of the files of this package, `sbi_models.own_git_commit` its commit, if it runs from a checkout of its own.
     """
     return {
-        **{f"version.{name.replace('-', '_')}": number for name, number in package_versions(PACKAGES).items()},
+        **{
+            f"version.{name.replace('-', '_')}": number for name, number in package_versions(PACKAGES).items()
+        },
         "version.python": platform.python_version(),
         **git_tags(folder),
         **own_tags(),
@@ -62,7 +68,9 @@ def own_tags() -> dict[str, str]:
     root = own_checkout()
     git = {} if root is None else git_tags(root)
     commit, dirty = git.get("mlflow.source.git.commit"), git.get("sbi_models.git_dirty")
-    return {OWN_HASH: own_hash()} | ({} if commit is None or dirty is None else {OWN_COMMIT: commit, OWN_DIRTY: dirty})
+    return {OWN_HASH: own_hash()} | (
+        {} if commit is None or dirty is None else {OWN_COMMIT: commit, OWN_DIRTY: dirty}
+    )
 
 
 def own_checkout() -> Path | None:
@@ -85,8 +93,13 @@ def own_hash() -> str:
     """sha256 over names and content of the files of this package: that of a checkout is that of a wheel made of it, until an edit."""
     digest = hashlib.sha256()
     for folder in own_packages():
-        for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-            digest.update(f"{path.relative_to(folder.parent).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        for path in sorted(
+            path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        ):
+            digest.update(
+                f"{path.relative_to(folder.parent).as_posix()}\0".encode()
+                + hashlib.sha256(path.read_bytes()).digest()
+            )
     return digest.hexdigest()
 
 
@@ -101,7 +114,10 @@ def process_tags() -> dict[str, str]:
 
 def owner_is_alive(tags: Mapping[str, str]) -> bool:
     """Whether another live process of this host writes the run with these tags; other hosts cannot be asked and count as gone."""
-    if tags.get("sbi_models.host") != socket.gethostname() or tags.get("sbi_models.pid") in {None, str(os.getpid())}:
+    if tags.get("sbi_models.host") != socket.gethostname() or tags.get("sbi_models.pid") in {
+        None,
+        str(os.getpid()),
+    }:
         return False
     try:
         process = psutil.Process(int(tags["sbi_models.pid"]))
@@ -126,7 +142,15 @@ def git_patch(root: Path, *paths: str) -> str:
 
     It does not depend on the settings of git that change the form of a patch.
     """
-    form = ["--no-ext-diff", "--no-textconv", "--no-color", "--binary", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"]
+    form = [
+        "--no-ext-diff",
+        "--no-textconv",
+        "--no-color",
+        "--binary",
+        "--unified=3",
+        "--src-prefix=a/",
+        "--dst-prefix=b/",
+    ]
     return git_output(root, "diff", *form, "--submodule=short", "--no-relative", "HEAD", "--", *paths)
 
 

@@ -38,7 +38,10 @@ class RunRecord:
         chosen = f"attributes.status = '{status}' and tags.`{FLOW_TAG}` = '{flow}'"
         with tracking_errors(f"list the runs of the experiment {experiment_name!r}"):
             runs = store.client.search_runs(
-                [store.experiment(experiment_name)], filter_string=chosen, order_by=["attributes.start_time DESC"], max_results=1000
+                [store.experiment(experiment_name)],
+                filter_string=chosen,
+                order_by=["attributes.start_time DESC"],
+                max_results=1000,
             )
         return [cls(store, run) for run in runs if PARENT_TAG not in run.data.tags]
 
@@ -48,9 +51,13 @@ class RunRecord:
         with tracking_errors("list the runs of all experiments"):
             experiments = [found.experiment_id for found in store.client.search_experiments()]
             chosen = f"attributes.status = 'FINISHED' and tags.`{FLOW_TAG}` = '{flow}'"
-            runs = store.client.search_runs(experiments, filter_string=chosen, order_by=["attributes.start_time DESC"], max_results=1)
+            runs = store.client.search_runs(
+                experiments, filter_string=chosen, order_by=["attributes.start_time DESC"], max_results=1
+            )
         if not runs:
-            raise TrackingError(f"Expected a finished run of the flow {flow}, got none. Run an experiment first: sbi-models run michelson.")
+            raise TrackingError(
+                f"Expected a finished run of the flow {flow}, got none. Run an experiment first: sbi-models run michelson."
+            )
         return cls(store, runs[0])
 
     @property
@@ -98,13 +105,23 @@ class RunRecord:
     def other_versions(self) -> dict[str, tuple[str, str]]:
         """Packages, Python, and code of this package that this process has in other versions, with those of the run and those of now."""
         then, now = self.tags, provenance_tags(Path.cwd())
-        names = [name for name in then if name.startswith("version.") or name in {OWN_COMMIT, OWN_DIRTY, OWN_HASH}]
-        return {name.removeprefix("version."): (then[name], now.get(name, "missing")) for name in names if then[name] != now.get(name)}
+        names = [
+            name for name in then if name.startswith("version.") or name in {OWN_COMMIT, OWN_DIRTY, OWN_HASH}
+        ]
+        return {
+            name.removeprefix("version."): (then[name], now.get(name, "missing"))
+            for name in names
+            if then[name] != now.get(name)
+        }
 
     def machine(self) -> dict[str, Any]:
         """The machine of the run, as `environment/machine.json` has it; empty if the run has none."""
         with TemporaryDirectory() as scratch:
             try:
-                return dict(json.loads(self.fetch(f"{ENVIRONMENT}/machine.json", Path(scratch)).read_text(encoding="utf-8")))
+                return dict(
+                    json.loads(
+                        self.fetch(f"{ENVIRONMENT}/machine.json", Path(scratch)).read_text(encoding="utf-8")
+                    )
+                )
             except TrackingError:  # a run of an earlier release
                 return {}

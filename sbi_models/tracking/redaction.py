@@ -40,11 +40,25 @@ _PATTERNS = (
     (re.compile(r"(\bhttps?://)[^\s/@'\"]+@", re.IGNORECASE), rf"\1{MASK}@"),
     (re.compile(r"(\b(?!https?:)[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:)[^\s'\"]*@", re.IGNORECASE), rf"\1{MASK}@"),
     # ?token=..., &X-Amz-Signature=... in addresses
-    (re.compile(rf"([?&;](?:[\w.-]*{_NAMES}|sig|signature|auth|[\w-]*signature|awsaccesskeyid)=)[^\s&#'\"]+", re.IGNORECASE), rf"\1{MASK}"),
+    (
+        re.compile(
+            rf"([?&;](?:[\w.-]*{_NAMES}|sig|signature|auth|[\w-]*signature|awsaccesskeyid)=)[^\s&#'\"]+",
+            re.IGNORECASE,
+        ),
+        rf"\1{MASK}",
+    ),
     # "password": "...", password='...'
-    (re.compile(rf"(\b[\w.-]*{_NAMES}[\"']?\s*[=:]\s*)([\"'])(?!\2)[^\"'\n]+\2", re.IGNORECASE), rf"\1\2{MASK}\2"),
+    (
+        re.compile(rf"(\b[\w.-]*{_NAMES}[\"']?\s*[=:]\s*)([\"'])(?!\2)[^\"'\n]+\2", re.IGNORECASE),
+        rf"\1\2{MASK}\2",
+    ),
     # NAME_PASSWORD=... of an environment; host=... password=... of a database
-    (re.compile(r"(\b[A-Z0-9_]*(?:PASSWORD|SECRET|TOKEN|API_KEY|ACCESS_KEY|AUTH_STRING)\s*=\s*)[^\s\"',;&]+"), rf"\1{MASK}"),
+    (
+        re.compile(
+            r"(\b[A-Z0-9_]*(?:PASSWORD|SECRET|TOKEN|API_KEY|ACCESS_KEY|AUTH_STRING)\s*=\s*)[^\s\"',;&]+"
+        ),
+        rf"\1{MASK}",
+    ),
     (re.compile(r"((?:^|\s)(?:ssl)?password=)[^\s\"',;&()]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"(\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{MASK}"),
 )
@@ -113,7 +127,13 @@ def _secret_values() -> list[str]:
         if name in _FOLDERS or not is_secret(name) or len(value) < SHORTEST or value.lower() in _SWITCHES:
             continue
         if not (os.path.isabs(value) and os.path.exists(value)):
-            found |= {value, json.dumps(value)[1:-1], repr(value)[1:-1], quote(value, safe=""), *_lines(value)}
+            found |= {
+                value,
+                json.dumps(value)[1:-1],
+                repr(value)[1:-1],
+                quote(value, safe=""),
+                *_lines(value),
+            }
     return sorted(found, key=lambda value: (-len(value), value))
 
 
@@ -126,7 +146,9 @@ def _without_patterns(text: str) -> str:
 def _lines(value: str) -> Iterable[str]:
     """Of a key of several lines, those that are long enough to be part of it alone."""
     lines = [line.strip() for line in value.splitlines()]
-    return [line for line in lines if len(line) >= 16 and not line.startswith("-----")] if len(lines) > 1 else []
+    return (
+        [line for line in lines if len(line) >= 16 and not line.startswith("-----")] if len(lines) > 1 else []
+    )
 
 
 def _without(text: str, value: str, plain_form: str | None) -> str:
@@ -134,7 +156,9 @@ def _without(text: str, value: str, plain_form: str | None) -> str:
     plain = _PLAIN.fullmatch(value) is not None
     if plain and plain_form is None:
         return text
-    pattern = plain_form.replace("%s", re.escape(value)) if plain and plain_form is not None else re.escape(value)
+    pattern = (
+        plain_form.replace("%s", re.escape(value)) if plain and plain_form is not None else re.escape(value)
+    )
 
     def mask(match: "re.Match[str]") -> str:
         return match[0] if _is_in_a_path(text, match.start(), match.end(), plain=plain) else MASK
@@ -175,7 +199,10 @@ def _kinds(lines: list[str]) -> Iterator[tuple[str, str]]:
 def _redacted_block(kind: str, lines: list[str]) -> list[str]:
     """Lines of one kind that follow each other, redacted together, for a secret may go on in the next line."""
     if kind == "@":
-        return [" @@".join([line.partition(" @@")[0], _redacted_code(line.partition(" @@")[2], kind)]) for line in lines]
+        return [
+            " @@".join([line.partition(" @@")[0], _redacted_code(line.partition(" @@")[2], kind)])
+            for line in lines
+        ]
     own = [line[1:] for line in lines]
     clean = _redacted_code("\n".join(own), kind).split("\n")
     if len(clean) != len(own):

@@ -19,7 +19,14 @@ from mlflow.types.schema import Schema
 
 from sbi_models.approximators import Approximator, load_approximator
 from sbi_models.errors import ConfigurationError
-from sbi_models.tracking.addresses import ARTIFACT_FILE, HASH_TAG, find_model, model_versions, registered_models, sha256
+from sbi_models.tracking.addresses import (
+    ARTIFACT_FILE,
+    HASH_TAG,
+    find_model,
+    model_versions,
+    registered_models,
+    sha256,
+)
 from sbi_models.tracking.live_metrics import BATCH
 from sbi_models.tracking.loading import load
 from sbi_models.tracking.provenance import package_versions
@@ -62,7 +69,9 @@ def register(
         ModelFileError: if the file is missing or damaged.
     """
     if isinstance(aliases, str):
-        raise ConfigurationError(f"Expected aliases as a sequence of names, got {aliases!r}. Pass aliases=({aliases!r},).")
+        raise ConfigurationError(
+            f"Expected aliases as a sequence of names, got {aliases!r}. Pass aliases=({aliases!r},)."
+        )
     path = Path(approximator_path)
     approximator = load_approximator(path)
     digest = sha256(path)
@@ -94,7 +103,11 @@ def list_models(store: Store) -> list[ModelListing]:
     listings = []
     for model in registered_models(store.client):
         versions = sorted(int(found.version) for found in model_versions(store.client, model.name))
-        listings.append(ModelListing(model.name, tuple(versions), {key: int(value) for key, value in model.aliases.items()}))
+        listings.append(
+            ModelListing(
+                model.name, tuple(versions), {key: int(value) for key, value in model.aliases.items()}
+            )
+        )
     return listings
 
 
@@ -106,13 +119,22 @@ def signature_of(approximator: Approximator) -> ModelSignature:
     num_samples, *shape), float64; none are listed for point estimators, whose estimates go by rule and variable.
     """
     conditions, targets = approximator.condition_names, approximator.inference_names
-    inputs = [_tensor((-1, *(-1 for _ in shape[:-1]), *shape[-1:]), key, conditions) for key, shape in _shapes(approximator, conditions)]
+    inputs = [
+        _tensor((-1, *(-1 for _ in shape[:-1]), *shape[-1:]), key, conditions)
+        for key, shape in _shapes(approximator, conditions)
+    ]
     outputs = [_tensor((-1, -1, *shape), key, targets) for key, shape in _shapes(approximator, targets)]
     certificate = ParamSpec("certificate", "boolean", False)
     if not approximator.has_draws:
         return ModelSignature(inputs=Schema(inputs), params=ParamSchema([certificate]))
-    params = [ParamSpec("num_samples", "long", DEFAULT_SAMPLES), ParamSpec("seed", "long", 0), ParamSpec("output", "string", "draws")]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema([*params, certificate]))
+    params = [
+        ParamSpec("num_samples", "long", DEFAULT_SAMPLES),
+        ParamSpec("seed", "long", 0),
+        ParamSpec("output", "string", "draws"),
+    ]
+    return ModelSignature(
+        inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema([*params, certificate])
+    )
 
 
 def _shapes(approximator: Approximator, names: tuple[str, ...]) -> list[tuple[str, tuple[int, ...]]]:
@@ -131,7 +153,10 @@ def _same_content(client: MlflowClient, name: str, digest: str) -> int | None:
 
 def _about(approximator: Approximator, name: str) -> str:
     """What a registered model is, in Markdown."""
-    targets, conditions = (", ".join(f"`{key}`" for key in keys) for keys in (approximator.inference_names, approximator.condition_names))
+    targets, conditions = (
+        ", ".join(f"`{key}`" for key in keys)
+        for keys in (approximator.inference_names, approximator.condition_names)
+    )
     how = f'`sbi_models.load("models:/{name}/latest").sample(num_samples=1000, conditions=...)`'
     return f"Amortized posterior of {targets} given {conditions}, learned from simulations. Draw from it with {how}."
 
@@ -154,16 +179,25 @@ def _show(client: MlflowClient, found: RegisteredModel, run_id: str, metrics: Ma
     if model is None:
         return
     if MODEL_VERSIONS not in model.tags:
-        patiently(doing, client.set_logged_model_tags, model.model_id, {MODEL_VERSIONS: _as_mlflow_has_it(found)})
+        patiently(
+            doing, client.set_logged_model_tags, model.model_id, {MODEL_VERSIONS: _as_mlflow_has_it(found)}
+        )
     if found.reused:
         run = patiently(doing, client.get_run, run_id)
-        seen = [*(run.outputs.model_outputs if run.outputs else []), *(run.inputs.model_inputs if run.inputs else [])]
+        seen = [
+            *(run.outputs.model_outputs if run.outputs else []),
+            *(run.inputs.model_inputs if run.inputs else []),
+        ]
         if model.model_id not in {other.model_id for other in seen}:
             patiently(doing, client.log_inputs, run_id, models=[LoggedModelInput(model.model_id)])
     if not model.metrics:
         now = int(time.time() * 1000)
-        known = {key: float(value) for key, value in metrics.items() if np.isfinite(value)}  # MLflow makes NaN 0 here
-        points = [Metric(key, value, now, 0, model_id=model.model_id, run_id=run_id) for key, value in known.items()]
+        known = {
+            key: float(value) for key, value in metrics.items() if np.isfinite(value)
+        }  # MLflow makes NaN 0 here
+        points = [
+            Metric(key, value, now, 0, model_id=model.model_id, run_id=run_id) for key, value in known.items()
+        ]
         for begin in range(0, len(points), BATCH):
             patiently(doing, client.log_batch, run_id, metrics=points[begin : begin + BATCH])
 
@@ -196,7 +230,9 @@ def _logged_model(client: MlflowClient, name: str, run_id: str, labels: Mapping[
     return model
 
 
-def _version_of_model(client: MlflowClient, model: LoggedModel, run_id: str, labels: Mapping[str, str]) -> int:
+def _version_of_model(
+    client: MlflowClient, model: LoggedModel, run_id: str, labels: Mapping[str, str]
+) -> int:
     found = _same_content(client, model.name, labels[HASH_TAG])
     if found is None:
         # Not models:/<id>: MLflow would look that up in the globally set store, and make one in the current folder.
@@ -205,9 +241,13 @@ def _version_of_model(client: MlflowClient, model: LoggedModel, run_id: str, lab
     return found
 
 
-def _write(client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature) -> None:
+def _write(
+    client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature
+) -> None:
     """Write the files of the model: the approximator, the code of `served_model.py`, the signature and exact requirements."""
-    requirements = [f"{package}=={number.partition('+')[0]}" for package, number in package_versions(REQUIRED).items()]
+    requirements = [
+        f"{package}=={number.partition('+')[0]}" for package, number in package_versions(REQUIRED).items()
+    ]
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # no input example is wanted: the signature says it all
         file = Path(scratch) / Path(ARTIFACT_FILE).name
@@ -219,7 +259,12 @@ def _write(client: MlflowClient, model: LoggedModel, path: Path, run_id: str, si
             artifacts={"approximator": str(file)},
             signature=signature,
             pip_requirements=requirements,
-            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id),
+            mlflow_model=Model(
+                artifact_path=model.artifact_location,
+                run_id=run_id,
+                model_uuid=model.model_id,
+                model_id=model.model_id,
+            ),
         )
         for cache in folder.rglob("__pycache__"):
             shutil.rmtree(cache)

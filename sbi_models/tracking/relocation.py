@@ -71,7 +71,9 @@ def relocate(database: Path, artifacts: Path) -> Relocated:
                 work = (f'"{place.removesuffix("artifacts")}', f'"{artifacts.parent.as_uri()}/')
                 connection.execute("UPDATE datasets SET dataset_source = replace(dataset_source, ?, ?)", work)
     except sqlite3.Error as error:
-        raise TrackingError(f"Expected to write to {database}, got: {error}. Stop what uses it, and call relocate again.") from None
+        raise TrackingError(
+            f"Expected to write to {database}, got: {error}. Stop what uses it, and call relocate again."
+        ) from None
     return Relocated(tuple(places), entries, copied)
 
 
@@ -79,12 +81,16 @@ def _other_places(database: Path, artifacts: Path) -> list[str]:
     """Addresses of folders called as `artifacts` and its parent are, which is where stores of this package keep files."""
     here, tail = artifacts.as_uri(), f"/{artifacts.parent.name}/{artifacts.name}"
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=_SECONDS)) as connection:
+        with closing(
+            sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=_SECONDS)
+        ) as connection:
             rows = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
     except sqlite3.Error:
         return []  # no database of MLflow, or locked: whoever opens it says so
     return sorted(
-        place for (place,) in rows if isinstance(place, str) and place.startswith("file:") and place.endswith(tail) and place != here
+        place
+        for (place,) in rows
+        if isinstance(place, str) and place.startswith("file:") and place.endswith(tail) and place != here
     )
 
 
@@ -102,8 +108,16 @@ def _copy_missing(database: Path, place: str, artifacts: Path) -> int:
     """Copy the folders of runs and models of this database that are at an old address and not here; how many."""
     old, copied = Path(url2pathname(urlsplit(place).path)), 0
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=_SECONDS)) as connection:
-        tables = {table: columns for table, columns in _existing(connection).items() if table in ("runs", "logged_models")}
-        rows = [row for table, (column,) in tables.items() for row in connection.execute(f"SELECT {column} FROM {table}")]
+        tables = {
+            table: columns
+            for table, columns in _existing(connection).items()
+            if table in ("runs", "logged_models")
+        }
+        rows = [
+            row
+            for table, (column,) in tables.items()
+            for row in connection.execute(f"SELECT {column} FROM {table}")
+        ]
     for (address,) in rows:
         if isinstance(address, str) and address.startswith(f"{place}/"):
             inside = url2pathname(address.removeprefix(f"{place}/"))

@@ -54,10 +54,16 @@ def answer(sampler: Sampler, body: bytes) -> tuple[int, bytes]:
     except MlflowException as error:
         return int(error.get_http_status_code()), refusal(error.error_code, error.message)
     except RecursionError:
-        return 400, refusal("INVALID_PARAMETER_VALUE", "Expected arrays as lists of lists, got JSON that is nested too deeply.")
+        return 400, refusal(
+            "INVALID_PARAMETER_VALUE",
+            "Expected arrays as lists of lists, got JSON that is nested too deeply.",
+        )
     except Exception:  # noqa: BLE001 - the next request is to be answered, whatever was wrong with this one
         traceback.print_exc()
-        return 500, refusal("INTERNAL_ERROR", "This request has failed for a reason that is not its own; the log of the server has it.")
+        return 500, refusal(
+            "INTERNAL_ERROR",
+            "This request has failed for a reason that is not its own; the log of the server has it.",
+        )
 
 
 def _request(body: bytes) -> tuple[Any, dict[str, Any]]:
@@ -67,15 +73,23 @@ def _request(body: bytes) -> tuple[Any, dict[str, Any]]:
     except ValueError as error:  # of JSON, of its encoding, and of integers of thousands of digits
         raise _invalid(f"Expected a body that is valid JSON, got something else: {error}.") from None
     if not isinstance(content, Mapping):
-        raise _invalid(f'Expected a body {{"inputs": ..., "params": {{...}}}}, got JSON of another type: {type(content).__name__}.')
+        raise _invalid(
+            f'Expected a body {{"inputs": ..., "params": {{...}}}}, got JSON of another type: {type(content).__name__}.'
+        )
     for key in content:
         if key not in KEYS:
-            raise _invalid(f"Expected a body with the keys {' and '.join(KEYS)}, got {key!r:.80}. {suggest(key[:80], KEYS)}")
+            raise _invalid(
+                f"Expected a body with the keys {' and '.join(KEYS)}, got {key!r:.80}. {suggest(key[:80], KEYS)}"
+            )
     if "inputs" not in content:
-        raise _invalid('Expected a body with inputs, got none. Write {"inputs": array or arrays by name, "params": {...}}.')
+        raise _invalid(
+            'Expected a body with inputs, got none. Write {"inputs": array or arrays by name, "params": {...}}.'
+        )
     params = content.get("params") or {}
     if not isinstance(params, Mapping):
-        raise _invalid(f'Expected params by name, such as {{"num_samples": 1000}}, got {type(params).__name__}.')
+        raise _invalid(
+            f'Expected params by name, such as {{"num_samples": 1000}}, got {type(params).__name__}.'
+        )
     return content["inputs"], dict(params)
 
 

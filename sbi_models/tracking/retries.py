@@ -47,7 +47,9 @@ def patience() -> float:
     return seconds
 
 
-def patiently(doing: str, call: Callable[Given, Result], *arguments: Given.args, **options: Given.kwargs) -> Result:
+def patiently(
+    doing: str, call: Callable[Given, Result], *arguments: Given.args, **options: Given.kwargs
+) -> Result:
     """The result of the call, which is made again while the store is away, after longer and longer waits.
 
     The call may have done its work and lost the answer: it must be one that does nothing new the second time.
@@ -70,12 +72,18 @@ def patiently(doing: str, call: Callable[Given, Result], *arguments: Given.args,
                 raise _given_up(doing, error, waited) from cause_to_show(error)
             if waited >= WARN_AFTER and not warned:
                 warned = True
-                _logger.warning("The tracking store is not reachable, trying again for up to %s: %s", _span(limit), reason(error))
+                _logger.warning(
+                    "The tracking store is not reachable, trying again for up to %s: %s",
+                    _span(limit),
+                    reason(error),
+                )
             time.sleep(min(wait, max(limit - waited, 0.0)))
             wait = min(2 * wait, LONGEST_WAIT)
         else:
             if warned:
-                _logger.warning("The tracking store is reachable again, after %s.", _span(time.monotonic() - started))
+                _logger.warning(
+                    "The tracking store is reachable again, after %s.", _span(time.monotonic() - started)
+                )
             return result
 
 
@@ -90,7 +98,9 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.3g} minutes" if seconds >= 120 else f"{seconds:.3g} seconds"
 
 
-def _wait_in_short_steps(connection: Any, cursor: Any, statement: str, parameters: Any, *more: Any) -> tuple[str, Any]:
+def _wait_in_short_steps(
+    connection: Any, cursor: Any, statement: str, parameters: Any, *more: Any
+) -> tuple[str, Any]:
     """MLflow lets SQLite wait for twenty seconds in silence; shorter waits, repeated, can be told and ended."""
     del connection, cursor, more
     return (_WE_WAIT if statement == _MLFLOW_WAITS else statement), parameters

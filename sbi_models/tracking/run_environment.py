@@ -10,7 +10,15 @@ from pathlib import Path
 
 import psutil
 
-from sbi_models.tracking.provenance import git_output, git_patch, git_tags, own_checkout, own_hash, own_packages, package_versions
+from sbi_models.tracking.provenance import (
+    git_output,
+    git_patch,
+    git_tags,
+    own_checkout,
+    own_hash,
+    own_packages,
+    package_versions,
+)
 from sbi_models.tracking.redaction import redacted, redacted_content, redacted_patch
 
 FOLDER = "environment"
@@ -33,7 +41,10 @@ def environment_files(folder: Path) -> dict[str, str]:
         "library.json": json.dumps(library, indent=2),
     }
     patches = {"changes.patch": patch, "library_changes.patch": own_patch}
-    return {f"{FOLDER}/{name}": text for name, text in (texts | {name: text for name, text in patches.items() if text}).items()}
+    return {
+        f"{FOLDER}/{name}": text
+        for name, text in (texts | {name: text for name, text in patches.items() if text}).items()
+    }
 
 
 def requirements() -> str:
@@ -43,7 +54,9 @@ def requirements() -> str:
         name = str(package.metadata["Name"] or "")
         if name:
             elsewhere = package.read_text("direct_url.json") is not None
-            lines.setdefault(name.lower(), f"{'# not from an index: ' if elsewhere else ''}{name}=={package.version}")
+            lines.setdefault(
+                name.lower(), f"{'# not from an index: ' if elsewhere else ''}{name}=={package.version}"
+            )
     return "".join(f"{lines[name]}\n" for name in sorted(lines))
 
 
@@ -51,7 +64,11 @@ def machine() -> dict[str, object]:
     """Python, platform, processors, memory in bytes, threads of torch, and names of GPUs."""
     import torch  # noqa: PLC0415 - two seconds, for whoever only looks at runs
 
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    gpus = (
+        [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -79,7 +96,10 @@ def library_state() -> tuple[dict[str, object], str]:
     A checkout has what `code_state` says of a folder. An installed package has the address and hash of its archive, as far as the installer
     has noted them, and the names of files that were changed after it was installed.
     """
-    state: dict[str, object] = {"version": package_versions(("sbi-models",)).get("sbi-models"), "sha256": own_hash()}
+    state: dict[str, object] = {
+        "version": package_versions(("sbi-models",)).get("sbi-models"),
+        "sha256": own_hash(),
+    }
     root = own_checkout()
     if root is not None:
         code, patch = _state(root, *(path.name for path in own_packages()))

@@ -64,7 +64,9 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         asked = _options(params or {})
         conditions = _conditions(model_input, self._approximator.condition_names)
         if not self._approximator.has_draws and asked.output != "draws":
-            raise _invalid(f"Expected no param output, got {asked.output!r}: this model has point estimates, and no draws.")
+            raise _invalid(
+                f"Expected no param output, got {asked.output!r}: this model has point estimates, and no draws."
+            )
         try:
             answer = self._answer(conditions, asked)
             certificates = self._approximator.certify(conditions, seed=asked.seed)
@@ -74,24 +76,40 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         if asked.certificate:
             return answer | {"certificates": [certificate.as_dict() for certificate in certificates]}
         names = self._approximator.inference_names
-        return answer[names[0]] if self._approximator.has_draws and asked.output == "draws" and len(names) == 1 else answer
+        return (
+            answer[names[0]]
+            if self._approximator.has_draws and asked.output == "draws" and len(names) == 1
+            else answer
+        )
 
     def _answer(self, conditions: dict[str, Any], asked: "Options") -> dict[str, Any]:
         approximator = self._approximator
         if not approximator.has_draws:
             estimates = approximator.estimate(conditions=conditions)
-            return {f"{rule}.{name}": value for rule, values in estimates.items() for name, value in values.items()}
+            return {
+                f"{rule}.{name}": value
+                for rule, values in estimates.items()
+                for name, value in values.items()
+            }
         n = _rows(conditions)
-        width = sum(int(np.prod(approximator.shapes[name], dtype=int)) for name in approximator.inference_names)
+        width = sum(
+            int(np.prod(approximator.shapes[name], dtype=int)) for name in approximator.inference_names
+        )
         if n * asked.num_samples * width > MAX_NUMBERS:
             raise _invalid(
                 f"Expected at most {MAX_NUMBERS} numbers in one answer, got num_samples * n_datasets * width = {asked.num_samples} * {n} * "
                 f"{width}. Ask for fewer draws or data sets at a time."
             )
-        draws = dict(approximator.sample(num_samples=asked.num_samples, conditions=conditions, seed=asked.seed))
+        draws = dict(
+            approximator.sample(num_samples=asked.num_samples, conditions=conditions, seed=asked.seed)
+        )
         if asked.output == "summary":
             return {name: _summary(value) for name, value in draws.items()}
-        return draws | {"log_density": self._log_density(draws, conditions)} if asked.output == "log_density" else draws
+        return (
+            draws | {"log_density": self._log_density(draws, conditions)}
+            if asked.output == "log_density"
+            else draws
+        )
 
     def _log_density(self, draws: dict[str, Any], conditions: dict[str, Any]) -> Any:
         """Log posterior density of each draw, (n_datasets, num_samples), in nats, raw space; `ROWS_AT_ONCE` draws at a time."""
@@ -102,7 +120,9 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         for start in range(0, num_data_sets * num_samples, ROWS_AT_ONCE):
             rows = np.arange(start, min(start + ROWS_AT_ONCE, num_data_sets * num_samples))
             given = {name: value[rows // num_samples] for name, value in conditions.items()}
-            parts.append(self._approximator.log_prob(given | {name: value[rows] for name, value in flat.items()}))
+            parts.append(
+                self._approximator.log_prob(given | {name: value[rows] for name, value in flat.items()})
+            )
         return np.concatenate(parts).reshape(num_data_sets, num_samples)
 
 
@@ -124,14 +144,23 @@ def _options(given: Mapping[str, Any]) -> Options:
         raise _invalid(f"Expected output as one of {', '.join(OUTPUTS)}, got {output!r:.80}.")
     if not isinstance(certificate, bool | np.bool_):
         raise _invalid(f"Expected certificate as true or false, got {certificate!r:.80}.")
-    num_samples = _integer("num_samples", given.get("num_samples", DEFAULT_SAMPLES), 2 if output == "summary" else 1, MAX_SAMPLES)
-    return Options(num_samples, _integer("seed", given.get("seed", 0), 0, 2**63 - 1), output, bool(certificate))
+    num_samples = _integer(
+        "num_samples", given.get("num_samples", DEFAULT_SAMPLES), 2 if output == "summary" else 1, MAX_SAMPLES
+    )
+    return Options(
+        num_samples, _integer("seed", given.get("seed", 0), 0, 2**63 - 1), output, bool(certificate)
+    )
 
 
 def _summary(draws: Any) -> dict[str, Any]:
     """Of draws (n_datasets, num_samples, dim)."""
     quantiles = np.moveaxis(np.quantile(draws, LEVELS, axis=1), 0, 1)
-    return {"mean": draws.mean(axis=1), "sd": draws.std(axis=1, ddof=1), "quantiles": quantiles, "levels": list(LEVELS)}
+    return {
+        "mean": draws.mean(axis=1),
+        "sd": draws.std(axis=1, ddof=1),
+        "quantiles": quantiles,
+        "levels": list(LEVELS),
+    }
 
 
 def _invalid(message: str) -> MlflowException:
@@ -143,7 +172,9 @@ def _warn(certificates: list[Any]) -> None:
     failed = [i for i, certificate in enumerate(certificates) if certificate.verdict == "failed"]
     if failed:
         reasons = " ".join(certificates[failed[0]].warnings)
-        distrust(f"The posterior of {data_sets_in_words(failed, len(certificates))} should not be trusted. {reasons}")
+        distrust(
+            f"The posterior of {data_sets_in_words(failed, len(certificates))} should not be trusted. {reasons}"
+        )
 
 
 def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -157,7 +188,9 @@ def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
             raise _invalid(f"Expected the arrays {', '.join(names)}, got none named {name!r}.")
         if name not in names:
             raise _invalid(f"Unknown array {name!r:.80}. {suggest(str(name)[:80], names)}")
-    _refuse_more(_rows(model_input), MAX_ROWS, "data sets")  # before lists become arrays, which takes longer than reading them did
+    _refuse_more(
+        _rows(model_input), MAX_ROWS, "data sets"
+    )  # before lists become arrays, which takes longer than reading them did
     conditions = {name: _array(name, model_input[name]) for name in names}
     _refuse_more(sum(map(np.size, conditions.values())), MAX_NUMBERS, "numbers")
     return conditions
@@ -187,7 +220,9 @@ def _array(name: str, value: Any) -> Any:
         raise _invalid(f"{error}") from error
     bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
     if bad:
-        raise _invalid(f"Expected finite numbers in {name!r}, got {bad} of {array.size} that are NaN or infinite. Fill or drop them.")
+        raise _invalid(
+            f"Expected finite numbers in {name!r}, got {bad} of {array.size} that are NaN or infinite. Fill or drop them."
+        )
     return array
 
 

@@ -39,7 +39,12 @@ Answer = Callable[[bytes], Awaitable[tuple[int, bytes]]]
 
 
 def serve(
-    approximator: Approximator, host: str = "127.0.0.1", port: int = 5000, *, timeout: float = 60.0, names: Collection[str] = ()
+    approximator: Approximator,
+    host: str = "127.0.0.1",
+    port: int = 5000,
+    *,
+    timeout: float = 60.0,
+    names: Collection[str] = (),
 ) -> None:
     """Answer for an approximator at http://HOST:PORT/invocations until SIGTERM or Ctrl-C; see `PosteriorSampler.predict` for requests.
 
@@ -117,11 +122,17 @@ def application(lifespan: Lifespan, *, most_bytes: int, timeout: float, names: C
             async with asyncio.timeout(timeout), slots:
                 body = await _body(request, most_bytes)
                 if body is None:
-                    return _refused(413, f"Expected a body of at most {most_bytes} bytes, got more. Send the data sets in parts.")
+                    return _refused(
+                        413,
+                        f"Expected a body of at most {most_bytes} bytes, got more. Send the data sets in parts.",
+                    )
                 status, content = await _while_waited_for(request, request.app.state.answer(body))
                 return Response(content, status, media_type="application/json")
         except TimeoutError:
-            return _refused(504, f"Not done after {timeout:g} seconds, and stopped. Ask for fewer draws or data sets at a time.")
+            return _refused(
+                504,
+                f"Not done after {timeout:g} seconds, and stopped. Ask for fewer draws or data sets at a time.",
+            )
         except ClientDisconnect:
             return _refused(499, "The client has left.")
         except asyncio.CancelledError:  # by Uvicorn, when the server ends
@@ -130,8 +141,13 @@ def application(lifespan: Lifespan, *, most_bytes: int, timeout: float, names: C
     async def ping(_: Request) -> Response:
         return Response("\n", media_type="application/json")
 
-    routes = [Route("/invocations", invocations, methods=["POST"]), *(Route(path, ping) for path in ("/ping", "/health"))]
-    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(_OwnHostOnly, names=_own_names(names))])
+    routes = [
+        Route("/invocations", invocations, methods=["POST"]),
+        *(Route(path, ping) for path in ("/ping", "/health")),
+    ]
+    return Starlette(
+        routes=routes, lifespan=lifespan, middleware=[Middleware(_OwnHostOnly, names=_own_names(names))]
+    )
 
 
 async def _body(request: Request, most: int) -> bytes | None:
@@ -167,7 +183,12 @@ async def _left(request: Request) -> None:
 
 
 def _refused(status: int, message: str) -> Response:
-    codes = {403: "PERMISSION_DENIED", 413: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
+    codes = {
+        403: "PERMISSION_DENIED",
+        413: "REQUEST_LIMIT_EXCEEDED",
+        503: "TEMPORARILY_UNAVAILABLE",
+        504: "DEADLINE_EXCEEDED",
+    }
     return Response(refusal(codes.get(status, "BAD_REQUEST"), message), status, media_type="application/json")
 
 
@@ -181,7 +202,10 @@ class _OwnHostOnly:
         hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
         if scope["type"] == "http" and not (len(hosts) == 1 and self._is_own(hosts[0])):
             named = ", ".join(hosts) or "none"
-            refused = _refused(403, f"Expected a host that is this machine, got {named!r:.80}. Start the server with --allow-host NAME.")
+            refused = _refused(
+                403,
+                f"Expected a host that is this machine, got {named!r:.80}. Start the server with --allow-host NAME.",
+            )
             await refused(scope, receive, send)
         else:
             await self.app(scope, receive, send)

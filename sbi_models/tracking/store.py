@@ -74,7 +74,9 @@ class Store:
     def _experiment(self, name: str) -> Experiment:
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            tags = {EXPERIMENT_KIND: "custom_model_development"}  # the UI's view for models, not for language agents
+            tags = {
+                EXPERIMENT_KIND: "custom_model_development"
+            }  # the UI's view for models, not for language agents
             try:
                 self.client.create_experiment(name, artifact_location=self.artifact_location, tags=tags)
             except MlflowException:
@@ -122,7 +124,9 @@ def relocate_store(root: Path | str | None = None) -> Relocated:
     base = Path(root if root is not None else Path.cwd()).resolve()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{base / 'mlruns' / 'mlflow.db'}"
     if urlsplit(uri).scheme.partition("+")[0] != "sqlite":
-        raise TrackingError(f"Expected a local store to relocate, got {redacted(uri)!r}, which says itself where its files are.")
+        raise TrackingError(
+            f"Expected a local store to relocate, got {redacted(uri)!r}, which says itself where its files are."
+        )
     database = _sqlite_path(uri)
     _prepare(database, database.parent / "artifacts", create=False)
     with file_lock(_lock_path(database)):
@@ -210,7 +214,9 @@ def _initialise(database: Path, artifacts: Path) -> None:
     fresh.unlink(missing_ok=True)
     with tracking_errors(f"make the tracking database {database}"):
         give_tables(fresh, f"mlflow-{VERSION}", lambda: _make_tables(fresh))
-        SqlAlchemyStore(f"sqlite:///{fresh}", artifacts.as_uri()).engine.dispose()  # which adds the default experiment
+        SqlAlchemyStore(
+            f"sqlite:///{fresh}", artifacts.as_uri()
+        ).engine.dispose()  # which adds the default experiment
     with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")  # writers then wait for each other a third as long
     fresh.replace(database)

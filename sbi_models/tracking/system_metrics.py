@@ -40,7 +40,9 @@ class SystemMetrics:
     def start(self) -> None:
         """Begin to sample, unless MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is false."""
         if os.environ.get(VARIABLE, "true").lower() not in {"false", "0"}:
-            self._thread = threading.Thread(target=self._watch, daemon=True, name=f"system metrics {self._step}")
+            self._thread = threading.Thread(
+                target=self._watch, daemon=True, name=f"system metrics {self._step}"
+            )
             self._thread.start()
 
     def ask_to_stop(self) -> None:
@@ -56,7 +58,11 @@ class SystemMetrics:
             self._live.close()
 
     def _watch(self) -> None:
-        sensors = [sensor for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor) if (sensor := _made(kind)) is not None]
+        sensors = [
+            sensor
+            for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor)
+            if (sensor := _made(kind)) is not None
+        ]
         while not self._stop.wait(INTERVAL):
             values = {f"{PREFIX}{name}": value for sensor in sensors for name, value in _read(sensor).items()}
             self._live.add(self._step, values)

@@ -73,17 +73,24 @@ class Tracker:
         The commit of the run is that of `folder`, where the user's code is; None is the current one.
         """
         if not key or "'" in key:
-            raise ConfigurationError(f"Expected a non-empty key without quotes, got {key!r}. Pass a hash of the configuration.")
+            raise ConfigurationError(
+                f"Expected a non-empty key without quotes, got {key!r}. Pass a hash of the configuration."
+            )
         flat = _flatten(params or {})
         code = Path(folder) if folder else Path.cwd()
-        given = {name: redacted_setting(name, value) for name, value in (provenance_tags(code) | dict(tags or {})).items()}
+        given = {
+            name: redacted_setting(name, value)
+            for name, value in (provenance_tags(code) | dict(tags or {})).items()
+        }
         seed = {"sbi_models.seed": flat["seed"]} if "seed" in flat else {}
         experiment_id = store.experiment(experiment_name)
         more = {"identity": {**seed, KEY_TAG: key}, "tags": given}
         with store.lock():
             tracker = patiently(
                 f"start a run in the experiment {experiment_name!r}",
-                lambda: cls._open(store, _unfinished_run(store, experiment_id, key), experiment_id, run_name, flat, **more),
+                lambda: cls._open(
+                    store, _unfinished_run(store, experiment_id, key), experiment_id, run_name, flat, **more
+                ),
             )
         tracker._folder = code
         tracker._watch_the_machine()
@@ -133,14 +140,28 @@ class Tracker:
         with self.store.lock():
             return patiently(
                 f"start the run {name!r} below run {self.run_id}",
-                lambda: self._open(self.store, self._child(identity), self.experiment_id, name, flat, identity=identity, tags=provenance),
+                lambda: self._open(
+                    self.store,
+                    self._child(identity),
+                    self.experiment_id,
+                    name,
+                    flat,
+                    identity=identity,
+                    tags=provenance,
+                ),
             )
 
     def _child(self, identity: Mapping[str, str]) -> Run | None:
-        return next((run for run in self._children() if run.data.tags.get(KEY_TAG) == identity[KEY_TAG]), None)
+        return next(
+            (run for run in self._children() if run.data.tags.get(KEY_TAG) == identity[KEY_TAG]), None
+        )
 
     def _children(self) -> list[Run]:
-        return list(self._client.search_runs([self.experiment_id], filter_string=f"tags.`{PARENT_TAG}` = '{self.run_id}'"))
+        return list(
+            self._client.search_runs(
+                [self.experiment_id], filter_string=f"tags.`{PARENT_TAG}` = '{self.run_id}'"
+            )
+        )
 
     @property
     def run_id(self) -> str:
@@ -164,7 +185,9 @@ class Tracker:
         """
         if self._live is None:
             names = self._metric_names if self.reopened else []
-            self._live = LiveMetrics(self._client, self.run_id, read_known=partial(known_points, self._client, self.run_id, names))
+            self._live = LiveMetrics(
+                self._client, self.run_id, read_known=partial(known_points, self._client, self.run_id, names)
+            )
         self._live.add(int(epoch), metrics)
 
     def flush(self) -> None:
@@ -186,14 +209,25 @@ class Tracker:
     def log_file(self, path: Path | str, folder: str | None = None) -> None:
         """Copy a file to the run, into `folder`; raises ConfigurationError if there is no such file."""
         if not Path(path).is_file():
-            raise ConfigurationError(f"Expected a file to log, got {str(path)!r}, which does not exist or is a folder.")
-        patiently(f"log {path} to run {self.run_id}", self._client.log_artifact, self.run_id, str(path), folder)
+            raise ConfigurationError(
+                f"Expected a file to log, got {str(path)!r}, which does not exist or is a folder."
+            )
+        patiently(
+            f"log {path} to run {self.run_id}", self._client.log_artifact, self.run_id, str(path), folder
+        )
 
     def log_folder(self, path: Path | str) -> None:
         """Copy all files below a folder to the same places in the run; raises ConfigurationError if there is no such folder."""
         if not Path(path).is_dir():
-            raise ConfigurationError(f"Expected a folder to log, got {str(path)!r}, which does not exist or is a file.")
-        patiently(f"log the files in {path} to run {self.run_id}", self._client.log_artifacts, self.run_id, str(path))
+            raise ConfigurationError(
+                f"Expected a folder to log, got {str(path)!r}, which does not exist or is a file."
+            )
+        patiently(
+            f"log the files in {path} to run {self.run_id}",
+            self._client.log_artifacts,
+            self.run_id,
+            str(path),
+        )
 
     def log_table(self, table: pd.DataFrame, file: str) -> None:
         """Write a table as CSV, for instance to `metrics/diagnostics.csv`; a plain 0, 1, 2, ... index is left out."""
@@ -227,22 +261,36 @@ class Tracker:
             yield Path(scratch)
 
     def _upload(self, scratch: Path, folder: str | None = None) -> None:
-        patiently(f"log files to run {self.run_id}", self._client.log_artifacts, self.run_id, str(scratch), folder)
+        patiently(
+            f"log files to run {self.run_id}", self._client.log_artifacts, self.run_id, str(scratch), folder
+        )
 
-    def log_dataset(self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str) -> None:
+    def log_dataset(
+        self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str
+    ) -> None:
         """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types; `context` e.g. "training".
 
         The data stay where they are, at `path_or_uri`. The digest is the first 36 characters of `content_hash` (MLflow's limit); the whole
         of it is in the tag `sbi_models.content_hash` of the input.
         """
         given = dataset_input(name, path_or_uri, arrays, content_hash, context)
-        patiently(f"log the data set {name!r} to run {self.run_id}", self._client.log_inputs, self.run_id, datasets=[given])
+        patiently(
+            f"log the data set {name!r} to run {self.run_id}",
+            self._client.log_inputs,
+            self.run_id,
+            datasets=[given],
+        )
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set or replace tags of the run."""
         written = [RunTag(name, redacted_setting(name, value)) for name, value in tags.items()]
         for begin in range(0, len(written), TAGS_PER_CALL):
-            patiently(f"tag run {self.run_id}", self._client.log_batch, self.run_id, tags=written[begin : begin + TAGS_PER_CALL])
+            patiently(
+                f"tag run {self.run_id}",
+                self._client.log_batch,
+                self.run_id,
+                tags=written[begin : begin + TAGS_PER_CALL],
+            )
 
     def finish(self, status: str = "FINISHED") -> None:
         """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it that have not ended."""
@@ -262,7 +310,9 @@ class Tracker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.finish()
         else:

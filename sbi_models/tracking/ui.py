@@ -18,7 +18,9 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
     addresses are accepted as `host`.
     """
     if is_server(store):
-        raise TrackingError(f"The tracking store is a server already: open {redacted(store.tracking_uri)} in a browser.")
+        raise TrackingError(
+            f"The tracking store is a server already: open {redacted(store.tracking_uri)} in a browser."
+        )
     if not _is_loopback(host):
         raise ConfigurationError(
             f"Expected a loopback host such as 127.0.0.1, got {host!r}: the pages have no passwords. To look at them from another machine, "
@@ -53,7 +55,13 @@ def ui_environment(store: Store) -> dict[str, str]:
 
     It also holds the address of a database with a password, which every user of the machine could read in a command line.
     """
-    return {**DEFAULTS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": with_scripts(), **_address(store)}
+    return {
+        **DEFAULTS,
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PATH": with_scripts(),
+        **_address(store),
+    }
 
 
 def with_scripts() -> str:

@@ -58,7 +58,11 @@ def version_of(store: Store, uri: str) -> RegisteredModel:
     number = int(find_version(store.client, name, alias=alias, version=version).version)
     aliases = find_model(store.client, name).aliases
     return RegisteredModel(
-        name, number, f"models:/{name}/{number}", tuple(sorted(key for key, value in aliases.items() if int(value) == number)), reused=True
+        name,
+        number,
+        f"models:/{name}/{number}",
+        tuple(sorted(key for key, value in aliases.items() if int(value) == number)),
+        reused=True,
     )
 
 
@@ -83,7 +87,9 @@ class AliasMove:
     def now(cls, alias: str, before: int | None, after: int, why: str) -> Self:
         """A change that this process makes now."""
         at = datetime.now(UTC).isoformat(timespec="microseconds")
-        return cls(alias, at, f"{user_name()}@{socket.gethostname()}", before, after, redacted(why)[:LONGEST_REASON])
+        return cls(
+            alias, at, f"{user_name()}@{socket.gethostname()}", before, after, redacted(why)[:LONGEST_REASON]
+        )
 
     @property
     def tag(self) -> str:
@@ -91,7 +97,15 @@ class AliasMove:
         return f"{_MOVED}{self.alias}.{self.time.replace('+00:00', 'Z').replace(':', '-')}.{self.after}"
 
 
-def set_alias(store: Store, name: str, alias: str, version: int, *, why: str = "", expected: int | EllipsisType | None = ...) -> int | None:
+def set_alias(
+    store: Store,
+    name: str,
+    alias: str,
+    version: int,
+    *,
+    why: str = "",
+    expected: int | EllipsisType | None = ...,
+) -> int | None:
     """Point the alias to a version, and return which version it pointed to before, for a way back; None if there was no such alias.
 
     Every change is kept with time, user and reason (`alias_history`). All happens under the lock of a local store. A server has no such
@@ -122,7 +136,13 @@ def point(client: MlflowClient, move: AliasMove, name: str) -> None:
 
 def note_move(client: MlflowClient, move: AliasMove, name: str) -> None:
     """Add a change of an alias to the history of the model `name`."""
-    patiently(f"note who moved {move.alias!r} of {name!r}", client.set_registered_model_tag, name, move.tag, json.dumps(asdict(move)))
+    patiently(
+        f"note who moved {move.alias!r} of {name!r}",
+        client.set_registered_model_tag,
+        name,
+        move.tag,
+        json.dumps(asdict(move)),
+    )
 
 
 def alias_history(store: Store, name: str, alias: str) -> list[AliasMove]:
@@ -143,14 +163,31 @@ def alias_history(store: Store, name: str, alias: str) -> list[AliasMove]:
     return moves
 
 
-def annotate(store: Store, name: str, version: int, *, tags: Mapping[str, Any] | None = None, description: str | None = None) -> None:
+def annotate(
+    store: Store,
+    name: str,
+    version: int,
+    *,
+    tags: Mapping[str, Any] | None = None,
+    description: str | None = None,
+) -> None:
     """Set or replace tags of a version, and its description in markdown, which the UI shows; passwords and tokens are not written."""
     find_version(store.client, name, alias=None, version=str(version))
     labels = {key: redacted_setting(key, value) for key, value in (tags or {}).items()}
-    patiently(f"annotate version {version} of {name!r}", write_notes, store.client, name, version, labels, description)
+    patiently(
+        f"annotate version {version} of {name!r}",
+        write_notes,
+        store.client,
+        name,
+        version,
+        labels,
+        description,
+    )
 
 
-def write_notes(client: MlflowClient, name: str, version: int, labels: Mapping[str, str], description: str | None) -> None:
+def write_notes(
+    client: MlflowClient, name: str, version: int, labels: Mapping[str, str], description: str | None
+) -> None:
     """Write tags and, unless it is None, the description."""
     for key, value in labels.items():
         client.set_model_version_tag(name, str(version), key, value)

@@ -42,7 +42,10 @@ class Batchable:
 
 
 def batchable_members(
-    approximator: Approximator, device: torch.device, half: torch.dtype | None = None, among: Collection[str] | None = None
+    approximator: Approximator,
+    device: torch.device,
+    half: torch.dtype | None = None,
+    among: Collection[str] | None = None,
 ) -> Batchable:
     """The members of a built approximator, all or `among` some, that can train as one batch, on a device and, with mixed precision, in a
     `half` type."""
@@ -62,7 +65,9 @@ def batchable_members(
     return found
 
 
-def _why_not(members: Mapping[str, ContinuousApproximator], device: torch.device, half: torch.dtype | None) -> str | None:
+def _why_not(
+    members: Mapping[str, ContinuousApproximator], device: torch.device, half: torch.dtype | None
+) -> str | None:
     first = next(iter(members.values()))
     for part in (first, first.inference_network):
         if not takes_random_numbers(type(part)):
@@ -70,9 +75,16 @@ def _why_not(members: Mapping[str, ContinuousApproximator], device: torch.device
     if draws_in_layers(first):
         return "members with dropout draw random numbers of their own in every layer"
     try:
-        with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []), warnings.catch_warnings():
-            warnings.filterwarnings("error", message=".*batching rule.*")  # computed for one member after the other
-            copies = {name: copied(member, device, number) for number, (name, member) in enumerate(members.items())}
+        with (
+            torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings(
+                "error", message=".*batching rule.*"
+            )  # computed for one member after the other
+            copies = {
+                name: copied(member, device, number) for number, (name, member) in enumerate(members.items())
+            }
             reason = _trial(copies, common=True) or _trial(copies, common=False)
             if half is None or reason is not None:
                 return reason
@@ -85,7 +97,9 @@ def _why_not(members: Mapping[str, ContinuousApproximator], device: torch.device
 
 def takes_random_numbers(cls: type) -> bool:
     """Whether the loss of a class is its `loss_given`: no class below the one that wrote it has a `loss` of its own alone."""
-    return next("loss_given" in vars(base) for base in cls.__mro__ if vars(base).keys() & {"loss", "loss_given"})
+    return next(
+        "loss_given" in vars(base) for base in cls.__mro__ if vars(base).keys() & {"loss", "loss_given"}
+    )
 
 
 def draws_in_layers(module: nn.Module) -> bool:
@@ -99,22 +113,34 @@ def copied(member: ContinuousApproximator, device: torch.device, seed: int) -> C
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in copy.parameters():
-            parameter.add_(_NOISE * torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(parameter))
+            parameter.add_(
+                _NOISE * torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(parameter)
+            )
     return copy
 
 
-def _trial(members: Mapping[str, ContinuousApproximator], *, common: bool, in_half: bool = False) -> str | None:
+def _trial(
+    members: Mapping[str, ContinuousApproximator], *, common: bool, in_half: bool = False
+) -> str | None:
     """Why a batched module of the members is not what they are alone, on made-up batches that are one for all or one for each."""
     made = [made_up(member, 0 if common else number) for number, member in enumerate(members.values())]
     batches = dict(zip(members, made[:1] * len(made) if common else made, strict=True))
     before = [buffer.clone() for member in members.values() for buffer in member.buffers()]
-    alone = {name: member.loss(batches[name], noise) for (name, member), noise in zip(members.items(), _generators(members), strict=True)}
-    drawn = {name: member.draw(batches[name], noise) for (name, member), noise in zip(members.items(), _generators(members), strict=True)}
+    alone = {
+        name: member.loss(batches[name], noise)
+        for (name, member), noise in zip(members.items(), _generators(members), strict=True)
+    }
+    drawn = {
+        name: member.draw(batches[name], noise)
+        for (name, member), noise in zip(members.items(), _generators(members), strict=True)
+    }
     together = BatchedMembers(members).losses(batches, drawn)
     for name, member in members.items():
         if not close(together[name], alone[name], _TOLERANCE_IN_HALF if in_half else _TOLERANCE):
             return "the losses of a batched module are not those of its members"
-        if not in_half and not _same_gradients(together[name], alone[name], [p for p in member.parameters() if p.requires_grad]):
+        if not in_half and not _same_gradients(
+            together[name], alone[name], [p for p in member.parameters() if p.requires_grad]
+        ):
             return "the gradients of a batched module are not those of its members"
     after = [buffer for member in members.values() for buffer in member.buffers()]
     if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
@@ -125,7 +151,9 @@ def _trial(members: Mapping[str, ContinuousApproximator], *, common: bool, in_ha
 def _same_gradients(losses: Tensor, expected: Tensor, weights: list[nn.Parameter]) -> bool:
     """Whether two mean losses have the same gradients, up to rounding, zeros where they have none."""
     pair = [
-        torch.autograd.grad(rows.mean(), weights, retain_graph=True, allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(
+            rows.mean(), weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         for rows in (losses, expected)
     ]
     whole = torch.cat([gradient.flatten() for gradient in pair[1]]).norm()
@@ -141,8 +169,14 @@ def made_up(member: ContinuousApproximator, seed: int) -> Rows:
     """A prepared batch of standard normal numbers, some of them masked where there are masks."""
     shapes, weight = _shapes(member), next(member.parameters())
     generator = torch.Generator().manual_seed(seed)
-    rows = {key: torch.randn(_ROWS, *shape, generator=generator, dtype=torch.float32).to(weight) for key, shape in shapes.items()}
-    masks = {masked(key): torch.rand(_ROWS, shapes[key][0], generator=generator, dtype=torch.float32) < 0.7 for key in member.inputs.masks}
+    rows = {
+        key: torch.randn(_ROWS, *shape, generator=generator, dtype=torch.float32).to(weight)
+        for key, shape in shapes.items()
+    }
+    masks = {
+        masked(key): torch.rand(_ROWS, shapes[key][0], generator=generator, dtype=torch.float32) < 0.7
+        for key in member.inputs.masks
+    }
     return rows | {key: mask.to(weight.device) for key, mask in masks.items()}
 
 
@@ -154,7 +188,10 @@ def _shapes(member: ContinuousApproximator) -> dict[str, tuple[int, ...]]:
     if summary is not None:
         direct -= summary.summary_dim
         given = (summary.built_with or {})["input_shape"]
-        shapes |= {key: tuple(given if member.inputs.is_one else given[name]) for key, name in member.inputs.names.items()}
+        shapes |= {
+            key: tuple(given if member.inputs.is_one else given[name])
+            for key, name in member.inputs.names.items()
+        }
     return shapes | ({"inference_conditions": (direct,)} if direct else {})
 
 

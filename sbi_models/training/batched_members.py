@@ -31,15 +31,23 @@ class BatchedMembers:
         parts = [_Loss(member) for member in members.values()]
         self._parameters = dict(zip(members, (dict(part.named_parameters()) for part in parts), strict=True))
         buffers = [dict(part.named_buffers()) for part in parts]
-        differ = [key for key, value in buffers[0].items() if not all(torch.equal(value, own[key]) for own in buffers[1:])]
-        self._buffers = {name: {key: own[key] for key in differ} for name, own in zip(members, buffers, strict=True)}
+        differ = [
+            key
+            for key, value in buffers[0].items()
+            if not all(torch.equal(value, own[key]) for own in buffers[1:])
+        ]
+        self._buffers = {
+            name: {key: own[key] for key in differ} for name, own in zip(members, buffers, strict=True)
+        }
 
     def at_once(self, batches: Mapping[str, Rows]) -> list[list[str]]:
         """The members with batches of one shape, for each shape that several have."""
         by_shape: dict[tuple[tuple[str, torch.Size], ...], list[str]] = {}
         for name in self.members:
             if name in batches:
-                by_shape.setdefault(tuple((key, value.shape) for key, value in batches[name].items()), []).append(name)
+                by_shape.setdefault(
+                    tuple((key, value.shape) for key, value in batches[name].items()), []
+                ).append(name)
         return [names for names in by_shape.values() if len(names) > 1]
 
     def losses(self, batches: Mapping[str, Rows], drawn: Mapping[str, Drawn]) -> dict[str, Tensor]:
@@ -50,7 +58,9 @@ class BatchedMembers:
         rows, *others = batches.values()
         common = all(other is rows for other in others)
         given = rows if common else {key: torch.stack([own[key] for own in batches.values()]) for key in rows}
-        numbers: Drawn = tuple(torch.stack(values) for values in zip(*(drawn[name] for name in batches), strict=True))
+        numbers: Drawn = tuple(
+            torch.stack(values) for values in zip(*(drawn[name] for name in batches), strict=True)
+        )
         batched = torch.vmap(self._loss_of, in_dims=(0, None if common else 0, 0), randomness="error")
         # Attention by its formula: PyTorch cannot batch its kernels on a CPU, and those of a GPU fail for some shapes.
         with sdpa_kernel(SDPBackend.MATH):

@@ -81,9 +81,13 @@ class EpochEnd(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         pl_module.use_graphs(trainer.optimizers[0])
-        trainer.should_stop = self._stop_members(pl_module)  # a resumed training that had stopped early has stopped
+        trainer.should_stop = self._stop_members(
+            pl_module
+        )  # a resumed training that had stopped early has stopped
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.is_global_zero:
             self.advance(1, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{self._note}")
 
@@ -92,16 +96,22 @@ class EpochEnd(pl.Callback):
         losses = pl_module.epoch_losses()
         pl_module.log("loss", losses["loss"], sync_dist=trainer.world_size > 1)
         self.history.add(losses)
-        self._note = "".join(f" {name} {value:.4f}" for name, value in losses.items() if name in ("loss", "val_loss"))
+        self._note = "".join(
+            f" {name} {value:.4f}" for name, value in losses.items() if name in ("loss", "val_loss")
+        )
         if self.on_epoch_end is not None and trainer.is_global_zero:
             as_user(self.on_epoch_end, self.history.epochs, losses)
-        bettered = [name for name in pl_module.seeds if name not in pl_module.stopped and self._is_best_now(name)]
+        bettered = [
+            name for name in pl_module.seeds if name not in pl_module.stopped and self._is_best_now(name)
+        ]
         if self.keep_best:
             self._keep_weights(pl_module.result, bettered)
         trainer.should_stop = self._stop_members(pl_module) or trainer.should_stop
         if self.checkpoint is not None:
             self.checkpoint.save(
-                trainer, pl_module, self.best_weights if bettered and self.history.best_loss < self.checkpoint.to_beat else None
+                trainer,
+                pl_module,
+                self.best_weights if bettered and self.history.best_loss < self.checkpoint.to_beat else None,
             )
 
     def _is_best_now(self, member: str) -> bool:
@@ -110,14 +120,20 @@ class EpochEnd(pl.Callback):
     def _keep_weights(self, approximator: Approximator, members: list[str]) -> None:
         prefixes = tuple(approximator.prefixes[name] for name in members)
         state = approximator.state_dict() if members else {}
-        self.best_weights.update({name: value.detach().clone() for name, value in state.items() if name.startswith(prefixes)})
+        self.best_weights.update(
+            {name: value.detach().clone() for name, value in state.items() if name.startswith(prefixes)}
+        )
 
     def _stop_members(self, module: TrainingModule) -> bool:
         """Tell the module which members have had their last epoch; True if these are all."""
         if self.patience is None:
             return False
         history = self.history
-        over = [name for name in module.seeds if history.epochs_of(name) - history.best_epoch_of(name) >= self.patience]
+        over = [
+            name
+            for name in module.seeds
+            if history.epochs_of(name) - history.best_epoch_of(name) >= self.patience
+        ]
         module.stopped = {name: history.best_losses_of(name) for name in over}
         return len(over) == len(module.seeds)
 
@@ -146,8 +162,16 @@ class Checkpoint:
         to_beat: lowest monitored loss of those fits.
     """
 
-    def __init__(self, folder: Path, name: str, *, save_best_only: bool, fit: int = 0, to_beat: float = math.inf) -> None:
-        self.folder, self.name, self.save_best_only, self.fit, self.to_beat = folder, name, save_best_only, fit, to_beat
+    def __init__(
+        self, folder: Path, name: str, *, save_best_only: bool, fit: int = 0, to_beat: float = math.inf
+    ) -> None:
+        self.folder, self.name, self.save_best_only, self.fit, self.to_beat = (
+            folder,
+            name,
+            save_best_only,
+            fit,
+            to_beat,
+        )
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -158,7 +182,9 @@ class Checkpoint:
     @property
     def resume_path(self) -> Path:
         """State of the trainer: weights, optimiser, schedule, epoch, history."""
-        return self.folder / (f"{self.name}.resume.ckpt" if self.fit == 0 else f"{self.name}.fit-{self.fit + 1}.resume.ckpt")
+        return self.folder / (
+            f"{self.name}.resume.ckpt" if self.fit == 0 else f"{self.name}.fit-{self.fit + 1}.resume.ckpt"
+        )
 
     @property
     def resumable(self) -> Path | None:
@@ -166,7 +192,9 @@ class Checkpoint:
         whole = self.resume_path.is_file() and (self.model_path.is_file() or not self.save_best_only)
         return self.resume_path if whole else None
 
-    def save(self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None) -> None:
+    def save(
+        self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None
+    ) -> None:
         """Write both files atomically; the approximator first, so that a kill in between loses nothing.
 
         Of several devices the first one writes. `best_weights` are those of the best epochs so far if this epoch was one, of a member or
@@ -184,7 +212,11 @@ class Checkpoint:
         """With `save_best_only`, write the approximator as its training would have left it, of what a training has left."""
         if not self.save_best_only or min(trained.history.monitored[: trained.last_bettered]) >= self.to_beat:
             return
-        missing = [name for name, prefix in approximator.prefixes.items() if not any(n.startswith(prefix) for n in trained.best_weights)]
+        missing = [
+            name
+            for name, prefix in approximator.prefixes.items()
+            if not any(n.startswith(prefix) for n in trained.best_weights)
+        ]
         if missing:
             raise ConfigurationError(
                 f"Expected parts with the best weights of their members, got none of {missing[0]!r}. Train it with save_best_only=True."
@@ -220,7 +252,9 @@ class PartCheckpoint(Checkpoint):
         """The state of the trainer, if there is one."""
         return self.resume_path if self.resume_path.is_file() else None
 
-    def save(self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None) -> None:
+    def save(
+        self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None
+    ) -> None:
         """Write the state of the trainer alone; an approximator of which some members are not trained is of no use."""
         del module, best_weights
         self.save_state(trainer)

@@ -72,7 +72,9 @@ class GraphedSteps:
         except RuntimeError as error:
             torch.cuda.synchronize()
             reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"This training goes on without CUDA graphs, and is slower for it: {reason}", stacklevel=2)
+            warnings.warn(
+                f"This training goes on without CUDA graphs, and is slower for it: {reason}", stacklevel=2
+            )
             return None
         return graph, places, sums
 
@@ -97,4 +99,7 @@ def _tensors(inputs: Inputs) -> Iterator[Tensor]:
 def _copied(inputs: Inputs) -> Inputs:
     """Copies, shared where the inputs are."""
     batches = {id(rows): {key: value.clone() for key, value in rows.items()} for rows, _ in inputs.values()}
-    return {name: (batches[id(rows)], tuple(value.clone() for value in drawn)) for name, (rows, drawn) in inputs.items()}
+    return {
+        name: (batches[id(rows)], tuple(value.clone() for value in drawn))
+        for name, (rows, drawn) in inputs.items()
+    }

@@ -12,7 +12,13 @@ import torch
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.errors import ConfigurationError
-from sbi_models.training.batch_compatibility import close, copied, draws_in_layers, made_up, takes_random_numbers
+from sbi_models.training.batch_compatibility import (
+    close,
+    copied,
+    draws_in_layers,
+    made_up,
+    takes_random_numbers,
+)
 
 _TOLERANCE = 1e-3
 
@@ -50,7 +56,9 @@ def _why_not(member: ContinuousApproximator) -> tuple[str | None, bool]:
             reason = _trial(copy)
         except Exception as error:  # noqa: BLE001 - whatever a network raises: it is the answer
             return f"{type(error).__name__}: {error}".rstrip("."), False
-        return reason, all(parameter.grad is not None for parameter in copy.parameters() if parameter.requires_grad)
+        return reason, all(
+            parameter.grad is not None for parameter in copy.parameters() if parameter.requires_grad
+        )
 
 
 def _trial(member: ContinuousApproximator) -> str | None:
@@ -63,7 +71,9 @@ def _trial(member: ContinuousApproximator) -> str | None:
         return "random numbers of the loss do not come row by row"
     whole = member.loss_given(rows, drawn)
     parts = [
-        member.loss_given({key: value[own] for key, value in rows.items()}, tuple(value[own] for value in drawn))
+        member.loss_given(
+            {key: value[own] for key, value in rows.items()}, tuple(value[own] for value in drawn)
+        )
         for own in (slice(0, 1), slice(1, n))
     ]
     torch.autograd.backward(whole.sum())

@@ -64,7 +64,11 @@ def is_first_process(settings: "TrainingSettings") -> bool:
 def check_same_everywhere(trainer: "pl.Trainer", plan: Plan) -> None:
     """Raise ConfigurationError in all processes of a training if they do not all train the same: each must make the same batches."""
     text = json.dumps(plan, sort_keys=True)
-    differs = torch.tensor(float(trainer.strategy.broadcast(text) != text), device=trainer.strategy.root_device, dtype=torch.float32)
+    differs = torch.tensor(
+        float(trainer.strategy.broadcast(text) != text),
+        device=trainer.strategy.root_device,
+        dtype=torch.float32,
+    )
     number = int(trainer.strategy.reduce(differs, reduce_op="sum"))
     if number:
         raise ConfigurationError(

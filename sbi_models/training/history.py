@@ -46,12 +46,18 @@ class History:
     def best_epochs(self) -> dict[str, int]:
         """The best epoch of each member of an ensemble, by its own losses."""
         return {
-            name.removesuffix("/loss"): self.best_epoch_of(name.removesuffix("/loss")) for name in self.history if name.endswith("/loss")
+            name.removesuffix("/loss"): self.best_epoch_of(name.removesuffix("/loss"))
+            for name in self.history
+            if name.endswith("/loss")
         }
 
     def best_epoch_of(self, member: str) -> int:
         """The best epoch of one member; that of "" is `best_epoch`."""
-        losses = self.history.get(f"{member}/val_loss", self.history.get(f"{member}/loss", [])) if member else self.monitored
+        losses = (
+            self.history.get(f"{member}/val_loss", self.history.get(f"{member}/loss", []))
+            if member
+            else self.monitored
+        )
         return losses.index(min(losses)) + 1 if losses else 0
 
     def epochs_of(self, member: str) -> int:
@@ -73,6 +79,8 @@ class History:
         merged = cls()
         for epoch in range(max(map(own.epochs_of, members), default=0)):
             losses = {name: values[epoch] for name, values in own.history.items() if epoch < len(values)}
-            stopped = {member: own.best_losses_of(member) for member in members if own.epochs_of(member) <= epoch}
+            stopped = {
+                member: own.best_losses_of(member) for member in members if own.epochs_of(member) <= epoch
+            }
             merged.add(mean_losses(losses, members, stopped) | losses)
         return merged

@@ -41,14 +41,23 @@ class Part:
     def of(cls, approximator: Approximator, members: Sequence[str], trained: "Trained") -> Self:
         """The part of members that have just trained; its tensors are copies on the CPU."""
         prefixes = tuple(approximator.prefixes[name] for name in members)
-        weights = {name: value for name, value in approximator.state_dict().items() if name.startswith(prefixes)}
-        return cls(tuple(members), _copied(weights), _copied(trained.best_weights), trained.history, trained.plan)
+        weights = {
+            name: value for name, value in approximator.state_dict().items() if name.startswith(prefixes)
+        }
+        return cls(
+            tuple(members), _copied(weights), _copied(trained.best_weights), trained.history, trained.plan
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write it into one file of tensors and JSON, atomically."""
         settings = {"members": list(self.members), "history": self.history.history, "plan": self.plan}
         tensors = {f"last {name}": value for name, value in self.weights.items()}
-        return files.write(path, _KIND, settings, tensors | {f"best {name}": value for name, value in self.best_weights.items()})
+        return files.write(
+            path,
+            _KIND,
+            settings,
+            tensors | {f"best {name}": value for name, value in self.best_weights.items()},
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -58,7 +67,10 @@ class Part:
             raise ModelFileError(
                 f"Expected a file with a part of an ensemble, got {path}, which holds another kind, {kind}. Pass the path of a .part."
             )
-        last, best = ({n.removeprefix(key): value for n, value in tensors.items() if n.startswith(key)} for key in ("last ", "best "))
+        last, best = (
+            {n.removeprefix(key): value for n, value in tensors.items() if n.startswith(key)}
+            for key in ("last ", "best ")
+        )
         return cls(tuple(settings["members"]), last, best, History(settings["history"]), settings["plan"])
 
 
@@ -83,13 +95,22 @@ class Trained:
     @property
     def last_bettered(self) -> int:
         """The last epoch in which the approximator, or a member, was better than before."""
-        return max([self.history.best_epoch] if not self.history.best_epochs else self.history.best_epochs.values())
+        return max(
+            [self.history.best_epoch] if not self.history.best_epochs else self.history.best_epochs.values()
+        )
 
 
 def chosen_members(members: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """Members to train, in the order of the ensemble; ConfigurationError unless they are some of its members, each once."""
-    if isinstance(members, str) or not isinstance(members, Sequence) or not members or len(set(members)) < len(members):
-        raise ConfigurationError(f"Expected members as a list of one or more names, each once, such as [{names[0]!r}], got {members!r}.")
+    if (
+        isinstance(members, str)
+        or not isinstance(members, Sequence)
+        or not members
+        or len(set(members)) < len(members)
+    ):
+        raise ConfigurationError(
+            f"Expected members as a list of one or more names, each once, such as [{names[0]!r}], got {members!r}."
+        )
     for name in members:
         if name not in names:
             raise ConfigurationError(f"There is no member {name!r} to train. {suggest(str(name), names)}")
@@ -103,7 +124,9 @@ def part_stem(stem: str, members: Sequence[str]) -> str:
     return f"{stem}.only-{joined if plain and len(joined) <= _LONGEST_NAME else sha256(json.dumps(members).encode()).hexdigest()[:16]}"
 
 
-def put_together(approximator: Approximator, parts: Sequence[Part], plan: Plan, *, early_stopping: bool) -> Trained:
+def put_together(
+    approximator: Approximator, parts: Sequence[Part], plan: Plan, *, early_stopping: bool
+) -> Trained:
     """Give a built ensemble the members that have trained apart, as if it had trained them all together by the plan.
 
     Raises:
@@ -112,7 +135,9 @@ def put_together(approximator: Approximator, parts: Sequence[Part], plan: Plan, 
     names = list(approximator.members)
     there = list(chain.from_iterable(part.members for part in parts))
     if sorted(there) != sorted(names):
-        raise ConfigurationError(f"Expected parts that have each of the members {', '.join(names)} once, got {', '.join(there) or 'none'}.")
+        raise ConfigurationError(
+            f"Expected parts that have each of the members {', '.join(names)} once, got {', '.join(there) or 'none'}."
+        )
     for part in parts:
         for name, value in plan.items():
             if name != "batched members" and part.plan.get(name) != value:

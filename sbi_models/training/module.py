@@ -73,10 +73,19 @@ class TrainingModule(pl.LightningModule):
         self.approximator = approximator
         self.average = None if ema is None else AveragedModel(approximator).requires_grad_(False)
         self.ema, self.graphs = ema, graphs
-        self.seed, self.learning_rate, self.weight_decay, self.total_steps = seed, learning_rate, weight_decay, total_steps
+        self.seed, self.learning_rate, self.weight_decay, self.total_steps = (
+            seed,
+            learning_rate,
+            weight_decay,
+            total_steps,
+        )
         self.optimizer, self.mixed_precision = optimizer, mixed_precision
         self.groups = groups
-        self.seeds = {name: member_seed(seed, name) for name in approximator.members if members is None or name in members}
+        self.seeds = {
+            name: member_seed(seed, name)
+            for name in approximator.members
+            if members is None or name in members
+        }
         self.stopped: Mapping[str, Mapping[str, float]] = {}
         """Members that take no further steps: to the losses of their best epochs, by "loss" and "val_loss"."""
         self.rank, self.devices = 0, 1
@@ -132,9 +141,15 @@ class TrainingModule(pl.LightningModule):
         if losses:
             return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         # With several devices Lightning demands a loss; this one is of no weight.
-        return None if self.devices == 1 else torch.zeros((), device=self.device, dtype=torch.float32, requires_grad=True).clone()
+        return (
+            None
+            if self.devices == 1
+            else torch.zeros((), device=self.device, dtype=torch.float32, requires_grad=True).clone()
+        )
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
         """Calls the optimiser; with graphs, `training_step` has done that."""
         if self._graphed is None or optimizer_closure is None:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -145,14 +160,21 @@ class TrainingModule(pl.LightningModule):
         """Take whole steps as CUDA graphs, with this optimiser, if asked to and on a GPU; to be called when a training starts."""
         graphs = self.graphs and self.device.type == "cuda" and self.devices == 1
         self._graphed = GraphedSteps(partial(self._whole_step, optimizer)) if graphs else None
-        for group in optimizer.param_groups if self.optimizer is None else ():  # a checkpoint may have brought those of another device
+        for group in (
+            optimizer.param_groups if self.optimizer is None else ()
+        ):  # a checkpoint may have brought those of another device
             rate = float(group["lr"])
-            group["capturable"], group["lr"] = graphs, torch.tensor(rate, device=self.device, dtype=torch.float32) if graphs else rate
+            group["capturable"], group["lr"] = (
+                graphs,
+                torch.tensor(rate, device=self.device, dtype=torch.float32) if graphs else rate,
+            )
 
     def _graphed_step(self, graphed: GraphedSteps, rows: Mapping[str, Rows]) -> None:
         if rows:
             members = self.approximator.members
-            drawn = {name: (own, members[name].draw(own, self._noise_of_step(name))) for name, own in rows.items()}
+            drawn = {
+                name: (own, members[name].draw(own, self._noise_of_step(name))) for name, own in rows.items()
+            }
             for name, total in graphed(drawn).items():
                 self._count(name, total, len(next(iter(rows[name].values()))))
 
@@ -163,8 +185,13 @@ class TrainingModule(pl.LightningModule):
         losses: dict[str, Tensor] = {}
         for batched in self._batched:
             for names in batched.at_once(rows):
-                losses |= batched.losses({name: rows.pop(name) for name in names}, {name: inputs[name][1] for name in names})
-        losses |= {name: self.approximator.members[name].loss_given(own, inputs[name][1]) for name, own in rows.items()}
+                losses |= batched.losses(
+                    {name: rows.pop(name) for name in names}, {name: inputs[name][1] for name in names}
+                )
+        losses |= {
+            name: self.approximator.members[name].loss_given(own, inputs[name][1])
+            for name, own in rows.items()
+        }
         means = [own.mean() for own in losses.values()]
         torch.autograd.backward(means[0] if len(means) == 1 else torch.stack(means).sum())
         self._clip(optimizer, GRADIENT_NORM)
@@ -175,17 +202,28 @@ class TrainingModule(pl.LightningModule):
         """What the members that take a step get of a batch."""
         names = list(self.approximator.members)
         parts = batch if isinstance(batch, list) else [batch] * len(names)
-        trained = {name: part for name, part in zip(names, parts, strict=True) if name in self.seeds and name not in self.stopped}
+        trained = {
+            name: part
+            for name, part in zip(names, parts, strict=True)
+            if name in self.seeds and name not in self.stopped
+        }
         return {name: part for name, part in trained.items() if part is not None}
 
     def _batched_step(self, batched: BatchedMembers, rows: Mapping[str, Rows]) -> list[Tensor]:
-        losses = batched.losses(rows, {name: batched.members[name].draw(own, self._noise_of_step(name)) for name, own in rows.items()})
+        losses = batched.losses(
+            rows,
+            {name: batched.members[name].draw(own, self._noise_of_step(name)) for name, own in rows.items()},
+        )
         return [self._mean_of_step(name, own, len(own)) for name, own in losses.items()]
 
     def _member_step(self, name: str, rows: Rows) -> Tensor:
-        return self._mean_of_step(name, *self._losses(self.approximator.members[name], rows, self._noise_of_step(name)))
+        return self._mean_of_step(
+            name, *self._losses(self.approximator.members[name], rows, self._noise_of_step(name))
+        )
 
-    def _losses(self, member: ContinuousApproximator, rows: Rows, noise: torch.Generator) -> tuple[Tensor, int]:
+    def _losses(
+        self, member: ContinuousApproximator, rows: Rows, noise: torch.Generator
+    ) -> tuple[Tensor, int]:
         """Losses of the rows of a prepared batch that this device has, neighbours, and the number of rows that all devices have.
 
         A device without a row has the first one, with a weight of 0.
@@ -223,7 +261,10 @@ class TrainingModule(pl.LightningModule):
             self._check_finite(key, self._totals([key])[key])
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips the norm of each member's gradient by itself."""
         del gradient_clip_algorithm
@@ -296,7 +337,9 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser with warm-up and cosine decay."""
         fused = self.device.type in ("cpu", "cuda") and not self.mixed_precision  # which scales gradients
-        optimizer = make_optimizer(self.optimizer, self.approximator, self.learning_rate, self.weight_decay, fused=fused)
+        optimizer = make_optimizer(
+            self.optimizer, self.approximator, self.learning_rate, self.weight_decay, fused=fused
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

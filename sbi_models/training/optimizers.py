@@ -30,11 +30,15 @@ def make_optimizer(
     parameters = list(module.parameters())
     if isinstance(like, torch.optim.Optimizer):
         known = inspect.signature(type(like)).parameters
-        return type(like)(parameters, **{name: value for name, value in like.defaults.items() if name in known})
+        return type(like)(
+            parameters, **{name: value for name, value in like.defaults.items() if name in known}
+        )
     make: Callable[..., object] = like
     made = make(parameters, lr=learning_rate)
     if not isinstance(made, torch.optim.Optimizer):
-        raise ConfigurationError(f"Expected optimizer to make a torch.optim.Optimizer of (parameters, lr=...), got {made!r}.")
+        raise ConfigurationError(
+            f"Expected optimizer to make a torch.optim.Optimizer of (parameters, lr=...), got {made!r}."
+        )
     return made
 
 
@@ -44,6 +48,11 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     plain: list[nn.Parameter] = []
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
-            (decayed if name == "weight" and isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d) else plain).append(parameter)
-    groups: list[dict[str, object]] = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+            (
+                decayed if name == "weight" and isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d) else plain
+            ).append(parameter)
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]

@@ -123,29 +123,47 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         if not (_is_number(self.initial_learning_rate) and 0 < self.initial_learning_rate < math.inf):
-            raise ConfigurationError(f"Expected a positive initial_learning_rate, got {self.initial_learning_rate!r}.")
-        for name, known in (("accelerator", _ACCELERATORS), ("strategy", _STRATEGIES), ("precision", _PRECISIONS)):
+            raise ConfigurationError(
+                f"Expected a positive initial_learning_rate, got {self.initial_learning_rate!r}."
+            )
+        for name, known in (
+            ("accelerator", _ACCELERATORS),
+            ("strategy", _STRATEGIES),
+            ("precision", _PRECISIONS),
+        ):
             value = getattr(self, name)
             if value not in known:
                 raise ConfigurationError(f"Unknown {name} {value!r}. {suggest(str(value), known)}")
         if self.restore and self.checkpoint_filepath is None:
             raise ConfigurationError("restore=True needs checkpoint_filepath, the folder to restore from.")
         if self.ema is not None and not (_is_number(self.ema) and 0 < self.ema < 1):
-            raise ConfigurationError(f"Expected ema as a decay between 0 and 1, such as 0.999, or None, got {self.ema!r}.")
+            raise ConfigurationError(
+                f"Expected ema as a decay between 0 and 1, such as 0.999, or None, got {self.ema!r}."
+            )
         if self.early_stopping is not None:
             positive_int(self.early_stopping, "early_stopping (a number of epochs, or None)")
-        if not (self.optimizer is None or callable(self.optimizer) or isinstance(self.optimizer, torch.optim.Optimizer)):
+        if not (
+            self.optimizer is None
+            or callable(self.optimizer)
+            or isinstance(self.optimizer, torch.optim.Optimizer)
+        ):
             raise ConfigurationError(
                 f"Expected optimizer as a class of torch.optim, a function of (parameters, lr=...) or an instance, got {self.optimizer!r}."
             )
         backends = torch.compiler.list_backends(exclude_tags=()) if isinstance(self.compile, str) else ()
         if isinstance(self.compile, str) and self.compile not in backends:
-            raise ConfigurationError(f"Unknown compile backend {self.compile!r}. {suggest(self.compile, backends)}")
+            raise ConfigurationError(
+                f"Unknown compile backend {self.compile!r}. {suggest(self.compile, backends)}"
+            )
         positive_int(self.threads, "threads")
         if not isinstance(self.callbacks, Sequence):
-            raise ConfigurationError(f"Expected callbacks as a list of Lightning callbacks, got {self.callbacks!r}.")
+            raise ConfigurationError(
+                f"Expected callbacks as a list of Lightning callbacks, got {self.callbacks!r}."
+            )
         if self.checkpoint_filepath is not None and Path(self.checkpoint_filepath).is_file():
-            raise ConfigurationError(f"Expected checkpoint_filepath as a folder, got the file {self.checkpoint_filepath}.")
+            raise ConfigurationError(
+                f"Expected checkpoint_filepath as a folder, got the file {self.checkpoint_filepath}."
+            )
         seed = self.seed
         if seed is None and self.restore and self.checkpoint_filepath is not None:
             seed = seed_of(Path(self.checkpoint_filepath) / f"{self.checkpoint_name}.resume.ckpt")
@@ -157,7 +175,9 @@ class TrainingSettings:
         if self.devices != "auto":
             positive_int(self.devices, "devices (if not 'auto')")
         if seed is None and strategy_of(self) == "ddp":
-            raise ConfigurationError('Expected a seed with strategy "ddp", which runs the program in every process, got None. Pass seed=0.')
+            raise ConfigurationError(
+                'Expected a seed with strategy "ddp", which runs the program in every process, got None. Pass seed=0.'
+            )
 
     @property
     def plan(self) -> dict[str, Any]:

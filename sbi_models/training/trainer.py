@@ -15,7 +15,13 @@ from sbi_models.progress import progress_bar
 from sbi_models.training.batch_compatibility import Batchable, batchable_members, takes_random_numbers
 from sbi_models.training.callbacks import Checkpoint, EpochEnd, OnEpochEnd, SetEpoch
 from sbi_models.training.device_compatibility import check_splittable
-from sbi_models.training.devices import START_METHODS, Relay, lightning_strategy, number_of_devices, strategy_of
+from sbi_models.training.devices import (
+    START_METHODS,
+    Relay,
+    lightning_strategy,
+    number_of_devices,
+    strategy_of,
+)
 from sbi_models.training.environment import quiet_lightning
 from sbi_models.training.fingerprint import Plan, steps_done
 from sbi_models.training.history import History
@@ -80,7 +86,12 @@ def train(
         members=members,
         graphs=_takes_graphs(approximator, settings),
     )
-    plan: Plan = {"epochs": epochs, **settings.plan, **approximator.specification, "data": batches.fingerprint}
+    plan: Plan = {
+        "epochs": epochs,
+        **settings.plan,
+        **approximator.specification,
+        "data": batches.fingerprint,
+    }
     plan["augmentations"] = augmentations
     if ALONE not in approximator.members:
         plan["batched members"] = "; ".join(", ".join(names) for names in groups) or "none"
@@ -126,14 +137,18 @@ def train(
             gradient_clip_val=GRADIENT_NORM,
             num_sanity_val_steps=0,
             logger=settings.logger,
-            enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in settings.callbacks),
+            enable_checkpointing=any(
+                isinstance(callback, pl.callbacks.Checkpoint) for callback in settings.callbacks
+            ),
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         before = {name: value.detach().clone() for name, value in approximator.state_dict().items()}
         try:
             with nullcontext() if relay is None else relay.listening(advance, on_epoch_end):
-                trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
+                trainer.fit(
+                    module, batches, validation, ckpt_path=resume, weights_only=True if resume else None
+                )
         except TrainingError:
             approximator.load_state_dict(before)
             raise
@@ -155,32 +170,59 @@ def _strategy(approximator: Approximator, settings: TrainingSettings, members: S
     if strategy_of(settings) == "auto":
         return "auto"
     if settings.compile:
-        raise ConfigurationError(f"Expected no compile with several devices or a strategy, got compile={settings.compile!r}.")
+        raise ConfigurationError(
+            f"Expected no compile with several devices or a strategy, got compile={settings.compile!r}."
+        )
     return lightning_strategy(settings, all_have_gradients=check_splittable(approximator, members))
 
 
 def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> bool:
     """Whether a GPU may take whole steps at once: nobody looks in between, and a step is the same function of its inputs every time."""
     inside = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
-    watched = any(getattr(type(own), name) is not getattr(pl.Callback, name) for own in settings.callbacks for name in inside)
-    parts = [type(part) for member in approximator.members.values() for part in (member, member.inference_network)]
-    possible = settings.optimizer is None and settings.precision == "32-true" and not watched and all(map(takes_random_numbers, parts))
+    watched = any(
+        getattr(type(own), name) is not getattr(pl.Callback, name)
+        for own in settings.callbacks
+        for name in inside
+    )
+    parts = [
+        type(part) for member in approximator.members.values() for part in (member, member.inference_network)
+    ]
+    possible = (
+        settings.optimizer is None
+        and settings.precision == "32-true"
+        and not watched
+        and all(map(takes_random_numbers, parts))
+    )
     fits = all(member.inference_network.fits_graph for member in approximator.members.values())
-    known = fits and all(type(part).__module__.partition(".")[0] in ("sbi_models", "torch") for part in approximator.modules())
+    known = fits and all(
+        type(part).__module__.partition(".")[0] in ("sbi_models", "torch") for part in approximator.modules()
+    )
     return possible and (known if settings.cuda_graphs is None else settings.cuda_graphs)
 
 
 def _groups(
-    approximator: Approximator, settings: TrainingSettings, *, batched: bool | None, members: Sequence[str] | None = None
+    approximator: Approximator,
+    settings: TrainingSettings,
+    *,
+    batched: bool | None,
+    members: Sequence[str] | None = None,
 ) -> list[list[str]]:
     """The members that train as one batched module; without being asked for it, only on a GPU, where small kernels leave it idle."""
     device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
     if ALONE in approximator.members or batched is False or (batched is None and device.type == "cpu"):
         return []
     if number_of_devices(settings) > 1:
-        found = Batchable(reasons={", ".join(approximator.members): f"they train on devices={settings.devices!r}"})
+        found = Batchable(
+            reasons={", ".join(approximator.members): f"they train on devices={settings.devices!r}"}
+        )
     elif settings.compile:
-        found = Batchable(reasons={", ".join(approximator.members): f"compile={settings.compile!r} compiles the networks of each member"})
+        found = Batchable(
+            reasons={
+                ", ".join(
+                    approximator.members
+                ): f"compile={settings.compile!r} compiles the networks of each member"
+            }
+        )
     else:
         found = batchable_members(approximator, device, _HALF.get(settings.precision), members)
     if batched and (found.reasons or not found.groups):

@@ -18,7 +18,15 @@ from sbi_models.training.environment import check_accelerator
 from sbi_models.training.history import History
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import VariablesLike
-from sbi_models.workflows.construction import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, priors_of, roles_of
+from sbi_models.workflows.construction import (
+    InferenceNetworkLike,
+    Names,
+    Recipe,
+    SummaryNetworkLike,
+    check_same_roles,
+    priors_of,
+    roles_of,
+)
 from sbi_models.workflows.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -107,10 +115,17 @@ class BasicWorkflow(Workflow):
         if isinstance(inference_network, str) and inference_network == AUTO:
             from sbi_models.workflows.auto.selection import Automatic  # noqa: PLC0415 - which makes workflows like this one
 
-            given: BasicOptions = {"summary_network": summary_network, "adapter": adapter, "summary_mask": summary_mask, "info": info}
+            given: BasicOptions = {
+                "summary_network": summary_network,
+                "adapter": adapter,
+                "summary_mask": summary_mask,
+                "info": info,
+            }
             self.automatic = Automatic(roles, given)
             inference_network, standardize = AutoregressiveMixture(), "all"
-        recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)
+        recipe = Recipe(
+            roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize
+        )
         self.priors = recipe.priors
         approximator = recipe.approximator(inference_network, summary_network, info, self._kind)
         super().__init__(approximator=approximator, simulator=simulator, settings=settings)
@@ -144,7 +159,12 @@ class BasicWorkflow(Workflow):
         if self.automatic is None:
             epochs, batch_size = 100 if epochs is None else epochs, 32 if batch_size is None else batch_size
             return super().fit_offline(
-                data, epochs, batch_size, validation_data=validation_data, augmentations=augmentations, on_epoch_end=on_epoch_end
+                data,
+                epochs,
+                batch_size,
+                validation_data=validation_data,
+                augmentations=augmentations,
+                on_epoch_end=on_epoch_end,
             )
         if epochs is not None or batch_size is not None:
             raise ConfigurationError(
@@ -159,7 +179,9 @@ class BasicWorkflow(Workflow):
         self.approximator = kept.approximator
         self._best_loss, self._fits = kept._best_loss, self._fits + 1
         if self.settings.checkpoint_filepath is not None:
-            self.approximator.save(Path(self.settings.checkpoint_filepath) / f"{self.settings.checkpoint_name}.safetensors")
+            self.approximator.save(
+                Path(self.settings.checkpoint_filepath) / f"{self.settings.checkpoint_name}.safetensors"
+            )
         return self.history
 
     def _check_fit(self, method: str) -> None:

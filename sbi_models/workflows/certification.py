@@ -76,7 +76,9 @@ class Certified(ABC):
         level, seed = check_level(level), seeding.resolve(seed)
         num_samples = positive_int(num_samples, "num_samples")
         replicates = 0 if num_replicates == 0 else positive_int(num_replicates, "num_replicates (0 for none)")
-        if replicates and (replicates < 2 or positive_int(num_references, "num_references") < _FEWEST_REFERENCES):
+        if replicates and (
+            replicates < 2 or positive_int(num_references, "num_references") < _FEWEST_REFERENCES
+        ):
             raise ConfigurationError(
                 f"Expected num_replicates of at least 2, or 0, and num_references of at least {_FEWEST_REFERENCES} for p-values that are "
                 f"fine enough, got {num_replicates} and {num_references}."
@@ -90,7 +92,9 @@ class Certified(ABC):
         priors = {**({} if self.simulator is None else self.simulator.priors), **getattr(self, "priors", {})}
         log_joint = log_joint_of(self.approximator, self.simulator, priors, log_likelihood, log_prior)
         certificates = self.approximator.certify(conditions, level=level, batch_size=batch_size, seed=seed)
-        observed = as_variables(conditions, self.approximator.condition_names, may_miss=self.approximator.may_miss)
+        observed = as_variables(
+            conditions, self.approximator.condition_names, may_miss=self.approximator.may_miss
+        )
         if checks:
             references = self._references_like(observed, num_references, seeding.derive(seed, "references"))
             assert self.simulator is not None
@@ -98,7 +102,14 @@ class Certified(ABC):
             certificates = self._with_check(certificates, check, observed, references)
         if log_joint is not None:
             weighted = seeding.derive(seed, "weighted")
-            weights = log_weights(self.approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=weighted)
+            weights = log_weights(
+                self.approximator,
+                observed,
+                log_joint,
+                num_samples=num_samples,
+                batch_size=batch_size,
+                seed=weighted,
+            )
             smoothed = pareto_smoothed(weights)
             found = [smoothed.pareto_k, effective_sample_share(smoothed.log_weights), *raw_shares(weights)]
             names = ("pareto_k", "effective_sample_size", "raw_effective_sample_size", "largest_weight")
@@ -136,7 +147,10 @@ class Certified(ABC):
         observed = as_variables(conditions, approximator.condition_names, may_miss=approximator.may_miss)
         n = len(next(iter(observed.values())))
         draws = approximator.sample(num_samples=num_samples, conditions=observed, seed=seed)
-        flat: Variables = {name: draws[name].reshape(n * num_samples, *approximator.shapes[name]) for name in approximator.inference_names}
+        flat: Variables = {
+            name: draws[name].reshape(n * num_samples, *approximator.shapes[name])
+            for name in approximator.inference_names
+        }
         groups: dict[str, Any] = {}
         if all(member.has_density for member in approximator.members.values()):
             repeated = {name: np.repeat(value, num_samples, axis=0) for name, value in observed.items()}
@@ -148,9 +162,12 @@ class Certified(ABC):
         if self._can_replicate:
             assert self.simulator is not None
             fixed: dict[str, Any] = dict(flat)
-            simulated = self.simulator.sample(n * num_samples, seed=seeding.derive(seed, "predictive"), progress=False, **fixed)
+            simulated = self.simulator.sample(
+                n * num_samples, seed=seeding.derive(seed, "predictive"), progress=False, **fixed
+            )
             groups["posterior_predictive"] = {
-                name: simulated[name].reshape(n, num_samples, *simulated[name].shape[1:]) for name in approximator.condition_names
+                name: simulated[name].reshape(n, num_samples, *simulated[name].shape[1:])
+                for name in approximator.condition_names
             }
         found = approximator.certify(observed, seed=seed) if certificate else []
         return to_arviz(
@@ -163,16 +180,28 @@ class Certified(ABC):
         )
 
     def _with_check(
-        self, certificates: list[Certificate], check: PosteriorCheck, observed: Variables, references: Variables
+        self,
+        certificates: list[Certificate],
+        check: PosteriorCheck,
+        observed: Variables,
+        references: Variables,
     ) -> list[Certificate]:
         """With the predictive check, and with the p-value of all tests together if the references can give it."""
         n = len(certificates)
-        both = {name: np.concatenate([observed[name], references[name]]) for name in self.approximator.condition_names}
+        both = {
+            name: np.concatenate([observed[name], references[name]])
+            for name in self.approximator.condition_names
+        }
         scores, words = check(both, n)
-        rare = rarities(self.approximator, both, batch_size=check.batch_size, seed=seeding.derive(check.seed, "together"))
+        rare = rarities(
+            self.approximator, both, batch_size=check.batch_size, seed=seeding.derive(check.seed, "together")
+        )
         sizes, ties = Sizes(rare.sizes[n:], rare.sizes[:n]), lots(n, seeding.derive(check.seed, "together"))
         predictive = joint_p_values(scores[n:], scores[:n], sizes=sizes, ties=ties).tolist()
-        found = [replace(c, predictive=p, predictive_unusual=odd) for c, p, odd in zip(certificates, predictive, words, strict=True)]
+        found = [
+            replace(c, predictive=p, predictive_unusual=odd)
+            for c, p, odd in zip(certificates, predictive, words, strict=True)
+        ]
         if not rare.ranked_among or not rare.are_usual(n):
             return found
         sizes = sizes._replace(unheard_of=rare.unheard_of[:n])
@@ -188,7 +217,10 @@ class Certified(ABC):
         parts: list[Variables] = []
         while True:
             parts.append(self._references(_LOT * number, seeding.derive(seed, len(parts))))
-            many = {name: np.concatenate([part[name] for part in parts]) for name in self.approximator.condition_names}
+            many = {
+                name: np.concatenate([part[name] for part in parts])
+                for name in self.approximator.condition_names
+            }
             chosen, exact = nearest_sizes(self.approximator.set_sizes(many), sizes, number, most=_MOST_SIZES)
             if exact or len(parts) == _MOST_LOTS:
                 return {name: value[chosen.numpy()] for name, value in many.items()}

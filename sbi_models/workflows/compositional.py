@@ -127,11 +127,21 @@ class CompositionalWorkflow(BasicWorkflow):
 
     @overload
     def compositional_sample(
-        self, *, num_samples: int, conditions: VariablesLike, return_diagnostics: Literal[True], **options: Unpack[CompositionOptions]
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        return_diagnostics: Literal[True],
+        **options: Unpack[CompositionOptions],
     ) -> tuple[Variables, list[CompositionReport]]: ...
 
     def compositional_sample(
-        self, *, num_samples: int, conditions: VariablesLike, return_diagnostics: bool = False, **options: Unpack[CompositionOptions]
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        return_diagnostics: bool = False,
+        **options: Unpack[CompositionOptions],
     ) -> Variables | tuple[Variables, list[CompositionReport]]:
         """Draw from the posterior given all items of each data set; see `CompositionalApproximator.compositional_sample`, and
         `CompositionOptions` for the options.
@@ -145,7 +155,13 @@ class CompositionalWorkflow(BasicWorkflow):
         simulate = None if self.simulator is None else self._at_parameters
         compose = self.approximator.compositional_sample
         if return_diagnostics:
-            return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, return_diagnostics=True, **options)
+            return compose(
+                num_samples=num_samples,
+                conditions=conditions,
+                simulate=simulate,
+                return_diagnostics=True,
+                **options,
+            )
         return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, **options)
 
     def _at_parameters(self, fixed: Variables, seed: int) -> tuple[Variables, Array]:
@@ -162,5 +178,13 @@ def _composable(network: InferenceNetworkLike) -> DiffusionModel:
     made: InferenceNetwork = resolve(network, InferenceNetwork)  # type: ignore[type-abstract]
     check_composable(made)
     assert isinstance(made, DiffusionModel)
-    open_settings = {"drop_conditions": _DROPPED, "preconditioning": "gaussian" if made.prediction == "velocity" else "unit"}
-    return type(made)(**{**made.config, **{name: value for name, value in open_settings.items() if made.config[name] is None}})
+    open_settings = {
+        "drop_conditions": _DROPPED,
+        "preconditioning": "gaussian" if made.prediction == "velocity" else "unit",
+    }
+    return type(made)(
+        **{
+            **made.config,
+            **{name: value for name, value in open_settings.items() if made.config[name] is None},
+        }
+    )

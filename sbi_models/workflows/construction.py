@@ -62,10 +62,16 @@ class Recipe:
     ) -> ContinuousApproximator:
         """An approximator with clones of the networks, of a kind, or of the one that goes with the inference network."""
         summary = None if summary_network is None else resolve(summary_network, SummaryNetwork)  # type: ignore[type-abstract]
-        joined = self.roles if summary is None or not summary.input_names else self.roles | {"summary_variables": []}
+        joined = (
+            self.roles
+            if summary is None or not summary.input_names
+            else self.roles | {"summary_variables": []}
+        )
         network: InferenceNetwork = resolve(inference_network, InferenceNetwork)  # type: ignore[type-abstract]
         if kind is None:
-            kind = ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
+            kind = (
+                ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
+            )
         return kind(
             adapter=self.adapter or default_adapter(joined, self.priors),
             roles=self.roles,
@@ -94,21 +100,31 @@ def _names(names: Names | None) -> list[str]:
 
 def _check_roles(roles: dict[str, list[str]]) -> None:
     if not roles["inference_variables"]:
-        raise ConfigurationError("Expected at least one of inference_variables. Pass for instance inference_variables=['theta'].")
+        raise ConfigurationError(
+            "Expected at least one of inference_variables. Pass for instance inference_variables=['theta']."
+        )
     if not roles["inference_conditions"] and not roles["summary_variables"]:
-        raise ConfigurationError("Expected summary_variables or inference_conditions: a posterior is given data. Got neither.")
+        raise ConfigurationError(
+            "Expected summary_variables or inference_conditions: a posterior is given data. Got neither."
+        )
     names = [name for role in ROLES for name in roles[role]]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigurationError(f"Expected each variable in one role, got {twice[0]!r} in two. Leave it out of one of them.")
+        raise ConfigurationError(
+            f"Expected each variable in one role, got {twice[0]!r} in two. Leave it out of one of them."
+        )
 
 
-def priors_of(prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]) -> dict[str, Distribution]:
+def priors_of(
+    prior: Any, simulator: Simulator | None, roles: dict[str, list[str]]
+) -> dict[str, Distribution]:
     """Prior of each variable that has one, as a torch distribution."""
     inferred = roles["inference_variables"]
     if isinstance(prior, Distribution):
         if len(inferred) != 1:
-            raise ConfigurationError(f"Expected prior as a dict of torch distributions, one for each of {inferred}, got one distribution.")
+            raise ConfigurationError(
+                f"Expected prior as a dict of torch distributions, one for each of {inferred}, got one distribution."
+            )
         prior = {inferred[0]: prior}
     for name, distribution in (prior or {}).items():
         if name not in inferred or not isinstance(distribution, Distribution):
@@ -116,7 +132,9 @@ def priors_of(prior: Any, simulator: Simulator | None, roles: dict[str, list[str
                 f"Expected prior as torch distributions of inferred variables, got {distribution!r} for {name!r}. {suggest(name, inferred)}"
             )
     known = {} if simulator is None else make_simulator(simulator).priors
-    return {name: in_double_precision(distribution) for name, distribution in {**known, **(prior or {})}.items()}
+    return {
+        name: in_double_precision(distribution) for name, distribution in {**known, **(prior or {})}.items()
+    }
 
 
 def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
@@ -130,7 +148,11 @@ def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
 
 def changes(adapter: Adapter, name: str) -> bool:
     """Whether a step of an adapter changes the values of a variable."""
-    return any(json.dumps(name) in json.dumps(step.config()) for step in adapter.transforms if step.kind not in _JOINING)
+    return any(
+        json.dumps(name) in json.dumps(step.config())
+        for step in adapter.transforms
+        if step.kind not in _JOINING
+    )
 
 
 def check_same_roles(roles: dict[str, list[str]], approximator: Approximator) -> None:
@@ -138,7 +160,9 @@ def check_same_roles(roles: dict[str, list[str]], approximator: Approximator) ->
     for role, names in roles.items():
         own = approximator.roles.get(role, [])
         if names and names != own:
-            raise ConfigurationError(f"The approximator has {role}={own}, got {names}. Leave {role} out, or pass a network.")
+            raise ConfigurationError(
+                f"The approximator has {role}={own}, got {names}. Leave {role} out, or pass a network."
+            )
 
 
 def _standardised_roles(standardize: Names | None) -> tuple[str, ...]:
@@ -147,5 +171,7 @@ def _standardised_roles(standardize: Names | None) -> tuple[str, ...]:
     roles = tuple(_names(standardize))
     for role in roles:
         if role not in ROLES:
-            raise ConfigurationError(f"standardize names roles, not variables: {role!r} is not one. {suggest(role, (*ROLES, 'all'))}")
+            raise ConfigurationError(
+                f"standardize names roles, not variables: {role!r} is not one. {suggest(role, (*ROLES, 'all'))}"
+            )
     return roles

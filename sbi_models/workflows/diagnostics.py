@@ -71,7 +71,10 @@ class Diagnosed(ABC):
         return (
             frame
             if as_data_frame
-            else {str(metric): {str(name): float(row[name]) for name in row.index} for metric, row in frame.iterrows()}
+            else {
+                str(metric): {str(name): float(row[name]) for name in row.index}
+                for metric, row in frame.iterrows()
+            }
         )
 
     def verdict(
@@ -125,7 +128,14 @@ class Diagnosed(ABC):
         `samples` are draws (n_datasets, num_samples, width) by variable, `test_data` all variables of the test data, both in raw space;
         `variable_keys` are the names of the inferred variables. Other arguments as for the default figures.
         """
-        return self._custom(plot_fns, test_data, num_samples=num_samples, samples=samples, variable_names=variable_names, seed=seed)
+        return self._custom(
+            plot_fns,
+            test_data,
+            num_samples=num_samples,
+            samples=samples,
+            variable_names=variable_names,
+            seed=seed,
+        )
 
     def compute_custom_diagnostics(
         self,
@@ -138,7 +148,14 @@ class Diagnosed(ABC):
         seed: int | None = None,
     ) -> dict[str, Any]:
         """Metrics of your own; functions and arguments as for `plot_custom_diagnostics`."""
-        return self._custom(metrics, test_data, num_samples=num_samples, samples=samples, variable_names=variable_names, seed=seed)
+        return self._custom(
+            metrics,
+            test_data,
+            num_samples=num_samples,
+            samples=samples,
+            variable_names=variable_names,
+            seed=seed,
+        )
 
     def _custom(
         self,
@@ -160,7 +177,10 @@ class Diagnosed(ABC):
         samples, _ = self._tested(test_data, num_samples, samples, seed)
         keys = list(self.approximator.inference_names)
         names = None if variable_names is None else list(variable_names)
-        return {name: fn(samples, test_data, variable_keys=keys, variable_names=names) for name, fn in functions.items()}
+        return {
+            name: fn(samples, test_data, variable_keys=keys, variable_names=names)
+            for name, fn in functions.items()
+        }
 
     def _test_simulations(self, number: int, seed: int) -> Variables:
         number = positive_int(number, "test_data (if not a dict)")
@@ -186,7 +206,9 @@ class Diagnosed(ABC):
         names = self.approximator.inference_names
         truth = as_variables(test_data, names, what="test data")
         if samples is None:
-            samples = self.approximator.sample(num_samples=num_samples, conditions=test_data, seed=seeding.derive(seed, "test draws"))
+            samples = self.approximator.sample(
+                num_samples=num_samples, conditions=test_data, seed=seeding.derive(seed, "test draws")
+            )
         missing = [name for name in names if name not in samples]
         if missing:
             raise DataError(f"samples hold no draws of {missing[0]!r}. {suggest(missing[0], samples)}")
@@ -195,6 +217,8 @@ class Diagnosed(ABC):
 
 def _known(test_data: VariablesLike, names: Sequence[str], n: int) -> Variables | None:
     """What the posteriors are conditioned on, as far as the test data hold one array row for each of n data sets; None if nothing."""
-    arrays = {name: test_data[name] for name in names if name in test_data and hasattr(test_data[name], "dtype")}
+    arrays = {
+        name: test_data[name] for name in names if name in test_data and hasattr(test_data[name], "dtype")
+    }
     known = {name: np.asarray(value) for name, value in arrays.items() if np.ndim(value) and len(value) == n}
     return known or None

@@ -20,7 +20,14 @@ from sbi_models.training.history import History
 from sbi_models.training.member_parts import Part, PartLike, Trained, chosen_members, part_stem
 from sbi_models.training.settings import FitOptions, TrainingOptions, TrainingSettings
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
-from sbi_models.workflows.construction import InferenceNetworkLike, Names, Recipe, SummaryNetworkLike, check_same_roles, roles_of
+from sbi_models.workflows.construction import (
+    InferenceNetworkLike,
+    Names,
+    Recipe,
+    SummaryNetworkLike,
+    check_same_roles,
+    roles_of,
+)
 from sbi_models.workflows.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -77,7 +84,9 @@ class EnsembleWorkflow(Workflow):
         inference_variables: Names | None = None,
         summary_variables: Names | None = None,
         inference_conditions: Names | None = None,
-        inference_networks: InferenceNetworkLike | Mapping[str, InferenceNetworkLike] | EnsembleApproximator = "coupling_flow",
+        inference_networks: InferenceNetworkLike
+        | Mapping[str, InferenceNetworkLike]
+        | EnsembleApproximator = "coupling_flow",
         summary_networks: SummaryNetworkLike | Mapping[str, SummaryNetworkLike] | None = None,
         ensemble_size: int | None = None,
         batched: bool | None = None,
@@ -98,10 +107,16 @@ class EnsembleWorkflow(Workflow):
             self.batched = batched
             return
         networks = _by_member(inference_networks, ensemble_size)
-        summaries = _summaries_by_member(summary_networks, list(networks), needed=bool(roles["summary_variables"]))
-        recipe = Recipe(roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize)
+        summaries = _summaries_by_member(
+            summary_networks, list(networks), needed=bool(roles["summary_variables"])
+        )
+        recipe = Recipe(
+            roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize
+        )
         members = {name: recipe.approximator(network, summaries[name]) for name, network in networks.items()}
-        super().__init__(approximator=EnsembleApproximator(members, info=info), simulator=simulator, settings=settings)
+        super().__init__(
+            approximator=EnsembleApproximator(members, info=info), simulator=simulator, settings=settings
+        )
         self.batched = batched
 
     # ---- training ------------------------------------------------------------------------------------------------------------------
@@ -184,13 +199,19 @@ class EnsembleWorkflow(Workflow):
             data_reuse, members, parts: as for `fit_offline`; it is simulations, not files, that members share.
         """
         self._begin(data_reuse, members, parts)
-        return super().fit_disk(root, pattern, load_fn, batch_size, epochs, simulations_per_file=simulations_per_file, **options)
+        return super().fit_disk(
+            root, pattern, load_fn, batch_size, epochs, simulations_per_file=simulations_per_file, **options
+        )
 
-    def _begin(self, data_reuse: float, members: Sequence[str] | None, parts: Sequence[PartLike] | None) -> None:
+    def _begin(
+        self, data_reuse: float, members: Sequence[str] | None, parts: Sequence[PartLike] | None
+    ) -> None:
         """Check and keep what a fit does with which members."""
         names = self.approximator.names
         if members is not None and parts is not None:
-            raise ConfigurationError("Expected members, to train them apart, or parts, to put them together, got both.")
+            raise ConfigurationError(
+                "Expected members, to train them apart, or parts, to put them together, got both."
+            )
         self._members = None if members is None else chosen_members(members, names)
         positions = None if self._members is None else frozenset(map(names.index, self._members))
         self._sharing = Sharing(len(names), data_reuse, positions)
@@ -199,7 +220,12 @@ class EnsembleWorkflow(Workflow):
         self._put_together = [part if isinstance(part, Part) else Part.load(part) for part in parts or ()]
         if parts is not None and not self._put_together:
             raise ConfigurationError("Expected the parts of all members, got an empty list.")
-        trained = [name for part in self.parts for name in part.members if parts is None and name in (self._members or names)]
+        trained = [
+            name
+            for part in self.parts
+            for name in part.members
+            if parts is None and name in (self._members or names)
+        ]
         if trained:
             raise ConfigurationError(
                 f"Member {trained[0]!r} has been trained apart in this workflow already. Train the others, and put all together with "
@@ -214,7 +240,9 @@ class EnsembleWorkflow(Workflow):
         if self._members is None or settings.checkpoint_filepath is None:
             return super()._checkpoint()
         stem = part_stem(settings.checkpoint_name, self._members)
-        return PartCheckpoint(Path(settings.checkpoint_filepath), stem, save_best_only=settings.save_best_only, fit=self._fits)
+        return PartCheckpoint(
+            Path(settings.checkpoint_filepath), stem, save_best_only=settings.save_best_only, fit=self._fits
+        )
 
     def _leave_part(self, trained: Trained, checkpoint: "Checkpoint | None") -> None:
         """Keep the part, and write it beside the state of its training."""
@@ -225,7 +253,9 @@ class EnsembleWorkflow(Workflow):
         if isinstance(checkpoint, PartCheckpoint):
             self.parts[-1].save(checkpoint.part_path)
 
-    def stack(self, validation_data: VariablesLike | int, *, shrinkage: float | None = None) -> dict[str, float]:
+    def stack(
+        self, validation_data: VariablesLike | int, *, shrinkage: float | None = None
+    ) -> dict[str, float]:
         """Learn the weights of the mixture by its mean log density on held-out simulations, and return them by member.
 
         They are kept in the approximator, saved with it, and used wherever no `member_weights` are given.
@@ -305,7 +335,12 @@ class EnsembleWorkflow(Workflow):
 
     @overload
     def log_prob(
-        self, data: VariablesLike, *, batch_size: int | None = ..., merge_members: bool, member_weights: MemberWeights | None = ...
+        self,
+        data: VariablesLike,
+        *,
+        batch_size: int | None = ...,
+        merge_members: bool,
+        member_weights: MemberWeights | None = ...,
     ) -> Array | dict[str, Array]: ...
 
     def log_prob(
@@ -317,7 +352,9 @@ class EnsembleWorkflow(Workflow):
         member_weights: MemberWeights | None = None,
     ) -> Array | dict[str, Array]:
         """Log densities in nats of the mixture, or of each member; see `EnsembleApproximator.log_prob`."""
-        return self.approximator.log_prob(data, batch_size=batch_size, merge_members=merge_members, member_weights=member_weights)
+        return self.approximator.log_prob(
+            data, batch_size=batch_size, merge_members=merge_members, member_weights=member_weights
+        )
 
     def disagreement(
         self,
@@ -345,14 +382,21 @@ class EnsembleWorkflow(Workflow):
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         if measure not in (*_MEASURES, None):
-            raise ConfigurationError(f"Unknown measure {measure!r} of disagreement. {suggest(str(measure), _MEASURES)}")
+            raise ConfigurationError(
+                f"Unknown measure {measure!r} of disagreement. {suggest(str(measure), _MEASURES)}"
+            )
         weights = self.approximator.mixture_weights()
         has_density = all(member.has_density for member in self.approximator.members.values())
         if measure == "jensen_shannon" or (measure is None and has_density):
-            log_densities = self.approximator.cross_log_prob(conditions=conditions, num_samples=num_samples, seed=seed)
+            log_densities = self.approximator.cross_log_prob(
+                conditions=conditions, num_samples=num_samples, seed=seed
+            )
             return diagnostics.jensen_shannon_divergence(log_densities, weights)
         drawn = self.sample(num_samples=num_samples, conditions=conditions, seed=seed, merge_members=False)
-        members = [np.concatenate(list(draws.values()), axis=-1) for draws in cast("dict[str, Variables]", drawn).values()]
+        members = [
+            np.concatenate(list(draws.values()), axis=-1)
+            for draws in cast("dict[str, Variables]", drawn).values()
+        ]
         return diagnostics.energy_disagreement(np.stack(members, axis=1), weights)
 
 
@@ -362,7 +406,9 @@ def _by_member(
     """Inference networks by member."""
     if isinstance(networks, Mapping):
         if ensemble_size is not None:
-            raise ConfigurationError("ensemble_size goes with one inference network; a dict of them says how many there are. Leave it out.")
+            raise ConfigurationError(
+                "ensemble_size goes with one inference network; a dict of them says how many there are. Leave it out."
+            )
         return dict(networks)
     try:
         size = index(ensemble_size)  # type: ignore[arg-type]
@@ -377,14 +423,21 @@ def _by_member(
 
 
 def _summaries_by_member(
-    networks: SummaryNetworkLike | Mapping[str, SummaryNetworkLike] | None, members: list[str], *, needed: bool
+    networks: SummaryNetworkLike | Mapping[str, SummaryNetworkLike] | None,
+    members: list[str],
+    *,
+    needed: bool,
 ) -> dict[str, SummaryNetworkLike | None]:
     """Summary networks by member."""
     if not isinstance(networks, Mapping):
-        return dict.fromkeys(members, networks if networks is not None or not needed else DEFAULT_SUMMARY_NETWORK)
+        return dict.fromkeys(
+            members, networks if networks is not None or not needed else DEFAULT_SUMMARY_NETWORK
+        )
     for name in networks:
         if name not in members:
-            raise ConfigurationError(f"There is no member {name!r} for a summary network. {suggest(str(name), members)}")
+            raise ConfigurationError(
+                f"There is no member {name!r} for a summary network. {suggest(str(name), members)}"
+            )
     missing = [name for name in members if name not in networks]
     if missing:
         raise ConfigurationError(

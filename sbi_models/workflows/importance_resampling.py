@@ -107,7 +107,9 @@ class Corrected(ABC):
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         number = 10 * num_samples if num_proposals is None else positive_int(num_proposals, "num_proposals")
         if number < num_samples:
-            raise ConfigurationError(f"Expected num_proposals of at least num_samples, {num_samples}, got {number}.")
+            raise ConfigurationError(
+                f"Expected num_proposals of at least num_samples, {num_samples}, got {number}."
+            )
         priors = {**({} if self.simulator is None else self.simulator.priors), **getattr(self, "priors", {})}
         log_joint = log_joint_of(self.approximator, self.simulator, priors, log_likelihood, log_prior)
         if log_joint is None:
@@ -115,9 +117,19 @@ class Corrected(ABC):
                 "Expected a likelihood to weight draws by, and an approximator with a density, got none. Pass log_likelihood= and "
                 "log_prior=, functions of the variables by name that give log densities in nats."
             )
-        observed = as_variables(conditions, self.approximator.condition_names, what="conditions", may_miss=self.approximator.may_miss)
+        observed = as_variables(
+            conditions,
+            self.approximator.condition_names,
+            what="conditions",
+            may_miss=self.approximator.may_miss,
+        )
         proposals, log_weights = weighted_draws(
-            self.approximator, observed, log_joint, num_samples=number, batch_size=batch_size, seed=seeding.derive(seed, "proposals")
+            self.approximator,
+            observed,
+            log_joint,
+            num_samples=number,
+            batch_size=batch_size,
+            seed=seeding.derive(seed, "proposals"),
         )
         smoothed = pareto_smoothed(log_weights)
         shares, raw, largest = effective_sample_share(smoothed.log_weights), *raw_shares(log_weights)
@@ -130,13 +142,19 @@ class Corrected(ABC):
             effective = float(shares[i]) * number, float(raw[i]) * number
             reports.append(_report(log_weights[i], effective, float(largest[i]), float(smoothed.pareto_k[i])))
             if not reports[-1].is_reliable:
-                distrust(f"Draws of {data_sets_in_words([i], len(smoothed.log_weights))}: {' '.join(reports[-1].warnings)}")
+                distrust(
+                    f"Draws of {data_sets_in_words([i], len(smoothed.log_weights))}: {' '.join(reports[-1].warnings)}"
+                )
         return {name: np.stack(values) for name, values in drawn.items()}, reports
 
 
 def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator) -> Array:
     """Positions of draws, in proportion to their weights by systematic resampling, in an order drawn at random."""
-    weights = np.exp(log_weights - log_weights.max()) if np.isfinite(log_weights.max()) else np.ones(len(log_weights))
+    weights = (
+        np.exp(log_weights - log_weights.max())
+        if np.isfinite(log_weights.max())
+        else np.ones(len(log_weights))
+    )
     levels = (np.arange(number) + rng.uniform()) / number
     positions = np.searchsorted(np.cumsum(weights) / weights.sum(), levels)
     return rng.permutation(np.minimum(positions, len(weights) - 1))
@@ -147,7 +165,9 @@ def raw_shares(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     return effective_sample_share(log_weights), largest_weight_share(log_weights)
 
 
-def _report(log_weights: FloatArray, both: tuple[float, float], largest: float, pareto_k: float) -> Correction:
+def _report(
+    log_weights: FloatArray, both: tuple[float, float], largest: float, pareto_k: float
+) -> Correction:
     effective, raw = both
     top = float(log_weights.max())
     evidence = top + float(np.log(np.exp(log_weights - top).mean())) if np.isfinite(top) else -np.inf

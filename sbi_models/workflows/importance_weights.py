@@ -26,11 +26,15 @@ def log_joint_of(
     log_prior: LogDensity | None,
 ) -> LogDensity | None:
     """log p(theta, x) as a function of all variables by name, or None if it is not known, or if there are no densities to compare."""
-    comparable = approximator.has_draws and all(member.has_density for member in approximator.members.values())
+    comparable = approximator.has_draws and all(
+        member.has_density for member in approximator.members.values()
+    )
     names = approximator.inference_names + approximator.condition_names
     if log_likelihood is None:
         if log_prior is not None:
-            raise ConfigurationError("Expected log_likelihood with log_prior, got log_prior alone. Pass both, or neither.")
+            raise ConfigurationError(
+                "Expected log_likelihood with log_prior, got log_prior alone. Pass both, or neither."
+            )
         known = None if simulator is None else simulator.log_joint
         fits = known is not None and set(inspect.signature(known).parameters) <= set(names)
         return known if fits and comparable else None
@@ -43,7 +47,9 @@ def log_joint_of(
 
     def log_joint(**variables: Array) -> FloatArray:
         inferred = {name: variables[name] for name in approximator.inference_names}
-        return np.asarray(_called(prior, inferred, "log_prior") + _called(likelihood, variables, "log_likelihood"))
+        return np.asarray(
+            _called(prior, inferred, "log_prior") + _called(likelihood, variables, "log_likelihood")
+        )
 
     return log_joint
 
@@ -61,7 +67,9 @@ def _torch_prior(names: tuple[str, ...], priors: Mapping[str, Distribution]) -> 
         for name, values in inferred.items():
             support: Any = priors[name].support
             inside = support.check(torch.as_tensor(values)).numpy()
-            safe = torch.as_tensor(np.where(inside if inside.shape == values.shape else inside[:, None], values, values[:1]))
+            safe = torch.as_tensor(
+                np.where(inside if inside.shape == values.shape else inside[:, None], values, values[:1])
+            )
             density = priors[name].log_prob(safe).numpy().reshape(len(values), -1).sum(axis=1)
             total += np.where(inside.reshape(len(values), -1).all(axis=1), density, -np.inf)
         return total
@@ -70,21 +78,43 @@ def _torch_prior(names: tuple[str, ...], priors: Mapping[str, Distribution]) -> 
 
 
 def log_weights(
-    approximator: Approximator, observed: Variables, log_joint: LogDensity, *, num_samples: int, batch_size: int | None, seed: int
+    approximator: Approximator,
+    observed: Variables,
+    log_joint: LogDensity,
+    *,
+    num_samples: int,
+    batch_size: int | None,
+    seed: int,
 ) -> FloatArray:
     """log p(theta, x) - log q(theta | x) of draws, (n_datasets, num_samples)."""
-    return weighted_draws(approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=seed)[1]
+    return weighted_draws(
+        approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=seed
+    )[1]
 
 
 def weighted_draws(
-    approximator: Approximator, observed: Variables, log_joint: LogDensity, *, num_samples: int, batch_size: int | None, seed: int
+    approximator: Approximator,
+    observed: Variables,
+    log_joint: LogDensity,
+    *,
+    num_samples: int,
+    batch_size: int | None,
+    seed: int,
 ) -> tuple[Variables, FloatArray]:
     """Draws, name to (n_datasets, num_samples, width), and log p(theta, x) - log q(theta | x) of each, (n_datasets, num_samples)."""
-    draws = approximator.sample(num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed)
+    draws = approximator.sample(
+        num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed
+    )
     rows = []
     for i in range(len(next(iter(observed.values())))):
-        theta = {name: draws[name][i].reshape(num_samples, *approximator.shapes[name]) for name in approximator.inference_names}
-        x = {name: np.broadcast_to(value[i], (num_samples, *value.shape[1:])) for name, value in observed.items()}
+        theta = {
+            name: draws[name][i].reshape(num_samples, *approximator.shapes[name])
+            for name in approximator.inference_names
+        }
+        x = {
+            name: np.broadcast_to(value[i], (num_samples, *value.shape[1:]))
+            for name, value in observed.items()
+        }
         known = _called(log_joint, theta | x, "log_likelihood")
         if known.shape != (num_samples,) or np.isnan(known).any() or np.isposinf(known).any():
             raise DataError(
@@ -102,6 +132,10 @@ def _called(function: LogDensity, variables: Mapping[str, Array], what: str) -> 
         return np.asarray(as_user(function, **variables), dtype=float)
     for parameter in parameters:
         if parameter.name not in variables and parameter.default is parameter.empty:
-            raise ConfigurationError(f"{what} takes {parameter.name!r}, which is no variable here. {suggest(parameter.name, variables)}")
-    taken = {parameter.name: variables[parameter.name] for parameter in parameters if parameter.name in variables}
+            raise ConfigurationError(
+                f"{what} takes {parameter.name!r}, which is no variable here. {suggest(parameter.name, variables)}"
+            )
+    taken = {
+        parameter.name: variables[parameter.name] for parameter in parameters if parameter.name in variables
+    }
     return np.asarray(as_user(function, **taken), dtype=float)

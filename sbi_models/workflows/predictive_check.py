@@ -24,7 +24,14 @@ _WORST = 1e3
 class PosteriorCheck:
     """Statistics of observations against those of data simulated from their posteriors."""
 
-    def __init__(self, approximator: Approximator, simulator: Simulator, replicates: int, batch_size: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        approximator: Approximator,
+        simulator: Simulator,
+        replicates: int,
+        batch_size: int | None,
+        seed: int,
+    ) -> None:
         self.approximator, self.simulator, self.replicates = approximator, simulator, replicates
         self.batch_size, self.seed = batch_size, seed
 
@@ -38,11 +45,17 @@ class PosteriorCheck:
         scores = space.scores(values[:observed])
         words = []
         for row, own in enumerate(replicates):
-            (told,) = reasons(list(found), statistics[row : row + 1], scores[row : row + 1], own) if len(own) else ((),)
+            (told,) = (
+                reasons(list(found), statistics[row : row + 1], scores[row : row + 1], own)
+                if len(own)
+                else ((),)
+            )
             words.append(in_words(told, "data simulated from the posterior"))
         return space(values), words
 
-    def _compared(self, data: Variables, statistics: Tensor, observed: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _compared(
+        self, data: Variables, statistics: Tensor, observed: int
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Statistics (n, d) in units of the spread of their replicates, replicates in those units (k, d), and those of observations."""
         count, at_once = len(statistics), max(1, _SIMULATIONS_AT_ONCE // self.replicates)
         values, pooled, own = [], [], []
@@ -66,8 +79,13 @@ class PosteriorCheck:
         approximator, n = self.approximator, len(next(iter(data.values())))
         total = n * self.replicates
         seed = seeding.derive(self.seed, "replicates", start)
-        draws = approximator.sample(num_samples=self.replicates, conditions=data, batch_size=self.batch_size, seed=seed)
-        theta: dict[str, Any] = {name: draws[name].reshape(total, *approximator.shapes[name]) for name in approximator.inference_names}
+        draws = approximator.sample(
+            num_samples=self.replicates, conditions=data, batch_size=self.batch_size, seed=seed
+        )
+        theta: dict[str, Any] = {
+            name: draws[name].reshape(total, *approximator.shapes[name])
+            for name in approximator.inference_names
+        }
         simulated = self.simulator.sample(total, seed=seed, progress=False, **theta)
         conditions = {name: simulated[name] for name in approximator.condition_names}
         fine = np.ones(total, dtype=bool)
@@ -83,4 +101,6 @@ class PosteriorCheck:
 
 
 def _no_replicates(got: str) -> DataError:
-    return DataError(f"Expected data simulated from the posteriors, got {got}. Leave the check out: num_replicates=0.")
+    return DataError(
+        f"Expected data simulated from the posteriors, got {got}. Leave the check out: num_replicates=0."
+    )

@@ -42,16 +42,29 @@ def narrow(
         DataError: if there is not one data set.
     """
     seed, names = seeding.resolve(seed), approximator.inference_names
-    observed = as_variables(conditions, approximator.condition_names, what="conditions", may_miss=approximator.may_miss)
+    observed = as_variables(
+        conditions, approximator.condition_names, what="conditions", may_miss=approximator.may_miss
+    )
     number = len(next(iter(observed.values())))
     if number != 1:
-        raise DataError(f"Expected one data set to narrow the prior for, got {number}. Narrow it for each of them by itself.")
+        raise DataError(
+            f"Expected one data set to narrow the prior for, got {number}. Narrow it for each of them by itself."
+        )
     if any(len(approximator.shapes[name]) != 1 for name in names):
-        raise ConfigurationError(f"Expected parameters of shape (n, width), got {approximator.shapes}. Flatten them in the simulator.")
-    draws = approximator.sample(num_samples=positive_int(num_samples, "num_samples"), conditions=observed, seed=seed)
+        raise ConfigurationError(
+            f"Expected parameters of shape (n, width), got {approximator.shapes}. Flatten them in the simulator."
+        )
+    draws = approximator.sample(
+        num_samples=positive_int(num_samples, "num_samples"), conditions=observed, seed=seed
+    )
     original = simulator.original if isinstance(simulator, NarrowedSimulator) else simulator
     first = functions_that_draw(original, {name: approximator.shapes[name][0] for name in names})
     wide = original.first(first).sample(_PRIOR_DRAWS, seed=seeding.derive(seed, "bounds"), progress=False)
     lower, upper = parameter_bounds(np.concatenate([wide[name] for name in names], axis=1))
-    low, high = (np.array([none if b is None else b for b in side]) for side, none in ((lower, -np.inf), (upper, np.inf)))
-    return NarrowedSimulator(original, NarrowPrior.around({name: draws[name][0] for name in names}, low, high, widening))
+    low, high = (
+        np.array([none if b is None else b for b in side])
+        for side, none in ((lower, -np.inf), (upper, np.inf))
+    )
+    return NarrowedSimulator(
+        original, NarrowPrior.around({name: draws[name][0] for name in names}, low, high, widening)
+    )

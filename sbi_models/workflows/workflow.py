@@ -62,7 +62,9 @@ _ROWS_AHEAD = 512
 class Workflow(Diagnosed, Certified, Corrected):
     """Trains one approximator; subclasses say how it is made."""
 
-    def __init__(self, *, approximator: Approximator, simulator: Simulator | None, settings: TrainingSettings) -> None:
+    def __init__(
+        self, *, approximator: Approximator, simulator: Simulator | None, settings: TrainingSettings
+    ) -> None:
         assert settings.seed is not None
         self.approximator = approximator
         self.simulator = None if simulator is None else make_simulator(simulator)
@@ -117,10 +119,21 @@ class Workflow(Diagnosed, Certified, Corrected):
         order = seeding.derive(self._fit_seed, "batches")
         batches: Batches | PreparedBatches
         if augment is None:
-            batches = Batches(self.approximator.prepare(variables, what="training data"), batch_size, order, windows)
+            batches = Batches(
+                self.approximator.prepare(variables, what="training data"), batch_size, order, windows
+            )
         else:
-            raw = {name: torch.as_tensor(np.array(value)) for name, value in data.items() if np.ndim(value) and len(value) == n}
-            batches = PreparedBatches(Batches(raw, batch_size, order, windows), self.approximator.prepare, augment, self._sharing.trained)
+            raw = {
+                name: torch.as_tensor(np.array(value))
+                for name, value in data.items()
+                if np.ndim(value) and len(value) == n
+            }
+            batches = PreparedBatches(
+                Batches(raw, batch_size, order, windows),
+                self.approximator.prepare,
+                augment,
+                self._sharing.trained,
+            )
         return self._fit(
             batches,
             epochs,
@@ -161,21 +174,39 @@ class Workflow(Diagnosed, Certified, Corrected):
         num_batches = positive_int(num_batches_per_epoch, "num_batches_per_epoch")
         augment, simulator = self._augment(augmentations), self._simulator()
         # One simulation tells what they are before there are thousands; if some may fail, it may be the one.
-        first = {} if simulator.failures.allowed else self._checked(self._simulated(1, "moments"), "simulations")
+        first = (
+            {} if simulator.failures.allowed else self._checked(self._simulated(1, "moments"), "simulations")
+        )
         validation = self._validation_variables(validation_data, workers)
         if not self.approximator.is_built:
-            number = min(_ROWS_FOR_MOMENTS, max(_FEWEST_ROWS_FOR_MOMENTS, epochs * num_batches * self._sharing.ring(batch_size)))
+            number = min(
+                _ROWS_FOR_MOMENTS,
+                max(_FEWEST_ROWS_FOR_MOMENTS, epochs * num_batches * self._sharing.ring(batch_size)),
+            )
             self._build(self._checked(self._simulated(number, "moments", workers), "simulations"))
         ring = self._sharing.ring(batch_size)
         at_once = 1 if simulator.meta else max(1, _ROWS_AHEAD // ring)
         in_thread = workers is None and simulator.suits_a_thread
-        stream = partial(simulator.stream, seed=seeding.derive(self._fit_seed, "online simulations"), workers=1 if in_thread else workers)
-        with closing(OnlineBatches(stream, num_batches, ring, at_once, epochs=epochs, in_thread=in_thread)) as raw:
-            raw.fingerprint += "".join(f", {name} {sha256(value.tobytes()).hexdigest()[:16]}" for name, value in first.items())
+        stream = partial(
+            simulator.stream,
+            seed=seeding.derive(self._fit_seed, "online simulations"),
+            workers=1 if in_thread else workers,
+        )
+        with closing(
+            OnlineBatches(stream, num_batches, ring, at_once, epochs=epochs, in_thread=in_thread)
+        ) as raw:
+            raw.fingerprint += "".join(
+                f", {name} {sha256(value.tobytes()).hexdigest()[:16]}" for name, value in first.items()
+            )
             prepared = PreparedBatches(raw, self._prepared_successes, augment)
-            batches = prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
+            batches = (
+                prepared if self._sharing.is_common else RingBatches(prepared, self._sharing, batch_size)
+            )
             more = self._new_rows(epochs * num_batches * ring, workers)
-            number = min(_MOST_ROWS_FOR_CERTIFICATES, max(_FEWEST_ROWS_FOR_CERTIFICATES, epochs * num_batches * ring // 10))
+            number = min(
+                _MOST_ROWS_FOR_CERTIFICATES,
+                max(_FEWEST_ROWS_FOR_CERTIFICATES, epochs * num_batches * ring // 10),
+            )
             return self._fit(
                 batches,
                 epochs,
@@ -220,7 +251,9 @@ class Workflow(Diagnosed, Certified, Corrected):
         augment = self._augment(augmentations)
         names = self.approximator.inference_names + self.approximator.condition_names
         may_miss = self.approximator.may_miss
-        files = SimulationFiles.find(root, pattern, names, load_fn=load_fn, per_file=simulations_per_file, may_miss=may_miss)
+        files = SimulationFiles.find(
+            root, pattern, names, load_fn=load_fn, per_file=simulations_per_file, may_miss=may_miss
+        )
         windows = self._windows(sum(files.rows), batch_size, f"in {root}")
         validation = self._validation_variables(validation_data)
         self._build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")))
@@ -255,7 +288,9 @@ class Workflow(Diagnosed, Certified, Corrected):
         n = self._sharing.window(num_rows)
         if batch_size > n:
             each = "" if n == num_rows else f" that a member has of the {num_rows}"
-            raise DataError(f"Expected a batch_size of at most the {n} simulations{each} {where}, got {batch_size}.")
+            raise DataError(
+                f"Expected a batch_size of at most the {n} simulations{each} {where}, got {batch_size}."
+            )
         return self._sharing.windows(num_rows, self._fit_seed)
 
     def _augment(self, augmentations: Augmentations | None) -> Augment | None:
@@ -272,7 +307,11 @@ class Workflow(Diagnosed, Certified, Corrected):
         """Simulations other than those to train on."""
         simulator, seed = self._simulator(), seeding.derive(self.seed, purpose)
         if workers is None:
-            return self._successes(simulator.sample(number, seed=seed, progress=self.settings.progress is not False and number > 1))
+            return self._successes(
+                simulator.sample(
+                    number, seed=seed, progress=self.settings.progress is not False and number > 1
+                )
+            )
         with closing(simulator.stream([(0, number)], seed=seed, workers=workers)) as stream:
             return self._successes(next(stream))
 
@@ -285,13 +324,18 @@ class Workflow(Diagnosed, Certified, Corrected):
             return simulations
         names = self.approximator.inference_names + self.approximator.condition_names
         kept = [name for name in names if name in simulations and name not in self.approximator.may_miss]
-        fine = np.all([~np.isnan(simulations[name]).reshape(len(simulations[name]), -1).any(axis=1) for name in kept], axis=0)
+        fine = np.all(
+            [~np.isnan(simulations[name]).reshape(len(simulations[name]), -1).any(axis=1) for name in kept],
+            axis=0,
+        )
         return {name: value[fine] for name, value in simulations.items()}
 
     def _prepared_successes(self, simulations: Variables) -> dict[str, torch.Tensor]:
         return self.approximator.prepare(self._successes(simulations))
 
-    def _validation_variables(self, validation_data: VariablesLike | int | None, workers: int | None = None) -> Variables | None:
+    def _validation_variables(
+        self, validation_data: VariablesLike | int | None, workers: int | None = None
+    ) -> Variables | None:
         if validation_data is None:
             return None
         if not isinstance(validation_data, Mapping):
@@ -314,7 +358,9 @@ class Workflow(Diagnosed, Certified, Corrected):
         # Lightning takes seconds to import and is needed for nothing but training.
         from sbi_models.training.trainer import train  # noqa: PLC0415
 
-        prepared = None if validation is None else self.approximator.prepare(validation, what="validation data")
+        prepared = (
+            None if validation is None else self.approximator.prepare(validation, what="validation data")
+        )
         checkpoint = self._checkpoint()
         with self.approximator.without_certificate():
             trained = train(
@@ -340,16 +386,27 @@ class Workflow(Diagnosed, Certified, Corrected):
         self._after_training(simulations)
         usual, held_out = self._as_trained(known(), validation, augment)
         seed = seeding.derive(self._fit_seed, "certificates")
-        leave_certificates(self.approximator, usual, held_out, checkpoint, save_best_only=self.settings.save_best_only, seed=seed)
+        leave_certificates(
+            self.approximator,
+            usual,
+            held_out,
+            checkpoint,
+            save_best_only=self.settings.save_best_only,
+            seed=seed,
+        )
         self._best_loss = min(self._best_loss, history.best_loss)
         self._fits, self.parts = self._fits + 1, []
         return history
 
-    def _as_trained(self, known: Variables, validation: Variables | None, augment: Augment | None) -> tuple[Variables, Variables | None]:
+    def _as_trained(
+        self, known: Variables, validation: Variables | None, augment: Augment | None
+    ) -> tuple[Variables, Variables | None]:
         """Simulations and held-out ones as the training saw them; augmented ones are their own held-out ones."""
         if augment is None or len(next(iter(known.values()))) < FEWEST:
             return known, validation
-        return self._checked(augment({name: np.array(value) for name, value in known.items()}), "augmented simulations"), None
+        return self._checked(
+            augment({name: np.array(value) for name, value in known.items()}), "augmented simulations"
+        ), None
 
     def _leave_part(self, trained: Trained, checkpoint: "Checkpoint | None") -> None:
         """What an ensemble does with members that have trained apart."""
@@ -370,7 +427,9 @@ class Workflow(Diagnosed, Certified, Corrected):
 
     def _simulator(self) -> Simulator:
         if self.simulator is None:
-            raise ConfigurationError("This needs a simulator, and the workflow has none. Pass simulator= to the workflow, or data instead.")
+            raise ConfigurationError(
+                "This needs a simulator, and the workflow has none. Pass simulator= to the workflow, or data instead."
+            )
         return self.simulator
 
     # ---- inference -----------------------------------------------------------------------------------------------------------------
@@ -389,12 +448,16 @@ class Workflow(Diagnosed, Certified, Corrected):
         seed: int | None = None,
     ) -> Variables:
         """Posterior draws; see `ContinuousApproximator.sample`."""
-        return self.approximator.sample(num_samples=num_samples, conditions=conditions, split=split, batch_size=batch_size, seed=seed)
+        return self.approximator.sample(
+            num_samples=num_samples, conditions=conditions, split=split, batch_size=batch_size, seed=seed
+        )
 
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
         """Posterior log densities in nats; see `ContinuousApproximator.log_prob`."""
         return self.approximator.log_prob(data, batch_size=batch_size)
 
-    def estimate(self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None) -> Estimates:
+    def estimate(
+        self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None
+    ) -> Estimates:
         """Point estimates and parameters of scoring rules; see `ScoringRuleApproximator.estimate`."""
         return self.approximator.estimate(conditions=conditions, split=split, batch_size=batch_size)

@@ -18,7 +18,14 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifacts of the experiment."""
     root = tmp_path_factory.mktemp("composed")
-    done = subprocess.run([SBI_MODELS, "run", "michelson-composed"], cwd=root, env=ENVIRONMENT, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [SBI_MODELS, "run", "michelson-composed"],
+        cwd=root,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     (artifacts,) = root.glob("mlruns/artifacts/*/artifacts")
@@ -38,6 +45,8 @@ def test_the_composed_posterior_is_the_exact_one_of_all_measurements(composed: P
 
     Not so yet: docs/architecture.md says what is known of why.
     """
-    speed = pd.read_csv(composed / "composition" / "posterior.csv").set_index("quantity").loc["speed of light"]
+    speed = (
+        pd.read_csv(composed / "composition" / "posterior.csv").set_index("quantity").loc["speed of light"]
+    )
     assert abs(speed["error/sd"]) <= 0.15
     assert abs(speed["sd ratio"] - 1) <= 0.05

@@ -52,5 +52,7 @@ def test_killed_at_any_moment(method, tmp_path):
     assert last.communicate()[0].endswith("done\n")
     assert "done" not in heard
     assert max(map(int, heard)) >= 8
-    files = [load_approximator(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "killed")]
+    files = [
+        load_approximator(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "killed")
+    ]
     assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])

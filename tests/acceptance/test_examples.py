@@ -23,8 +23,18 @@ LARGEST_PICTURE = 120_000
 
 def run(name: str, folder: Path, *arguments: str) -> str:
     """What an example says, of a process in an empty folder; every warning that it does not expect is an error."""
-    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), "--output", str(folder / "figures"), *arguments]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_"))}
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(EXAMPLES / f"{name}.py"),
+        "--output",
+        str(folder / "figures"),
+        *arguments,
+    ]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_"))
+    }
     environment |= {
         "HOME": str(folder),
         "TMPDIR": str(folder),
@@ -45,7 +55,14 @@ def test_the_snippets_of_the_guide_run(tmp_path):
     print(run(GUIDE, tmp_path))
     (folder,) = tmp_path.glob("workflow_guide_*")
     figures = {path.stem for path in folder.glob("*.png")}
-    assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction", "posterior_predictive"}
+    assert figures == {
+        "losses",
+        "recovery",
+        "calibration_ecdf",
+        "coverage",
+        "z_score_contraction",
+        "posterior_predictive",
+    }
     assert (folder / "my_model.keras").is_file()
     assert (tmp_path / "figures" / f"{GUIDE}.png").is_file()
 

@@ -25,7 +25,14 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the main job has run."""
     root = tmp_path_factory.mktemp("main_job")
     started = time.perf_counter()
-    done = subprocess.run([SBI_MODELS, "run", "michelson"], cwd=root, env=ENVIRONMENT, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [SBI_MODELS, "run", "michelson"],
+        cwd=root,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     print(done.stdout, f"\n{time.perf_counter() - started:.0f} s")
     assert done.returncode == 0, done.stderr
     assert "reused, finished" not in done.stdout
@@ -44,7 +51,14 @@ def test_the_amortized_posteriors_are_the_exact_ones(main_job: Path) -> None:
 
 def test_a_second_run_reuses_the_work(main_job: Path) -> None:
     """The same job again says that it used the finished simulations and training."""
-    done = subprocess.run([SBI_MODELS, "run", "michelson"], cwd=main_job, env=ENVIRONMENT, text=True, capture_output=True, check=True)
+    done = subprocess.run(
+        [SBI_MODELS, "run", "michelson"],
+        cwd=main_job,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     assert done.stdout.count("reused, finished") == 4
     first, second = sorted(main_job.glob("mlruns/artifacts/*/artifacts/inference/draws.parquet"))
     assert first.read_bytes() == second.read_bytes()
@@ -57,9 +71,21 @@ def test_commands_and_snippets_of_the_readme_run(main_job: Path) -> None:
     assert [command.split()[0] for command in commands] == ["sample", "diagnose", "report"]
     for command in commands:
         done = subprocess.run(
-            [SBI_MODELS, *command.split()], cwd=main_job, env=ENVIRONMENT | {"BROWSER": "true"}, text=True, capture_output=True, check=False
+            [SBI_MODELS, *command.split()],
+            cwd=main_job,
+            env=ENVIRONMENT | {"BROWSER": "true"},
+            text=True,
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert command.split()[0] != "sample" or len(done.stdout.splitlines()) == 5001
     asking, _ = SNIPPETS
-    subprocess.run([sys.executable, "-c", asking], cwd=main_job, env=ENVIRONMENT, text=True, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", asking],
+        cwd=main_job,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )

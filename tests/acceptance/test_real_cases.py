@@ -22,7 +22,14 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 def artifacts_of(root: Path, experiment: str) -> Path:
     """The artifacts of an experiment of the package, run in a folder."""
-    done = subprocess.run([SBI_MODELS, "run", experiment], cwd=root, env=ENVIRONMENT, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [SBI_MODELS, "run", experiment],
+        cwd=root,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     (path,) = root.glob("mlruns/artifacts/*/artifacts/inference")
@@ -37,11 +44,21 @@ def test_hares_and_lynxes(tmp_path: Path) -> None:
     settings = load_experiment("hare-lynx")
     assert settings.narrow is not None
     made = settings.narrow.rounds * (settings.narrow.training + settings.narrow.validation + 20)
-    made += settings.simulate.training + settings.simulate.validation + settings.simulate.test + (settings.infer.num_proposals or 0)
-    made += 201 * settings.infer.predictive_replicates  # of the certificate: for the real data set, and for 200 simulated ones
+    made += (
+        settings.simulate.training
+        + settings.simulate.validation
+        + settings.simulate.test
+        + (settings.infer.num_proposals or 0)
+    )
+    made += (
+        201 * settings.infer.predictive_replicates
+    )  # of the certificate: for the real data set, and for 200 simulated ones
     assert made <= 200_000
     found = artifacts_of(tmp_path, "hare-lynx")
-    draws, exact = pd.read_parquet(found / "draws.parquet")[list(MODEL.names)].to_numpy(), MODEL.reference_draws
+    draws, exact = (
+        pd.read_parquet(found / "draws.parquet")[list(MODEL.names)].to_numpy(),
+        MODEL.reference_draws,
+    )
     assert np.abs((draws.mean(axis=0) - exact.mean(axis=0)) / exact.std(axis=0)).max() <= 0.25
     assert np.abs(draws.std(axis=0) / exact.std(axis=0) - 1).max() <= 0.15
     assert c2st(exact, draws, "mlp", seed=1) <= 0.75

@@ -8,13 +8,20 @@ import torch
 from sbi_models.adapters import ROLES, Adapter, Concatenate, default_adapter
 from sbi_models.errors import ConfigurationError, DataError, ModelFileError
 
-ROLE_NAMES = {"inference_variables": ["b", "a"], "inference_conditions": ["c"], "summary_variables": ["x", "y"]}
+ROLE_NAMES = {
+    "inference_variables": ["b", "a"],
+    "inference_conditions": ["c"],
+    "summary_variables": ["x", "y"],
+}
 
 
 def batch(seed=0, n=5):
     generator = torch.Generator().manual_seed(seed)
     shapes = {"a": (2,), "b": (1,), "c": (3,), "x": (7, 1), "y": (7, 2), "unused": (4,)}
-    return {name: torch.randn(n, *shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    return {
+        name: torch.randn(n, *shape, generator=generator, dtype=torch.float64)
+        for name, shape in shapes.items()
+    }
 
 
 def equal(a, b):
@@ -94,7 +101,9 @@ def test_a_missing_variable_is_named_with_a_suggestion():
     """Fitting to data without a variable says which, for which role, and the nearest name there is."""
     raw = batch()
     raw["theta_1"] = raw.pop("a")
-    with pytest.raises(DataError, match=r"'theta1' \(inference_variables\) is not in the data. Did you mean 'theta_1'\?"):
+    with pytest.raises(
+        DataError, match=r"'theta1' \(inference_variables\) is not in the data. Did you mean 'theta_1'\?"
+    ):
         default_adapter({"inference_variables": ["theta1"]}).fitted(raw)
 
 
@@ -113,5 +122,7 @@ def test_nothing_and_the_same_twice_cannot_be_joined(names):
 
 def test_files_name_only_known_steps():
     """JSON with an unknown kind is refused with the kinds there are; nothing else is built from a file."""
-    with pytest.raises(ModelFileError, match=r"unknown adapter transform 'concatenat'. Did you mean 'concatenate'"):
+    with pytest.raises(
+        ModelFileError, match=r"unknown adapter transform 'concatenat'. Did you mean 'concatenate'"
+    ):
         Adapter.from_json([{"kind": "concatenat", "config": {}}])

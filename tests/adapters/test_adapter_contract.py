@@ -12,16 +12,23 @@ from sbi_models.errors import DataError
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 DENSITIES = {key: case for key, case in CASES.items() if case.adapted}
 WITH_DENSITY = pytest.mark.parametrize("case", DENSITIES.values(), ids=DENSITIES)
-SUPPORTS = [*(key for key in DENSITIES if key.startswith(("constrain", "ordered", "simplex", "log,", "sqrt"))), "log"]
+SUPPORTS = [
+    *(key for key in DENSITIES if key.startswith(("constrain", "ordered", "simplex", "log,", "sqrt"))),
+    "log",
+]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def equal(a, b):
-    return list(a) == list(b) and all(a[k].dtype == b[k].dtype and torch.equal(a[k].nan_to_num(99), b[k].nan_to_num(99)) for k in a)
+    return list(a) == list(b) and all(
+        a[k].dtype == b[k].dtype and torch.equal(a[k].nan_to_num(99), b[k].nan_to_num(99)) for k in a
+    )
 
 
 def close(a, b, rtol=1e-12):
-    return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=rtol, atol=rtol, equal_nan=True) for k in a)
+    return a.keys() == b.keys() and all(
+        torch.allclose(a[k], b[k], rtol=rtol, atol=rtol, equal_nan=True) for k in a
+    )
 
 
 def test_every_kind_has_a_case():
@@ -44,7 +51,11 @@ def test_rows_do_not_know_of_each_other(case):
     """A part of the rows is adapted as it is in the whole batch, so that results do not depend on batch size."""
     adapter, some = case.fitted, [2, 0]
     whole = adapter.forward(case.raw)
-    assert close(adapter.forward({name: value[some] for name, value in case.raw.items()}), {k: v[some] for k, v in whole.items()}, 1e-14)
+    assert close(
+        adapter.forward({name: value[some] for name, value in case.raw.items()}),
+        {k: v[some] for k, v in whole.items()},
+        1e-14,
+    )
 
 
 @EVERY
@@ -58,7 +69,9 @@ def test_an_adapter_travels_as_json(case):
     assert equal(rebuilt.forward(case.raw), adapted)
     assert equal(rebuilt.inverse(adapted), adapter.inverse(adapted))
     if case.adapted:
-        assert torch.equal(rebuilt.log_abs_det(case.raw, case.adapted), adapter.log_abs_det(case.raw, case.adapted))
+        assert torch.equal(
+            rebuilt.log_abs_det(case.raw, case.adapted), adapter.log_abs_det(case.raw, case.adapted)
+        )
 
 
 @EVERY
@@ -80,8 +93,14 @@ def test_device_and_dtype_are_kept(case, device, dtype):
     adapted = case.fitted.forward(raw)
     back = case.fitted.inverse(adapted)
     assert {(v.dtype, v.device.type) for v in (*adapted.values(), *back.values())} == {(dtype, device)}
-    assert close({k: v.cpu().double() for k, v in back.items()}, {k: v for k, v in case.raw.items() if k not in case.lost}, 1e-4) or (
-        dtype == torch.float32 and max((back[k].cpu().double() - case.raw[k]).abs().max() / case.raw[k].abs().max() for k in back) < 1e-5
+    assert close(
+        {k: v.cpu().double() for k, v in back.items()},
+        {k: v for k, v in case.raw.items() if k not in case.lost},
+        1e-4,
+    ) or (
+        dtype == torch.float32
+        and max((back[k].cpu().double() - case.raw[k]).abs().max() / case.raw[k].abs().max() for k in back)
+        < 1e-5
     )
 
 
@@ -99,7 +118,9 @@ def test_partial_batches_pass(case):
 def test_draws_of_the_inferred_variable_alone_go_back(case):
     """inverse() of n S draws of the adapted variable alone gives the inferred raw variables, in their shapes, and nothing else."""
     if case.inferred == ["a"]:
-        with pytest.raises(DataError, match=r"Expected all or none of 'a', 'c' \(parts of 'ab'\), got \['a'\] without 'c'"):
+        with pytest.raises(
+            DataError, match=r"Expected all or none of 'a', 'c' \(parts of 'ab'\), got \['a'\] without 'c'"
+        ):
             case.fitted.inverse({"y": normal(2)})
         return
     adapter = case.fitted
@@ -123,7 +144,9 @@ def test_log_abs_det_is_that_of_autograd(case):
         def forward(free, one=one):
             values = free if case.total is None else torch.cat([free, (case.total - free.sum())[None]])
             parts = torch.split(values, [one[name].numel() for name in case.inferred])
-            moved = {name: part.reshape(one[name].shape) for name, part in zip(case.inferred, parts, strict=True)}
+            moved = {
+                name: part.reshape(one[name].shape) for name, part in zip(case.inferred, parts, strict=True)
+            }
             return adapter.forward(one | moved)[case.adapted].reshape(-1)
 
         jacobian = torch.autograd.functional.jacobian(forward, flat if case.total is None else flat[:-1])
@@ -142,13 +165,17 @@ def test_gradients_flow_both_ways(case):
         assert (gradient.reshape(N, -1) != 0).any(dim=1).all()
     density = adapter.log_abs_det(raw, case.adapted).sum()
     if density.requires_grad:
-        for gradient in torch.autograd.grad(density, [raw[name] for name in case.inferred], allow_unused=True):
+        for gradient in torch.autograd.grad(
+            density, [raw[name] for name in case.inferred], allow_unused=True
+        ):
             assert gradient is None or gradient.isfinite().all()
     if case.inferred == ["a"]:  # a part of a split variable cannot go back alone
         return
     drawn = torch.zeros_like(adapted).requires_grad_()
     back = adapter.inverse({case.adapted: drawn})
-    gradient = torch.autograd.grad(sum((value * normal(*value.shape[1:], seed=8)).sum() for value in back.values()), drawn)[0]
+    gradient = torch.autograd.grad(
+        sum((value * normal(*value.shape[1:], seed=8)).sum() for value in back.values()), drawn
+    )[0]
     assert gradient.isfinite().all()
     assert "sqrt" in [transform.kind for transform in adapter.transforms] or (gradient != 0).all()
 

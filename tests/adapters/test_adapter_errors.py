@@ -14,10 +14,31 @@ RAW = {"theta": normal(3), "x": normal(5, 1), "k": torch.zeros(6, 1)}
 @pytest.mark.parametrize(
     "adapter",
     [
-        *(A.rename("thetta", to="y"), A.keep(["x", "thetta"]), A.drop("thetta"), A.concatenate(["thetta"], into="y")),
-        *(A.split("thetta", into=["a", "b"]), A.constrain("thetta", lower=0), A.constrain("thetta", to="simplex"), A.log("thetta")),
-        *(A.constrain("thetta", to="ordered"), A.sqrt("thetta"), A.scale("thetta", by=1), A.shift("thetta", by=1), A.as_set("thetta")),
-        *(A.standardize("thetta"), A.one_hot("thetta", num_classes=2), A.broadcast("thetta", to="x"), A.nan_to_num("thetta")),
+        *(
+            A.rename("thetta", to="y"),
+            A.keep(["x", "thetta"]),
+            A.drop("thetta"),
+            A.concatenate(["thetta"], into="y"),
+        ),
+        *(
+            A.split("thetta", into=["a", "b"]),
+            A.constrain("thetta", lower=0),
+            A.constrain("thetta", to="simplex"),
+            A.log("thetta"),
+        ),
+        *(
+            A.constrain("thetta", to="ordered"),
+            A.sqrt("thetta"),
+            A.scale("thetta", by=1),
+            A.shift("thetta", by=1),
+            A.as_set("thetta"),
+        ),
+        *(
+            A.standardize("thetta"),
+            A.one_hot("thetta", num_classes=2),
+            A.broadcast("thetta", to="x"),
+            A.nan_to_num("thetta"),
+        ),
         *(A.expand_dims("thetta", axis=1), A.squeeze("thetta", axis=1), A.as_time_series("thetta")),
         A.subsample("thetta", size=1),
     ],
@@ -37,12 +58,24 @@ def test_unknown_variables_are_named_with_a_suggestion(adapter):
             [[1.0], [0.0], [-3.0]],
             r"'x' greater than its lower bound 0.0, got 2 of 3 rows.*\(first row 1.*bound in",
         ),
-        (A.constrain("x", upper=[1, 2]), [[0.0, 2.5]], r"'x' less than its upper bound \[1.0, 2.0\], got 1 of 1 rows.*instance 2.5"),
-        (A.constrain("x", lower=0, upper=1), [[0.5], [1.0]], r"less than its upper bound 1.0, got 1 of 2 rows"),
+        (
+            A.constrain("x", upper=[1, 2]),
+            [[0.0, 2.5]],
+            r"'x' less than its upper bound \[1.0, 2.0\], got 1 of 1 rows.*instance 2.5",
+        ),
+        (
+            A.constrain("x", lower=0, upper=1),
+            [[0.5], [1.0]],
+            r"less than its upper bound 1.0, got 1 of 2 rows",
+        ),
         (A.constrain("x", lower=0), [[torch.nan]], r"lower bound 0.0, got 1 of 1 rows outside.*nan"),
         (A.log("x"), [[0.0]], r"'x' greater than 0.0 \(adapter.log\).*shift the variable"),
         (A.sqrt("x"), [[-1.0]], r"'x' at least 0.0 \(adapter.sqrt\)"),
-        (A.constrain("x", to="simplex"), [[0.5, 0.6]], r"'x' to sum to 1 along the last axis.*instance 1.1.*Normalise"),
+        (
+            A.constrain("x", to="simplex"),
+            [[0.5, 0.6]],
+            r"'x' to sum to 1 along the last axis.*instance 1.1.*Normalise",
+        ),
         (A.constrain("x", to="simplex"), [[1.5, -0.5]], r"'x' greater than 0.0"),
         (A.constrain("x", to="simplex"), [[1.0]], r"two or more proportions"),
         (A.constrain("x", to="ordered"), [[1.0, 1.0]], r"'x' greater than the component before it.*Sort"),
@@ -54,13 +87,21 @@ def test_unknown_variables_are_named_with_a_suggestion(adapter):
             r"lower with one number for each of the 2 components of 'x', shape \(1, 2\), got 3",
         ),
         (A.scale("x", by=[1, 2]), [[1.0]], r"scale by with one number for each of the 1 components"),
-        (A.split("x", into=["a", "b"], widths=[1, 1]), [[1.0, 2.0, 3.0]], r"widths \[1, 1\], got shape \(1, 3\)"),
+        (
+            A.split("x", into=["a", "b"], widths=[1, 1]),
+            [[1.0, 2.0, 3.0]],
+            r"widths \[1, 1\], got shape \(1, 3\)",
+        ),
         (A.split("x", into=["a", "b"]), [[1.0, 2.0, 3.0]], r"add up to the last axis"),
         (A.squeeze("x", axis=-1), [[1.0]], r"another axis after that of the rows"),
         (A.squeeze("x", axis=2), [[1.0]], r"Expected an axis after that of the rows in squeeze of 'x'"),
         (A.expand_dims("x", axis=-3), [[1.0]], r"Expected an axis after that of the rows"),
         (A.as_set("x"), [[[[1.0]]]], r"\(n, length\) or \(n, length, features\)"),
-        (A.subsample("x", size=3), [[1.0, 2.0]], r"at least the 3 elements to keep along axis 1, got 2. Give a smaller"),
+        (
+            A.subsample("x", size=3),
+            [[1.0, 2.0]],
+            r"at least the 3 elements to keep along axis 1, got 2. Give a smaller",
+        ),
         (A.subsample("x", size=1), [1.0], r"axis of elements after that of the rows, got shape \(1,\)"),
         (A.standardize("x"), [[torch.inf]], r"finite values of 'x' to compute moments"),
     ],
@@ -77,7 +118,9 @@ def test_new_data_are_checked_like_training_data():
     adapter = A.constrain("a", lower=0).concatenate(["a", "b"], into="y").fitted(raw)
     with pytest.raises(DataError, match=r"'a' greater than its lower bound 0.0, got 6 of 6 rows"):
         adapter.log_abs_det(raw | {"a": -raw["a"]}, "y")
-    with pytest.raises(DataError, match=r"all or none of 'a', 'b' \(joined into 'y'\), got \['a'\] without 'b'. Add 'b'"):
+    with pytest.raises(
+        DataError, match=r"all or none of 'a', 'b' \(joined into 'y'\), got \['a'\] without 'b'. Add 'b'"
+    ):
         adapter.forward({"a": raw["a"]})
 
 
@@ -124,7 +167,9 @@ def test_misspelt_keywords_are_refused():
         A.constrain("x", lowr=0)
     entries = A.constrain("x", lower=0).to_json()
     entries[0]["config"]["lowr"] = 0
-    with pytest.raises(ModelFileError, match=r"'constrain' an unknown argument 'lowr'. Did you mean 'lower'\?"):
+    with pytest.raises(
+        ModelFileError, match=r"'constrain' an unknown argument 'lowr'. Did you mean 'lower'\?"
+    ):
         Adapter.from_json(entries)
 
 
@@ -143,14 +188,19 @@ def test_a_step_does_not_overwrite_a_variable(adapter):
         adapter.fitted(RAW)
 
 
-@pytest.mark.parametrize("adapter", [A.standardize("x"), A.broadcast("x", to="y"), A.split("x", into=["a", "b"]), A.subsample("x", size=1)])
+@pytest.mark.parametrize(
+    "adapter",
+    [A.standardize("x"), A.broadcast("x", to="y"), A.split("x", into=["a", "b"]), A.subsample("x", size=1)],
+)
 def test_an_adapter_that_must_learn_says_so(adapter):
     """Use before fitting is an error with a cure, where a step has something to learn."""
     with pytest.raises(NotFittedError, match=r"Call fitted\(batch\)"):
         adapter.forward({"x": normal(2)})
 
 
-@pytest.mark.parametrize("adapter", [A.as_set("x"), A.concatenate(["a", "b"], into="x"), A.broadcast("x", to="y")])
+@pytest.mark.parametrize(
+    "adapter", [A.as_set("x"), A.concatenate(["a", "b"], into="x"), A.broadcast("x", to="y")]
+)
 def test_an_adapter_that_must_learn_says_so_on_the_way_back(adapter):
     """The same for inverse."""
     with pytest.raises(NotFittedError, match=r"Call fitted\(batch\)"):
@@ -158,13 +208,21 @@ def test_an_adapter_that_must_learn_says_so_on_the_way_back(adapter):
 
 
 @pytest.mark.parametrize(
-    "adapter", [A.one_hot("k", num_classes=2), A.broadcast("k", to="x"), A.nan_to_num("k", mask="m").concatenate(["k", "m"], into="y")]
+    "adapter",
+    [
+        A.one_hot("k", num_classes=2),
+        A.broadcast("k", to="x"),
+        A.nan_to_num("k", mask="m").concatenate(["k", "m"], into="y"),
+    ],
 )
 def test_no_density_goes_through_a_step_that_is_no_bijection(adapter):
     """The log determinant of such a variable is refused by name of the step; those of other variables are not affected."""
     fitted = adapter.fitted(RAW)
     name = "y" if len(adapter.transforms) > 1 else "k"
-    with pytest.raises(ConfigurationError, match=f"'{name}' has no density: .* {adapter.transforms[0].kind}, which is no bijection"):
+    with pytest.raises(
+        ConfigurationError,
+        match=f"'{name}' has no density: .* {adapter.transforms[0].kind}, which is no bijection",
+    ):
         fitted.log_abs_det(RAW, name)
     assert torch.equal(fitted.log_abs_det(RAW, "theta"), torch.zeros(6, dtype=torch.float64))
 
@@ -183,7 +241,9 @@ def test_infinite_densities_are_refused():
 def test_roles_that_no_step_makes_are_concatenated():
     """route() adds what is missing and leaves alone the roles that a step has made, whatever its kind."""
     roles = {"inference_variables": ["p"], "inference_conditions": ["theta"], "summary_variables": ["x"]}
-    adapter = A.rename("p", to="inference_variables").constrain("inference_variables", to="simplex").route(roles)
+    adapter = (
+        A.rename("p", to="inference_variables").constrain("inference_variables", to="simplex").route(roles)
+    )
     assert [t.kind for t in adapter.transforms] == ["rename", "simplex", "concatenate", "concatenate"]
     assert adapter.route(roles).to_json() == adapter.to_json()
     raw = {"p": proportions(3), **RAW}

@@ -44,7 +44,10 @@ def in_a_loop() -> Adapter:
 @pytest.mark.parametrize("made", [result_unused, chain_unused, another_step_kept, in_a_loop])
 def test_a_step_that_was_thrown_away_is_refused_with_the_cure(made: Callable[[], Adapter]) -> None:
     """Whatever was added to an adapter, or to one that it comes from, and is neither used nor in it, is named: constrain of s."""
-    with pytest.raises(ConfigurationError, match=r"constrain .*'s'.* was thrown away\. .* adapter = adapter\.constrain\(\.\.\.\)"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"constrain .*'s'.* was thrown away\. .* adapter = adapter\.constrain\(\.\.\.\)",
+    ):
         workflow_with(made())
     workflow_with(Adapter(made().transforms))  # the cure for who means it
 
@@ -84,7 +87,11 @@ def copied() -> Adapter:
 def used_twice() -> Adapter:
     adapter = start()
     EnsembleWorkflow(
-        inference_variables=["s", "m"], inference_conditions="x", inference_networks="coupling_flow", ensemble_size=2, adapter=adapter
+        inference_variables=["s", "m"],
+        inference_conditions="x",
+        inference_networks="coupling_flow",
+        ensemble_size=2,
+        adapter=adapter,
     )
     workflow_with(adapter)
     return adapter
@@ -93,7 +100,9 @@ def used_twice() -> Adapter:
 BESIDE: list[Adapter] = []
 
 
-@pytest.mark.parametrize("made", [kept_after_all, looked_at, variant_used, variant_at_hand, copied, used_twice])
+@pytest.mark.parametrize(
+    "made", [kept_after_all, looked_at, variant_used, variant_at_hand, copied, used_twice]
+)
 def test_nobody_else_is_accused(made: Callable[[], Adapter]) -> None:
     """Steps that were kept after all, adapters that were looked at, used, kept beside or copied are no steps thrown away."""
     workflow_with(made())

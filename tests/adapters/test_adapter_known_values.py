@@ -35,7 +35,9 @@ def test_the_map_of_an_interval_makes_a_uniform_variable_normal_or_logistic(scal
     assert np.allclose(-adapter.log_abs_det({"x": x}, "x"), law.logpdf(z[:, 0]), rtol=1e-12)
     beta = stats.beta(2.5, 0.7).logpdf(x[:, 0]) - adapter.log_abs_det({"x": x}, "x").numpy()
     exact = 1.5 * law.logcdf(z[:, 0]) - 0.3 * law.logsf(z[:, 0]) + law.logpdf(z[:, 0])
-    assert np.allclose(beta, exact + math.log(math.gamma(3.2) / math.gamma(2.5) / math.gamma(0.7)), rtol=1e-10)
+    assert np.allclose(
+        beta, exact + math.log(math.gamma(3.2) / math.gamma(2.5) / math.gamma(0.7)), rtol=1e-10
+    )
 
 
 def test_a_dirichlet_density_goes_through_the_simplex():
@@ -43,7 +45,10 @@ def test_a_dirichlet_density_goes_through_the_simplex():
     alpha = np.array([0.7, 2.0, 3.5, 1.2])
     x = torch.as_tensor(np.random.default_rng(0).dirichlet(alpha, size=20))
     adapter = Adapter().constrain("x", to="simplex")
-    pushed = stats.dirichlet(alpha).logpdf(x.numpy().T / x.numpy().sum(1)) - adapter.log_abs_det({"x": x}, "x").numpy()
+    pushed = (
+        stats.dirichlet(alpha).logpdf(x.numpy().T / x.numpy().sum(1))
+        - adapter.log_abs_det({"x": x}, "x").numpy()
+    )
     z = adapter.forward({"x": x})["x"].numpy() - np.log([3.0, 2.0, 1.0])
     expected = np.zeros(20)
     for k in range(3):
@@ -57,10 +62,15 @@ def test_a_dirichlet_density_goes_through_the_simplex():
 def test_order_statistics_go_through_the_ordered_map():
     """Two sorted uniform variables have density 2; through the ordered map it integrates to 1 over the plane, on a grid."""
     adapter = Adapter().constrain("x", lower=0, upper=1).constrain("x", to="ordered")
-    first, second = torch.linspace(-30, 30, 1201, dtype=torch.float64), torch.linspace(-30, 60, 1801, dtype=torch.float64)
+    first, second = (
+        torch.linspace(-30, 30, 1201, dtype=torch.float64),
+        torch.linspace(-30, 60, 1801, dtype=torch.float64),
+    )
     z = torch.cartesian_prod(first, second)
     x = adapter.inverse({"x": z})["x"]
-    inside = (x[:, 1] < 1 - 1e-15) & (x[:, 1] - x[:, 0] > 1e-14)  # beyond, rounding hides the gap; 1e-13 of the mass
+    inside = (x[:, 1] < 1 - 1e-15) & (
+        x[:, 1] - x[:, 0] > 1e-14
+    )  # beyond, rounding hides the gap; 1e-13 of the mass
     density = 2 * torch.exp(-adapter.log_abs_det({"x": x[inside]}, "x"))
     assert float(density.sum()) * (60 / 1200) * (90 / 1800) == pytest.approx(1, abs=1e-6)
 
@@ -70,7 +80,14 @@ def test_values_close_to_bounds_and_far_out_stay_finite(lower, upper):
     """From the closest float64 to a bound up to the largest one: z and log|det J| are finite, z increases, and x comes back."""
     low = -1e308 if lower is None else lower
     high = 1.7e308 if upper is None else upper
-    x = {math.nextafter(low, math.inf), math.nextafter(high, -math.inf), low + 1e-12, high - 1e-12, 0.5, 0.5 + 2**-53}
+    x = {
+        math.nextafter(low, math.inf),
+        math.nextafter(high, -math.inf),
+        low + 1e-12,
+        high - 1e-12,
+        0.5,
+        0.5 + 2**-53,
+    }
     x = column(*sorted(v for v in x | {1e300, -1e300, 1e-300} if low < v < high))
     adapter = Adapter().constrain("x", lower=lower, upper=upper)
     z = adapter.forward({"x": x})["x"]
@@ -103,7 +120,9 @@ def test_differences_that_overflow_stay_finite(support):
 
 def test_corners_of_the_simplex_stay_finite():
     """Proportions of 1e-300, and one that is nearly 1, have finite z and log|det J| and come back to 1e-12 of their own size."""
-    x = torch.tensor([[1e-300, 1e-200, 1 - 1e-16], [1.0 - 2**-53, 1e-300, 1e-17], [1e-17, 1, 1e-300]], dtype=torch.float64)
+    x = torch.tensor(
+        [[1e-300, 1e-200, 1 - 1e-16], [1.0 - 2**-53, 1e-300, 1e-17], [1e-17, 1, 1e-300]], dtype=torch.float64
+    )
     adapter = Adapter().constrain("x", to="simplex")
     assert adapter.log_abs_det({"x": x}, "x").isfinite().all()
     assert torch.allclose(adapter.inverse(adapter.forward({"x": x}))["x"], x, rtol=1e-12, atol=0)
@@ -130,7 +149,9 @@ def test_conditions_have_the_layout_that_is_documented():
         "y": torch.tensor([[1.0, torch.nan], [3.0, 4.0]], dtype=torch.float64),
         "t": torch.zeros(2, 3, 1, dtype=torch.float64),
     }
-    adapter = Adapter().one_hot("k", num_classes=3).nan_to_num("y", value=-9, mask="seen").broadcast("y", to="t")
+    adapter = (
+        Adapter().one_hot("k", num_classes=3).nan_to_num("y", value=-9, mask="seen").broadcast("y", to="t")
+    )
     adapted = adapter.fitted(raw).forward(raw)
     assert adapted["k"].tolist() == [[1, 0, 0], [0, 0, 1]]
     assert adapted["seen"].tolist() == [[1, 0], [1, 1]]
@@ -138,13 +159,18 @@ def test_conditions_have_the_layout_that_is_documented():
 
 
 @pytest.mark.parametrize(
-    ("support", "low", "high"), [({"lower": 2, "upper": 5}, 2.0, 5.0), ({"lower": 0}, 0.0, 60.0), ({"upper": 1}, -60.0, 1.0)]
+    ("support", "low", "high"),
+    [({"lower": 2, "upper": 5}, 2.0, 5.0), ({"lower": 0}, 0.0, 60.0), ({"upper": 1}, -60.0, 1.0)],
 )
 def test_a_density_over_a_support_integrates_to_one(support, low, high):
     """log_prob of an approximator with a constrained parameter integrates to 1 over its support in raw space, and draws lie inside."""
     rng = np.random.default_rng(0)
     width = min(high - low, 3.0)
-    theta = (low + width * rng.uniform(0.01, 0.99, (200, 1))) if low > -60 else (high - width * rng.uniform(0.01, 0.99, (200, 1)))
+    theta = (
+        (low + width * rng.uniform(0.01, 0.99, (200, 1)))
+        if low > -60
+        else (high - width * rng.uniform(0.01, 0.99, (200, 1)))
+    )
     approximator = ContinuousApproximator(
         adapter=Adapter().constrain("theta", **support),
         roles={"inference_variables": ["theta"], "inference_conditions": ["c"]},

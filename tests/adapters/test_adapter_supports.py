@@ -53,11 +53,17 @@ BOUNDED = {
         [3.0, None],
     ),
     "weibull": (d.Weibull(full(1.0), full(2.0)), 0.0, None),
-    "mixture": (d.MixtureSameFamily(d.Categorical(full(0.5, 0.5)), d.Uniform(full(0.0, 2.0), full(1.0, 4.0))), 0.0, 4.0),
+    "mixture": (
+        d.MixtureSameFamily(d.Categorical(full(0.5, 0.5)), d.Uniform(full(0.0, 2.0), full(1.0, 4.0))),
+        0.0,
+        4.0,
+    ),
     "mixture of vectors": (
         d.MixtureSameFamily(
             d.Categorical(full(0.5, 0.5)),
-            d.Independent(d.Uniform(full(0.0, 2.0, 5.0, 1.0).reshape(2, 2), full(1.0, 4.0, 6.0, 3.0).reshape(2, 2)), 1),
+            d.Independent(
+                d.Uniform(full(0.0, 2.0, 5.0, 1.0).reshape(2, 2), full(1.0, 4.0, 6.0, 3.0).reshape(2, 2)), 1
+            ),
         ),
         [0.0, 1.0],
         [6.0, 4.0],
@@ -66,7 +72,14 @@ BOUNDED = {
     "1 - 2 g": (moved(d.Gamma(full(2.0), full(1.0)), t.AffineTransform(1.0, -2.0)), None, 1.0),
     "1 / (1 + u)": (moved(UNIT, t.AffineTransform(1.0, 1.0), t.PowerTransform(full(-1.0))), 0.5, 1.0),
     "1 / g": (moved(d.Gamma(full(2.0), full(1.0)), t.PowerTransform(full(-1.0))), 0.0, None),
-    "3 - exp(n)": (moved(d.Normal(full(0.0), full(1.0)), t.ComposeTransform([t.ExpTransform(), t.AffineTransform(3.0, -1.0)])), None, 3.0),
+    "3 - exp(n)": (
+        moved(
+            d.Normal(full(0.0), full(1.0)),
+            t.ComposeTransform([t.ExpTransform(), t.AffineTransform(3.0, -1.0)]),
+        ),
+        None,
+        3.0,
+    ),
     "logistic normal": (
         moved(d.Normal(full(0.0, 1.0), 1.0), t.SigmoidTransform(), t.AffineTransform(full(0.0, 1.0), 2.0)),
         [0.0, 1.0],
@@ -74,7 +87,10 @@ BOUNDED = {
     ),
     "folded": (moved(d.Normal(full(0.0), full(1.0)), t.AbsTransform()), 0.0, None),
     "softplus of vectors": (
-        moved(d.MultivariateNormal(full(0.0, 0.0), torch.eye(2, dtype=F)), t.IndependentTransform(t.SoftplusTransform(), 1)),
+        moved(
+            d.MultivariateNormal(full(0.0, 0.0), torch.eye(2, dtype=F)),
+            t.IndependentTransform(t.SoftplusTransform(), 1),
+        ),
         0.0,
         None,
     ),
@@ -94,7 +110,12 @@ def test_bounds_are_those_of_the_support(prior, lower, upper):
     """One constrain step with the bounds that one would write down, of which 20 000 draws make use without leaving them."""
     adapter = A.constrain("x", prior=prior)
     assert [transform.kind for transform in adapter.transforms] == ["constrain"]
-    assert adapter.transforms[0].config() == {"names": ["x"], "lower": lower, "upper": upper, "scale": "probit"}
+    assert adapter.transforms[0].config() == {
+        "names": ["x"],
+        "lower": lower,
+        "upper": upper,
+        "scale": "probit",
+    }
     torch.manual_seed(0)
     x = prior.sample((20_000,))
     x = x[:, None] if x.ndim < 2 else x
@@ -143,9 +164,16 @@ def test_supports_side_by_side():
         constraints.cat([positive, interval, real], dim=-1, lengths=[1, 2, 1]),
     ):
         config = A.constrain("x", prior=WithSupport(support)).transforms[0].config()
-        assert config == {"names": ["x"], "lower": [0.0, -1.0, -1.0, None], "upper": [None, 2.0, 2.0, None], "scale": "probit"}
+        assert config == {
+            "names": ["x"],
+            "lower": [0.0, -1.0, -1.0, None],
+            "upper": [None, 2.0, 2.0, None],
+            "scale": "probit",
+        }
     with pytest.raises(ConfigurationError, match="names of their own"):
-        A.constrain("x", prior=WithSupport(constraints.cat([positive, constraints.simplex], dim=-1, lengths=[1, 2])))
+        A.constrain(
+            "x", prior=WithSupport(constraints.cat([positive, constraints.simplex], dim=-1, lengths=[1, 2]))
+        )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +184,10 @@ def test_supports_side_by_side():
         (d.OneHotCategorical(torch.ones(3)), "is discrete"),
         (d.MixtureSameFamily(d.Categorical(torch.ones(2)), d.Poisson(torch.ones(2))), "is discrete"),
         (d.LKJCholesky(3), r"no step for CorrCholesky\(\)"),
-        (d.Uniform(torch.zeros(2, 2), full(1.0, 2.0, 3.0, 4.0).reshape(2, 2)), r"last axis only, got bounds of shape \(2, 2\)"),
+        (
+            d.Uniform(torch.zeros(2, 2), full(1.0, 2.0, 3.0, 4.0).reshape(2, 2)),
+            r"last axis only, got bounds of shape \(2, 2\)",
+        ),
         (3.0, r"prior of 'x' as a torch distribution, .* got 3.0"),
         (d.Uniform, "as a torch distribution"),
     ],
@@ -178,10 +209,20 @@ def test_a_prior_stands_alone():
 def test_the_default_adapter_takes_the_bounds_of_inferred_variables():
     """Each inferred variable with a bounded prior is constrained, then all are joined; other priors change nothing."""
     roles = {"inference_variables": ["mu", "sigma"], "inference_conditions": ["n"]}
-    priors = {"mu": d.Normal(0.0, 1.0), "sigma": d.HalfNormal(1.0), "n": d.Poisson(3.0), "unused": d.Beta(1.0, 1.0)}
+    priors = {
+        "mu": d.Normal(0.0, 1.0),
+        "sigma": d.HalfNormal(1.0),
+        "n": d.Poisson(3.0),
+        "unused": d.Beta(1.0, 1.0),
+    }
     adapter = default_adapter(roles, priors)
     assert [transform.kind for transform in adapter.transforms] == ["constrain", "concatenate", "concatenate"]
-    assert adapter.transforms[0].config() == {"names": ["sigma"], "lower": 0.0, "upper": None, "scale": "probit"}
+    assert adapter.transforms[0].config() == {
+        "names": ["sigma"],
+        "lower": 0.0,
+        "upper": None,
+        "scale": "probit",
+    }
     assert default_adapter(roles, {}).to_json() == default_adapter(roles).to_json()
 
 
@@ -190,12 +231,24 @@ OUTSIDE = {
         A.constrain("x", lower=[-1, None], upper=[2, 3]).constrain("y", lower=0),
         {"x": 2 * normal(2, n=200), "y": normal(1, n=200)},
     ),
-    "ordered, joined": (A.constrain("x", to="ordered").concatenate(["x", "y"], into="z"), {"x": normal(3, n=200), "y": normal(1, n=200)}),
+    "ordered, joined": (
+        A.constrain("x", to="ordered").concatenate(["x", "y"], into="z"),
+        {"x": normal(3, n=200), "y": normal(1, n=200)},
+    ),
     "support of a later step": (A.log("x").constrain("x", lower=0.5), {"x": 3 * normal(2, n=200)}),
-    "support of joined variables": (A.concatenate(["x", "y"], into="z").sqrt("z"), {"x": normal(1, n=200), "y": normal(1, seed=1, n=200)}),
+    "support of joined variables": (
+        A.concatenate(["x", "y"], into="z").sqrt("z"),
+        {"x": normal(1, n=200), "y": normal(1, seed=1, n=200)},
+    ),
     "classes": (A.one_hot("x", num_classes=2), {"x": normal(1, n=200).round()}),
-    "simplex": (A.constrain("x", to="simplex"), {"x": torch.softmax(normal(3, n=200), dim=-1) + 0.5 * (normal(1, n=200) > 0)}),
-    "missing": (A.constrain("x", lower=0), {"x": normal(2, n=200).abs().where(normal(2, seed=1, n=200) > 0, torch.nan)}),
+    "simplex": (
+        A.constrain("x", to="simplex"),
+        {"x": torch.softmax(normal(3, n=200), dim=-1) + 0.5 * (normal(1, n=200) > 0)},
+    ),
+    "missing": (
+        A.constrain("x", lower=0),
+        {"x": normal(2, n=200).abs().where(normal(2, seed=1, n=200) > 0, torch.nan)},
+    ),
     "sets": (A.constrain("x", lower=[0, None]), {"x": normal(2, 2, n=200)}),
 }
 
@@ -245,10 +298,19 @@ def test_a_subset_is_the_same_for_all_rows_and_equal_lengths():
     assert (kept["x"][0].diff() > 0).all()
     assert torch.equal(kept["mask"], 100 + kept["x"])
     assert (tuple(kept["x"].shape), tuple(kept["long"].shape)) == ((4, 4), (4, 10, 1))
-    subsets = {tuple(A.subsample("x", size=4, seed=seed).fitted(raw).forward(raw)["x"][0].tolist()) for seed in range(20)}
+    subsets = {
+        tuple(A.subsample("x", size=4, seed=seed).fitted(raw).forward(raw)["x"][0].tolist())
+        for seed in range(20)
+    }
     assert len(subsets) > 15
     counts = torch.bincount(
-        torch.tensor([p for s in range(400) for p in A.subsample("x", size=4, seed=s).fitted(raw).transforms[0].positions["x"]])
+        torch.tensor(
+            [
+                p
+                for s in range(400)
+                for p in A.subsample("x", size=4, seed=s).fitted(raw).transforms[0].positions["x"]
+            ]
+        )
     )
     assert ((counts - 160).abs() < 5 * (400 * 0.4 * 0.6) ** 0.5).all()
     assert tuple(A.subsample("x", size=0.01).fitted(raw).forward(raw)["x"].shape) == (4, 1)

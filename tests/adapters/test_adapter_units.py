@@ -17,7 +17,9 @@ def positive(n=2001, seed=0):
 
 
 def columns(lower, upper):
-    return lambda unit: Adapter().constrain("x", lower=[b and b * unit for b in lower], upper=[b and b * unit for b in upper])
+    return lambda unit: Adapter().constrain(
+        "x", lower=[b and b * unit for b in lower], upper=[b and b * unit for b in upper]
+    )
 
 
 SUPPORTS = {
@@ -40,8 +42,12 @@ def test_a_unit_makes_no_difference(key, power):
     expected = make(1.0).fitted(plain).forward(plain)["x"]
     first = unit if key == "ordered" else 1.0
     torch.testing.assert_close(there, expected * torch.tensor([first, 1.0]), rtol=0, atol=0)
-    torch.testing.assert_close(make(unit).fitted(scaled).inverse({"x": there})["x"], scaled["x"], rtol=1e-9, atol=0)
-    scale = make(unit).fitted(scaled).log_abs_det(scaled, "x") - make(1.0).fitted(plain).log_abs_det(plain, "x")
+    torch.testing.assert_close(
+        make(unit).fitted(scaled).inverse({"x": there})["x"], scaled["x"], rtol=1e-9, atol=0
+    )
+    scale = make(unit).fitted(scaled).log_abs_det(scaled, "x") - make(1.0).fitted(plain).log_abs_det(
+        plain, "x"
+    )
     changed = 1 if key == "ordered" else 2  # components whose scale is divided out
     torch.testing.assert_close(scale, torch.full_like(scale, -changed * power * np.log(2.0)))
 
@@ -59,7 +65,9 @@ PRIORS = {
     "gamma": lambda unit: Gamma(torch.tensor(2.0), torch.tensor(1.0 / unit)),
     "log-normal": lambda unit: LogNormal(torch.tensor(unit).log(), torch.tensor(0.5)),
     "half-normal": lambda unit: HalfNormal(torch.tensor(unit)),
-    "at most": lambda unit: TransformedDistribution(Gamma(torch.tensor(2.0), torch.tensor(1.0)), AffineTransform(unit, -unit)),
+    "at most": lambda unit: TransformedDistribution(
+        Gamma(torch.tensor(2.0), torch.tensor(1.0)), AffineTransform(unit, -unit)
+    ),
 }
 
 
@@ -74,7 +82,9 @@ def test_a_torch_prior_of_any_scale_is_learned(key):
         data = {"x": draws, "c": np.zeros((4000, 1))}
         roles = {"inference_variables": ["x"], "inference_conditions": ["c"]}
         approximator = ContinuousApproximator(
-            adapter=default_adapter(roles, {"x": prior}), roles=roles, inference_network=AutoregressiveMixture(components=1, order="given")
+            adapter=default_adapter(roles, {"x": prior}),
+            roles=roles,
+            inference_network=AutoregressiveMixture(components=1, order="given"),
         )
         approximator.build(data, seed=0)
         scores[unit] = approximator.log_prob(data).mean() + np.log(unit)

@@ -51,7 +51,9 @@ class GaussianItems:
 
     def some(self, rows):
         own = None if self.own is None else self.own[rows]
-        return GaussianItems(self.x[rows], self.likelihood, shared=self.shared, own=own, features=self.features[rows])
+        return GaussianItems(
+            self.x[rows], self.likelihood, shared=self.shared, own=own, features=self.features[rows]
+        )
 
     def score(self, theta, noise, rows):
         self.calls += len(theta) * len(self.means[rows])
@@ -79,7 +81,10 @@ def fresh_gaussians(likelihood=LIKELIHOOD, **errors):
     def fresh(theta, seed):
         for start in range(0, len(theta), ROWS_AT_A_TIME):
             part = theta[start : start + ROWS_AT_A_TIME]
-            noise = normal(*part.shape, seed=seeding.derive(seed, start) >> 1) @ torch.linalg.cholesky(likelihood).mT
+            noise = (
+                normal(*part.shape, seed=seeding.derive(seed, start) >> 1)
+                @ torch.linalg.cholesky(likelihood).mT
+            )
             yield torch.arange(start, start + len(part)), GaussianItems(part + noise, likelihood, **errors)
 
     return fresh
@@ -176,7 +181,9 @@ class Beside:
         return torch.cat(means, dim=1), torch.diag_embed(variances)
 
     def score(self, theta, noise, rows):
-        return torch.cat([part.score(theta[:, k : k + 1], noise, rows) for k, part in enumerate(self.parts)], dim=2)
+        return torch.cat(
+            [part.score(theta[:, k : k + 1], noise, rows) for k, part in enumerate(self.parts)], dim=2
+        )
 
     def log_density(self, theta):
         return sum(part.log_density(theta[:, k : k + 1]) for k, part in enumerate(self.parts))

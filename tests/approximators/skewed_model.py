@@ -21,11 +21,17 @@ def simulations(n, seed):
 
 
 def workflow(rules, adapter=None, **arguments):
-    settings = {"initial_learning_rate": 3e-3, "seed": 0, "accelerator": "cpu", "progress": False} | TWO | arguments
-    return BasicWorkflow(inference_network=ScoringRuleNetwork(rules, widths=(32, 32)), adapter=adapter, **settings)
+    settings = (
+        {"initial_learning_rate": 3e-3, "seed": 0, "accelerator": "cpu", "progress": False} | TWO | arguments
+    )
+    return BasicWorkflow(
+        inference_network=ScoringRuleNetwork(rules, widths=(32, 32)), adapter=adapter, **settings
+    )
 
 
-TEST = {"x": np.stack(np.meshgrid(np.linspace(-1.5, 1.5, 9), np.linspace(-1.5, 1.5, 9)), axis=-1).reshape(-1, 2)}
+TEST = {
+    "x": np.stack(np.meshgrid(np.linspace(-1.5, 1.5, 9), np.linspace(-1.5, 1.5, 9)), axis=-1).reshape(-1, 2)
+}
 SIGMA_SD = np.exp(TEST["x"][:, :1] / 2 + S**2 / 2) * np.sqrt(np.expm1(S**2))
 EXACT = {
     "mean": {"sigma": np.exp(TEST["x"][:, :1] / 2 + S**2 / 2), "mu": 10 + TEST["x"][:, 1:]},

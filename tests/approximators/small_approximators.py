@@ -14,7 +14,13 @@ def data(n=40, seed=0):
     """theta (n, 2), tau (n,), c (n, 3) and x (n, 6, 1), far from standard; z is in no role."""
     rng = seeding.generator(seed, "test data")
     theta, tau = 100 + 5 * rng.normal(size=(n, 2)), 1e-3 * rng.normal(size=n)
-    return {"theta": theta, "tau": tau, "c": 3 + rng.normal(size=(n, 3)), "x": rng.normal(size=(n, 6, 1)), "z": rng.normal(size=n)}
+    return {
+        "theta": theta,
+        "tau": tau,
+        "c": 3 + rng.normal(size=(n, 3)),
+        "x": rng.normal(size=(n, 6, 1)),
+        "z": rng.normal(size=n),
+    }
 
 
 def approximator(*, built=True, random_weights=True, steps=4, **arguments):

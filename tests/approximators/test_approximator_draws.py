@@ -51,7 +51,13 @@ def test_moments_are_frozen():
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e8, -3e-9])
 def test_constant_columns_are_only_shifted(constant):
     """A constant column, whatever its rounding, is standardised to zero with an sd of 1, and other columns are not touched."""
-    values = torch.stack([torch.full((1001,), constant, dtype=torch.float64), torch.linspace(-1, 1, 1001, dtype=torch.float64)], dim=1)
+    values = torch.stack(
+        [
+            torch.full((1001,), constant, dtype=torch.float64),
+            torch.linspace(-1, 1, 1001, dtype=torch.float64),
+        ],
+        dim=1,
+    )
     standardiser = Standardiser(("a",))
     standardiser.declare({"a": 2})
     standardiser.fit({"a": values})
@@ -76,9 +82,14 @@ def test_roles_that_are_not_named_stay_as_they_are():
 def test_an_untrained_approximator_is_normal_with_the_moments_of_its_data():
     """With a network at zero, draws and densities in raw space are those of a normal with the data's mean and sd: Jacobian included."""
     made, raw = approximator(random_weights=False, steps=32), data()
-    mean, sd = ([raw[name].mean(axis=0) for name in ("theta", "tau")], [raw[name].std(axis=0) for name in ("theta", "tau")])
+    mean, sd = (
+        [raw[name].mean(axis=0) for name in ("theta", "tau")],
+        [raw[name].std(axis=0) for name in ("theta", "tau")],
+    )
     test = data(20, seed=3)
-    expected = norm.logpdf(test["theta"], mean[0], sd[0]).sum(axis=1) + norm.logpdf(test["tau"], mean[1], sd[1])
+    expected = norm.logpdf(test["theta"], mean[0], sd[0]).sum(axis=1) + norm.logpdf(
+        test["tau"], mean[1], sd[1]
+    )
     np.testing.assert_allclose(made.log_prob(test), expected, atol=1e-4)
     draws = made.sample(num_samples=4000, conditions=data(1), seed=0)
     for name, m, s in zip(("theta", "tau"), mean, sd, strict=True):
@@ -93,9 +104,13 @@ def test_units_move_densities_by_their_jacobian():
     in_mm = lambda batch: batch | {"theta": 1000 * batch["theta"]}  # noqa: E731
     made.build(data(), seed=0)
     scaled.build(in_mm(data()), seed=0)
-    scaled.load_state_dict({name: value for name, value in made.state_dict().items() if "standardiser" not in name}, strict=False)
+    scaled.load_state_dict(
+        {name: value for name, value in made.state_dict().items() if "standardiser" not in name}, strict=False
+    )
     test = data(6, seed=4)
-    np.testing.assert_allclose(scaled.log_prob(in_mm(test)), made.log_prob(test) - 2 * np.log(1000), atol=1e-4)
+    np.testing.assert_allclose(
+        scaled.log_prob(in_mm(test)), made.log_prob(test) - 2 * np.log(1000), atol=1e-4
+    )
     draws = [a.sample(num_samples=5, conditions=test, seed=1)["theta"] for a in (made, scaled)]
     np.testing.assert_allclose(draws[1], 1000 * draws[0], rtol=1e-6)
 
@@ -109,7 +124,9 @@ def test_log_prob_is_computed_row_by_row(made):
     for batch_size in (1, 4, 9):
         np.testing.assert_allclose(made.log_prob(test, batch_size=batch_size), whole, rtol=1e-4, atol=1e-4)
     order = [5, 0, 7]
-    np.testing.assert_allclose(made.log_prob({key: value[order] for key, value in test.items()}), whole[order], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        made.log_prob({key: value[order] for key, value in test.items()}), whole[order], rtol=1e-4, atol=1e-4
+    )
 
 
 # --- draws
@@ -128,7 +145,9 @@ def test_split_names_each_component(made):
     draws = made.sample(num_samples=5, conditions=data(3), seed=0)
     split = made.sample(num_samples=5, conditions=data(3), seed=0, split=True)
     assert list(split) == ["theta_0", "theta_1", "tau_0"]
-    np.testing.assert_array_equal(np.concatenate([split["theta_0"], split["theta_1"]], axis=-1), draws["theta"])
+    np.testing.assert_array_equal(
+        np.concatenate([split["theta_0"], split["theta_1"]], axis=-1), draws["theta"]
+    )
     np.testing.assert_array_equal(split["tau_0"], draws["tau"])
 
 
@@ -156,9 +175,13 @@ def test_draws_of_a_data_set_do_not_depend_on_others(made):
     for batch_size in (1, 4, 9, 100):
         part = made.sample(num_samples=5, conditions=conditions, seed=4, batch_size=batch_size)["theta"]
         np.testing.assert_allclose(part, whole, rtol=1e-5)
-    fewer = made.sample(num_samples=5, conditions={key: value[:3] for key, value in conditions.items()}, seed=4)["theta"]
+    fewer = made.sample(
+        num_samples=5, conditions={key: value[:3] for key, value in conditions.items()}, seed=4
+    )["theta"]
     np.testing.assert_allclose(fewer, whole[:3], rtol=1e-5)
-    twins = made.sample(num_samples=5, conditions={key: value[[0, 0]] for key, value in conditions.items()}, seed=4)["theta"]
+    twins = made.sample(
+        num_samples=5, conditions={key: value[[0, 0]] for key, value in conditions.items()}, seed=4
+    )["theta"]
     assert not np.any(twins[0] == twins[1])
 
 
@@ -167,7 +190,9 @@ def test_many_draws_go_on_where_fewer_end(made):
     conditions = data(2, seed=7)
     many = made.sample(num_samples=10_000, conditions=conditions, seed=5)["theta"]
     assert many.shape == (2, 10_000, 2)
-    np.testing.assert_array_equal(made.sample(num_samples=8192, conditions=conditions, seed=5)["theta"], many[:, :8192])
+    np.testing.assert_array_equal(
+        made.sample(num_samples=8192, conditions=conditions, seed=5)["theta"], many[:, :8192]
+    )
     assert len(np.unique(many[0, :, 0])) > 9_990
 
 
@@ -215,7 +240,9 @@ def test_every_parameter_is_optimised_once_and_only_matrices_decay(made):
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_the_learning_rate_warms_up_and_falls_to_zero(made):
     """From a tenth of the rate linearly to all of it after 5 % of the steps, then down a cosine to zero."""
-    configured = TrainingModule(made, seed=0, learning_rate=2e-3, weight_decay=0.0, total_steps=200).configure_optimizers()
+    configured = TrainingModule(
+        made, seed=0, learning_rate=2e-3, weight_decay=0.0, total_steps=200
+    ).configure_optimizers()
     schedule, rates = configured["lr_scheduler"]["scheduler"], []
     for _ in range(201):
         rates.append(schedule.get_last_lr()[0])

@@ -16,7 +16,9 @@ from sbi_models.errors import ModelFileError
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A file and the approximator in it."""
-    made = approximator(standardize=("inference_variables", "inference_conditions"), info={"unit": "m", "names": ["a", "b"]})
+    made = approximator(
+        standardize=("inference_variables", "inference_conditions"), info={"unit": "m", "names": ["a", "b"]}
+    )
     return made.save(tmp_path_factory.mktemp("saved") / "model.keras"), made
 
 
@@ -52,7 +54,13 @@ def test_loading_unpickles_nothing(saved, monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("something was unpickled")
 
-    for owner, name in [(pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (pickle, "_Unpickler"), (torch, "load")]:
+    for owner, name in [
+        (pickle, "load"),
+        (pickle, "loads"),
+        (pickle, "Unpickler"),
+        (pickle, "_Unpickler"),
+        (torch, "load"),
+    ]:
         monkeypatch.setattr(owner, name, forbidden)
     monkeypatch.setattr(np, "load", forbidden)
     assert load_approximator(saved[0]).is_built
@@ -62,7 +70,12 @@ def test_any_changed_byte_is_found(saved, tmp_path):
     """With one bit flipped in any of 300 places of header and tensors, the file is refused."""
     content = saved[0].read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
-    places = {*range(12), *range(8, header, header // 200), *range(header, len(content), (len(content) - header) // 100), len(content) - 1}
+    places = {
+        *range(12),
+        *range(8, header, header // 200),
+        *range(header, len(content), (len(content) - header) // 100),
+        len(content) - 1,
+    }
     assert len(places) > 300
     for place in sorted(places):
         damaged = bytearray(content)
@@ -77,7 +90,10 @@ def test_a_changed_weight_is_called_a_change(saved, tmp_path):
     content = bytearray(saved[0].read_bytes())
     content[-2] ^= 1
     (tmp_path / "changed").write_bytes(content)
-    with pytest.raises(ModelFileError, match=r"changed was changed or damaged after it was written: its checksum does not match"):
+    with pytest.raises(
+        ModelFileError,
+        match=r"changed was changed or damaged after it was written: its checksum does not match",
+    ):
         load_approximator(tmp_path / "changed")
 
 
@@ -91,7 +107,9 @@ def test_truncated_files_are_refused(saved, tmp_path, length):
 
 def test_other_files_are_refused(tmp_path):
     """A missing file, a folder, a pickle, and safetensors of somebody else are told apart."""
-    with pytest.raises(ModelFileError, match=r"No saved approximator at .*expected a file written by approximator.save"):
+    with pytest.raises(
+        ModelFileError, match=r"No saved approximator at .*expected a file written by approximator.save"
+    ):
         load_approximator(tmp_path / "nothing")
     with pytest.raises(ModelFileError, match="No saved approximator"):
         load_approximator(tmp_path)

@@ -29,21 +29,45 @@ def with_nan(rows, n=8):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (changed(x=with_nan([3])), r"NaN or inf in 1 of 8 rows of variable 'x' of the data \(rows 3\). Drop those rows"),
-        (changed(x=with_nan([0, 1, 2, 4, 5, 7])), r"in 6 of 8 rows of variable 'x' .*\(rows 0, 1, 2, 4, 5, \.\.\.\)"),
+        (
+            changed(x=with_nan([3])),
+            r"NaN or inf in 1 of 8 rows of variable 'x' of the data \(rows 3\). Drop those rows",
+        ),
+        (
+            changed(x=with_nan([0, 1, 2, 4, 5, 7])),
+            r"in 6 of 8 rows of variable 'x' .*\(rows 0, 1, 2, 4, 5, \.\.\.\)",
+        ),
         (changed(c=np.full((8, 3), np.inf)), r"NaN or inf in 8 of 8 rows of variable 'c'"),
-        (changed(c=np.zeros((7, 3))), r"same number of rows in every variable of the data, got 'theta' 8, 'tau' 8, 'c' 7, 'x' 8"),
+        (
+            changed(c=np.zeros((7, 3))),
+            r"same number of rows in every variable of the data, got 'theta' 8, 'tau' 8, 'c' 7, 'x' 8",
+        ),
         (
             {key: value for key, value in changed(thetas=0).items() if key != "theta"},
             r"'theta' is missing in the data. Did you mean 'thetas'\?",
         ),
-        (changed(x=[[1.0], [1.0, 2.0]]), r"numbers of one shape in variable 'x' of the data, got ragged lists"),
+        (
+            changed(x=[[1.0], [1.0, 2.0]]),
+            r"numbers of one shape in variable 'x' of the data, got ragged lists",
+        ),
         (changed(x=np.full((8, 6, 1), "a")), r"real numbers in variable 'x' of the data, got <U1"),
-        (changed(x=[None] * 8), r"real numbers in variable 'x' of the data, got object of NoneType\. Fill in what is missing"),
-        (changed(tau=0.5), r"Expected variable 'tau' of shape \(n, ...\) with at least one row, got shape \(\)"),
+        (
+            changed(x=[None] * 8),
+            r"real numbers in variable 'x' of the data, got object of NoneType\. Fill in what is missing",
+        ),
+        (
+            changed(tau=0.5),
+            r"Expected variable 'tau' of shape \(n, ...\) with at least one row, got shape \(\)",
+        ),
         (changed(x=np.zeros((0, 6, 1))), r"Expected variable 'x' .* at least one row, got shape \(0, 6, 1\)"),
-        (changed(x=np.zeros((8, 5, 1))), r"Expected 'x' in the data of shape \(n, 6, 1\), as in training, got \(8, 5, 1\)\.$"),
-        (changed(c=np.zeros((8, 3, 1))), r"Expected 'c' in the data of shape \(n, 3\), as in training, got \(8, 3, 1\)"),
+        (
+            changed(x=np.zeros((8, 5, 1))),
+            r"Expected 'x' in the data of shape \(n, 6, 1\), as in training, got \(8, 5, 1\)\.$",
+        ),
+        (
+            changed(c=np.zeros((8, 3, 1))),
+            r"Expected 'c' in the data of shape \(n, 3\), as in training, got \(8, 3, 1\)",
+        ),
         ([1.0, 2.0], "Expected the data as a dict of names to arrays, got list"),
     ],
 )
@@ -57,7 +81,10 @@ def test_data_that_do_not_fit_are_refused(made, batch, message):
 def test_a_single_data_set_without_its_axis_is_told_the_cure(made, name, shape, n):
     """Conditions without the leading axis are refused with the expression that adds it, also where they have one axis only."""
     batch = data(n)
-    with pytest.raises(DataError, match=rf"Expected '{name}' in the conditions of shape {shape}.*leading axis: {name}\.reshape\(1, "):
+    with pytest.raises(
+        DataError,
+        match=rf"Expected '{name}' in the conditions of shape {shape}.*leading axis: {name}\.reshape\(1, ",
+    ):
         made.sample(num_samples=2, conditions=batch | {name: batch[name][0]})
 
 
@@ -107,7 +134,11 @@ def test_numbers_of_draws_are_positive_integers(made, value):
 @pytest.mark.parametrize("value", [np.int64(3), np.uint8(3), np.array(3)])
 def test_numbers_of_draws_may_be_integers_of_any_type(made, value):
     """NumPy integers count as integers."""
-    assert made.sample(num_samples=value, conditions=data(2), batch_size=np.int64(1))["theta"].shape == (2, 3, 2)
+    assert made.sample(num_samples=value, conditions=data(2), batch_size=np.int64(1))["theta"].shape == (
+        2,
+        3,
+        2,
+    )
 
 
 def test_before_training_there_is_nothing_to_ask(tmp_path):
@@ -140,7 +171,10 @@ def test_a_build_that_failed_was_none():
             {"theta": np.zeros((40, 2, 3)), "tau": np.zeros((40, 2, 1))},
             r"inference_variables of shape \(n, width\).*got \(40, 2, 4\). Flatten theta, tau",
         ),
-        ({"c": np.zeros((40, 20, 1))}, r"inference_conditions of shape \(n, width\).*got \(40, 20, 1\). .*make them summary_variables"),
+        (
+            {"c": np.zeros((40, 20, 1))},
+            r"inference_conditions of shape \(n, width\).*got \(40, 20, 1\). .*make them summary_variables",
+        ),
     ],
 )
 def test_only_summary_variables_have_further_axes(change, message):
@@ -150,9 +184,15 @@ def test_only_summary_variables_have_further_axes(change, message):
 
 
 @pytest.mark.parametrize(
-    ("roles", "network"), [(ROLES, None), ({"inference_variables": ["theta"], "inference_conditions": ["c"]}, DeepSet())]
+    ("roles", "network"),
+    [(ROLES, None), ({"inference_variables": ["theta"], "inference_conditions": ["c"]}, DeepSet())],
 )
 def test_summary_variables_and_network_go_together(roles, network):
     """Summary variables without a network, and a network without variables, are refused by the constructor."""
     with pytest.raises(ConfigurationError, match="summary_variables and summary_network go together"):
-        ContinuousApproximator(adapter=default_adapter(roles), roles=roles, inference_network=FlowMatching(), summary_network=network)
+        ContinuousApproximator(
+            adapter=default_adapter(roles),
+            roles=roles,
+            inference_network=FlowMatching(),
+            summary_network=network,
+        )

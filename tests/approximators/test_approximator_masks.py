@@ -18,7 +18,11 @@ def data(n=40, seed=0):
     """theta (n, 2), sets x (n, 6, 1) of which the first `length` elements count, and their mask (n, 6)."""
     rng = seeding.generator(seed, "test data")
     mask = np.arange(6) < rng.integers(1, 7, size=(n, 1))
-    return {"theta": rng.normal(size=(n, 2)), "x": np.where(mask[..., None], 5 + 2 * rng.normal(size=(n, 6, 1)), 1e4), "mask": mask}
+    return {
+        "theta": rng.normal(size=(n, 2)),
+        "x": np.where(mask[..., None], 5 + 2 * rng.normal(size=(n, 6, 1)), 1e4),
+        "mask": mask,
+    }
 
 
 def approximator(roles=ROLES, adapter=None, summary_network=None, masks=None, built_from=None):
@@ -63,7 +67,10 @@ def test_missing_values_are_filled_and_masked_by_the_adapter():
     adapter = Adapter().nan_to_num("x", value=-7.0, mask="present")
     raw = data(40)
     with_nan = {"theta": raw["theta"], "x": np.where(raw["mask"][..., None], raw["x"], np.nan)}
-    made, expected = approximator(adapter=adapter, masks={"summary_variables": "present"}, built_from=with_nan), approximator()
+    made, expected = (
+        approximator(adapter=adapter, masks={"summary_variables": "present"}, built_from=with_nan),
+        approximator(),
+    )
     np.testing.assert_allclose(draws(made, with_nan), draws(expected, raw), rtol=1e-5, atol=1e-6)
     assert made.condition_names == ("x",)
     with pytest.raises(DataError, match=r"got inf in 1 of 40 rows of variable 'x'"):
@@ -75,8 +82,13 @@ def test_missing_values_are_filled_and_masked_by_the_adapter():
 def test_without_nan_to_num_missing_values_are_refused():
     """NaN that nothing fills is refused, with nan_to_num as the cure."""
     raw = data()
-    with pytest.raises(DataError, match=r"NaN or inf .* of variable 'x'.*adapter\.nan_to_num\('x', mask=\.\.\.\)"):
-        approximator(masks={}, built_from={"theta": raw["theta"], "x": np.where(raw["mask"][..., None], raw["x"], np.nan)})
+    with pytest.raises(
+        DataError, match=r"NaN or inf .* of variable 'x'.*adapter\.nan_to_num\('x', mask=\.\.\.\)"
+    ):
+        approximator(
+            masks={},
+            built_from={"theta": raw["theta"], "x": np.where(raw["mask"][..., None], raw["x"], np.nan)},
+        )
 
 
 def test_masks_are_saved(tmp_path):
@@ -89,9 +101,19 @@ def test_masks_are_saved(tmp_path):
 @pytest.mark.parametrize(
     ("masks", "change", "error", "message"),
     [
-        ({"x": "mask"}, {}, ConfigurationError, r"no summary input 'x' for the mask 'mask'. .*summary_variables"),
+        (
+            {"x": "mask"},
+            {},
+            ConfigurationError,
+            r"no summary input 'x' for the mask 'mask'. .*summary_variables",
+        ),
         ({"summary_variables": "maks"}, {}, DataError, r"'maks' is missing in the data. Did you mean 'mask'"),
-        ({"summary_variables": "mask"}, {"mask": np.ones((40, 5))}, DataError, r"mask 'mask' of shape \(40, 6\), .* got \(40, 5\)"),
+        (
+            {"summary_variables": "mask"},
+            {"mask": np.ones((40, 5))},
+            DataError,
+            r"mask 'mask' of shape \(40, 6\), .* got \(40, 5\)",
+        ),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(masks, change, error, message):
@@ -129,8 +151,12 @@ def test_a_summary_network_may_take_several_inputs(tmp_path):
     assert not np.isclose(draws(made, raw | {"y": raw["y"] + 1}), draws(made, raw)).any()
     loaded = load_approximator(made.save(tmp_path / "model"))
     np.testing.assert_array_equal(draws(loaded, raw), draws(made, raw))
-    with pytest.raises(ConfigurationError, match=r"The summary network takes 'y', which the adapter does not give"):
-        approximator(roles, summary_network=TwoInputs(), adapter=Adapter().drop("y"), masks={}, built_from=raw)
+    with pytest.raises(
+        ConfigurationError, match=r"The summary network takes 'y', which the adapter does not give"
+    ):
+        approximator(
+            roles, summary_network=TwoInputs(), adapter=Adapter().drop("y"), masks={}, built_from=raw
+        )
 
 
 def test_sets_series_and_masks_are_fused(tmp_path):
@@ -140,7 +166,9 @@ def test_sets_series_and_masks_are_fused(tmp_path):
     made = approximator(
         ROLES | {"summary_variables": ["x", "y"]},
         adapter=Adapter().nan_to_num("y", value=1e3, mask="y_there"),
-        summary_network=FusionNetwork({"x": DeepSet(summary_dim=3, widths=(8,)), "y": TimeSeriesNetwork(widths=(8,), hidden_dim=4)}),
+        summary_network=FusionNetwork(
+            {"x": DeepSet(summary_dim=3, widths=(8,)), "y": TimeSeriesNetwork(widths=(8,), hidden_dim=4)}
+        ),
         masks={"x": "mask", "y": "y_there"},
         built_from=raw,
     )

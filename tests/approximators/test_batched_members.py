@@ -36,7 +36,12 @@ ARGUMENTS = {
     "set_transformer": {"width": 8, "blocks": 1, "heads": 2, "head_widths": (8,), "inducing_points": 3},
     "time_series_transformer": {"width": 8, "blocks": 1, "heads": 2, "head_widths": (8,)},
     "convolutional_network": {"widths": (4, 8), "head_widths": (8,)},
-    "fusion_network": {"backbones": {"x": DeepSet(widths=(8, 8), head_widths=(8,)), "y": DeepSet(widths=(8,), head_widths=(8,))}},
+    "fusion_network": {
+        "backbones": {
+            "x": DeepSet(widths=(8, 8), head_widths=(8,)),
+            "y": DeepSet(widths=(8,), head_widths=(8,)),
+        }
+    },
 }
 """Arguments that make a network of each name small; a new network needs no entry, only time."""
 CANNOT = {"time_series_network": "Batching rule not implemented for aten::gru"}
@@ -44,7 +49,11 @@ CANNOT = {"time_series_network": "Batching rule not implemented for aten::gru"}
 
 
 def names(kind):
-    return sorted(name for name, cls in registry.registered().items() if issubclass(cls, kind) and cls.__module__.startswith("sbi_models"))
+    return sorted(
+        name
+        for name, cls in registry.registered().items()
+        if issubclass(cls, kind) and cls.__module__.startswith("sbi_models")
+    )
 
 
 def data(n=50, seed=0, shape=(6, 2)):
@@ -52,7 +61,12 @@ def data(n=50, seed=0, shape=(6, 2)):
     rng = seeding.generator(seed, "test data")
     theta = rng.normal(size=(n, 3))
     x = theta[:, :1].reshape(n, *[1] * len(shape)) + rng.normal(size=(n, *shape))
-    return {"theta": theta, "c": theta[:, 1:] + rng.normal(size=(n, 2)), "x": x, "y": rng.normal(size=(n, 4, 1))}
+    return {
+        "theta": theta,
+        "c": theta[:, 1:] + rng.normal(size=(n, 2)),
+        "x": x,
+        "y": rng.normal(size=(n, 4, 1)),
+    }
 
 
 def ensemble(inference="flow_matching", summary=None, *, members=3, masks=None, shape=(6, 2), **arguments):
@@ -100,13 +114,19 @@ class InDouble:
 
 
 def _double(rows):
-    return None if rows is None else {key: value.double() if value.is_floating_point() else value for key, value in rows.items()}
+    return (
+        None
+        if rows is None
+        else {key: value.double() if value.is_floating_point() else value for key, value in rows.items()}
+    )
 
 
 def trained(batched, reuse, shape=(6, 2), **networks):
     """History and weights after three epochs in float64, with validation, clipping, weight decay and an average of the weights."""
     made = ensemble(shape=shape, **networks).double()
-    prepared, held_out = (made.prepare(data(n, seed, shape) | {"mask": _mask(n, shape)}) for n, seed in ((40, 1), (20, 2)))
+    prepared, held_out = (
+        made.prepare(data(n, seed, shape) | {"mask": _mask(n, shape)}) for n, seed in ((40, 1), (20, 2))
+    )
     batches = Batches(prepared, 16, 3, Sharing(3, reuse).windows(40, 4))
     settings = TrainingSettings(ema=0.8, accelerator="cpu", progress=False, initial_learning_rate=3e-3)
     left = train(
@@ -123,7 +143,9 @@ def _mask(n, shape):
 def check_same(shape=(6, 2), reuses=(1.0, 0.5), **networks):
     start = ensemble(shape=shape, **networks).double()
     for reuse in reuses:
-        (history, weights), (expected_history, expected) = (trained(batched, reuse, shape, **networks) for batched in (True, False))
+        (history, weights), (expected_history, expected) = (
+            trained(batched, reuse, shape, **networks) for batched in (True, False)
+        )
         assert history.keys() == expected_history.keys()
         for key, values in expected_history.items():
             np.testing.assert_allclose(history[key], values, rtol=1e-10, atol=1e-12)
@@ -223,7 +245,11 @@ class Counts(FlowMatching):
         (LooksAtValues, None, "data-dependent control flow"),
         (WrongGradient, None, "of a batched module are not those of its members"),
         (Counts, None, "members change their buffers while they train"),
-        (FlowMatching, SetTransformer(width=8, heads=2, dropout=0.1), "members with dropout draw random numbers of their own"),
+        (
+            FlowMatching,
+            SetTransformer(width=8, heads=2, dropout=0.1),
+            "members with dropout draw random numbers of their own",
+        ),
     ],
 )
 def test_what_cannot_be_batched_is_found_out_before_training(inference, summary, reason):
@@ -242,11 +268,18 @@ def test_what_cannot_be_batched_is_found_out_before_training(inference, summary,
 
 def test_groups_are_members_of_one_architecture():
     """Members with the same networks, arguments and widths form a group; one without its like is in none, and nothing is wrong with it."""
-    networks = {"a": FlowMatching(widths=(8,)), "b": FlowMatching(widths=(9,)), "c": FlowMatching(widths=(8,)), "d": CouplingFlow()}
+    networks = {
+        "a": FlowMatching(widths=(8,)),
+        "b": FlowMatching(widths=(9,)),
+        "c": FlowMatching(widths=(8,)),
+        "d": CouplingFlow(),
+    }
     roles = {"inference_variables": ["theta"], "inference_conditions": ["c"]}
     made = EnsembleApproximator(
         {
-            name: ContinuousApproximator(adapter=default_adapter(roles), roles=roles, inference_network=network)
+            name: ContinuousApproximator(
+                adapter=default_adapter(roles), roles=roles, inference_network=network
+            )
             for name, network in networks.items()
         }
     )
@@ -265,13 +298,19 @@ def test_half_precision_is_tried_as_well(half):
 def test_one_call_of_a_batched_module_is_the_step_of_all_members(monkeypatch):
     """A batched step computes the loss once, not once a member; the members draw the noise that they draw alone."""
     calls, seeds, plain, loss = [], [], TrainingModule._generator, ContinuousApproximator.loss_given
-    monkeypatch.setattr(ContinuousApproximator, "loss_given", lambda *arguments: calls.append(1) or loss(*arguments))
-    monkeypatch.setattr(TrainingModule, "_generator", lambda self, seed: seeds.append(seed) or plain(self, seed))
+    monkeypatch.setattr(
+        ContinuousApproximator, "loss_given", lambda *arguments: calls.append(1) or loss(*arguments)
+    )
+    monkeypatch.setattr(
+        TrainingModule, "_generator", lambda self, seed: seeds.append(seed) or plain(self, seed)
+    )
     made = ensemble()
     batch = made.prepare(data())
     drawn = []
     for groups, expected in (([["0", "1", "2"]], 1), ([["0", "1"]], 1), ([], 0)):
-        module = TrainingModule(made, seed=1, learning_rate=1e-3, weight_decay=0.0, total_steps=1, groups=groups)
+        module = TrainingModule(
+            made, seed=1, learning_rate=1e-3, weight_decay=0.0, total_steps=1, groups=groups
+        )
         module.on_train_start()
         module.training_step(batch, 0)
         assert len(calls) == expected

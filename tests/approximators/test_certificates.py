@@ -39,7 +39,9 @@ def within_binomial(p_values, level):
 def test_joint_p_values_are_uniform_whatever_the_scores_have_to_do_with_each_other():
     """Over 2000 new calibrations, an observation like the others has p <= a with probability a, with nine dependent scores."""
     mix = normal(9, 9, seed=1)
-    p_values = [float(joint_p_values(scores[1:], scores[:1])) for scores in normal(2000, 100, 9, seed=2) @ mix]
+    p_values = [
+        float(joint_p_values(scores[1:], scores[:1])) for scores in normal(2000, 100, 9, seed=2) @ mix
+    ]
     assert all(within_binomial(p_values, level) for level in LEVELS)
     assert min(p_values) == pytest.approx(1 / 100)
 
@@ -87,7 +89,9 @@ def test_references_that_are_unlike_the_training_are_noticed():
             scores = normal(600, 2, seed=i)
             scores[400:] += shift
             p_values = p_values_of_each(scores[:400], scores)
-            unusual += not Rarities(p_values, [400, 400], torch.empty(600, 0), torch.zeros(600, dtype=torch.bool)).are_usual(400)
+            unusual += not Rarities(
+                p_values, [400, 400], torch.empty(600, 0), torch.zeros(600, dtype=torch.bool)
+            ).are_usual(400)
         assert unusual == expected
 
 
@@ -95,7 +99,11 @@ def test_normal_scores_are_normal_and_increase_without_end():
     """Scores of new log-normal numbers pass a Kolmogorov test, and grow strictly beyond what was seen; those of a constant stay 0."""
     scores = NormalScores()
     scores.fit(torch.cat([normal(4000, 1).exp(), torch.full((4000, 1), 3.0, dtype=torch.float64)], dim=1))
-    new = scores(torch.cat([normal(500, 1, seed=3).exp(), torch.full((500, 1), 3.0 + 1e-8, dtype=torch.float64)], dim=1))
+    new = scores(
+        torch.cat(
+            [normal(500, 1, seed=3).exp(), torch.full((500, 1), 3.0 + 1e-8, dtype=torch.float64)], dim=1
+        )
+    )
     assert stats.kstest(new[:, 0].numpy(), "norm").pvalue > 0.01
     assert new[:, 1].abs().max() < 5
     far = scores(torch.tensor([[1e2, 3.0], [1e3, 3.0], [1e4, 4.0]], dtype=torch.float64))
@@ -131,8 +139,12 @@ def test_statistics_are_what_their_names_say():
         "skewness of x[1]": stats.skew(there, axis=1),
         "log kurtosis of x[1]": np.log(stats.kurtosis(there, axis=1, fisher=False)),
         "log interquartile range of x[1]": np.log(stats.iqr(there, axis=1)),
-        "log ratio of the sds of the halves of x[1]": np.log(there[:, 5:].std(axis=1) / there[:, :4].std(axis=1)),
-        "correlation of x[0] and x[1]": [np.corrcoef(values[i, :9, 0], values[i, :9, 1])[0, 1] for i in range(5)],
+        "log ratio of the sds of the halves of x[1]": np.log(
+            there[:, 5:].std(axis=1) / there[:, :4].std(axis=1)
+        ),
+        "correlation of x[0] and x[1]": [
+            np.corrcoef(values[i, :9, 0], values[i, :9, 1])[0, 1] for i in range(5)
+        ],
     }
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-10, err_msg=name)
@@ -144,7 +156,10 @@ def test_statistics_of_any_shape_are_finite(shape):
     for values in (normal(6, *shape).to(torch.float32), torch.zeros(6, *shape)):
         found = observation_statistics({"x": (values, None)})
         assert found
-        assert all(value.shape == (6,) and value.dtype == torch.float64 and value.isfinite().all() for value in found.values())
+        assert all(
+            value.shape == (6,) and value.dtype == torch.float64 and value.isfinite().all()
+            for value in found.values()
+        )
 
 
 def test_p_values_of_an_approximator_are_uniform_under_the_model():
@@ -212,7 +227,9 @@ def test_members_of_an_ensemble_are_taken_together(tmp_path):
 
 def test_members_that_disagree_are_noticed():
     """One of two equal members whose posterior is shifted for some observations only fails these by the agreement of members."""
-    ensemble = EnsembleApproximator({"a": approximator(random_weights=False), "b": approximator(random_weights=False)})
+    ensemble = EnsembleApproximator(
+        {"a": approximator(random_weights=False), "b": approximator(random_weights=False)}
+    )
     ensemble.learn_certificate(data(900, seed=7), None, seed=1)
     for parameter in ensemble.members["b"].inference_network.parameters():
         parameter.data += 0.5
@@ -224,8 +241,14 @@ def test_members_that_disagree_are_noticed():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.full((2, 6, 1), np.nan)}, "Expected finite numbers, got NaN or inf in 2 of 2 rows of variable 'x' of the conditions"),
-        ({"x": np.zeros((2, 5, 1))}, r"Expected 'x' in the conditions of shape \(n, 6, 1\), as in training, got \(2, 5, 1\)"),
+        (
+            {"x": np.full((2, 6, 1), np.nan)},
+            "Expected finite numbers, got NaN or inf in 2 of 2 rows of variable 'x' of the conditions",
+        ),
+        (
+            {"x": np.zeros((2, 5, 1))},
+            r"Expected 'x' in the conditions of shape \(n, 6, 1\), as in training, got \(2, 5, 1\)",
+        ),
         ({"x": np.zeros((0, 6, 1))}, "at least one row"),
         ({"x": np.zeros((3, 6, 1))}, "same number of rows"),
     ],
@@ -264,7 +287,9 @@ def test_reasons_are_true_of_the_numbers():
         "b of x is above that of 99.5 % of simulations",
         "median of x is above that of all simulations",
     )
-    many = reasons([f"{c} of x" for c in "abcde"], torch.full((1, 5), 2e3), torch.ones(1, 5), torch.zeros(100, 5))
+    many = reasons(
+        [f"{c} of x" for c in "abcde"], torch.full((1, 5), 2e3), torch.ones(1, 5), torch.zeros(100, 5)
+    )
     assert len(many[0]) == 3
 
 
@@ -287,7 +312,10 @@ def test_p_values_of_tied_scores_are_valid_and_as_frequent_as_they_say():
     random = [float(joint_p_values(row[1:], row[:1], ties=lots(1, i))) for i, row in enumerate(rows)]
     careful = [float(joint_p_values(row[1:], row[:1])) for row in rows]
     assert all(within_binomial(random, level) for level in LEVELS)
-    assert all(np.mean(np.asarray(careful) <= level) <= stats.binom.ppf(0.999, 1000, level) / 1000 for level in LEVELS)
+    assert all(
+        np.mean(np.asarray(careful) <= level) <= stats.binom.ppf(0.999, 1000, level) / 1000
+        for level in LEVELS
+    )
     common = torch.cat([torch.ones(20, 1), torch.zeros(179, 1)]).to(torch.float64)
     at_top = joint_p_values(common, torch.ones(500, 1, dtype=torch.float64), ties=lots(500, 1))
     assert (at_top == 21 / 200).all()
@@ -303,7 +331,9 @@ def test_p_values_are_exact_given_the_size():
         scores = torch.as_tensor(rng.normal(size=(400, 2)).__abs__()) * 9 / sizes
         observed = torch.tensor([[3.0], [4.0], [9.0]], dtype=torch.float64)
         new = torch.as_tensor(rng.normal(size=(3, 2)).__abs__()) * 9 / observed
-        for size, p in zip(found, joint_p_values(scores, new, sizes=Sizes(sizes, observed)).tolist(), strict=True):
+        for size, p in zip(
+            found, joint_p_values(scores, new, sizes=Sizes(sizes, observed)).tolist(), strict=True
+        ):
             found[size].append(p)
         mixed.append(float(joint_p_values(scores, new[:1])))
     assert all(within_binomial(p_values, 0.05) for p_values in found.values())
@@ -312,7 +342,9 @@ def test_p_values_are_exact_given_the_size():
     assert float(joint_p_values(scores, new * 0, sizes=strange)[2]) == pytest.approx(1 / 401)
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.0497, "0.0497"), (0.05, "0.05"), (0.0502, "0.0502"), (0.0321, "0.032"), (0.5, "0.5")])
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0497, "0.0497"), (0.05, "0.05"), (0.0502, "0.0502"), (0.0321, "0.032"), (0.5, "0.5")]
+)
 def test_a_p_value_shows_on_which_side_of_the_level_it_is(p, text):
     """Two digits where they do, more where two would round it to the level; the words of a certificate have it so."""
     assert p_in_words(p) == text
@@ -341,4 +373,6 @@ def test_a_certificate_says_what_failed():
 def test_the_tail_of_beta_binomial_numbers(m, a, b):
     """It is that of scipy.stats, which processes that simulate do not import, for its memory."""
     for found in (0, 1, m // 2, m):
-        assert beta_binomial_tail(found, m, a, b) == pytest.approx(stats.betabinom.sf(found - 1, m, a, b), rel=1e-9)
+        assert beta_binomial_tail(found, m, a, b) == pytest.approx(
+            stats.betabinom.sf(found - 1, m, a, b), rel=1e-9
+        )

@@ -41,7 +41,9 @@ def compose(items, *, draws=4000, fresh=None, prior=torch.neg, method=None, **ar
     d = items.theta_dim
     if method is None:
         return calibrated(items, prior, moments(d), draws, plan(len(items), **arguments), fresh=fresh)
-    return composed(items, prior, moments(d), draws, plan(len(items), **arguments), method=method, fresh=fresh)
+    return composed(
+        items, prior, moments(d), draws, plan(len(items), **arguments), method=method, fresh=fresh
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 100, 1000])
@@ -132,12 +134,16 @@ def test_what_a_training_has_learned_stands_in_for_a_simulator(d):
     draws, report = compose(items, learned=learned(1e-8))
     assert against(draws, mean, covariance)[0] <= 0.1
     assert report.calibrated
-    assert report.bias_shift == pytest.approx(shift_of(torch.full((d,), 0.3, dtype=torch.float64), n, covariance), rel=0.05)
+    assert report.bias_shift == pytest.approx(
+        shift_of(torch.full((d,), 0.3, dtype=torch.float64), n, covariance), rel=0.05
+    )
     assert ["so large a correction" in words for words in report.warnings] == [True] * (report.bias_shift > 2)
     draws, report = compose(items, learned=learned(0.1))
     assert against(draws, mean, covariance)[0] > 1
     assert not report.calibrated
-    assert report.calibration_residual == pytest.approx(math.sqrt(n**2 * 0.1 * float(covariance.trace()) / d), rel=0.05)
+    assert report.calibration_residual == pytest.approx(
+        math.sqrt(n**2 * 0.1 * float(covariance.trace()) / d), rel=0.05
+    )
     assert len(report.warnings) == 2
 
 
@@ -146,7 +152,12 @@ def test_what_a_training_has_learned_stands_in_for_a_simulator(d):
 def test_two_modes_have_their_weights(n, simulator):
     """theta from data of theta^2: each half of the draws is exact by a KS test, and the weight of the upper mode within 0.05."""
     x = square_data(0.9, n, seed=3)
-    draws, report = compose(SquareItems(x), fresh=fresh_squares() if simulator else None, prior=lambda theta: 0.5 - theta, draws=2000)
+    draws, report = compose(
+        SquareItems(x),
+        fresh=fresh_squares() if simulator else None,
+        prior=lambda theta: 0.5 - theta,
+        draws=2000,
+    )
     grid, p = exact_square_posterior(x)
     assert abs(float((draws > 0).double().mean()) - p[grid > 0].sum()) < 0.05
     for side in (-1, 1):
@@ -168,13 +179,18 @@ def test_two_modes_in_the_plane(simulator, noise):
 
     def fresh(theta, seed):
         linear = GaussianItems(theta[:, 1:] + normal(len(theta), 1, seed=(seed >> 1) + 1), unit)
-        yield torch.arange(len(theta)), Beside(SquareItems(square_data(theta[:, 0], len(theta), seed >> 1)), linear)
+        yield (
+            torch.arange(len(theta)),
+            Beside(SquareItems(square_data(theta[:, 0], len(theta), seed >> 1)), linear),
+        )
 
     def prior(theta):
         return torch.stack([0.5 - theta[:, 0], -theta[:, 1]], dim=1)
 
     items = Beside(SquareItems(x), GaussianItems(y, unit))
-    draws, report = compose(items, fresh=fresh if simulator else None, prior=prior, draws=2000, simulations=4000, noise=noise)
+    draws, report = compose(
+        items, fresh=fresh if simulator else None, prior=prior, draws=2000, simulations=4000, noise=noise
+    )
     grid, p = exact_square_posterior(x)
     assert report.num_modes == 2
     assert abs(float((draws[:, 0] > 0).double().mean()) - p[grid > 0].sum()) < 0.05
@@ -197,7 +213,9 @@ def test_errors_of_densities_that_items_share_are_calibrated_away():
     grid, p = exact_square_posterior(x)
     got = []
     for fresh in (None, fresh_squares(tilt=0.17)):
-        draws, _ = compose(SquareItems(x, tilt=0.17), fresh=fresh, prior=lambda theta: 0.5 - theta, draws=2000)
+        draws, _ = compose(
+            SquareItems(x, tilt=0.17), fresh=fresh, prior=lambda theta: 0.5 - theta, draws=2000
+        )
         got.append(abs(float((draws > 0).double().mean()) - p[grid > 0].sum()))
     assert got[0] > 0.1
     assert got[1] < 0.05
@@ -214,7 +232,9 @@ def test_a_learned_error_that_runs_away_makes_no_mode(d):
 
     def learned(theta):
         away = (theta - mean) / covariance.diagonal().sqrt()
-        return Learned(error - theta + 3 * away.sign() * (away.abs() - 5).clamp_min(0) ** 3, torch.full_like(theta, 1e-6))
+        return Learned(
+            error - theta + 3 * away.sign() * (away.abs() - 5).clamp_min(0) ** 3, torch.full_like(theta, 1e-6)
+        )
 
     draws, report = compose(items, learned=learned)
     off, ratios = against(draws, mean, covariance)
@@ -255,9 +275,13 @@ def test_plain_sums_of_diffused_scores_are_too_narrow():
 
 def test_methods_that_diverge_say_so():
     """Draws that are not finite are an error that names the method and the way out, not an answer."""
-    items = GaussianItems(gaussian_data(THETA, 10, seed=4), shared=lambda theta: torch.full_like(theta, math.nan))
+    items = GaussianItems(
+        gaussian_data(THETA, 10, seed=4), shared=lambda theta: torch.full_like(theta, math.nan)
+    )
     for method in ("plain", "langevin", "gauss"):
-        with pytest.raises(DataError, match=rf"'{method}' diverged in 5 of 5 draws of 10 items\. Use method='calibrated'"):
+        with pytest.raises(
+            DataError, match=rf"'{method}' diverged in 5 of 5 draws of 10 items\. Use method='calibrated'"
+        ):
             compose(items, method=method, draws=5)
 
 

@@ -11,7 +11,13 @@ from scipy import integrate, stats
 from sbi_models.approximators.composition.grid_density import LineSearch
 from sbi_models.approximators.composition.mode_weights import gained, heights, offset
 from sbi_models.approximators.composition.modes import find_modes, newton
-from sbi_models.approximators.composition.polynomial_density import Monomials, Surrogate, degree_for, fit_points, fitted
+from sbi_models.approximators.composition.polynomial_density import (
+    Monomials,
+    Surrogate,
+    degree_for,
+    fit_points,
+    fitted,
+)
 from sbi_models.approximators.composition.score import ComposedScore
 
 
@@ -81,7 +87,9 @@ def quartic(d=1):
     monomials = Monomials(d, 4)
     coefficients = torch.zeros(len(monomials.exponents), dtype=torch.float64)
     for power, value in ((4, -0.25), (3, 1 / 6), (1, 0.2)):
-        coefficients[(monomials.exponents == power).any(dim=1) & (monomials.exponents.sum(dim=1) == power)] = value
+        coefficients[
+            (monomials.exponents == power).any(dim=1) & (monomials.exponents.sum(dim=1) == power)
+        ] = value
     return Surrogate(monomials, coefficients, 1.0), lambda u: np.exp(-(u**4) / 4 + u**3 / 6 + u / 5)
 
 
@@ -97,7 +105,10 @@ def test_masses_and_draws_of_a_density_that_is_not_normal(d):
     assert draws.shape == (4000, d)
     assert share > 0.5
     for component in draws.mT:
-        assert stats.kstest(component.numpy(), lambda u: np.interp(u, grid, cumulative / cumulative[-1])).pvalue > 0.01
+        assert (
+            stats.kstest(component.numpy(), lambda u: np.interp(u, grid, cumulative / cumulative[-1])).pvalue
+            > 0.01
+        )
     for pair in (draws[1:, 0], draws[1:, -1] if d > 1 else draws[1:, 0]):
         assert abs(np.corrcoef(draws[:-1, 0], pair)[0, 1]) < 5 / math.sqrt(4000)
 
@@ -135,7 +146,8 @@ def test_newton_finds_the_mode_of_a_quadratic_in_two_steps():
     whitened = mode.whitened(score)(double([[1.0, 0.0], [0.3, -2.0]]))
     torch.testing.assert_close(whitened, -double([[1.0, 0.0], [0.3, -2.0]]))
     torch.testing.assert_close(
-        mode.distance(mode.center + double([[0.1, 0.2]])), double([[0.1, 0.2]]).mv(precision @ double([0.1, 0.2])).sqrt()
+        mode.distance(mode.center + double([[0.1, 0.2]])),
+        double([[0.1, 0.2]]).mv(precision @ double([0.1, 0.2])).sqrt(),
     )
 
 
@@ -161,11 +173,15 @@ def test_modes_of_a_mixture_are_both_found():
     """Of two normals ten sds apart, from pilots of both, each mode is found once, with its precision."""
     means = double([[-1.0, 0.5], [1.0, -0.5]])
     pilots = means.repeat(8, 1) + 0.3 * normal(16, 2, seed=1)
-    modes = find_modes(mixture(0.3, means, 0.2), means[0] + 0.1, 20 * torch.eye(2, dtype=torch.float64), pilots)
+    modes = find_modes(
+        mixture(0.3, means, 0.2), means[0] + 0.1, 20 * torch.eye(2, dtype=torch.float64), pilots
+    )
     assert len(modes) == 2
     for mode, mean in zip(modes, means, strict=True):
         torch.testing.assert_close(mode.center, mean, rtol=0, atol=1e-3)
-        torch.testing.assert_close(mode.precision, 25 * torch.eye(2, dtype=torch.float64), rtol=0.02, atol=0.5)
+        torch.testing.assert_close(
+            mode.precision, 25 * torch.eye(2, dtype=torch.float64), rtol=0.02, atol=0.5
+        )
 
 
 ONE_MODE = {
@@ -183,7 +199,9 @@ def test_one_mode_is_found_once(shape):
     for some in (pilots, pilots[:0]):
         (mode,) = find_modes(score, start, eye, some)
         assert mode.last_step < 0.1
-        torch.testing.assert_close(score(mode.center[None]) @ mode.factor, torch.zeros(1, 2, dtype=torch.float64), rtol=0, atol=0.1)
+        torch.testing.assert_close(
+            score(mode.center[None]) @ mode.factor, torch.zeros(1, 2, dtype=torch.float64), rtol=0, atol=0.1
+        )
 
 
 def test_a_start_between_two_modes_is_no_mode():
@@ -266,9 +284,16 @@ def test_heights_are_differences_of_the_composed_log_density():
     assert composed.evaluations == 3 * 7
     x = gaussian_data(double([0.4, -0.9]), 5, 1)
     items, modes = GaussianItems(x), double([[0.0, 0.0], [1.0, -1.0]])
-    exact = -((x[:, None] - modes) @ torch.linalg.inv(double([[0.5, 0.6], [0.6, 2.0]])) * (x[:, None] - modes)).sum(dim=(0, 2)) / 2
+    exact = (
+        -(
+            (x[:, None] - modes) @ torch.linalg.inv(double([[0.5, 0.6], [0.6, 2.0]])) * (x[:, None] - modes)
+        ).sum(dim=(0, 2))
+        / 2
+    )
     exact = exact - modes.square().sum(dim=1) / 2
-    torch.testing.assert_close(heights(ComposedScore(items, torch.neg, 0.02), modes, None, 1), exact - exact[0])
+    torch.testing.assert_close(
+        heights(ComposedScore(items, torch.neg, 0.02), modes, None, 1), exact - exact[0]
+    )
 
 
 def test_what_items_share_of_errors_in_heights_is_calibrated():
@@ -293,7 +318,9 @@ def test_offsets_of_log_ratios(distance):
 
     assert offset(ratios(first), ratios(last)) == 0
     for error in (-1.3, 0.8):
-        assert offset(ratios(first) - error, ratios(last) - error) == pytest.approx(error, abs=5 * math.sqrt(8 / n) / distance)
+        assert offset(ratios(first) - error, ratios(last) - error) == pytest.approx(
+            error, abs=5 * math.sqrt(8 / n) / distance
+        )
 
 
 def test_ratios_are_told_from_a_coin():

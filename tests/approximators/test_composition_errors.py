@@ -59,7 +59,9 @@ def test_the_share_of_a_bias_that_is_removed(d):
 
     for factor, share in ((0.0, 0.0), (0.99, 0.0), (1.0, 0.0), (2.0, 0.5), (3.0, 1.0), (50.0, 1.0)):
         assert share_of_bias(bias(factor * quantile), variance) == pytest.approx(share, abs=1e-3)
-    touched = [share_of_bias(noise * variance.diagonal().sqrt(), variance) > 0 for noise in normal(4000, d, seed=1)]
+    touched = [
+        share_of_bias(noise * variance.diagonal().sqrt(), variance) > 0 for noise in normal(4000, d, seed=1)
+    ]
     assert np.mean(touched) == pytest.approx(0.01, abs=0.007)
 
 
@@ -83,7 +85,9 @@ def test_sharpening_never_more_than_doubles():
 
 
 def polynomial(theta):
-    return torch.stack([0.2 + 0.1 * theta[:, 0] - 0.3 * theta[:, 0] * theta[:, 1], 0.05 * theta[:, 1] ** 3], dim=1)
+    return torch.stack(
+        [0.2 + 0.1 * theta[:, 0] - 0.3 * theta[:, 0] * theta[:, 1], 0.05 * theta[:, 1] ** 3], dim=1
+    )
 
 
 def residuals(n, seed):
@@ -107,7 +111,12 @@ def test_a_shared_bias_is_learned_with_its_uncertainty():
     errors, variances = torch.stack(errors), torch.stack(variances)
     standard = errors / variances.sqrt()
     assert (standard.mean(dim=0).abs() < 5 / math.sqrt(60)).all()
-    torch.testing.assert_close(standard.square().mean(dim=0), torch.ones(3, 2, dtype=torch.float64), rtol=0, atol=5 * math.sqrt(2 / 60))
+    torch.testing.assert_close(
+        standard.square().mean(dim=0),
+        torch.ones(3, 2, dtype=torch.float64),
+        rtol=0,
+        atol=5 * math.sqrt(2 / 60),
+    )
     assert standard.square().mean() == pytest.approx(1, abs=0.25)
     learned.fit(*residuals(200_000, 7))
     torch.testing.assert_close(learned(at).correction, polynomial(at), rtol=0, atol=0.05)
@@ -154,12 +163,19 @@ def test_items_of_a_network_of_zero_are_standard_normal(preconditioning):
     torch.testing.assert_close(means, torch.zeros(5, 2).double(), rtol=0, atol=1e-5 + slack)
     torch.testing.assert_close(covariances, EYE.expand(5, 2, 2), rtol=0, atol=1e-3 + slack)
     for noise in (0.02, 0.2):
-        torch.testing.assert_close(items.score(theta, noise, slice(1, 4)), (-theta / (1 + noise**2)).expand(3, 4, 2), rtol=0, atol=0.01)
+        torch.testing.assert_close(
+            items.score(theta, noise, slice(1, 4)),
+            (-theta / (1 + noise**2)).expand(3, 4, 2),
+            rtol=0,
+            atol=0.01,
+        )
     exact = torch.distributions.MultivariateNormal(torch.zeros(2).double(), EYE).log_prob(theta)
     with torch.no_grad():
         torch.testing.assert_close(items.log_density(theta), exact.expand(5, 4), rtol=0, atol=0.01)
     if preconditioning == "gaussian":
-        torch.testing.assert_close(items.own_scores(normal(5, 2, seed=3), 0.02), -normal(5, 2, seed=3), rtol=0, atol=0.01)
+        torch.testing.assert_close(
+            items.own_scores(normal(5, 2, seed=3), 0.02), -normal(5, 2, seed=3), rtol=0, atol=0.01
+        )
     assert items.features.shape == (5, 3)
 
 
@@ -184,11 +200,23 @@ FINE = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"calibrated": False, "bias_shift": 0.51}, r"all 10 items share.*about 0\.5 of its standard deviations.*pass the simulator"),
-        ({"bias_shift": 2.01}, r"all 10 items share would move the posterior by 2\.0 .*so large a correction is not to be trusted"),
+        (
+            {"calibrated": False, "bias_shift": 0.51},
+            r"all 10 items share.*about 0\.5 of its standard deviations.*pass the simulator",
+        ),
+        (
+            {"bias_shift": 2.01},
+            r"all 10 items share would move the posterior by 2\.0 .*so large a correction is not to be trusted",
+        ),
         ({"calibration_residual": 0.26, "simulations": 100}, r"uncertain by 0\.26.*calibration_simulations"),
-        ({"calibration_residual": 0.26, "calibrated": False}, r"uncertain by 0\.26.*pass the simulator, or compose fewer items"),
-        ({"sbc_p_value": 0.0009, "sbc_shift": -0.8, "sbc_variance": 4.0}, r"p = 0\.0009.*off by about 0\.8 .* 2\.0 times"),
+        (
+            {"calibration_residual": 0.26, "calibrated": False},
+            r"uncertain by 0\.26.*pass the simulator, or compose fewer items",
+        ),
+        (
+            {"sbc_p_value": 0.0009, "sbc_shift": -0.8, "sbc_variance": 4.0},
+            r"p = 0\.0009.*off by about 0\.8 .* 2\.0 times",
+        ),
         ({"sbc_p_value": 0.009, "bias_shift": 0.6}, r"moved the posterior by 0\.6 .*p = 0\.009"),
         ({"width_ratio": 2.1}, r"2\.1 times as wide"),
         ({"width_ratio": 0.4}, r"0\.4 times as wide"),

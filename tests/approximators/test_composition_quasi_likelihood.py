@@ -18,13 +18,22 @@ from sbi_models.approximators.composition.quasi_likelihood import QuasiLikelihoo
 THETA = torch.tensor([0.4, -0.9], dtype=torch.float64)
 
 LAWS = {
-    "Poisson": (lambda rng, theta: rng.poisson(np.exp(theta)), lambda x, theta: stats.poisson.logpmf(x, np.exp(theta))),
-    "exponential": (lambda rng, theta: rng.exponential(np.exp(-theta)), lambda x, theta: theta - x * np.exp(theta)),
+    "Poisson": (
+        lambda rng, theta: rng.poisson(np.exp(theta)),
+        lambda x, theta: stats.poisson.logpmf(x, np.exp(theta)),
+    ),
+    "exponential": (
+        lambda rng, theta: rng.exponential(np.exp(-theta)),
+        lambda x, theta: theta - x * np.exp(theta),
+    ),
     "Bernoulli": (
         lambda rng, theta: rng.binomial(1, stats.norm.cdf(theta)),
         lambda x, theta: stats.norm.logcdf(np.where(x > 0, theta, -theta)),
     ),
-    "geometric": (lambda rng, theta: rng.geometric(stats.norm.cdf(theta)), lambda x, theta: stats.geom.logpmf(x, stats.norm.cdf(theta))),
+    "geometric": (
+        lambda rng, theta: rng.geometric(stats.norm.cdf(theta)),
+        lambda x, theta: stats.geom.logpmf(x, stats.norm.cdf(theta)),
+    ),
 }
 
 
@@ -56,7 +65,10 @@ def fresh_of(draw):
     def fresh(theta, seed):
         for start in range(0, len(theta), ROWS_AT_A_TIME):
             part = theta[start : start + ROWS_AT_A_TIME, 0].numpy()
-            yield torch.arange(start, start + len(part)), BlindItems(draw(seeding.generator(seed, start), part))
+            yield (
+                torch.arange(start, start + len(part)),
+                BlindItems(draw(seeding.generator(seed, start), part)),
+            )
 
     return fresh
 
@@ -123,7 +135,9 @@ def _replicated(off, width, seed, *, d=2, n=20, number=200):
         sums = (theta[:, None] + noise).sum(dim=1)
         return (sums[:, None] - n * (points - shift)) @ precision
 
-    return posterior_calibration(draws, number, log_slopes), float((off * factor.sum(dim=1) / covariance.diagonal().sqrt()).abs().max())
+    return posterior_calibration(draws, number, log_slopes), float(
+        (off * factor.sum(dim=1) / covariance.diagonal().sqrt()).abs().max()
+    )
 
 
 def test_widths_that_are_wrong_everywhere_are_found_together():

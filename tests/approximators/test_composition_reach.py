@@ -19,10 +19,15 @@ def test_draws_out_of_reach_of_the_prior_are_doubted(d, method):
     """
     for away, doubted in ((0.0, False), (80.0, True)):
         items = GaussianItems(
-            torch.ones(3, d, dtype=torch.float64), torch.eye(d, dtype=torch.float64), shared=lambda t, a=away: 0 * t + a / 3
+            torch.ones(3, d, dtype=torch.float64),
+            torch.eye(d, dtype=torch.float64),
+            shared=lambda t, a=away: 0 * t + a / 3,
         )
         draws, report = compose(items, method=method)
-        said = {"calibrated": "The draws are those of the prior", "gauss": "of the draws are more than 6 standard deviations of the prior"}
+        said = {
+            "calibrated": "The draws are those of the prior",
+            "gauss": "of the draws are more than 6 standard deviations of the prior",
+        }
         assert any(said[method] in words for words in report.warnings) == doubted
         if doubted and method == "calibrated":
             assert float(draws.mean(dim=0).abs().max()) < 0.1

@@ -56,7 +56,9 @@ class WithoutDensity(KnownNormal):
 
 
 def member(network, adapter=None, **arguments):
-    return ContinuousApproximator(adapter=adapter or Adapter(), roles=ROLES, inference_network=network, standardize=(), **arguments)
+    return ContinuousApproximator(
+        adapter=adapter or Adapter(), roles=ROLES, inference_network=network, standardize=(), **arguments
+    )
 
 
 def data(n=30, seed=0):
@@ -66,7 +68,9 @@ def data(n=30, seed=0):
 
 def ensemble(*, built=True, **arguments):
     """N(c, 1) and N(c + 4, 1/2)."""
-    made = EnsembleApproximator({"wide": member(KnownNormal()), "narrow": member(KnownNormal(4.0, 0.5))}, **arguments)
+    made = EnsembleApproximator(
+        {"wide": member(KnownNormal()), "narrow": member(KnownNormal(4.0, 0.5))}, **arguments
+    )
     if built:
         made.build(data(), seed=0)
     return made.eval()
@@ -79,13 +83,24 @@ def ensemble(*, built=True, **arguments):
 def test_the_density_is_the_weighted_log_sum_exp(weights):
     """log_prob is log sum_k w_k p_k of the exact densities, Jacobian of a log adapter included, to 1e-5."""
     adapter = Adapter().log("theta")
-    made = EnsembleApproximator({"wide": member(KnownNormal(), adapter), "narrow": member(KnownNormal(4.0, 0.5), adapter)})
+    made = EnsembleApproximator(
+        {"wide": member(KnownNormal(), adapter), "narrow": member(KnownNormal(4.0, 0.5), adapter)}
+    )
     made.build(data(), seed=0)
     rows = data(40, seed=1)
     theta, x = rows["theta"][:, 0], rows["x"][:, 0]
-    exact = np.stack([norm.logpdf(np.log(theta), x, 1.0), norm.logpdf(np.log(theta), x + 4, 0.5)], axis=1) - np.log(theta)[:, None]
-    w = np.array([0.5, 0.5]) if weights is None else np.array([weights.get("wide", 0), weights["narrow"]]) / sum(weights.values())
-    np.testing.assert_allclose(made.log_prob(rows, member_weights=weights), logsumexp(exact, b=w, axis=1), atol=1e-5)
+    exact = (
+        np.stack([norm.logpdf(np.log(theta), x, 1.0), norm.logpdf(np.log(theta), x + 4, 0.5)], axis=1)
+        - np.log(theta)[:, None]
+    )
+    w = (
+        np.array([0.5, 0.5])
+        if weights is None
+        else np.array([weights.get("wide", 0), weights["narrow"]]) / sum(weights.values())
+    )
+    np.testing.assert_allclose(
+        made.log_prob(rows, member_weights=weights), logsumexp(exact, b=w, axis=1), atol=1e-5
+    )
     each = made.log_prob(rows, merge_members=False)
     np.testing.assert_allclose(np.stack([each["wide"], each["narrow"]], axis=1), exact, atol=1e-5)
     outside = made.log_prob({"theta": -rows["theta"], "x": rows["x"]}, member_weights=weights)
@@ -96,7 +111,9 @@ def test_merged_draws_have_exact_shares():
     """With members that do not overlap, 0.6 and 0.4 of 500 draws are 300 and 200 for every data set."""
     far = EnsembleApproximator({"low": member(KnownNormal(-100.0)), "high": member(KnownNormal(100.0))})
     far.build(data(), seed=0)
-    draws = far.sample(num_samples=500, conditions=data(20), seed=1, member_weights={"low": 0.6, "high": 0.4})["theta"]
+    draws = far.sample(
+        num_samples=500, conditions=data(20), seed=1, member_weights={"low": 0.6, "high": 0.4}
+    )["theta"]
     assert draws.shape == (20, 500, 1)
     assert ((draws > 0).sum(axis=1) == 200).all()
     odd = far.sample(num_samples=5, conditions=data(20), seed=1)["theta"]
@@ -108,7 +125,13 @@ def test_merged_draws_have_exact_shares():
 def test_merged_draws_are_those_of_the_mixture():
     """Draws of 0.6 N(c, 1) + 0.4 N(c + 4, 1/2) and draws made by hand pass a two-sample test; those of other weights do not."""
     conditions = {"x": np.zeros((1, 1))}
-    draws = ensemble().sample(num_samples=20_000, conditions=conditions, seed=1, member_weights={"wide": 3, "narrow": 2})["theta"].ravel()
+    draws = (
+        ensemble()
+        .sample(num_samples=20_000, conditions=conditions, seed=1, member_weights={"wide": 3, "narrow": 2})[
+            "theta"
+        ]
+        .ravel()
+    )
     rng = np.random.default_rng(2)
     by_hand = np.where(rng.random(20_000) < 0.6, rng.normal(size=20_000), 4 + 0.5 * rng.normal(size=20_000))
     assert ks_2samp(draws, by_hand).pvalue > 0.01
@@ -133,9 +156,13 @@ def test_draws_of_a_data_set_do_not_depend_on_batches_or_later_rows():
     """Merged draws are the same one data set at a time, for the first rows alone, and in one call."""
     made, rows = ensemble(), data(7)
     whole = made.sample(num_samples=9, conditions=rows, seed=1)["theta"]
-    np.testing.assert_allclose(made.sample(num_samples=9, conditions=rows, seed=1, batch_size=1)["theta"], whole, rtol=1e-6)
+    np.testing.assert_allclose(
+        made.sample(num_samples=9, conditions=rows, seed=1, batch_size=1)["theta"], whole, rtol=1e-6
+    )
     first = {name: value[:3] for name, value in rows.items()}
-    np.testing.assert_allclose(made.sample(num_samples=9, conditions=first, seed=1)["theta"], whole[:3], rtol=1e-6)
+    np.testing.assert_allclose(
+        made.sample(num_samples=9, conditions=first, seed=1)["theta"], whole[:3], rtol=1e-6
+    )
 
 
 # --- weights
@@ -173,7 +200,10 @@ def test_stacking_learns_the_weights_of_the_data():
 def test_weights_and_merging_exclude_each_other():
     """Weights of members that are not merged are an error, and so are bad ones in a call and as the ensemble's own."""
     made = ensemble()
-    for call in (lambda **a: made.sample(num_samples=2, conditions=data(1), **a), lambda **a: made.log_prob(data(1), **a)):
+    for call in (
+        lambda **a: made.sample(num_samples=2, conditions=data(1), **a),
+        lambda **a: made.log_prob(data(1), **a),
+    ):
         with pytest.raises(ConfigurationError, match="expected merge_members=True with them"):
             call(merge_members=False, member_weights={"wide": 1})
         with pytest.raises(ConfigurationError, match="no member 'wid' to give a weight"):
@@ -191,7 +221,9 @@ def test_members_without_a_density_are_said_so():
     for refused in (lambda: made.log_prob(data(3)), lambda: made.stack(data(3))):
         with pytest.raises(ConfigurationError, match=r"got none for 'b' \(WithoutDensity\)"):
             refused()
-    np.testing.assert_array_equal(made.log_prob(data(3), member_weights={"a": 1}), made.members["a"].log_prob(data(3)))
+    np.testing.assert_array_equal(
+        made.log_prob(data(3), member_weights={"a": 1}), made.members["a"].log_prob(data(3))
+    )
     assert list(made.log_prob(data(3), merge_members=False)) == ["a"]
 
 
@@ -203,7 +235,9 @@ def test_members_share_moments_and_nothing_else():
     parts = {"roles": ROLES, "inference_network": FlowMatching(widths=(8, 8))}
     made = EnsembleApproximator(
         {
-            name: ContinuousApproximator(adapter=Adapter(), **(parts | {"inference_network": parts["inference_network"].clone()}))
+            name: ContinuousApproximator(
+                adapter=Adapter(), **(parts | {"inference_network": parts["inference_network"].clone()})
+            )
             for name in "ab"
         }
     )
@@ -212,7 +246,9 @@ def test_members_share_moments_and_nothing_else():
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].data_ptr() != b[name].data_ptr()
-        by_design = name.startswith("standardiser") or a[name].unique().numel() == 1  # such as zeros of last layers, ones of norms
+        by_design = (
+            name.startswith("standardiser") or a[name].unique().numel() == 1
+        )  # such as zeros of last layers, ones of norms
         assert torch.equal(a[name], b[name]) == by_design, name
 
 
@@ -236,8 +272,14 @@ def test_a_member_does_not_depend_on_the_others():
         ({"a": member(KnownNormal()), "": member(KnownNormal())}, "names of members as text"),
         ({"a": member(KnownNormal()), "a/b": member(KnownNormal())}, "names of members as text"),
         ({"a": member(KnownNormal()), 1: member(KnownNormal())}, "names of members as text"),
-        ({"a": member(KnownNormal()), "b": KnownNormal()}, "Expected a ContinuousApproximator for member 'b', got KnownNormal"),
-        ({"a": member(KnownNormal()), "b": member(KnownNormal(), Adapter().log("theta"))}, "the same adapter in every member"),
+        (
+            {"a": member(KnownNormal()), "b": KnownNormal()},
+            "Expected a ContinuousApproximator for member 'b', got KnownNormal",
+        ),
+        (
+            {"a": member(KnownNormal()), "b": member(KnownNormal(), Adapter().log("theta"))},
+            "the same adapter in every member",
+        ),
     ],
 )
 def test_members_that_do_not_fit_are_refused(members, message):
@@ -257,7 +299,9 @@ def test_trained_approximators_can_be_joined():
     """Approximators that were built from different data make an ensemble that samples; training it is refused."""
     members = {}
     for k, name in enumerate("ab"):
-        members[name] = ContinuousApproximator(adapter=Adapter(), roles=ROLES, inference_network=CouplingFlow())
+        members[name] = ContinuousApproximator(
+            adapter=Adapter(), roles=ROLES, inference_network=CouplingFlow()
+        )
         members[name].build(data(seed=k), seed=k)
     made = EnsembleApproximator(members).eval()
     expected = logsumexp([member.log_prob(data(5)) for member in members.values()], b=0.5, axis=0)
@@ -314,9 +358,13 @@ def test_a_loaded_ensemble_is_the_saved_one_in_a_new_process(tmp_path):
     """
     np.savez(tmp_path / "rows.npz", **data(6, seed=2))
     root = str(Path(__file__).parents[2])
-    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=True, timeout=120, cwd=root)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=True, timeout=120, cwd=root
+    )
     got = np.load(tmp_path / "got.npz")
-    np.testing.assert_array_equal(got["draws"], made.sample(num_samples=50, conditions=data(6, seed=2), seed=3)["theta"])
+    np.testing.assert_array_equal(
+        got["draws"], made.sample(num_samples=50, conditions=data(6, seed=2), seed=3)["theta"]
+    )
     np.testing.assert_array_equal(got["log_prob"], made.log_prob(data(6, seed=2)))
     np.testing.assert_array_equal(got["weights"], list(made.weights.values()))
     again = load_approximator(path)

@@ -30,7 +30,10 @@ REFUSED = {
     "list of masked": (list(np.ma.masked_array(X, MASK)), r"masked array with 2 of 2 values masked"),
     "bfloat16": (torch.as_tensor(X).bfloat16(), r"got torch\.bfloat16\. Pass x\.float\(\)"),
     "list of bfloat16": (list(torch.as_tensor(X).bfloat16()), r"got torch\.bfloat16"),
-    "sparse tensor": (torch.as_tensor(X).to_sparse(), r"dense tensor .*got torch\.sparse_coo\. Pass x\.to_dense"),
+    "sparse tensor": (
+        torch.as_tensor(X).to_sparse(),
+        r"dense tensor .*got torch\.sparse_coo\. Pass x\.to_dense",
+    ),
     "sparse matrix": (scipy.sparse.csr_matrix(X), r"dense array .*sparse csr_matrix\. Pass x\.toarray"),
     "dates": (np.full((N, 2), np.datetime64("2020-01-01")), r"got datetime64.*np\.timedelta64"),
     "durations": (np.full((N, 2), np.timedelta64(3, "s")), r"got timedelta64.*Divide by a unit"),
@@ -69,15 +72,21 @@ def test_what_would_lose_something_is_refused_everywhere(made, value, message):
     """Training, conditions, densities, estimates of fit and diagnostics refuse it with the cure, and nothing is lost without a word."""
     doors = {
         "fit_offline": lambda: made.fit_offline({"theta": X, "x": value}, epochs=1),
-        "validation": lambda: made.fit_offline({"theta": X, "x": X}, epochs=1, validation_data={"theta": X, "x": value}),
+        "validation": lambda: made.fit_offline(
+            {"theta": X, "x": X}, epochs=1, validation_data={"theta": X, "x": value}
+        ),
         "sample": lambda: made.sample(num_samples=2, conditions={"x": value}),
         "log_prob": lambda: made.log_prob({"theta": value, "x": X}),
         "certify": lambda: made.certify({"x": value}),
-        "diagnostics": lambda: made.compute_default_diagnostics(test_data={"theta": value, "x": X}, num_samples=20),
+        "diagnostics": lambda: made.compute_default_diagnostics(
+            test_data={"theta": value, "x": X}, num_samples=20
+        ),
         "metrics": lambda: fractional_ranks(value, X),
         "simulator": lambda: bf.make_simulator(lambda: {"x": value}).sample(2, seed=1),
         "fixed": lambda: bf.make_simulator(lambda rng: {"x": rng.normal(size=2)}).sample(N, seed=1, x=value),
-        "augmentation": lambda: made.fit_offline({"theta": X, "x": X}, epochs=1, augmentations=lambda batch: batch | {"x": value}),
+        "augmentation": lambda: made.fit_offline(
+            {"theta": X, "x": X}, epochs=1, augmentations=lambda batch: batch | {"x": value}
+        ),
         "load_fn": lambda: read_file(None, lambda path: {"x": value}),
     }
     said = {name: _said_by(door) for name, door in doors.items()}
@@ -100,7 +109,9 @@ def test_what_loses_nothing_is_taken(made, value):
     """Lists, tensors, frames, views and masked arrays without a masked value are the numbers that they hold."""
     np.testing.assert_array_equal(real_array(value, "'x'"), X)
     expected = made.sample(num_samples=2, conditions={"x": X}, seed=1)["theta"]
-    np.testing.assert_array_equal(made.sample(num_samples=2, conditions={"x": value}, seed=1)["theta"], expected)
+    np.testing.assert_array_equal(
+        made.sample(num_samples=2, conditions={"x": value}, seed=1)["theta"], expected
+    )
 
 
 def test_a_copy_shares_no_memory():
@@ -125,6 +136,8 @@ def test_an_empty_adapter_is_refused(workflow):
     arguments = {"inference_variables": "theta", "inference_conditions": "x"}
     if workflow is bf.EnsembleWorkflow:
         arguments |= {"inference_networks": "coupling_flow", "ensemble_size": 2}
-    with pytest.raises(bf.errors.ConfigurationError, match=r"got an empty one.*adapter = adapter\.constrain\(\.\.\.\)"):
+    with pytest.raises(
+        bf.errors.ConfigurationError, match=r"got an empty one.*adapter = adapter\.constrain\(\.\.\.\)"
+    ):
         workflow(adapter=adapter, **arguments)
     workflow(adapter=adapter.constrain("theta", lower=0), **arguments)

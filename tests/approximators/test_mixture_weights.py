@@ -6,7 +6,14 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from sbi_models.approximators.mixture import checked_weights, found_shrinkage, log_mixture, merged_order, stacked_weights, whole_shares
+from sbi_models.approximators.mixture import (
+    checked_weights,
+    found_shrinkage,
+    log_mixture,
+    merged_order,
+    stacked_weights,
+    whole_shares,
+)
 from sbi_models.errors import ConfigurationError, DataError
 
 NAMES = ["a", "b", "c"]
@@ -41,7 +48,9 @@ def test_bad_weights_are_refused(weights, message):
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 7, 10, 1000])
-@pytest.mark.parametrize("weights", [[0.6, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.25, 0.25], [1.0, 0.0], [0.1] * 10])
+@pytest.mark.parametrize(
+    "weights", [[0.6, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.25, 0.25], [1.0, 0.0], [0.1] * 10]
+)
 def test_shares_are_largest_remainders(weights, num_samples):
     """Every data set has num_samples draws, each member within one of its quota, and none was rounded up past a larger remainder."""
     weights = np.array(weights)
@@ -77,7 +86,9 @@ def test_merged_draws_are_shuffled_once_each():
     order = merged_order(shares, seed=3)
     starts = np.concatenate([[0], np.cumsum(shares.max(axis=0))])
     for row, counts in zip(order, shares, strict=True):
-        expected = np.concatenate([np.arange(start, start + count) for start, count in zip(starts, counts, strict=False)])
+        expected = np.concatenate(
+            [np.arange(start, start + count) for start, count in zip(starts, counts, strict=False)]
+        )
         np.testing.assert_array_equal(np.sort(row), expected)
         assert (row != expected).any()
     np.testing.assert_array_equal(order, merged_order(shares, seed=3))
@@ -117,7 +128,12 @@ def test_learned_weights_are_the_best_ones(seed, shrinkage):
     learned = stacked_weights(log_densities, shrinkage)
     assert learned.sum() == pytest.approx(1.0)
     assert (learned >= 0).all()
-    found = minimize(lambda w: -shrunk(np.abs(w) / np.abs(w).sum()), np.full(4, 0.25), method="Nelder-Mead", options={"fatol": 1e-10})
+    found = minimize(
+        lambda w: -shrunk(np.abs(w) / np.abs(w).sum()),
+        np.full(4, 0.25),
+        method="Nelder-Mead",
+        options={"fatol": 1e-10},
+    )
     others = [*rng.dirichlet(np.full(4, 0.5), size=300), *np.eye(4), np.full(4, 0.25)]
     assert shrunk(learned) > max(-found.fun, *map(shrunk, others)) - 1e-7
 
@@ -165,7 +181,9 @@ def test_stacking_finds_known_weights():
     rng = np.random.default_rng(5)
     first = rng.random(20_000) < 0.7
     theta = np.where(first, rng.normal(size=first.size), 3 + 0.5 * rng.normal(size=first.size))
-    log_densities = np.stack([norm.logpdf(theta), norm.logpdf(theta, 3, 0.5), norm.logpdf(theta, -9, 1)], axis=1)
+    log_densities = np.stack(
+        [norm.logpdf(theta), norm.logpdf(theta, 3, 0.5), norm.logpdf(theta, -9, 1)], axis=1
+    )
     np.testing.assert_allclose(stacked_weights(log_densities), [0.7, 0.3, 0.0], atol=0.01)
 
 
@@ -173,6 +191,8 @@ def test_rows_without_density_are_left_out():
     """A row outside of every member's support changes nothing; if there are no others, that is an error."""
     log_densities = np.random.default_rng(1).normal(size=(50, 2))
     outside = np.full((3, 2), -np.inf)
-    np.testing.assert_array_equal(stacked_weights(np.concatenate([log_densities, outside])), stacked_weights(log_densities))
+    np.testing.assert_array_equal(
+        stacked_weights(np.concatenate([log_densities, outside])), stacked_weights(log_densities)
+    )
     with pytest.raises(DataError, match="to which a member gives a density"):
         stacked_weights(outside)

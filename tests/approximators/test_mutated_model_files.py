@@ -39,7 +39,12 @@ def test_files_as_they_were_are_read(whole: dict, tmp_path: Path) -> None:
         mutations.ask(load_approximator(tmp_path / "file"))
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(seed=st.integers(0, 10**6))
 def test_a_changed_file_is_refused_or_usable(whole: dict, tmp_path: Path, seed: int) -> None:
     """One or two settings, a tensor, the header or bytes changed, with a right checksum: ModelFileError and nothing else, soon."""
@@ -53,7 +58,9 @@ def test_a_changed_file_is_refused_or_usable(whole: dict, tmp_path: Path, seed: 
         except ModelFileError:
             approximator = None
         if approximator is not None:
-            with contextlib.suppress(SbiModelsError):  # such as observations that are outside of a changed support
+            with contextlib.suppress(
+                SbiModelsError
+            ):  # such as observations that are outside of a changed support
                 mutations.ask(approximator)
     assert time.process_time() - started < MOST_SECONDS
 
@@ -61,18 +68,40 @@ def test_a_changed_file_is_refused_or_usable(whole: dict, tmp_path: Path, seed: 
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("inference_network", "built_with", "theta_dim"), 10**9, r"numbers at once, more than its tensors are|of at most"),
-        (("inference_network", "config", "widths"), [10**9, 10**9], r"widths of flow_matching\[0\]: expected a whole number of at most"),
+        (
+            ("inference_network", "built_with", "theta_dim"),
+            10**9,
+            r"numbers at once, more than its tensors are|of at most",
+        ),
+        (
+            ("inference_network", "config", "widths"),
+            [10**9, 10**9],
+            r"widths of flow_matching\[0\]: expected a whole number of at most",
+        ),
         (("inference_network", "config", "steps"), 10**6, r"Expected steps of at most 512"),
-        (("inference_network", "config"), [], r"settings.inference_network.config: expected an object, got \[\]"),
+        (
+            ("inference_network", "config"),
+            [],
+            r"settings.inference_network.config: expected an object, got \[\]",
+        ),
         (("shapes", "x"), [10**9, 2], r"shape of summary inputs"),
         (("shapes", "x"), "x", r"settings.shapes.x: expected a list, got 'x'"),
         (("adapter",), None, r"settings.adapter: expected a list, got None"),
-        (("roles", "inference_variables"), [["theta"]], r"settings.roles.inference_variables\[0\]: expected text"),
-        (("widths", "inference_variables"), -1, r"settings.widths.inference_variables: expected a whole number from 0"),
+        (
+            ("roles", "inference_variables"),
+            [["theta"]],
+            r"settings.roles.inference_variables\[0\]: expected text",
+        ),
+        (
+            ("widths", "inference_variables"),
+            -1,
+            r"settings.widths.inference_variables: expected a whole number from 0",
+        ),
     ],
 )
-def test_the_message_names_the_setting(whole: dict, tmp_path: Path, place: tuple, value: object, message: str) -> None:
+def test_the_message_names_the_setting(
+    whole: dict, tmp_path: Path, place: tuple, value: object, message: str
+) -> None:
     """What does not fit is named, with what was expected and what is there."""
     header, tensors = mutations.deepcopy(whole["flow matching"][0]), whole["flow matching"][1]
     owner = header["settings"]

@@ -12,7 +12,10 @@ from sbi_models.approximators import ContinuousApproximator, ScoringRuleApproxim
 from sbi_models.errors import ConfigurationError, NotFittedError
 from sbi_models.networks import FlowMatching
 
-POINT = {"theta": np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], size=64), "x": np.random.default_rng(1).normal(size=(64, 1))}
+POINT = {
+    "theta": np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], size=64),
+    "x": np.random.default_rng(1).normal(size=(64, 1)),
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*it has whole numbers only:sbi_models.errors.TrustWarning")
@@ -25,13 +28,21 @@ POINT = {"theta": np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], size=64), 
             r"adapter \(scale, .*increasing in each component.*'quantile'",
         ),
         ("quantile", Adapter().constrain("theta", to="simplex"), "increasing in each component"),
-        ("median", Adapter().constrain("theta", to="simplex"), "monotone in each component.*leave the rule out"),
+        (
+            "median",
+            Adapter().constrain("theta", to="simplex"),
+            "monotone in each component.*leave the rule out",
+        ),
         ("mean", Adapter().one_hot("theta", num_classes=3), "differentiable for the scoring rule 'mean'"),
     ],
 )
 def test_adapters_that_would_spoil_an_estimate_are_refused_before_training(rule, adapter, message):
     """Reversed quantiles, quantiles and medians of mixed components, and means of classes are refused, again and again, before any step."""
-    data = POINT | ({"theta": np.eye(3, dtype=int)[:, :1].repeat(22, axis=0)[:64]} if "one_hot" in str(adapter.to_json()) else {})
+    data = POINT | (
+        {"theta": np.eye(3, dtype=int)[:, :1].repeat(22, axis=0)[:64]}
+        if "one_hot" in str(adapter.to_json())
+        else {}
+    )
     made = workflow([rule, "mv_normal"], adapter, inference_variables="theta", inference_conditions="x")
     for _ in range(2):
         with pytest.raises(ConfigurationError, match=message):
@@ -74,7 +85,9 @@ def test_a_saved_approximator_estimates_the_same(made, tmp_path):
     for rule, values in before.items():
         for name, value in values.items():
             np.testing.assert_array_equal(after[rule][name], value)
-    draws = [model.sample(num_samples=6, conditions=data, seed=1)["sigma"] for model in (made.approximator, loaded)]
+    draws = [
+        model.sample(num_samples=6, conditions=data, seed=1)["sigma"] for model in (made.approximator, loaded)
+    ]
     np.testing.assert_array_equal(*draws)
     np.testing.assert_array_equal(loaded.log_prob(data), made.approximator.log_prob(data))
     with torch.no_grad():
@@ -102,7 +115,10 @@ def test_estimates_of_densities_are_in_adapted_space(made):
     adapted = np.concatenate([np.log(data["sigma"]), data["mu"]], axis=1)
     for row in range(5):
         terms = zip(parts["weights"][row], parts["means"][row], parts["covariances"][row], strict=True)
-        density = sum(weight * multivariate_normal(mean, covariance).pdf(adapted[row]) for weight, mean, covariance in terms)
+        density = sum(
+            weight * multivariate_normal(mean, covariance).pdf(adapted[row])
+            for weight, mean, covariance in terms
+        )
         exact = np.log(density) - np.log(data["sigma"][row, 0])
         assert made.log_prob(data)[row] == pytest.approx(exact, abs=1e-5)
 
@@ -113,7 +129,9 @@ def test_estimates_of_densities_are_in_adapted_space(made):
 def test_the_network_chooses_the_approximator():
     """A network of scoring rules, by name too, gets the approximator with estimates, which takes no other; another one gets draws."""
     assert type(workflow("mean").approximator) is ScoringRuleApproximator
-    assert type(BasicWorkflow(**TWO, inference_network="scoring_rules").approximator) is ScoringRuleApproximator
+    assert (
+        type(BasicWorkflow(**TWO, inference_network="scoring_rules").approximator) is ScoringRuleApproximator
+    )
     assert type(BasicWorkflow(**TWO).approximator) is ContinuousApproximator
     with pytest.raises(ConfigurationError, match="Expected a ScoringRuleNetwork, got FlowMatching"):
         ScoringRuleApproximator(adapter=Adapter(), roles=TWO, inference_network=FlowMatching())

@@ -13,7 +13,10 @@ from sbi_models.simulators.benchmarks import GaussianLinear
     "adapter",
     [
         Adapter().log("sigma"),
-        Adapter().constrain("sigma", lower=0.0).scale("mu", by=7.0).concatenate(["mu", "sigma"], into="inference_variables"),
+        Adapter()
+        .constrain("sigma", lower=0.0)
+        .scale("mu", by=7.0)
+        .concatenate(["mu", "sigma"], into="inference_variables"),
     ],
     ids=["log", "constrain"],
 )
@@ -28,7 +31,9 @@ def test_estimates_are_those_of_the_raw_posterior(adapter):
     made = workflow({"mean": "mean", "median": "median", "q": QuantileScore(LEVELS)}, adapter)
     made.fit_offline(simulations(20_000, 0), epochs=10, batch_size=256)
     estimates = made.estimate(conditions=TEST)
-    assert {rule: {name: value.shape for name, value in values.items()} for rule, values in estimates.items()} == {
+    assert {
+        rule: {name: value.shape for name, value in values.items()} for rule, values in estimates.items()
+    } == {
         "mean": {"sigma": (81, 1), "mu": (81, 1)},
         "median": {"sigma": (81, 1), "mu": (81, 1)},
         "q": {"sigma": (81, 3, 1), "mu": (81, 3, 1)},
@@ -48,9 +53,15 @@ def test_estimates_are_those_of_the_raw_posterior(adapter):
 def test_means_pass_through_adapters_that_mix_components(to, mean):
     """The mean of Dirichlet(2, 1, 5), and of three sorted uniform numbers, is right within 0.01 although the adapter is far from affine."""
     rng = np.random.default_rng(0)
-    theta = rng.dirichlet([2.0, 1.0, 5.0], size=8000) if to == "simplex" else np.sort(rng.uniform(size=(8000, 3)), axis=1)
+    theta = (
+        rng.dirichlet([2.0, 1.0, 5.0], size=8000)
+        if to == "simplex"
+        else np.sort(rng.uniform(size=(8000, 3)), axis=1)
+    )
     data = {"theta": theta, "x": rng.normal(size=(8000, 1))}
-    made = workflow("mean", Adapter().constrain("theta", to=to), inference_variables="theta", inference_conditions="x")
+    made = workflow(
+        "mean", Adapter().constrain("theta", to=to), inference_variables="theta", inference_conditions="x"
+    )
     made.fit_offline(data, epochs=8, batch_size=256)
     estimate = made.estimate(conditions={"x": np.zeros((1, 1))})["mean"]["theta"]
     np.testing.assert_allclose(estimate[0], mean, atol=0.01)
@@ -70,7 +81,12 @@ def test_the_normal_learns_the_posterior_of_gaussian_linear():
     """On the benchmark in ten dimensions, means are within 0.1 sd, every sd within 10 % and every correlation, 0 here, within 0.1."""
     model = GaussianLinear()
     test = model.simulator.sample(200, seed=1)
-    made = workflow(["mv_normal", "mean"], inference_variables="theta", inference_conditions="x", simulator=model.simulator)
+    made = workflow(
+        ["mv_normal", "mean"],
+        inference_variables="theta",
+        inference_conditions="x",
+        simulator=model.simulator,
+    )
     made.fit_online(epochs=5, num_batches_per_epoch=200, batch_size=512)
     estimates, sd = made.estimate(conditions=test), model.posterior(test["x"][0]).sd
     exact = np.stack([model.posterior(x).mean for x in test["x"]])

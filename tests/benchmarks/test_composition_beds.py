@@ -31,16 +31,28 @@ LOG_LIKELIHOODS = {
     "bernoulli": lambda theta, items: stats.bernoulli.logpmf(items["x"][:, 0], theta).sum(axis=1),
     "exponential": lambda rate, items: stats.expon.logpdf(items["x"][:, 0], scale=1 / rate).sum(axis=1),
     "poisson": lambda rate, items: stats.poisson.logpmf(items["x"][:, 0], rate).sum(axis=1),
-    "categorical": lambda p, items: stats.multinomial.logpmf(items["x"].sum(axis=0), len(items["x"]), completed(p)),
-    "simplex": lambda p, items: stats.multinomial.logpmf(items["x"].sum(axis=0), len(items["x"]), completed(p)),
-    "nig": lambda theta, items: normal(items["x"].reshape(-1, 1), theta[:, :1, None], np.sqrt(theta[:, 1:, None])),
+    "categorical": lambda p, items: stats.multinomial.logpmf(
+        items["x"].sum(axis=0), len(items["x"]), completed(p)
+    ),
+    "simplex": lambda p, items: stats.multinomial.logpmf(
+        items["x"].sum(axis=0), len(items["x"]), completed(p)
+    ),
+    "nig": lambda theta, items: normal(
+        items["x"].reshape(-1, 1), theta[:, :1, None], np.sqrt(theta[:, 1:, None])
+    ),
     "pareto": lambda theta, items: stats.uniform.logpdf(items["x"][:, 0], 0, theta).sum(axis=1),
-    "regression": lambda theta, items: normal(items["y"].T[..., None], (theta @ items["x"].T)[..., None], 0.5),
-    "student": lambda theta, items: stats.t.logpdf(items["x"][:, 0], 4, theta[:, :1], np.exp(theta[:, 1:])).sum(axis=1),
+    "regression": lambda theta, items: normal(
+        items["y"].T[..., None], (theta @ items["x"].T)[..., None], 0.5
+    ),
+    "student": lambda theta, items: stats.t.logpdf(
+        items["x"][:, 0], 4, theta[:, :1], np.exp(theta[:, 1:])
+    ).sum(axis=1),
     "bimodal": lambda theta, items: normal(items["x"], theta[..., None] ** 2, 0.5),
     "normal": of_normals,
     "uniform": of_normals,
-    "linear": lambda theta, items: normal(items["x"], (theta @ BEDS["linear"].matrix.T)[:, None], np.sqrt(0.5)),
+    "linear": lambda theta, items: normal(
+        items["x"], (theta @ BEDS["linear"].matrix.T)[:, None], np.sqrt(0.5)
+    ),
 }
 
 
@@ -69,13 +81,18 @@ def test_exact_moments_are_those_of_the_weighted_prior(name, prior):
     exact, d = bed.exact(items), theta.shape[1]
     standard = (theta - exact.mean[:d]) / exact.sd[:d]
     mean, square = weights @ standard, weights @ standard**2
-    errors = [np.sqrt(weights**2 @ (values - center) ** 2) for values, center in ((standard, mean), (standard**2, square))]
+    errors = [
+        np.sqrt(weights**2 @ (values - center) ** 2)
+        for values, center in ((standard, mean), (standard**2, square))
+    ]
     assert np.all(np.array(errors) < [[0.06], [0.12]])  # else the test could not see much
     assert np.all(abs(mean) < 4.5 * errors[0])
     assert np.all(abs(square - 1) < 4.5 * errors[1])
     if bed.two_modes:
         positive = weights @ (theta[:, 0] > 0)
-        assert abs(positive - exact.positive) < 4.5 * np.sqrt(weights**2 @ ((theta[:, 0] > 0) - positive) ** 2)
+        assert abs(positive - exact.positive) < 4.5 * np.sqrt(
+            weights**2 @ ((theta[:, 0] > 0) - positive) ** 2
+        )
 
 
 @pytest.mark.parametrize("name", BEDS)
@@ -86,7 +103,9 @@ def test_parameters_are_where_the_posterior_of_their_data_says(name):
     away = []
     for row, own in enumerate(theta):
         columns = np.split(np.repeat(own[None], 7, axis=0), len(bed.names), axis=1)
-        exact = bed.exact(bed.likelihood(**dict(zip(bed.names, columns, strict=True)), rng=np.random.default_rng([4, row])))
+        exact = bed.exact(
+            bed.likelihood(**dict(zip(bed.names, columns, strict=True)), rng=np.random.default_rng([4, row]))
+        )
         away.append((own - exact.mean[: len(own)]) / exact.sd[: len(own)])
     away = np.array(away)
     assert np.all(abs(away.mean(axis=0)) < 4.5 * away.std(axis=0) / len(away) ** 0.5)
@@ -102,8 +121,18 @@ def test_impossible_parameters_are_counted(name, prior):
     simulator = bed.simulator(prior)
     drawn = simulator.sample(2000, seed=5, progress=False)
     assert bed.num_impossible == 0
-    outside = {"bernoulli": 1.2, "exponential": -0.5, "poisson": -0.5, "categorical": 0.7, "simplex": 0.7, "pareto": 0.9, "uniform": 2.3}
+    outside = {
+        "bernoulli": 1.2,
+        "exponential": -0.5,
+        "poisson": -0.5,
+        "categorical": 0.7,
+        "simplex": 0.7,
+        "pareto": 0.9,
+        "uniform": 2.3,
+    }
     if name in outside:
         block = simulator.block_size
-        simulator.sample(block, seed=5, **{bed.names[0]: np.full_like(drawn[bed.names[0]][:block], outside[name])})
+        simulator.sample(
+            block, seed=5, **{bed.names[0]: np.full_like(drawn[bed.names[0]][:block], outside[name])}
+        )
         assert bed.num_impossible == block

@@ -6,7 +6,12 @@ from sbi_models.datasets import SimulationStore
 from sbi_models.simulators import make_simulator
 
 SIMULATOR = make_simulator(
-    lambda rng: {"theta": rng.normal(size=2), "x": rng.normal(size=(3, 1)).astype("f4"), "k": rng.integers(9), "ok": rng.uniform() < 0.5}
+    lambda rng: {
+        "theta": rng.normal(size=2),
+        "x": rng.normal(size=(3, 1)).astype("f4"),
+        "k": rng.integers(9),
+        "ok": rng.uniform() < 0.5,
+    }
 )
 
 
@@ -22,7 +27,9 @@ class Rows:
 
 
 def create(folder, *, n=25, seed=0, fingerprint="f", rows_per_shard=10, rows=None):
-    return SimulationStore.create(folder, rows or Rows(seed), n, seed=seed, fingerprint=fingerprint, rows_per_shard=rows_per_shard)
+    return SimulationStore.create(
+        folder, rows or Rows(seed), n, seed=seed, fingerprint=fingerprint, rows_per_shard=rows_per_shard
+    )
 
 
 def same(a, b):

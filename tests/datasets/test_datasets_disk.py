@@ -66,7 +66,10 @@ def test_every_simulation_is_in_one_batch_of_an_epoch(tmp_path, monkeypatch, suf
 def test_one_simulation_a_file_is_found_out(tmp_path):
     """Files without a leading axis are one simulation each; scalars are read too."""
     for k in range(9):
-        write(tmp_path / f"{k}.pkl", {name: value[0] for name, value in rows(k, k + 1).items()} | {"s": float(k)})
+        write(
+            tmp_path / f"{k}.pkl",
+            {name: value[0] for name, value in rows(k, k + 1).items()} | {"s": float(k)},
+        )
     files = SimulationFiles.find(tmp_path, "*.pkl", (*NAMES, "s"))
     assert files.per_file == "one"
     assert sorted(chain(*numbers(DiskBatches(files, batch_size=2, seed=0)))) == list(range(9))
@@ -105,7 +108,9 @@ def test_batches_of_a_store_do_not_depend_on_its_cut(tmp_path, monkeypatch, wind
         for size in sizes:
             SimulationStore.create(tmp_path / folder, rows, size, seed=0, fingerprint="f", rows_per_shard=7)
     roots = tmp_path / "once", tmp_path / "extended", SimulationStore.open(tmp_path / "larger").first(37)
-    once, extended, first = (DiskBatches(SimulationFiles.find(root, "", NAMES), 8, seed=3, windows=windows) for root in roots)
+    once, extended, first = (
+        DiskBatches(SimulationFiles.find(root, "", NAMES), 8, seed=3, windows=windows) for root in roots
+    )
     assert once.fingerprint == extended.fingerprint == first.fingerprint
     for mine in (once, extended, first):
         mine.set_epoch(2)
@@ -129,7 +134,9 @@ def test_a_damaged_store_is_refused_before_training(tmp_path):
         SimulationFiles.find(tmp_path, "*.pkl", NAMES)
     bad = {"theta": np.array([[0.0], [np.nan], [1.0]])}
     SimulationStore.create(tmp_path / "nan", lambda start, stop: bad, 3, seed=0, fingerprint="f")
-    with pytest.raises(DataError, match=r"in 1 of 3 rows \(rows 1\) of variable 'theta' in .*shard-000000000-000000003"):
+    with pytest.raises(
+        DataError, match=r"in 1 of 3 rows \(rows 1\) of variable 'theta' in .*shard-000000000-000000003"
+    ):
         SimulationFiles.find(tmp_path / "nan", "*.pkl", ["theta"])
 
 
@@ -137,7 +144,9 @@ def test_any_format_is_read_by_a_function(tmp_path):
     """load_fn reads files of another format."""
     for k in range(4):
         np.savetxt(tmp_path / f"{k}.txt", rows(k, k + 1)["theta"][0])
-    files = SimulationFiles.find(tmp_path, "*.txt", ["theta"], load_fn=lambda path: {"theta": np.loadtxt(path)}, per_file="one")
+    files = SimulationFiles.find(
+        tmp_path, "*.txt", ["theta"], load_fn=lambda path: {"theta": np.loadtxt(path)}, per_file="one"
+    )
     np.testing.assert_array_equal(files.read([2])["theta"], [[2.0, -2.0]])
 
 
@@ -175,8 +184,14 @@ def test_a_pickle_never_runs_a_program(tmp_path):
         (lambda path: path.write_bytes(path.read_bytes()[:-20]), r"part-002\.pkl cannot be read"),
         (lambda path: path.write_bytes(b""), r"part-002\.pkl cannot be read"),
         (lambda path: write(path, {"theta": rows(0, 2)["theta"]}), r"got no 'x' in .*part-002\.pkl"),
-        (lambda path: write(path, rows(0, 2) | {"x": np.zeros((2, 4, 1))}), r"'x' of shape \(3, 1\).*got \(4, 1\) in .*part-002\.pkl"),
-        (lambda path: write(path, rows(0, 2) | {"x": np.zeros((3, 3, 1))}), r"same number of simulations in every variable of .*part-002"),
+        (
+            lambda path: write(path, rows(0, 2) | {"x": np.zeros((2, 4, 1))}),
+            r"'x' of shape \(3, 1\).*got \(4, 1\) in .*part-002\.pkl",
+        ),
+        (
+            lambda path: write(path, rows(0, 2) | {"x": np.zeros((3, 3, 1))}),
+            r"same number of simulations in every variable of .*part-002",
+        ),
         (lambda path: path.write_bytes(pickle.dumps([1, 2])), r"part-002\.pkl to hold a dict"),
         (
             lambda path: path.write_bytes(pickle.dumps({"theta": np.array(["a"]), "x": np.zeros(2)})),

@@ -49,7 +49,12 @@ def test_honest_pickles_come_back(tmp_path: Path) -> None:
                 assert read[name].flags.writeable
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(seed=st.integers(0, 10**6))
 def test_a_hostile_file_is_refused_or_an_array_of_its_size(tmp_path: Path, seed: int) -> None:
     """Archives, pickles, safetensors and stores: DataError and nothing else, soon, or arrays that are not larger than files may come to."""
@@ -75,9 +80,17 @@ RECONSTRUCT = np.zeros(0).__reduce__()[0]
     ("value", "message"),
     [
         (BOMB, r"the lists of 'theta' share parts, and hold 1e\+11 numbers"),
-        (Called(np.ndarray, (10**12,), np.dtype("f8")), r"it calls numpy.ndarray, which makes arrays of any size out of nothing"),
+        (
+            Called(np.ndarray, (10**12,), np.dtype("f8")),
+            r"it calls numpy.ndarray, which makes arrays of any size out of nothing",
+        ),
         (Called(np.ndarray, (10**9,), np.dtype("f8"), b"\0" * 8, 0, (0,)), r"it calls numpy.ndarray"),
-        (Called(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (10**9,), np.dtype("f8"), False, b"\0" * 80)), r"8000000000 bytes, with 80"),
+        (
+            Called(
+                RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (10**9,), np.dtype("f8"), False, b"\0" * 80)
+            ),
+            r"8000000000 bytes, with 80",
+        ),
         (Called(RECONSTRUCT, np.ndarray, (10**9,), b"b"), r"an array without content"),
         (np.zeros(3, dtype=[("a", "f8")]), r"only plain types are read"),
     ],
@@ -112,7 +125,9 @@ def test_bombs_in_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         patch.setattr(files, "_SMALL", 2**20)
         with pytest.raises(DataError, match=r"comes to 2.1e\+06 bytes in memory, more than 1e\+06"):
             read_file(path)
-    with pytest.raises(DataError, match=r"says that it has shape \(1000000000000,\), of 8000000000000 bytes, and has 80"):
+    with pytest.raises(
+        DataError, match=r"says that it has shape \(1000000000000,\), of 8000000000000 bytes, and has 80"
+    ):
         read_file(archive(tmp_path / "lie.npz", x=npy((10**12,), "<f8", b"\0" * 80)))
     with pytest.raises(DataError, match=r"has shape \(0, 1000000000000\)"):
         read_file(archive(tmp_path / "empty.npz", x=npy((0, 10**12), "<f8", b"")))

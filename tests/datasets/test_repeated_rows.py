@@ -17,7 +17,14 @@ def _draws(seed, n=N):
 
 
 def _store(folder, rows):
-    return SimulationStore.create(folder, lambda a, b: {k: v[a:b] for k, v in rows.items()}, N, seed=1, fingerprint="f", rows_per_shard=200)
+    return SimulationStore.create(
+        folder,
+        lambda a, b: {k: v[a:b] for k, v in rows.items()},
+        N,
+        seed=1,
+        fingerprint="f",
+        rows_per_shard=200,
+    )
 
 
 def _cloned():
@@ -27,7 +34,10 @@ def _cloned():
 
 CONTINUOUS = {
     "generators that began anew": (_cloned(), 200),
-    "one row again": ({name: np.concatenate([value[:-1], value[:1]]) for name, value in _draws(1).items()}, 1),
+    "one row again": (
+        {name: np.concatenate([value[:-1], value[:1]]) for name, value in _draws(1).items()},
+        1,
+    ),
     "all rows alike": ({name: np.repeat(value[:1], N, axis=0) for name, value in _draws(2).items()}, N - 1),
     "single precision": ({name: value.astype("f4") for name, value in _cloned().items()}, 200),
     "no repetition": (_draws(3), 0),
@@ -43,7 +53,10 @@ def test_repeated_rows_of_continuous_simulators_are_an_error(tmp_path, rows, rep
         assert _store(tmp_path, rows).num_simulations == N
         return
     for _ in range(2):
-        with pytest.raises(DataError, match=rf"Expected {N} different simulations .*, got {repeated} that are equal to others"):
+        with pytest.raises(
+            DataError,
+            match=rf"Expected {N} different simulations .*, got {repeated} that are equal to others",
+        ):
             _store(tmp_path, rows)
 
 
@@ -52,11 +65,20 @@ FEW = RNG.choice(np.sqrt([2, 3, 5, 7]), size=(N, 1))
 P = RNG.uniform(size=(N, 1))
 DISCRETE = {
     "counts": {"theta": RNG.integers(9, size=(N, 1)), "x": RNG.poisson(3.0, size=(N, 2))},
-    "counts as floats": {"theta": RNG.integers(9, size=(N, 1)) * 1.0, "x": RNG.poisson(3.0, size=(N, 2)) * 1.0},
+    "counts as floats": {
+        "theta": RNG.integers(9, size=(N, 1)) * 1.0,
+        "x": RNG.poisson(3.0, size=(N, 2)) * 1.0,
+    },
     "rounded": {"theta": RNG.normal(size=(N, 1)).round(1), "x": RNG.normal(size=(N, 1)).round(1)},
-    "a few values": {"theta": RNG.choice(np.sqrt([2, 3, 5, 7]), size=(N, 1)), "x": RNG.choice(np.sqrt([2, 3, 5]), size=(N, 1))},
+    "a few values": {
+        "theta": RNG.choice(np.sqrt([2, 3, 5, 7]), size=(N, 1)),
+        "x": RNG.choice(np.sqrt([2, 3, 5]), size=(N, 1)),
+    },
     "a few values, the rest follows": {"theta": FEW, "x": FEW**2},
-    "a grid": {"theta": RNG.choice(np.linspace(0, 1, 101), size=(N, 1)), "x": RNG.choice(2, size=(N, 1)) * 1.0},
+    "a grid": {
+        "theta": RNG.choice(np.linspace(0, 1, 101), size=(N, 1)),
+        "x": RNG.choice(2, size=(N, 1)) * 1.0,
+    },
     "nothing random": {"theta": np.ones((N, 1)), "x": np.full((N, 2), 2.5)},
 }
 
@@ -74,7 +96,9 @@ def test_draws_from_a_list_of_templates_are_let_be(tmp_path, number):
     """Templates without noise, drawn by their number, are equal in any order: within a store, and between two."""
     templates, rng = np.random.default_rng(8).normal(size=(number, 5)), np.random.default_rng(9)
     drawn = [templates[rng.integers(number, size=N)] for _ in range(2)]
-    first, second = (_store(tmp_path / str(k), {"theta": rows[:, :1], "x": rows}) for k, rows in enumerate(drawn))
+    first, second = (
+        _store(tmp_path / str(k), {"theta": rows[:, :1], "x": rows}) for k, rows in enumerate(drawn)
+    )
     assert num_shared(first.row_keys(), second.row_keys()) == 0
 
 
@@ -90,7 +114,9 @@ def test_a_continuous_parameter_with_discrete_data_is_continuous(tmp_path):
     rows = {"theta": P, "x": RNG.integers(2, size=(N, 3)) * 1.0}
     assert _store(tmp_path / "a", rows).num_simulations == N
     with pytest.raises(DataError, match="got 1 that are equal"):
-        _store(tmp_path / "b", {name: np.concatenate([value[:-1], value[:1]]) for name, value in rows.items()})
+        _store(
+            tmp_path / "b", {name: np.concatenate([value[:-1], value[:1]]) for name, value in rows.items()}
+        )
 
 
 def test_rows_that_two_stores_share_are_counted(tmp_path):

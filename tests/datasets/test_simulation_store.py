@@ -32,14 +32,19 @@ def test_shards_are_asked_for_in_turn(tmp_path):
     rows = Rows()
     store = create(tmp_path, rows=rows)
     assert rows.asked == [(0, 10), (10, 20), (20, 25)]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == ["manifest.json", *SHARDS]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == [
+        "manifest.json",
+        *SHARDS,
+    ]
     assert [shard["rows"] for shard in store.manifest["shards"]] == [[0, 10], [10, 20], [20, 25]]
     same(load_file(tmp_path / SHARDS[2]), SIMULATOR.rows(20, 25, seed=0))
 
 
 def test_the_content_hash_names_the_content(tmp_path):
     """Stores of the same simulations have one hash, whatever their fingerprint; another seed, number or simulator gives another."""
-    alike = {create(tmp_path / f"{k}").content_hash for k in range(8)} | {create(tmp_path / "other", fingerprint="g").content_hash}
+    alike = {create(tmp_path / f"{k}").content_hash for k in range(8)} | {
+        create(tmp_path / "other", fingerprint="g").content_hash
+    }
     assert len(alike) == 1
     others = [
         create(tmp_path / "seed", seed=1),
@@ -107,9 +112,7 @@ def test_simulations_of_another_origin_are_refused(tmp_path, change, with_manife
         (tmp_path / "manifest.json").unlink()
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     rows, origin = Rows(1), {"seed": 0, "fingerprint": "f"} | change
-    message = (
-        rf"of seed {origin['seed']} and simulator '{origin['fingerprint']}' in .*, got .* of seed 0 and simulator 'f'. Name another folder"
-    )
+    message = rf"of seed {origin['seed']} and simulator '{origin['fingerprint']}' in .*, got .* of seed 0 and simulator 'f'. Name another folder"
     for refused in (
         lambda: create(tmp_path, rows=rows, n=50, **change),
         lambda: SimulationStore.finish(tmp_path, 25, **origin),
@@ -132,7 +135,12 @@ def _flip(path: Path):
 
 @pytest.mark.parametrize(
     "harm",
-    [_flip, lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.write_bytes(b""), Path.unlink],
+    [
+        _flip,
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b""),
+        Path.unlink,
+    ],
     ids=["one bit", "truncated", "empty", "missing"],
 )
 def test_damaged_shards_are_found(tmp_path, harm):
@@ -140,11 +148,15 @@ def test_damaged_shards_are_found(tmp_path, harm):
     store = create(tmp_path)
     harm(tmp_path / SHARDS[1])
     assert not store.is_intact()
-    with pytest.raises(DataError, match=r"shard-000000010-000000020.safetensors is missing or damaged: simulate again"):
+    with pytest.raises(
+        DataError, match=r"shard-000000010-000000020.safetensors is missing or damaged: simulate again"
+    ):
         SimulationStore.open(tmp_path).load()
 
 
-@pytest.mark.parametrize("harm", [_flip, lambda path: path.write_bytes(path.read_bytes()[:-1])], ids=["one bit", "truncated"])
+@pytest.mark.parametrize(
+    "harm", [_flip, lambda path: path.write_bytes(path.read_bytes()[:-1])], ids=["one bit", "truncated"]
+)
 @pytest.mark.parametrize("with_manifest", [True, False])
 def test_damaged_shards_are_computed_again(tmp_path, harm, with_manifest):
     """create() over a folder with a short shard, or one with a wrong bit, computes that shard anew and no other."""
@@ -168,13 +180,22 @@ def test_folders_without_a_readable_manifest_are_refused(tmp_path):
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"schema_version": 1}))
     for refused in (lambda: SimulationStore.open(tmp_path), lambda: create(tmp_path)):
-        with pytest.raises(DataError, match=r"has schema 1; this version reads 2. Delete the folder, or name another, and simulate again"):
+        with pytest.raises(
+            DataError,
+            match=r"has schema 1; this version reads 2. Delete the folder, or name another, and simulate again",
+        ):
             refused()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "shard-00000.safetensors").touch()
     with pytest.raises(DataError, match="has schema 1"):
         create(tmp_path / "old")
-    for content in ("{", "[]", "{}", json.dumps(manifest | {"num_simulations": 24}), json.dumps(manifest | {"shards": [{"file": "a"}]})):
+    for content in (
+        "{",
+        "[]",
+        "{}",
+        json.dumps(manifest | {"num_simulations": 24}),
+        json.dumps(manifest | {"shards": [{"file": "a"}]}),
+    ):
         path.write_text(content)
         with pytest.raises(DataError, match="is not readable"):
             SimulationStore.open(tmp_path)
@@ -191,8 +212,14 @@ def test_folders_without_a_readable_manifest_are_refused(tmp_path):
             r"Expected 10 simulations in every variable of rows 0 to 10, got \{'x': 11\}",
         ),
         (lambda start, stop: {}, "Expected 10 simulations in every variable"),
-        (lambda start, stop: {"x": np.full(stop - start, "a")}, "Expected real numbers of up to 64 bits, got <U1 in variable 'x'"),
-        (lambda start, stop: {"x": np.zeros(stop - start, "f4" if start else "f8")}, r"Expected variables x float64 \(\) in rows 10 to 20"),
+        (
+            lambda start, stop: {"x": np.full(stop - start, "a")},
+            "Expected real numbers of up to 64 bits, got <U1 in variable 'x'",
+        ),
+        (
+            lambda start, stop: {"x": np.zeros(stop - start, "f4" if start else "f8")},
+            r"Expected variables x float64 \(\) in rows 10 to 20",
+        ),
     ],
 )
 def test_rows_that_are_no_table_are_refused(tmp_path, bad, message):

@@ -118,7 +118,8 @@ def test_known_hashes_are_not_computed_again_unless_a_shard_has_changed(tmp_path
     """An extension computes the hash of the whole alone; one over a shard whose bytes are others trusts no hash that covers it."""
     computed, plain = [], manifest_module.hash_content
     monkeypatch.setattr(
-        "sbi_models.datasets.coverage.hash_content", lambda *arguments: computed.append(arguments[2][-1].stop) or plain(*arguments)
+        "sbi_models.datasets.coverage.hash_content",
+        lambda *arguments: computed.append(arguments[2][-1].stop) or plain(*arguments),
     )
     for n in (10, 20, 30):
         create(tmp_path, n=n)
@@ -150,7 +151,14 @@ def test_some_rows_are_read_without_the_others(tmp_path, monkeypatch, names):
     for start, stop in [(0, 25), (3, 4), (9, 11), (10, 20), (7, 7), (24, 25), (0, 0)]:
         mapped.clear()
         rows = store.rows(start, stop, names)
-        same(rows, {name: value[start:stop] for name, value in SIMULATOR.rows(0, 25, seed=0).items() if names is None or name in names})
+        same(
+            rows,
+            {
+                name: value[start:stop]
+                for name, value in SIMULATOR.rows(0, 25, seed=0).items()
+                if names is None or name in names
+            },
+        )
         assert sum(value.nbytes for value in mapped) == sum(value.nbytes for value in rows.values())
         assert all(type(value) is np.ndarray for value in rows.values())
     with pytest.raises(DataError, match="Expected rows from 0 to 25"):
@@ -163,8 +171,12 @@ def test_some_rows_are_read_without_the_others(tmp_path, monkeypatch, names):
 def test_rows_without_values_are_kept(tmp_path):
     """A variable of shape (n, 0), one of several axes, and every type that simulators return come back."""
     types = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ">f8"]
-    table = {f"v {dtype}": np.arange(12).reshape(2, 3, 2).astype(dtype) for dtype in types} | {"none": np.empty((2, 0))}
-    store = SimulationStore.create(tmp_path, lambda start, stop: {name: value[start:stop] for name, value in table.items()}, 2, **ORIGIN)
+    table = {f"v {dtype}": np.arange(12).reshape(2, 3, 2).astype(dtype) for dtype in types} | {
+        "none": np.empty((2, 0))
+    }
+    store = SimulationStore.create(
+        tmp_path, lambda start, stop: {name: value[start:stop] for name, value in table.items()}, 2, **ORIGIN
+    )
     for name, value in store.load().items():
         np.testing.assert_array_equal(value, table[name])
         assert value.dtype == table[name].dtype.newbyteorder("=")
@@ -176,12 +188,17 @@ def test_parts_that_processes_share_make_the_store_of_create(tmp_path):
     assert missing == [(0, 10), (10, 20), (20, 25)]
     for start, stop in missing[::-2]:
         SimulationStore.write(tmp_path / "parts", start, stop, cheap(start, stop), **ORIGIN)
-    with pytest.raises(DataError, match=r"Expected 25 simulations in .*, got no whole shard of rows 10 to 20. Write them"):
+    with pytest.raises(
+        DataError, match=r"Expected 25 simulations in .*, got no whole shard of rows 10 to 20. Write them"
+    ):
         SimulationStore.finish(tmp_path / "parts", 25, **ORIGIN, rows_per_shard=10)
     assert SimulationStore.missing(tmp_path / "parts", 25, **ORIGIN, rows_per_shard=10) == [(10, 20)]
     SimulationStore.write(tmp_path / "parts", 10, 20, cheap(10, 20), **ORIGIN)
     assert not (tmp_path / "parts" / "manifest.json").exists()
-    assert SimulationStore.finish(tmp_path / "parts", 25, **ORIGIN, rows_per_shard=10).manifest == create(tmp_path / "create").manifest
+    assert (
+        SimulationStore.finish(tmp_path / "parts", 25, **ORIGIN, rows_per_shard=10).manifest
+        == create(tmp_path / "create").manifest
+    )
 
 
 def test_any_changed_byte_of_a_shard_is_found(tmp_path):

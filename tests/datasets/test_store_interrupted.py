@@ -20,7 +20,11 @@ from sbi_models.errors import DataError
 
 ORIGIN = {"seed": 0, "fingerprint": "f"}
 FORK = multiprocessing.get_context("fork")
-REASONS = {errno.ENOSPC: "No space left on device", errno.EROFS: "Read-only file system", errno.EDQUOT: "Disk quota exceeded"}
+REASONS = {
+    errno.ENOSPC: "No space left on device",
+    errno.EROFS: "Read-only file system",
+    errno.EDQUOT: "Disk quota exceeded",
+}
 
 
 def run_child(target, *arguments):
@@ -118,12 +122,16 @@ def _create_at_once(barrier, folder, n, rows_per_shard, hashes):
     hashes.put(create(folder, n=n, rows_per_shard=rows_per_shard).content_hash)
 
 
-@pytest.mark.parametrize("wanted", [((60, 10), (60, 10)), ((60, 10), (35, 10)), ((60, 7), (45, 11)), ((30, 1), (29, 1))])
+@pytest.mark.parametrize(
+    "wanted", [((60, 10), (60, 10)), ((60, 10), (35, 10)), ((60, 7), (45, 11)), ((30, 1), (29, 1))]
+)
 def test_two_processes_create_one_store_at_once(tmp_path, wanted):
     """Wanting as many rows or not, in shards of one size or not, both succeed, and the store has what the greedier one wanted."""
     for k in range(3):
         folder, barrier, hashes = tmp_path / str(k), FORK.Barrier(2), FORK.Queue()
-        children = [FORK.Process(target=_create_at_once, args=(barrier, folder, *want, hashes)) for want in wanted]
+        children = [
+            FORK.Process(target=_create_at_once, args=(barrier, folder, *want, hashes)) for want in wanted
+        ]
         for child in children:
             child.start()
         got = {hashes.get(timeout=60) for _ in children}
@@ -169,9 +177,15 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     messages, before = FORK.Queue(), create(tmp_path, n=10)
     assert run_child(_create_with_files_of, tmp_path, 300, 4096, messages) == 0
     message = messages.get(timeout=10)
-    assert "shard-000000010-000000200.safetensors cannot be written: File too large. Finished shards are kept" in message
+    assert (
+        "shard-000000010-000000200.safetensors cannot be written: File too large. Finished shards are kept"
+        in message
+    )
     assert "\n" not in message
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == ["manifest.json", before.pieces[0].file]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == [
+        "manifest.json",
+        before.pieces[0].file,
+    ]
     assert SimulationStore.open(tmp_path).is_intact()
     rows = Rows()
     assert SimulationStore.create(tmp_path, rows, 300, **ORIGIN, rows_per_shard=200).num_simulations == 300
@@ -191,7 +205,9 @@ def test_what_the_system_refuses_is_a_data_error(tmp_path, monkeypatch, call, nu
         return plain(*arguments)
 
     monkeypatch.setattr(os, call, refuses)
-    with pytest.raises(DataError, match=f"shard-000000010-000000020.safetensors cannot be written: {REASONS[number]}"):
+    with pytest.raises(
+        DataError, match=f"shard-000000010-000000020.safetensors cannot be written: {REASONS[number]}"
+    ):
         create(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-000000000-000000010.safetensors"]
     rows = Rows()
@@ -226,8 +242,17 @@ def test_files_of_dead_writers_are_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait(30)
     host = socket.gethostname()
-    kept = [f".shard.{host}.{os.getpid()}.7.partial", f".shard.{host}x.{dead.pid}.7.partial", ".strange.partial", "shard.partial"]
-    removed = [f".shard.{host}.{dead.pid}.7.partial", f".old.{host}x.1.7.partial", f".old.{host}.{os.getpid()}.7.partial"]
+    kept = [
+        f".shard.{host}.{os.getpid()}.7.partial",
+        f".shard.{host}x.{dead.pid}.7.partial",
+        ".strange.partial",
+        "shard.partial",
+    ]
+    removed = [
+        f".shard.{host}.{dead.pid}.7.partial",
+        f".old.{host}x.1.7.partial",
+        f".old.{host}.{os.getpid()}.7.partial",
+    ]
     for name in [*kept, *removed]:
         (tmp_path / name).touch()
         if name.startswith(".old"):

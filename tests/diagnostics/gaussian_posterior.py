@@ -12,7 +12,14 @@ class Problem(NamedTuple):
 
 
 def gaussian(
-    seed: int, *, n: int = 300, draws: int = 200, dim: int = 2, noise: float = 0.5, width: float = 1.0, shift: float = 0.0
+    seed: int,
+    *,
+    n: int = 300,
+    draws: int = 200,
+    dim: int = 2,
+    noise: float = 0.5,
+    width: float = 1.0,
+    shift: float = 0.0,
 ) -> Problem:
     """theta ~ N(0, 1), x | theta ~ N(theta, noise^2): draws of N(mean + shift sd, (width sd)^2); the exact posterior is N(mean, sd^2)."""
     rng = np.random.default_rng(seed)

@@ -6,7 +6,13 @@ from gaussian_posterior import gaussian
 from scipy.stats import binom
 
 from sbi_models.diagnostics import calibration_error, fractional_ranks, log_gamma, simultaneous_band
-from sbi_models.diagnostics.metrics.calibration import critical_gamma, ecdf_counts, evaluation_points, local_gamma, log_gamma_of_ranks
+from sbi_models.diagnostics.metrics.calibration import (
+    critical_gamma,
+    ecdf_counts,
+    evaluation_points,
+    local_gamma,
+    log_gamma_of_ranks,
+)
 from sbi_models.errors import ConfigurationError, DataError
 
 # --- ranks
@@ -22,7 +28,9 @@ def test_each_slot_between_draws_has_its_midpoint_as_rank():
 def test_ties_count_half():
     """Draws equal to the truth count half as below it, so a truth equal to all draws lies in the middle."""
     assert fractional_ranks(np.full((1, 8, 1), 2.0), [[2.0]])[0, 0] == 0.5
-    assert fractional_ranks([[[1.0], [2.0], [2.0], [3.0]]], [[2.0]])[0, 0] == pytest.approx((1 + (2 + 1) / 2) / 5)
+    assert fractional_ranks([[[1.0], [2.0], [2.0], [3.0]]], [[2.0]])[0, 0] == pytest.approx(
+        (1 + (2 + 1) / 2) / 5
+    )
 
 
 def test_ranks_mirror_when_everything_changes_sign():
@@ -155,7 +163,9 @@ def test_levels_outside_0_to_1_are_refused(level):
 
 def test_calibration_error_of_an_exact_posterior_is_what_chance_leaves():
     """Over 100 exact parameters, the error averages 0.313 / sqrt(n), the mean absolute deviation of binomial shares."""
-    assert calibration_error(*gaussian(9, n=400, draws=199, dim=100)).mean() == pytest.approx(0.313 / 20, rel=0.2)
+    assert calibration_error(*gaussian(9, n=400, draws=199, dim=100)).mean() == pytest.approx(
+        0.313 / 20, rel=0.2
+    )
 
 
 def test_calibration_error_of_a_posterior_that_never_covers():

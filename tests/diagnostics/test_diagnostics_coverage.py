@@ -26,7 +26,10 @@ def test_given_levels_agree_with_quantile_intervals():
     """At levels of the caller, coverage agrees with np.quantile intervals up to the grain of 1000 draws."""
     samples, truth = gaussian(1, n=500, draws=1000)
     levels = np.array([0.1, 0.5, 0.8, 0.95])
-    lower, upper = np.quantile(samples, (1 - levels) / 2, axis=1), np.quantile(samples, (1 + levels) / 2, axis=1)
+    lower, upper = (
+        np.quantile(samples, (1 - levels) / 2, axis=1),
+        np.quantile(samples, (1 + levels) / 2, axis=1),
+    )
     brute = np.mean((lower <= truth) & (truth <= upper), axis=1)
     np.testing.assert_allclose(marginal_coverage(samples, truth, levels=levels).observed, brute, atol=0.0041)
 
@@ -83,7 +86,9 @@ def test_joint_ranks_see_a_wrong_correlation_that_marginals_miss():
     samples = rng.normal(size=(2000, 100, 2))
     assert np.all(log_gamma(samples, truth) > 0.0)
     joint = joint_coverage(samples, truth, levels=[0.5, 0.9])
-    expected = chi2.cdf(chi2.ppf(joint.levels, 2) / 1.95, 1)  # nearly all the variance, 1.95, lies along one axis
+    expected = chi2.cdf(
+        chi2.ppf(joint.levels, 2) / 1.95, 1
+    )  # nearly all the variance, 1.95, lies along one axis
     np.testing.assert_allclose(joint.observed[:, 0], expected, atol=0.03)
     assert joint.lower[0, 0] > 0.5
     assert joint.upper[1, 0] < 0.9

@@ -9,7 +9,14 @@ import pytest
 from gaussian_posterior import gaussian
 
 from sbi_models import diagnostics
-from sbi_models.diagnostics import calibration_error, default_figures, default_metrics, log_gamma, nrmse, posterior_contraction
+from sbi_models.diagnostics import (
+    calibration_error,
+    default_figures,
+    default_metrics,
+    log_gamma,
+    nrmse,
+    posterior_contraction,
+)
 from sbi_models.errors import DataError
 
 ROWS = ["NRMSE", "Log Gamma", "Calibration Error", "Posterior Contraction"]
@@ -24,7 +31,9 @@ def test_the_table_holds_each_metric_of_each_parameter():
     np.testing.assert_array_equal(table.loc["NRMSE"], nrmse(samples, truth))
     np.testing.assert_array_equal(table.loc["Log Gamma"], log_gamma(samples, truth))
     np.testing.assert_array_equal(table.loc["Calibration Error"], calibration_error(samples, truth))
-    np.testing.assert_array_equal(table.loc["Posterior Contraction"], np.median(posterior_contraction(samples, truth), axis=0))
+    np.testing.assert_array_equal(
+        table.loc["Posterior Contraction"], np.median(posterior_contraction(samples, truth), axis=0)
+    )
 
 
 def test_the_table_is_the_same_in_every_run():
@@ -77,7 +86,9 @@ def test_figures_have_the_usual_names():
 
 
 @pytest.mark.parametrize("diagnose", [default_metrics, default_figures])
-@pytest.mark.parametrize(("size", "message"), [({"n": 1}, "at least 2 data set"), ({"draws": 1}, "at least 2 posterior draw")])
+@pytest.mark.parametrize(
+    ("size", "message"), [({"n": 1}, "at least 2 data set"), ({"draws": 1}, "at least 2 posterior draw")]
+)
 def test_too_little_data_is_refused(diagnose, size, message):
     """One data set or one draw raises a DataError instead of NaN."""
     with pytest.raises(DataError, match=message):

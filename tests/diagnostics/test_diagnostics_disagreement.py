@@ -38,7 +38,9 @@ def test_the_jensen_shannon_divergence_of_two_normals(gap, weights):
 def test_a_member_without_weight_does_not_count():
     """A member of weight 0 may disagree as it likes."""
     with_it = diagnostics.jensen_shannon_divergence(cross([0.0, 1.0, 50.0], 100), [0.5, 0.5, 0.0])
-    np.testing.assert_allclose(with_it, diagnostics.jensen_shannon_divergence(cross([0.0, 1.0, 50.0], 100)[:, :2, :, :2]))
+    np.testing.assert_allclose(
+        with_it, diagnostics.jensen_shannon_divergence(cross([0.0, 1.0, 50.0], 100)[:, :2, :, :2])
+    )
 
 
 def test_energy_disagreement_of_known_posteriors():
@@ -90,7 +92,10 @@ def test_the_figure_shows_observations_in_a_reference():
     far = diagnostics.plot_disagreement([0.1, 0.2], [*rng.uniform(0.0, 0.3, 399), 50.0])
     assert far.legends[0].get_texts()[0].get_text() == "reference, 0.2% of it further right"
     assert far.axes[0].get_xlim()[1] < 0.5
-    for figure in (diagnostics.plot_disagreement(rng.exponential(0.2, 300)), diagnostics.plot_disagreement([0.0, 0.0])):
+    for figure in (
+        diagnostics.plot_disagreement(rng.exponential(0.2, 300)),
+        diagnostics.plot_disagreement([0.0, 0.0]),
+    ):
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["data sets"]
     for bad in ([], [[0.1]], [np.nan]):
         with pytest.raises(DataError):

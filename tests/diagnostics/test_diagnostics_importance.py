@@ -36,7 +36,9 @@ def test_effective_samples_of_a_wider_approximation():
     log_weights = stats.norm.logpdf(x) - stats.norm.logpdf(x, 0, 2)
     exact = np.sqrt(2 - 1 / 4) / 2
     assert effective_sample_share(log_weights).mean() == pytest.approx(exact, rel=0.01)
-    assert effective_sample_share(pareto_smoothed(log_weights).log_weights).mean() == pytest.approx(exact, rel=0.01)
+    assert effective_sample_share(pareto_smoothed(log_weights).log_weights).mean() == pytest.approx(
+        exact, rel=0.01
+    )
 
 
 def test_corners():
@@ -51,7 +53,9 @@ def test_corners():
     assert effective_sample_share(rows + 700).tolist() == effective_sample_share(rows).tolist()
 
 
-@pytest.mark.parametrize("bad", [np.zeros(5), np.full((2, 30), np.nan), np.full((2, 30), np.inf), np.zeros((0, 3))])
+@pytest.mark.parametrize(
+    "bad", [np.zeros(5), np.full((2, 30), np.nan), np.full((2, 30), np.inf), np.zeros((0, 3))]
+)
 def test_bad_weights_are_refused(bad):
     """Another number of axes, NaN and inf are errors that say what was expected."""
     with pytest.raises(DataError, match=r"Expected log_weights of shape \(n_datasets, num_samples\)"):
@@ -76,7 +80,16 @@ def _weights(kind: str, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("n", [21, 25, 100, 225, 1000, 4000])
 @pytest.mark.parametrize(
-    "kind", ["normal", "long tail", "short tail", "enormous range", "one heavy draw", "some of no weight", "far from zero"]
+    "kind",
+    [
+        "normal",
+        "long tail",
+        "short tail",
+        "enormous range",
+        "one heavy draw",
+        "some of no weight",
+        "far from zero",
+    ],
 )
 def test_k_and_smoothed_weights_are_those_of_arviz(kind, n):
     """k of `arviz.psislw` to a millionth, and its smoothed weights, for tails short and long, few and many draws."""
@@ -98,14 +111,18 @@ def test_tied_weights_have_the_tail_that_arviz_finds():
 
     for n in (224, 1000, 4000):
         values = np.random.default_rng(n).normal(size=n).round()
-        assert pareto_smoothed(values[None]).pareto_k[0] == pytest.approx(float(psislw(values.copy())[1]), abs=1e-6)
+        assert pareto_smoothed(values[None]).pareto_k[0] == pytest.approx(
+            float(psislw(values.copy())[1]), abs=1e-6
+        )
     two_values = np.r_[np.zeros(300), -np.ones(300)]
     assert pareto_smoothed(np.stack([np.zeros(600), two_values])).pareto_k.tolist() == [0.0, 0.0]
 
 
 def test_one_draw_with_all_the_weight_shows_before_smoothing():
     """One of 4000 draws at +20 nats: k is below 0.7 and thousands of draws count once smoothed, but one before, with all of the weight."""
-    values = np.r_[-0.375 * (2 * np.random.default_rng(5).normal(size=3999)) ** 2 / 2, 20.0][None]  # of N(0, 1) by draws of N(0, 2)
+    values = np.r_[-0.375 * (2 * np.random.default_rng(5).normal(size=3999)) ** 2 / 2, 20.0][
+        None
+    ]  # of N(0, 1) by draws of N(0, 2)
     smoothed = pareto_smoothed(values)
     assert smoothed.pareto_k[0] < 0.7
     assert effective_sample_share(smoothed.log_weights)[0] * 4000 > 2000

@@ -48,7 +48,9 @@ def test_inputs_are_not_changed_and_integers_and_lists_will_do():
     """Integer lists give the ranks of the same floats, and arrays of the caller stay as they are."""
     samples, truth = np.arange(12).reshape(2, 3, 2), np.array([[1, 2], [8, 9]])
     before = samples.copy()
-    np.testing.assert_array_equal(fractional_ranks(samples.tolist(), truth.tolist()), fractional_ranks(samples.astype(float), truth))
+    np.testing.assert_array_equal(
+        fractional_ranks(samples.tolist(), truth.tolist()), fractional_ranks(samples.astype(float), truth)
+    )
     np.testing.assert_array_equal(samples, before)
 
 
@@ -58,7 +60,11 @@ def test_inputs_are_not_changed_and_integers_and_lists_will_do():
 def test_variables_become_columns_in_order():
     """Each variable takes its columns, in the order of the samples; a variable of one value keeps its plain name."""
     rng = np.random.default_rng(1)
-    samples = {"beta": rng.normal(size=(5, 7, 2)), "tau": rng.normal(size=(5, 7, 1)), "cov": rng.normal(size=(5, 7, 2, 2))}
+    samples = {
+        "beta": rng.normal(size=(5, 7, 2)),
+        "tau": rng.normal(size=(5, 7, 1)),
+        "cov": rng.normal(size=(5, 7, 2, 2)),
+    }
     truth = {
         "x": rng.normal(size=(5, 99)),
         "cov": rng.normal(size=(5, 2, 2)),
@@ -119,15 +125,45 @@ def test_bad_names_are_refused(names, message):
 @pytest.mark.parametrize(
     ("samples", "truth", "keys", "message"),
     [
-        ({"theta": Z((5, 7, 2))}, {"thta": Z((5, 2))}, None, r"true values of variable 'theta'.*Did you mean 'thta'"),
-        ({"theta": Z((5, 7, 2))}, {"theta": Z((5, 2))}, ["thet"], r"draws of variable 'thet', got none. Did you mean 'theta'"),
+        (
+            {"theta": Z((5, 7, 2))},
+            {"thta": Z((5, 2))},
+            None,
+            r"true values of variable 'theta'.*Did you mean 'thta'",
+        ),
+        (
+            {"theta": Z((5, 7, 2))},
+            {"theta": Z((5, 2))},
+            ["thet"],
+            r"draws of variable 'thet', got none. Did you mean 'theta'",
+        ),
         ({}, {"theta": Z((5, 2))}, None, "at least one variable"),
         ({"theta": Z((5, 7, 2))}, Z((5, 2)), None, "both as mappings"),
-        ({"theta": Z((5, 7, 2))}, {"theta": Z((4, 2))}, None, r"truth of 'theta' of shape \(5, 2\).*got \(4, 2\)"),
-        ({"theta": Z((5, 7, 2))}, {"theta": Z((5, 3))}, None, r"truth of 'theta' of shape \(5, 2\).*got \(5, 3\)"),
+        (
+            {"theta": Z((5, 7, 2))},
+            {"theta": Z((4, 2))},
+            None,
+            r"truth of 'theta' of shape \(5, 2\).*got \(4, 2\)",
+        ),
+        (
+            {"theta": Z((5, 7, 2))},
+            {"theta": Z((5, 3))},
+            None,
+            r"truth of 'theta' of shape \(5, 2\).*got \(5, 3\)",
+        ),
         ({"theta": Z(5)}, {"theta": Z(5)}, None, "Add the missing axes"),
-        ({"a": Z((5, 7, 2)), "b": Z((5, 8, 2))}, {"a": Z((5, 2)), "b": Z((5, 2))}, None, r"same \(n_datasets, num_samples\)"),
-        ({"a": Z((5, 7, 2)), "a_1": Z((5, 7, 1))}, {"a": Z((5, 2)), "a_1": Z((5, 1))}, None, "a_1 more than once"),
+        (
+            {"a": Z((5, 7, 2)), "b": Z((5, 8, 2))},
+            {"a": Z((5, 2)), "b": Z((5, 2))},
+            None,
+            r"same \(n_datasets, num_samples\)",
+        ),
+        (
+            {"a": Z((5, 7, 2)), "a_1": Z((5, 7, 1))},
+            {"a": Z((5, 2)), "a_1": Z((5, 1))},
+            None,
+            "a_1 more than once",
+        ),
     ],
 )
 def test_variables_that_do_not_fit_are_refused(samples, truth, keys, message):

@@ -26,7 +26,9 @@ FIGURES = {
     "ranks": lambda dim: plot_rank_histogram(*gaussian(1, dim=dim), variable_names=names(dim)),
     "tarp": lambda dim: plot_tarp(*gaussian(1, dim=dim), variable_names=names(dim)),
     "verdict": lambda dim: plot_verdict(judge(*gaussian(1, dim=dim, width=0.7), variable_names=names(dim))),
-    "pairs": lambda dim: plot_pairs(gaussian(1, dim=dim).samples[0], np.zeros(dim), None, names(dim), parameters=names(min(dim, 12))),
+    "pairs": lambda dim: plot_pairs(
+        gaussian(1, dim=dim).samples[0], np.zeros(dim), None, names(dim), parameters=names(min(dim, 12))
+    ),
 }
 
 

@@ -72,14 +72,22 @@ def test_every_parameter_has_a_named_panel(plot, dim):
 def test_plots_take_variables_keys_and_names(plot):
     """Plots take mappings as sampling gives them, and the keywords that custom diagnostics pass."""
     samples, truth = gaussian(1, n=40)
-    figure = plot({"theta": samples, "other": samples}, {"theta": truth, "x": truth}, variable_keys=["theta"], variable_names=["a", "b"])
+    figure = plot(
+        {"theta": samples, "other": samples},
+        {"theta": truth, "x": truth},
+        variable_keys=["theta"],
+        variable_names=["a", "b"],
+    )
     assert titles(figure)[:2] == ["a", "b"]
 
 
 @pytest.mark.parametrize("plot", PLOTS)
 def test_no_text_overlaps_with_25_panels(plot):
     """With 25 long names, no title overlaps another one or the legend."""
-    figure = plot(*gaussian(2, n=20, draws=50, dim=25), variable_names=[f"a rather long name of parameter {i}" for i in range(25)])
+    figure = plot(
+        *gaussian(2, n=20, draws=50, dim=25),
+        variable_names=[f"a rather long name of parameter {i}" for i in range(25)],
+    )
     figure.draw_without_rendering()
     boxes = [axes.title.get_window_extent() for axes in figure.axes] + [figure.legends[0].get_window_extent()]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -136,7 +144,9 @@ def test_recovery_draws_estimates_at_truths_with_their_correlation(estimate):
     for j, axes in enumerate(figure.axes):
         bars, dots = axes.collections
         np.testing.assert_allclose(dots.get_offsets(), np.stack([truth[:, j], middle[:, j]], axis=1))
-        np.testing.assert_allclose(bars.get_segments()[5][:, 1], np.quantile(samples[5, :, j], [0.025, 0.975]))
+        np.testing.assert_allclose(
+            bars.get_segments()[5][:, 1], np.quantile(samples[5, :, j], [0.025, 0.975])
+        )
         assert notes(figure)[j] == [f"r = {pearson_r(middle, truth)[j]:.3f}"]
         assert axes.get_xlim() == axes.get_ylim()
     assert labels(figure) == ("true value", f"posterior {estimate}")
@@ -225,7 +235,9 @@ def test_the_z_score_figure_shows_both_metrics():
     figure = plot_z_score_contraction(samples, truth)
     contraction, z = posterior_contraction(samples, truth), z_scores(samples, truth)
     for j, axes in enumerate(figure.axes):
-        np.testing.assert_allclose(axes.collections[0].get_offsets(), np.stack([contraction[:, j], z[:, j]], axis=1))
+        np.testing.assert_allclose(
+            axes.collections[0].get_offsets(), np.stack([contraction[:, j], z[:, j]], axis=1)
+        )
         assert notes(figure)[j] == [f"median {np.median(contraction[:, j]):.2f}"]
     assert labels(figure) == ("posterior contraction", "posterior z-score")
 
@@ -260,11 +272,21 @@ def test_losses_are_drawn_by_epoch_with_the_best_one_marked():
 
 def test_losses_of_members_are_thin_lines():
     """The losses of an ensemble's members are drawn beside their mean, up to the last epoch of each."""
-    losses = {"loss": [3.0, 2.0], "val_loss": [4.0, 3.0], "a/loss": [2.0, 1.0], "b/loss": [4.0], "a/val_loss": [5.0, 2.0]}
+    losses = {
+        "loss": [3.0, 2.0],
+        "val_loss": [4.0, 3.0],
+        "a/loss": [2.0, 1.0],
+        "b/loss": [4.0],
+        "a/val_loss": [5.0, 2.0],
+    }
     lines = plot_losses(losses).axes[0].lines
-    thin = {tuple(line.get_ydata()) for line in lines if line.get_linewidth() < 1 and line.get_linestyle() == "-"}
+    thin = {
+        tuple(line.get_ydata()) for line in lines if line.get_linewidth() < 1 and line.get_linestyle() == "-"
+    }
     assert thin == {(2.0, 1.0), (4.0,), (5.0, 2.0)}
-    assert [list(line.get_ydata()) for line in lines if line.get_linewidth() > 1 and len(line.get_ydata()) == 2] == [[3.0, 2.0], [4.0, 3.0]]
+    assert [
+        list(line.get_ydata()) for line in lines if line.get_linewidth() > 1 and len(line.get_ydata()) == 2
+    ] == [[3.0, 2.0], [4.0, 3.0]]
 
 
 def test_losses_need_no_validation():
@@ -303,7 +325,13 @@ def test_reference_panels_are_rows_of_data_sets_and_columns_of_quantities():
     samples, grid, density = reference()
     truth = np.arange(6.0).reshape(3, 2) / 10
     figure = plot_posterior_reference(
-        samples, grid, density, truth, variable_names=["speed", "spread"], dataset_names=["A", "B", "C"], truth_label="today's value"
+        samples,
+        grid,
+        density,
+        truth,
+        variable_names=["speed", "spread"],
+        dataset_names=["A", "B", "C"],
+        truth_label="today's value",
     )
     assert titles(figure) == ["speed", "spread", "", "", "", ""]
     assert [axes.get_ylabel() for axes in figure.axes] == ["A", "", "B", "", "C", ""]

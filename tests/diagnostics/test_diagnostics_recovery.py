@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from gaussian_posterior import gaussian
 
-from sbi_models.diagnostics import central_interval, nrmse, pearson_r, point_estimate, posterior_contraction, z_scores
+from sbi_models.diagnostics import (
+    central_interval,
+    nrmse,
+    pearson_r,
+    point_estimate,
+    posterior_contraction,
+    z_scores,
+)
 from sbi_models.errors import ConfigurationError, DataError
 
 # --- recovery
@@ -34,7 +41,9 @@ def test_pearson_r_is_numpys():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(40, 3))
     estimate = truth + rng.normal(size=(40, 3))
-    np.testing.assert_allclose(pearson_r(estimate, truth), [np.corrcoef(estimate[:, j], truth[:, j])[0, 1] for j in range(3)])
+    np.testing.assert_allclose(
+        pearson_r(estimate, truth), [np.corrcoef(estimate[:, j], truth[:, j])[0, 1] for j in range(3)]
+    )
 
 
 def test_pearson_r_of_a_constant_is_not_defined():
@@ -74,9 +83,13 @@ def test_nrmse_of_an_exact_gaussian_posterior(noise):
 def test_nrmse_equals_a_loop():
     """The closed-form denominator is the root mean squared distance of the truth from all the truths."""
     samples, truth = gaussian(5, n=30, draws=40)
-    numerator = [[np.sqrt(np.mean((samples[i, :, j] - truth[i, j]) ** 2)) for j in range(2)] for i in range(30)]
+    numerator = [
+        [np.sqrt(np.mean((samples[i, :, j] - truth[i, j]) ** 2)) for j in range(2)] for i in range(30)
+    ]
     denominator = [[np.sqrt(np.mean((truth[:, j] - truth[i, j]) ** 2)) for j in range(2)] for i in range(30)]
-    np.testing.assert_allclose(nrmse(samples, truth), np.median(numerator, axis=0) / np.median(denominator, axis=0))
+    np.testing.assert_allclose(
+        nrmse(samples, truth), np.median(numerator, axis=0) / np.median(denominator, axis=0)
+    )
 
 
 def test_nrmse_of_a_constant_parameter_is_not_defined():
@@ -140,7 +153,8 @@ def test_z_scores_of_certain_posteriors():
 
 
 @pytest.mark.parametrize(
-    ("variance", "message"), [([1.0, 1.0, 1.0], "shape"), ([-1.0, 1.0], "0 or more"), ([np.nan, 1.0], "finite prior_variance")]
+    ("variance", "message"),
+    [([1.0, 1.0, 1.0], "shape"), ([-1.0, 1.0], "0 or more"), ([np.nan, 1.0], "finite prior_variance")],
 )
 def test_bad_prior_variances_are_refused(variance, message):
     """A prior variance of the wrong shape, negative, or NaN raises a DataError."""

@@ -5,7 +5,15 @@ import pytest
 from gaussian_posterior import gaussian
 from scipy.stats import chi2
 
-from sbi_models.diagnostics import information, predictive_check, random_ranks, rank_histogram, tarp, tarp_ranks, z_scores
+from sbi_models.diagnostics import (
+    information,
+    predictive_check,
+    random_ranks,
+    rank_histogram,
+    tarp,
+    tarp_ranks,
+    z_scores,
+)
 from sbi_models.diagnostics.metrics.calibration import uniformity_test
 from sbi_models.diagnostics.metrics.coverage import joint_ranks
 from sbi_models.diagnostics.metrics.pools import pooled
@@ -122,7 +130,9 @@ def test_whitened_distances_give_the_joint_ranks(dim):
     """The ranks of whitened distances are those of `joint_ranks`; errors and their expected squares are those of z-scores and Mahalanobis
     distances of each value of the pool from all others."""
     samples, truth = gaussian(12, n=50, draws=60, dim=dim)
-    samples, truth = (values @ np.random.default_rng(12).normal(size=(dim, dim)) for values in (samples, truth))
+    samples, truth = (
+        values @ np.random.default_rng(12).normal(size=(dim, dim)) for values in (samples, truth)
+    )
     single, joint = pooled(samples, truth, np.random.default_rng(0))
     np.testing.assert_allclose((joint.distance + 0.5) / 61, joint_ranks(samples, truth))
     pool = np.concatenate([samples, truth[:, None]], axis=1)
@@ -152,8 +162,10 @@ def test_information_is_the_deviation_over_all_pairings():
     """The statistic is that of distances computed one by one, standardised by the moments over 4000 random pairings, within 5 %."""
     samples, truth = gaussian(14, n=30, draws=20, dim=1)
     at, true = (
-        (np.mean(v[..., None] > samples.ravel(), axis=-1) + np.mean(v[..., None] >= samples.ravel(), axis=-1)) / 4
-        + (np.mean(v[..., None] > truth.ravel(), axis=-1) + np.mean(v[..., None] >= truth.ravel(), axis=-1)) / 4
+        (np.mean(v[..., None] > samples.ravel(), axis=-1) + np.mean(v[..., None] >= samples.ravel(), axis=-1))
+        / 4
+        + (np.mean(v[..., None] > truth.ravel(), axis=-1) + np.mean(v[..., None] >= truth.ravel(), axis=-1))
+        / 4
         for v in (samples[..., 0], truth[:, 0])
     )
     distance = np.abs(at[:, :, None] - true[None, None, :]).mean(axis=1)
@@ -167,7 +179,9 @@ def test_information_of_a_constant_is_none():
     """A parameter of one value has statistic 0 and p = 1/2, and does not touch the joint test."""
     samples, truth = gaussian(15, n=60)
     zeros = np.zeros((60, 200, 1))
-    gains, p_values = information(np.concatenate([samples, zeros], axis=2), np.concatenate([truth, zeros[:, 0]], axis=1))
+    gains, p_values = information(
+        np.concatenate([samples, zeros], axis=2), np.concatenate([truth, zeros[:, 0]], axis=1)
+    )
     assert (gains[2], p_values[2]) == (0.0, 0.5)
     assert gains[3] == pytest.approx(information(samples, truth)[0][2])
 
@@ -188,7 +202,9 @@ def test_right_predictions_have_uniform_p_values():
 def test_p_values_are_shares_of_predictions():
     """With predictions 1 to 9 and a statistic of 9, p is 2 (1 + 1) / 10; in the middle it is 1."""
     predictive = np.arange(1.0, 10.0)[None, :, None]
-    assert predictive_check(predictive, [[9.0]], {"value": lambda x: x[..., 0]}).p_values[0, 0] == pytest.approx(0.4)
+    assert predictive_check(predictive, [[9.0]], {"value": lambda x: x[..., 0]}).p_values[
+        0, 0
+    ] == pytest.approx(0.4)
     assert predictive_check(predictive, [[5.0]], {"value": lambda x: x[..., 0]}).p_values[0, 0] == 1.0
 
 

@@ -16,7 +16,9 @@ from sbi_models.errors import ConfigurationError, DataError
 def test_c2st_of_one_distribution_is_a_half(classifier):
     """Two sets of draws of one Gaussian cannot be told apart: an accuracy within 0.06 of 0.5 on 500 each."""
     rng = np.random.default_rng(0)
-    assert c2st(rng.normal(size=(500, 2)), rng.normal(size=(500, 2)), classifier, seed=1) == pytest.approx(0.5, abs=0.06)
+    assert c2st(rng.normal(size=(500, 2)), rng.normal(size=(500, 2)), classifier, seed=1) == pytest.approx(
+        0.5, abs=0.06
+    )
 
 
 @pytest.mark.parametrize("classifier", ["mlp", "random_forest"])
@@ -33,7 +35,9 @@ def test_c2st_does_not_depend_on_units_and_repeats_with_a_seed():
     first, second = rng.normal(size=(200, 2)), 1.5 * rng.normal(size=(200, 2))
     accuracy = c2st(first, second, "random_forest", seed=3)
     assert c2st(first, second, "random_forest", seed=3) == accuracy
-    assert c2st(1024 * first + 2048, 1024 * second + 2048, "random_forest", seed=3) == pytest.approx(accuracy, abs=0.02)
+    assert c2st(1024 * first + 2048, 1024 * second + 2048, "random_forest", seed=3) == pytest.approx(
+        accuracy, abs=0.02
+    )
 
 
 @pytest.mark.parametrize("function", [c2st, mmd_squared])
@@ -64,12 +68,16 @@ def test_local_c2st_finds_where_a_posterior_is_wrong():
     n, sd = 800, np.sqrt(0.2)
 
     def draws(x, number):
-        return 0.8 * x[:, None, :] + 1.5 * sd * (x[:, None, :] > 0) + sd * rng.normal(size=(len(x), number, 1))
+        return (
+            0.8 * x[:, None, :] + 1.5 * sd * (x[:, None, :] > 0) + sd * rng.normal(size=(len(x), number, 1))
+        )
 
     truth = rng.normal(size=(n, 1))
     x = truth + 0.5 * rng.normal(size=(n, 1))
     at = np.array([[-1.0], [1.0]])
-    result = local_c2st(draws(x, 1), truth, x, draws(at, 400), at, classifier="random_forest", num_null=19, seed=5)
+    result = local_c2st(
+        draws(x, 1), truth, x, draws(at, 400), at, classifier="random_forest", num_null=19, seed=5
+    )
     assert result.p_values[1] == pytest.approx(1 / 20)
     assert result.p_values[0] > 0.1
     assert result.statistic[1] > 3 * result.statistic[0]
@@ -88,7 +96,11 @@ def test_local_c2st_of_a_right_posterior_has_no_small_p_values():
     ("change", "error", "message"),
     [
         ({"data": np.zeros((9, 1))}, DataError, "data of 40 data sets"),
-        ({"observed_samples": np.zeros((2, 5, 3))}, DataError, r"observed_samples of shape \(n_observed, S, 2\)"),
+        (
+            {"observed_samples": np.zeros((2, 5, 3))},
+            DataError,
+            r"observed_samples of shape \(n_observed, S, 2\)",
+        ),
         ({"observed_data": np.zeros((2, 4))}, DataError, "of 1 numbers each"),
         ({"num_null": 0}, ConfigurationError, "num_null as a positive integer"),
     ],
@@ -118,7 +130,9 @@ def test_mmd_is_that_of_the_formula():
 def test_mmd_has_no_bias():
     """Over 300 pairs of sets of 8 draws of one distribution, MMD^2 averages 0 within 3 standard errors, with values of both signs."""
     rng = np.random.default_rng(9)
-    values = np.array([mmd_squared(rng.normal(size=(8, 2)), rng.normal(size=(8, 2)), bandwidth=1.0) for _ in range(300)])
+    values = np.array(
+        [mmd_squared(rng.normal(size=(8, 2)), rng.normal(size=(8, 2)), bandwidth=1.0) for _ in range(300)]
+    )
     assert abs(values.mean()) < 3 * values.std() / np.sqrt(300)
     assert values.min() < 0 < values.max()
 
@@ -135,7 +149,9 @@ def test_the_energy_score_of_a_gaussian_is_that_of_the_formula():
     quantiles = norm.ppf((np.arange(1000) + 0.5) / 1000)
     truth = np.array([[-2.0], [0.0], [1.0]])
     expected = truth[:, 0] * (2 * norm.cdf(truth[:, 0]) - 1) + 2 * norm.pdf(truth[:, 0]) - 1 / np.sqrt(np.pi)
-    np.testing.assert_allclose(energy_score(np.tile(quantiles[:, None], (3, 1, 1)), truth, scaled=False), expected, atol=0.003)
+    np.testing.assert_allclose(
+        energy_score(np.tile(quantiles[:, None], (3, 1, 1)), truth, scaled=False), expected, atol=0.003
+    )
 
 
 def test_the_right_posterior_has_the_best_energy_score():

@@ -124,7 +124,11 @@ def test_an_uninformative_parameter_beside_an_informative_one():
     samples, truth = gaussian(9, n=500, draws=200, dim=1)
     rng = np.random.default_rng(9)
     samples = np.concatenate([samples, rng.normal(size=(500, 200, 1))], axis=2)
-    verdict = judge(samples, np.concatenate([truth, rng.normal(size=(500, 1))], axis=1), variable_names=["known", "unknown"])
+    verdict = judge(
+        samples,
+        np.concatenate([truth, rng.normal(size=(500, 1))], axis=1),
+        variable_names=["known", "unknown"],
+    )
     assert verdict.labels == {"known": "calibrated", "unknown": "uninformative"}
     assert verdict.is_calibrated
     assert "nothing is learnt about unknown" in verdict.sentence
@@ -134,7 +138,9 @@ def test_information_in_the_spread_alone_is_seen():
     """A posterior that knows |theta| but not its sign, so that its mean says nothing, is informative."""
     rng = np.random.default_rng(10)
     truth = rng.normal(size=(400, 1))
-    samples = np.abs(truth)[:, None, :] * rng.choice([-1.0, 1.0], size=(400, 100, 1)) + 0.01 * rng.normal(size=(400, 100, 1))
+    samples = np.abs(truth)[:, None, :] * rng.choice([-1.0, 1.0], size=(400, 100, 1)) + 0.01 * rng.normal(
+        size=(400, 100, 1)
+    )
     assert judge(samples, truth).parameters[0].informative
 
 
@@ -144,7 +150,9 @@ def test_discrete_parameters_are_judged_exactly():
         rng = np.random.default_rng(seed)
         logits = rng.normal(size=(300, 4, 1, 1)) * 2
         noise = rng.gumbel(size=(300, 4, 101, 1))
-        values = np.argmax(logits + noise, axis=1)  # draws of the same categorical distribution, the truth being the last
+        values = np.argmax(
+            logits + noise, axis=1
+        )  # draws of the same categorical distribution, the truth being the last
         assert judge(values[:, :-1], values[:, -1], seed=seed).is_calibrated
     assert "biased" in judge(np.minimum(values[:, :-1] + 1, 3), values[:, -1]).parameters[0].flaws
 
@@ -180,14 +188,22 @@ def test_a_constant_changes_nothing_for_the_others():
     with_it = judge(np.concatenate([samples, zeros], axis=2), np.concatenate([truth, zeros[:, 0]], axis=1))
     without = judge(samples, truth)
     assert str(with_it).splitlines()[:3] == str(without).splitlines()[:3]
-    for row, expected in zip([*with_it.parameters[:2], with_it.joint], [*without.parameters, without.joint], strict=True):
-        assert [check.p_value for check in row.checks] == pytest.approx([check.p_value for check in expected.checks], rel=1e-9)
+    for row, expected in zip(
+        [*with_it.parameters[:2], with_it.joint], [*without.parameters, without.joint], strict=True
+    ):
+        assert [check.p_value for check in row.checks] == pytest.approx(
+            [check.p_value for check in expected.checks], rel=1e-9
+        )
 
 
 def test_copies_and_dead_draws_do_no_harm():
     """A parameter that is a copy of another leaves the exact posterior calibrated, without a warning; dead draws are over-confident."""
     samples, truth = gaussian(14, n=300)
-    copied = judge(np.concatenate([samples, samples[..., :1]], axis=2), np.concatenate([truth, truth[:, :1]], axis=1), seed=1)
+    copied = judge(
+        np.concatenate([samples, samples[..., :1]], axis=2),
+        np.concatenate([truth, truth[:, :1]], axis=1),
+        seed=1,
+    )
     assert copied.label == "calibrated"
     assert judge(np.repeat(samples[:, :1], 50, axis=1), truth).label == "over-confident"
 
@@ -201,7 +217,11 @@ def test_one_parameter_has_no_joint_verdict_and_too_few_draws_neither():
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [({"n": 1}, "at least 20 data set"), ({"n": 19}, "at least 20 data set"), ({"draws": 1}, "at least 10 posterior draw")],
+    [
+        ({"n": 1}, "at least 20 data set"),
+        ({"n": 19}, "at least 20 data set"),
+        ({"draws": 1}, "at least 10 posterior draw"),
+    ],
 )
 def test_too_little_is_refused(size, message):
     """One data set, 19 of them, or a single draw raise a DataError that says how many are needed."""
@@ -283,10 +303,13 @@ def test_estimates_that_lean_are_told_beside_no_flaw(width, bias, told):
     assert told.replace(" and too low", "").replace("posteriors look too high", "") in sentence
     alone = sentence_of((), width, bias, Estimate(0.5, 0.4, 0.6), informative=True, checks=())
     assert (f"; {told}, which more test data would prove or refute" in alone) if told else "look" not in alone
-    row = Judgement("mass", "calibrated", (), alone, width, bias, Estimate(0.5, 0.4, 0.6), informative=True, checks=())
+    row = Judgement(
+        "mass", "calibrated", (), alone, width, bias, Estimate(0.5, 0.4, 0.6), informative=True, checks=()
+    )
     whole = summary("calibrated", [row], None, "60 test data sets", 0.0)
     assert (
-        whole == f"Calibrated: 60 test data sets show no flaw{'; more of them would tell whether something is off with mass' * bool(told)}."
+        whole
+        == f"Calibrated: 60 test data sets show no flaw{'; more of them would tell whether something is off with mass' * bool(told)}."
     )
 
 

@@ -21,7 +21,9 @@ def test_a_gross_bias_has_its_size_and_is_not_called_too_wide(draws, shift):
     verdict = judge(*normal(1, draws=draws, shift=shift)[:2])
     assert verdict.label == "biased"
     assert {row.flaws for row in verdict.parameters} == {("biased",)}
-    assert all(row.bias.value == pytest.approx(shift, rel=0.15 if draws == 10 else 0.1) for row in verdict.parameters)
+    assert all(
+        row.bias.value == pytest.approx(shift, rel=0.15 if draws == 10 else 0.1) for row in verdict.parameters
+    )
     assert verdict.joint.bias.value == pytest.approx(np.sqrt(2) * shift, rel=0.25 if draws == 10 else 0.1)
     assert all(row.informative for row in verdict.parameters) or shift > 5.0
 
@@ -58,7 +60,9 @@ def test_units_of_any_size_change_nothing(scale):
     other = judge(samples * scale, truth * scale, truth * scale, conditions=images * scale)
     assert other.labels == usual.labels
     for row, expected in zip([*other.parameters, other.joint], [*usual.parameters, usual.joint], strict=True):
-        assert [check.p_value for check in row.checks] == pytest.approx([check.p_value for check in expected.checks], rel=0.05, abs=1e-6)
+        assert [check.p_value for check in row.checks] == pytest.approx(
+            [check.p_value for check in expected.checks], rel=0.05, abs=1e-6
+        )
         assert row.width_factor.value == pytest.approx(expected.width_factor.value, rel=1e-6)
 
 
@@ -106,7 +110,9 @@ def ring(rng, shape):
 
 SMALL = {
     "ring": ring,
-    "rare events": lambda r, shape: (r.random(shape) < r.beta(0.3, 5.0, size=(shape[0], 1, shape[2]))).astype(float),
+    "rare events": lambda r, shape: (r.random(shape) < r.beta(0.3, 5.0, size=(shape[0], 1, shape[2]))).astype(
+        float
+    ),
     "normal": lambda r, shape: r.normal(size=(shape[0], 1, shape[2])) + r.normal(size=shape),
     "exponential": lambda r, shape: r.exponential(size=(shape[0], 1, shape[2])) * r.exponential(size=shape),
 }

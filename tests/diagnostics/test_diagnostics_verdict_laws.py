@@ -7,7 +7,14 @@ import pytest
 from scipy.stats import binom, kstest
 
 from sbi_models.diagnostics import default_metrics, joint_coverage, judge, marginal_coverage, tarp_ranks
-from sbi_models.diagnostics.metrics.normal_scores import bias_test, change_test, features_of, normal_scores, outward, spread_test
+from sbi_models.diagnostics.metrics.normal_scores import (
+    bias_test,
+    change_test,
+    features_of,
+    normal_scores,
+    outward,
+    spread_test,
+)
 from sbi_models.diagnostics.metrics.pools import pooled
 from sbi_models.diagnostics.metrics.ranks import random_ranks_of
 from sbi_models.errors import DataError
@@ -31,7 +38,9 @@ LAWS = {
     "Bernoulli": lambda r, m, shape: r.binomial(1, 1.0 / (1.0 + np.exp(-3.0 * m)), size=shape).astype(float),
     "Poisson": lambda r, m, shape: r.poisson(np.exp(m), size=shape).astype(float),
     "geometric": lambda r, m, shape: r.geometric(1.0 / (1.0 + np.exp(m)), size=shape).astype(float),
-    "spike and slab": lambda r, m, shape: np.where(r.random(shape) < 0.4, 0.0, np.exp(m + r.normal(size=shape))),
+    "spike and slab": lambda r, m, shape: np.where(
+        r.random(shape) < 0.4, 0.0, np.exp(m + r.normal(size=shape))
+    ),
     "constant given the data": lambda r, m, shape: m + np.zeros(shape),
     "common scale": lambda r, m, shape: m + r.normal(size=shape) / r.gamma(1.0, size=(*shape[:2], 1)),
     "banana": banana,
@@ -57,7 +66,9 @@ def test_no_law_is_accused_more_often_than_said():
     accused = Counter()
     for law in LAWS:
         for size, seeds in SIZES.items():
-            accused[law] += sum(min(all_p_values(judge(*exact(law, *size, seed), seed=seed))) <= 0.1 for seed in range(seeds))
+            accused[law] += sum(
+                min(all_p_values(judge(*exact(law, *size, seed), seed=seed))) <= 0.1 for seed in range(seeds)
+            )
     assert max(accused.values()) <= binom.ppf(0.9999, 36, 0.1), accused
     assert binom.ppf(0.001, 540, 0.05) <= accused.total() <= binom.ppf(0.999, 540, 0.1), accused
 
@@ -74,7 +85,10 @@ def with_the_mean_error_of_the_truth_alone(samples, truth):
 
 def test_a_count_of_accusations_finds_a_test_that_is_not_exact():
     """The mean error taken from the truth alone accuses exact Bernoulli posteriors at 1 % more often than a fair count allows."""
-    found = sum(with_the_mean_error_of_the_truth_alone(*exact("Bernoulli", 300, 200, 2, seed)) <= 0.01 for seed in range(40))
+    found = sum(
+        with_the_mean_error_of_the_truth_alone(*exact("Bernoulli", 300, 200, 2, seed)) <= 0.01
+        for seed in range(40)
+    )
     assert found > binom.ppf(0.9999, 40, 0.01)
 
 
@@ -94,7 +108,9 @@ def test_p_values_of_change_are_not_too_small():
     """Of 2000 columns of N(0, 1), p of change is below 0.1 in 7 to 12 %, though features are skewed, tied, curved, and copies."""
     rng = np.random.default_rng(6)
     m = rng.standard_cauchy(size=(60, 1))
-    features = features_of(np.concatenate([m, m**3, np.round(m), np.zeros((60, 1)), rng.poisson(1.0, size=(60, 3))], axis=1))
+    features = features_of(
+        np.concatenate([m, m**3, np.round(m), np.zeros((60, 1)), rng.poisson(1.0, size=(60, 3))], axis=1)
+    )
     scores = rng.normal(size=(60, 2000))
     assert np.all(np.ptp(features, axis=0) > 0)
     assert np.mean(change_test(scores, features[:, :1])[1] < 0.1) == pytest.approx(0.1, abs=0.025)
@@ -140,7 +156,10 @@ FAILURES = {
         "spread_changes",
         lambda r, m, t, d: (r.normal(size=t), r.normal(size=d) * np.where(m[..., :1] > 0, 1.4, 0.75)),
     ),
-    "bias of either sign": ("bias_changes", lambda r, m, t, d: (r.normal(size=t), r.normal(size=d) + 0.3 * np.sign(m[..., :1]))),
+    "bias of either sign": (
+        "bias_changes",
+        lambda r, m, t, d: (r.normal(size=t), r.normal(size=d) + 0.3 * np.sign(m[..., :1])),
+    ),
 }
 
 
@@ -154,12 +173,18 @@ def test_wrong_forms_are_found_and_not_called_a_width(failure, dim):
     truth, draws = make(rng, m, (400, 1, dim), (400, 150, dim))
     verdict = judge(m + draws, (m + truth)[:, 0], seed=7)
     assert verdict.label == "miscalibrated"
-    found = {row.name: row for row in [*verdict.parameters, verdict.joint] if any(c.name == check and c.found for c in row.checks)}
+    found = {
+        row.name: row
+        for row in [*verdict.parameters, verdict.joint]
+        if any(c.name == check and c.found for c in row.checks)
+    }
     assert found
     told = " ".join(row.sentence for row in found.values())
-    assert {"dependence": "dependence between", "bias_changes": "too high for some", "spread_changes": "too narrow for some"}[
-        check.replace("dependence_changes", "dependence")
-    ] in told
+    assert {
+        "dependence": "dependence between",
+        "bias_changes": "too high for some",
+        "spread_changes": "too narrow for some",
+    }[check.replace("dependence_changes", "dependence")] in told
 
 
 def half_ignorant(seed, n=500):

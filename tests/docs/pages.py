@@ -19,5 +19,9 @@ class Block(NamedTuple):
 
 def blocks(page: str) -> list[Block]:
     """Those of a page, in order."""
-    found = re.findall(r"(?:`([\w.-]+)`[^`\n]*:\n\n)?```(\w+)\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = re.findall(
+        r"(?:`([\w.-]+)`[^`\n]*:\n\n)?```(\w+)\n(.*?)```",
+        (DOCS / page).read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
     return [Block(file or None, language, code) for file, language, code in found]

@@ -39,8 +39,12 @@ def _with_gaps(theta: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndar
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the page asks for, an epoch of a few batches and small synthetic data."""
 
-    def less(self: Any, *data: Any, method: Any, epochs: int = 0, num_batches_per_epoch: int = 0, **more: Any) -> Any:
-        return method(self, *data, epochs=1, **({"num_batches_per_epoch": 2} if num_batches_per_epoch else {}), **more)
+    def less(
+        self: Any, *data: Any, method: Any, epochs: int = 0, num_batches_per_epoch: int = 0, **more: Any
+    ) -> Any:
+        return method(
+            self, *data, epochs=1, **({"num_batches_per_epoch": 2} if num_batches_per_epoch else {}), **more
+        )
 
     for owner, name in ((bf.EnsembleWorkflow, "fit_online"), (bf.BasicWorkflow, "fit_disk")):
         monkeypatch.setattr(owner, name, partialmethod(less, method=getattr(owner, name)))
@@ -50,7 +54,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(budget, function, lambda number: budget.Budget(128, 10, 2e-3, 0.0, 0.99))
 
 
-def test_its_code_runs(few: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_code_runs(
+    few: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every block of Python, with the names that the page takes as given; what it makes is used where it stops short of that."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").write_text(PROGRAM)
@@ -76,7 +82,9 @@ def test_its_code_runs(few: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     exec("import subprocess\n" + program, names)
     own = bf.make_simulator([_prior, names["likelihood"]])
     np.testing.assert_allclose(own.sample(4, seed=1)["x"][:, 1:], [[2.0, 3.0]] * 4)
-    names["workflow"] = bf.BasicWorkflow(simulator, inference_variables="theta", inference_conditions="x", seed=1, progress=False)
+    names["workflow"] = bf.BasicWorkflow(
+        simulator, inference_variables="theta", inference_conditions="x", seed=1, progress=False
+    )
     exec(disk, names)
     assert len(names["workflow"].history.history["val_loss"]) == 1
     scope = names | {"simulator": bf.make_simulator([_prior, _with_gaps])}

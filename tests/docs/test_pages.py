@@ -24,7 +24,9 @@ def test_every_page_is_in_a_table_of_contents() -> None:
     """No page is out of reach of a reader who starts at the index."""
     listed = set()
     for page in PAGES:
-        for entries in re.findall(r"```{toctree}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        for entries in re.findall(
+            r"```{toctree}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL
+        ):
             names = [line for line in entries.splitlines() if line and not line.startswith(":")]
             listed |= {(page.parent / f"{name}.md").resolve() for name in names}
     assert listed == {page for page in PAGES if page != DOCS / "index.md"}
@@ -42,7 +44,9 @@ def test_links_between_files_resolve(page: Path) -> None:
         assert file.is_file(), f"{page.name} links to {target}"
         if heading:
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-            assert heading in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in headings}, f"{page.name}: {target}"
+            assert heading in {
+                re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in headings
+            }, f"{page.name}: {target}"
 
 
 def test_the_reference_names_everything_public() -> None:
@@ -64,10 +68,22 @@ def test_everything_public_has_a_docstring(package: str) -> None:
         if isinstance(thing, type):
             missing += [name] * (not thing.__dict__.get("__doc__"))
             owners = {attribute: owner for owner in reversed(thing.__mro__) for attribute in owner.__dict__}
-            ours = [attribute for attribute, owner in owners.items() if owner.__module__.startswith("sbi_models") and attribute[0] != "_"]
+            ours = [
+                attribute
+                for attribute, owner in owners.items()
+                if owner.__module__.startswith("sbi_models") and attribute[0] != "_"
+            ]
             values = {attribute: owners[attribute].__dict__[attribute] for attribute in ours}
-            methods = [a for a, value in values.items() if isinstance(value, property | classmethod | staticmethod) or callable(value)]
-            missing += [f"{name}.{a}" for a in methods if not (getattr(values[a], "__doc__", None) or getdoc(getattr(thing, a, None)))]
+            methods = [
+                a
+                for a, value in values.items()
+                if isinstance(value, property | classmethod | staticmethod) or callable(value)
+            ]
+            missing += [
+                f"{name}.{a}"
+                for a in methods
+                if not (getattr(values[a], "__doc__", None) or getdoc(getattr(thing, a, None)))
+            ]
         elif callable(thing) and getattr(thing, "__module__", "").startswith("sbi_models"):
             missing += [name] * (not getdoc(thing))
     assert not missing
@@ -76,7 +92,9 @@ def test_everything_public_has_a_docstring(package: str) -> None:
 def test_names_of_the_migration_tables_exist() -> None:
     """Every `bf.` name in the column of sbi_models, and every option named there, is one that the package has."""
     text = (DOCS / "migration.md").read_text(encoding="utf-8")
-    columns = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ") and line.count("|") == 4]
+    columns = [
+        line.split("|")[2] for line in text.splitlines() if line.startswith("| ") and line.count("|") == 4
+    ]
     names = {name for column in columns for name in re.findall(r"bf\.([A-Za-z_.0-9]+)", column)}
     assert len(names) > 8
     for name in names:
@@ -118,7 +136,9 @@ def test_what_pages_outside_of_docs_point_at_is_there(page: str) -> None:
 
 def test_targets_of_make_that_pages_name_exist() -> None:
     """`make TARGET` on any page is in the Makefile."""
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
     for page in (*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         named = re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert set(named) <= targets, page.name

@@ -31,7 +31,15 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
             (folder / block.file).write_text(block.code)
         elif block.language == "bash":
             for command in block.code.strip().splitlines():
-                done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+                done = subprocess.run(
+                    command,
+                    shell=True,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    cwd=folder,
+                    env=environment,
+                )
                 print(done.stdout, done.stderr)
                 assert done.returncode == 0, f"{command}: {done.stderr}"
                 shown += done.stdout

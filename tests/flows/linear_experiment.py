@@ -20,7 +20,10 @@ SETTINGS: dict[str, Any] = {
     "inference_conditions": ["x"],
     "simulate": {"training": 4096, "validation": 512, "test": 100},
     "train": {
-        "inference_network": {"name": "coupling_flow", "arguments": {"transform": "affine", "depth": 2, "widths": [16]}},
+        "inference_network": {
+            "name": "coupling_flow",
+            "arguments": {"transform": "affine", "depth": 2, "widths": [16]},
+        },
         "epochs": 8,
         "initial_learning_rate": 5e-3,
     },
@@ -35,7 +38,9 @@ def usual(n: int = 8) -> np.ndarray:
     return np.random.default_rng(4).normal(scale=np.sqrt(1.25), size=(n, 2))
 
 
-def write_experiment(folder: Path, module: str, x: np.ndarray | None = None, *, file: str = "mine", **changes: Any) -> Path:
+def write_experiment(
+    folder: Path, module: str, x: np.ndarray | None = None, *, file: str = "mine", **changes: Any
+) -> Path:
     """The YAML file of an experiment, with its module and observations beside it.
 
     Args:
@@ -47,7 +52,11 @@ def write_experiment(folder: Path, module: str, x: np.ndarray | None = None, *, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_text(MODULE)
-    settings = {"name": module, "simulator": f"{module}:SIMULATOR", "register_as": {"name": module}} | SETTINGS | changes
+    settings = (
+        {"name": module, "simulator": f"{module}:SIMULATOR", "register_as": {"name": module}}
+        | SETTINGS
+        | changes
+    )
     if x is not None:
         np.savez(folder / f"{file}.npz", x=x)
         settings["observations"] = f"{file}.npz"

@@ -47,7 +47,15 @@ def shared_server() -> ServerProcess:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "sbi_models.pipeline.prefect_server.serve_once", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "sbi_models.pipeline.prefect_server.serve_once",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     with (log := home / "log.txt").open("wb") as output:
         process = subprocess.Popen(command, cwd=home, env=_environment(), stdout=output, stderr=output)
     server = ServerProcess(process, f"http://127.0.0.1:{port}/api", log)
@@ -64,7 +72,12 @@ def stop_shared_server() -> None:
 
 
 def start_pipeline(
-    root: Path, *settings: Any, script: str = "small_run.py", label: str = "", fresh: bool = False, shared: bool = False
+    root: Path,
+    *settings: Any,
+    script: str = "small_run.py",
+    label: str = "",
+    fresh: bool = False,
+    shared: bool = False,
 ) -> "subprocess.Popen[bytes]":
     """Start a small pipeline in a folder, or several in a row, each with its settings.
 
@@ -77,8 +90,13 @@ def start_pipeline(
     if fresh:
         environment["XDG_CACHE_HOME"] = str(root / "cache")
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(json.dumps, settings or [{}])]
-    with (root / f"{label}screen.txt").open("wb") as screen, (root / f"{label}errors.txt").open("wb") as errors:
-        return subprocess.Popen(command, cwd=root, env=environment, stdout=screen, stderr=errors, start_new_session=True)
+    with (
+        (root / f"{label}screen.txt").open("wb") as screen,
+        (root / f"{label}errors.txt").open("wb") as errors,
+    ):
+        return subprocess.Popen(
+            command, cwd=root, env=environment, stdout=screen, stderr=errors, start_new_session=True
+        )
 
 
 def _environment() -> dict[str, str]:
@@ -86,13 +104,17 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
 
 
-def run_pipeline(root: Path, settings: dict[str, Any] | None = None, *, fresh: bool = False, shared: bool = False) -> Finished:
+def run_pipeline(
+    root: Path, settings: dict[str, Any] | None = None, *, fresh: bool = False, shared: bool = False
+) -> Finished:
     """Run a small pipeline in a folder to its end."""
     (finished,) = run_pipelines(root, settings or {}, fresh=fresh, shared=shared)
     return finished
 
 
-def run_pipelines(root: Path, *settings: dict[str, Any], fresh: bool = False, shared: bool = False) -> list[Finished]:
+def run_pipelines(
+    root: Path, *settings: dict[str, Any], fresh: bool = False, shared: bool = False
+) -> list[Finished]:
     """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of each."""
     screen, errors = _end(root, start_pipeline(root, *settings, fresh=fresh, shared=shared))
     lines = [line for line in screen.splitlines() if line.startswith("RESULT ")]

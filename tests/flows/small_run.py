@@ -8,7 +8,15 @@ import sys
 from contextlib import nullcontext
 
 from sbi_models.cli.run import run_flow
-from sbi_models.pipeline.experiment.settings import Diagnose, Experiment, Gate, Infer, Network, Simulate, Train
+from sbi_models.pipeline.experiment.settings import (
+    Diagnose,
+    Experiment,
+    Gate,
+    Infer,
+    Network,
+    Simulate,
+    Train,
+)
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.prefect_server.for_one_run import local_prefect
 
@@ -45,7 +53,9 @@ ENSEMBLE = {
     "ensemble": {
         "members": {
             "flow": {"inference_network": SMALL.train.inference_network.model_dump()},
-            "coupling": {"inference_network": {"name": "coupling_flow", "arguments": {"depth": 1, "widths": [16, 16]}}},
+            "coupling": {
+                "inference_network": {"name": "coupling_flow", "arguments": {"depth": 1, "widths": [16, 16]}}
+            },
         },
         "data_reuse": 0.5,
     },
@@ -55,7 +65,9 @@ ENSEMBLE = {
 
 COMPOSED = {
     "simulate": {"training": 2048},
-    "train": {"inference_network": {"name": "diffusion_model", "arguments": {"widths": [16, 16], "steps": 4}}},
+    "train": {
+        "inference_network": {"name": "diffusion_model", "arguments": {"widths": [16, 16], "steps": 4}}
+    },
     "compose": {"num_samples": 300},
     "register_as": {"name": "michelson-composed"},
 }

@@ -71,20 +71,30 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return hashes
 
 
-@pytest.mark.parametrize("engine", [{"kind": "threads", "workers": 3}, {"kind": "processes", "workers": 4}, {"kind": "dask", "workers": 2}])
+@pytest.mark.parametrize(
+    "engine",
+    [{"kind": "threads", "workers": 3}, {"kind": "processes", "workers": 4}, {"kind": "dask", "workers": 2}],
+)
 def test_every_engine_gives_the_same_simulations(engine: dict[str, Any], alone: dict[str, str]) -> None:
     """64 shards on threads, four processes and a dask cluster have the content hashes of those that no engine made."""
     assert _hashes(small_experiment(SHARDS | {"engine": engine})) == alone
 
 
 @pytest.mark.parametrize("engine", [{"kind": "processes", "workers": 2}, {"kind": "dask", "workers": 2}])
-def test_a_worker_that_dies_changes_nothing(engine: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_changes_nothing(
+    engine: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A simulator that ends one of the workers, once: the shards that were lost are made again, and all are as they would have been."""
     source = tmp_path / "source"
     source.mkdir()
     name = f"deadly_{engine['kind']}"
     (source / f"{name}.py").write_text(KILLED.format(flag=str(tmp_path / "died"), parent=os.getpid()))
-    plain = {"name": "deadly", "simulator": f"{name}:SIMULATOR", "inference_variables": ["theta"], "inference_conditions": ["x"]}
+    plain = {
+        "name": "deadly",
+        "simulator": f"{name}:SIMULATOR",
+        "inference_variables": ["theta"],
+        "inference_conditions": ["x"],
+    }
     settings = plain | SHARDS | {"folder": str(source), "register_as": {"name": "deadly"}}
     hashes = {}
     for where, kind in (("alone", {"kind": "threads"}), ("engine", engine)):
@@ -106,8 +116,15 @@ def test_an_error_of_the_simulator_is_told(tmp_path: Path, monkeypatch: pytest.M
         "    return {'x': theta}\n"
         "SIMULATOR = make_simulator([prior, likelihood])\n"
     )
-    plain = {"name": "failing", "simulator": "failing_engine:SIMULATOR", "inference_variables": ["theta"], "inference_conditions": ["x"]}
-    experiment = Experiment.model_validate(plain | SHARDS | {"folder": str(tmp_path), "register_as": {"name": "failing"}})
+    plain = {
+        "name": "failing",
+        "simulator": "failing_engine:SIMULATOR",
+        "inference_variables": ["theta"],
+        "inference_conditions": ["x"],
+    }
+    experiment = Experiment.model_validate(
+        plain | SHARDS | {"folder": str(tmp_path), "register_as": {"name": "failing"}}
+    )
     monkeypatch.chdir(tmp_path)
     with local_prefect(), pytest.raises(SimulationError, match="too far out"):
         simulate_missing(experiment)
@@ -130,27 +147,46 @@ SIMULATOR = make_simulator([prior, likelihood], failures=FailurePolicy(timeout=1
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes", "dask"])
-def test_a_simulator_that_hangs_ends_on_every_engine(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_simulator_that_hangs_ends_on_every_engine(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a timeout it is an error with the row and the function, on each of them, and no process of it is left."""
     name = f"hanging_{kind}"
     (tmp_path / f"{name}.py").write_text(HANGS)
-    plain = {"name": name, "simulator": f"{name}:SIMULATOR", "inference_variables": ["theta"], "inference_conditions": ["x"]}
-    small = {"simulate": {"training": 1024, "validation": 64, "test": 64, "rows_per_shard": 256}, "engine": {"kind": kind, "workers": 2}}
-    experiment = Experiment.model_validate(plain | small | {"folder": str(tmp_path), "register_as": {"name": name}})
+    plain = {
+        "name": name,
+        "simulator": f"{name}:SIMULATOR",
+        "inference_variables": ["theta"],
+        "inference_conditions": ["x"],
+    }
+    small = {
+        "simulate": {"training": 1024, "validation": 64, "test": 64, "rows_per_shard": 256},
+        "engine": {"kind": kind, "workers": 2},
+    }
+    experiment = Experiment.model_validate(
+        plain | small | {"folder": str(tmp_path), "register_as": {"name": name}}
+    )
     monkeypatch.chdir(tmp_path)
     words = r"row \d+ of seed \d+: function 'likelihood' took longer than the timeout of 1 s"
     with local_prefect(), pytest.raises(SimulationError, match=words):
         simulate_missing(experiment)
 
 
-def test_workers_that_do_not_share_the_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_do_not_share_the_folder_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each worker of a cluster is asked about a file that was just made: all must see it; a scheduler that is not there is told."""
     distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    )
     with cluster:
         refuse_other_folders(cluster.scheduler_address, tmp_path)
         monkeypatch.setattr("sbi_models.pipeline.engines.os.path.exists", lambda path: "probe" not in path)
-        with pytest.raises(ConfigurationError, match=r"Expected workers that share the folder .*, got 2 of 2 that do not see a file"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"Expected workers that share the folder .*, got 2 of 2 that do not see a file",
+        ):
             refuse_other_folders(cluster.scheduler_address, tmp_path)
     monkeypatch.setattr("sbi_models.pipeline.engines._SECONDS_OF_A_CLUSTER", 1)
     with pytest.raises(ConfigurationError, match=r"Expected a dask scheduler at tcp://127.0.0.1:9, got: .*"):

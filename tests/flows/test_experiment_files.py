@@ -29,7 +29,9 @@ def _file(folder: Path, text: str) -> Path:
 def test_what_is_written_is_read(changes: dict, tmp_path: Path) -> None:
     """An experiment written as YAML is read to the same settings; its folder is that of the file."""
     experiment = small_experiment(changes)
-    assert load_experiment(_file(tmp_path, as_yaml(experiment))) == experiment.model_copy(update={"folder": str(tmp_path)})
+    assert load_experiment(_file(tmp_path, as_yaml(experiment))) == experiment.model_copy(
+        update={"folder": str(tmp_path)}
+    )
 
 
 def test_every_file_of_the_package_has_the_name_of_its_experiment() -> None:
@@ -56,7 +58,10 @@ def test_an_engine_may_be_named_alone(tmp_path: Path) -> None:
             "ensemble:\n  members:\n    a: {inference_network: {name: 3}}\n",
             "line 8, ensemble.members.a.inference_network.name: Input should",
         ),
-        ("engine: {kind: spark}\n", "line 6, engine.kind: Input should be 'threads', 'processes' or 'dask', got 'spark'"),
+        (
+            "engine: {kind: spark}\n",
+            "line 6, engine.kind: Input should be 'threads', 'processes' or 'dask', got 'spark'",
+        ),
         ("engine: {kind: threads, address: tcp://h:1}\n", "Expected an address with the engine dask only"),
         ("infer: {predictive_replicates: 1}\n", "line 6, infer.predictive_replicates"),
         ("study: a:b\n", "Expected either a study or a simulator, got both"),
@@ -76,7 +81,10 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         load_experiment(_file(tmp_path, MINIMAL.replace("inference_variables: [theta]\n", "")))
 
 
-@pytest.mark.parametrize(("source", "message"), [("michelsn", "Did you mean 'michelson'"), ("nowhere.yaml", "nowhere.yaml: no such file")])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("michelsn", "Did you mean 'michelson'"), ("nowhere.yaml", "nowhere.yaml: no such file")],
+)
 def test_unknown_experiments_are_refused(source: str, message: str) -> None:
     """An unknown name has the nearest known one beside it; a missing file is named."""
     with pytest.raises(ConfigurationError, match=message):
@@ -86,6 +94,8 @@ def test_unknown_experiments_are_refused(source: str, message: str) -> None:
 def test_where_it_runs_does_not_matter() -> None:
     """Engine, folder and shards are not among what decides on results; everything else is."""
     base = small_experiment({})
-    other = small_experiment({"engine": {"kind": "processes"}, "folder": "/elsewhere", "simulate": {"rows_per_shard": 7}})
+    other = small_experiment(
+        {"engine": {"kind": "processes"}, "folder": "/elsewhere", "simulate": {"rows_per_shard": 7}}
+    )
     assert other.what_matters() == base.what_matters()
     assert small_experiment({"gate": {"level": 0.02}}).what_matters() != base.what_matters()

@@ -44,7 +44,9 @@ def test_the_training_of_the_pipeline_chooses_and_says_what(
     assert json.loads((artifacts / "choices.json").read_text()) == manifest["choices"]
     Screen(experiment).trained(manifest, reused=False)
     assert "trained on            learned likelihood" in capsys.readouterr().out
-    draws = load_approximator(Path(manifest["model"])).sample(num_samples=4_000, conditions={"x": np.ones((1, 2))}, seed=0)["theta"][0]
+    draws = load_approximator(Path(manifest["model"])).sample(
+        num_samples=4_000, conditions={"x": np.ones((1, 2))}, seed=0
+    )["theta"][0]
     np.testing.assert_allclose(draws.mean(axis=0), 0.8, atol=0.25 * np.sqrt(0.2))
     np.testing.assert_allclose(draws.std(axis=0), np.sqrt(0.2), rtol=0.1)
     again = train_workflow(experiment, data, "key", lambda epoch, losses: None)

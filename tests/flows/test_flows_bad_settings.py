@@ -26,7 +26,10 @@ FLOW = ENSEMBLE["ensemble"]["members"]["flow"]
         ({"size": 0}, "greater than or equal to 2"),
         ({"size": 1}, "greater than or equal to 2"),
         ({}, "Expected either size or members of an ensemble, got neither"),
-        ({"size": 2, "members": {"a": FLOW, "b": FLOW}}, "Expected either size or members of an ensemble, got both"),
+        (
+            {"size": 2, "members": {"a": FLOW, "b": FLOW}},
+            "Expected either size or members of an ensemble, got both",
+        ),
         ({"members": {"a": FLOW}}, "at least 2 items"),
         ({"members": {"a/b": FLOW, "c": FLOW}}, "should match pattern"),
         ({"size": 2, "data_reuse": 1.5}, "less than or equal to 1"),
@@ -63,7 +66,10 @@ def test_the_methods_of_a_composition_are_those_of_the_library() -> None:
 
 def test_the_limits_of_a_diagnosis_are_those_of_the_library() -> None:
     """Fewer data sets or draws than a verdict needs are refused as settings."""
-    assert (parameters.MIN_DATASETS, parameters.MIN_DRAWS) == (diagnostics.MIN_DATASETS, diagnostics.MIN_DRAWS)
+    assert (parameters.MIN_DATASETS, parameters.MIN_DRAWS) == (
+        diagnostics.MIN_DATASETS,
+        diagnostics.MIN_DRAWS,
+    )
 
 
 def _members(**network: object) -> dict:
@@ -75,8 +81,14 @@ def _members(**network: object) -> dict:
     [
         (_members(name="flow_matchin"), "Did you mean 'flow_matching'"),
         (_members(name="coupling_flow", arguments={"dept": 2}), "Did you mean 'depth'"),
-        (_members(name="consistency_model"), "Expected members with a density to learn weights from, got none for 'b'"),
-        (_members(name="scoring_rules", arguments={"scoring_rules": {"mean": "mean"}}), "Expected members with posterior draws"),
+        (
+            _members(name="consistency_model"),
+            "Expected members with a density to learn weights from, got none for 'b'",
+        ),
+        (
+            _members(name="scoring_rules", arguments={"scoring_rules": {"mean": "mean"}}),
+            "Expected members with posterior draws",
+        ),
         ({"train": {"inference_network": {"name": "flow_matchin"}}}, "Did you mean 'flow_matching'"),
         ({"train": {"summary_network": None}}, "summary_network go together"),
         ({"compose": {}}, "Expected a DiffusionModel, whose scores can be composed, got FlowMatching"),
@@ -102,7 +114,9 @@ class _KnowsNoPrior:
 def test_a_prior_that_nobody_knows_is_refused_before_work_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a prior score of the study the network has to learn the prior: a network that drops no conditions is refused."""
     arguments = {"widths": [16, 16], "drop_conditions": 0.0}
-    known = small_experiment(COMPOSED | {"train": {"inference_network": {"name": "diffusion_model", "arguments": arguments}}})
+    known = small_experiment(
+        COMPOSED | {"train": {"inference_network": {"name": "diffusion_model", "arguments": arguments}}}
+    )
     assert workflow_of(known).approximator.kind == "compositional"
     monkeypatch.setattr("sbi_models.pipeline.studies.michelson.STUDY", _KnowsNoPrior())
     with pytest.raises(ConfigurationError, match=r"Expected a prior to compose with.*method prior_score"):
@@ -122,7 +136,9 @@ def test_size_mode_clones_the_networks_of_train() -> None:
     experiment = small_experiment({"ensemble": {"size": 3}})
     members = workflow_of(experiment).approximator.members
     assert list(members) == ["0", "1", "2"]
-    assert {member.inference_network.registered_name for member in members.values()} == {experiment.train.inference_network.name}
+    assert {member.inference_network.registered_name for member in members.values()} == {
+        experiment.train.inference_network.name
+    }
     assert len({member.architecture for member in members.values()}) == 1
     assert len({id(member.summary_network) for member in members.values()}) == 3
 

@@ -35,14 +35,23 @@ def workflow() -> BasicWorkflow:
 
 
 @pytest.mark.parametrize("replicates", [0, 20])
-def test_predictive_replicates_are_those_of_the_certificates(workflow: BasicWorkflow, replicates: int, tmp_path: Path) -> None:
+def test_predictive_replicates_are_those_of_the_certificates(
+    workflow: BasicWorkflow, replicates: int, tmp_path: Path
+) -> None:
     """Certificates of the pipeline are those of the workflow with so many data sets simulated from each posterior; with 0 there is no
     predictive check among them, nor among the metrics."""
-    experiment, results = small_experiment({"infer": {"predictive_replicates": replicates}}), Results(tmp_path)
+    experiment, results = (
+        small_experiment({"infer": {"predictive_replicates": replicates}}),
+        Results(tmp_path),
+    )
     labels, observations = STUDY.observations()
     found = certify_observations(experiment, workflow.approximator, labels, observations, results)
-    expected = workflow.certify(observations, num_replicates=replicates, seed=seeding.derive(experiment.seed, "certificates"))
-    assert found == [{"data_set": label, **one.as_dict()} for label, one in zip(labels, expected, strict=True)]
+    expected = workflow.certify(
+        observations, num_replicates=replicates, seed=seeding.derive(experiment.seed, "certificates")
+    )
+    assert found == [
+        {"data_set": label, **one.as_dict()} for label, one in zip(labels, expected, strict=True)
+    ]
     assert list(results.manifest()["files"]) == ["inference/certificates.json"]
     assert json.loads((tmp_path / "inference" / "certificates.json").read_text()) == found
     assert all((one["predictive"] is None) == (replicates == 0) for one in found)
@@ -59,10 +68,20 @@ def test_bad_predictive_replicates_are_refused(replicates: float) -> None:
 
 def test_the_screen_explains_columns_and_lists_what_is_unusual() -> None:
     """Columns without a number are left out, the others are explained, and each unusual statistic has a line below its reason."""
-    odd = Certificate(novelty=0.001, unusual=("median of x is above that of all simulations", "mean of x is below that of all simulations"))
+    odd = Certificate(
+        novelty=0.001,
+        unusual=(
+            "median of x is above that of all simulations",
+            "mean of x is below that of all simulations",
+        ),
+    )
     usual = Certificate(novelty=0.5, effective_sample_size=0.987, pareto_k=0.2)
     console = Console(file=io.StringIO(), soft_wrap=True)
-    show_certificates(console, "patient", [{"data_set": name, **one.as_dict()} for name, one in {"a": odd, "[b]": usual}.items()])
+    show_certificates(
+        console,
+        "patient",
+        [{"data_set": name, **one.as_dict()} for name, one in {"a": odd, "[b]": usual}.items()],
+    )
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert lines[0].split() == ["patient", "certificate", "p", "novelty", "effective", "Pareto", "k"]
     assert lines[1].split() == ["a", "failed", "0.001", "0.001", "-", "-"]

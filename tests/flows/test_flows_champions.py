@@ -73,7 +73,9 @@ class Line:
             "gate": {"calibrated": True} | ({} if most is None else {"simulations": most}) | settings,
         }
         registered = {"name": self.name, "version": number, "uri": f"models:/{self.name}/{number}"}
-        return gate.judge_challenger(self.store, small_experiment(limits), registered, CALIBRATED, simulations(200), tests=self._more)
+        return gate.judge_challenger(
+            self.store, small_experiment(limits), registered, CALIBRATED, simulations(200), tests=self._more
+        )
 
     def _more(self, n: int) -> Variables:
         self.asked.append(n)
@@ -88,7 +90,11 @@ class Line:
 
     def heads(self) -> list[int]:
         """The versions whose description says that they are the champion."""
-        return [number for number in range(1, len(self.models) + 1) if self.text(number).startswith("**Champion**")]
+        return [
+            number
+            for number in range(1, len(self.models) + 1)
+            if self.text(number).startswith("**Champion**")
+        ]
 
 
 @pytest.fixture
@@ -163,7 +169,9 @@ def test_what_is_not_known_is_refused_with_the_number_that_would_tell(line: Line
     decision = line.challenge(costing(0.04), most=0)
     assert (decision["promoted"], line.asked) == (False, [])
     (reason,) = decision["reasons"]
-    assert reason.startswith(f"not known whether it is worse than models:/{line.name}/1 by more than 0.02 nats: ")
+    assert reason.startswith(
+        f"not known whether it is worse than models:/{line.name}/1 by more than 0.02 nats: "
+    )
     wanted = int(re.findall(r"gate: \{simulations: (\d+)\}", reason)[0])
     assert 2000 < wanted < 10_000
     assert line.run_again(2, most=wanted)["comparisons"][0]["word"] == "worse"
@@ -183,7 +191,9 @@ def test_an_older_version_takes_over_only_if_it_is_better(line: Line) -> None:
     assert line.run_again(1)["champion"] == 1
 
 
-def test_another_champion_that_comes_meanwhile_is_judged_against(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_champion_that_comes_meanwhile_is_judged_against(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While a challenger is compared with version 1, another run makes version 2 champion: it must pass that one, too."""
     line.challenge(costing(0.1))
     line.models[f"models:/{line.name}/2"] = costing(0.0)
@@ -210,23 +220,33 @@ def test_descriptions_follow_an_alias_that_others_move(line: Line) -> None:
         line.challenge(costing(0.0), calibrated=False, not_worse=False)
     for number in (1, 2, 3):
         annotate(
-            line.store, line.name, number, tags={"gate": "passed"}, description=f"**Champion**: version {number}.\n\n- reason {number}"
+            line.store,
+            line.name,
+            number,
+            tags={"gate": "passed"},
+            description=f"**Champion**: version {number}.\n\n- reason {number}",
         )
-    for tag in [tag for tag in line.store.client.get_registered_model(line.name).tags if tag.startswith("moved.")]:
+    for tag in [
+        tag for tag in line.store.client.get_registered_model(line.name).tags if tag.startswith("moved.")
+    ]:
         line.store.client.delete_registered_model_tag(line.name, tag)
     line.store.client.set_registered_model_alias(line.name, "champion", "2")
     assert line.run_again(2)["promoted"]
     assert line.heads() == [2]
     assert line.text(1) == "Was champion, until when is not known; version 2 is now.\n\n- reason 1"
     assert not line.run_again(1, not_worse=False)["promoted"]
-    assert [(move.before, move.after) for move in alias_history(line.store, line.name, "champion")] == [(None, 2)]
+    assert [(move.before, move.after) for move in alias_history(line.store, line.name, "champion")] == [
+        (None, 2)
+    ]
     line.store.client.set_registered_model_alias(line.name, "champion", "3")
     line.run_again(3)
     assert line.heads() == [3]
     assert line.text(2).splitlines()[0].endswith("when version 3 took over.")
 
 
-def test_the_history_is_shown(line: Line, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_history_is_shown(
+    line: Line, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`sbi-models champions` lists each change with time, versions, user and reason, in words and as JSON, and says if there are gaps."""
     line.challenge(costing(0.1))
     line.challenge(costing(0.0))
@@ -242,7 +262,9 @@ def test_the_history_is_shown(line: Line, monkeypatch: pytest.MonkeyPatch, capsy
         return capsys.readouterr().out
 
     words = shown()
-    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC +2 +1 +\S+@\S+ +by the gate: better than models:/", words)
+    assert re.search(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d UTC +2 +1 +\S+@\S+ +by the gate: better than models:/", words
+    )
     assert f"{line.name}: version 2 is the champion" in words
     assert "gaps" not in words
     told = json.loads(shown("--json"))
@@ -257,7 +279,11 @@ def test_the_history_is_shown(line: Line, monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_change_that_was_edited_is_told(line: Line) -> None:
     """A tag with a change that somebody has edited is an error with its name."""
     line.challenge(costing(0.0))
-    (tag,) = [tag for tag in line.store.client.get_registered_model(line.name).tags if tag.startswith("moved.champion.")]
+    (tag,) = [
+        tag
+        for tag in line.store.client.get_registered_model(line.name).tags
+        if tag.startswith("moved.champion.")
+    ]
     line.store.client.set_registered_model_tag(line.name, tag, "{")
     with pytest.raises(TrackingError, match=f"in the tag {re.escape(tag)}"):
         champions.was_champion(line.store, line.name, 1)

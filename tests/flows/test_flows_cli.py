@@ -60,7 +60,11 @@ def test_certificates_come_with_draws(call, tmp_path: Path) -> None:
     options = ("sample", MODEL, "--observations", tmp_path / "speeds.csv", "--num-samples", 10)
     code, output, errors = call(*options)
     assert code == 0
-    verdicts = {cells[0]: cells[1] for cells in map(str.split, errors.splitlines()) if len(cells) > 1 and cells[1] in ("passed", "failed")}
+    verdicts = {
+        cells[0]: cells[1]
+        for cells in map(str.split, errors.splitlines())
+        if len(cells) > 1 and cells[1] in ("passed", "failed")
+    }
     assert set(verdicts) == {"1", "2", "3", "4", "5"}
     assert verdicts["3"] == "failed"
     assert "data set 3: The observation is unlike the simulations of the training" in errors
@@ -88,7 +92,10 @@ def _bad_file(folder: Path, text: str) -> Path:
     ("make_arguments", "message"),
     [
         (lambda folder: (MODEL, _bad_file(folder, "1,2,3,4\n")), "got 4 columns"),
-        (lambda folder: (MODEL, _bad_file(folder, "1,1,850\n1,2,nan\n")), "expected finite numbers, got 'nan'"),
+        (
+            lambda folder: (MODEL, _bad_file(folder, "1,1,850\n1,2,nan\n")),
+            "expected finite numbers, got 'nan'",
+        ),
         (lambda folder: (MODEL, folder / "missing.csv"), "no such file"),
         (lambda folder: (MODEL, folder), "no such file"),
         (lambda folder: ("models:/michelsen@champion", DATA), "Did you mean 'michelson'?"),
@@ -143,10 +150,14 @@ def test_a_new_process_samples_without_unpickling(first_run: Finished) -> None:
         f"model = sbi_models.load({MODEL!r})\n"
         "print(model.sample(num_samples=7, conditions={'x': 850 + np.ones((2, 1, 1)) * np.arange(20)[:, None]}, seed=1)['theta'].shape)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=first_run.root, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=first_run.root, text=True, capture_output=True, check=False
+    )
     assert done.stdout.strip() == "(2, 7, 2)", done.stderr
     model_folder = first_run.root / "mlruns" / "artifacts" / "models"
-    assert not [path for path in model_folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth", ".ckpt"}]
+    assert not [
+        path for path in model_folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth", ".ckpt"}
+    ]
 
 
 # ---- diagnose
@@ -170,7 +181,16 @@ def test_a_model_is_diagnosed_on_simulations_of_a_file(call, tmp_path: Path) -> 
     """Parameters moved by two prior sds are biased or worse: exit code 3; the figures are in the folder that was asked for."""
     test = STUDY.simulator.sample(100, seed=1)
     np.savez(tmp_path / "test.npz", x=test["x"], theta=test["theta"] + 2 * test["theta"].std(axis=0))
-    code, output, _ = call("diagnose", MODEL, "--data", tmp_path / "test.npz", "--num-samples", 50, "--figures", tmp_path / "figures")
+    code, output, _ = call(
+        "diagnose",
+        MODEL,
+        "--data",
+        tmp_path / "test.npz",
+        "--num-samples",
+        50,
+        "--figures",
+        tmp_path / "figures",
+    )
     assert code == 3
     assert output.startswith(("Biased", "Over-confident"))
     assert len(list((tmp_path / "figures").glob("*.png"))) == 5

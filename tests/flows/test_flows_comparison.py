@@ -46,7 +46,11 @@ class Fake:
 
 def of(differences: Any, **settings: float) -> Comparison:
     """The comparison with these differences of log densities."""
-    return compared(np.asarray(differences, dtype=np.float64), np.zeros(len(differences)), **{"margin": 0.02, "level": 0.01} | settings)
+    return compared(
+        np.asarray(differences, dtype=np.float64),
+        np.zeros(len(differences)),
+        **{"margin": 0.02, "level": 0.01} | settings,
+    )
 
 
 def test_limits_are_those_of_scipy_for_differences_without_skewness() -> None:
@@ -56,7 +60,9 @@ def test_limits_are_those_of_scipy_for_differences_without_skewness() -> None:
     differences = np.concatenate([half, -half]) + 0.1
     found = of(differences)
     expected = stats.ttest_rel(differences, np.zeros(60)).confidence_interval(0.99)
-    np.testing.assert_allclose([found.difference, found.low, found.high], [0.1, expected.low, expected.high], rtol=1e-2)
+    np.testing.assert_allclose(
+        [found.difference, found.low, found.high], [0.1, expected.low, expected.high], rtol=1e-2
+    )
     assert found.low <= expected.low
     assert found.high >= expected.high
 
@@ -112,14 +118,18 @@ def test_as_many_as_it_takes_do_tell() -> None:
     assert passed == 0
 
 
-@pytest.mark.parametrize(("difference", "word"), [(0.0, "equal"), (-1.0, "worse"), (1.0, "better"), (-0.0078125, "equal")])
+@pytest.mark.parametrize(
+    ("difference", "word"), [(0.0, "equal"), (-1.0, "worse"), (1.0, "better"), (-0.0078125, "equal")]
+)
 def test_without_spread_the_difference_is_known(difference: float, word: str) -> None:
     """Models that differ by a constant need no limits."""
     found = of(np.full(30, difference))
     assert (found.word, found.low, found.high, found.is_open) == (word, difference, difference, False)
 
 
-@pytest.mark.parametrize(("new", "old", "word"), [(1, 0, "not known"), (9, 0, "worse"), (9, 9, "not known"), (0, 3, "equal")])
+@pytest.mark.parametrize(
+    ("new", "old", "word"), [(1, 0, "not known"), (9, 0, "worse"), (9, 9, "not known"), (0, 3, "equal")]
+)
 def test_densities_of_zero(new: int, old: int, word: str) -> None:
     """A challenger that says of simulations that their parameters cannot be never passes, and is worse where that is no chance; where both
     say so, and where the champion alone does, the other simulations decide."""
@@ -153,7 +163,9 @@ def test_models_without_a_density_have_the_energy_score() -> None:
     x = rng.normal(size=(600, 1))
     test = {"x": x, "theta": 3 * x + rng.normal(size=(600, 1))}
     right, wrong, dense = Fake(), Fake(shift=0.4), Fake(np.zeros(600))
-    worse, better, equal = (compare(*pair, test, seed=0) for pair in ((wrong, dense), (dense, wrong), (right, right)))  # type: ignore[arg-type]
+    worse, better, equal = (
+        compare(*pair, test, seed=0) for pair in ((wrong, dense), (dense, wrong), (right, right))
+    )  # type: ignore[arg-type]
     assert {found.score for found in (worse, better, equal)} == {"energy score"}
     assert (worse.word, better.word, equal.word, equal.difference) == ("worse", "better", "equal", 0.0)
     assert worse.difference == pytest.approx(-0.08, abs=0.03)

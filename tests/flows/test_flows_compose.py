@@ -30,7 +30,9 @@ WITHOUT = {"num_samples": 200, "calibration_simulations": 0}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
     """A pipeline that composes, and one with other settings of the composition only."""
-    return run_pipelines(tmp_path_factory.mktemp("composed"), COMPOSED, COMPOSED | {"compose": WITHOUT}, shared=True)
+    return run_pipelines(
+        tmp_path_factory.mktemp("composed"), COMPOSED, COMPOSED | {"compose": WITHOUT}, shared=True
+    )
 
 
 def _artifacts(finished: Finished) -> Path:
@@ -89,7 +91,15 @@ def test_the_report_is_tracked_as_json_and_metrics(runs: list[Finished]) -> None
     assert report == runs[0].result["composition"]["report"]
     assert (report["method"], report["num_items"], report["calibrated"]) == ("calibrated", 5, True)
     metrics, tags = _tracked(runs[0])
-    for name in ("sbc_p_value", "sbc_shift", "sbc_variance", "explained", "num_modes", "evaluations", "simulations"):
+    for name in (
+        "sbc_p_value",
+        "sbc_shift",
+        "sbc_variance",
+        "explained",
+        "num_modes",
+        "evaluations",
+        "simulations",
+    ):
         assert metrics[f"compose.{name}"] == report[name]
     assert metrics["compose.seconds"] > 0
     assert (Path(runs[0].result["artifacts"]) / "figures" / "composed.png").stat().st_size > 10_000
@@ -134,7 +144,11 @@ def test_numbers_that_a_method_does_not_have_are_left_out() -> None:
     content = report.as_dict()
     assert json.loads(json.dumps(content, allow_nan=False))["sbc_p_value"] is None
     assert (content["bias_shift"], content["evaluations"]) == (None, 200)
-    assert report_metrics(report) == {"compose.num_modes": 1.0, "compose.evaluations": 200.0, "compose.simulations": 0.0}
+    assert report_metrics(report) == {
+        "compose.num_modes": 1.0,
+        "compose.evaluations": 200.0,
+        "compose.simulations": 0.0,
+    }
 
 
 def test_the_prior_score_is_the_slope_of_the_prior() -> None:
@@ -144,6 +158,11 @@ def test_the_prior_score_is_the_slope_of_the_prior() -> None:
     def log_density(theta: np.ndarray) -> np.ndarray:
         return -(((theta[:, 0] - 800.0) / 100.0) ** 2 + (theta[:, 1] - 2 * np.log(100.0)) ** 2) / 2
 
-    slopes = [(log_density(theta + step) - log_density(theta - step)) / (2 * step.sum()) for step in np.diag([1e-2, 1e-4])]
-    np.testing.assert_allclose(STUDY.prior_score({"theta": theta})["theta"], np.stack(slopes, axis=-1), rtol=1e-6)
+    slopes = [
+        (log_density(theta + step) - log_density(theta - step)) / (2 * step.sum())
+        for step in np.diag([1e-2, 1e-4])
+    ]
+    np.testing.assert_allclose(
+        STUDY.prior_score({"theta": theta})["theta"], np.stack(slopes, axis=-1), rtol=1e-6
+    )
     assert prior_of(STUDY, ("theta",)) == STUDY.prior_score

@@ -45,8 +45,12 @@ def _run(folder: Path) -> "subprocess.CompletedProcess[str]":
     settings = folder.parent / "small.yaml"
     settings.write_text(as_yaml(small_experiment(SETTINGS)))
     command = [SBI_MODELS, "run", str(settings)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, check=False, timeout=400)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))
+    }
+    return subprocess.run(
+        command, cwd=folder, env=environment, text=True, capture_output=True, check=False, timeout=400
+    )
 
 
 def _draws(folder: Path) -> pd.DataFrame:
@@ -60,7 +64,9 @@ def test_a_full_disk_loses_nothing(disk, tmp_path: Path) -> None:
     full = _run(folder)
     assert full.returncode == 2, full.stderr
     assert "Traceback" not in full.stderr
-    last = full.stderr.splitlines()[-1]  # Prefect, whose database is on this disk too, may have said something before
+    last = full.stderr.splitlines()[
+        -1
+    ]  # Prefect, whose database is on this disk too, may have said something before
     assert last.startswith("Error: ")
     assert "No space left on device. Finished shards are kept" in last
     there = {path.name: path.stat().st_ino for path in folder.rglob("shard-*.safetensors")}

@@ -36,7 +36,9 @@ def _stored(finished: Finished, purpose: str) -> dict[str, np.ndarray]:
 
 def _run_and_children(finished: Finished) -> tuple:
     store, run_id = open_store(finished.root), finished.result["run_id"]
-    below = store.client.search_runs([store.experiment("michelson")], filter_string=f"tags.`mlflow.parentRunId` = '{run_id}'")
+    below = store.client.search_runs(
+        [store.experiment("michelson")], filter_string=f"tags.`mlflow.parentRunId` = '{run_id}'"
+    )
     assert sorted(child.info.run_name for child in below) == sorted(MEMBERS)
     return store.client.get_run(run_id), {child.info.run_name: child for child in below}
 
@@ -56,15 +58,34 @@ def test_each_member_has_one_child_run_with_its_own_results(runs: list[Finished]
             ]
         assert child.data.metrics["best_epoch"] == 1 + np.argmin(history[f"{name}/val_loss"])
         assert child.data.metrics["weight"] == run.data.metrics[f"weight.{name}"]
-        assert {"nrmse.mu", "log_gamma.log_variance", "calibration_error.mu", "posterior_contraction.mu"} <= set(child.data.metrics)
-        assert child.data.params["inference_network.name"] == {"flow": "flow_matching", "coupling": "coupling_flow"}[name]
+        assert {
+            "nrmse.mu",
+            "log_gamma.log_variance",
+            "calibration_error.mu",
+            "posterior_contraction.mu",
+        } <= set(child.data.metrics)
+        assert (
+            child.data.params["inference_network.name"]
+            == {"flow": "flow_matching", "coupling": "coupling_flow"}[name]
+        )
         assert child.data.params["summary_network.name"] == "deep_set"
         member = load_approximator(runs[which].result["training"]["model"]).members[name]
-        assert child.data.metrics["num_parameters"] == sum(parameter.numel() for parameter in member.parameters())
-        tracked = json.loads((Tracker.attach(store, child.info.run_id).artifact_path / "architecture.json").read_text())
+        assert child.data.metrics["num_parameters"] == sum(
+            parameter.numel() for parameter in member.parameters()
+        )
+        tracked = json.loads(
+            (Tracker.attach(store, child.info.run_id).artifact_path / "architecture.json").read_text()
+        )
         assert tracked == json.loads(member.architecture)
         figures = {Path(file.path).stem for file in store.client.list_artifacts(child.info.run_id, "figures")}
-        assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction", "verdict"}
+        assert figures == {
+            "losses",
+            "recovery",
+            "calibration_ecdf",
+            "coverage",
+            "z_score_contraction",
+            "verdict",
+        }
     assert run.data.metrics["loss"] == history["loss"][-1]
     assert not [name for name in run.data.metrics if "/" in name and not name.startswith("system/")]
 
@@ -86,8 +107,12 @@ def test_log_scores_are_those_of_the_test_simulations(runs: list[Finished]) -> N
     model, test = load_approximator(runs[0].result["training"]["model"]), _stored(runs[0], "test")
     assert run.data.metrics["log_score"] == pytest.approx(model.log_prob(test).mean(), abs=1e-5)
     of_members = {name: values.mean() for name, values in model.log_prob(test, merge_members=False).items()}
-    assert {name: child.data.metrics["log_score"] for name, child in children.items()} == pytest.approx(of_members, abs=1e-5)
-    assert run.data.metrics["log_score"] > sum(model.weights[name] * score for name, score in of_members.items())
+    assert {name: child.data.metrics["log_score"] for name, child in children.items()} == pytest.approx(
+        of_members, abs=1e-5
+    )
+    assert run.data.metrics["log_score"] > sum(
+        model.weights[name] * score for name, score in of_members.items()
+    )
 
 
 def test_disagreement_on_the_real_data_is_tracked(runs: list[Finished]) -> None:
@@ -101,7 +126,11 @@ def test_disagreement_on_the_real_data_is_tracked(runs: list[Finished]) -> None:
     assert run.data.metrics["disagreement.observed.largest"] == pytest.approx(table["jensen_shannon"].max())
     order = table.sort_values("jensen_shannon")
     assert order["share of test simulations above"].is_monotonic_decreasing
-    assert 0 < run.data.metrics["disagreement.simulated.median"] < run.data.metrics["disagreement.simulated.95_percent"]
+    assert (
+        0
+        < run.data.metrics["disagreement.simulated.median"]
+        < run.data.metrics["disagreement.simulated.95_percent"]
+    )
     assert (artifacts / "figures" / "disagreement.png").is_file()
 
 
@@ -109,24 +138,40 @@ def test_the_registered_ensemble_gives_the_draws_of_the_run(runs: list[Finished]
     """The ensemble is one version of one model, which gives the mixture's draws of the pipeline to the bit."""
     store = open_store(runs[0].root)
     (listing,) = list_models(store)
-    assert (listing.name, listing.versions, listing.aliases) == ("michelson-ensemble", (1,), {"challenger": 1, "champion": 1})
+    assert (listing.name, listing.versions, listing.aliases) == (
+        "michelson-ensemble",
+        (1,),
+        {"challenger": 1, "champion": 1},
+    )
     drawn = load("models:/michelson-ensemble@champion", store, certify=False).sample(
         num_samples=200, conditions=STUDY.observations()[1], seed=seeding.derive(1, "infer")
     )
     for finished in runs:
         tracked = pd.read_parquet(Path(finished.result["artifacts"]) / "inference" / "draws.parquet")
-        np.testing.assert_array_equal(tracked[["mu", "log_variance"]].to_numpy().reshape(5, 200, 2), drawn["theta"])
+        np.testing.assert_array_equal(
+            tracked[["mu", "log_variance"]].to_numpy().reshape(5, 200, 2), drawn["theta"]
+        )
 
 
-def test_a_killed_training_ends_with_the_same_ensemble(runs: list[Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_ends_with_the_same_ensemble(
+    runs: list[Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file of the training that was killed is, to the bit, that of one that was not."""
     monkeypatch.chdir(tmp_path)
     result = runs[0].result
     data = {purpose: _stored(runs[0], purpose) for purpose in ("training", "validation")}
-    whole = train_workflow(small_experiment(ENSEMBLE), data, result["training"]["key"], lambda epoch, losses: None)
+    whole = train_workflow(
+        small_experiment(ENSEMBLE), data, result["training"]["key"], lambda epoch, losses: None
+    )
     assert Path(whole["model"]).is_relative_to(tmp_path)
-    assert whole["sha256"] == result["training"]["sha256"] == hashlib.sha256(Path(whole["model"]).read_bytes()).hexdigest()
-    assert {name: whole[name] for name in ("history", "members")} == {name: result["training"][name] for name in ("history", "members")}
+    assert (
+        whole["sha256"]
+        == result["training"]["sha256"]
+        == hashlib.sha256(Path(whole["model"]).read_bytes()).hexdigest()
+    )
+    assert {name: whole[name] for name in ("history", "members")} == {
+        name: result["training"][name] for name in ("history", "members")
+    }
 
 
 def test_a_setting_of_diagnosis_does_not_train_again(runs: list[Finished]) -> None:
@@ -148,5 +193,7 @@ def test_the_screen_tells_of_the_members(runs: list[Finished]) -> None:
         assert line == again
         numbers = member["numbers"]
         assert line.endswith(f"best epoch {numbers['best_epoch']}, weight {numbers['weight']:.3f}")
-    assert screen.count("reused, finished") == 1 + 3  # simulations of both runs, training and inference of the second
+    assert (
+        screen.count("reused, finished") == 1 + 3
+    )  # simulations of both runs, training and inference of the second
     assert runs[0].errors == ""

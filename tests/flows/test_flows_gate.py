@@ -21,7 +21,12 @@ from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.tracking import Store, Tracker, alias_of, register
 
 CALIBRATED = {"is_calibrated": True, "sentence": "Calibrated."}
-PRIOR = {"label": "uninformative", "is_calibrated": False, "sentence": "Uninformative.", "parameters": {"mu": {"label": "uninformative"}}}
+PRIOR = {
+    "label": "uninformative",
+    "is_calibrated": False,
+    "sentence": "Uninformative.",
+    "parameters": {"mu": {"label": "uninformative"}},
+}
 PARTLY = {
     "label": "calibrated",
     "is_calibrated": True,
@@ -56,7 +61,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made[name] = workflow.approximator.save(folder / f"{name}.safetensors")
     roles = {"inference_variables": ["phi"], "summary_variables": ["x"]}
     networks = {"inference_network": CouplingFlow(), "summary_network": DeepSet()}
-    other = ContinuousApproximator(adapter=default_adapter(roles), roles=roles, standardize=tuple(roles), **networks)
+    other = ContinuousApproximator(
+        adapter=default_adapter(roles), roles=roles, standardize=tuple(roles), **networks
+    )
     other.build({"phi": TEST["theta"], "x": TEST["x"]}, seed=0)
     return made | {"other": other.save(folder / "other.safetensors")}
 
@@ -71,7 +78,9 @@ def judge(store: Store, files: dict[str, Path]) -> Judge:
     run_id = Tracker.attach(store, store.client.create_run(store.experiment("gate")).info.run_id).run_id
 
     def judge(file: str, verdict: Any = CALIBRATED, **settings: Any) -> dict[str, Any]:
-        experiment = small_experiment({"gate": {"calibrated": True} | settings, "register_as": {"name": name}})
+        experiment = small_experiment(
+            {"gate": {"calibrated": True} | settings, "register_as": {"name": name}}
+        )
         registered = vars(register(store, name, files[file], run_id, aliases=("challenger",)))
         return judge_challenger(store, experiment, registered, verdict, TEST)
 
@@ -87,7 +96,13 @@ def _notes(store: Store, name: str, version: int) -> tuple[dict[str, str], str]:
 def test_the_first_calibrated_version_is_the_champion(store: Store, judge: Judge) -> None:
     """With nothing to compare with, the verdict decides; judged again, it stays champion, and its page stays as it was."""
     decision = judge("fair")
-    assert decision == {"promoted": True, "champion": 1, "before": None, "reasons": decision["reasons"], "comparisons": []}
+    assert decision == {
+        "promoted": True,
+        "champion": 1,
+        "before": None,
+        "reasons": decision["reasons"],
+        "comparisons": [],
+    }
     assert decision["reasons"] == ["verdict: Calibrated.", "there is no champion to compare with"]
     again = judge("fair")
     assert (again["promoted"], again["champion"], again["before"]) == (True, 1, 1)
@@ -113,7 +128,9 @@ def test_an_uncalibrated_first_version_is_refused(store: Store, judge: Judge) ->
 
 
 @pytest.mark.parametrize("verdict", [PRIOR, PARTLY])
-def test_a_posterior_that_is_the_prior_is_no_champion(store: Store, judge: Judge, verdict: dict[str, Any]) -> None:
+def test_a_posterior_that_is_the_prior_is_no_champion(
+    store: Store, judge: Judge, verdict: dict[str, Any]
+) -> None:
     """Of one parameter or of all: the first version is refused, the reason names the parameter and the cure; the setting allows it."""
     decision = judge("fair", verdict)
     assert (decision["promoted"], decision["champion"]) == (False, None)
@@ -166,10 +183,14 @@ def test_a_model_of_other_variables_is_refused(store: Store, judge: Judge) -> No
     judge("fair")
     decision = judge("other")
     assert alias_of(store, judge.name, "champion") == 1
-    assert decision["reasons"] == [f"it infers phi from x, but models:/{judge.name}/1 infers theta from x: register it under another name"]
+    assert decision["reasons"] == [
+        f"it infers phi from x, but models:/{judge.name}/1 infers theta from x: register it under another name"
+    ]
 
 
-def test_what_cannot_be_compared_is_refused(store: Store, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_compared_is_refused(
+    store: Store, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An error of the comparison, and a champion whose file is damaged, are reasons and no crash; draws have the experiment's seed."""
     judge("fair")
     seeds = []
@@ -184,7 +205,9 @@ def test_what_cannot_be_compared_is_refused(store: Store, judge: Judge, monkeypa
         assert reason.startswith(f"it cannot be compared with models:/{judge.name}/1: Expected 20 speeds.")
         assert reason.endswith(f"sbi-models promote models:/{judge.name}/2.")
     assert seeds == [seeding.derive(small_experiment({}).seed, "gate")]
-    (file,) = Path(url2pathname(urlsplit(store.client.get_model_version(judge.name, "1").source).path)).rglob("*.safetensors")
+    (file,) = Path(url2pathname(urlsplit(store.client.get_model_version(judge.name, "1").source).path)).rglob(
+        "*.safetensors"
+    )
     file.write_bytes(b"damaged")
     (reason,) = judge("good")["reasons"]
     assert reason.startswith(f"it cannot be compared with models:/{judge.name}/1: ")
@@ -201,7 +224,9 @@ def test_a_version_that_was_rolled_back_is_not_promoted_by_the_gate(store: Store
 
     decision = judge("good")
     assert (decision["promoted"], decision["champion"]) == (False, 1)
-    assert decision["reasons"][0].startswith(f"it was champion before: only `sbi-models promote models:/{judge.name}/2`")
+    assert decision["reasons"][0].startswith(
+        f"it was champion before: only `sbi-models promote models:/{judge.name}/2`"
+    )
     assert alias_of(store, judge.name, "champion") == 1
 
     assert promote(store, judge.name, 2) == 1

@@ -6,7 +6,15 @@ from small_run import ENSEMBLE, small_experiment
 
 import sbi_models.pipeline.cache
 from sbi_models.pipeline.cache import code_fingerprint, simulate_key, simulator_fingerprint, train_key
-from sbi_models.pipeline.experiment.settings import Compose, Diagnose, Ensemble, Experiment, Infer, Network, Register
+from sbi_models.pipeline.experiment.settings import (
+    Compose,
+    Diagnose,
+    Ensemble,
+    Experiment,
+    Infer,
+    Network,
+    Register,
+)
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.simulators.benchmarks import NormalModel
@@ -22,7 +30,12 @@ def test_keys_depend_on_seed_and_settings() -> None:
     """Another seed or number of simulations changes the simulate key; another seed, training setting or data set the train key."""
     fewer = EXPERIMENT.simulate.model_copy(update={"training": 10})
     longer = EXPERIMENT.train.model_copy(update={"epochs": 99})
-    assert len({simulate_key(EXPERIMENT), simulate_key(_changed(seed=2)), simulate_key(_changed(simulate=fewer))}) == 3
+    assert (
+        len(
+            {simulate_key(EXPERIMENT), simulate_key(_changed(seed=2)), simulate_key(_changed(simulate=fewer))}
+        )
+        == 3
+    )
     keys = [
         train_key(EXPERIMENT, {"training": "a", "validation": "v"}),
         train_key(_changed(seed=2), {"training": "a", "validation": "v"}),
@@ -34,15 +47,22 @@ def test_keys_depend_on_seed_and_settings() -> None:
 
 def test_later_stages_do_not_change_the_keys() -> None:
     """Diagnosis, registration and inference settings make nobody simulate or train again."""
-    other = _changed(diagnose=Diagnose(num_samples=70), register_as=Register(name="other"), infer=Infer(num_samples=3))
+    other = _changed(
+        diagnose=Diagnose(num_samples=70), register_as=Register(name="other"), infer=Infer(num_samples=3)
+    )
     assert simulate_key(other) == simulate_key(EXPERIMENT)
-    assert train_key(other, {"training": "a", "validation": "v"}) == train_key(EXPERIMENT, {"training": "a", "validation": "v"})
+    assert train_key(other, {"training": "a", "validation": "v"}) == train_key(
+        EXPERIMENT, {"training": "a", "validation": "v"}
+    )
 
 
 def test_only_that_it_composes_changes_the_key() -> None:
     """A training that composes has a key of its own, whatever the settings of the composition."""
     content = {"training": "a", "validation": "v"}
-    keys = [train_key(_changed(compose=compose), content) for compose in (None, Compose(), Compose(num_samples=7, noise=0.1))]
+    keys = [
+        train_key(_changed(compose=compose), content)
+        for compose in (None, Compose(), Compose(num_samples=7, noise=0.1))
+    ]
     assert keys[0] != keys[1] == keys[2]
 
 
@@ -55,7 +75,9 @@ def test_the_key_of_an_ensemble_depends_on_its_members() -> None:
         base,
         base.model_copy(update={"ensemble": None}),
         base.model_copy(update={"ensemble": sized}),
-        base.model_copy(update={"ensemble": sized, "train": base.train.model_copy(update={"inference_network": other})}),
+        base.model_copy(
+            update={"ensemble": sized, "train": base.train.model_copy(update={"inference_network": other})}
+        ),
         *(
             base.model_copy(update={"ensemble": ensemble.model_copy(update=update)})
             for update in (
@@ -68,7 +90,10 @@ def test_the_key_of_an_ensemble_depends_on_its_members() -> None:
         base.model_copy(update={"train": base.train.model_copy(update={"epochs": 7})}),
     ]
     assert len({train_key(experiment, content) for experiment in different}) == len(different)
-    for update in ({"train": base.train.model_copy(update={"inference_network": other})}, {"diagnose": Diagnose(num_samples=70)}):
+    for update in (
+        {"train": base.train.model_copy(update={"inference_network": other})},
+        {"diagnose": Diagnose(num_samples=70)},
+    ):
         assert train_key(base.model_copy(update=update), content) == train_key(base, content)
 
 
@@ -101,15 +126,23 @@ def test_references_are_the_exact_posterior() -> None:
         for reference, values in zip(row, STUDY.evaluate({"theta": theta[None]}), strict=True):
             assert reference.mean == pytest.approx(values.mean(), abs=0.01 * reference.sd)
             assert reference.sd == pytest.approx(values.std(), rel=0.01)
-            np.testing.assert_allclose(reference.interval, np.quantile(values, [0.025, 0.975]), atol=0.05 * reference.sd)
+            np.testing.assert_allclose(
+                reference.interval, np.quantile(values, [0.025, 0.975]), atol=0.05 * reference.sd
+            )
             assert np.trapezoid(reference.density, reference.grid) == pytest.approx(1.0, abs=2e-3)
 
 
 def test_the_reference_of_a_composition_is_the_exact_posterior_of_all_measurements() -> None:
     """It agrees with draws of the exact posterior given the hundred measurements as one data set."""
     _, observations = STUDY.observations()
-    theta = NormalModel(location=800.0, scale=100.0).posterior(observations["x"].reshape(100)).sample(200_000, seed=1)
-    for reference, values in zip(STUDY.composed_references(observations), STUDY.evaluate({"theta": theta[None]}), strict=True):
+    theta = (
+        NormalModel(location=800.0, scale=100.0)
+        .posterior(observations["x"].reshape(100))
+        .sample(200_000, seed=1)
+    )
+    for reference, values in zip(
+        STUDY.composed_references(observations), STUDY.evaluate({"theta": theta[None]}), strict=True
+    ):
         assert reference.mean == pytest.approx(values.mean(), abs=0.01 * reference.sd)
         assert reference.sd == pytest.approx(values.std(), rel=0.01)
         assert np.trapezoid(reference.density, reference.grid) == pytest.approx(1.0, abs=2e-3)

@@ -71,12 +71,18 @@ def test_it_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
         process.wait()
         assert not ended or process.returncode == 0, (root / "errors.txt").read_text()
         now = _shards(root)
-        assert {name: inode for name, inode in now.items() if name in kept} == kept, "a whole shard was written again"
+        assert {name: inode for name, inode in now.items() if name in kept} == kept, (
+            "a whole shard was written again"
+        )
         kept = now
-        moments.append({"seconds": round(time.monotonic() - started, 2), "shards": len(now), "tasks": _progress(root)[1]})
+        moments.append(
+            {"seconds": round(time.monotonic() - started, 2), "shards": len(now), "tasks": _progress(root)[1]}
+        )
     print(json.dumps(moments))
     assert len(moments) == KILLS, "it ended before it had been killed often enough"
-    whole_runs = _finished_runs(root)  # 1 if the last life was killed after its run had finished, and before it was gone
+    whole_runs = _finished_runs(
+        root
+    )  # 1 if the last life was killed after its run had finished, and before it was gone
     again = run_pipeline(root, SETTINGS)
     assert {name: inode for name, inode in _shards(root).items() if name in kept} == kept
     assert len(_shards(root)) == 16 + 1 + 1

@@ -43,7 +43,9 @@ SIMULATOR = make_simulator([prior, likelihood])
 """
 
 
-def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, path: Path, error: type[Exception], words: str) -> None:
+def refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, path: Path, error: type[Exception], words: str
+) -> None:
     """A run is refused with these words, and leaves nothing in its folder."""
     (folder / "run").mkdir()
     monkeypatch.chdir(folder / "run")
@@ -88,7 +90,10 @@ def test_other_names_are_admitted(name: str) -> None:
     assert Register(name=name).name == name
 
 
-@pytest.mark.parametrize(("shape", "words"), [((8, 8), "Add an axis to images of one channel"), ((2, 8, 8, 1), "height, width, channels")])
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((8, 8), "Add an axis to images of one channel"), ((2, 8, 8, 1), "height, width, channels")],
+)
 def test_images_of_a_wrong_rank_are_refused_before_work_starts(
     shape: tuple[int, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +113,10 @@ def test_images_of_a_wrong_rank_are_refused_before_work_starts(
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (np.array([[0.1, np.nan], [1.0, 2.0]]), r"real observations cannot be used. .* NaN or inf in 1 of 2 rows of variable 'x'"),
+        (
+            np.array([[0.1, np.nan], [1.0, 2.0]]),
+            r"real observations cannot be used. .* NaN or inf in 1 of 2 rows of variable 'x'",
+        ),
         (np.array([[np.inf, 0.0]]), "real observations cannot be used"),
         (np.zeros((3, 2, 1)), r"real observations cannot be used. Expected 'x' .* of shape \(n, 2\)"),
         (np.zeros((3, 3)), r"of shape \(n, 2\)"),
@@ -125,15 +133,25 @@ def test_observations_that_cannot_be_used_are_refused_before_work_starts(
     refused(tmp_path, monkeypatch, path, DataError, words)
 
 
-def test_a_first_simulation_that_is_not_finite_is_refused_before_work_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_simulation_that_is_not_finite_is_refused_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A simulator that gives NaN always."""
     path = write_experiment(tmp_path / "files", "never_finite")
     (tmp_path / "files" / "never_finite.py").write_text(NOT_FINITE.replace("__LIFT__", "-99.0"))
     with np.errstate(invalid="ignore"):
-        refused(tmp_path, monkeypatch, path, SimulationError, r"finite numbers in 'x' .* row 0 of seed 0.*simulator.rows\(0, 1, seed=0\)")
+        refused(
+            tmp_path,
+            monkeypatch,
+            path,
+            SimulationError,
+            r"finite numbers in 'x' .* row 0 of seed 0.*simulator.rows\(0, 1, seed=0\)",
+        )
 
 
-def test_rare_simulations_that_are_not_finite_end_the_simulation_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rare_simulations_that_are_not_finite_end_the_simulation_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first shard with NaN ends it, names the row, and is not written; it was the training, after all simulations, that refused it."""
     settings = {"training": 4096, "validation": 64, "test": 64, "rows_per_shard": 512}
     path = write_experiment(tmp_path / "files", "rarely_finite", simulate=settings)
@@ -150,10 +168,15 @@ def test_rare_simulations_that_are_not_finite_end_the_simulation_early(tmp_path:
     assert not list(tmp_path.rglob("shard-*"))
 
 
-def test_shards_that_are_not_where_they_should_be_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_that_are_not_where_they_should_be_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Workers that say that they are done and have written elsewhere: the run ends, in place of going on for ever."""
     path = write_experiment(tmp_path / "files", "written_elsewhere")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sbi_models.pipeline.steps.simulate.spread", lambda *arguments, **options: 0)
-    with pytest.raises(DataError, match=r"Expected 3 more files of simulations in .*work, got 0, .* do its workers share this folder"):
+    with pytest.raises(
+        DataError,
+        match=r"Expected 3 more files of simulations in .*work, got 0, .* do its workers share this folder",
+    ):
         simulate_missing(load_experiment(path))

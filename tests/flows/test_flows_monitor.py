@@ -79,18 +79,27 @@ def approximator(experiment: Experiment) -> Approximator:
         seed=1,
         progress=False,
     )
-    workflow.fit_offline(simulator.sample(4096, seed=1), epochs=8, batch_size=256, validation_data=simulator.sample(2000, seed=2))
+    workflow.fit_offline(
+        simulator.sample(4096, seed=1),
+        epochs=8,
+        batch_size=256,
+        validation_data=simulator.sample(2000, seed=2),
+    )
     return workflow.approximator
 
 
 @pytest.fixture
-def watched(experiment: Experiment, approximator: Approximator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def watched(
+    experiment: Experiment, approximator: Approximator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Look at the approximator as the champion, with other settings or observations."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(monitoring, "load", lambda *given, **options: approximator)
     monkeypatch.setattr(monitoring, "open_store", lambda *given, **options: None)
 
-    def watched(turn: int = 1, x: np.ndarray | None = None, *, figures: bool = False, **changes: Any) -> dict[str, Any]:
+    def watched(
+        turn: int = 1, x: np.ndarray | None = None, *, figures: bool = False, **changes: Any
+    ) -> dict[str, Any]:
         if not figures:  # they take most of the time
             monkeypatch.setattr(diagnostics, "default_figures", lambda *given, **options: {})
         if x is not None:
@@ -108,16 +117,28 @@ def test_a_right_champion_is_left_alone(watched) -> None:
     assert found["verdict"]["num_datasets"] == 100
     assert (found["drift"], found["alarms"], found["tags"]["alarms"]) == ("no", [], "none")
     assert found["p_value"] == found["metrics"]["drift.p_value"] > 0.05
-    assert {"verdict.json", "metrics/diagnostics.csv", "figures/verdict.png", "figures/recovery.png", "inference/certificates.json"} <= set(
-        found["files"]
-    )
+    assert {
+        "verdict.json",
+        "metrics/diagnostics.csv",
+        "figures/verdict.png",
+        "figures/recovery.png",
+        "inference/certificates.json",
+    } <= set(found["files"])
 
 
 def test_every_look_has_simulations_of_its_own(watched) -> None:
     """The same turn again has the same numbers, and the next turn others; the observations are the same."""
-    first, again, second = watched(1, observations=None), watched(1, observations=None), watched(2, observations=None)
+    first, again, second = (
+        watched(1, observations=None),
+        watched(1, observations=None),
+        watched(2, observations=None),
+    )
     assert first["metrics"] == again["metrics"]
-    assert all(second["metrics"][name] != value for name, value in first["metrics"].items() if name.startswith("nrmse"))
+    assert all(
+        second["metrics"][name] != value
+        for name, value in first["metrics"].items()
+        if name.startswith("nrmse")
+    )
     assert (first["p_value"], first["drift"]) == (None, "not known")
 
 
@@ -133,7 +154,9 @@ def test_observations_far_from_the_simulations_are_an_alarm(watched) -> None:
         assert alarm.startswith("The real observations are not like the simulations of the training (p = ")
 
 
-def test_a_champion_that_is_not_calibrated_is_an_alarm(watched, approximator: Approximator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_champion_that_is_not_calibrated_is_an_alarm(
+    watched, approximator: Approximator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Draws moved by half a prior sd: the alarm has the sentence of the verdict."""
     right = approximator.sample
 
@@ -155,7 +178,11 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, list[
     source, root = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("project")
     file = str(write_experiment(source, "linear_monitored", usual()))
     far = str(write_experiment(source, "linear_monitored", usual() + 8, file="far"))
-    return file, root, run_commands(root, ["monitor", file], ["run", file], ["monitor", file], ["monitor", far])
+    return (
+        file,
+        root,
+        run_commands(root, ["monitor", file], ["run", file], ["monitor", file], ["monitor", far]),
+    )
 
 
 @pytest.mark.integration
@@ -170,7 +197,9 @@ def test_exit_codes_and_words(commands: tuple[str, Path, list[Ended]]) -> None:
     assert "models:/linear_monitored/1: " in well.output
     assert "The real observations are like the simulations of its training" in well.output
     assert (drift.code, drift.output) == (3, "")
-    assert drift.errors.startswith("Drift: models:/linear_monitored/1: The real observations are not like the simulations of the training")
+    assert drift.errors.startswith(
+        "Drift: models:/linear_monitored/1: The real observations are not like the simulations of the training"
+    )
     assert len(drift.errors.strip().splitlines()) == 1
 
 
@@ -180,7 +209,9 @@ def test_every_look_is_a_run(commands: tuple[str, Path, list[Ended]]) -> None:
     file, root, ended = commands
     store = open_store(root)
     chosen = "tags.`sbi_models.flow` = 'monitor'"
-    runs = store.client.search_runs([store.experiment("linear_monitored")], filter_string=chosen, order_by=["attributes.start_time ASC"])
+    runs = store.client.search_runs(
+        [store.experiment("linear_monitored")], filter_string=chosen, order_by=["attributes.start_time ASC"]
+    )
     assert len(watches(store, load_experiment(file))) == 2
     assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
     assert [run.data.params["turn"] for run in runs] == ["1", "2"]
@@ -190,6 +221,8 @@ def test_every_look_is_a_run(commands: tuple[str, Path, list[Ended]]) -> None:
     assert runs[1].data.metrics["drift.p_value"] < 0.01 < runs[0].data.metrics["drift.p_value"]
     assert {run.data.tags["model"] for run in runs} == {"models:/linear_monitored/1"}
     for run in runs:
-        assert {"figures", "inference", "metrics", "verdict.json"} <= {file.path for file in store.client.list_artifacts(run.info.run_id)}
+        assert {"figures", "inference", "metrics", "verdict.json"} <= {
+            file.path for file in store.client.list_artifacts(run.info.run_id)
+        }
     tags = store.client.get_model_version("linear_monitored", "1").tags
     assert (tags["monitor.verdict"], tags["monitor.drift"]) == ("calibrated", "yes")

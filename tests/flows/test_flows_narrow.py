@@ -40,7 +40,10 @@ SIMULATOR = make_simulator([MODEL.prior, MODEL.likelihood], is_batched=True)
 """
 X = np.array([[1.5, -0.7]])
 SD = np.sqrt(1 / 101)
-NETWORK = {"name": "autoregressive_mixture", "arguments": {"components": 2, "trunk_width": 0, "head_width": 16}}
+NETWORK = {
+    "name": "autoregressive_mixture",
+    "arguments": {"components": 2, "trunk_width": 0, "head_width": 16},
+}
 NARROW: dict[str, Any] = {
     "narrow": {"training": 1024, "validation": 128},
     "simulate": {"training": 1024, "validation": 128, "test": 40},
@@ -98,17 +101,23 @@ def test_the_rounds_are_said_tracked_and_used_again(runs: list[Any]) -> None:
     np.testing.assert_allclose(np.sqrt(np.diag(priors[0]["covariance"])), 3 * SD, rtol=0.5)
 
 
-def test_whoever_samples_the_model_is_told_that_draws_want_weights(runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_whoever_samples_the_model_is_told_that_draws_want_weights(
+    runs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     """The file knows its prior; the command says so; the pipeline does not offer that command."""
     model, folder = runs[0].result["training"]["model"], runs[0].root
     np.savetxt(folder / "x.csv", X, delimiter=",")
-    sample_file(model, folder / "x.csv", num_samples=100, seed=1, output=folder / "draws.csv", certificate=False)
+    sample_file(
+        model, folder / "x.csv", num_samples=100, seed=1, output=folder / "draws.csv", certificate=False
+    )
     assert "under a narrower prior" in capsys.readouterr().err
     assert "sbi-models sample" not in runs[0].screen
     assert "corrected" in runs[0].screen
 
 
-def test_an_experiment_that_has_its_prior_has_a_narrow_simulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_that_has_its_prior_has_a_narrow_simulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its simulations are those of the narrow prior; rounds have seeds and numbers of their own."""
     monkeypatch.syspath_prepend(tmp_path)
     experiment = load_experiment(write(tmp_path, "narrow_study"))
@@ -151,7 +160,9 @@ def test_one_observation_a_likelihood_and_no_prior_are_asked_for_before_work_sta
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigurationError, match="one real data set with narrow, got 2"):
         start_run(load_experiment(write(tmp_path / "two", "narrow_two", np.concatenate([X, X]))))
-    plain = write_experiment(tmp_path / "plain", "narrow_plain", X, infer={"num_samples": 10, "num_proposals": 20})
+    plain = write_experiment(
+        tmp_path / "plain", "narrow_plain", X, infer={"num_samples": 10, "num_proposals": 20}
+    )
     with pytest.raises(ConfigurationError, match=r"a likelihood with infer\.num_proposals"):
         start_run(load_experiment(plain))
     for module, changes, message in (
@@ -162,9 +173,15 @@ def test_one_observation_a_likelihood_and_no_prior_are_asked_for_before_work_sta
         ),
         ("narrow_density", {"train": {"inference_network": {"name": "consistency_model"}}}, "with a density"),
     ):
-        path = write(tmp_path / module, module, **{name: value for name, value in changes.items() if name != "log_joint"})
+        path = write(
+            tmp_path / module,
+            module,
+            **{name: value for name, value in changes.items() if name != "log_joint"},
+        )
         text = (tmp_path / module / f"{module}.py").read_text()
-        (tmp_path / module / f"{module}.py").write_text(text.replace("theta, x):", changes.get("log_joint", "theta, x") + "):"))
+        (tmp_path / module / f"{module}.py").write_text(
+            text.replace("theta, x):", changes.get("log_joint", "theta, x") + "):")
+        )
         with pytest.raises(ConfigurationError, match=message):
             start_run(load_experiment(path))
     experiment = load_experiment(write(tmp_path / "given", "narrow_given"))

@@ -19,7 +19,9 @@ from sbi_models.pipeline.steps.train import workflow_of
 pytestmark = pytest.mark.xdist_group("flows-new")
 
 
-def test_the_files_are_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_files_are_an_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Three files in a new folder; their settings load, the simulator simulates, the observations have its shape, the networks fit."""
     folder = tmp_path / "experiments"
     monkeypatch.setattr(sys, "argv", ["sbi-models", "new", "scaffold_a", "--folder", str(folder)])
@@ -81,10 +83,14 @@ def test_a_folder_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
 def test_it_runs_quietly_with_its_answer_as_json(tmp_path: Path) -> None:
     """With fewer simulations, `run --json --quiet` prints JSON alone: posteriors of both data sets, verdict, model and page."""
     _, settings, _ = make_experiment("scaffold_run", tmp_path)
-    small = yaml.safe_load(settings.read_text()) | {"simulate": {"training": 512, "validation": 128, "test": 60}}
+    small = yaml.safe_load(settings.read_text()) | {
+        "simulate": {"training": 512, "validation": 128, "test": 60}
+    }
     small["train"]["epochs"] = 1
     settings.write_text(yaml.safe_dump(small))
-    ended, said = run_commands(tmp_path, ["run", str(settings), "--json", "--quiet"], ["run", str(settings), "--quiet"])
+    ended, said = run_commands(
+        tmp_path, ["run", str(settings), "--json", "--quiet"], ["run", str(settings), "--quiet"]
+    )
     assert ended.code == said.code == 0
     assert ended.errors == said.errors == ""
     answer = json.loads(ended.output)

@@ -30,7 +30,9 @@ def test_long_and_wide_layouts_agree(tmp_path: Path) -> None:
     """The same numbers as one row a measurement, in any order, and as one row a data set are the same observations."""
     values = np.arange(6.0).reshape(2, 3)
     rows = [f"{name},{k},{values[i, k]}" for i, name in enumerate("ab") for k in range(3)]
-    labels, long = read_observations(_write(tmp_path, "set,position,value\n" + "\n".join(reversed(rows)) + "\n"), "x", (3, 1))
+    labels, long = read_observations(
+        _write(tmp_path, "set,position,value\n" + "\n".join(reversed(rows)) + "\n"), "x", (3, 1)
+    )
     assert labels == ["b", "a"]
     np.testing.assert_array_equal(long[::-1, :, 0], values)
     wide_text = "\n".join(",".join(map(str, row)) for row in values)
@@ -42,7 +44,9 @@ def test_long_and_wide_layouts_agree(tmp_path: Path) -> None:
 def test_wide_rows_of_sets_keep_their_order(tmp_path: Path) -> None:
     """A row of 20 numbers is one data set of shape (20, 1)."""
     values = np.linspace(700, 900, 40).reshape(2, 20)
-    _, wide = read_observations(_write(tmp_path, "\n".join(",".join(map(str, row)) for row in values)), "x", (20, 1))
+    _, wide = read_observations(
+        _write(tmp_path, "\n".join(",".join(map(str, row)) for row in values)), "x", (20, 1)
+    )
     np.testing.assert_array_equal(wide[:, :, 0], values)
 
 
@@ -110,7 +114,9 @@ def _csv(*rows: object) -> str:
     ],
     ids=["times", "wavelengths", "numbers of pandas", "two of them", "unequal steps, falling", "names"],
 )
-def test_a_header_of_numbers_is_no_data_set(tmp_path: Path, header: list[float], data: list[list[float]]) -> None:
+def test_a_header_of_numbers_is_no_data_set(
+    tmp_path: Path, header: list[float], data: list[list[float]]
+) -> None:
     """Times, wavelengths and column numbers above the data sets are left out; all rows below them are read."""
     _, read = read_observations(_write(tmp_path, _csv(header, *data)), "x", (len(header),))
     np.testing.assert_array_equal(read, np.array(data, dtype=float))
@@ -137,12 +143,20 @@ def test_a_first_data_set_is_no_header(tmp_path: Path, data: list[list[float]]) 
 
 @pytest.mark.parametrize(
     "rows",
-    [[[10, 20, 30, 40], [3, 1, 0, 2]], [[0], [3], [5]], [[0, 1, 2], [3, 5, 1]], [[1.0, 2.5, 3.0, 7.0], [4.1, 2.0, 1.0, 0.5]]],
+    [
+        [[10, 20, 30, 40], [3, 1, 0, 2]],
+        [[0], [3], [5]],
+        [[0, 1, 2], [3, 5, 1]],
+        [[1.0, 2.5, 3.0, 7.0], [4.1, 2.0, 1.0, 0.5]],
+    ],
     ids=["counts at times", "counts below 0", "three counts", "growth or times"],
 )
 def test_what_may_be_a_header_or_a_data_set_is_an_error(tmp_path: Path, rows: list[list[float]]) -> None:
     """Where the first line may be either, nothing is guessed: the cure is a header of names."""
-    with pytest.raises(DataError, match=r"line 1: expected to see whether the first line is a data set or a header.*header of names"):
+    with pytest.raises(
+        DataError,
+        match=r"line 1: expected to see whether the first line is a data set or a header.*header of names",
+    ):
         read_observations(_write(tmp_path, _csv(*rows)), "x", (len(rows[0]),))
     names = [f"x{k}" for k in range(len(rows[0]))]
     assert len(read_observations(_write(tmp_path, _csv(names, *rows)), "x", (len(rows[0]),))[1]) == len(rows)

@@ -38,9 +38,21 @@ def test_the_run_is_tracked_whole(first_run: Finished) -> None:
         assert hashes[purpose]["sbi_models.content_hash"] == content_hash
     artifacts = Path(first_run.result["artifacts"])
     figures = {path.stem for path in (artifacts / "figures").glob("*.png")}
-    assert figures == {"losses", "recovery", "calibration_ecdf", "coverage", "z_score_contraction", "verdict", "posteriors"}
-    assert _sha256(artifacts / "checkpoints" / "michelson.safetensors") == first_run.result["training"]["sha256"]
-    assert {"nrmse.mu", "log_gamma.mu", "calibration_error.log_variance", "posterior_contraction.mu"} <= set(run.data.metrics)
+    assert figures == {
+        "losses",
+        "recovery",
+        "calibration_ecdf",
+        "coverage",
+        "z_score_contraction",
+        "verdict",
+        "posteriors",
+    }
+    assert (
+        _sha256(artifacts / "checkpoints" / "michelson.safetensors") == first_run.result["training"]["sha256"]
+    )
+    assert {"nrmse.mu", "log_gamma.mu", "calibration_error.log_variance", "posterior_contraction.mu"} <= set(
+        run.data.metrics
+    )
     assert "reference.speed_of_light.largest_error_of_mean_in_sd" in run.data.metrics
 
 
@@ -68,8 +80,14 @@ def test_draws_are_saved_for_each_experiment(first_run: Finished) -> None:
 def test_certificates_of_each_experiment_are_tracked(first_run: Finished, second_run: Finished) -> None:
     """The run has all that certificates tell of the five experiments as JSON, p-values as metrics, the verdicts as a tag and on the screen,
     and a second run has the same."""
-    certificates = json.loads((Path(first_run.result["artifacts"]) / "inference" / "certificates.json").read_text())
-    assert certificates == first_run.result["inference"]["certificates"] == second_run.result["inference"]["certificates"]
+    certificates = json.loads(
+        (Path(first_run.result["artifacts"]) / "inference" / "certificates.json").read_text()
+    )
+    assert (
+        certificates
+        == first_run.result["inference"]["certificates"]
+        == second_run.result["inference"]["certificates"]
+    )
     assert [certificate["data_set"] for certificate in certificates] == list("12345")
     run = open_store(first_run.root).client.get_run(first_run.result["run_id"])
     for certificate in certificates:
@@ -84,7 +102,11 @@ def test_the_registered_model_is_the_trained_one(first_run: Finished) -> None:
     """models:/michelson@champion is version 1 and holds the trained file to the bit."""
     store = open_store(first_run.root)
     (listing,) = list_models(store)
-    assert (listing.name, listing.versions, listing.aliases) == ("michelson", (1,), {"challenger": 1, "champion": 1})
+    assert (listing.name, listing.versions, listing.aliases) == (
+        "michelson",
+        (1,),
+        {"challenger": 1, "champion": 1},
+    )
     model = load("models:/michelson@champion", store)
     assert model.info["trained_by"] == first_run.result["training"]["key"]
 
@@ -117,13 +139,21 @@ def test_seconds_on_the_page_are_those_of_the_screen(first_run: Finished, second
     """What a task took when it was made is the same number on the screen, in the metrics and on the page, shards included; a run that
     uses it again has that and its own seconds, and the page says which is which."""
     client = open_store(first_run.root).client
-    made, again = (client.get_run(finished.result["run_id"]).data.metrics for finished in (first_run, second_run))
-    pages = [(Path(finished.result["artifacts"]) / "report.html").read_text() for finished in (first_run, second_run)]
+    made, again = (
+        client.get_run(finished.result["run_id"]).data.metrics for finished in (first_run, second_run)
+    )
+    pages = [
+        (Path(finished.result["artifacts"]) / "report.html").read_text()
+        for finished in (first_run, second_run)
+    ]
     for task in ("simulate", "train", "diagnose", "infer"):
         assert f"({made[f'{task}.seconds']:.1f} s)" in first_run.screen
         assert f"{task} made in {made[f'{task}.seconds']:.1f} s" in pages[0]
         assert f"in {again[f'{task}.seconds']:.1f} s: " in second_run.screen
-        assert f"{task} reused in {again[f'{task}.seconds_of_reuse']:.1f} s (made in {again[f'{task}.seconds']:.1f} s)" in pages[1]
+        assert (
+            f"{task} reused in {again[f'{task}.seconds_of_reuse']:.1f} s (made in {again[f'{task}.seconds']:.1f} s)"
+            in pages[1]
+        )
     for task in ("train", "diagnose", "infer"):
         assert again[f"{task}.seconds"] == made[f"{task}.seconds"]
     assert again["simulate.seconds"] == pytest.approx(made["simulate.seconds"], abs=5)
@@ -144,7 +174,11 @@ def test_killed_in_training_it_ends_with_the_same_draws(first_run: Finished, tmp
 
 def _servers_of(root: Path) -> list[int]:
     home = str(root / "mlruns" / "work" / "prefect")
-    servers = [p for p in psutil.process_iter(["cmdline"]) if "sbi_models.pipeline.prefect_server.serve_once" in (p.info["cmdline"] or ())]
+    servers = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if "sbi_models.pipeline.prefect_server.serve_once" in (p.info["cmdline"] or ())
+    ]
     return [server.pid for server in servers if server.environ().get("PREFECT_HOME") == home]
 
 

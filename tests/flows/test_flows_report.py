@@ -38,7 +38,11 @@ class References(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.targets += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data", "poster")]
+        self.targets += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "srcset", "action", "data", "poster")
+        ]
         self.ids |= {value or "" for name, value in attrs if name == "id"}
 
 
@@ -74,15 +78,30 @@ def test_the_page_tells_answers_verdict_certificates_and_lineage(page: str, firs
     result = first_run.result
     text = page.replace("&#34;", '"').replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">")
     assert result["diagnosis"]["verdict"]["sentence"] in text
-    for row in (*result["diagnosis"]["verdict"]["parameters"].values(), result["diagnosis"]["verdict"]["joint"]):
+    for row in (
+        *result["diagnosis"]["verdict"]["parameters"].values(),
+        result["diagnosis"]["verdict"]["joint"],
+    ):
         assert row["sentence"] in text
     for row in result["inference"]["table"]:
         assert f"<td>{row['mean']:.0f}</td>" in page
-    failed = [certificate for certificate in result["inference"]["certificates"] if certificate["verdict"] != "passed"]
+    failed = [
+        certificate
+        for certificate in result["inference"]["certificates"]
+        if certificate["verdict"] != "passed"
+    ]
     for certificate in failed:
         assert f"<h3>experiment {certificate['data_set']}</h3>" in page
-        assert all(statistic in text for statistic in certificate["unusual"] if certificate["warnings"][0].count(statistic))
-    for value in (*result["simulations"]["content_hash"].values(), result["training"]["sha256"], result["inference"]["draws_sha256"]):
+        assert all(
+            statistic in text
+            for statistic in certificate["unusual"]
+            if certificate["warnings"][0].count(statistic)
+        )
+    for value in (
+        *result["simulations"]["content_hash"].values(),
+        result["training"]["sha256"],
+        result["inference"]["draws_sha256"],
+    ):
         assert value in page
     assert f"sbi-models reproduce {result['run_id']}" in page
     assert "sbi-models sample models:/michelson@champion" in page
@@ -110,7 +129,9 @@ def test_names_of_users_are_no_html(first_run: Finished) -> None:
         certificate["data_set"] += EVIL
         certificate["warnings"] = [EVIL]
     verdict = result["diagnosis"]["verdict"]
-    verdict["parameters"] = {name + EVIL: row | {"label": EVIL, "sentence": EVIL} for name, row in verdict["parameters"].items()}
+    verdict["parameters"] = {
+        name + EVIL: row | {"label": EVIL, "sentence": EVIL} for name, row in verdict["parameters"].items()
+    }
     verdict["sentence"] = verdict["label"] = EVIL
     result["gate"]["reasons"] = [EVIL]
     result["registered"]["name"] = EVIL
@@ -138,21 +159,47 @@ def test_members_and_a_composition_are_in_the_page(first_run: Finished) -> None:
     history, diagnosis = result["training"]["history"], result["diagnosis"]
     result["training"]["members"] = {"flow": {"numbers": {"weight": 0.25, "best_epoch": 2.0}}}
     history |= {"flow/loss": [1.0, 0.5], "flow/val_loss": [1.0, 0.625]}
-    diagnosis["members"] = {"flow": {name: diagnosis[name] for name in ("verdict", "log_score", "folder", "files")}}
-    report_of = {"method": "calibrated", "num_items": 5, "calibrated": True, "simulations": 4000, "bias_shift": 0.5}
-    report_of |= {"calibration_residual": 0.125, "contradiction": None, "noise": 0.02, "warnings": ["Beware of it."]}
+    diagnosis["members"] = {
+        "flow": {name: diagnosis[name] for name in ("verdict", "log_score", "folder", "files")}
+    }
+    report_of = {
+        "method": "calibrated",
+        "num_items": 5,
+        "calibrated": True,
+        "simulations": 4000,
+        "bias_shift": 0.5,
+    }
+    report_of |= {
+        "calibration_residual": 0.125,
+        "contradiction": None,
+        "noise": 0.02,
+        "warnings": ["Beware of it."],
+    }
     report_of |= {"sbc_p_value": 0.25, "sbc_shift": None}
     rows = [row | {"experiment": "all 5"} for row in result["inference"]["table"][:2]]
-    result["composition"] = {"table": rows, "report": report_of, "folder": ".", "files": {}, "draws_sha256": "0f" * 32}
+    result["composition"] = {
+        "table": rows,
+        "report": report_of,
+        "folder": ".",
+        "files": {},
+        "draws_sha256": "0f" * 32,
+    }
     made = make_report(small_experiment({}), result, _record(first_run))
     assert "<td>0.250</td><td>2</td>" in made
     assert "loss 0.5000, val loss 0.6250" in made
     assert made.count("data:image/png") == 7 + 3
-    for words in ("All 5 data sets together", "Beware of it.", "0.5 posterior sd, taken out by 4000 simulations", "0f" * 32):
+    for words in (
+        "All 5 data sets together",
+        "Beware of it.",
+        "0.5 posterior sd, taken out by 4000 simulations",
+        "0f" * 32,
+    ):
         assert words in made
 
 
-def test_a_page_that_cannot_be_made_costs_nothing_else(first_run: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_cannot_be_made_costs_nothing_else(
+    first_run: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The reason comes back in one line in place of an error."""
 
     def fail(*_: object) -> str:
@@ -199,7 +246,9 @@ def test_the_page_is_found_and_opened(call, first_run: Finished, opened: list[st
     assert len(opened) == 1
 
 
-def test_without_a_display_nothing_is_opened(call, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_display_nothing_is_opened(
+    call, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server has no screen: the path is enough."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
@@ -208,7 +257,9 @@ def test_without_a_display_nothing_is_opened(call, opened: list[str], monkeypatc
     assert opened == []
 
 
-def test_the_last_run_is_the_default(call, first_run: Finished, second_run: Finished, opened: list[str]) -> None:
+def test_the_last_run_is_the_default(
+    call, first_run: Finished, second_run: Finished, opened: list[str]
+) -> None:
     """Without an id it is the finished run that started last; as JSON, run and path are alone on standard output, and nothing opens."""
     newest = RunRecord.newest(open_store(first_run.root), "pipeline").run_id
     assert newest != first_run.result["run_id"]

@@ -41,7 +41,9 @@ class Recorded:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     root, source = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("source")
     simulate = {"training": 512, "validation": 256, "test": 60}
-    (ended,) = run_commands(root, ["run", str(write_experiment(source, "linear_recorded", usual(2), simulate=simulate))])
+    (ended,) = run_commands(
+        root, ["run", str(write_experiment(source, "linear_recorded", usual(2), simulate=simulate))]
+    )
     assert ended.code == 0, ended.errors
     shutil.rmtree(source)
     shutil.rmtree(root / "mlruns" / "work")
@@ -55,7 +57,9 @@ def reproduce(recorded: Recorded, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     """`sbi-models reproduce ...` in the folder of the run."""
     monkeypatch.chdir(recorded.root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(reproduction, "end_on_signals", lambda: None)  # this process is that of other tests, too
+    monkeypatch.setattr(
+        reproduction, "end_on_signals", lambda: None
+    )  # this process is that of other tests, too
 
     def reproduce(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["sbi-models", "reproduce", *map(str, words)])
@@ -88,7 +92,9 @@ def test_a_run_is_made_again_to_the_bit(recorded: Recorded, reproduce) -> None:
     assert ended.errors == ""
 
 
-def test_other_draws_are_told_with_their_distance(recorded: Recorded, reproduce, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_other_draws_are_told_with_their_distance(
+    recorded: Recorded, reproduce, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A record with draws moved by one of their sds and spread by half as much again: exit code 3, and these two numbers."""
     _repeat_the_last(recorded, monkeypatch)
     draws, kept = recorded.artifacts / "inference" / "draws.parquet", tmp_path / "kept.parquet"
@@ -108,7 +114,9 @@ def test_other_draws_are_told_with_their_distance(recorded: Recorded, reproduce,
     assert "Not the same to the bit.\n" in ended.output
 
 
-def test_the_same_draws_in_another_file_are_the_same(recorded: Recorded, reproduce, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_draws_in_another_file_are_the_same(
+    recorded: Recorded, reproduce, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a Parquet file holds counts, and not how it is written, which another version of its writer may change."""
     _repeat_the_last(recorded, monkeypatch)
     draws = recorded.artifacts / "inference" / "draws.parquet"
@@ -140,9 +148,14 @@ def test_another_seed_in_the_record_is_told(recorded: Recorded, reproduce, tmp_p
     assert ended.code == 3, ended.errors
     said = _said(ended)
     assert re.fullmatch(r"means differ by at most \d+\.\d{3} sd, sds by \d+\.\d %", said.pop("draws"))
-    assert re.fullmatch(r"not the same: \d+ of \d+ tensors differ, by at most \S+ of the largest number of each", said.pop("weights"))
+    assert re.fullmatch(
+        r"not the same: \d+ of \d+ tensors differ, by at most \S+ of the largest number of each",
+        said.pop("weights"),
+    )
     assert said == {"simulator": "the same", "simulations": "not the same: test, training, validation"}
-    assert ended.output.rstrip().endswith("as far as the run has noted them; the code of the training is the same.")
+    assert ended.output.rstrip().endswith(
+        "as far as the run has noted them; the code of the training is the same."
+    )
 
 
 def test_what_cannot_be_made_again_is_one_line(recorded: Recorded, reproduce, tmp_path: Path) -> None:
@@ -150,7 +163,10 @@ def test_what_cannot_be_made_again_is_one_line(recorded: Recorded, reproduce, tm
     store = open_store(recorded.root)
     bare = store.client.create_run(store.experiment("bare")).info.run_id
     (tmp_path / "mine.txt").write_text("mine")
-    cases = [((np.random.default_rng(0).bytes(16).hex(),), "not found"), ((bare,), "Expected a pipeline run with its settings")]
+    cases = [
+        ((np.random.default_rng(0).bytes(16).hex(),), "not found"),
+        ((bare,), "Expected a pipeline run with its settings"),
+    ]
     cases += [((recorded.run_id, "--folder", tmp_path), "Expected an empty or a new folder")]
     for words, message in cases:
         ended = reproduce(*words)

@@ -28,11 +28,21 @@ def _in_the_project(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(store.root)
 
 
-def _had(store: Store, experiment: Experiment, training: int, *, status: str = "FINISHED", flow: str = "pipeline", seed: int = 1) -> None:
+def _had(
+    store: Store,
+    experiment: Experiment,
+    training: int,
+    *,
+    status: str = "FINISHED",
+    flow: str = "pipeline",
+    seed: int = 1,
+) -> None:
     """A run of so many training simulations."""
     simulate = experiment.simulate.model_copy(update={"training": training})
     params = experiment.model_copy(update={"simulate": simulate, "seed": seed}).model_dump(mode="json")
-    tracker = Tracker.start(store, experiment.name, "run", f"{status} {flow} {training} {seed}", params, tags={FLOW_TAG: flow})
+    tracker = Tracker.start(
+        store, experiment.name, "run", f"{status} {flow} {training} {seed}", params, tags={FLOW_TAG: flow}
+    )
     tracker.finish(status)
 
 
@@ -56,7 +66,9 @@ def test_simulations_are_added_to_those_of_the_largest_finished_run(store: Store
     _had(store, experiment, 9000, flow="monitor")
     assert _wanted(experiment) == 3000
     more = small_experiment({"name": "counted", "simulate": {"training": 1000}, "retrain": {"more": 50}})
-    assert with_more(more) == more.model_copy(update={"simulate": more.simulate.model_copy(update={"training": 2050})})
+    assert with_more(more) == more.model_copy(
+        update={"simulate": more.simulate.model_copy(update={"training": 2050})}
+    )
 
 
 # ---- the whole flow

@@ -48,11 +48,18 @@ def test_the_next_times_are_those_of_the_time_zone(timezone: str) -> None:
         (("michelsn", "--cron", "* * * * *"), "Unknown experiment 'michelsn'. Did you mean 'michelson'?"),
         (("michelson", "--cron", "* * * *"), "Expected a cron line of five fields"),
         (("michelson", "--cron", "* * * * *", "--timezone", "Mars"), "Unknown time zone 'Mars'"),
-        (("michelson", "--cron", "* * * * *", "--flow", "pipelin"), "Unknown flow 'pipelin'. Did you mean 'pipeline'?"),
+        (
+            ("michelson", "--cron", "* * * * *", "--flow", "pipelin"),
+            "Unknown flow 'pipelin'. Did you mean 'pipeline'?",
+        ),
     ],
 )
 def test_bad_schedules_are_one_line(
-    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An unknown experiment, flow or time zone and a bad cron line end `sbi-models schedule` with one line and code 2; no server starts."""
     monkeypatch.chdir(tmp_path)
@@ -71,4 +78,6 @@ def test_the_deployments_of_prefect_yaml_are_the_experiments() -> None:
     deployments = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
     assert deployments
     for deployment in deployments:
-        assert Experiment.model_validate(deployment["parameters"]["experiment"]) == load_experiment(deployment["name"])
+        assert Experiment.model_validate(deployment["parameters"]["experiment"]) == load_experiment(
+            deployment["name"]
+        )

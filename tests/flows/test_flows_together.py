@@ -22,7 +22,9 @@ def test_two_ensembles_at_once_both_succeed(tmp_path: Path) -> None:
     together.mkdir()
     alone.mkdir()
     seeds = (1, 2)
-    processes = [start_pipeline(together, ENSEMBLE | PROCESSES | {"seed": seed}, label=f"{seed}.") for seed in seeds]
+    processes = [
+        start_pipeline(together, ENSEMBLE | PROCESSES | {"seed": seed}, label=f"{seed}.") for seed in seeds
+    ]
     try:
         codes = [process.wait(timeout=600) for process in processes]
     finally:

@@ -51,7 +51,9 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_quiet_says_no_stage_and_shows_no_bar(bars: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_says_no_stage_and_shows_no_bar(
+    bars: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Inside, stages and bars are silent, also in processes that it starts, and the answer is not; afterwards all is as before."""
     assert progress.enabled_by_default()
     with speaking(quiet=True):
@@ -110,7 +112,9 @@ def test_the_list_as_json(call) -> None:
     told = json.loads(output)
     assert (code, errors, told["no_models"]) == (0, "", None)
     assert [row["name"] for row in told["experiments"]] == experiment_names()
-    assert {"name": "michelson", "versions": [1], "aliases": {"challenger": 1, "champion": 1}} in told["models"]
+    assert {"name": "michelson", "versions": [1], "aliases": {"challenger": 1, "champion": 1}} in told[
+        "models"
+    ]
 
 
 def test_samples_as_json(call, tmp_path: Path) -> None:
@@ -150,9 +154,22 @@ def test_drift_keeps_what_was_found() -> None:
 def test_a_model_is_served_by_this_python(call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The alias becomes a version, options reach the server, and the example on the screen has the shape of the data."""
     started: list[tuple] = []
-    monkeypatch.setattr(serving, "serve", lambda approximator, *given, **named: started.append((approximator, given, named)))
+    monkeypatch.setattr(
+        serving, "serve", lambda approximator, *given, **named: started.append((approximator, given, named))
+    )
     monkeypatch.setattr(serving, "refuse_taken", lambda host, port: None)
-    code, output, errors = call("serve", MODEL, "--port", 5077, "--timeout", 5, "--allow-host", "a.example", "--allow-host", "b.example")
+    code, output, errors = call(
+        "serve",
+        MODEL,
+        "--port",
+        5077,
+        "--timeout",
+        5,
+        "--allow-host",
+        "a.example",
+        "--allow-host",
+        "b.example",
+    )
     assert (code, output) == (0, "")
     ((approximator, given, named),) = started
     assert approximator.condition_names == ("x",)
@@ -222,7 +239,9 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_long_lines_go_on_below_on_a_terminal_only(is_terminal: bool) -> None:
     """On 24 columns with their first four left free, by words; in a file they are whole, for those who search it. Nothing is lost."""
-    console = Console(file=io.StringIO(), width=24, force_terminal=is_terminal, color_system=None, soft_wrap=True)
+    console = Console(
+        file=io.StringIO(), width=24, force_terminal=is_terminal, color_system=None, soft_wrap=True
+    )
     show(console, "p: [yellow]one two three four five six[/yellow]", indent=4)
     show(console, "short", indent=4)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]

@@ -30,7 +30,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write(folder: Path, result: Any, serializer: Serializer) -> Path:
     """A result as Prefect keeps it under the key "train-1"."""
-    record = ResultRecord(result=result, metadata=ResultRecordMetadata(serializer=serializer, storage_key="train-1"))
+    record = ResultRecord(
+        result=result, metadata=ResultRecordMetadata(serializer=serializer, storage_key="train-1")
+    )
     (folder / "train-1").write_bytes(record.serialize())
     return folder / "train-1"
 
@@ -57,7 +59,13 @@ def test_a_pickle_is_removed_and_not_executed(results: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "serializer", [{"jsonlib": "cloudpickle"}, {"object_decoder": "os.system"}, {"object_decoder": None}, {"loads_kwargs": {"cls": "x"}}]
+    "serializer",
+    [
+        {"jsonlib": "cloudpickle"},
+        {"object_decoder": "os.system"},
+        {"object_decoder": None},
+        {"loads_kwargs": {"cls": "x"}},
+    ],
 )
 def test_another_json_is_removed(results: Path, serializer: dict[str, Any]) -> None:
     """A result that names another library or decoder of JSON, which Prefect would import, is removed."""
@@ -70,7 +78,11 @@ def test_another_json_is_removed(results: Path, serializer: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(
-    "result", [{"a": [{"__class__": "os.system", "data": "true"}]}, {"__exc_type__": "builtins.SystemExit", "message": "x"}]
+    "result",
+    [
+        {"a": [{"__class__": "os.system", "data": "true"}]},
+        {"__exc_type__": "builtins.SystemExit", "message": "x"},
+    ],
 )
 def test_json_that_names_classes_is_removed(results: Path, result: Any) -> None:
     """Objects by which Prefect's decoder imports what they name are removed, wherever they are."""
@@ -80,7 +92,9 @@ def test_json_that_names_classes_is_removed(results: Path, result: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[]", b"\x80\x04N.", b'{"metadata": {}, "result": "1"}', b"[" * 100_000], ids=list("abcdef")
+    "content",
+    [b"", b"{}", b"[]", b"\x80\x04N.", b'{"metadata": {}, "result": "1"}', b"[" * 100_000],
+    ids=list("abcdef"),
 )
 def test_what_is_no_result_is_removed(results: Path, content: bytes) -> None:
     """Prefect gives what is no record to the configured serialiser; here it is removed."""

@@ -40,16 +40,28 @@ register_as: {{name: mine}}
 """
 
 
-def _experiment(folder: Path, module: str, *, noise: float = 0.5, attribute: str = "SIMULATOR", names: str = "{}", more: str = ""):
+def _experiment(
+    folder: Path,
+    module: str,
+    *,
+    noise: float = 0.5,
+    attribute: str = "SIMULATOR",
+    names: str = "{}",
+    more: str = "",
+):
     (folder / f"{module}.py").write_text(MODULE.format(noise=noise))
-    (folder / "mine.yaml").write_text(SETTINGS.format(module=module, attribute=attribute, names=names, more=more))
+    (folder / "mine.yaml").write_text(
+        SETTINGS.format(module=module, attribute=attribute, names=names, more=more)
+    )
     return load_experiment(folder / "mine.yaml")
 
 
 def test_observations_and_names_come_from_the_files(tmp_path: Path) -> None:
     """Observations are those of the .npz, names those of the settings, and quantities the components of the parameters."""
     np.savez(tmp_path / "seen.npz", x=np.arange(16.0).reshape(2, 4, 2), y=np.ones((2, 1)))
-    study = study_of(_experiment(tmp_path, "plain_a", names="{theta: [left, right]}", more="observations: seen.npz"))
+    study = study_of(
+        _experiment(tmp_path, "plain_a", names="{theta: [left, right]}", more="observations: seen.npz")
+    )
     labels, observations = study.observations()
     assert labels == ["1", "2"]
     np.testing.assert_array_equal(observations["x"], np.arange(16.0).reshape(2, 4, 2))
@@ -103,7 +115,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     experiment = _experiment(source, "plain_run", more="observations: seen.npz")
     changed = experiment.model_dump(mode="json") | {
         "simulate": {"training": 512, "validation": 128, "test": 60},
-        "train": {"epochs": 1, "summary_network": {"name": "deep_set"}, "inference_network": {"name": "coupling_flow"}},
+        "train": {
+            "epochs": 1,
+            "summary_network": {"name": "deep_set"},
+            "inference_network": {"name": "coupling_flow"},
+        },
         "diagnose": {"num_samples": 20},
         "infer": {"num_samples": 30, "predictive_replicates": 0},
     }
@@ -135,7 +151,9 @@ SIMULATOR = make_simulator([{"rate": LogNormal(0.0, 1.0), "room": Uniform(15.0, 
 """
 
 
-@pytest.mark.parametrize("more", ["", "ensemble: {size: 2}", "train: {inference_network: {name: diffusion_model}}\ncompose: {}"])
+@pytest.mark.parametrize(
+    "more", ["", "ensemble: {size: 2}", "train: {inference_network: {name: diffusion_model}}\ncompose: {}"]
+)
 def test_draws_stay_inside_the_support_of_torch_priors(tmp_path: Path, more: str) -> None:
     """The approximator of the pipeline knows the bounds of torch distributions in the simulator, as that of a workflow does."""
     (tmp_path / "bounded.py").write_text(BOUNDED)
@@ -145,5 +163,7 @@ def test_draws_stay_inside_the_support_of_torch_priors(tmp_path: Path, more: str
     )
     approximator = workflow_of(load_experiment(tmp_path / "bounded.yaml")).approximator
     alone = approximator.members["0"] if more.startswith("ensemble") else approximator
-    inside = alone.adapter.inside({"rate": torch.tensor([[1.0], [-1.0], [1.0]]), "room": torch.tensor([[20.0], [20.0], [26.0]])})
+    inside = alone.adapter.inside(
+        {"rate": torch.tensor([[1.0], [-1.0], [1.0]]), "room": torch.tensor([[20.0], [20.0], [26.0]])}
+    )
     assert inside.tolist() == [True, False, False]

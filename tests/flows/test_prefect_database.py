@@ -10,7 +10,9 @@ from sbi_models.pipeline.prefect_server import database as prefect_database
 OTHER = "postgresql+asyncpg://host/runs"
 
 
-@pytest.mark.parametrize(("there", "url", "prepared"), [(False, None, True), (True, None, False), (False, OTHER, False)])
+@pytest.mark.parametrize(
+    ("there", "url", "prepared"), [(False, None, True), (True, None, False), (False, OTHER, False)]
+)
 def test_what_is_there_or_elsewhere_is_left(
     there: bool, url: str | None, prepared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -20,6 +22,11 @@ def test_what_is_there_or_elsewhere_is_left(
     database = tmp_path / "prefect.db"
     if there:
         database.touch()
-    with temporary_settings({PREFECT_HOME: tmp_path, PREFECT_API_DATABASE_CONNECTION_URL: url or f"sqlite+aiosqlite:///{database}"}):
+    with temporary_settings(
+        {
+            PREFECT_HOME: tmp_path,
+            PREFECT_API_DATABASE_CONNECTION_URL: url or f"sqlite+aiosqlite:///{database}",
+        }
+    ):
         prefect_database.prepare_database()
     assert asked == ([database] if prepared else [])

@@ -73,9 +73,12 @@ def test_a_process_that_follows_ends_with_its_parent(number: signal.Signals) -> 
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "cleaning"), [(signal.SIGHUP, 129, 0), (signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 60)]
+    ("number", "code", "cleaning"),
+    [(signal.SIGHUP, 129, 0), (signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 60)],
 )
-def test_signals_end_a_run_in_order_and_a_second_one_at_once(number: signal.Signals, code: int, cleaning: int) -> None:
+def test_signals_end_a_run_in_order_and_a_second_one_at_once(
+    number: signal.Signals, code: int, cleaning: int
+) -> None:
     """What is inside is cleaned up after the first signal, with a line and the code of that signal; a second does not wait for that."""
     command = [sys.executable, "-c", WORK.format(cleaning=cleaning)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -93,19 +96,34 @@ def test_signals_end_a_run_in_order_and_a_second_one_at_once(number: signal.Sign
 
 def test_threads_that_go_on_do_not_keep_a_program_for_ever() -> None:
     """A thread that a function has started and left: the program ends with its code a while after its work, and names the thread."""
-    work = "import threading, time; from sbi_models.pipeline.runtime import end_in_time; end_in_time(3, 0.3); "
+    work = (
+        "import threading, time; from sbi_models.pipeline.runtime import end_in_time; end_in_time(3, 0.3); "
+    )
     work += "threading.Thread(target=time.sleep, args=(99,), name='left').start(); raise SystemExit(3)"
-    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", work], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 3
     assert done.stderr == "Ended, though threads that were left go on: left.\n"
-    done = subprocess.run([sys.executable, "-c", work.replace("99", "0")], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", work.replace("99", "0")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert (done.returncode, done.stderr) == (3, "")
 
 
 @pytest.mark.parametrize("code", ["0", "None", "'done'", "3"])
 def test_code_that_ends_the_program_is_an_error(code: str) -> None:
     """`sys.exit` somewhere in a study or a network is told with its place: it ended runs with exit code 0 and no answer."""
-    with pytest.raises(ConfigurationError, match=rf"got sys.exit\({'' if code == 'None' else code}\) in .*, line \d+"), interruptible():
+    with (
+        pytest.raises(
+            ConfigurationError, match=rf"got sys.exit\({'' if code == 'None' else code}\) in .*, line \d+"
+        ),
+        interruptible(),
+    ):
         exec(f"raise SystemExit({code})", {})
 
 
@@ -120,7 +138,9 @@ def test_a_server_that_is_away_is_told_at_the_start(monkeypatch: pytest.MonkeyPa
     """One line that names the address, without a password, and the cure."""
     url = f"http://user:secret@127.0.0.1:{free_port()}/api"
     monkeypatch.setenv("PREFECT_API_URL", url)
-    with pytest.raises(TrackingError, match=r"Expected a Prefect server at http://127.0.0.1.*got: Connection refused.*unset") as caught:
+    with pytest.raises(
+        TrackingError, match=r"Expected a Prefect server at http://127.0.0.1.*got: Connection refused.*unset"
+    ) as caught:
         LocalPrefect().begin()
     assert "secret" not in str(caught.value)
     assert without_password(url) in str(caught.value)
@@ -135,7 +155,10 @@ def test_a_server_that_goes_away_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         with LocalPrefect():
             raise error from cause
 
-    with pytest.raises(TrackingError, match=r"The Prefect server at http://127.0.0.1:4200/api does not answer any more: refused") as caught:
+    with pytest.raises(
+        TrackingError,
+        match=r"The Prefect server at http://127.0.0.1:4200/api does not answer any more: refused",
+    ) as caught:
         inside(RuntimeError("crashed"), httpx.ConnectError("refused"))
     assert caught.value.__suppress_context__
     with pytest.raises(SbiModelsError, match=r"^mine$"):
@@ -187,7 +210,10 @@ def database(path: Path, revision: str | None) -> Path:
 
 def test_a_database_of_a_newer_prefect_is_told(tmp_path: Path) -> None:
     """A migration that this Prefect does not have, with the versions' cure; its own and none are fine."""
-    with pytest.raises(TrackingError, match=f"Prefect {prefect.__version__} or older at .*newer.db, got one of a newer version"):
+    with pytest.raises(
+        TrackingError,
+        match=f"Prefect {prefect.__version__} or older at .*newer.db, got one of a newer version",
+    ):
         refuse_newer(database(tmp_path / "newer.db", "ffff00001111"))
     for name, revision in (("first.db", "9725c1cbee35"), ("another.db", "a1b2c3d4e5f7"), ("none.db", None)):
         refuse_newer(database(tmp_path / name, revision))
@@ -201,7 +227,9 @@ def test_a_server_that_is_killed_is_started_again(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     with LocalPrefect() as _:
         (first,) = [
-            child for child in psutil.Process().children() if "sbi_models.pipeline.prefect_server.end_with_parent" in child.cmdline()
+            child
+            for child in psutil.Process().children()
+            if "sbi_models.pipeline.prefect_server.end_with_parent" in child.cmdline()
         ]
         url = os.environ.get("PREFECT_API_URL") or prefect.settings.PREFECT_API_URL.value()
         first.kill()

@@ -10,7 +10,12 @@ import pytest
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import ConfigurationError, DataError, SimulationError, TrustWarning
 from sbi_models.pipeline import runtime
-from sbi_models.pipeline.cache import changed_sources, refuse_changed_sources, simulator_fingerprint, store_key
+from sbi_models.pipeline.cache import (
+    changed_sources,
+    refuse_changed_sources,
+    simulator_fingerprint,
+    store_key,
+)
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.import_closure import sources_of
@@ -44,7 +49,9 @@ def _project(folder: Path, name: str, main: str = MAIN, **files: str) -> Experim
     given = {
         f"{name}.py": main,
         f"{name}_package/__init__.py": "",
-        f"{name}_package/inner.py": INNER.replace("from ..", "from ").replace("{name}_tools", f"{name}_tools"),
+        f"{name}_package/inner.py": INNER.replace("from ..", "from ").replace(
+            "{name}_tools", f"{name}_tools"
+        ),
         f"{name}_tools.py": "def shift():\n    return 0.0\n",
         f"{name}_late.py": "X = 1\n",
         f"{name}_other.py": "X = 1\n",
@@ -79,14 +86,22 @@ def _store(experiment: Experiment, purpose: str = "training") -> SimulationStore
         return simulator.rows(start, stop, seed=given["seed"], progress=False)
 
     number = experiment.simulate.of(purpose)
-    return SimulationStore.create(given["folder"], rows, number, seed=given["seed"], fingerprint=given["fingerprint"])
+    return SimulationStore.create(
+        given["folder"], rows, number, seed=given["seed"], fingerprint=given["fingerprint"]
+    )
 
 
 def test_the_code_of_a_simulator_is_what_it_imports(tmp_path: Path) -> None:
     """Modules below the project are followed, directly or not, in packages and inside of functions; others and installed ones are not."""
     experiment = _project(tmp_path, "followed")
     found = sources_of([call.definition for call in study_of(experiment).simulator.calls])
-    assert set(found) == {"followed", "followed_package", "followed_package.inner", "followed_tools", "followed_late"}
+    assert set(found) == {
+        "followed",
+        "followed_package",
+        "followed_package.inner",
+        "followed_tools",
+        "followed_late",
+    }
     assert all(path.is_relative_to(tmp_path) for path in found.values())
 
 
@@ -101,7 +116,9 @@ def test_a_changed_helper_changes_the_fingerprint(tmp_path: Path, file: str) -> 
         experiment = _project(folder, "again")
         changed = folder / f"again_{file}.py"
         before = changed.read_text()
-        changed.write_text({"a": before, "b": before + "\n# why\n", "c": before.replace(text, "-300.0", 1)}[label])
+        changed.write_text(
+            {"a": before, "b": before + "\n# why\n", "c": before.replace(text, "-300.0", 1)}[label]
+        )
         prints.append(simulator_fingerprint(experiment))
         for name in [name for name in sys.modules if name.startswith("again")]:
             del sys.modules[name]
@@ -109,13 +126,17 @@ def test_a_changed_helper_changes_the_fingerprint(tmp_path: Path, file: str) -> 
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_files_and_variables_that_are_named_change_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_variables_that_are_named_change_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`depends_on` has the content of files and folders and the value of environment variables in the key; a missing file is an error."""
     experiment = _project(tmp_path, "depending")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.txt").write_text("1")
     monkeypatch.setenv("DETECTOR", "H1")
-    depending = Experiment.model_validate(experiment.model_dump() | {"depends_on": {"files": ["data"], "variables": ["DETECTOR"]}})
+    depending = Experiment.model_validate(
+        experiment.model_dump() | {"depends_on": {"files": ["data"], "variables": ["DETECTOR"]}}
+    )
     prints = [simulator_fingerprint(experiment), simulator_fingerprint(depending)]
     (tmp_path / "data/a.txt").write_text("2")
     prints += [simulator_fingerprint(experiment), simulator_fingerprint(depending)]
@@ -124,7 +145,9 @@ def test_files_and_variables_that_are_named_change_the_fingerprint(tmp_path: Pat
     assert prints[0] == prints[2] == prints[4]
     assert len(set(prints)) == 4
     missing = Experiment.model_validate(experiment.model_dump() | {"depends_on": {"files": ["no.txt"]}})
-    with pytest.raises(ConfigurationError, match=r"the file or folder .*no\.txt that depends_on names, got none"):
+    with pytest.raises(
+        ConfigurationError, match=r"the file or folder .*no\.txt that depends_on names, got none"
+    ):
         simulator_fingerprint(missing)
 
 
@@ -139,7 +162,9 @@ def test_code_that_was_edited_after_its_import_is_refused(tmp_path: Path) -> Non
     os.utime(helper, (later, later))
     assert changed_sources(experiment) == [str(helper)]
     assert store_key(experiment) != before
-    with pytest.raises(ConfigurationError, match=r"edited_tools\.py changed since\. Start again in a new process"):
+    with pytest.raises(
+        ConfigurationError, match=r"edited_tools\.py changed since\. Start again in a new process"
+    ):
         refuse_changed_sources(experiment)
 
 
@@ -156,7 +181,9 @@ SIMULATOR = bf.make_simulator(simulate)
 """
 
 
-def test_stores_are_compared_with_what_the_simulator_gives_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stores_are_compared_with_what_the_simulator_gives_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What shows in a twentieth of the rows and in no code is found before simulations are used again; what is the same passes."""
     monkeypatch.setattr(simulating, "_SECONDS_OF_A_CHECK", 60.0)
     experiment = _project(tmp_path, "stateful", STATEFUL)
@@ -166,7 +193,10 @@ def test_stores_are_compared_with_what_the_simulator_gives_now(tmp_path: Path, m
     key = store_key(experiment)
     monkeypatch.setenv("GLITCH", "-300")
     assert store_key(experiment) == key
-    with pytest.raises(DataError, match=r"those that the simulator gives now, got another 'x' in row .*depends_on, or .*--fresh"):
+    with pytest.raises(
+        DataError,
+        match=r"those that the simulator gives now, got another 'x' in row .*depends_on, or .*--fresh",
+    ):
         refuse_stale(experiment)
     runtime.forget(key)
     refuse_stale(experiment)

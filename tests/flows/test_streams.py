@@ -25,9 +25,22 @@ print("after")
 """
 
 
-def ended(command: list[str], folder: Path | None = None, **environment: str) -> "subprocess.CompletedProcess[bytes]":
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))}
-    return subprocess.run([sys.executable, *command], cwd=folder, env=plain | environment, capture_output=True, check=False, timeout=120)
+def ended(
+    command: list[str], folder: Path | None = None, **environment: str
+) -> "subprocess.CompletedProcess[bytes]":
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=plain | environment,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
@@ -46,7 +59,9 @@ def test_names_that_the_locale_cannot_read_are_used_as_they_are(tmp_path: Path) 
     folder = tmp_path / "é"
     folder.mkdir()
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = ended(["-m", "sbi_models.cli.main", "new", "decay", "--folder", str(folder / "Ω")], folder, **locale)
+    done = ended(
+        ["-m", "sbi_models.cli.main", "new", "decay", "--folder", str(folder / "Ω")], folder, **locale
+    )
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
     assert sorted(path.name for path in (folder / "Ω").iterdir()) == ["decay.csv", "decay.py", "decay.yaml"]
@@ -74,8 +89,12 @@ def test_folders_with_a_question_mark_are_refused(tmp_path: Path, monkeypatch: p
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["a#b", "a%41", "a b", "a;b&c=d", "'a\"", "a\\b", "a\nb", "é Ω", "[a]*", "a@b:c"])
-def test_other_folders_have_their_database_inside(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["a#b", "a%41", "a b", "a;b&c=d", "'a\"", "a\\b", "a\nb", "é Ω", "[a]*", "a@b:c"]
+)
+def test_other_folders_have_their_database_inside(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Characters that addresses and patterns give a meaning: the store works, and nothing is made elsewhere."""
     folder = tmp_path / name
     folder.mkdir()

@@ -38,10 +38,14 @@ def result_of(screen: str) -> dict[str, Any]:
     return found
 
 
-def call(command: "list[str] | tuple[str, ...]", folder: Path, environment: Mapping[str, str], seconds: float = 200) -> Done:
+def call(
+    command: "list[str] | tuple[str, ...]", folder: Path, environment: Mapping[str, str], seconds: float = 200
+) -> Done:
     """Run a program in a folder to its end."""
     started = perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
     return Done(done.returncode, done.stdout, done.stderr, perf_counter() - started)
 
 
@@ -53,4 +57,6 @@ def small_run(**changes: Any) -> list[str]:
 def calls_in(log: str) -> Counter[str]:
     """How often each endpoint of an MLflow server was asked for, from the lines of its log."""
     found = re.findall(r'"(GET|POST|PUT|PATCH|DELETE) /(?:api/2\.0/|ajax-api/2\.0/)?([^ ?"]+)', log)
-    return Counter(f"{method} {re.sub(r'm-[0-9a-f]{32}|[0-9a-f]{32}|artifacts/.*', '*', path)}" for method, path in found)
+    return Counter(
+        f"{method} {re.sub(r'm-[0-9a-f]{32}|[0-9a-f]{32}|artifacts/.*', '*', path)}" for method, path in found
+    )

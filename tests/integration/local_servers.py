@@ -28,7 +28,12 @@ def running(
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     with log.open("ab") as output:
         server = subprocess.Popen(
-            command, env={**os.environ, "PATH": path, **environment}, stdout=output, stderr=output, start_new_session=True, cwd=log.parent
+            command,
+            env={**os.environ, "PATH": path, **environment},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=log.parent,
         )
     try:
         end = time.monotonic() + limit

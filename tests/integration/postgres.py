@@ -34,7 +34,11 @@ class Postgres:
 
     def query(self, database: str, statement: str) -> list[tuple[object, ...]]:
         """The rows of a statement; each is its own transaction."""
-        with closing(psycopg2.connect(host="127.0.0.1", port=self.port, user=USER, password=self.password, dbname=database)) as connection:
+        with closing(
+            psycopg2.connect(
+                host="127.0.0.1", port=self.port, user=USER, password=self.password, dbname=database
+            )
+        ) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statement)
@@ -43,7 +47,11 @@ class Postgres:
     def everything(self, database: str) -> str:
         """Every row of every table of a database as text."""
         tables = self.query(database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        return "\n".join(str(row[0]) for (table,) in tables for row in self.query(database, f'SELECT t::text FROM "{table}" t'))
+        return "\n".join(
+            str(row[0])
+            for (table,) in tables
+            for row in self.query(database, f'SELECT t::text FROM "{table}" t')
+        )
 
 
 @contextmanager
@@ -55,12 +63,35 @@ def postgres_cluster(log: Path) -> Iterator[Postgres]:
         data, password = folder / "data", folder / "password"
         password.write_text(postgres.password)
         _give_away(folder, password)
-        options = ["--username", USER, "--auth", "scram-sha-256", "--pwfile", str(password), "--encoding", "UTF8", "--no-sync"]
+        options = [
+            "--username",
+            USER,
+            "--auth",
+            "scram-sha-256",
+            "--pwfile",
+            str(password),
+            "--encoding",
+            "UTF8",
+            "--no-sync",
+        ]
         initdb = [*_as_user(), _binary("initdb"), "--pgdata", str(data), *options]
         done = subprocess.run(initdb, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
-        command = [*_as_user(), _binary("postgres"), "-D", str(data), "-p", str(postgres.port), "-k", str(folder), "-c", "fsync=off"]
-        with serving([*command, "-c", "listen_addresses=127.0.0.1"], log, cwd=folder, environment=dict(os.environ)) as process:
+        command = [
+            *_as_user(),
+            _binary("postgres"),
+            "-D",
+            str(data),
+            "-p",
+            str(postgres.port),
+            "-k",
+            str(folder),
+            "-c",
+            "fsync=off",
+        ]
+        with serving(
+            [*command, "-c", "listen_addresses=127.0.0.1"], log, cwd=folder, environment=dict(os.environ)
+        ) as process:
             wait_until(lambda: _answers(postgres), process, log, 60)
             try:
                 yield postgres
@@ -107,5 +138,13 @@ def _as_user() -> list[str]:
     if user is None:
         return []
     if shutil.which("setpriv") is None:
-        pytest.fail(f"PostgreSQL does not run as root, and {sys.platform} has no setpriv here. Install util-linux, or run as another user.")
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=INT"]
+        pytest.fail(
+            f"PostgreSQL does not run as root, and {sys.platform} has no setpriv here. Install util-linux, or run as another user."
+        )
+    return [
+        "setpriv",
+        f"--reuid={user.pw_uid}",
+        f"--regid={user.pw_gid}",
+        "--clear-groups",
+        "--pdeathsig=INT",
+    ]

@@ -30,7 +30,9 @@ def environment_without(*prefixes: str, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(command: list[str], log: Path, *, cwd: Path, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+def serving(
+    command: list[str], log: Path, *, cwd: Path, environment: Mapping[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A process in a session of its own for the time of this context; its children are ended with it."""
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -48,7 +50,9 @@ def serving(command: list[str], log: Path, *, cwd: Path, environment: Mapping[st
         stop(process)
 
 
-def stop(process: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGTERM, seconds: float = 15) -> None:
+def stop(
+    process: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGTERM, seconds: float = 15
+) -> None:
     """End a process and its children; those that do not obey the signal are killed."""
     if process.poll() is not None:
         return

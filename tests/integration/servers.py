@@ -16,7 +16,11 @@ from mlflow import MlflowClient
 from postgres import Postgres, postgres_cluster
 from processes import environment_without, free_port, serving, stop, wait_until
 
-QUIET = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
 ADMIN, USER = "admin", "michelson"
 
 
@@ -53,7 +57,9 @@ class MlflowServer:
         place = ["--host", "127.0.0.1", "--port", self.url.rpartition(":")[2], "--workers", "1"]
         command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", *place]
         command += ["--artifacts-destination", str(self.artifacts)]
-        self.process = self._running.enter_context(serving(command, self.log, cwd=self.folder, environment=self._environment))
+        self.process = self._running.enter_context(
+            serving(command, self.log, cwd=self.folder, environment=self._environment)
+        )
 
     def wait(self) -> None:
         """Wait until it answers."""
@@ -74,7 +80,12 @@ class MlflowServer:
     def add_user(self) -> None:
         """Somebody who is not an administrator."""
         account = {"username": USER, "password": self.password}
-        answer = requests.post(f"{self.url}/api/2.0/mlflow/users/create", json=account, auth=(ADMIN, self.admin_password), timeout=60)
+        answer = requests.post(
+            f"{self.url}/api/2.0/mlflow/users/create",
+            json=account,
+            auth=(ADMIN, self.admin_password),
+            timeout=60,
+        )
         answer.raise_for_status()
 
 
@@ -123,7 +134,9 @@ def servers(folder: Path) -> Iterator[Servers]:
         stack.callback(mlflow.close)
         mlflow.start()
         login = f"{USER}:{secrets.token_urlsafe(24)}"
-        url, process, log = stack.enter_context(prefect_server(folder, login, database=_prefect_database(postgres)))
+        url, process, log = stack.enter_context(
+            prefect_server(folder, login, database=_prefect_database(postgres))
+        )
         mlflow.wait()
         mlflow.add_user()
         wait_until(lambda: answers(f"{url}/api/health", login), process, log)
@@ -145,7 +158,17 @@ def prefect_server(folder: Path, login: str = "", database: str = "") -> Iterato
     more = {"PREFECT_SERVER_API_AUTH_STRING": login} if login else {}
     more |= {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
     environment = environment_without(**QUIET, PREFECT_HOME=str(home), **more)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        url.rpartition(":")[2],
+    ]
     with serving(command, log, cwd=folder, environment=environment) as process:
         yield url, process, log
 

@@ -51,7 +51,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         store = open_store(folder)
         with Tracker.start(store, "npe", "first", "key") as tracker:
-            register(store, "served", made.save(folder / "file.safetensors"), tracker.run_id, aliases=["champion"])
+            register(
+                store, "served", made.save(folder / "file.safetensors"), tracker.run_id, aliases=["champion"]
+            )
     return folder
 
 
@@ -75,7 +77,9 @@ def serving(root: Path, name: str, *options: str) -> Iterator[tuple[str, Any]]:
 def send(address: str, body: Any, seconds: float = 60) -> Answer:
     """Status and JSON of the answer."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{address}/invocations", data=data, headers={"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{address}/invocations", data=data, headers={"Content-Type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:
             return answer.status, json.loads(answer.read())
@@ -95,7 +99,9 @@ def test_sets_of_vectors_go_in_and_draws_come_out(post: Callable[..., Answer], m
     """An observation of rank 3 with params gives, to the bit, the draws that the approximator gives in process; sets may be longer."""
     status, body = post({"inputs": X[:3].tolist(), "params": {"num_samples": 5, "seed": 9}})
     assert status == 200, body
-    np.testing.assert_array_equal(body["predictions"], model.sample(num_samples=5, conditions={"x": X[:3]}, seed=9)["theta"])
+    np.testing.assert_array_equal(
+        body["predictions"], model.sample(num_samples=5, conditions={"x": X[:3]}, seed=9)["theta"]
+    )
     status, body = post({"inputs": X[:1].tolist()})
     assert np.shape(body["predictions"]) == (1, 1000, 2)
 
@@ -115,8 +121,12 @@ def test_certificates_summaries_and_densities_are_served(post: Callable[..., Ans
     summary = body["predictions"]["theta"]
     np.testing.assert_allclose(summary["mean"], draws.mean(axis=1))
     np.testing.assert_allclose(summary["sd"], draws.std(axis=1, ddof=1))
-    np.testing.assert_allclose(np.moveaxis(summary["quantiles"], 1, 0), np.quantile(draws, summary["levels"], axis=1))
-    status, body = post({"inputs": far.tolist(), "params": {"num_samples": 40, "seed": 2, "output": "log_density"}})
+    np.testing.assert_allclose(
+        np.moveaxis(summary["quantiles"], 1, 0), np.quantile(draws, summary["levels"], axis=1)
+    )
+    status, body = post(
+        {"inputs": far.tolist(), "params": {"num_samples": 40, "seed": 2, "output": "log_density"}}
+    )
     assert status == 200, body
     np.testing.assert_array_equal(body["predictions"]["theta"], draws)
     expected = model.log_prob({"theta": draws[0], "x": np.repeat(far[:1], 40, axis=0)})
@@ -137,12 +147,21 @@ ONE = X[:1].tolist()
         (b'{"inputs": [[' + b",".join([b"[1e999, 1.0]"] * 6) + b"]]}", "NaN or infinite"),
         ({"inputs": [[[1e60, 1.0]] * 6]}, "too large for float32"),
         ({"inputs": ONE, "params": {"num_sample": 5}}, "Did you mean 'num_samples'"),
-        ({"inputs": [ONE[0]] * 100_000, "params": {"num_samples": 1}}, "at most 10000 data sets in one request"),
+        (
+            {"inputs": [ONE[0]] * 100_000, "params": {"num_samples": 1}},
+            "at most 10000 data sets in one request",
+        ),
         ({"inputs": ONE, "params": {"num_samples": 100_001}}, "num_samples as an integer from 1 to 100000"),
-        ({"inputs": X[:60].tolist(), "params": {"num_samples": 100_000}}, "at most 10000000 numbers in one answer"),
+        (
+            {"inputs": X[:60].tolist(), "params": {"num_samples": 100_000}},
+            "at most 10000000 numbers in one answer",
+        ),
         ({"inputs": ONE, "params": {"num_samples": "many"}}, "num_samples"),
         ({"inputs": ONE, "params": {"output": "sumary"}}, "output as one of draws, summary, log_density"),
-        ({"inputs": ONE, "params": {"output": "summary", "num_samples": 1}}, "num_samples as an integer from 2"),
+        (
+            {"inputs": ONE, "params": {"output": "summary", "num_samples": 1}},
+            "num_samples as an integer from 2",
+        ),
         ({"inputs": ONE, "params": {"seed": -1}}, "seed"),
         ({"observations": ONE}, "inputs"),
         ({"dataframe_split": {"columns": ["x"], "data": [[1]]}}, "inputs"),
@@ -151,25 +170,36 @@ ONE = X[:1].tolist()
         (b"", "JSON"),
     ],
 )
-def test_what_is_wrong_with_a_request_is_answered_with_400(post: Callable[..., Answer], body: Any, reason: str) -> None:
+def test_what_is_wrong_with_a_request_is_answered_with_400(
+    post: Callable[..., Answer], body: Any, reason: str
+) -> None:
     """Wrong shapes, NaN, too many draws, unknown outputs and bodies that are not JSON: status 400 and the reason, as JSON."""
     status, answer = post(body)
     assert status == 400, answer
     assert reason in answer["message"]
 
 
-def test_five_hundred_requests_at_eight_at_a_time_are_all_answered(post: Callable[..., Answer], model: Any) -> None:
+def test_five_hundred_requests_at_eight_at_a_time_are_all_answered(
+    post: Callable[..., Answer], model: Any
+) -> None:
     """None is lost, and each has the draws of its own observation and seed, whatever is computed beside it."""
 
     def ask(request: int) -> Answer:
-        return post({"inputs": X[request % 400 : request % 400 + 1].tolist(), "params": {"num_samples": 10, "seed": request % 7}})
+        return post(
+            {
+                "inputs": X[request % 400 : request % 400 + 1].tolist(),
+                "params": {"num_samples": 10, "seed": request % 7},
+            }
+        )
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(500)))
     assert [status for status, _ in answers] == [200] * 500
     for request, (_, body) in enumerate(answers):
         x = {"x": X[request % 400 : request % 400 + 1]}
-        np.testing.assert_array_equal(body["predictions"], model.sample(num_samples=10, conditions=x, seed=request % 7)["theta"])
+        np.testing.assert_array_equal(
+            body["predictions"], model.sample(num_samples=10, conditions=x, seed=request % 7)["theta"]
+        )
 
 
 LONG = {"inputs": X[:400].tolist() * 25, "params": {"num_samples": 500, "output": "log_density"}}
@@ -212,5 +242,8 @@ def test_work_ends_with_the_time_of_its_request(root: Path) -> None:
         while (status := send(address, {"inputs": ONE})[0]) != 200:
             assert status == 504
             assert time.monotonic() < deadline
-        times = [sum(sum(p.cpu_times()[:2]) for p in psutil.Process(server.pid).children()) for _ in (0, time.sleep(2))]
+        times = [
+            sum(sum(p.cpu_times()[:2]) for p in psutil.Process(server.pid).children())
+            for _ in (0, time.sleep(2))
+        ]
         assert times[1] - times[0] < 0.5

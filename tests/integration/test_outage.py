@@ -42,7 +42,9 @@ def started(real_servers: Servers, tmp_path: Path) -> "Iterator[Callable[..., su
     def start(**changes: Any) -> "subprocess.Popen[bytes]":
         with (tmp_path / "screen.txt").open("wb") as screen, (tmp_path / "errors.txt").open("wb") as errors:
             command, environment = small_run(**changes), real_servers.client()
-            processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=screen, stderr=errors))
+            processes.append(
+                subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=screen, stderr=errors)
+            )
         return processes[-1]
 
     yield start
@@ -69,7 +71,9 @@ def test_a_server_that_is_away_for_half_a_minute_costs_nothing(
     assert [point.value for point in points] == result["training"]["history"]["loss"]
     assert len(points) == EPOCHS
     assert result["registered"]["version"] == 1
-    assert {file.path for file in client.list_artifacts(result["run_id"], "inference")} >= {"inference/draws.parquet"}
+    assert {file.path for file in client.list_artifacts(result["run_id"], "inference")} >= {
+        "inference/draws.parquet"
+    }
 
 
 def _wait_for_checkpoint(folder: Path, process: "subprocess.Popen[bytes]") -> None:

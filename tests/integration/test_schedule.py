@@ -30,10 +30,20 @@ class Schedule:
 
     def __init__(self, folder: Path, cron: str, changes: dict[str, Any]) -> None:
         self.folder = folder
-        command = [sys.executable, str(Path(__file__).with_name("small_schedule.py")), cron, json.dumps(changes)]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("small_schedule.py")),
+            cron,
+            json.dumps(changes),
+        ]
         with (folder / "screen.txt").open("wb") as screen, (folder / "errors.txt").open("wb") as errors:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=environment_without(), stdout=screen, stderr=errors, start_new_session=True
+                command,
+                cwd=folder,
+                env=environment_without(),
+                stdout=screen,
+                stderr=errors,
+                start_new_session=True,
             )
         self.wait_for(lambda: "Ctrl-C stops it" in self.screen, 120)
         (self.server,) = re.findall(r"Prefect +(http://\S+)", self.screen)
@@ -118,7 +128,9 @@ def _active_schedules(folder: Path) -> list[tuple[int, int]]:
     """For each deployment, whether it is paused and whether its schedule is active, from the database of a server that has ended."""
     (database,) = folder.rglob("pipeline-michelson.db")
     with closing(sqlite3.connect(database)) as connection:
-        query = "SELECT d.paused, s.active FROM deployment d JOIN deployment_schedule s ON s.deployment_id = d.id"
+        query = (
+            "SELECT d.paused, s.active FROM deployment d JOIN deployment_schedule s ON s.deployment_id = d.id"
+        )
         return connection.execute(query).fetchall()
 
 

@@ -27,7 +27,9 @@ def done(real_servers: Servers, project: Path) -> Done:
     before = len(real_servers.mlflow.log.read_text())
     finished = call(small_run(), project, real_servers.client())
     calls = calls_in(real_servers.mlflow.log.read_text()[before:])
-    print(f"\nthe pipeline took {finished.seconds:.1f} s and made {calls.total()} calls of the MLflow server:")
+    print(
+        f"\nthe pipeline took {finished.seconds:.1f} s and made {calls.total()} calls of the MLflow server:"
+    )
     print("\n".join(f"{count:5} {name}" for name, count in calls.most_common()))
     assert finished.code == 0, finished.screen + finished.errors
     return finished
@@ -55,12 +57,20 @@ def test_the_run_is_whole_on_the_server(done: Done, store: Store) -> None:
         assert [point.value for point in points] == values
     assert {found.dataset.name for found in run.inputs.dataset_inputs} == {"training", "validation", "test"}
     assert {"nrmse.mu", "certificate.failed", "train.seconds"} <= set(run.data.metrics)
-    folders = {name: {file.path for file in client.list_artifacts(run_id, name)} for name in ("figures", "inference", "checkpoints")}
+    folders = {
+        name: {file.path for file in client.list_artifacts(run_id, name)}
+        for name in ("figures", "inference", "checkpoints")
+    }
     assert {"figures/recovery.png", "figures/posteriors.png", "figures/losses.png"} <= folders["figures"]
-    assert {"inference/draws.parquet", "inference/certificates.json", "inference/posteriors.csv"} <= folders["inference"]
+    assert {"inference/draws.parquet", "inference/certificates.json", "inference/posteriors.csv"} <= folders[
+        "inference"
+    ]
     draws = pd.read_parquet(client.download_artifacts(run_id, "inference/draws.parquet"))
     assert draws.groupby("data_set").size().to_dict() == dict.fromkeys("12345", 200)
-    assert json.loads(Path(client.download_artifacts(run_id, "verdict.json")).read_text()) == done.result["diagnosis"]["verdict"]
+    assert (
+        json.loads(Path(client.download_artifacts(run_id, "verdict.json")).read_text())
+        == done.result["diagnosis"]["verdict"]
+    )
 
 
 def test_nothing_was_tracked_in_the_folder_of_the_project(done: Done, project: Path) -> None:
@@ -69,7 +79,9 @@ def test_nothing_was_tracked_in_the_folder_of_the_project(done: Done, project: P
     assert not list(project.rglob("*.db"))
 
 
-def test_the_registered_model_gives_the_same_draws_elsewhere(done: Done, real_servers: Servers, project: Path, tmp_path: Path) -> None:
+def test_the_registered_model_gives_the_same_draws_elsewhere(
+    done: Done, real_servers: Servers, project: Path, tmp_path: Path
+) -> None:
     """`sbi_models.load` in a process with another working folder gives, through the server, the draws of the file that was trained."""
     script = (
         "import sys, numpy, pandas, sbi_models\n"
@@ -82,7 +94,9 @@ def test_the_registered_model_gives_the_same_draws_elsewhere(done: Done, real_se
         for address in ("models:/michelson@champion", done.result["registered"]["uri"])
     }
     x = pd.read_csv(DATA)["speed"].to_numpy(float).reshape(5, 20, 1)
-    expected = load_approximator(project / done.result["training"]["model"]).sample(num_samples=50, conditions={"x": x}, seed=7)["theta"]
+    expected = load_approximator(project / done.result["training"]["model"]).sample(
+        num_samples=50, conditions={"x": x}, seed=7
+    )["theta"]
     for answer in answers.values():
         assert answer.code == 0, answer.errors
         assert bytes.fromhex(answer.screen.strip()) == expected.tobytes()
@@ -90,13 +104,26 @@ def test_the_registered_model_gives_the_same_draws_elsewhere(done: Done, real_se
 
 def test_the_flow_run_is_completed_on_the_server(done: Done, real_servers: Servers) -> None:
     """Prefect's server has one flow run, COMPLETED, with the tasks below it, each COMPLETED, and its parameter."""
-    whole = {"flow_runs": {"parent_task_run_id": {"is_null_": True}}}  # not the flow that spreads the simulations
-    runs = [run for run in real_servers.prefect("flow_runs/filter", whole) if run["parameters"]["experiment"]["seed"] == 1]
+    whole = {
+        "flow_runs": {"parent_task_run_id": {"is_null_": True}}
+    }  # not the flow that spreads the simulations
+    runs = [
+        run
+        for run in real_servers.prefect("flow_runs/filter", whole)
+        if run["parameters"]["experiment"]["seed"] == 1
+    ]
     (run,) = runs
     assert run["state_type"] == "COMPLETED"
     assert run["parameters"]["experiment"]["name"] == "michelson"
     tasks = real_servers.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-    assert {task["name"].rpartition("-")[0] for task in tasks} >= {"diagnose", "gate", "infer", "register", "simulate", "train"}
+    assert {task["name"].rpartition("-")[0] for task in tasks} >= {
+        "diagnose",
+        "gate",
+        "infer",
+        "register",
+        "simulate",
+        "train",
+    }
     assert {task["state_type"] for task in tasks} == {"COMPLETED"}
     assert done.code == 0
 
@@ -124,10 +151,18 @@ def test_no_password_is_kept_anywhere(done: Done, real_servers: Servers, project
     places = {"screen": done.screen + done.errors}
     places |= {name: real_servers.postgres.everything(name) for name in ("mlflow", "mlflow_auth", "prefect")}
     for name, folder in (("artifacts", real_servers.mlflow.artifacts), ("project", project)):
-        places[name] = "\n".join(f"{path} {path.read_bytes().decode(errors='replace')}" for path in folder.rglob("*") if path.is_file())
+        places[name] = "\n".join(
+            f"{path} {path.read_bytes().decode(errors='replace')}"
+            for path in folder.rglob("*")
+            if path.is_file()
+        )
     places |= {path.name: path.read_text() for path in real_servers.logs.glob("*.log")}
-    expected = dict.fromkeys(("screen", "mlflow", "mlflow_auth", "prefect", "artifacts", "project"), "michelson")
-    for name, word in (expected | {"mlflow.log": "log-batch", "prefect.log": "dashboard", "postgres.log": "ready"}).items():
+    expected = dict.fromkeys(
+        ("screen", "mlflow", "mlflow_auth", "prefect", "artifacts", "project"), "michelson"
+    )
+    for name, word in (
+        expected | {"mlflow.log": "log-batch", "prefect.log": "dashboard", "postgres.log": "ready"}
+    ).items():
         assert word in places[name], name
     found = {name for name, text in places.items() for secret in real_servers.secrets if secret in text}
     assert not found

@@ -32,16 +32,40 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[partial[
     address = f"http://127.0.0.1:{port}"
     folder = tmp_path / "server"
     folder.mkdir()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--workers",
+        "1",
+    ]
+    command += [
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    return partial(running, command, f"{address}/health", folder / "server.log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    return partial(
+        running,
+        command,
+        f"{address}/health",
+        folder / "server.log",
+        {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )
 
 
 def approximator() -> ContinuousApproximator:
     random = seeding.generator(0, "server test")
     roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
-    made = ContinuousApproximator(adapter=default_adapter(roles), roles=roles, inference_network=CouplingFlow())
+    made = ContinuousApproximator(
+        adapter=default_adapter(roles), roles=roles, inference_network=CouplingFlow()
+    )
     made.build({"theta": random.normal(size=(64, 2)), "x": random.normal(size=(64, 3))}, seed=0)
     return made
 
@@ -77,20 +101,35 @@ def test_a_run_outlasts_a_server_that_goes_away(
         assert time.monotonic() - started < AWAY
         tracker.log_json({"a": 1}, "a.json")
         path = approximator().save(tmp_path / "trained.safetensors")
-        registered = register(store, "model", path, tracker.run_id, aliases=["challenger"], description="waited for")
+        registered = register(
+            store, "model", path, tracker.run_id, aliases=["challenger"], description="waited for"
+        )
         tracker.finish()
         points = store.client.get_metric_history(tracker.run_id, "loss")
-        assert sorted((point.step, point.value) for point in points) == [(epoch, float(epoch)) for epoch in range(50)]
+        assert sorted((point.step, point.value) for point in points) == [
+            (epoch, float(epoch)) for epoch in range(50)
+        ]
         assert "a.json" in {file.path for file in store.client.list_artifacts(tracker.run_id)}
         assert store.client.get_run(tracker.run_id).info.status == "FINISHED"
         assert (registered.version, alias_of(store, "model", "challenger")) == (1, 1)
-        draws = load("models:/model@challenger", store).sample(num_samples=3, conditions={"x": np.zeros((1, 3))}, seed=1)
+        draws = load("models:/model@challenger", store).sample(
+            num_samples=3, conditions={"x": np.zeros((1, 3))}, seed=1
+        )
         assert draws["theta"].shape == (1, 3, 2)
     finally:
         ended.set()
         later.join()
     told = [record.getMessage() for record in caplog.records]
-    assert len([line for line in told if "not reachable, trying again for up to 5 minutes" in line and "Connection refused" in line]) == 1
+    assert (
+        len(
+            [
+                line
+                for line in told
+                if "not reachable, trying again for up to 5 minutes" in line and "Connection refused" in line
+            ]
+        )
+        == 1
+    )
     assert len([line for line in told if "points are kept" in line]) == 1
     assert len(told) == 3, told
 
@@ -119,6 +158,8 @@ def test_a_server_that_does_not_come_back_is_one_line(
         tracker.finish,
         partial(register, store, "model", approximator().save(tmp_path / "trained"), tracker.run_id),
     ):
-        with pytest.raises(TrackingError, match=r"not reachable for .*Connection refused\)\. Start it") as caught:
+        with pytest.raises(
+            TrackingError, match=r"not reachable for .*Connection refused\)\. Start it"
+        ) as caught:
             write()
         assert "\n" not in str(caught.value)

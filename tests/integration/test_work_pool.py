@@ -69,10 +69,16 @@ def test_a_worker_runs_what_was_deployed(server: str, project: Path, tmp_path: P
     client = open_store(project, create=False).client
     (run,) = client.search_runs([client.get_experiment_by_name("michelson").experiment_id])
     assert run.info.status == "FINISHED"
-    assert {file.name.partition("-")[0] for file in (project / "mlruns" / "work" / "results").iterdir()} >= {"simulate", "train"}
+    assert {file.name.partition("-")[0] for file in (project / "mlruns" / "work" / "results").iterdir()} >= {
+        "simulate",
+        "train",
+    }
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def _states(server: str) -> set[str]:
     whole = {"flow_runs": {"parent_task_run_id": {"is_null_": True}}}
-    return {run["state_type"] for run in requests.post(f"{server}/flow_runs/filter", json=whole, timeout=30).json()}
+    return {
+        run["state_type"]
+        for run in requests.post(f"{server}/flow_runs/filter", json=whole, timeout=30).json()
+    }

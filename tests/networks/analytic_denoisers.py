@@ -18,7 +18,9 @@ def mixture(schedule, weights, means, sds):
         alpha, sigma = schedule.alpha(t)[..., None], schedule.sigma(t)[..., None]
         variance = sigma**2 + sds[:, None] ** 2 * alpha**2
         away = theta_t[..., None, :] - alpha * means
-        logits = (weights.log()[:, None] - (away**2 / variance + variance.log()) / 2).sum(dim=-1, keepdim=True)
+        logits = (weights.log()[:, None] - (away**2 / variance + variance.log()) / 2).sum(
+            dim=-1, keepdim=True
+        )
         logits = logits + (1 - theta_t.shape[-1]) * weights.log()[:, None]
         each = means + sds[:, None] ** 2 * alpha / variance * away
         return (logits.softmax(dim=-2) * each).sum(dim=-2)

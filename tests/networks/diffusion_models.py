@@ -48,7 +48,9 @@ class Exact(torch.nn.Module):
         return self.denoise(theta_t, t) + 0 * conditions.sum(dim=-1, keepdim=True)
 
 
-WEIGHTS, MEANS, SDS = (torch.tensor(value, dtype=torch.float64) for value in ([0.3, 0.7], [[-1.0, 0.5], [0.8, -0.2]], [0.3, 0.1]))
+WEIGHTS, MEANS, SDS = (
+    torch.tensor(value, dtype=torch.float64) for value in ([0.3, 0.7], [[-1.0, 0.5], [0.8, -0.2]], [0.3, 0.1])
+)
 
 
 def mixture_density(theta):

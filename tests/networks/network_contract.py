@@ -23,7 +23,10 @@ SMALL = {
     "convolutional_network": {"summary_dim": 5, "widths": (4, 8), "head_widths": (8,)},
     "fusion_network": {
         "summary_dim": 5,
-        "backbones": {"y": TimeSeriesNetwork(widths=(8,), hidden_dim=4), "x": DeepSet(summary_dim=7, widths=(8, 8), head_widths=(8,))},
+        "backbones": {
+            "y": TimeSeriesNetwork(widths=(8,), hidden_dim=4),
+            "x": DeepSet(summary_dim=7, widths=(8, 8), head_widths=(8,)),
+        },
         "head_widths": (8,),
     },
     "consistency_model": {"widths": (16, 16), "steps": 2},
@@ -41,7 +44,11 @@ EXACT_LOSSES = {"autoregressive_mixture", "coupling_flow", "scoring_rules"}
 
 
 def names(kind):
-    return sorted(name for name, cls in registry.registered().items() if issubclass(cls, kind) and cls.__module__.startswith("sbi_models"))
+    return sorted(
+        name
+        for name, cls in registry.registered().items()
+        if issubclass(cls, kind) and cls.__module__.startswith("sbi_models")
+    )
 
 
 every_inference = pytest.mark.parametrize("name", names(InferenceNetwork))
@@ -61,7 +68,9 @@ def make(name, *, built=True, seed=0):
     if built:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network.build(2, 3) if isinstance(network, InferenceNetwork) else network.build(SHAPES.get(name, (6, 2)))
+            network.build(2, 3) if isinstance(network, InferenceNetwork) else network.build(
+                SHAPES.get(name, (6, 2))
+            )
             for parameter in network.parameters():
                 parameter.data += 0.1 * torch.randn(parameter.shape)
     return network
@@ -92,7 +101,9 @@ def pairs(n=7, seed=1):
 def each(function, first, *others):
     """The function of tensors, or of the tensors of each name in dicts."""
     if isinstance(first, dict):
-        return {name: each(function, value, *(other[name] for other in others)) for name, value in first.items()}
+        return {
+            name: each(function, value, *(other[name] for other in others)) for name, value in first.items()
+        }
     return function(first, *others)
 
 

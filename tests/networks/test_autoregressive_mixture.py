@@ -32,7 +32,9 @@ def grid(low=-8.0, high=8.0, number=700):
 
 
 @pytest.mark.parametrize("order", ["random", "given"])
-@pytest.mark.parametrize("arguments", [{}, {"trunk_width": 0}, {"components": 1}, {"head_blocks": 0, "trunk_blocks": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"trunk_width": 0}, {"components": 1}, {"head_blocks": 0, "trunk_blocks": 0}]
+)
 def test_the_density_integrates_to_one(order, arguments):
     """Quadrature over a square that holds all of it."""
     made = network(2, order=order, **arguments)
@@ -54,9 +56,16 @@ def test_draws_are_of_the_density():
     with torch.no_grad():
         weights = made.log_prob(points, condition.expand(len(points), -1)).exp() * area
     centre = weights @ points
-    for statistic in (lambda x: x, lambda x: (x - centre).square(), lambda x: (x > centre).double(), lambda x: (x - centre).prod(1, True)):
+    for statistic in (
+        lambda x: x,
+        lambda x: (x - centre).square(),
+        lambda x: (x > centre).double(),
+        lambda x: (x - centre).prod(1, True),
+    ):
         exact, found = weights @ statistic(points), statistic(draws)
-        assert (found.mean(dim=0) - exact).abs().max() < 5 * found.std(dim=0).max() / math.sqrt(len(draws)) + 2e-3
+        assert (found.mean(dim=0) - exact).abs().max() < 5 * found.std(dim=0).max() / math.sqrt(
+            len(draws)
+        ) + 2e-3
 
 
 def linear_gaussian(n, seed=0):
@@ -102,7 +111,10 @@ def test_what_components_share_is_seen_beside_a_wide_prior():
         optimizer.zero_grad()
         made.loss(theta[rows], conditions[rows]).mean().backward()
         optimizer.step()
-    by_scale = [torch.distributions.Normal(0.0, 0.03 * each).log_prob(theta - conditions).sum(dim=1) for each in (1.0, 0.05)]
+    by_scale = [
+        torch.distributions.Normal(0.0, 0.03 * each).log_prob(theta - conditions).sum(dim=1)
+        for each in (1.0, 0.05)
+    ]
     exact = torch.stack(by_scale).logsumexp(dim=0) - math.log(2)
     with torch.no_grad():
         assert float((exact - made.log_prob(theta, conditions)).mean()) < 0.1
@@ -136,7 +148,15 @@ def network_of(order):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"components": 0}, {"trunk_width": -1}, {"head_width": 0}, {"dropout": 1.0}, {"head_blocks": 1.5}, {"order": "any"}]
+    "arguments",
+    [
+        {"components": 0},
+        {"trunk_width": -1},
+        {"head_width": 0},
+        {"dropout": 1.0},
+        {"head_blocks": 1.5},
+        {"order": "any"},
+    ],
 )
 def test_bad_arguments(arguments):
     """Errors say what was expected."""

@@ -38,7 +38,9 @@ class Exact(torch.nn.Module):
         away = (u - c * self.mean) / spread
         flow = -s * self.mean + s * c * (1 - self.sd**2) * away / spread
         end = self.mean + self.sd * away
-        return torch.cat([flow + self.flow_error, (u - end) / s + self.map_error], dim=-1) + 0 * conditions.sum()
+        return (
+            torch.cat([flow + self.flow_error, (u - end) / s + self.map_error], dim=-1) + 0 * conditions.sum()
+        )
 
 
 def exact(mean, sd, theta_dim=1, flow_error=0.0, map_error=0.0, **arguments):
@@ -50,7 +52,10 @@ def exact(mean, sd, theta_dim=1, flow_error=0.0, map_error=0.0, **arguments):
 def test_the_data_end_is_the_identity():
     """f(u, 0) = u whatever the weights; elsewhere it is not."""
     network, given = made(), torch.zeros(5, 1, dtype=torch.float64)
-    u, angle = torch.randn(5, 2, generator=rng(1), dtype=torch.float64), torch.zeros(5, 1, dtype=torch.float64)
+    u, angle = (
+        torch.randn(5, 2, generator=rng(1), dtype=torch.float64),
+        torch.zeros(5, 1, dtype=torch.float64),
+    )
     assert torch.equal(network.denoise(u, angle, given), u)
     assert (network.denoise(u, angle + 1, given) - u).abs().min() > 1e-3
 
@@ -111,7 +116,10 @@ def test_the_target_is_where_the_flow_leads():
 def test_nothing_is_hidden():
     """A loss changes no state: the same call twice, in training mode too, gives the same numbers and leaves no trace in state or copies."""
     network = made().train()
-    theta, given = torch.randn(6, 2, generator=rng(8), dtype=torch.float64), torch.zeros(6, 1, dtype=torch.float64)
+    theta, given = (
+        torch.randn(6, 2, generator=rng(8), dtype=torch.float64),
+        torch.zeros(6, 1, dtype=torch.float64),
+    )
     before = copy.deepcopy(network.state_dict())
     first = network.loss(theta, given, rng(9))
     assert torch.equal(first, network.loss(theta, given, rng(9)))

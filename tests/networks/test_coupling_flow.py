@@ -68,7 +68,9 @@ def test_splines_increase_and_join_their_tails(size):
             assert torch.equal(y[outside], grid[outside])
             assert torch.equal(log_slope[outside], torch.zeros_like(grid[outside]))
             near = torch.tensor([-3.0 + 1e-9, 3.0 - 1e-9], dtype=torch.float64)
-            torch.testing.assert_close(direction(near, raw, 3.0)[1], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                direction(near, raw, 3.0)[1], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("transform", [Affine(), AffineSpline(8, 3.0)])
@@ -95,13 +97,19 @@ def test_the_flow_is_invertible_and_its_determinant_exact(transform, theta_dim, 
     z, log_det = network.to_base(theta, given)
     torch.testing.assert_close(network.from_base(z, given), theta, rtol=1e-9, atol=1e-9)
     for i in range(6):
-        jacobian = torch.autograd.functional.jacobian(lambda t, i=i: network.to_base(t[None], given[i : i + 1])[0][0], theta[i])
-        torch.testing.assert_close(log_det[i].detach(), torch.linalg.slogdet(jacobian)[1], rtol=1e-8, atol=1e-8)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda t, i=i: network.to_base(t[None], given[i : i + 1])[0][0], theta[i]
+        )
+        torch.testing.assert_close(
+            log_det[i].detach(), torch.linalg.slogdet(jacobian)[1], rtol=1e-8, atol=1e-8
+        )
     changed = (z[:, :, None] - theta[:, None, :]).abs().amax(dim=0)
     assert (changed > 1e-3).all()
 
 
-@pytest.mark.parametrize(("dtype", "size", "tolerance"), [(torch.float32, 0.05, 1e-4), (torch.float64, 0.15, 1e-8)])
+@pytest.mark.parametrize(
+    ("dtype", "size", "tolerance"), [(torch.float32, 0.05, 1e-4), (torch.float64, 0.15, 1e-8)]
+)
 @pytest.mark.parametrize("theta_dim", [1, 2, 3, 7])
 def test_draws_are_the_inverse_of_the_base_noise(theta_dim, dtype, size, tolerance):
     """Draws, made with conditions computed once a data set, go back to the very noise they came from."""
@@ -124,7 +132,12 @@ def test_an_untrained_flow_is_the_standard_normal(transform, theta_dim):
     theta, given = 2.0 * torch.randn(50, theta_dim, generator=rng(6), dtype=torch.float64), conditions(50)
     exact = torch.distributions.Normal(0.0, 1.0).log_prob(theta).sum(dim=-1)
     torch.testing.assert_close(network.log_prob(theta, given).detach(), exact, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(network.to_base(theta, given)[0].sort(dim=-1)[0].detach(), theta.sort(dim=-1)[0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        network.to_base(theta, given)[0].sort(dim=-1)[0].detach(),
+        theta.sort(dim=-1)[0],
+        rtol=1e-10,
+        atol=1e-10,
+    )
 
 
 def grid_density(network, given, size, reach):
@@ -248,7 +261,9 @@ def test_a_bimodal_posterior_of_one_parameter():
     with torch.no_grad():
         learned = network.log_prob(theta[:2000], x[:2000])
     grid = torch.linspace(-6.0, 6.0, 4001)
-    joint = torch.distributions.Normal(0.0, 1.0).log_prob(grid) + torch.distributions.Normal(grid**2, 0.3).log_prob(x[:2000])
+    joint = torch.distributions.Normal(0.0, 1.0).log_prob(grid) + torch.distributions.Normal(
+        grid**2, 0.3
+    ).log_prob(x[:2000])
     evidence = joint.logsumexp(dim=-1) + math.log(12 / 4000)
     prior = torch.distributions.Normal(0.0, 1.0).log_prob(theta[:2000])
     exact = (prior + torch.distributions.Normal(theta[:2000] ** 2, 0.3).log_prob(x[:2000]))[:, 0] - evidence
@@ -261,7 +276,10 @@ def test_a_normal_posterior_in_ten_dimensions():
     torch.manual_seed(0)
     model = GaussianLinear()
     unit = model.prior_variance**0.5
-    theta, x = (torch.as_tensor(values / unit, dtype=torch.float32) for values in model.simulator.sample(61_000, seed=1).values())
+    theta, x = (
+        torch.as_tensor(values / unit, dtype=torch.float32)
+        for values in model.simulator.sample(61_000, seed=1).values()
+    )
     network = CouplingFlow(depth=2)
     network.build(10, 10)
     train(network, theta[1000:], x[1000:], steps=450, batch=128, rate=5e-4, seed=rng(14))

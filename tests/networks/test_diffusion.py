@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 from analytic_denoisers import gaussian, mixture
-from diffusion_models import MEANS, NORMAL, SDS, WEIGHTS, conditions, every_schedule, made, mixture_density, rng, with_denoiser
+from diffusion_models import (
+    MEANS,
+    NORMAL,
+    SDS,
+    WEIGHTS,
+    conditions,
+    every_schedule,
+    made,
+    mixture_density,
+    rng,
+    with_denoiser,
+)
 
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import DiffusionModel
@@ -32,7 +43,9 @@ def test_derivatives_of_schedules_are_those_of_autograd(name):
     torch.testing.assert_close(schedule.alpha_slope(t), alpha_slope, rtol=1e-7, atol=1e-12)
     torch.testing.assert_close(schedule.sigma_slope(t), slope(schedule.sigma), rtol=1e-7, atol=1e-12)
     torch.testing.assert_close(schedule.drift(t), alpha_slope / alpha, rtol=1e-7, atol=1e-12)
-    torch.testing.assert_close(schedule.diffusion(t) ** 2, variance_slope - 2 * alpha_slope / alpha * sigma**2, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(
+        schedule.diffusion(t) ** 2, variance_slope - 2 * alpha_slope / alpha * sigma**2, rtol=1e-6, atol=1e-12
+    )
 
 
 @every_schedule
@@ -43,7 +56,9 @@ def test_schedules_go_from_data_to_noise(name):
     alpha, sigma, log_snr = schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t)
     assert (log_snr.diff() < 0).all()
     torch.testing.assert_close((alpha / sigma).log() * 2, log_snr)
-    torch.testing.assert_close(alpha**2 + sigma**2 if schedule.variance_preserving else alpha, torch.ones_like(t))
+    torch.testing.assert_close(
+        alpha**2 + sigma**2 if schedule.variance_preserving else alpha, torch.ones_like(t)
+    )
     assert schedule.ends()[0] > 17.9
     assert schedule.ends()[1] < -12
     torch.testing.assert_close(schedule.time(log_snr), t, rtol=1e-7, atol=1e-9)
@@ -127,7 +142,9 @@ def test_the_loss_of_an_untrained_network_on_normal_parameters(prediction, expec
     network = DiffusionModel(widths=(16,), prediction=prediction)
     network.build(4, 3)
     theta = torch.randn(20_000, 4, generator=rng(7))
-    assert network.loss(theta, torch.zeros(20_000, 3), rng(8)).mean().item() == pytest.approx(expected, abs=0.01)
+    assert network.loss(theta, torch.zeros(20_000, 3), rng(8)).mean().item() == pytest.approx(
+        expected, abs=0.01
+    )
 
 
 @every_schedule
@@ -138,7 +155,9 @@ def test_a_network_of_zero_is_the_standard_normal(name, prediction):
     noise = torch.randn(4, 50, 3, generator=rng(2), dtype=torch.float64)
     torch.testing.assert_close(network.sample(50, conditions(4), rng(2)), noise, rtol=1e-6, atol=1e-6)
     theta = 2 * torch.randn(4, 3, generator=rng(3), dtype=torch.float64)
-    torch.testing.assert_close(network.log_prob(theta, conditions(4)), NORMAL.log_prob(theta).sum(dim=-1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        network.log_prob(theta, conditions(4)), NORMAL.log_prob(theta).sum(dim=-1), rtol=1e-6, atol=1e-6
+    )
     t = torch.tensor([[0.1], [0.4], [0.6], [0.9]], dtype=torch.float64)
     spread = network.schedule.alpha(t) ** 2 + network.schedule.sigma(t) ** 2
     torch.testing.assert_close(network.score(theta, t, conditions(4)), -theta / spread)
@@ -155,7 +174,9 @@ def test_the_density_of_a_normal(name, sd):
     network = with_denoiser(gaussian(schedule, 0.7, sd), 1, schedule=name)
     theta = 0.7 + sd * torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     exact = torch.distributions.Normal(0.7, sd).log_prob(theta)[:, 0]
-    torch.testing.assert_close(network.log_prob(theta, torch.zeros(9, 1, dtype=torch.float64)), exact, rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        network.log_prob(theta, torch.zeros(9, 1, dtype=torch.float64)), exact, rtol=0, atol=0.01
+    )
 
 
 @every_schedule
@@ -168,8 +189,12 @@ def test_the_density_of_a_mixture(name):
     theta = theta[mixture_density(theta) > -8]
     assert len(theta) > 40
     for arguments, average, most in (({}, 0.001, 0.06), ({"density_steps": 96}, 0.001, 0.01)):
-        network = with_denoiser(mixture(make_schedule(name), WEIGHTS, MEANS, SDS), 2, schedule=name, **arguments)
-        error = network.log_prob(theta, torch.zeros(len(theta), 1, dtype=torch.float64)) - mixture_density(theta)
+        network = with_denoiser(
+            mixture(make_schedule(name), WEIGHTS, MEANS, SDS), 2, schedule=name, **arguments
+        )
+        error = network.log_prob(theta, torch.zeros(len(theta), 1, dtype=torch.float64)) - mixture_density(
+            theta
+        )
         assert error.abs().mean() < average
         assert error.abs().max() < most
 
@@ -180,7 +205,10 @@ def test_single_precision_is_enough(name):
     network = made(schedule=name)
     noise, theta, given = conditions(20), conditions(20, seed=2)[:, :2], conditions(20)
     sampler = network.sampler
-    wide = sampler(Task(network._denoise_given(given), network.schedule, lambda: noise[:, :2])), network.log_prob(theta, given)
+    wide = (
+        sampler(Task(network._denoise_given(given), network.schedule, lambda: noise[:, :2])),
+        network.log_prob(theta, given),
+    )
     network.float()
     narrow = (
         sampler(Task(network._denoise_given(given.float()), network.schedule, noise[:, :2].float)),
@@ -200,7 +228,13 @@ def test_the_density_integrates_to_one_and_draws_follow_it():
     assert p.sum().item() == pytest.approx(1.0, abs=1e-4)
     with torch.no_grad():
         draws = network.sample(20_000, conditions(1), rng(6))[0]
-    functions = [lambda x: x[:, 0], lambda x: x[:, 1], lambda x: x[:, 0] * x[:, 1], lambda x: x[:, 0] ** 2, lambda x: x[:, 1].tanh()]
+    functions = [
+        lambda x: x[:, 0],
+        lambda x: x[:, 1],
+        lambda x: x[:, 0] * x[:, 1],
+        lambda x: x[:, 0] ** 2,
+        lambda x: x[:, 1].tanh(),
+    ]
     for function in functions:
         values = function(draws)
         assert abs(values.mean() - (p * function(points)).sum()) < 5 * values.std() / math.sqrt(20_000)
@@ -215,7 +249,9 @@ def test_a_network_never_trained_without_conditions_refuses():
     """denoise and score without conditions raise, with the cure, unless conditions were dropped in training or there are none."""
     theta, t = torch.zeros(4, 2, dtype=torch.float64), torch.full((4, 1), 0.5, dtype=torch.float64)
     for ask in (made().denoise, made().score):
-        with pytest.raises(ConfigurationError, match=r"never trained without conditions.*drop_conditions=0\.15"):
+        with pytest.raises(
+            ConfigurationError, match=r"never trained without conditions.*drop_conditions=0\.15"
+        ):
             ask(theta, t, None)
     assert made(drop_conditions=0.2).score(theta, t, None).shape == (4, 2)
     none = made(2, 0)
@@ -260,7 +296,9 @@ def test_angles_and_times_agree(name):
     grid = angles(schedule, 9, 4.0)
     assert len(grid) == 10
     assert (grid.diff() < 0).all()
-    torch.testing.assert_close(log_snr_at(grid[[0, -1]]), torch.tensor(schedule.ends()[::-1], dtype=torch.float64))
+    torch.testing.assert_close(
+        log_snr_at(grid[[0, -1]]), torch.tensor(schedule.ends()[::-1], dtype=torch.float64)
+    )
     torch.testing.assert_close(angle_of(log_snr_at(grid)), grid)
     seen = []
     u = torch.ones(1, 1, dtype=torch.float64)

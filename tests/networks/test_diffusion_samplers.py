@@ -30,7 +30,9 @@ def flow_map(sampler, denoise, schedule, steps=None):
 
 @every_schedule
 @pytest.mark.parametrize("sampler", ["rk4", "heun", "dpm"])
-@pytest.mark.parametrize(("sd", "tolerance"), [(1.0, 0.011), (0.3, 0.011), (0.01, 0.015), (0.005, 0.016), (0.001, 0.03)])
+@pytest.mark.parametrize(
+    ("sd", "tolerance"), [(1.0, 0.011), (0.3, 0.011), (0.01, 0.015), (0.005, 0.016), (0.001, 0.03)]
+)
 def test_flow_samplers_are_right_by_default(name, sampler, sd, tolerance):
     """Noise carried to N(0.7, sd^2) has the right mean and sd with the default steps, down to an sd of 0.001."""
     schedule = make_schedule(name)
@@ -58,10 +60,14 @@ def test_diffusion_samplers_are_right_by_default(sampler, sd):
 def test_the_order_of_flow_samplers(sampler, order):
     """Doubling the steps divides the distance to the exact flow map of N(0.7, 0.3^2) by 2^order."""
     schedule = make_schedule("cosine", {"log_snr_max": 8.0, "log_snr_min": -8.0})
-    alpha, sigma = (value(torch.tensor([1.0, 0.0], dtype=torch.float64)) for value in (schedule.alpha, schedule.sigma))
+    alpha, sigma = (
+        value(torch.tensor([1.0, 0.0], dtype=torch.float64)) for value in (schedule.alpha, schedule.sigma)
+    )
     start, end = (0.3**2 * alpha**2 + sigma**2).sqrt()
     exact = (0.7 * alpha[1] + end * (QUANTILES - 0.7 * alpha[0]) / start) / alpha[1]
-    finest = 2048 if sampler == "dpm" else 256  # dpm counts on short steps of log-SNR, which the grid has late at the noise end
+    finest = (
+        2048 if sampler == "dpm" else 256
+    )  # dpm counts on short steps of log-SNR, which the grid has late at the noise end
 
     def size(steps):
         return (flow_map(sampler, gaussian(schedule, 0.7, 0.3), schedule, steps) - exact).abs().mean().item()
@@ -79,8 +85,12 @@ def test_the_order_of_diffusion_samplers(sampler, order):
     def error(steps):
         # One column for the start and for each step's noise: the draws' coefficients of independent standard normals.
         columns = iter(torch.eye(steps + 1, dtype=torch.float64))
-        coefficients = SAMPLERS[sampler](Task(gaussian(schedule, 0.0, sd), schedule, lambda: next(columns)[None]), steps)
-        alpha, sigma = (value(torch.zeros((), dtype=torch.float64)) for value in (schedule.alpha, schedule.sigma))
+        coefficients = SAMPLERS[sampler](
+            Task(gaussian(schedule, 0.0, sd), schedule, lambda: next(columns)[None]), steps
+        )
+        alpha, sigma = (
+            value(torch.zeros((), dtype=torch.float64)) for value in (schedule.alpha, schedule.sigma)
+        )
         return abs((coefficients**2).sum() - (sd**2 + (sigma / alpha) ** 2)).item()
 
     errors = [error(steps) for steps in (128, 256, 512)]

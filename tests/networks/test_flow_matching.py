@@ -32,7 +32,9 @@ def test_the_solver_has_order_four():
 
     def error(steps):
         times = torch.linspace(0.0, 2.0, steps + 1, dtype=torch.float64)
-        (end,) = runge_kutta_4(lambda t, state: (t.cos() * state[0],), (torch.ones(1, dtype=torch.float64),), times)
+        (end,) = runge_kutta_4(
+            lambda t, state: (t.cos() * state[0],), (torch.ones(1, dtype=torch.float64),), times
+        )
         return abs(end.item() - np.exp(np.sin(2.0)))
 
     orders = [np.log2(error(steps) / error(2 * steps)) for steps in (40, 80, 160)]
@@ -94,13 +96,17 @@ def test_the_density_is_a_change_of_variables():
     times = graded_times(network.steps, network.grading, device=noise.device, dtype=noise.dtype)
 
     def flow(z, c):
-        (end,) = runge_kutta_4(lambda t, state: (network.velocity(state[0], t.reshape(1, 1), c),), (z,), times)
+        (end,) = runge_kutta_4(
+            lambda t, state: (network.velocity(state[0], t.reshape(1, 1), c),), (z,), times
+        )
         return end
 
     base = torch.distributions.Normal(0.0, 1.0).log_prob(noise[:, 0]).sum(dim=-1)
     draws, expected = network.sample(1, given, rng(5))[:, 0], []
     for i in range(6):
-        jacobian = torch.autograd.functional.jacobian(lambda z, i=i: flow(z[None], given[i : i + 1])[0], noise[i, 0])
+        jacobian = torch.autograd.functional.jacobian(
+            lambda z, i=i: flow(z[None], given[i : i + 1])[0], noise[i, 0]
+        )
         expected.append(base[i] - torch.linalg.slogdet(jacobian)[1])
         torch.testing.assert_close(flow(noise[i], given[i : i + 1])[0], draws[i])
     log_prob = network.log_prob(draws, given)
@@ -131,7 +137,14 @@ def test_draws_follow_the_density(grid):
     axis, p = grid
     with torch.no_grad():
         draws = random_flow(steps=20).sample(40_000, conditions(1), rng(6))[0]
-    functions = [lambda a, b: a, lambda a, b: b, lambda a, b: a * b, lambda a, b: a**2, lambda a, b: b**2, lambda a, b: torch.tanh(a)]
+    functions = [
+        lambda a, b: a,
+        lambda a, b: b,
+        lambda a, b: a * b,
+        lambda a, b: a**2,
+        lambda a, b: b**2,
+        lambda a, b: torch.tanh(a),
+    ]
     for function in functions:
         values = function(draws[:, 0], draws[:, 1])
         expected = (p * function(axis[:, None], axis[None, :])).sum()
@@ -170,7 +183,9 @@ def test_the_loss_is_lowest_at_the_true_velocity():
     best = loss(exact)
     assert best == pytest.approx(np.trapezoid(left, t), rel=0.02)
     for change in (0.1, -0.1):
-        assert loss(lambda *args, change=change: exact(*args) + change) == pytest.approx(best + change**2, abs=0.005)
+        assert loss(lambda *args, change=change: exact(*args) + change) == pytest.approx(
+            best + change**2, abs=0.005
+        )
     network.steps = 64
     network.field = _Field(exact)
     draws = network.sample(20_000, torch.zeros(1, 1), rng(11))
@@ -178,7 +193,9 @@ def test_the_loss_is_lowest_at_the_true_velocity():
     assert draws.std().item() == pytest.approx(sd, rel=0.03)
     points = torch.tensor([[0.2], [0.7], [1.5]])
     exact_density = torch.distributions.Normal(mean, sd).log_prob(points)[:, 0]
-    torch.testing.assert_close(network.log_prob(points, torch.zeros(3, 1)), exact_density, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        network.log_prob(points, torch.zeros(3, 1)), exact_density, rtol=1e-3, atol=1e-3
+    )
 
 
 class _Field(torch.nn.Module):

@@ -20,7 +20,11 @@ FACTOR = torch.tensor([[0.3, 0.0], [-0.4, 0.05]], dtype=torch.float64)
 COVARIANCE = FACTOR @ FACTOR.mT
 NOISES = [1e-4, 1e-3, 0.01, 0.1, 1.0, 20.0]
 
-PROMISES = [test for name, test in vars(contracts).items() if name.startswith("test_") and "name" in inspect.signature(test).parameters]
+PROMISES = [
+    test
+    for name, test in vars(contracts).items()
+    if name.startswith("test_") and "name" in inspect.signature(test).parameters
+]
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda test: test.__name__)
@@ -78,10 +82,17 @@ def test_a_field_of_zero_has_the_score_of_the_gaussian(schedule):
         theta = points(noise=noise)
         precision = torch.linalg.inv(COVARIANCE + noise**2 * torch.eye(2))
         exact = -(theta - MEAN) @ precision
-        torch.testing.assert_close(score_at(network, theta, noise, conditions(20)), exact, rtol=1e-6, atol=1e-6 * float(exact.abs().max()))
+        torch.testing.assert_close(
+            score_at(network, theta, noise, conditions(20)),
+            exact,
+            rtol=1e-6,
+            atol=1e-6 * float(exact.abs().max()),
+        )
         t, alpha = at_noise(network, noise)
         denoised = network.denoise(alpha * theta, t, conditions(20))
-        torch.testing.assert_close(denoised, MEAN + (theta - MEAN) @ precision @ COVARIANCE, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(
+            denoised, MEAN + (theta - MEAN) @ precision @ COVARIANCE, rtol=1e-6, atol=1e-8
+        )
 
 
 def test_draws_and_densities_are_those_of_the_gaussian():
@@ -91,9 +102,13 @@ def test_draws_and_densities_are_those_of_the_gaussian():
         draws = network.sample(20_000, conditions(1), rng(3))[0]
     away = torch.linalg.solve_triangular(FACTOR, (draws - MEAN).mT, upper=False).mT
     assert away.mean(dim=0).abs().max() < 5 / math.sqrt(20_000)
-    torch.testing.assert_close(away.mT @ away / 20_000, torch.eye(2, dtype=torch.float64), rtol=0, atol=5 * math.sqrt(2 / 20_000))
+    torch.testing.assert_close(
+        away.mT @ away / 20_000, torch.eye(2, dtype=torch.float64), rtol=0, atol=5 * math.sqrt(2 / 20_000)
+    )
     exact = torch.distributions.MultivariateNormal(MEAN, scale_tril=FACTOR)
-    torch.testing.assert_close(network.log_prob(points(), conditions(20)), exact.log_prob(points()), rtol=0, atol=0.02)
+    torch.testing.assert_close(
+        network.log_prob(points(), conditions(20)), exact.log_prob(points()), rtol=0, atol=0.02
+    )
 
 
 def test_an_error_of_the_field_is_not_divided_by_the_noise():
@@ -105,7 +120,9 @@ def test_an_error_of_the_field_is_not_divided_by_the_noise():
     added = []
     for noise in (1e-3, 1.1e-4):
         theta = points()
-        added.append(score_at(network, theta, noise, conditions(20)) - score_at(plain, theta, noise, conditions(20)))
+        added.append(
+            score_at(network, theta, noise, conditions(20)) - score_at(plain, theta, noise, conditions(20))
+        )
     assert all(part.isfinite().all() for part in added)
     torch.testing.assert_close(added[0], added[1], rtol=0.03, atol=0.03 * float(added[1].abs().max()))
     assert added[1].abs().max() > 0.1
@@ -113,7 +130,9 @@ def test_an_error_of_the_field_is_not_divided_by_the_noise():
     fields = []
     network.denoiser.field.register_forward_hook(lambda module, given, out: fields.append(out))
     score_at(network, points(), 1e-3, conditions(20))
-    torch.testing.assert_close((added[0] @ axes).abs(), (fields[0] @ axes).abs() / variances.sqrt(), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(
+        (added[0] @ axes).abs(), (fields[0] @ axes).abs() / variances.sqrt(), rtol=1e-2, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.02, 0.1])
@@ -124,7 +143,9 @@ def test_scores_in_single_precision_are_accurate_at_small_noise(noise):
     wide = score_at(network, theta, noise, conditions(20))
     narrow = score_at(network.float(), theta.float(), noise, conditions(20).float())
     assert narrow.isfinite().all()
-    torch.testing.assert_close(narrow.double(), wide, rtol=0.01, atol=0.01 * float(wide.square().mean().sqrt()))
+    torch.testing.assert_close(
+        narrow.double(), wide, rtol=0.01, atol=0.01 * float(wide.square().mean().sqrt())
+    )
 
 
 def test_scores_in_single_precision_are_accurate_at_the_smallest_noise_of_a_composition():
@@ -133,7 +154,9 @@ def test_scores_in_single_precision_are_accurate_at_the_smallest_noise_of_a_comp
     theta = points()
     wide = score_at(network, theta, 1e-3, conditions(20))
     narrow = score_at(network.float(), theta.float(), 1e-3, conditions(20).float())
-    torch.testing.assert_close(narrow.double(), wide, rtol=0.02, atol=0.02 * float(wide.square().mean().sqrt()))
+    torch.testing.assert_close(
+        narrow.double(), wide, rtol=0.02, atol=0.02 * float(wide.square().mean().sqrt())
+    )
 
 
 def test_without_conditions_it_is_the_gaussian_of_the_learned_vector():
@@ -141,7 +164,9 @@ def test_without_conditions_it_is_the_gaussian_of_the_learned_vector():
     network = gaussian(size=0.5, drop_conditions=0.5)
     network.denoiser.head.layers[-1].weight.data.normal_(generator=rng(2))
     learned = network.no_conditions.detach().expand(20, 3)
-    torch.testing.assert_close(score_at(network, points(), 0.02, None), score_at(network, points(), 0.02, learned))
+    torch.testing.assert_close(
+        score_at(network, points(), 0.02, None), score_at(network, points(), 0.02, learned)
+    )
     network.loss(points(60), conditions(60), rng(3)).mean().backward()
     assert network.no_conditions.grad.abs().min() > 0
     assert network.denoiser.head.layers[0].weight.grad.abs().max() > 0
@@ -167,7 +192,9 @@ def test_the_target_has_unit_variance(noise):
     z = torch.randn(n, 2, generator=rng(6), dtype=torch.float64)
     k = (noise**2 / (torch.linalg.eigvalsh(COVARIANCE) + noise**2)).sqrt()
     errors = network.denoiser.errors(theta, z, t, conditions(1)) * ((k**2 + 0.01) / 1.01).sqrt()
-    torch.testing.assert_close(errors.mT @ errors / n, torch.eye(2, dtype=torch.float64), rtol=0, atol=5 * math.sqrt(2 / n))
+    torch.testing.assert_close(
+        errors.mT @ errors / n, torch.eye(2, dtype=torch.float64), rtol=0, atol=5 * math.sqrt(2 / n)
+    )
 
 
 def test_the_best_field_of_another_gaussian_has_the_least_loss():
@@ -203,7 +230,12 @@ def test_the_error_of_the_score_does_not_move_the_head():
     noise, t = network.draw(theta, rng(9))
     errors = network.denoiser.errors(theta[:, None], noise, t, given[:, None])
     heads = list(network.denoiser.head.parameters())
-    assert all(gradient is None for gradient in torch.autograd.grad(errors.square().mean(), heads, allow_unused=True, retain_graph=True))
+    assert all(
+        gradient is None
+        for gradient in torch.autograd.grad(
+            errors.square().mean(), heads, allow_unused=True, retain_graph=True
+        )
+    )
     loss = network.loss_given(theta, given, (noise, t))
     density = network.denoiser.negative_log_density(theta, given)
     share = 0.3 / 2
@@ -219,7 +251,8 @@ def test_the_negative_log_density_is_that_of_the_gaussian():
     network = gaussian()
     exact = torch.distributions.MultivariateNormal(MEAN, scale_tril=FACTOR)
     torch.testing.assert_close(
-        network.denoiser.negative_log_density(points(), conditions(20)), -exact.log_prob(points()) - math.log(2 * math.pi)
+        network.denoiser.negative_log_density(points(), conditions(20)),
+        -exact.log_prob(points()) - math.log(2 * math.pi),
     )
 
 
@@ -235,7 +268,9 @@ def test_a_file_keeps_the_preconditioning():
     assert clone.is_gaussian
     assert clone.config == network.config
     assert list(clone.parameters()) == []
-    assert torch.equal(score_at(copy.deepcopy(network), points(), 0.02, None), score_at(network, points(), 0.02, None))
+    assert torch.equal(
+        score_at(copy.deepcopy(network), points(), 0.02, None), score_at(network, points(), 0.02, None)
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,6 +295,8 @@ def test_what_is_left_open_is_off():
     assert left.no_conditions is None
     assert not left.is_gaussian
     assert left.state_dict().keys() == given.state_dict().keys()
-    assert torch.equal(left.loss(points(), conditions(20), rng(1)), given.loss(points(), conditions(20), rng(1)))
+    assert torch.equal(
+        left.loss(points(), conditions(20), rng(1)), given.loss(points(), conditions(20), rng(1))
+    )
     assert torch.equal(left.sample(5, conditions(3), rng(2)), given.sample(5, conditions(3), rng(2)))
     assert not left.knows_prior

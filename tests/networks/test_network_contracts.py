@@ -50,7 +50,11 @@ def test_shapes_of_inference_networks(name):
         assert network.loss(theta, conditions, rng(0)).shape == (n,)
         assert densities(network, theta, conditions).shape == (n,)
         assert draws(network, 4, conditions, rng(0)).shape == (n, 4, 2)
-        for value in (network.loss(theta, conditions), densities(network, theta, conditions), draws(network, 4, conditions)):
+        for value in (
+            network.loss(theta, conditions),
+            densities(network, theta, conditions),
+            draws(network, 4, conditions),
+        ):
             assert value.isfinite().all()
             assert value.dtype == torch.float32
 
@@ -61,7 +65,10 @@ def test_inference_networks_of_any_width(name, theta_dim, condition_dim):
     """Parameters and conditions may have any width, and there may be no conditions at all."""
     network = network_named(name, SMALL.get(name))
     network.build(theta_dim, condition_dim)
-    theta, conditions = torch.randn(4, theta_dim, generator=rng(0)), torch.randn(4, condition_dim, generator=rng(1))
+    theta, conditions = (
+        torch.randn(4, theta_dim, generator=rng(0)),
+        torch.randn(4, condition_dim, generator=rng(1)),
+    )
     assert network.loss(theta, conditions, rng(2)).shape == (4,)
     if network.has_draws:
         assert network.sample(3, conditions, rng(2)).shape == (4, 3, theta_dim)
@@ -76,7 +83,11 @@ def test_every_parameter_learns(name):
         network.loss(*pairs(32), rng(0)).mean().backward()
     else:
         network(inputs(name, 32)).square().mean().backward()
-    idle = [key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.abs().max() > 0]
+    idle = [
+        key
+        for key, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().max() > 0
+    ]
     assert idle == []
 
 
@@ -108,7 +119,11 @@ def test_a_clone_has_the_same_architecture_and_fresh_weights(name):
     clone.build(**network.built_with)
     shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (network, clone)]
     assert shapes[0] == shapes[1]
-    assert not any(torch.equal(a, b) for a, b in zip(network.parameters(), clone.parameters(), strict=True) if a.numel() > 1)
+    assert not any(
+        torch.equal(a, b)
+        for a, b in zip(network.parameters(), clone.parameters(), strict=True)
+        if a.numel() > 1
+    )
 
 
 @every
@@ -153,7 +168,9 @@ def test_deep_copies_are_independent(name):
 def test_misspelt_arguments_are_refused(name):
     """A misspelt argument is refused with the nearest one there is, by class and by name."""
     argument = next(iter(SMALL.get(name, {"steps": 1})))
-    with pytest.raises(ConfigurationError, match=rf"has no argument '{argument}z'. Did you mean '{argument}'\?"):
+    with pytest.raises(
+        ConfigurationError, match=rf"has no argument '{argument}z'. Did you mean '{argument}'\?"
+    ):
         registry._NETWORKS[name](**{f"{argument}z": 1})
     with pytest.raises(ConfigurationError, match=f"has no argument '{argument}z'"):
         network_named(name, {f"{argument}z": 1})
@@ -211,9 +228,16 @@ def test_rows_with_generators_of_their_own_do_not_depend_on_their_neighbours(nam
     _, conditions = pairs()
     together = network.sample(5, conditions, [rng(10 + i) for i in range(7)])
     for i in (0, 3, 6):
-        torch.testing.assert_close(network.sample(5, conditions[i : i + 1], [rng(10 + i)])[0], together[i], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            network.sample(5, conditions[i : i + 1], [rng(10 + i)])[0], together[i], rtol=1e-4, atol=1e-5
+        )
     order = [4, 2, 6]
-    torch.testing.assert_close(network.sample(5, conditions[order], [rng(10 + i) for i in order]), together[order], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        network.sample(5, conditions[order], [rng(10 + i) for i in order]),
+        together[order],
+        rtol=1e-4,
+        atol=1e-5,
+    )
     assert not torch.any(together[0] == together[1])
 
 
@@ -222,8 +246,12 @@ def test_conditions_matter(name):
     """Other conditions give other draws and densities of the same noise and parameters."""
     network = make(name)
     theta, conditions = pairs()
-    assert not torch.any(network.loss(theta, conditions, rng(0)) == network.loss(theta, conditions + 1, rng(0)))
+    assert not torch.any(
+        network.loss(theta, conditions, rng(0)) == network.loss(theta, conditions + 1, rng(0))
+    )
     if network.has_draws:
-        assert not torch.any(network.sample(5, conditions, rng(0)) == network.sample(5, conditions + 1, rng(0)))
+        assert not torch.any(
+            network.sample(5, conditions, rng(0)) == network.sample(5, conditions + 1, rng(0))
+        )
     if network.has_density:
         assert not torch.any(network.log_prob(theta, conditions) == network.log_prob(theta, conditions + 1))

@@ -46,7 +46,9 @@ def test_networks_of_the_wrong_kind_are_refused(network, message):
 
 def test_files_name_only_registered_networks():
     """JSON with an unknown name is refused, with the nearest known one and a cure."""
-    with pytest.raises(ModelFileError, match=r"unknown network 'deep_sett'. Did you mean 'deep_set'.*Register your own"):
+    with pytest.raises(
+        ModelFileError, match=r"unknown network 'deep_sett'. Did you mean 'deep_set'.*Register your own"
+    ):
         network_from_json({"name": "deep_sett", "config": {}, "built_with": None})
 
 
@@ -84,7 +86,10 @@ def test_flow_matching_refuses_sizes_that_cannot_be(arguments, message):
 def test_subnets_broadcast_and_start_at_zero(subnet, condition_dim, has_time):
     """Conditions and times of one row serve many rows of x, with the same result as repeated ones; the output starts at zero."""
     network = make_subnet(subnet, 2, 4, condition_dim, (16, 16), has_time=has_time).double()
-    x, conditions = torch.randn(3, 5, 2, dtype=torch.float64), torch.randn(3, 1, condition_dim, dtype=torch.float64)
+    x, conditions = (
+        torch.randn(3, 5, 2, dtype=torch.float64),
+        torch.randn(3, 1, condition_dim, dtype=torch.float64),
+    )
     t = torch.rand(1, 5, 1, dtype=torch.float64) if has_time else None
     assert torch.equal(network(x, conditions, t), torch.zeros(3, 5, 4, dtype=torch.float64))
     for parameter in network.parameters():

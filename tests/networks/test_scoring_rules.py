@@ -92,13 +92,18 @@ def test_densities_are_lowest_at_the_truth(rule):
     given = true.requires_grad_()
     best = rule.score(rule.predict(given.expand(len(theta), -1), 2), theta)
     (slope,) = torch.autograd.grad(best.mean(), given)
-    assert slope.abs().max() < 0.02  # Monte Carlo error of a mean over 100 000 draws: 0.003 to 0.005 a unit of sd
+    assert (
+        slope.abs().max() < 0.02
+    )  # Monte Carlo error of a mean over 100 000 draws: 0.003 to 0.005 a unit of sd
     with torch.no_grad():
         for index in range(true.shape[1]):
             for step in (-0.3, 0.3):
                 moved = true.clone()
                 moved[0, index] += step
-                assert rule.score(rule.predict(moved.expand(len(theta), -1), 2), theta).mean() > best.mean() + 1e-4
+                assert (
+                    rule.score(rule.predict(moved.expand(len(theta), -1), 2), theta).mean()
+                    > best.mean() + 1e-4
+                )
 
 
 # --- quantiles
@@ -123,7 +128,9 @@ def test_quantiles_reach_any_increasing_numbers():
     torch.testing.assert_close(zeros, torch.tensor(norm.ppf(rule.levels)))
     head = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     wanted = torch.tensor([[[-3.0], [-2.9], [4.0]]], dtype=torch.float64)
-    optimizer = torch.optim.LBFGS([head], max_iter=500, line_search_fn="strong_wolfe", tolerance_change=0, tolerance_grad=1e-12)
+    optimizer = torch.optim.LBFGS(
+        [head], max_iter=500, line_search_fn="strong_wolfe", tolerance_change=0, tolerance_grad=1e-12
+    )
 
     def miss():
         optimizer.zero_grad()
@@ -143,24 +150,34 @@ def test_the_normal_is_that_of_torch(d):
     """log_prob, mean and covariance are those of torch.distributions, for covariances of any shape, scale and position."""
     rule = MultivariateNormalScore()
     prediction = rule.predict(numbers(rule, 20, d, size=1.5), d)
-    shift, scale = torch.linspace(-100, 100, d, dtype=torch.float64), torch.logspace(-3, 2, d, dtype=torch.float64)
-    standard = rule.estimates(prediction, torch.zeros(d, dtype=torch.float64), torch.ones(d, dtype=torch.float64))
+    shift, scale = (
+        torch.linspace(-100, 100, d, dtype=torch.float64),
+        torch.logspace(-3, 2, d, dtype=torch.float64),
+    )
+    standard = rule.estimates(
+        prediction, torch.zeros(d, dtype=torch.float64), torch.ones(d, dtype=torch.float64)
+    )
     exact = torch.distributions.MultivariateNormal(standard["mean"], standard["covariance"])
     torch.manual_seed(0)
     theta = exact.sample()
     torch.testing.assert_close(rule.log_prob(prediction, theta), exact.log_prob(theta), rtol=1e-6, atol=1e-6)
     moved = rule.estimates(prediction, shift, scale)
     torch.testing.assert_close(moved["mean"], shift + scale * standard["mean"])
-    torch.testing.assert_close(moved["covariance"], torch.diag(scale) @ standard["covariance"] @ torch.diag(scale))
+    torch.testing.assert_close(
+        moved["covariance"], torch.diag(scale) @ standard["covariance"] @ torch.diag(scale)
+    )
 
 
 def test_the_mixture_is_that_of_torch():
     """log_prob is that of torch.distributions' mixture with the weights, means and covariances that are estimated."""
     rule = MixtureScore(components=3)
     prediction = rule.predict(numbers(rule, 20, 2, size=1.5), 2)
-    parts = rule.estimates(prediction, torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    parts = rule.estimates(
+        prediction, torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    )
     exact = torch.distributions.MixtureSameFamily(
-        torch.distributions.Categorical(parts["weights"]), torch.distributions.MultivariateNormal(parts["means"], parts["covariances"])
+        torch.distributions.Categorical(parts["weights"]),
+        torch.distributions.MultivariateNormal(parts["means"], parts["covariances"]),
     )
     torch.manual_seed(0)
     theta = exact.sample()
@@ -173,7 +190,9 @@ def test_densities_integrate_to_one(rule):
     prediction = rule.predict(numbers(rule, 1, 2), 2)
     axis = torch.linspace(-16, 16, 801, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
-    log_p = rule.log_prob({key: value.expand(len(grid), *value.shape[1:]) for key, value in prediction.items()}, grid)
+    log_p = rule.log_prob(
+        {key: value.expand(len(grid), *value.shape[1:]) for key, value in prediction.items()}, grid
+    )
     assert log_p.exp().sum().item() * (axis[1] - axis[0]).item() ** 2 == pytest.approx(1.0, abs=1e-6)
 
 
@@ -182,17 +201,25 @@ def test_draws_are_those_of_the_density(rule):
     """Mean and covariance of 200 000 draws are the exact ones, within five standard errors."""
     prediction = rule.predict(numbers(rule, 2, 2, seed=3), 2)
     draws = rule.sample(200_000, prediction, rng(1))
-    parts = rule.estimates(prediction, torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    parts = rule.estimates(
+        prediction, torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    )
     weights = parts.get("weights", torch.ones(2, 1, dtype=torch.float64))
     means = parts.get("means", parts.get("mean")[:, None] if "mean" in parts else None)
-    covariances = parts.get("covariances", parts.get("covariance")[:, None] if "covariance" in parts else None)
+    covariances = parts.get(
+        "covariances", parts.get("covariance")[:, None] if "covariance" in parts else None
+    )
     mean = (weights[..., None] * means).sum(dim=1)
     error = means - mean[:, None]
-    covariance = (weights[..., None, None] * (covariances + error[..., :, None] * error[..., None, :])).sum(dim=1)
+    covariance = (weights[..., None, None] * (covariances + error[..., :, None] * error[..., None, :])).sum(
+        dim=1
+    )
     sd = torch.diagonal(covariance, dim1=-2, dim2=-1).sqrt()
     assert ((draws.mean(dim=1) - mean).abs() < 5 * sd / 200_000**0.5).all()
     sample_covariance = torch.stack([torch.cov(row.T) for row in draws])
-    assert ((sample_covariance - covariance).abs() < 5 * 2 * sd[:, :, None] * sd[:, None, :] / 200_000**0.5).all()
+    assert (
+        (sample_covariance - covariance).abs() < 5 * 2 * sd[:, :, None] * sd[:, None, :] / 200_000**0.5
+    ).all()
 
 
 def test_shares_of_the_components_are_their_weights():
@@ -218,12 +245,17 @@ def test_the_first_density_answers():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(0))
     theta, conditions = torch.randn(6, 2, generator=rng(1)), torch.randn(6, 3, generator=rng(2))
     predictions = network.predictions(conditions)
-    assert torch.equal(network.log_prob(theta, conditions), network.rules["one"].log_prob(predictions["one"], theta))
+    assert torch.equal(
+        network.log_prob(theta, conditions), network.rules["one"].log_prob(predictions["one"], theta)
+    )
     scores = [network.rules[name].score(predictions[name], theta) for name in ("mean", "one", "two")]
     torch.testing.assert_close(network.loss(theta, conditions), sum(scores))
     estimates = network.estimate(conditions)
     assert estimates["mean"].shape == (6, 2)
-    assert {key: tuple(value.shape) for key, value in estimates["two"].items()} == {"mean": (6, 2), "covariance": (6, 2, 2)}
+    assert {key: tuple(value.shape) for key, value in estimates["two"].items()} == {
+        "mean": (6, 2),
+        "covariance": (6, 2, 2),
+    }
 
 
 # --- training
@@ -257,7 +289,11 @@ def test_exact_estimates_of_a_skewed_posterior_are_learned():
     sd = torch.exp(at / 2)
     with torch.no_grad():
         estimates = network.estimate(at)
-    exact = {"mean": sd, "median": math.log(2) * sd, "q": torch.tensor(expon.ppf(levels), dtype=torch.float32)[:, None] * sd[:, None]}
+    exact = {
+        "mean": sd,
+        "median": math.log(2) * sd,
+        "q": torch.tensor(expon.ppf(levels), dtype=torch.float32)[:, None] * sd[:, None],
+    }
     for name, value in estimates.items():
         error = (value - exact[name]) / (sd if value.ndim == 2 else sd[:, None])
         assert error.square().mean().sqrt() < 0.06, name
@@ -298,9 +334,18 @@ def test_components_part_from_the_start():
 
 def test_rules_are_given_in_any_form():
     """A name, a class, an instance, a list and a dict give the same rules; lists go by registered names."""
-    forms = ["quantile", QuantileScore, QuantileScore(), ["quantile"], (QuantileScore,), {"quantile": QuantileScore()}]
+    forms = [
+        "quantile",
+        QuantileScore,
+        QuantileScore(),
+        ["quantile"],
+        (QuantileScore,),
+        {"quantile": QuantileScore()},
+    ]
     for given in forms:
-        assert [(name, rule.levels) for name, rule in ScoringRuleNetwork(given).rules.items()] == [("quantile", (0.05, 0.5, 0.95))]
+        assert [(name, rule.levels) for name, rule in ScoringRuleNetwork(given).rules.items()] == [
+            ("quantile", (0.05, 0.5, 0.95))
+        ]
     assert list(ScoringRuleNetwork().rules) == ["mean", "quantile"]
     assert not ScoringRuleNetwork().has_draws
     assert ScoringRuleNetwork(["mean", "mv_normal"]).has_density
@@ -309,7 +354,8 @@ def test_rules_are_given_in_any_form():
 def test_rules_with_arguments_are_cloned_and_described():
     """clone() and JSON keep the rules and their arguments, and share no instance."""
     network = ScoringRuleNetwork(
-        {"five": QuantileScore(levels=(0.1, 0.2, 0.3, 0.4, 0.5)), "mix": MixtureScore(components=3)}, widths=(8, 8)
+        {"five": QuantileScore(levels=(0.1, 0.2, 0.3, 0.4, 0.5)), "mix": MixtureScore(components=3)},
+        widths=(8, 8),
     )
     network.build(2, 1)
     for twin in (network.clone(), network_from_json(json.loads(json.dumps(network.to_json())))):
@@ -324,9 +370,15 @@ def test_rules_with_arguments_are_cloned_and_described():
     [
         (lambda: ScoringRuleNetwork([]), "one or more scoring_rules"),
         (lambda: ScoringRuleNetwork({"": "mean"}), "with names"),
-        (lambda: ScoringRuleNetwork("meen"), r"Unknown ScoringRule 'meen'. Did you mean 'mean'\? Known: mean, median, mixture, mv_normal"),
+        (
+            lambda: ScoringRuleNetwork("meen"),
+            r"Unknown ScoringRule 'meen'. Did you mean 'mean'\? Known: mean, median, mixture, mv_normal",
+        ),
         (lambda: ScoringRuleNetwork(["mean", FlowMatching()]), "Expected a ScoringRule"),
-        (lambda: ScoringRuleNetwork([QuantileScore((0.1,)), QuantileScore((0.9,))]), "'quantile' twice. Name them"),
+        (
+            lambda: ScoringRuleNetwork([QuantileScore((0.1,)), QuantileScore((0.9,))]),
+            "'quantile' twice. Name them",
+        ),
         (lambda: ScoringRuleNetwork("mean", widths=(0,)), "at least 1"),
         (lambda: resolve("mean", FlowMatching), "Unknown FlowMatching 'mean'"),
         (lambda: QuantileScore(levels=()), "increasing levels between 0 and 1"),

@@ -2,7 +2,19 @@
 
 import pytest
 import torch
-from network_contract import SHAPES, SMALL, each, every_order, every_set, every_summary, first, inputs, make, mask_of, rng
+from network_contract import (
+    SHAPES,
+    SMALL,
+    each,
+    every_order,
+    every_set,
+    every_summary,
+    first,
+    inputs,
+    make,
+    mask_of,
+    rng,
+)
 
 from sbi_models.errors import DataError
 from sbi_models.networks import (
@@ -38,7 +50,10 @@ def test_shapes_that_cannot_be_summarised_are_refused(name):
     for wrong in (lambda shape: shape[:-1], lambda shape: (*shape, 2, 1), lambda shape: (0, *shape[1:])):
         got = {**shape, "y": wrong(shape["y"])} if isinstance(shape, dict) else wrong(shape)
         listed = ", ".join(map(str, got["y"] if isinstance(got, dict) else got))
-        with pytest.raises(DataError, match=rf"expected variables of shape \(n, .*features|channels\), got \(n, {listed}\)\. Add an axis"):
+        with pytest.raises(
+            DataError,
+            match=rf"expected variables of shape \(n, .*features|channels\), got \(n, {listed}\)\. Add an axis",
+        ):
             make(name, built=False).build(got)
 
 
@@ -58,9 +73,15 @@ def test_a_summary_can_be_learned(name):
     network = network_named(name, SMALL.get(name))
     network.build(SHAPES.get(name, (6, 2)))
     generator = rng(1)
-    x = each(lambda x: x * torch.randn(128, generator=generator).exp().reshape(-1, *[1] * (x.ndim - 1)) + 1.0, inputs(name, 128))
+    x = each(
+        lambda x: x * torch.randn(128, generator=generator).exp().reshape(-1, *[1] * (x.ndim - 1)) + 1.0,
+        inputs(name, 128),
+    )
     values = [value.flatten(1) for value in (x.values() if isinstance(x, dict) else [x])]
-    target = torch.cat([torch.stack([value.std(dim=1).log(), torch.asinh(value.mean(dim=1))], dim=1) for value in values], dim=1)
+    target = torch.cat(
+        [torch.stack([value.std(dim=1).log(), torch.asinh(value.mean(dim=1))], dim=1) for value in values],
+        dim=1,
+    )
     target = (target - target.mean(dim=0)) / target.std(dim=0)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(60):
@@ -87,7 +108,11 @@ def test_sets_have_no_order(name):
 def test_order_matters_to_series_and_images(name):
     """Other orders of the same steps or pixels have other summaries."""
     network, x = make(name).double(), inputs(name, dtype=torch.float64)
-    for reordered in (each(lambda x: x.flip(1), x), each(lambda x: x.roll(1, dims=1), x), each(lambda x: x[:, [0, 2, 1, 3, 5, 4]], x)):
+    for reordered in (
+        each(lambda x: x.flip(1), x),
+        each(lambda x: x.roll(1, dims=1), x),
+        each(lambda x: x[:, [0, 2, 1, 3, 5, 4]], x),
+    ):
         assert (network(reordered) - network(x)).abs().amax(dim=1).min() > 1e-3
 
 
@@ -149,7 +174,9 @@ def test_summaries_do_not_depend_on_their_neighbours(name):
 def test_sets_have_scale_extremes_and_size(name):
     """Sets of equal mean but another scale, maximum or number of elements have other summaries; equal elements give finite ones."""
     network = make(name).double()
-    sets = torch.tensor([[-1.0, 1.0, -1.0, 1.0], [-2.0, 2.0, -2.0, 2.0], [-3.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    sets = torch.tensor(
+        [[-1.0, 1.0, -1.0, 1.0], [-2.0, 2.0, -2.0, 2.0], [-3.0, 1.0, 1.0, 1.0]], dtype=torch.float64
+    )
     x = sets[..., None].expand(3, 4, 2)
     summaries = network(x)
     assert torch.cdist(summaries, summaries)[torch.triu_indices(3, 3, 1).unbind()].min() > 1e-3

@@ -56,7 +56,9 @@ def test_options_keep_the_promise_about_masks(variant):
     network, x = built(VARIANTS[variant](), (9, 2)), normal(4, 9, 2)
     for size in range(1, 10):
         mask = (torch.arange(9) < size).expand(4, 9)
-        torch.testing.assert_close(network(x.where(mask[..., None], float("nan")), mask), network(x[:, :size]))
+        torch.testing.assert_close(
+            network(x.where(mask[..., None], float("nan")), mask), network(x[:, :size])
+        )
     assert network(x, torch.zeros(4, 9, dtype=torch.bool)).isfinite().all()
     network(x).square().sum().backward()
     assert [key for key, parameter in network.named_parameters() if not parameter.grad.abs().max() > 0] == []
@@ -75,7 +77,10 @@ def test_attention_is_that_of_torch():
     """Multihead attention with the weights of torch.nn.MultiheadAttention has its results, with holes in the mask too."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        ours, theirs = MultiheadAttention(8, 2).double(), torch.nn.MultiheadAttention(8, 2, batch_first=True).double()
+        ours, theirs = (
+            MultiheadAttention(8, 2).double(),
+            torch.nn.MultiheadAttention(8, 2, batch_first=True).double(),
+        )
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
         theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, torch.zeros(8), ours.value.bias]))
@@ -85,7 +90,13 @@ def test_attention_is_that_of_torch():
     mask = torch.rand(4, 6, generator=rng(2)) < 0.5
     mask[:, 2] = True
     for present in (None, mask):
-        expected = theirs(queries, elements, elements, key_padding_mask=None if present is None else ~present, need_weights=False)[0]
+        expected = theirs(
+            queries,
+            elements,
+            elements,
+            key_padding_mask=None if present is None else ~present,
+            need_weights=False,
+        )[0]
         torch.testing.assert_close(ours(queries, elements, present), expected)
 
 
@@ -93,7 +104,9 @@ def test_inducing_points_need_linear_memory():
     """With inducing points no tensor in the attention of 3 000 elements is as large as their pairs."""
     network = built(SetTransformer(width=8, heads=2, inducing_points=4), (3000, 1)).float()
     largest = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: largest.append(tensor.numel()) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: largest.append(tensor.numel()) or tensor, lambda tensor: tensor
+    ):
         network(torch.randn(1, 3000, 1, generator=rng(0)))
     assert max(largest) < 3000 * 100
 
@@ -119,7 +132,11 @@ def test_the_place_of_the_times_does_not_matter_but_the_times_do():
     values, times = normal(4, 6, 2), torch.rand(4, 6, 1, generator=rng(1), dtype=torch.float64).cumsum(dim=1)
     network = built(TimeSeriesTransformer(summary_dim=3, width=8, heads=2, time_axis=0), (6, 3))
     summaries = network(torch.cat([times, values], dim=-1))
-    for axis, order in ((2, (values, times)), (-1, (values, times)), (1, (values[..., :1], times, values[..., 1:]))):
+    for axis, order in (
+        (2, (values, times)),
+        (-1, (values, times)),
+        (1, (values[..., :1], times, values[..., 1:])),
+    ):
         same = built(TimeSeriesTransformer(summary_dim=3, width=8, heads=2, time_axis=axis), (6, 3))
         same.load_state_dict(network.state_dict())
         torch.testing.assert_close(same(torch.cat(order, dim=-1)), summaries)
@@ -129,14 +146,18 @@ def test_the_place_of_the_times_does_not_matter_but_the_times_do():
 
 def test_observations_with_times_have_no_order_without_the_convolution():
     """With kernel_size=1 and times of their own, observations may be stored in any order, and times alone are a series too."""
-    network = built(TimeSeriesTransformer(summary_dim=3, width=8, heads=2, time_axis=1, kernel_size=1), (6, 2))
+    network = built(
+        TimeSeriesTransformer(summary_dim=3, width=8, heads=2, time_axis=1, kernel_size=1), (6, 2)
+    )
     x, order = normal(4, 6, 2), torch.randperm(6, generator=rng(1))
     torch.testing.assert_close(network(x[:, order]), network(x))
     events = built(TimeSeriesTransformer(summary_dim=3, width=8, heads=2, time_axis=0), (6, 1))
     assert (events(x[..., :1]) - events(x[..., 1:])).abs().amax(dim=1).min() > 1e-4
 
 
-@pytest.mark.parametrize("network", [TimeSeriesTransformer(width=8, heads=2), TimeSeriesNetwork(widths=(4,), hidden_dim=4)])
+@pytest.mark.parametrize(
+    "network", [TimeSeriesTransformer(width=8, heads=2), TimeSeriesNetwork(widths=(4,), hidden_dim=4)]
+)
 def test_series_may_be_longer_than_in_training(network):
     """A series twice as long as the ones that it was built for has a finite summary, another one than its first half."""
     series = built(network.clone(), (6, 2))
@@ -157,7 +178,10 @@ def test_images_may_be_shifted_but_not_scrambled():
 
     centre = image(pattern, 20, 20)
     torch.testing.assert_close(image(pattern, 22, 18), centre)
-    for other in (image(pattern.flatten()[torch.randperm(36, generator=rng(1))].reshape(6, 6), 20, 20), image(pattern, 0, 20)):
+    for other in (
+        image(pattern.flatten()[torch.randperm(36, generator=rng(1))].reshape(6, 6), 20, 20),
+        image(pattern, 0, 20),
+    ):
         assert (other - centre).abs().max() > 1e-6
 
 
@@ -169,7 +193,10 @@ def test_images_need_not_be_square_nor_even():
         assert network(x, torch.rand(x.shape[:-1], generator=rng(1)) < 0.5).isfinite().all()
 
 
-FUSION = {"y": TimeSeriesNetwork(summary_dim=3, widths=(4,), hidden_dim=4), "x": DeepSet(summary_dim=5, widths=(8,), head_widths=())}
+FUSION = {
+    "y": TimeSeriesNetwork(summary_dim=3, widths=(4,), hidden_dim=4),
+    "x": DeepSet(summary_dim=5, widths=(8,), head_widths=()),
+}
 SHAPES = {"x": (5, 1), "y": (6, 2)}
 
 
@@ -190,7 +217,9 @@ def test_fusion_uses_every_input_and_every_mask():
     ):
         assert (network(inputs, mask) - summaries).abs().amax(dim=1).min() > 1e-4
     assert torch.equal(network({"x": x, "y": y}, {}), summaries)
-    torch.testing.assert_close(network({"x": x, "y": y}, {"x": torch.ones(4, 5, dtype=torch.bool)}), summaries)
+    torch.testing.assert_close(
+        network({"x": x, "y": y}, {"x": torch.ones(4, 5, dtype=torch.bool)}), summaries
+    )
 
 
 def test_fusion_survives_a_file_that_sorts_its_keys():
@@ -208,7 +237,9 @@ def test_fusion_survives_a_file_that_sorts_its_keys():
 
 def test_fusion_takes_names_of_networks():
     """A backbone may be a registered name, and images and sets go together."""
-    network = built(FusionNetwork({"image": "convolutional_network", "x": "deep_set"}), {"image": (6, 6, 1), "x": (5, 1)})
+    network = built(
+        FusionNetwork({"image": "convolutional_network", "x": "deep_set"}), {"image": (6, 6, 1), "x": (5, 1)}
+    )
     assert network({"image": normal(2, 6, 6, 1), "x": normal(2, 5, 1)}).shape == (2, 16)
 
 
@@ -217,10 +248,14 @@ def test_fusion_says_which_variable_does_not_fit():
     network = FusionNetwork(FUSION)
     with pytest.raises(DataError, match=r"variable 'y' is missing"):
         network.build({"x": (5, 1)})
-    with pytest.raises(DataError, match=r"Variable 'y': TimeSeriesNetwork.*expected.*\(n, time, features\), got \(n, 6\)"):
+    with pytest.raises(
+        DataError, match=r"Variable 'y': TimeSeriesNetwork.*expected.*\(n, time, features\), got \(n, 6\)"
+    ):
         network.build({"x": (5, 1), "y": (6,)})
     network = built(FusionNetwork(FUSION), SHAPES)
-    with pytest.raises(DataError, match=r"has no backbone for variable 'z'. Did you mean|has no backbone for variable 'z'"):
+    with pytest.raises(
+        DataError, match=r"has no backbone for variable 'z'. Did you mean|has no backbone for variable 'z'"
+    ):
         network({"x": normal(4, 5, 1), "y": normal(4, 6, 2), "z": normal(4, 2)})
     with pytest.raises(DataError, match="expected a dict of variables x, y, got Tensor"):
         network(normal(4, 5, 1))
@@ -229,7 +264,10 @@ def test_fusion_says_which_variable_does_not_fit():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SetTransformer(width=10, heads=4), "multiple of the number of heads, got width=10 and heads=4"),
+        (
+            lambda: SetTransformer(width=10, heads=4),
+            "multiple of the number of heads, got width=10 and heads=4",
+        ),
         (lambda: SetTransformer(inducing_points=0), "inducing_points of at least 1"),
         (lambda: SetTransformer(dropout=1.0), r"dropout in \[0, 1\), got 1.0"),
         (lambda: TimeSeriesTransformer(kernel_size=2), "odd kernel_size"),
@@ -238,13 +276,19 @@ def test_fusion_says_which_variable_does_not_fit():
         (lambda: TimeSeriesNetwork(kernel_size=4), "odd kernel_size"),
         (lambda: TimeSeriesNetwork(stride=0), "at least 1"),
         (lambda: ConvolutionalNetwork(widths=()), "one or more widths"),
-        (lambda: TimeSeriesNetwork(stride=4), "kernel_size, not below the stride; got kernel_size=3, stride=4"),
+        (
+            lambda: TimeSeriesNetwork(stride=4),
+            "kernel_size, not below the stride; got kernel_size=3, stride=4",
+        ),
         (FusionNetwork, "backbones as a dict of variables to summary networks"),
         (lambda: FusionNetwork([DeepSet()]), "backbones as a dict"),
         (lambda: FusionNetwork({"x": DeepSet}), "backbones as a dict"),
         (lambda: FusionNetwork({"x": FlowMatching()}), "backbones as a dict"),
         (lambda: FusionNetwork({"x": "deep_sett"}), "Did you mean 'deep_set'"),
-        (lambda: FusionNetwork({"x": FusionNetwork(FUSION)}), "networks of one input as backbones, got a FusionNetwork for 'x'"),
+        (
+            lambda: FusionNetwork({"x": FusionNetwork(FUSION)}),
+            "networks of one input as backbones, got a FusionNetwork for 'x'",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make, message):
@@ -291,7 +335,10 @@ def test_workflows_train_and_save_them(network, shape, tmp_path):
         seed=1,
     )
     if len(shape) == 1:
-        with pytest.raises(DataError, match=r"TimeSeriesNetwork.*expected variables of shape \(n, time, features\), got \(n, 5\)"):
+        with pytest.raises(
+            DataError,
+            match=r"TimeSeriesNetwork.*expected variables of shape \(n, time, features\), got \(n, 5\)",
+        ):
             workflow.fit_offline(data, epochs=1, batch_size=16)
         return
     workflow.fit_offline(data, epochs=1, batch_size=16)

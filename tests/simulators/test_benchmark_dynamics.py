@@ -7,12 +7,16 @@ from scipy.integrate import solve_ivp
 from sbi_models.simulators.benchmarks import BENCHMARKS
 from sbi_models.simulators.benchmarks.ode import runge_kutta
 
-SIR, LOTKA_VOLTERRA, HARE_LYNX, INFLUENZA = (BENCHMARKS[name] for name in ("sir", "lotka_volterra", "hare_lynx", "influenza"))
+SIR, LOTKA_VOLTERRA, HARE_LYNX, INFLUENZA = (
+    BENCHMARKS[name] for name in ("sir", "lotka_volterra", "hare_lynx", "influenza")
+)
 
 
 def solve(rate, start, times):
     """scipy's adaptive solver of order 8 at tight tolerance, shape (t, d)."""
-    return solve_ivp(rate, (times[0], times[-1]), start, method="DOP853", t_eval=times, rtol=1e-11, atol=1e-13).y.T
+    return solve_ivp(
+        rate, (times[0], times[-1]), start, method="DOP853", t_eval=times, rtol=1e-11, atol=1e-13
+    ).y.T
 
 
 def predator_prey(alpha, beta, gamma, delta):
@@ -42,7 +46,9 @@ def test_the_errors_of_the_solver_are_far_below_the_noise():
     np.testing.assert_allclose(SIR.trajectory(theta), exact, atol=1e-6)
     theta = LOTKA_VOLTERRA.prior(12, rng)["theta"]
     exact = [np.log(solve(predator_prey(*row), [30.0, 1.0], np.arange(10) * 2.1)).T.ravel() for row in theta]
-    np.testing.assert_allclose(LOTKA_VOLTERRA.trajectory(theta), np.clip(exact, np.log(1e-10), np.log(1e4)), atol=1e-4)
+    np.testing.assert_allclose(
+        LOTKA_VOLTERRA.trajectory(theta), np.clip(exact, np.log(1e-10), np.log(1e4)), atol=1e-4
+    )
     theta = INFLUENZA.prior(12, rng)["theta"]
     exact = [763 * solve(epidemic(*row[:2]), [762 / 763, 1 / 763], np.arange(15.0))[1:, 1] for row in theta]
     np.testing.assert_allclose(INFLUENZA.trajectory(theta), exact, rtol=1e-5)
@@ -51,12 +57,16 @@ def test_the_errors_of_the_solver_are_far_below_the_noise():
     np.testing.assert_allclose(HARE_LYNX.trajectory(theta), exact, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [SIR, LOTKA_VOLTERRA, HARE_LYNX, INFLUENZA], ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize(
+    "model", [SIR, LOTKA_VOLTERRA, HARE_LYNX, INFLUENZA], ids=lambda model: type(model).__name__
+)
 def test_a_smaller_step_changes_nothing_that_matters(model):
     """Over 400 draws of the prior, its far corners included, the trajectory with half the step is the same to 0.001 or relatively so."""
     theta = model.prior(400, np.random.default_rng(1))["theta"]
     step = {SIR: 0.125, INFLUENZA: 0.025}.get(model, 0.00625)
-    np.testing.assert_allclose(model.trajectory(theta), model.trajectory(theta, step=step), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        model.trajectory(theta), model.trajectory(theta, step=step), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_predators_and_prey_keep_their_invariant():
@@ -111,7 +121,12 @@ def test_hares_and_lynxes_have_the_reference_posterior():
     assert HARE_LYNX.observed.shape == (21, 2)
     assert HARE_LYNX.observed[[0, -1]].tolist() == [[30.0, 4.0], [24.7, 8.6]]
     start = reference[::8]
-    end = walk(lambda z: HARE_LYNX.log_joint(np.exp(z), HARE_LYNX.observed) + z.sum(axis=-1), start, 30, np.random.default_rng(4))
+    end = walk(
+        lambda z: HARE_LYNX.log_joint(np.exp(z), HARE_LYNX.observed) + z.sum(axis=-1),
+        start,
+        30,
+        np.random.default_rng(4),
+    )
     mean, sd = reference.mean(axis=0), reference.std(axis=0)
     np.testing.assert_allclose((end.mean(axis=0) - mean) / sd, 0.0, atol=4.5 / np.sqrt(len(end)))
     np.testing.assert_allclose(end.std(axis=0) / sd, 1.0, atol=4.5 / np.sqrt(2 * len(end)) * 1.3)
@@ -124,11 +139,17 @@ def test_influenza_has_the_published_posterior():
     beta, gamma, inverse = np.linspace(1.4, 2.1, 50), np.linspace(0.3, 0.8, 50), np.geomspace(0.01, 2.0, 30)
     rates = np.stack(np.meshgrid(beta, gamma, indexing="ij"), axis=-1)
     slices = [np.concatenate([rates, np.full((50, 50, 1), value)], axis=-1) for value in inverse]
-    log_joint = np.stack([INFLUENZA.log_joint(theta, INFLUENZA.observed) for theta in slices], axis=-1) + np.log(inverse)
+    log_joint = np.stack(
+        [INFLUENZA.log_joint(theta, INFLUENZA.observed) for theta in slices], axis=-1
+    ) + np.log(inverse)
     p = np.exp(log_joint - log_joint.max()).sum(axis=-1)
     p /= p.sum()
     ratio = rates[..., 0] / rates[..., 1]
-    published = {"beta": (rates[..., 0], 1.73, 0.05), "gamma": (rates[..., 1], 0.54, 0.05), "R0": (ratio, 3.2, 0.3)}
+    published = {
+        "beta": (rates[..., 0], 1.73, 0.05),
+        "gamma": (rates[..., 1], 0.54, 0.05),
+        "R0": (ratio, 3.2, 0.3),
+    }
     for values, mean, sd in published.values():
         ours = (p * values).sum()
         assert ours == pytest.approx(mean, abs=0.2 * sd)

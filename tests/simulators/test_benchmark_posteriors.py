@@ -31,7 +31,10 @@ def case(request):
     draws = posterior.sample(20_000, seed=1)
     size = {"sir": 150, "two_moons": 1500}.get(request.param, 500)
     margin = 0.2 * np.ptp(draws, axis=0)
-    low, high = np.maximum(draws.min(axis=0) - margin, model.lower), np.minimum(draws.max(axis=0) + margin, model.upper)
+    low, high = (
+        np.maximum(draws.min(axis=0) - margin, model.lower),
+        np.minimum(draws.max(axis=0) + margin, model.upper),
+    )
     axes = [low[i] + (high[i] - low[i]) * (np.arange(size) + 0.5) / size for i in range(2)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     cell = np.prod((high - low) / size)
@@ -56,14 +59,19 @@ def test_draws_follow_the_density(case):
         axis, marginal = points[:, 0, 0] if i == 0 else points[0, :, 1], p.sum(axis=1 - i)
         edges = np.concatenate([[1.5 * axis[0] - 0.5 * axis[1]], axis + (axis[1] - axis[0]) / 2])
         cumulative = np.concatenate([[0.0], np.cumsum(marginal)])
-        assert kstest(draws[:, i], lambda value, edges=edges, c=cumulative: np.interp(value, edges, c)).pvalue > 0.001
+        assert (
+            kstest(draws[:, i], lambda value, edges=edges, c=cumulative: np.interp(value, edges, c)).pvalue
+            > 0.001
+        )
     mean = (p[..., None] * points).sum(axis=(0, 1))
     sd = np.sqrt((p[..., None] * (points - mean) ** 2).sum(axis=(0, 1)))
     correlation = (p * np.prod((points - mean) / sd, axis=-1)).sum()
     standard = (draws - mean) / sd
     np.testing.assert_allclose(standard.mean(axis=0), 0.0, atol=5 / np.sqrt(len(draws)))
     np.testing.assert_allclose(standard.std(axis=0), 1.0, atol=0.03)
-    assert np.prod(standard, axis=1).mean() == pytest.approx(correlation, abs=5 * np.prod(standard, axis=1).std() / np.sqrt(len(draws)))
+    assert np.prod(standard, axis=1).mean() == pytest.approx(
+        correlation, abs=5 * np.prod(standard, axis=1).std() / np.sqrt(len(draws))
+    )
     if hasattr(posterior, "mean"):
         np.testing.assert_allclose((posterior.mean - mean) / sd, 0.0, atol=2e-3)
         np.testing.assert_allclose(posterior.sd, sd, rtol=3e-3)
@@ -79,14 +87,19 @@ def test_draws_repeat_with_their_seed(case):
     assert np.isfinite(posterior.log_prob(draws)).all()
 
 
-@pytest.mark.parametrize("name", ["gaussian_linear", "gaussian_linear_uniform", "gaussian_mixture", "inverse_kinematics", "two_moons"])
+@pytest.mark.parametrize(
+    "name",
+    ["gaussian_linear", "gaussian_linear_uniform", "gaussian_mixture", "inverse_kinematics", "two_moons"],
+)
 def test_the_truth_has_uniform_ranks_in_the_exact_posterior(name):
     """Simulation-based calibration of simulator and posterior together, over 200 simulations of the full benchmark."""
     model = BENCHMARKS[name]
     data = model.simulator.sample(200, seed=3)
     settings = {"proposals_per_sample": 20} if name == "inverse_kinematics" else {}
     draws = [model.posterior(x).sample(199, seed=i, **settings) for i, x in enumerate(data["x"])]
-    ranks = np.array([(np.sum(d < theta, axis=0) + 0.5) / 200 for d, theta in zip(draws, data["theta"], strict=True)])
+    ranks = np.array(
+        [(np.sum(d < theta, axis=0) + 0.5) / 200 for d, theta in zip(draws, data["theta"], strict=True)]
+    )
     for i in range(ranks.shape[1]):
         assert kstest(ranks[:, i], "uniform").pvalue > 0.0005
 
@@ -139,7 +152,11 @@ def test_slcp_does_not_see_two_signs():
 
 def test_what_cannot_have_been_simulated_is_refused():
     """Data that no theta leads to: a place out of the arm's reach, moons beyond the box, and tests beyond the number of people."""
-    for name, x in (("inverse_kinematics", np.array([0.0, 2.5])), ("two_moons", np.array([5.0, 0.0])), ("sir", np.full(10, 2000.0))):
+    for name, x in (
+        ("inverse_kinematics", np.array([0.0, 2.5])),
+        ("two_moons", np.array([5.0, 0.0])),
+        ("sir", np.full(10, 2000.0)),
+    ):
         with pytest.raises(DataError, match="Expected"):
             BENCHMARKS[name].posterior(x).sample(10, seed=0)
 
@@ -176,11 +193,15 @@ def test_moons_are_as_thick_inside_as_outside():
     axis = np.linspace(-1, 1, 4001)
     theta = posterior.sample(2000, seed=11)
     theta = theta[theta.sum(axis=1) > 0]
-    rows, columns = (axis[(axis > theta[:, i].min() - 0.05) & (axis < theta[:, i].max() + 0.05)] for i in range(2))
+    rows, columns = (
+        axis[(axis > theta[:, i].min() - 0.05) & (axis < theta[:, i].max() + 0.05)] for i in range(2)
+    )
     points = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
     p = np.exp(posterior.log_prob(points))
     p /= p.sum()
-    radius = np.hypot(points.sum(axis=-1) / np.sqrt(2) - 0.5 - 0.25, 0.1 - (points[..., 1] - points[..., 0]) / np.sqrt(2))
+    radius = np.hypot(
+        points.sum(axis=-1) / np.sqrt(2) - 0.5 - 0.25, 0.1 - (points[..., 1] - points[..., 0]) / np.sqrt(2)
+    )
     mean = (p * radius).sum()
     assert mean == pytest.approx(0.1, abs=1e-4)
     assert np.sqrt((p * (radius - mean) ** 2).sum()) == pytest.approx(0.01, abs=1e-4)

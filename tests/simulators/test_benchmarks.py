@@ -47,7 +47,11 @@ def test_each_row_is_its_own_simulation(model):
     changed = theta.copy()
     changed[1:] = model.simulator.sample(256, seed=5)["theta"][1:]
     first, second = (model.simulator.sample(256, seed=6, theta=value)["x"] for value in (theta, changed))
-    if type(model).__name__ not in ("SIR", "Influenza", "SLCPDistractors"):  # these use up random numbers as theta demands
+    if type(model).__name__ not in (
+        "SIR",
+        "Influenza",
+        "SLCPDistractors",
+    ):  # these use up random numbers as theta demands
         np.testing.assert_array_equal(first[0], second[0])
     assert not np.array_equal(first[1:], second[1:])
 
@@ -84,10 +88,16 @@ def test_the_density_of_the_prior_is_that_of_its_draws(model):
     points = np.where(positive, np.log(np.where(positive, theta, 1.0)), theta)
     # A narrower Gaussian around the mean, in independent principal directions, which keeps the ratio's variance small.
     mean, half = points.mean(axis=0), np.linalg.cholesky(np.linalg.inv(np.cov(points.T) * 0.6))
-    log_q = -(((points - mean) @ half) ** 2).sum(axis=1) / 2 + np.log(np.diag(half)).sum() - len(mean) / 2 * np.log(2 * np.pi)
+    log_q = (
+        -(((points - mean) @ half) ** 2).sum(axis=1) / 2
+        + np.log(np.diag(half)).sum()
+        - len(mean) / 2 * np.log(2 * np.pi)
+    )
     log_q -= np.where(positive, points, 0.0).sum(axis=1)
     if np.isfinite(model.lower).all() and np.isfinite(model.upper).all():
-        inner = (np.abs(theta - (model.lower + model.upper) / 2) < 0.4 * (model.upper - model.lower)).all(axis=1)
+        inner = (np.abs(theta - (model.lower + model.upper) / 2) < 0.4 * (model.upper - model.lower)).all(
+            axis=1
+        )
         log_q = np.where(inner, -np.log(0.8 * (model.upper - model.lower)).sum(), -np.inf)
     ratio = np.exp(log_q - model.log_prior(theta))
     assert ratio.mean() == pytest.approx(1.0, abs=5 * ratio.std() / np.sqrt(len(ratio)))
@@ -141,10 +151,19 @@ def test_gaussian_data_lie_a_chi_square_below_the_peak():
     peak = -2 * np.log(var1 * var2 - cov**2) - 4 * np.log(2 * np.pi)
     squares = 2 * (peak - model.log_likelihood(theta, x))
     for level in (0.1, 0.5, 0.9):
-        assert np.mean(squares < chi2(8).ppf(level)) == pytest.approx(level, abs=5 * np.sqrt(level * (1 - level) / 4000))
+        assert np.mean(squares < chi2(8).ppf(level)) == pytest.approx(
+            level, abs=5 * np.sqrt(level * (1 - level) / 4000)
+        )
 
 
-POSTERIORS = ["gaussian_linear", "gaussian_linear_uniform", "gaussian_mixture", "inverse_kinematics", "sir", "two_moons"]
+POSTERIORS = [
+    "gaussian_linear",
+    "gaussian_linear_uniform",
+    "gaussian_mixture",
+    "inverse_kinematics",
+    "sir",
+    "two_moons",
+]
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
@@ -165,7 +184,9 @@ PRIORS = {
     "gaussian_linear": [norm(0, 0.1**0.5)] * 10,
     "gaussian_linear_uniform": [uniform(-1, 2)] * 10,
     "gaussian_mixture": [uniform(-10, 20)] * 2,
-    "hare_lynx": [half(1, 0.5), half(0.05, 0.05)] * 2 + [lognorm(1, scale=10)] * 2 + [lognorm(1, scale=np.exp(-1))] * 2,
+    "hare_lynx": [half(1, 0.5), half(0.05, 0.05)] * 2
+    + [lognorm(1, scale=10)] * 2
+    + [lognorm(1, scale=np.exp(-1))] * 2,
     "influenza": [half(2, 1), half(0.4, 0.5), expon(scale=1 / 5)],
     "inverse_kinematics": [norm(0, sd) for sd in (0.25, 0.5, 0.5, 0.5)],
     "lotka_volterra": [lognorm(0.5, scale=np.exp(-0.125)), lognorm(0.5, scale=np.exp(-3))] * 2,

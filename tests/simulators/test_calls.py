@@ -51,7 +51,8 @@ def test_arguments_that_are_changed_in_place_are_refused(is_batched):
 
     spoilt = make_simulator([prior, spoils], is_batched=is_batched, block_size=8)
     with pytest.raises(
-        ConfigurationError, match=r"'spoils' to leave its arguments as they are, got 'theta' changed in place.*theta\.copy\(\)"
+        ConfigurationError,
+        match=r"'spoils' to leave its arguments as they are, got 'theta' changed in place.*theta\.copy\(\)",
     ):
         spoilt.sample(400, seed=1)
     fixed = np.full((400, 2), 3.0)
@@ -69,7 +70,15 @@ def test_single_numbers_are_handed_over_as_what_they_were():
     seen = {}
 
     def prior(rng):
-        return {"a": 1.5, "k": 3, "flag": True, "b": rng.normal(), "n": rng.integers(9), "f": np.float32(2.0), "v": np.zeros(1)}
+        return {
+            "a": 1.5,
+            "k": 3,
+            "flag": True,
+            "b": rng.normal(),
+            "n": rng.integers(9),
+            "f": np.float32(2.0),
+            "v": np.zeros(1),
+        }
 
     def likelihood(a, k, flag, b, n, f, v, m):  # noqa: PLR0917
         seen.update(locals())
@@ -77,7 +86,16 @@ def test_single_numbers_are_handed_over_as_what_they_were():
 
     simulator = make_simulator([prior, likelihood], meta_fn=lambda: {"m": 7})
     simulator.sample(2, seed=1)
-    kinds = {"a": float, "k": int, "flag": bool, "b": float, "n": np.int64, "f": np.float32, "v": np.ndarray, "m": int}
+    kinds = {
+        "a": float,
+        "k": int,
+        "flag": bool,
+        "b": float,
+        "n": np.int64,
+        "f": np.float32,
+        "v": np.ndarray,
+        "m": int,
+    }
     assert all(isinstance(seen[name], kind) for name, kind in kinds.items())
     simulator.sample(2, seed=1, k=np.array([4, 5]), a=2.5)
     assert (seen["k"], seen["a"]) == (5, 2.5)
@@ -92,4 +110,6 @@ def test_names_are_those_that_python_means(name):
     simulator = make_simulator([lambda rng: {name: rng.normal(size=1)}, scope["likelihood"]])
     drawn = simulator.sample(3, seed=1)
     np.testing.assert_array_equal(drawn["x"], drawn[name] + 1)
-    np.testing.assert_array_equal(eval(f"simulator.sample(3, seed=1, {name}=2.0)", {"simulator": simulator})["x"], np.full((3, 1), 3.0))
+    np.testing.assert_array_equal(
+        eval(f"simulator.sample(3, seed=1, {name}=2.0)", {"simulator": simulator})["x"], np.full((3, 1), 3.0)
+    )

@@ -16,14 +16,18 @@ LOWER, UPPER = np.array([-np.inf, 0.0, -np.inf, 1.0]), np.array([np.inf, np.inf,
 def unbounded(theta):
     """What the prior is a normal of, written down for these bounds."""
     share = (theta[:, 3] - 1.0) / 4.0
-    return np.stack([theta[:, 0], np.log(theta[:, 1]), np.log(2.0 - theta[:, 2]), np.log(share / (1 - share))], axis=1)
+    return np.stack(
+        [theta[:, 0], np.log(theta[:, 1]), np.log(2.0 - theta[:, 2]), np.log(share / (1 - share))], axis=1
+    )
 
 
 def some_draws(n=5_000, seed=0):
     """Two variables of four components within the bounds, the first two correlated."""
     z = np.random.default_rng(seed).normal(size=(n, 4)) * 0.3
     z[:, 1] += z[:, 0]
-    theta = np.stack([z[:, 0], np.exp(z[:, 1]), 2.0 - np.exp(z[:, 2]), 1.0 + 4.0 / (1 + np.exp(-z[:, 3]))], axis=1)
+    theta = np.stack(
+        [z[:, 0], np.exp(z[:, 1]), 2.0 - np.exp(z[:, 2]), 1.0 + 4.0 / (1 + np.exp(-z[:, 3]))], axis=1
+    )
     return {"a": theta[:, :1], "b": theta[:, 1:]}
 
 
@@ -55,8 +59,13 @@ def test_the_prior_is_the_same_from_json():
 def test_draws_outside_the_bounds_do_not_count_and_too_few_are_refused():
     """A draw that is not finite or outside changes nothing; fewer than 100 good ones are an error."""
     draws = some_draws(200)
-    spoilt = {"a": np.concatenate([draws["a"], [[np.nan], [0.0]]]), "b": np.concatenate([draws["b"], [[1.0, 0.0, 2.0], [-1.0, 0.0, 2.0]]])}
-    np.testing.assert_array_equal(NarrowPrior.around(spoilt, LOWER, UPPER, 3.0).mean, NarrowPrior.around(draws, LOWER, UPPER, 3.0).mean)
+    spoilt = {
+        "a": np.concatenate([draws["a"], [[np.nan], [0.0]]]),
+        "b": np.concatenate([draws["b"], [[1.0, 0.0, 2.0], [-1.0, 0.0, 2.0]]]),
+    }
+    np.testing.assert_array_equal(
+        NarrowPrior.around(spoilt, LOWER, UPPER, 3.0).mean, NarrowPrior.around(draws, LOWER, UPPER, 3.0).mean
+    )
     with pytest.raises(DataError, match="got 99"):
         NarrowPrior.around({name: value[:99] for name, value in draws.items()}, LOWER, UPPER, 3.0)
     with pytest.raises(ConfigurationError, match="widening above 1"):
@@ -99,7 +108,9 @@ def test_a_batched_benchmark_keeps_its_joint_density_and_goes_through_pickle():
     np.testing.assert_array_equal(simulator.log_joint(**rows), model.log_joint(**rows))
     again = pickle.loads(pickle.dumps(simulator)).sample(300, seed=1)
     np.testing.assert_array_equal(again["x"], rows["x"])
-    np.testing.assert_array_equal(NarrowedSimulator(model.simulator, simulator.prior).sample(300, seed=1)["x"], rows["x"])
+    np.testing.assert_array_equal(
+        NarrowedSimulator(model.simulator, simulator.prior).sample(300, seed=1)["x"], rows["x"]
+    )
 
 
 def two(rng):

@@ -21,7 +21,9 @@ class Grid:
         mean, sd = model.posterior(x).mean, model.posterior(x).sd
         self.mu, self.v = (np.linspace(mean[i] - 14 * sd[i], mean[i] + 14 * sd[i], size) for i in range(2))
         mu, v = self.mu[:, None], self.v[None, :]
-        log_prior = norm.logpdf(mu, model.location, model.scale) + norm.logpdf(v, 2 * np.log(model.scale), 1.0)
+        log_prior = norm.logpdf(mu, model.location, model.scale) + norm.logpdf(
+            v, 2 * np.log(model.scale), 1.0
+        )
         squares = sum((value - mu) ** 2 for value in x)
         log_joint = log_prior - squares / np.exp(v) / 2 - len(x) * (v + np.log(2 * np.pi)) / 2
         self.cell = (self.mu[1] - self.mu[0]) * (self.v[1] - self.v[0])
@@ -85,7 +87,10 @@ def test_log_prob_equals_brute_force_and_integrates_to_one(case):
 def test_marginal_densities_equal_brute_force_and_integrate_to_one(case):
     """The marginal densities are the grid's sums over the other parameter."""
     _, posterior, grid = case
-    for density, points, axis in ((posterior.mean_density, grid.mu, 1), (posterior.log_variance_density, grid.v, 0)):
+    for density, points, axis in (
+        (posterior.mean_density, grid.mu, 1),
+        (posterior.log_variance_density, grid.v, 0),
+    ):
         values, step = density(points), points[1] - points[0]
         assert values.sum() * step == pytest.approx(1.0, abs=1e-5)
         np.testing.assert_allclose(values * step, grid.p.sum(axis=axis), atol=1e-4 * (values * step).max())
@@ -98,11 +103,16 @@ def test_draws_follow_the_marginals(case):
     for i, points in enumerate((grid.mu, grid.v)):
         marginal = grid.p.sum(axis=1 - i)
         cdf = np.cumsum(marginal) - marginal / 2
-        assert kstest(draws[:, i], lambda value, points=points, cdf=cdf: np.interp(value, points, cdf)).pvalue > 0.001
+        assert (
+            kstest(draws[:, i], lambda value, points=points, cdf=cdf: np.interp(value, points, cdf)).pvalue
+            > 0.001
+        )
     standard = (draws - posterior.mean) / posterior.sd
     np.testing.assert_allclose(standard.mean(axis=0), 0.0, atol=5 / np.sqrt(20_000))
     np.testing.assert_allclose(standard.std(axis=0), 1.0, atol=0.03)
-    covariance = grid.expect((grid.mu[:, None] - posterior.mean[0]) * (grid.v[None, :] - posterior.mean[1])) / np.prod(posterior.sd)
+    covariance = grid.expect(
+        (grid.mu[:, None] - posterior.mean[0]) * (grid.v[None, :] - posterior.mean[1])
+    ) / np.prod(posterior.sd)
     assert np.mean(standard[:, 0] * standard[:, 1]) == pytest.approx(covariance, abs=0.05)
     np.testing.assert_array_equal(posterior.sample(20_000, seed=4), draws)
 
@@ -115,7 +125,9 @@ def test_with_many_observations_the_posterior_is_the_one_of_a_flat_prior():
     levels = np.array([0.05, 0.5, 0.95])
     quantiles = posterior.quantiles(levels)
     sd = posterior.sd
-    np.testing.assert_allclose((quantiles[:, 0] - student.ppf(levels, n - 1, x.mean(), np.sqrt(s2 / n))) / sd[0], 0.0, atol=0.05)
+    np.testing.assert_allclose(
+        (quantiles[:, 0] - student.ppf(levels, n - 1, x.mean(), np.sqrt(s2 / n))) / sd[0], 0.0, atol=0.05
+    )
     flat = np.log(invgamma.ppf(levels, (n - 1) / 2, scale=(n - 1) * s2 / 2))
     np.testing.assert_allclose((quantiles[:, 1] - flat) / sd[1], 0.0, atol=0.05)
 
@@ -126,10 +138,14 @@ def test_units_only_relabel_the_posterior():
     plain, scaled = NormalModel().posterior(x), NormalModel(location=50.0, scale=10.0).posterior(50 + 10 * x)
     np.testing.assert_allclose(scaled.mean, plain.mean * [10, 1] + [50, 2 * np.log(10)])
     np.testing.assert_allclose(scaled.sd, plain.sd * [10, 1])
-    np.testing.assert_allclose(scaled.quantiles([0.1, 0.9]), plain.quantiles([0.1, 0.9]) * [10, 1] + [50, 2 * np.log(10)])
+    np.testing.assert_allclose(
+        scaled.quantiles([0.1, 0.9]), plain.quantiles([0.1, 0.9]) * [10, 1] + [50, 2 * np.log(10)]
+    )
     np.testing.assert_allclose(scaled.spread, np.multiply(plain.spread, 10))
     theta = np.array([[0.2, -0.3]])
-    np.testing.assert_allclose(scaled.log_prob(theta * [10, 1] + [50, 2 * np.log(10)]), plain.log_prob(theta) - np.log(10))
+    np.testing.assert_allclose(
+        scaled.log_prob(theta * [10, 1] + [50, 2 * np.log(10)]), plain.log_prob(theta) - np.log(10)
+    )
 
 
 def test_the_truth_has_uniform_ranks_in_the_exact_posterior():
@@ -137,7 +153,9 @@ def test_the_truth_has_uniform_ranks_in_the_exact_posterior():
     model = NormalModel(num_observations=6)
     data = model.simulator.sample(300, seed=7)
     draws = [model.posterior(x).sample(199, seed=i) for i, x in enumerate(data["x"])]
-    ranks = np.array([(np.sum(d < theta, axis=0) + 0.5) / 200 for d, theta in zip(draws, data["theta"], strict=True)])
+    ranks = np.array(
+        [(np.sum(d < theta, axis=0) + 0.5) / 200 for d, theta in zip(draws, data["theta"], strict=True)]
+    )
     for i in range(2):
         assert kstest(ranks[:, i], "uniform").pvalue > 0.001
 

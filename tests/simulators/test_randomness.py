@@ -159,7 +159,9 @@ def test_a_seed_governs_whatever_is_drawn_from(function):
     simulator = make_simulator(function)
     table = simulator.sample(60, seed=1)
     assert same(simulator.sample(60, seed=1), table)
-    assert same(simulator.rows(37, 60, seed=1, progress=False), {key: value[37:] for key, value in table.items()})
+    assert same(
+        simulator.rows(37, 60, seed=1, progress=False), {key: value[37:] for key, value in table.items()}
+    )
     more = np.concatenate([table["x"], simulator.sample(60, seed=2)["x"]])
     assert len(np.unique(more, axis=0)) == 120
     assert same(make_simulator(function).sample(60, seed=1), table)
@@ -167,8 +169,14 @@ def test_a_seed_governs_whatever_is_drawn_from(function):
 
 def test_workers_draw_the_same_from_whatever_is_drawn_from():
     """All kinds of generators at once, in two workers: the same rows to the bit, none of them twice."""
-    kinds = {name: GOVERNED[name] for name in GOVERNED if name not in ("numpy.random beside rng", "generator function")}
-    functions = [lambda name=name, function=function: {name: function()["x"]} for name, function in kinds.items()]
+    kinds = {
+        name: GOVERNED[name]
+        for name in GOVERNED
+        if name not in ("numpy.random beside rng", "generator function")
+    }
+    functions = [
+        lambda name=name, function=function: {name: function()["x"]} for name, function in kinds.items()
+    ]
     simulator = make_simulator(functions)
     here = simulator.sample(40, seed=3)
     there = make_simulator(functions).sample(40, seed=3, workers=2)
@@ -190,21 +198,40 @@ def test_a_generator_that_is_made_late_governs_no_row_unseen(workers):
 
 def test_draws_of_many_rows_are_independent():
     """Reseeding by row leaves no trace between rows or between generators: means, sds and correlations are those of normal draws."""
-    simulator = make_simulator(lambda: {"x": [RNG.normal(), OLD.normal(), PYTHONS.gauss(0, 1), np.random.normal(), float(torch.randn(()))]})
+    simulator = make_simulator(
+        lambda: {
+            "x": [RNG.normal(), OLD.normal(), PYTHONS.gauss(0, 1), np.random.normal(), float(torch.randn(()))]
+        }
+    )
     x = simulator.sample(4000, seed=4)["x"]
     assert np.abs(x.mean(axis=0)).max() < 5 / np.sqrt(4000)
     assert np.abs(x.std(axis=0) - 1).max() < 0.06
-    assert np.abs(np.corrcoef(np.concatenate([x[1:], x[:-1]], axis=1).T) - np.eye(10)).max() < 5 / np.sqrt(4000)
+    assert np.abs(np.corrcoef(np.concatenate([x[1:], x[:-1]], axis=1).T) - np.eye(10)).max() < 5 / np.sqrt(
+        4000
+    )
 
 
 def test_states_are_put_back():
     """After seeded draws every generator, global or held, goes on as if nothing had been drawn; also when a function fails."""
 
     def draws():
-        return [RNG.normal(), OLD.normal(), PYTHONS.random(), float(torch.randn((), generator=TORCHS)), np.random.normal(), random.random()]
+        return [
+            RNG.normal(),
+            OLD.normal(),
+            PYTHONS.random(),
+            float(torch.randn((), generator=TORCHS)),
+            np.random.normal(),
+            random.random(),
+        ]
 
     def states():
-        return [RNG.bit_generator.state, str(OLD.get_state()), PYTHONS.getstate(), TORCHS.get_state().tolist(), random.getstate()]
+        return [
+            RNG.bit_generator.state,
+            str(OLD.get_state()),
+            PYTHONS.getstate(),
+            TORCHS.get_state().tolist(),
+            random.getstate(),
+        ]
 
     def fails():
         draws()
@@ -253,12 +280,17 @@ HIDDEN: dict[str, Any] = {
 def test_what_a_seed_does_not_govern_is_told_and_refused(function):
     """Once a warning for seed=; an error for workers, whether it was seen before or not, and for those who store rows by seed."""
     simulator = make_simulator(function)
-    with pytest.warns(TrustWarning, match=r"seed= does not repeat these draws: Values of 'x' differ between two draws of row 0 of seed 1"):
+    with pytest.warns(
+        TrustWarning,
+        match=r"seed= does not repeat these draws: Values of 'x' differ between two draws of row 0 of seed 1",
+    ):
         simulator.sample(5, seed=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         simulator.sample(5, seed=1)
-    with pytest.raises(SimulationError, match=r"Expected simulations that are the same whoever computes them.*rng\.integers"):
+    with pytest.raises(
+        SimulationError, match=r"Expected simulations that are the same whoever computes them.*rng\.integers"
+    ):
         simulator.sample(5, seed=1, workers=2)
     with pytest.raises(SimulationError, match="the same whoever computes them"):
         make_simulator(function).check_repeatable()
@@ -291,9 +323,18 @@ def test_the_trial_costs_one_call():
 
 BATCHED: dict[str, tuple[Any, bool]] = {
     "rng": (lambda batch_size, rng: {"x": rng.normal(size=(batch_size, 2))}, True),
-    "rng and a held one": (lambda batch_size, rng: {"x": rng.normal(size=(batch_size, 2)) + RNG.normal(size=(batch_size, 2))}, False),
-    "rng and torch": (lambda batch_size, rng: {"x": rng.normal(size=(batch_size, 2)) + torch.randn(batch_size, 2).numpy()}, False),
-    "rng and random": (lambda batch_size, rng: {"x": [[rng.normal(), random.gauss(0, 1)] for _ in range(batch_size)]}, False),
+    "rng and a held one": (
+        lambda batch_size, rng: {"x": rng.normal(size=(batch_size, 2)) + RNG.normal(size=(batch_size, 2))},
+        False,
+    ),
+    "rng and torch": (
+        lambda batch_size, rng: {"x": rng.normal(size=(batch_size, 2)) + torch.randn(batch_size, 2).numpy()},
+        False,
+    ),
+    "rng and random": (
+        lambda batch_size, rng: {"x": [[rng.normal(), random.gauss(0, 1)] for _ in range(batch_size)]},
+        False,
+    ),
 }
 
 
@@ -316,7 +357,9 @@ def test_a_library_that_draws_from_a_global_state_is_noticed(tmp_path, monkeypat
     library.noise.__module__ = "sklearn"
     monkeypatch.delitem(sys.modules, "sklearn")
     noise = library.noise
-    simulator = make_simulator(lambda batch_size, rng: {"x": rng.normal(size=batch_size) + noise(batch_size)}, is_batched=True)
+    simulator = make_simulator(
+        lambda batch_size, rng: {"x": rng.normal(size=batch_size) + noise(batch_size)}, is_batched=True
+    )
     assert not simulator.suits_a_thread
     assert same(simulator.sample(300, seed=1), simulator.sample(300, seed=1))
 
@@ -331,6 +374,12 @@ def test_fresh_processes_do_not_begin_anew(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     rows = []
     for where in ((0, 20, 1), (20, 40, 1), (0, 20, 2)):
-        done = subprocess.run([sys.executable, "-c", code.format(*where)], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(*where)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         rows += eval(done.stdout)
     assert len(np.unique(rows, axis=0)) == 60

@@ -9,7 +9,19 @@ from sbi_models.errors import ConfigurationError
 
 def test_streams_are_equal_by_seed_and_differ_by_any_part_of_the_name():
     """The same path gives the same numbers; another seed, name, depth, order or type of a part gives other ones."""
-    paths = [(0,), (1,), (0, "a"), (1, "a"), (0, "b"), (0, "a", "b"), (0, "b", "a"), (0, "ab"), (0, "a", 1), (0, "a", "1"), (0, 1, "a")]
+    paths = [
+        (0,),
+        (1,),
+        (0, "a"),
+        (1, "a"),
+        (0, "b"),
+        (0, "a", "b"),
+        (0, "b", "a"),
+        (0, "ab"),
+        (0, "a", 1),
+        (0, "a", "1"),
+        (0, 1, "a"),
+    ]
     draws = [tuple(seeding.generator(*path).normal(size=3)) for path in paths]
     assert len(set(draws)) == len(paths)
     assert draws == [tuple(seeding.generator(*path).normal(size=3)) for path in paths]

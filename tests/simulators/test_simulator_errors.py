@@ -20,12 +20,24 @@ def sometimes_longer(rng):
     [
         ([theta, theta], r"'theta' returns 'theta', which an earlier function returned. Rename"),
         (sometimes_longer, r"'x' of one shape, got \(3,\) and \(4,\).*mask"),
-        (lambda: {"x": [[1.0], [1.0, 2.0]]}, r"'x' that function '.lambda.' returned, got ragged lists.*mask"),
+        (
+            lambda: {"x": [[1.0], [1.0, 2.0]]},
+            r"'x' that function '.lambda.' returned, got ragged lists.*mask",
+        ),
         (lambda: np.zeros(2), r"must return a dict of names to arrays, got ndarray"),
         (lambda: None, r"must return a dict of names to arrays, got NoneType"),
-        (lambda: {"x": "three"}, r"real numbers in 'x' that function '.lambda.' returned, got <U5\..*Convert text"),
-        (lambda: {"x": None}, r"real numbers in 'x' that function '.lambda.' returned, got object of NoneType"),
-        (lambda: {"x": 1j}, r"real numbers in 'x' that function '.lambda.' returned, got complex128\. Pass real and imaginary part"),
+        (
+            lambda: {"x": "three"},
+            r"real numbers in 'x' that function '.lambda.' returned, got <U5\..*Convert text",
+        ),
+        (
+            lambda: {"x": None},
+            r"real numbers in 'x' that function '.lambda.' returned, got object of NoneType",
+        ),
+        (
+            lambda: {"x": 1j},
+            r"real numbers in 'x' that function '.lambda.' returned, got complex128\. Pass real and imaginary part",
+        ),
     ],
 )
 def test_outputs_that_cannot_be_used_are_refused(functions, message):
@@ -36,7 +48,11 @@ def test_outputs_that_cannot_be_used_are_refused(functions, message):
 
 @pytest.mark.parametrize(
     ("output", "shape"),
-    [(lambda n: np.zeros((n + 1, 2)), r"\(9, 2\)"), (lambda n: np.zeros((1, n)), r"\(1, 8\)"), (lambda n: 0.5, r"\(\)")],
+    [
+        (lambda n: np.zeros((n + 1, 2)), r"\(9, 2\)"),
+        (lambda n: np.zeros((1, n)), r"\(1, 8\)"),
+        (lambda n: 0.5, r"\(\)"),
+    ],
 )
 def test_batched_functions_must_return_the_batch_axis(output, shape):
     """A batched output without one row a simulation is refused, with the shape expected and got."""
@@ -47,7 +63,10 @@ def test_batched_functions_must_return_the_batch_axis(output, shape):
 
 def test_an_argument_that_nothing_returns_is_named():
     """A missing argument is a ConfigurationError that lists what is there and how to order functions."""
-    with pytest.raises(ConfigurationError, match=r"takes 'thta', which nothing before it returns. Available there: .*theta.*Order"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"takes 'thta', which nothing before it returns. Available there: .*theta.*Order",
+    ):
         make_simulator([theta, lambda thta: {"x": thta}]).sample(1, seed=0)
     with pytest.raises(ConfigurationError, match="takes 'theta'"):
         make_simulator([lambda theta: {"x": theta}, theta]).sample(1, seed=0)
@@ -55,7 +74,9 @@ def test_an_argument_that_nothing_returns_is_named():
 
 def test_a_fixed_value_of_no_function_is_named():
     """Fixing a misspelt variable is refused, with the names there are."""
-    with pytest.raises(ConfigurationError, match=r"No function returns 'thta', so it cannot be fixed. Known: theta"):
+    with pytest.raises(
+        ConfigurationError, match=r"No function returns 'thta', so it cannot be fixed. Known: theta"
+    ):
         make_simulator(theta).sample(2, seed=0, thta=1.0)
 
 

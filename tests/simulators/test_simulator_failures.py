@@ -44,10 +44,15 @@ def policy(**settings):
 
 SIMULATORS = {
     "raises": make_simulator([prior, fails_above_half], failures=policy(retries=3, allowed=1.0)),
-    "raises, global state": make_simulator([global_prior, fails_above_half], failures=policy(retries=2, allowed=1.0)),
+    "raises, global state": make_simulator(
+        [global_prior, fails_above_half], failures=policy(retries=2, allowed=1.0)
+    ),
     "not finite": make_simulator([prior, log_of], failures=policy(retries=2, allowed=1.0, non_finite=True)),
     "batched, not finite": make_simulator(
-        [batched_prior, log_of], is_batched=True, block_size=8, failures=policy(retries=1, allowed=1.0, non_finite=True)
+        [batched_prior, log_of],
+        is_batched=True,
+        block_size=8,
+        failures=policy(retries=1, allowed=1.0, non_finite=True),
     ),
     "batched, raises": make_simulator(
         [batched_prior, batched_fails], is_batched=True, block_size=4, failures=policy(retries=1, allowed=1.0)
@@ -73,14 +78,18 @@ def test_a_row_stays_a_function_of_seed_and_row(simulator):
         some = simulator.rows(start, stop, seed=1)
         for name, value in some.items():
             np.testing.assert_array_equal(value, table[name][start:stop])
-        assert simulator.last_report.failures == tuple(failure for failure in report.failures if start <= failure.row < stop)
+        assert simulator.last_report.failures == tuple(
+            failure for failure in report.failures if start <= failure.row < stop
+        )
 
 
 @every
 def test_rows_that_never_failed_are_those_of_no_retries(simulator):
     """A policy changes no row that succeeds at once."""
     table = simulator.sample(40, seed=1)
-    never = [row for row in range(40) if row not in {failure.row for failure in simulator.last_report.failures}]
+    never = [
+        row for row in range(40) if row not in {failure.row for failure in simulator.last_report.failures}
+    ]
     again = make_simulator(
         [call.function for call in simulator.calls],
         is_batched=simulator.is_batched,
@@ -105,7 +114,9 @@ def test_a_retry_draws_from_the_stream_of_its_attempt():
         assert np.isnan(table["x"][row, 0]) == (not good)
         attempts = good[0] if good else 4
         assert failures.get(row) == (
-            Failure(row, attempts, bool(good), "function 'fails_above_half' raised ArithmeticError: diverged") if attempts else None
+            Failure(row, attempts, bool(good), "function 'fails_above_half' raised ArithmeticError: diverged")
+            if attempts
+            else None
         )
 
 
@@ -155,7 +166,12 @@ def test_rows_that_fail_for_good_keep_their_place():
     assert not failed.all()
     for name in ("x", "k", "b", "f"):
         np.testing.assert_array_equal(np.isnan(drawn[name][:, 0]), failed)
-    assert [drawn[name].dtype for name in ("x", "k", "b", "f")] == [np.float64, np.float64, np.float64, np.float32]
+    assert [drawn[name].dtype for name in ("x", "k", "b", "f")] == [
+        np.float64,
+        np.float64,
+        np.float64,
+        np.float32,
+    ]
     assert not np.isnan(drawn["theta"]).any()
 
 
@@ -188,14 +204,19 @@ def test_by_default_the_first_failure_is_an_error_that_can_be_repeated(workers):
         simulator.sample(100, seed=3, workers=workers)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     (row,) = simulator.last_report.failed
-    with pytest.raises(SimulationError, match=rf"row {row} of seed 3.*simulator.rows\({row}, {row + 1}, seed=3\)"):
+    with pytest.raises(
+        SimulationError, match=rf"row {row} of seed 3.*simulator.rows\({row}, {row + 1}, seed=3\)"
+    ):
         simulator.rows(row, row + 1, seed=3)
 
 
 def test_a_failed_block_is_named_as_such():
     """In a batched simulator the message speaks of the block, which is what failed."""
     simulator = make_simulator([batched_prior, batched_fails], is_batched=True, block_size=4)
-    with pytest.raises(SimulationError, match=r"rows \d+ to \d+, a block of batched functions, of seed 5: function 'batched_fails'"):
+    with pytest.raises(
+        SimulationError,
+        match=r"rows \d+ to \d+, a block of batched functions, of seed 5: function 'batched_fails'",
+    ):
         simulator.sample(40, seed=5)
 
 
@@ -242,7 +263,9 @@ def test_nothing_but_failures_is_an_error():
     def never():
         raise ValueError("no")
 
-    with pytest.raises(SimulationError, match=r"None of the 3 simulations succeeded.*'never' raised ValueError: no"):
+    with pytest.raises(
+        SimulationError, match=r"None of the 3 simulations succeeded.*'never' raised ValueError: no"
+    ):
         make_simulator(never, failures=policy(allowed=1.0)).sample(3, seed=0)
 
 
@@ -252,14 +275,24 @@ def test_a_meta_fn_that_fails_is_named():
     def meta():
         raise ValueError("no")
 
-    with pytest.raises(SimulationError, match=r"meta_fn of rows 0 to 3 of seed 0 failed: function 'meta' raised ValueError") as caught:
+    with pytest.raises(
+        SimulationError, match=r"meta_fn of rows 0 to 3 of seed 0 failed: function 'meta' raised ValueError"
+    ) as caught:
         make_simulator(prior, meta).sample(3, seed=0)
     assert isinstance(caught.value.__cause__, ValueError)
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"retries": -1}, {"retries": 1.0}, {"retries": True}, {"allowed": -1}, {"allowed": 1.5}, {"allowed": "1"}, {"allowed": None}],
+    [
+        {"retries": -1},
+        {"retries": 1.0},
+        {"retries": True},
+        {"allowed": -1},
+        {"allowed": 1.5},
+        {"allowed": "1"},
+        {"allowed": None},
+    ],
 )
 def test_policies_that_make_no_sense_are_refused(settings):
     """Numbers out of range and of other types are refused at once."""

@@ -53,9 +53,13 @@ SIMULATORS = {
     "global state": make_simulator([global_prior, global_likelihood]),
     "rng, then global state": make_simulator([prior, global_likelihood]),
     "callable object": make_simulator([Prior(3.0), likelihood]),
-    "partial": make_simulator([partial(lambda rng, scale: {"theta": scale * rng.normal(size=2)}, scale=2.0), likelihood]),
+    "partial": make_simulator(
+        [partial(lambda rng, scale: {"theta": scale * rng.normal(size=2)}, scale=2.0), likelihood]
+    ),
     "batched": make_simulator([batched_prior, batched_likelihood], is_batched=True, block_size=16),
-    "batched, global state": make_simulator([batched_global, batched_likelihood], is_batched=True, block_size=7),
+    "batched, global state": make_simulator(
+        [batched_global, batched_likelihood], is_batched=True, block_size=7
+    ),
     "blocks of one": make_simulator([batched_prior, batched_likelihood], is_batched=True, block_size=1),
 }
 every = pytest.mark.parametrize("simulator", SIMULATORS.values(), ids=SIMULATORS.keys())
@@ -129,15 +133,21 @@ def test_np_random_seed_governs_calls_without_a_seed(simulator):
 
 def test_partials_and_objects_are_the_functions_they_wrap():
     """A partial with scale=2 and a callable object with scale 3 return 2 and 3 times the plain prior."""
-    plain, double, triple = (SIMULATORS[name].sample(4, seed=7)["theta"] for name in ("rng", "partial", "callable object"))
+    plain, double, triple = (
+        SIMULATORS[name].sample(4, seed=7)["theta"] for name in ("rng", "partial", "callable object")
+    )
     np.testing.assert_array_equal(double, 2 * plain)
     np.testing.assert_array_equal(triple, 3 * plain)
 
 
 def test_random_numbers_of_neighbouring_functions_are_independent():
     """Two functions of one simulation never see the same random numbers, with rng or with the global state."""
-    with_rng = make_simulator([lambda rng: {"a": rng.normal()}, lambda rng: {"b": rng.normal()}]).sample(400, seed=8)
-    with_state = make_simulator([lambda: {"a": np.random.normal()}, lambda: {"b": np.random.normal()}]).sample(400, seed=8)
+    with_rng = make_simulator([lambda rng: {"a": rng.normal()}, lambda rng: {"b": rng.normal()}]).sample(
+        400, seed=8
+    )
+    with_state = make_simulator(
+        [lambda: {"a": np.random.normal()}, lambda: {"b": np.random.normal()}]
+    ).sample(400, seed=8)
     for draws in (with_rng, with_state):
         assert abs(np.corrcoef(draws["a"][:, 0], draws["b"][:, 0])[0, 1]) < 5 / 20
         assert abs(np.mean(draws["a"])) < 5 / 20
@@ -148,7 +158,12 @@ def test_batch_shapes_may_be_tuples_and_scalars_get_an_axis():
     """sample((2, 3)) is sample(6) in two rows of three; a scalar output has a trailing axis of length 1; dtypes are kept."""
     simulator = make_simulator([prior, lambda theta: {"s": theta.sum(), "k": 3, "f": np.float32(1)}])
     grid, line = simulator.sample((2, 3), seed=9), simulator.sample(np.int64(6), seed=9)
-    assert {key: value.shape for key, value in grid.items()} == {"theta": (2, 3, 2), "s": (2, 3, 1), "k": (2, 3, 1), "f": (2, 3, 1)}
+    assert {key: value.shape for key, value in grid.items()} == {
+        "theta": (2, 3, 2),
+        "s": (2, 3, 1),
+        "k": (2, 3, 1),
+        "f": (2, 3, 1),
+    }
     assert line["s"].shape == (6, 1)
     same(grid, {key: value.reshape(2, 3, -1) for key, value in line.items()})
     assert [line[key].dtype.kind for key in ("theta", "s", "k", "f")] == ["f", "f", "i", "f"]
@@ -160,7 +175,11 @@ def test_batch_shapes_may_be_tuples_and_scalars_get_an_axis():
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_fixed_values_are_seen_by_later_functions(is_batched):
     """A fixed value, shared or one a row, is returned and used by later functions; other random numbers stay what they were."""
-    functions = [batched_prior, batched_likelihood] if is_batched else [prior, lambda theta, rng: {"x": theta + rng.normal(size=(5, 2))}]
+    functions = (
+        [batched_prior, batched_likelihood]
+        if is_batched
+        else [prior, lambda theta, rng: {"x": theta + rng.normal(size=(5, 2))}]
+    )
     simulator = make_simulator(functions, is_batched=is_batched, block_size=4)
     free = simulator.sample(6, seed=10)
     noise = free["x"] - free["theta"][:, None, :]
@@ -174,7 +193,9 @@ def test_fixed_values_are_seen_by_later_functions(is_batched):
     np.testing.assert_array_equal(simulator.rows(3, 6, seed=10, theta=per_row[3:])["x"], rows["x"][3:])
 
 
-@pytest.mark.parametrize("meta_fn", [lambda rng: {"n": rng.integers(10**6)}, lambda: {"n": np.random.randint(10**6)}])
+@pytest.mark.parametrize(
+    "meta_fn", [lambda rng: {"n": rng.integers(10**6)}, lambda: {"n": np.random.randint(10**6)}]
+)
 def test_each_batch_has_a_meta_draw_of_its_own(meta_fn):
     """Batches that begin at other rows of a table share other values; the same batch has the same, with or without a generator."""
     simulator = make_simulator([prior, likelihood], meta_fn=meta_fn)
@@ -187,12 +208,16 @@ def test_each_batch_has_a_meta_draw_of_its_own(meta_fn):
 def test_fixed_values_are_matched_with_the_output_they_replace():
     """One scalar for each of three simulations, rows in two batch axes, and a value of the wrong shape, which is refused."""
     scalar = make_simulator(lambda rng: {"mu": rng.normal()})
-    np.testing.assert_array_equal(scalar.sample(3, seed=0, mu=np.array([1.0, 2.0, 3.0]))["mu"], [[1.0], [2.0], [3.0]])
+    np.testing.assert_array_equal(
+        scalar.sample(3, seed=0, mu=np.array([1.0, 2.0, 3.0]))["mu"], [[1.0], [2.0], [3.0]]
+    )
     np.testing.assert_array_equal(scalar.sample(2, seed=0, mu=7.0)["mu"], [[7.0], [7.0]])
     pair = make_simulator([prior, likelihood])
     theta = np.arange(12.0).reshape(2, 3, 2)
     np.testing.assert_array_equal(pair.sample((2, 3), seed=0, theta=theta)["theta"], theta)
-    with pytest.raises(ConfigurationError, match=r"fixed 'theta' of shape \(2,\) \(one for all\) or \(3, 2\).*got \(4, 2\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"fixed 'theta' of shape \(2,\) \(one for all\) or \(3, 2\).*got \(4, 2\)"
+    ):
         pair.sample(3, seed=0, theta=np.zeros((4, 2)))
 
 
@@ -204,7 +229,9 @@ def test_meta_is_called_once_a_batch_and_shared():
         calls.append(batch_shape)
         return {"n": rng.integers(1, 50)}
 
-    simulator = make_simulator([prior, lambda theta, n, rng: {"x": rng.normal(theta[0], size=(n, 1))}], meta_fn=meta)
+    simulator = make_simulator(
+        [prior, lambda theta, n, rng: {"x": rng.normal(theta[0], size=(n, 1))}], meta_fn=meta
+    )
     drawn = simulator.sample((2, 4), seed=11)
     assert calls == [(8,)]
     n = drawn["n"][0, 0, 0]
@@ -228,7 +255,9 @@ def test_a_function_with_keywords_gets_all_variables_and_nothing_else():
 def test_a_default_is_used_where_no_function_returns_the_argument():
     """Arguments with a default need no earlier function, and take its output if there is one."""
     assert make_simulator(lambda scale=2.0: {"x": scale}).sample(1, seed=0)["x"] == 2.0
-    assert make_simulator([lambda: {"scale": 5.0}, lambda scale=2.0: {"x": scale}]).sample(1, seed=0)["x"] == 5.0
+    assert (
+        make_simulator([lambda: {"scale": 5.0}, lambda scale=2.0: {"x": scale}]).sample(1, seed=0)["x"] == 5.0
+    )
 
 
 def test_a_simulator_is_its_own_simulator():

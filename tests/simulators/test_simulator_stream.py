@@ -55,7 +55,11 @@ def meta(rng):
 
 SIMULATORS = {
     "global state": make_simulator([prior, likelihood]),
-    "batched": make_simulator([batched, lambda theta, rng: {"x": theta + rng.normal(size=theta.shape)}], is_batched=True, block_size=7),
+    "batched": make_simulator(
+        [batched, lambda theta, rng: {"x": theta + rng.normal(size=theta.shape)}],
+        is_batched=True,
+        block_size=7,
+    ),
     "meta": make_simulator([prior, lambda theta, n: {"x": np.random.normal(size=(n, 2))}], meta_fn=meta),
     "retries": make_simulator([prior, sometimes], failures=FailurePolicy(retries=2, allowed=1.0)),
     "large array": make_simulator([prior, lambda theta: {"x": theta + LARGE[-2:]}]),
@@ -106,7 +110,9 @@ def test_a_stream_is_rows_to_the_bit(name, workers, here):
     state = np.random.get_state()[1].copy()
     same(drawn(simulator, workers), expected)
     assert simulator.last_report == report
-    blocks = sum(len(range(start // simulator.block_size, -(-stop // simulator.block_size))) for start, stop in RANGES)
+    blocks = sum(
+        len(range(start // simulator.block_size, -(-stop // simulator.block_size))) for start, stop in RANGES
+    )
     # A block is tried in other processes and found right after the next one was begun here.
     assert len(here) == (blocks if workers == 1 else 2)
     np.testing.assert_array_equal(np.random.get_state()[1], state)
@@ -149,8 +155,12 @@ def test_work_goes_ahead_by_a_few_chunks(monkeypatch):
     """Of a thousand chunks no more than a few are sent before the first is used."""
     monkeypatch.setattr(background, "_PATIENCE", 60.0)  # on a busy machine workers may be late
     sent, plain_submit = [], helpers.Helpers.submit
-    monkeypatch.setattr(helpers.Helpers, "submit", lambda self, *task: sent.append(task) or plain_submit(self, *task))
-    with closing(SIMULATORS["global state"].stream([(16 * k, 16 * k + 16) for k in range(1000)], seed=0, workers=2)) as stream:
+    monkeypatch.setattr(
+        helpers.Helpers, "submit", lambda self, *task: sent.append(task) or plain_submit(self, *task)
+    )
+    with closing(
+        SIMULATORS["global state"].stream([(16 * k, 16 * k + 16) for k in range(1000)], seed=0, workers=2)
+    ) as stream:
         for used in range(1, 20):
             next(stream)
             assert 2 <= len(sent) <= used + 6
@@ -220,8 +230,12 @@ def test_what_suits_a_thread():
     torch = pytest.importorskip("torch")
     assert SIMULATORS["batched"].suits_a_thread
     assert not SIMULATORS["retries"].suits_a_thread
-    assert not make_simulator(lambda batch_size: {"x": np.random.normal(size=batch_size)}, is_batched=True).suits_a_thread
-    assert not make_simulator([{"theta": torch.distributions.Normal(0.0, 1.0)}], is_batched=True).suits_a_thread
+    assert not make_simulator(
+        lambda batch_size: {"x": np.random.normal(size=batch_size)}, is_batched=True
+    ).suits_a_thread
+    assert not make_simulator(
+        [{"theta": torch.distributions.Normal(0.0, 1.0)}], is_batched=True
+    ).suits_a_thread
 
 
 # --- errors
@@ -262,7 +276,9 @@ def test_a_meta_fn_that_fails_later_is_heard_in_its_place():
             raise ArithmeticError("no meta")
         return {"n": 2}
 
-    stream = make_simulator(lambda n, rng: {"x": rng.normal(size=n)}, meta_fn=third_fails).stream(RANGES, seed=1, workers=2)
+    stream = make_simulator(lambda n, rng: {"x": rng.normal(size=n)}, meta_fn=third_fails).stream(
+        RANGES, seed=1, workers=2
+    )
     assert [len(next(stream)["x"]) for _ in range(2)] == [16, 16]
     with pytest.raises(SimulationError, match=r"meta_fn of rows 56 to 63 of seed 1 failed.*no meta"):
         next(stream)
@@ -314,9 +330,21 @@ SCRIPT = textwrap.dedent(
 )
 ENDS = {
     "at the end": ("", None, 0),
-    "left": ("s = make_simulator(fast).stream([(k, k + 1) for k in range(999)], seed=0, workers=2); next(s); next(s)", None, 0),
-    "Ctrl-C": ("list(make_simulator([fast, slow_elsewhere]).stream([(0, 9)], seed=0, workers=2))", signal.SIGINT, 1),
-    "killed": ("list(make_simulator([fast, slow_elsewhere]).stream([(0, 9)], seed=0, workers=2))", signal.SIGKILL, -9),
+    "left": (
+        "s = make_simulator(fast).stream([(k, k + 1) for k in range(999)], seed=0, workers=2); next(s); next(s)",
+        None,
+        0,
+    ),
+    "Ctrl-C": (
+        "list(make_simulator([fast, slow_elsewhere]).stream([(0, 9)], seed=0, workers=2))",
+        signal.SIGINT,
+        1,
+    ),
+    "killed": (
+        "list(make_simulator([fast, slow_elsewhere]).stream([(0, 9)], seed=0, workers=2))",
+        signal.SIGKILL,
+        -9,
+    ),
 }
 
 

@@ -57,13 +57,22 @@ def sometimes(rng):
 SIMULATORS = {
     "rng": make_simulator([prior, closure(2.0)]),
     "global state": make_simulator([lambda: {"theta": np.random.normal(size=2)}, global_likelihood]),
-    "lambda and partial": make_simulator([prior, partial(lambda theta, rng, by: {"x": by * theta + rng.normal()}, by=3)]),
+    "lambda and partial": make_simulator(
+        [prior, partial(lambda theta, rng, by: {"x": by * theta + rng.normal()}, by=3)]
+    ),
     "object with a large array": make_simulator([prior, Offset()]),
-    "batched": make_simulator([batched, lambda theta, rng: {"x": theta + rng.normal(size=theta.shape)}], is_batched=True, block_size=7),
+    "batched": make_simulator(
+        [batched, lambda theta, rng: {"x": theta + rng.normal(size=theta.shape)}],
+        is_batched=True,
+        block_size=7,
+    ),
     "batched, global state": make_simulator(
         lambda batch_size: {"theta": np.random.normal(size=(batch_size, 2))}, is_batched=True, block_size=5
     ),
-    "meta": make_simulator([prior, lambda theta, n, rng: {"x": rng.normal(size=(n, 2))}], meta_fn=lambda: {"n": np.random.randint(2, 9)}),
+    "meta": make_simulator(
+        [prior, lambda theta, n, rng: {"x": rng.normal(size=(n, 2))}],
+        meta_fn=lambda: {"n": np.random.randint(2, 9)},
+    ),
     "retries": make_simulator([prior, sometimes], failures=FailurePolicy(retries=2, allowed=1.0)),
 }
 
@@ -96,7 +105,10 @@ def test_fixed_values_reach_the_workers():
     """One value a row, in two batch axes, is the same with workers."""
     theta = np.arange(12.0).reshape(2, 3, 2)
     simulator = SIMULATORS["rng"]
-    same(simulator.sample((2, 3), seed=3, workers=2, theta=theta), simulator.sample((2, 3), seed=3, theta=theta))
+    same(
+        simulator.sample((2, 3), seed=3, workers=2, theta=theta),
+        simulator.sample((2, 3), seed=3, theta=theta),
+    )
 
 
 def test_work_is_done_elsewhere_by_several_with_one_thread_each():
@@ -169,7 +181,10 @@ def raises_unpicklable(theta, rng):
 
 @pytest.mark.parametrize(
     ("function", "kind", "text"),
-    [(raises_known, ValueError, "ValueError: no convergence"), (raises_unpicklable, RuntimeError, "_NotAlone: code 3 at t=0.1")],
+    [
+        (raises_known, ValueError, "ValueError: no convergence"),
+        (raises_unpicklable, RuntimeError, "_NotAlone: code 3 at t=0.1"),
+    ],
 )
 def test_an_exception_in_a_worker_is_chained_with_its_traceback(function, kind, text):
     """The SimulationError names function and cause; chained to it is the exception, or a plain one of its text, with the worker's lines."""
@@ -198,7 +213,10 @@ def test_functions_that_cannot_be_sent_are_refused_before_work_starts(monkeypatc
             return {"x": theta}
 
     monkeypatch.setattr(Table, "block", lambda *_: pytest.fail("work has started"))
-    with pytest.raises(ConfigurationError, match=r"'locked' cannot be pickled: .*lock.*inside the function, or use workers=None"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"'locked' cannot be pickled: .*lock.*inside the function, or use workers=None",
+    ):
         make_simulator([prior, locked]).sample(4, seed=0, workers=2)
 
 

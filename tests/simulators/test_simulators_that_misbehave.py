@@ -65,13 +65,22 @@ def generator(theta, rng):
 
 
 REFUSED = {
-    "longer": (rarely(lambda x: {"x": np.append(x, 0.0)}), r"'x' of one shape, got \(2,\) and \(3,\), in row \d+ and row \d+ of seed 1"),
+    "longer": (
+        rarely(lambda x: {"x": np.append(x, 0.0)}),
+        r"'x' of one shape, got \(2,\) and \(3,\), in row \d+ and row \d+ of seed 1",
+    ),
     "shorter": (rarely(lambda x: {"x": x[:1]}), r"of one shape, got \(1,\) and \(2,\)"),
     "a number": (rarely(lambda x: {"x": float(x[0])}), r"of one shape, got \(\) and \(2,\)"),
     "another rank": (rarely(lambda x: {"x": x[None]}), "of one shape"),
     "empty": (rarely(lambda x: {"x": []}), "of one shape"),
-    "a variable less": (rarely(lambda x: {}), r"the same variables, got 'x' in row \d+ of seed 1 and none in row \d+"),
-    "a variable more": (rarely(lambda x: {"x": x, "y": 1}), r"the same variables, got 'y' in row \d+ of seed 1 and none in row \d+"),
+    "a variable less": (
+        rarely(lambda x: {}),
+        r"the same variables, got 'x' in row \d+ of seed 1 and none in row \d+",
+    ),
+    "a variable more": (
+        rarely(lambda x: {"x": x, "y": 1}),
+        r"the same variables, got 'y' in row \d+ of seed 1 and none in row \d+",
+    ),
     "another name": (rarely(lambda x: {"X": x}), "the same variables"),
     "None": (rarely(lambda x: None), "must return a dict .*, got NoneType"),
     "an array": (rarely(lambda x: x), "must return a dict .*, got ndarray"),
@@ -83,7 +92,10 @@ REFUSED = {
     "complex": (rarely(lambda x: {"x": x + 0j}), "real numbers in 'x'"),
     "masked": (rarely(lambda x: {"x": np.ma.masked_less(x, 99)}), "masked"),
     "ragged": (rarely(lambda x: {"x": [x, x[:1]]}), "ragged"),
-    "integers that floats lack": (rarely(lambda x: {"x": [2**60 + 1, 0]}), "of one type, got float64 and int64, and integers"),
+    "integers that floats lack": (
+        rarely(lambda x: {"x": [2**60 + 1, 0]}),
+        "of one type, got float64 and int64, and integers",
+    ),
     "sys.exit(0)": (rarely(lambda x: sys.exit(0)), "function 'likelihood' raised SystemExit: 0"),
     "sys.exit(text)": (rarely(lambda x: sys.exit("done")), "raised SystemExit: done"),
     "a BaseException": (rarely(lambda x: raise_it(Stop("now"))), "raised Stop: now"),
@@ -91,9 +103,18 @@ REFUSED = {
     "StopIteration": (rarely(lambda x: next(iter(()))), "raised StopIteration"),
     "MemoryError": (rarely(lambda x: raise_it(MemoryError())), "raised MemoryError"),
     "recursion": (rarely(lambda x: deeper()), "raised RecursionError"),
-    "changes its argument": (lambda theta, rng: {"x": np.multiply(theta, 2, out=theta)}, "leave its arguments as they are"),
-    "a warning that is an error": (rarely(lambda x: warnings.warn("odd", stacklevel=1)), "raised UserWarning: odd"),
-    "names that are one to Python": (lambda theta, rng: {"\u00b5": 1.0, "\u03bc": 2.0}, "names that Python can tell apart"),
+    "changes its argument": (
+        lambda theta, rng: {"x": np.multiply(theta, 2, out=theta)},
+        "leave its arguments as they are",
+    ),
+    "a warning that is an error": (
+        rarely(lambda x: warnings.warn("odd", stacklevel=1)),
+        "raised UserWarning: odd",
+    ),
+    "names that are one to Python": (
+        lambda theta, rng: {"\u00b5": 1.0, "\u03bc": 2.0},
+        "names that Python can tell apart",
+    ),
     "the same variable again": (lambda theta: {"x": theta, "theta": theta}, "an earlier function returned"),
 }
 
@@ -122,9 +143,23 @@ def test_what_cannot_be_used_is_refused(likelihood, words):
 @pytest.mark.parametrize("likelihood", RIGHT.values(), ids=RIGHT)
 def test_what_does_no_harm_leaves_rows_and_process_as_they_are(likelihood, capsys):
     """Rows are those of the function that behaves, and folder, states, streams and settings of the process are as before."""
-    before = os.getcwd(), np.geterr(), sys.getrecursionlimit(), sys.stdout, str(np.random.get_state()), random.getstate()
+    before = (
+        os.getcwd(),
+        np.geterr(),
+        sys.getrecursionlimit(),
+        sys.stdout,
+        str(np.random.get_state()),
+        random.getstate(),
+    )
     drawn = make_simulator([prior, rarely(likelihood)]).sample(60, seed=1)
-    assert (os.getcwd(), np.geterr(), sys.getrecursionlimit(), sys.stdout, str(np.random.get_state()), random.getstate()) == before
+    assert (
+        os.getcwd(),
+        np.geterr(),
+        sys.getrecursionlimit(),
+        sys.stdout,
+        str(np.random.get_state()),
+        random.getstate(),
+    ) == before
     expected = make_simulator([prior, well]).sample(60, seed=1)["x"]
     assert (expected[:, 0] != 0).all()
     np.testing.assert_array_equal(drawn["x"].astype(np.float32), expected.astype(np.float32))
@@ -219,7 +254,9 @@ def test_batched_functions_have_a_limit_too():
             time.sleep(3600)
         return {"theta": theta}
 
-    simulator = make_simulator(batched, is_batched=True, block_size=8, failures=FailurePolicy(timeout=0.4, retries=5))
+    simulator = make_simulator(
+        batched, is_batched=True, block_size=8, failures=FailurePolicy(timeout=0.4, retries=5)
+    )
     assert (simulator.sample(32, seed=4)["theta"][::8] <= 0.5).all()
     assert 0 < len(simulator.last_report.recovered) < 32
     assert len(simulator.last_report.recovered) % 8 == 0

@@ -19,7 +19,10 @@ PRIORS = {
     "student": (d.StudentT(4.0), stats.t(4)),
     "weibull": (d.Weibull(1.0, 2.0), stats.weibull_min(2)),
     "half cauchy": (d.HalfCauchy(1.0), stats.halfcauchy()),
-    "mapped": (d.TransformedDistribution(d.Uniform(torch.tensor(0.0), 1.0), d.AffineTransform(2.0, 3.0)), stats.uniform(2, 3)),
+    "mapped": (
+        d.TransformedDistribution(d.Uniform(torch.tensor(0.0), 1.0), d.AffineTransform(2.0, 3.0)),
+        stats.uniform(2, 3),
+    ),
 }
 
 
@@ -41,13 +44,22 @@ def test_vectors_counts_and_several_names(is_batched):
     priors = {
         "v": d.MultivariateNormal(torch.tensor([1.0, -1.0]), covariance),
         "p": d.Dirichlet(torch.tensor([1.0, 2.0, 3.0])),
-        "m": d.MixtureSameFamily(d.Categorical(torch.tensor([0.25, 0.75])), d.Normal(torch.tensor([-5.0, 5.0]), 1.0)),
+        "m": d.MixtureSameFamily(
+            d.Categorical(torch.tensor([0.25, 0.75])), d.Normal(torch.tensor([-5.0, 5.0]), 1.0)
+        ),
         "k": d.Poisson(torch.tensor([4.0, 1.0])),
         "i": d.Independent(d.Uniform(torch.zeros(2, 3), 1.0), 2),
     }
     simulator = make_simulator([priors, lambda v: {"x": 2 * v}], is_batched=is_batched, block_size=50)
     drawn = simulator.sample(2000, seed=2)
-    assert {name: value.shape[1:] for name, value in drawn.items()} == {"v": (2,), "p": (3,), "m": (1,), "k": (2,), "i": (2, 3), "x": (2,)}
+    assert {name: value.shape[1:] for name, value in drawn.items()} == {
+        "v": (2,),
+        "p": (3,),
+        "m": (1,),
+        "k": (2,),
+        "i": (2, 3),
+        "x": (2,),
+    }
     assert all(value.dtype == np.float64 for value in drawn.values())
     np.testing.assert_allclose(np.cov(drawn["v"].T), covariance, atol=0.25)
     np.testing.assert_allclose(drawn["v"].mean(0), [1, -1], atol=0.16)
@@ -80,7 +92,9 @@ def test_torch_is_left_alone_and_does_not_matter():
 
 def test_workers_draw_the_same():
     """With two worker processes, to the bit."""
-    simulator = make_simulator([{"theta": d.Gamma(torch.ones(2), 1.0)}, lambda theta, rng: {"x": theta + rng.normal()}])
+    simulator = make_simulator(
+        [{"theta": d.Gamma(torch.ones(2), 1.0)}, lambda theta, rng: {"x": theta + rng.normal()}]
+    )
     here, there = simulator.sample(20, seed=1), simulator.sample(20, seed=1, workers=2)
     for name, value in here.items():
         np.testing.assert_array_equal(there[name], value)

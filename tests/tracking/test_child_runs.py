@@ -7,7 +7,9 @@ from sbi_models.tracking import Store, Tracker
 
 
 def _below(store: Store, tracker: Tracker) -> list:
-    return store.client.search_runs([tracker.experiment_id], filter_string=f"tags.`mlflow.parentRunId` = '{tracker.run_id}'")
+    return store.client.search_runs(
+        [tracker.experiment_id], filter_string=f"tags.`mlflow.parentRunId` = '{tracker.run_id}'"
+    )
 
 
 def test_each_part_has_one_run_whatever_happened_before(store: Store) -> None:
@@ -18,7 +20,10 @@ def test_each_part_has_one_run_whatever_happened_before(store: Store) -> None:
         before[0].log_epoch(epoch, {"loss": 1.0})
     before[0].flush()
     with Tracker.start(store, "npe", "first", "key-1") as tracker:
-        children = {name: tracker.child(name, {"network": {"name": "new", "width": 3}}) for name in ("a", "it's b", "c")}
+        children = {
+            name: tracker.child(name, {"network": {"name": "new", "width": 3}})
+            for name in ("a", "it's b", "c")
+        }
         assert [child.reopened for child in children.values()] == [True, True, False]
         for epoch in range(4):
             children["a"].log_epoch(epoch, {"loss": 1.0})
@@ -30,7 +35,12 @@ def test_each_part_has_one_run_whatever_happened_before(store: Store) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
     (a,) = [run for run in runs if run.info.run_name == "a"]
     assert a.data.params == {"network.name": "a", "network.width": "3"}
-    assert sorted(point.step for point in store.client.get_metric_history(a.info.run_id, "loss")) == [0, 1, 2, 3]
+    assert sorted(point.step for point in store.client.get_metric_history(a.info.run_id, "loss")) == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_parts_end_as_their_run_ends(store: Store) -> None:

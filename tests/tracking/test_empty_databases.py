@@ -63,7 +63,9 @@ def test_a_damaged_one_is_made_again(tmp_path: Path, cache: Path, caplog: pytest
     assert any("CREATE TABLE runs" in line for line in dump(database))
 
 
-def test_without_a_folder_for_it_each_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_folder_for_it_each_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """That nothing can be kept is told, and no reason not to work."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -34,7 +34,9 @@ def approximator() -> ContinuousApproximator:
 
 
 @pytest.fixture
-def registered(store: Store, approximator: ContinuousApproximator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def registered(
+    store: Store, approximator: ContinuousApproximator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The file of models:/safe@champion in the store, which `load` finds."""
     run_id = Tracker.start(store, "npe", "first", "key").run_id
     register(store, "safe", approximator.save(tmp_path / "file"), run_id, aliases=["champion"])
@@ -68,7 +70,11 @@ def test_one_changed_bit_is_refused(store: Store, registered: Path) -> None:
 
 
 def test_another_schema_is_refused(
-    store: Store, registered: Path, approximator: ContinuousApproximator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    registered: Path,
+    approximator: ContinuousApproximator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A registered file of another schema version is refused with both versions."""
     with monkeypatch.context() as patch:
@@ -96,18 +102,26 @@ NAMES = [
 PLACES: dict[str, Callable[[dict, str], dict]] = {
     "inference network": _network("inference_network"),
     "summary network": _network("summary_network"),
-    "adapter": lambda settings, name: {"adapter": [{"kind": name, "config": {"cmd": f"touch {name}", "command": "id"}}]},
+    "adapter": lambda settings, name: {
+        "adapter": [{"kind": name, "config": {"cmd": f"touch {name}", "command": "id"}}]
+    },
 }
 
 
 @pytest.mark.parametrize("place", [*PLACES, "kind"])
 def test_what_a_file_names_is_neither_imported_nor_executed(
-    store: Store, registered: Path, approximator: ContinuousApproximator, place: str, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    registered: Path,
+    approximator: ContinuousApproximator,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A whole file with a right checksum that names functions or modules instead of registered classes is refused; nothing of it runs."""
     tmp_path = store.root
     (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / f"{EVIL_MODULE}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\nclass Network: ...\n")
+    (tmp_path / "modules" / f"{EVIL_MODULE}.py").write_text(
+        f"open({str(tmp_path / 'executed')!r}, 'w').close()\nclass Network: ...\n"
+    )
     monkeypatch.syspath_prepend(tmp_path / "modules")
     settings, tensors = approximator._settings(), approximator.state_dict()
     before = set(sys.modules)
@@ -115,18 +129,28 @@ def test_what_a_file_names_is_neither_imported_nor_executed(
         if place == "kind":
             file = files.write(tmp_path / "evil", name, settings, tensors)
         else:
-            file = files.write(tmp_path / "evil", approximator.kind, settings | PLACES[place](settings, name), tensors)
+            file = files.write(
+                tmp_path / "evil", approximator.kind, settings | PLACES[place](settings, name), tensors
+            )
         replace(store, registered, file)
         with pytest.raises(ModelFileError, match=r"unknown (kind|network|adapter transform)") as caught:
             load("models:/safe@champion")
         assert repr(name) in str(caught.value)
     assert not (tmp_path / "executed").exists()
     assert EVIL_MODULE not in sys.modules
-    assert not [module for module in set(sys.modules) - before if not module.startswith(("sbi_models", "mlflow", "torch", "numpy"))]
+    assert not [
+        module
+        for module in set(sys.modules) - before
+        if not module.startswith(("sbi_models", "mlflow", "torch", "numpy"))
+    ]
 
 
 def test_arguments_of_classes_are_data(
-    store: Store, registered: Path, approximator: ContinuousApproximator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    registered: Path,
+    approximator: ContinuousApproximator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Texts in settings, such as code, stay texts: a network with unknown or nonsensical arguments is refused, and `info` is given back."""
     settings, tensors = approximator._settings(), approximator.state_dict()
@@ -135,11 +159,23 @@ def test_arguments_of_classes_are_data(
     config = next(key for key, value in settings["inference_network"].items() if isinstance(value, dict))
     for extra in ({"subnet": code}, {code: 1}):
         network = settings["inference_network"] | {config: settings["inference_network"][config] | extra}
-        replace(store, registered, files.write(tmp_path / "evil", approximator.kind, settings | {"inference_network": network}, tensors))
+        replace(
+            store,
+            registered,
+            files.write(
+                tmp_path / "evil", approximator.kind, settings | {"inference_network": network}, tensors
+            ),
+        )
         with pytest.raises(SbiModelsError, match=r"Unknown subnet|has no argument"):
             load("models:/safe@champion")
-    replace(store, registered, files.write(tmp_path / "info", approximator.kind, settings | {"info": {"note": code}}, tensors))
+    replace(
+        store,
+        registered,
+        files.write(tmp_path / "info", approximator.kind, settings | {"info": {"note": code}}, tensors),
+    )
     loaded = load("models:/safe@champion", certify=False)
     assert json.loads(json.dumps(loaded.info)) == {"note": code}
-    assert np.isfinite(loaded.sample(num_samples=2, conditions={"x": np.zeros((1, 5, 1))}, seed=1)["theta"]).all()
+    assert np.isfinite(
+        loaded.sample(num_samples=2, conditions={"x": np.zeros((1, 5, 1))}, seed=1)["theta"]
+    ).all()
     assert not (tmp_path / "executed").exists()

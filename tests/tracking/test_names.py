@@ -15,7 +15,26 @@ NAMES = st.lists(
     st.one_of(
         st.text(max_size=8),
         st.text("aAéÉ _./-[]$", max_size=4),
-        st.sampled_from(["H0", "h0", "a b", "a_b", "a/b", "a//b", "", ".", "..", "ß", "ss", "ﬁ", "fi", "n" * 300, "n" * 301, "jointly"]),
+        st.sampled_from(
+            [
+                "H0",
+                "h0",
+                "a b",
+                "a_b",
+                "a/b",
+                "a//b",
+                "",
+                ".",
+                "..",
+                "ß",
+                "ss",
+                "ﬁ",
+                "fi",
+                "n" * 300,
+                "n" * 301,
+                "jointly",
+            ]
+        ),
     ),
     max_size=12,
 )
@@ -28,7 +47,11 @@ def test_distinct_names_have_distinct_keys_that_mlflow_admits(names):
     accents; none is the reserved one, and the order of the names does not matter."""
     keys = keys_of(names, reserved=["jointly"])
     assert set(keys) == set(names)
-    folded = {unicodedata.normalize("NFKD", key).casefold().encode("ascii", "ignore") for key in keys.values() if key.isascii()}
+    folded = {
+        unicodedata.normalize("NFKD", key).casefold().encode("ascii", "ignore")
+        for key in keys.values()
+        if key.isascii()
+    }
     assert len(folded) == sum(key.isascii() for key in keys.values())
     assert len({key.lower() for key in keys.values()}) == len(keys)
     for key in keys.values():
@@ -52,10 +75,22 @@ def test_ordinary_names_are_their_own_keys_in_any_company():
 def test_mlflow_takes_the_keys_of_any_names(store: Store) -> None:
     """Metrics, tags and parameters of names that MLflow refuses are written and read back, case twins apart; more than
     a hundred tags, too."""
-    names = ["$\\Omega_m$", "log(M) [Msun]", "H0", "h0", "p@k=1, <b>x</b>", "n" * 200, "../up", "a//b", *(f"θ {i}" for i in range(120))]
+    names = [
+        "$\\Omega_m$",
+        "log(M) [Msun]",
+        "H0",
+        "h0",
+        "p@k=1, <b>x</b>",
+        "n" * 200,
+        "../up",
+        "a//b",
+        *(f"θ {i}" for i in range(120)),
+    ]
     keys = keys_of(names)
     values = dict(zip(keys.values(), np.arange(len(names), dtype=float), strict=True))
-    with Tracker.start(store, "npe", "first", "key", {"parameter_names": {name: [name] for name in names}}) as tracker:
+    with Tracker.start(
+        store, "npe", "first", "key", {"parameter_names": {name: [name] for name in names}}
+    ) as tracker:
         tracker.log_metrics({f"nrmse.{key}": value for key, value in values.items()})
         tracker.set_tags(name_tags("parameter", keys))
     run = store.client.get_run(tracker.run_id)

@@ -70,13 +70,25 @@ def points(store: Store, run_id: str, name: str) -> list[tuple[int, float]]:
     ],
     ids=["metrics", "tags", "dataset", "child", "finish", "start", "experiment"],
 )
-def test_writes_wait_for_a_locked_database(store: Store, write: Callable[[Tracker], object], caplog: pytest.LogCaptureFixture) -> None:
+def test_writes_wait_for_a_locked_database(
+    store: Store, write: Callable[[Tracker], object], caplog: pytest.LogCaptureFixture
+) -> None:
     """Each kind of write to a database that another process has locked for a second succeeds, with one warning that says why it waits."""
     tracker = Tracker.start(store, "npe", "first", "key")
     with locked(store, 1.0):
         write(tracker)
     told = [record.getMessage() for record in caplog.records]
-    assert len([line for line in told if "not reachable, trying again for up to 5 minutes: " in line and "database is locked" in line]) == 1
+    assert (
+        len(
+            [
+                line
+                for line in told
+                if "not reachable, trying again for up to 5 minutes: " in line
+                and "database is locked" in line
+            ]
+        )
+        == 1
+    )
     assert len([line for line in told if "reachable again" in line]) == 1
     assert len(told) == 2
 
@@ -89,7 +101,9 @@ def test_a_lock_that_outlasts_patience_is_one_line(store: Store, monkeypatch: py
     with locked(store, 2.0), pytest.raises(TrackingError) as caught:
         tracker.log_metrics({"nrmse": 0.5})
     message = str(caught.value)
-    assert message.startswith(f"Could not log metrics to run {tracker.run_id}: the tracking store was not reachable for 0.")
+    assert message.startswith(
+        f"Could not log metrics to run {tracker.run_id}: the tracking store was not reachable for 0."
+    )
     assert "database is locked" in message
     assert "SBI_MODELS_TRACKING_PATIENCE=SECONDS waits longer" in message
     assert "\n" not in message
@@ -113,7 +127,10 @@ def test_live_metrics_outlast_a_lock_without_an_error(
             time.sleep(0.05)
     monkeypatch.setenv("SBI_MODELS_TRACKING_PATIENCE", "20")
     again.flush()
-    assert points(store, tracker.run_id, "loss") == [(0, 9.0), *((epoch, float(epoch)) for epoch in range(1, 10))]
+    assert points(store, tracker.run_id, "loss") == [
+        (0, 9.0),
+        *((epoch, float(epoch)) for epoch in range(1, 10)),
+    ]
     assert len([record for record in caplog.records if "points are kept" in record.getMessage()]) == 1
 
 
@@ -153,7 +170,11 @@ def test_points_whose_answer_was_lost_are_there_once(store: Store, monkeypatch: 
     assert sorted(run.info.run_name for run in runs) == ["first", "member"]
     assert points(store, tracker.run_id, "nrmse") == [(0, 0.5), (1, 0.25)]
     (run,) = [run for run in runs if run.info.run_name == "first"]
-    assert (run.info.status, run.data.params, len(run.inputs.dataset_inputs)) == ("FINISHED", {"seed": "1"}, 1)
+    assert (run.info.status, run.data.params, len(run.inputs.dataset_inputs)) == (
+        "FINISHED",
+        {"seed": "1"},
+        1,
+    )
 
 
 def test_two_runs_may_log_the_same_new_data_set_at_once(store: Store) -> None:
@@ -180,13 +201,26 @@ def test_a_registration_whose_answers_were_lost_makes_one_version(
     client = type(store.client)
     run_id = Tracker.start(store, "npe", "first", "key").run_id
     lost: list[str] = []
-    calls = ["create_registered_model", "create_logged_model", "log_outputs", "log_model_artifacts", "finalize_logged_model"]
-    calls += ["create_model_version", "set_model_version_tag", "update_model_version", "set_registered_model_alias"]
+    calls = [
+        "create_registered_model",
+        "create_logged_model",
+        "log_outputs",
+        "log_model_artifacts",
+        "finalize_logged_model",
+    ]
+    calls += [
+        "create_model_version",
+        "set_model_version_tag",
+        "update_model_version",
+        "set_registered_model_alias",
+    ]
 
     for name in calls:
         monkeypatch.setattr(client, name, _loses_its_first_answer(client, name, lost))
     file = fake_approximators(tmp_path / "a.safetensors")
-    made = register(store, "normal", file, run_id, aliases=["champion"], tags={"a": 1}, description="**good**")
+    made = register(
+        store, "normal", file, run_id, aliases=["champion"], tags={"a": 1}, description="**good**"
+    )
     assert sorted(lost) == sorted(calls)
     assert (made.version, made.reused, alias_of(store, "normal", "champion")) == (1, False, 1)
     run = store.client.get_run(run_id)
@@ -205,7 +239,11 @@ def server() -> Iterator[SimpleNamespace]:
         def do_GET(self) -> None:
             given.requests += 1
             status = given.statuses[0] if len(given.statuses) == 1 else given.statuses.pop(0)
-            body = b'{"run": {"info": {"run_id": "r", "experiment_id": "1"}}}' if status == 200 else b'{"message": "no"}'
+            body = (
+                b'{"run": {"info": {"run_id": "r", "experiment_id": "1"}}}'
+                if status == 200
+                else b'{"message": "no"}'
+            )
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -231,7 +269,9 @@ def at_the_server(server: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
-def test_a_server_that_is_overloaded_is_asked_again(at_the_server: Store, server: SimpleNamespace, status: int) -> None:
+def test_a_server_that_is_overloaded_is_asked_again(
+    at_the_server: Store, server: SimpleNamespace, status: int
+) -> None:
     """Statuses that mean "later" are waited out."""
     server.statuses = [status, status, 200]
     assert Tracker.attach(at_the_server, "r").run_id == "r"
@@ -248,14 +288,18 @@ def test_a_wrong_request_fails_at_once(at_the_server: Store, server: SimpleNames
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_is_gone_is_one_short_line(at_the_server: Store, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_is_one_short_line(
+    at_the_server: Store, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a server that answers 503 until patience ends, or with nobody at the port, the error names the reason in few words."""
     monkeypatch.setenv("SBI_MODELS_TRACKING_PATIENCE", "0.1")
     server.statuses = [503]
     with pytest.raises(TrackingError, match=r"not reachable for .* \(the server answers with HTTP 503\)"):
         Tracker.attach(at_the_server, "r")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(TrackingError, match=r"not reachable for .* \(http://127.0.0.1:9/\S+ Connection refused\)") as caught:
+    with pytest.raises(
+        TrackingError, match=r"not reachable for .* \(http://127.0.0.1:9/\S+ Connection refused\)"
+    ) as caught:
         Tracker.attach(open_store(), "r")
     assert len(str(caught.value)) < 350
 
@@ -268,7 +312,9 @@ def test_a_patience_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
             patiently("look", lambda: None)
 
 
-def test_a_full_disk_in_the_middle_is_one_line_with_the_cure(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_in_the_middle_is_one_line_with_the_cure(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that the disk has no room for is a TrackingError at once; what was to be logged is still there, and can be logged later."""
     tracker = Tracker.start(store, "npe", "first", "key")
     (tmp_path / "model.safetensors").write_bytes(b"trained")
@@ -279,7 +325,9 @@ def test_a_full_disk_in_the_middle_is_one_line_with_the_cure(store: Store, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfileobj", full)
         patch.setattr(shutil, "copyfile", full)
-        with pytest.raises(TrackingError, match=r"No space left.*Free some space.*command again: what was trained is kept") as caught:
+        with pytest.raises(
+            TrackingError, match=r"No space left.*Free some space.*command again: what was trained is kept"
+        ) as caught:
             tracker.log_file(tmp_path / "model.safetensors")
         with pytest.raises(TrackingError, match=r"No space left.*Free some space"):
             tracker.log_json({"a": 1}, "a.json")
@@ -310,7 +358,9 @@ def test_a_full_or_closed_database_is_one_line_with_the_cure(store: Store) -> No
     tracker.finish()
 
 
-def test_a_full_or_closed_disk_is_found_before_work_starts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_or_closed_disk_is_found_before_work_starts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A store without room, or whose files cannot be written, is refused when it is opened; reading a full one goes."""
     with monkeypatch.context() as patch:
         patch.setattr(store_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=3_000_000))

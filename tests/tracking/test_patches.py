@@ -19,7 +19,9 @@ KEY = "sk-0123456789abcdef"
 
 
 def git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *IDENTITY, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *IDENTITY, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def checkout(folder: Path, files: dict[str, bytes]) -> Path:
@@ -53,11 +55,18 @@ AFTER = {
 
 
 @pytest.mark.parametrize("place", ["study", "run_7", "data-2024"])
-def test_a_recorded_patch_is_applied_by_git(place: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recorded_patch_is_applied_by_git(
+    place: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In folders that are called like the values of secret variables and of PWD, `git apply` of the recorded changes.patch makes the
     changed files to the byte, with Windows line ends, other encodings and binary files, whatever form of patches git is told to write."""
-    root = checkout(tmp_path / place / place, {name.replace("study", place): content for name, content in BEFORE.items()})
-    changed = {name.replace("study", place): content.replace(b"a = study", b"a = 2  # study") for name, content in AFTER.items()}
+    root = checkout(
+        tmp_path / place / place, {name.replace("study", place): content for name, content in BEFORE.items()}
+    )
+    changed = {
+        name.replace("study", place): content.replace(b"a = study", b"a = 2  # study")
+        for name, content in AFTER.items()
+    }
     for name, value in {
         "PWD": str(root),
         "STUDY_TOKEN": place,
@@ -83,11 +92,15 @@ def test_a_recorded_patch_is_applied_by_git(place: str, store: Store, tmp_path: 
     assert json.loads(run.inputs.dataset_inputs[0].dataset.source) == {"uri": (root / "data.npz").as_uri()}
 
 
-def test_secrets_in_added_lines_do_not_keep_a_patch_from_being_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_in_added_lines_do_not_keep_a_patch_from_being_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keys of the environment, of one line or several, and passwords in addresses are *** in added lines, and the patch is applied."""
     root = checkout(tmp_path / "code", {"code.py": b"a = 1\n"})
     monkeypatch.setenv("MY_API_KEY", KEY)
-    monkeypatch.setenv("TLS_PRIVATE_KEY", "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhki\nG9w0BAQEFAASCBKcwgg\n-----END KEY-----")
+    monkeypatch.setenv(
+        "TLS_PRIVATE_KEY", "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhki\nG9w0BAQEFAASCBKcwgg\n-----END KEY-----"
+    )
     added = f"a = 1\nkey = '{KEY}'\n{os.environ['TLS_PRIVATE_KEY']}\npassword = \\\n    'abc def'\nurl = 'postgresql://anna:hunter2@db/x'\n"
     (root / "code.py").write_text(added)
     state, patch = run_environment.code_state(root)
@@ -103,7 +116,11 @@ def test_secrets_in_added_lines_do_not_keep_a_patch_from_being_applied(tmp_path:
 @pytest.mark.parametrize(
     ("value", "text", "shown"),
     [
-        ("study", "/home/anna/study/mlruns/mlflow.db: no such file", "/home/anna/study/mlruns/mlflow.db: no such file"),
+        (
+            "study",
+            "/home/anna/study/mlruns/mlflow.db: no such file",
+            "/home/anna/study/mlruns/mlflow.db: no such file",
+        ),
         ("study", "sqlite:////home/anna/study/mlflow.db", "sqlite:////home/anna/study/mlflow.db"),
         ("study", "a study of studying, study_2", "a *** of studying, study_2"),
         ("study", "https://hooks.example.org/services/study/x", "https://hooks.example.org/services/***/x"),
@@ -144,7 +161,10 @@ def test_a_file_with_a_secret_is_none_itself(tmp_path: Path, monkeypatch: pytest
 def test_json_keeps_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret that is called like a key leaves the key; texts below names of secrets are masked at any depth, numbers stay."""
     monkeypatch.setenv("A_TOKEN", "commit")
-    content = {"commit": "a commit", "server": {"password": "abc", "tokens": ["x"], "port": 5, "pwd": ["u", "v"]}}
+    content = {
+        "commit": "a commit",
+        "server": {"password": "abc", "tokens": ["x"], "port": 5, "pwd": ["u", "v"]},
+    }
     assert redacted_content(content) == {
         "commit": "a ***",
         "server": {"password": "***", "tokens": ["x"], "port": 5, "pwd": ["***", "***"]},
@@ -156,7 +176,15 @@ def test_a_patch_keeps_names_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_TOKEN", "notes")
     monkeypatch.setenv("B_TOKEN", KEY)
     head = ["diff --git a/notes b/notes", "index 1..2 100644", "--- a/notes", "+++ b/notes"]
-    lines = [f"@@ -1,3 +1,4 @@ notes {KEY}", "-notes", "+more notes", "+to = 'notes'", f"+x{KEY}", f" {KEY}", " notes"]
+    lines = [
+        f"@@ -1,3 +1,4 @@ notes {KEY}",
+        "-notes",
+        "+more notes",
+        "+to = 'notes'",
+        f"+x{KEY}",
+        f" {KEY}",
+        " notes",
+    ]
     clean = redacted_patch("\n".join([*head, *lines, *head, ""])).split("\n")
     masked = ["@@ -1,3 +1,4 @@ notes ***", "-notes", "+more notes", "+to = '***'", "+x***", " ***", " notes"]
     assert clean == [*head, *masked, *head, ""]
@@ -165,10 +193,14 @@ def test_a_patch_keeps_names_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- what this package is
 
 
-def test_a_checkout_of_the_package_has_commit_hash_and_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+def test_a_checkout_of_the_package_has_commit_hash_and_patch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
     """library.json and tags have the commit, whether files differ, and a hash that any edit changes; library_changes.patch is applied by
     git, whatever folder the user's code is in, and has nothing of other files of the checkout."""
-    root = checkout(tmp_path / "checkout", {"sbi_models/a.py": b"a = 1\n", "flows/b.py": b"b = 1\n", "docs/c.md": b"c\n"})
+    root = checkout(
+        tmp_path / "checkout", {"sbi_models/a.py": b"a = 1\n", "flows/b.py": b"b = 1\n", "docs/c.md": b"c\n"}
+    )
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     hashes = []
@@ -179,7 +211,10 @@ def test_a_checkout_of_the_package_has_commit_hash_and_patch(tmp_path: Path, mon
             tracker.log_environment()
         assert tracker.artifact_path is not None
         folder = tracker.artifact_path / "environment"
-        library, tags = json.loads((folder / "library.json").read_text()), store.client.get_run(tracker.run_id).data.tags
+        library, tags = (
+            json.loads((folder / "library.json").read_text()),
+            store.client.get_run(tracker.run_id).data.tags,
+        )
         assert library["commit"] == tags[provenance.OWN_COMMIT] == git(root, "rev-parse", "HEAD").strip()
         assert library["sha256"] == tags[provenance.OWN_HASH]
         assert library["untracked"] == ["flows/new.py"]
@@ -189,18 +224,28 @@ def test_a_checkout_of_the_package_has_commit_hash_and_patch(tmp_path: Path, mon
     assert not (folder / "changes.patch").exists()
     git(root, "checkout", "-q", ".")
     git(root, "apply", str(folder / "library_changes.patch"))
-    assert ((root / "sbi_models/a.py").read_bytes(), (root / "docs/c.md").read_bytes()) == (b"a = 2\n", b"c\n")
+    assert ((root / "sbi_models/a.py").read_bytes(), (root / "docs/c.md").read_bytes()) == (
+        b"a = 2\n",
+        b"c\n",
+    )
 
 
-def test_an_installed_package_has_its_hash_its_origin_and_edits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_has_its_hash_its_origin_and_edits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wheel has the same hash as the checkout that it was made of; an edit in site-packages is told by name, and by another hash."""
     files = {"sbi_models/a.py": b"a = 1\n", "flows/b.py": b"b = 1\n"}
     root, site = checkout(tmp_path / "checkout", files), tmp_path / "lib" / "site-packages"
     _write(site, files | {"sbi_models/__pycache__/a.pyc": b"1"})
     _run_from(root / "sbi_models", monkeypatch)
     of_checkout = provenance.own_hash()
-    record = [f"{name},sha256={_base64(content)},{len(content)}" for name, content in files.items()] + ["sbi_models-1.dist-info/RECORD,,"]
-    origin = {"url": "https://anna:hunter2@example.org/sbi_models-1.whl", "archive_info": {"hashes": {"sha256": "0" * 64}}}
+    record = [f"{name},sha256={_base64(content)},{len(content)}" for name, content in files.items()] + [
+        "sbi_models-1.dist-info/RECORD,,"
+    ]
+    origin = {
+        "url": "https://anna:hunter2@example.org/sbi_models-1.whl",
+        "archive_info": {"hashes": {"sha256": "0" * 64}},
+    }
     about = {
         "METADATA": b"Name: sbi-models\nVersion: 1\n",
         "RECORD": "\n".join(record).encode(),
@@ -208,7 +253,9 @@ def test_an_installed_package_has_its_hash_its_origin_and_edits(tmp_path: Path, 
     }
     _write(site / "sbi_models-1.dist-info", about)
     _run_from(site / "sbi_models", monkeypatch)
-    monkeypatch.setattr(run_environment, "distributions", lambda name: [Distribution.at(site / "sbi_models-1.dist-info")])
+    monkeypatch.setattr(
+        run_environment, "distributions", lambda name: [Distribution.at(site / "sbi_models-1.dist-info")]
+    )
     state, patch = run_environment.library_state()
     assert (state["sha256"], state["edited"], patch) == (of_checkout, [], "")
     assert state["installed_from"]["archive_info"]["hashes"]["sha256"] == "0" * 64  # type: ignore[index]

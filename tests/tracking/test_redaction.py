@@ -9,7 +9,18 @@ import mlflow.store.db.utils as mlflow_databases
 import pytest
 
 from sbi_models.errors import SbiModelsError
-from sbi_models.tracking import Store, Tracker, annotate, load, open_store, redacted, register, ui_command, ui_environment, version_of
+from sbi_models.tracking import (
+    Store,
+    Tracker,
+    annotate,
+    load,
+    open_store,
+    redacted,
+    register,
+    ui_command,
+    ui_environment,
+    version_of,
+)
 
 PASSWORD = "hunter2-secret"
 KEY = "sk-0123456789"
@@ -27,7 +38,10 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("http://anna:hunter2@host:5000/api", "http://***@host:5000/api"),
         ("https://ghp_abc@github.com/a/b.git", "https://***@github.com/a/b.git"),
-        ("postgresql+psycopg2://anna:p/w:x@y@db/mlflow?sslmode=require", "postgresql+psycopg2://anna:***@db/mlflow?sslmode=require"),
+        (
+            "postgresql+psycopg2://anna:p/w:x@y@db/mlflow?sslmode=require",
+            "postgresql+psycopg2://anna:***@db/mlflow?sslmode=require",
+        ),
         (
             "see 'mysql://a:b@c/d' and http://127.0.0.1:5000/models/x@champion",
             "see 'mysql://a:***@c/d' and http://127.0.0.1:5000/models/x@champion",
@@ -62,7 +76,11 @@ ADDRESSES = [
 
 @pytest.mark.parametrize("address", ADDRESSES, ids=["http", "postgresql", "file", "sqlite"])
 def test_a_password_in_the_address_of_the_store_is_never_shown(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """However a store is used that cannot be reached or does not fit, messages, tracebacks, logs and reprs are without its password."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
@@ -90,7 +108,9 @@ def test_a_password_in_the_address_of_the_store_is_never_shown(
     assert not [text for text in texts if PASSWORD in text]
 
 
-def test_the_ui_gets_the_password_of_a_database_by_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ui_gets_the_password_of_a_database_by_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command line, which other users can read, has no password; MLflow finds the address in MLFLOW_BACKEND_STORE_URI."""
     address = f"postgresql://anna:{PASSWORD}@127.0.0.1/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
@@ -101,21 +121,39 @@ def test_the_ui_gets_the_password_of_a_database_by_its_environment(tmp_path: Pat
     assert ui_environment(store)["MLFLOW_BACKEND_STORE_URI"] == address
 
 
-def test_secrets_are_not_written(store: Store, fake_approximators: Callable[..., Path], tmp_path: Path) -> None:
+def test_secrets_are_not_written(
+    store: Store, fake_approximators: Callable[..., Path], tmp_path: Path
+) -> None:
     """Parameters, tags, data sources, JSON files, tags and descriptions of versions are in the store without secrets."""
     address = f"postgresql://anna:{PASSWORD}@db/x"
     params = {"source": address, "server": {"password": "abc", "port": 5}, "num_tokens": 7}
     tracker = Tracker.start(store, "npe", "first", "key", params, tags={"from": address})
     tracker.set_tags({"api_key": "abc", "server": address})
-    tracker.log_dataset("simulations", f"https://anna:{PASSWORD}@host/x.npz?token={KEY}", {}, "a" * 40, "training")
+    tracker.log_dataset(
+        "simulations", f"https://anna:{PASSWORD}@host/x.npz?token={KEY}", {}, "a" * 40, "training"
+    )
     tracker.log_json({"store": address, "key": KEY}, "settings.json")
-    registered = register(store, "normal", fake_approximators(tmp_path / "a"), tracker.run_id, tags={"a": address}, description=address)
+    registered = register(
+        store,
+        "normal",
+        fake_approximators(tmp_path / "a"),
+        tracker.run_id,
+        tags={"a": address},
+        description=address,
+    )
     annotate(store, "normal", registered.version, tags={"b": f"key {KEY}"}, description=f"from {address}")
     tracker.finish()
     run = store.client.get_run(tracker.run_id)
-    assert run.data.params == {"source": "postgresql://anna:***@db/x", "server.password": "***", "server.port": "5", "num_tokens": "7"}
+    assert run.data.params == {
+        "source": "postgresql://anna:***@db/x",
+        "server.password": "***",
+        "server.port": "5",
+        "num_tokens": "7",
+    }
     assert (run.data.tags["api_key"], run.data.tags["from"]) == ("***", "postgresql://anna:***@db/x")
-    assert json.loads(run.inputs.dataset_inputs[0].dataset.source) == {"url": "https://***@host/x.npz?token=***"}
+    assert json.loads(run.inputs.dataset_inputs[0].dataset.source) == {
+        "url": "https://***@host/x.npz?token=***"
+    }
     assert store.client.get_model_version("normal", "1").description == "from postgresql://anna:***@db/x"
     for path in (store.root / "mlruns").rglob("*"):
         if path.is_file():

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from sbi_models.errors import ModelFileError, TrackingError
-from sbi_models.tracking import Store, Tracker, alias_history, is_model_uri, list_models, load, register, set_alias
+from sbi_models.tracking import (
+    Store,
+    Tracker,
+    alias_history,
+    is_model_uri,
+    list_models,
+    load,
+    register,
+    set_alias,
+)
 
 X = np.linspace(0, 1, 60).reshape(3, 20, 1)
 CHAMPION = ("champion",)
@@ -27,14 +36,28 @@ def test_registering_the_same_file_twice_makes_one_version(store: Store, run_id:
     """The second registration of equal content returns the first version, moves the alias and updates the tags."""
     first = register(store, "normal", saved, run_id, aliases=CHAMPION, tags={"nrmse": 0.1})
     second = register(store, "normal", saved, run_id, aliases=["candidate"], tags={"nrmse": 0.2})
-    assert (first.version, first.uri, first.aliases, first.reused) == (1, "models:/normal/1", ("champion",), False)
-    assert (second.version, second.uri, second.aliases, second.reused) == (1, "models:/normal/1", ("candidate",), True)
+    assert (first.version, first.uri, first.aliases, first.reused) == (
+        1,
+        "models:/normal/1",
+        ("champion",),
+        False,
+    )
+    assert (second.version, second.uri, second.aliases, second.reused) == (
+        1,
+        "models:/normal/1",
+        ("candidate",),
+        True,
+    )
     version = store.client.get_model_version("normal", "1")
     assert version.tags["nrmse"] == "0.2"
     assert len(version.tags["sbi_models.sha256"]) == 64
     assert version.run_id == run_id
     (listing,) = list_models(store)
-    assert (listing.name, listing.versions, listing.aliases) == ("normal", (1,), {"champion": 1, "candidate": 1})
+    assert (listing.name, listing.versions, listing.aliases) == (
+        "normal",
+        (1,),
+        {"champion": 1, "candidate": 1},
+    )
 
 
 def test_new_content_is_a_new_version_and_old_content_takes_the_alias_back(
@@ -64,7 +87,10 @@ def test_loading_gives_back_the_same_approximator(store: Store, run_id: str, sav
         f"runs:/{run_id}/checkpoints/any_name.safetensors",
     ]
     assert [is_model_uri(address) for address in addresses] == [False, False, True, True, True, True]
-    draws = [load(address, store).sample(num_samples=5, conditions={"x": X}, seed=1)["theta"] for address in addresses]
+    draws = [
+        load(address, store).sample(num_samples=5, conditions={"x": X}, seed=1)["theta"]
+        for address in addresses
+    ]
     assert draws[0].shape == (3, 5, 2)
     for other in draws[1:]:
         np.testing.assert_array_equal(other, draws[0])
@@ -77,7 +103,11 @@ def test_loading_unpickles_nothing_and_runs_no_code_of_the_model(
     register(store, "normal", saved, run_id, aliases=CHAMPION)
     assert store.artifact_location is not None
     written = [path for path in (store.root / "mlruns" / "artifacts").rglob("*") if path.is_file()]
-    assert not [path for path in written if path.suffix in {".pkl", ".pickle", ".pt", ".pth"} or "__pycache__" in path.parts]
+    assert not [
+        path
+        for path in written
+        if path.suffix in {".pkl", ".pickle", ".pt", ".pth"} or "__pycache__" in path.parts
+    ]
     (code,) = [path for path in written if path.suffix == ".py"]
     code.write_text("raise RuntimeError('executed')")
 
@@ -106,14 +136,22 @@ def test_a_file_that_was_changed_after_registration_is_refused(
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("models:/norml@champion", "There is no registered model 'norml'. Did you mean 'normal'? Known: normal, other."),
-        ("models:/normal@champio", "Model 'normal' has no alias 'champio'. Did you mean 'champion'? Known: champion."),
+        (
+            "models:/norml@champion",
+            "There is no registered model 'norml'. Did you mean 'normal'? Known: normal, other.",
+        ),
+        (
+            "models:/normal@champio",
+            "Model 'normal' has no alias 'champio'. Did you mean 'champion'? Known: champion.",
+        ),
         ("models:/normal/7", "Model 'normal' has no version '7'. Known: 1."),
         ("models:/normal", "Expected models:/NAME@ALIAS"),
         ("runs:/nothing/normal", "Could not find the run 'nothing'"),
     ],
 )
-def test_unknown_names_are_answered_with_what_there_is(store: Store, run_id: str, saved: Path, address: str, message: str) -> None:
+def test_unknown_names_are_answered_with_what_there_is(
+    store: Store, run_id: str, saved: Path, address: str, message: str
+) -> None:
     """An unknown model, alias, version or run is one clear line with the nearest known name."""
     register(store, "normal", saved, run_id, aliases=CHAMPION)
     store.client.create_registered_model("other")
@@ -139,7 +177,9 @@ def test_a_registry_that_does_not_exist_is_not_made(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_registered_leaves_no_version(store: Store, run_id: str, saved: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_registered_leaves_no_version(
+    store: Store, run_id: str, saved: Path, tmp_path: Path
+) -> None:
     """A damaged file, an unknown run and a name that MLflow forbids are errors, and no version appears."""
     (tmp_path / "damaged.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelFileError):
@@ -171,7 +211,9 @@ def test_models_have_descriptions_and_metrics(store: Store, run_id: str, saved: 
     """A registered model says what it infers from what, unless somebody has written something else; MLflow's record of the model has the
     metrics of its first registration that has some, without NaN, which MLflow would show as 0."""
     register(store, "normal", saved, run_id)
-    assert store.client.get_registered_model("normal").description.startswith("Amortized posterior of `theta` given `x`")
+    assert store.client.get_registered_model("normal").description.startswith(
+        "Amortized posterior of `theta` given `x`"
+    )
     store.client.update_registered_model("normal", "mine")
     register(store, "normal", saved, run_id, metrics={"log_score": -1.5, "nrmse.theta": np.nan})
     register(store, "normal", saved, run_id, metrics={"log_score": -2.5})
@@ -181,7 +223,9 @@ def test_models_have_descriptions_and_metrics(store: Store, run_id: str, saved: 
     assert {metric.key: metric.value for metric in made.metrics} == {"log_score": -1.5}
 
 
-def test_every_change_of_an_alias_is_kept(store: Store, run_id: str, saved: Path, fake_approximators: Callable[..., Path]) -> None:
+def test_every_change_of_an_alias_is_kept(
+    store: Store, run_id: str, saved: Path, fake_approximators: Callable[..., Path]
+) -> None:
     """Registrations that move an alias are in its history with user and run, those that leave it where it is are not."""
     other = fake_approximators(saved.with_name("other.safetensors"), shift=2.0)
     for file in (saved, saved, other, saved):
@@ -190,6 +234,8 @@ def test_every_change_of_an_alias_is_kept(store: Store, run_id: str, saved: Path
     assert set_alias(store, "normal", "champion", 1, expected=1) == 2
     moves = alias_history(store, "normal", "champion")
     assert [(move.before, move.after) for move in moves] == [(None, 1), (1, 2), (2, 1), (1, 2)]
-    assert [move.why for move in moves] == [f"registered by run {run_id}"] * 3 + ["by hand, with password=***"]
+    assert [move.why for move in moves] == [f"registered by run {run_id}"] * 3 + [
+        "by hand, with password=***"
+    ]
     assert all(move.by.count("@") == 1 and move.time.endswith("+00:00") for move in moves)
     assert alias_history(store, "normal", "challenger") == []

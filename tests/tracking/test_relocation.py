@@ -27,7 +27,11 @@ def original(store: Store, fake_approximators: Callable[..., Path], tmp_path: Pa
 def content(folder: Path) -> dict[str, bytes]:
     """Every file below the artifacts."""
     artifacts = folder / "mlruns" / "artifacts"
-    return {str(path.relative_to(artifacts)): path.read_bytes() for path in sorted(artifacts.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(artifacts)): path.read_bytes()
+        for path in sorted(artifacts.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("how", ["copied", "moved"])
@@ -49,14 +53,22 @@ def test_another_place_is_refused_until_it_is_relocated(original: Path, tmp_path
     assert not original.exists()
 
 
-def test_what_a_copy_does_stays_in_the_copy(original: Path, tmp_path: Path, fake_approximators: Callable[..., Path]) -> None:
+def test_what_a_copy_does_stays_in_the_copy(
+    original: Path, tmp_path: Path, fake_approximators: Callable[..., Path]
+) -> None:
     """New runs and models of a relocated copy are below it, and files and database of the original are as they were."""
     shutil.copytree(original, tmp_path / "copy")
     before = content(original)
     relocate_store(tmp_path / "copy")
     store = open_store(tmp_path / "copy")
     run = Tracker.start(store, "npe", "second", "other key")
-    register(store, "normal", fake_approximators(tmp_path / "b.safetensors", shift=2.0), run.run_id, aliases=["champion"])
+    register(
+        store,
+        "normal",
+        fake_approximators(tmp_path / "b.safetensors", shift=2.0),
+        run.run_id,
+        aliases=["champion"],
+    )
     place = local_path(store.client.get_run(run.run_id).info.artifact_uri)
     assert place is not None
     assert place.is_relative_to(tmp_path / "copy")
@@ -84,8 +96,14 @@ def test_other_places_of_files_are_nobodys_business(original: Path, tmp_path: Pa
     open_store(original)
     shutil.move(original, tmp_path / "moved")
     relocate_store(tmp_path / "moved")
-    found = {name: open_store(tmp_path / "moved").client.get_experiment_by_name(name) for name in ("bucket", "by hand")}
-    assert [found[name].artifact_location for name in found] == ["s3://bucket/artifacts", (tmp_path / "elsewhere").as_uri()]
+    found = {
+        name: open_store(tmp_path / "moved").client.get_experiment_by_name(name)
+        for name in ("bucket", "by hand")
+    }
+    assert [found[name].artifact_location for name in found] == [
+        "s3://bucket/artifacts",
+        (tmp_path / "elsewhere").as_uri(),
+    ]
 
 
 def test_a_server_is_not_relocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

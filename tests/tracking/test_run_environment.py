@@ -33,7 +33,9 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def test_packages_machine_and_code_are_files_of_the_run(store: Store, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_machine_and_code_are_files_of_the_run(
+    store: Store, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """requirements.txt has exact versions, machine.json the platform, code.json the commit; the patch makes the changed file from it."""
     (checkout / "code.py").write_text("a = 2\nb = 'ü'\n")
     (checkout / "new.py").write_text("c = 3\n")
@@ -55,7 +57,13 @@ def test_packages_machine_and_code_are_files_of_the_run(store: Store, checkout: 
     assert machine["torch_threads"] >= 1
     code = json.loads((folder / "code.json").read_text())
     assert code["commit"] == store.client.get_run(tracker.run_id).data.tags["mlflow.source.git.commit"]
-    assert code == {"commit": code["commit"], "dirty": True, "untracked": ["new.py"], "patch_redacted": False, "patch_complete": True}
+    assert code == {
+        "commit": code["commit"],
+        "dirty": True,
+        "untracked": ["new.py"],
+        "patch_redacted": False,
+        "patch_complete": True,
+    }
     git(checkout, "checkout", "-q", "code.py")
     git(checkout, "apply", str(folder / "changes.patch"))
     assert (checkout / "code.py").read_text() == "a = 2\nb = 'ü'\n"
@@ -113,13 +121,19 @@ def test_the_machine_is_watched_while_a_run_is_open_and_steps_go_on(store: Store
     steps = measured(store, first.run_id)
     assert sorted(steps) == list(range(len(steps)))
     names = set(store.client.get_run(first.run_id).data.metrics)
-    assert {"system/system_memory_usage_megabytes", "system/disk_usage_percentage", "system/network_receive_megabytes"} <= names
+    assert {
+        "system/system_memory_usage_megabytes",
+        "system/disk_usage_percentage",
+        "system/network_receive_megabytes",
+    } <= names
     time.sleep(0.3)
     assert measured(store, first.run_id) == steps
 
 
 @pytest.mark.usefixtures("quick")
-def test_nothing_is_watched_when_it_is_off_or_a_tracker_is_dropped(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_watched_when_it_is_off_or_a_tracker_is_dropped(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false, attached trackers and children start no thread; a dropped tracker ends its own."""
     others = watchers()
     tracker = Tracker.start(store, "npe", "first", "key")
@@ -137,7 +151,9 @@ def test_nothing_is_watched_when_it_is_off_or_a_tracker_is_dropped(store: Store,
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_store_that_is_away_and_a_sensor_that_fails_end_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_and_a_sensor_that_fails_end_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While writes fail and one sensor raises, samples go on; what could not be written is there afterwards."""
     broken = SimpleNamespace(collect_metrics=lambda: 1 / 0)
     monkeypatch.setattr(system_metrics, "DiskMonitor", lambda: broken)
@@ -165,7 +181,10 @@ def test_the_commit_is_that_of_the_users_folder_or_none(
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     monkeypatch.chdir(checkout)
-    monkeypatch.setattr("sbi_models.tracking.provenance.own_tags", lambda: {OWN_COMMIT: "0" * 40, "sbi_models.own_git_dirty": "false"})
+    monkeypatch.setattr(
+        "sbi_models.tracking.provenance.own_tags",
+        lambda: {OWN_COMMIT: "0" * 40, "sbi_models.own_git_dirty": "false"},
+    )
     found = {}
     for name, folder in {"none": nowhere, "checkout": checkout}.items():
         with Tracker.start(store, "npe", name, name, folder=folder) as tracker:
@@ -180,7 +199,9 @@ def test_the_commit_is_that_of_the_users_folder_or_none(
     assert found["checkout"] == tuple(git_tags(checkout).values())
 
 
-def test_the_packages_own_commit_is_that_of_its_own_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packages_own_commit_is_that_of_its_own_checkout(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A package that lies in the root of a checkout runs from it; one in site-packages of an environment inside of another checkout does
     not."""
     for place, there in {checkout: True, checkout / ".venv" / "lib" / "site-packages": False}.items():

@@ -14,7 +14,9 @@ X = np.linspace(0, 1, 60).reshape(3, 20, 1)
 
 
 @pytest.fixture
-def served(store: Store, fake_approximators: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def served(
+    store: Store, fake_approximators: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
     """Registers a fake and loads it through MLflow, as a user of MLflow alone would."""
 
     def make(kind: str = "shift") -> Any:
@@ -22,7 +24,13 @@ def served(store: Store, fake_approximators: Callable[..., Path], tmp_path: Path
 
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
         run_id = Tracker.start(store, "npe", "first", "key").run_id
-        register(store, "normal", fake_approximators(tmp_path / "file.safetensors", kind=kind), run_id, aliases=["champion"])
+        register(
+            store,
+            "normal",
+            fake_approximators(tmp_path / "file.safetensors", kind=kind),
+            run_id,
+            aliases=["champion"],
+        )
         return mlflow.pyfunc.load_model("models:/normal@champion")
 
     return make
@@ -71,11 +79,17 @@ def test_inputs_are_converted(served: Callable[..., Any]) -> None:
         (np.zeros((60, 20, 1)), {"num_samples": 100_000}, "at most 10000000 numbers in one answer"),
         (np.float32(1.0), {}, "Expected x of shape"),
         (np.zeros((10_001, 20, 1)), {"num_samples": 1}, "at most 10000 data sets in one request, got 10001"),
-        (np.zeros((9_000, 1200, 1), dtype=np.float32), {"num_samples": 1}, "at most 10000000 numbers in one request, got 10800000"),
+        (
+            np.zeros((9_000, 1200, 1), dtype=np.float32),
+            {"num_samples": 1},
+            "at most 10000000 numbers in one request, got 10800000",
+        ),
         (X, {"certificate": "yes"}, "certificate as true or false, got 'yes'"),
     ],
 )
-def test_wrong_requests_are_refused_with_the_reason(served: Callable[..., Any], value: Any, params: dict[str, Any], message: str) -> None:
+def test_wrong_requests_are_refused_with_the_reason(
+    served: Callable[..., Any], value: Any, params: dict[str, Any], message: str
+) -> None:
     """NaN, wrong shapes, names and parameters are an invalid parameter value in one short line, never the whole array."""
     with pytest.raises(MlflowException) as caught:
         served().unwrap_python_model().predict(None, value, params)
@@ -109,7 +123,9 @@ def test_data_sets_that_fail_are_a_warning_without_being_asked_for(served: Calla
     sampler = served().unwrap_python_model()
     odd = X.copy()
     odd[1:, 3] = 1000
-    with pytest.warns(TrustWarning, match=r"data sets 1 and 2 of 3 \(counted from 0\) should not be trusted.*x is high"):
+    with pytest.warns(
+        TrustWarning, match=r"data sets 1 and 2 of 3 \(counted from 0\) should not be trusted.*x is high"
+    ):
         draws = sampler.predict(None, odd, {"num_samples": 4})
     assert draws.shape == (3, 4, 2)
     assert sampler.predict(None, X, {"num_samples": 4}).shape == (3, 4, 2)
@@ -120,7 +136,9 @@ def test_summaries_are_those_of_the_draws(served: Callable[..., Any]) -> None:
     """output="summary", through MLflow: mean, sd and quantiles of the draws of the same seed, by variable, also with certificates."""
     model = served()
     draws = model.predict(X, params={"num_samples": 50, "seed": 3})
-    summary = model.predict(X, params={"num_samples": 50, "seed": 3, "output": "summary", "certificate": True})
+    summary = model.predict(
+        X, params={"num_samples": 50, "seed": 3, "output": "summary", "certificate": True}
+    )
     assert set(summary) == {"theta", "certificates"}
     theta = summary["theta"]
     assert theta["levels"] == [0.025, 0.25, 0.5, 0.75, 0.975]
@@ -128,7 +146,9 @@ def test_summaries_are_those_of_the_draws(served: Callable[..., Any]) -> None:
     np.testing.assert_allclose(theta["mean"], draws.mean(axis=1), rtol=1e-6)
     np.testing.assert_allclose(theta["sd"], draws.std(axis=1) * np.sqrt(50 / 49), rtol=1e-6)
     for column, level in enumerate(theta["levels"]):
-        np.testing.assert_allclose(theta["quantiles"][:, column], np.quantile(draws, level, axis=1), rtol=1e-6)
+        np.testing.assert_allclose(
+            theta["quantiles"][:, column], np.quantile(draws, level, axis=1), rtol=1e-6
+        )
 
 
 def test_log_densities_are_those_of_each_draw_given_its_own_observation(served: Callable[..., Any]) -> None:
@@ -138,6 +158,8 @@ def test_log_densities_are_those_of_each_draw_given_its_own_observation(served: 
     answer = sampler.predict(None, x, {"num_samples": 7, "output": "log_density"})
     np.testing.assert_array_equal(answer["theta"], sampler.predict(None, x, {"num_samples": 7}))
     error = answer["theta"] - x.mean(axis=1)[:, None, :]
-    np.testing.assert_allclose(answer["log_density"], (-0.5 * error**2 - 0.5 * np.log(2 * np.pi)).sum(axis=2), atol=1e-4)
+    np.testing.assert_allclose(
+        answer["log_density"], (-0.5 * error**2 - 0.5 * np.log(2 * np.pi)).sum(axis=2), atol=1e-4
+    )
     many = sampler.predict(None, x, {"num_samples": 9000, "output": "log_density"})
     assert many["log_density"].shape == (3, 9000)

@@ -57,15 +57,21 @@ def is_there(process: int) -> bool:
 class Client:
     """One HTTP request as an ASGI server passes it on; `leave` says that the client is gone."""
 
-    def __init__(self, body: bytes = b"{}", path: str = "/invocations", method: str = "POST", **headers: str) -> None:
-        given = {"host": "127.0.0.1:5000", "content-type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
+    def __init__(
+        self, body: bytes = b"{}", path: str = "/invocations", method: str = "POST", **headers: str
+    ) -> None:
+        given = {"host": "127.0.0.1:5000", "content-type": "application/json"} | {
+            k.replace("_", "-"): v for k, v in headers.items()
+        }
         self.scope = {
             "type": "http",
             "method": method,
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in given.items() if value is not None],
+            "headers": [
+                (name.encode(), value.encode()) for name, value in given.items() if value is not None
+            ],
         }
         self.parts = [body[at : at + 50] for at in range(0, len(body), 50)] or [b""]
         self.gone = asyncio.Event()
@@ -85,7 +91,9 @@ class Client:
 
     async def ask(self, app: Any) -> tuple[int, str]:
         await app(self.scope, self.receive, self.send)
-        return self.sent[0]["status"], b"".join(message.get("body", b"") for message in self.sent[1:]).decode()
+        return self.sent[0]["status"], b"".join(
+            message.get("body", b"") for message in self.sent[1:]
+        ).decode()
 
 
 @asynccontextmanager
@@ -94,7 +102,9 @@ async def nothing(_: Any):
 
 
 def app_of(answer: Callable[[bytes], Awaitable[tuple[int, bytes]]], **limits: Any) -> Any:
-    made = application(nothing, **({"most_bytes": 1000, "timeout": 20.0, "names": ["server.example"]} | limits))
+    made = application(
+        nothing, **({"most_bytes": 1000, "timeout": 20.0, "names": ["server.example"]} | limits)
+    )
     made.state.answer = answer
     return made
 
@@ -132,7 +142,9 @@ async def echo(body: bytes) -> tuple[int, bytes]:
         ({"path": "/version", "method": "GET"}, 404, ""),
     ],
 )
-def test_requests_are_let_in_by_host_type_and_size(request_of: dict[str, Any], status: int, words: str) -> None:
+def test_requests_are_let_in_by_host_type_and_size(
+    request_of: dict[str, Any], status: int, words: str
+) -> None:
     """Names that are not this machine's (DNS rebinding), types that pages may send unasked, and long bodies do not reach the model."""
 
     async def asked() -> tuple[int, str]:
@@ -144,7 +156,10 @@ def test_requests_are_let_in_by_host_type_and_size(request_of: dict[str, Any], s
     assert "Traceback" not in content
 
 
-@pytest.mark.parametrize(("port", "timeout"), [(0, 60.0), (65536, 60.0), (5000, 0.0), (5000, -1.0), (5000, math.nan), (5000, math.inf)])
+@pytest.mark.parametrize(
+    ("port", "timeout"),
+    [(0, 60.0), (65536, 60.0), (5000, 0.0), (5000, -1.0), (5000, math.nan), (5000, math.inf)],
+)
 def test_a_server_without_port_or_time_is_an_error(port: int, timeout: float) -> None:
     """Both are checked before anything starts."""
     with pytest.raises(ConfigurationError, match=r"Expected (a port|timeout)"):
@@ -153,7 +168,9 @@ def test_a_server_without_port_or_time_is_an_error(port: int, timeout: float) ->
 
 def test_a_server_whose_process_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a quiet end with exit code 0."""
-    monkeypatch.setattr(serving, "command_of", lambda file: [sys.executable, "-S", "-c", "raise SystemExit(7)"])
+    monkeypatch.setattr(
+        serving, "command_of", lambda file: [sys.executable, "-S", "-c", "raise SystemExit(7)"]
+    )
     approximator = SimpleNamespace(save=lambda path: path, condition_names=(), shapes={})
     with pytest.raises(TrackingError, match="did not start"):
         serve(approximator)  # type: ignore[arg-type]

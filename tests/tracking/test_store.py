@@ -38,18 +38,33 @@ def test_processes_that_write_runs_in_a_fresh_folder_at_once_all_succeed(tmp_pat
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     pipe = subprocess.PIPE
     commands = [[sys.executable, "-c", WRITE_A_RUN, str(tmp_path), str(number)] for number in range(4)]
-    started = [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) for command in commands]
+    started = [
+        subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+        for command in commands
+    ]
     results = [process.communicate(timeout=200) for process in started]
-    assert [process.returncode for process in started] == [0] * 4, "\n".join(error[-3000:] for _, error in results)
+    assert [process.returncode for process in started] == [0] * 4, "\n".join(
+        error[-3000:] for _, error in results
+    )
     assert [error for _, error in results] == [""] * 4
     store = open_store(tmp_path)
     for number, (out, _) in enumerate(results):
         run = store.client.get_run(out.strip())
-        assert (run.info.status, run.data.params, run.data.tags["verdict"]) == ("FINISHED", {"seed": str(number)}, f"word {number}")
+        assert (run.info.status, run.data.params, run.data.tags["verdict"]) == (
+            "FINISHED",
+            {"seed": str(number)},
+            f"word {number}",
+        )
         points = store.client.get_metric_history(run.info.run_id, "loss")
-        assert sorted((point.step, point.value) for point in points) == [(epoch, epoch + 0.5) for epoch in range(40)]
-        (child,) = store.client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
-        assert {point.value for point in store.client.get_metric_history(child.info.run_id, "loss")} == {float(number)}
+        assert sorted((point.step, point.value) for point in points) == [
+            (epoch, epoch + 0.5) for epoch in range(40)
+        ]
+        (child,) = store.client.search_runs(
+            [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+        )
+        assert {point.value for point in store.client.get_metric_history(child.info.run_id, "loss")} == {
+            float(number)
+        }
         assert len(store.client.get_metric_history(child.info.run_id, "loss")) == 40
         assert len(run.inputs.dataset_inputs) == 1
     assert len(store.client.search_runs([store.experiment("npe")])) == 8
@@ -80,7 +95,9 @@ def test_an_experiment_keeps_its_files_below_mlruns(store: Store, tmp_path: Path
     """An experiment is made on demand, once, with its artifacts in mlruns/artifacts, and nothing is left in the current folder."""
     first, second = store.experiment("npe"), store.experiment("npe")
     assert first == second
-    assert store.client.get_experiment(first).artifact_location == (tmp_path / "mlruns" / "artifacts").as_uri()
+    assert (
+        store.client.get_experiment(first).artifact_location == (tmp_path / "mlruns" / "artifacts").as_uri()
+    )
     assert store.local
     assert store.root == tmp_path
 
@@ -92,17 +109,25 @@ def test_a_deleted_experiment_is_an_error_with_its_cure(store: Store) -> None:
         store.experiment("old")
 
 
-def test_the_environment_names_the_store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_store(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MLFLOW_TRACKING_URI goes before the root, for databases and for servers."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
     assert open_store(tmp_path / "elsewhere").database == store.database
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     server = open_store(tmp_path)
-    assert (server.tracking_uri, server.local, server.artifact_location) == ("http://127.0.0.1:5000", False, None)
+    assert (server.tracking_uri, server.local, server.artifact_location) == (
+        "http://127.0.0.1:5000",
+        False,
+        None,
+    )
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/runs", "./runs", "sqlite://", "sqlite:///:memory:"])
-def test_stores_that_cannot_work_are_refused(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stores_that_cannot_work_are_refused(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MLflow's file store and databases in memory are a TrackingError that names what was got."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(TrackingError, match="Expected") as caught:
@@ -110,7 +135,9 @@ def test_stores_that_cannot_work_are_refused(uri: str, tmp_path: Path, monkeypat
     assert uri in str(caught.value)
 
 
-def test_a_root_that_cannot_be_written_is_a_tracking_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_that_cannot_be_written_is_a_tracking_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A root that is a file, or a folder without write permission, is a TrackingError with the cure."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "file").write_text("in the way")
@@ -122,7 +149,9 @@ def test_a_root_that_cannot_be_written_is_a_tracking_error(tmp_path: Path, monke
             open_store(tmp_path / "closed")
 
 
-def test_a_database_that_cannot_be_written_is_a_tracking_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_cannot_be_written_is_a_tracking_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A read-only database is found when the store is opened, not at the first write."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(TrackingError, match="permission denied"):

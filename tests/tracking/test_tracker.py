@@ -46,7 +46,13 @@ def files(store: Store, run_id: str, folder: str | None = None) -> set[str]:
 
 def test_a_killed_run_is_opened_again_and_its_epochs_are_not_doubled(store: Store) -> None:
     """After a process died in epoch 4, the next one with the same key gets the same run; logging all epochs again doubles none."""
-    died = subprocess.run([sys.executable, "-c", LIFE, str(store.root)], capture_output=True, text=True, check=False, timeout=120)
+    died = subprocess.run(
+        [sys.executable, "-c", LIFE, str(store.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert died.returncode == 9, died.stderr
     tracker = start(store)
     assert (tracker.run_id, tracker.reopened) == (died.stdout.strip(), True)
@@ -88,7 +94,9 @@ def test_parameters_and_origin_are_kept(store: Store) -> None:
     """Nested parameters are flattened and written once; tags tell key, seed, versions; a re-opened run keeps its parameters."""
     first = start(store, tags={"model": "flow"})
     first.finish("KILLED")
-    again = Tracker.start(store, "npe", "first", "key-1", {"seed": 4, "many": {str(i): i for i in range(150)}})
+    again = Tracker.start(
+        store, "npe", "first", "key-1", {"seed": 4, "many": {str(i): i for i in range(150)}}
+    )
     run = store.client.get_run(again.run_id)
     assert again.run_id == first.run_id
     assert run.data.params["seed"] == "3"
@@ -96,7 +104,14 @@ def test_parameters_and_origin_are_kept(store: Store) -> None:
     assert run.data.params["many.149"] == "149"
     tags = run.data.tags
     assert (tags["sbi_models.key"], tags["sbi_models.seed"], tags["model"]) == ("key-1", "3", "flow")
-    assert {"version.torch", "version.mlflow", "version.numpy", "version.python", "version.lightning", "version.prefect"} <= set(tags)
+    assert {
+        "version.torch",
+        "version.mlflow",
+        "version.numpy",
+        "version.python",
+        "version.lightning",
+        "version.prefect",
+    } <= set(tags)
 
 
 def test_the_commit_is_known_in_a_checkout_only(tmp_path: Path) -> None:
@@ -128,7 +143,9 @@ def test_curves_show_while_the_run_goes_on(store: Store, monkeypatch: pytest.Mon
     assert len(curve(store, tracker.run_id)) == 50
 
 
-def test_a_write_that_fails_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_write_that_fails_is_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A database that is busy once loses no point and does not stop the training; flush itself reports it."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 

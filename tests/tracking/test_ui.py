@@ -43,7 +43,9 @@ def test_a_run_on_a_server_has_an_address(store: Store, monkeypatch: pytest.Monk
     run = store.client.create_run(store.experiment("npe"))
     assert run_page(store, run.info.run_id) is None
     client = store.client
-    server = Store("https://anna:hunter2@example.org/mlflow/", store.root, artifact_location=None, local=False)
+    server = Store(
+        "https://anna:hunter2@example.org/mlflow/", store.root, artifact_location=None, local=False
+    )
     monkeypatch.setattr(Store, "client", property(lambda self: client))
     page = f"https://***@example.org/mlflow/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     assert run_page(server, run.info.run_id) == page

@@ -15,7 +15,12 @@ from sbi_models.tracking import Store, Tracker, alias_of, annotate, register, se
 def two_versions(store: Store, fake_approximators: Callable[..., Path], tmp_path: Path) -> Store:
     run_id = Tracker.start(store, "npe", "first", "key").run_id
     register(
-        store, "normal", fake_approximators(tmp_path / "1", shift=1.0), run_id, aliases=("champion", "challenger"), description="# One"
+        store,
+        "normal",
+        fake_approximators(tmp_path / "1", shift=1.0),
+        run_id,
+        aliases=("champion", "challenger"),
+        description="# One",
     )
     register(store, "normal", fake_approximators(tmp_path / "2", shift=2.0), run_id, aliases=("challenger",))
     return store
@@ -24,7 +29,11 @@ def two_versions(store: Store, fake_approximators: Callable[..., Path], tmp_path
 def test_aliases_move_and_say_where_they_were(two_versions: Store) -> None:
     """Registration points several aliases; `set_alias` returns the version of before, so that a promotion can be taken back."""
     store = two_versions
-    assert [alias_of(store, "normal", alias) for alias in ("champion", "challenger", "nobody")] == [1, 2, None]
+    assert [alias_of(store, "normal", alias) for alias in ("champion", "challenger", "nobody")] == [
+        1,
+        2,
+        None,
+    ]
     assert set_alias(store, "normal", "champion", 2) == 1
     assert alias_of(store, "normal", "champion") == 2
     assert set_alias(store, "normal", "champion", 1) == 2
@@ -35,9 +44,19 @@ def test_aliases_move_and_say_where_they_were(two_versions: Store) -> None:
 def test_a_version_is_found_by_each_of_its_addresses(two_versions: Store) -> None:
     """By alias, number and latest: name, version, the address of exactly this version, and all aliases that point to it."""
     one, two = (version_of(two_versions, f"models:/normal/{number}") for number in (1, 2))
-    assert (one.name, one.version, one.uri, one.aliases, one.reused) == ("normal", 1, "models:/normal/1", ("champion",), True)
+    assert (one.name, one.version, one.uri, one.aliases, one.reused) == (
+        "normal",
+        1,
+        "models:/normal/1",
+        ("champion",),
+        True,
+    )
     assert version_of(two_versions, "models:/normal@champion") == one
-    assert version_of(two_versions, "models:/normal/latest") == version_of(two_versions, "models:/normal@challenger") == two
+    assert (
+        version_of(two_versions, "models:/normal/latest")
+        == version_of(two_versions, "models:/normal@challenger")
+        == two
+    )
 
 
 def test_notes_are_tags_and_markdown_of_the_version(two_versions: Store) -> None:
@@ -47,7 +66,11 @@ def test_notes_are_tags_and_markdown_of_the_version(two_versions: Store) -> None
     annotate(two_versions, "normal", 1, tags={"verdict": "calibrated", "gate.passed": True})
     annotate(two_versions, "normal", 1, tags={"verdict": "biased"})
     version = client.get_model_version("normal", "1")
-    assert (version.tags["verdict"], version.tags["gate.passed"], version.description) == ("biased", "True", "# One")
+    assert (version.tags["verdict"], version.tags["gate.passed"], version.description) == (
+        "biased",
+        "True",
+        "# One",
+    )
     annotate(two_versions, "normal", 1, description="Refused: **over-confident**")
     assert client.get_model_version("normal", "1").description == "Refused: **over-confident**"
 

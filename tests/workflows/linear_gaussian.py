@@ -26,7 +26,9 @@ def exact_mean(x):
 
 
 def exact_log_prob(data):
-    return np.sum(-(((data["theta"] - exact_mean(data["x"])) / SD) ** 2) / 2 - np.log(SD * np.sqrt(2 * np.pi)), axis=1)
+    return np.sum(
+        -(((data["theta"] - exact_mean(data["x"])) / SD) ** 2) / 2 - np.log(SD * np.sqrt(2 * np.pi)), axis=1
+    )
 
 
 def workflow(widths=(16, 16), **arguments):

@@ -15,7 +15,13 @@ def data(n=200, seed=0):
 
 
 def trained(data, **options):
-    roles = {"inference_variables": "theta", "inference_conditions": "x", "standardize": "all", "seed": 1, "progress": False}
+    roles = {
+        "inference_variables": "theta",
+        "inference_conditions": "x",
+        "standardize": "all",
+        "seed": 1,
+        "progress": False,
+    }
     workflow = bf.BasicWorkflow(**(roles | options))
     workflow.fit_offline(data, epochs=1, batch_size=50)
     return workflow
@@ -25,7 +31,10 @@ def trained(data, **options):
 def test_one_absurd_row_has_no_density_and_the_others_theirs(network):
     """log_prob is -inf, or a number, for parameters from 1e3 to 1e308, in that row alone; conditions are refused, by row."""
     simulations = data()
-    workflow, few = trained(simulations, inference_network=network), {name: value[:3] for name, value in simulations.items()}
+    workflow, few = (
+        trained(simulations, inference_network=network),
+        {name: value[:3] for name, value in simulations.items()},
+    )
     expected = workflow.log_prob(few)
     for far in (1e3, 1e19, 1e30, 1e39, 1e308):
         theta = few["theta"].copy()
@@ -73,7 +82,9 @@ def test_moments_of_the_largest_and_least_numbers():
 def test_draws_that_overflow_are_an_error_or_told():
     """Draws beyond the largest double are refused, and those that a logarithm cuts there are told."""
     simulations = data()
-    big = trained({"theta": simulations["theta"] / np.abs(simulations["theta"]).max() * 1.5e308, "x": simulations["x"]})
+    big = trained(
+        {"theta": simulations["theta"] / np.abs(simulations["theta"]).max() * 1.5e308, "x": simulations["x"]}
+    )
     with pytest.raises(DataError, match=r"Expected draws of 'theta' that a double can hold.*larger unit"):
         big.sample(num_samples=20_000, conditions={"x": 100 * simulations["x"][:1]}, seed=1)
     logs = simulations | {"theta": np.exp(np.clip(230 * simulations["theta"], -700, 700))}
@@ -94,9 +105,14 @@ def test_missing_arguments_are_errors_of_the_project():
         (workflow.fit_offline, "data"),
         (workflow.simulate, "num_simulations"),
     ):
-        with pytest.raises(ConfigurationError, match=f"Expected the argument '{name}' of .* got none. Pass {name}=...; its arguments"):
+        with pytest.raises(
+            ConfigurationError,
+            match=f"Expected the argument '{name}' of .* got none. Pass {name}=...; its arguments",
+        ):
             call()
-    with pytest.raises(ConfigurationError, match=r"Expected other arguments of .*sample: too many positional"):
+    with pytest.raises(
+        ConfigurationError, match=r"Expected other arguments of .*sample: too many positional"
+    ):
         workflow.sample(5, {})
 
 

@@ -26,13 +26,17 @@ def shorten(patch, synthetic, of_synthetic, of_simulations):
 @pytest.fixture
 def short(monkeypatch):
     """Trainings of seconds."""
-    shorten(monkeypatch, 20_000, budget.Budget(256, 400, 3e-3, 0.0, 0.99), budget.Budget(64, 150, 2e-3, 0.1, 0.99))
+    shorten(
+        monkeypatch, 20_000, budget.Budget(256, 400, 3e-3, 0.0, 0.99), budget.Budget(64, 150, 2e-3, 0.1, 0.99)
+    )
 
 
 @pytest.fixture
 def hasty(monkeypatch):
     """Trainings of less than a second, in three epochs or more, for what does not depend on how good they are."""
-    shorten(monkeypatch, 2_000, budget.Budget(128, 50, 3e-3, 0.0, 0.99), budget.Budget(64, 30, 2e-3, 0.1, 0.99))
+    shorten(
+        monkeypatch, 2_000, budget.Budget(128, 50, 3e-3, 0.0, 0.99), budget.Budget(64, 30, 2e-3, 0.1, 0.99)
+    )
 
 
 def auto(simulator=SIMULATOR, **arguments):
@@ -62,11 +66,16 @@ def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_p
     workflows = [auto(), auto(checkpoint_filepath=tmp_path, checkpoint_name="kept")]
     for workflow in workflows:
         workflow.fit_offline(data)
-    draws = [workflow.sample(num_samples=50, conditions={"x": np.zeros((1, 2))}, seed=3)["theta"] for workflow in workflows]
+    draws = [
+        workflow.sample(num_samples=50, conditions={"x": np.zeros((1, 2))}, seed=3)["theta"]
+        for workflow in workflows
+    ]
     assert np.array_equal(*draws)
     loaded = sbi_models.load(tmp_path / "kept.safetensors")
     assert loaded.info["auto"] == workflows[1].automatic.choices
-    assert np.array_equal(loaded.sample(num_samples=50, conditions={"x": np.zeros((1, 2))}, seed=3)["theta"], draws[0])
+    assert np.array_equal(
+        loaded.sample(num_samples=50, conditions={"x": np.zeros((1, 2))}, seed=3)["theta"], draws[0]
+    )
 
 
 def test_counts_and_bounds_go_through_the_learned_likelihood(short):
@@ -99,7 +108,10 @@ def test_counts_and_bounds_go_through_the_learned_likelihood(short):
     ("arguments", "reason"),
     [
         ({"simulator": None}, "no simulator"),
-        ({"simulator": make_simulator(lambda rng: {"theta": rng.normal(size=2), "x": rng.normal(size=2)})}, "no simulator"),
+        (
+            {"simulator": make_simulator(lambda rng: {"theta": rng.normal(size=2), "x": rng.normal(size=2)})},
+            "no simulator",
+        ),
         ({"adapter": Adapter().scale("x", by=2.0)}, "an adapter of the user"),
     ],
 )
@@ -109,7 +121,11 @@ def test_without_a_learned_likelihood_it_says_why(short, arguments, reason):
     workflow.fit_offline(SIMULATOR.sample(200, seed=1))
     assert reason in workflow.automatic.choices["no learned likelihood"]
     assert workflow.automatic.choices["trained on"] == "simulations"
-    assert workflow.sample(num_samples=3, conditions={"x": np.zeros((1, 2))}, seed=0)["theta"].shape == (1, 3, 2)
+    assert workflow.sample(num_samples=3, conditions={"x": np.zeros((1, 2))}, seed=0)["theta"].shape == (
+        1,
+        3,
+        2,
+    )
 
 
 def test_data_that_need_a_summary_are_trained_on_directly(short):
@@ -173,5 +189,6 @@ def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(hast
     assert again.history.history == whole.history.history
     x = {"x": np.ones((1, 2))}
     assert np.array_equal(
-        again.sample(num_samples=50, conditions=x, seed=3)["theta"], whole.sample(num_samples=50, conditions=x, seed=3)["theta"]
+        again.sample(num_samples=50, conditions=x, seed=3)["theta"],
+        whole.sample(num_samples=50, conditions=x, seed=3)["theta"],
     )

@@ -17,7 +17,10 @@ def prior(batch_size, rng):
 def masked_counts(theta, rng):
     """Sets of 3 to 5 counts, the rest masked."""
     there = np.arange(5) < rng.choice(SIZES, size=(len(theta), 1))
-    return {"x": (rng.poisson(np.exp(theta), size=(len(theta), 5)) * there)[:, :, None].astype(float), "there": there.astype(float)}
+    return {
+        "x": (rng.poisson(np.exp(theta), size=(len(theta), 5)) * there)[:, :, None].astype(float),
+        "there": there.astype(float),
+    }
 
 
 def ten_numbers(theta, rng):
@@ -58,9 +61,13 @@ def test_false_alarms_are_as_frequent_for_every_size(counts):
     That is 5 %, give or take three standard errors of ranks among some 330 simulations; `benchmarks/certificate.py` has more."""
     alarms = {size: [] for size in SIZES}
     for i in range(6):
-        counts.approximator.learn_certificate(counts.simulator.sample(3000, seed=100 + i, progress=False), None, seed=i)
+        counts.approximator.learn_certificate(
+            counts.simulator.sample(3000, seed=100 + i, progress=False), None, seed=i
+        )
         new = counts.simulator.sample(900, seed=2000 + i, progress=False)
-        failed = np.array([certificate.p_value <= 0.05 for certificate in counts.approximator.certify(new, seed=i)])
+        failed = np.array(
+            [certificate.p_value <= 0.05 for certificate in counts.approximator.certify(new, seed=i)]
+        )
         size = new["there"].sum(axis=1)
         for wanted in SIZES:
             alarms[wanted].append(failed[size == wanted].mean())
@@ -94,7 +101,10 @@ def test_a_size_that_no_simulation_has_fails(counts):
     [
         (lambda x: x + 8, "mean of x is above"),
         (lambda x: x - 8, "mean of x is below"),
-        (lambda x: x.mean(axis=1, keepdims=True) + 8 * (x - x.mean(axis=1, keepdims=True)), "log interquartile range of x is above"),
+        (
+            lambda x: x.mean(axis=1, keepdims=True) + 8 * (x - x.mean(axis=1, keepdims=True)),
+            "log interquartile range of x is above",
+        ),
         (lambda x: x + 12 * (np.arange(10) == 3)[:, None], "largest outlier of x is above"),
         (lambda x: x + 6 * (np.arange(10) >= 5)[:, None] - 3, "shift between halves of x is above"),
     ],
@@ -109,9 +119,13 @@ def test_the_first_reason_is_what_was_changed(numbers, change, reason):
     failed = [certificate for certificate in certificates if certificate.verdict == "failed"]
     assert len(failed) >= 17
     assert np.mean([any(reason in words for words in certificate.unusual) for certificate in failed]) >= 0.9
-    assert np.mean([reason in certificate.unusual[0] for certificate in failed]) >= 0.75, [c.unusual for c in failed]
+    assert np.mean([reason in certificate.unusual[0] for certificate in failed]) >= 0.75, [
+        c.unusual for c in failed
+    ]
     if "mean" in reason:
-        assert not any("given the summaries" in words for certificate in failed for words in certificate.unusual)
+        assert not any(
+            "given the summaries" in words for certificate in failed for words in certificate.unusual
+        )
 
 
 def missing_values(theta, rng):
@@ -126,7 +140,9 @@ def test_data_with_missing_values_are_certified_by_all_tests():
     made = trained(missing_values, adapter=adapter, summary_mask="there")
     new = made.simulator.sample(60, seed=9, progress=False)
     found = made.certify(new, num_replicates=20, seed=1)
-    assert all(certificate.predictive is not None and certificate.together is not None for certificate in found)
+    assert all(
+        certificate.predictive is not None and certificate.together is not None for certificate in found
+    )
     low, high = stats.binom.interval(0.999, 60, 0.05)
     assert low <= sum(certificate.p_value <= 0.05 for certificate in found) <= high
     one, none = np.full((1, 6, 1), np.nan), np.full((1, 6, 1), np.nan)

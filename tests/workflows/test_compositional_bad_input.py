@@ -28,15 +28,24 @@ def trained():
 
 
 def ask(made, **arguments):
-    settings = {"num_samples": 3, "conditions": GIVEN, "compute_prior_score": prior_score, "calibration_simulations": 0, "seed": 1}
+    settings = {
+        "num_samples": 3,
+        "conditions": GIVEN,
+        "compute_prior_score": prior_score,
+        "calibration_simulations": 0,
+        "seed": 1,
+    }
     return made.compositional_sample(**(settings | arguments))
 
 
-@pytest.mark.parametrize("network", [FlowMatching(widths=(8,)), FlowMatching, "flow_matching", CouplingFlow(), "coupling_flow"])
+@pytest.mark.parametrize(
+    "network", [FlowMatching(widths=(8,)), FlowMatching, "flow_matching", CouplingFlow(), "coupling_flow"]
+)
 def test_other_networks(network):
     """A network whose scores cannot be composed is refused by the constructor, by its name, too."""
     with pytest.raises(
-        ConfigurationError, match=r"Expected a DiffusionModel.*got (FlowMatching|CouplingFlow)\. Pass inference_network='diff"
+        ConfigurationError,
+        match=r"Expected a DiffusionModel.*got (FlowMatching|CouplingFlow)\. Pass inference_network='diff",
     ):
         compositional(inference_network=network)
 
@@ -44,7 +53,10 @@ def test_other_networks(network):
 def test_workflows_that_cannot_be_promoted():
     """An untrained workflow, one with another network (trained or not), and what is no workflow; each says what to do."""
     make = bf.CompositionalWorkflow.from_basic_workflow
-    with pytest.raises(NotFittedError, match=r"Expected a trained workflow, got one that was never fitted\. Call its fit_online"):
+    with pytest.raises(
+        NotFittedError,
+        match=r"Expected a trained workflow, got one that was never fitted\. Call its fit_online",
+    ):
         make(workflow(inference_network=SMALL))
     flow = workflow()
     with pytest.raises(ConfigurationError, match=r"Expected a DiffusionModel.*got FlowMatching"):
@@ -53,7 +65,9 @@ def test_workflows_that_cannot_be_promoted():
     with pytest.raises(ConfigurationError, match=r"Expected a DiffusionModel.*got FlowMatching"):
         make(flow)
     for wrong in (flow.approximator, None, SMALL):
-        with pytest.raises(ConfigurationError, match=rf"Expected a BasicWorkflow, got {type(wrong).__name__}"):
+        with pytest.raises(
+            ConfigurationError, match=rf"Expected a BasicWorkflow, got {type(wrong).__name__}"
+        ):
             make(wrong)
 
 
@@ -63,7 +77,10 @@ def test_a_prior_that_was_never_learned():
     basic.fit_offline(SIMULATOR.sample(64, seed=0), epochs=1)
     made = bf.CompositionalWorkflow.from_basic_workflow(basic)
     arguments = {"num_samples": 3, "calibration_simulations": 0, "seed": 1}
-    with pytest.raises(ConfigurationError, match=r"never learned.*compute_prior_score.*DiffusionModel\(drop_conditions=0\.15\)"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"never learned.*compute_prior_score.*DiffusionModel\(drop_conditions=0\.15\)",
+    ):
         made.compositional_sample(conditions={"x": X}, **arguments)
     assert made.compositional_sample(conditions={"x": X[:, :1]}, **arguments)["theta"].shape == (2, 3, 2)
 
@@ -82,8 +99,14 @@ def test_sampling_before_fitting():
             r"Expected 'x' of shape \(n_datasets, n_compositional, 2\), with the items of each data set along the second axis, "
             r"got \(3, 2\)\. For one data set: x\[None\]",
         ),
-        (GIVEN | {"x": X[..., None]}, r"Expected 'x' of shape \(n_datasets, n_compositional, 2\).*got \(2, 3, 2, 1\)"),
-        (GIVEN | {"x": X[:, :0]}, r"Expected 'x' of shape \(n_datasets, n_compositional, 2\).*got \(2, 0, 2\)"),
+        (
+            GIVEN | {"x": X[..., None]},
+            r"Expected 'x' of shape \(n_datasets, n_compositional, 2\).*got \(2, 3, 2, 1\)",
+        ),
+        (
+            GIVEN | {"x": X[:, :0]},
+            r"Expected 'x' of shape \(n_datasets, n_compositional, 2\).*got \(2, 0, 2\)",
+        ),
         (GIVEN | {"x": X[:0]}, r"Expected 'x' of shape .*got \(0, 3, 2\)"),
         (GIVEN | {"x": X[..., :1]}, r"Expected 'x' in the conditions of shape \(n, 2\).*got \(6, 1\)"),
         (
@@ -94,7 +117,10 @@ def test_sampling_before_fitting():
             GIVEN | {"c": np.zeros((2, 4, 1))},
             r"same numbers of data sets and items in every condition, got \(2, 3\) of 'x', \(2, 4\) of 'c'",
         ),
-        (GIVEN | {"c": np.zeros((1, 3))}, r"same numbers of data sets and items in every condition, got \(2, 3\) of 'x', \(1, 3\) of 'c'"),
+        (
+            GIVEN | {"c": np.zeros((1, 3))},
+            r"same numbers of data sets and items in every condition, got \(2, 3\) of 'x', \(1, 3\) of 'c'",
+        ),
         ({"x": X}, r"Expected 'c' among the conditions, got 'x'"),
         ({"X": X, "c": GIVEN["c"]}, r"Expected 'x' among the conditions, got 'X', 'c'"),
         ({}, r"Expected 'x' among the conditions"),
@@ -108,7 +134,9 @@ def test_conditions(trained, conditions, message):
     """No axis of items, no items, ragged or unequal numbers of them, missing, misnamed, broken and mistyped conditions."""
     for made in (trained, trained.approximator):
         with pytest.raises(DataError, match=message):
-            made.compositional_sample(num_samples=3, conditions=conditions, compute_prior_score=prior_score, seed=1)
+            made.compositional_sample(
+                num_samples=3, conditions=conditions, compute_prior_score=prior_score, seed=1
+            )
 
 
 @pytest.mark.filterwarnings("ignore::sbi_models.errors.TrustWarning")
@@ -127,21 +155,49 @@ def test_odd_but_good_conditions(trained):
 @pytest.mark.parametrize(
     ("prior", "error", "message"),
     [
-        (lambda data, t=None: {"thta": data["theta"]}, DataError, r"returned 'thta', which is not inferred\. Did you mean 'theta'"),
+        (
+            lambda data, t=None: {"thta": data["theta"]},
+            DataError,
+            r"returned 'thta', which is not inferred\. Did you mean 'theta'",
+        ),
         (lambda data, t=None: {}, DataError, r"score of 'theta', got nothing"),
-        (lambda data, t=None: {"theta": data["theta"][:, 0]}, DataError, r"shape of its values \(\d+, 2\), got \(\d+,\)"),
-        (lambda data, t=None: {"theta": np.nan * data["theta"]}, DataError, r"finite prior score of 'theta', got NaN or inf at \d+ places"),
-        (lambda data, t=None: -data["theta"], DataError, r"return a dict of variables to scores, got ndarray"),
-        ({"thta": Normal(0.0, 1.0)}, ConfigurationError, r"of inferred variables, got 'thta'\. Did you mean 'theta'"),
+        (
+            lambda data, t=None: {"theta": data["theta"][:, 0]},
+            DataError,
+            r"shape of its values \(\d+, 2\), got \(\d+,\)",
+        ),
+        (
+            lambda data, t=None: {"theta": np.nan * data["theta"]},
+            DataError,
+            r"finite prior score of 'theta', got NaN or inf at \d+ places",
+        ),
+        (
+            lambda data, t=None: -data["theta"],
+            DataError,
+            r"return a dict of variables to scores, got ndarray",
+        ),
+        (
+            {"thta": Normal(0.0, 1.0)},
+            ConfigurationError,
+            r"of inferred variables, got 'thta'\. Did you mean 'theta'",
+        ),
         ({}, ConfigurationError, r"prior of every inferred variable, got none for 'theta'"),
-        (3.0, ConfigurationError, r"a function of \(data, t=None\), a torch distribution, or a dict of them, got 3\.0"),
+        (
+            3.0,
+            ConfigurationError,
+            r"a function of \(data, t=None\), a torch distribution, or a dict of them, got 3\.0",
+        ),
     ],
 )
 def test_priors(trained, prior, error, message):
     """Prior scores with a wrong key, shape, value or type, and what is no prior; whatever the number of items."""
     for n in (1, 3):
         with pytest.raises(error, match=message):
-            ask(trained, compute_prior_score=prior, conditions={name: value[:, :n] for name, value in GIVEN.items()})
+            ask(
+                trained,
+                compute_prior_score=prior,
+                conditions={name: value[:, :n] for name, value in GIVEN.items()},
+            )
 
 
 @pytest.mark.parametrize(
@@ -154,14 +210,26 @@ def test_priors(trained, prior, error, message):
             for noise in (0.0, 0.0001, 1.5, -0.1, "0.1", True, float("nan"), [0.1])
         ],
         *[
-            ({"calibration_simulations": number}, rf"calibration_simulations .*positive integer, got {re.escape(repr(number))}")
+            (
+                {"calibration_simulations": number},
+                rf"calibration_simulations .*positive integer, got {re.escape(repr(number))}",
+            )
             for number in (-1, 2.5, "many", True, False)
         ],
-        *[({"num_samples": n}, f"num_samples as a positive integer, got {re.escape(repr(n))}") for n in (0, -1, 2.5, "3", True, None)],
+        *[
+            ({"num_samples": n}, f"num_samples as a positive integer, got {re.escape(repr(n))}")
+            for n in (0, -1, 2.5, "3", True, None)
+        ],
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
-        ({"calibration_simulation": 3}, r"has no argument 'calibration_simulation'\. Did you mean 'calibration_simulations'"),
-        ({"prior_score": prior_score}, r"compositional_sample has no argument 'prior_score'\. Did you mean 'compute_prior_score'"),
+        (
+            {"calibration_simulation": 3},
+            r"has no argument 'calibration_simulation'\. Did you mean 'calibration_simulations'",
+        ),
+        (
+            {"prior_score": prior_score},
+            r"compositional_sample has no argument 'prior_score'\. Did you mean 'compute_prior_score'",
+        ),
     ],
 )
 def test_arguments(trained, arguments, message):
@@ -174,12 +242,22 @@ def test_arguments(trained, arguments, message):
 @pytest.mark.filterwarnings("ignore::sbi_models.errors.TrustWarning")
 def test_odd_but_good_arguments(trained):
     """NumPy numbers are numbers, and an integer is a noise."""
-    assert ask(trained, num_samples=np.int64(2), noise=np.float64(0.1), seed=np.int64(3))["theta"].shape == (2, 2, 2)
-    assert ask(trained, calibration_simulations=np.int64(0), noise=np.float32(0.1))["theta"].shape == (2, 3, 2)
+    assert ask(trained, num_samples=np.int64(2), noise=np.float64(0.1), seed=np.int64(3))["theta"].shape == (
+        2,
+        2,
+        2,
+    )
+    assert ask(trained, calibration_simulations=np.int64(0), noise=np.float32(0.1))["theta"].shape == (
+        2,
+        3,
+        2,
+    )
     assert ask(trained, noise=1)["theta"].shape == (2, 3, 2)
 
 
 def test_misspelt_settings():
     """A misspelt setting of the workflow is refused with the nearest."""
-    with pytest.raises(ConfigurationError, match=r"has no argument 'inference_netwrk'\. Did you mean 'inference_network'"):
+    with pytest.raises(
+        ConfigurationError, match=r"has no argument 'inference_netwrk'\. Did you mean 'inference_network'"
+    ):
         compositional(inference_netwrk=SMALL)

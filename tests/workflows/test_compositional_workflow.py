@@ -75,7 +75,9 @@ def test_the_snippets_of_the_page(untrusted):
     assert len(history.history["loss"]) == 1
     x_obs = simulator.sample(6, seed=3)["x"].reshape(2, 3, 20, 1).astype("float32")
     for more in ({}, {"compute_prior_score": prior_score}):
-        samples = workflow.compositional_sample(num_samples=100, conditions={"x": x_obs}, calibration_simulations=0, seed=1, **more)
+        samples = workflow.compositional_sample(
+            num_samples=100, conditions={"x": x_obs}, calibration_simulations=0, seed=1, **more
+        )
         assert samples.keys() == {"theta"}
         assert samples["theta"].shape == (2, 100, 2)
         assert np.isfinite(samples["theta"]).all()
@@ -112,7 +114,10 @@ def test_posteriors_of_many_items_are_exact(trained, n, prior):
     mean, sd = exact(conditions["x"])
     assert np.sqrt((((draws["theta"].mean(axis=1) - mean) / sd) ** 2).mean()) < 0.25
     assert np.exp(np.log(draws["theta"].std(axis=1) / sd).mean()) == pytest.approx(1, abs=0.1)
-    assert all(report.num_items == n and report.method == "calibrated" and report.sbc_p_value > 0.001 for report in reports)
+    assert all(
+        report.num_items == n and report.method == "calibrated" and report.sbc_p_value > 0.001
+        for report in reports
+    )
     assert n == 2 or all(report.calibrated for report in reports)
     assert [report.warnings for report in reports] == [()] * 2
 
@@ -126,7 +131,11 @@ def test_items_of_unlikely_parameters(trained, n, simulations):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always", TrustWarning)
         draws = trained.compositional_sample(
-            num_samples=50, conditions={"x": x}, compute_prior_score=prior_score, calibration_simulations=simulations, seed=1
+            num_samples=50,
+            conditions={"x": x},
+            compute_prior_score=prior_score,
+            calibration_simulations=simulations,
+            seed=1,
         )["theta"][0]
     mean, sd = exact(x)
     assert np.isfinite(draws).all()
@@ -142,7 +151,9 @@ def test_a_weak_network_is_doubted_for_one_item(trained, prior):
     unused.fill_(0.34)
     try:
         with pytest.warns(TrustWarning, match="leaves unused what it is given: 34%"):
-            trained.compositional_sample(num_samples=50, conditions=items(1, 1, seed=12), compute_prior_score=prior, seed=1)
+            trained.compositional_sample(
+                num_samples=50, conditions=items(1, 1, seed=12), compute_prior_score=prior, seed=1
+            )
     finally:
         unused.copy_(before)
 
@@ -151,10 +162,14 @@ def test_without_a_simulator_it_uses_what_the_training_left(trained):
     """calibration_simulations=0, or the approximator alone, composes without simulations, to the same draws; means are near."""
     conditions = items(4, 10, seed=12)
     arguments = {"num_samples": 500, "conditions": conditions, "compute_prior_score": prior_score, "seed": 1}
-    draws, reports = trained.compositional_sample(**arguments, calibration_simulations=0, return_diagnostics=True)
+    draws, reports = trained.compositional_sample(
+        **arguments, calibration_simulations=0, return_diagnostics=True
+    )
     assert [report.simulations for report in reports] == [0] * 4
     assert all(np.isfinite(report.bias_shift) for report in reports)
-    np.testing.assert_array_equal(draws["theta"], trained.approximator.compositional_sample(**arguments)["theta"])
+    np.testing.assert_array_equal(
+        draws["theta"], trained.approximator.compositional_sample(**arguments)["theta"]
+    )
     mean, sd = exact(conditions["x"])
     assert np.sqrt((((draws["theta"].mean(axis=1) - mean) / sd) ** 2).mean()) < 0.6
 
@@ -163,7 +178,9 @@ def test_without_a_simulator_it_uses_what_the_training_left(trained):
 def test_the_other_methods_are_near(trained, method):
     """Means within an sd, sds within a quarter, at three items."""
     conditions = items(2, 3, seed=12)
-    draws = trained.compositional_sample(num_samples=200, conditions=conditions, compute_prior_score=prior_score, method=method, seed=1)
+    draws = trained.compositional_sample(
+        num_samples=200, conditions=conditions, compute_prior_score=prior_score, method=method, seed=1
+    )
     mean, sd = exact(conditions["x"])
     assert (np.abs(draws["theta"].mean(axis=1) - mean) < sd).all()
     assert draws["theta"].std(axis=1).mean() / sd == pytest.approx(1, abs=0.25)
@@ -172,9 +189,13 @@ def test_the_other_methods_are_near(trained, method):
 def test_one_item_is_the_ordinary_posterior(trained):
     """With one item a data set the draws are those of the network's sampler: within noise those of `sample`, and the report says so."""
     x = SIMULATOR.sample(3, seed=5)["x"]
-    draws, reports = trained.compositional_sample(num_samples=2000, conditions={"x": x[:, None]}, seed=1, return_diagnostics=True)
+    draws, reports = trained.compositional_sample(
+        num_samples=2000, conditions={"x": x[:, None]}, seed=1, return_diagnostics=True
+    )
     alone = trained.sample(num_samples=2000, conditions={"x": x}, seed=2)
-    assert [(report.method, report.num_items, report.warnings) for report in reports] == [("sample", 1, ())] * 3
+    assert [(report.method, report.num_items, report.warnings) for report in reports] == [
+        ("sample", 1, ())
+    ] * 3
     noise = 5 * alone["theta"].std(axis=1) / np.sqrt(1000)
     assert (np.abs(draws["theta"].mean(axis=1) - alone["theta"].mean(axis=1)) < noise).all()
     np.testing.assert_allclose(draws["theta"].std(axis=1), alone["theta"].std(axis=1), rtol=0.1)
@@ -208,7 +229,10 @@ def test_data_sets_do_not_depend_on_each_other(trained, untrusted):
     second = trained.compositional_sample(conditions={"x": other}, **arguments)["theta"]
     np.testing.assert_array_equal(first[1], second[1])
     np.testing.assert_allclose(
-        trained.compositional_sample(conditions={"x": x[:1]}, **arguments)["theta"][0], first[0], rtol=1e-3, atol=1e-4
+        trained.compositional_sample(conditions={"x": x[:1]}, **arguments)["theta"][0],
+        first[0],
+        rtol=1e-3,
+        atol=1e-4,
     )
     same = trained.compositional_sample(conditions={"x": x[[1, 1]]}, **arguments)["theta"]
     assert not np.any(same[0] == same[1])
@@ -228,7 +252,9 @@ def test_split_and_diagnostics(trained):
 def test_noise_and_simulations_are_taken(trained):
     """A noise that is given is used; calibration_simulations is how many the last calibration of many items has; few items have a test."""
     arguments = {"num_samples": 7, "return_diagnostics": True, "seed": 1}
-    _, reports = trained.compositional_sample(**arguments, conditions=items(1, 40, seed=3), noise=0.07, calibration_simulations=5000)
+    _, reports = trained.compositional_sample(
+        **arguments, conditions=items(1, 40, seed=3), noise=0.07, calibration_simulations=5000
+    )
     assert [(report.noise, report.simulations) for report in reports] == [(0.07, 5000)]
     arguments |= {"conditions": CONDITIONS}
     _, reports = trained.compositional_sample(**arguments, calibration_simulations=5000)
@@ -244,8 +270,12 @@ def test_a_saved_approximator_composes_alike(trained, tmp_path):
     expected = trained.approximator.compositional_sample(**arguments)["theta"]
     np.testing.assert_array_equal(loaded.compositional_sample(**arguments)["theta"], expected)
     again = compositional(inference_network=loaded)
-    np.testing.assert_array_equal(again.compositional_sample(**arguments, calibration_simulations=0)["theta"], expected)
-    np.testing.assert_array_equal(again.compositional_sample(**arguments)["theta"], trained.compositional_sample(**arguments)["theta"])
+    np.testing.assert_array_equal(
+        again.compositional_sample(**arguments, calibration_simulations=0)["theta"], expected
+    )
+    np.testing.assert_array_equal(
+        again.compositional_sample(**arguments)["theta"], trained.compositional_sample(**arguments)["theta"]
+    )
 
 
 # --- trainings
@@ -253,9 +283,15 @@ def test_a_saved_approximator_composes_alike(trained, tmp_path):
 
 def test_short_trainings_are_doubted(hasty):
     """After two steps of training, 100 items without a simulator end in a warning that names the data sets and a cure."""
-    with pytest.warns(TrustWarning, match=r"posterior of data sets 0 and 1 of 2 \(counted from 0\) should not be trusted\."):
+    with pytest.warns(
+        TrustWarning, match=r"posterior of data sets 0 and 1 of 2 \(counted from 0\) should not be trusted\."
+    ):
         _, reports = hasty.compositional_sample(
-            num_samples=10, conditions=items(2, 100, seed=3), calibration_simulations=0, seed=1, return_diagnostics=True
+            num_samples=10,
+            conditions=items(2, 100, seed=3),
+            calibration_simulations=0,
+            seed=1,
+            return_diagnostics=True,
         )
     assert all(report.warnings for report in reports)
 
@@ -316,7 +352,9 @@ def test_a_resumed_training_leaves_the_same_file(method, tmp_path):
     resumed = run(checkpoint_filepath=tmp_path / "stopped", restore=True)
     assert equal(weights(resumed), weights(whole))
     assert resumed.approximator.shared_bias.is_known
-    files = [made.approximator.save(tmp_path / name).read_bytes() for made, name in ((whole, "a"), (resumed, "b"))]
+    files = [
+        made.approximator.save(tmp_path / name).read_bytes() for made, name in ((whole, "a"), (resumed, "b"))
+    ]
     assert files[0] == files[1]
     kept = [bf.load(str(tmp_path / name / "model.safetensors")) for name in ("whole", "stopped")]
     assert equal(*(loaded.state_dict() for loaded in kept))
@@ -328,7 +366,9 @@ def test_a_resumed_training_leaves_the_same_file(method, tmp_path):
 
 def test_from_a_basic_workflow(untrusted, tmp_path):
     """A trained workflow's copy has its weights, history and simulator, composes, is saved, and trains on without moving the original."""
-    basic = workflow(inference_network=DiffusionModel(widths=(16, 16), steps=8, density_steps=2, drop_conditions=0.2))
+    basic = workflow(
+        inference_network=DiffusionModel(widths=(16, 16), steps=8, density_steps=2, drop_conditions=0.2)
+    )
     history = basic.fit_online(epochs=1, num_batches_per_epoch=5)
     before = weights(basic)
     made = bf.CompositionalWorkflow.from_basic_workflow(basic)
@@ -336,7 +376,8 @@ def test_from_a_basic_workflow(untrusted, tmp_path):
     assert made.history.history == history.history
     test = SIMULATOR.sample(5, seed=3)
     np.testing.assert_array_equal(
-        made.sample(num_samples=3, conditions=test, seed=1)["theta"], basic.sample(num_samples=3, conditions=test, seed=1)["theta"]
+        made.sample(num_samples=3, conditions=test, seed=1)["theta"],
+        basic.sample(num_samples=3, conditions=test, seed=1)["theta"],
     )
     assert not made.approximator.shared_bias.is_known
     few = {"calibration_simulations": 100, "noise": 0.05}
@@ -349,7 +390,9 @@ def test_from_a_basic_workflow(untrusted, tmp_path):
     made.fit_online(epochs=1, num_batches_per_epoch=2)
     assert made.approximator.shared_bias.is_known
     assert equal(before, weights(basic))
-    assert not torch.equal(weights(made)["inference_network.no_conditions"], before["inference_network.no_conditions"])
+    assert not torch.equal(
+        weights(made)["inference_network.no_conditions"], before["inference_network.no_conditions"]
+    )
     other = bf.make_simulator([lambda rng: {"theta": rng.normal(size=2), "x": rng.normal(size=2)}])
     assert bf.CompositionalWorkflow.from_basic_workflow(basic, simulator=other).simulator is other
 
@@ -374,7 +417,9 @@ def test_priors_of_the_simulator_are_taken(bounded, untrusted):
     arguments = {"num_samples": 30, "conditions": {"x": np.full((1, 3, 2), [0.2, 3.0])}, "seed": 1}
     first = made.compositional_sample(**arguments)["theta"]
     for given in (prior, prior["theta"]):
-        np.testing.assert_array_equal(first, made.compositional_sample(**arguments, compute_prior_score=given)["theta"])
+        np.testing.assert_array_equal(
+            first, made.compositional_sample(**arguments, compute_prior_score=given)["theta"]
+        )
 
 
 @pytest.mark.parametrize("method", ["calibrated", "gauss", "langevin"])

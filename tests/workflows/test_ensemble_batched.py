@@ -90,7 +90,12 @@ def test_members_with_batches_of_another_size_step_apart(sizes):
 def test_each_member_is_clipped_by_itself(monkeypatch):
     """Steep gradients, under an optimiser that feels their norm, are clipped member by member as side by side."""
     network = CouplingFlow(depth=2, transform="affine", widths=(8, 8))
-    steep = {"optimizer": torch.optim.SGD, "initial_learning_rate": 0.5, "ema": 0.9, "inference_networks": network}
+    steep = {
+        "optimizer": torch.optim.SGD,
+        "initial_learning_rate": 0.5,
+        "ema": 0.9,
+        "inference_networks": network,
+    }
     made = fit(make(True, **steep), epochs=2)
     check_close(made, fit(make(False, **steep), epochs=2))
     monkeypatch.setattr(trainer, "GRADIENT_NORM", 1e6)
@@ -100,7 +105,10 @@ def test_each_member_is_clipped_by_itself(monkeypatch):
 
 def test_members_of_other_architectures_train_beside_the_batch(sizes):
     """Two of one architecture are batched, a third of another is not, and all have the training that they have side by side."""
-    networks = {"inference_networks": {"a": FLOW, "other": CouplingFlow(widths=(8, 8)), "b": FLOW}, "ensemble_size": None}
+    networks = {
+        "inference_networks": {"a": FLOW, "other": CouplingFlow(widths=(8, 8)), "b": FLOW},
+        "ensemble_size": None,
+    }
     made = fit(make(True, **networks), epochs=2)
     assert sizes == [2] * 2 * 13
     check_close(made, fit(make(False, **networks), epochs=2))
@@ -116,7 +124,11 @@ def test_members_that_have_stopped_move_no_more(ema, monkeypatch, sizes):
 
     def means(self):
         own = plain(self)
-        return own | {f"{name}/val_loss": SCRIPT[name][self.current_epoch] for name in SCRIPT if f"{name}/val_loss" in own}
+        return own | {
+            f"{name}/val_loss": SCRIPT[name][self.current_epoch]
+            for name in SCRIPT
+            if f"{name}/val_loss" in own
+        }
 
     monkeypatch.setattr(TrainingModule, "_means", means)
     made, expected = (make(batched, early_stopping=1, ema=ema) for batched in (True, False))
@@ -124,7 +136,8 @@ def test_members_that_have_stopped_move_no_more(ema, monkeypatch, sizes):
     fit(made, epochs=5, on_epoch_end=lambda epoch, losses: epochs.append(weights(made)))
     assert sizes == [3] * 2 * 13 + [2] * 13  # in the last two epochs, member 0 is alone
     moved = [
-        {key.split(".")[1] for key, value in later.items() if not torch.equal(value, earlier[key])} for earlier, later in pairwise(epochs)
+        {key.split(".")[1] for key, value in later.items() if not torch.equal(value, earlier[key])}
+        for earlier, later in pairwise(epochs)
     ]
     assert moved == [{"0", "1", "2"}, {"0", "2"}, {"0"}, {"0"}]
     check_close(made, fit(expected, epochs=5))
@@ -137,7 +150,13 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(method, tmp_path):
     options = {"early_stopping": 1, "ema": 0.9, "initial_learning_rate": 0.05}
 
     def run(on_epoch_end=None, **arguments):
-        return fit(make(True, **options, **arguments), method=method, epochs=7, data_reuse=0.3, on_epoch_end=on_epoch_end)
+        return fit(
+            make(True, **options, **arguments),
+            method=method,
+            epochs=7,
+            data_reuse=0.3,
+            on_epoch_end=on_epoch_end,
+        )
 
     def stop(epoch, losses):
         if epoch == 3:
@@ -160,7 +179,9 @@ def test_a_checkpoint_of_one_mode_is_refused_by_the_other(tmp_path):
     for batched, expected in ((True, "none, got 0, 1, 2"), (False, "0, 1, 2, got none")):
         folder = tmp_path / str(batched)
         fit(make(batched, checkpoint_filepath=folder), epochs=1)
-        with pytest.raises(ConfigurationError, match=rf"belongs to another training: expected batched members {expected}\."):
+        with pytest.raises(
+            ConfigurationError, match=rf"belongs to another training: expected batched members {expected}\."
+        ):
             fit(make(not batched, checkpoint_filepath=folder, restore=True), epochs=1)
 
 
@@ -188,8 +209,14 @@ def test_a_member_that_explodes_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"compile": "eager"}, "got 0, 1, 2, which cannot: compile='eager' compiles the networks of each member"),
-        ({"inference_networks": {"a": FLOW, "b": CouplingFlow()}, "ensemble_size": None}, "got no two of one architecture"),
+        (
+            {"compile": "eager"},
+            "got 0, 1, 2, which cannot: compile='eager' compiles the networks of each member",
+        ),
+        (
+            {"inference_networks": {"a": FLOW, "b": CouplingFlow()}, "ensemble_size": None},
+            "got no two of one architecture",
+        ),
         (
             {
                 "summary_networks": SetTransformer(width=8, heads=2, dropout=0.1),
@@ -202,8 +229,14 @@ def test_a_member_that_explodes_is_named(monkeypatch):
 )
 def test_what_is_demanded_and_impossible_is_refused(arguments, message):
     """batched=True is an error that says why, before training; without it the members train side by side."""
-    data = {name: value[..., None] if name == "x" and "summary_variables" in arguments else value for name, value in DATA.items()}
-    with pytest.raises(ConfigurationError, match=rf"with batched=True, {message}.*Leave batched out, and they train side by side"):
+    data = {
+        name: value[..., None] if name == "x" and "summary_variables" in arguments else value
+        for name, value in DATA.items()
+    }
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"with batched=True, {message}.*Leave batched out, and they train side by side",
+    ):
         make(True, **arguments).fit_offline(data, epochs=1, batch_size=32)
     assert make(None, **arguments).fit_offline(data, epochs=1, batch_size=32).epochs == 1
 

@@ -73,8 +73,18 @@ def check_same(made, expected, folder, tmp_path):
     ("method", "reuse", "settings", "options"),
     [
         ("fit_offline", 1, EARLY, {}),
-        ("fit_offline", 0.5, {"save_best_only": True, "initial_learning_rate": 0.05}, {"validation_data": None}),
-        ("fit_offline", 0, EARLY, {"epochs": 12, "augmentations": {"x": lambda x: x + 0.1 * np.random.normal(size=x.shape)}}),
+        (
+            "fit_offline",
+            0.5,
+            {"save_best_only": True, "initial_learning_rate": 0.05},
+            {"validation_data": None},
+        ),
+        (
+            "fit_offline",
+            0,
+            EARLY,
+            {"epochs": 12, "augmentations": {"x": lambda x: x + 0.1 * np.random.normal(size=x.shape)}},
+        ),
         pytest.param("fit_online", 1, {}, {"validation_data": 210}, marks=pytest.mark.integration),
         ("fit_online", 0.5, EARLY, {}),
         pytest.param("fit_online", 0, {}, {}, marks=pytest.mark.integration),
@@ -83,7 +93,9 @@ def check_same(made, expected, folder, tmp_path):
         pytest.param("fit_disk", 0, {}, {}, marks=pytest.mark.integration),
     ],
 )
-def test_members_that_train_apart_are_those_that_train_together(method, reuse, *, settings, options, root, tmp_path):
+def test_members_that_train_apart_are_those_that_train_together(
+    method, reuse, *, settings, options, root, tmp_path
+):
     """In any order, two of them in one part, with one folder of checkpoints: weights, history, best epochs, certificates and files."""
     together = make(checkpoint_filepath=tmp_path / "together", **settings)
     fit(together, method, root=root, data_reuse=reuse, **options)
@@ -109,8 +121,12 @@ def test_the_order_of_trainings_does_not_matter(tmp_path):
             fit(made, data_reuse=0, members=[name])
             own = made.approximator.prefixes[name]
             after = made.approximator.state_dict()
-            assert all(torch.equal(after[key], value) for key, value in before.items() if not key.startswith(own))
-            assert before == {} or not all(torch.equal(after[key], value) for key, value in before.items() if key.startswith(own))
+            assert all(
+                torch.equal(after[key], value) for key, value in before.items() if not key.startswith(own)
+            )
+            assert before == {} or not all(
+                torch.equal(after[key], value) for key, value in before.items() if key.startswith(own)
+            )
             assert set(made.history.history) == {"loss", "val_loss", f"{name}/loss", f"{name}/val_loss"}
         fit(made, data_reuse=0, parts=made.parts)
         assert made.parts == []
@@ -129,7 +145,9 @@ def test_a_second_fit_in_parts_is_the_second_fit(tmp_path):
         for name in NAMES:
             fit(apart, data_reuse=0.5, epochs=2, members=[name])
         fit(apart, data_reuse=0.5, epochs=2, parts=apart.parts)
-    assert digest(apart.approximator.save(tmp_path / "one")) == digest(together.approximator.save(tmp_path / "two"))
+    assert digest(apart.approximator.save(tmp_path / "one")) == digest(
+        together.approximator.save(tmp_path / "two")
+    )
     assert apart.history == together.history
     assert (tmp_path / "model.only-a.part").is_file()
     assert (tmp_path / "model.only-a.fit-2.part").is_file()
@@ -151,7 +169,9 @@ def test_a_part_that_was_killed_goes_on(settings, tmp_path):
     resumed = make(checkpoint_filepath=folder, restore=True, **settings)
     fit(resumed, data_reuse=0, members=["a", "c"], on_epoch_end=lambda epoch, losses: epochs.append(epoch))
     assert epochs[0] == 2  # its checkpoint is that of epoch 1
-    whole = fit(make(checkpoint_filepath=folder, **settings), data_reuse=0, parts=sorted(folder.glob("*.part")))
+    whole = fit(
+        make(checkpoint_filepath=folder, **settings), data_reuse=0, parts=sorted(folder.glob("*.part"))
+    )
     together = fit(make(checkpoint_filepath=tmp_path / "together", **settings), data_reuse=0)
     check_same(whole, together, tmp_path, tmp_path)
 
@@ -186,7 +206,9 @@ def test_files_of_any_choice_of_members_differ():
     stems = [part_stem("model", choice) for choice in choices]
     assert stems[:3] == ["model.only-a", "model.only-b", "model.only-a+b"]
     assert len(set(stems)) == len(choices)
-    assert all(len(stem) < 100 and set(stem) <= set("abcdefghijklmnopqrstuvwxyz0123456789.+-") for stem in stems)
+    assert all(
+        len(stem) < 100 and set(stem) <= set("abcdefghijklmnopqrstuvwxyz0123456789.+-") for stem in stems
+    )
 
 
 @pytest.fixture(scope="module")
@@ -202,12 +224,21 @@ def parts():
     ("change", "message"),
     [
         (lambda parts: {"parts": parts[:2]}, "have each of the members a, b, c once, got a, b"),
-        (lambda parts: {"parts": [*parts, parts[0]]}, "have each of the members a, b, c once, got a, b, c, a"),
+        (
+            lambda parts: {"parts": [*parts, parts[0]]},
+            "have each of the members a, b, c once, got a, b, c, a",
+        ),
         (lambda parts: {"parts": []}, "parts of all members, got an empty list"),
         (lambda parts: {"parts": parts[0]}, "Expected parts as a list"),
         (lambda parts: {"parts": parts, "members": ["a"]}, "got both"),
-        (lambda parts: {"parts": parts, "epochs": 3}, "part with a belongs to another training: expected epochs 3, got 2"),
-        (lambda parts: {"parts": parts, "data_reuse": 0.5}, "part with a belongs to another training: expected data"),
+        (
+            lambda parts: {"parts": parts, "epochs": 3},
+            "part with a belongs to another training: expected epochs 3, got 2",
+        ),
+        (
+            lambda parts: {"parts": parts, "data_reuse": 0.5},
+            "part with a belongs to another training: expected data",
+        ),
         (lambda parts: {"members": ["d"]}, "There is no member 'd' to train"),
         (lambda parts: {"members": "a"}, "list of one or more names"),
         (lambda parts: {"members": []}, "list of one or more names"),

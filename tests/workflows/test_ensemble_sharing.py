@@ -31,7 +31,9 @@ def seen(monkeypatch):
     batches, plain = {}, ContinuousApproximator.loss
 
     def spied(self, prepared, generator=None):
-        theta = self.standardiser.inverse("inference_variables", prepared["inference_variables"].double())[:, 0]
+        theta = self.standardiser.inverse("inference_variables", prepared["inference_variables"].double())[
+            :, 0
+        ]
         batches.setdefault(id(self), []).append(theta.round().long().tolist())
         return plain(self, prepared, generator)
 
@@ -45,7 +47,9 @@ def by_member(seen, made):
 
 def window(n, members, reuse):
     """ceil(N / f) by hand."""
-    return {(0, 2): -(-n // 2), (0, 3): -(-n // 3), (0.8, 2): -(-n * 10 // 12), (0.8, 3): -(-n * 10 // 14)}[reuse, members]
+    return {(0, 2): -(-n // 2), (0, 3): -(-n // 3), (0.8, 2): -(-n * 10 // 12), (0.8, 3): -(-n * 10 // 14)}[
+        reuse, members
+    ]
 
 
 def check_windows(epochs, n, members, reuse):
@@ -160,7 +164,9 @@ def test_online(seen, members, reuse):
     steps = list(zip(*by_member(seen, made), strict=True))
     assert len(steps) == 6
     for step, batches in enumerate(steps):
-        expected = [[(round(k * pool / members) + i) % pool + step * pool for i in range(32)] for k in range(members)]
+        expected = [
+            [(round(k * pool / members) + i) % pool + step * pool for i in range(32)] for k in range(members)
+        ]
         if reuse == 1:
             assert all(batch == list(range(step * 32, step * 32 + 32)) for batch in batches)
         else:
@@ -247,4 +253,8 @@ def test_failed_simulations_leave_smaller_rings(seen):
     sizes = [[len(batch) for batch in batches] for batches in by_member(seen, made)]
     assert sizes[0] == sizes[1] == sizes[2]
     assert min(sizes[0]) < 32
-    assert all(set(a).isdisjoint(b) for step in zip(*by_member(seen, made), strict=True) for a, b in combinations(step, 2))
+    assert all(
+        set(a).isdisjoint(b)
+        for step in zip(*by_member(seen, made), strict=True)
+        for a, b in combinations(step, 2)
+    )

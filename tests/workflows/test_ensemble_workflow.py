@@ -8,7 +8,14 @@ from linear_gaussian import SD, SIMULATOR, ensemble, exact_log_prob, exact_mean
 import sbi_models as bf
 from sbi_models.approximators import EnsembleApproximator, load_approximator
 from sbi_models.errors import ConfigurationError, TrainingError
-from sbi_models.networks import ConsistencyModel, CouplingFlow, DeepSet, DiffusionModel, FlowMatching, ScoringRuleNetwork
+from sbi_models.networks import (
+    ConsistencyModel,
+    CouplingFlow,
+    DeepSet,
+    DiffusionModel,
+    FlowMatching,
+    ScoringRuleNetwork,
+)
 from sbi_models.networks.registry import register
 from sbi_models.training.module import TrainingModule
 
@@ -22,7 +29,9 @@ class Stop(Exception):
 
 
 def fit(made, *, epochs=4, data_reuse=1.0, validation_data=VALIDATION, **options):
-    return made.fit_offline(DATA, epochs=epochs, batch_size=32, data_reuse=data_reuse, validation_data=validation_data, **options)
+    return made.fit_offline(
+        DATA, epochs=epochs, batch_size=32, data_reuse=data_reuse, validation_data=validation_data, **options
+    )
 
 
 def weights(made):
@@ -57,10 +66,17 @@ def test_trained_members_differ_in_every_weight():
 
 def test_members_of_different_kinds():
     """Flow matching, diffusion and coupling flows train in one ensemble; densities, draws and diagnostics are those of the mixture."""
-    networks = {"flow": FLOW, "diffusion": DiffusionModel(widths=(16, 16)), "coupling": CouplingFlow, "by name": "coupling_flow"}
+    networks = {
+        "flow": FLOW,
+        "diffusion": DiffusionModel(widths=(16, 16)),
+        "coupling": CouplingFlow,
+        "by name": "coupling_flow",
+    }
     made = ensemble(inference_networks=networks, ensemble_size=None)
     history = fit(made, epochs=2)
-    assert {"flow/loss", "diffusion/val_loss", "coupling/loss", "by name/loss", "loss", "val_loss"} <= set(history.history)
+    assert {"flow/loss", "diffusion/val_loss", "coupling/loss", "by name/loss", "loss", "val_loss"} <= set(
+        history.history
+    )
     assert made.log_prob(VALIDATION).shape == (40,)
     assert made.sample(num_samples=7, conditions=VALIDATION)["theta"].shape == (40, 7, 2)
     assert made.compute_default_diagnostics(VALIDATION, num_samples=20, seed=1).shape == (4, 2)
@@ -69,7 +85,10 @@ def test_members_of_different_kinds():
 
 def test_a_member_trains_as_it_would_with_others():
     """With common data, weights and losses of a member are the same to the bit whoever trains beside it, and clipping is its own."""
-    steep = {"optimizer": torch.optim.SGD, "initial_learning_rate": 0.5}  # unlike Adam, it feels a clipped norm
+    steep = {
+        "optimizer": torch.optim.SGD,
+        "initial_learning_rate": 0.5,
+    }  # unlike Adam, it feels a clipped norm
     for settings in ({}, {"ema": 0.9}, steep):
         one = ensemble(inference_networks={"a": FLOW, "b": CouplingFlow()}, ensemble_size=None, **settings)
         other = ensemble(inference_networks={"c": FLOW, "a": FLOW, "d": FLOW}, ensemble_size=None, **settings)
@@ -98,13 +117,19 @@ def test_the_history_has_the_losses_of_members():
     """Each member has a loss and a validation loss an epoch; `loss` and `val_loss` are their means; best epochs are each member's own."""
     history = fit(ensemble(ensemble_size=3), data_reuse=0.5)
     h = history.history
-    assert sorted(h) == sorted(["loss", "val_loss", *(f"{k}/{kind}" for k in range(3) for kind in ("loss", "val_loss"))])
+    assert sorted(h) == sorted(
+        ["loss", "val_loss", *(f"{k}/{kind}" for k in range(3) for kind in ("loss", "val_loss"))]
+    )
     for kind in ("loss", "val_loss"):
         np.testing.assert_allclose(h[kind], np.mean([h[f"{k}/{kind}"] for k in range(3)], axis=0), rtol=1e-12)
     assert history.best_epochs == {str(k): int(np.argmin(h[f"{k}/val_loss"])) + 1 for k in range(3)}
 
 
-SCRIPT = {"0": [5.0, 4.0, 6.0, 7.0, 8.0, 9.0], "1": [5.0, 4.5, 4.0, 3.5, 3.6, 3.7], "2": [1.0, 2.0, 3.0, 3.0, 3.0, 3.0]}
+SCRIPT = {
+    "0": [5.0, 4.0, 6.0, 7.0, 8.0, 9.0],
+    "1": [5.0, 4.5, 4.0, 3.5, 3.6, 3.7],
+    "2": [1.0, 2.0, 3.0, 3.0, 3.0, 3.0],
+}
 
 
 def scripted(monkeypatch):
@@ -151,7 +176,9 @@ def test_the_mean_loss_counts_stopped_members_at_their_best():
     assert len(set(lengths.values())) > 1
     for kind in ("loss", "val_loss"):
         for epoch in range(history.epochs):
-            parts = [h[f"{n}/{kind}"][epoch] if epoch < lengths[n] else h[f"{n}/{kind}"][best[n] - 1] for n in best]
+            parts = [
+                h[f"{n}/{kind}"][epoch] if epoch < lengths[n] else h[f"{n}/{kind}"][best[n] - 1] for n in best
+            ]
             assert h[kind][epoch] == pytest.approx(np.mean(parts), rel=1e-12)
 
 
@@ -180,7 +207,11 @@ def test_save_best_only_keeps_the_best_of_each_member(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["fit_offline", "fit_online", "fit_disk"])
-@pytest.mark.parametrize("settings", [{}, {"early_stopping": 1, "ema": 0.9, "initial_learning_rate": 0.05}], ids=["plain", "early stop"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"early_stopping": 1, "ema": 0.9, "initial_learning_rate": 0.05}],
+    ids=["plain", "early stop"],
+)
 def test_a_resumed_training_ends_as_an_undisturbed_one(method, settings, tmp_path):
     """Stopped in epoch 3 and restored, an ensemble has the weights and the history of one that was never stopped, to the bit."""
     for k in range(3):
@@ -249,7 +280,9 @@ def test_a_loaded_ensemble_goes_on_training(tmp_path):
 def test_networks_are_compiled_member_by_member():
     """With compile= a backend, every member's network runs through it, and the result is that without."""
     plain, compiled = ensemble(), ensemble(compile="eager")
-    assert fit(plain, epochs=1).history["loss"] == pytest.approx(fit(compiled, epochs=1).history["loss"], rel=1e-5)
+    assert fit(plain, epochs=1).history["loss"] == pytest.approx(
+        fit(compiled, epochs=1).history["loss"], rel=1e-5
+    )
 
 
 # --- the mixture
@@ -265,13 +298,20 @@ def trained():
 def test_the_workflow_asks_its_approximator(trained):
     """sample and log_prob pass on everything about members."""
     arguments = {"num_samples": 20, "conditions": VALIDATION, "seed": 4}
-    for more in ({}, {"merge_members": False}, {"member_weights": {"good": 0.3, "poor": 0.7}}, {"split": True}):
+    for more in (
+        {},
+        {"merge_members": False},
+        {"member_weights": {"good": 0.3, "poor": 0.7}},
+        {"split": True},
+    ):
         got, expected = trained.sample(**arguments, **more), trained.approximator.sample(**arguments, **more)
         assert got.keys() == expected.keys()
         for name in got:
             np.testing.assert_equal(got[name], expected[name])
     for more in ({}, {"merge_members": False}, {"member_weights": {"good": 1}}):
-        np.testing.assert_equal(trained.log_prob(VALIDATION, **more), trained.approximator.log_prob(VALIDATION, **more))
+        np.testing.assert_equal(
+            trained.log_prob(VALIDATION, **more), trained.approximator.log_prob(VALIDATION, **more)
+        )
 
 
 def test_stacking_on_held_out_data(trained):
@@ -292,21 +332,31 @@ def test_disagreement(trained):
     near = {"x": SIMULATOR.sample(30, seed=6)["x"]}
     far = {"x": near["x"] + 12.0}
     for measure in (None, "energy"):
-        inside, outside = (trained.disagreement(x, num_samples=100, measure=measure, seed=1) for x in (near, far))
+        inside, outside = (
+            trained.disagreement(x, num_samples=100, measure=measure, seed=1) for x in (near, far)
+        )
         assert inside.shape == (30,)
         assert np.median(inside) < 0.5 * np.median(outside)
-        np.testing.assert_array_equal(inside, trained.disagreement(near, num_samples=100, measure=measure, seed=1))
+        np.testing.assert_array_equal(
+            inside, trained.disagreement(near, num_samples=100, measure=measure, seed=1)
+        )
     assert trained.disagreement(far, seed=1).max() <= np.log(2) + 1e-9
-    with pytest.raises(ConfigurationError, match=r"Unknown measure 'energie' of disagreement\. Did you mean 'energy'"):
+    with pytest.raises(
+        ConfigurationError, match=r"Unknown measure 'energie' of disagreement\. Did you mean 'energy'"
+    ):
         trained.disagreement(near, measure="energie")
 
 
 def test_disagreement_without_densities():
     """Where a member has no density, draws decide."""
-    made = ensemble(inference_networks={"a": FLOW, "b": ConsistencyModel(widths=(16, 16))}, ensemble_size=None)
+    made = ensemble(
+        inference_networks={"a": FLOW, "b": ConsistencyModel(widths=(16, 16))}, ensemble_size=None
+    )
     fit(made, epochs=1)
     got = made.disagreement(VALIDATION, num_samples=30, seed=1)
-    np.testing.assert_array_equal(got, made.disagreement(VALIDATION, num_samples=30, seed=1, measure="energy"))
+    np.testing.assert_array_equal(
+        got, made.disagreement(VALIDATION, num_samples=30, seed=1, measure="energy")
+    )
     with pytest.raises(ConfigurationError, match="none for 'b'"):
         made.disagreement(VALIDATION, measure="jensen_shannon")
     with pytest.raises(ConfigurationError, match=r"none for 'b'.*approximator.weights"):
@@ -343,7 +393,12 @@ def test_any_integer_type_is_a_size():
 
 
 TWO = {"flow": FLOW, "coupling": CouplingFlow()}
-SET = {"inference_conditions": None, "summary_variables": ["x"], "ensemble_size": None, "inference_networks": TWO}
+SET = {
+    "inference_conditions": None,
+    "summary_variables": ["x"],
+    "ensemble_size": None,
+    "inference_networks": TWO,
+}
 
 
 @pytest.mark.parametrize(
@@ -354,12 +409,24 @@ SET = {"inference_conditions": None, "summary_variables": ["x"], "ensemble_size"
         ({"inference_networks": {}, "ensemble_size": None}, "at least two members"),
         ({"inference_networks": [FLOW, FLOW], "ensemble_size": 2}, "Expected a InferenceNetwork"),
         ({"inference_networks": {"a": FLOW, "b": 3}, "ensemble_size": None}, "Expected a InferenceNetwork"),
-        ({"inference_networks": {"a": FLOW, "b": ScoringRuleNetwork(["mean"])}, "ensemble_size": None}, "only point estimates for 'b'"),
-        (SET | {"summary_networks": {"flow": DeepSet(), "couplin": DeepSet()}}, r"no member 'couplin' for a .*Did you mean 'coupling'\?"),
-        (SET | {"summary_networks": {"flow": DeepSet()}}, "summary network for every member, got none for 'coupling'"),
+        (
+            {"inference_networks": {"a": FLOW, "b": ScoringRuleNetwork(["mean"])}, "ensemble_size": None},
+            "only point estimates for 'b'",
+        ),
+        (
+            SET | {"summary_networks": {"flow": DeepSet(), "couplin": DeepSet()}},
+            r"no member 'couplin' for a .*Did you mean 'coupling'\?",
+        ),
+        (
+            SET | {"summary_networks": {"flow": DeepSet()}},
+            "summary network for every member, got none for 'coupling'",
+        ),
         ({"summary_networks": DeepSet()}, "summary_variables and summary_network go together"),
         ({"summary_network": DeepSet()}, r"no argument 'summary_network'. Did you mean 'summary_networks'\?"),
-        ({"inference_network": FLOW}, r"no argument 'inference_network'. Did you mean 'inference_networks'\?"),
+        (
+            {"inference_network": FLOW},
+            r"no argument 'inference_network'. Did you mean 'inference_networks'\?",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, message):
@@ -377,6 +444,10 @@ def test_an_approximator_is_an_ensemble():
     fit(made, epochs=1)
     assert approximator.is_built
     assert approximator.shapes == {"theta": (2,), "x": (2,)}
-    assert (approximator.inference_names, approximator.condition_names, approximator.has_draws) == (("theta",), ("x",), True)
+    assert (approximator.inference_names, approximator.condition_names, approximator.has_draws) == (
+        ("theta",),
+        ("x",),
+        True,
+    )
     assert approximator.info == {"unit": "m"}
     assert not approximator.training

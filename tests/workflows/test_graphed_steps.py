@@ -8,13 +8,26 @@ import torch
 from torch import nn
 
 from sbi_models import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow, make_simulator
-from sbi_models.networks import ConsistencyModel, CouplingFlow, DeepSet, DiffusionModel, FlowMatching, TimeSeriesTransformer
+from sbi_models.networks import (
+    ConsistencyModel,
+    CouplingFlow,
+    DeepSet,
+    DiffusionModel,
+    FlowMatching,
+    TimeSeriesTransformer,
+)
 from sbi_models.training import module as training
 from sbi_models.training.cuda_graphs import GraphedSteps, _copied
 from sbi_models.training.trainer import _takes_graphs
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-ROLES = {"inference_variables": "theta", "summary_variables": "x", "standardize": "all", "seed": 1, "progress": False}
+ROLES = {
+    "inference_variables": "theta",
+    "summary_variables": "x",
+    "standardize": "all",
+    "seed": 1,
+    "progress": False,
+}
 SMALL = {"widths": (16, 16)}
 
 
@@ -27,19 +40,28 @@ def data(n=520):
 
 def basic(network=None, summary=None, **settings):
     return BasicWorkflow(
-        inference_network=network or FlowMatching(**SMALL), summary_network=summary or DeepSet(4, (8, 8)), **ROLES, **settings
+        inference_network=network or FlowMatching(**SMALL),
+        summary_network=summary or DeepSet(4, (8, 8)),
+        **ROLES,
+        **settings,
     )
 
 
 def ensemble(**settings):
     return EnsembleWorkflow(
-        inference_networks=FlowMatching(**SMALL), summary_networks=DeepSet(4, (8, 8)), ensemble_size=3, **ROLES, **settings
+        inference_networks=FlowMatching(**SMALL),
+        summary_networks=DeepSet(4, (8, 8)),
+        ensemble_size=3,
+        **ROLES,
+        **settings,
     )
 
 
 def trained(workflow, **options):
     """History and weights after some epochs."""
-    history = workflow.fit_offline(data(), epochs=4, batch_size=64, validation_data=data(100), **options).history
+    history = workflow.fit_offline(
+        data(), epochs=4, batch_size=64, validation_data=data(100), **options
+    ).history
     return history, {name: value.cpu() for name, value in workflow.approximator.state_dict().items()}
 
 
@@ -50,7 +72,9 @@ def assert_same(one, other, tolerance):
         assert torch.allclose(value.double(), other[1][name].double(), rtol=tolerance, atol=tolerance), name
 
 
-@pytest.mark.parametrize("make", [basic, ensemble, lambda **s: basic(CouplingFlow(widths=(16, 16)), ema=0.9, **s)])
+@pytest.mark.parametrize(
+    "make", [basic, ensemble, lambda **s: basic(CouplingFlow(widths=(16, 16)), ema=0.9, **s)]
+)
 def test_a_whole_step_is_the_step_that_lightning_takes(make, monkeypatch):
     """On a CPU, without a graph: the oracle is the training in which Lightning calls loss, backward, clipping and optimiser."""
     expected = trained(make(accelerator="cpu"))
@@ -130,7 +154,10 @@ NETWORKS = {
     "consistency": lambda **s: basic(ConsistencyModel(**SMALL), **s),
     "scoring rules": lambda **s: basic("scoring_rules", **s),
     "compositional": lambda **s: CompositionalWorkflow(
-        inference_network=DiffusionModel(**SMALL, drop_conditions=0.1), summary_network=DeepSet(4, (8, 8)), **ROLES, **s
+        inference_network=DiffusionModel(**SMALL, drop_conditions=0.1),
+        summary_network=DeepSet(4, (8, 8)),
+        **ROLES,
+        **s,
     ),
     "diffusion": lambda **s: basic(DiffusionModel(widths=(16, 16)), **s),
     "ensemble": lambda **s: ensemble(batched=True, **s),
@@ -195,6 +222,8 @@ def test_online_training_records_while_simulations_are_prepared():
     losses = []
     for graphs in (None, False):
         networks = {"inference_network": FlowMatching(**SMALL), "summary_network": DeepSet(4, (8, 8))}
-        made = BasicWorkflow(make_simulator([prior, look]), accelerator="gpu", cuda_graphs=graphs, **networks, **ROLES)
+        made = BasicWorkflow(
+            make_simulator([prior, look]), accelerator="gpu", cuda_graphs=graphs, **networks, **ROLES
+        )
         losses.append(made.fit_online(epochs=3, num_batches_per_epoch=30, batch_size=64).history["loss"])
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)

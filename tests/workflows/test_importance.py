@@ -29,7 +29,9 @@ def test_corrected_draws_are_those_of_the_exact_posterior(wrong):
     )
     own = wrong.sample(num_samples=4_000, conditions={"x": X}, seed=3)["theta"]
     assert draws["theta"].shape == (2, 4_000, 2)
-    assert max(np.abs(own.mean(axis=1) - exact_mean(X)).max() / SD, np.abs(own.std(axis=1) / SD - 1).max()) > 0.1
+    assert (
+        max(np.abs(own.mean(axis=1) - exact_mean(X)).max() / SD, np.abs(own.std(axis=1) / SD - 1).max()) > 0.1
+    )
     for i, report in enumerate(reports):
         assert report.is_reliable
         assert report.num_proposals == 40_000
@@ -41,7 +43,9 @@ def test_corrected_draws_are_those_of_the_exact_posterior(wrong):
 
 def test_the_evidence_is_exact(wrong):
     """log p(x) of Normal(0, 1 + NOISE^2) in each of two dimensions."""
-    _, reports = wrong.importance_sample(num_samples=2_000, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=4)
+    _, reports = wrong.importance_sample(
+        num_samples=2_000, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=4
+    )
     variance = 1 + NOISE**2
     exact = -0.5 * (X**2).sum(axis=1) / variance - np.log(2 * np.pi * variance)
     np.testing.assert_allclose([report.log_evidence for report in reports], exact, atol=0.05)
@@ -49,7 +53,13 @@ def test_the_evidence_is_exact(wrong):
 
 def test_the_same_seed_gives_the_same_draws(wrong):
     """And another one others."""
-    ask = {"num_samples": 50, "conditions": {"x": X}, "log_likelihood": log_likelihood, "log_prior": log_prior, "num_proposals": 20_000}
+    ask = {
+        "num_samples": 50,
+        "conditions": {"x": X},
+        "log_likelihood": log_likelihood,
+        "log_prior": log_prior,
+        "num_proposals": 20_000,
+    }
     first, again, other = (wrong.importance_sample(**ask, seed=seed)[0]["theta"] for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -71,14 +81,20 @@ def test_a_benchmark_brings_its_likelihood():
     x = np.full((1, 10), 0.2)
     draws, (report,) = made.importance_sample(num_samples=2_000, conditions={"x": x}, seed=2)
     assert report.is_reliable
-    np.testing.assert_allclose(draws["theta"][0].mean(axis=0), 0.1, atol=5 * np.sqrt(0.05 / min(2_000, report.effective_draws)))
+    np.testing.assert_allclose(
+        draws["theta"][0].mean(axis=0), 0.1, atol=5 * np.sqrt(0.05 / min(2_000, report.effective_draws))
+    )
 
 
 def test_what_an_approximator_misses_is_said(wrong):
     """An observation far from all simulations: few draws of the approximator are of any use, and a warning says so."""
     with pytest.warns(TrustWarning, match="worth"):
         _, (report,) = wrong.importance_sample(
-            num_samples=100, conditions={"x": np.full((1, 2), 30.0)}, log_likelihood=log_likelihood, log_prior=log_prior, seed=1
+            num_samples=100,
+            conditions={"x": np.full((1, 2), 30.0)},
+            log_likelihood=log_likelihood,
+            log_prior=log_prior,
+            seed=1,
         )
     assert not report.is_reliable
     assert report.as_dict()["effective_draws"] < 100
@@ -89,7 +105,10 @@ def test_a_mode_that_smoothing_hides_is_said():
     weights of a tail that smoothing is for are no reason."""
     report = _report(np.r_[np.zeros(3999), 20.0], (3353.0, 1.0), 0.999, 0.69)
     assert not report.is_reliable
-    assert "99.9% of the weight: they are worth 1 draws before the weights are smoothed, and 3353 after" in report.warnings[0]
+    assert (
+        "99.9% of the weight: they are worth 1 draws before the weights are smoothed, and 3353 after"
+        in report.warnings[0]
+    )
     assert _report(np.zeros(4000), (3353.0, 2900.0), 0.03, 0.6).is_reliable
     weighted = {"effective_sample_size": 0.84, "pareto_k": 0.69}
     hidden = Certificate(novelty=0.5, raw_effective_sample_size=1 / 4000, largest_weight=0.999, **weighted)
@@ -107,4 +126,6 @@ def test_without_likelihood_or_density_there_is_an_error(wrong):
     no_density = workflow(inference_network=ConsistencyModel(widths=(8, 8)))
     no_density.fit_offline(SIMULATOR.sample(64, seed=1), epochs=1)
     with pytest.raises(ConfigurationError, match="density"):
-        no_density.importance_sample(num_samples=10, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=1)
+        no_density.importance_sample(
+            num_samples=10, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=1
+        )

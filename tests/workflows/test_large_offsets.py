@@ -16,7 +16,11 @@ from sbi_models.datasets import SimulationStore
 from sbi_models.networks import CouplingFlow, DeepSet
 
 Move = Callable[[np.ndarray], np.ndarray]
-MOVES: dict[str, Move] = {"moved": lambda x: x + 2.0**31, "tiny": lambda x: x * 2.0**-150, "huge": lambda x: x * 2.0**300}
+MOVES: dict[str, Move] = {
+    "moved": lambda x: x + 2.0**31,
+    "tiny": lambda x: x * 2.0**-150,
+    "huge": lambda x: x * 2.0**300,
+}
 
 
 def simulator(move: Move, shape: tuple[int, ...] = (2,)) -> Any:
@@ -32,7 +36,13 @@ def simulator(move: Move, shape: tuple[int, ...] = (2,)) -> Any:
 
 
 def workflow(simulator: Any = None, kind: type = bf.BasicWorkflow, **options: Any) -> Any:
-    given = {"inference_variables": "theta", "inference_conditions": "x", "seed": 1, "standardize": "all", "progress": False}
+    given = {
+        "inference_variables": "theta",
+        "inference_conditions": "x",
+        "seed": 1,
+        "standardize": "all",
+        "progress": False,
+    }
     return kind(simulator, **(given | options))
 
 
@@ -44,7 +54,9 @@ def offline(move: Move, folder: Path) -> Any:
 
 def sets(move: Move, folder: Path) -> Any:
     fitted = workflow(
-        inference_conditions=None, summary_variables="x", summary_network=DeepSet(summary_dim=3, widths=(8,), head_widths=(8,))
+        inference_conditions=None,
+        summary_variables="x",
+        summary_network=DeepSet(summary_dim=3, widths=(8,), head_widths=(8,)),
     )
     fitted.fit_offline(simulator(move, (5, 2)).sample(300, seed=3), epochs=1, batch_size=64)
     return fitted
@@ -58,7 +70,13 @@ def online(move: Move, folder: Path) -> Any:
 
 def stored(move: Move, folder: Path) -> Any:
     made = simulator(move)
-    SimulationStore.create(folder / "store", lambda start, stop: made.rows(start, stop, seed=3), 300, seed=3, fingerprint="offsets")
+    SimulationStore.create(
+        folder / "store",
+        lambda start, stop: made.rows(start, stop, seed=3),
+        300,
+        seed=3,
+        fingerprint="offsets",
+    )
     fitted = workflow()
     fitted.fit_disk(folder / "store", epochs=1, batch_size=64)
     return fitted
@@ -99,7 +117,9 @@ def answers(fitted: Any, x: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
     return {
         "draws": fitted.sample(num_samples=20, conditions=conditions, seed=0)["theta"],
         "log densities": fitted.log_prob({"theta": theta, "x": x}),
-        "p-values": np.array([certificate.novelty for certificate in fitted.certify(conditions, num_replicates=0, seed=0)]),
+        "p-values": np.array(
+            [certificate.novelty for certificate in fitted.certify(conditions, num_replicates=0, seed=0)]
+        ),
         "draws of the file": saved.sample(num_samples=20, conditions=conditions, seed=0)["theta"],
     }
 
@@ -142,4 +162,6 @@ def test_milliseconds_of_gps_time_are_no_constant(seconds: float) -> None:
         fitted = workflow(**options)
         fitted.approximator.build(data, seed=0)
         prepared = fitted.approximator.prepare(data)["inference_conditions"].numpy()
-        np.testing.assert_allclose(prepared, (noise - noise.mean()) / noise.std(), atol=0.01 + 2.4e-7 / seconds)
+        np.testing.assert_allclose(
+            prepared, (noise - noise.mean()) / noise.std(), atol=0.01 + 2.4e-7 / seconds
+        )

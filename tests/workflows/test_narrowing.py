@@ -30,7 +30,9 @@ def test_the_second_round_is_near_the_observation_and_weights_lead_to_the_exact_
     first = rough.sample(num_samples=10_000, conditions={"x": X}, seed=2)["theta"][0]
     np.testing.assert_allclose(np.sqrt(np.diag(narrowed.prior.covariance)), 3 * first.std(axis=0), rtol=0.05)
     np.testing.assert_allclose(narrowed.prior.mean, first.mean(axis=0), atol=0.1 * SD)
-    again = workflow(simulator=narrowed, inference_network=AutoregressiveMixture(3, trunk_width=0, head_width=8))
+    again = workflow(
+        simulator=narrowed, inference_network=AutoregressiveMixture(3, trunk_width=0, head_width=8)
+    )
     again.fit_offline(narrowed.sample(1_000, seed=3), epochs=20, batch_size=50)
     draws, (report,) = again.importance_sample(
         num_samples=4_000, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=3

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from sbi_models.adapters import Adapter
-from sbi_models.workflows.auto.transforms import adapter_of, data_scales, in_words, parameter_bounds, real_line
+from sbi_models.workflows.auto.transforms import (
+    adapter_of,
+    data_scales,
+    in_words,
+    parameter_bounds,
+    real_line,
+)
 
 N = 200_000
 
@@ -81,7 +87,10 @@ def test_bounds_that_draws_thin_out_towards(draw, expected, seed):
 def test_bounds_over_powers_of_ten(draw, expected, seed):
     """A positive bound that is small beside the range, as of a log-uniform prior, is found; what thins out towards 0 has the bound 0."""
     (low,), (high,) = parameter_bounds(draw(np.random.default_rng(seed), 20_000)[:, None])
-    assert (low, high) == (pytest.approx(expected[0]), expected[1] if expected[1] is None else pytest.approx(expected[1]))
+    assert (low, high) == (
+        pytest.approx(expected[0]),
+        expected[1] if expected[1] is None else pytest.approx(expected[1]),
+    )
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
@@ -139,7 +148,12 @@ def test_scales_of_data_with_known_noise():
         "added": theta + g.normal(size=(n, 4)),
         "positive": 50.0 + theta + g.normal(size=(n, 4)),
     }
-    assert data_scales(list(data), data, theta) == {"multiplied": "log", "counted": "sqrt", "added": "identity", "positive": "identity"}
+    assert data_scales(list(data), data, theta) == {
+        "multiplied": "log",
+        "counted": "sqrt",
+        "added": "identity",
+        "positive": "identity",
+    }
 
 
 def test_counts_have_no_logarithm():
@@ -153,7 +167,10 @@ def test_counts_have_no_logarithm():
 
 def test_the_adapter_and_the_words():
     """Steps for what is bounded or scaled alone; words for people."""
-    bounds, scales = {"a": ([0.0, None], [None, None]), "b": ([None], [None])}, {"x": "log", "y": "identity", "z": "sqrt"}
+    bounds, scales = (
+        {"a": ([0.0, None], [None, None]), "b": ([None], [None])},
+        {"x": "log", "y": "identity", "z": "sqrt"},
+    )
     assert [step.kind for step in adapter_of(bounds, scales).transforms] == ["constrain", "log", "sqrt"]
     assert adapter_of({}, {}).transforms == Adapter().transforms
     words = in_words(bounds, scales)

@@ -35,7 +35,14 @@ def half_without_gradients():
         yield
 
 
-NETWORKS = ["coupling_flow", "flow_matching", "diffusion_model", "consistency_model", "autoregressive_mixture", "scoring_rules"]
+NETWORKS = [
+    "coupling_flow",
+    "flow_matching",
+    "diffusion_model",
+    "consistency_model",
+    "autoregressive_mixture",
+    "scoring_rules",
+]
 SUMMARIES = ["deep_set", "set_transformer", "time_series_network", "time_series_transformer"]
 
 
@@ -50,7 +57,10 @@ def results(workflow, data, path):
     """Losses, draws, log densities, estimates and certificates, of the trained and of the loaded approximator."""
     history = workflow.fit_offline(data, epochs=1, batch_size=24, validation_data=data)
     workflow.approximator.save(path)
-    conditions, found = {name: value[:2] for name, value in data.items()}, [history.history["loss"], history.history["val_loss"]]
+    conditions, found = (
+        {name: value[:2] for name, value in data.items()},
+        [history.history["loss"], history.history["val_loss"]],
+    )
     for approximator in (workflow.approximator, bf.load(path)):
         if approximator.has_draws:
             found.append(approximator.sample(num_samples=3, conditions=conditions, seed=1)["theta"])
@@ -77,11 +87,17 @@ def cases():
     for name in NETWORKS:
         yield name, lambda name=name: basic(inference_network=name), 0
     for name in SUMMARIES:
-        yield name, lambda name=name: basic(summary_network=name, summary_variables="x", inference_conditions=None), 6
+        yield (
+            name,
+            lambda name=name: basic(summary_network=name, summary_variables="x", inference_conditions=None),
+            6,
+        )
     yield "ensemble", ensemble, 0
 
 
-@pytest.mark.parametrize(("make", "length"), [pytest.param(make, length, id=name) for name, make, length in cases()])
+@pytest.mark.parametrize(
+    ("make", "length"), [pytest.param(make, length, id=name) for name, make, length in cases()]
+)
 def test_defaults_of_the_user_change_nothing(make, length, tmp_path):
     """Fit, sample, log_prob, estimate, certify, save and load are the same to the bit under other defaults, which stay set."""
     expected = results(make(), data(length), tmp_path / "model")
@@ -89,9 +105,19 @@ def test_defaults_of_the_user_change_nothing(make, length, tmp_path):
         if name == "half" and make is not ensemble:
             continue
         with setting():
-            before = torch.get_default_dtype(), torch.get_default_device(), torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+            before = (
+                torch.get_default_dtype(),
+                torch.get_default_device(),
+                torch.is_inference_mode_enabled(),
+                torch.is_grad_enabled(),
+            )
             found = results(make(), data(length), tmp_path / "model")
-            after = torch.get_default_dtype(), torch.get_default_device(), torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+            after = (
+                torch.get_default_dtype(),
+                torch.get_default_device(),
+                torch.is_inference_mode_enabled(),
+                torch.is_grad_enabled(),
+            )
         assert after == before, name
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other, err_msg=name)
@@ -101,14 +127,18 @@ def test_online_training_with_torch_priors_and_corrections(tmp_path):
     """Simulations, an online training, weights by a torch prior and a composition are the same under the default dtype float64."""
 
     def found():
-        prior = {"theta": Gamma(torch.tensor(2.0, dtype=torch.float32), torch.tensor(1.0, dtype=torch.float32))}
+        prior = {
+            "theta": Gamma(torch.tensor(2.0, dtype=torch.float32), torch.tensor(1.0, dtype=torch.float32))
+        }
         simulator = bf.make_simulator([prior, lambda theta, rng: {"x": theta + rng.normal()}])
         workflow = basic(simulator=simulator, ema=0.9)
         workflow.fit_online(epochs=1, num_batches_per_epoch=3, batch_size=16)
         conditions = simulator.sample(2, seed=0)
         likelihood = lambda theta, x: -0.5 * ((x - theta) ** 2).reshape(len(theta), -1).sum(axis=1)  # noqa: E731
         with pytest.warns(bf.errors.TrustWarning):
-            return workflow.importance_sample(num_samples=5, conditions=conditions, log_likelihood=likelihood, seed=1)[0]["theta"]
+            return workflow.importance_sample(
+                num_samples=5, conditions=conditions, log_likelihood=likelihood, seed=1
+            )[0]["theta"]
 
     expected = found()
     with default_dtype(torch.float64):
@@ -149,11 +179,20 @@ def test_functions_of_the_user_have_the_defaults_of_the_user():
         return result
 
     simulator = bf.make_simulator(
-        [lambda rng: look({"theta": rng.normal(size=2)}), lambda theta, rng: look({"x": theta + rng.normal(size=2)})]
+        [
+            lambda rng: look({"theta": rng.normal(size=2)}),
+            lambda theta, rng: look({"x": theta + rng.normal(size=2)}),
+        ]
     )
     with default_dtype(torch.float64), torch.device("meta"):
         workflow = basic(simulator=simulator)
-        workflow.fit_online(epochs=1, num_batches_per_epoch=2, batch_size=16, augmentations=look, on_epoch_end=lambda *_: look(None))
+        workflow.fit_online(
+            epochs=1,
+            num_batches_per_epoch=2,
+            batch_size=16,
+            augmentations=look,
+            on_epoch_end=lambda *_: look(None),
+        )
     assert set(seen) == {("meta", torch.float64)}
 
 
@@ -161,7 +200,11 @@ def test_as_user_inside_of_aside():
     """What is put aside is given back, at any depth, and left as it was."""
     device = lambda: torch.get_default_device().type  # noqa: E731
     with torch.device("meta"):
-        assert aside(lambda: [device(), as_user(lambda: [device(), aside(device)]), device()]) == ["cpu", ["meta", "cpu"], "cpu"]
+        assert aside(lambda: [device(), as_user(lambda: [device(), aside(device)]), device()]) == [
+            "cpu",
+            ["meta", "cpu"],
+            "cpu",
+        ]
         assert device() == "meta"
 
 
@@ -177,10 +220,14 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     """accelerator="gpu" without a GPU, and more devices than there are, are errors before anything is simulated."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     calls = []
-    simulator = bf.make_simulator([lambda rng: calls.append(1) or {"theta": rng.normal(size=2), "x": rng.normal(size=2)}])
+    simulator = bf.make_simulator(
+        [lambda rng: calls.append(1) or {"theta": rng.normal(size=2), "x": rng.normal(size=2)}]
+    )
     for network in ("coupling_flow", "auto"):
         workflow = basic(simulator=simulator, accelerator="gpu", inference_network=network)
-        with pytest.raises(bf.errors.ConfigurationError, match=r'Expected a GPU .* got none.* accelerator="auto"'):
+        with pytest.raises(
+            bf.errors.ConfigurationError, match=r'Expected a GPU .* got none.* accelerator="auto"'
+        ):
             workflow.fit_offline(data(), validation_data=5)
     with pytest.raises(bf.errors.ConfigurationError, match="Expected a GPU"):
         basic(simulator=simulator, accelerator="gpu").fit_online(validation_data=5)

@@ -16,7 +16,9 @@ RARE = RNG.uniform(size=(N, 3)) < 0.01
 
 def built(standardize, data, network="coupling_flow", **roles):
     roles = roles or {"inference_conditions": "x"}
-    workflow = bf.BasicWorkflow(inference_variables="theta", inference_network=network, standardize=standardize, seed=1, **roles)
+    workflow = bf.BasicWorkflow(
+        inference_variables="theta", inference_network=network, standardize=standardize, seed=1, **roles
+    )
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         workflow.approximator.build(data, seed=0)
@@ -68,8 +70,18 @@ def test_images_are_left_alone():
     assert not built("all", {"theta": place, "x": spots}, **roles)
 
 
-FAR = {"1e9 + N": 1e9 + NOISE, "1e-8 N": 1e-8 * NOISE, "1e4 N": 1e4 * NOISE, "Julian dates": 2461000.5 + 0.1 * NOISE}
-NEAR = {"10 N": 10 * NOISE, "N / 10": NOISE / 10, "rare events": RARE * 1.0, "counts": RNG.poisson(20, (N, 3))}
+FAR = {
+    "1e9 + N": 1e9 + NOISE,
+    "1e-8 N": 1e-8 * NOISE,
+    "1e4 N": 1e4 * NOISE,
+    "Julian dates": 2461000.5 + 0.1 * NOISE,
+}
+NEAR = {
+    "10 N": 10 * NOISE,
+    "N / 10": NOISE / 10,
+    "rare events": RARE * 1.0,
+    "counts": RNG.poisson(20, (N, 3)),
+}
 
 
 def test_conditions_far_from_a_unit_scale_are_told():

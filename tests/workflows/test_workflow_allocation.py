@@ -36,8 +36,12 @@ print(done, platform.libc_ver()[0], statistics.median(faults[1:]))
 
 
 def run(mode, **variables):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))} | variables
-    done = subprocess.run([sys.executable, "-c", SCRIPT, mode], text=True, capture_output=True, check=True, env=environment)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))
+    } | variables
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, mode], text=True, capture_output=True, check=True, env=environment
+    )
     asked, library, faults = done.stdout.split()
     return asked == "True", library, float(faults)
 

@@ -17,11 +17,23 @@ DATA = SIMULATOR.sample(64, seed=0)
     [
         ({"inference_variables": []}, "at least one of inference_variables"),
         ({"summary_network": DeepSet()}, "summary_variables and summary_network go together"),
-        ({"summary_variables": ["x"], "inference_conditions": None}, "summary_variables and summary_network go together"),
-        ({"inference_network": "flow_maching"}, r"Unknown InferenceNetwork 'flow_maching'. Did you mean 'flow_matching'\?"),
+        (
+            {"summary_variables": ["x"], "inference_conditions": None},
+            "summary_variables and summary_network go together",
+        ),
+        (
+            {"inference_network": "flow_maching"},
+            r"Unknown InferenceNetwork 'flow_maching'. Did you mean 'flow_matching'\?",
+        ),
         ({"inference_network": DeepSet}, "Expected a InferenceNetwork"),
-        ({"summary_network": FlowMatching(), "summary_variables": ["x"], "inference_conditions": None}, "Expected a SummaryNetwork"),
-        ({"standardize": "theta"}, r"standardize names roles, not variables: 'theta' is not one. Known: all, inference_conditions"),
+        (
+            {"summary_network": FlowMatching(), "summary_variables": ["x"], "inference_conditions": None},
+            "Expected a SummaryNetwork",
+        ),
+        (
+            {"standardize": "theta"},
+            r"standardize names roles, not variables: 'theta' is not one. Known: all, inference_conditions",
+        ),
         ({"standardize": ["inference_variable"]}, r"Did you mean 'inference_variables'\?"),
         ({"initial_learning_rate": 0.0}, "positive initial_learning_rate, got 0.0"),
         ({"initial_learning_rate": float("nan")}, "positive initial_learning_rate, got nan"),
@@ -38,15 +50,28 @@ def test_arguments_of_a_workflow_are_checked_when_it_is_made(arguments, message)
 
 def test_misspelt_keywords_are_refused():
     """No method swallows unknown keywords."""
-    with pytest.raises(ConfigurationError, match=r"BasicWorkflow has no argument 'inference_variable'. Did you mean 'inference_variables'"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"BasicWorkflow has no argument 'inference_variable'. Did you mean 'inference_variables'",
+    ):
         BasicWorkflow(SIMULATOR, inference_variable=["theta"])
-    with pytest.raises(ConfigurationError, match=r"BasicWorkflow has no argument 'learning_rate'. Did you mean 'initial_learning_rate'"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"BasicWorkflow has no argument 'learning_rate'. Did you mean 'initial_learning_rate'",
+    ):
         BasicWorkflow(SIMULATOR, inference_variables=["theta"], learning_rate=1e-3)
-    with pytest.raises(ConfigurationError, match=r"Workflow.fit_offline has no argument 'epoch'. Did you mean 'epochs'"):
+    with pytest.raises(
+        ConfigurationError, match=r"Workflow.fit_offline has no argument 'epoch'. Did you mean 'epochs'"
+    ):
         workflow().fit_offline(DATA, epoch=3)
-    with pytest.raises(ConfigurationError, match=r"sample has no argument 'num_sample'. Did you mean 'num_samples'"):
+    with pytest.raises(
+        ConfigurationError, match=r"sample has no argument 'num_sample'. Did you mean 'num_samples'"
+    ):
         workflow().approximator.sample(num_sample=3, conditions=DATA)
-    with pytest.raises(ConfigurationError, match=r"plot_default_diagnostics has no argument 'samplez'. Did you mean 'samples'"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"plot_default_diagnostics has no argument 'samplez'. Did you mean 'samples'",
+    ):
         workflow().plot_default_diagnostics(DATA, samplez=3)
 
 
@@ -79,10 +104,18 @@ def test_numbers_of_a_training_are_checked_before_it_starts(name, value):
     ("data", "arguments", "message"),
     [
         (DATA, {"batch_size": 65}, "batch_size of at most the 64 simulations of the data, got 65"),
-        ({"thta": DATA["theta"], "x": DATA["x"]}, {}, r"'theta' is missing in the training data. Did you mean 'thta'\?"),
+        (
+            {"thta": DATA["theta"], "x": DATA["x"]},
+            {},
+            r"'theta' is missing in the training data. Did you mean 'thta'\?",
+        ),
         (DATA | {"x": np.full((64, 2), np.nan)}, {}, r"64 of 64 rows of variable 'x' of the training data"),
         (DATA, {"validation_data": {"theta": DATA["theta"]}}, "'x' is missing in the validation data"),
-        (DATA, {"validation_data": DATA | {"x": DATA["x"][:, :1]}}, r"Expected 'x' in the validation data of shape \(n, 2\)"),
+        (
+            DATA,
+            {"validation_data": DATA | {"x": DATA["x"][:, :1]}},
+            r"Expected 'x' in the validation data of shape \(n, 2\)",
+        ),
         (DATA, {"validation_data": 0}, r"validation_data \(if not a dict\) as a positive integer, got 0"),
     ],
 )
@@ -141,7 +174,8 @@ def test_a_workflow_asks_its_approximator(trained):
     np.testing.assert_array_equal(test["x"], SIMULATOR.sample(5, seed=1)["x"])
     draws = trained.sample(num_samples=3, conditions=test, seed=2, split=True)
     np.testing.assert_array_equal(
-        draws["theta_1"], trained.approximator.sample(num_samples=3, conditions=test, seed=2, split=True)["theta_1"]
+        draws["theta_1"],
+        trained.approximator.sample(num_samples=3, conditions=test, seed=2, split=True)["theta_1"],
     )
     np.testing.assert_array_equal(trained.log_prob(test), trained.approximator.log_prob(test))
 
@@ -149,7 +183,9 @@ def test_a_workflow_asks_its_approximator(trained):
 METRICS = ["NRMSE", "Log Gamma", "Calibration Error", "Posterior Contraction"]
 
 
-@pytest.mark.parametrize("test_data", [50, np.int64(50), SIMULATOR.sample(50, seed=3)], ids=["int", "int64", "data"])
+@pytest.mark.parametrize(
+    "test_data", [50, np.int64(50), SIMULATOR.sample(50, seed=3)], ids=["int", "int64", "data"]
+)
 def test_default_metrics_have_their_names(trained, test_data):
     """A row a metric and a column a parameter, finite, repeatable by seed, for data or a number of simulations."""
     frame = trained.compute_default_diagnostics(test_data, num_samples=40, seed=1)
@@ -163,7 +199,9 @@ def test_default_metrics_have_their_names(trained, test_data):
 def test_default_metrics_may_be_a_dict_with_names_of_the_caller(trained):
     """as_data_frame=False gives the same numbers as plain floats, variable_names head the parameters."""
     frame = trained.compute_default_diagnostics(50, num_samples=40, seed=1, variable_names=["a", "b"])
-    table = trained.compute_default_diagnostics(50, num_samples=40, seed=1, variable_names=["a", "b"], as_data_frame=False)
+    table = trained.compute_default_diagnostics(
+        50, num_samples=40, seed=1, variable_names=["a", "b"], as_data_frame=False
+    )
     assert table == {metric: {name: frame.loc[metric, name] for name in ("a", "b")} for metric in METRICS}
     assert type(table["NRMSE"]["a"]) is float
 
@@ -171,7 +209,10 @@ def test_default_metrics_may_be_a_dict_with_names_of_the_caller(trained):
 def test_samples_made_before_are_used(trained):
     """With samples= no draws are made: the metrics are those of the draws that came; missing draws are named."""
     test = SIMULATOR.sample(50, seed=4)
-    perfect = {"theta": np.repeat(test["theta"][:, None], 10, axis=1) + 1e-9 * np.random.default_rng(0).normal(size=(50, 10, 2))}
+    perfect = {
+        "theta": np.repeat(test["theta"][:, None], 10, axis=1)
+        + 1e-9 * np.random.default_rng(0).normal(size=(50, 10, 2))
+    }
     assert trained.compute_default_diagnostics(test, samples=perfect).loc["NRMSE"].max() < 1e-6
     with pytest.raises(DataError, match=r"samples hold no draws of 'theta'. Did you mean 'thetas'"):
         trained.compute_default_diagnostics(test, samples={"thetas": perfect["theta"]})
@@ -190,7 +231,10 @@ def test_default_figures_have_their_names(trained):
 def test_a_network_given_to_two_workflows_is_trained_in_neither_by_the_other() -> None:
     """Two workflows with the same network instance have networks of their own."""
     network = FlowMatching(widths=(8,))
-    first, second = (BasicWorkflow(inference_variables="theta", inference_conditions="x", inference_network=network) for _ in range(2))
+    first, second = (
+        BasicWorkflow(inference_variables="theta", inference_conditions="x", inference_network=network)
+        for _ in range(2)
+    )
     assert first.approximator.inference_network is not second.approximator.inference_network
     assert network.built_with is None
 
@@ -198,13 +242,22 @@ def test_a_network_given_to_two_workflows_is_trained_in_neither_by_the_other() -
 def test_a_network_argument_that_json_cannot_hold_is_refused_before_training() -> None:
     """A NumPy integer as network argument, which a saved file could not hold, is refused when the workflow is made."""
     with pytest.raises(ConfigurationError, match="JSON"):
-        BasicWorkflow(inference_variables="theta", inference_conditions="x", inference_network=FlowMatching(steps=np.int64(4)))
+        BasicWorkflow(
+            inference_variables="theta",
+            inference_conditions="x",
+            inference_network=FlowMatching(steps=np.int64(4)),
+        )
 
 
 def test_a_variable_in_two_roles_or_no_data_at_all_is_refused() -> None:
     """Each variable has one role, and a posterior needs conditions."""
     with pytest.raises(ConfigurationError, match="'x' in two"):
-        BasicWorkflow(inference_variables="theta", inference_conditions="x", summary_variables="x", summary_network="deep_set")
+        BasicWorkflow(
+            inference_variables="theta",
+            inference_conditions="x",
+            summary_variables="x",
+            summary_network="deep_set",
+        )
     with pytest.raises(ConfigurationError, match="summary_variables or inference_conditions"):
         BasicWorkflow(inference_variables="theta")
     with pytest.raises(ConfigurationError, match="Did you mean 'gpu'"):
@@ -228,7 +281,11 @@ def test_restoring_another_training_is_refused(tmp_path) -> None:
 
     fit(1, 2, data)
     fit(1, 2, data)
-    for arguments, name in (((1, 3, data), "epochs"), ((2, 2, data), "seed"), ((1, 2, {**data, "x": data["x"] + 1e-3}), "data")):
+    for arguments, name in (
+        ((1, 3, data), "epochs"),
+        ((2, 2, data), "seed"),
+        ((1, 2, {**data, "x": data["x"] + 1e-3}), "data"),
+    ):
         with pytest.raises(ConfigurationError, match=f"belongs to another training: expected {name}"):
             fit(*arguments)
 
@@ -241,7 +298,11 @@ def test_ctrl_c_is_a_keyboard_interrupt() -> None:
 
     data = {"theta": np.linspace(-1, 1, 64)[:, None], "x": np.linspace(-2, 2, 64)[:, None]}
     workflow = BasicWorkflow(
-        inference_variables="theta", inference_conditions="x", inference_network=FlowMatching(widths=(8,)), seed=1, accelerator="cpu"
+        inference_variables="theta",
+        inference_conditions="x",
+        inference_network=FlowMatching(widths=(8,)),
+        seed=1,
+        accelerator="cpu",
     )
     with pytest.raises(KeyboardInterrupt):
         workflow.fit_offline(data, epochs=2, batch_size=32, on_epoch_end=interrupt)

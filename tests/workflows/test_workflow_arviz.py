@@ -23,7 +23,9 @@ def trained():
 
 def test_draws_densities_and_data_are_those_of_the_workflow(trained):
     """Posterior, log densities, observations and certificates under ArviZ's names equal those of sample, log_prob and certify."""
-    data = trained.to_arviz(X, num_samples=40, variable_names={"theta": ["a", "b"]}, data_set_names=["u", "v", "w"], seed=3)
+    data = trained.to_arviz(
+        X, num_samples=40, variable_names={"theta": ["a", "b"]}, data_set_names=["u", "v", "w"], seed=3
+    )
     draws = trained.sample(num_samples=40, conditions=X, seed=3)["theta"]
     posterior = data.posterior["theta"]
     assert posterior.dims == ("chain", "draw", "data_set", "theta_dim_0")
@@ -53,7 +55,11 @@ def test_an_ensemble_without_a_simulator_has_what_can_be_computed():
     """Draws of a mixture of a workflow without a simulator have densities, and neither predictive draws nor a prior."""
     made = ensemble(simulator=None)
     made.fit_offline(DATA, epochs=1)
-    assert sorted(made.to_arviz(X, num_samples=5, seed=1).groups()) == ["observed_data", "posterior", "sample_stats"]
+    assert sorted(made.to_arviz(X, num_samples=5, seed=1).groups()) == [
+        "observed_data",
+        "posterior",
+        "sample_stats",
+    ]
 
 
 def test_without_arviz_the_cure_is_named(trained, monkeypatch):

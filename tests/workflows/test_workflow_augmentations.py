@@ -62,7 +62,9 @@ def test_data_and_validation_are_left_alone():
     losses = []
     for augmentations in (None, destroy):
         slow = workflow(seed=1, initial_learning_rate=1e-12)
-        history = slow.fit_offline(DATA, epochs=1, batch_size=64, validation_data=DATA, augmentations=augmentations)
+        history = slow.fit_offline(
+            DATA, epochs=1, batch_size=64, validation_data=DATA, augmentations=augmentations
+        )
         losses.append(history.history["val_loss"][0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for name, value in before.items():

@@ -62,7 +62,9 @@ def trained(simulator, workers, *, build=made, **arguments):
     approximator = build(simulator)
     fitted = {"epochs": 3, "num_batches_per_epoch": 20, "batch_size": 32, "validation_data": 30} | arguments
     history = approximator.fit_online(**fitted, workers=workers)
-    return history.history, {name: value.clone() for name, value in approximator.approximator.state_dict().items()}
+    return history.history, {
+        name: value.clone() for name, value in approximator.approximator.state_dict().items()
+    }
 
 
 def assert_same(a, b):
@@ -110,7 +112,13 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(workers, stop, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        trained(GUIDE, workers, augmentations=noisy, on_epoch_end=stops, build=lambda s: made(s, checkpoint_filepath=tmp_path))
+        trained(
+            GUIDE,
+            workers,
+            augmentations=noisy,
+            on_epoch_end=stops,
+            build=lambda s: made(s, checkpoint_filepath=tmp_path),
+        )
     restored = lambda s: made(s, checkpoint_filepath=tmp_path, restore=True)  # noqa: E731
     assert_same(trained(GUIDE, workers, augmentations=noisy, build=restored), expected)
 
@@ -127,7 +135,10 @@ def test_epochs_and_fits_share_their_workers(monkeypatch):
     monkeypatch.setattr(helpers.Helpers, "submit", submit)
     monkeypatch.setattr(helpers, "ProcessPoolExecutor", lambda **_: pytest.fail("processes are started"))
     trained(GUIDE, None)
-    assert sent == [0, *range(2, 1920)]  # the trial, and all but the two rows that were computed here meanwhile
+    assert sent == [
+        0,
+        *range(2, 1920),
+    ]  # the trial, and all but the two rows that were computed here meanwhile
 
 
 def test_a_failure_ends_the_training_at_its_row():

@@ -42,20 +42,41 @@ def with_value(name, value, row=17):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (with_value("x", np.nan), r"got NaN or inf in 1 of 64 rows of variable 'x' of the training data \(rows 17\)\. Drop those rows"),
-        (with_value("theta", np.inf, 3), r"got NaN or inf in 1 of 64 rows of variable 'theta' of the training data \(rows 3\)"),
-        (DATA | {"x": DATA["x"][:50]}, r"same number of rows in every variable of the training data, got 'theta' 64, 'x' 50"),
+        (
+            with_value("x", np.nan),
+            r"got NaN or inf in 1 of 64 rows of variable 'x' of the training data \(rows 17\)\. Drop those rows",
+        ),
+        (
+            with_value("theta", np.inf, 3),
+            r"got NaN or inf in 1 of 64 rows of variable 'theta' of the training data \(rows 3\)",
+        ),
+        (
+            DATA | {"x": DATA["x"][:50]},
+            r"same number of rows in every variable of the training data, got 'theta' 64, 'x' 50",
+        ),
         (
             {"extra": np.zeros((1, 3)), **DATA},
             r"Expected 64 rows in every variable .* got 1 in 'extra', which has no role.*data.pop\('extra'\)",
         ),
-        ({"thta": DATA["theta"], "x": DATA["x"]}, r"'theta' is missing in the training data. Did you mean 'thta'"),
+        (
+            {"thta": DATA["theta"], "x": DATA["x"]},
+            r"'theta' is missing in the training data. Did you mean 'thta'",
+        ),
         ({"theta": DATA["theta"]}, r"'x' is missing in the training data"),
-        ({"theta": DATA["theta"], "x": [[1.0], [2.0, 3.0]]}, r"numbers of one shape in variable 'x' of the .*, got ragged"),
-        ({"theta": DATA["theta"], "x": np.array(["a"] * 64)}, r"real numbers in variable 'x' of the .*, got <U1"),
+        (
+            {"theta": DATA["theta"], "x": [[1.0], [2.0, 3.0]]},
+            r"numbers of one shape in variable 'x' of the .*, got ragged",
+        ),
+        (
+            {"theta": DATA["theta"], "x": np.array(["a"] * 64)},
+            r"real numbers in variable 'x' of the .*, got <U1",
+        ),
         ([1, 2, 3], r"training data as a dict of names to arrays, got list"),
         (None, r"training data as a dict of names to arrays, got NoneType"),
-        ({"theta": np.zeros((0, 2)), "x": np.zeros((0, 2))}, r"'theta' of shape \(n, ...\) with at least one row"),
+        (
+            {"theta": np.zeros((0, 2)), "x": np.zeros((0, 2))},
+            r"'theta' of shape \(n, ...\) with at least one row",
+        ),
     ],
 )
 @pytest.mark.parametrize("role", ["training", "validation"])
@@ -66,7 +87,9 @@ def test_data(no_step, data, message, role):
             workflow().fit_offline(data, epochs=1)
     elif data is not None:
         cure = message.replace("training data", "validation data")
-        with pytest.raises((DataError, ConfigurationError), match=cure if isinstance(data, dict) else "validation_data"):
+        with pytest.raises(
+            (DataError, ConfigurationError), match=cure if isinstance(data, dict) else "validation_data"
+        ):
             workflow().fit_offline(DATA, epochs=1, validation_data=data)
 
 
@@ -80,13 +103,22 @@ def test_simulations_are_data_too(no_step):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"inference_variables": None}, r"at least one of inference_variables. Pass for instance inference_variables=\['theta'\]"),
+        (
+            {"inference_variables": None},
+            r"at least one of inference_variables. Pass for instance inference_variables=\['theta'\]",
+        ),
         ({"inference_variables": ["thta"]}, r"'thta' is missing in the training data. Did you mean 'theta'"),
         ({"inference_conditions": ["y"]}, r"'y' is missing in the training data"),
         ({"inference_conditions": None}, "summary_variables or inference_conditions"),
-        ({"inference_conditions": None, "summary_variables": ["x"]}, "summary_variables and summary_network go together"),
+        (
+            {"inference_conditions": None, "summary_variables": ["x"]},
+            "summary_variables and summary_network go together",
+        ),
         ({"summary_network": "deep_set"}, "summary_variables and summary_network go together"),
-        ({"inference_conditions": None, "summary_variables": ["x"], "summary_network": "deep_set"}, r"x\[..., None\]"),
+        (
+            {"inference_conditions": None, "summary_variables": ["x"], "summary_network": "deep_set"},
+            r"x\[..., None\]",
+        ),
         ({"adapter": Adapter().drop("x")}, "'x'"),
     ],
 )
@@ -99,14 +131,29 @@ def test_roles_and_networks(no_step, arguments, message):
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        ({"x": DATA["x"][0]}, r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got .* leading axis: x\.reshape"),
-        ({"x": DATA["x"][:, :1]}, r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got \(64, 1\)"),
-        ({"x": DATA["x"][..., None]}, r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got \(64, 2, 1\)"),
+        (
+            {"x": DATA["x"][0]},
+            r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got .* leading axis: x\.reshape",
+        ),
+        (
+            {"x": DATA["x"][:, :1]},
+            r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got \(64, 1\)",
+        ),
+        (
+            {"x": DATA["x"][..., None]},
+            r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got \(64, 2, 1\)",
+        ),
         ({}, "'x' is missing in the conditions"),
-        ({"X": DATA["x"]}, r"'x' is missing in the conditions. Did you mean 'X'|'x' is missing in the conditions. Got: X"),
+        (
+            {"X": DATA["x"]},
+            r"'x' is missing in the conditions. Did you mean 'X'|'x' is missing in the conditions. Got: X",
+        ),
         (None, "conditions as a dict of names to arrays, got NoneType"),
         (DATA["x"], "conditions as a dict of names to arrays, got ndarray"),
-        (with_value("x", np.nan, 5), r"NaN or inf in 1 of 64 rows of variable 'x' of the conditions \(rows 5\)"),
+        (
+            with_value("x", np.nan, 5),
+            r"NaN or inf in 1 of 64 rows of variable 'x' of the conditions \(rows 5\)",
+        ),
     ],
 )
 def test_conditions(trained, conditions, message):
@@ -131,7 +178,9 @@ def test_sampling_before_fitting():
 @pytest.mark.parametrize("number", [0, -3, 2.5, 10.0, "4", True, None])
 def test_numbers_of_samples(trained, number):
     """num_samples that is no positive integer; NumPy's integers are taken."""
-    with pytest.raises(ConfigurationError, match=f"num_samples as a positive integer, got {re.escape(repr(number))}"):
+    with pytest.raises(
+        ConfigurationError, match=f"num_samples as a positive integer, got {re.escape(repr(number))}"
+    ):
         trained.sample(num_samples=number, conditions=DATA)
     assert trained.sample(num_samples=np.int64(2), conditions=DATA)["theta"].shape == (64, 2, 2)
 
@@ -171,8 +220,14 @@ GOOD = {name: value[:8] for name, value in DATA.items()}
     [
         (pickle.dumps({"theta": GOOD["theta"]}), r"got no 'x' in .*bad\.pkl"),
         (pickle.dumps(GOOD | {"x": [[1.0], [2.0, 3.0]] * 4}), r"bad\.pkl"),
-        (pickle.dumps(GOOD | {"x": GOOD["x"][:5]}), r"same number of simulations in every variable of .*bad\.pkl"),
-        (pickle.dumps(GOOD | {"x": GOOD["x"][:, :1]}), r"Expected 'x' of shape \(2,\) in each simulation, .* got \(1,\) in .*bad\.pkl"),
+        (
+            pickle.dumps(GOOD | {"x": GOOD["x"][:5]}),
+            r"same number of simulations in every variable of .*bad\.pkl",
+        ),
+        (
+            pickle.dumps(GOOD | {"x": GOOD["x"][:, :1]}),
+            r"Expected 'x' of shape \(2,\) in each simulation, .* got \(1,\) in .*bad\.pkl",
+        ),
         (pickle.dumps(GOOD)[:-40], r"bad\.pkl"),
         (b"", r"bad\.pkl"),
         (pickle.dumps(GOOD | {"x": Evil()}), r"bad\.pkl.*load_fn"),
@@ -182,7 +237,17 @@ GOOD = {name: value[:8] for name, value in DATA.items()}
             r"NaN or inf in 8 of 8 rows \(rows 0, 1, 2, 3, 4, \.\.\.\) of variable 'x' in .*bad\.pkl",
         ),
     ],
-    ids=["lacks a key", "ragged", "unequal rows", "another shape", "truncated", "empty", "code", "no dict", "NaN"],
+    ids=[
+        "lacks a key",
+        "ragged",
+        "unequal rows",
+        "another shape",
+        "truncated",
+        "empty",
+        "code",
+        "no dict",
+        "NaN",
+    ],
 )
 def test_files(no_step, tmp_path, content, message):
     """A file that lacks a key, is ragged, truncated, or holds anything but arrays is named; no code of a pickle is run."""
@@ -192,12 +257,17 @@ def test_files(no_step, tmp_path, content, message):
         workflow().fit_disk(tmp_path, batch_size=4)
 
 
-@pytest.mark.parametrize("form", [torch.as_tensor, lambda value: value.tolist(), lambda value: value.astype("float32"), np.asfortranarray])
+@pytest.mark.parametrize(
+    "form",
+    [torch.as_tensor, lambda value: value.tolist(), lambda value: value.astype("float32"), np.asfortranarray],
+)
 def test_tensors_and_lists_are_taken(trained, form):
     """Torch tensors, lists, single precision and other memory layouts give the training and the draws of float64 arrays, up to rounding."""
     made = workflow()
     made.fit_offline({name: form(value) for name, value in DATA.items()}, epochs=1)
-    draws = [w.sample(num_samples=4, conditions={"x": form(DATA["x"])}, seed=1)["theta"] for w in (made, trained)]
+    draws = [
+        w.sample(num_samples=4, conditions={"x": form(DATA["x"])}, seed=1)["theta"] for w in (made, trained)
+    ]
     np.testing.assert_allclose(draws[0], draws[1], rtol=1e-3, atol=1e-4)
 
 
@@ -217,20 +287,59 @@ def test_parameters_of_one_axis_are_one_column():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda made: bf.BasicWorkflow(checkpoint_path="a"), "no argument 'checkpoint_path'. Did you mean 'checkpoint_filepath'"),
-        (lambda made: bf.BasicWorkflow(learning_rate=1.0), "no argument 'learning_rate'. Did you mean 'initial_learning_rate'"),
-        (lambda made: made.fit_offline(DATA, batchsize=3), "fit_offline has no argument 'batchsize'. Did you mean 'batch_size'"),
-        (lambda made: made.fit_online(num_batches=3), "fit_online has no argument 'num_batches'. Did you mean 'num_batches_per_epoch'"),
-        (lambda made: made.fit_disk("a", patern="*"), "fit_disk has no argument 'patern'. Did you mean 'pattern'"),
-        (lambda made: made.sample(num_samples=3, condition=DATA), "sample has no argument 'condition'. Did you mean 'conditions'"),
-        (lambda made: made.approximator.sample(nsamples=3), "sample has no argument 'nsamples'. Did you mean 'num_samples'"),
+        (
+            lambda made: bf.BasicWorkflow(checkpoint_path="a"),
+            "no argument 'checkpoint_path'. Did you mean 'checkpoint_filepath'",
+        ),
+        (
+            lambda made: bf.BasicWorkflow(learning_rate=1.0),
+            "no argument 'learning_rate'. Did you mean 'initial_learning_rate'",
+        ),
+        (
+            lambda made: made.fit_offline(DATA, batchsize=3),
+            "fit_offline has no argument 'batchsize'. Did you mean 'batch_size'",
+        ),
+        (
+            lambda made: made.fit_online(num_batches=3),
+            "fit_online has no argument 'num_batches'. Did you mean 'num_batches_per_epoch'",
+        ),
+        (
+            lambda made: made.fit_disk("a", patern="*"),
+            "fit_disk has no argument 'patern'. Did you mean 'pattern'",
+        ),
+        (
+            lambda made: made.sample(num_samples=3, condition=DATA),
+            "sample has no argument 'condition'. Did you mean 'conditions'",
+        ),
+        (
+            lambda made: made.approximator.sample(nsamples=3),
+            "sample has no argument 'nsamples'. Did you mean 'num_samples'",
+        ),
         (lambda made: made.log_prob(dat=DATA), "log_prob has no argument 'dat'. Did you mean 'data'"),
-        (lambda made: made.simulate(num_simulation=3), "simulate has no argument 'num_simulation'. Did you mean 'num_simulations'"),
-        (lambda made: made.compute_default_diagnostics(3, num_sample=3), "no argument 'num_sample'. Did you mean 'num_samples'"),
-        (lambda made: made.plot_custom_diagnostics(3, plot_fn={}), "no argument 'plot_fn'. Did you mean 'plot_fns'"),
-        (lambda made: bf.networks.FlowMatching(width=3), "FlowMatching has no argument 'width'. Did you mean 'widths'"),
-        (lambda made: bf.make_simulator([len], batched=True), "make_simulator has no argument 'batched'. Did you mean 'is_batched'"),
-        (lambda made: bf.Adapter().constrain("a", low=0), "constrain has no argument 'low'. Did you mean 'lower'"),
+        (
+            lambda made: made.simulate(num_simulation=3),
+            "simulate has no argument 'num_simulation'. Did you mean 'num_simulations'",
+        ),
+        (
+            lambda made: made.compute_default_diagnostics(3, num_sample=3),
+            "no argument 'num_sample'. Did you mean 'num_samples'",
+        ),
+        (
+            lambda made: made.plot_custom_diagnostics(3, plot_fn={}),
+            "no argument 'plot_fn'. Did you mean 'plot_fns'",
+        ),
+        (
+            lambda made: bf.networks.FlowMatching(width=3),
+            "FlowMatching has no argument 'width'. Did you mean 'widths'",
+        ),
+        (
+            lambda made: bf.make_simulator([len], batched=True),
+            "make_simulator has no argument 'batched'. Did you mean 'is_batched'",
+        ),
+        (
+            lambda made: bf.Adapter().constrain("a", low=0),
+            "constrain has no argument 'low'. Did you mean 'lower'",
+        ),
         (lambda made: bf.load("a", tracking_url="b"), "load has no argument 'tracking_url'"),
     ],
 )

@@ -73,7 +73,11 @@ def test_the_file_of_a_training_has_certificates(tmp_path, best_only):
 def test_every_strategy_and_kind_leaves_certificates(tmp_path):
     """After fit_disk, with augmentations, and with point estimates, observations are certified; a far one fails everywhere."""
     np.savez(tmp_path / "all.npz", **DATA)
-    on_disk, augmented, points = workflow(), workflow(), workflow(inference_network=ScoringRuleNetwork(["mean"]))
+    on_disk, augmented, points = (
+        workflow(),
+        workflow(),
+        workflow(inference_network=ScoringRuleNetwork(["mean"])),
+    )
     on_disk.fit_disk(tmp_path, "*.npz", epochs=1)
     augmented.fit_offline(DATA, epochs=1, augmentations={"x": lambda x: x + 8})
     points.fit_offline(DATA, epochs=1)
@@ -99,7 +103,9 @@ def test_weights_of_a_training_do_not_depend_on_certificates(monkeypatch):
 
 def test_a_failed_training_gives_the_certificates_back(trained):
     """If a loss is no longer finite, the approximator has the weights and the certificates that it came with."""
-    made = bf.BasicWorkflow(SIMULATOR, inference_network=trained.approximator, initial_learning_rate=1e30, seed=0, progress=False)
+    made = bf.BasicWorkflow(
+        SIMULATOR, inference_network=trained.approximator, initial_learning_rate=1e30, seed=0, progress=False
+    )
     before = certificates_of(made.approximator)
     with pytest.raises(TrainingError):
         made.fit_offline(DATA, epochs=3)
@@ -113,7 +119,10 @@ def test_predictive_p_values_are_uniform_under_the_model(trained):
     """Of 300 simulations, as many have p <= 0.05, 0.2, 0.5 as binomial bounds and those of the 400 references let."""
     new = SIMULATOR.sample(300, seed=21)
     certificates = trained.certify(new, num_references=400, num_replicates=50, seed=np.int64(2))
-    for p_values in (np.array([c.predictive for c in certificates]), np.array([c.together for c in certificates])):
+    for p_values in (
+        np.array([c.predictive for c in certificates]),
+        np.array([c.together for c in certificates]),
+    ):
         for level in (0.05, 0.2, 0.5):
             sd = np.sqrt(level * (1 - level) * (1 / 300 + 1 / 400))
             assert abs((p_values <= level).mean() - level) < 3.3 * sd
@@ -126,7 +135,9 @@ def test_another_simulator_does_not_hide_that_an_observation_is_new(trained):
     def shifted(theta, rng):
         return {"x": theta + 8 + NOISE * rng.normal(size=theta.shape)}
 
-    other = bf.BasicWorkflow(bf.make_simulator([prior, shifted], is_batched=True), inference_network=trained.approximator)
+    other = bf.BasicWorkflow(
+        bf.make_simulator([prior, shifted], is_batched=True), inference_network=trained.approximator
+    )
     (certificate,) = other.certify({"x": X["x"][:1] + 8}, num_replicates=20, seed=1)
     assert certificate.together is None
     assert certificate.p_value == pytest.approx(min(1, 2 * min(certificate.novelty, certificate.predictive)))
@@ -156,7 +167,10 @@ def test_weights_tell_how_exact_the_draws_are(trained):
     good = trained.certify(X, log_likelihood=log_likelihood, log_prior=log_prior, num_replicates=0, seed=1)
     assert all(c.effective_sample_size > 0.7 for c in good)
     assert all(c.pareto_k < 0.7 for c in good)
-    wide = {"log_likelihood": lambda theta, x: np.zeros(len(theta)), "log_prior": lambda theta: log_prior(theta / 4)}
+    wide = {
+        "log_likelihood": lambda theta, x: np.zeros(len(theta)),
+        "log_prior": lambda theta: log_prior(theta / 4),
+    }
     narrow = trained.certify(X, **wide, num_replicates=0, seed=1)
     assert all(c.effective_sample_size < 0.1 for c in narrow)
     assert all("far from the exact posterior" in c.warnings[-1] for c in narrow)
@@ -165,7 +179,9 @@ def test_weights_tell_how_exact_the_draws_are(trained):
         prior=torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), torch.ones(2)), 1),
     )
     same = torch_prior.certify(X, log_likelihood=log_likelihood, seed=1)
-    np.testing.assert_allclose([c.effective_sample_size for c in same], [c.effective_sample_size for c in good], rtol=1e-5)
+    np.testing.assert_allclose(
+        [c.effective_sample_size for c in same], [c.effective_sample_size for c in good], rtol=1e-5
+    )
 
 
 def test_benchmarks_know_their_likelihood(normal):
@@ -184,8 +200,15 @@ def test_ensembles_are_certified_by_all_tests():
     """An ensemble has novelty, agreement, predictive check and weights of its mixture; a far observation fails."""
     made = ensemble()
     made.fit_offline(DATA, epochs=2)
-    (certificate,) = made.certify(FAR, log_likelihood=log_likelihood, log_prior=log_prior, num_replicates=20, seed=1)
-    assert None not in (certificate.novelty, certificate.agreement, certificate.predictive, certificate.pareto_k)
+    (certificate,) = made.certify(
+        FAR, log_likelihood=log_likelihood, log_prior=log_prior, num_replicates=20, seed=1
+    )
+    assert None not in (
+        certificate.novelty,
+        certificate.agreement,
+        certificate.predictive,
+        certificate.pareto_k,
+    )
     assert certificate.p_value == certificate.together <= 0.05
     assert certificate.verdict == "failed"
 
@@ -207,7 +230,10 @@ def test_a_simulator_of_one_function_makes_no_check():
     [
         ({"log_prior": log_prior}, "Expected log_likelihood with log_prior"),
         ({"log_likelihood": log_likelihood}, "the prior of 'theta' is not known"),
-        ({"log_likelihood": lambda theta, y: 0, "log_prior": log_prior}, "takes 'y', which is no variable here"),
+        (
+            {"log_likelihood": lambda theta, y: 0, "log_prior": log_prior},
+            "takes 'y', which is no variable here",
+        ),
         ({"num_replicates": 1}, "num_replicates of at least 2"),
         ({"num_replicates": 2.5}, "num_replicates"),
         ({"num_references": 50}, "num_references of at least 100"),

@@ -21,12 +21,18 @@ DATA = SIMULATOR.sample(64, seed=0)
 def test_several_inputs_through_the_default_adapter(tmp_path):
     """A fusion of inputs of different shapes trains, samples, is saved and loaded, without an adapter of one's own."""
     rng = seeding.generator(1)
-    data = {"theta": rng.normal(size=(64, 2)), "x": rng.normal(size=(64, 6, 1)), "y": rng.normal(size=(64, 9, 3))}
+    data = {
+        "theta": rng.normal(size=(64, 2)),
+        "x": rng.normal(size=(64, 6, 1)),
+        "y": rng.normal(size=(64, 9, 3)),
+    }
     made = BasicWorkflow(
         inference_variables="theta",
         summary_variables=["x", "y"],
         inference_network=FlowMatching(widths=(16,), steps=4),
-        summary_network=FusionNetwork({"x": DeepSet(summary_dim=3, widths=(8,)), "y": TimeSeriesNetwork(widths=(8,), hidden_dim=4)}),
+        summary_network=FusionNetwork(
+            {"x": DeepSet(summary_dim=3, widths=(8,)), "y": TimeSeriesNetwork(widths=(8,), hidden_dim=4)}
+        ),
         standardize="all",
         seed=0,
         progress=False,
@@ -47,7 +53,9 @@ def test_trainings_do_without_simulations_that_failed():
         return {"theta": theta, "x": theta + 0.1}
 
     simulator = make_simulator(failing, failures=FailurePolicy(allowed=0.5))
-    history = workflow(simulator=simulator).fit_online(epochs=1, num_batches_per_epoch=8, batch_size=16, validation_data=50)
+    history = workflow(simulator=simulator).fit_online(
+        epochs=1, num_batches_per_epoch=8, batch_size=16, validation_data=50
+    )
     assert np.isfinite(history.history["loss"] + history.history["val_loss"]).all()
 
 
@@ -55,7 +63,10 @@ def test_files_that_might_be_one_simulation_or_many(tmp_path):
     """Vectors of equal length are refused until one says which axis they have."""
     for k in range(3):
         np.savez(tmp_path / f"{k}.npz", theta=np.arange(50.0) + 0.4 * k + 0.1, x=np.arange(50.0))
-    with pytest.raises(DataError, match=r"every variable of .*0\.npz has 50 rows or components.*simulations_per_file='one' or 'many'"):
+    with pytest.raises(
+        DataError,
+        match=r"every variable of .*0\.npz has 50 rows or components.*simulations_per_file='one' or 'many'",
+    ):
         workflow().fit_disk(tmp_path, "*.npz", epochs=1)
     made = workflow()
     made.fit_disk(tmp_path, "*.npz", epochs=1, simulations_per_file="many")
@@ -111,7 +122,12 @@ def test_a_class_without_a_name_of_its_own_is_refused():
 
 def test_an_adapter_of_ones_own_keeps_the_bounds_of_a_prior():
     """The bounds of a prior hold with an adapter that leaves the parameter alone; one that changes it is the user's own affair."""
-    simulator = make_simulator([{"theta": Uniform(torch.zeros(2), torch.ones(2))}, lambda theta, rng: {"x": theta + rng.normal(size=2)}])
+    simulator = make_simulator(
+        [
+            {"theta": Uniform(torch.zeros(2), torch.ones(2))},
+            lambda theta, rng: {"x": theta + rng.normal(size=2)},
+        ]
+    )
     made = workflow(simulator=simulator, adapter=Adapter().scale("x", by=0.1))
     made.fit_online(epochs=1, num_batches_per_epoch=2)
     draws = made.sample(num_samples=500, conditions={"x": np.full((4, 2), 9.0)}, seed=0)["theta"]

@@ -22,7 +22,9 @@ def test_functions_get_draws_data_and_names(trained):
         return samples["theta"].shape, test_data["x"].shape[0], variable_keys, variable_names, kwargs
 
     test_data = SIMULATOR.sample(5, seed=3)
-    result = trained.plot_custom_diagnostics(test_data, plot_fns={"look": look}, num_samples=7, variable_names=["a", "b"], seed=1)
+    result = trained.plot_custom_diagnostics(
+        test_data, plot_fns={"look": look}, num_samples=7, variable_names=["a", "b"], seed=1
+    )
     assert result == {"look": ((5, 7, 2), 5, ["theta"], ["a", "b"], {})}
 
 

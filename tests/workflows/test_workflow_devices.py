@@ -28,13 +28,19 @@ class Stop(Exception):
 
 def fit(made, **options):
     """Batches of 7 rows, of which a device has 3 or 4, and at the end of an epoch one of a single row, which one device has."""
-    made.fit_offline(**({"data": DATA, "epochs": 4, "batch_size": 7, "validation_data": VALIDATION} | options))
+    made.fit_offline(
+        **({"data": DATA, "epochs": 4, "batch_size": 7, "validation_data": VALIDATION} | options)
+    )
     return made
 
 
 def trained(approximator):
     """What training alone changes: not what certificates keep."""
-    return {name: value for name, value in approximator.state_dict().items() if "novelty" not in name and "usual" not in name}
+    return {
+        name: value
+        for name, value in approximator.state_dict().items()
+        if "novelty" not in name and "usual" not in name
+    }
 
 
 def check_close(made, expected):
@@ -61,7 +67,11 @@ class Plain(SummaryNetwork):
         self.summary_dim, self.before = summary_dim, before
 
     def _build(self, input_shape):
-        first = {"nothing": nn.Identity(), "dropout": nn.Dropout(0.1), "norm": nn.BatchNorm1d(input_shape[0])}[self.before]
+        first = {
+            "nothing": nn.Identity(),
+            "dropout": nn.Dropout(0.1),
+            "norm": nn.BatchNorm1d(input_shape[0]),
+        }[self.before]
         self.layers = nn.Sequential(first, nn.Linear(input_shape[0], self.summary_dim))
 
     def forward(self, x, mask=None):
@@ -112,7 +122,9 @@ def test_epochs_end_in_this_process_and_files_are_whole(tmp_path):
     heard = []
     settings = {"inference_network": FLOW, "save_best_only": True, "early_stopping": 2}
     made = workflow(checkpoint_filepath=tmp_path, **settings, **TWO)
-    fit(made, data=VALIDATION, batch_size=64, on_epoch_end=lambda epoch, losses: heard.append((epoch, losses)))
+    fit(
+        made, data=VALIDATION, batch_size=64, on_epoch_end=lambda epoch, losses: heard.append((epoch, losses))
+    )
     assert [epoch for epoch, _ in heard] == [1, 2, 3, 4]
     assert [losses["val_loss"] for _, losses in heard] == made.history.history["val_loss"]
     best = load_approximator(tmp_path / "model.safetensors")
@@ -134,7 +146,10 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(tmp_path):
     resumed = fit(workflow(checkpoint_filepath=tmp_path, restore=True, **settings))
     whole = fit(workflow(**settings))
     assert resumed.history == whole.history
-    assert all(torch.equal(value, trained(resumed.approximator)[name]) for name, value in trained(whole.approximator).items())
+    assert all(
+        torch.equal(value, trained(resumed.approximator)[name])
+        for name, value in trained(whole.approximator).items()
+    )
 
 
 def test_a_loss_that_explodes_is_told_as_on_one_device():
@@ -142,7 +157,9 @@ def test_a_loss_that_explodes_is_told_as_on_one_device():
     made = workflow(inference_network=FLOW, **TWO, initial_learning_rate=1e30)
     made.approximator.build(DATA, seed=0)
     before = {name: value.clone() for name, value in made.approximator.state_dict().items()}
-    with pytest.raises(TrainingError, match=r"^The training loss is nan in epoch 1\. Try a smaller initial_learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"^The training loss is nan in epoch 1\. Try a smaller initial_learning_rate"
+    ):
         fit(made)
     assert all(torch.equal(value, before[name]) for name, value in made.approximator.state_dict().items())
 
@@ -176,7 +193,11 @@ class Coupled(FlowMatching):
         (summarised, {"summary_network": Plain(before="norm")}, "more than 1 value per channel"),
         (workflow, {"compile": "eager"}, "Expected no compile with several devices"),
         (ensemble, {"batched": True}, "got 0, 1, which cannot: they train on devices=2"),
-        (ensemble, {"inference_networks": OwnLoss(widths=(8,))}, "networks of member '0' whose batches several devices can share"),
+        (
+            ensemble,
+            {"inference_networks": OwnLoss(widths=(8,))},
+            "networks of member '0' whose batches several devices can share",
+        ),
     ],
 )
 def test_what_devices_cannot_share_is_refused_before_training(make, arguments, message):
@@ -202,7 +223,10 @@ def test_settings_that_are_none_are_refused(arguments, message):
 
 def test_all_devices_of_a_cpu_are_one():
     """devices="auto" is one process there, to the bit that of a training without it."""
-    one, auto = (fit(workflow(inference_network=FLOW, **arguments), epochs=1) for arguments in ({}, {"devices": "auto"}))
+    one, auto = (
+        fit(workflow(inference_network=FLOW, **arguments), epochs=1)
+        for arguments in ({}, {"devices": "auto"})
+    )
     assert one.history == auto.history
 
 
@@ -249,7 +273,9 @@ def test_processes_with_other_data_are_found(tmp_path):
     script.write_text(_UNSEEDED.format(here=str(Path(__file__).parent)))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
-    assert "Expected the same settings, seed and data in all 2 processes, got others in 1 of them" in done.stderr
+    assert (
+        "Expected the same settings, seed and data in all 2 processes, got others in 1 of them" in done.stderr
+    )
 
 
 @pytest.mark.integration
@@ -258,9 +284,17 @@ def test_a_script_that_runs_in_every_process(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path / "there")))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
-    assert sorted(line for line in done.stdout.splitlines() if line.startswith("heard")) == ["heard [1, 2, 3, 4] 4", "heard [] 4"]
-    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["model.resume.ckpt", "model.safetensors"]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("heard")) == [
+        "heard [1, 2, 3, 4] 4",
+        "heard [] 4",
+    ]
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == [
+        "model.resume.ckpt",
+        "model.safetensors",
+    ]
     fit(workflow(inference_network=FLOW, checkpoint_filepath=tmp_path / "here", save_best_only=True))
-    one, two = (trained(load_approximator(tmp_path / where / "model.safetensors")) for where in ("here", "there"))
+    one, two = (
+        trained(load_approximator(tmp_path / where / "model.safetensors")) for where in ("here", "there")
+    )
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, rtol=1e-4, atol=1e-5)

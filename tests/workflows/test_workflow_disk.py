@@ -14,7 +14,10 @@ def write_files(folder, num_files=16, per_file=500):
     """Files of the linear-Gaussian model."""
     data = SIMULATOR.sample(num_files * per_file, seed=1)
     for k in range(num_files):
-        np.savez(folder / f"{k}.npz", **{name: value[k * per_file : (k + 1) * per_file] for name, value in data.items()})
+        np.savez(
+            folder / f"{k}.npz",
+            **{name: value[k * per_file : (k + 1) * per_file] for name, value in data.items()},
+        )
 
 
 def test_the_posterior_is_found(tmp_path):

@@ -29,16 +29,22 @@ def test_a_damaged_resume_file_is_named(tmp_path):
     resume = tmp_path / "model.resume.ckpt"
     resume.write_bytes(resume.read_bytes()[:1000])
     with pytest.raises(ConfigurationError, match=r"cannot be read.*Delete it"):
-        workflow(seed=1, checkpoint_filepath=tmp_path, restore=True).fit_offline(DATA, epochs=1, batch_size=32)
+        workflow(seed=1, checkpoint_filepath=tmp_path, restore=True).fit_offline(
+            DATA, epochs=1, batch_size=32
+        )
 
 
 def test_another_network_or_validation_is_another_training(tmp_path):
     """Restoring with another network or other validation data is refused."""
     workflow(seed=1, checkpoint_filepath=tmp_path).fit_offline(DATA, epochs=1, batch_size=32)
     with pytest.raises(ConfigurationError, match="expected networks"):
-        workflow(seed=1, widths=(8, 8), checkpoint_filepath=tmp_path, restore=True).fit_offline(DATA, epochs=1, batch_size=32)
+        workflow(seed=1, widths=(8, 8), checkpoint_filepath=tmp_path, restore=True).fit_offline(
+            DATA, epochs=1, batch_size=32
+        )
     with pytest.raises(ConfigurationError, match="expected validation"):
-        workflow(seed=1, checkpoint_filepath=tmp_path, restore=True).fit_offline(DATA, epochs=1, batch_size=32, validation_data=DATA)
+        workflow(seed=1, checkpoint_filepath=tmp_path, restore=True).fit_offline(
+            DATA, epochs=1, batch_size=32, validation_data=DATA
+        )
 
 
 def test_results_do_not_depend_on_the_callers_threads():

@@ -32,10 +32,14 @@ def test_draws_stay_inside_the_prior_of_the_simulator():
     far = {"x": test["x"] + np.where(np.arange(20)[:, None] % 2, 30.0, -30.0)}
     for conditions in (test, far):
         assert inside(made.sample(num_samples=500, conditions=conditions, seed=2)["theta"]).all()
-    density = made.log_prob(test | {"theta": np.where(np.arange(20)[:, None] < 5, test["theta"] + 10.0, test["theta"])})
+    density = made.log_prob(
+        test | {"theta": np.where(np.arange(20)[:, None] < 5, test["theta"] + 10.0, test["theta"])}
+    )
     assert np.isneginf(density[:5]).all()
     assert np.isfinite(density[5:]).all()
-    np.testing.assert_allclose(density[5:], made.log_prob({name: value[5:] for name, value in test.items()}), rtol=1e-5)
+    np.testing.assert_allclose(
+        density[5:], made.log_prob({name: value[5:] for name, value in test.items()}), rtol=1e-5
+    )
 
 
 def test_conditions_of_rows_outside_are_checked_too():
@@ -60,7 +64,14 @@ def test_the_density_of_a_bounded_posterior_integrates_to_one():
 def test_a_prior_may_be_an_argument(prior):
     """prior= bounds the draws of a workflow without a simulator."""
     data = {"theta": np.abs(np.random.default_rng(0).normal(size=100)), "x": np.zeros((100, 1))}
-    made = BasicWorkflow(inference_variables="theta", inference_conditions="x", prior=prior, seed=0, progress=False, accelerator="cpu")
+    made = BasicWorkflow(
+        inference_variables="theta",
+        inference_conditions="x",
+        prior=prior,
+        seed=0,
+        progress=False,
+        accelerator="cpu",
+    )
     made.fit_offline(data, epochs=1)
     assert made.sample(num_samples=1000, conditions=data, seed=1)["theta"].min() > 0
 
@@ -71,7 +82,10 @@ def test_a_prior_may_be_an_argument(prior):
         ({"prior": {"thta": BOX}}, r"got Uniform.* for 'thta'. Did you mean 'theta'"),
         ({"prior": {"theta": "normal"}}, r"torch distributions of inferred variables, got 'normal'"),
         ({"prior": BOX, "adapter": Adapter()}, r"adapter\.constrain\(name, prior=\.\.\.\)"),
-        ({"prior": Normal(0.0, 1.0), "inference_variables": ["theta", "x"], "inference_conditions": "c"}, "one for each of"),
+        (
+            {"prior": Normal(0.0, 1.0), "inference_variables": ["theta", "x"], "inference_conditions": "c"},
+            "one for each of",
+        ),
     ],
 )
 def test_priors_that_do_not_fit_are_refused(arguments, message):

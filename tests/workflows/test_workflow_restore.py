@@ -46,16 +46,20 @@ def test_other_augmentations_are_another_training(tmp_path):
     """A training without augmentations is not gone on with under some."""
     workflow(checkpoint_filepath=tmp_path).fit_offline(DATA, epochs=1, augmentations=lambda batch: batch)
     with pytest.raises(ConfigurationError, match=r"expected augmentations .*doubled"):
-        workflow(checkpoint_filepath=tmp_path, restore=True).fit_offline(DATA, epochs=1, augmentations=doubled)
+        workflow(checkpoint_filepath=tmp_path, restore=True).fit_offline(
+            DATA, epochs=1, augmentations=doubled
+        )
 
 
 def test_another_simulator_is_another_training(tmp_path):
     """A changed constant of the likelihood is seen online."""
     arguments = {"epochs": 1, "num_batches_per_epoch": 2}
     workflow(checkpoint_filepath=tmp_path).fit_online(**arguments)
-    workflow(checkpoint_filepath=tmp_path, restore=True, simulator=make_simulator([prior, likelihood], is_batched=True)).fit_online(
-        **arguments
-    )
+    workflow(
+        checkpoint_filepath=tmp_path,
+        restore=True,
+        simulator=make_simulator([prior, likelihood], is_batched=True),
+    ).fit_online(**arguments)
     changed = make_simulator([prior, louder], is_batched=True)
     with pytest.raises(ConfigurationError, match="belongs to another training: expected data"):
         workflow(checkpoint_filepath=tmp_path, restore=True, simulator=changed).fit_online(**arguments)

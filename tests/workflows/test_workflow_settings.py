@@ -63,7 +63,10 @@ def test_an_optimizer_may_be_a_class_a_function_or_an_instance():
     """The three forms of the same optimiser give the same weights, other than those of the default."""
     like = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01, momentum=0.5)
     forms = [
-        {"optimizer": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.5), "initial_learning_rate": 0.01},
+        {
+            "optimizer": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.5),
+            "initial_learning_rate": 0.01,
+        },
         {"optimizer": like, "initial_learning_rate": 9.0},
     ]
     results = []
@@ -80,7 +83,9 @@ def test_an_optimizer_may_be_a_class_a_function_or_an_instance():
     by_class.fit_online(**online)
     plain = workflow(initial_learning_rate=0.01)
     plain.fit_online(**default)
-    torch.testing.assert_close(weights(by_class), weights(plain), rtol=1e-4, atol=1e-6)  # Adam is the default online
+    torch.testing.assert_close(
+        weights(by_class), weights(plain), rtol=1e-4, atol=1e-6
+    )  # Adam is the default online
 
 
 def test_a_step_of_plain_gradient_descent_is_the_formula():
@@ -92,7 +97,9 @@ def test_a_step_of_plain_gradient_descent_is_the_formula():
 
     class Spy(pl.Callback):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            gradients.append(torch.cat([p.grad.flatten() for p in pl_module.approximator.parameters()]).clone())
+            gradients.append(
+                torch.cat([p.grad.flatten() for p in pl_module.approximator.parameters()]).clone()
+            )
 
     watched = workflow(optimizer=torch.optim.SGD, initial_learning_rate=1.0, seed=3, callbacks=[Spy()])
     watched.fit_offline(DATA, epochs=1, batch_size=128)
@@ -134,7 +141,9 @@ def test_averaged_weights_are_validated():
     moving, slow = (workflow(ema=ema, initial_learning_rate=0.03) for ema in (None, 0.9999))
     losses = [fit(made, validation_data=VALIDATION).history["val_loss"] for made in (moving, slow)]
     assert losses[0] != losses[1]
-    again = TrainingModule(slow.approximator, seed=slow.seed, learning_rate=1.0, weight_decay=0.0, total_steps=1)
+    again = TrainingModule(
+        slow.approximator, seed=slow.seed, learning_rate=1.0, weight_decay=0.0, total_steps=1
+    )
     again.eval()
     with torch.no_grad():
         again.validation_step(slow.approximator.prepare(VALIDATION), 0)
@@ -145,7 +154,9 @@ def test_averaged_weights_are_validated():
 
 
 def scripted(monkeypatch, losses):
-    monkeypatch.setattr(TrainingModule, "epoch_losses", lambda self: {"loss": 1.0, "val_loss": losses[self.current_epoch]})
+    monkeypatch.setattr(
+        TrainingModule, "epoch_losses", lambda self: {"loss": 1.0, "val_loss": losses[self.current_epoch]}
+    )
 
 
 def test_early_stopping_goes_back_to_the_best_epoch(monkeypatch, tmp_path):
@@ -153,13 +164,21 @@ def test_early_stopping_goes_back_to_the_best_epoch(monkeypatch, tmp_path):
     scripted(monkeypatch, [3.0, 2.0, 2.5, 2.2, 0.0, 0.0])
     epochs = []
     made = workflow(early_stopping=2, checkpoint_filepath=tmp_path)
-    history = fit(made, epochs=10, validation_data=VALIDATION, on_epoch_end=lambda *_: epochs.append(weights(made).clone()))
+    history = fit(
+        made,
+        epochs=10,
+        validation_data=VALIDATION,
+        on_epoch_end=lambda *_: epochs.append(weights(made).clone()),
+    )
     assert history.history["val_loss"] == [3.0, 2.0, 2.5, 2.2]
     assert torch.equal(weights(made), epochs[1])
     assert not torch.equal(epochs[1], epochs[3])
     assert torch.equal(weights(load_approximator(tmp_path / "model.safetensors")), epochs[1])
     again, heard = workflow(early_stopping=2, checkpoint_filepath=tmp_path, restore=True), []
-    assert fit(again, epochs=10, validation_data=VALIDATION, on_epoch_end=lambda *_: heard.append(1)).history == history.history
+    assert (
+        fit(again, epochs=10, validation_data=VALIDATION, on_epoch_end=lambda *_: heard.append(1)).history
+        == history.history
+    )
     assert heard == []
     assert torch.equal(weights(again), epochs[1])
 
@@ -171,7 +190,8 @@ def test_a_training_that_improves_is_not_stopped():
 
 
 @pytest.mark.parametrize(
-    "options", [{"ema": 0.9}, {"early_stopping": 2}, {"ema": 0.9, "early_stopping": 3, "optimizer": torch.optim.NAdam}]
+    "options",
+    [{"ema": 0.9}, {"early_stopping": 2}, {"ema": 0.9, "early_stopping": 3, "optimizer": torch.optim.NAdam}],
 )
 def test_resumed_trainings_end_as_undisturbed_ones(options, tmp_path):
     """With averaged weights, early stopping and another optimiser too, stop and restore change no bit."""
@@ -251,12 +271,16 @@ def test_callbacks_and_loggers_are_passed_through(tmp_path):
     assert seen[0]["loss"] == pytest.approx(history.history["loss"][-1], rel=1e-6)
     assert seen[0]["val_loss"] == pytest.approx(history.history["val_loss"][-1], rel=1e-6)
     written = np.genfromtxt(tmp_path / "metrics.csv", delimiter=",", names=True)
-    np.testing.assert_allclose(written["val_loss"][np.isfinite(written["val_loss"])], history.history["val_loss"], rtol=1e-5)
+    np.testing.assert_allclose(
+        written["val_loss"][np.isfinite(written["val_loss"])], history.history["val_loss"], rtol=1e-5
+    )
 
 
 def test_half_precision_trains():
     """bf16-mixed gives another, finite training whose losses are near those of full precision."""
-    histories = [fit(workflow(precision=precision)).history["loss"] for precision in ("32-true", "bf16-mixed")]
+    histories = [
+        fit(workflow(precision=precision)).history["loss"] for precision in ("32-true", "bf16-mixed")
+    ]
     assert histories[0] != histories[1]
     np.testing.assert_allclose(histories[1], histories[0], rtol=0.05)
 

@@ -18,7 +18,9 @@ def test_the_three_strategies_reach_the_same_loss(tmp_path):
         folder = tmp_path / str(seed)
         folder.mkdir()
         for k in range(8):
-            np.savez(folder / f"{k}.npz", **{name: np.array_split(value, 8)[k] for name, value in data.items()})
+            np.savez(
+                folder / f"{k}.npz", **{name: np.array_split(value, 8)[k] for name, value in data.items()}
+            )
         own = {
             "fit_online": {"num_batches_per_epoch": STEPS},
             "fit_offline": {"data": data},
@@ -26,7 +28,9 @@ def test_the_three_strategies_reach_the_same_loss(tmp_path):
         }
         for method, arguments in own.items():
             made = workflow(widths=(32, 32), seed=seed)
-            history = getattr(made, method)(epochs=1, batch_size=BATCH, validation_data=validation, **arguments)
+            history = getattr(made, method)(
+                epochs=1, batch_size=BATCH, validation_data=validation, **arguments
+            )
             losses[method].append(history.history["val_loss"][-1])
     values = np.array(list(losses.values()))
     scatter = np.sqrt(values.var(axis=1, ddof=1).mean())

@@ -26,7 +26,9 @@ VALIDATION = SIMULATOR.sample(40, seed=2)
 def fit(made, method, *, epochs=4, validation_data=VALIDATION, **arguments):
     """A small training: 150 simulations in batches of 32 (the last one shorter), or 5 simulated batches an epoch."""
     own = {"data": DATA} if method == "fit_offline" else {"num_batches_per_epoch": 5}
-    return getattr(made, method)(epochs=epochs, batch_size=32, validation_data=validation_data, **own, **arguments)
+    return getattr(made, method)(
+        epochs=epochs, batch_size=32, validation_data=validation_data, **own, **arguments
+    )
 
 
 def weights(made):
@@ -49,18 +51,28 @@ class Stop(Exception):
 
 
 @both
-@pytest.mark.parametrize("validation_data", [None, 30, np.int64(30), VALIDATION], ids=["none", "int", "int64", "data"])
+@pytest.mark.parametrize(
+    "validation_data", [None, 30, np.int64(30), VALIDATION], ids=["none", "int", "int64", "data"]
+)
 def test_the_history_has_a_loss_an_epoch(method, validation_data):
     """history["loss"] has one finite float an epoch, and so has ["val_loss"] exactly with validation data; the listener hears them."""
     made, heard = workflow(), []
-    history = fit(made, method, epochs=3, validation_data=validation_data, on_epoch_end=lambda epoch, losses: heard.append((epoch, losses)))
+    history = fit(
+        made,
+        method,
+        epochs=3,
+        validation_data=validation_data,
+        on_epoch_end=lambda epoch, losses: heard.append((epoch, losses)),
+    )
     assert isinstance(history, History)
     assert made.history is history
     assert history.epochs == 3
     assert sorted(history.history) == (["loss"] if validation_data is None else ["loss", "val_loss"])
     assert all(len(values) == 3 and np.isfinite(values).all() for values in history.history.values())
     assert [epoch for epoch, _ in heard] == [1, 2, 3]
-    assert [losses for _, losses in heard] == [{name: values[i] for name, values in history.history.items()} for i in range(3)]
+    assert [losses for _, losses in heard] == [
+        {name: values[i] for name, values in history.history.items()} for i in range(3)
+    ]
     assert not made.approximator.training
 
 
@@ -110,7 +122,10 @@ def test_the_seed_decides_everything(method):
     assert results[0][0] == results[1][0]
     assert equal(results[0][1], results[1][1])
     assert results[0][0] != results[2][0]
-    assert not torch.equal(results[0][1]["inference_network.field.out.weight"], results[2][1]["inference_network.field.out.weight"])
+    assert not torch.equal(
+        results[0][1]["inference_network.field.out.weight"],
+        results[2][1]["inference_network.field.out.weight"],
+    )
 
 
 def test_without_a_seed_np_random_seed_governs():
@@ -128,7 +143,12 @@ def test_global_states_are_left_alone(method):
     torch.manual_seed(3)
     np.random.seed(3)
     random.seed(3)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), np.random.get_state()[2], random.getstate()
+    before = (
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+        np.random.get_state()[2],
+        random.getstate(),
+    )
     fit(made, method, epochs=1)
     after = torch.get_rng_state(), np.random.get_state()[1], np.random.get_state()[2], random.getstate()
     assert torch.equal(before[0], after[0])
@@ -148,7 +168,11 @@ def test_online_training_uses_every_row_once():
     spy = Spy([call.function for call in SIMULATOR.calls], is_batched=True)
     fit(workflow(simulator=spy), "fit_online", epochs=3, validation_data=None)
     table = Counter(seed for seed, *_ in asked).most_common(1)[0][0]
-    assert [(start, stop) for seed, start, stop in asked if seed == table] == [(0, 160), (160, 320), (320, 480)]
+    assert [(start, stop) for seed, start, stop in asked if seed == table] == [
+        (0, 160),
+        (160, 320),
+        (320, 480),
+    ]
     assert len({seed for seed, *_ in asked}) == 3  # the others are for the moments and for certificates
 
 
@@ -204,7 +228,9 @@ def test_a_killed_process_can_be_resumed(tmp_path):
             on_epoch_end=lambda epoch, losses: os._exit(9) if epoch == 3 else None,
         )
     """
-    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=False, timeout=120)
+    killed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=False, timeout=120
+    )
     assert killed.returncode == 9
     resumed = workflow(checkpoint_filepath=tmp_path, restore=True)
     assert fit(resumed, "fit_offline").history == expected.history
@@ -228,7 +254,9 @@ def test_without_restore_a_training_starts_anew(tmp_path):
     stale = workflow(checkpoint_filepath=tmp_path, seed=7)
     fit(stale, "fit_offline", epochs=2)
     assert fit(workflow(checkpoint_filepath=tmp_path), "fit_offline").history == expected
-    assert fit(workflow(checkpoint_filepath=tmp_path / "new", restore=True), "fit_offline").history == expected
+    assert (
+        fit(workflow(checkpoint_filepath=tmp_path / "new", restore=True), "fit_offline").history == expected
+    )
 
 
 @pytest.mark.parametrize("name", ["val_loss", "loss"])
@@ -249,7 +277,12 @@ def test_save_best_only_keeps_the_lowest_loss(name, tmp_path, monkeypatch):
                 raise Stop
             epochs.append(weights(made))
 
-        fit(made, "fit_offline", validation_data=VALIDATION if name == "val_loss" else None, on_epoch_end=listen)
+        fit(
+            made,
+            "fit_offline",
+            validation_data=VALIDATION if name == "val_loss" else None,
+            on_epoch_end=listen,
+        )
         return weights(load_approximator(folder / "model.safetensors"))
 
     assert equal(run(tmp_path / "best", save_best_only=True), epochs[1])
@@ -265,7 +298,9 @@ def test_save_best_only_keeps_the_lowest_loss(name, tmp_path, monkeypatch):
 
 def test_a_training_that_explodes_is_stopped():
     """A learning rate without bounds ends in a TrainingError that names epoch, loss and cures."""
-    with pytest.raises(TrainingError, match=r"training loss is (nan|inf) in epoch \d.*smaller initial_learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"training loss is (nan|inf) in epoch \d.*smaller initial_learning_rate"
+    ):
         fit(workflow(initial_learning_rate=1e30), "fit_offline", validation_data=None)
 
 

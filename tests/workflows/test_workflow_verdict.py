@@ -49,8 +49,13 @@ def test_composed_draws_are_judged():
     mean, sd = exact(x)
     noise = rng.normal(size=(300, 200, 2))
     made = compositional()
-    assert made.verdict({"theta": theta, "x": x}, samples={"theta": mean[:, None] + sd * noise}, seed=3).is_calibrated
-    assert made.verdict({"theta": theta, "x": x}, samples={"theta": mean[:, None] + SD * noise}, seed=3).label == "under-confident"
+    assert made.verdict(
+        {"theta": theta, "x": x}, samples={"theta": mean[:, None] + sd * noise}, seed=3
+    ).is_calibrated
+    assert (
+        made.verdict({"theta": theta, "x": x}, samples={"theta": mean[:, None] + SD * noise}, seed=3).label
+        == "under-confident"
+    )
 
 
 def test_prior_draws_are_what_contraction_is_measured_by():

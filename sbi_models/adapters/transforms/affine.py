@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
-from sbi_models.adapters.transforms.numbers import ROUNDING, Numbers, as_numbers, check_width, per_component, power_of_two_like
+from sbi_models.adapters.transforms.numbers import (
+    ROUNDING,
+    Numbers,
+    as_numbers,
+    check_width,
+    per_component,
+    power_of_two_like,
+)
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
@@ -38,7 +45,9 @@ class Scale(_By):
     def __init__(self, names: Names, by: Any) -> None:
         super().__init__(names, by)
         if 0.0 in (self.by if isinstance(self.by, list) else [self.by]):
-            raise ConfigurationError(f"Expected factors other than 0 for {', '.join(self.names)}: scaling by 0 cannot be undone.")
+            raise ConfigurationError(
+                f"Expected factors other than 0 for {', '.join(self.names)}: scaling by 0 cannot be undone."
+            )
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         return value * self._by(name, value)
@@ -75,7 +84,13 @@ class Standardize(Elementwise):
 
     kind = "standardize"
 
-    def __init__(self, names: Names, mean: Any = None, sd: Any = None, moments: dict[str, dict[str, list[float]]] | None = None) -> None:
+    def __init__(
+        self,
+        names: Names,
+        mean: Any = None,
+        sd: Any = None,
+        moments: dict[str, dict[str, list[float]]] | None = None,
+    ) -> None:
         super().__init__(names)
         self.mean = None if mean is None else as_numbers(mean, "mean")
         self.sd = None if sd is None else as_numbers(sd, "sd")
@@ -90,11 +105,18 @@ class Standardize(Elementwise):
                 check_width(numbers, name, batch[name], what)
         if self.moments is not None:
             return self
-        return Standardize(self.names, self.mean, self.sd, {name: _moments(name, floating(batch[name])) for name in self.names})
+        return Standardize(
+            self.names,
+            self.mean,
+            self.sd,
+            {name: _moments(name, floating(batch[name])) for name in self.names},
+        )
 
     def _numbers(self, name: str, value: Tensor) -> tuple[Tensor, Tensor]:
         if self.moments is None and (self.mean is None or self.sd is None):
-            raise NotFittedError(f"The adapter has not seen data: the moments of {name!r} are unknown. Call fitted(batch), or give them.")
+            raise NotFittedError(
+                f"The adapter has not seen data: the moments of {name!r} are unknown. Call fitted(batch), or give them."
+            )
         learned = self.moments[name] if self.moments else {}
         mean = self.mean if self.mean is not None else learned["mean"]
         sd = self.sd if self.sd is not None else learned["sd"]
@@ -123,7 +145,9 @@ def _moments(name: str, value: Tensor) -> dict[str, list[float]]:
     mean = values.nanmean(dim=0)
     sd = (values - mean).square().nanmean(dim=0).sqrt()
     if not bool((mean.isfinite() & sd.isfinite()).all()):
-        raise DataError(f"Expected finite values of {name!r} to compute moments from, got inf, overflow, or a component that is all NaN.")
+        raise DataError(
+            f"Expected finite values of {name!r} to compute moments from, got inf, overflow, or a component that is all NaN."
+        )
     low, high = torch.where(values.isnan(), mean, values).aminmax(dim=0)
     varies = high - low > ROUNDING * torch.maximum(low.abs(), high.abs())
     sd = torch.where(varies, sd * power, torch.ones_like(sd))

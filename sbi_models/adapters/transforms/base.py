@@ -25,7 +25,11 @@ Names = str | list[str] | tuple[str, ...]
 def checked_names(names: Any, what: str) -> list[str]:
     """One name or several as a list of different strings; raises ConfigurationError otherwise."""
     listed = [names] if isinstance(names, str) else list(names) if isinstance(names, list | tuple) else []
-    if not listed or len(set(map(str, listed))) != len(listed) or not all(isinstance(name, str) and name for name in listed):
+    if (
+        not listed
+        or len(set(map(str, listed))) != len(listed)
+        or not all(isinstance(name, str) and name for name in listed)
+    ):
         raise ConfigurationError(f"Expected one or more different variables to {what}, got {names!r}.")
     return listed
 
@@ -40,7 +44,9 @@ def require(names: list[str], batch: Tensors, what: str) -> None:
 def require_new(name: str, batch: Tensors, what: str) -> None:
     """Raise DataError if a variable that a step is about to make is in the batch already."""
     if name in batch:
-        raise DataError(f"Expected {what} to make a new variable {name!r}, but the data hold one of that name. Choose another name.")
+        raise DataError(
+            f"Expected {what} to make a new variable {name!r}, but the data hold one of that name. Choose another name."
+        )
 
 
 def all_or_none(names: list[str], batch: Tensors, what: str) -> bool:
@@ -48,7 +54,9 @@ def all_or_none(names: list[str], batch: Tensors, what: str) -> bool:
     there = [name for name in names if name in batch]
     if there and len(there) < len(names):
         missing = ", ".join(repr(name) for name in names if name not in there)
-        raise DataError(f"Expected all or none of {', '.join(map(repr, names))} ({what}), got {there} without {missing}. Add {missing}.")
+        raise DataError(
+            f"Expected all or none of {', '.join(map(repr, names))} ({what}), got {there} without {missing}. Add {missing}."
+        )
     return bool(there)
 
 
@@ -107,13 +115,20 @@ class PerVariable(Transform):
         return self
 
     def forward(self, batch: Tensors) -> Tensors:
-        return {name: self._map(name, value) if name in self.names else value for name, value in batch.items()}
+        return {
+            name: self._map(name, value) if name in self.names else value for name, value in batch.items()
+        }
 
     def inverse(self, batch: Tensors) -> Tensors:
-        return {name: self._unmap(name, value) if name in self.names else value for name, value in batch.items()}
+        return {
+            name: self._unmap(name, value) if name in self.names else value for name, value in batch.items()
+        }
 
     def carried(self, batch: Tensors, slopes: Tensors) -> Tensors:
-        return {name: self._carry(name, batch[name], slope) if name in self.names else slope for name, slope in slopes.items()}
+        return {
+            name: self._carry(name, batch[name], slope) if name in self.names else slope
+            for name, slope in slopes.items()
+        }
 
     def inside(self, batch: Tensors) -> Tensor:
         inside = super().inside(batch)
@@ -155,10 +170,14 @@ class Elementwise(PerVariable):
     """A step z = f(x) in every component, or with a triangular Jacobian, that keeps the shape of each variable."""
 
     def forward(self, batch: Tensors) -> Tensors:
-        return super().forward({name: floating(value) if name in self.names else value for name, value in batch.items()})
+        return super().forward(
+            {name: floating(value) if name in self.names else value for name, value in batch.items()}
+        )
 
     def inverse(self, batch: Tensors) -> Tensors:
-        return super().inverse({name: floating(value) if name in self.names else value for name, value in batch.items()})
+        return super().inverse(
+            {name: floating(value) if name in self.names else value for name, value in batch.items()}
+        )
 
     def _carry(self, name: str, value: Tensor, slopes: Tensor) -> Tensor:
         return slopes + self._log_slope(name, value)

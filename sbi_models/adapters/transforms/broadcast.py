@@ -21,7 +21,9 @@ class Broadcast(Transform):
     kind = "broadcast"
     has_density = False
 
-    def __init__(self, names: Names, to: str, over: Shape | None = None, middles: dict[str, Shape] | None = None) -> None:
+    def __init__(
+        self, names: Names, to: str, over: Shape | None = None, middles: dict[str, Shape] | None = None
+    ) -> None:
         self.names, self.to, self.over, self.middles = checked_names(names, self.kind), to, over, middles
         if to in self.names:
             raise ConfigurationError(f"Expected another variable to broadcast {to!r} to, got itself.")
@@ -31,20 +33,31 @@ class Broadcast(Transform):
         over = list(batch[self.to].shape[1:-1])
         for name in self.names:
             _expanded(name, batch[name], over, self.to)
-        return Broadcast(self.names, self.to, over, {name: list(batch[name].shape[1:-1]) for name in self.names})
+        return Broadcast(
+            self.names, self.to, over, {name: list(batch[name].shape[1:-1]) for name in self.names}
+        )
 
     def forward(self, batch: Tensors) -> Tensors:
         over = list(batch[self.to].shape[1:-1]) if self.to in batch else self.over
         if over is None and any(name in batch for name in self.names):
-            raise NotFittedError(f"The adapter has not seen data: the shape of {self.to!r} is unknown. Call fitted(batch).")
-        return {name: _expanded(name, value, over or [], self.to) if name in self.names else value for name, value in batch.items()}
+            raise NotFittedError(
+                f"The adapter has not seen data: the shape of {self.to!r} is unknown. Call fitted(batch)."
+            )
+        return {
+            name: _expanded(name, value, over or [], self.to) if name in self.names else value
+            for name, value in batch.items()
+        }
 
     def inverse(self, batch: Tensors) -> Tensors:
-        return {name: self._first(name, value) if name in self.names else value for name, value in batch.items()}
+        return {
+            name: self._first(name, value) if name in self.names else value for name, value in batch.items()
+        }
 
     def _first(self, name: str, value: Tensor) -> Tensor:
         if self.middles is None:
-            raise NotFittedError(f"The adapter has not seen data: the shape of {name!r} is unknown. Call fitted(batch).")
+            raise NotFittedError(
+                f"The adapter has not seen data: the shape of {name!r} is unknown. Call fitted(batch)."
+            )
         middle = self.middles[name]
         for _ in range(value.ndim - 2 - len(middle)):
             value = value[:, 0]
@@ -54,7 +67,10 @@ class Broadcast(Transform):
 
     def carried(self, batch: Tensors, slopes: Tensors) -> Tensors:
         forward = self.forward(batch)
-        return {name: torch.full_like(forward[name], torch.nan) if name in self.names else slope for name, slope in slopes.items()}
+        return {
+            name: torch.full_like(forward[name], torch.nan) if name in self.names else slope
+            for name, slope in slopes.items()
+        }
 
     def config(self) -> dict[str, Any]:
         return {"names": self.names, "to": self.to, "over": self.over, "middles": self.middles}
@@ -63,7 +79,11 @@ class Broadcast(Transform):
 def _expanded(name: str, value: Tensor, over: Shape, to: str) -> Tensor:
     middle = list(value.shape[1:-1])
     new = len(over) - len(middle)
-    if value.ndim < 2 or new < 0 or any(own not in (1, other) for own, other in zip(middle, over[new:], strict=True)):
+    if (
+        value.ndim < 2
+        or new < 0
+        or any(own not in (1, other) for own, other in zip(middle, over[new:], strict=True))
+    ):
         raise DataError(
             f"Expected {name!r} to repeat along the middle axes {tuple(over)} of {to!r}, got shape {tuple(value.shape)}. "
             "Its own middle axes must be missing, 1, or of the same length, counted from the last."

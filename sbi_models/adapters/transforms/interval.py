@@ -37,23 +37,45 @@ class Constrain(Elementwise):
     kind = "constrain"
 
     def __init__(
-        self, names: Names, lower: Any = None, upper: Any = None, scale: Scale = "logit", units: dict[str, list[float]] | None = None
+        self,
+        names: Names,
+        lower: Any = None,
+        upper: Any = None,
+        scale: Scale = "logit",
+        units: dict[str, list[float]] | None = None,
     ) -> None:
         super().__init__(names)
         if scale not in _SCALES:
-            raise ConfigurationError(f"Unknown scale {scale!r} of an interval. {suggest(str(scale), _SCALES)}")
+            raise ConfigurationError(
+                f"Unknown scale {scale!r} of an interval. {suggest(str(scale), _SCALES)}"
+            )
         self.scale: Scale = scale
         self.lower, self.upper = _as_bounds(lower, "lower"), _as_bounds(upper, "upper")
         self.units = checked_units(units, self.kind)
         lengths = {len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list)}
         if len(lengths) > 1:
-            raise ConfigurationError(f"Expected as many lower as upper bounds for {', '.join(self.names)}, got {lower!r} and {upper!r}.")
-        pairs = list(zip(*(_listed(bounds, max(lengths, default=1)) for bounds in (self.lower, self.upper)), strict=True))
+            raise ConfigurationError(
+                f"Expected as many lower as upper bounds for {', '.join(self.names)}, got {lower!r} and {upper!r}."
+            )
+        pairs = list(
+            zip(
+                *(_listed(bounds, max(lengths, default=1)) for bounds in (self.lower, self.upper)),
+                strict=True,
+            )
+        )
         if all(pair == (None, None) for pair in pairs):
-            raise ConfigurationError(f"Expected a lower or an upper bound for {', '.join(self.names)}, got none. Give lower= or upper=.")
+            raise ConfigurationError(
+                f"Expected a lower or an upper bound for {', '.join(self.names)}, got none. Give lower= or upper=."
+            )
         for low, high in pairs:
-            if low is not None and high is not None and not (math.nextafter(low, math.inf) < high and math.isfinite(high - low)):
-                raise ConfigurationError(f"Expected lower < upper for {', '.join(self.names)}, got lower={low!r} and upper={high!r}.")
+            if (
+                low is not None
+                and high is not None
+                and not (math.nextafter(low, math.inf) < high and math.isfinite(high - low))
+            ):
+                raise ConfigurationError(
+                    f"Expected lower < upper for {', '.join(self.names)}, got lower={low!r} and upper={high!r}."
+                )
 
     def fitted(self, batch: Tensors) -> "Constrain":
         require(self.names, batch, self.kind)
@@ -63,32 +85,51 @@ class Constrain(Elementwise):
         one_sided = [(low is None) != (high is None) for low, high in self._pairs(1)]
         if self.units is not None or not any(one_sided):
             return self
-        return Constrain(self.names, self.lower, self.upper, self.scale, {name: self._units(floating(batch[name])) for name in self.names})
+        return Constrain(
+            self.names,
+            self.lower,
+            self.upper,
+            self.scale,
+            {name: self._units(floating(batch[name])) for name in self.names},
+        )
 
     def _pairs(self, width: int) -> list[tuple[Bound, Bound]]:
         """Bounds of each component of an axis, or of the lists of bounds, if these are longer."""
-        width = max([width, *(len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list))])
+        width = max(
+            [width, *(len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list))]
+        )
         return list(zip(_listed(self.lower, width), _listed(self.upper, width), strict=True))
 
     def _units(self, value: Tensor) -> list[float]:
         """Unit of each component of a variable, raw."""
         columns = zip(value.reshape(-1, value.shape[-1]).T, self._pairs(value.shape[-1]), strict=True)
         return [
-            1.0 if (low is None) == (high is None) else unit_of(column - low if low is not None else high - column)
+            1.0
+            if (low is None) == (high is None)
+            else unit_of(column - low if low is not None else high - column)
             for column, (low, high) in columns
         ]
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         self._check(name, value)
-        parts = [_forward(value[..., columns], low, high, unit, self.scale) for columns, low, high, unit in self._groups(name, value)]
+        parts = [
+            _forward(value[..., columns], low, high, unit, self.scale)
+            for columns, low, high, unit in self._groups(name, value)
+        ]
         return self._assembled(value, parts)
 
     def _unmap(self, name: str, value: Tensor) -> Tensor:
-        parts = [_inverse(value[..., columns], low, high, unit, self.scale) for columns, low, high, unit in self._groups(name, value)]
+        parts = [
+            _inverse(value[..., columns], low, high, unit, self.scale)
+            for columns, low, high, unit in self._groups(name, value)
+        ]
         return self._assembled(value, parts)
 
     def _log_slope(self, name: str, value: Tensor) -> Tensor:
-        parts = [_log_slope(value[..., columns], low, high, unit, self.scale) for columns, low, high, unit in self._groups(name, value)]
+        parts = [
+            _log_slope(value[..., columns], low, high, unit, self.scale)
+            for columns, low, high, unit in self._groups(name, value)
+        ]
         return self._assembled(value, parts)
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
@@ -97,9 +138,13 @@ class Constrain(Elementwise):
         for columns, low, high, _ in self._groups(name, value):
             part = value[..., columns]
             if low is not None:
-                requirements.append(Requirement(part > low, f"greater than its lower bound {_shown(low)}", cure, part))
+                requirements.append(
+                    Requirement(part > low, f"greater than its lower bound {_shown(low)}", cure, part)
+                )
             if high is not None:
-                requirements.append(Requirement(part < high, f"less than its upper bound {_shown(high)}", cure, part))
+                requirements.append(
+                    Requirement(part < high, f"less than its upper bound {_shown(high)}", cure, part)
+                )
         return requirements
 
     def _groups(self, name: str, value: Tensor) -> list[tuple[Any, Tensor | None, Tensor | None, Tensor]]:
@@ -113,7 +158,9 @@ class Constrain(Elementwise):
                 own = [listed[column] for column in columns]
                 bounds.append(None if own[0] is None else value.new_tensor(own))
             unit = value.new_tensor([units[column] for column in columns])
-            groups.append((slice(None) if len(columns) == value.shape[-1] else columns, bounds[0], bounds[1], unit))
+            groups.append(
+                (slice(None) if len(columns) == value.shape[-1] else columns, bounds[0], bounds[1], unit)
+            )
         return groups
 
     def _columns(self, width: int) -> list[list[int]]:
@@ -152,7 +199,9 @@ def _inverse(z: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor, s
     """The real line to raw values strictly inside the bounds; each half of an interval is measured from its own bound."""
     if low is not None and high is not None:
         down = torch.where(z < 0, z, -z)
-        step = (high - low) * (torch.sigmoid(down) if scale == "logit" else torch.erfc(-down / math.sqrt(2)) / 2)
+        step = (high - low) * (
+            torch.sigmoid(down) if scale == "logit" else torch.erfc(-down / math.sqrt(2)) / 2
+        )
         return clamp(torch.where(z < 0, low + step, high - step), just_above(low), just_below(high))
     if low is not None:
         return clamp(low + softplus(z) * unit, just_above(low), largest(z))
@@ -163,16 +212,24 @@ def _log_slope(x: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor,
     """log dz/dx in nats at raw x."""
     if low is not None and high is not None:
         if scale == "probit":
-            return _forward(x, low, high, unit, scale).square() / 2 + (math.log(2 * math.pi) / 2 - torch.log(high - low))
+            return _forward(x, low, high, unit, scale).square() / 2 + (
+                math.log(2 * math.pi) / 2 - torch.log(high - low)
+            )
         return torch.log(high - low) - torch.log(x - low) - torch.log(high - x)
     if low is not None:
         return log_slope_of_inverse(_distance(x, low, unit)) - unit.log()
-    return torch.zeros_like(x) if high is None else log_slope_of_inverse(_distance(high, x, unit)) - unit.log()
+    return (
+        torch.zeros_like(x) if high is None else log_slope_of_inverse(_distance(high, x, unit)) - unit.log()
+    )
 
 
 def _distance(upper: Tensor, lower: Tensor, unit: Tensor) -> Tensor:
     """upper - lower > 0 in units, finite and positive even where the difference or the quotient is not."""
-    return clamp(torch.minimum(upper - lower, largest(upper)) / unit, just_above(torch.zeros_like(upper)), largest(upper))
+    return clamp(
+        torch.minimum(upper - lower, largest(upper)) / unit,
+        just_above(torch.zeros_like(upper)),
+        largest(upper),
+    )
 
 
 def _shown(bound: Tensor) -> str:
@@ -195,7 +252,11 @@ def _as_bounds(value: Any, what: str) -> Bounds:
         elif isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item):
             bounds.append(float(item))
         else:
-            raise ConfigurationError(f"Expected {what} as a number, None, or a list of them, one for each component, got {value!r}.")
+            raise ConfigurationError(
+                f"Expected {what} as a number, None, or a list of them, one for each component, got {value!r}."
+            )
     if not bounds:
-        raise ConfigurationError(f"Expected {what} as a number, None, or a list of them, one for each component, got none.")
+        raise ConfigurationError(
+            f"Expected {what} as a number, None, or a list of them, one for each component, got none."
+        )
     return bounds if isinstance(value, list | tuple) else bounds[0]

@@ -4,7 +4,15 @@ from typing import Any
 
 import torch
 
-from sbi_models.adapters.transforms.base import Names, Tensors, Transform, all_or_none, checked_names, require, require_new
+from sbi_models.adapters.transforms.base import (
+    Names,
+    Tensors,
+    Transform,
+    all_or_none,
+    checked_names,
+    require,
+    require_new,
+)
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
@@ -41,7 +49,9 @@ class Concatenate(Transform):
         if self.into not in batch:
             return batch
         if self.widths is None:
-            raise NotFittedError(f"The adapter has not seen data: the widths of {', '.join(self.names)} are unknown. Call fitted(batch).")
+            raise NotFittedError(
+                f"The adapter has not seen data: the widths of {', '.join(self.names)} are unknown. Call fitted(batch)."
+            )
         rest = {key: value for key, value in batch.items() if key != self.into}
         return rest | dict(zip(self.names, torch.split(batch[self.into], self.widths, dim=-1), strict=True))
 
@@ -60,8 +70,12 @@ class Split(Transform):
     def __init__(self, name: str, into: Names, widths: list[int] | None = None) -> None:
         self.name, self.into = name, checked_names(into, f"make of {name!r}")
         self.widths = None if widths is None else list(widths)
-        if self.widths is not None and (len(self.widths) != len(self.into) or not all(type(w) is int and w > 0 for w in self.widths)):
-            raise ConfigurationError(f"Expected one positive width for each of {', '.join(self.into)}, got {widths!r}.")
+        if self.widths is not None and (
+            len(self.widths) != len(self.into) or not all(type(w) is int and w > 0 for w in self.widths)
+        ):
+            raise ConfigurationError(
+                f"Expected one positive width for each of {', '.join(self.into)}, got {widths!r}."
+            )
 
     def fitted(self, batch: Tensors) -> "Split":
         require([self.name], batch, self.kind)
@@ -78,7 +92,9 @@ class Split(Transform):
         if self.name not in batch:
             return batch
         if self.widths is None:
-            raise NotFittedError(f"The adapter has not seen data: the widths of {', '.join(self.into)} are unknown. Call fitted(batch).")
+            raise NotFittedError(
+                f"The adapter has not seen data: the widths of {', '.join(self.into)} are unknown. Call fitted(batch)."
+            )
         rest = {key: value for key, value in batch.items() if key != self.name}
         for name in self.into:
             require_new(name, rest, self.kind)

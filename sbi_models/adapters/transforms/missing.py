@@ -22,8 +22,15 @@ class NanToNum(Transform):
     def __init__(self, name: str, value: float = 0.0, mask: str | None = None) -> None:
         self.name = checked_names(name, self.kind)[0]
         number = as_numbers(value, "value")
-        if not isinstance(name, str) or isinstance(number, list) or mask == name or not (mask is None or (isinstance(mask, str) and mask)):
-            raise ConfigurationError(f"Expected one variable, one number and another name for the mask, got {name!r}, {value!r}, {mask!r}.")
+        if (
+            not isinstance(name, str)
+            or isinstance(number, list)
+            or mask == name
+            or not (mask is None or (isinstance(mask, str) and mask))
+        ):
+            raise ConfigurationError(
+                f"Expected one variable, one number and another name for the mask, got {name!r}, {value!r}, {mask!r}."
+            )
         self.value, self.mask = number, mask
 
     def fitted(self, batch: Tensors) -> "NanToNum":
@@ -46,12 +53,17 @@ class NanToNum(Transform):
             return batch
         rest = {name: value for name, value in batch.items() if name != self.mask}
         if self.name in rest:
-            rest[self.name] = torch.where(batch[self.mask] > 0.5, rest[self.name], torch.full_like(rest[self.name], torch.nan))
+            rest[self.name] = torch.where(
+                batch[self.mask] > 0.5, rest[self.name], torch.full_like(rest[self.name], torch.nan)
+            )
         return rest
 
     def carried(self, batch: Tensors, slopes: Tensors) -> Tensors:
         forward = self.forward(batch)
-        return {n: slopes[n] if n in slopes and n != self.name else torch.full_like(forward[n], torch.nan) for n in forward}
+        return {
+            n: slopes[n] if n in slopes and n != self.name else torch.full_like(forward[n], torch.nan)
+            for n in forward
+        }
 
     def makes(self) -> list[str]:
         return [] if self.mask is None else [self.mask]

@@ -22,8 +22,13 @@ def as_numbers(value: Any, what: str) -> Numbers:
     """
     value = value.tolist() if hasattr(value, "tolist") else value
     listed = list(value) if isinstance(value, list | tuple) else [value]
-    if not listed or not all(isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item) for item in listed):
-        raise ConfigurationError(f"Expected {what} as a finite number, or a list with one for each component, got {value!r}.")
+    if not listed or not all(
+        isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+        for item in listed
+    ):
+        raise ConfigurationError(
+            f"Expected {what} as a finite number, or a list with one for each component, got {value!r}."
+        )
     numbers = [float(item) for item in listed]
     return numbers if isinstance(value, list | tuple) else numbers[0]
 
@@ -56,10 +61,14 @@ def power_of_two_like(values: Tensor) -> Tensor:
 def checked_units(units: dict[str, list[float]] | None, what: str) -> dict[str, list[float]] | None:
     """Units of each component by variable, as a fitted step learns them; raises ConfigurationError unless they are positive and finite."""
     if any(not 0 < unit < math.inf for listed in (units or {}).values() for unit in listed):
-        raise ConfigurationError(f"Expected positive units of {what}, got {units!r}. Leave them out: they are learned from data.")
+        raise ConfigurationError(
+            f"Expected positive units of {what}, got {units!r}. Leave them out: they are learned from data."
+        )
     return units
 
 
 def unit_of(distances: Tensor) -> float:
     """The power of 2 nearest to the median of positive distances (n,)."""
-    return 2.0 ** round(math.log2(float(distances.detach().to(torch.float64).median().clamp(2.0**-1000, 2.0**1000))))
+    return 2.0 ** round(
+        math.log2(float(distances.detach().to(torch.float64).median().clamp(2.0**-1000, 2.0**1000)))
+    )

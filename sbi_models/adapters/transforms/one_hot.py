@@ -23,7 +23,9 @@ class OneHot(PerVariable):
     def __init__(self, names: Names, num_classes: int) -> None:
         super().__init__(names)
         if type(num_classes) is not int or num_classes < 2:
-            raise ConfigurationError(f"Expected num_classes as an integer of at least 2, got {num_classes!r}.")
+            raise ConfigurationError(
+                f"Expected num_classes as an integer of at least 2, got {num_classes!r}."
+            )
         self.num_classes = num_classes
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
@@ -39,7 +41,9 @@ class OneHot(PerVariable):
 
     def _unmap(self, name: str, value: Tensor) -> Tensor:
         if value.shape[-1] % self.num_classes:
-            raise DataError(f"Expected {name!r} with a multiple of {self.num_classes} components, got shape {tuple(value.shape)}.")
+            raise DataError(
+                f"Expected {name!r} with a multiple of {self.num_classes} components, got shape {tuple(value.shape)}."
+            )
         return value.reshape(*value.shape[:-1], -1, self.num_classes).argmax(dim=-1).to(value.dtype)
 
     def config(self) -> dict[str, Any]:

@@ -31,7 +31,10 @@ class Ordered(Elementwise):
         for name in self.names:
             self._check(name, batch[name])
         gaps = {name: _gaps(floating(batch[name])) for name in self.names}
-        units = {name: [unit_of(column) for column in gap.reshape(-1, gap.shape[-1]).T] for name, gap in gaps.items()}
+        units = {
+            name: [unit_of(column) for column in gap.reshape(-1, gap.shape[-1]).T]
+            for name, gap in gaps.items()
+        }
         return self if self.units is not None else Ordered(self.names, units)
 
     def _unit(self, name: str, value: Tensor) -> Tensor:
@@ -46,7 +49,14 @@ class Ordered(Elementwise):
         del name
         cure = "Sort the components in the simulator; for parameters without an order, do not constrain them."
         later, earlier = value[..., 1:], value[..., :-1]
-        return [Requirement(later > earlier, "greater than the component before it (adapter.constrain, to='ordered')", cure, later)]
+        return [
+            Requirement(
+                later > earlier,
+                "greater than the component before it (adapter.constrain, to='ordered')",
+                cure,
+                later,
+            )
+        ]
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         self._check(name, value)
@@ -60,12 +70,17 @@ class Ordered(Elementwise):
         components = [clamp(value[..., 0], -largest(value), ceilings[0])]
         for k in range(1, value.shape[-1]):
             before = components[-1]
-            components.append(clamp(before + softplus(value[..., k]) * units[k - 1], just_above(before), ceilings[k]))
+            components.append(
+                clamp(before + softplus(value[..., k]) * units[k - 1], just_above(before), ceilings[k])
+            )
         return torch.stack(components, dim=-1)
 
     def _log_slope(self, name: str, value: Tensor) -> Tensor:
         units = self._unit(name, value)
-        return torch.cat([torch.zeros_like(value[..., :1]), log_slope_of_inverse(_gaps(value, units)) - units.log()], dim=-1)
+        return torch.cat(
+            [torch.zeros_like(value[..., :1]), log_slope_of_inverse(_gaps(value, units)) - units.log()],
+            dim=-1,
+        )
 
 
 def _gaps(value: Tensor, units: Tensor | None = None) -> Tensor:

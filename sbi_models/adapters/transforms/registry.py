@@ -42,10 +42,14 @@ def transform_from_json(entry: dict[str, Any]) -> Transform:
         raise ModelFileError(found)
     kind, config = entry["kind"], entry["config"]
     if kind not in KINDS:
-        raise ModelFileError(f"The file names an unknown adapter transform {kind!r}. {suggest(str(kind), KINDS)}")
+        raise ModelFileError(
+            f"The file names an unknown adapter transform {kind!r}. {suggest(str(kind), KINDS)}"
+        )
     known = inspect.signature(KINDS[kind]).parameters
     for name in config:
         if name not in known:
-            raise ModelFileError(f"The file gives the adapter transform {kind!r} an unknown argument {name!r}. {suggest(name, known)}")
+            raise ModelFileError(
+                f"The file gives the adapter transform {kind!r} an unknown argument {name!r}. {suggest(name, known)}"
+            )
     check_arguments(KINDS[kind], config, kind, sizes=False)
     return KINDS[kind](**config)

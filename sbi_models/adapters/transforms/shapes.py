@@ -14,7 +14,9 @@ class _AtAxis(PerVariable):
     def __init__(self, names: Names, axis: int) -> None:
         super().__init__(names)
         if type(axis) is not int or axis == 0:
-            raise ConfigurationError(f"Expected axis of {self.kind} as an integer other than 0, which is that of the rows, got {axis!r}.")
+            raise ConfigurationError(
+                f"Expected axis of {self.kind} as an integer other than 0, which is that of the rows, got {axis!r}."
+            )
         self.axis = axis
 
     def fitted(self, batch: Tensors) -> "_AtAxis":
@@ -27,7 +29,9 @@ class _AtAxis(PerVariable):
         """The axis counted from the front in a shape of so many axes."""
         axis = self.axis if self.axis > 0 else self.axis + axes
         if not 0 < axis < axes:
-            raise DataError(f"Expected an axis after that of the rows in {self.kind} of {name!r}, {tuple(value.shape)}, got {self.axis}.")
+            raise DataError(
+                f"Expected an axis after that of the rows in {self.kind} of {name!r}, {tuple(value.shape)}, got {self.axis}."
+            )
         return axis
 
     def config(self) -> dict[str, Any]:
@@ -81,12 +85,16 @@ class AsSet(PerVariable):
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         if value.ndim not in (2, 3):
-            raise DataError(f"Expected {name!r} of shape (n, length) or (n, length, features) in {self.kind}, got {tuple(value.shape)}.")
+            raise DataError(
+                f"Expected {name!r} of shape (n, length) or (n, length, features) in {self.kind}, got {tuple(value.shape)}."
+            )
         return value[..., None] if value.ndim == 2 else value
 
     def _unmap(self, name: str, value: Tensor) -> Tensor:
         if self.widened is None:
-            raise NotFittedError(f"The adapter has not seen data: the shape of {name!r} is unknown. Call fitted(batch).")
+            raise NotFittedError(
+                f"The adapter has not seen data: the shape of {name!r} is unknown. Call fitted(batch)."
+            )
         return value[..., 0] if name in self.widened else value
 
     def config(self) -> dict[str, Any]:

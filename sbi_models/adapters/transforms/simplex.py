@@ -27,7 +27,9 @@ class Simplex(PerVariable):
         require(self.names, batch, self.kind)
         for name in self.names:
             if batch[name].ndim < 2 or batch[name].shape[-1] < 2:
-                raise DataError(f"Expected {name!r} with two or more proportions along its last axis, got {tuple(batch[name].shape)}.")
+                raise DataError(
+                    f"Expected {name!r} with two or more proportions along its last axis, got {tuple(batch[name].shape)}."
+                )
         return self
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
@@ -36,7 +38,12 @@ class Simplex(PerVariable):
         sums = value.sum(dim=-1)
         return [
             Requirement(value > 0, "greater than 0.0 (adapter.constrain, to='simplex')", cure, value),
-            Requirement((sums - 1).abs() <= TOLERANCE, "to sum to 1 along the last axis (adapter.constrain, to='simplex')", cure, sums),
+            Requirement(
+                (sums - 1).abs() <= TOLERANCE,
+                "to sum to 1 along the last axis (adapter.constrain, to='simplex')",
+                cure,
+                sums,
+            ),
         ]
 
     def _map(self, name: str, value: Tensor) -> Tensor:

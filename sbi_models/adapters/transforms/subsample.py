@@ -40,14 +40,25 @@ class Subsample(PerVariable):
         lengths: dict[str, int] | None = None,
     ) -> None:
         super().__init__(names)
-        self.size, self.seed, self.positions, self.lengths = _checked_size(size), seeding.check_seed(seed), positions, lengths
+        self.size, self.seed, self.positions, self.lengths = (
+            _checked_size(size),
+            seeding.check_seed(seed),
+            positions,
+            lengths,
+        )
 
     def fitted(self, batch: Tensors) -> "Subsample":
         require(self.names, batch, self.kind)
         if self.positions is not None:
             return self
         lengths = {name: _length(name, batch[name]) for name in self.names}
-        return Subsample(self.names, self.size, self.seed, {name: self._drawn(name, m) for name, m in lengths.items()}, lengths)
+        return Subsample(
+            self.names,
+            self.size,
+            self.seed,
+            {name: self._drawn(name, m) for name, m in lengths.items()},
+            lengths,
+        )
 
     def _drawn(self, name: str, length: int) -> list[int]:
         number = max(1, round(self.size * length)) if isinstance(self.size, float) else self.size
@@ -63,17 +74,29 @@ class Subsample(PerVariable):
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         if self.positions is None or self.lengths is None:
-            raise NotFittedError(f"The adapter has not seen data: the number of elements of {name!r} is unknown. Call fitted(batch).")
+            raise NotFittedError(
+                f"The adapter has not seen data: the number of elements of {name!r} is unknown. Call fitted(batch)."
+            )
         if _length(name, value) != self.lengths[name]:
-            raise DataError(f"Expected {name!r} with {self.lengths[name]} elements along axis 1, as in training, got {tuple(value.shape)}.")
+            raise DataError(
+                f"Expected {name!r} with {self.lengths[name]} elements along axis 1, as in training, got {tuple(value.shape)}."
+            )
         return value.index_select(1, torch.as_tensor(self.positions[name], device=value.device))
 
-    def _unmap(self, name: str, value: Tensor) -> Tensor:  # pragma: no cover - inverse leaves the variable out
+    def _unmap(
+        self, name: str, value: Tensor
+    ) -> Tensor:  # pragma: no cover - inverse leaves the variable out
         del name
         return value
 
     def config(self) -> dict[str, Any]:
-        return {"names": self.names, "size": self.size, "seed": self.seed, "positions": self.positions, "lengths": self.lengths}
+        return {
+            "names": self.names,
+            "size": self.size,
+            "seed": self.seed,
+            "positions": self.positions,
+            "lengths": self.lengths,
+        }
 
 
 def _checked_size(size: Any) -> int | float:
@@ -84,11 +107,15 @@ def _checked_size(size: Any) -> int | float:
     except TypeError:
         number = 0
     if number < 1 or isinstance(size, bool):
-        raise ConfigurationError(f"Expected size as a number of elements (an int) or a fraction of them (a float up to 1), got {size!r}.")
+        raise ConfigurationError(
+            f"Expected size as a number of elements (an int) or a fraction of them (a float up to 1), got {size!r}."
+        )
     return number
 
 
 def _length(name: str, value: Tensor) -> int:
     if value.ndim < 2:
-        raise DataError(f"Expected {name!r} with an axis of elements after that of the rows, got shape {tuple(value.shape)}.")
+        raise DataError(
+            f"Expected {name!r} with an axis of elements after that of the rows, got shape {tuple(value.shape)}."
+        )
     return value.shape[1]

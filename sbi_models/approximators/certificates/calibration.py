@@ -47,7 +47,9 @@ def learn(approximator: "Approximator", known: Variables, held_out: Variables | 
     if total < FEWEST:
         return
     known = {name: value[order[:MOST_KNOWN]] for name, value in known.items()}
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(held_out[name]).tobytes() for name in sorted(held_out))).digest()
+    digest = hashlib.sha256(
+        b"".join(np.ascontiguousarray(held_out[name]).tobytes() for name in sorted(held_out))
+    ).digest()
     stamp = int.from_bytes(digest[:8], "little") >> 1
     with Evaluating(approximator):
         prepared = [approximator.prepare(part, what="simulations") for part in (known, held_out)]
@@ -59,10 +61,19 @@ def learn(approximator: "Approximator", known: Variables, held_out: Variables | 
         if len(approximator.members) > 1:
             number = _ROWS_FOR_AGREEMENT if len(different(others.sizes)) == 1 else _ROWS_OF_SEVERAL_SIZES
             some = {name: value[:number] for name, value in held_out.items()}
-            approximator.usual_disagreement.values = disagreement(approximator.members, some, seed=seeding.derive(seed, "certificate"))
+            approximator.usual_disagreement.values = disagreement(
+                approximator.members, some, seed=seeding.derive(seed, "certificate")
+            )
 
 
-def issue(approximator: "Approximator", conditions: VariablesLike, *, level: float, batch_size: int | None, seed: int) -> list[Certificate]:
+def issue(
+    approximator: "Approximator",
+    conditions: VariablesLike,
+    *,
+    level: float,
+    batch_size: int | None,
+    seed: int,
+) -> list[Certificate]:
     """A certificate for each observation of the conditions, raw variables (n, ...)."""
     members = approximator.members
     with Evaluating(approximator):
@@ -93,7 +104,9 @@ def sizes_of_disagreement(approximator: "Approximator", points: Points) -> Sizes
     return Sizes(sizes.usual[: len(usual)], sizes.observed)
 
 
-def with_novelty(certificates: list[Certificate], members: Members, points: Mapping[str, Points], ties: Tensor) -> list[Certificate]:
+def with_novelty(
+    certificates: list[Certificate], members: Members, points: Mapping[str, Points], ties: Tensor
+) -> list[Certificate]:
     """The p-values of all members together: jointly where they know the same simulations, else the smallest times their number."""
     novelties = {name: member.novelty for name, member in members.items()}
     scores = {name: novelty(points[name]) for name, novelty in novelties.items()}
@@ -101,9 +114,16 @@ def with_novelty(certificates: list[Certificate], members: Members, points: Mapp
     first = next(iter(members))
     if len({(novelty.stamp, len(novelty.calibration)) for novelty in novelties.values()}) == 1:
         calibration = torch.cat([novelty.calibration for novelty in novelties.values()], dim=1)
-        p_values = joint_p_values(calibration, torch.cat(list(scores.values()), dim=1), sizes=sizes[first], ties=ties)
+        p_values = joint_p_values(
+            calibration, torch.cat(list(scores.values()), dim=1), sizes=sizes[first], ties=ties
+        )
     else:
-        each = torch.stack([joint_p_values(novelties[name].calibration, own, sizes=sizes[name], ties=ties) for name, own in scores.items()])
+        each = torch.stack(
+            [
+                joint_p_values(novelties[name].calibration, own, sizes=sizes[name], ties=ties)
+                for name, own in scores.items()
+            ]
+        )
         p_values = (each.amin(dim=0) * len(each)).clamp_max(1.0)
     spaces = [novelty.by_space(scores[name], sizes[name], ties) for name, novelty in novelties.items()]
     unusual = novelties[first].unusual(points[first])
@@ -111,28 +131,42 @@ def with_novelty(certificates: list[Certificate], members: Members, points: Mapp
         replace(
             certificate,
             novelty=float(p_values[i]),
-            spaces={space: min(1.0, len(spaces) * min(float(own[space][i]) for own in spaces)) for space in spaces[0]},
+            spaces={
+                space: min(1.0, len(spaces) * min(float(own[space][i]) for own in spaces))
+                for space in spaces[0]
+            },
             unusual=unusual[i],
         )
         for i, certificate in enumerate(certificates)
     ]
 
 
-def points_of(member: "ContinuousApproximator", prepared: dict[str, Tensor], batch_size: int | None = None) -> Points:
+def points_of(
+    member: "ContinuousApproximator", prepared: dict[str, Tensor], batch_size: int | None = None
+) -> Points:
     """What novelty looks at of prepared variables."""
     found, (sets, sizes) = statistics_of(member, prepared), sizes_of(member, prepared)
     statistics = torch.stack(list(found.values()), dim=1)
-    return Points(member.conditions_of(prepared, batch_size).to(torch.float64), statistics, tuple(found), sizes, sets)
+    return Points(
+        member.conditions_of(prepared, batch_size).to(torch.float64), statistics, tuple(found), sizes, sets
+    )
 
 
 def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, Tensor]:
     """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the summary network's inputs."""
-    return observation_statistics({label: (prepared[key], prepared.get(masked(key))) for key, label in _labels(member, prepared).items()})
+    return observation_statistics(
+        {
+            label: (prepared[key], prepared.get(masked(key)))
+            for key, label in _labels(member, prepared).items()
+        }
+    )
 
 
 def sizes_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
     """Names of those conditions that have a mask, and how many of their elements count, (n, s) in float64."""
-    labels = {masked(key): label for key, label in _labels(member, prepared).items() if masked(key) in prepared}
+    labels = {
+        masked(key): label for key, label in _labels(member, prepared).items() if masked(key) in prepared
+    }
     sizes = [prepared[mask].sum(dim=1).to(torch.float64) for mask in labels]
     some = next(iter(prepared.values()))
     return tuple(labels.values()), torch.stack(sizes, dim=1) if sizes else torch.empty(
@@ -157,7 +191,12 @@ def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> T
     """
     draws = torch.stack(
         [
-            member.standardised_draws(_DRAWS_FOR_AGREEMENT, member.given(conditions), None, seeding.derive(seed, "disagreement", name))
+            member.standardised_draws(
+                _DRAWS_FOR_AGREEMENT,
+                member.given(conditions),
+                None,
+                seeding.derive(seed, "disagreement", name),
+            )
             for name, member in members.items()
         ]
     ).to(torch.float64)

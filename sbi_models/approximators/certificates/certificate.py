@@ -87,18 +87,32 @@ class Certificate:
         found = []
         if self.novelty is not None and self._fails(self.novelty):
             odd = "" if not self.unusual else ": " + "; ".join(self.unusual)
-            found.append(f"The observation is unlike the simulations of the training (p = {p_in_words(self.novelty, self.level)}){odd}.")
+            found.append(
+                f"The observation is unlike the simulations of the training (p = {p_in_words(self.novelty, self.level)}){odd}."
+            )
         if self.agreement is not None and self._fails(self.agreement):
-            found.append(f"The members of the ensemble disagree more than on simulations (p = {p_in_words(self.agreement, self.level)}).")
+            found.append(
+                f"The members of the ensemble disagree more than on simulations (p = {p_in_words(self.agreement, self.level)})."
+            )
         if self.predictive is not None and self._fails(self.predictive):
             odd = "" if not self.predictive_unusual else ": " + "; ".join(self.predictive_unusual)
             found.append(
                 f"Data simulated from the posterior are unlike the observation (p = {p_in_words(self.predictive, self.level)}){odd}."
             )
         k, share = self.pareto_k, self.effective_sample_size
-        if k is not None and share is not None and share < (LARGE_SHARE if k > LARGEST_PARETO_K else SMALLEST_SHARE):
-            mends = "weighting does not mend it" if k > LARGEST_PARETO_K else "weighted by the likelihood they would do"
-            found.append(f"The draws are far from the exact posterior: {share:.1%} of them are of use to it; {mends} (Pareto k {k:.2f}).")
+        if (
+            k is not None
+            and share is not None
+            and share < (LARGE_SHARE if k > LARGEST_PARETO_K else SMALLEST_SHARE)
+        ):
+            mends = (
+                "weighting does not mend it"
+                if k > LARGEST_PARETO_K
+                else "weighted by the likelihood they would do"
+            )
+            found.append(
+                f"The draws are far from the exact posterior: {share:.1%} of them are of use to it; {mends} (Pareto k {k:.2f})."
+            )
         elif self._hides_a_mode:
             found.append(
                 f"One of the draws has {self.largest_weight:.1%} of the weight: {self.raw_effective_sample_size:.1%} of them are of use "

@@ -7,7 +7,13 @@ import torch
 from scipy.special import betaln, gammaln
 from torch import Tensor
 
-from sbi_models.approximators.certificates.calibration import Evaluating, disagreement, points_of, sizes_of, sizes_of_disagreement
+from sbi_models.approximators.certificates.calibration import (
+    Evaluating,
+    disagreement,
+    points_of,
+    sizes_of,
+    sizes_of_disagreement,
+)
 from sbi_models.approximators.certificates.ranks import Sizes, alike, p_values_of_each
 from sbi_models.types import Variables
 
@@ -50,7 +56,9 @@ def beta_binomial_tail(found: int, m: int, a: float, b: float) -> float:
     return float(np.exp(choose + betaln(j + a, m - j + b) - betaln(a, b)).sum())
 
 
-def rarities(approximator: "Approximator", conditions: Variables, *, batch_size: int | None, seed: int) -> Rarities:
+def rarities(
+    approximator: "Approximator", conditions: Variables, *, batch_size: int | None, seed: int
+) -> Rarities:
     """Of raw conditions (n, ...): by the novelty of each member, and by the disagreement of members, as far as these are known."""
     members, p_values, numbers = approximator.members, [], []
     with Evaluating(approximator):
@@ -67,7 +75,10 @@ def rarities(approximator: "Approximator", conditions: Variables, *, batch_size:
             numbers += [_fewest(own)] * scores.shape[1]
         usual = approximator.usual_disagreement.values
         if known and len(members) > 1 and isinstance(usual, Tensor):
-            apart, own = disagreement(members, conditions, seed=seed), sizes_of_disagreement(approximator, points)
+            apart, own = (
+                disagreement(members, conditions, seed=seed),
+                sizes_of_disagreement(approximator, points),
+            )
             p_values.append(p_values_of_each(usual[:, None], apart[:, None], own).cpu())
             numbers.append(_fewest(own))
     found = torch.cat(p_values, dim=1) if p_values else torch.empty(len(sizes), 0, dtype=torch.float64)

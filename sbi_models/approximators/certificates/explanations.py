@@ -43,16 +43,22 @@ def reasons(names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor)
     for row in range(len(values)):
         rare = ((shares[row] >= _RARE) & (scores[row] != 0)).nonzero()[:, 0].tolist()
         found: dict[str, Reason] = {}
-        for i in sorted(rare, key=lambda i: (names[i].endswith(GIVEN), bool(derived[i]), -abs(float(scores[row, i])))):
+        for i in sorted(
+            rare, key=lambda i: (names[i].endswith(GIVEN), bool(derived[i]), -abs(float(scores[row, i])))
+        ):
             high = bool(below[row, i] >= above[row, i])
-            found.setdefault(names[i].removesuffix(GIVEN), Reason(names[i], high, float(shares[row, i]), len(usual)))
+            found.setdefault(
+                names[i].removesuffix(GIVEN), Reason(names[i], high, float(shares[row, i]), len(usual))
+            )
         told.append(list(found.values())[:_NAMED])
     return told
 
 
 def in_words(found: Sequence[Reason], others: str = "simulations") -> tuple[str, ...]:
     """For instance "mean of x is above that of all simulations"."""
-    return tuple(f"{one.name} is {'above' if one.above else 'below'} that of {_most(one)} {others}" for one in found)
+    return tuple(
+        f"{one.name} is {'above' if one.above else 'below'} that of {_most(one)} {others}" for one in found
+    )
 
 
 def sizes_in_words(names: Sequence[str], size: Tensor, usual: Tensor) -> tuple[str, ...]:
@@ -62,7 +68,9 @@ def sizes_in_words(names: Sequence[str], size: Tensor, usual: Tensor) -> tuple[s
         own, others = float(size[i]), usual[:, i]
         if not (others == own).any():
             where = "is above" if own > others.max() else "is below" if own < others.min() else "lies between"
-            found.append(f"number of elements of {name} {where} {'those' if where == 'lies between' else 'that'} of all simulations")
+            found.append(
+                f"number of elements of {name} {where} {'those' if where == 'lies between' else 'that'} of all simulations"
+            )
     return tuple(found)
 
 

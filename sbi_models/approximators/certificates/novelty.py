@@ -41,7 +41,9 @@ class Novelty(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.summaries, self.statistics, self.given = (Space(neighbours=wanted) for wanted in (True, False, False))
+        self.summaries, self.statistics, self.given = (
+            Space(neighbours=wanted) for wanted in (True, False, False)
+        )
         self.residuals = Residuals()
         self.kept = Learned("calibration", "stamp", "sizes", "known_sizes", "values")
 
@@ -68,7 +70,9 @@ class Novelty(nn.Module):
         """Learn the scores from some simulations, and what is usual from others."""
         self.summaries.fit(known.summaries)
         self.statistics.fit(known.statistics)
-        self.residuals.fit(self.summaries.components(known.summaries), self.statistics.scores(known.statistics))
+        self.residuals.fit(
+            self.summaries.components(known.summaries), self.statistics.scores(known.statistics)
+        )
         self.given.fit(self._given(known))
         self.kept.stamp = torch.tensor(stamp, dtype=torch.int64, device=known.statistics.device)
         self.kept.calibration, self.kept.sizes = self(held_out), held_out.sizes
@@ -78,11 +82,17 @@ class Novelty(nn.Module):
 
     def forward(self, points: Points) -> Tensor:
         """Scores (m, 7): three of the summaries, two of each other space."""
-        parts = [self.summaries(points.summaries), self.statistics(points.statistics), self.given(self._given(points))]
+        parts = [
+            self.summaries(points.summaries),
+            self.statistics(points.statistics),
+            self.given(self._given(points)),
+        ]
         return torch.cat(parts, dim=1)
 
     def _given(self, points: Points) -> Tensor:
-        residuals: Tensor = self.residuals(self.summaries.components(points.summaries), self.statistics.scores(points.statistics))
+        residuals: Tensor = self.residuals(
+            self.summaries.components(points.summaries), self.statistics.scores(points.statistics)
+        )
         return residuals
 
     def sizes(self, observed: Tensor) -> Sizes:
@@ -97,7 +107,9 @@ class Novelty(nn.Module):
         widths = [space.columns for space in (self.summaries, self.statistics, self.given)]
         columns = torch.split(torch.arange(scores.shape[1]), widths)
         return {
-            name: joint_p_values(self.calibration[:, own], scores[:, own], sizes=sizes._replace(unheard_of=None), ties=ties)
+            name: joint_p_values(
+                self.calibration[:, own], scores[:, own], sizes=sizes._replace(unheard_of=None), ties=ties
+            )
             for name, own in zip(SPACES, columns, strict=True)
         }
 
@@ -107,16 +119,23 @@ class Novelty(nn.Module):
         What statistics are given the summaries counts only where these are as those of simulations: beyond, nothing is known of it.
         """
         given = self._given(points)
-        usual = (self.summaries.scores(points.summaries).abs() <= self.summaries.scores.edge).all(dim=1, keepdim=True)
+        usual = (self.summaries.scores(points.summaries).abs() <= self.summaries.scores.edge).all(
+            dim=1, keepdim=True
+        )
         values = torch.cat([points.statistics, given], dim=1)
-        scores = torch.cat([self.statistics.scores(points.statistics), torch.where(usual, self.given.scores(given), 0.0)], dim=1)
+        scores = torch.cat(
+            [self.statistics.scores(points.statistics), torch.where(usual, self.given.scores(given), 0.0)],
+            dim=1,
+        )
         names = [*points.names, *(name + GIVEN for name in points.names)]
         kept, sizes = self.kept.values, self.sizes(points.sizes)
         assert isinstance(kept, Tensor)
         found: list[tuple[str, ...]] = [()] * len(values)
         others = "simulations of like size" if points.sets else "simulations"
         for rows, _, near in alike(sizes._replace(usual=sizes.usual[: len(kept)])):
-            for row, own in zip(rows.tolist(), reasons(names, values[rows], scores[rows], kept[near]), strict=True):
+            for row, own in zip(
+                rows.tolist(), reasons(names, values[rows], scores[rows], kept[near]), strict=True
+            ):
                 found[row] = in_words(own, others)
         assert sizes.unheard_of is not None
         for row in sizes.unheard_of.nonzero()[:, 0].tolist():

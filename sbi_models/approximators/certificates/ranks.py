@@ -51,7 +51,10 @@ def alike(sizes: Sizes) -> Iterator[Group]:
     if not usual.shape[1]:
         yield Group(torch.arange(len(observed), device=observed.device), every, every)
         return
-    logs, most = torch.log1p(usual.to(torch.float64)), min(len(usual), max(_FEWEST_ALIKE, int(_SHARE_ALIKE * len(usual))))
+    logs, most = (
+        torch.log1p(usual.to(torch.float64)),
+        min(len(usual), max(_FEWEST_ALIKE, int(_SHARE_ALIKE * len(usual)))),
+    )
     for size in different(observed):
         rows = (observed == size).all(dim=1).nonzero()[:, 0]
         distances = (logs - torch.log1p(size.to(torch.float64))).abs().amax(dim=1)
@@ -80,7 +83,9 @@ def nearest_sizes(sizes: Tensor, wanted: Tensor, number: int, most: int) -> tupl
     """
     every = different(wanted)
     some = every[torch.linspace(0, len(every) - 1, min(most, len(every)), dtype=torch.float32).round().long()]
-    distances = torch.cdist(torch.log1p(some.to(torch.float64)), torch.log1p(sizes.to(torch.float64)), p=torch.inf)
+    distances = torch.cdist(
+        torch.log1p(some.to(torch.float64)), torch.log1p(sizes.to(torch.float64)), p=torch.inf
+    )
     nearest = distances.sort(dim=1, stable=True)
     return torch.unique(nearest.indices[:, :number]), bool((nearest.values[:, :number] == 0).all())
 
@@ -130,8 +135,14 @@ def joint_p_values(
     random world.
     """
     m = len(observed)
-    usual_p, found_p = (calibration.new_empty(len(calibration), 0), calibration.new_empty(m, 0)) if known is None else known
-    places = torch.ones(m, dtype=torch.float64, device=observed.device) if ties is None else ties.to(observed.device)
+    usual_p, found_p = (
+        (calibration.new_empty(len(calibration), 0), calibration.new_empty(m, 0)) if known is None else known
+    )
+    places = (
+        torch.ones(m, dtype=torch.float64, device=observed.device)
+        if ties is None
+        else ties.to(observed.device)
+    )
     p_values = torch.empty(m, dtype=torch.float64, device=observed.device)
     sizes = sizes or _without(calibration, observed)
     for rows, same, near in alike(sizes):

@@ -36,7 +36,11 @@ class Learned(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         for name, old in self._buffers.items():
             value = state_dict.get(prefix + name)
-            setattr(self, name, None if value is None else value.detach().clone().to("cpu" if old is None else old.device))
+            setattr(
+                self,
+                name,
+                None if value is None else value.detach().clone().to("cpu" if old is None else old.device),
+            )
 
 
 class NormalScores(Learned):
@@ -123,8 +127,12 @@ class Space(nn.Module):
             reference = self.learned.reference
             assert isinstance(reference, Tensor)
             distances = torch.cdist(components, reference)
-            found.append(distances.topk(min(_NEIGHBOURS, distances.shape[1]), largest=False).values.mean(dim=1))
-        return (torch.stack(found, dim=1) * _STEPS).round() / _STEPS  # equal data are ties, whatever the rounding of the networks
+            found.append(
+                distances.topk(min(_NEIGHBOURS, distances.shape[1]), largest=False).values.mean(dim=1)
+            )
+        return (
+            torch.stack(found, dim=1) * _STEPS
+        ).round() / _STEPS  # equal data are ties, whatever the rounding of the networks
 
 
 class Residuals(Learned):
@@ -163,5 +171,7 @@ def _terms(components: Tensor) -> Tensor:
 
 def _least_squares(terms: Tensor, targets: Tensor) -> Tensor:
     gram = terms.mT @ terms
-    solution: Tensor = torch.linalg.solve(gram + _RIDGE * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), terms.mT @ targets)
+    solution: Tensor = torch.linalg.solve(
+        gram + _RIDGE * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), terms.mT @ targets
+    )
     return solution

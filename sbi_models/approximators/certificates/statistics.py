@@ -35,7 +35,11 @@ def observation_statistics(inputs: Mapping[str, tuple[Tensor, Tensor | None]]) -
 
 def _of_one(label: str, values: Tensor, mask: Tensor | None) -> Named:
     n = len(values)
-    if mask is None and values[0].numel() <= _WIDEST_VECTOR and (values.ndim == 2 or values.shape[1] < _SHORTEST_SERIES):
+    if (
+        mask is None
+        and values[0].numel() <= _WIDEST_VECTOR
+        and (values.ndim == 2 or values.shape[1] < _SHORTEST_SERIES)
+    ):
         flat = values.reshape(n, -1)
         return {label if flat.shape[1] == 1 else f"{label}[{i}]": flat[:, i] for i in range(flat.shape[1])}
     series = values[:, :, None] if values.ndim == 2 else values.reshape(n, -1, values.shape[-1])
@@ -65,7 +69,9 @@ def _of_channel(x: Tensor, there: Tensor) -> Named:
     early = there & (2 * rank < count[:, None] - 1)
     late = there & (2 * rank > count[:, None] - 1)
     ordered = torch.where(there, x, torch.inf).sort(dim=1).values
-    low, quarter, median, three_quarters, high = (_quantile(ordered, count, level) for level in (0.0, 0.25, 0.5, 0.75, 1.0))
+    low, quarter, median, three_quarters, high = (
+        _quantile(ordered, count, level) for level in (0.0, 0.25, 0.5, 0.75, 1.0)
+    )
     neighbours = there[:, 1:] & there[:, :-1]
     sds = [_sd(x, part) for part in (early, late)]
     within = ((sds[0] ** 2 + sds[1] ** 2) / 2).sqrt().clamp_min(_FLOOR)

@@ -15,11 +15,29 @@ from sbi_models import seeding
 from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.modes import CONVERGED, newton
 from sbi_models.approximators.composition.outliers import Outlying, farthest_item
-from sbi_models.approximators.composition.plan import MANY_ITEMS, UNKNOWN, Moments, Plan, beyond, generator_of, in_reach
+from sbi_models.approximators.composition.plan import (
+    MANY_ITEMS,
+    UNKNOWN,
+    Moments,
+    Plan,
+    beyond,
+    generator_of,
+    in_reach,
+)
 from sbi_models.approximators.composition.polynomial_density import degree_for, fit_points, fitted
-from sbi_models.approximators.composition.posterior_sbc import LogSlopes, PosteriorCalibration, posterior_calibration, replicates_of
+from sbi_models.approximators.composition.posterior_sbc import (
+    LogSlopes,
+    PosteriorCalibration,
+    posterior_calibration,
+    replicates_of,
+)
 from sbi_models.approximators.composition.prior_scores import PriorScore
-from sbi_models.approximators.composition.quasi_likelihood import LINE, QuasiLikelihood, Region, learned_statistic
+from sbi_models.approximators.composition.quasi_likelihood import (
+    LINE,
+    QuasiLikelihood,
+    Region,
+    learned_statistic,
+)
 from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
 from sbi_models.approximators.composition.score import ComposedScore
 from sbi_models.approximators.composition.statistics import Statistic, scores_at
@@ -83,7 +101,9 @@ def calibrated(
     """
     composed = ComposedScore(items, prior, plan.noise, plan.learned)
     if fresh is None:
-        first, _ = _within_reach(uncalibrated(composed, moments, num_samples, plan, None), moments, plan, alone=True)
+        first, _ = _within_reach(
+            uncalibrated(composed, moments, num_samples, plan, None), moments, plan, alone=True
+        )
         unknown = (UNKNOWN,) if plan.learned is None and len(items) > MANY_ITEMS else ()
         return _widened(first, plan), replace(first.report, notes=(*first.report.notes, *unknown))
     number = max(num_samples, _FIRST_DRAWS)
@@ -92,7 +112,9 @@ def calibrated(
         draws, report = _with_simulator(first, _Given(composed, moments, plan, fresh))
         return draws[:num_samples], report
     except SimulationError as error:
-        first, _ = _within_reach(uncalibrated(composed, moments, num_samples, plan, None), moments, plan, alone=True)
+        first, _ = _within_reach(
+            uncalibrated(composed, moments, num_samples, plan, None), moments, plan, alone=True
+        )
         note = f"The simulator failed near the composed posterior, so that nothing is calibrated or tested: {error}"
         return first.draws, replace(first.report, notes=(*first.report.notes, note))
 
@@ -128,7 +150,9 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
         if int(own.sum()) > draws.shape[1] + 1:
             part = _Calibration(given, draws[own], first.unknown, mode, is_prior=lost)
             if part.likelihood is None:
-                told = lost or (math.isfinite(report.sbc_p_value) and not rough)  # the test says whether the draws will do
+                told = lost or (
+                    math.isfinite(report.sbc_p_value) and not rough
+                )  # the test says whether the draws will do
                 return first.draws, report if told else replace(report, notes=(*report.notes, _UNSETTLED))
             draws = draws.clone()
             draws[own] = part.draws(int(own.sum()), generator_of(plan.seed, "calibrated draws", mode))
@@ -141,7 +165,9 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
     test = posterior_calibration(draws[own], *_replicates(main.likelihood, given))
     before, after = first.draws[own], draws[own]
     moved = torch.linalg.solve_triangular(
-        torch.linalg.cholesky(_covariance(after)), (after.mean(dim=0) - before.mean(dim=0))[:, None], upper=False
+        torch.linalg.cholesky(_covariance(after)),
+        (after.mean(dim=0) - before.mean(dim=0))[:, None],
+        upper=False,
     )
     report = replace(
         _reported(report, test, main.outlying, main.influence),
@@ -149,7 +175,9 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
         notes=(),
         bias_shift=math.inf if lost else float(moved.norm()) / math.sqrt(len(moved)),
         width_ratio=math.nan if lost else float((after.std(dim=0) / before.std(dim=0)).log().mean().exp()),
-        calibration_residual=math.sqrt(given.num_items * main.likelihood.leverage / main.likelihood.simulations),
+        calibration_residual=math.sqrt(
+            given.num_items * main.likelihood.leverage / main.likelihood.simulations
+        ),
         last_step=main.last_step,
         explained=main.explained,
         acceptance=main.acceptance,
@@ -159,7 +187,9 @@ def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, Composition
     return draws, report
 
 
-def _within_reach(first: Composed, moments: Moments, plan: Plan, *, alone: bool = False) -> tuple[Composed, bool]:
+def _within_reach(
+    first: Composed, moments: Moments, plan: Plan, *, alone: bool = False
+) -> tuple[Composed, bool]:
     """The draws, or those of the prior where scores lead nowhere; and whether they do.
 
     Without a simulator (`alone`) a heavy tail of the prior may have some draws out of reach; a calibration starts from none of them.
@@ -167,7 +197,9 @@ def _within_reach(first: Composed, moments: Moments, plan: Plan, *, alone: bool 
     far = bool(beyond(first.draws, moments)) if alone else not bool(in_reach(first.draws, moments).all())
     if not (far or first.report.acceptance < _STUCK):
         return first, False
-    noise = torch.randn(first.draws.shape, generator=generator_of(plan.seed, "prior draws"), dtype=first.draws.dtype)
+    noise = torch.randn(
+        first.draws.shape, generator=generator_of(plan.seed, "prior draws"), dtype=first.draws.dtype
+    )
     draws = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
     report = replace(first.report, num_modes=1, mode_weights=(1.0,), notes=(*first.report.notes, _LOST))
     return Composed(draws, torch.zeros_like(first.modes), report), True
@@ -180,7 +212,9 @@ class _Calibration:
     outlying: Outlying
     influence = math.nan
 
-    def __init__(self, given: _Given, draws: Tensor, unknown: Tensor | None, mode: int, *, is_prior: bool) -> None:
+    def __init__(
+        self, given: _Given, draws: Tensor, unknown: Tensor | None, mode: int, *, is_prior: bool
+    ) -> None:
         self._given, plan, items = given, given.plan, given.composed.items
         self.simulations = self.evaluations = 0
         self.last_step = self.explained = self.acceptance = math.nan
@@ -195,7 +229,13 @@ class _Calibration:
             near = Region.around(mean, covariance, given.moments, items_told)
             wide = Region.around(mean, covariance, given.moments, items_told, for_statistic=True)
             statistic = learned_statistic(
-                near, wide, given.fresh, num_items=items_told, noise=plan.noise, number=plan.simulations, seed=seed
+                near,
+                wide,
+                given.fresh,
+                num_items=items_told,
+                noise=plan.noise,
+                number=plan.simulations,
+                seed=seed,
             )
             if not statistic.dim:  # all items alike
                 self.likelihood = None
@@ -216,7 +256,10 @@ class _Calibration:
             self.likelihood = None
             return
         near = Region.around(mean, covariance, given.moments, n)
-        if self._fit(statistic, near, n, plan.simulations, seeding.derive(plan.seed, "calibration", mode)) is None:
+        if (
+            self._fit(statistic, near, n, plan.simulations, seeding.derive(plan.seed, "calibration", mode))
+            is None
+        ):
             return
         assert self.likelihood is not None
         self.evaluations += len(statistic.points)
@@ -230,7 +273,9 @@ class _Calibration:
     def score(self, theta: Tensor) -> Tensor:
         """Of the quasi-posterior (m, d) at theta (m, d)."""
         assert self.likelihood is not None
-        return self._given.composed.prior(theta) + self.likelihood.score(theta, self._total, self._given.num_items)
+        return self._given.composed.prior(theta) + self.likelihood.score(
+            theta, self._total, self._given.num_items
+        )
 
     def draws(self, number: int, generator: torch.Generator) -> Tensor:
         """Draws (number, d) of the quasi-posterior, in random order."""
@@ -241,17 +286,24 @@ class _Calibration:
             masses = (logs - logs.max()).exp()
             levels = torch.cumulative_trapezoid(masses, places)
             levels = torch.cat([levels.new_zeros(1), levels]) / levels[-1]
-            wanted = (torch.randperm(number, generator=generator) + torch.rand(number, generator=generator, dtype=torch.float64)) / number
+            wanted = (
+                torch.randperm(number, generator=generator)
+                + torch.rand(number, generator=generator, dtype=torch.float64)
+            ) / number
             right = torch.searchsorted(levels, wanted).clamp(1, len(levels) - 1)
             share = (wanted - levels[right - 1]) / (levels[right] - levels[right - 1]).clamp_min(1e-300)
             return region.theta((places[right - 1] + share * (places[right] - places[right - 1]))[:, None])
         u, self.acceptance = self._surrogate.draw(number, generator)
         return self._mode.center + u @ self._mode.factor.mT
 
-    def _fit(self, statistic: Statistic, region: Region, items_told: int, number: int, seed: int) -> bool | None:
+    def _fit(
+        self, statistic: Statistic, region: Region, items_told: int, number: int, seed: int
+    ) -> bool | None:
         """Learn the quasi-likelihood in a region; whether its posterior lies there, or None if it has none."""
         d = len(region.center)
-        self.likelihood = QuasiLikelihood(statistic, region, self._given.fresh, num_items=items_told, number=number, seed=seed >> 1)
+        self.likelihood = QuasiLikelihood(
+            statistic, region, self._given.fresh, num_items=items_told, number=number, seed=seed >> 1
+        )
         if d == 1:
             places = torch.linspace(-LINE, LINE, _FINE, dtype=torch.float64)
             slopes = self.score(region.theta(places[:, None]))[:, 0] * region.factor[0, 0]
@@ -286,12 +338,16 @@ def _widened(first: Composed, plan: Plan) -> Tensor:
     if first.unknown is None or first.report.notes:
         return first.draws
     values, axes = torch.linalg.eigh(first.unknown)
-    noise = torch.randn(first.draws.shape, generator=generator_of(plan.seed, "unknown errors"), dtype=first.draws.dtype)
+    noise = torch.randn(
+        first.draws.shape, generator=generator_of(plan.seed, "unknown errors"), dtype=first.draws.dtype
+    )
     drawn: Tensor = first.draws + noise @ (axes * values.clamp_min(0).sqrt()).mT
     return drawn
 
 
-def _reported(report: CompositionReport, test: PosteriorCalibration, outlying: Outlying, influence: float) -> CompositionReport:
+def _reported(
+    report: CompositionReport, test: PosteriorCalibration, outlying: Outlying, influence: float
+) -> CompositionReport:
     return replace(
         report,
         sbc_p_value=test.p_value,
@@ -314,7 +370,9 @@ def _tested_scores(first: Composed, given: _Given) -> CompositionReport:
     def log_slopes(theta: Tensor, points: Tensor) -> Tensor:
         slopes = torch.zeros(number, *points.shape, dtype=torch.float64)
         center = composed.center(points)
-        for rows, simulated in given.fresh(theta.repeat_interleave(n, dim=0), seeding.derive(given.plan.seed, "replicates")):
+        for rows, simulated in given.fresh(
+            theta.repeat_interleave(n, dim=0), seeding.derive(given.plan.seed, "replicates")
+        ):
             slopes.index_add_(0, rows // n, scores_at(simulated, points, noise) - center)
             scattered.append(scores_at(simulated, mean, noise)[:, 0])
         return slopes
@@ -323,7 +381,11 @@ def _tested_scores(first: Composed, given: _Given) -> CompositionReport:
     outlying = farthest_item(scores_at(composed.items, mean, noise)[:, 0], torch.cat(scattered))
     influence = math.sqrt(float(outlying.away @ covariance @ outlying.away) / len(outlying.away))
     found = replace(_reported(first.report, test, outlying, influence), simulations=number * n)
-    return found if test.p_value < _REJECTED else replace(found, bias_shift=math.nan, calibration_residual=math.nan)  # nothing to correct
+    return (
+        found
+        if test.p_value < _REJECTED
+        else replace(found, bias_shift=math.nan, calibration_residual=math.nan)
+    )  # nothing to correct
 
 
 def _replicates(likelihood: QuasiLikelihood, given: _Given) -> tuple[int, LogSlopes]:
@@ -334,7 +396,9 @@ def _replicates(likelihood: QuasiLikelihood, given: _Given) -> tuple[int, LogSlo
     def log_slopes(theta: Tensor, points: Tensor) -> Tensor:
         totals = torch.zeros(number, likelihood.statistic.dim, dtype=torch.float64)
         counts = torch.zeros(number, dtype=torch.float64)
-        for rows, simulated in given.fresh(theta.repeat_interleave(n, dim=0), seeding.derive(given.plan.seed, "replicates")):
+        for rows, simulated in given.fresh(
+            theta.repeat_interleave(n, dim=0), seeding.derive(given.plan.seed, "replicates")
+        ):
             totals.index_add_(0, rows // n, likelihood.statistic(simulated))
             counts.index_add_(0, rows // n, torch.ones(len(rows), dtype=torch.float64))
         mean, factor = likelihood.slopes(points)

@@ -27,7 +27,9 @@ _NOISIEST, _CLEANEST = 10.0, 0.003
 _LEVELS, _CHAIN = 60, 8
 
 
-def gauss(items: Items, prior: tuple[Tensor, Tensor], num_samples: int, steps: int, generator: torch.Generator) -> Tensor:
+def gauss(
+    items: Items, prior: tuple[Tensor, Tensor], num_samples: int, steps: int, generator: torch.Generator
+) -> Tensor:
     """Draws (num_samples, d) by the rule "gauss".
 
     Args:
@@ -60,7 +62,9 @@ def gauss(items: Items, prior: tuple[Tensor, Tensor], num_samples: int, steps: i
     return _drawn(denoise, num_samples, d, steps, generator)
 
 
-def plain(items: Items, prior: PriorScore, num_samples: int, steps: int, generator: torch.Generator) -> Tensor:
+def plain(
+    items: Items, prior: PriorScore, num_samples: int, steps: int, generator: torch.Generator
+) -> Tensor:
     """Draws (num_samples, d) by the rule "plain"; arguments as for `gauss`, with the score of the prior."""
 
     def denoise(theta_t: Tensor, t: Tensor) -> Tensor:
@@ -73,7 +77,11 @@ def plain(items: Items, prior: PriorScore, num_samples: int, steps: int, generat
 
 
 def langevin(
-    items: Items, prior: PriorScore, prior_moments: tuple[Tensor, Tensor], num_samples: int, generator: torch.Generator
+    items: Items,
+    prior: PriorScore,
+    prior_moments: tuple[Tensor, Tensor],
+    num_samples: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, int]:
     """Draws (num_samples, d) by the rule "langevin", and how many scores of each item each of them took.
 
@@ -82,15 +90,22 @@ def langevin(
     n, d = len(items), items.theta_dim
     covariances = items.gaussians()[1]
     theta: Tensor | None = None
-    levels = torch.logspace(math.log10(_NOISIEST), math.log10(_CLEANEST), _LEVELS, dtype=torch.float64).tolist()
+    levels = torch.logspace(
+        math.log10(_NOISIEST), math.log10(_CLEANEST), _LEVELS, dtype=torch.float64
+    ).tolist()
     for s in levels:
         noise = s**2 * torch.eye(d, dtype=torch.float64)
         prior_precision = torch.linalg.inv(prior_moments[1] + noise)
-        values, axes = torch.linalg.eigh(symmetric(torch.linalg.inv(covariances + noise).sum(dim=0) - (n - 1) * prior_precision))
+        values, axes = torch.linalg.eigh(
+            symmetric(torch.linalg.inv(covariances + noise).sum(dim=0) - (n - 1) * prior_precision)
+        )
         values = values.clamp_min(float(torch.linalg.eigvalsh(prior_precision).min()))
         factor = axes @ torch.diag(values.rsqrt())
         if theta is None:
-            theta = prior_moments[0] + torch.randn(num_samples, d, generator=generator, dtype=torch.float64) @ factor.mT
+            theta = (
+                prior_moments[0]
+                + torch.randn(num_samples, d, generator=generator, dtype=torch.float64) @ factor.mT
+            )
         damped = 1 / (1 + s**2)
         for _ in range(_CHAIN):
             score = (1 - n) * damped * prior(theta) + _summed(items, theta, s)
@@ -107,6 +122,10 @@ def _summed(items: Items, theta: Tensor, noise: float) -> Tensor:
     return total
 
 
-def _drawn(denoise: Denoise, num_samples: int, theta_dim: int, steps: int, generator: torch.Generator) -> Tensor:
-    fresh: Callable[[], Tensor] = lambda: torch.randn(num_samples, theta_dim, generator=generator, dtype=torch.float64)  # noqa: E731
+def _drawn(
+    denoise: Denoise, num_samples: int, theta_dim: int, steps: int, generator: torch.Generator
+) -> Tensor:
+    fresh: Callable[[], Tensor] = lambda: torch.randn(
+        num_samples, theta_dim, generator=generator, dtype=torch.float64
+    )  # noqa: E731
     return SAMPLERS["sde_dpm"](Task(denoise, _SCHEDULE, fresh), steps)

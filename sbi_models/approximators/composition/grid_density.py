@@ -68,9 +68,13 @@ class Line:
         grid = np.concatenate([grid for grid, _ in self.parts])
         steps = [np.concatenate([[0.0], np.cumsum((d[1:] + d[:-1]) / 2 * np.diff(g))]) for g, d in self.parts]
         starts = np.concatenate([[0.0], np.cumsum([step[-1] for step in steps])])
-        cumulative = np.concatenate([start + step for start, step in zip(starts, steps, strict=False)]) / starts[-1]
+        cumulative = (
+            np.concatenate([start + step for start, step in zip(starts, steps, strict=False)]) / starts[-1]
+        )
         levels = (rng.permutation(num_samples) + rng.uniform(size=num_samples)) / num_samples
-        return torch.as_tensor(np.interp(levels, cumulative + 1e-15 * np.arange(len(cumulative)), grid))[:, None]
+        return torch.as_tensor(np.interp(levels, cumulative + 1e-15 * np.arange(len(cumulative)), grid))[
+            :, None
+        ]
 
 
 class LineSearch:
@@ -97,7 +101,9 @@ class LineSearch:
             self._add(np.concatenate(new))
         for _ in range(_REFINEMENTS):
             parts = self._parts()
-            self._add(np.concatenate([np.linspace(a, b, max(8, _POINTS // len(parts)) + 2)[1:-1] for a, b in parts]))
+            self._add(
+                np.concatenate([np.linspace(a, b, max(8, _POINTS // len(parts)) + 2)[1:-1] for a, b in parts])
+            )
 
     def line(self, *, fresh: Fresh | None = None, seed: int = 0) -> Line:
         """The density.
@@ -108,7 +114,9 @@ class LineSearch:
         grids = [np.linspace(a, b, _FINE) for a, b in self._parts()]
         logs = [log_density(grid) for grid in grids]
         if len(grids) > 1:
-            centers = torch.as_tensor(np.array([grid[np.argmax(log)] for grid, log in zip(grids, logs, strict=True)]))[:, None]
+            centers = torch.as_tensor(
+                np.array([grid[np.argmax(log)] for grid, log in zip(grids, logs, strict=True)])
+            )[:, None]
             tops = heights(self.composed, centers, fresh, seed).numpy()
             logs = [log - log.max() + height for log, height in zip(logs, tops, strict=True)]
         top = max(float(log.max()) for log in logs)
@@ -122,7 +130,9 @@ class LineSearch:
         if not len(points):
             return
         theta = torch.as_tensor(points)[:, None]
-        sums, priors = (value[:, 0].numpy() for value in (self.composed.summed(theta), self.composed.prior(theta)))
+        sums, priors = (
+            value[:, 0].numpy() for value in (self.composed.summed(theta), self.composed.prior(theta))
+        )
         everything = np.concatenate([self._points, points])
         order = np.argsort(everything)
         self._points = everything[order]
@@ -149,7 +159,9 @@ class LineSearch:
             top = int(np.argmax(logs))
             dead = np.flatnonzero(logs < logs[top] - _DEPTH)
             first, last = dead[dead < top], dead[dead > top]
-            parts.append((float(grid[first[-1] if len(first) else 0]), float(grid[last[0] if len(last) else -1])))
+            parts.append(
+                (float(grid[first[-1] if len(first) else 0]), float(grid[last[0] if len(last) else -1]))
+            )
         return parts
 
     def _beyond(self, length: float) -> tuple[FloatArray, FloatArray]:
@@ -164,7 +176,11 @@ class LineSearch:
         for a, b in self._parts():
             inside |= (self._points[1::2] >= a) & (self._points[1::2] <= b)
         kept = score[1::2][inside]
-        return 1 - float(((guess[inside] - kept) ** 2).sum() / max(((kept - kept.mean()) ** 2).sum(), 1e-300)) if len(kept) > 2 else 1.0
+        return (
+            1 - float(((guess[inside] - kept) ** 2).sum() / max(((kept - kept.mean()) ** 2).sum(), 1e-300))
+            if len(kept) > 2
+            else 1.0
+        )
 
 
 def _cut(log_density: "CubicSpline", start: float, stop: float) -> list[tuple[float, float]]:

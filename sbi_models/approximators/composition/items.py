@@ -68,7 +68,9 @@ class DiffusionItems:
         like: items whose average Gaussian stands for those of such a network.
     """
 
-    def __init__(self, network: DiffusionModel, conditions: Tensor, *, seed: int, like: "DiffusionItems | None" = None) -> None:
+    def __init__(
+        self, network: DiffusionModel, conditions: Tensor, *, seed: int, like: "DiffusionItems | None" = None
+    ) -> None:
         self.network, self.conditions, self.seed, self.like = network, conditions, seed, like
         self.theta_dim: int = network.theta_dim
         self._all: tuple[Tensor, Tensor] | None = None
@@ -95,25 +97,35 @@ class DiffusionItems:
         """Score of each item at a point of its own, theta (n, d), with the noise taken out to first order: shape (n, d)."""
         t, alpha = time_of(self.network, noise)
         points = (alpha * theta).to(self.conditions)
-        scores = alpha * self.network.score(points, points.new_full((1, 1), t), self.conditions).to("cpu", torch.float64)
+        scores = alpha * self.network.score(points, points.new_full((1, 1), t), self.conditions).to(
+            "cpu", torch.float64
+        )
         return torch.einsum("nij,nj->ni", sharpening(self.gaussians()[1], noise), scores)
 
     @torch.no_grad()
     def gaussians(self) -> tuple[Tensor, Tensor]:
         """See `Items`: from the head of a network with "gaussian" preconditioning, otherwise from draws of some items, for all the same."""
         if self._all is None and not isinstance(self.network.denoiser, GaussianDenoiser):
-            means, covariances = self._drawn(self.conditions[:_DRAWN]) if self.like is None else self.like.gaussians()
-            self._all = tuple(part.mean(dim=0).expand(len(self), *part.shape[1:]) for part in (means, covariances))  # type: ignore[assignment]
+            means, covariances = (
+                self._drawn(self.conditions[:_DRAWN]) if self.like is None else self.like.gaussians()
+            )
+            self._all = tuple(
+                part.mean(dim=0).expand(len(self), *part.shape[1:]) for part in (means, covariances)
+            )  # type: ignore[assignment]
         elif self._all is None:
             parts = [self._from_head(self.conditions[rows]) for rows in chunks(len(self), 1)]
-            means, covariances = (torch.cat(part).to("cpu", torch.float64) for part in zip(*parts, strict=True))
+            means, covariances = (
+                torch.cat(part).to("cpu", torch.float64) for part in zip(*parts, strict=True)
+            )
             self._all = means, covariances
         assert self._all is not None
         return self._all
 
     def some(self, rows: Array) -> "DiffusionItems":
         """See `Items`."""
-        return DiffusionItems(self.network, self.conditions[torch.as_tensor(rows)], seed=self.seed, like=self.like)
+        return DiffusionItems(
+            self.network, self.conditions[torch.as_tensor(rows)], seed=self.seed, like=self.like
+        )
 
     def log_density(self, theta: Tensor) -> Tensor:
         """See `Items`: by the probability flow of the network."""
@@ -121,7 +133,11 @@ class DiffusionItems:
         for rows in chunks(len(self), len(theta)):
             given = self.conditions[rows]
             points = theta.to(given).repeat(len(given), 1)
-            values.append(self.network.log_prob(points, given.repeat_interleave(len(theta), dim=0)).reshape(len(given), len(theta)))
+            values.append(
+                self.network.log_prob(points, given.repeat_interleave(len(theta), dim=0)).reshape(
+                    len(given), len(theta)
+                )
+            )
         return torch.cat(values).to("cpu", torch.float64)
 
     @property

@@ -19,7 +19,14 @@ _FAR = 100.0
 
 
 def composed(
-    items: Items, prior: PriorScore, moments: Moments, num_samples: int, plan: Plan, *, method: str, fresh: Fresh | None
+    items: Items,
+    prior: PriorScore,
+    moments: Moments,
+    num_samples: int,
+    plan: Plan,
+    *,
+    method: str,
+    fresh: Fresh | None,
 ) -> tuple[Tensor, CompositionReport]:
     """Draws (num_samples, d) of the posterior given all items, standardised space, by one of `METHODS`, and what to think of them."""
     if method == "calibrated":
@@ -38,4 +45,6 @@ def composed(
             "Use method='calibrated', which has no steps that can."
         )
     notes = beyond(draws, moments)
-    return draws, CompositionReport(method=method, num_items=len(items), evaluations=each * num_samples, notes=notes)
+    return draws, CompositionReport(
+        method=method, num_items=len(items), evaluations=each * num_samples, notes=notes
+    )

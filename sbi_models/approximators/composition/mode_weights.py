@@ -40,7 +40,8 @@ def heights(composed: ComposedScore, modes: Tensor, fresh: Fresh | None, seed: i
     found = logs - logs[0] + (1 - composed.num_items) * prior
     if fresh is not None:
         drawn = [
-            [items for _, items in fresh(mode.expand(_SIMULATIONS, -1), seeding.derive(seed, "heights", k))] for k, mode in enumerate(modes)
+            [items for _, items in fresh(mode.expand(_SIMULATIONS, -1), seeding.derive(seed, "heights", k))]
+            for k, mode in enumerate(modes)
         ]
         for k in range(1, len(modes)):
             pair = modes[[0, k]]
@@ -65,7 +66,9 @@ def offset(first: FloatArray, last: FloatArray) -> float:
     slope = float((expit(both + found) * expit(-both - found)).sum())
     noise = len(first) * expit(first + found).var() + len(last) * expit(last + found).var()
     variance = max(float(noise), 1e-12) / max(slope, 1e-300) ** 2
-    return found * share_of_bias(torch.tensor([found], dtype=torch.float64), torch.tensor([[variance]], dtype=torch.float64))
+    return found * share_of_bias(
+        torch.tensor([found], dtype=torch.float64), torch.tensor([[variance]], dtype=torch.float64)
+    )
 
 
 def gained(first: FloatArray, last: FloatArray) -> float:

@@ -50,7 +50,9 @@ class Mode:
 
     def distance(self, theta: Tensor) -> Tensor:
         """Of theta (m, d) from the center, in sds, shape (m,)."""
-        away: Tensor = torch.linalg.solve_triangular(self.factor, (theta - self.center).mT, upper=False).norm(dim=0)
+        away: Tensor = torch.linalg.solve_triangular(self.factor, (theta - self.center).mT, upper=False).norm(
+            dim=0
+        )
         return away
 
 
@@ -100,7 +102,11 @@ def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) 
         for mode in modes:
             away = mode.distance(pilots)
             after = mode.distance(pilots + scores @ (mode.factor @ mode.factor.mT))
-            open_pilots = [k for k in open_pilots if not (after[k] < away[k] / 2 or away[k] < _SEPARATE * math.sqrt(len(center)))]
+            open_pilots = [
+                k
+                for k in open_pilots
+                if not (after[k] < away[k] / 2 or away[k] < _SEPARATE * math.sqrt(len(center)))
+            ]
         if not open_pilots:
             break
         found = newton(score, pilots[open_pilots.pop(0)], modes[0].precision if modes else precision)

@@ -34,5 +34,7 @@ def farthest_item(own: Tensor, fresh: Tensor) -> Outlying:
     expected = torch.einsum("kd,de,ke->k", away, precision, away).sort().values
     found = torch.einsum("nd,de,ne->n", own - mean, precision, own - mean)
     item = int(found.argmax())
-    beyond = len(expected) - int(torch.searchsorted(expected, found[item] * (1 - _TIES)))  # equal but for rounding is as far out
+    beyond = len(expected) - int(
+        torch.searchsorted(expected, found[item] * (1 - _TIES))
+    )  # equal but for rounding is as far out
     return Outlying(min(1.0, len(own) * (1 + beyond) / (1 + len(expected))), item, own[item] - mean)

@@ -30,7 +30,12 @@ def num_points(theta_dim: int, degree: int) -> int:
 
 def fit_points(theta_dim: int, degree: int, generator: torch.Generator) -> Tensor:
     """Points u (m, d) at which a fit needs the score: normal, in pairs u, -u."""
-    half = torch.randn((num_points(theta_dim, degree) + 1) // 2, theta_dim, generator=generator, dtype=torch.float64) * _SPREAD
+    half = (
+        torch.randn(
+            (num_points(theta_dim, degree) + 1) // 2, theta_dim, generator=generator, dtype=torch.float64
+        )
+        * _SPREAD
+    )
     return torch.cat([half, -half])
 
 
@@ -105,8 +110,12 @@ class Surrogate:
     def log_mass(self, generator: torch.Generator) -> float:
         """log of the integral of q, by importance sampling from a normal of sd 1.3."""
         u = torch.randn(20_000, self.theta_dim, generator=generator, dtype=torch.float64)
-        log_normal = -u.square().sum(dim=-1) / 2 - self.theta_dim * (math.log(_SPREAD) + math.log(2 * math.pi) / 2)
-        return float((self.density_and_score(_SPREAD * u)[0] - log_normal).logsumexp(dim=0)) - math.log(len(u))
+        log_normal = -u.square().sum(dim=-1) / 2 - self.theta_dim * (
+            math.log(_SPREAD) + math.log(2 * math.pi) / 2
+        )
+        return float((self.density_and_score(_SPREAD * u)[0] - log_normal).logsumexp(dim=0)) - math.log(
+            len(u)
+        )
 
     def draw(self, num_samples: int, generator: torch.Generator) -> tuple[Tensor, float]:
         """Independent draws (num_samples, d), each the end of a chain of its own, and the share of accepted steps.
@@ -134,13 +143,17 @@ class Surrogate:
 def fitted(u: Tensor, scores: Tensor, degree: int) -> Surrogate:
     """The surrogate whose scores are nearest to `scores` (m, d) at u (m, d), in least squares with a slight pull to the standard normal."""
     monomials = Monomials(u.shape[1], degree)
-    normal = torch.where((monomials.exponents == 2).any(dim=1) & (monomials.exponents.sum(dim=1) == 2), -0.5, 0.0).double()
+    normal = torch.where(
+        (monomials.exponents == 2).any(dim=1) & (monomials.exponents.sum(dim=1) == 2), -0.5, 0.0
+    ).double()
     slopes = torch.einsum("ml,jlk->mjk", monomials(u), monomials.slopes)[:, :, 1:]
     rest = scores - slopes @ normal[1:]
     held = torch.arange(len(u)) % _HELD_OUT == 0
     trial = normal[1:] + _least_squares(slopes[~held], rest[~held])
     errors = scores[held] - slopes[held] @ trial
-    explained = 1 - float(errors.square().sum() / (scores[held] - scores[held].mean(dim=0)).square().sum().clamp_min(1e-300))
+    explained = 1 - float(
+        errors.square().sum() / (scores[held] - scores[held].mean(dim=0)).square().sum().clamp_min(1e-300)
+    )
     coefficients = normal.clone()
     coefficients[1:] += _least_squares(slopes, rest)
     return Surrogate(monomials, coefficients, explained)

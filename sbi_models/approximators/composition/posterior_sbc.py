@@ -78,9 +78,13 @@ def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> 
     joint = scores["axes"].var(dim=0).mean()
     if d > 1:  # of all together, along axes in which the posterior is not correlated
         squared = number * scores["axes"].mean(dim=0).square().sum()
-        p_value = 2 * min(p_value, _p_value(squared[None], (d * (number - 1) * joint)[None], d, d * (number - 1)))
+        p_value = 2 * min(
+            p_value, _p_value(squared[None], (d * (number - 1) * joint)[None], d, d * (number - 1))
+        )
     farthest, widest = int(means.abs().argmax()), int(squares.log().abs().argmax())
-    return PosteriorCalibration(min(1.0, p_value), math.sqrt(2) * float(means[farthest]), float(squares[widest]), float(joint))
+    return PosteriorCalibration(
+        min(1.0, p_value), math.sqrt(2) * float(means[farthest]), float(squares[widest]), float(joint)
+    )
 
 
 def _p_value(means: Tensor, variances: Tensor, of_means: int, of_variances: int) -> float:

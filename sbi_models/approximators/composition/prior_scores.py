@@ -41,7 +41,9 @@ def prior_score(prior: PriorScoreLike | None, approximator: ContinuousApproximat
     names = approximator.inference_names
     if isinstance(prior, Distribution):
         if len(names) != 1:
-            raise ConfigurationError(f"Expected a dict of torch distributions, one for each of {list(names)}, got one distribution.")
+            raise ConfigurationError(
+                f"Expected a dict of torch distributions, one for each of {list(names)}, got one distribution."
+            )
         prior = {names[0]: prior}
     if isinstance(prior, Mapping):
         return _of_distributions(dict(prior), approximator)
@@ -75,18 +77,27 @@ def _of_distributions(priors: dict[str, Distribution], approximator: ContinuousA
     names = approximator.inference_names
     for name, prior in priors.items():
         if name not in names or not isinstance(prior, Distribution):
-            raise ConfigurationError(f"Expected torch distributions of inferred variables, got {name!r}. {suggest(str(name), names)}")
+            raise ConfigurationError(
+                f"Expected torch distributions of inferred variables, got {name!r}. {suggest(str(name), names)}"
+            )
     priors = {name: in_double_precision(prior) for name, prior in priors.items()}
     missing = [name for name in names if name not in priors]
     if missing:
-        raise ConfigurationError(f"Expected the prior of every inferred variable, got none for {missing[0]!r}.")
+        raise ConfigurationError(
+            f"Expected the prior of every inferred variable, got none for {missing[0]!r}."
+        )
 
     def log_density(raw: dict[str, Tensor]) -> Tensor:
         total = torch.zeros((), dtype=torch.float64)
         for name, prior in priors.items():
             value, event = raw[name], prior.batch_shape + prior.event_shape
             try:
-                total = total + prior.log_prob(value.reshape(-1, *event) if value[0].numel() == event.numel() else value).sum()
+                total = (
+                    total
+                    + prior.log_prob(
+                        value.reshape(-1, *event) if value[0].numel() == event.numel() else value
+                    ).sum()
+                )
             except ValueError:
                 raise DataError(
                     f"Expected points inside the support of the prior of {name!r}, got some outside: the adapter does not keep draws "
@@ -100,7 +111,9 @@ def _of_distributions(priors: dict[str, Distribution], approximator: ContinuousA
     return score
 
 
-def _of_function(function: Callable[..., Mapping[str, Any]], approximator: ContinuousApproximator) -> PriorScore:
+def _of_function(
+    function: Callable[..., Mapping[str, Any]], approximator: ContinuousApproximator
+) -> PriorScore:
     parameters = inspect.signature(function).parameters.values()
     times = {p.name: 0.0 for p in parameters if p.name in ("t", "time") and p.default is p.empty}
 
@@ -121,11 +134,15 @@ def _of_function(function: Callable[..., Mapping[str, Any]], approximator: Conti
 def _checked(scores: Any, given: dict[str, Any]) -> dict[str, Any]:
     """What the function of the user returned, float64, for raw variables."""
     if not isinstance(scores, Mapping):
-        raise DataError(f"Expected compute_prior_score to return a dict of variables to scores, got {type(scores).__name__}.")
+        raise DataError(
+            f"Expected compute_prior_score to return a dict of variables to scores, got {type(scores).__name__}."
+        )
     checked = {}
     for name in scores:
         if name not in given:
-            raise DataError(f"compute_prior_score returned {name!r}, which is not inferred. {suggest(str(name), given)}")
+            raise DataError(
+                f"compute_prior_score returned {name!r}, which is not inferred. {suggest(str(name), given)}"
+            )
     for name, value in given.items():
         if name not in scores:
             raise DataError(
@@ -133,14 +150,20 @@ def _checked(scores: Any, given: dict[str, Any]) -> dict[str, Any]:
             )
         score = real_array(scores[name], f"the prior score of {name!r}").astype(np.float64)
         if score.shape != value.shape:
-            raise DataError(f"Expected the prior score of {name!r} of the shape of its values {value.shape}, got {score.shape}.")
+            raise DataError(
+                f"Expected the prior score of {name!r} of the shape of its values {value.shape}, got {score.shape}."
+            )
         if not np.isfinite(score).all():
-            raise DataError(f"Expected a finite prior score of {name!r}, got NaN or inf at {int((~np.isfinite(score)).sum())} places.")
+            raise DataError(
+                f"Expected a finite prior score of {name!r}, got NaN or inf at {int((~np.isfinite(score)).sum())} places."
+            )
         checked[name] = score
     return checked
 
 
-def _gradient(z: Tensor, approximator: ContinuousApproximator, log_density: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:
+def _gradient(
+    z: Tensor, approximator: ContinuousApproximator, log_density: Callable[[dict[str, Tensor]], Tensor]
+) -> Tensor:
     """d / dz of a log density of raw variables and of the volume of the change to them, at z (m, d)."""
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_()
@@ -149,5 +172,7 @@ def _gradient(z: Tensor, approximator: ContinuousApproximator, log_density: Call
         (gradient,) = torch.autograd.grad(log_density(raw) - log_volume, z, allow_unused=True)
     gradient = torch.zeros_like(z) if gradient is None else gradient.detach()
     if not bool(gradient.isfinite().all()):
-        raise DataError("The prior score is not finite at a point of the posterior: it lies on the edge of the prior's support.")
+        raise DataError(
+            "The prior score is not finite at a point of the posterior: it lies on the edge of the prior's support."
+        )
     return gradient

@@ -64,7 +64,13 @@ class Region:
 
     @classmethod
     def around(
-        cls, mean: Tensor, covariance: Tensor, moments: tuple[Tensor, Tensor], num_items: int, *, for_statistic: bool = False
+        cls,
+        mean: Tensor,
+        covariance: Tensor,
+        moments: tuple[Tensor, Tensor],
+        num_items: int,
+        *,
+        for_statistic: bool = False,
     ) -> "Region":
         """The region of a posterior of a mean (d,) and covariance (d, d), some times as wide, kept to the reach of the prior.
 
@@ -113,7 +119,9 @@ class QuasiLikelihood:
         residuals: S - mu(theta) of the simulated items in units of its sds, (k, dim).
     """
 
-    def __init__(self, statistic: Statistic, region: Region, fresh: Fresh, *, num_items: int, number: int, seed: int) -> None:
+    def __init__(
+        self, statistic: Statistic, region: Region, fresh: Fresh, *, num_items: int, number: int, seed: int
+    ) -> None:
         self.statistic, self.region = statistic, region
         u = region.places(number, torch.Generator().manual_seed(seed))
         parts = [(rows, statistic(items)) for rows, items in fresh(region.theta(u), seed)]
@@ -124,8 +132,12 @@ class QuasiLikelihood:
         self._log_variance = Monomials(d, _degree(_VARIANCE_DEGREES[many].get(d, 2), d, len(u)))
         mean_terms, variance_terms = self._mean(u), self._log_variance(u)
         fits = [_regression(column, mean_terms, variance_terms) for column in values.mT]
-        self._mean_weights, self._variance_weights = (torch.stack(part, dim=1) for part in zip(*fits, strict=True))
-        self.residuals = (values - mean_terms @ self._mean_weights) / (variance_terms @ self._variance_weights / 2).exp()
+        self._mean_weights, self._variance_weights = (
+            torch.stack(part, dim=1) for part in zip(*fits, strict=True)
+        )
+        self.residuals = (values - mean_terms @ self._mean_weights) / (
+            variance_terms @ self._variance_weights / 2
+        ).exp()
         correlation = torch.corrcoef(self.residuals.mT).reshape(statistic.dim, statistic.dim)
         self._correlation = (correlation + 1e-3 * torch.eye(statistic.dim, dtype=u.dtype)) / (1 + 1e-3)
         self.leverage = len(u) * float(torch.linalg.inv(mean_terms.mT @ mean_terms)[0, 0])
@@ -158,11 +170,15 @@ class QuasiLikelihood:
         return (self._log_variance(u) @ self._variance_weights / 2).clamp(-20, 20).exp()
 
 
-def learned_statistic(near: Region, wide: Region, fresh: Fresh, *, num_items: int, noise: float, number: int, seed: int) -> Statistic:
+def learned_statistic(
+    near: Region, wide: Region, fresh: Fresh, *, num_items: int, noise: float, number: int, seed: int
+) -> Statistic:
     """The statistic for a region near a posterior given so many items, learned in a wide one from at most so many simulations."""
     d, points = len(near.center), near.center[None]
     if num_items < _NARROW and d <= _SEVERAL_POINTS:  # one point sees too little of what few items leave open
-        points = torch.cat([points, near.theta(torch.eye(d).to(points)), near.theta(-torch.eye(d).to(points))])
+        points = torch.cat(
+            [points, near.theta(torch.eye(d).to(points)), near.theta(-torch.eye(d).to(points))]
+        )
     theta = wide.theta(wide.places(min(number, _STATISTIC), torch.Generator().manual_seed(seed)))
     rows, items = next(iter(fresh(theta, seed)))
     return Statistic(items, theta[rows], points, noise)
@@ -183,17 +199,23 @@ def _regression(values: Tensor, mean_terms: Tensor, variance_terms: Tensor) -> t
     """
     log_variance = torch.zeros(variance_terms.shape[1], dtype=values.dtype)
     weights = torch.ones_like(values)
-    information = variance_terms.mT @ variance_terms + 1e-6 * len(values) * torch.eye(variance_terms.shape[1], dtype=values.dtype)
+    information = variance_terms.mT @ variance_terms + 1e-6 * len(values) * torch.eye(
+        variance_terms.shape[1], dtype=values.dtype
+    )
     for number in range(_ROUNDS):
         weighted = mean_terms * weights[:, None]
-        gram = weighted.mT @ mean_terms + 1e-9 * len(values) * torch.eye(mean_terms.shape[1], dtype=values.dtype)
+        gram = weighted.mT @ mean_terms + 1e-9 * len(values) * torch.eye(
+            mean_terms.shape[1], dtype=values.dtype
+        )
         mean = torch.linalg.solve(gram, weighted.mT @ values)
         squares = (values - mean_terms @ mean).square()
         if number == 0:
             log_variance[0] = squares.mean().clamp_min(1e-300).log()
         for _ in range(_FISHER_STEPS):
             ratios = squares / (variance_terms @ log_variance).clamp(-30, 30).exp()
-            log_variance = log_variance + torch.linalg.solve(information, variance_terms.mT @ (ratios.clamp_max(50.0) - 1))
+            log_variance = log_variance + torch.linalg.solve(
+                information, variance_terms.mT @ (ratios.clamp_max(50.0) - 1)
+            )
         weights = (-(variance_terms @ log_variance).clamp(-30, 30)).exp()
         weights = (weights / weights.mean()).clamp(0.02, 50.0)
     return mean, log_variance

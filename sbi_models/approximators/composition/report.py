@@ -88,7 +88,11 @@ class CompositionReport:
         if self.calibration_residual > _RESIDUAL:
             reasons.append(
                 f"The correction of shared errors is uncertain by {self.calibration_residual:.2f} posterior standard deviations: "
-                + ("simulate more for it (calibration_simulations)." if self.simulations else "pass the simulator, or compose fewer items.")
+                + (
+                    "simulate more for it (calibration_simulations)."
+                    if self.simulations
+                    else "pass the simulator, or compose fewer items."
+                )
             )
         if self.sbc_p_value < _MISCALIBRATED:
             reasons.append(
@@ -119,14 +123,20 @@ class CompositionReport:
                 "that it can take, or the scores are noisy. Compare with method='gauss'."
             )
         if self.last_step > _LAST_STEP:
-            reasons.append(f"The mode was not found: Newton's last step was {self.last_step:.2g} posterior standard deviations long.")
+            reasons.append(
+                f"The mode was not found: Newton's last step was {self.last_step:.2g} posterior standard deviations long."
+            )
         if self.acceptance < _ACCEPTED:
-            reasons.append(f"Only {self.acceptance:.0%} of the steps of the draws were accepted: they may not have mixed.")
+            reasons.append(
+                f"Only {self.acceptance:.0%} of the steps of the draws were accepted: they may not have mixed."
+            )
         return tuple(reasons)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as JSON, which has no NaN: numbers that the method does not have are None."""
-        return {name: _finite(value) for name, value in asdict(self).items()} | {"warnings": list(self.warnings)}
+        return {name: _finite(value) for name, value in asdict(self).items()} | {
+            "warnings": list(self.warnings)
+        }
 
 
 def _finite(value: Any) -> Any:

@@ -51,7 +51,9 @@ class ComposedScore:
         evaluations: scores of the network that were computed for each item so far.
     """
 
-    def __init__(self, items: Items, prior: PriorScore, noise: float, learned: LearnedMean | None = None) -> None:
+    def __init__(
+        self, items: Items, prior: PriorScore, noise: float, learned: LearnedMean | None = None
+    ) -> None:
         self.items, self.prior, self.noise, self.learned = items, prior, noise, learned
         self.means, self.covariances = items.gaussians()
         self._sharpened = sharpening(self.covariances, noise)
@@ -94,7 +96,9 @@ class ComposedScore:
         """Sum of t_i over all items at theta (m, d), exact, some items at a time."""
         total = torch.zeros_like(theta)
         for rows in chunks(self.num_items, len(theta)):
-            total += torch.einsum("kij,kmj->mi", self._sharpened[rows], self.items.score(theta, self.noise, rows))
+            total += torch.einsum(
+                "kij,kmj->mi", self._sharpened[rows], self.items.score(theta, self.noise, rows)
+            )
         self.evaluations += len(theta)
         return total
 

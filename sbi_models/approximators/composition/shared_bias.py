@@ -59,7 +59,13 @@ class SharedBias(nn.Module):
         super().__init__()
         self.monomials = Monomials(theta_dim, degree_for(theta_dim))
         terms = len(self.monomials.exponents)
-        shapes = {"count": (), "unused": (), "location": (theta_dim,), "scale": (theta_dim,), "coefficients": (theta_dim, terms)}
+        shapes = {
+            "count": (),
+            "unused": (),
+            "location": (theta_dim,),
+            "scale": (theta_dim,),
+            "coefficients": (theta_dim, terms),
+        }
         for name, shape in (shapes | {"covariances": (theta_dim, terms, terms)}).items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
 
@@ -75,7 +81,9 @@ class SharedBias(nn.Module):
         products = self.monomials(self._standard(theta))
         for j, residual in enumerate(residuals.mT):
             coefficients, _ = _least_squares(products, residual, torch.ones_like(residual))
-            logs = (residual - products @ coefficients).square().clamp_min(1e-300).log() - _LOG_OF_SQUARED_NORMAL
+            logs = (residual - products @ coefficients).square().clamp_min(
+                1e-300
+            ).log() - _LOG_OF_SQUARED_NORMAL
             log_variance, _ = _least_squares(products, logs, torch.ones_like(logs))
             weights = torch.exp(-(products @ log_variance).clamp(logs.median() - 12, logs.median() + 12))
             coefficients, inverse = _least_squares(products, residual, weights)
@@ -86,7 +94,10 @@ class SharedBias(nn.Module):
     def __call__(self, theta: Tensor) -> Learned:
         """At theta (m, d)."""
         products = self.monomials(self._standard(theta))
-        return Learned(products @ self.coefficients.mT, torch.einsum("mk,jkl,ml->mj", products, self.covariances, products))
+        return Learned(
+            products @ self.coefficients.mT,
+            torch.einsum("mk,jkl,ml->mj", products, self.covariances, products),
+        )
 
     def _standard(self, theta: Tensor) -> Tensor:
         return ((theta - self.location) / self.scale).clamp(-_REACH, _REACH)

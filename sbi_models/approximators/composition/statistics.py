@@ -31,7 +31,10 @@ _LEAST = 1e-8
 def scores_at(items: Items, points: Tensor, noise: float) -> Tensor:
     """Scores of items, with the noise taken out to first order, at points theta (m, d): shape (n, m, d)."""
     sharpened = sharpening(items.gaussians()[1], noise)
-    parts = [torch.einsum("kij,kmj->kmi", sharpened[rows], items.score(points, noise, rows)) for rows in chunks(len(items), len(points))]
+    parts = [
+        torch.einsum("kij,kmj->kmi", sharpened[rows], items.score(points, noise, rows))
+        for rows in chunks(len(items), len(points))
+    ]
     return torch.cat(parts)
 
 
@@ -55,7 +58,9 @@ class Statistic:
         ends = torch.quantile(raw[: 2 * _GRID], torch.tensor([_TAIL, 1 - _TAIL], dtype=raw.dtype), dim=0)
         self._low, self._high = 2 * ends[0] - ends[1], 2 * ends[1] - ends[0]
         columns = [(k, column.sort().values) for k, column in enumerate(items.features[:_GRID].mT)]
-        self._columns = [(k, values) for k, values in columns if float((values.diff() > 0).double().mean()) > _DISTINCT]
+        self._columns = [
+            (k, values) for k, values in columns if float((values.diff() > 0).double().mean()) > _DISTINCT
+        ]
         self._products = 0 < items.features.shape[1] <= _PRODUCTS
         if self._products:
             self._center, self._scale = items.features.mean(dim=0), items.features.std(dim=0).clamp_min(1e-9)
@@ -63,9 +68,13 @@ class Statistic:
         self._mean, self._sd = features.mean(dim=0), features.std(dim=0)
         self._kept = self._sd > 1e-9 * (1 + self._mean.abs())
         standard = self._standard(features)
-        gram = standard.mT @ standard / len(standard) + _RIDGE * torch.eye(standard.shape[1], dtype=standard.dtype)
+        gram = standard.mT @ standard / len(standard) + _RIDGE * torch.eye(
+            standard.shape[1], dtype=standard.dtype
+        )
         weights = torch.linalg.solve(gram, standard.mT @ (theta - theta.mean(dim=0)) / len(standard))
-        values, axes = torch.linalg.eigh(symmetric(weights.mT @ (standard.mT @ standard / len(standard)) @ weights))
+        values, axes = torch.linalg.eigh(
+            symmetric(weights.mT @ (standard.mT @ standard / len(standard)) @ weights)
+        )
         told = values > _LEAST * values.max().clamp_min(1e-300)
         self._weights = weights @ (axes[:, told] / values[told].sqrt())
         self.dim = int(told.sum())

@@ -16,7 +16,14 @@ from sbi_models.approximators.composition.grid_density import LineSearch
 from sbi_models.approximators.composition.items import Fresh
 from sbi_models.approximators.composition.mode_weights import heights
 from sbi_models.approximators.composition.modes import CONVERGED, Mode, find_modes, newton
-from sbi_models.approximators.composition.plan import Moments, Plan, generator_of, in_reach, of_learned, pilots
+from sbi_models.approximators.composition.plan import (
+    Moments,
+    Plan,
+    generator_of,
+    in_reach,
+    of_learned,
+    pilots,
+)
 from sbi_models.approximators.composition.polynomial_density import Surrogate, degree_for, fit_points, fitted
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.score import ComposedScore
@@ -40,7 +47,9 @@ class Composed:
     """Covariance (d, d) of what is not known of the shared errors, as a shift of the posterior."""
 
 
-def uncalibrated(composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh | None) -> Composed:
+def uncalibrated(
+    composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh | None
+) -> Composed:
     """Draws of the posterior that a composed score has; `fresh` weighs modes that are apart."""
     if composed.items.theta_dim == 1:
         return _on_a_line(composed, moments, num_samples, plan, fresh)
@@ -59,7 +68,9 @@ def uncalibrated(composed: ComposedScore, moments: Moments, num_samples: int, pl
     weights = _weights(composed, modes, fits, fresh, plan.seed)
     draws, labels, acceptance = _from_fits(modes, fits, weights, num_samples, plan.seed)
     main = modes[int(np.argmax(weights))]
-    found: dict[str, Any] = of_learned(learned, main.precision, len(items)) if converged else {"notes": (_NO_MODE,)}
+    found: dict[str, Any] = (
+        of_learned(learned, main.precision, len(items)) if converged else {"notes": (_NO_MODE,)}
+    )
     report = CompositionReport(
         method="calibrated",
         num_items=len(items),
@@ -75,12 +86,16 @@ def uncalibrated(composed: ComposedScore, moments: Moments, num_samples: int, pl
     return Composed(draws, labels, report, _shift(learned, main.precision, len(items)))
 
 
-def _on_a_line(composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh | None) -> Composed:
+def _on_a_line(
+    composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh | None
+) -> Composed:
     rough, cost = pilots(composed.items, moments, plan.seed)
     search = LineSearch(composed, float(rough.min()), float(rough.max()))
     line = search.line(seed=plan.seed)
     top = torch.as_tensor(line.centers[[int(line.weights.argmax())]])
-    learned = composed.use_learned(top, torch.full_like(top, line.sd)) if composed.learned is not None else None
+    learned = (
+        composed.use_learned(top, torch.full_like(top, line.sd)) if composed.learned is not None else None
+    )
     line = search.line(fresh=fresh, seed=plan.seed)
     precision = torch.eye(1, dtype=torch.float64) / line.sd**2
     report = CompositionReport(
@@ -109,16 +124,22 @@ def _fitted(composed: ComposedScore, mode: Mode, number: int, plan: Plan) -> Sur
     return fitted(points, mode.whitened(composed)(points), degree)
 
 
-def _weights(composed: ComposedScore, modes: list[Mode], fits: list[Surrogate], fresh: Fresh | None, seed: int) -> FloatArray:
+def _weights(
+    composed: ComposedScore, modes: list[Mode], fits: list[Surrogate], fresh: Fresh | None, seed: int
+) -> FloatArray:
     """Probabilities of the modes: their heights, and their masses from the fitted densities."""
-    logs = torch.tensor([fit.log_mass(generator_of(seed, "mass", k)) for k, fit in enumerate(fits)], dtype=torch.float64)
+    logs = torch.tensor(
+        [fit.log_mass(generator_of(seed, "mass", k)) for k, fit in enumerate(fits)], dtype=torch.float64
+    )
     if len(modes) > 1:
         logs += heights(composed, torch.stack([mode.center for mode in modes]), fresh, seed)
     logs += torch.stack([mode.factor.diagonal().abs().log().sum() for mode in modes])
     return np.asarray(torch.softmax(logs, dim=0).numpy())
 
 
-def _from_fits(modes: list[Mode], fits: list[Surrogate], weights: FloatArray, num_samples: int, seed: int) -> tuple[Tensor, Tensor, float]:
+def _from_fits(
+    modes: list[Mode], fits: list[Surrogate], weights: FloatArray, num_samples: int, seed: int
+) -> tuple[Tensor, Tensor, float]:
     """Draws (num_samples, d) of all modes in random order, the mode of each, and the smallest share of accepted steps."""
     parts, labels, acceptance = [], [], 1.0
     for k, share in enumerate(whole_shares(weights, num_samples, 1)[0]):

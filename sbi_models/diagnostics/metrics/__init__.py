@@ -5,7 +5,12 @@ Most metrics take `samples`, posterior draws of shape (n_datasets, num_samples, 
 """
 
 from sbi_models.diagnostics.metrics.c2st import c2st, c2st_of_each
-from sbi_models.diagnostics.metrics.calibration import EcdfBand, calibration_error, log_gamma, simultaneous_band
+from sbi_models.diagnostics.metrics.calibration import (
+    EcdfBand,
+    calibration_error,
+    log_gamma,
+    simultaneous_band,
+)
 from sbi_models.diagnostics.metrics.classifiers import Classifier
 from sbi_models.diagnostics.metrics.contraction import posterior_contraction, z_scores
 from sbi_models.diagnostics.metrics.coverage import Coverage, joint_coverage, joint_ranks, marginal_coverage

@@ -12,7 +12,9 @@ from sbi_models.seeding import derive
 from sbi_models.types import Array
 
 
-def c2st(first: object, second: object, classifier: Classifier = "mlp", *, folds: int = 5, seed: int = 0) -> float:
+def c2st(
+    first: object, second: object, classifier: Classifier = "mlp", *, folds: int = 5, seed: int = 0
+) -> float:
     """The accuracy of a classifier that tells draws of one set from those of the other: 0.5 is indistinguishable, 1 far apart.
 
     Cross-validated; inputs in units of the mean and sd of the first set. Between a posterior and its reference, the usual score of
@@ -37,7 +39,12 @@ def c2st(first: object, second: object, classifier: Classifier = "mlp", *, folds
 
 
 def c2st_of_each(
-    first: Sequence[object], second: Sequence[object], classifier: Classifier = "mlp", *, folds: int = 5, seed: int = 0
+    first: Sequence[object],
+    second: Sequence[object],
+    classifier: Classifier = "mlp",
+    *,
+    folds: int = 5,
+    seed: int = 0,
 ) -> list[float]:
     """`c2st` of several pairs of sets, all of the same shapes; the networks of "mlp" are trained side by side, which is sooner.
 
@@ -55,7 +62,9 @@ def c2st_of_each(
     pairs = [check_pair(a, b, least=max(folds, 2)) for a, b in zip(first, second, strict=True)]
     shapes = {(a.shape, b.shape) for a, b in pairs}
     if len(shapes) > 1:
-        raise DataError(f"Expected pairs of the same shapes, got {sorted(shapes)}. Call c2st with one at a time.")
+        raise DataError(
+            f"Expected pairs of the same shapes, got {sorted(shapes)}. Call c2st with one at a time."
+        )
     ((size, width), (other, _)) = shapes.pop()
     state = derive(seed, "c2st", "classifier")
     model = classifier_named(classifier, width, state)
@@ -65,8 +74,13 @@ def c2st_of_each(
     split = StratifiedKFold(folds, shuffle=True, random_state=derive(seed, "c2st", "folds") % 2**32)
     inputs = [_scaled(a, b) for a, b in pairs]
     if classifier != "mlp":
-        return [float(np.mean(cross_val_score(model, values, labels, cv=split, scoring="accuracy"))) for values in inputs]
-    return _accuracies_of_mlps(np.stack(inputs), labels, list(split.split(labels, labels)), model.get_params())
+        return [
+            float(np.mean(cross_val_score(model, values, labels, cv=split, scoring="accuracy")))
+            for values in inputs
+        ]
+    return _accuracies_of_mlps(
+        np.stack(inputs), labels, list(split.split(labels, labels)), model.get_params()
+    )
 
 
 def _scaled(a: Floats, b: Floats) -> Floats:
@@ -76,16 +90,22 @@ def _scaled(a: Floats, b: Floats) -> Floats:
     return scaled
 
 
-def _accuracies_of_mlps(inputs: Floats, labels: Array, splits: list[tuple[Array, Array]], settings: dict[str, Any]) -> list[float]:
+def _accuracies_of_mlps(
+    inputs: Floats, labels: Array, splits: list[tuple[Array, Array]], settings: dict[str, Any]
+) -> list[float]:
     """Mean accuracy over the folds for each pair of `inputs`, (pairs, n, dim)."""
     from sbi_models.diagnostics.metrics.stacked_mlps import accuracies, trained  # noqa: PLC0415 - scikit-learn is slow to import
 
     found = []
-    for length in sorted({len(rows) for rows, _ in splits}):  # the folds of most sets have one length, else two
+    for length in sorted(
+        {len(rows) for rows, _ in splits}
+    ):  # the folds of most sets have one length, else two
         alike = [(rows, left) for rows, left in splits if len(rows) == length]
         known = np.concatenate([inputs[:, rows] for rows, _ in alike])
         told = np.concatenate([np.broadcast_to(labels[rows], (len(inputs), length)) for rows, _ in alike])
-        stack, _ = trained(known, told, settings["hidden_layer_sizes"], settings["random_state"], settings["max_iter"])
+        stack, _ = trained(
+            known, told, settings["hidden_layer_sizes"], settings["random_state"], settings["max_iter"]
+        )
         for k, (_, left) in enumerate(alike):
             own = slice(k * len(inputs), (k + 1) * len(inputs))
             found.append(accuracies(stack, own, inputs[:, left], labels[left]))

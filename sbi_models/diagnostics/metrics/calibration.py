@@ -84,7 +84,9 @@ def critical_gamma(num_datasets: int, num_draws: int, level: float = 0.95) -> fl
     Adjusts the pointwise level so that the band holds at all points at once (algorithm 1 of Säilynoja et al. 2022). It is a value that
     gamma takes, lowered by a billionth so that rounding cannot put a set of ranks on the edge of the band outside.
     """
-    quantile = np.quantile(null_gammas(num_datasets, num_draws), 1.0 - check_level(level), method="inverted_cdf")
+    quantile = np.quantile(
+        null_gammas(num_datasets, num_draws), 1.0 - check_level(level), method="inverted_cdf"
+    )
     return float(quantile) * (1.0 - 1e-9)
 
 
@@ -128,7 +130,9 @@ def simultaneous_band(num_datasets: int, num_draws: int, level: float = 0.95) ->
     z = evaluation_points(num_datasets, num_draws)
     half = critical_gamma(num_datasets, num_draws, check_level(level)) / 2.0
     lower = _binomial_quantile(half, num_datasets, z) / num_datasets
-    upper = 1.0 - _binomial_quantile(half, num_datasets, 1.0 - z) / num_datasets  # the mirror image: no 1 - half, which rounds
+    upper = (
+        1.0 - _binomial_quantile(half, num_datasets, 1.0 - z) / num_datasets
+    )  # the mirror image: no 1 - half, which rounds
     return EcdfBand(z, lower, upper, level)
 
 

@@ -9,7 +9,9 @@ from sbi_models.numeric_input import real_array
 Floats = NDArray[np.float64]
 
 
-def check_samples(samples: object, truth: object, *, min_datasets: int = 1, min_draws: int = 1) -> tuple[Floats, Floats]:
+def check_samples(
+    samples: object, truth: object, *, min_datasets: int = 1, min_draws: int = 1
+) -> tuple[Floats, Floats]:
     """The draws and the true values as float64 arrays that fit each other.
 
     Args:
@@ -46,7 +48,9 @@ def check_samples(samples: object, truth: object, *, min_datasets: int = 1, min_
 def check_level(level: float) -> float:
     """The level as a float; raises ConfigurationError unless it lies strictly between 0 and 1."""
     if isinstance(level, (bool, str)) or not 0.0 < level < 1.0:
-        raise ConfigurationError(f"Expected a level strictly between 0 and 1, got {level!r}. Pass for instance level=0.95.")
+        raise ConfigurationError(
+            f"Expected a level strictly between 0 and 1, got {level!r}. Pass for instance level=0.95."
+        )
     return float(level)
 
 
@@ -70,8 +74,14 @@ def check_finite(name: str, values: Floats) -> None:
 
 def _check_sizes(shape: tuple[int, ...], min_datasets: int, min_draws: int) -> None:
     if shape[0] < min_datasets:
-        raise DataError(f"Expected at least {min_datasets} data set(s), got {shape[0]}. Simulate more test data, 300 is a good number.")
+        raise DataError(
+            f"Expected at least {min_datasets} data set(s), got {shape[0]}. Simulate more test data, 300 is a good number."
+        )
     if shape[1] < min_draws:
-        raise DataError(f"Expected at least {min_draws} posterior draw(s) a data set, got {shape[1]}. Sample more, 1000 is a good number.")
+        raise DataError(
+            f"Expected at least {min_draws} posterior draw(s) a data set, got {shape[1]}. Sample more, 1000 is a good number."
+        )
     if shape[2] < 1:
-        raise DataError("Expected at least one parameter, got samples whose last axis is empty. Pass shape (n, num_samples, dim).")
+        raise DataError(
+            "Expected at least one parameter, got samples whose last axis is empty. Pass shape (n, num_samples, dim)."
+        )

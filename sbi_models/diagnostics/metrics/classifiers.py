@@ -28,7 +28,9 @@ def classifier_named(name: Classifier, width: int, seed: int) -> Any:
         from sklearn.neural_network import MLPClassifier  # noqa: PLC0415 - slow to import
 
         units = (10 * width, 10 * width)
-        return MLPClassifier(activation="relu", hidden_layer_sizes=units, solver="adam", max_iter=10_000, random_state=state)
+        return MLPClassifier(
+            activation="relu", hidden_layer_sizes=units, solver="adam", max_iter=10_000, random_state=state
+        )
     from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 - slow to import
 
     return RandomForestClassifier(n_estimators=200, min_samples_leaf=5, random_state=state)
@@ -38,7 +40,9 @@ def check_pair(first: object, second: object, *, least: int = 2) -> tuple[Floats
     """Two sets of draws as finite arrays (n, dim) and (m, dim); raises DataError if they do not fit or hold fewer than `least`."""
     a, b = as_floats("first", first), as_floats("second", second)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.shape[1]:
-        raise DataError(f"Expected two sets of draws of shapes (n, dim) and (m, dim), got {a.shape} and {b.shape}.")
+        raise DataError(
+            f"Expected two sets of draws of shapes (n, dim) and (m, dim), got {a.shape} and {b.shape}."
+        )
     if min(len(a), len(b)) < least:
         raise DataError(f"Expected at least {least} draws in each set, got {len(a)} and {len(b)}. Draw more.")
     check_finite("first", a)

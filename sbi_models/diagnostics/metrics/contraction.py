@@ -77,8 +77,12 @@ def _variance(values: Floats, axis: int) -> Floats:
 def _given(prior_variance: object, dim: int) -> Floats:
     variance = as_floats("prior_variance", prior_variance)
     if variance.shape not in ((), (dim,)):
-        raise DataError(f"Expected prior_variance of shape ({dim},), got {variance.shape}. Pass one variance for each parameter.")
+        raise DataError(
+            f"Expected prior_variance of shape ({dim},), got {variance.shape}. Pass one variance for each parameter."
+        )
     check_finite("prior_variance", np.atleast_1d(variance))
     if np.any(variance < 0.0):
-        raise DataError(f"Expected prior_variance of 0 or more, got {variance.min()}. Pass variances, in squared units of the parameters.")
+        raise DataError(
+            f"Expected prior_variance of 0 or more, got {variance.min()}. Pass variances, in squared units of the parameters."
+        )
     return np.broadcast_to(variance, (dim,))

@@ -25,7 +25,9 @@ class Coverage:
     upper: Floats
 
 
-def marginal_coverage(samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0) -> Coverage:
+def marginal_coverage(
+    samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0
+) -> Coverage:
     """The fraction of data sets whose central interval holds the truth, for each parameter: the diagonal if the posterior is right.
 
     The central interval of level a covers if |2 u - 1| <= a for the fractional rank u, so all levels come from one rank. Ties have random
@@ -83,14 +85,21 @@ def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
     draws, true = check_samples(samples, truth, min_draws=2)
     _, num_draws, dim = draws.shape
     if num_draws <= dim + 1:
-        raise DataError(f"Expected more than dim + 1 = {dim + 1} draws a data set for joint ranks, got {num_draws}. Sample more draws.")
+        raise DataError(
+            f"Expected more than dim + 1 = {dim + 1} draws a data set for joint ranks, got {num_draws}. Sample more draws."
+        )
     rng = generator(seed, "diagnostics", "joint ranks")
     chunk = max(1, 200_000 // (num_draws * dim))  # data sets at a time, to bound memory
-    parts = [_joint_ranks(draws[start : start + chunk], true[start : start + chunk], rng) for start in range(0, len(true), chunk)]
+    parts = [
+        _joint_ranks(draws[start : start + chunk], true[start : start + chunk], rng)
+        for start in range(0, len(true), chunk)
+    ]
     return np.concatenate(parts)
 
 
-def joint_coverage(samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0) -> Coverage:
+def joint_coverage(
+    samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0
+) -> Coverage:
     """The fraction of data sets whose joint credible ellipsoid holds the true parameter vector: the diagonal if right.
 
     The region of level a covers if the joint rank is at most a. Arguments, errors and result as for `marginal_coverage`, with one
@@ -125,7 +134,9 @@ def _pseudo_inverse(correlation: Floats) -> Floats:
         regular = bool(pivots.min() > 1e-5)
     except np.linalg.LinAlgError:
         regular = False
-    inverse = np.linalg.inv(correlation) if regular else np.linalg.pinv(correlation, rcond=1e-10, hermitian=True)
+    inverse = (
+        np.linalg.inv(correlation) if regular else np.linalg.pinv(correlation, rcond=1e-10, hermitian=True)
+    )
     return inverse.astype(np.float64, copy=False)
 
 
@@ -133,7 +144,9 @@ def _counts_within(values: Floats, num_draws: int, levels: Floats) -> NDArray[np
     """How many values, shape (n, dim), are at most each level, shape (K,), up to rounding: counts of shape (K, dim)."""
     edges = levels + 1e-9 / (num_draws + 1)
     ordered = np.sort(values, axis=0)
-    return np.stack([np.searchsorted(column, edges, side="right") for column in ordered.T], axis=-1).astype(np.int64)
+    return np.stack([np.searchsorted(column, edges, side="right") for column in ordered.T], axis=-1).astype(
+        np.int64
+    )
 
 
 def _with_band(levels: Floats, counts: NDArray[np.int64], num_datasets: int, band: float) -> Coverage:
@@ -146,7 +159,9 @@ def _with_band(levels: Floats, counts: NDArray[np.int64], num_datasets: int, ban
 def _central_levels(num_draws: int) -> Floats:
     inner = np.arange(1, num_draws // 2 + 1)
     if inner.size == 0:
-        raise DataError(f"Expected at least 2 draws a data set for a central interval, got {num_draws}. Sample more draws.")
+        raise DataError(
+            f"Expected at least 2 draws a data set for a central interval, got {num_draws}. Sample more draws."
+        )
     levels: Floats = _thin((num_draws + 1 - 2 * inner)[::-1]) / (num_draws + 1)
     return levels
 
@@ -160,5 +175,7 @@ def _thin(values: NDArray[np.int64], most: int = 200) -> NDArray[np.int64]:
 def _check_levels(levels: object) -> Floats:
     at = np.atleast_1d(as_floats("levels", levels))
     if at.ndim != 1 or at.size == 0 or not np.all((at > 0.0) & (at < 1.0)):
-        raise ConfigurationError(f"Expected a list of levels strictly between 0 and 1, got {levels!r}. Pass levels=[0.5, 0.95].")
+        raise ConfigurationError(
+            f"Expected a list of levels strictly between 0 and 1, got {levels!r}. Pass levels=[0.5, 0.95]."
+        )
     return at

@@ -26,7 +26,9 @@ def jensen_shannon_divergence(log_densities: object, weights: object = None) -> 
     """
     values = as_floats("log_densities", log_densities)
     if values.ndim != 4 or values.shape[1] != values.shape[3] or not values.size:
-        raise DataError(f"Expected log_densities of shape (n_datasets, members, num_samples, members), got {values.shape}.")
+        raise DataError(
+            f"Expected log_densities of shape (n_datasets, members, num_samples, members), got {values.shape}."
+        )
     w = _weights(weights, values.shape[1])
     used = w > 0
     joint = values[:, used][..., used] + np.log(w[used])
@@ -59,7 +61,9 @@ def energy_disagreement(samples: object, weights: object = None) -> Floats:
     """
     draws = as_floats("samples", samples)
     if draws.ndim != 4 or draws.shape[2] < 2 or not draws.size or not np.isfinite(draws).all():
-        raise DataError(f"Expected finite samples of shape (n_datasets, members, 2 or more draws, dim), got shape {draws.shape}.")
+        raise DataError(
+            f"Expected finite samples of shape (n_datasets, members, 2 or more draws, dim), got shape {draws.shape}."
+        )
     return np.array([_energy_of_one(of_members, _weights(weights, draws.shape[1])) for of_members in draws])
 
 
@@ -81,7 +85,12 @@ def _weights(weights: object, members: int) -> Floats:
     if weights is None:
         return np.full(members, 1.0 / members)
     values = as_floats("weights", weights)
-    if values.shape != (members,) or not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
+    if (
+        values.shape != (members,)
+        or not np.isfinite(values).all()
+        or (values < 0).any()
+        or not values.sum() > 0
+    ):
         raise DataError(f"Expected {members} weights of 0 or more, one for each member, got {values}.")
     normalised: Floats = values / values.sum()
     return normalised

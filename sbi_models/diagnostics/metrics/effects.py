@@ -47,7 +47,9 @@ def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95)
     mean, variance, n = _moments(z)
     there = np.isfinite(z)
     squared = np.where(there, z - mean, 0.0) ** 2
-    expected, expected_square = (np.sum(np.where(there, values, 0.0), axis=0) / n for values in (second, fourth))
+    expected, expected_square = (
+        np.sum(np.where(there, values, 0.0), axis=0) / n for values in (second, fourth)
+    )
     return _of_square(variance, np.sum(squared**2, axis=0) / n, (expected, expected_square), n, level)
 
 
@@ -83,7 +85,9 @@ def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> I
     return Interval(value, low, max(high, value))
 
 
-def mean_contraction(variance: Floats, truth: Floats, prior: Floats | None = None, level: float = 0.95) -> Interval:
+def mean_contraction(
+    variance: Floats, truth: Floats, prior: Floats | None = None, level: float = 0.95
+) -> Interval:
     """1 - mean(posterior variance) / prior variance, with a jackknife interval over data sets.
 
     Args:
@@ -98,14 +102,19 @@ def mean_contraction(variance: Floats, truth: Floats, prior: Floats | None = Non
     of_prior = _jackknife_variances(truth if prior is None else prior)
     left_out = (variance.sum(axis=0) - variance) / (len(variance) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        whole = np.log(variance.mean(axis=0)) - np.log((truth if prior is None else prior).var(axis=0, ddof=1))
+        whole = np.log(variance.mean(axis=0)) - np.log(
+            (truth if prior is None else prior).var(axis=0, ddof=1)
+        )
         if prior is None:
             squared = _jackknife_error(np.log(left_out) - np.log(of_prior))
         else:
             squared = _jackknife_error(np.log(left_out)) + _jackknife_error(np.log(of_prior))
     half = ndtri(0.5 + level / 2.0) * np.sqrt(np.where(np.isneginf(whole), 0.0, squared))
     constant = np.ptp(truth if prior is None else prior, axis=0) == 0.0
-    ends = (1.0 - np.exp(np.minimum(np.where(constant, np.nan, log_ratio), MOST)) for log_ratio in (whole, whole + half, whole - half))
+    ends = (
+        1.0 - np.exp(np.minimum(np.where(constant, np.nan, log_ratio), MOST))
+        for log_ratio in (whole, whole + half, whole - half)
+    )
     return Interval(*ends)
 
 
@@ -118,7 +127,9 @@ def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
     return np.where(n > 1.0, mean, np.nan), np.where(n > 1.0, variance, np.nan), n
 
 
-def _of_square(square: Floats, fourth: Floats, right: tuple[Floats, Floats], n: Floats, level: float) -> Interval:
+def _of_square(
+    square: Floats, fourth: Floats, right: tuple[Floats, Floats], n: Floats, level: float
+) -> Interval:
     """The root of a mean of n squares over what it should be, with the interval that fourth powers tell of: those seen, or the right."""
     expected, expected_square = right
     base = np.where(expected > 0.0, expected, np.nan)

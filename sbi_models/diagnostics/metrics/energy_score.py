@@ -31,4 +31,9 @@ def energy_score(samples: object, truth: object, *, scaled: bool = True) -> Floa
     if scaled:
         sd = np.where(np.ptp(true, axis=0) > 0.0, true.std(axis=0), 1.0)
         draws, true = draws / sd, true / sd
-    return np.array([cdist(of_one, one[None]).mean() - 0.5 * pdist(of_one).mean() for of_one, one in zip(draws, true, strict=True)])
+    return np.array(
+        [
+            cdist(of_one, one[None]).mean() - 0.5 * pdist(of_one).mean()
+            for of_one, one in zip(draws, true, strict=True)
+        ]
+    )

@@ -44,7 +44,9 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
     """
     values = as_floats("log_weights", log_weights)
     if values.ndim != 2 or not values.size or np.isnan(values).any() or np.isposinf(values).any():
-        raise DataError(f"Expected log_weights of shape (n_datasets, num_samples) without NaN or inf, got shape {values.shape}.")
+        raise DataError(
+            f"Expected log_weights of shape (n_datasets, num_samples) without NaN or inf, got shape {values.shape}."
+        )
     rows = [_smoothed_row(row) for row in values]
     return SmoothedWeights(np.stack([weights for weights, _ in rows]), np.array([k for _, k in rows]))
 

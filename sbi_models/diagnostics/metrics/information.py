@@ -63,7 +63,11 @@ def _evened(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
         values = np.concatenate([draws[..., j], truth[:, j, None]], axis=1).ravel()
         order = np.argsort(values)
         placed, of_draws, of_truth = values[order], np.sort(draws[..., j], axis=None), np.sort(truth[:, j])
-        sums = [np.searchsorted(ordered, placed, side=side) / len(ordered) for ordered in (of_draws, of_truth) for side in SIDES]
+        sums = [
+            np.searchsorted(ordered, placed, side=side) / len(ordered)
+            for ordered in (of_draws, of_truth)
+            for side in SIDES
+        ]
         places = np.empty(len(values))
         places[order] = np.mean(sums, axis=0)
         evened[..., j] = places.reshape(n, num_draws + 1)
@@ -73,7 +77,9 @@ def _evened(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
 def _gain(draws: Floats, truth: Floats) -> float:
     """-T in its standard deviations over all pairings."""
     n = len(truth)
-    distance = _distances_on_a_line(draws[..., 0], truth[:, 0]) if truth.shape[1] == 1 else _distances(draws, truth)
+    distance = (
+        _distances_on_a_line(draws[..., 0], truth[:, 0]) if truth.shape[1] == 1 else _distances(draws, truth)
+    )
     centred = distance - distance.mean(axis=0) - distance.mean(axis=1, keepdims=True) + distance.mean()
     sd = np.sqrt(np.sum(centred**2) / (n - 1))
     return float(-np.trace(centred) / sd) if sd > 1e-12 * n * float(distance.max()) else 0.0
@@ -84,7 +90,10 @@ def _distances(draws: Floats, truth: Floats) -> Floats:
     n, num_draws, dim = draws.shape
     chunk = max(1, 2_000_000 // (num_draws * n))
     starts = range(0, n, chunk)
-    parts = [cdist(draws[i : i + chunk].reshape(-1, dim), truth).reshape(-1, num_draws, n).mean(axis=1) for i in starts]
+    parts = [
+        cdist(draws[i : i + chunk].reshape(-1, dim), truth).reshape(-1, num_draws, n).mean(axis=1)
+        for i in starts
+    ]
     return np.concatenate(parts)
 
 
@@ -126,7 +135,12 @@ def share_like_the_prior(draws: Floats, truth: Floats, prior: Floats | None = No
             return 0.0
         scores = (scores - of_prior.mean()) / sd
         fourth = max(np.mean(((of_prior - of_prior.mean()) / sd) ** 4) - 1.0, 0.1)
-        mean, variance, of_each, of_all = scores.mean(axis=1), scores.var(axis=1, ddof=1), 1.0 / num_draws, 1.0 / len(ordered)
+        mean, variance, of_each, of_all = (
+            scores.mean(axis=1),
+            scores.var(axis=1, ddof=1),
+            1.0 / num_draws,
+            1.0 / len(ordered),
+        )
         alike = np.abs(mean) < 3.3 * np.sqrt(of_each + of_all)
         alike &= np.abs(variance - 1.0) < 3.3 * np.sqrt(fourth * (of_each + of_all))
         scored = [of_means[alike] for of_means in [*scored, mean]]

@@ -62,7 +62,9 @@ def local_c2st(
     draws, true = check_samples(samples, truth, min_datasets=10)
     at = as_floats("observed_samples", observed_samples)
     if at.ndim != 3 or at.shape[2] != true.shape[1] or not at.shape[1]:
-        raise DataError(f"Expected observed_samples of shape (n_observed, S, {true.shape[1]}), got {at.shape}.")
+        raise DataError(
+            f"Expected observed_samples of shape (n_observed, S, {true.shape[1]}), got {at.shape}."
+        )
     check_finite("observed_samples", at)
     x, x_observed = _rows("data", data, len(true)), _rows("observed_data", observed_data, len(at))
     if x.shape[1] != x_observed.shape[1]:
@@ -90,7 +92,9 @@ def _sureness(pairs: Floats, points: Floats, classifier: Classifier, seed: int) 
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - slow to import
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping at 1000 epochs is the rule for all classifiers alike
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # stopping at 1000 epochs is the rule for all classifiers alike
         model.fit(pairs.reshape(-1, pairs.shape[2]), np.repeat([0, 1], pairs.shape[1]))
     sure = model.predict_proba(points.reshape(-1, points.shape[2]))[:, 1].reshape(points.shape[:2])
     statistic: Floats = np.mean((sure - 0.5) ** 2, axis=1)

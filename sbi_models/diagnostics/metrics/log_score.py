@@ -33,10 +33,14 @@ def log_score(log_density: object, baseline: object = None) -> LogScore:
     if baseline is not None:
         other = as_floats("baseline", baseline)
         if other.shape != values.shape:
-            raise DataError(f"Expected a baseline of shape {values.shape}, got {other.shape}. Score both on the same data sets.")
+            raise DataError(
+                f"Expected a baseline of shape {values.shape}, got {other.shape}. Score both on the same data sets."
+            )
         values = values - other
     if values.ndim != 1 or len(values) < 2:
-        raise DataError(f"Expected log densities of shape (n_datasets,) with 2 data sets or more, got shape {values.shape}.")
+        raise DataError(
+            f"Expected log densities of shape (n_datasets,) with 2 data sets or more, got shape {values.shape}."
+        )
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise DataError(

@@ -35,4 +35,6 @@ def mmd_squared(first: object, second: object, bandwidth: float | None = None) -
         return float(np.exp(-gamma * cdist(x, y, "sqeuclidean")).sum())
 
     n, m = len(a), len(b)
-    return (kernel(a, a) - n) / (n * (n - 1)) + (kernel(b, b) - m) / (m * (m - 1)) - 2.0 * kernel(a, b) / (n * m)
+    return (
+        (kernel(a, a) - n) / (n * (n - 1)) + (kernel(b, b) - m) / (m * (m - 1)) - 2.0 * kernel(a, b) / (n * m)
+    )

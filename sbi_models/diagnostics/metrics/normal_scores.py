@@ -74,7 +74,11 @@ def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
     if not q:
         return np.zeros(scores.shape[1]), np.ones(scores.shape[1])
     of_scores, of_features = (values - values.mean(axis=0) for values in (scores, features))
-    r = of_scores.T @ of_features / np.outer(np.linalg.norm(of_scores, axis=0), np.linalg.norm(of_features, axis=0))
+    r = (
+        of_scores.T
+        @ of_features
+        / np.outer(np.linalg.norm(of_scores, axis=0), np.linalg.norm(of_features, axis=0))
+    )
     r = np.take_along_axis(r, np.abs(r).argmax(axis=1)[:, None], axis=1)[:, 0]
     t: Floats = r * np.sqrt((n - 2) / np.maximum(1.0 - r**2, 1e-300))
     return t, np.minimum(q * 2.0 * stdtr(n - 2, -np.abs(t)), 1.0)

@@ -92,12 +92,18 @@ def pooled(draws: Floats, truth: Floats, rng: np.random.Generator) -> tuple[Pool
         parts.append((*_errors(standard, standard * standard, places[rows], 1), place, width))
         if joint is not None:
             joint.add(rows, pool, standard, places[rows])
-    errors, second, fourth, far, expected, place, width = (np.concatenate(part) for part in zip(*parts, strict=True))
+    errors, second, fourth, far, expected, place, width = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
     constant = draws.min(axis=1) == draws.max(axis=1)
     for j in np.flatnonzero(_gross(far, expected)):
-        errors[:, j : j + 1], second[:, j], fourth[:, j] = _plain_errors(draws[..., j : j + 1], truth[:, j : j + 1])
+        errors[:, j : j + 1], second[:, j], fourth[:, j] = _plain_errors(
+            draws[..., j : j + 1], truth[:, j : j + 1]
+        )
         errors[constant[:, j], j] = np.nan
-    pools = Pools(np.where(width > 0.0, errors, np.nan), second, fourth, place, width, constant & (draws[:, 0] != truth))
+    pools = Pools(
+        np.where(width > 0.0, errors, np.nan), second, fourth, place, width, constant & (draws[:, 0] != truth)
+    )
     return pools, None if joint is None else joint.done(draws, truth)
 
 
@@ -111,7 +117,9 @@ class _Jointly:
         self.pairs = list(combinations(range(len(chosen)), 2))
         self.chosen = chosen
         which, other = rng.integers(0, num_draws + 1, n), np.roll(np.arange(n), -1)
-        self.points = np.where((which == num_draws)[:, None], truth, draws[np.arange(n), np.minimum(which, num_draws - 1)])[other]
+        self.points = np.where(
+            (which == num_draws)[:, None], truth, draws[np.arange(n), np.minimum(which, num_draws - 1)]
+        )[other]
         sd = self.points.std(axis=0)
         self.units = np.where(sd > 0.0, sd, 1.0)
         self.pull = np.zeros(dim)
@@ -124,7 +132,9 @@ class _Jointly:
         squared = np.einsum("cds,cds->cs", white, white)
         before = self.pull + np.cumsum(at, axis=0) - at
         self.pull = self.pull + at.sum(axis=0)
-        balls = np.sum(np.clip((pool - self.points[rows, :, None]) / self.units[:, None], -OUT, OUT) ** 2, axis=1)
+        balls = np.sum(
+            np.clip((pool - self.points[rows, :, None]) / self.units[:, None], -OUT, OUT) ** 2, axis=1
+        )
         some, num_chosen = white[:, self.chosen, : FEW + 1].astype(np.float32), len(self.chosen)
         left, right = np.array(self.pairs).T
         sizes = np.abs(some)
@@ -140,15 +150,22 @@ class _Jointly:
                 place_of(balls, places, self.rng),
                 place_of(np.einsum("cds,cd->cs", white, before), places, self.rng),
                 self._products(some, some, places),
-                np.concatenate([self._products(a, b, places) for a, b in ((sizes, sizes), (some, sizes), (sizes, some))], axis=1),
-                self._triples(np.where(some > 0.0, 1.0, -1.0).astype(np.float32), places) if num_chosen > 2 else np.zeros((len(at), 0)),
+                np.concatenate(
+                    [self._products(a, b, places) for a, b in ((sizes, sizes), (some, sizes), (sizes, some))],
+                    axis=1,
+                ),
+                self._triples(np.where(some > 0.0, 1.0, -1.0).astype(np.float32), places)
+                if num_chosen > 2
+                else np.zeros((len(at), 0)),
                 correlation[:, self.chosen[left], self.chosen[right]],
             )
         )
 
     def done(self, draws: Floats, truth: Floats) -> JointPools:
         """All chunks together."""
-        errors, second, fourth, far, expected, kept, *rest = (np.concatenate(part) for part in zip(*self.parts, strict=True))
+        errors, second, fourth, far, expected, kept, *rest = (
+            np.concatenate(part) for part in zip(*self.parts, strict=True)
+        )
         if _gross(far, expected):
             errors, second, fourth = _plain_errors(draws, truth)
         return JointPools(errors, second, fourth, max(int(kept.max()), 1), *rest)
@@ -159,7 +176,9 @@ class _Jointly:
         for j in range(one.shape[1] - 1):
             products = one[:, j, None] * other[:, j + 1 :]
             at = products[each, :, places][:, :, None]
-            below, equal = (np.einsum("cks->ck", found.view(np.uint8)) for found in (products < at, products == at))
+            below, equal = (
+                np.einsum("cks->ck", found.view(np.uint8)) for found in (products < at, products == at)
+            )
             ranks.append(below + self.rng.integers(0, equal.astype(np.int64)))
         return normal_scores(np.concatenate(ranks, axis=1), one.shape[2] - 1, self.rng)
 
@@ -169,11 +188,15 @@ class _Jointly:
         left, right = np.array(self.pairs).T
         doubles = signs[:, left] * signs[:, right]
         pair, third = np.nonzero(np.arange(signs.shape[1]) > right[:, None])
-        mean = np.matmul(doubles, signs.transpose(0, 2, 1))[:, pair, third].astype(np.float64) / signs.shape[2]
+        mean = (
+            np.matmul(doubles, signs.transpose(0, 2, 1))[:, pair, third].astype(np.float64) / signs.shape[2]
+        )
         positive = (_taken(doubles, places)[:, pair] * _taken(signs, places)[:, third]) > 0.0
         negative_share = (1.0 - mean) / 2.0
         place = np.clip(self.rng.random(positive.shape), 1e-12, 1.0 - 1e-12)
-        scores: Floats = ndtri(np.where(positive, negative_share + place * (1.0 - negative_share), place * negative_share))
+        scores: Floats = ndtri(
+            np.where(positive, negative_share + place * (1.0 - negative_share), place * negative_share)
+        )
         return scores
 
 
@@ -216,7 +239,11 @@ def _whitened(standard: Floats) -> tuple[Floats, Floats, Integers]:
     values, vectors = np.linalg.eigh(correlation)
     kept = values > 1e-10 * values[:, -1:]
     inverse_root = np.where(kept, 1.0 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
-    return np.matmul(np.matmul(vectors * inverse_root[:, None, :], vectors.transpose(0, 2, 1)), standard), correlation, kept.sum(axis=1)
+    return (
+        np.matmul(np.matmul(vectors * inverse_root[:, None, :], vectors.transpose(0, 2, 1)), standard),
+        correlation,
+        kept.sum(axis=1),
+    )
 
 
 def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
@@ -225,7 +252,9 @@ def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
     return taken
 
 
-def _errors(values: Floats, squared: Floats, places: Integers, dim: int) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
+def _errors(
+    values: Floats, squared: Floats, places: Integers, dim: int
+) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
     """Posterior mean minus truth in sds of the draws alone (ddof = 1), from values of covariance 1 in their pools, (c, number, S + 1).
 
     By the formula of Sherman and Morrison, q = P (S^2 - 1) / (S (S - P)), with P the squared length in the pool; P is at most S, and
@@ -247,7 +276,13 @@ def _errors(values: Floats, squared: Floats, places: Integers, dim: int) -> tupl
     second = lengths.mean(axis=2) - off
     far = squared > min(most, GROSS * dim)
     fourth = np.einsum("cds,cds->cd", lengths, lengths) / (num_draws + 1)
-    return mean - _taken(values, places) * _taken(factor, places), second, fourth, _taken(far, places) > 0.0, far.mean(axis=2)
+    return (
+        mean - _taken(values, places) * _taken(factor, places),
+        second,
+        fourth,
+        _taken(far, places) > 0.0,
+        far.mean(axis=2),
+    )
 
 
 def _gross(far: NDArray[np.bool_], expected: Floats) -> NDArray[np.bool_]:
@@ -269,5 +304,7 @@ def _plain_errors(draws: Floats, truth: Floats) -> tuple[Floats, Floats, Floats]
         roots = np.where(values > 1e-10 * values[:, -1:], 1.0 / np.sqrt(np.maximum(values, 1e-300)), 0.0)
         errors = np.einsum("nij,nj,nkj,nk->ni", vectors, roots, vectors, errors, optimize=True)
         errors[~roots.any(axis=1)] = np.nan
-    second = np.full(n, dim * (num_draws + 1.0) * (num_draws - 1.0) / (num_draws * max(num_draws - dim - 2.0, 1.0)))
+    second = np.full(
+        n, dim * (num_draws + 1.0) * (num_draws - 1.0) / (num_draws * max(num_draws - dim - 2.0, 1.0))
+    )
     return errors, second, second**2 * (1.0 + 2.0 / dim)

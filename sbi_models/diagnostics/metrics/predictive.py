@@ -30,7 +30,9 @@ class PredictiveCheck:
     p_values: Floats
 
 
-def predictive_check(predictive: object, observed: object, statistics: Mapping[str, Statistic] | None = None) -> PredictiveCheck:
+def predictive_check(
+    predictive: object, observed: object, statistics: Mapping[str, Statistic] | None = None
+) -> PredictiveCheck:
     """Where statistics of the observed data fall among those of data simulated with posterior draws as parameters.
 
     The p-value is twice the smaller of the shares, observed one included, that lie as low and as high. Small ones say that the model, or
@@ -65,7 +67,9 @@ def predictive_check(predictive: object, observed: object, statistics: Mapping[s
     of_data = _computed(functions, data.reshape(n, -1))
     low = (np.sum(of_simulated <= of_data[:, None], axis=1) + 1.0) / (num_samples + 1.0)
     high = (np.sum(of_simulated >= of_data[:, None], axis=1) + 1.0) / (num_samples + 1.0)
-    return PredictiveCheck(tuple(functions), of_data, of_simulated, np.minimum(2.0 * np.minimum(low, high), 1.0))
+    return PredictiveCheck(
+        tuple(functions), of_data, of_simulated, np.minimum(2.0 * np.minimum(low, high), 1.0)
+    )
 
 
 def _computed(functions: Mapping[str, Statistic], values: Floats) -> Floats:

@@ -71,7 +71,9 @@ def random_ranks_of(draws: Floats, truth: Floats, rng: np.random.Generator) -> N
 
 def even_ranks(draws: Floats, truth: Floats, seed: int = 0) -> Floats:
     """Midpoints (k + 1/2) / (S + 1) of `random_ranks` of arrays that have been checked: uniform for a right posterior, ties or not."""
-    ranks: Floats = (random_ranks_of(draws, truth, generator(seed, "diagnostics", "ties")) + 0.5) / (draws.shape[1] + 1)
+    ranks: Floats = (random_ranks_of(draws, truth, generator(seed, "diagnostics", "ties")) + 0.5) / (
+        draws.shape[1] + 1
+    )
     return ranks
 
 

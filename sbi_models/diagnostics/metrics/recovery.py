@@ -25,7 +25,9 @@ def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
         ConfigurationError: another kind.
     """
     if kind not in get_args(Estimate):
-        raise ConfigurationError(f"Expected 'mean' or 'median' as point estimate, got {kind!r}. {suggest(str(kind), get_args(Estimate))}")
+        raise ConfigurationError(
+            f"Expected 'mean' or 'median' as point estimate, got {kind!r}. {suggest(str(kind), get_args(Estimate))}"
+        )
     draws = _draws(samples)
     estimate: Floats = draws.mean(axis=1) if kind == "mean" else np.median(draws, axis=1)
     return estimate

@@ -34,7 +34,9 @@ class RankHistogram:
     p_values_ecdf: Floats
 
 
-def rank_histogram(samples: object, truth: object, bins: int | None = None, *, level: float = 0.95, seed: int = 0) -> RankHistogram:
+def rank_histogram(
+    samples: object, truth: object, bins: int | None = None, *, level: float = 0.95, seed: int = 0
+) -> RankHistogram:
     """The histogram of ranks of each parameter: flat if right, a valley if over-confident, a hill if under-confident, a slope if biased.
 
     Args:
@@ -55,7 +57,9 @@ def rank_histogram(samples: object, truth: object, bins: int | None = None, *, l
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     n, num_draws = draws.shape[:2]
-    number = int(np.clip(n // PER_BIN, 2, min(20, num_draws + 1))) if bins is None else _checked(bins, num_draws)
+    number = (
+        int(np.clip(n // PER_BIN, 2, min(20, num_draws + 1))) if bins is None else _checked(bins, num_draws)
+    )
     ranks = random_ranks(draws, true, seed)
     slots = np.round(np.linspace(0, num_draws + 1, number + 1)).astype(np.int64)
     share = np.diff(slots) / (num_draws + 1)
@@ -66,7 +70,9 @@ def rank_histogram(samples: object, truth: object, bins: int | None = None, *, l
     tail = (1.0 - check_level(level)) / 2.0
     lower, upper = (np.maximum(np.ceil(bdtrik(q, n, share)), 0.0) for q in (tail, 1.0 - tail))
     _, p_ecdf = uniformity_test((ranks + 0.5) / (num_draws + 1), num_draws)
-    return RankHistogram(slots / (num_draws + 1), counts, expected, lower, upper, chdtrc(number - 1, chi_square), p_ecdf)
+    return RankHistogram(
+        slots / (num_draws + 1), counts, expected, lower, upper, chdtrc(number - 1, chi_square), p_ecdf
+    )
 
 
 def _checked(bins: object, num_draws: int) -> int:
@@ -75,5 +81,7 @@ def _checked(bins: object, num_draws: int) -> int:
     except TypeError:
         number = 0
     if isinstance(bins, bool) or not 2 <= number <= num_draws + 1:
-        raise ConfigurationError(f"Expected bins as an integer from 2 to {num_draws + 1}, one more than the draws, got {bins!r}.")
+        raise ConfigurationError(
+            f"Expected bins as an integer from 2 to {num_draws + 1}, one more than the draws, got {bins!r}."
+        )
     return number

@@ -15,7 +15,16 @@ from sklearn.utils import shuffle
 
 from sbi_models.types import Array
 
-_BATCH, _PENALTY, _RATE, _MOMENTUM, _SECOND, _EPSILON, _TOLERANCE, _PATIENCE = 200, 1e-4, 1e-3, 0.9, 0.999, 1e-8, 1e-4, 10
+_BATCH, _PENALTY, _RATE, _MOMENTUM, _SECOND, _EPSILON, _TOLERANCE, _PATIENCE = (
+    200,
+    1e-4,
+    1e-3,
+    0.9,
+    0.999,
+    1e-8,
+    1e-4,
+    10,
+)
 """scikit-learn's defaults: batch_size, alpha, learning_rate_init, beta_1, beta_2, epsilon, tol, n_iter_no_change."""
 
 _ACTIVATIONS = 250_000
@@ -40,7 +49,9 @@ class Stack:
         return [part.view(len(flat), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
-def trained(inputs: Array, labels: Array, units: tuple[int, int], state: int, max_epochs: int) -> tuple[Stack, list[list[float]]]:
+def trained(
+    inputs: Array, labels: Array, units: tuple[int, int], state: int, max_epochs: int
+) -> tuple[Stack, list[list[float]]]:
     """Train a network on each data set.
 
     Args:
@@ -55,14 +66,20 @@ def trained(inputs: Array, labels: Array, units: tuple[int, int], state: int, ma
     """
     at_once = max(1, _ACTIVATIONS // (_BATCH * max(units)))
     parts = [
-        _trained_together(inputs[start : start + at_once], labels[start : start + at_once], units, state, max_epochs)
+        _trained_together(
+            inputs[start : start + at_once], labels[start : start + at_once], units, state, max_epochs
+        )
         for start in range(0, len(inputs), at_once)
     ]
     stacks, losses = zip(*parts, strict=True)
-    return Stack(torch.cat([stack.parameters for stack in stacks]), stacks[0].shapes), [loss for part in losses for loss in part]
+    return Stack(torch.cat([stack.parameters for stack in stacks]), stacks[0].shapes), [
+        loss for part in losses for loss in part
+    ]
 
 
-def _trained_together(inputs: Array, labels: Array, units: tuple[int, int], state: int, max_epochs: int) -> tuple[Stack, list[list[float]]]:
+def _trained_together(
+    inputs: Array, labels: Array, units: tuple[int, int], state: int, max_epochs: int
+) -> tuple[Stack, list[list[float]]]:
     """`trained`, in steps of all networks."""
     x, y = torch.tensor(inputs, dtype=torch.float32), torch.tensor(labels, dtype=torch.float32)
     width = x.shape[2]
@@ -130,7 +147,12 @@ class _Training:
     def without(self, stopped: Array) -> "_Training":
         """The same training of those that have not stopped."""
         going = np.flatnonzero(~stopped)
-        kept = _Training(Stack(self.stack.parameters[going], self.stack.shapes), self.x[going], self.y[going], self.which[going])
+        kept = _Training(
+            Stack(self.stack.parameters[going], self.stack.shapes),
+            self.x[going],
+            self.y[going],
+            self.which[going],
+        )
         kept.mean, kept.square, kept.steps = self.mean[going], self.square[going], self.steps
         return kept
 
@@ -146,7 +168,9 @@ class _Training:
             total += self._step(inputs, labels, weights, gradients).double() * labels.shape[1]
         return [float(loss) for loss in total / len(order)]
 
-    def _step(self, x: torch.Tensor, y: torch.Tensor, weights: list[torch.Tensor], gradients: list[torch.Tensor]) -> torch.Tensor:
+    def _step(
+        self, x: torch.Tensor, y: torch.Tensor, weights: list[torch.Tensor], gradients: list[torch.Tensor]
+    ) -> torch.Tensor:
         """One step of Adam; the loss before it."""
         w1, b1, w2, b2, w3, b3 = weights
         size = x.shape[1]
@@ -154,9 +178,16 @@ class _Training:
         h2 = torch.baddbmm(b2, h1, w2).relu_()
         logit = torch.baddbmm(b3, h2, w3)
         penalty = sum((w * w).sum(dim=(1, 2)) for w in (w1, w2, w3)) * (_PENALTY / 2 / size)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, y, reduction="none").mean(dim=(1, 2)) + penalty
+        loss = (
+            torch.nn.functional.binary_cross_entropy_with_logits(logit, y, reduction="none").mean(dim=(1, 2))
+            + penalty
+        )
         delta = (logit.sigmoid() - y) / size
-        for before, w, gw, gb in ((h2, w3, gradients[4], gradients[5]), (h1, w2, gradients[2], gradients[3]), (x, w1, *gradients[:2])):
+        for before, w, gw, gb in (
+            (h2, w3, gradients[4], gradients[5]),
+            (h1, w2, gradients[2], gradients[3]),
+            (x, w1, *gradients[:2]),
+        ):
             torch.baddbmm(w, before.transpose(1, 2), delta, beta=_PENALTY / size, out=gw)
             torch.sum(delta, dim=1, keepdim=True, out=gb)
             if before is not x:

@@ -28,7 +28,9 @@ class Tarp:
     area: float
 
 
-def tarp(samples: object, truth: object, references: object = None, *, level: float = 0.95, seed: int = 0) -> Tarp:
+def tarp(
+    samples: object, truth: object, references: object = None, *, level: float = 0.95, seed: int = 0
+) -> Tarp:
     """Tests of accuracy with random points: how often the ball around a random point that holds a share a of the draws holds the truth.
 
     Args:
@@ -58,7 +60,9 @@ def tarp(samples: object, truth: object, references: object = None, *, level: fl
     return Tarp(band.z, observed, band.lower, band.upper, float(p_value[0]), area)
 
 
-def tarp_ranks(samples: object, truth: object, references: object = None, *, seed: int = 0) -> NDArray[np.int64]:
+def tarp_ranks(
+    samples: object, truth: object, references: object = None, *, seed: int = 0
+) -> NDArray[np.int64]:
     """How many draws are nearer to the data set's reference point than the truth is: uniform on 0, ..., S if the posterior is right.
 
     Distances are Euclidean, each parameter in units of the sd of the true values of all other data sets. Arguments and errors as for
@@ -87,7 +91,9 @@ def _spread_of_others(true: Floats) -> Floats:
     centred = true - true.mean(axis=0)
     mean = -centred / (n - 1)
     variance = (np.sum(centred**2, axis=0) - centred**2) / (n - 1) - mean**2
-    spread: Floats = np.where(variance > 1e-20 * np.mean(centred**2, axis=0), np.sqrt(np.maximum(variance, 0.0)), 1.0)
+    spread: Floats = np.where(
+        variance > 1e-20 * np.mean(centred**2, axis=0), np.sqrt(np.maximum(variance, 0.0)), 1.0
+    )
     return spread
 
 
@@ -102,6 +108,8 @@ def _others(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 def _points(references: object, shape: tuple[int, ...]) -> Floats:
     points = as_floats("references", references)
     if points.shape != shape:
-        raise DataError(f"Expected references of shape {shape}, one point for each data set, got {points.shape}.")
+        raise DataError(
+            f"Expected references of shape {shape}, one point for each data set, got {points.shape}."
+        )
     check_finite("references", points)
     return points

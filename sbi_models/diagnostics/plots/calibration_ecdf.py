@@ -50,7 +50,11 @@ def plot_calibration_ecdf(
         shade = axes.fill_between(band.z, band.lower - band.z, band.upper - band.z, **BAND)
         axes.axhline(0.0, **GUIDE)
         (line,) = axes.plot(
-            [0.0, *band.z, 1.0], [0.0, *gap[:, j], 0.0], color=BLUE if inside else RED, linewidth=1.4, linestyle="-" if inside else "-."
+            [0.0, *band.z, 1.0],
+            [0.0, *gap[:, j], 0.0],
+            color=BLUE if inside else RED,
+            linewidth=1.4,
+            linestyle="-" if inside else "-.",
         )
         legend["ranks, inside the band" if inside else "ranks, leaving the band"] = line
         note(axes, f"log γ = {statistic[j]:.2f}".replace("-", "−"), x=0.96)

@@ -6,7 +6,17 @@ from matplotlib.figure import Figure
 
 from sbi_models.diagnostics.metrics.checks import check_level
 from sbi_models.diagnostics.metrics.coverage import joint_coverage, marginal_coverage
-from sbi_models.diagnostics.plots.style import BAND, BLUE, GREY, GUIDE, LINE, MANY_PANELS, finish, note, panel_grid
+from sbi_models.diagnostics.plots.style import (
+    BAND,
+    BLUE,
+    GREY,
+    GUIDE,
+    LINE,
+    MANY_PANELS,
+    finish,
+    note,
+    panel_grid,
+)
 from sbi_models.diagnostics.variables import flatten_variables
 
 QUARTERS, HALVES = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0)
@@ -36,7 +46,10 @@ def plot_coverage(
     """
     draws, true, names = flatten_variables(samples, truth, variable_keys, variable_names)
     marginal = marginal_coverage(draws, true, band=check_level(band))
-    curves = [(marginal.levels, *(part[:, j] for part in (marginal.observed, marginal.lower, marginal.upper))) for j in range(len(names))]
+    curves = [
+        (marginal.levels, *(part[:, j] for part in (marginal.observed, marginal.lower, marginal.upper)))
+        for j in range(len(names))
+    ]
     if joint and len(names) > 1 and draws.shape[1] > len(names) + 1:
         whole = joint_coverage(draws, true, band=band)
         curves.append((whole.levels, whole.observed[:, 0], whole.lower[:, 0], whole.upper[:, 0]))
@@ -52,5 +65,9 @@ def plot_coverage(
         axes.yaxis.set_major_formatter("{x:g}")
     note(panels[0], "cautious", color=GREY)
     note(panels[0], "over-confident", x=0.96, y=0.04, color=GREY)
-    legend = {"observed coverage": line, f"pointwise {100 * band:g} % interval": ribbon, "as stated": diagonal}
+    legend = {
+        "observed coverage": line,
+        f"pointwise {100 * band:g} % interval": ribbon,
+        "as stated": diagonal,
+    }
     return finish(figure, "credible level", "share of data sets covered", legend)

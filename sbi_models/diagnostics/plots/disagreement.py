@@ -15,7 +15,9 @@ SHOWN = 0.99
 """Share of the reference that the axis reaches to; the few that are far out would squeeze the others into one bar."""
 
 
-def plot_disagreement(disagreement: object, reference: object = None, *, label: str = "disagreement between members") -> Figure:
+def plot_disagreement(
+    disagreement: object, reference: object = None, *, label: str = "disagreement between members"
+) -> Figure:
     """Draws the distribution of the disagreement over data sets; with a reference, that of the reference and the observations in it.
 
     An observation far to the right of the reference, test simulations, is one that the members have not learned, or that is unlike any
@@ -41,11 +43,15 @@ def plot_disagreement(disagreement: object, reference: object = None, *, label: 
     if usual is not None:
         beyond = float(np.mean(usual > edges[-1]))
         name = f"reference, {beyond:.1%} of it further right" if beyond else "reference"
-        legend[name] = axes.stairs(*np.histogram(usual, edges, density=True), fill=True, color=GREY, alpha=0.5)
+        legend[name] = axes.stairs(
+            *np.histogram(usual, edges, density=True), fill=True, color=GREY, alpha=0.5
+        )
         level = float(np.quantile(usual, 0.95))
         note(axes, f"{np.mean(values > level):.0%} above the 95 % quantile of the reference", x=0.98)
     if usual is None or len(values) > MANY:
-        legend["data sets"] = axes.stairs(*np.histogram(values, edges, density=True), fill=True, color=BLUE, alpha=0.5)
+        legend["data sets"] = axes.stairs(
+            *np.histogram(values, edges, density=True), fill=True, color=BLUE, alpha=0.5
+        )
     else:
         for value in values:
             legend["observations"] = axes.axvline(value, color=RED, linewidth=1.2)
@@ -57,6 +63,8 @@ def plot_disagreement(disagreement: object, reference: object = None, *, label: 
 def _checked(name: str, value: object) -> Floats:
     values = as_floats(name, value)
     if values.ndim != 1 or not values.size:
-        raise DataError(f"Expected {name} of shape (n_datasets,), got {values.shape}. Pass what workflow.disagreement(conditions) returns.")
+        raise DataError(
+            f"Expected {name} of shape (n_datasets,), got {values.shape}. Pass what workflow.disagreement(conditions) returns."
+        )
     check_finite(name, values)
     return values

@@ -35,20 +35,35 @@ def plot_losses(history: Mapping[str, Sequence[float]]) -> Figure:
     for key, label, color in (("loss", "training", BLUE), ("val_loss", "validation", RED)):
         values = as_floats(f"history[{key!r}]", list(history.get(key, [])))
         if values.ndim != 1 or (key == "loss" and not values.size):
-            raise DataError(f"Expected history[{key!r}] as one number an epoch, got shape {values.shape}. Train before plotting losses.")
+            raise DataError(
+                f"Expected history[{key!r}] as one number an epoch, got shape {values.shape}. Train before plotting losses."
+            )
         if not values.size:
             continue
         for name in history:
             if name.endswith(f"/{key}"):
                 of_member = as_floats(f"history[{name!r}]", list(history[name]))
-                axes.plot(np.arange(1, len(of_member) + 1), np.where(np.isfinite(of_member), of_member, np.nan), color=color, **MEMBER)
+                axes.plot(
+                    np.arange(1, len(of_member) + 1),
+                    np.where(np.isfinite(of_member), of_member, np.nan),
+                    color=color,
+                    **MEMBER,
+                )
         epochs = np.arange(1, len(values) + 1)
         finite = np.isfinite(values)
         marker = "o" if len(values) < 20 else None
-        (legend[label],) = axes.plot(epochs, np.where(finite, values, np.nan), color=color, linewidth=1.4, marker=marker, markersize=3)
+        (legend[label],) = axes.plot(
+            epochs, np.where(finite, values, np.nan), color=color, linewidth=1.4, marker=marker, markersize=3
+        )
         if key == "val_loss" and finite.any():
             best = int(np.argmin(np.where(finite, values, np.inf)))
-            axes.plot(epochs[best], values[best], "o", markersize=7, markerfacecolor="none", markeredgecolor=color)
-            note(axes, f"lowest validation loss {values[best]:.4g}, epoch {epochs[best]}".replace("-", "−"), x=0.98)
+            axes.plot(
+                epochs[best], values[best], "o", markersize=7, markerfacecolor="none", markeredgecolor=color
+            )
+            note(
+                axes,
+                f"lowest validation loss {values[best]:.4g}, epoch {epochs[best]}".replace("-", "−"),
+                x=0.98,
+            )
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return finish(figure, "epoch", "loss", legend)

@@ -44,10 +44,14 @@ def plot_pairs(
     """
     draws = as_floats("samples", samples)
     if draws.ndim != 2 or draws.shape[0] < 2 or not draws.shape[1]:
-        raise DataError(f"Expected samples of one data set, shape (S, dim) with 2 draws or more, got {draws.shape}. Choose a data set.")
+        raise DataError(
+            f"Expected samples of one data set, shape (S, dim) with 2 draws or more, got {draws.shape}. Choose a data set."
+        )
     dim = draws.shape[1]
     marks = None if truth is None else _fitting("truth", truth, (dim,))
-    of_prior = None if prior is None else _fitting("prior", prior, (len(np.atleast_1d(np.asarray(prior))), dim))
+    of_prior = (
+        None if prior is None else _fitting("prior", prior, (len(np.atleast_1d(np.asarray(prior))), dim))
+    )
     check_finite("samples", draws)
     names = [f"theta_{j}" for j in range(dim)] if variable_names is None else list(variable_names)
     if len(names) != dim:
@@ -55,9 +59,16 @@ def plot_pairs(
     chosen = _chosen(names, parameters)
     number = len(chosen)
     size = max(1.25, 2.4 - 0.12 * number)
-    figure = DiagnosticFigure(figsize=(size * number + 0.6, size * number + 0.9), dpi=110, layout="constrained")
+    figure = DiagnosticFigure(
+        figsize=(size * number + 0.6, size * number + 0.9), dpi=110, layout="constrained"
+    )
     grid = figure.add_gridspec(number, number)
-    limits = [_limits(draws[:, j], None if of_prior is None else of_prior[:, j], None if marks is None else marks[j]) for j in chosen]
+    limits = [
+        _limits(
+            draws[:, j], None if of_prior is None else of_prior[:, j], None if marks is None else marks[j]
+        )
+        for j in chosen
+    ]
     legend: dict[str, Artist] = {}
     for row in range(number):
         for column in range(row + 1):
@@ -69,10 +80,17 @@ def plot_pairs(
             axes.set_xlim(limits[column])
             j, k = chosen[column], chosen[row]
             if row == column:
-                _marginal(axes, draws[:, j], None if of_prior is None else of_prior[:, j], limits[row], legend)
+                _marginal(
+                    axes, draws[:, j], None if of_prior is None else of_prior[:, j], limits[row], legend
+                )
             else:
                 axes.set_ylim(limits[row])
-                _joint(axes, draws[:, [j, k]], None if of_prior is None else of_prior[:, [j, k]], (limits[column], limits[row]))
+                _joint(
+                    axes,
+                    draws[:, [j, k]],
+                    None if of_prior is None else of_prior[:, [j, k]],
+                    (limits[column], limits[row]),
+                )
             if marks is not None:
                 _mark(axes, marks[j], marks[k] if row != column else None, legend)
             if last:
@@ -82,21 +100,29 @@ def plot_pairs(
     return finish(figure, "", "", legend)
 
 
-def _marginal(axes: Axes, draws: Floats, prior: Floats | None, limits: tuple[float, float], legend: dict[str, Artist]) -> None:
+def _marginal(
+    axes: Axes, draws: Floats, prior: Floats | None, limits: tuple[float, float], legend: dict[str, Artist]
+) -> None:
     edges = np.linspace(*limits, 41)
-    legend["posterior"] = axes.stairs(*np.histogram(draws, edges, density=True), fill=True, color=BLUE, alpha=0.6)
+    legend["posterior"] = axes.stairs(
+        *np.histogram(draws, edges, density=True), fill=True, color=BLUE, alpha=0.6
+    )
     if prior is not None:
         heights = np.histogram(prior, edges)[0] / (len(prior) * (edges[1] - edges[0]))
         legend["prior"] = axes.stairs(heights, edges, color=GREY, linewidth=1.2)
     axes.set_yticks([])
 
 
-def _joint(axes: Axes, draws: Floats, prior: Floats | None, limits: tuple[tuple[float, float], tuple[float, float]]) -> None:
+def _joint(
+    axes: Axes, draws: Floats, prior: Floats | None, limits: tuple[tuple[float, float], tuple[float, float]]
+) -> None:
     axes.grid(visible=False)
     counts, x, y = np.histogram2d(draws[:, 0], draws[:, 1], bins=30, range=limits)
     axes.pcolormesh(x, y, counts.T, cmap=DENSITY, rasterized=True)
     if prior is not None:
-        axes.scatter(prior[:300, 0], prior[:300, 1], s=2, color=GREY, alpha=0.5, linewidths=0, rasterized=True)
+        axes.scatter(
+            prior[:300, 0], prior[:300, 1], s=2, color=GREY, alpha=0.5, linewidths=0, rasterized=True
+        )
 
 
 def _mark(axes: Axes, x: float, y: float | None, legend: dict[str, Artist]) -> None:
@@ -121,13 +147,17 @@ def _chosen(names: list[str], parameters: Sequence[str] | None) -> list[int]:
             raise DataError(f"Unknown parameter {name!r}. {suggest(str(name), names)}")
     chosen = list(range(len(names))) if parameters is None else [names.index(name) for name in parameters]
     if not 1 <= len(chosen) <= MOST:
-        raise DataError(f"Expected 1 to {MOST} parameters to draw in pairs, got {len(chosen)}. Choose some: parameters={names[:3]!r}.")
+        raise DataError(
+            f"Expected 1 to {MOST} parameters to draw in pairs, got {len(chosen)}. Choose some: parameters={names[:3]!r}."
+        )
     return chosen
 
 
 def _fitting(name: str, values: object, shape: tuple[int, ...]) -> Floats:
     array = as_floats(name, values)
     if array.shape != shape:
-        raise DataError(f"Expected {name} of shape {shape if name == 'truth' else ('m', shape[-1])}, got {array.shape}.")
+        raise DataError(
+            f"Expected {name} of shape {shape if name == 'truth' else ('m', shape[-1])}, got {array.shape}."
+        )
     check_finite(name, np.atleast_1d(array))
     return array

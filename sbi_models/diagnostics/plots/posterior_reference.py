@@ -45,7 +45,9 @@ def plot_posterior_reference(
     """
     draws = as_floats("samples", samples)
     if draws.ndim != 3 or 0 in draws.shape:
-        raise DataError(f"Expected samples of shape (n_datasets, num_samples, n_quantities), got {draws.shape}. Add the missing axes.")
+        raise DataError(
+            f"Expected samples of shape (n_datasets, num_samples, n_quantities), got {draws.shape}. Add the missing axes."
+        )
     rows, _, columns = draws.shape
     points, heights = _reference(grid, density, rows, columns)
     marks = None if truth is None else _spread("truth", truth, (rows, columns))
@@ -57,7 +59,9 @@ def plot_posterior_reference(
     for i, axes in enumerate(panels):
         row, column = divmod(i, columns)
         legend[samples_label] = _histogram(axes, draws[row, :, column], points[row, column])
-        (legend[reference_label],) = axes.plot(points[row, column], heights[row, column], color=RED, linewidth=1.5)
+        (legend[reference_label],) = axes.plot(
+            points[row, column], heights[row, column], color=RED, linewidth=1.5
+        )
         if marks is not None:
             mark = marks[row, column]
             if not np.isnan(mark):
@@ -99,7 +103,15 @@ def _histogram(axes: Axes, draws: Floats, points: Floats) -> Artist:
     width = 2.0 * iqr / len(draws) ** (1 / 3) or (high - low) / 40  # Freedman and Diaconis (1981)
     edges = np.linspace(low, high, int(np.clip((high - low) / width, 12, 60)) + 1)
     counts, _ = np.histogram(draws, edges)
-    return axes.stairs(counts / (len(draws) * np.diff(edges)), edges, fill=True, color=BLUE, alpha=0.45, edgecolor=BLACK, linewidth=0)
+    return axes.stairs(
+        counts / (len(draws) * np.diff(edges)),
+        edges,
+        fill=True,
+        color=BLUE,
+        alpha=0.45,
+        edgecolor=BLACK,
+        linewidth=0,
+    )
 
 
 def _reference(grid: object, density: object, rows: int, columns: int) -> tuple[Floats, Floats]:
@@ -114,9 +126,13 @@ def _reference(grid: object, density: object, rows: int, columns: int) -> tuple[
     check_finite("grid", points)
     check_finite("density", heights)
     if np.any(np.diff(points, axis=-1) <= 0.0):
-        raise DataError("Expected a grid that increases along its last axis, got one that does not. Sort it, and the density with it.")
+        raise DataError(
+            "Expected a grid that increases along its last axis, got one that does not. Sort it, and the density with it."
+        )
     if np.any(heights < 0.0):
-        raise DataError(f"Expected a density of 0 or more, got {heights.min()}. Pass the density, not its logarithm.")
+        raise DataError(
+            f"Expected a density of 0 or more, got {heights.min()}. Pass the density, not its logarithm."
+        )
     return points, heights
 
 
@@ -125,12 +141,16 @@ def _spread(name: str, values: object, shape: tuple[int, ...]) -> Floats:
     try:
         full = np.broadcast_to(array, shape)
     except ValueError as error:
-        raise DataError(f"Expected {name} of shape {shape}, got {array.shape}. Give one for each data set and quantity.") from error
+        raise DataError(
+            f"Expected {name} of shape {shape}, got {array.shape}. Give one for each data set and quantity."
+        ) from error
     return full
 
 
 def _labels(name: str, given: Sequence[str] | None, count: int, word: str) -> list[str]:
     labels = [f"{word} {i + 1}" for i in range(count)] if given is None else list(given)
     if len(labels) != count:
-        raise DataError(f"Expected {count} {name}, got {len(labels)}: {', '.join(map(str, labels))}. Name every {word}, in order.")
+        raise DataError(
+            f"Expected {count} {name}, got {len(labels)}: {', '.join(map(str, labels))}. Name every {word}, in order."
+        )
     return labels

@@ -32,7 +32,9 @@ def plot_predictive_check(
     check = predictive_check(predictive, observed, statistics)
     rows, columns = check.p_values.shape
     if rows > MOST_ROWS:
-        raise DataError(f"Expected at most {MOST_ROWS} data sets to draw, got {rows}. Choose some, and use predictive_check for all.")
+        raise DataError(
+            f"Expected at most {MOST_ROWS} data sets to draw, got {rows}. Choose some, and use predictive_check for all."
+        )
     labels = [f"data set {i + 1}" for i in range(rows)] if dataset_names is None else list(dataset_names)
     if len(labels) != rows:
         raise DataError(f"Expected {rows} dataset_names, got {len(labels)}. Name every data set, in order.")

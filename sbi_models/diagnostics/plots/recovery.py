@@ -52,7 +52,11 @@ def plot_recovery(
         (line,) = axes.plot((0, 1), (0, 1), transform=axes.transAxes, **GUIDE)
         _square(axes, true[:, j], middle[:, j], lower[:, j], upper[:, j])
         note(axes, f"r = {r[j]:.3f}" if np.isfinite(r[j]) else "r not defined: constant")
-    legend = {f"posterior {estimate}": dots, f"central {100 * level:g} % interval": bars, "equal to the truth": line}
+    legend = {
+        f"posterior {estimate}": dots,
+        f"central {100 * level:g} % interval": bars,
+        "equal to the truth": line,
+    }
     return finish(figure, "true value", f"posterior {estimate}", legend)
 
 

@@ -67,7 +67,12 @@ class Panel(Axes):
     def get_tightbbox(self, renderer: Any = None, **options: Any) -> Any:
         """The panel with its labels, in pixels: measured, or for the layout of many panels reckoned from the letters of its labels."""
         figure = self.get_figure(root=True)
-        if figure is None or not options.get("for_layout_only") or len(figure.axes) <= MANY_PANELS or "$" in self.get_title():
+        if (
+            figure is None
+            or not options.get("for_layout_only")
+            or len(figure.axes) <= MANY_PANELS
+            or "$" in self.get_title()
+        ):
             return super().get_tightbbox(renderer, **options)
         inner, pixels = self.bbox, figure.dpi / 72.0
         left, bottom, right, top = (pixels * points for points in self._room())
@@ -113,7 +118,9 @@ def panel_grid(
     columns = columns or _columns(count)
     rows = ceil(count / columns)
     width = width or ({1: 3.6, 2: 3.2, 3: 2.9, 4: 2.6}.get(columns, 2.2) if rows <= 2 else 2.0)
-    figure = DiagnosticFigure(figsize=(columns * width + 0.4, rows * (width * aspect + 0.1) + 0.8), dpi=110, layout="constrained")
+    figure = DiagnosticFigure(
+        figsize=(columns * width + 0.4, rows * (width * aspect + 0.1) + 0.8), dpi=110, layout="constrained"
+    )
     grid = figure.add_gridspec(rows, columns)
     panels = [figure.add_subplot(grid[i // columns, i % columns], axes_class=Panel) for i in range(count)]
     for i, (title, axes) in enumerate(zip(titles, panels, strict=True)):
@@ -181,5 +188,7 @@ def finish(figure: Figure, x_label: str, y_label: str, legend: Mapping[str, Arti
     engine = figure.get_layout_engine()
     if engine is not None and len(figure.axes) > MANY_PANELS:
         engine.execute(figure)
-        figure.set_layout_engine(None)  # "none" would leave a placeholder, for which savefig draws everything twice
+        figure.set_layout_engine(
+            None
+        )  # "none" would leave a placeholder, for which savefig draws everything twice
     return figure

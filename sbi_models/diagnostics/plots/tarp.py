@@ -38,7 +38,9 @@ def plot_tarp(
     shade = axes.fill_between(result.levels, result.lower, result.upper, **BAND)
     (diagonal,) = axes.plot((0, 1), (0, 1), **GUIDE)
     inside = result.p_value > 1.0 - level
-    (line,) = axes.plot([0.0, *result.levels, 1.0], [0.0, *result.observed, 1.0], **{**LINE, "color": BLUE if inside else RED})
+    (line,) = axes.plot(
+        [0.0, *result.levels, 1.0], [0.0, *result.observed, 1.0], **{**LINE, "color": BLUE if inside else RED}
+    )
     note(axes, "p < 0.001" if result.p_value < 0.001 else f"p = {result.p_value:.3f}")
     note(axes, f"{len(true)} data sets", x=0.96, y=0.04, color=GREY)
     legend = {"observed": line, f"simultaneous {100 * level:g} % band": shade, "as stated": diagonal}

@@ -5,7 +5,17 @@ from math import isfinite
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sbi_models.diagnostics.plots.style import BLUE, GREY, GUIDE, LABEL, RED, TEXT, DiagnosticFigure, dress, finish
+from sbi_models.diagnostics.plots.style import (
+    BLUE,
+    GREY,
+    GUIDE,
+    LABEL,
+    RED,
+    TEXT,
+    DiagnosticFigure,
+    dress,
+    finish,
+)
 from sbi_models.diagnostics.verdict import CALIBRATED, Estimate, Judgement, Verdict
 
 ROW = 0.24
@@ -28,7 +38,14 @@ def plot_verdict(verdict: Verdict) -> Figure:
     for i, row in enumerate(rows):
         _mark(left, i, row.width_factor, row)
         _mark(right, i, row.bias, row)
-        right.annotate(row.label, (1.02, i), xycoords=("axes fraction", "data"), fontsize=TEXT, va="center", color=_color(row))
+        right.annotate(
+            row.label,
+            (1.02, i),
+            xycoords=("axes fraction", "data"),
+            fontsize=TEXT,
+            va="center",
+            color=_color(row),
+        )
     left.axvline(1.0, **GUIDE)
     right.axvline(0.0, **GUIDE)
     for axes in (left, right):
@@ -43,7 +60,9 @@ def _mark(axes: Axes, i: int, estimate: Estimate, row: Judgement) -> None:
     if not isfinite(estimate.value):
         return
     axes.plot((estimate.low, estimate.high), (i, i), color=_color(row), linewidth=1.6)
-    axes.plot(estimate.value, i, "o" if not row.flaws else "D", color=_color(row), markersize=4.5, linestyle="none")
+    axes.plot(
+        estimate.value, i, "o" if not row.flaws else "D", color=_color(row), markersize=4.5, linestyle="none"
+    )
 
 
 def _color(row: Judgement) -> str:

@@ -42,7 +42,12 @@ def plot_z_score_contraction(
     for j, axes in enumerate(panels):
         shade = axes.axhspan(-2.0, 2.0, **{**BAND, "color": GREEN, "alpha": 0.12})
         axes.axhline(0.0, **GUIDE)
-        dots = axes.scatter(np.clip(contraction[:, j], low, 1.0), np.clip(z[:, j], -high, high), **DOTS, rasterized=len(z) > MANY_DATASETS)
+        dots = axes.scatter(
+            np.clip(contraction[:, j], low, 1.0),
+            np.clip(z[:, j], -high, high),
+            **DOTS,
+            rasterized=len(z) > MANY_DATASETS,
+        )
         if defined[:, j].any():
             note(axes, f"median {np.median(contraction[:, j]):.2f}")
         else:

@@ -65,17 +65,28 @@ class AutoregressiveMixture(InferenceNetwork):
         order: str = "random",
     ) -> None:
         super().__init__()
-        whole = {"components": (components, 1), "trunk_width": (trunk_width, 0), "trunk_blocks": (trunk_blocks, 0)}
+        whole = {
+            "components": (components, 1),
+            "trunk_width": (trunk_width, 0),
+            "trunk_blocks": (trunk_blocks, 0),
+        }
         whole |= {"head_width": (head_width, 1), "head_blocks": (head_blocks, 0)}
         for name, (number, least) in whole.items():
             if number != int(number) or number < least:
-                raise ConfigurationError(f"Expected a whole number of at least {least} for {name}, got {number!r}.")
+                raise ConfigurationError(
+                    f"Expected a whole number of at least {least} for {name}, got {number!r}."
+                )
         if not 0 <= dropout < 1:
             raise ConfigurationError(f"Expected dropout as a share from 0 to below 1, got {dropout!r}.")
         if order not in ("random", "given"):
             raise ConfigurationError(f"Expected order as 'random' or 'given', got {order!r}.")
         self.components, self.dropout, self.ordered = components, dropout, order == "given"
-        self.trunk_width, self.trunk_blocks, self.head_width, self.head_blocks = trunk_width, trunk_blocks, head_width, head_blocks
+        self.trunk_width, self.trunk_blocks, self.head_width, self.head_blocks = (
+            trunk_width,
+            trunk_blocks,
+            head_width,
+            head_blocks,
+        )
 
     order: Tensor
     earlier: Tensor
@@ -109,7 +120,9 @@ class AutoregressiveMixture(InferenceNetwork):
     @torch.no_grad()
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
         """Take the linear part from least squares on standardised theta (n, theta_dim) and conditions (n, condition_dim), in float64."""
-        theta, conditions = (value[:_ROWS_OF_THE_START].to(torch.float64) for value in (theta[:, self.order], conditions))
+        theta, conditions = (
+            value[:_ROWS_OF_THE_START].to(torch.float64) for value in (theta[:, self.order], conditions)
+        )
         n = len(theta)
         for i in range(self.theta_dim):
             inputs = torch.cat([conditions, theta[:, :i], torch.ones(n, 1, dtype=torch.float64)], dim=1)
@@ -145,14 +158,21 @@ class AutoregressiveMixture(InferenceNetwork):
         kept_trunk = kept_heads = None
         if kept is not None:
             units = self.trunk_blocks * self.trunk_width if self.has_trunk else 0
-            kept_trunk = kept[:, :units].reshape(n, self.trunk_blocks, 1, -1).permute(1, 2, 0, 3) if units else None
+            kept_trunk = (
+                kept[:, :units].reshape(n, self.trunk_blocks, 1, -1).permute(1, 2, 0, 3) if units else None
+            )
             kept_heads = kept[:, units:].reshape(n, self.head_blocks, d, width).permute(1, 2, 0, 3)
         theta = theta[:, self.order]
-        located = conditions @ self.linear[:, : self.condition_dim].T + theta @ (self.earlier * self.linear[:, self.condition_dim :]).T
+        located = (
+            conditions @ self.linear[:, : self.condition_dim].T
+            + theta @ (self.earlier * self.linear[:, self.condition_dim :]).T
+        )
         rest = (theta - located - self.shift) * (-self.log_scale).exp()
         context = self._context(conditions, kept_trunk)
         weight = (self.earlier[..., None] * self.earlier_weight).transpose(0, 1).reshape(d, d * width)
-        h = (context @ self.context_weight + rest @ weight).reshape(n, d, width).transpose(0, 1) + self.head_bias[:, None]
+        h = (context @ self.context_weight + rest @ weight).reshape(n, d, width).transpose(
+            0, 1
+        ) + self.head_bias[:, None]
         raw = self.out(nn.functional.silu(self.heads(h, kept_heads)))
         log_weights, means, log_sds = self._mixture(raw)
         log_terms = log_weights - log_sds - 0.5 * ((rest.T[..., None] - means) * (-log_sds).exp()).square()
@@ -169,7 +189,11 @@ class AutoregressiveMixture(InferenceNetwork):
     def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights, means and log standard deviations (..., components), in units of the residuals of the linear part."""
         weights, means, scales = torch.split(raw, self.components, dim=-1)
-        return weights.log_softmax(dim=-1), means, _LARGEST_LOG_SCALE * torch.tanh(scales / _LARGEST_LOG_SCALE)
+        return (
+            weights.log_softmax(dim=-1),
+            means,
+            _LARGEST_LOG_SCALE * torch.tanh(scales / _LARGEST_LOG_SCALE),
+        )
 
     # ---- draws ---------------------------------------------------------------------------------------------------------------------
 
@@ -184,9 +208,15 @@ class AutoregressiveMixture(InferenceNetwork):
         theta, rest = (conditions.new_zeros(n, num_samples, d) for _ in range(2))
         for i in range(d):
             h = context[:, :, i] + rest[..., :i] @ self.earlier_weight[i, :i] + self.head_bias[i]
-            log_weights, means, log_sds = self._mixture(self.out.one(i, nn.functional.silu(self.heads.one(i, h))))
-            chosen = (log_weights.exp().cumsum(dim=-1)[..., :-1] < chance[..., i : i + 1]).sum(dim=-1, keepdim=True)
-            rest[..., i] = (means.gather(-1, chosen) + log_sds.gather(-1, chosen).exp() * noise[..., i : i + 1])[..., 0]
+            log_weights, means, log_sds = self._mixture(
+                self.out.one(i, nn.functional.silu(self.heads.one(i, h)))
+            )
+            chosen = (log_weights.exp().cumsum(dim=-1)[..., :-1] < chance[..., i : i + 1]).sum(
+                dim=-1, keepdim=True
+            )
+            rest[..., i] = (
+                means.gather(-1, chosen) + log_sds.gather(-1, chosen).exp() * noise[..., i : i + 1]
+            )[..., 0]
             linear = theta[..., :i] @ self.linear[i, self.condition_dim : self.condition_dim + i]
             theta[..., i] = located[..., i] + linear + scales[i] * rest[..., i]
         return theta[..., self.order.argsort()]

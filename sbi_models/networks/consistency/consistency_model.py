@@ -67,7 +67,9 @@ class ConsistencyModel(InferenceNetwork):
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         self.theta_dim = theta_dim
-        self.field = make_subnet(self.subnet, theta_dim, 2 * theta_dim, condition_dim, self.widths, has_time=True)
+        self.field = make_subnet(
+            self.subnet, theta_dim, 2 * theta_dim, condition_dim, self.widths, has_time=True
+        )
 
     def denoise(self, u: Tensor, angle: Tensor, conditions: Tensor) -> Tensor:
         """f: where the flow from u (..., theta_dim) at angles (..., 1) ends, in standardised space."""
@@ -94,7 +96,9 @@ class ConsistencyModel(InferenceNetwork):
         velocity = angle.cos() * noise - angle.sin() * clean
         return ((flow - velocity).square() + (mean_slope - target).square()).mean(dim=(1, 2))
 
-    def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None, *, steps: int | None = None) -> Tensor:
+    def sample(
+        self, num_samples: int, conditions: Tensor, generator: Generators = None, *, steps: int | None = None
+    ) -> Tensor:
         """Standardised draws (n, num_samples, theta_dim) with the network's number of calls, or another one."""
         shape, given = (len(conditions), num_samples, self.theta_dim), conditions[:, None, :]
         count = self.steps if steps is None else steps

@@ -16,7 +16,16 @@ class Coupling(nn.Module):
     Raw numbers start at zero, so that every coupling starts as the identity.
     """
 
-    def __init__(self, transform: Transform, *, kept: int, changed: int, condition_dim: int, subnet: str, widths: Widths) -> None:
+    def __init__(
+        self,
+        transform: Transform,
+        *,
+        kept: int,
+        changed: int,
+        condition_dim: int,
+        subnet: str,
+        widths: Widths,
+    ) -> None:
         super().__init__()
         self.transform, self.kept, self.changed = transform, kept, changed
         numbers = changed * transform.width

@@ -59,12 +59,22 @@ class CouplingFlow(InferenceNetwork):
         super().__init__()
         for name, value, known in (("transform", transform, _TRANSFORMS), ("base", base, _BASES)):
             if value not in known:
-                raise ConfigurationError(f"Unknown {name} {value!r} of a coupling flow. {suggest(str(value), known)}")
-        for name, number, least in (("depth", depth, 1), ("bins", bins, 2), ("degrees_of_freedom", degrees_of_freedom, 1)):
+                raise ConfigurationError(
+                    f"Unknown {name} {value!r} of a coupling flow. {suggest(str(value), known)}"
+                )
+        for name, number, least in (
+            ("depth", depth, 1),
+            ("bins", bins, 2),
+            ("degrees_of_freedom", degrees_of_freedom, 1),
+        ):
             if number != int(number) or number < least:
-                raise ConfigurationError(f"Expected a whole number of at least {least} for {name}, got {number!r}.")
+                raise ConfigurationError(
+                    f"Expected a whole number of at least {least} for {name}, got {number!r}."
+                )
         if not 0 < bound < float("inf"):
-            raise ConfigurationError(f"Expected a positive, finite bound of the splines, got {bound!r}. Pass for instance bound=5.0.")
+            raise ConfigurationError(
+                f"Expected a positive, finite bound of the splines, got {bound!r}. Pass for instance bound=5.0."
+            )
         check_subnet(subnet, widths)
         self.depth, self.subnet, self.widths = depth, subnet, widths
         self.transform: Transform = AffineSpline(bins, bound) if transform == "spline" else Affine()
@@ -72,7 +82,10 @@ class CouplingFlow(InferenceNetwork):
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         self.theta_dim = theta_dim
-        self.blocks = nn.ModuleList(Block(self.transform, theta_dim, condition_dim, self.subnet, self.widths) for _ in range(self.depth))
+        self.blocks = nn.ModuleList(
+            Block(self.transform, theta_dim, condition_dim, self.subnet, self.widths)
+            for _ in range(self.depth)
+        )
 
     def to_base(self, theta: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """z (..., theta_dim) and log |det dz/dtheta| (...) of standardised theta (..., theta_dim) and conditions (..., condition_dim)."""
@@ -95,7 +108,9 @@ class CouplingFlow(InferenceNetwork):
 
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
         """Standardised draws (n, num_samples, theta_dim): draws of the base, carried through the inverse."""
-        return self.from_base(self.base.sample(num_samples, self.theta_dim, generator, conditions), conditions[:, None, :])
+        return self.from_base(
+            self.base.sample(num_samples, self.theta_dim, generator, conditions), conditions[:, None, :]
+        )
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
         """Log density in nats of standardised theta (n, theta_dim), shape (n,), exact."""
@@ -111,7 +126,9 @@ class Block(nn.Module):
 
     order: Tensor
 
-    def __init__(self, transform: Transform, dim: int, condition_dim: int, subnet: str, widths: Widths) -> None:
+    def __init__(
+        self, transform: Transform, dim: int, condition_dim: int, subnet: str, widths: Widths
+    ) -> None:
         super().__init__()
         self.split = dim // 2
         self.register_buffer("order", torch.randperm(dim) if dim > 2 else torch.arange(dim))

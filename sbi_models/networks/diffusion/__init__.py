@@ -6,4 +6,14 @@ from sbi_models.networks.diffusion.gaussian_denoiser import GaussianDenoiser
 from sbi_models.networks.diffusion.samplers import SAMPLERS, Sampler, Task
 from sbi_models.networks.diffusion.schedules import Schedule, make_schedule, register_schedule
 
-__all__ = ["SAMPLERS", "Denoise", "DiffusionModel", "GaussianDenoiser", "Sampler", "Schedule", "Task", "make_schedule", "register_schedule"]
+__all__ = [
+    "SAMPLERS",
+    "Denoise",
+    "DiffusionModel",
+    "GaussianDenoiser",
+    "Sampler",
+    "Schedule",
+    "Task",
+    "make_schedule",
+    "register_schedule",
+]

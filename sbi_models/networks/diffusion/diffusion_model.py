@@ -26,7 +26,13 @@ from sbi_models.networks.diffusion.schedules import make_schedule
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
-from sbi_models.networks.solvers import MOST_STEPS, State, runge_kutta_4, standard_normal_log_density, with_divergence
+from sbi_models.networks.solvers import (
+    MOST_STEPS,
+    State,
+    runge_kutta_4,
+    standard_normal_log_density,
+    with_divergence,
+)
 from sbi_models.networks.training_noise import noises_and_times
 
 _PRECONDITIONINGS = ("unit", "gaussian")
@@ -79,9 +85,13 @@ class DiffusionModel(InferenceNetwork):
         positive_int(density_steps, "density_steps", MOST_STEPS)
         positive_int(1 if steps is None else steps, "steps", MOST_SAMPLER_STEPS)
         if not 0 <= (drop_conditions or 0.0) < 1:
-            raise ConfigurationError(f"Expected drop_conditions, a probability, at least 0 and below 1, got {drop_conditions}.")
+            raise ConfigurationError(
+                f"Expected drop_conditions, a probability, at least 0 and below 1, got {drop_conditions}."
+            )
         if preconditioning not in (*_PRECONDITIONINGS, None):
-            raise ConfigurationError(f"Unknown preconditioning {preconditioning!r}. {suggest(str(preconditioning), _PRECONDITIONINGS)}")
+            raise ConfigurationError(
+                f"Unknown preconditioning {preconditioning!r}. {suggest(str(preconditioning), _PRECONDITIONINGS)}"
+            )
         check_subnet(subnet, widths)
         check_prediction(prediction)
         if preconditioning == "gaussian" and (prediction != "velocity" or noise_per_pair % 2):
@@ -106,7 +116,9 @@ class DiffusionModel(InferenceNetwork):
             self.denoiser = GaussianDenoiser(field, self.schedule, theta_dim, condition_dim)
         else:
             self.denoiser = Denoiser(field, self.schedule, self.prediction)
-        self.no_conditions = nn.Parameter(torch.randn(condition_dim)) if self.drop_conditions and condition_dim else None
+        self.no_conditions = (
+            nn.Parameter(torch.randn(condition_dim)) if self.drop_conditions and condition_dim else None
+        )
 
     @property
     def knows_prior(self) -> bool:
@@ -136,12 +148,19 @@ class DiffusionModel(InferenceNetwork):
 
         With "gaussian" preconditioning noises come in pairs z, -z at the same time.
         """
-        noise, t = noises_and_times(theta, self.noise_per_pair // 2 if self.is_gaussian else self.noise_per_pair, generator)
+        noise, t = noises_and_times(
+            theta, self.noise_per_pair // 2 if self.is_gaussian else self.noise_per_pair, generator
+        )
         if self.is_gaussian:
             noise, t = torch.cat([noise, -noise], dim=1), torch.cat([t, t], dim=1)
         if self.no_conditions is None:
             return noise, t
-        return noise, t, torch.rand(len(theta), 1, generator=generator, device=theta.device, dtype=theta.dtype) >= self.drop_conditions
+        return (
+            noise,
+            t,
+            torch.rand(len(theta), 1, generator=generator, device=theta.device, dtype=theta.dtype)
+            >= self.drop_conditions,
+        )
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
         """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises, shape (n,).
@@ -154,7 +173,10 @@ class DiffusionModel(InferenceNetwork):
         errors = self.denoiser.errors(theta[:, None, :], noise, t, conditions[:, None, :])
         losses = errors.square().mean(dim=(1, 2))
         if isinstance(self.denoiser, GaussianDenoiser):
-            losses = losses + _SHARE_OF_GAUSSIAN * self.denoiser.negative_log_density(theta, conditions) / self.theta_dim
+            losses = (
+                losses
+                + _SHARE_OF_GAUSSIAN * self.denoiser.negative_log_density(theta, conditions) / self.theta_dim
+            )
         return losses
 
     def sample(
@@ -168,7 +190,11 @@ class DiffusionModel(InferenceNetwork):
     ) -> Tensor:
         """Standardised draws (n, num_samples, theta_dim); another sampler and number of steps than the network's on request."""
         shape = (len(conditions), num_samples, self.theta_dim)
-        task = Task(self._denoise_given(conditions[:, None, :]), self.schedule, lambda: normal(shape, generator, conditions))
+        task = Task(
+            self._denoise_given(conditions[:, None, :]),
+            self.schedule,
+            lambda: normal(shape, generator, conditions),
+        )
         rule = self.sampler if sampler is None else sampler_named(sampler)
         return rule(task, steps if steps is not None or sampler is not None else self.steps)
 

@@ -70,7 +70,9 @@ class GaussianDenoiser(nn.Module):
         """Mean (..., d) and lower Cholesky factor of the covariance (..., d, d) that the head gives for conditions (..., c)."""
         if not conditions.shape[-1]:  # one Gaussian for all
             conditions = conditions.new_zeros(*conditions.shape[:-1], 1)
-        mean, entries = torch.split(self.head(conditions), [self.theta_dim, self.theta_dim * (self.theta_dim + 1) // 2], dim=-1)
+        mean, entries = torch.split(
+            self.head(conditions), [self.theta_dim, self.theta_dim * (self.theta_dim + 1) // 2], dim=-1
+        )
         sds = nn.functional.softplus(entries[..., : self.theta_dim] + _SOFTPLUS_OF_ONE) + _SMALLEST_SD
         below = entries.new_zeros(*entries.shape[:-1], self.theta_dim, self.theta_dim)
         rows, columns = torch.tril_indices(self.theta_dim, self.theta_dim, -1, device=entries.device)
@@ -81,7 +83,9 @@ class GaussianDenoiser(nn.Module):
         """Of theta (..., d) under the Gaussian of the conditions (..., c), up to a constant, shape (...): what trains the head."""
         mean, factor = self.gaussian(conditions)
         standard = torch.linalg.solve_triangular(factor, (theta - mean)[..., None], upper=False)[..., 0]
-        loss: Tensor = standard.square().sum(dim=-1) / 2 + torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(dim=-1)
+        loss: Tensor = standard.square().sum(dim=-1) / 2 + torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(
+            dim=-1
+        )
         return loss
 
     def frame(self, conditions: Tensor) -> Frame:
@@ -104,7 +108,9 @@ class GaussianDenoiser(nn.Module):
         target = c * frame.rotated(noise) - k * frame.rotated(theta - frame.mean) / frame.variances.sqrt()
         return (v - target) / ((k.square() + _FLOOR**2) / (1 + _FLOOR**2)).sqrt()
 
-    def _velocity(self, theta_s: Tensor, frame: Frame, log_snr: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _velocity(
+        self, theta_s: Tensor, frame: Frame, log_snr: Tensor, conditions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """u, the predicted v, c and k, all in the principal axes, at theta_s (..., d) of the scale of theta_0."""
         s = (-log_snr / 2).exp()
         spread = (frame.variances + s.square()).sqrt()

@@ -86,7 +86,11 @@ class RungeKutta(Sampler):
         """One step of the rule."""
         del memory
         rule = runge_kutta_2 if self.order == 2 else runge_kutta_4
-        (u,) = rule(lambda angle, state: (velocity_at(task.denoise, task.schedule, state[0], angle),), (u,), torch.stack([a, b]))
+        (u,) = rule(
+            lambda angle, state: (velocity_at(task.denoise, task.schedule, state[0], angle),),
+            (u,),
+            torch.stack([a, b]),
+        )
         return u, None
 
 

@@ -47,7 +47,9 @@ def make_schedule(name: str, arguments: Mapping[str, Any] | None = None) -> "Sch
     known = [field.name for field in fields(_SCHEDULES[name])]
     for argument in arguments or {}:
         if argument not in known:
-            raise ConfigurationError(f"The schedule {name!r} has no argument {argument!r}. {suggest(argument, known)}")
+            raise ConfigurationError(
+                f"The schedule {name!r} has no argument {argument!r}. {suggest(argument, known)}"
+            )
     return _SCHEDULES[name](**(arguments or {}))
 
 
@@ -92,7 +94,11 @@ class Schedule(ABC):
 
     def drift(self, t: Tensor) -> Tensor:
         """Factor of theta_t in the drift of the forward process."""
-        return self.sigma(t).square() * self.log_snr_slope(t) / 2 if self.variance_preserving else torch.zeros_like(t)
+        return (
+            self.sigma(t).square() * self.log_snr_slope(t) / 2
+            if self.variance_preserving
+            else torch.zeros_like(t)
+        )
 
     def diffusion(self, t: Tensor) -> Tensor:
         """Factor of dw in the forward process."""
@@ -154,7 +160,9 @@ class Linear(Schedule):
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_min < self.beta_max:
-            raise ConfigurationError(f"Expected 0 < beta_min < beta_max, got {self.beta_min} and {self.beta_max}.")
+            raise ConfigurationError(
+                f"Expected 0 < beta_min < beta_max, got {self.beta_min} and {self.beta_max}."
+            )
         _check_range(-math.log(math.expm1((self.beta_min + self.beta_max) / 2)), self.log_snr_max)
 
     def log_snr(self, t: Tensor) -> Tensor:

@@ -23,7 +23,14 @@ from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
 from sbi_models.networks.registry import register
-from sbi_models.networks.solvers import MOST_STEPS, State, graded_times, runge_kutta_4, standard_normal_log_density, with_divergence
+from sbi_models.networks.solvers import (
+    MOST_STEPS,
+    State,
+    graded_times,
+    runge_kutta_4,
+    standard_normal_log_density,
+    with_divergence,
+)
 from sbi_models.networks.training_noise import noises_and_times
 
 
@@ -54,7 +61,10 @@ class FlowMatching(InferenceNetwork):
             raise ConfigurationError(f"Expected grading of at least 1, got {grading!r}.")
         check_subnet(subnet, widths)
         self.subnet, self.widths = subnet, widths
-        self.noise_per_pair, self.steps = positive_int(noise_per_pair, "noise_per_pair"), positive_int(steps, "steps", MOST_STEPS)
+        self.noise_per_pair, self.steps = (
+            positive_int(noise_per_pair, "noise_per_pair"),
+            positive_int(steps, "steps", MOST_STEPS),
+        )
         self.grading = grading
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
@@ -88,7 +98,9 @@ class FlowMatching(InferenceNetwork):
         noise = normal((len(conditions), num_samples, self.theta_dim), generator, conditions)
         given = conditions[:, None, :]
         times = graded_times(self.steps, self.grading, device=noise.device, dtype=noise.dtype)
-        (draws,) = runge_kutta_4(lambda t, state: (self.velocity(state[0], t.reshape(1, 1, 1), given),), (noise,), times)
+        (draws,) = runge_kutta_4(
+            lambda t, state: (self.velocity(state[0], t.reshape(1, 1, 1), given),), (noise,), times
+        )
         return draws
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:

@@ -2,7 +2,14 @@
 
 from sbi_models.networks.layers.conditional_mlp import ConcatenatingMLP, ConditionalMLP
 from sbi_models.networks.layers.mlp import MLP
-from sbi_models.networks.layers.subnets import Subnet, Widths, check_subnet, checked_widths, make_subnet, register_subnet
+from sbi_models.networks.layers.subnets import (
+    Subnet,
+    Widths,
+    check_subnet,
+    checked_widths,
+    make_subnet,
+    register_subnet,
+)
 from sbi_models.networks.layers.time_features import TimeFeatures
 
 __all__ = [

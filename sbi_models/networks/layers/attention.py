@@ -15,7 +15,9 @@ from sbi_models.networks.layers.masks import log_count, log_spread_over, mean_ov
 def check_attention(width: int, heads: int, dropout: float = 0.0) -> None:
     """Raise ConfigurationError unless the width can be cut into that many heads, and dropout is a probability below 1."""
     if heads < 1 or width < 1 or width % heads:
-        raise ConfigurationError(f"Expected a width that is a multiple of the number of heads, got width={width} and heads={heads}.")
+        raise ConfigurationError(
+            f"Expected a width that is a multiple of the number of heads, got width={width} and heads={heads}."
+        )
     if not 0 <= dropout < 1:
         raise ConfigurationError(f"Expected dropout in [0, 1), got {dropout}.")
 
@@ -38,7 +40,11 @@ class MultiheadAttention(nn.Module):
         finite and, if they are equal, does not depend on their number.
         """
         seen = None if mask is None else (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]
-        q, k, v = self._split(self.query(queries)), self._split(self.key(elements)), self._split(self.value(elements))
+        q, k, v = (
+            self._split(self.query(queries)),
+            self._split(self.key(elements)),
+            self._split(self.value(elements)),
+        )
         heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         out: Tensor = self.out(heads.transpose(1, 2).flatten(2))
         return out

@@ -20,7 +20,9 @@ class ConditionalMLP(nn.Module):
     once a draw. The last layer starts at zero.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, condition_dim: int, widths: Sequence[int], *, has_time: bool) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, condition_dim: int, widths: Sequence[int], *, has_time: bool
+    ) -> None:
         super().__init__()
         if len(set(widths)) != 1:
             raise ConfigurationError(
@@ -66,7 +68,9 @@ class ConditionalMLP(nn.Module):
 class ConcatenatingMLP(nn.Module):
     """A plain MLP of x, conditions and time side by side; widths may differ. The last layer starts at zero."""
 
-    def __init__(self, in_dim: int, out_dim: int, condition_dim: int, widths: Sequence[int], *, has_time: bool) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, condition_dim: int, widths: Sequence[int], *, has_time: bool
+    ) -> None:
         super().__init__()
         self.time = TimeFeatures() if has_time else None
         self.mlp = MLP(in_dim + condition_dim + (TimeFeatures().dim if has_time else 0), widths, out_dim)

@@ -53,7 +53,9 @@ def checked_widths(widths: Widths) -> tuple[int, ...]:
             raise ConfigurationError(f"Unknown size {widths!r} of a subnet. {suggest(widths, SIZES)}")
         return SIZES[widths]
     if not len(widths) or min(widths) < 1:
-        raise ConfigurationError(f"Expected one or more widths of at least 1, or one of {', '.join(SIZES)}, got {tuple(widths)}.")
+        raise ConfigurationError(
+            f"Expected one or more widths of at least 1, or one of {', '.join(SIZES)}, got {tuple(widths)}."
+        )
     return tuple(int(width) for width in widths)
 
 
@@ -63,7 +65,9 @@ def check_subnet(name: str, widths: Widths) -> None:
         make_subnet(name, 1, 1, 1, widths, has_time=True)
 
 
-def make_subnet(name: str, in_dim: int, out_dim: int, condition_dim: int, widths: Widths, *, has_time: bool) -> Any:
+def make_subnet(
+    name: str, in_dim: int, out_dim: int, condition_dim: int, widths: Widths, *, has_time: bool
+) -> Any:
     """A new subnet of a registered name: a module that satisfies `Subnet`."""
     if name not in _SUBNETS:
         raise ConfigurationError(f"Unknown subnet {name!r}. {suggest(name, _SUBNETS)}")

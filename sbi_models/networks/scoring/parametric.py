@@ -25,7 +25,9 @@ def _normal_width(d: int) -> int:
 def _normal(numbers: Tensor, d: int) -> dict[str, Tensor]:
     """Numbers (..., _normal_width(d)) to means (..., d), log D (..., d) and T (..., d, d)."""
     mean, log_d, coefficients = torch.split(numbers, [d, d, d * (d - 1) // 2], dim=-1)
-    identity = torch.eye(d, dtype=numbers.dtype, device=numbers.device).flatten().expand(*numbers.shape[:-1], -1)
+    identity = (
+        torch.eye(d, dtype=numbers.dtype, device=numbers.device).flatten().expand(*numbers.shape[:-1], -1)
+    )
     rows, columns = torch.tril_indices(d, d, -1, device=numbers.device)
     t = identity.scatter(-1, (rows * d + columns).expand_as(coefficients), coefficients)
     return {"mean": mean, "log_d": log_d, "t": t.reshape(*t.shape[:-1], d, d)}
@@ -100,10 +102,15 @@ class MixtureScore(ParametricRule):
         numbers = numbers.reshape(len(numbers), self.components, -1)
         prediction = _normal(numbers[..., 1:], theta_dim)
         start = _spread(self.components, theta_dim).to(numbers)
-        return prediction | {"mean": prediction["mean"] + start, "log_weights": torch.log_softmax(numbers[..., 0], dim=-1)}
+        return prediction | {
+            "mean": prediction["mean"] + start,
+            "log_weights": torch.log_softmax(numbers[..., 0], dim=-1),
+        }
 
     def log_prob(self, prediction: dict[str, Tensor], theta: Tensor) -> Tensor:
-        return torch.logsumexp(prediction["log_weights"] + _normal_log_prob(prediction, theta[:, None]), dim=-1)
+        return torch.logsumexp(
+            prediction["log_weights"] + _normal_log_prob(prediction, theta[:, None]), dim=-1
+        )
 
     def sample(self, num_samples: int, prediction: dict[str, Tensor], generator: Generators = None) -> Tensor:
         n, _, d = prediction["mean"].shape
@@ -113,7 +120,10 @@ class MixtureScore(ParametricRule):
         ends = prediction["log_weights"].exp().cumsum(dim=-1)[:, None, :-1]
         chosen = (uniform[..., None] > ends).sum(dim=-1)
         row = torch.arange(n, device=chosen.device)[:, None]
-        draws: Tensor = prediction["mean"][row, chosen] + (_cholesky(prediction)[row, chosen] @ noise[..., :-1, None])[..., 0]
+        draws: Tensor = (
+            prediction["mean"][row, chosen]
+            + (_cholesky(prediction)[row, chosen] @ noise[..., :-1, None])[..., 0]
+        )
         return draws
 
     def estimates(self, prediction: dict[str, Tensor], shift: Tensor, scale: Tensor) -> dict[str, Tensor]:

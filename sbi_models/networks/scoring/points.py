@@ -64,7 +64,9 @@ class QuantileScore(PointRule):
         super().__init__()
         listed = [levels] if isinstance(levels, int | float) else list(levels)
         if not listed or listed != sorted(set(listed)) or not 0 < listed[0] <= listed[-1] < 1:
-            raise ConfigurationError(f"Expected increasing levels between 0 and 1, such as (0.05, 0.5, 0.95), got {levels!r}.")
+            raise ConfigurationError(
+                f"Expected increasing levels between 0 and 1, such as (0.05, 0.5, 0.95), got {levels!r}."
+            )
         self.levels = tuple(float(level) for level in listed)
 
     def head_width(self, theta_dim: int) -> int:

@@ -54,18 +54,25 @@ class ScoringRuleNetwork(InferenceNetwork):
         self.widths, self.subnet = widths, subnet
         self.rules = _rules(scoring_rules)
         self.fits_graph = False  # some rules take constants to the GPU
-        self.has_draws = self.has_density = any(isinstance(rule, ParametricRule) for rule in self.rules.values())
+        self.has_draws = self.has_density = any(
+            isinstance(rule, ParametricRule) for rule in self.rules.values()
+        )
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         self.theta_dim = theta_dim
         self.head_widths = [rule.head_width(theta_dim) for rule in self.rules.values()]
-        self.body = make_subnet(self.subnet, max(1, condition_dim), sum(self.head_widths), 0, self.widths, has_time=False)
+        self.body = make_subnet(
+            self.subnet, max(1, condition_dim), sum(self.head_widths), 0, self.widths, has_time=False
+        )
 
     def predictions(self, conditions: Tensor) -> dict[str, Any]:
         """What each rule predicts, in standardised space, by the rule's name, for conditions (n, condition_dim)."""
         given = conditions if conditions.shape[-1] else conditions.new_ones(len(conditions), 1)
         heads = torch.split(self.body(given, conditions[:, :0]), self.head_widths, dim=-1)
-        return {name: rule.predict(numbers, self.theta_dim) for (name, rule), numbers in zip(self.rules.items(), heads, strict=True)}
+        return {
+            name: rule.predict(numbers, self.theta_dim)
+            for (name, rule), numbers in zip(self.rules.items(), heads, strict=True)
+        }
 
     def estimate(self, conditions: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
         """What each rule estimates, in standardised space, by the rule's name, for conditions (n, condition_dim).
@@ -77,7 +84,9 @@ class ScoringRuleNetwork(InferenceNetwork):
         estimates: dict[str, Tensor | dict[str, Tensor]] = {}
         for name, prediction in self.predictions(conditions).items():
             rule = self.rules[name]
-            estimates[name] = rule.estimates(prediction, shift, scale) if isinstance(rule, ParametricRule) else prediction
+            estimates[name] = (
+                rule.estimates(prediction, shift, scale) if isinstance(rule, ParametricRule) else prediction
+            )
         return estimates
 
     def loss(
@@ -94,7 +103,13 @@ class ScoringRuleNetwork(InferenceNetwork):
         """
         return self.loss_given(theta, conditions, self.draw(theta, generator), to_raw)
 
-    def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn, to_raw: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def loss_given(
+        self,
+        theta: Tensor,
+        conditions: Tensor,
+        drawn: Drawn,
+        to_raw: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """`loss`, which has no random numbers."""
         del drawn
         scores = []
@@ -147,12 +162,16 @@ def _rules(given: Mapping[str, Rule] | Sequence[Rule] | Rule) -> dict[str, Scori
             )
         given = dict(zip(names, rules, strict=True))
     if not given or not all(isinstance(name, str) and name for name in given):
-        raise ConfigurationError(f"Expected one or more scoring_rules with names, such as ['mean', 'quantile'], got {given!r}.")
+        raise ConfigurationError(
+            f"Expected one or more scoring_rules with names, such as ['mean', 'quantile'], got {given!r}."
+        )
     return {name: _rule(rule) for name, rule in given.items()}
 
 
 def _rule(rule: Any) -> ScoringRule:
     made: ScoringRule = resolve(rule, ScoringRule)
     if "registered_name" not in vars(type(made)):  # it may have inherited the name of another rule
-        raise ConfigurationError(f"{type(made).__name__} has no name of its own, which files need. Decorate it with @register('name').")
+        raise ConfigurationError(
+            f"{type(made).__name__} has no name of its own, which files need. Decorate it with @register('name')."
+        )
     return made

@@ -7,4 +7,11 @@ from sbi_models.networks.summary.set_transformer import SetTransformer
 from sbi_models.networks.summary.time_series_network import TimeSeriesNetwork
 from sbi_models.networks.summary.time_series_transformer import TimeSeriesTransformer
 
-__all__ = ["ConvolutionalNetwork", "DeepSet", "FusionNetwork", "SetTransformer", "TimeSeriesNetwork", "TimeSeriesTransformer"]
+__all__ = [
+    "ConvolutionalNetwork",
+    "DeepSet",
+    "FusionNetwork",
+    "SetTransformer",
+    "TimeSeriesNetwork",
+    "TimeSeriesTransformer",
+]

@@ -14,7 +14,13 @@ from torch.nn import functional
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.base import SummaryNetwork
 from sbi_models.networks.layers import MLP
-from sbi_models.networks.layers.masks import check_axes, log_count, log_spread_over, mean_over, without_padding
+from sbi_models.networks.layers.masks import (
+    check_axes,
+    log_count,
+    log_spread_over,
+    mean_over,
+    without_padding,
+)
 from sbi_models.networks.registry import register
 
 
@@ -63,7 +69,11 @@ class ConvolutionalNetwork(SummaryNetwork):
     """
 
     def __init__(
-        self, summary_dim: int = 16, widths: Sequence[int] = (16, 32, 64), blocks: int = 1, head_widths: Sequence[int] = (64,)
+        self,
+        summary_dim: int = 16,
+        widths: Sequence[int] = (16, 32, 64),
+        blocks: int = 1,
+        head_widths: Sequence[int] = (64,),
     ) -> None:
         super().__init__()
         if not len(widths) or min(summary_dim, *widths, blocks) < 1:

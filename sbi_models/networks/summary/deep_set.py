@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from sbi_models.networks.base import SummaryNetwork
 from sbi_models.networks.layers import MLP
-from sbi_models.networks.layers.masks import SETS_ONLY, check_axes, log_count, log_spread_over, mean_over, without_padding
+from sbi_models.networks.layers.masks import (
+    SETS_ONLY,
+    check_axes,
+    log_count,
+    log_spread_over,
+    mean_over,
+    without_padding,
+)
 from sbi_models.networks.registry import register
 
 
@@ -42,7 +49,12 @@ class DeepSet(SummaryNetwork):
         head_widths: hidden widths of the network after pooling.
     """
 
-    def __init__(self, summary_dim: int = 16, widths: Sequence[int] = (64, 64, 64), head_widths: Sequence[int] = (64, 64)) -> None:
+    def __init__(
+        self,
+        summary_dim: int = 16,
+        widths: Sequence[int] = (64, 64, 64),
+        head_widths: Sequence[int] = (64, 64),
+    ) -> None:
         super().__init__()
         self.summary_dim = summary_dim
         self.widths, self.head_widths = tuple(widths), tuple(head_widths)
@@ -64,5 +76,7 @@ class DeepSet(SummaryNetwork):
         mean = mean_over(h, mask)
         seen = h if mask is None else h.masked_fill(~mask[..., None], torch.finfo(h.dtype).min)
         largest = nn.functional.softsign(seen.amax(dim=1))
-        summary: Tensor = self.head(torch.cat([mean, log_spread_over(h, mask, mean), largest, log_count(h, mask)], dim=-1))
+        summary: Tensor = self.head(
+            torch.cat([mean, log_spread_over(h, mask, mean), largest, log_count(h, mask)], dim=-1)
+        )
         return summary

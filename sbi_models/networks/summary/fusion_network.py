@@ -30,7 +30,11 @@ class FusionNetwork(SummaryNetwork):
         summary_dim: int = 16,
     ) -> None:
         super().__init__()
-        if not isinstance(backbones, Mapping) or not backbones or not all(isinstance(b, SummaryNetwork | str) for b in backbones.values()):
+        if (
+            not isinstance(backbones, Mapping)
+            or not backbones
+            or not all(isinstance(b, SummaryNetwork | str) for b in backbones.values())
+        ):
             raise ConfigurationError(
                 f"Expected backbones as a dict of variables to summary networks, such as {{'x': DeepSet()}}, got {backbones!r}."
             )
@@ -39,7 +43,9 @@ class FusionNetwork(SummaryNetwork):
         self.backbones = {name: resolve(backbones[name], SummaryNetwork) for name in self.input_names}  # type: ignore[type-abstract]
         nested = [name for name, backbone in self.backbones.items() if backbone.input_names]
         if nested:
-            raise ConfigurationError(f"Expected networks of one input as backbones, got a FusionNetwork for {nested[0]!r}. List its parts.")
+            raise ConfigurationError(
+                f"Expected networks of one input as backbones, got a FusionNetwork for {nested[0]!r}. List its parts."
+            )
         self.head_widths, self.summary_dim = tuple(head_widths), summary_dim
 
     def _build(self, input_shape: Mapping[str, tuple[int, ...]]) -> None:
@@ -56,16 +62,22 @@ class FusionNetwork(SummaryNetwork):
         """Standardised x {name: (n, *input_shape[name])}, masks {name: as its network takes it} for some, to summaries (n, summary_dim)."""
         self._check_names(x)
         masks = mask or {}
-        summaries = [part(x[name], masks.get(name)) for name, part in zip(self.input_names, self.parts, strict=True)]
+        summaries = [
+            part(x[name], masks.get(name)) for name, part in zip(self.input_names, self.parts, strict=True)
+        ]
         summary: Tensor = self.head(torch.cat(summaries, dim=-1))
         return summary
 
     def _check_names(self, given: Mapping[str, object]) -> None:
         if not isinstance(given, Mapping):
-            raise DataError(f"FusionNetwork: expected a dict of variables {', '.join(self.input_names)}, got {type(given).__name__}.")
+            raise DataError(
+                f"FusionNetwork: expected a dict of variables {', '.join(self.input_names)}, got {type(given).__name__}."
+            )
         for name in self.input_names:
             if name not in given:
                 raise DataError(f"FusionNetwork: variable {name!r} is missing. {suggest(name, given)}")
         for name in given:
             if name not in self.input_names:
-                raise DataError(f"FusionNetwork has no backbone for variable {name!r}. {suggest(name, self.input_names)}")
+                raise DataError(
+                    f"FusionNetwork has no backbone for variable {name!r}. {suggest(name, self.input_names)}"
+                )

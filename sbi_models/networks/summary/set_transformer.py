@@ -65,7 +65,9 @@ class SetTransformer(SummaryNetwork):
         super().__init__()
         check_attention(width, heads, dropout)
         if min(summary_dim, blocks, seeds, 1 if inducing_points is None else inducing_points) < 1:
-            raise ConfigurationError("Expected summary_dim, blocks, seeds and inducing_points of at least 1, or inducing_points=None.")
+            raise ConfigurationError(
+                "Expected summary_dim, blocks, seeds and inducing_points of at least 1, or inducing_points=None."
+            )
         self.summary_dim = summary_dim
         self.width, self.blocks, self.heads, self.dropout = width, blocks, heads, dropout
         self.inducing_points, self.seeds, self.head_widths = inducing_points, seeds, tuple(head_widths)

@@ -15,7 +15,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.base import SummaryNetwork
 from sbi_models.networks.layers import MLP
-from sbi_models.networks.layers.masks import check_axes, log_count, log_spread_over, mean_over, without_padding
+from sbi_models.networks.layers.masks import (
+    check_axes,
+    log_count,
+    log_spread_over,
+    mean_over,
+    without_padding,
+)
 from sbi_models.networks.registry import register
 
 
@@ -48,7 +54,11 @@ class TimeSeriesNetwork(SummaryNetwork):
         head_widths: Sequence[int] = (64,),
     ) -> None:
         super().__init__()
-        if min(summary_dim, *widths, kernel_size, stride, hidden_dim) < 1 or kernel_size % 2 == 0 or stride > kernel_size:
+        if (
+            min(summary_dim, *widths, kernel_size, stride, hidden_dim) < 1
+            or kernel_size % 2 == 0
+            or stride > kernel_size
+        ):
             raise ConfigurationError(
                 "Expected summary_dim, widths, stride and hidden_dim of at least 1, and an odd kernel_size, not below the stride; "
                 f"got kernel_size={kernel_size}, stride={stride}."
@@ -59,13 +69,19 @@ class TimeSeriesNetwork(SummaryNetwork):
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes(
-            "TimeSeriesNetwork summarises time series", input_shape, ("time", "features"), "Add an axis to a scalar series: x[..., None]."
+            "TimeSeriesNetwork summarises time series",
+            input_shape,
+            ("time", "features"),
+            "Add an axis to a scalar series: x[..., None].",
         )
         sizes = (input_shape[1], *self.widths)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(a, b, self.kernel_size, stride=self.stride, padding=self.kernel_size // 2) for a, b in pairwise(sizes)
+            nn.Conv1d(a, b, self.kernel_size, stride=self.stride, padding=self.kernel_size // 2)
+            for a, b in pairwise(sizes)
         )
-        self.recurrence = nn.GRU(sizes[-1], self.hidden_dim, batch_first=True, bidirectional=self.bidirectional)
+        self.recurrence = nn.GRU(
+            sizes[-1], self.hidden_dim, batch_first=True, bidirectional=self.bidirectional
+        )
         width = self.hidden_dim * (1 + self.bidirectional)
         self.features = nn.Linear(width + sizes[-1], width)
         self.head = MLP(3 * width + 1, self.head_widths, self.summary_dim)
@@ -85,7 +101,9 @@ class TimeSeriesNetwork(SummaryNetwork):
         states, last = self._recurrent(h, mask)
         features = self.features(torch.cat([states, h], dim=-1))
         mean = mean_over(features, mask)
-        summary: Tensor = self.head(torch.cat([last, mean, log_spread_over(features, mask, mean), steps], dim=-1))
+        summary: Tensor = self.head(
+            torch.cat([last, mean, log_spread_over(features, mask, mean), steps], dim=-1)
+        )
         return summary
 
     def _recurrent(self, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -56,10 +56,17 @@ class TimeSeriesTransformer(SummaryNetwork):
         super().__init__()
         check_attention(width, heads, dropout)
         if min(summary_dim, blocks, seeds, kernel_size) < 1 or kernel_size % 2 == 0:
-            raise ConfigurationError("Expected summary_dim, blocks and seeds of at least 1, and an odd kernel_size.")
+            raise ConfigurationError(
+                "Expected summary_dim, blocks and seeds of at least 1, and an odd kernel_size."
+            )
         self.summary_dim = summary_dim
         self.width, self.blocks, self.heads, self.dropout = width, blocks, heads, dropout
-        self.time_axis, self.kernel_size, self.seeds, self.head_widths = time_axis, kernel_size, seeds, tuple(head_widths)
+        self.time_axis, self.kernel_size, self.seeds, self.head_widths = (
+            time_axis,
+            kernel_size,
+            seeds,
+            tuple(head_widths),
+        )
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes(
@@ -70,14 +77,20 @@ class TimeSeriesTransformer(SummaryNetwork):
         )
         self.length, features = input_shape
         if self.time_axis is not None and not -features <= self.time_axis < features:
-            raise ConfigurationError(f"Expected time_axis as the index of one of {features} features, got {self.time_axis}.")
+            raise ConfigurationError(
+                f"Expected time_axis as the index of one of {features} features, got {self.time_axis}."
+            )
         self.encoding = TimeEncoding(self.length)
         # One more channel says which steps are there; beyond the ends of the series all channels are zero.
         values = features - (self.time_axis is not None)
-        self.embedding = nn.Conv1d(values + self.encoding.dim + 1, self.width, self.kernel_size, padding=self.kernel_size // 2)
+        self.embedding = nn.Conv1d(
+            values + self.encoding.dim + 1, self.width, self.kernel_size, padding=self.kernel_size // 2
+        )
         with torch.no_grad():
             self.embedding.weight[:, values : values + self.encoding.dim] *= _FIRST_WEIGHT_OF_TIMES
-        self.layers = nn.ModuleList(AttentionBlock(self.width, self.heads, self.dropout) for _ in range(self.blocks))
+        self.layers = nn.ModuleList(
+            AttentionBlock(self.width, self.heads, self.dropout) for _ in range(self.blocks)
+        )
         self.pooling = AttentionPooling(self.width, self.heads, self.seeds)
         self.head = MLP(self.pooling.out_dim, self.head_widths, self.summary_dim)
 
@@ -100,7 +113,9 @@ class TimeSeriesTransformer(SummaryNetwork):
         Places that all series share are convolved once. The convolution is a product of matrices, which is faster for few channels.
         """
         weight, count = self.embedding.weight, values.shape[-1]
-        return _convolved(values, weight[:, :count]) + _convolved(where, weight[:, count:], self.embedding.bias)
+        return _convolved(values, weight[:, :count]) + _convolved(
+            where, weight[:, count:], self.embedding.bias
+        )
 
     def _times(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features that are not times (n, time, features), and times (n or 1, time, 1) in units of about a training series."""

@@ -20,8 +20,12 @@ def load_object(path: str, folder: str = "") -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"Expected an import path 'module:attribute', got {path!r}: {error}") from None
+        raise ConfigurationError(
+            f"Expected an import path 'module:attribute', got {path!r}: {error}"
+        ) from None
     except BaseException as error:
         if is_from_outside(error):
             raise
-        raise ConfigurationError(f"Importing {module!r} of {path!r} failed: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(
+            f"Importing {module!r} of {path!r} failed: {type(error).__name__}: {error}"
+        ) from error

@@ -29,7 +29,9 @@ _LONGEST_CELL, _LONGEST_LINE = 100, 10_000
 """Letters of a number, and of a line that may have more columns than are expected."""
 
 
-def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -> tuple[list[str], FloatArray]:
+def read_observations(
+    path: str | Path, variable: str, shape: tuple[int, ...]
+) -> tuple[list[str], FloatArray]:
     """Data sets of one variable from a CSV file.
 
     Args:
@@ -57,7 +59,11 @@ def read_observations(path: str | Path, variable: str, shape: tuple[int, ...]) -
     layouts = f"{wide} columns (one row a data set)"
     if long is not None:
         layouts = f"{long} columns (data set, position, value: one row a measurement) or {layouts}"
-    got = f"{widths[0]} column{'s' if widths[0] > 1 else ''}" if len(widths) == 1 else f"rows of {' and '.join(map(str, widths))} columns"
+    got = (
+        f"{widths[0]} column{'s' if widths[0] > 1 else ''}"
+        if len(widths) == 1
+        else f"rows of {' and '.join(map(str, widths))} columns"
+    )
     cure = " Columns are separated by commas, not semicolons." if ";" in rows[0][1][0] else ""
     cure = " Is it transposed?" if len(rows) == wide else cure
     raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got}.{cure}")
@@ -111,7 +117,9 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
     """
     line, first = rows[0]
     others, n = [row for _, row in rows[1:]], len(first)
-    if not others or not all(_is_number(cell) and np.isfinite(float(cell)) for row in (first, *others) for cell in row):
+    if not others or not all(
+        _is_number(cell) and np.isfinite(float(cell)) for row in (first, *others) for cell in row
+    ):
         return rows
     header, data = np.array(first, dtype=float), np.array(others, dtype=float)
     counts_up = first == [str(k) for k in range(n)]  # the column numbers that pandas writes
@@ -141,7 +149,9 @@ def _in_order(rows: FloatArray) -> Array:
     return np.asarray((steps > 0).all(axis=1) | (steps < 0).all(axis=1))
 
 
-def _long(path: Path, rows: list[tuple[int, list[str]]], shape: tuple[int, ...]) -> tuple[list[str], FloatArray]:
+def _long(
+    path: Path, rows: list[tuple[int, list[str]]], shape: tuple[int, ...]
+) -> tuple[list[str], FloatArray]:
     datasets: dict[str, list[tuple[float, FloatArray]]] = {}
     for line, row in rows:
         (position,) = _numbers(path, line, row[1:2])
@@ -150,7 +160,9 @@ def _long(path: Path, rows: list[tuple[int, list[str]]], shape: tuple[int, ...])
         if len({position for position, _ in measurements}) < len(measurements):
             raise DataError(f"{path}: expected each position once in a data set, got one twice in {label!r}.")
         if len(measurements) != shape[0]:
-            raise DataError(f"{path}: expected {shape[0]} rows in each data set, got {len(measurements)} in {label!r}.")
+            raise DataError(
+                f"{path}: expected {shape[0]} rows in each data set, got {len(measurements)} in {label!r}."
+            )
     ordered = [[values for _, values in sorted(m, key=lambda item: item[0])] for m in datasets.values()]
     return list(datasets), np.array(ordered)
 
@@ -158,7 +170,9 @@ def _long(path: Path, rows: list[tuple[int, list[str]]], shape: tuple[int, ...])
 def _numbers(path: Path, line: int, cells: list[str]) -> FloatArray:
     for cell in cells:
         if not _is_number(cell) or not np.isfinite(float(cell)):
-            raise DataError(f"{path}, line {line}: expected finite numbers, got {cell!r}. Drop the data set or fill in the value.")
+            raise DataError(
+                f"{path}, line {line}: expected finite numbers, got {cell!r}. Drop the data set or fill in the value."
+            )
     return np.array([float(cell) for cell in cells])
 
 

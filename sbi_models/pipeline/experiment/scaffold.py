@@ -29,17 +29,22 @@ def make_experiment(name: str, folder: Path) -> list[Path]:
             f"{_suggested(name)}"
         )
     if name in experiment_names():
-        raise ConfigurationError(f"Expected a new name, got {name!r}, which is an experiment of the package. For instance my_{name}.")
+        raise ConfigurationError(
+            f"Expected a new name, got {name!r}, which is an experiment of the package. For instance my_{name}."
+        )
     files = {suffix: folder / f"{name}.{suffix}" for suffix in ("py", "yaml", "csv")}
     for path in files.values():
         if path.exists():
-            raise ConfigurationError(f"Expected files that are not there yet, got {path}. Choose another name, or another --folder.")
+            raise ConfigurationError(
+                f"Expected files that are not there yet, got {path}. Choose another name, or another --folder."
+            )
     if _is_module(name):
         raise ConfigurationError(
             f"Expected a name of no installed module, got {name!r}, which Python would import. For instance my_{name}."
         )
     texts = {
-        suffix: Template((TEMPLATES / f"new.{suffix}.txt").read_text(encoding="utf-8")).substitute(name=name) for suffix in ("py", "yaml")
+        suffix: Template((TEMPLATES / f"new.{suffix}.txt").read_text(encoding="utf-8")).substitute(name=name)
+        for suffix in ("py", "yaml")
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,9 @@ def _file_name(name: str) -> str:
     if not name.strip("."):
         raise ConfigurationError(f"expected a name with letters, got {name!r}, which is a folder")
     if (size := len(name.encode())) > LONGEST_NAME:
-        raise ConfigurationError(f"expected a name of at most {LONGEST_NAME} bytes, since files have it, got {size}. Choose a shorter one")
+        raise ConfigurationError(
+            f"expected a name of at most {LONGEST_NAME} bytes, since files have it, got {size}. Choose a shorter one"
+        )
     return name
 
 
@@ -119,7 +121,9 @@ class Ensemble(Settings):
     @model_validator(mode="after")
     def _either(self) -> Self:
         if (self.size is None) == (self.members is None):
-            raise ConfigurationError(f"Expected either size or members of an ensemble, got {'neither' if self.size is None else 'both'}.")
+            raise ConfigurationError(
+                f"Expected either size or members of an ensemble, got {'neither' if self.size is None else 'both'}."
+            )
         return self
 
     def by_name(self, train: Train) -> dict[str, Member]:
@@ -128,7 +132,10 @@ class Ensemble(Settings):
             member = Member(inference_network=train.inference_network, summary_network=train.summary_network)
             return {str(k): member for k in range(self.size or 0)}
         return {
-            name: Member(inference_network=member.inference_network, summary_network=member.summary_network or train.summary_network)
+            name: Member(
+                inference_network=member.inference_network,
+                summary_network=member.summary_network or train.summary_network,
+            )
             for name, member in self.members.items()
         }
 
@@ -146,7 +153,9 @@ class Register(Settings):
     """Name in the model registry. Every version gets the alias `challenger`, and those that pass the gate `champion`."""
 
     name: Annotated[
-        str, StringConstraints(pattern=r"^[^/:@'\".%\x00-\x1f]*[^/:@'\".%\s][^/:@'\".%\x00-\x1f]*$"), AfterValidator(_file_name)
+        str,
+        StringConstraints(pattern=r"^[^/:@'\".%\x00-\x1f]*[^/:@'\".%\s][^/:@'\".%\x00-\x1f]*$"),
+        AfterValidator(_file_name),
     ]
     """What MLflow takes: without dots, slashes, colons, quotes, @ and %."""
 
@@ -246,7 +255,9 @@ class Engine(Settings):
     @model_validator(mode="after")
     def _address_of_dask(self) -> Self:
         if self.address is not None and self.kind != "dask":
-            raise ConfigurationError(f"Expected an address with the engine dask only, got one with {self.kind}. Leave it out.")
+            raise ConfigurationError(
+                f"Expected an address with the engine dask only, got one with {self.kind}. Leave it out."
+            )
         return self
 
 
@@ -305,9 +316,13 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _one_question(self) -> Self:
         if (self.study is None) == (self.simulator is None):
-            raise ConfigurationError(f"Expected either a study or a simulator, got {'neither' if self.study is None else 'both'}.")
+            raise ConfigurationError(
+                f"Expected either a study or a simulator, got {'neither' if self.study is None else 'both'}."
+            )
         if self.study is not None and (self.observations is not None or self.parameter_names):
-            raise ConfigurationError("Expected observations and parameter_names with a simulator; a study has its own. Leave them out.")
+            raise ConfigurationError(
+                "Expected observations and parameter_names with a simulator; a study has its own. Leave them out."
+            )
         return self
 
     @model_validator(mode="after")
@@ -319,15 +334,26 @@ class Experiment(Settings):
         if self.narrow is None:
             return self
         if self.infer.num_proposals is None:
-            raise ConfigurationError("Expected infer.num_proposals with narrow, whose draws need weights, got none. Take 20000.")
+            raise ConfigurationError(
+                "Expected infer.num_proposals with narrow, whose draws need weights, got none. Take 20000."
+            )
         if self.compose is not None:
-            raise ConfigurationError("Expected either narrow or compose, got both: one narrows to a single data set. Leave one out.")
+            raise ConfigurationError(
+                "Expected either narrow or compose, got both: one narrows to a single data set. Leave one out."
+            )
         return self
 
     def what_matters(self) -> dict[str, Any]:
         """All settings but those that say where to compute and not what: equal exactly if two runs have the same results."""
         return self.model_dump(
-            mode="json", exclude={"engine": True, "folder": True, "monitor": True, "retrain": True, "simulate": {"rows_per_shard"}}
+            mode="json",
+            exclude={
+                "engine": True,
+                "folder": True,
+                "monitor": True,
+                "retrain": True,
+                "simulate": {"rows_per_shard"},
+            },
         )
 
     @property

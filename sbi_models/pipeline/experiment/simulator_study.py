@@ -25,13 +25,19 @@ class PlainStudy:
         self._row = first_row(simulator)
         for name in (*experiment.inference_variables, *self._condition_names, *experiment.parameter_names):
             if name not in self._row:
-                raise ConfigurationError(f"The simulator {experiment.simulator} has no variable {name!r}. {suggest(name, self._row)}")
+                raise ConfigurationError(
+                    f"The simulator {experiment.simulator} has no variable {name!r}. {suggest(name, self._row)}"
+                )
         for name, names in experiment.parameter_names.items():
             if len(names) != self._width(name):
-                raise ConfigurationError(f"Expected {self._width(name)} parameter_names of {name!r}, got {len(names)}: {', '.join(names)}.")
+                raise ConfigurationError(
+                    f"Expected {self._width(name)} parameter_names of {name!r}, got {len(names)}: {', '.join(names)}."
+                )
 
         self.parameter_names = self._names()
-        self.quantities = tuple(Quantity(label, "") for labels in self.parameter_names.values() for label in labels)
+        self.quantities = tuple(
+            Quantity(label, "") for labels in self.parameter_names.values() for label in labels
+        )
 
     @property
     def _condition_names(self) -> list[str]:
@@ -45,7 +51,10 @@ class PlainStudy:
         """Those of the experiment, and numbers for others."""
         given = self._experiment.parameter_names
         widths = {name: self._width(name) for name in self._experiment.inference_variables}
-        return {name: given.get(name) or ([name] if n == 1 else [f"{name}_{i}" for i in range(n)]) for name, n in widths.items()}
+        return {
+            name: given.get(name) or ([name] if n == 1 else [f"{name}_{i}" for i in range(n)])
+            for name, n in widths.items()
+        }
 
     def observations(self) -> tuple[list[str], Variables]:
         """The data sets of the file; raises DataError if it is missing or does not have the shapes that are simulated."""
@@ -55,7 +64,9 @@ class PlainStudy:
         names = self._condition_names
         if path.suffix == ".csv":
             if len(names) != 1:
-                raise DataError(f"{path}: a CSV file holds one variable, got {', '.join(names)} to condition on. Use .npz or .safetensors.")
+                raise DataError(
+                    f"{path}: a CSV file holds one variable, got {', '.join(names)} to condition on. Use .npz or .safetensors."
+                )
             labels, values = read_observations(path, names[0], self._row[names[0]].shape[1:])
             return labels, {names[0]: values}
         if not path.is_file():
@@ -66,7 +77,9 @@ class PlainStudy:
                 raise DataError(f"Expected {name!r} in {path}, got none. {suggest(name, variables)}")
         counts = {name: len(variables[name]) for name in names}
         if len(set(counts.values())) != 1:
-            raise DataError(f"Expected the same number of data sets in every variable of {path}, got {counts}.")
+            raise DataError(
+                f"Expected the same number of data sets in every variable of {path}, got {counts}."
+            )
         return [str(i + 1) for i in range(counts[names[0]])], {name: variables[name] for name in names}
 
     def evaluate(self, draws: Variables) -> list[Array]:

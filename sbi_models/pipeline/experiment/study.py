@@ -43,7 +43,13 @@ class Reference:
 
         grid = np.linspace(draws.min(), draws.max(), 200)
         low, high = np.quantile(draws, [0.025, 0.975])
-        return cls(float(draws.mean()), float(draws.std(ddof=1)), (float(low), float(high)), grid, gaussian_kde(draws)(grid))
+        return cls(
+            float(draws.mean()),
+            float(draws.std(ddof=1)),
+            (float(low), float(high)),
+            grid,
+            gaussian_kde(draws)(grid),
+        )
 
 
 class Study(Protocol):

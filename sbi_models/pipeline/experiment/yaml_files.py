@@ -48,7 +48,9 @@ def read_experiment(path: Path) -> Experiment:
         text = path.read_text(encoding="utf-8")
         node, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file. Expected the settings of an experiment in YAML.") from None
+        raise ConfigurationError(
+            f"{path}: no such file. Expected the settings of an experiment in YAML."
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -56,7 +58,9 @@ def read_experiment(path: Path) -> Experiment:
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_said(path, node, content, found) for found in error.errors())) from None
+        raise ConfigurationError(
+            "; ".join(_said(path, node, content, found) for found in error.errors())
+        ) from None
     except SbiModelsError as error:
         raise ConfigurationError(f"{path}: {error}") from None
 
@@ -73,7 +77,11 @@ def _said(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
     key = ".".join(map(str, location))
     line = _line(node, location)
     got = error["input"]
-    shown = f", got {got!r:.80}" if error["type"] not in ("missing", "extra_forbidden") and not isinstance(got, Mapping) else ""
+    shown = (
+        f", got {got!r:.80}"
+        if error["type"] not in ("missing", "extra_forbidden") and not isinstance(got, Mapping)
+        else ""
+    )
     if error["type"] == "extra_forbidden":
         message = f"unknown key. {suggest(str(location[-1]), _keys(location[:-1]))}"
     elif error["type"] == "missing":
@@ -87,7 +95,13 @@ def _said(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
 def _is_in(content: Any, part: Any, location: tuple[Any, ...]) -> bool:
     """Whether a part of a location is a key or a number of the file: pydantic also names the alternatives of a union."""
     for step in location:
-        known: Any = content if isinstance(content, Mapping) else range(len(content)) if isinstance(content, list) else ()
+        known: Any = (
+            content
+            if isinstance(content, Mapping)
+            else range(len(content))
+            if isinstance(content, list)
+            else ()
+        )
         if step in known:
             if step == part:
                 return True
@@ -117,7 +131,9 @@ def _keys(location: list[Any]) -> list[str]:
     for step in location:
         field = model.model_fields.get(step)
         kinds = [] if field is None else _parts(field.annotation)
-        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+        model = next(
+            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model
+        )
     return list(model.model_fields)
 
 

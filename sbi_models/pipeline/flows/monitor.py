@@ -40,7 +40,9 @@ def monitor(experiment: Experiment) -> Manifest:
         ConfigurationError: for an experiment that narrows its prior.
     """
     if experiment.narrow is not None:
-        raise ConfigurationError("Expected an experiment without narrow to monitor, got one with it: its model serves one observation.")
+        raise ConfigurationError(
+            "Expected an experiment without narrow to monitor, got one with it: its model serves one observation."
+        )
     refuse_changed_sources(experiment)
     store = open_store(project_root(), create=False)
     champion = version_of(store, f"models:/{experiment.register_as.name}@champion")
@@ -48,10 +50,16 @@ def monitor(experiment: Experiment) -> Manifest:
     with start_watch(store, experiment, champion.uri, turn) as tracker:
         found = watch(experiment, champion.uri, turn)
         record(tracker, found)
-        tags = {"monitor.verdict": found["verdict"]["label"], "monitor.drift": found["drift"], "monitor.time": _now()}
+        tags = {
+            "monitor.verdict": found["verdict"]["label"],
+            "monitor.drift": found["drift"],
+            "monitor.time": _now(),
+        }
         annotate(store, champion.name, champion.version, tags=tags)
         if found["alarms"]:
-            message = f"{champion.uri}: {' '.join(found['alarms'])} Retrain it, or see why: run {tracker.run_id}."
+            message = (
+                f"{champion.uri}: {' '.join(found['alarms'])} Retrain it, or see why: run {tracker.run_id}."
+            )
             raise DriftError(message, watch_answer(tracker.run_id, champion.uri, found))
     return {"run_id": tracker.run_id, "model": champion.uri} | found
 
@@ -69,7 +77,9 @@ def watch(experiment: Experiment, champion: str, turn: int) -> Manifest:
     results = Results(work_folder() / "monitor" / experiment.name / str(turn))
     verdict = diagnose_afresh(experiment, approximator, turn, results)
     p_value = look_at_observations(experiment, approximator, results)
-    alarms = [] if verdict["is_calibrated"] else [f"Not calibrated on fresh simulations: {verdict['sentence']}"]
+    alarms = (
+        [] if verdict["is_calibrated"] else [f"Not calibrated on fresh simulations: {verdict['sentence']}"]
+    )
     if p_value is not None and p_value < experiment.monitor.level:
         alarms.append(
             f"The real observations are not like the simulations of the training (p = {p_in_words(p_value, experiment.monitor.level)})."
@@ -79,23 +89,31 @@ def watch(experiment: Experiment, champion: str, turn: int) -> Manifest:
     return results.manifest() | {"verdict": verdict, "p_value": p_value, "drift": drift, "alarms": alarms}
 
 
-def diagnose_afresh(experiment: Experiment, approximator: Approximator, turn: int, results: Results) -> Manifest:
+def diagnose_afresh(
+    experiment: Experiment, approximator: Approximator, turn: int, results: Results
+) -> Manifest:
     """The verdict on new simulations, as a dict; figures and metrics go to the results."""
     study, settings = study_of(experiment), experiment.monitor
     seed = seeding.derive(experiment.seed, "monitor", turn)
     test = study.simulator.rows(0, settings.num_datasets, seed=seed, progress=False)
     draws = approximator.sample(num_samples=settings.num_samples, conditions=test, seed=seed)
-    verdict: Manifest = Diagnosis(experiment, approximator.inference_names, test, seed)(results, approximator, draws)["verdict"]
+    verdict: Manifest = Diagnosis(experiment, approximator.inference_names, test, seed)(
+        results, approximator, draws
+    )["verdict"]
     return verdict
 
 
-def look_at_observations(experiment: Experiment, approximator: Approximator, results: Results) -> float | None:
+def look_at_observations(
+    experiment: Experiment, approximator: Approximator, results: Results
+) -> float | None:
     """The p-value of all real observations together, small if they are not like the simulations; None without observations."""
     labels, observations = study_of(experiment).observations()
     if not labels:
         return None
     certificates = certify_observations(experiment, approximator, labels, observations, results)
-    p_value = drift_p_value([certificate["novelty"] for certificate in certificates if certificate["novelty"] is not None])
+    p_value = drift_p_value(
+        [certificate["novelty"] for certificate in certificates if certificate["novelty"] is not None]
+    )
     if p_value is not None:
         results.metrics["drift.p_value"] = p_value
     return p_value
@@ -128,12 +146,26 @@ def watches(store: Store, experiment: Experiment) -> list[RunRecord]:
 
 def start_watch(store: Store, experiment: Experiment, champion: str, turn: int) -> Tracker:
     """The run of the k-th monitoring; one that was killed is opened again."""
-    settings: Mapping[str, Any] = {"experiment": experiment.what_matters(), "monitor": experiment.monitor.model_dump()}
+    settings: Mapping[str, Any] = {
+        "experiment": experiment.what_matters(),
+        "monitor": experiment.monitor.model_dump(),
+    }
     key = content_key("infer", "monitor", simulator_fingerprint(experiment), settings, champion, turn)
     tags = {FLOW_TAG: "monitor", "model": champion}
-    params = {"model": champion, "turn": turn, "seed": experiment.seed, "monitor": experiment.monitor.model_dump()}
+    params = {
+        "model": champion,
+        "turn": turn,
+        "seed": experiment.seed,
+        "monitor": experiment.monitor.model_dump(),
+    }
     return Tracker.start(
-        store, experiment.name, f"{experiment.name} monitor {turn}", key=key, params=params, tags=tags, folder=experiment.folder
+        store,
+        experiment.name,
+        f"{experiment.name} monitor {turn}",
+        key=key,
+        params=params,
+        tags=tags,
+        folder=experiment.folder,
     )
 
 

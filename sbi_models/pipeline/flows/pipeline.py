@@ -19,7 +19,13 @@ from prefect.tasks import Task
 from sbi_models.cli.report import FILE
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline import tasks
-from sbi_models.pipeline.cache import content_key, refuse_changed_sources, simulator_fingerprint, store_key, train_key
+from sbi_models.pipeline.cache import (
+    content_key,
+    refuse_changed_sources,
+    simulator_fingerprint,
+    store_key,
+    train_key,
+)
 from sbi_models.pipeline.data_checks import check_data
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study_loading import study_of
@@ -33,7 +39,13 @@ from sbi_models.pipeline.source_record import record_source
 from sbi_models.pipeline.steps.certify import in_short
 from sbi_models.pipeline.steps.register import check_gate, described, judge_challenger
 from sbi_models.pipeline.steps.sequential import check_narrowing, round_of
-from sbi_models.pipeline.steps.simulate import missing_shards, more_tests, refuse_stale, simulate_missing, stores_of
+from sbi_models.pipeline.steps.simulate import (
+    missing_shards,
+    more_tests,
+    refuse_stale,
+    simulate_missing,
+    stores_of,
+)
 from sbi_models.pipeline.steps.train import workflow_of
 from sbi_models.pipeline.steps.train_members import train_members
 from sbi_models.tracking import FLOW_TAG, Tracker, open_store
@@ -69,7 +81,9 @@ def pipeline(experiment: Experiment, fresh: bool = False) -> Manifest:
         screen.trained(training, reused)
 
         screen.stage("diagnose")
-        diagnosis, reused = reuse(tasks.diagnose, tasks.outcome_intact, experiment, simulations, training, fresh=fresh)
+        diagnosis, reused = reuse(
+            tasks.diagnose, tasks.outcome_intact, experiment, simulations, training, fresh=fresh
+        )
         record_step(run, "diagnose", diagnosis, reused, screen.seconds)
         screen.diagnosed(diagnosis, reused)
 
@@ -82,12 +96,16 @@ def pipeline(experiment: Experiment, fresh: bool = False) -> Manifest:
         inference, composition = None, None
         if study_of(experiment).observations()[0]:
             screen.stage("infer")
-            inference, reused = reuse(tasks.infer, tasks.outcome_intact, experiment, training, registered, fresh=fresh)
+            inference, reused = reuse(
+                tasks.infer, tasks.outcome_intact, experiment, training, registered, fresh=fresh
+            )
             record_step(run, "infer", inference, reused, screen.seconds)
             screen.inferred(inference, reused)
         if experiment.compose is not None:
             screen.stage("compose")
-            composition, reused = reuse(tasks.compose, tasks.outcome_intact, experiment, training, registered, fresh=fresh)
+            composition, reused = reuse(
+                tasks.compose, tasks.outcome_intact, experiment, training, registered, fresh=fresh
+            )
             record_step(run, "compose", composition, reused, screen.seconds)
             screen.composed(composition, reused)
 
@@ -141,7 +159,11 @@ def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen, *, fresh:
     assert experiment.narrow is not None
     for number in range(experiment.narrow.rounds):
         early = round_of(experiment, number)
-        settings = {"training": early.simulate.training, "validation": early.simulate.validation, "seed": early.seed}
+        settings = {
+            "training": early.simulate.training,
+            "validation": early.simulate.validation,
+            "seed": early.seed,
+        }
         own = tracker.child(f"round {number + 1}", settings)
         simulations, simulations_reused = simulated(early, fresh=fresh)
         record_simulations(own, simulations, simulations_reused)
@@ -167,7 +189,9 @@ def simulated(experiment: Experiment, *, fresh: bool) -> tuple[Manifest, bool]:
     refuse_stale(experiment)
     made = simulate_missing(experiment)
     taken = perf_counter() - started if made else 0.0
-    manifest, _ = reuse(tasks.simulate, tasks.simulations_intact, experiment, stores_of(experiment), taken, fresh=fresh)
+    manifest, _ = reuse(
+        tasks.simulate, tasks.simulations_intact, experiment, stores_of(experiment), taken, fresh=fresh
+    )
     again = {"seconds": perf_counter() - started} if made else {}
     return manifest | {"made": made} | again, made == 0
 
@@ -180,28 +204,48 @@ def trained(
         forget(train_key(experiment, simulations["content_hash"]))
     started = perf_counter()
     train_members(experiment, simulations, run_id)
-    return reuse(task, tasks.training_intact, experiment, simulations, run_id, perf_counter() - started, fresh=fresh)
+    return reuse(
+        task, tasks.training_intact, experiment, simulations, run_id, perf_counter() - started, fresh=fresh
+    )
 
 
-def reuse(task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *arguments: Any, fresh: bool = False) -> tuple[Manifest, bool]:
+def reuse(
+    task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *arguments: Any, fresh: bool = False
+) -> tuple[Manifest, bool]:
     """The manifest of a task, and whether it was finished in an earlier run; what is damaged on disk is made again, or all if fresh."""
-    state = cast(State[Manifest], (task.with_options(refresh_cache=True) if fresh else task)(*arguments, return_state=True))
+    state = cast(
+        State[Manifest],
+        (task.with_options(refresh_cache=True) if fresh else task)(*arguments, return_state=True),
+    )
     manifest = state.result()
     if intact(manifest):
         return manifest, state.name == "Cached"
     manifest = task.with_options(refresh_cache=True)(*arguments)
     if not intact(manifest):
-        raise DataError(f"What the task {task.name} has just written cannot be read back: {manifest}. Check the disk.")
+        raise DataError(
+            f"What the task {task.name} has just written cannot be read back: {manifest}. Check the disk."
+        )
     return manifest, False
 
 
-def judged(experiment: Experiment, simulations: Manifest, diagnosis: Manifest, registered: Manifest) -> Manifest:
+def judged(
+    experiment: Experiment, simulations: Manifest, diagnosis: Manifest, registered: Manifest
+) -> Manifest:
     """Whether the challenger becomes the champion, and why; as many more test simulations are made as it takes to tell."""
     test, verdict = tasks.simulations_for_tests(simulations), diagnosis["verdict"]
-    return judge_challenger(open_store(project_root()), experiment, registered, verdict, test, tests=partial(more_tests, experiment))
+    return judge_challenger(
+        open_store(project_root()),
+        experiment,
+        registered,
+        verdict,
+        test,
+        tests=partial(more_tests, experiment),
+    )
 
 
-def describe(registered: Manifest, decision: Manifest, inference: Manifest | None, composition: Manifest | None) -> str:
+def describe(
+    registered: Manifest, decision: Manifest, inference: Manifest | None, composition: Manifest | None
+) -> str:
     """The description of the run in the UI, as Markdown: the answers, and the model that gave them."""
     lines = [f"Model `{registered['uri']}`. {described(decision, registered['version'])}", ""]
     if inference is not None:
@@ -226,21 +270,34 @@ def _cell(name: str, value: Any, digits: int) -> str:
     return f"{value:.6g}" if name in (MEAN_ERROR, SD_RATIO) else fixed(value, digits)
 
 
-def record_simulations(tracker: Tracker, simulations: Manifest, reused: bool, seconds: float | None = None) -> None:
+def record_simulations(
+    tracker: Tracker, simulations: Manifest, reused: bool, seconds: float | None = None
+) -> None:
     """The data sets as inputs of the run, with their hashes."""
     for purpose, folder in simulations["stores"].items():
         store = tasks.simulations(simulations, purpose)
-        shapes = {name: np.broadcast_to(row[0], (store.num_simulations, *row.shape[1:])) for name, row in store.rows(0, 1).items()}
+        shapes = {
+            name: np.broadcast_to(row[0], (store.num_simulations, *row.shape[1:]))
+            for name, row in store.rows(0, 1).items()
+        }
         tracker.log_dataset(purpose, folder, shapes, store.content_hash, purpose)
     tracker.set_tags({"simulate.key": simulations["key"]})
     _record_seconds(tracker, "simulate", simulations, reused, seconds)
 
 
 def record_training(
-    tracker: Tracker, experiment: Experiment, task: str, training: Manifest, *, reused: bool, seconds: float | None = None
+    tracker: Tracker,
+    experiment: Experiment,
+    task: str,
+    training: Manifest,
+    *,
+    reused: bool,
+    seconds: float | None = None,
 ) -> None:
     """The losses of each epoch, where the run has not got them, the seconds, the checkpoint, and what is known of each member."""
-    run = RunWithMembers(Tracker.attach(tracker.store, tracker.run_id), experiment)  # knows what the task logged while it trained
+    run = RunWithMembers(
+        Tracker.attach(tracker.store, tracker.run_id), experiment
+    )  # knows what the task logged while it trained
     run.log_history(training["history"])
     keys = keys_of(training.get("members", {}))
     for name, member in training.get("members", {}).items():
@@ -254,7 +311,9 @@ def record_training(
     tracker.log_file(training["model"], "checkpoints")
 
 
-def record_step(run: RunWithMembers, task: str, outcome: Manifest, reused: bool, seconds: float | None = None) -> None:
+def record_step(
+    run: RunWithMembers, task: str, outcome: Manifest, reused: bool, seconds: float | None = None
+) -> None:
     """What a task has left: files, metrics and tags, in the run and those of members."""
     record(run.tracker, outcome)
     for name, member in outcome.get("members", {}).items():
@@ -262,7 +321,9 @@ def record_step(run: RunWithMembers, task: str, outcome: Manifest, reused: bool,
     _record_seconds(run.tracker, task, outcome, reused, seconds)
 
 
-def _record_seconds(tracker: Tracker, task: str, manifest: Manifest, reused: bool, seconds: float | None) -> None:
+def _record_seconds(
+    tracker: Tracker, task: str, manifest: Manifest, reused: bool, seconds: float | None
+) -> None:
     """Whether a task was made or reused, the seconds that making it took, whenever that was, and those that using it again took."""
     tracker.set_tags({task: "reused" if reused else "made"})
     again = {f"{task}.seconds_of_reuse": seconds} if reused and seconds is not None else {}
@@ -272,9 +333,13 @@ def _record_seconds(tracker: Tracker, task: str, manifest: Manifest, reused: boo
 def record_gate(tracker: Tracker, registered: Manifest, decision: Manifest) -> None:
     """The version, what the gate has said, as tags, and by how much the challenger differs from the champion, as metrics."""
     passed = "passed" if decision["promoted"] else "refused"
-    tracker.set_tags({"model": registered["uri"], "gate": passed, "gate.reason": "; ".join(decision["reasons"])})
+    tracker.set_tags(
+        {"model": registered["uri"], "gate": passed, "gate.reason": "; ".join(decision["reasons"])}
+    )
     if decision["comparisons"]:
         with_champion = decision["comparisons"][0]
         tracker.set_tags({"gate.comparison": with_champion["word"]})
-        numbers = {name: with_champion[name] for name in ("difference", "low", "high", "margin", "num_simulations")}
+        numbers = {
+            name: with_champion[name] for name in ("difference", "low", "high", "margin", "num_simulations")
+        }
         tracker.log_metrics({f"gate.{name}": value for name, value in numbers.items() if np.isfinite(value)})

@@ -26,7 +26,16 @@ def retrain(experiment: Experiment) -> Manifest:
 def with_more(experiment: Experiment) -> Experiment:
     """The experiment with as many more training simulations as its settings say than the last finished run had."""
     runs = RunRecord.ended(open_store(project_root()), experiment.name, "pipeline", "FINISHED")
-    had = max((int(run.params["simulate.training"]) for run in runs if run.params.get("seed") == str(experiment.seed)), default=0)
+    had = max(
+        (
+            int(run.params["simulate.training"])
+            for run in runs
+            if run.params.get("seed") == str(experiment.seed)
+        ),
+        default=0,
+    )
     first, more = experiment.simulate.training, experiment.retrain.more
     training = first if had == 0 else had + (first if more is None else more)
-    return experiment.model_copy(update={"simulate": experiment.simulate.model_copy(update={"training": training})})
+    return experiment.model_copy(
+        update={"simulate": experiment.simulate.model_copy(update={"training": training})}
+    )

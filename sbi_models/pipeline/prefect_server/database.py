@@ -33,7 +33,11 @@ def prepare_database() -> None:
         refuse_newer(database)
     else:
         database.parent.mkdir(parents=True, exist_ok=True)
-        give_tables(database, f"prefect-{prefect.__version__}", lambda: asyncio.run(provide_database_interface().create_db()))
+        give_tables(
+            database,
+            f"prefect-{prefect.__version__}",
+            lambda: asyncio.run(provide_database_interface().create_db()),
+        )
 
 
 def refuse_newer(database: Path) -> None:
@@ -44,7 +48,11 @@ def refuse_newer(database: Path) -> None:
     except sqlite3.Error:  # no tables yet, or somebody makes them: Prefect itself says what is wrong
         return
     folder = Path(prefect.server.database.__file__).parent / "_migrations" / "versions" / "sqlite"
-    known = {match[1] for path in folder.glob("*.py") for match in _REVISION.finditer(path.read_text(encoding="utf-8"))}
+    known = {
+        match[1]
+        for path in folder.glob("*.py")
+        for match in _REVISION.finditer(path.read_text(encoding="utf-8"))
+    }
     if known and not known.issuperset(revisions):
         raise TrackingError(
             f"Expected a database of Prefect {prefect.__version__} or older at {database}, got one of a newer version. Install that one "

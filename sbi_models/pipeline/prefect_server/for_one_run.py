@@ -73,7 +73,9 @@ class LocalPrefect:
         from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         # Nobody looks for lost runs on this server, and Prefect waits a second at the end of a flow for the thread of its heartbeat.
-        self._settings = temporary_settings({PREFECT_API_URL: self._server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        self._settings = temporary_settings(
+            {PREFECT_API_URL: self._server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        )
         self._settings.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *trace: object) -> None:

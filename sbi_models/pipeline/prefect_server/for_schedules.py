@@ -29,7 +29,9 @@ def lasting_server(label: str) -> Iterator[ServerProcess | None]:
         return
     folder = work_folder() / "schedules"
     database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / f'{label}.db'}"}
-    server = ServerProcess.start(["prefect", "server", "start"], _free_port(), database | os.environ | _QUIET, folder / f"{label}.log")
+    server = ServerProcess.start(
+        ["prefect", "server", "start"], _free_port(), database | os.environ | _QUIET, folder / f"{label}.log"
+    )
     try:
         server.wait()
         with temporary_settings({PREFECT_API_URL: server.url}):
@@ -48,4 +50,6 @@ def _free_port() -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise TrackingError("Expected a free port on 127.0.0.1 for a Prefect server, got none. Set PREFECT_API_URL to a server that runs.")
+    raise TrackingError(
+        "Expected a free port on 127.0.0.1 for a Prefect server, got none. Set PREFECT_API_URL to a server that runs."
+    )

@@ -62,12 +62,18 @@ class ServerProcess:
         deadline = time.monotonic() + _START_SECONDS
         while not answers(self.url):
             if not self.is_alive() or time.monotonic() > deadline:
-                raise TrackingError(f"Expected a Prefect server at {self.url}, but it did not start: {self._last_words()}.")
+                raise TrackingError(
+                    f"Expected a Prefect server at {self.url}, but it did not start: {self._last_words()}."
+                )
             time.sleep(0.05)
 
     def _last_words(self) -> str:
         """What it said last; there may be nothing if it was killed."""
-        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if self.log.is_file() else []
+        said = (
+            self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if self.log.is_file()
+            else []
+        )
         if said:
             return f"{said[-1].rstrip('.')} (its log: {self.log})"
         code = self.process.poll()

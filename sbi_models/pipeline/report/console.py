@@ -35,7 +35,12 @@ class Screen:
         self.console = stage_console()
         self.experiment = experiment
         self.stages = [] if experiment.narrow is None else ["narrow"]
-        self.stages += ["simulate", "train" if experiment.ensemble is None else "ensemble", "diagnose", "register"]
+        self.stages += [
+            "simulate",
+            "train" if experiment.ensemble is None else "ensemble",
+            "diagnose",
+            "register",
+        ]
         self.stages += ["infer"] if study_of(experiment).observations()[0] else []
         self.stages += [] if experiment.compose is None else ["compose"]
         self._started = perf_counter()
@@ -59,11 +64,24 @@ class Screen:
     def _made(self, manifest: dict[str, Any], reused: bool, text: str) -> None:
         """A task is done: the seconds that it took are those that the page of the run has."""
         if reused:
-            self._done(f"[green]reused[/green], finished {manifest['finished']} in {manifest['seconds']:.1f} s: {text}")
+            self._done(
+                f"[green]reused[/green], finished {manifest['finished']} in {manifest['seconds']:.1f} s: {text}"
+            )
         else:
-            show(self.console, f"      {text} [dim]({manifest.get('seconds', self.seconds):.1f} s)[/dim]", indent=6)
+            show(
+                self.console,
+                f"      {text} [dim]({manifest.get('seconds', self.seconds):.1f} s)[/dim]",
+                indent=6,
+            )
 
-    def narrowed(self, number: int, simulations: dict[str, Any], training: dict[str, Any], found: dict[str, Any], reused: bool) -> None:
+    def narrowed(
+        self,
+        number: int,
+        simulations: dict[str, Any],
+        training: dict[str, Any],
+        found: dict[str, Any],
+        reused: bool,
+    ) -> None:
         """A round of simulation before the main one has shown where the next one looks."""
         prior = NarrowPrior.from_json(found["prior"])
         names = [name for labels in study_of(self.experiment).parameter_names.values() for name in labels]
@@ -77,7 +95,9 @@ class Screen:
 
     def simulated(self, manifest: dict[str, Any], reused: bool) -> None:
         """Simulations are on disk."""
-        counts = ", ".join(f"{n:,} {purpose}".replace(",", " ") for purpose, n in manifest["num_simulations"].items())
+        counts = ", ".join(
+            f"{n:,} {purpose}".replace(",", " ") for purpose, n in manifest["num_simulations"].items()
+        )
         kept = sum(manifest["num_simulations"].values()) - manifest["made"]
         more = "" if reused or kept <= 0 else f"; {f'{kept:,}'.replace(',', ' ')} were there"
         self._made(manifest, reused, f"{counts} simulations{more}")
@@ -91,24 +111,38 @@ class Screen:
         for name, value in manifest.get("choices", {}).items():
             self._line(escape(name), escape(str(value)))
         members = f"{len(manifest['members'])} members, " if "members" in manifest else ""
-        self._made(manifest, reused, f"{members}{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}")
+        self._made(
+            manifest, reused, f"{members}{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}"
+        )
 
     def diagnosed(self, manifest: dict[str, Any], reused: bool) -> None:
         """Figures and metrics are tracked."""
         for name, row in manifest["diagnostics"].items():
             self._line(
-                name, "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items()) + f"  [dim]{_GOOD.get(name, '')}[/dim]"
+                name,
+                "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items())
+                + f"  [dim]{_GOOD.get(name, '')}[/dim]",
             )
         if "log_score" in manifest:
-            rows = {"": manifest} | {name: row for name, row in manifest.get("members", {}).items() if "log_score" in row}
-            self._line("Log Score", "  ".join(f"{name} {row['log_score']:.3f}".lstrip() for name, row in rows.items()) + "  nats")
+            rows = {"": manifest} | {
+                name: row for name, row in manifest.get("members", {}).items() if "log_score" in row
+            }
+            self._line(
+                "Log Score",
+                "  ".join(f"{name} {row['log_score']:.3f}".lstrip() for name, row in rows.items()) + "  nats",
+            )
         if "disagreement" in manifest:
             observed, simulated = manifest["disagreement"]["observed"], manifest["disagreement"]["simulated"]
-            self._line("Disagreement", f"{_pairs(observed)} of real data; {_pairs(simulated)} of test simulations")
+            self._line(
+                "Disagreement", f"{_pairs(observed)} of real data; {_pairs(simulated)} of test simulations"
+            )
         verdict = manifest["verdict"]
         color = "green" if verdict["is_calibrated"] else "yellow"
         self._line("Verdict", f"[{color}]{escape(verdict['sentence'])}[/{color}]")
-        rows = {**verdict["parameters"], **({} if verdict["joint"] is None else {"jointly": verdict["joint"]})}
+        rows = {
+            **verdict["parameters"],
+            **({} if verdict["joint"] is None else {"jointly": verdict["joint"]}),
+        }
         for name, row in rows.items():
             if row["flaws"]:
                 self._line(f"  {escape(name)}", escape(row["sentence"]))
@@ -119,14 +153,18 @@ class Screen:
         color, said = ("green", "champion") if gate["promoted"] else ("yellow", "refused as champion")
         for reason in gate["reasons"]:
             self._line("Gate", f"[{color}]{said}[/{color}]: {escape(reason)}")
-        self._done(f"{manifest['uri']}" + (", the same model as before" if manifest["reused"] else ", a new version"))
+        self._done(
+            f"{manifest['uri']}" + (", the same model as before" if manifest["reused"] else ", a new version")
+        )
 
     def inferred(self, manifest: dict[str, Any], reused: bool) -> None:
         """The real data sets have their posteriors; whether these can be trusted."""
         for row in manifest["corrections"]:
             before = f"{row['raw_effective_draws']:.0f} before smoothing"
             worth = f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']} ({before}), Pareto k {row['pareto_k']:.2f}"
-            self._line(f"Corrected {escape(row['data_set'])}", f"{worth}, log evidence {row['log_evidence']:.2f}")
+            self._line(
+                f"Corrected {escape(row['data_set'])}", f"{worth}, log evidence {row['log_evidence']:.2f}"
+            )
             for warning in row["warnings"]:
                 self._line("", f"[yellow]{escape(warning)}[/yellow]")
         if manifest["reference_c2st"]:
@@ -141,12 +179,23 @@ class Screen:
             self._line("Warning", f"[yellow]{escape(warning)}[/yellow]")
         if report["sbc_p_value"] is not None:
             off = f"off by about {report['sbc_shift']:+.2f} posterior sd"
-            self._line("Test of draws", f"posterior simulation-based calibration: p = {report['sbc_p_value']:.3g}, {off}")
+            self._line(
+                "Test of draws",
+                f"posterior simulation-based calibration: p = {report['sbc_p_value']:.3g}, {off}",
+            )
         if report["calibrated"] and report["bias_shift"] is not None:
-            by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
+            by = (
+                f"{report['simulations']} simulations"
+                if report["simulations"]
+                else "what the training learned"
+            )
             corrected = f"corrected by {by} to within {report['calibration_residual']:.3f}"
             self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")
-        self._made(manifest, reused, f"one posterior given all {report['num_items']} data sets, method {report['method']}")
+        self._made(
+            manifest,
+            reused,
+            f"one posterior given all {report['num_items']} data sets, method {report['method']}",
+        )
 
     def finished(self, result: dict[str, Any]) -> None:
         """The answer, and where to look next."""
@@ -184,13 +233,23 @@ class Screen:
             for _, row in rows.iterrows():
                 cells = [str(row[name]), _estimate(row, "", digits)]
                 if exact:
-                    cells += [_estimate(row, "exact ", digits), f"{row[MEAN_ERROR]:+.3f}", f"{row[SD_RATIO]:.3f}"]
+                    cells += [
+                        _estimate(row, "exact ", digits),
+                        f"{row[MEAN_ERROR]:+.3f}",
+                        f"{row[SD_RATIO]:.3f}",
+                    ]
                 table.add_row(*cells)
-            self.console.print(f"\n[bold]{quantity}[/bold]{f' in {unit}' if unit else ''}: posterior mean \\[95 % interval]\n")
+            self.console.print(
+                f"\n[bold]{quantity}[/bold]{f' in {unit}' if unit else ''}: posterior mean \\[95 % interval]\n"
+            )
             self.console.print(table)
         if exact:
-            self.console.print(f"\n{MEAN_ERROR}: {ours} minus exact mean in exact posterior sd; {SD_RATIO}: {ours} over exact")
-        self.console.print("\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right?\n")
+            self.console.print(
+                f"\n{MEAN_ERROR}: {ours} minus exact mean in exact posterior sd; {SD_RATIO}: {ours} over exact"
+            )
+        self.console.print(
+            "\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right?\n"
+        )
         show_certificates(self.console, name, inference["certificates"])
 
 
@@ -199,7 +258,9 @@ def show_monitored(result: dict[str, Any]) -> None:
     console = answer_console()
     console.print(f"[green]{result['model']}: {escape(result['verdict']['sentence'])}[/green]")
     if result["p_value"] is not None:
-        console.print(f"The real observations are like the simulations of its training (p = {result['p_value']:.2g}).")
+        console.print(
+            f"The real observations are like the simulations of its training (p = {result['p_value']:.2g})."
+        )
     console.print(f"run        {result['run_id']}; {_where_to_look(result['run_id'])}")
 
 

@@ -72,7 +72,11 @@ class Picture:
         width, height = struct.unpack(">II", content[16:24])  # of the header of every PNG
         name = path.stem
         return cls(
-            TITLES.get(name, name.replace("_", " ").capitalize()), CAPTIONS.get(name, ""), base64.b64encode(content).decode(), width, height
+            TITLES.get(name, name.replace("_", " ").capitalize()),
+            CAPTIONS.get(name, ""),
+            base64.b64encode(content).decode(),
+            width,
+            height,
         )
 
     @property
@@ -123,7 +127,9 @@ def make_report(experiment: Experiment, result: Manifest, run: RunRecord) -> str
 
 def _template(name: str) -> Template:
     folder = FileSystemLoader(Path(__file__).with_name("templates"))
-    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.get_template(name)
 
 
@@ -216,7 +222,9 @@ def _sampling(experiment: Experiment, result: Manifest) -> dict[str, Any]:
 def _python_example(address: str, shapes: Mapping[str, tuple[int, ...]], target: str) -> str:
     conditions = ", ".join(f"{name!r}: {_variable(name)}" for name in shapes)
     lines = ["import sbi_models as bf", "", f"model = bf.load({address!r})"]
-    lines += [f"# {_variable(name)}: an array of shape {_shape(('n', *shape))}" for name, shape in shapes.items()]
+    lines += [
+        f"# {_variable(name)}: an array of shape {_shape(('n', *shape))}" for name, shape in shapes.items()
+    ]
     lines += [f"draws = model.sample(num_samples=1000, conditions={{{conditions}}}, seed=1)[{target!r}]"]
     return "\n".join([*lines, f"certificates = model.certify({{{conditions}}})"])
 
@@ -242,9 +250,17 @@ def _lineage(result: Manifest, run: RunRecord) -> dict[str, Any]:
         "own_commit": tags.get(OWN_COMMIT),
         "own_dirty": tags.get(OWN_DIRTY) == "true",
         "own_hash": tags.get(OWN_HASH, ""),
-        "versions": {name.removeprefix("version."): value for name, value in sorted(tags.items()) if name.startswith("version.")},
+        "versions": {
+            name.removeprefix("version."): value
+            for name, value in sorted(tags.items())
+            if name.startswith("version.")
+        },
         "data": [
-            {"purpose": purpose, "number": number, "hash": hashes.get(purpose, simulations["content_hash"][purpose])}
+            {
+                "purpose": purpose,
+                "number": number,
+                "hash": hashes.get(purpose, simulations["content_hash"][purpose]),
+            }
             for purpose, number in simulations["num_simulations"].items()
         ],
         "stages": [
@@ -261,7 +277,10 @@ def _lineage(result: Manifest, run: RunRecord) -> dict[str, Any]:
         "model_sha256": result["training"]["sha256"],
         "draws": [
             {"file": file, "sha256": result[step]["draws_sha256"]}
-            for step, file in (("inference", "inference/draws.parquet"), ("composition", "composition/draws.parquet"))
+            for step, file in (
+                ("inference", "inference/draws.parquet"),
+                ("composition", "composition/draws.parquet"),
+            )
             if result[step] is not None
         ],
     }

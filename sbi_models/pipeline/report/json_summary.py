@@ -39,5 +39,6 @@ def pipeline_answer(flow: str, experiment: Experiment, result: Manifest) -> dict
         "posteriors": inference.get("table"),
         "certificates": inference.get("certificates"),
         "corrections": inference.get("corrections") or None,
-        "composition": (composition and {"posterior": composition["table"], "report": composition["report"]}) or None,
+        "composition": (composition and {"posterior": composition["table"], "report": composition["report"]})
+        or None,
     }

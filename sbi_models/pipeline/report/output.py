@@ -82,7 +82,9 @@ def use_utf8() -> None:
 
     Names of folders that the locale cannot read could not be sent to Prefect and MLflow.
     """
-    if not sys.flags.utf8_mode and {codecs.lookup(code).name for code in (locale.getencoding(), sys.getfilesystemencoding())} != {"utf-8"}:
+    if not sys.flags.utf8_mode and {
+        codecs.lookup(code).name for code in (locale.getencoding(), sys.getfilesystemencoding())
+    } != {"utf-8"}:
         os.environ["PYTHONUTF8"] = "1"
         if sys.stdout is not None:
             os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)

@@ -18,7 +18,9 @@ INTERVAL = (0.025, 0.975)
 MEAN_ERROR, SD_RATIO = "error/sd", "sd ratio"
 
 
-def posterior_table(study: Study, labels: list[str], values: list[Array], references: list[list[Reference]] | None) -> pd.DataFrame:
+def posterior_table(
+    study: Study, labels: list[str], values: list[Array], references: list[list[Reference]] | None
+) -> pd.DataFrame:
     """One row for each data set and quantity: mean, sd and central 95 % interval, amortized and, where it is known, exact.
 
     Args:
@@ -80,10 +82,15 @@ def posterior_figure(
     truths = np.array([np.nan if quantity.truth is None else quantity.truth for quantity in study.quantities])
     return diagnostics.plot_posterior_reference(
         np.stack(values, axis=-1) + offsets,
-        np.array([[exact.grid + offset for exact, offset in zip(row, offsets, strict=True)] for row in references]),
+        np.array(
+            [[exact.grid + offset for exact, offset in zip(row, offsets, strict=True)] for row in references]
+        ),
         np.array([[exact.density for exact in row] for row in references]),
         truths + offsets,
-        variable_names=[f"{quantity.name} [{quantity.unit}]" if quantity.unit else quantity.name for quantity in study.quantities],
+        variable_names=[
+            f"{quantity.name} [{quantity.unit}]" if quantity.unit else quantity.name
+            for quantity in study.quantities
+        ],
         dataset_names=[f"{study.data_set_name} {label}" for label in labels],
         samples_label=samples_label,
         truth_label="value of today",
@@ -96,6 +103,8 @@ def draws_frame(labels: list[str], draws: Variables, parameter_names: dict[str, 
     columns: dict[str, Any] = {"data_set": np.repeat(labels, s), "draw": np.tile(np.arange(s), n)}
     for variable, values in draws.items():
         width = values.shape[-1]
-        names = parameter_names.get(variable) or ([variable] if width == 1 else [f"{variable}_{i}" for i in range(width)])
+        names = parameter_names.get(variable) or (
+            [variable] if width == 1 else [f"{variable}_{i}" for i in range(width)]
+        )
         columns |= {name: values[..., i].reshape(-1) for i, name in enumerate(names)}
     return pd.DataFrame(columns)

@@ -11,13 +11,21 @@ from sbi_models.pipeline.steps.certify import P_VALUES, WEIGHTS
 
 Row = dict[str, Any]
 
-TESTS = {"bias": "place", "spread": "width", "ranks": "form", "tarp": "form (TARP)", "information": "knows more than the prior"}
+TESTS = {
+    "bias": "place",
+    "spread": "width",
+    "ranks": "form",
+    "tarp": "form (TARP)",
+    "information": "knows more than the prior",
+}
 """What each test of a verdict looks at."""
 
 MISSING = "–"
 
 
-def posterior_tables(table: Sequence[Mapping[str, Any]], data_set_name: str, certificates: Sequence[Mapping[str, Any]]) -> list[Row]:
+def posterior_tables(
+    table: Sequence[Mapping[str, Any]], data_set_name: str, certificates: Sequence[Mapping[str, Any]]
+) -> list[Row]:
     """For each quantity a title and a row a data set: mean, sd, quantiles, those of the exact posterior where known, and the certificate.
 
     Args:
@@ -37,19 +45,40 @@ def posterior_tables(table: Sequence[Mapping[str, Any]], data_set_name: str, cer
         for row in rows:
             numbers = [fixed(row[name], digits) for name in names]
             numbers += [f"{row[MEAN_ERROR]:+.2f}", f"{row[SD_RATIO]:.2f}"] if exact else []
-            cells.append({"label": row[data_set_name], "numbers": numbers, "certificate": verdicts.get(row[data_set_name])})
+            cells.append(
+                {
+                    "label": row[data_set_name],
+                    "numbers": numbers,
+                    "certificate": verdicts.get(row[data_set_name]),
+                }
+            )
         columns = [*names, *((MEAN_ERROR, SD_RATIO) if exact else ())]
-        tables.append({"title": quantity, "unit": unit, "first": data_set_name, "columns": columns, "rows": cells, "exact": exact})
+        tables.append(
+            {
+                "title": quantity,
+                "unit": unit,
+                "first": data_set_name,
+                "columns": columns,
+                "rows": cells,
+                "exact": exact,
+            }
+        )
     return tables
 
 
 def verdict_rows(verdict: Mapping[str, Any]) -> list[Row]:
     """A row a parameter, and one for all jointly: the words, factor and bias with intervals, and the p-value of each test."""
-    judged = list(verdict["parameters"].items()) + ([("all jointly", verdict["joint"])] if verdict["joint"] is not None else [])
+    judged = list(verdict["parameters"].items()) + (
+        [("all jointly", verdict["joint"])] if verdict["joint"] is not None else []
+    )
     rows = []
     for name, row in judged:
         tests = [
-            {"name": TESTS.get(test, test), "p_value": p_value(found["p_value"]), "adjusted": p_value(found["adjusted_p_value"])}
+            {
+                "name": TESTS.get(test, test),
+                "p_value": p_value(found["p_value"]),
+                "adjusted": p_value(found["adjusted_p_value"]),
+            }
             for test, found in row["tests"].items()
         ]
         rows.append(
@@ -59,9 +88,13 @@ def verdict_rows(verdict: Mapping[str, Any]) -> list[Row]:
                 "sentence": row["sentence"],
                 "factor": estimate(row["width_factor"]),
                 "bias": estimate(row["bias_in_posterior_sds"], signed=name != "all jointly"),
-                "contraction": MISSING if row["contraction"] is None else estimate(row["contraction"], percent=True),
+                "contraction": MISSING
+                if row["contraction"] is None
+                else estimate(row["contraction"], percent=True),
                 "tests": tests,
-                "p_value": p_value(min((found["adjusted_p_value"] for key, found in _flaws(row)), default=None)),
+                "p_value": p_value(
+                    min((found["adjusted_p_value"] for key, found in _flaws(row)), default=None)
+                ),
             }
         )
     return rows
@@ -70,25 +103,48 @@ def verdict_rows(verdict: Mapping[str, Any]) -> list[Row]:
 def _flaws(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """The tests of a row that look for flaws, of those that have a p-value."""
     tests = row["tests"].items()
-    return [(name, found) for name, found in tests if name != "information" and found["adjusted_p_value"] is not None]
+    return [
+        (name, found)
+        for name, found in tests
+        if name != "information" and found["adjusted_p_value"] is not None
+    ]
 
 
 def certificate_rows(certificates: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
     """A row a data set with verdict, numbers and warnings, and the titles of the numbers; those that no data set has are left out."""
     titles = {**P_VALUES, "p_value": "all tests"} | WEIGHTS
-    columns = {key: title for key, title in titles.items() if any(certificate[key] is not None for certificate in certificates)}
+    columns = {
+        key: title
+        for key, title in titles.items()
+        if any(certificate[key] is not None for certificate in certificates)
+    }
     rows = []
     for certificate in certificates:
-        numbers = [_weight(key, certificate[key]) if key in WEIGHTS else p_value(certificate[key], certificate["level"]) for key in columns]
+        numbers = [
+            _weight(key, certificate[key])
+            if key in WEIGHTS
+            else p_value(certificate[key], certificate["level"])
+            for key in columns
+        ]
         reasons = [_reason(warning) for warning in certificate["warnings"]]
-        rows.append({"label": certificate["data_set"], "verdict": certificate["verdict"], "reasons": reasons, "numbers": numbers})
+        rows.append(
+            {
+                "label": certificate["data_set"],
+                "verdict": certificate["verdict"],
+                "reasons": reasons,
+                "numbers": numbers,
+            }
+        )
     return rows, list(columns.values())
 
 
 def _reason(warning: str) -> Row:
     """A warning, apart from the statistics that follow its p-value."""
     head, found, statistics = warning.partition("): ")
-    return {"text": f"{head})" if found else warning, "statistics": statistics.removesuffix(".").split("; ") if found else []}
+    return {
+        "text": f"{head})" if found else warning,
+        "statistics": statistics.removesuffix(".").split("; ") if found else [],
+    }
 
 
 def _weight(key: str, value: float | None) -> str:
@@ -107,7 +163,9 @@ def member_rows(training: Mapping[str, Any], diagnosed: Mapping[str, Any]) -> li
                 "name": name,
                 "weight": f"{member['numbers']['weight']:.3f}",
                 "best_epoch": f"{member['numbers']['best_epoch']:.0f}",
-                "losses": ", ".join(f"{loss.replace('_', ' ')} {values[-1]:.4f}" for loss, values in losses.items()),
+                "losses": ", ".join(
+                    f"{loss.replace('_', ' ')} {values[-1]:.4f}" for loss, values in losses.items()
+                ),
                 "log_score": f"{own['log_score']:.3f}" if "log_score" in own else MISSING,
                 "label": own["verdict"]["label"],
                 "sentence": own["verdict"]["sentence"],
@@ -121,7 +179,9 @@ def composition_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("method", str(report["method"])), ("data sets", str(report["num_items"]))]
     if report["calibrated"] and report["bias_shift"] is not None:
         by = f"{report['simulations']} simulations" if report["simulations"] else "what the training learned"
-        facts.append(("errors that all share", f"{number(report['bias_shift'])} posterior sd, taken out by {by}"))
+        facts.append(
+            ("errors that all share", f"{number(report['bias_shift'])} posterior sd, taken out by {by}")
+        )
         facts.append(("uncertainty of that", f"{number(report['calibration_residual'])} posterior sd"))
     for key, name in (
         ("sbc_p_value", "p-value of posterior simulation-based calibration"),
@@ -136,7 +196,10 @@ def composition_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 def diagnostics_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Row:
     """Metrics by parameter."""
     names = list(next(iter(diagnostics.values()), {}))
-    return {"columns": names, "rows": [(metric, [number(row[name]) for name in names]) for metric, row in diagnostics.items()]}
+    return {
+        "columns": names,
+        "rows": [(metric, [number(row[name]) for name in names]) for metric, row in diagnostics.items()],
+    }
 
 
 def digits_of(sd: float) -> int:

@@ -37,15 +37,23 @@ _STYLES = {"passed": "green", "failed": "red", "not known": "yellow"}
 
 
 def certify_observations(
-    experiment: Experiment, approximator: Approximator, labels: Sequence[str], observations: Variables, results: Results
+    experiment: Experiment,
+    approximator: Approximator,
+    labels: Sequence[str],
+    observations: Variables,
+    results: Results,
 ) -> list[Manifest]:
     """Certificates of real observations, raw variables (n_datasets, ...), by approximator, simulator and likelihood; all to the results."""
     study, seed = study_of(experiment), seeding.derive(experiment.seed, "certificates")
     workflow = workflow_with(study.simulator, approximator)
     found = workflow.certify(observations, num_replicates=experiment.infer.predictive_replicates, seed=seed)
-    certificates = [{"data_set": label, **certificate.as_dict()} for label, certificate in zip(labels, found, strict=True)]
+    certificates = [
+        {"data_set": label, **certificate.as_dict()} for label, certificate in zip(labels, found, strict=True)
+    ]
     results.json(certificates, "inference/certificates.json")
-    metrics = {"certificate.failed": float(sum(certificate["verdict"] == "failed" for certificate in certificates))}
+    metrics = {
+        "certificate.failed": float(sum(certificate["verdict"] == "failed" for certificate in certificates))
+    }
     keys = keys_of(labels)
     for certificate in certificates:
         name = keys[certificate["data_set"]]
@@ -67,28 +75,44 @@ def workflow_with(simulator: Simulator, approximator: Approximator) -> BasicWork
 def in_short(certificates: Sequence[Mapping[str, Any]]) -> str:
     """How many data sets passed, and which did not."""
     passed = sum(certificate["verdict"] == "passed" for certificate in certificates)
-    others = [f"{certificate['data_set']} {certificate['verdict']}" for certificate in certificates if certificate["verdict"] != "passed"]
+    others = [
+        f"{certificate['data_set']} {certificate['verdict']}"
+        for certificate in certificates
+        if certificate["verdict"] != "passed"
+    ]
     shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
     return f"{passed} of {len(certificates)} passed" + (f": {shown}" if others else "")
 
 
-def show_certificates(console: Console, data_set_name: str, certificates: Sequence[Mapping[str, Any]]) -> None:
+def show_certificates(
+    console: Console, data_set_name: str, certificates: Sequence[Mapping[str, Any]]
+) -> None:
     """A table with a row a data set, what its columns mean, and why some should not be trusted; columns that hold nothing are left out.
 
     The columns: p-values of all tests together, of novelty, of the agreement of members and of the predictive check; of importance weights
     the effective share of the draws and Pareto k.
     """
-    columns = {key: title for key, title in (P_VALUES | WEIGHTS).items() if any(c[key] is not None for c in certificates)}
+    columns = {
+        key: title
+        for key, title in (P_VALUES | WEIGHTS).items()
+        if any(c[key] is not None for c in certificates)
+    }
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in (data_set_name, "certificate", *columns.values()):
-        table.add_column(title, justify="left" if title in (data_set_name, "certificate") else "right", no_wrap=True)
+        table.add_column(
+            title, justify="left" if title in (data_set_name, "certificate") else "right", no_wrap=True
+        )
     for certificate in certificates:
         verdict = certificate["verdict"]
         numbers = (_number(key, certificate[key], certificate["level"]) for key in columns)
-        table.add_row(escape(certificate["data_set"]), f"[{_STYLES[verdict]}]{verdict}[/{_STYLES[verdict]}]", *numbers)
+        table.add_row(
+            escape(certificate["data_set"]), f"[{_STYLES[verdict]}]{verdict}[/{_STYLES[verdict]}]", *numbers
+        )
     console.print(table)
     level = certificates[0]["level"]
-    meanings = {title: _MEANINGS[key].format(level=level) for key, title in columns.items() if key in _MEANINGS}
+    meanings = {
+        title: _MEANINGS[key].format(level=level) for key, title in columns.items() if key in _MEANINGS
+    }
     if meanings:
         console.print()
         for title, meaning in meanings.items():

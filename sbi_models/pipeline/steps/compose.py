@@ -14,13 +14,36 @@ from sbi_models.pipeline.experiment.settings import Compose, Experiment
 from sbi_models.pipeline.experiment.study import KnowsComposition, KnowsPrior, Study
 from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.outcomes import Manifest, Results
-from sbi_models.pipeline.report.posteriors import MEAN_ERROR, SD_RATIO, draws_frame, posterior_figure, posterior_table
+from sbi_models.pipeline.report.posteriors import (
+    MEAN_ERROR,
+    SD_RATIO,
+    draws_frame,
+    posterior_figure,
+    posterior_table,
+)
 from sbi_models.tracking.names import keys_of
 from sbi_models.workflows import CompositionalWorkflow
 
 NUMBERS = (
-    *("bias_shift", "calibration_residual", "contradiction", "influence", "explained", "acceptance", "last_step"),
-    *("noise", "num_modes", "evaluations", "simulations", "width_ratio", "sbc_p_value", "sbc_shift", "sbc_variance"),
+    *(
+        "bias_shift",
+        "calibration_residual",
+        "contradiction",
+        "influence",
+        "explained",
+        "acceptance",
+        "last_step",
+    ),
+    *(
+        "noise",
+        "num_modes",
+        "evaluations",
+        "simulations",
+        "width_ratio",
+        "sbc_p_value",
+        "sbc_shift",
+        "sbc_variance",
+    ),
 )
 """Of the report, that become metrics."""
 
@@ -33,7 +56,9 @@ def prior_of(study: Study, names: tuple[str, ...]) -> PriorScoreLike | None:
     return {name: priors[name] for name in names} if all(name in priors for name in names) else None
 
 
-def compose_observations(experiment: Experiment, approximator: CompositionalApproximator, results: Results) -> Manifest:
+def compose_observations(
+    experiment: Experiment, approximator: CompositionalApproximator, results: Results
+) -> Manifest:
     """Draw from the posterior given all real data sets, compare with the exact one where the study knows it.
 
     Args:
@@ -47,7 +72,9 @@ def compose_observations(experiment: Experiment, approximator: CompositionalAppr
     labels = [f"all {len(observed)}"]
     workflow = CompositionalWorkflow(study.simulator, inference_network=approximator)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrustWarning)  # the report has them: they go to the screen and to the run
+        warnings.simplefilter(
+            "ignore", TrustWarning
+        )  # the report has them: they go to the screen and to the run
         draws, (report,) = workflow.compositional_sample(
             num_samples=settings.num_samples,
             conditions={name: observations[name][None] for name in approximator.condition_names},
@@ -61,11 +88,19 @@ def compose_observations(experiment: Experiment, approximator: CompositionalAppr
     values = study.evaluate(draws)
     references = [study.composed_references(observations)] if isinstance(study, KnowsComposition) else None
     table = posterior_table(study, labels, values, references)
-    draws_frame(labels, draws, study.parameter_names).to_parquet(results.path("composition/draws.parquet"), index=False)
+    draws_frame(labels, draws, study.parameter_names).to_parquet(
+        results.path("composition/draws.parquet"), index=False
+    )
     results.table(table, "composition/posterior.csv")
     results.json(report.as_dict(), "composition/report.json")
     if references is not None:
-        results.figures({"composed": posterior_figure(study, labels, values, references, samples_label="composed posterior")})
+        results.figures(
+            {
+                "composed": posterior_figure(
+                    study, labels, values, references, samples_label="composed posterior"
+                )
+            }
+        )
     results.metrics |= report_metrics(report) | ({} if references is None else composed_errors(table))
     results.tags["compose.warnings"] = " ".join(report.warnings) or "none"
     manifest = results.manifest()

@@ -21,10 +21,15 @@ History = Mapping[str, list[float]]
 
 JOINTLY = "jointly"
 
-MEASURES = {"jensen_shannon": "Jensen-Shannon divergence of members [nats]", "energy": "energy distance between members [share]"}
+MEASURES = {
+    "jensen_shannon": "Jensen-Shannon divergence of members [nats]",
+    "energy": "energy distance between members [share]",
+}
 
 
-def diagnose_all(experiment: Experiment, approximator: Approximator, test: Variables, history: History, folder: Path) -> Manifest:
+def diagnose_all(
+    experiment: Experiment, approximator: Approximator, test: Variables, history: History, folder: Path
+) -> Manifest:
     """Figures, metrics, log score and verdict of the approximator, and of each member of an ensemble.
 
     Args:
@@ -35,9 +40,16 @@ def diagnose_all(experiment: Experiment, approximator: Approximator, test: Varia
         folder: folder for `run/`, which has the results of the approximator, and `members/NAME/`.
     """
     num_samples, seed = experiment.diagnose.num_samples, seeding.derive(experiment.seed, "diagnose")
-    diagnose = Diagnosis(experiment, approximator.inference_names, test, seeding.derive(experiment.seed, "verdict"))
+    diagnose = Diagnosis(
+        experiment, approximator.inference_names, test, seeding.derive(experiment.seed, "verdict")
+    )
     results = Results(folder / "run")
-    told = diagnose(results, approximator, approximator.sample(num_samples=num_samples, conditions=test, seed=seed), history)
+    told = diagnose(
+        results,
+        approximator,
+        approximator.sample(num_samples=num_samples, conditions=test, seed=seed),
+        history,
+    )
     if isinstance(approximator, EnsembleApproximator):
         draws = approximator.sample(num_samples=num_samples, conditions=test, seed=seed, merge_members=False)
         told["members"], member_keys = {}, keys_of(approximator.members)
@@ -54,7 +66,9 @@ def diagnose_all(experiment: Experiment, approximator: Approximator, test: Varia
 def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
     """The words of a verdict, `as_dict()` of it, as tags: `verdict`, `verdict.NAME` of each parameter, and `verdict.jointly`."""
     rows, keys = verdict["parameters"], parameter_keys(verdict["parameters"])
-    tags = {"verdict": verdict["label"]} | {f"verdict.{keys[name]}": row["label"] for name, row in rows.items()}
+    tags = {"verdict": verdict["label"]} | {
+        f"verdict.{keys[name]}": row["label"] for name, row in rows.items()
+    }
     return tags | ({} if verdict["joint"] is None else {f"verdict.{JOINTLY}": verdict["joint"]["label"]})
 
 
@@ -66,17 +80,23 @@ def parameter_keys(names: Iterable[str]) -> dict[str, str]:
 class Diagnosis:
     """Writes figures, metrics and the verdict of one approximator to its results, and tells what the screen shows of them."""
 
-    def __init__(self, experiment: Experiment, inference_names: tuple[str, ...], test: Variables, seed: int) -> None:
+    def __init__(
+        self, experiment: Experiment, inference_names: tuple[str, ...], test: Variables, seed: int
+    ) -> None:
         parameter_names = study_of(experiment).parameter_names
         self.test = test
         self.seed = seed
         self.truth = {name: test[name] for name in inference_names}
         self.names = [label for variable in inference_names for label in parameter_names[variable]]
 
-    def __call__(self, results: Results, approximator: Approximator, draws: Variables, history: History | None = None) -> Manifest:
+    def __call__(
+        self, results: Results, approximator: Approximator, draws: Variables, history: History | None = None
+    ) -> Manifest:
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
         conditions = {name: self.test[name] for name in approximator.condition_names}
-        verdict = diagnostics.judge(draws, self.truth, variable_names=self.names, conditions=conditions, seed=self.seed)
+        verdict = diagnostics.judge(
+            draws, self.truth, variable_names=self.names, conditions=conditions, seed=self.seed
+        )
         figures = diagnostics.default_figures(draws, self.truth, history=history, variable_names=self.names)
         figures["verdict"] = diagnostics.plot_verdict(verdict)
         results.figures(figures)
@@ -90,14 +110,20 @@ class Diagnosis:
         told = verdict.as_dict()
         results.json(told, "verdict.json")
         results.tags |= verdict_tags(told) | name_tags("parameter", keys)
-        manifest: Manifest = {"diagnostics": table.to_dict(orient="index"), "figures": sorted(figures), "verdict": told}
+        manifest: Manifest = {
+            "diagnostics": table.to_dict(orient="index"),
+            "figures": sorted(figures),
+            "verdict": told,
+        }
         if all(member.has_density for member in approximator.members.values()):
             manifest["log_score"] = metrics["log_score"] = float(approximator.log_prob(self.test).mean())
         results.metrics |= metrics
         return manifest
 
 
-def _disagreement(experiment: Experiment, approximator: EnsembleApproximator, test: Variables, results: Results) -> Manifest:
+def _disagreement(
+    experiment: Experiment, approximator: EnsembleApproximator, test: Variables, results: Results
+) -> Manifest:
     """How far the members are apart for the real observations, against the test simulations: a figure, a table, and metrics."""
     study = study_of(experiment)
     labels, observations = study.observations()
@@ -106,16 +132,31 @@ def _disagreement(experiment: Experiment, approximator: EnsembleApproximator, te
     seed = seeding.derive(experiment.seed, "disagreement")
     workflow = EnsembleWorkflow(inference_networks=approximator, seed=seed)
     observed, simulated = (
-        workflow.disagreement(data, num_samples=experiment.diagnose.disagreement_samples, measure=measure, seed=seed)
+        workflow.disagreement(
+            data, num_samples=experiment.diagnose.disagreement_samples, measure=measure, seed=seed
+        )
         for data in (observations, test)
     )
-    results.figures({"disagreement": diagnostics.plot_disagreement(observed, reference=simulated, label=MEASURES[measure])})
+    results.figures(
+        {
+            "disagreement": diagnostics.plot_disagreement(
+                observed, reference=simulated, label=MEASURES[measure]
+            )
+        }
+    )
     above = [float((simulated > value).mean()) for value in observed]
-    table = pd.DataFrame({study.data_set_name: labels, measure: observed, "share of test simulations above": above})
+    table = pd.DataFrame(
+        {study.data_set_name: labels, measure: observed, "share of test simulations above": above}
+    )
     results.table(table, "metrics/disagreement.csv")
     summary = {
         "observed": {"median": float(np.median(observed)), "largest": float(observed.max())},
-        "simulated": {"median": float(np.median(simulated)), "95_percent": float(np.quantile(simulated, 0.95))},
+        "simulated": {
+            "median": float(np.median(simulated)),
+            "95_percent": float(np.quantile(simulated, 0.95)),
+        },
     }
-    results.metrics.update({f"disagreement.{of}.{name}": value for of, row in summary.items() for name, value in row.items()})
+    results.metrics.update(
+        {f"disagreement.{of}.{name}": value for of, row in summary.items() for name, value in row.items()}
+    )
     return {"measure": measure, **summary}

@@ -11,7 +11,12 @@ from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study import KnowsReferenceDraws
 from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.outcomes import Manifest, Results
-from sbi_models.pipeline.report.posteriors import draws_frame, posterior_figure, posterior_table, reference_errors
+from sbi_models.pipeline.report.posteriors import (
+    draws_frame,
+    posterior_figure,
+    posterior_table,
+    reference_errors,
+)
 from sbi_models.pipeline.steps.certify import certify_observations, workflow_with
 from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
@@ -31,25 +36,36 @@ def infer_observations(experiment: Experiment, approximator: Approximator, resul
     seed = seeding.derive(experiment.seed, "infer")
     corrections: list[Manifest] = []
     if experiment.infer.num_proposals is None:
-        draws = approximator.sample(num_samples=experiment.infer.num_samples, conditions=observations, seed=seed)
+        draws = approximator.sample(
+            num_samples=experiment.infer.num_samples, conditions=observations, seed=seed
+        )
     else:
         draws, reports = workflow_with(study.simulator, approximator).importance_sample(
-            num_samples=experiment.infer.num_samples, num_proposals=experiment.infer.num_proposals, conditions=observations, seed=seed
+            num_samples=experiment.infer.num_samples,
+            num_proposals=experiment.infer.num_proposals,
+            conditions=observations,
+            seed=seed,
         )
         corrections = _record_corrections(labels, reports, results)
     values, references = study.evaluate(draws), study.references(observations)
     table = posterior_table(study, labels, values, references)
-    draws_frame(labels, draws, study.parameter_names).to_parquet(results.path("inference/draws.parquet"), index=False)
+    draws_frame(labels, draws, study.parameter_names).to_parquet(
+        results.path("inference/draws.parquet"), index=False
+    )
     results.table(table, "inference/posteriors.csv")
     if references is not None:
         ours = "corrected posterior" if corrections else "amortized posterior"
-        results.figures({"posteriors": posterior_figure(study, labels, values, references, samples_label=ours)})
+        results.figures(
+            {"posteriors": posterior_figure(study, labels, values, references, samples_label=ours)}
+        )
     results.metrics |= reference_errors(table)
     results.tags |= name_tags("quantity", keys_of(quantity.name for quantity in study.quantities))
     scores = {}
     if isinstance(study, KnowsReferenceDraws):
         scores = _scores(labels, draws, study.reference_draws(observations), seed)
-        results.metrics |= {f"reference.c2st_mlp.{key}": scores[label] for label, key in keys_of(labels).items()}
+        results.metrics |= {
+            f"reference.c2st_mlp.{key}": scores[label] for label, key in keys_of(labels).items()
+        }
     certificates = certify_observations(experiment, approximator, labels, observations, results)
     manifest = results.manifest()
     return manifest | {
@@ -68,8 +84,19 @@ def _record_corrections(labels: list[str], reports: Sequence[Correction], result
     results.json(rows, "inference/corrections.json")
     keys = keys_of(labels)
     for row in rows:
-        numbers = {name: row[name] for name in ("effective_draws", "raw_effective_draws", "largest_weight", "pareto_k", "log_evidence")}
-        results.metrics |= {f"correction.{name}.{keys[row['data_set']]}": value for name, value in numbers.items()}
+        numbers = {
+            name: row[name]
+            for name in (
+                "effective_draws",
+                "raw_effective_draws",
+                "largest_weight",
+                "pareto_k",
+                "log_evidence",
+            )
+        }
+        results.metrics |= {
+            f"correction.{name}.{keys[row['data_set']]}": value for name, value in numbers.items()
+        }
     return rows
 
 

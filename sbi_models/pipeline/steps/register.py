@@ -7,7 +7,14 @@ from sbi_models import load, seeding
 from sbi_models.approximators import Approximator
 from sbi_models.diagnostics.verdict import UNINFORMATIVE
 from sbi_models.errors import ConfigurationError, SbiModelsError, suggest
-from sbi_models.pipeline.champions import champion_of, crown, follow_alias, reference_of, set_reference, was_champion
+from sbi_models.pipeline.champions import (
+    champion_of,
+    crown,
+    follow_alias,
+    reference_of,
+    set_reference,
+    was_champion,
+)
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.model_comparison import Comparison, compare
@@ -46,22 +53,38 @@ def judge_challenger(
         if before == version:  # what its page says of how it became so stays
             follow_alias(store, name)
             reasons = ["it is the champion already", f"verdict: {verdict['sentence']}"]
-            return {"promoted": True, "champion": version, "before": before, "reasons": reasons, "comparisons": []}
+            return {
+                "promoted": True,
+                "champion": version,
+                "before": before,
+                "reasons": reasons,
+                "comparisons": [],
+            }
         reasons, refusals = _judged(store, experiment, registered, verdict)
         rivals = [] if before is None or not experiment.gate.not_worse else _rivals(store, name, before)
         found: dict[int, Comparison] = {}
         for rival in rivals:
-            passed, words, comparison = _compared(store, experiment, registered, rival, test=test, tests=None if refusals else tests)
+            passed, words, comparison = _compared(
+                store, experiment, registered, rival, test=test, tests=None if refusals else tests
+            )
             (reasons if passed else refusals).append(words)
             found |= {} if comparison is None else {rival: comparison}
         if before is None:
             reasons.append("there is no champion to compare with")
-        decision = {"promoted": not refusals, "champion": before if refusals else version, "before": before, "reasons": refusals or reasons}
+        decision = {
+            "promoted": not refusals,
+            "champion": before if refusals else version,
+            "before": before,
+            "reasons": refusals or reasons,
+        }
         decision |= {"comparisons": [_as_json(comparison, rival) for rival, comparison in found.items()]}
         if refusals:
             annotate(store, name, version, tags=_tags(decision), description=described(decision, version))
             return decision
-        if crown(store, name, version, reasons=reasons, why=f"by the gate: {reasons[-1]}", expected=before) == before:
+        if (
+            crown(store, name, version, reasons=reasons, why=f"by the gate: {reasons[-1]}", expected=before)
+            == before
+        ):
             is_measure = all(comparison.word == "better" for comparison in found.values())
             set_reference(store, name, version, None if is_measure else rivals[-1])
             return decision
@@ -73,10 +96,14 @@ def check_gate(experiment: Experiment) -> None:
     known = [label for labels in study_of(experiment).parameter_names.values() for label in labels]
     for name in experiment.gate.uninformative:
         if name not in known:
-            raise ConfigurationError(f"Expected parameters in gate.uninformative, got {name!r}. {suggest(name, known)}")
+            raise ConfigurationError(
+                f"Expected parameters in gate.uninformative, got {name!r}. {suggest(name, known)}"
+            )
 
 
-def _judged(store: Store, experiment: Experiment, registered: Mapping[str, Any], verdict: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _judged(
+    store: Store, experiment: Experiment, registered: Mapping[str, Any], verdict: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
     """What speaks for a version and against it by itself: its past, and its verdict."""
     name, version = registered["name"], registered["version"]
     passed, words = _calibrated(experiment, verdict)
@@ -118,23 +145,39 @@ def described(decision: Mapping[str, Any], version: int) -> str:
 
 
 def _tags(decision: Mapping[str, Any]) -> dict[str, str]:
-    return {"gate": "passed" if decision["promoted"] else "refused", "gate.reason": "; ".join(decision["reasons"])}
+    return {
+        "gate": "passed" if decision["promoted"] else "refused",
+        "gate.reason": "; ".join(decision["reasons"]),
+    }
 
 
 def _compared(
-    store: Store, experiment: Experiment, registered: Mapping[str, Any], rival: int, *, test: Variables, tests: Tests | None
+    store: Store,
+    experiment: Experiment,
+    registered: Mapping[str, Any],
+    rival: int,
+    *,
+    test: Variables,
+    tests: Tests | None,
 ) -> tuple[bool, str, Comparison | None]:
     """Whether the challenger is not worse than a version by the margin, or better than a newer one; the words for it; and the numbers.
 
     A rival that is damaged, of an earlier format or deleted refuses.
     """
     name, version = registered["name"], registered["version"]
-    address, cure = f"models:/{name}/{rival}", f"Make one of the versions the champion by hand: sbi-models promote models:/{name}/{version}"
+    address, cure = (
+        f"models:/{name}/{rival}",
+        f"Make one of the versions the champion by hand: sbi-models promote models:/{name}/{version}",
+    )
     new = load(registered["uri"], store, certify=False)
     try:
         old = load(address, store, certify=False)
         if (new.inference_names, new.condition_names) != (old.inference_names, old.condition_names):
-            return False, f"{_asks(new)}, but {address} {_asks(old, '')}: register it under another name", None
+            return (
+                False,
+                f"{_asks(new)}, but {address} {_asks(old, '')}: register it under another name",
+                None,
+            )
         found = _at_all_looks(experiment, new, old, test, tests)
     except SbiModelsError as error:
         return False, f"it cannot be compared with {address}: {error} {cure}.", None
@@ -146,14 +189,20 @@ def _compared(
     return found.not_worse, words, found
 
 
-def _at_all_looks(experiment: Experiment, new: Approximator, old: Approximator, test: Variables, tests: Tests | None) -> Comparison:
+def _at_all_looks(
+    experiment: Experiment, new: Approximator, old: Approximator, test: Variables, tests: Tests | None
+) -> Comparison:
     """The comparison on the test simulations and, where these do not tell, on as many as it takes."""
     gate, seed = experiment.gate, seeding.derive(experiment.seed, "gate")
     found = compare(new, old, test, seed, margin=gate.margin, level=gate.level)
     if tests is None or not found.is_open:
         return found
     enough = min(found.wanted, found.num_simulations + most_simulations(experiment))
-    return found if enough <= found.num_simulations else compare(new, old, tests(enough), seed, margin=gate.margin, level=gate.level)
+    return (
+        found
+        if enough <= found.num_simulations
+        else compare(new, old, tests(enough), seed, margin=gate.margin, level=gate.level)
+    )
 
 
 def most_simulations(experiment: Experiment) -> int:
@@ -176,5 +225,16 @@ def _asks(model: Approximator, subject: str = "it ") -> str:
 
 
 def _as_json(found: Comparison, rival: int) -> dict[str, Any]:
-    numbers = {"difference": found.difference, "low": found.low, "high": found.high, "margin": found.margin, "level": found.level}
-    return {"version": rival, "word": found.word, "score": found.score, "num_simulations": found.num_simulations} | numbers
+    numbers = {
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "margin": found.margin,
+        "level": found.level,
+    }
+    return {
+        "version": rival,
+        "word": found.word,
+        "score": found.score,
+        "num_simulations": found.num_simulations,
+    } | numbers

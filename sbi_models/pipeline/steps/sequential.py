@@ -24,7 +24,9 @@ def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
     study = study_of(experiment)
     labels, _ = study.observations()
     if experiment.narrow is not None and len(labels) != 1:
-        raise ConfigurationError(f"Expected one real data set with narrow, got {len(labels)}. Make an experiment of each of them.")
+        raise ConfigurationError(
+            f"Expected one real data set with narrow, got {len(labels)}. Make an experiment of each of them."
+        )
     if experiment.infer.num_proposals is None:
         return
     joint, known = study.simulator.log_joint, (*approximator.inference_names, *approximator.condition_names)
@@ -34,13 +36,17 @@ def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
             f"log_joint, too, which takes some of {', '.join(known)}. Leave num_proposals out, or write it."
         )
     if not all(member.has_density for member in approximator.members.values()):
-        raise ConfigurationError("Expected networks with a density with infer.num_proposals, got one without. Leave it out.")
+        raise ConfigurationError(
+            "Expected networks with a density with infer.num_proposals, got one without. Leave it out."
+        )
 
 
 def round_of(experiment: Experiment, number: int) -> Experiment:
     """The experiment whose simulations and training are those of a round before the main one, from 0."""
     assert experiment.narrow is not None
-    simulate = Simulate(training=experiment.narrow.training, validation=experiment.narrow.validation, test=MIN_DATASETS)
+    simulate = Simulate(
+        training=experiment.narrow.training, validation=experiment.narrow.validation, test=MIN_DATASETS
+    )
     seed = seeding.derive(experiment.seed, "round", number)
     return experiment.model_copy(update={"simulate": simulate, "seed": seed})
 
@@ -50,4 +56,6 @@ def narrow_prior(experiment: Experiment, approximator: Approximator) -> dict[str
     assert experiment.narrow is not None
     study, seed = study_of(experiment), seeding.derive(experiment.seed, "narrow")
     _, observations = study.observations()
-    return narrow(study.simulator, approximator, observations, widening=experiment.narrow.widening, seed=seed).prior.as_json()
+    return narrow(
+        study.simulator, approximator, observations, widening=experiment.narrow.widening, seed=seed
+    ).prior.as_json()

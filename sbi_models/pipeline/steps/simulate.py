@@ -42,9 +42,14 @@ def missing_shards(experiment: Experiment) -> list[dict[str, Any]]:
     calls = []
     for store in stores_of(experiment):
         SimulationStore.check(store["folder"], seed=store["seed"], fingerprint=store["fingerprint"])
-        wanted, origin = experiment.simulate.of(store["purpose"]), {"seed": store["seed"], "fingerprint": store["fingerprint"]}
+        wanted, origin = (
+            experiment.simulate.of(store["purpose"]),
+            {"seed": store["seed"], "fingerprint": store["fingerprint"]},
+        )
         ranges = SimulationStore.missing(store["folder"], wanted, rows_per_shard=cut, **origin)
-        calls += [{"experiment": experiment, "store": store, "start": start, "stop": stop} for start, stop in ranges]
+        calls += [
+            {"experiment": experiment, "store": store, "start": start, "stop": stop} for start, stop in ranges
+        ]
     return calls
 
 
@@ -66,12 +71,19 @@ def refuse_stale(experiment: Experiment) -> None:
             continue
         size, until = simulator.block_size, monotonic() + _SECONDS_OF_A_CHECK
         blocks = -(-store.num_simulations // size)
-        order = seeding.generator(experiment.seed, "rows to check", blocks).permutation(blocks)[: max(1, _ROWS_OF_A_CHECK // size)]
+        order = seeding.generator(experiment.seed, "rows to check", blocks).permutation(blocks)[
+            : max(1, _ROWS_OF_A_CHECK // size)
+        ]
         for start in order * size:
             stop = min(int(start) + size, store.num_simulations)
             kept = store.rows(int(start), stop)
             if all(np.isfinite(value).all() for value in kept.values()):  # what failed for good is NaN
-                _compare(kept, simulator.rows(int(start), stop, seed=given["seed"], progress=False), given["folder"], int(start))
+                _compare(
+                    kept,
+                    simulator.rows(int(start), stop, seed=given["seed"], progress=False),
+                    given["folder"],
+                    int(start),
+                )
             if monotonic() > until:
                 break
 
@@ -80,7 +92,11 @@ def _compare(kept: Variables, now: Variables, folder: str, row: int) -> None:
     for name, value in kept.items():
         new = now.get(name)
         scale = float(np.abs(value.astype(np.float64)).max(initial=0.0))
-        if new is None or new.shape != value.shape or not np.allclose(new, value, rtol=1e-5, atol=1e-8 * scale):
+        if (
+            new is None
+            or new.shape != value.shape
+            or not np.allclose(new, value, rtol=1e-5, atol=1e-8 * scale)
+        ):
             raise DataError(
                 f"Expected the simulations in {folder} to be those that the simulator gives now, got another {name!r} in row {row} or "
                 "those after it. Something has changed that its code does not show: name files and environment variables that it reads "
@@ -97,7 +113,9 @@ def simulate_missing(experiment: Experiment) -> int:
     made, in_vain = 0, 0
     engine = experiment.engine
     if engine.kind == "threads" and not study_of(experiment).simulator.suits_a_thread:
-        engine = engine.model_copy(update={"workers": 1})  # random numbers of NumPy's global state belong to all threads
+        engine = engine.model_copy(
+            update={"workers": 1}
+        )  # random numbers of NumPy's global state belong to all threads
     calls = missing_shards(experiment)
     if calls:
         study_of(experiment).simulator.check_repeatable()
@@ -131,4 +149,6 @@ def more_tests(experiment: Experiment, num_simulations: int) -> Variables:
     simulate_missing(more)
     given = next(store for store in stores_of(more) if store["purpose"] == "test")
     origin = {"seed": given["seed"], "fingerprint": given["fingerprint"]}
-    return SimulationStore.finish(given["folder"], num_simulations, rows_per_shard=simulate.rows_per_shard, **origin).load()
+    return SimulationStore.finish(
+        given["folder"], num_simulations, rows_per_shard=simulate.rows_per_shard, **origin
+    ).load()

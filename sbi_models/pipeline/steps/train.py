@@ -40,7 +40,12 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         "inference_variables": experiment.inference_variables,
         "summary_variables": experiment.summary_variables or None,
         "inference_conditions": experiment.inference_conditions or None,
-        "prior": {name: prior for name, prior in study.simulator.priors.items() if name in experiment.inference_variables} or None,
+        "prior": {
+            name: prior
+            for name, prior in study.simulator.priors.items()
+            if name in experiment.inference_variables
+        }
+        or None,
         "standardize": settings.standardize,
         "initial_learning_rate": settings.initial_learning_rate,
         "threads": settings.threads,
@@ -57,14 +62,23 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
         if experiment.compose is None:
             simulator = study.simulator if networks[0] == AUTO else None  # whose prior it draws from
-            return BasicWorkflow(simulator, inference_network=networks[0], summary_network=networks[1], **common)
-        composing = CompositionalWorkflow(inference_network=networks[0], summary_network=networks[1], **common)
+            return BasicWorkflow(
+                simulator, inference_network=networks[0], summary_network=networks[1], **common
+            )
+        composing = CompositionalWorkflow(
+            inference_network=networks[0], summary_network=networks[1], **common
+        )
         _check_prior(experiment, composing)
         return composing
-    summaries = {name: _summary_network(member.summary_network) for name, member in experiment.members.items()}
+    summaries = {
+        name: _summary_network(member.summary_network) for name, member in experiment.members.items()
+    }
     workflow = EnsembleWorkflow(
-        inference_networks={name: _inference_network(member.inference_network) for name, member in experiment.members.items()},
-        summary_networks={name: network for name, network in summaries.items() if network is not None} or None,
+        inference_networks={
+            name: _inference_network(member.inference_network) for name, member in experiment.members.items()
+        },
+        summary_networks={name: network for name, network in summaries.items() if network is not None}
+        or None,
         **common,
     )
     for name, member in workflow.approximator.members.items():
@@ -93,7 +107,9 @@ def _check_prior(experiment: Experiment, workflow: CompositionalWorkflow) -> Non
 def _inference_network(network: Network) -> InferenceNetwork | str:
     if network.name == AUTO:
         if network.arguments:
-            raise ConfigurationError(f'Expected no arguments of "auto", which chooses them, got {network.arguments}. Leave them out.')
+            raise ConfigurationError(
+                f'Expected no arguments of "auto", which chooses them, got {network.arguments}. Leave them out.'
+            )
         return AUTO
     return network_named(network.name, network.arguments, InferenceNetwork)  # type: ignore[type-abstract]
 
@@ -102,7 +118,9 @@ def _summary_network(network: Network | None) -> SummaryNetwork | None:
     return None if network is None else network_named(network.name, network.arguments, SummaryNetwork)  # type: ignore[type-abstract]
 
 
-def train_part(experiment: Experiment, data: Mapping[str, Variables], key: str, member: str, on_epoch_end: OnEpochEnd) -> None:
+def train_part(
+    experiment: Experiment, data: Mapping[str, Variables], key: str, member: str, on_epoch_end: OnEpochEnd
+) -> None:
     """Train one member of an ensemble apart from the others, to the bit as beside them, and leave it for `train_workflow`."""
     workflow, settings = workflow_of(experiment, key), experiment.train
     assert isinstance(workflow, EnsembleWorkflow)
@@ -124,7 +142,9 @@ def part_path(key: str, member: str) -> Path:
     return work_folder() / key / f"{member}.trained"
 
 
-def train_workflow(experiment: Experiment, data: Mapping[str, Variables], key: str, on_epoch_end: OnEpochEnd) -> Manifest:
+def train_workflow(
+    experiment: Experiment, data: Mapping[str, Variables], key: str, on_epoch_end: OnEpochEnd
+) -> Manifest:
     """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was trained.
 
     Args:
@@ -144,7 +164,13 @@ def train_workflow(experiment: Experiment, data: Mapping[str, Variables], key: s
     if automatic is not None:
         history = workflow.fit_offline(training, validation_data=validation)
     else:
-        history = fit(training, settings.epochs, settings.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
+        history = fit(
+            training,
+            settings.epochs,
+            settings.batch_size,
+            validation_data=validation,
+            on_epoch_end=on_epoch_end,
+        )
     model = work_folder() / key / f"{experiment.name}.safetensors"
     manifest: Manifest = {"key": key, "model": str(model), "history": history.history}
     if automatic is not None:

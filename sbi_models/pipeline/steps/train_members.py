@@ -23,7 +23,12 @@ def train_members(experiment: Experiment, simulations: dict[str, Any], run_id: s
     if (work_folder() / key / f"{experiment.name}.safetensors").is_file():
         return
     while left := [name for name in experiment.members if not part_path(key, name).is_file()]:
-        common = {"experiment": experiment, "simulations": simulations, "run_id": run_id, "root": str(project_root())}
+        common = {
+            "experiment": experiment,
+            "simulations": simulations,
+            "run_id": run_id,
+            "root": str(project_root()),
+        }
         calls = [common | {"member": name} for name in left]
         lost = spread(tasks.train_member, calls, experiment.engine, "train members", folder=work_folder())
         absent = [name for name in left if not part_path(key, name).is_file()]

@@ -50,7 +50,10 @@ class HareLynxStudy:
 
     def references(self, observations: Variables) -> list[list[Reference]]:
         """Of the reference draws."""
-        return [[Reference.of_draws(column) for column in draws["theta"].T] for draws in self.reference_draws(observations)]
+        return [
+            [Reference.of_draws(column) for column in draws["theta"].T]
+            for draws in self.reference_draws(observations)
+        ]
 
     def reference_draws(self, observations: Variables) -> list[Variables]:
         """2000 draws by Hamiltonian Monte Carlo, of posteriordb."""

@@ -24,7 +24,12 @@ class InfluenzaStudy:
 
     simulator = MODEL.simulator
     parameter_names: ClassVar[dict[str, list[str]]] = {"theta": list(MODEL.names)}
-    quantities = (Quantity("beta", "1/day"), Quantity("gamma", "1/day"), Quantity("R0", ""), Quantity("1 / phi", ""))
+    quantities = (
+        Quantity("beta", "1/day"),
+        Quantity("gamma", "1/day"),
+        Quantity("R0", ""),
+        Quantity("1 / phi", ""),
+    )
     data_set_name = "data"
 
     def observations(self) -> tuple[list[str], Variables]:
@@ -38,7 +43,10 @@ class InfluenzaStudy:
 
     def references(self, observations: Variables) -> list[list[Reference]]:
         """Of the exact draws."""
-        return [[Reference.of_draws(values) for values in self.evaluate(draws)] for draws in self.reference_draws(observations)]
+        return [
+            [Reference.of_draws(values) for values in self.evaluate(draws)]
+            for draws in self.reference_draws(observations)
+        ]
 
     def reference_draws(self, observations: Variables) -> list[Variables]:
         """Draws from a grid, uniform within its cells."""
@@ -51,7 +59,9 @@ def exact_draws(x: tuple[float, ...]) -> FloatArray:
     box = WIDEST
     for cells in GRIDS:
         steps = (box[:, 1] - box[:, 0]) / cells
-        axes = [low + step * (np.arange(n) + 0.5) for low, step, n in zip(box[:, 0], steps, cells, strict=True)]
+        axes = [
+            low + step * (np.arange(n) + 0.5) for low, step, n in zip(box[:, 0], steps, cells, strict=True)
+        ]
         theta = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         density = np.stack([MODEL.log_joint(slab, np.array(x)) for slab in theta])
         share = np.exp(density - density.max())
@@ -62,7 +72,9 @@ def exact_draws(x: tuple[float, ...]) -> FloatArray:
             box[k] = axes[k][inside[0]] - steps[k], axes[k][inside[-1]] + steps[k]
         box = np.clip(box, WIDEST[:, :1], WIDEST[:, 1:])
     rng = np.random.default_rng(0)
-    chosen = np.stack(np.unravel_index(rng.choice(share.size, NUM_DRAWS, p=share.ravel()), share.shape), axis=1)
+    chosen = np.stack(
+        np.unravel_index(rng.choice(share.size, NUM_DRAWS, p=share.ravel()), share.shape), axis=1
+    )
     return np.asarray(start + steps * (chosen + rng.uniform(size=chosen.shape)))
 
 

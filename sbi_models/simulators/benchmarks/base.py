@@ -63,7 +63,9 @@ class Benchmark(ABC):
         if values.shape == (1, *self.x_shape):
             values = values[0]
         if values.shape != self.x_shape or not np.isfinite(values).all():
-            raise DataError(f"Expected one finite data set x of shape {self.x_shape}, got an array of shape {np.shape(x)}.")
+            raise DataError(
+                f"Expected one finite data set x of shape {self.x_shape}, got an array of shape {np.shape(x)}."
+            )
         return values
 
 

@@ -85,7 +85,9 @@ class BernoulliGLM(TractableBenchmark):
         """Log density of the prior in nats at theta of shape (..., 10); shape (...)."""
         precision = prior_precision()
         squares = np.einsum("...i,ij,...j->...", theta, precision, theta)
-        return np.asarray((np.linalg.slogdet(precision)[1] - len(precision) * np.log(2 * np.pi) - squares) / 2)
+        return np.asarray(
+            (np.linalg.slogdet(precision)[1] - len(precision) * np.log(2 * np.pi) - squares) / 2
+        )
 
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
         """Log probability in nats of one train of spikes with statistics x, for theta and x of shape (..., 10); shape (...).
@@ -93,4 +95,6 @@ class BernoulliGLM(TractableBenchmark):
         It lacks the log of the number of such trains, which does not depend on theta.
         """
         theta = np.asarray(theta, dtype=float)
-        return np.asarray((theta * x).sum(axis=-1) - np.logaddexp(0.0, theta @ design_matrix().T).sum(axis=-1))
+        return np.asarray(
+            (theta * x).sum(axis=-1) - np.logaddexp(0.0, theta @ design_matrix().T).sum(axis=-1)
+        )

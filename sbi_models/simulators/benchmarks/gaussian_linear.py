@@ -69,7 +69,9 @@ class GaussianLinear(GaussianLocation):
     def posterior(self, x: Array) -> "GaussianLinearPosterior":
         """The exact posterior given one data set, shape (dim,) or (1, dim), raw space."""
         variance = 1 / (1 / self.prior_variance + 1 / self.noise_variance)
-        return GaussianLinearPosterior(self._one_data_set(x) * variance / self.noise_variance, np.full(self.dim, np.sqrt(variance)))
+        return GaussianLinearPosterior(
+            self._one_data_set(x) * variance / self.noise_variance, np.full(self.dim, np.sqrt(variance))
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,9 @@ class GaussianLinearUniform(GaussianLocation, BoxPrior):
 
     def posterior(self, x: Array) -> "TruncatedNormalPosterior":
         """The exact posterior given one data set, shape (dim,) or (1, dim), raw space."""
-        return TruncatedNormalPosterior(self._one_data_set(x), np.sqrt(self.noise_variance), self.lower, self.upper)
+        return TruncatedNormalPosterior(
+            self._one_data_set(x), np.sqrt(self.noise_variance), self.lower, self.upper
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,14 +73,19 @@ class GaussianMixturePosterior:
 
     @property
     def _components(self) -> list[TruncatedNormalPosterior]:
-        return [TruncatedNormalPosterior(self.x, scale, self.model.lower, self.model.upper) for scale in _SCALES]
+        return [
+            TruncatedNormalPosterior(self.x, scale, self.model.lower, self.model.upper) for scale in _SCALES
+        ]
 
     @property
     def weights(self) -> FloatArray:
         """Posterior probability of the broad and the narrow component, shape (2,)."""
         # The mass of a component in the box is the ratio of its density without and with truncation, at any point of the box.
         point = np.clip(self.x, self.model.lower, self.model.upper)
-        log_mass = [log_normal_density(point, self.x, part.scale).sum() - part.log_prob(point) for part in self._components]
+        log_mass = [
+            log_normal_density(point, self.x, part.scale).sum() - part.log_prob(point)
+            for part in self._components
+        ]
         return np.asarray(np.exp(log_mass - logsumexp(log_mass)))
 
     @property
@@ -97,11 +102,16 @@ class GaussianMixturePosterior:
     def log_prob(self, theta: Array) -> FloatArray:
         """Log density in nats at theta of shape (..., 2), raw space, -inf outside the box; shape (...)."""
         with np.errstate(divide="ignore"):
-            parts = [np.log(weight) + part.log_prob(theta) for weight, part in zip(self.weights, self._components, strict=True)]
+            parts = [
+                np.log(weight) + part.log_prob(theta)
+                for weight, part in zip(self.weights, self._components, strict=True)
+            ]
         return np.asarray(np.logaddexp(*parts))
 
     def sample(self, num_samples: int, *, seed: int) -> FloatArray:
         """Draws of theta, shape (num_samples, 2), raw space."""
-        broad, narrow = (part.sample(num_samples, seed=seeding.derive(seed, i)) for i, part in enumerate(self._components))
+        broad, narrow = (
+            part.sample(num_samples, seed=seeding.derive(seed, i)) for i, part in enumerate(self._components)
+        )
         is_narrow = seeding.generator(seed, "component").uniform(size=(num_samples, 1)) < self.weights[1]
         return np.where(is_narrow, narrow, broad)

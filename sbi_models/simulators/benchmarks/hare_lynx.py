@@ -74,7 +74,11 @@ class HareLynx(TractableBenchmark):
         """theta, shape (batch_size, 8), raw space."""
         levels = rng.uniform(ndtr(-_RATE_MEAN / _RATE_SD), 1.0, size=(batch_size, 4))
         rates = _RATE_MEAN + _RATE_SD * ndtri(levels)
-        return {"theta": np.concatenate([rates, np.exp(rng.normal(_LOG_MEAN, _LOG_SD, size=(batch_size, 4)))], axis=1)}
+        return {
+            "theta": np.concatenate(
+                [rates, np.exp(rng.normal(_LOG_MEAN, _LOG_SD, size=(batch_size, 4)))], axis=1
+            )
+        }
 
     def trajectory(self, theta: Array, step: float = _STEP) -> FloatArray:
         """log u and log v by year, within the bounds, shape (..., 21, 2), for theta of shape (..., 8)."""
@@ -93,7 +97,9 @@ class HareLynx(TractableBenchmark):
         safe = np.where(positive[..., None], theta, 1.0)
         rates = log_normal_density(safe[..., :4], _RATE_MEAN, _RATE_SD) - log_ndtr(_RATE_MEAN / _RATE_SD)
         logs = np.log(safe[..., 4:])
-        return np.where(positive, (rates + log_normal_density(logs, _LOG_MEAN, _LOG_SD) - logs).sum(axis=-1), -np.inf)
+        return np.where(
+            positive, (rates + log_normal_density(logs, _LOG_MEAN, _LOG_SD) - logs).sum(axis=-1), -np.inf
+        )
 
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
         """log p(x | theta) in nats for theta of shape (..., 8) and positive x of shape (..., 21, 2); shape (...)."""

@@ -106,7 +106,9 @@ class InverseKinematicsPosterior:
         rng = seeding.generator(seed, "exact posterior, resampling")
         return theta[rng.choice(len(theta), size=num_samples, p=weights)]
 
-    def _chart(self, third: int, angles: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def _chart(
+        self, third: int, angles: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
         """theta and log weights of proposals in which the direction number `third` is solved for."""
         directions = np.cumsum(angles, axis=-1)
         rest = np.delete(np.arange(3), third)

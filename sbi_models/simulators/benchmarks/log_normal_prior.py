@@ -37,7 +37,9 @@ class LogNormalPrior(TractableBenchmark):
 
     def prior(self, batch_size: int, rng: np.random.Generator) -> Variables:
         """theta, shape (batch_size, d), raw space."""
-        return {"theta": np.exp(rng.normal(self.log_location, self.log_scale, size=(batch_size, len(self.names))))}
+        return {
+            "theta": np.exp(rng.normal(self.log_location, self.log_scale, size=(batch_size, len(self.names))))
+        }
 
     def log_prior(self, theta: Array) -> FloatArray:
         """Log density of the prior in nats at theta of shape (..., d), -inf unless all are positive; shape (...)."""
@@ -69,7 +71,9 @@ class LogGridPosterior:
             points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
             log_joint = self.model.log_joint(np.exp(points), self.x) + points.sum(axis=-1)
             if not np.isfinite(log_joint.max()):
-                raise DataError("Expected data that the model can produce, got x with likelihood zero over the range of the prior.")
+                raise DataError(
+                    "Expected data that the model can produce, got x with likelihood zero over the range of the prior."
+                )
             near = points[log_joint > log_joint.max() - 30]
             margin = [axis[1] - axis[0] for axis in axes]
             low, high = near.min(axis=0) - margin, near.max(axis=0) + margin
@@ -97,7 +101,9 @@ class LogGridPosterior:
     def sd(self) -> FloatArray:
         """Posterior standard deviation, shape (2,), raw space."""
         weights, axes, mean = self._weights, self._grid[0], self.mean
-        return np.array([np.sqrt(weights.sum(axis=1 - i) @ (np.exp(axes[i]) - mean[i]) ** 2) for i in range(2)])
+        return np.array(
+            [np.sqrt(weights.sum(axis=1 - i) @ (np.exp(axes[i]) - mean[i]) ** 2) for i in range(2)]
+        )
 
     def log_prob(self, theta: Array) -> FloatArray:
         """Log density in nats at theta of shape (..., 2), raw space, -inf unless both are positive; shape (...)."""
@@ -107,6 +113,11 @@ class LogGridPosterior:
         """Draws of theta, shape (num_samples, 2), raw space: a cell of the grid by its weight, a point of it by chance."""
         rng = seeding.generator(seed, "exact posterior")
         axes = self._grid[0]
-        cells = np.unravel_index(rng.choice(self.size**2, size=num_samples, p=self._weights.ravel()), (self.size, self.size))
-        places = [axis[cell] + rng.uniform(-0.5, 0.5, num_samples) * (axis[1] - axis[0]) for axis, cell in zip(axes, cells, strict=True)]
+        cells = np.unravel_index(
+            rng.choice(self.size**2, size=num_samples, p=self._weights.ravel()), (self.size, self.size)
+        )
+        places = [
+            axis[cell] + rng.uniform(-0.5, 0.5, num_samples) * (axis[1] - axis[0])
+            for axis, cell in zip(axes, cells, strict=True)
+        ]
         return np.asarray(np.exp(np.stack(places, axis=-1)))

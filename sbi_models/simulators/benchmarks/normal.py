@@ -122,7 +122,12 @@ class NormalPosterior:
         cumulative = np.cumsum(self._weights) - self._weights / 2
         rows = []
         for level in np.atleast_1d(levels):
-            first = brentq(lambda value, level=level: self._weights @ ndtr((value - m) / s) - level, -15.0, 15.0, xtol=1e-12)
+            first = brentq(
+                lambda value, level=level: self._weights @ ndtr((value - m) / s) - level,
+                -15.0,
+                15.0,
+                xtol=1e-12,
+            )
             rows.append([first, np.interp(level, cumulative, _LOG_VARIANCES)])
         return self._raw(np.array(rows))
 
@@ -137,7 +142,11 @@ class NormalPosterior:
     def log_variance_density(self, v: Array) -> FloatArray:
         """Marginal posterior density of the log variance v at points of shape (k,)."""
         step = _LOG_VARIANCES[1] - _LOG_VARIANCES[0]
-        return np.asarray(np.interp(np.asarray(v, dtype=float) - 2 * np.log(self.scale), _LOG_VARIANCES, self._weights / step))
+        return np.asarray(
+            np.interp(
+                np.asarray(v, dtype=float) - 2 * np.log(self.scale), _LOG_VARIANCES, self._weights / step
+            )
+        )
 
     def log_prob(self, theta: Array) -> FloatArray:
         """Joint log density in nats at theta of shape (k, 2), raw space; shape (k,)."""
@@ -147,14 +156,18 @@ class NormalPosterior:
         step = _LOG_VARIANCES[1] - _LOG_VARIANCES[0]
         grid = self._log_marginal(_LOG_VARIANCES) - _LOG_VARIANCES**2 / 2
         log_evidence = grid.max() + np.log(np.exp(grid - grid.max()).sum() * step)
-        conditional = -((((theta[:, 0] - self.location) / self.scale - m) / s) ** 2) / 2 - np.log(s * np.sqrt(2 * np.pi))
+        conditional = -((((theta[:, 0] - self.location) / self.scale - m) / s) ** 2) / 2 - np.log(
+            s * np.sqrt(2 * np.pi)
+        )
         return np.asarray(conditional - np.log(self.scale) + self._log_marginal(w) - w**2 / 2 - log_evidence)
 
     def sample(self, num_samples: int, *, seed: int) -> FloatArray:
         """Draws of theta, shape (num_samples, 2), raw space."""
         rng = seeding.generator(seed, "exact posterior")
         edges = np.concatenate([[0.0], np.cumsum(self._weights)])
-        halves = np.concatenate([_LOG_VARIANCES - (_LOG_VARIANCES[1] - _LOG_VARIANCES[0]) / 2, [_LOG_VARIANCES[-1]]])
+        halves = np.concatenate(
+            [_LOG_VARIANCES - (_LOG_VARIANCES[1] - _LOG_VARIANCES[0]) / 2, [_LOG_VARIANCES[-1]]]
+        )
         w = np.interp(rng.uniform(size=num_samples), edges, halves)
         m, s = self._mean_given(w)
         return self._raw(np.stack([rng.normal(m, s), w], axis=-1))

@@ -11,7 +11,9 @@ import numpy as np
 from sbi_models.types import FloatArray
 
 
-def runge_kutta(rate: Callable[[FloatArray], FloatArray], start: FloatArray, times: FloatArray, step: float) -> FloatArray:
+def runge_kutta(
+    rate: Callable[[FloatArray], FloatArray], start: FloatArray, times: FloatArray, step: float
+) -> FloatArray:
     """The states at `times` of d state / dt = rate(state).
 
     Args:

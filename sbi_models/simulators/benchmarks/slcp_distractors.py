@@ -58,7 +58,9 @@ class SLCPDistractors(BoxPrior):
         """x, shape (n, 100), raw space, given theta of shape (n, 5)."""
         locations, scales, order = _constants()
         component = rng.integers(_COMPONENTS, size=len(theta))
-        noise = rng.normal(size=(len(theta), _DISTRACTORS)) * np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, size=(len(theta), 1)))
+        noise = rng.normal(size=(len(theta), _DISTRACTORS)) * np.sqrt(
+            _FREEDOM / rng.chisquare(_FREEDOM, size=(len(theta), 1))
+        )
         for k in np.unique(component):
             noise[component == k] = noise[component == k] @ scales[k].T + locations[k]
         return {"x": np.concatenate([SLCP().likelihood(theta, rng)["x"], noise], axis=1)[:, order]}

@@ -68,7 +68,9 @@ class TwoMoons(BoxPrior):
         z1, z2 = _rotate(theta)
         u, v = x[..., 0] + np.abs(z1) - _OFFSET, x[..., 1] - z2
         radius = np.maximum(np.hypot(u, v), np.finfo(float).tiny)
-        return np.asarray(log_normal_density(np.where(u < 0, -radius, radius), _RADIUS, _WIDTH) - np.log(np.pi * radius))
+        return np.asarray(
+            log_normal_density(np.where(u < 0, -radius, radius), _RADIUS, _WIDTH) - np.log(np.pi * radius)
+        )
 
     def posterior(self, x: Array) -> "TwoMoonsPosterior":
         """The exact posterior given one data set, shape (2,) or (1, 2), raw space."""
@@ -86,11 +88,15 @@ class TwoMoonsPosterior:
     def log_evidence(self) -> float:
         """log p(x) in nats by quadrature over angle and radius."""
         levels = [(np.arange(n) + 0.5) / n for n in _NODES]
-        angle, radius = np.meshgrid(np.pi * (levels[0] - 0.5), _RADIUS + _WIDTH * ndtri(levels[1]), indexing="ij")
+        angle, radius = np.meshgrid(
+            np.pi * (levels[0] - 0.5), _RADIUS + _WIDTH * ndtri(levels[1]), indexing="ij"
+        )
         p = np.stack([radius * np.cos(angle) + _OFFSET, radius * np.sin(angle)], axis=-1)
         share = sum(float(self._allowed(p, sign)[1].mean()) for sign in (-1.0, 1.0))
         if not share:
-            raise DataError(f"Expected data that the prior can produce, got x = {self.x}, which no theta in the box leads to.")
+            raise DataError(
+                f"Expected data that the prior can produce, got x = {self.x}, which no theta in the box leads to."
+            )
         return float(np.log(share) - np.log(4.0))
 
     def log_prob(self, theta: Array) -> FloatArray:

@@ -69,8 +69,12 @@ class LearnedLikelihood:
 @torch.no_grad()
 def _one_draw_each(member: ContinuousApproximator, given: Variables, seed: int) -> Variables:
     """One draw for each row, name to (n, d), raw space, all of one stream: quicker than `sample`, which has a stream for each row."""
-    standardised = member.inference_network.sample(1, member.given(given), torch.Generator().manual_seed(seed))[:, 0]
-    return {name: value.cpu().numpy() for name, value in member.raw_of(standardised.to(torch.float64)).items()}
+    standardised = member.inference_network.sample(
+        1, member.given(given), torch.Generator().manual_seed(seed)
+    )[:, 0]
+    return {
+        name: value.cpu().numpy() for name, value in member.raw_of(standardised.to(torch.float64)).items()
+    }
 
 
 def learn(
@@ -87,15 +91,25 @@ def learn(
 ) -> LearnedLikelihood:
     """Learn the likelihood from simulations, raw variables (n, d); held-out ones decide on early stops and the kind of mixture."""
     counts = {key: np.array([is_count(column) for column in data[key].T]) for key in observed}
-    spread, held_out = (_spread(part, counts, seeding.derive(seed, what)) for part, what in ((data, "spread"), (validation, "held out")))
+    spread, held_out = (
+        _spread(part, counts, seeding.derive(seed, what))
+        for part, what in ((data, "spread"), (validation, "held out"))
+    )
     bounded = adapter_of(bounds, {})
-    adapter = Adapter((*(bounded.transforms if _better_bounded(data, parameters, observed, bounded, scales) else ()), *_steps(scales)))
+    adapter = Adapter(
+        (
+            *(bounded.transforms if _better_bounded(data, parameters, observed, bounded, scales) else ()),
+            *_steps(scales),
+        )
+    )
     number = len(data[parameters[0]])
     plan = budget.of_simulations(number)
     epochs = plan.epochs(number)
 
     def member(kind: str, k: int) -> ContinuousApproximator:
-        network = AutoregressiveMixture(_KINDS[kind], trunk_blocks=1, head_blocks=1, dropout=plan.dropout, order="given")
+        network = AutoregressiveMixture(
+            _KINDS[kind], trunk_blocks=1, head_blocks=1, dropout=plan.dropout, order="given"
+        )
         settings: TrainingOptions = {
             **options,
             "initial_learning_rate": plan.learning_rate,
@@ -118,7 +132,9 @@ def learn(
     first = {kind: member(kind, 0) for kind in _KINDS}
     losses = {kind: -float(made.log_prob(held_out).mean()) for kind, made in first.items()}
     best = min(losses, key=lambda kind: losses[kind])
-    members = {f"{best}-0": first[best]} | {f"{best}-{k}": member(best, k) for k in range(1, budget.likelihoods(number))}
+    members = {f"{best}-0": first[best]} | {
+        f"{best}-{k}": member(best, k) for k in range(1, budget.likelihoods(number))
+    }
     return LearnedLikelihood(members, counts, best)
 
 
@@ -129,10 +145,15 @@ def _steps(scales: Mapping[str, str]) -> tuple[Any, ...]:
 def _spread(data: Variables, counts: Mapping[str, Array], seed: int) -> Variables:
     """Whole numbers k as numbers uniform in [k, k + 1), which have a density."""
     rng = seeding.generator(seed, "whole numbers")
-    return dict(data) | {name: data[name] + np.where(whole, rng.uniform(size=data[name].shape), 0.0) for name, whole in counts.items()}
+    return dict(data) | {
+        name: data[name] + np.where(whole, rng.uniform(size=data[name].shape), 0.0)
+        for name, whole in counts.items()
+    }
 
 
-def _better_bounded(data: Variables, parameters: list[str], observed: list[str], bounded: Adapter, scales: Mapping[str, str]) -> bool:
+def _better_bounded(
+    data: Variables, parameters: list[str], observed: list[str], bounded: Adapter, scales: Mapping[str, str]
+) -> bool:
     """Whether data are more nearly linear in the parameters as the posterior network sees them than in raw ones."""
     if not bounded.transforms:
         return False
@@ -141,7 +162,10 @@ def _better_bounded(data: Variables, parameters: list[str], observed: list[str],
     seen = bounded.fitted(given).forward(given)
     scaled = Adapter(_steps(scales)).forward({name: raw[name] for name in observed})
     values = np.concatenate([scaled[name].numpy() for name in observed], axis=1)
-    as_inputs = [regressors(np.concatenate([part[name].numpy() for name in parameters], axis=1)) for part in (raw, seen)]
+    as_inputs = [
+        regressors(np.concatenate([part[name].numpy() for name in parameters], axis=1))
+        for part in (raw, seen)
+    ]
     return log_likelihood(values, as_inputs[1]) > log_likelihood(values, as_inputs[0])
 
 

@@ -73,7 +73,11 @@ class Automatic:
         prior = learned_likelihood.prior_of(workflow.simulator, inferred, observed)
         everything = {name: np.concatenate([data[name], validation[name]]) for name in (*inferred, *observed)}
         bounds, scales = self._transforms(workflow, everything, prior, inferred, observed)
-        self.choices = {"simulations": number, "held out": len(next(iter(validation.values()))), **in_words(bounds, scales)}
+        self.choices = {
+            "simulations": number,
+            "held out": len(next(iter(validation.values()))),
+            **in_words(bounds, scales),
+        }
         adapter = self.given["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
 
         plan = budget.of_simulations(number)
@@ -110,14 +114,27 @@ class Automatic:
             )
             self.choices["likelihood"] = f"{self.likelihood.kind}, {len(self.likelihood.members)} networks"
             drawn = prior.sample(_SYNTHETIC, seed=seeding.derive(seed, "prior"), progress=False)
-            synthetic = self.likelihood.draw({name: drawn[name] for name in inferred}, seed=seeding.derive(seed, "synthetic"))
+            synthetic = self.likelihood.draw(
+                {name: drawn[name] for name in inferred}, seed=seeding.derive(seed, "synthetic")
+            )
             plan = budget.of_synthetic(number)
-            candidates["learned likelihood"] = other = self._workflow(workflow, adapter, plan, None, "synthetic")
+            candidates["learned likelihood"] = other = self._workflow(
+                workflow, adapter, plan, None, "synthetic"
+            )
             other.certified_by = data
-            other.fit_offline(synthetic, plan.epochs(_SYNTHETIC), plan.batch_size, validation_data=validation, on_epoch_end=on_epoch_end)
+            other.fit_offline(
+                synthetic,
+                plan.epochs(_SYNTHETIC),
+                plan.batch_size,
+                validation_data=validation,
+                on_epoch_end=on_epoch_end,
+            )
         losses = {name: -float(made.log_prob(validation).mean()) for name, made in candidates.items()}
         best = min(losses, key=lambda name: losses[name])
-        self.choices |= {"trained on": best, **{f"held-out loss: {name}": round(loss, 4) for name, loss in losses.items()}}
+        self.choices |= {
+            "trained on": best,
+            **{f"held-out loss: {name}": round(loss, 4) for name, loss in losses.items()},
+        }
         if reason is not None:
             self.choices["no learned likelihood"] = reason
         _logger.info("auto: %s", "; ".join(f"{name}: {value}" for name, value in self.choices.items()))
@@ -128,7 +145,12 @@ class Automatic:
         return candidates[best], history
 
     def _transforms(
-        self, workflow: BasicWorkflow, data: Variables, prior: Simulator | None, inferred: list[str], observed: list[str]
+        self,
+        workflow: BasicWorkflow,
+        data: Variables,
+        prior: Simulator | None,
+        inferred: list[str],
+        observed: list[str],
     ) -> tuple[dict[str, Bounds], dict[str, str]]:
         """Bounds of parameters and scales of data; none where the user has an adapter, or a torch distribution says the bounds."""
         plain = [name for name in inferred if data[name].ndim == 2]
@@ -136,13 +158,19 @@ class Automatic:
             return {}, {}
         draws = [data]
         if prior is not None:
-            draws.append(prior.sample(_PRIOR_DRAWS, seed=seeding.derive(workflow.seed, "bounds"), progress=False))
+            draws.append(
+                prior.sample(_PRIOR_DRAWS, seed=seeding.derive(workflow.seed, "bounds"), progress=False)
+            )
         names = [name for name in plain if name not in workflow.priors]
         bounds = {name: parameter_bounds(np.concatenate([part[name] for part in draws])) for name in names}
         shaped = [name for name in observed if data[name].ndim == 2]
-        return bounds, data_scales(shaped, data, np.concatenate([data[name] for name in plain], axis=1)) if shaped else {}
+        return bounds, data_scales(
+            shaped, data, np.concatenate([data[name] for name in plain], axis=1)
+        ) if shaped else {}
 
-    def _workflow(self, workflow: BasicWorkflow, adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str) -> "_Candidate":
+    def _workflow(
+        self, workflow: BasicWorkflow, adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str
+    ) -> "_Candidate":
         network = AutoregressiveMixture(dropout=plan.dropout)
         settings: TrainingOptions = {
             **_options(workflow),
@@ -152,8 +180,15 @@ class Automatic:
             "checkpoint_name": f"{workflow.settings.checkpoint_name}.{stem}",
             "seed": seeding.derive(workflow.seed, stem),
         }
-        made: BasicOptions = {**self.given, "adapter": adapter if adapter.transforms else None, "standardize": "all", **settings}
-        return _Candidate(inference_network=network, **{role: names or None for role, names in self.roles.items()}, **made)  # type: ignore[arg-type]
+        made: BasicOptions = {
+            **self.given,
+            "adapter": adapter if adapter.transforms else None,
+            "standardize": "all",
+            **settings,
+        }
+        return _Candidate(
+            inference_network=network, **{role: names or None for role, names in self.roles.items()}, **made
+        )  # type: ignore[arg-type]
 
 
 class _Candidate(BasicWorkflow):
@@ -162,13 +197,27 @@ class _Candidate(BasicWorkflow):
     certified_by: Variables | None = None
     """Simulations that certificates are to be learned from, in place of those it was trained on."""
 
-    def _as_trained(self, known: Variables, validation: Variables | None, augment: Augment | None) -> tuple[Variables, Variables | None]:
-        return super()._as_trained(known if self.certified_by is None else self.certified_by, validation, augment)
+    def _as_trained(
+        self, known: Variables, validation: Variables | None, augment: Augment | None
+    ) -> tuple[Variables, Variables | None]:
+        return super()._as_trained(
+            known if self.certified_by is None else self.certified_by, validation, augment
+        )
 
 
 def _options(workflow: BasicWorkflow) -> TrainingOptions:
     """Training settings that candidates take over."""
-    kept = ("checkpoint_filepath", "restore", "accelerator", "devices", "strategy", "precision", "compile", "threads", "progress")
+    kept = (
+        "checkpoint_filepath",
+        "restore",
+        "accelerator",
+        "devices",
+        "strategy",
+        "precision",
+        "compile",
+        "threads",
+        "progress",
+    )
     return {name: getattr(workflow.settings, name) for name in kept}  # type: ignore[return-value]
 
 
@@ -177,7 +226,9 @@ def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
     n = len(next(iter(data.values())))
     order = seeding.generator(seed, "order").permutation(n)
     number = budget.held_out(n)
-    return tuple({name: value[rows] for name, value in data.items()} for rows in (order[number:], order[:number]))  # type: ignore[return-value]
+    return tuple(
+        {name: value[rows] for name, value in data.items()} for rows in (order[number:], order[:number])
+    )  # type: ignore[return-value]
 
 
 def _with_priors(workflow: BasicWorkflow, adapter: Adapter) -> Adapter:
@@ -189,7 +240,13 @@ def _with_priors(workflow: BasicWorkflow, adapter: Adapter) -> Adapter:
 
 
 def _why_not_learned(
-    data: Variables, observed: list[str], prior: Simulator | None, *, has_summary: bool, has_adapter: bool, has_augmentations: bool
+    data: Variables,
+    observed: list[str],
+    prior: Simulator | None,
+    *,
+    has_summary: bool,
+    has_adapter: bool,
+    has_augmentations: bool,
 ) -> str | None:
     """Why no likelihood is learned; None if one is."""
     if has_summary:

@@ -97,12 +97,20 @@ def _edges_of_logarithms(column: FloatArray) -> tuple[float | None, float | None
     )
 
 
-def _natural_bounds(column: FloatArray, low: float | None, high: float | None) -> tuple[float | None, float | None]:
+def _natural_bounds(
+    column: FloatArray, low: float | None, high: float | None
+) -> tuple[float | None, float | None]:
     """Bounds of positive draws that thin out too fast for their ends to tell: 0 of what is positive, and 1 of what is a share."""
-    if low is None and high is None and (column.min() < _REACHED * np.median(column) or _skew(np.log(column)) < _skew(column)):
+    if (
+        low is None
+        and high is None
+        and (column.min() < _REACHED * np.median(column) or _skew(np.log(column)) < _skew(column))
+    ):
         low = 0.0
     width = column.max() - column.min()
-    if column.max() < 1 and width > (_UNIT_SHARE / 2 if 0.0 in (low, high) or 1.0 in (low, high) else _UNIT_SHARE):
+    if column.max() < 1 and width > (
+        _UNIT_SHARE / 2 if 0.0 in (low, high) or 1.0 in (low, high) else _UNIT_SHARE
+    ):
         low, high = 0.0 if low is None else low, 1.0 if high is None else high
     return low, high
 
@@ -191,7 +199,9 @@ def data_scales(names: list[str], data: Variables, parameters: FloatArray) -> di
         candidates = {"identity": log_likelihood(spread, inputs)}
         if values.min() >= 0:
             with np.errstate(divide="ignore"):
-                candidates["sqrt"] = log_likelihood(np.sqrt(spread), inputs) + _mean_sum(-0.5 * np.log(spread) - math.log(2))
+                candidates["sqrt"] = log_likelihood(np.sqrt(spread), inputs) + _mean_sum(
+                    -0.5 * np.log(spread) - math.log(2)
+                )
         if values.min() > 0 and not whole.all():
             candidates["log"] = log_likelihood(np.log(spread), inputs) + _mean_sum(-np.log(spread))
         chosen[name] = max(candidates, key=lambda scale: candidates[scale])
@@ -247,6 +257,9 @@ def in_words(bounds: Mapping[str, Bounds], scales: Mapping[str, str]) -> dict[st
     """What was chosen, for people: name to a text."""
     words: dict[str, Any] = {}
     for name, (lower, upper) in bounds.items():
-        parts = [f"({'-inf' if a is None else f'{a:g}'}, {'inf' if b is None else f'{b:g}'})" for a, b in zip(lower, upper, strict=True)]
+        parts = [
+            f"({'-inf' if a is None else f'{a:g}'}, {'inf' if b is None else f'{b:g}'})"
+            for a, b in zip(lower, upper, strict=True)
+        ]
         words[name] = f"support {parts[0]}" if len(set(parts)) == 1 else f"support {' x '.join(parts)}"
     return words | {name: f"scale {scale}" for name, scale in scales.items()}
