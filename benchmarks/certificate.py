@@ -1,25 +1,29 @@
-"""The certificate: its power against a misspecified simulator, at 5 % false alarms; and false alarms by the size of a set, for many laws.
+"""The certificate: its power against a misspecified simulator, at 5 % false alarms; and false alarms by the
+size of a set, for many laws.
 
     python benchmarks/certificate.py [DATA_SETS [SEED ...]]
     python benchmarks/certificate.py alarms [CALIBRATIONS [LAW ...]]
 
-theta ~ Normal(0, I), x_i ~ Normal(theta_0, exp(theta_1 / 2)), i = 1..20. Parameters of observations are drawn from the prior, their data
-from a likelihood with one thing changed, in units of the noise's sd where it says sd. Columns, shares of DATA_SETS observations (500):
+theta ~ Normal(0, I), x_i ~ Normal(theta_0, exp(theta_1 / 2)), i = 1..20. Parameters of observations are drawn
+from the prior, their data from a likelihood with one thing changed, in units of the noise's sd where it says
+sd. Columns, shares of DATA_SETS observations (500):
 
     approximator   what needs no simulator: p-value of the certificate at most 0.05
     workflow       with posterior predictive checks: the same
     weights        importance weights by the model's own likelihood that fail the certificate (next to it, the median effective share)
 
-Asked of the model: at most 0.05 plus sampling error. Asked of those marked *: more than 0.9. Of the others, some differ from the model by
-what the parameters are there for: a shift of all noise by 1 is another theta_0 and a larger variance another theta_1, as likely as others
-before seeing data; no test of data alone can tell them apart. The rest is what twenty observations show of a change that is small.
+Asked of the model: at most 0.05 plus sampling error. Asked of those marked *: more than 0.9. Of the others,
+some differ from the model by what the parameters are there for: a shift of all noise by 1 is another theta_0
+and a larger variance another theta_1, as likely as others before seeing data; no test of data alone can tell
+them apart. The rest is what twenty observations show of a change that is small.
 
-False alarms: sets of 3, 4 or 5 elements, of 2 to 40, or all of 10, of continuous, discrete and tied laws, with a mask where sizes vary.
-A network is trained once for each law; then what is usual is learned from 6000 new simulations, CALIBRATIONS times (10), and 500 new
-observations of each of some sizes are certified each time, by the approximator, and 50 by the workflow with its predictive check (of 20
-replicates). Rows give the shares with p <= 0.05 and their standard errors over calibrations. Asked: 4 to 6 % of each size. Of data of
-which there are so few that more than a tenth of the simulations are equal, as pairs of zeros and ones, fewer fail, or none; see
-`ranks.LARGEST_LOT`.
+False alarms: sets of 3, 4 or 5 elements, of 2 to 40, or all of 10, of continuous, discrete and tied laws,
+with a mask where sizes vary. A network is trained once for each law; then what is usual is learned from 6000
+new simulations, CALIBRATIONS times (10), and 500 new observations of each of some sizes are certified each
+time, by the approximator, and 50 by the workflow with its predictive check (of 20 replicates). Rows give the
+shares with p <= 0.05 and their standard errors over calibrations. Asked: 4 to 6 % of each size. Of data of
+which there are so few that more than a tenth of the simulations are equal, as pairs of zeros and ones, fewer
+fail, or none; see `ranks.LARGEST_LOT`.
 """
 
 import sys

@@ -1,10 +1,14 @@
-"""Composed posteriors against exact ones: 1 to 1 000 items, priors as functions and as torch distributions, with and without the simulator.
+"""Composed posteriors against exact ones: 1 to 1 000 items, priors as functions and as torch distributions,
+with and without the simulator.
 
-    python benchmarks/composition.py BED [BED ...] | all  [--prior function|torch|both] [--items 1 3 10 100 1000] [--data-sets 8]
-        [--only simulator|none] [--steps 1560] [--simulations 20000] [--seed 1] [--data-seed 1] [--networks FOLDER] [--verbose]
+    python benchmarks/composition.py BED [BED ...] | all  [--prior function|torch|both] [--items 1 3 10 100
+    1000] [--data-sets 8]
+        [--only simulator|none] [--steps 1560] [--simulations 20000] [--seed 1] [--data-seed 1] [--networks
+        FOLDER] [--verbose]
 
-Networks are trained with the defaults of `CompositionalWorkflow` and kept in the folder; --train-only makes them and stops. A prior that
-is a function is known by its draws alone, so its score is the one that the network has learned.
+Networks are trained with the defaults of `CompositionalWorkflow` and kept in the folder; --train-only makes
+them and stops. A prior that is a function is known by its draws alone, so its score is the one that the
+network has learned.
 
     bernoulli    theta ~ Beta(2, 2), items 0 or 1
     exponential  rate ~ Gamma(3, 1), items are times
@@ -22,12 +26,14 @@ is a function is known by its draws alone, so its score is the one that the netw
     analytic     theta ~ N(0, I_4), items N(theta, S) with eigenvalues 0.1, 0.5, 2, 4 of S; exact scores, no network
     noisy        the same, with errors of the scores: 0.002 / s shared by all items and 0.01 / s of each its own, at noise s
 
-Each line: DM, the error of the posterior mean in exact sds (rms over parameters; mean and largest over data sets); SDR, the geometric mean
-of the sd ratios (mean, smallest, largest); network evaluations for each item; seconds of CPU time for each data set; how many data sets
-were warned of, a refused one among them; missed: DM > 1 and no warning; for nothing: DM < 0.2 and a warning; impossible: how many rows the
-likelihood was called with whose parameters the prior cannot give (all 256 of a block where its parameters are fixed). An exclamation mark
-is where DM or SDR is outside of the goal. Moments are those of raw parameters; errors hold the scatter of 1 000 draws, 0.03 in DM and 0.02
-in SDR. Data sets are drawn from the prior, and are the same for both forms of it. The last lines sum warnings up.
+Each line: DM, the error of the posterior mean in exact sds (rms over parameters; mean and largest over data
+sets); SDR, the geometric mean of the sd ratios (mean, smallest, largest); network evaluations for each item;
+seconds of CPU time for each data set; how many data sets were warned of, a refused one among them; missed: DM
+> 1 and no warning; for nothing: DM < 0.2 and a warning; impossible: how many rows the likelihood was called
+with whose parameters the prior cannot give (all 256 of a block where its parameters are fixed). An
+exclamation mark is where DM or SDR is outside of the goal. Moments are those of raw parameters; errors hold
+the scatter of 1 000 draws, 0.03 in DM and 0.02 in SDR. Data sets are drawn from the prior, and are the same
+for both forms of it. The last lines sum warnings up.
 """
 
 import argparse
@@ -53,7 +59,8 @@ GOALS = {1: 0.15, 3: 0.15, 10: 0.2, 100: 0.25, 1000: 0.4}
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one data set: errors in exact sds and sd ratios, (d,) each, and what was said about them; no numbers if refused."""
+    """What came of one data set: errors in exact sds and sd ratios, (d,) each, and what was said about them;
+    no numbers if refused."""
 
     errors: np.ndarray
     ratios: np.ndarray
@@ -118,7 +125,8 @@ def analytic_answer(bed, n: int, row: int, simulator: bool, arguments: argparse.
 
 
 def answers(compose, number: int) -> Iterator[Answer]:
-    """The answer for each data set, also if there is none; a warning that is not in a report counts as well."""
+    """The answer for each data set, also if there is none; a warning that is not in a report counts as
+    well."""
     nothing = np.full(1, math.nan)
     for row in range(number):
         with warnings.catch_warnings(record=True) as caught:
@@ -158,7 +166,8 @@ def line_of(found: list[Answer], n: int) -> str:
 
 
 def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
-    """Each cell of a bed: prior, simulator or not, and the function of (number of items, data set) that composes; with the bed, or None."""
+    """Each cell of a bed: prior, simulator or not, and the function of (number of items, data set) that
+    composes; with the bed, or None."""
     modes = [mode for mode in (True, False) if arguments.only in (None, "simulator" if mode else "none")]
     if name in EXACT_SCORES:
         from composition_analytic import BEDS as analytic
@@ -194,9 +203,11 @@ def summary(found: list[Answer]) -> str:
     given = [answer for answer in found if not answer.failure]
     return (
         f"{len(found)} data sets: DM > 1 in {sum(answer.dm > 1 for answer in given)}, of which "
-        f"{sum(answer.is_missed for answer in given)} not warned; "
-        f"DM < 0.2 in {sum(answer.dm < 0.2 for answer in given)}, of which {sum(answer.is_needless for answer in given)} warned; "
-        f"{sum(answer.failure == 'refused' for answer in found)} refused, {sum(answer.failure == 'crashed' for answer in found)} crashed"
+        f"{sum(answer.is_missed for answer in given)} not warned; DM < 0.2 in "
+        f"{sum(answer.dm < 0.2 for answer in given)}, of which "
+        f"{sum(answer.is_needless for answer in given)} warned; "
+        f"{sum(answer.failure == 'refused' for answer in found)} refused, "
+        f"{sum(answer.failure == 'crashed' for answer in found)} crashed"
     )
 
 
@@ -241,7 +252,8 @@ def main() -> None:
                 seconds = (time.process_time() - clock) / len(found)
                 impossible = 0 if bed is None else bed.num_impossible - before
                 print(
-                    f"{name:12}{prior:9}{'simulator' if simulator else '-':10} n {n:<5} {line_of(found, n)}  CPU s {seconds:.1f}"
+                    f"{name:12}{prior:9}{'simulator' if simulator else '-':10} n {n:<5} "
+                    f"{line_of(found, n)}  CPU s {seconds:.1f}"
                     + (f"  impossible {impossible}" if impossible else ""),
                     flush=True,
                 )

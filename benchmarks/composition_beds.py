@@ -1,6 +1,8 @@
-"""Models whose posterior given many items is known: prior as a function and as torch distributions, likelihood, exact moments.
+"""Models whose posterior given many items is known: prior as a function and as torch distributions,
+likelihood, exact moments.
 
-Every posterior is known in closed form, or by a sum over a grid that is laid anew until it fits. Moments are those of the raw parameters.
+Every posterior is known in closed form, or by a sum over a grid that is laid anew until it fits. Moments are
+those of the raw parameters.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,8 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Exact:
-    """Means and standard deviations of all parameters, (d,) each, in the order of the names; on a grid, also P(first > 0)."""
+    """Means and standard deviations of all parameters, (d,) each, in the order of the names; on a grid, also
+    P(first > 0)."""
 
     mean: np.ndarray
     sd: np.ndarray
@@ -38,7 +41,8 @@ def of_gamma(shape: float, rate: float) -> Exact:
 def on_grid(
     log_density: Callable[[np.ndarray], np.ndarray], low: Sequence[float], high: Sequence[float], points: int
 ) -> Exact:
-    """Moments of a density on a box, summed over a grid (points, ..., d) that is laid again around what has mass, until it fits."""
+    """Moments of a density on a box, summed over a grid (points, ..., d) that is laid again around what has
+    mass, until it fits."""
     low, high = np.array(low, dtype=float), np.array(high, dtype=float)
     for _ in range(6):
         axes = [np.linspace(a, b, points) for a, b in zip(low, high, strict=True)]
@@ -60,11 +64,13 @@ def on_grid(
 
 
 class Bed:
-    """A model; `names` are those of its parameters, `item` those of what is observed, `are_sets` says that one item is a set of numbers.
+    """A model; `names` are those of its parameters, `item` those of what is observed, `are_sets` says that
+    one item is a set of numbers.
 
-    `prior` and `likelihood` are functions of a batched simulator. `torch_prior` is the same prior as torch distributions; a variable that
-    depends on another one comes from the function `rest`, which is called after them. `possible` tells parameters that the prior can
-    give; `num_impossible` counts the others that simulators of this bed were called at.
+    `prior` and `likelihood` are functions of a batched simulator. `torch_prior` is the same prior as torch
+    distributions; a variable that depends on another one comes from the function `rest`, which is called
+    after them. `possible` tells parameters that the prior can give; `num_impossible` counts the others that
+    simulators of this bed were called at.
     """
 
     names: tuple[str, ...] = ("theta",)
@@ -92,7 +98,8 @@ class Bed:
         return np.ones(len(parameters[self.names[0]]), dtype=bool)
 
     def simulator(self, prior: str) -> bf.Simulator:
-        """The simulator with a prior as "function" or "torch"; it counts the impossible parameters that it is called at."""
+        """The simulator with a prior as "function" or "torch"; it counts the impossible parameters that it is
+        called at."""
 
         @wraps(self.likelihood)
         def likelihood(**arguments):
@@ -168,7 +175,8 @@ class Poisson(OfRate):
 
 
 class Categorical(Bed):
-    """p ~ Dirichlet(2, 2, 2), items one of three; the function gives the first two of p, the torch distribution all of them."""
+    """p ~ Dirichlet(2, 2, 2), items one of three; the function gives the first two of p, the torch
+    distribution all of them."""
 
     names = ("p",)
 
@@ -274,7 +282,8 @@ class Regression(Bed):
 
 
 class Student(Bed):
-    """location ~ N(0, 1), log_scale ~ N(0, 0.5), items from a Student-t with 4 degrees of freedom; exact by a grid."""
+    """location ~ N(0, 1), log_scale ~ N(0, 0.5), items from a Student-t with 4 degrees of freedom; exact by a
+    grid."""
 
     names = ("location", "log_scale")
 

@@ -1,4 +1,5 @@
-"""Workflows of the beds, trained as a user would, and kept on disk: another way to compose needs no other training."""
+"""Workflows of the beds, trained as a user would, and kept on disk: another way to compose needs no other
+training."""
 
 import tempfile
 import time
@@ -54,7 +55,8 @@ def approximator_of(
 
 
 def workflows_of(folder: Path, bed: str, prior: str, **training: int) -> dict[bool, bf.CompositionalWorkflow]:
-    """The network of a bed, in a workflow with the simulator (True), and in one that knows the prior at most (False)."""
+    """The network of a bed, in a workflow with the simulator (True), and in one that knows the prior at most
+    (False)."""
     approximator = approximator_of(folder, bed, prior, **training)
     simulator = BEDS[bed].simulator(prior)
     return {

@@ -2,8 +2,8 @@
 
     python benchmarks/diagnostics.py
 
-For 300 data sets of 1 000 draws each, in 2 parameters (asked: figures and metrics in less than 2 s) and in 50 (less than 10 s). Each size
-in a process of its own; imports are not counted, but the simulated bands are.
+For 300 data sets of 1 000 draws each, in 2 parameters (asked: figures and metrics in less than 2 s) and in 50
+(less than 10 s). Each size in a process of its own; imports are not counted, but the simulated bands are.
 """
 
 import subprocess

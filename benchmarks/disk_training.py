@@ -1,9 +1,11 @@
-"""Throughput and memory of fit_disk against fit_offline: 200 files of 1 000 simulations, one epoch each, in processes of their own.
+"""Throughput and memory of fit_disk against fit_offline: 200 files of 1 000 simulations, one epoch each, in
+processes of their own.
 
     python benchmarks/disk_training.py
 
-Prints, for fit_offline on all simulations, fit_offline on one file, fit_disk on all files and on half of them: CPU seconds and seconds of
-the last epoch, and the peak of resident memory; then what counts, with the smallest of each in two rounds.
+Prints, for fit_offline on all simulations, fit_offline on one file, fit_disk on all files and on half of
+them: CPU seconds and seconds of the last epoch, and the peak of resident memory; then what counts, with the
+smallest of each in two rounds.
 """
 
 import json
@@ -81,11 +83,13 @@ def main() -> None:
             best = results.setdefault(mode, result)
             results[mode] = {name: min(value, best[name]) for name, value in result.items()}
     print(
-        f"throughput of disk over offline, per CPU second: {results['offline']['cpu'] / results['disk']['cpu']:.3f}"
+        "throughput of disk over offline, per CPU second: "
+        f"{results['offline']['cpu'] / results['disk']['cpu']:.3f}"
     )
     for other in ("half", "one file"):
         print(
-            f"peak memory of disk above {other}: {results['disk']['peak_mib'] - results[other]['peak_mib']:.0f} MiB"
+            f"peak memory of disk above {other}: "
+            f"{results['disk']['peak_mib'] - results[other]['peak_mib']:.0f} MiB"
         )
 
 

@@ -4,8 +4,9 @@
     python benchmarks/ensemble.py batched   the same a step, for more networks and batch sizes; in seconds of the clock where there is a GPU
     python benchmarks/ensemble.py score     held-out negative log scores in nats of 5 members on 1 000 simulations of two_moons and slcp
 
-Scores: training on 900 simulations with early stopping by the other 100, which the weights are learned from, too; then the mean over 5 000
-new simulations for each member, for their mixture with equal weights and with learned ones. Reference posteriors are not used.
+Scores: training on 900 simulations with early stopping by the other 100, which the weights are learned from,
+too; then the mean over 5 000 new simulations for each member, for their mixture with equal weights and with
+learned ones. Reference posteriors are not used.
 """
 
 import sys
@@ -74,7 +75,8 @@ def cost() -> None:
                 )
                 listed.append(f"{side:.2f} side by side and {batch:.2f} batched at data_reuse {reuse:.0f}")
             print(
-                f"{type(network).__name__:13} {method:12} 1 member {single:.2f} CPU s; {MEMBERS} members: x {', '.join(listed)}",
+                f"{type(network).__name__:13} {method:12} 1 member {single:.2f} CPU s; {MEMBERS} "
+                f"members: x {', '.join(listed)}",
                 flush=True,
             )
 
@@ -87,7 +89,8 @@ def wall(train):
 
 
 def batched() -> None:
-    """Seconds a step of 5 members over those of 1, side by side and batched, start and data included in none; the least of two runs."""
+    """Seconds a step of 5 members over those of 1, side by side and batched, start and data included in none;
+    the least of two runs."""
     measure, unit = (wall, "s") if torch.cuda.is_available() else (cpu, "CPU s")
     networks = {
         "flow_matching": FlowMatching(),
@@ -125,8 +128,9 @@ def batched() -> None:
         } | roles
         side, batch = (per_step(EnsembleWorkflow, batched=b, **members) for b in (False, True))
         print(
-            f"{name:16} {summary:24} batch {size:3}: 1 member {1e3 * one:.1f} m{unit} a step; {MEMBERS} members x {side / one:.2f} side by "
-            f"side, {batch / one:.2f} batched; side by side over batched {side / batch:.2f}",
+            f"{name:16} {summary:24} batch {size:3}: 1 member {1e3 * one:.1f} m{unit} a step; {MEMBERS} "
+            f"members x {side / one:.2f} side by side, {batch / one:.2f} batched; side by side over batched "
+            f"{side / batch:.2f}",
             flush=True,
         )
 
@@ -157,10 +161,11 @@ def score() -> None:
             learned = -made.log_prob(test)
             gain = uniform - learned
             print(
-                f"{name:9} seed {seed}: members {' '.join(f'{m:.3f}' for m in members)} (median {median(members):.3f}), mixture "
-                f"{uniform.mean():.3f}, learned weights {learned.mean():.3f} (better by {gain.mean():.4f} +- "
-                f"{gain.std() / np.sqrt(len(gain)):.4f}): {' '.join(f'{w:.2f}' for w in weights.values())}; best epochs "
-                f"{list(history.best_epochs.values())}, {seconds:.0f} CPU s",
+                f"{name:9} seed {seed}: members {' '.join(f'{m:.3f}' for m in members)} (median "
+                f"{median(members):.3f}), mixture {uniform.mean():.3f}, learned weights "
+                f"{learned.mean():.3f} (better by {gain.mean():.4f} +- "
+                f"{gain.std() / np.sqrt(len(gain)):.4f}): {' '.join(f'{w:.2f}' for w in weights.values())}; "
+                f"best epochs {list(history.best_epochs.values())}, {seconds:.0f} CPU s",
                 flush=True,
             )
 

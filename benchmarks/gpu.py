@@ -1,11 +1,13 @@
-"""What a GPU gives: training steps, an ensemble, draws, and how far they are from the limits of launches and of memory.
+"""What a GPU gives: training steps, an ensemble, draws, and how far they are from the limits of launches and
+of memory.
 
     python benchmarks/gpu.py [PARTS OF NAMES OF MEASURES]
 
-The page's example as it stands there (flow matching and a transformer of series with their defaults), 12 800 simulations in memory;
-seconds of the clock, after an epoch that is not counted. "bare" is a loop without Lightning in PyTorch; with a graph, the whole step is
-replayed as one CUDA graph: no launches but one, so its seconds are those of the kernels. Draws: 100 data sets, 1 000 draws each, and one
-data set, 100 000 draws. Needs a GPU; prints JSON lines.
+The page's example as it stands there (flow matching and a transformer of series with their defaults), 12 800
+simulations in memory; seconds of the clock, after an epoch that is not counted. "bare" is a loop without
+Lightning in PyTorch; with a graph, the whole step is replayed as one CUDA graph: no launches but one, so its
+seconds are those of the kernels. Draws: 100 data sets, 1 000 draws each, and one data set, 100 000 draws.
+Needs a GPU; prints JSON lines.
 """
 
 import json

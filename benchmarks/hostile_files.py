@@ -2,7 +2,8 @@
 
     python benchmarks/hostile_files.py models|data [FILES] [FIRST_SEED]
 
-A file may take 8 seconds of the processor and 12 GB of address space. To reach: no raw exception, none that dies, none of 3 GB.
+A file may take 8 seconds of the processor and 12 GB of address space. To reach: no raw exception, none that
+dies, none of 3 GB.
 """
 
 import json

@@ -2,7 +2,8 @@
 
     python benchmarks/linear_gaussian.py [NETWORK ...]
 
-theta ~ Normal(0, 0.1 I), x ~ Normal(theta, 0.1 I). Each network is trained online with its defaults and scored on 200 fresh data sets:
+theta ~ Normal(0, 0.1 I), x ~ Normal(theta, 0.1 I). Each network is trained online with its defaults and
+scored on 200 fresh data sets:
 
     mean   rms error of the posterior mean, in exact posterior sds               (asked: at most 0.1)
     sd     ratio of posterior sd and exact sd: smallest and largest of the ten   (asked: 0.9 to 1.1)
@@ -58,7 +59,10 @@ def score(network: str) -> str:
         )
         nats = f"{np.mean(exact - workflow.log_prob(test)):6.3f}"
     spread = f"{ratio.min():.3f} {ratio.max():.3f}"
-    return f"{network:20} mean {error:.3f}  sd {spread}  nats {nats}  CPU s: train {trained:.0f}, sample {sampled:.1f}"
+    return (
+        f"{network:20} mean {error:.3f}  sd {spread}  nats {nats}  CPU s: train {trained:.0f}, sample "
+        f"{sampled:.1f}"
+    )
 
 
 def main() -> None:

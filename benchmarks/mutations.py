@@ -1,4 +1,5 @@
-"""Model files of every kind, changed by a seed: settings, tensors, header or bytes, with a right checksum where there can be one."""
+"""Model files of every kind, changed by a seed: settings, tensors, header or bytes, with a right checksum
+where there can be one."""
 
 import json
 import struct
@@ -43,7 +44,8 @@ ADAPTER = Adapter().constrain("sigma", lower=0).shift("theta", by=[1.0, -2.0]).s
 
 
 def data(n: int = 60, seed: int = 0) -> Variables:
-    """Of raw variables of every kind: positive, on the simplex, increasing, classes, sets with a mask, images."""
+    """Of raw variables of every kind: positive, on the simplex, increasing, classes, sets with a mask,
+    images."""
     rng = seeding.generator(seed, "hostile files")
     p = rng.gamma(2.0, size=(n, 3))
     return {

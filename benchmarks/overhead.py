@@ -1,10 +1,12 @@
-"""What Prefect, MLflow and the pipeline add to the library: the main job as a user runs it, against its work in plain library calls.
+"""What Prefect, MLflow and the pipeline add to the library: the main job as a user runs it, against its work
+in plain library calls.
 
     python benchmarks/overhead.py [ROUNDS]
 
-CPU seconds of all processes, the Prefect server among them, on one core, and seconds of the clock, with imports, in a new folder each time.
-The plain calls simulate, train, save, load, draw for the test simulations, judge, draw and save the figures, and draw and certify for
-Michelson's five experiments. They write no simulations to disk, and compare with no exact posterior, which the main job does.
+CPU seconds of all processes, the Prefect server among them, on one core, and seconds of the clock, with
+imports, in a new folder each time. The plain calls simulate, train, save, load, draw for the test
+simulations, judge, draw and save the figures, and draw and certify for Michelson's five experiments. They
+write no simulations to disk, and compare with no exact posterior, which the main job does.
 """
 
 import json

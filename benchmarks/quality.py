@@ -1,17 +1,20 @@
-"""How close posteriors are to the truth: C2ST on the tasks of the benchmark of simulation-based inference, with default settings.
+"""How close posteriors are to the truth: C2ST on the tasks of the benchmark of simulation-based inference,
+with default settings.
 
     python benchmarks/quality.py run TASK BUDGET [--network NAME] [--seed N] [--track]
     python benchmarks/quality.py train ...     and later      python benchmarks/quality.py score ...
 
-`run` trains on BUDGET simulations, validation among them, draws 10 000 samples for each of the 10 observations of the task,
-scores them against the 10 000 reference draws, and writes benchmarks/results/TASK-BUDGET-NETWORK-SEED.json; with `--track` it is
-also a run in MLflow. `train` keeps the draws, for `score` to score. `tables.py` makes benchmarks/RESULTS.md of all results. Networks:
-"auto"; any name, with its defaults and early stopping; the peer "sbi" (`peers.py`). References are used here, to score, and nowhere
-else.
+`run` trains on BUDGET simulations, validation among them, draws 10 000 samples for each of the 10
+observations of the task, scores them against the 10 000 reference draws, and writes
+benchmarks/results/TASK-BUDGET-NETWORK-SEED.json; with `--track` it is also a run in MLflow. `train` keeps the
+draws, for `score` to score. `tables.py` makes benchmarks/RESULTS.md of all results. Networks: "auto"; any
+name, with its defaults and early stopping; the peer "sbi" (`peers.py`). References are used here, to score,
+and nowhere else.
 
-C2ST has two classifiers: "mlp", that of sbibm (docs/quality.md), and "random_forest", that of sbi's default; 0.5 is
-perfect. References and observations are those of sbibm 1.1.0, whose wheel pip downloads and this script unpacks, without installing it
-(J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021). Seconds are of one thread.
+C2ST has two classifiers: "mlp", that of sbibm (docs/quality.md), and "random_forest", that of sbi's default;
+0.5 is perfect. References and observations are those of sbibm 1.1.0, whose wheel pip downloads and this
+script unpacks, without installing it (J.-M. Lueckmann et al., Benchmarking simulation-based inference,
+AISTATS 2021). Seconds are of one thread.
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""Posterior draws, and log densities, per CPU second of one core, ours and the peers', each with its defaults, and how good the draws are.
+"""Posterior draws, and log densities, per CPU second of one core, ours and the peers', each with its
+defaults, and how good the draws are.
 
     python benchmarks/sampling_speed.py [NETWORKS]
 
-All train on the same 10 000 simulations of two_moons in batches of 64, the peers for five epochs, which is short, ours for ten. The CPU
-seconds of a process until it is trained, imports and compilation included, are printed. Then they draw 1 000 for each of 5 data sets
-(coupling flows: of 100), and give the log densities of 500 pairs. The C2ST of 2 000 draws against as many of the reference, for
-observations 1 to 3, says whether the draws are as good. The peer sbi has no coupling flow and answers with its default, an autoregressive
-flow.
+All train on the same 10 000 simulations of two_moons in batches of 64, the peers for five epochs, which is
+short, ours for ten. The CPU seconds of a process until it is trained, imports and compilation included, are
+printed. Then they draw 1 000 for each of 5 data sets (coupling flows: of 100), and give the log densities of
+500 pairs. The C2ST of 2 000 draws against as many of the reference, for observations 1 to 3, says whether the
+draws are as good. The peer sbi has no coupling flow and answers with its default, an autoregressive flow.
 """
 
 import json
@@ -30,8 +31,8 @@ NAMES = {
 def measured(sample, log_prob, keep: Path, counts=(2, 500)) -> dict[str, float]:
     """Draws and log densities per CPU second, and draws for the observations, kept for scoring.
 
-    `sample` takes a number and conditions (n, 2) and gives draws (n, number, 2); `log_prob` takes theta (n, 2) and x (n, 2), of as many
-    pairs as `counts` says.
+    `sample` takes a number and conditions (n, 2) and gives draws (n, number, 2); `log_prob` takes theta (n,
+    2) and x (n, 2), of as many pairs as `counts` says.
     """
     figures = {"training_cpu_seconds": time.process_time()}
     test = np.load(keep / "test.npz")

@@ -2,7 +2,8 @@
 
     python benchmarks/start_up.py [ROUNDS]
 
-The first step is that of the page's example (`training_speed.py`, batch 64): one epoch of one step, imports and construction included.
+The first step is that of the page's example (`training_speed.py`, batch 64): one epoch of one step, imports
+and construction included.
 """
 
 import json
@@ -67,7 +68,8 @@ def main() -> None:
     )
     imports = found["import sbi_models"]["cpu_seconds"] / found["import torch"]["cpu_seconds"]
     print(
-        f"first step: {found['ours']['cpu_seconds'] / fastest:.2f} of the fastest peer; import: {imports:.2f} of import torch"
+        f"first step: {found['ours']['cpu_seconds'] / fastest:.2f} of the fastest peer; import: "
+        f"{imports:.2f} of import torch"
     )
     keep("start_up", found)
 

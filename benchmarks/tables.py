@@ -1,4 +1,5 @@
-"""benchmarks/RESULTS.md, of what `quality.py` has left in benchmarks/results and the speed benchmarks in benchmarks/speed.
+"""benchmarks/RESULTS.md, of what `quality.py` has left in benchmarks/results and the speed benchmarks in
+benchmarks/speed.
 
 python benchmarks/tables.py
 """
@@ -31,11 +32,14 @@ def quality() -> Iterator[str]:
     yield from (
         "# Quality of posteriors",
         "",
-        "C2ST of 10 000 draws against 10 000 reference draws: mean (median, number of observations); 0.5 is perfect. Record: the lowest",
-        "published of amortized methods, as of November 2026. CPU seconds of training, and of drawing 100 000 samples,",
+        "C2ST of 10 000 draws against 10 000 reference draws: mean (median, number of "
+        "observations); 0.5 is perfect. Record: the lowest",
+        "published of amortized methods, as of November 2026. CPU seconds of training, and of "
+        "drawing 100 000 samples,",
         "of one thread. Made by `python benchmarks/quality.py`.",
         "",
-        "| task | simulations | network | seed | C2ST mlp | record | C2ST random forest | record | training | sampling | trained on |",
+        "| task | simulations | network | seed | C2ST mlp | record | C2ST random forest | record "
+        "| training | sampling | trained on |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     )
     for r in results:
@@ -66,7 +70,8 @@ def speed() -> Iterator[str]:
         "",
         "# Speed",
         "",
-        "On one core, in turns, the best of all rounds. The machine is shared: compare within a table. Peers: BayesFlow 2.0.12 on PyTorch",
+        "On one core, in turns, the best of all rounds. The machine is shared: compare within a "
+        "table. Peers: BayesFlow 2.0.12 on PyTorch",
         "and on JAX, sbi 0.27.0.",
     )
     parts = {

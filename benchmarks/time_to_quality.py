@@ -1,13 +1,16 @@
-"""CPU seconds of one core from 10 000 simulations of two_moons to posteriors of a C2ST (mlp) of at most 0.60, ours and the peers'.
+"""CPU seconds of one core from 10 000 simulations of two_moons to posteriors of a C2ST (mlp) of at most 0.60,
+ours and the peers'.
 
     python benchmarks/time_to_quality.py [NETWORKS AND SETTINGS, SUCH AS nsf, nsf/256 OR /256]
 
-Everything counts from the data in memory to the draws: construction, training with its validation, and 10 000 draws for each of
-observations 1 to 3, whose mean C2ST is the score. Each contender trains for 5, 7, 10, 14, 20, 28, 40, 80 or 160 epochs, anew each time,
-with a schedule of that length where it has one; counted is the shortest training that is good enough. Networks are the defaults of each.
-Batch sizes and learning rates are its defaults, or 128 and 0.002, or 256 and 0.004 ("/128", "/256"). Which of its networks and settings is
-best for this task is chosen from the scores, for all alike. A contender that has taken longer than another of its own, or a peer that has
-taken longer than another peer, to be good enough is not trained longer still. What is named is added to what has been measured.
+Everything counts from the data in memory to the draws: construction, training with its validation, and 10 000
+draws for each of observations 1 to 3, whose mean C2ST is the score. Each contender trains for 5, 7, 10, 14,
+20, 28, 40, 80 or 160 epochs, anew each time, with a schedule of that length where it has one; counted is the
+shortest training that is good enough. Networks are the defaults of each. Batch sizes and learning rates are
+its defaults, or 128 and 0.002, or 256 and 0.004 ("/128", "/256"). Which of its networks and settings is best
+for this task is chosen from the scores, for all alike. A contender that has taken longer than another of its
+own, or a peer that has taken longer than another peer, to be good enough is not trained longer still. What is
+named is added to what has been measured.
 """
 
 import json

@@ -1,13 +1,16 @@
-"""Training steps per CPU second of one core: ours, a bare loop of the same networks in PyTorch, and the peers with networks of that size.
+"""Training steps per CPU second of one core: ours, a bare loop of the same networks in PyTorch, and the peers
+with networks of that size.
 
     python benchmarks/training_speed.py [ROUNDS]
 
-Series of 20 steps of one feature, two parameters, data in memory. "page": a transformer (two blocks, width 64) and flow matching (a
-residual network of 0.5 million weights, one noise for each pair); "flow": a deep set and a coupling flow of six affine blocks. The peers'
-are their defaults of the same names; sbi gets a transformer of PyTorch of that size and its own residual network. All train by their
-offline method; what counts is the fastest epoch but the first, in which there is compilation, of all rounds.
+Series of 20 steps of one feature, two parameters, data in memory. "page": a transformer (two blocks, width
+64) and flow matching (a residual network of 0.5 million weights, one noise for each pair); "flow": a deep set
+and a coupling flow of six affine blocks. The peers' are their defaults of the same names; sbi gets a
+transformer of PyTorch of that size and its own residual network. All train by their offline method; what
+counts is the fastest epoch but the first, in which there is compilation, of all rounds.
 
-"bare" is the least that a training loop can do with the networks of "ours": shuffle, slice, loss, backward, clip, fused AdamW, schedule.
+"bare" is the least that a training loop can do with the networks of "ours": shuffle, slice, loss, backward,
+clip, fused AdamW, schedule.
 """
 
 import json
@@ -184,7 +187,8 @@ def main() -> None:
         for name, figures in found.items():
             figures["ours_over_it"] = own / figures["steps_per_cpu_second"]
             print(
-                f"{kind} {batch}: {name:16} {figures['steps_per_cpu_second']:7.1f} steps / CPU s, x {figures['ours_over_it']:.2f}",
+                f"{kind} {batch}: {name:16} {figures['steps_per_cpu_second']:7.1f} steps / CPU s, "
+                f"x {figures['ours_over_it']:.2f}",
                 flush=True,
             )
         result[f"{kind} {batch}"] = found

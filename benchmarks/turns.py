@@ -1,9 +1,11 @@
-"""Measures of one script, each in a process of its own on one core, in turns, so that a busy machine is busy for all.
+"""Measures of one script, each in a process of its own on one core, in turns, so that a busy machine is busy
+for all.
 
-A script calls `in_turns` with the modes to measure. Each is a process `python SCRIPT MODE ...` that prints a JSON object of figures as its
-last line. Peers run in an environment of their own, `.venv-peers`, which `make peers` makes; without it they are left out, and that is
-said. What comes back, and goes to benchmarks/speed/NAME.json, is the best of each figure over the rounds: other work on the machine only
-slows a process down.
+A script calls `in_turns` with the modes to measure. Each is a process `python SCRIPT MODE ...` that prints a
+JSON object of figures as its last line. Peers run in an environment of their own, `.venv-peers`, which `make
+peers` makes; without it they are left out, and that is said. What comes back, and goes to
+benchmarks/speed/NAME.json, is the best of each figure over the rounds: other work on the machine only slows a
+process down.
 """
 
 import json
@@ -46,7 +48,8 @@ def best(key: str, figures: list[float]) -> float:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """That of this process with some settings; modules keep what they were compiled to, as they do for users."""
+    """That of this process with some settings; modules keep what they were compiled to, as they do for
+    users."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(
         settings
     )

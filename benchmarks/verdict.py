@@ -1,16 +1,21 @@
-"""Is the verdict right? Exact posteriors of many laws, and posteriors whose flaws are known, judged over and over.
+"""Is the verdict right? Exact posteriors of many laws, and posteriors whose flaws are known, judged over and
+over.
 
     python benchmarks/verdict.py [laws | power | words] [SEEDS]
 
 laws    draws and truth of one law: how often the verdict accuses them, at false_alarms=0.01 and at 0.1, in 1, 2 and 20 parameters, from 20
-        data sets of 10 draws to 300 of 500. A row is in order if the 99.9 % binomial interval of its rate reaches down to what is nominal.
-        SEEDS are for the smallest size, half as many for the next, a twelfth for the largest.
+        data sets of 10 draws to 300 of 500. A row is in order if the 99.9 % binomial interval of its rate
+        reaches down to what is nominal. SEEDS are for the smallest size, half as many for the next, a twelfth
+        for the largest.
 power   posteriors of known failures: in how many of how many seeds the verdict finds a flaw, for 100 and 500 data sets of 500 draws, in 3,
-        10 and 20 parameters, and the words that it gives most often with 500. SEEDS are for 3 parameters, 60 % of them for 10, 40 % for 20.
+        10 and 20 parameters, and the words that it gives most often with 500. SEEDS are for 3 parameters, 60
+        % of them for 10, 40 % for 20.
 words   theta ~ Normal(0, I), x ~ Normal(theta, 0.25 I): right words for the exact posterior, for sds of 0.8 and 1.25, a shift by 0.3 sds,
-        and the prior; the estimated factor and bias of a parameter: mean, and how often the 95 % interval holds the true one; CPU seconds.
+        and the prior; the estimated factor and bias of a parameter: mean, and how often the 95 % interval
+        holds the true one; CPU seconds.
 
-All three with 96 (laws), 10 (power) and 50 (words) seeds by default: power takes seven minutes of one core, laws longer.
+All three with 96 (laws), 10 (power) and 50 (words) seeds by default: power takes seven minutes of one core,
+laws longer.
 """
 
 import sys
@@ -76,7 +81,8 @@ def exact(law: str, dim: int, n: int, num_draws: int, seed: int) -> tuple[Floats
 def laws(seeds: int) -> None:
     """False alarms by law, dimension, and size."""
     print(
-        f"| law | parameters | {' | '.join(f'{n} x {s}' for n, s in SIZES)} | at 1 % | at 10 % |\n|---|---|{'---|' * len(SIZES)}---|---|"
+        f"| law | parameters | {' | '.join(f'{n} x {s}' for n, s in SIZES)} | at 1 % | at 10 % "
+        f"|\n|---|---|{'---|' * len(SIZES)}---|---|"
     )
     everywhere = np.zeros(3, dtype=int)
     for law in LAWS:
@@ -99,7 +105,8 @@ def laws(seeds: int) -> None:
             ]
             print(f"| {law} | {dim} | {' | '.join(counts)} | {' | '.join(shares)} |", flush=True)
     print(
-        f"| all | | {'| ' * len(SIZES)}{everywhere[0] / everywhere[2]:.2%} | {everywhere[1] / everywhere[2]:.2%} |"
+        f"| all | | {'| ' * len(SIZES)}{everywhere[0] / everywhere[2]:.2%} | "
+        f"{everywhere[1] / everywhere[2]:.2%} |"
     )
 
 
@@ -122,7 +129,8 @@ def correlated(rng: Rng, shape: tuple[int, ...], rho: float) -> Floats:
 
 
 def signs_of_three(rng: Rng, shape: tuple[int, ...]) -> Floats:
-    """Standard normal noise, any two parameters of which are independent, the product of the first three being positive."""
+    """Standard normal noise, any two parameters of which are independent, the product of the first three
+    being positive."""
     noise = rng.normal(size=shape)
     noise[..., 2] = np.abs(noise[..., 2]) * np.sign(noise[..., 0] * noise[..., 1])
     return noise
@@ -134,7 +142,8 @@ def first(values: Floats, changed: Floats) -> Floats:
 
 
 Case = tuple[Floats, Floats, Floats]
-"""m, the noise of the truth and of the draws: truth = m + noise, (n, 1, dim), draws = m + noise, (n, S, dim)."""
+"""m, the noise of the truth and of the draws: truth = m + noise, (n, 1, dim), draws = m + noise, (n, S,
+dim)."""
 Failure = Callable[[Rng, Floats, Floats, Floats], tuple[Floats, Floats]]
 """From m (n, 1, dim) and standard normal noise of truth and draws to other noise of both."""
 
@@ -286,8 +295,9 @@ def score(case: str, dim: int, seeds: int) -> str:
         ]
     (factor, factor_held), (bias, bias_held) = np.mean(factors, axis=0), np.mean(biases, axis=0)
     return (
-        f"{dim:3} parameters  {case:14} {expected:16} right {right:4} of {seeds}  named {np.mean(named):5.1%}  "
-        f"factor {factor:.3f} ({factor_held:.1%})  bias {bias:+.3f} ({bias_held:.1%})  CPU s {seconds / seeds:.2f}"
+        f"{dim:3} parameters  {case:14} {expected:16} right {right:4} of {seeds}  named "
+        f"{np.mean(named):5.1%}  factor {factor:.3f} ({factor_held:.1%})  bias {bias:+.3f} "
+        f"({bias_held:.1%})  CPU s {seconds / seeds:.2f}"
     )
 
 

@@ -1,4 +1,5 @@
-"""How Sphinx builds these pages: `make docs`. The pages ask nothing of the network, neither while they are built nor when they are read."""
+"""How Sphinx builds these pages: `make docs`. The pages ask nothing of the network, neither while they are
+built nor when they are read."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """A Sphinx extension: the pages that are made of code, so that they cannot differ from it.
 
-The commands come from the command line's own definition, the settings of experiments from their models. A page says where, by a comment:
-`<!-- commands -->` or `<!-- settings -->`.
+The commands come from the command line's own definition, the settings of experiments from their models. A
+page says where, by a comment: `<!-- commands -->` or `<!-- settings -->`.
 """
 
 import ast
@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 OUTSIDE = {"../benchmarks/RESULTS.md": "results.md", "../README.md": "index.md"}
-"""Files outside of the pages, which links lead to on a Git host, and the pages that are in their place here."""
+"""Files outside of the pages, which links lead to on a Git host, and the pages that are in their place
+here."""
 
 
 def commands() -> str:
@@ -105,7 +106,8 @@ def _model(model: type[BaseModel], path: str) -> str:
             continue
         required = field.default is PydanticUndefined and field.default_factory is None
         rows.append(
-            f"| `{name}` | {_cell(_kind(hints[name], field))} | {_default(field, required)} | {_cell(comments.get(name, ''))} |"
+            f"| `{name}` | {_cell(_kind(hints[name], field))} | {_default(field, required)} | "
+            f"{_cell(comments.get(name, ''))} |"
         )
     said = inspect.cleandoc(model.__doc__ or "")
     return "\n\n".join(
@@ -192,7 +194,8 @@ def _fill(app: Any, name: str, source: list[str]) -> None:
 
 
 def _as_written(*given: Any) -> None:
-    """Docstrings are plain text to the reader of the code: bars and stars, as in |det J| or n * d, mean themselves."""
+    """Docstrings are plain text to the reader of the code: bars and stars, as in |det J| or n * d, mean
+    themselves."""
     lines: list[str] = given[-1]
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...", "* ")):

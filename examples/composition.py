@@ -1,7 +1,9 @@
-"""From one observation to a hundred: a network that has seen single ones composes their joint posterior, beside the exact one.
+"""From one observation to a hundred: a network that has seen single ones composes their joint posterior,
+beside the exact one.
 
-Shows: `CompositionalWorkflow`, trained on single data sets of five measurements, asked for the posterior of 1, 3, 10, 30 and 100 such data
-sets of the same parameters together, without training again, and the reports that say how far to trust it.
+Shows: `CompositionalWorkflow`, trained on single data sets of five measurements, asked for the posterior of
+1, 3, 10, 30 and 100 such data sets of the same parameters together, without training again, and the reports
+that say how far to trust it.
 
     python examples/composition.py --output figures
 
@@ -26,7 +28,8 @@ TRUTH = np.array([0.3, -0.5])
 
 
 def main() -> None:
-    """Train on single data sets, compose up to a hundred of them, and compare with quadrature over all measurements."""
+    """Train on single data sets, compose up to a hundred of them, and compare with quadrature over all
+    measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"
@@ -52,7 +55,8 @@ def main() -> None:
     ]  # (100, 5, 1): one theta, a hundred data sets
     draws, exact = {}, {}
     print(
-        "data sets  mean: composed        exact            variance (log): composed  exact            warnings"
+        "data sets  mean: composed        exact            variance (log): composed  "
+        "exact            warnings"
     )
     for n in numbers:
         with warnings.catch_warnings():
@@ -62,7 +66,8 @@ def main() -> None:
             )
         draws[n], exact[n] = found["theta"][0], MODEL.posterior(x[:n].reshape(-1))
         pairs = [
-            f"{draws[n][:, k].mean():+.3f} ± {draws[n][:, k].std():.3f}   {exact[n].mean[k]:+.3f} ± {exact[n].sd[k]:.3f}"
+            f"{draws[n][:, k].mean():+.3f} ± {draws[n][:, k].std():.3f}   {exact[n].mean[k]:+.3f} "
+            f"± {exact[n].sd[k]:.3f}"
             for k in (0, 1)
         ]
         print(f"{n:<10} {pairs[0]}   {pairs[1]}   {len(reports[0].warnings)}")

@@ -1,8 +1,8 @@
 """Simulations in files: training with memory that levels off, however many there are.
 
-Shows: `fit_disk` reads a folder of .npz files a few at a time, here of up to 480 MB, beside `fit_offline`, which holds all of them. Each
-training is a process of its own, and what it needs beyond the memory that it starts with is measured: for files mostly 65 536 simulations,
-for their moments, and chunks of 32 768.
+Shows: `fit_disk` reads a folder of .npz files a few at a time, here of up to 480 MB, beside `fit_offline`,
+which holds all of them. Each training is a process of its own, and what it needs beyond the memory that it
+starts with is measured: for files mostly 65 536 simulations, for their moments, and chunks of 32 768.
 
     python examples/disk_training.py --output figures
 
@@ -41,7 +41,8 @@ SIMULATOR = bf.make_simulator([prior, likelihood], is_batched=True)
 
 
 def write_files(folder: Path, number: int) -> None:
-    """So many simulations, 10 000 a file, never more than one file in memory: row i depends on the seed and i alone."""
+    """So many simulations, 10 000 a file, never more than one file in memory: row i depends on the seed and i
+    alone."""
     folder.mkdir(parents=True)
     for start in range(0, number, PER_FILE):
         rows = SIMULATOR.rows(start, min(start + PER_FILE, number), seed=SEED, progress=False)
@@ -49,7 +50,8 @@ def write_files(folder: Path, number: int) -> None:
 
 
 def train(folder: Path, method: str) -> tuple[list[float], list[float]]:
-    """One epoch in this process: seconds since its start, and megabytes beyond the memory that it started with."""
+    """One epoch in this process: seconds since its start, and megabytes beyond the memory that it started
+    with."""
     workflow = bf.BasicWorkflow(
         SIMULATOR,
         inference_variables="theta",
@@ -108,7 +110,8 @@ def main() -> None:
                     seconds, megabytes = fresh.submit(train, folder, method).result()
                 most[method].append(max(megabytes))
                 print(
-                    f"{method:<12} {number:>7} simulations, {size:4.0f} MB in files: {max(megabytes):5.0f} MB more, {seconds[-1]:.0f} s"
+                    f"{method:<12} {number:>7} simulations, {size:4.0f} MB in files: "
+                    f"{max(megabytes):5.0f} MB more, {seconds[-1]:.0f} s"
                 )
 
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")

@@ -1,7 +1,8 @@
 """Three approximators of two kinds: their mixture, its weights, and where they disagree.
 
-Shows: `EnsembleWorkflow` trains two coupling flows and a flow matching network side by side, `stack` learns the weights of their mixture
-from held-out simulations, and `disagreement` tells an observation that no simulation was like. The exact posterior is known.
+Shows: `EnsembleWorkflow` trains two coupling flows and a flow matching network side by side, `stack` learns
+the weights of their mixture from held-out simulations, and `disagreement` tells an observation that no
+simulation was like. The exact posterior is known.
 
     python examples/ensemble.py --output figures
 
@@ -73,7 +74,8 @@ def main() -> None:
     apart = workflow.disagreement({"x": np.concatenate([usual, strange])}, num_samples=100, seed=4)
     share = (reference[:, None] >= apart).mean(axis=0)
     print(
-        f"disagreement: usual {apart[0]:.4f} nats ({share[0]:.0%} of the tests have more), strange {apart[1]:.4f} ({share[1]:.0%})"
+        f"disagreement: usual {apart[0]:.4f} nats ({share[0]:.0%} of the tests have more), strange "
+        f"{apart[1]:.4f} ({share[1]:.0%})"
     )
     for name, certificate in zip(
         ("usual", "strange"),

@@ -1,9 +1,10 @@
 """A slow simulator that is an external program, which sometimes crashes: nothing is simulated twice.
 
-Shows: a likelihood that runs a program for each simulation and reads what it prints; `FailurePolicy`, which draws what crashed again;
-`workers=`, which runs several programs side by side; and the sharded store, where finished simulations stay, so that the call that asks
-for more runs only the missing ones. The program simulates molecules that are made and decay, event by event; since this process happens to
-have a likelihood that can be summed, the posterior is compared with the exact one.
+Shows: a likelihood that runs a program for each simulation and reads what it prints; `FailurePolicy`, which
+draws what crashed again; `workers=`, which runs several programs side by side; and the sharded store, where
+finished simulations stay, so that the call that asks for more runs only the missing ones. The program
+simulates molecules that are made and decay, event by event; since this process happens to have a likelihood
+that can be summed, the posterior is compared with the exact one.
 
     python examples/external_program.py --output figures
 
@@ -66,7 +67,8 @@ def prior(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def exact_posterior(x: np.ndarray, births: np.ndarray, deaths: np.ndarray) -> np.ndarray:
-    """Density on a grid, shape (births, deaths): of the molecules at one time, a binomial number is left at the next, and new ones."""
+    """Density on a grid, shape (births, deaths): of the molecules at one time, a binomial number is left at
+    the next, and new ones."""
     log_density, before = np.zeros((len(births), len(deaths))), 0
     for now in x.astype(int):
         left = np.arange(min(before, now) + 1)
@@ -145,7 +147,8 @@ def main() -> None:
     for k, (name, grid) in enumerate((("birth rate", births), ("death rate", deaths))):
         mean = shares[k] @ grid
         print(
-            f"{name}: {draws[:, k].mean():.2f} ± {draws[:, k].std():.2f}, exact {mean:.2f} ± {np.sqrt(shares[k] @ (grid - mean) ** 2):.2f}"
+            f"{name}: {draws[:, k].mean():.2f} ± {draws[:, k].std():.2f}, exact {mean:.2f} ± "
+            f"{np.sqrt(shares[k] @ (grid - mean) ** 2):.2f}"
         )
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")

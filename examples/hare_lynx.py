@@ -1,8 +1,10 @@
-"""Hares and lynxes: eight parameters of a predator-prey model from the pelts bought in 1900 to 1920, beside Hamiltonian Monte Carlo.
+"""Hares and lynxes: eight parameters of a predator-prey model from the pelts bought in 1900 to 1920, beside
+Hamiltonian Monte Carlo.
 
-Shows: one observation under a wide prior. `inference_network="auto"` chooses scales and training, `narrow` puts a second round of
-simulations near the observation, and `importance_sample` weights the draws by the likelihood. The reference are 2000 draws of posteriordb.
-It is the experiment hare-lynx of the package with a seventh of its simulations, which is too few, as the report of the weights says.
+Shows: one observation under a wide prior. `inference_network="auto"` chooses scales and training, `narrow`
+puts a second round of simulations near the observation, and `importance_sample` weights the draws by the
+likelihood. The reference are 2000 draws of posteriordb. It is the experiment hare-lynx of the package with a
+seventh of its simulations, which is too few, as the report of the weights says.
 
     python examples/hare_lynx.py --output figures
 

@@ -1,7 +1,8 @@
 """The speed of light from Michelson's measurements of 1879, beside the exact posterior.
 
-Shows: a simulator of two functions, a set of measurements as data, one training for all five experiments, the verdict on fresh
-simulations, and certificates of the real data. The model has an exact posterior, so the printed errors are those of the network.
+Shows: a simulator of two functions, a set of measurements as data, one training for all five experiments, the
+verdict on fresh simulations, and certificates of the real data. The model has an exact posterior, so the
+printed errors are those of the network.
 
     python examples/michelson.py --output figures
 

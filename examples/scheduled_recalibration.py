@@ -1,9 +1,9 @@
 """A model under watch: drift of the real observations is found, and a challenger takes over, or is refused.
 
-Shows: an experiment of your own in two files, its pipeline, and the flows `monitor` and `retrain` as a schedule would run them. In the
-story, a detector counts with a noise of 1; one week its noise is 1.4, and the monitor says so. With the new noise in the simulator,
-`retrain` trains a challenger, which passes the gate. A later one, trained too briefly, does not. On a machine that stays on, each is one
-line:
+Shows: an experiment of your own in two files, its pipeline, and the flows `monitor` and `retrain` as a
+schedule would run them. In the story, a detector counts with a noise of 1; one week its noise is 1.4, and the
+monitor says so. With the new noise in the simulator, `retrain` trains a challenger, which passes the gate. A
+later one, trained too briefly, does not. On a machine that stays on, each is one line:
 
     sbi-models schedule detector.yaml --cron "0 3 * * *" --timezone Europe/Berlin --flow monitor
     sbi-models schedule detector.yaml --cron "0 5 * * 0" --timezone Europe/Berlin --flow retrain
@@ -73,8 +73,10 @@ def observe(noise: float, seed: int) -> None:
 
 
 def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
-    """What the monitor found, as (week, version of the champion, p-value), and what the gate said of each version."""
-    # Prefect and the store take the current folder when they are imported; `sbi-models run`, `monitor` and `retrain` are these flows.
+    """What the monitor found, as (week, version of the champion, p-value), and what the gate said of each
+    version."""
+    # Prefect and the store take the current folder when they are imported; `sbi-models run`, `monitor` and
+    # `retrain` are these flows.
     from sbi_models.pipeline.experiment.yaml_files import load_experiment  # noqa: PLC0415
     from sbi_models.pipeline.flows.monitor import monitor  # noqa: PLC0415
     from sbi_models.pipeline.flows.pipeline import pipeline  # noqa: PLC0415
@@ -112,7 +114,8 @@ def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
         result = flow(settings)
         said = "passed" if result["gate"]["promoted"] else "refused"
         gates.append(
-            f"version {result['registered']['version']}: {said}\n{fill('; '.join(result['gate']['reasons']), 52)}"
+            f"version {result['registered']['version']}: "
+            f"{said}\n{fill('; '.join(result['gate']['reasons']), 52)}"
         )
         print(f"{flow.name}: {gates[-1]}")
 

@@ -1,7 +1,8 @@
-"""A registered posterior behind HTTP: whoever can send JSON has draws, and a certificate that says whether to trust them.
+"""A registered posterior behind HTTP: whoever can send JSON has draws, and a certificate that says whether to
+trust them.
 
-Shows: a run with `Tracker`, a model version with `register`, `sbi-models serve` as a child process, a request for draws and one for a
-summary with certificates, a request that is wrong, and a clean end.
+Shows: a run with `Tracker`, a model version with `register`, `sbi-models serve` as a child process, a request
+for draws and one for a summary with certificates, a request that is wrong, and a clean end.
 
     python examples/serving.py --output figures
 
@@ -58,7 +59,8 @@ def served(uri: str, project: Path, log: Path) -> Iterator[str]:
 
 
 def ask(address: str, inputs: Any, **params: Any) -> tuple[int, Any]:
-    """Status and answer for observations; what `curl -d '{"inputs": ..., "params": ...}' ADDRESS/invocations` would get."""
+    """Status and answer for observations; what `curl -d '{"inputs": ..., "params": ...}' ADDRESS/invocations`
+    would get."""
     body = json.dumps({"inputs": inputs, "params": params}).encode()
     request = urllib.request.Request(
         f"{address}/invocations", data=body, headers={"Content-Type": "application/json"}

@@ -4,9 +4,9 @@ Sections 7.1 (basic), 7.2 (ensemble), 7.3 (composition), 7.4 (training) and 7.5 
 
     python examples/workflow_guide.py --output figures
 
-Time on one core: 173 s. Its code is that of the guide, word for word but for the first import and the seed; `add_noise`
-and the diagnostics therefore use NumPy's global state, which sbi_models makes repeatable. The figures are saved beside the model, and
-with --output that of 7.5.3 in that folder, too.
+Time on one core: 173 s. Its code is that of the guide, word for word but for the first import and the seed;
+`add_noise` and the diagnostics therefore use NumPy's global state, which sbi_models makes repeatable. The
+figures are saved beside the model, and with --output that of 7.5.3 in that folder, too.
 """
 
 import argparse
@@ -193,7 +193,8 @@ history = basic_workflow.fit_offline(
     validation_data=validation_data,
 )
 
-# 7.4.3, with files in place of "/data/simulations": each .pkl file is a dict with the keys of the simulator's output
+# 7.4.3, with files in place of "/data/simulations": each .pkl file is a dict with the keys of the simulator's
+# output
 import pickle
 Path("simulations").mkdir()
 for k in range(200):

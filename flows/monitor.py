@@ -1,6 +1,7 @@
 """The monitoring of a champion as Prefect deploys it: fresh simulations, the real observations, and an alarm.
 
-`prefect.yaml` names this file; `python flows/monitor.py EXPERIMENT` runs it once, as `sbi-models monitor EXPERIMENT` does.
+`prefect.yaml` names this file; `python flows/monitor.py EXPERIMENT` runs it once, as `sbi-models monitor
+EXPERIMENT` does.
 """
 
 import sys

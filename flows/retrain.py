@@ -1,6 +1,7 @@
 """The retraining of a champion as Prefect deploys it: more simulations, and the pipeline with all of them.
 
-`prefect.yaml` names this file; `python flows/retrain.py EXPERIMENT` runs it once, as `sbi-models retrain EXPERIMENT` does.
+`prefect.yaml` names this file; `python flows/retrain.py EXPERIMENT` runs it once, as `sbi-models retrain
+EXPERIMENT` does.
 """
 
 import sys

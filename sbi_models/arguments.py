@@ -1,4 +1,5 @@
-"""Arguments of users: misspelt names are refused with the nearest one there is, numbers that cannot be with what was expected.
+"""Arguments of users: misspelt names are refused with the nearest one there is, numbers that cannot be with
+what was expected.
 
 The door of public calls is here, too: `known_arguments` puts aside what users have set for all of PyTorch.
 """
@@ -18,7 +19,8 @@ T = TypeVar("T", bound=Callable[..., Any])
 def known_arguments(thing: T) -> T:
     """Decorator for a public function, or for a class and all public methods in its body.
 
-    Unknown and missing arguments are a ConfigurationError. Calls are without the user's default device and inference mode of PyTorch.
+    Unknown and missing arguments are a ConfigurationError. Calls are without the user's default device and
+    inference mode of PyTorch.
 
     >>> @known_arguments
     ... def fit(epochs): ...
@@ -84,7 +86,8 @@ def _refuse_unbound(
         given = signature.bind_partial(*args, **kwargs).arguments
         name = next(name for name in required if name not in given)
         raise ConfigurationError(
-            f"Expected the argument {name!r} of {what}, got none. Pass {name}=...; its arguments are {listed}."
+            f"Expected the argument {name!r} of {what}, got none. Pass {name}=...; its arguments "
+            f"are {listed}."
         )
     raise ConfigurationError(
         f"Expected other arguments of {what}: {reason}. Its arguments are {listed}; pass them by name."
@@ -98,7 +101,8 @@ def _listed(parameter: inspect.Parameter) -> list[str]:
 
 
 def positive_int(value: Any, name: str, most: int | None = None) -> int:
-    """`value` as an int of at least 1, and at most `most`, from any integer type; raises ConfigurationError otherwise."""
+    """`value` as an int of at least 1, and at most `most`, from any integer type; raises ConfigurationError
+    otherwise."""
     try:
         number = index(value)
     except TypeError:

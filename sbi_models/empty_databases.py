@@ -1,4 +1,5 @@
-"""SQLite databases with tables and nothing in them, kept for the user: MLflow and Prefect make theirs in seconds, a copy takes none."""
+"""SQLite databases with tables and nothing in them, kept for the user: MLflow and Prefect make theirs in
+seconds, a copy takes none."""
 
 import logging
 import os
@@ -15,15 +16,18 @@ _logger = logging.getLogger(__name__)
 
 
 def refuse_folder(folder: Path) -> None:
-    """Raise TrackingError if SQLite's address of a database in a folder would be that of another file: it ends at a question mark."""
+    """Raise TrackingError if SQLite's address of a database in a folder would be that of another file: it
+    ends at a question mark."""
     if "?" in str(folder):
         raise TrackingError(
-            f"Expected a folder without a question mark in its path for the tracking database, got {folder}. Rename it, or work in another."
+            "Expected a folder without a question mark in its path for the tracking database, got "
+            f"{folder}. Rename it, or work in another."
         )
 
 
 def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
-    """Put a database in a place where there is none: a copy of the one that is kept, or a new one, which is kept then.
+    """Put a database in a place where there is none: a copy of the one that is kept, or a new one, which is
+    kept then.
 
     Args:
         database: where it shall be, in a folder that exists.
@@ -46,7 +50,8 @@ def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A database, what is still in its log included, put into its place whole and without a log, which readers would leave files for."""
+    """A database, what is still in its log included, put into its place whole and without a log, which
+    readers would leave files for."""
     part = target.with_name(f"{target.name}.{os.getpid()}")
     read_only = f"{source.absolute().as_uri()}?mode=ro"
     try:

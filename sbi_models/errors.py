@@ -45,7 +45,8 @@ class TrackingError(SbiModelsError, RuntimeError):
 
 
 class DriftError(SbiModelsError, RuntimeError):
-    """A model that was right is so no longer: its posteriors are not calibrated, or observations are not like its simulations.
+    """A model that was right is so no longer: its posteriors are not calibrated, or observations are not like
+    its simulations.
 
     `found` is what there is to say of it, as JSON can hold it.
     """
@@ -60,9 +61,11 @@ class TrustWarning(UserWarning):
 
 
 def is_from_outside(error: BaseException) -> bool:
-    """Whether an exception is not the doing of the code that it came out of: Ctrl-C, what the handler of a signal raised, a cancellation.
+    """Whether an exception is not the doing of the code that it came out of: Ctrl-C, what the handler of a
+    signal raised, a cancellation.
 
-    A function that calls `sys.exit` itself has failed; the same exception from the handler of SIGTERM ends the program.
+    A function that calls `sys.exit` itself has failed; the same exception from the handler of SIGTERM ends
+    the program.
     """
     if isinstance(error, Exception):
         return False
@@ -78,7 +81,8 @@ def is_from_outside(error: BaseException) -> bool:
 
 
 def distrust(text: str) -> None:
-    """Issue a TrustWarning, at the first line outside of this package and of those that call it for the user."""
+    """Issue a TrustWarning, at the first line outside of this package and of those that call it for the
+    user."""
     level = 1
     while (
         level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _BETWEEN

@@ -17,10 +17,12 @@ _SETTINGS_OF_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have the C library of this process keep up to 256 MiB of what PyTorch frees, since the next layer or step asks for as much.
+    """Have the C library of this process keep up to 256 MiB of what PyTorch frees, since the next layer or
+    step asks for as much.
 
-    By itself glibc gives blocks of a layer's size back to the system after each use, and a training step has hundreds of page faults. Other
-    C libraries are left alone, and so is a process whose environment has settings for malloc.
+    By itself glibc gives blocks of a layer's size back to the system after each use, and a training step has
+    hundreds of page faults. Other C libraries are left alone, and so is a process whose environment has
+    settings for malloc.
 
     Returns:
         Whether that was done; once a process.

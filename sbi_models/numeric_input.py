@@ -1,4 +1,5 @@
-"""The front door for numbers: real ones of one shape are let in, whatever holds them, and what would lose something is refused."""
+"""The front door for numbers: real ones of one shape are let in, whatever holds them, and what would lose
+something is refused."""
 
 import sys
 from typing import Any
@@ -17,19 +18,24 @@ _CURES = {
     "O": "Fill in what is missing, and convert numbers of other kinds: np.asarray(x, dtype=float).",
     "V": "Convert it to float32 or float64, and columns of a structured array one by one.",
 }
-_MASKED = "Fill the values in and pass a mask as a variable of its own, or leave the rows out: x[~x.mask.any(axis=-1)]."
+_MASKED = (
+    "Fill the values in and pass a mask as a variable of its own, or leave the rows out: "
+    "x[~x.mask.any(axis=-1)]."
+)
 
 
 def real_array(value: Any, what: str, *, copy: bool = False) -> Array:
     """A value as an array of bool, integers or floats, of its own type and shape.
 
     Args:
-        value: an array, a torch tensor, a number, or lists of these; a masked array if nothing of it is masked.
+        value: an array, a torch tensor, a number, or lists of these; a masked array if nothing of it is
+            masked.
         what: name for messages, such as "'x' of the data".
         copy: whether the array shall share no memory with the value.
 
     Raises:
-        DataError: for complex numbers, masked values, bfloat16, sparse tensors, dates, text, objects and ragged lists.
+        DataError: for complex numbers, masked values, bfloat16, sparse tensors, dates, text, objects and
+            ragged lists.
 
     >>> real_array([1, 2], "'x'")
     array([1, 2])
@@ -45,7 +51,8 @@ def real_array(value: Any, what: str, *, copy: bool = False) -> Array:
         array: Array = np.array(value) if copy else np.asarray(value)
     except (ValueError, TypeError):
         raise DataError(
-            f"Expected numbers of one shape in {what}, got ragged lists. Pad them, and pass a mask beside them."
+            f"Expected numbers of one shape in {what}, got ragged lists. Pad them, and pass a mask "
+            "beside them."
         ) from None
     kind = array.dtype.kind
     if kind not in "fiub":
@@ -65,7 +72,8 @@ def _refuse_masked(value: Any, what: str) -> None:
         masked = int(np.ma.getmaskarray(value).sum())
         if masked:
             raise DataError(
-                f"Expected numbers in {what}, got a masked array with {masked} of {value.size} values masked. {_MASKED}"
+                f"Expected numbers in {what}, got a masked array with {masked} of {value.size} "
+                f"values masked. {_MASKED}"
             )
     elif isinstance(value, list | tuple):
         for item in value:

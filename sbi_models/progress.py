@@ -1,4 +1,5 @@
-"""One progress bar for all long work: a live bar with remaining time on a terminal, a line now and then elsewhere."""
+"""One progress bar for all long work: a live bar with remaining time on a terminal, a line now and then
+elsewhere."""
 
 import os
 import time
@@ -15,7 +16,8 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def enabled_by_default() -> bool:
-    """Progress is shown unless SBI_MODELS_PROGRESS is 0, or, where that is not set, CI is: nobody watches a bar there."""
+    """Progress is shown unless SBI_MODELS_PROGRESS is 0, or, where that is not set, CI is: nobody watches a
+    bar there."""
     chosen = os.environ.get("SBI_MODELS_PROGRESS")
     return os.environ.get("CI", "").lower() in ("", "0", "false") if chosen is None else chosen != "0"
 
@@ -24,7 +26,8 @@ def enabled_by_default() -> bool:
 def progress_bar(
     description: str, total: int, *, done: int = 0, show: bool | None = None
 ) -> Iterator[Advance]:
-    """Show progress over `total` steps, `done` of which were finished before; yields the function that advances it."""
+    """Show progress over `total` steps, `done` of which were finished before; yields the function that
+    advances it."""
     if not (enabled_by_default() if show is None else show):
         yield lambda steps=1, note="": None
         return

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports(*, freeze: bool = False) -> Iterator[None]:
-    """Import large packages without garbage collection, which would look through all that is there again and again.
+    """Import large packages without garbage collection, which would look through all that is there again and
+    again.
 
     Collection goes on afterwards if it was on before.
 
     Args:
-        freeze: what is there by then is not looked through later either, which also shortens the end of the process. For programs: a
-            library does not know what garbage its user has.
+        freeze: what is there by then is not looked through later either, which also shortens the end of the
+            process. For programs: a library does not know what garbage its user has.
     """
     collecting = gc.isenabled()
     gc.disable()

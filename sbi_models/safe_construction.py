@@ -1,4 +1,5 @@
-"""What a saved file may ask for: arguments of the types and ranges that are expected, and no more numbers than it has tensors for."""
+"""What a saved file may ask for: arguments of the types and ranges that are expected, and no more numbers
+than it has tensors for."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ _FEWEST = 1_000_000
 """What a file may ask for, however small it is: constants of networks, numbers of steps, sizes of sets."""
 
 _TIMES = 4
-"""How many numbers may be made for each that a file may ask for: networks try their arguments on small layers first."""
+"""How many numbers may be made for each that a file may ask for: networks try their arguments on small layers
+first."""
 
 _SHOWN = 60
 """Letters of a value in a message."""
@@ -64,7 +66,8 @@ class _Allotted(TorchFunctionMode):
         axes = [n for n in sizes if type(n) is int and n > 1]
         if math.prod(axes) > self.left:
             raise ModelFileError(
-                f"its settings ask for {' x '.join(map(str, axes))} numbers at once, more than its tensors are"
+                f"its settings ask for {' x '.join(map(str, axes))} numbers at once, more than its "
+                "tensors are"
             )
         made = func(*args, **(kwargs or {}))
         self.left -= made.numel()
@@ -75,7 +78,8 @@ class _Allotted(TorchFunctionMode):
 def allotted(numbers: int) -> Iterator[None]:
     """For building what a file with so many numbers in its tensors describes.
 
-    Layers of more are refused before they are allocated, and so are larger whole numbers among the arguments of networks.
+    Layers of more are refused before they are allocated, and so are larger whole numbers among the arguments
+    of networks.
 
     Raises:
         ModelFileError: in the context.
@@ -89,7 +93,8 @@ def allotted(numbers: int) -> Iterator[None]:
 
 
 def check_arguments(cls: type, arguments: Any, what: str, *, sizes: bool) -> None:
-    """Raise ModelFileError unless values of JSON are of the types that the constructor of a class of this package says.
+    """Raise ModelFileError unless values of JSON are of the types that the constructor of a class of this
+    package says.
 
     Classes of others answer for theirs: their annotations may be loose.
 
@@ -118,7 +123,8 @@ def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | N
 
     Args:
         value: the value, as JSON gives it.
-        hint: type, as in an annotation; `Annotated[int, (low, high)]` bounds a number, a TypedDict lists all keys of an object.
+        hint: type, as in an annotation; `Annotated[int, (low, high)]` bounds a number, a TypedDict lists all
+            keys of an object.
         where: what the value is, for the message.
         most: the largest size of whole numbers, which may be written as floats.
 

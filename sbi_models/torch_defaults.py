@@ -1,8 +1,10 @@
-"""What users have set for all of PyTorch reaches their functions, and not the project: default device, default dtype, inference mode.
+"""What users have set for all of PyTorch reaches their functions, and not the project: default device,
+default dtype, inference mode.
 
-The default device and inference mode belong to a thread: public calls put them aside while they run (`aside`), and functions of users get
-the device back (`as_user`). The default dtype belongs to the whole process, so that it is never changed while anything is computed: dtypes
-are named where tensors are made, and `single_precision` is for the moment in which layers are.
+The default device and inference mode belong to a thread: public calls put them aside while they run
+(`aside`), and functions of users get the device back (`as_user`). The default dtype belongs to the whole
+process, so that it is never changed while anything is computed: dtypes are named where tensors are made, and
+`single_precision` is for the moment in which layers are.
 """
 
 import copy
@@ -25,7 +27,8 @@ _layers = RLock()
 
 
 def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a function without the user's default device and inference mode; a call inside of another one costs nothing."""
+    """Call a function without the user's default device and inference mode; a call inside of another one
+    costs nothing."""
     torch = sys.modules.get("torch")
     if (
         torch is None or not hasattr(torch, "get_default_device") or _inside.get()
@@ -60,7 +63,8 @@ def as_user(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 def in_double_precision(value: Any, made: dict[int, Any] | None = None) -> Any:
-    """A torch distribution or transform with its tensors, and those of the distributions and transforms inside, in float64 on the CPU.
+    """A torch distribution or transform with its tensors, and those of the distributions and transforms
+    inside, in float64 on the CPU.
 
     `made` has the copies that are made already: a transform and its inverse hold each other.
     """
@@ -81,7 +85,8 @@ def in_double_precision(value: Any, made: dict[int, Any] | None = None) -> Any:
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Layers that are made in here are of float32, whatever the default dtype is; it is changed meanwhile, by one thread at a time."""
+    """Layers that are made in here are of float32, whatever the default dtype is; it is changed meanwhile, by
+    one thread at a time."""
     import torch  # noqa: PLC0415 - whoever makes layers has imported it
 
     with _layers:

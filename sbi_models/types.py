@@ -12,7 +12,8 @@ Array = NDArray[Any]
 FloatArray = NDArray[np.floating[Any]]
 
 Variables = dict[str, Array]
-"""Named variables, each of shape (n, ...) with one leading axis of simulations or data sets, in the raw space of the user."""
+"""Named variables, each of shape (n, ...) with one leading axis of simulations or data sets, in the raw space
+of the user."""
 
 VariablesLike = Mapping[str, Any]
 """What users may pass as variables: arrays, lists, or torch tensors."""

@@ -21,8 +21,8 @@ ROLES = ("inference_variables", "inference_conditions", "summary_variables")
 class Adapter(WithHistory):
     """Takes raw variables to adapted ones and back; every method that changes it returns a new adapter.
 
-    Variables are tensors (n, ...), rows first. Parameters keep an exact density through every step but one_hot, broadcast,
-    nan_to_num and subsample.
+    Variables are tensors (n, ...), rows first. Parameters keep an exact density through every step but
+    one_hot, broadcast, nan_to_num and subsample.
 
     >>> adapter = Adapter().constrain("sigma", lower=0).concatenate(["mu", "sigma"], into="inference_variables")
     >>> raw = {"mu": torch.zeros(4, 1), "sigma": torch.full((4, 1), 2.0)}
@@ -41,7 +41,7 @@ class Adapter(WithHistory):
             )
         return self.followed_by(transform)
 
-    # ---- which variables there are -------------------------------------------------------------------------------------------------
+    # ---- which variables there are ------------------------------------------
 
     def rename(self, name: str, *, to: str) -> "Adapter":
         """Give a variable another name."""
@@ -63,7 +63,7 @@ class Adapter(WithHistory):
         """Split a variable along the last axis, by default into equal parts."""
         return self.then(steps.Split(name, into, widths))
 
-    # ---- values --------------------------------------------------------------------------------------------------------------------
+    # ---- values -------------------------------------------------------------
 
     def constrain(
         self,
@@ -75,14 +75,19 @@ class Adapter(WithHistory):
         prior: Any = None,
         scale: Literal["probit", "logit"] | None = None,
     ) -> "Adapter":
-        """Say which values variables can take; the networks see the whole real line, and draws lie inside the support.
+        """Say which values variables can take; the networks see the whole real line, and draws lie inside the
+        support.
 
         Args:
             names: variables of the same support.
-            lower, upper: open bounds of an interval: numbers, or lists with one for each component of the last axis; None is no bound.
-            to: "simplex" for proportions that sum to 1 along the last axis, "ordered" for components that increase along it.
-            prior: a torch distribution whose support says it all, in place of the other arguments; an unbounded one adds no step.
-            scale: scale of an interval with both bounds: "probit", the default, makes a uniform variable normal, "logit" makes it logistic.
+            lower, upper: open bounds of an interval: numbers, or lists with one for each component of the
+                last axis; None is no bound.
+            to: "simplex" for proportions that sum to 1 along the last axis, "ordered" for components that
+                increase along it.
+            prior: a torch distribution whose support says it all, in place of the other arguments; an
+                unbounded one adds no step.
+            scale: scale of an interval with both bounds: "probit", the default, makes a uniform variable
+                normal, "logit" makes it logistic.
 
         Raises:
             ConfigurationError: for an unknown support, or arguments that do not belong together.
@@ -90,12 +95,14 @@ class Adapter(WithHistory):
         if prior is not None:
             if lower is not None or upper is not None or to != "interval" or scale is not None:
                 raise ConfigurationError(
-                    f"Expected prior= alone, got {lower=}, {upper=}, {to=} and {scale=} beside it. Leave them out."
+                    f"Expected prior= alone, got {lower=}, {upper=}, {to=} and {scale=} beside it. "
+                    "Leave them out."
                 )
             return self.followed_by(*steps_for(names, prior))
         if to not in ("interval", "simplex", "ordered"):
             raise ConfigurationError(
-                f"Unknown support {to!r} for constrain. {suggest(str(to), ('interval', 'simplex', 'ordered'))}"
+                f"Unknown support {to!r} for constrain. "
+                f"{suggest(str(to), ('interval', 'simplex', 'ordered'))}"
             )
         if to == "interval":
             return self.then(steps.Constrain(names, lower, upper, scale or "probit"))
@@ -122,7 +129,8 @@ class Adapter(WithHistory):
         return self.then(steps.Shift(names, by))
 
     def standardize(self, names: Names, *, mean: Any = None, sd: Any = None) -> "Adapter":
-        """Subtract the mean and divide by the standard deviation, given, or computed once from the first data and frozen."""
+        """Subtract the mean and divide by the standard deviation, given, or computed once from the first data
+        and frozen."""
         return self.then(steps.Standardize(names, mean, sd))
 
     def one_hot(self, names: Names, *, num_classes: int) -> "Adapter":
@@ -130,10 +138,11 @@ class Adapter(WithHistory):
         return self.then(steps.OneHot(names, num_classes))
 
     def nan_to_num(self, name: str, *, value: float = 0.0, mask: str | None = None) -> "Adapter":
-        """Replace missing values (NaN) by a number; `mask` names a new variable that is 1 where there was a value and 0 where not."""
+        """Replace missing values (NaN) by a number; `mask` names a new variable that is 1 where there was a
+        value and 0 where not."""
         return self.then(steps.NanToNum(name, value, mask))
 
-    # ---- axes ----------------------------------------------------------------------------------------------------------------------
+    # ---- axes ---------------------------------------------------------------
 
     def expand_dims(self, names: Names, *, axis: int) -> "Adapter":
         """Insert an axis of length 1."""
@@ -156,14 +165,17 @@ class Adapter(WithHistory):
         return self.then(steps.AsTimeSeries(names))
 
     def subsample(self, names: Names, *, size: int | float, seed: int = 0) -> "Adapter":
-        """Keep a number or fraction of the elements along the axis after the rows, at positions drawn once from the seed.
+        """Keep a number or fraction of the elements along the axis after the rows, at positions drawn once
+        from the seed.
 
-        The positions are the same for all rows, in training and in inference; random subsets belong into augmentations.
+        The positions are the same for all rows, in training and in inference; random subsets belong into
+        augmentations.
         """
         return self.then(steps.Subsample(names, size, seed))
 
     def route(self, roles: Mapping[str, list[str]]) -> "Adapter":
-        """This adapter, followed by a concatenation of the variables of each role that none of its steps has made yet."""
+        """This adapter, followed by a concatenation of the variables of each role that none of its steps has
+        made yet."""
         made = {name for transform in self.transforms for name in transform.makes()}
         routed = self
         for role in ROLES:
@@ -171,10 +183,11 @@ class Adapter(WithHistory):
                 routed = routed.concatenate(list(roles[role]), into=role)
         return routed
 
-    # ---- use -----------------------------------------------------------------------------------------------------------------------
+    # ---- use ----------------------------------------------------------------
 
     def fitted(self, batch: Tensors) -> "Adapter":
-        """This adapter after it has checked names and learned shapes and moments from raw training data, (n, ...) each."""
+        """This adapter after it has checked names and learned shapes and moments from raw training data, (n,
+        ...) each."""
         learned = []
         for transform in self.transforms:
             learned.append(transform.fitted(batch))
@@ -194,10 +207,12 @@ class Adapter(WithHistory):
         return batch
 
     def log_abs_det(self, batch: Tensors, role: str) -> torch.Tensor:
-        """log |det d adapted / d raw| in nats of one adapted variable, such as a role, at raw values; shape (n,), float64.
+        """log |det d adapted / d raw| in nats of one adapted variable, such as a role, at raw values; shape
+        (n,), float64.
 
         Raises:
-            DataError: if `forward(batch)` has no such variable, or a value lies on the edge of a support, where it is infinite.
+            DataError: if `forward(batch)` has no such variable, or a value lies on the edge of a support,
+                where it is infinite.
             ConfigurationError: if a step on the way is no bijection.
         """
         batch = {name: value.to(torch.float64) for name, value in batch.items()}
@@ -216,23 +231,26 @@ class Adapter(WithHistory):
         without = [transform.kind for transform in self.transforms if not transform.has_density]
         if without and bool(total.isnan().all()):
             raise ConfigurationError(
-                f"{role!r} has no density: some of its variables pass through {', '.join(dict.fromkeys(without))}, which is no bijection. "
-                "Use those steps for conditions only."
+                f"{role!r} has no density: some of its variables pass through "
+                f"{', '.join(dict.fromkeys(without))}, which is no bijection. Use those steps for "
+                "conditions only."
             )
         raise DataError(
-            f"The log density of {role!r} is not finite in {int((~total.isfinite()).sum())} of {len(total)} rows: a value lies on the edge "
-            "of the support of a transform, or is NaN. Drop those rows."
+            f"The log density of {role!r} is not finite in {int((~total.isfinite()).sum())} of {len(total)} "
+            "rows: a value lies on the edge of the support of a transform, or is NaN. Drop those rows."
         )
 
     def inside(self, batch: Tensors, names: Names | None = None) -> torch.Tensor:
-        """Which rows of raw variables lie inside the support of every step, so that `forward` takes them; booleans (n,).
+        """Which rows of raw variables lie inside the support of every step, so that `forward` takes them;
+        booleans (n,).
 
-        A posterior has no mass in the other rows: their log density is -inf. Rows with NaN are outside of any support with bounds.
+        A posterior has no mass in the other rows: their log density is -inf. Rows with NaN are outside of any
+        support with bounds.
 
         Args:
             batch: raw variables (n, ...).
-            names: look at these alone, such as the inferred ones; by default at all. Where a step joins some of them with others,
-                the others are needed too.
+            names: look at these alone, such as the inferred ones; by default at all. Where a step joins some
+                of them with others, the others are needed too.
         """
         chosen = list(batch) if names is None else checked_names(names, "look at")
         require(chosen, batch, "inside")
@@ -260,7 +278,8 @@ class Adapter(WithHistory):
 def default_adapter(roles: Mapping[str, list[str]], priors: Mapping[str, Any] | None = None) -> Adapter:
     """Concatenates the variables of each role along their last axis, under the name of the role.
 
-    `priors` are torch distributions of variables, such as `Simulator.priors`: those of inferred variables constrain them to their support.
+    `priors` are torch distributions of variables, such as `Simulator.priors`: those of inferred variables
+    constrain them to their support.
 
     >>> default_adapter({"inference_variables": ["mu", "sigma"], "summary_variables": ["x"]}).to_json()[1]["config"]["into"]
     'summary_variables'

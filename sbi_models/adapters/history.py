@@ -1,7 +1,9 @@
-"""Changes of an adapter that were thrown away: `adapter.log("x")`, as if adapters changed, in place of `adapter = adapter.log("x")`.
+"""Changes of an adapter that were thrown away: `adapter.log("x")`, as if adapters changed, in place of
+`adapter = adapter.log("x")`.
 
-An adapter knows the one that it was made from. When it is let go and nobody has ever looked at its steps, nor at those of one made from it,
-it tells that one. Nothing is lost by that until an adapter without such a step is to be used.
+An adapter knows the one that it was made from. When it is let go and nobody has ever looked at its steps, nor
+at those of one made from it, it tells that one. Nothing is lost by that until an adapter without such a step
+is to be used.
 """
 
 from collections.abc import Iterable
@@ -48,7 +50,8 @@ class WithHistory:
         return type(self), (self.transforms,)
 
     def check_kept(self) -> None:
-        """Raise ConfigurationError if a step was added to this adapter, or to one that it comes from, and is not there."""
+        """Raise ConfigurationError if a step was added to this adapter, or to one that it comes from, and is
+        not there."""
         own = [(transform.kind, transform.config()) for transform in self.transforms]
         lost: list[Transform] = []
         adapter: WithHistory | None = self
@@ -57,7 +60,8 @@ class WithHistory:
         lost = [transform for transform in lost if (transform.kind, transform.config()) not in own]
         if lost:
             raise ConfigurationError(
-                f"Expected an adapter with every step that was added to it; {lost[0].kind} {lost[0].config()} was thrown away. Adapters do "
-                f"not change; their methods return new ones: adapter = adapter.{lost[0].kind}(...). If it is not wanted, leave it out, or "
-                "pass Adapter(adapter.transforms)."
+                f"Expected an adapter with every step that was added to it; {lost[0].kind} "
+                f"{lost[0].config()} was thrown away. Adapters do not change; their methods return new "
+                f"ones: adapter = adapter.{lost[0].kind}(...). If it is not wanted, leave it out, or pass "
+                "Adapter(adapter.transforms)."
             )

@@ -28,7 +28,8 @@ _HALF_OPEN = constraints.half_open_interval
 
 
 class _Box(NamedTuple):
-    """Bounds of each component, float64, of shapes that broadcast against a draw; infinite where there is none."""
+    """Bounds of each component, float64, of shapes that broadcast against a draw; infinite where there is
+    none."""
 
     lower: Tensor
     upper: Tensor
@@ -41,23 +42,25 @@ _Support = _Box | None
 def steps_for(names: Names, distribution: Any) -> list[Transform]:
     """The steps, one or none, that take draws of a distribution to all real numbers.
 
-    Bounds are read from `distribution.support`, those of mixtures and of componentwise monotone transforms from their parts, because torch
-    itself says of 2 + 3 u, u uniform, that it is any real number.
+    Bounds are read from `distribution.support`, those of mixtures and of componentwise monotone transforms
+    from their parts, because torch itself says of 2 + 3 u, u uniform, that it is any real number.
 
     Raises:
-        ConfigurationError: if it is no torch distribution, or its support is discrete or of a kind that no step is for.
+        ConfigurationError: if it is no torch distribution, or its support is discrete or of a kind that no
+            step is for.
     """
     if not isinstance(distribution, Distribution):
         raise ConfigurationError(
-            f"Expected the prior of {names!r} as a torch distribution, such as torch.distributions.Uniform(0.0, 1.0), got {distribution!r}."
+            f"Expected the prior of {names!r} as a torch distribution, such as "
+            f"torch.distributions.Uniform(0.0, 1.0), got {distribution!r}."
         )
     try:
         support = _of_distribution(in_double_precision(distribution))
     except (_NoStepError, NotImplementedError) as error:
         raise ConfigurationError(
-            f"Expected a prior of {names!r} with a support of intervals, half-lines, or a simplex, "
-            f"got {type(distribution).__name__}: {error}. "
-            "Discrete parameters cannot be inferred with a density; transform others in the simulator, or leave out prior=."
+            f"Expected a prior of {names!r} with a support of intervals, half-lines, or a simplex, got "
+            f"{type(distribution).__name__}: {error}. Discrete parameters cannot be inferred with a "
+            "density; transform others in the simulator, or leave out prior=."
         ) from None
     if support is None:
         return [Simplex(names)]
@@ -97,7 +100,8 @@ def _hull(components: Distribution) -> _Support:
 
 
 def _image(step: Map, support: _Support) -> _Support:
-    """Where a transform takes a support. Monotone ones take bounds to bounds, and an end of their domain to one of their codomain."""
+    """Where a transform takes a support. Monotone ones take bounds to bounds, and an end of their domain to
+    one of their codomain."""
     if isinstance(step, ComposeTransform):
         for part in step.parts:
             support = _image(part, support)
@@ -172,7 +176,7 @@ def _listed(names: Names, bounds: Tensor) -> float | list[float]:
     rows = bounds.reshape(-1, bounds.shape[-1])
     if not bool((rows == rows[0]).all()):
         raise ConfigurationError(
-            f"Expected bounds of {names!r} that differ along the last axis only, got bounds of shape {tuple(bounds.shape)}. "
-            "Give the parts names of their own in the simulator."
+            f"Expected bounds of {names!r} that differ along the last axis only, got bounds of shape "
+            f"{tuple(bounds.shape)}. Give the parts names of their own in the simulator."
         )
     return [float(bound) for bound in rows[0]]

@@ -1,4 +1,5 @@
-"""Approximators: adapter, standardiser and networks in one object that samples, evaluates, saves and loads."""
+"""Approximators: adapter, standardiser and networks in one object that samples, evaluates, saves and
+loads."""
 
 from sbi_models.approximators.base import Approximator
 from sbi_models.approximators.certificates.certificate import Certificate

@@ -1,4 +1,5 @@
-"""What every approximator promises: to be built from raw data, trained, sampled, evaluated and saved, as one network or as several."""
+"""What every approximator promises: to be built from raw data, trained, sampled, evaluated and saved, as one
+network or as several."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -33,8 +34,9 @@ class Approximator(nn.Module, ABC):
         roles: raw variable names of each role.
         shapes: shape of one row of each raw variable; empty before the approximator has seen data.
         info: JSON that travels with the saved file.
-        certifies_draws: whether `sample` looks at every observation, and issues a TrustWarning where more of them fail their certificates
-            than do by chance. True for what `sbi_models.load` takes from a registry.
+        certifies_draws: whether `sample` looks at every observation, and issues a TrustWarning where more of
+            them fail their certificates than do by chance. True for what `sbi_models.load` takes from a
+            registry.
     """
 
     certifies_draws: bool = False
@@ -51,7 +53,8 @@ class Approximator(nn.Module, ABC):
     @property
     @abstractmethod
     def members(self) -> "dict[str, ContinuousApproximator]":
-        """The approximators that train side by side, by name; one that is no ensemble is its own only member, named ""."""
+        """The approximators that train side by side, by name; one that is no ensemble is its own only member,
+        named ""."""
 
     @property
     @abstractmethod
@@ -86,7 +89,8 @@ class Approximator(nn.Module, ABC):
     @property
     @abstractmethod
     def specification(self) -> dict[str, str]:
-        """What it is, but for its weights, by part, as JSON text: two with the same one learn the same thing."""
+        """What it is, but for its weights, by part, as JSON text: two with the same one learn the same
+        thing."""
 
     @property
     def is_built(self) -> bool:
@@ -95,11 +99,13 @@ class Approximator(nn.Module, ABC):
 
     @abstractmethod
     def build(self, data: VariablesLike, *, seed: int) -> None:
-        """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a second call changes nothing."""
+        """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a
+        second call changes nothing."""
 
     @abstractmethod
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
-        """Raw data with all variables, checked, to standardised float32 tensors by role, on the approximator's device."""
+        """Raw data with all variables, checked, to standardised float32 tensors by role, on the
+        approximator's device."""
 
     @abstractmethod
     def sample(
@@ -115,7 +121,8 @@ class Approximator(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
-        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,)."""
+        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space,
+        shape (n_datasets,)."""
 
     @abstractmethod
     def estimate(
@@ -132,7 +139,8 @@ class Approximator(nn.Module, ABC):
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> list[Certificate]:
-        """Whether each observation is like the simulations of the training, and whether the members of an ensemble agree on it.
+        """Whether each observation is like the simulations of the training, and whether the members of an
+        ensemble agree on it.
 
         `certify` of a workflow asks its simulator, too.
 
@@ -164,7 +172,8 @@ class Approximator(nn.Module, ABC):
             distrust(f"The posterior of {data_sets_in_words(failed, n)} should not be trusted. {reasons}")
 
     def observation_statistics(self, conditions: VariablesLike) -> dict[str, Tensor]:
-        """Statistics of raw conditions (n, ...) that depend on no network, of what the adapter makes of them: name to (n,), float64."""
+        """Statistics of raw conditions (n, ...) that depend on no network, of what the adapter makes of them:
+        name to (n,), float64."""
         self._check_built()
         first = next(iter(self.members.values()))
         return {
@@ -173,18 +182,21 @@ class Approximator(nn.Module, ABC):
         }
 
     def set_sizes(self, conditions: VariablesLike) -> Tensor:
-        """Numbers of elements (n, s), float64, of raw conditions (n, ...) that are sets or series with a mask, s of them."""
+        """Numbers of elements (n, s), float64, of raw conditions (n, ...) that are sets or series with a
+        mask, s of them."""
         self._check_built()
         first = next(iter(self.members.values()))
         return sizes_of(first, first.prepare_conditions(conditions))[1].cpu()
 
     def learn_certificate(self, known: Variables, held_out: Variables | None, *, seed: int) -> None:
-        """Learn what is usual from simulations, raw variables (n, ...), at the end of a training; see `certificates.issue.learn`."""
+        """Learn what is usual from simulations, raw variables (n, ...), at the end of a training; see
+        `certificates.issue.learn`."""
         learn(self, known, held_out, seed)
 
     @contextmanager
     def without_certificate(self) -> Iterator[None]:
-        """For a training: what is usual is forgotten, as it is no longer true of other weights; a training that fails gives it back."""
+        """For a training: what is usual is forgotten, as it is no longer true of other weights; a training
+        that fails gives it back."""
         usual, novelties = (
             self.usual_disagreement,
             {name: member.novelty for name, member in self.members.items()},
@@ -205,7 +217,8 @@ class Approximator(nn.Module, ABC):
         return self.save_weights(path, self.state_dict())
 
     def save_weights(self, path: str | Path, tensors: dict[str, Tensor]) -> Path:
-        """Save this approximator with other tensors of the names and shapes in its `state_dict()`, such as those of its best epoch."""
+        """Save this approximator with other tensors of the names and shapes in its `state_dict()`, such as
+        those of its best epoch."""
         self._check_built()
         return files.write(path, self.kind, self._settings(), tensors)
 
@@ -216,5 +229,6 @@ class Approximator(nn.Module, ABC):
     def _check_built(self) -> None:
         if not self.is_built:
             raise NotFittedError(
-                "This approximator has not been trained. Call fit_offline or fit_online of its workflow first."
+                "This approximator has not been trained. Call fit_offline or fit_online of its "
+                "workflow first."
             )

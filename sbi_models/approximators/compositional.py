@@ -1,4 +1,5 @@
-"""The approximator that composes: the posterior of parameters given several observations at once, from that given one."""
+"""The approximator that composes: the posterior of parameters given several observations at once, from that
+given one."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -34,13 +35,15 @@ from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Array, Variables, VariablesLike
 
 Simulate = Callable[[Variables, int], tuple[Variables, Array]]
-"""One simulation at each row of raw parameters (k, ...), from a seed: those that did not fail, and their row numbers (r,)."""
+"""One simulation at each row of raw parameters (k, ...), from a seed: those that did not fail, and their row
+numbers (r,)."""
 
 _NOISE = {True: 0.02, False: 0.05}
 """Noise of the scores: of networks with Gaussian preconditioning, and of others."""
 
 _FEWEST, _PER_ITEM, _MOST = 20_000, 400, 500_000
-"""Simulations of a calibration: so many an item, in bounds. The noise of a calibration is about sqrt(2 n / simulations) posterior sds."""
+"""Simulations of a calibration: so many an item, in bounds. The noise of a calibration is about sqrt(2 n /
+simulations) posterior sds."""
 
 _WORK_BEFORE_PROGRESS = 20_000
 
@@ -49,15 +52,16 @@ class CompositionOptions(TypedDict, total=False):
     """How to compose, all of it optional.
 
     Attributes:
-        compute_prior_score: function of (data, t=None), where data are raw variables, name to (m, width), that returns
-            d log p(theta) / d theta of each, of the same shape; or the torch distribution of the prior, or a dict of them. None takes
-            the score that the network has learned from dropped conditions.
-        method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin" (annealed Langevin) and
-            "plain" (the sum of diffused scores, which is biased), for comparison.
-        noise: noise at which scores are composed, in sds of the standardised parameters; None is 0.02, and 0.05 for networks without
-            Gaussian preconditioning.
-        calibration_simulations: simulated items of the last calibration; 0 composes without the simulator, None is 400 an item, between
-            20 000 and 500 000.
+        compute_prior_score: function of (data, t=None), where data are raw variables, name to (m, width),
+            that returns d log p(theta) / d theta of each, of the same shape; or the torch distribution of the
+            prior, or a dict of them. None takes the score that the network has learned from dropped
+            conditions.
+        method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin"
+            (annealed Langevin) and "plain" (the sum of diffused scores, which is biased), for comparison.
+        noise: noise at which scores are composed, in sds of the standardised parameters; None is 0.02, and
+            0.05 for networks without Gaussian preconditioning.
+        calibration_simulations: simulated items of the last calibration; 0 composes without the simulator,
+            None is 400 an item, between 20 000 and 500 000.
         split: each component of a variable as a variable of its own.
         seed: seed of everything random; None takes one from NumPy's global state.
     """
@@ -72,9 +76,11 @@ class CompositionOptions(TypedDict, total=False):
 
 @known_arguments
 class CompositionalApproximator(ContinuousApproximator):
-    """An amortized posterior given one item that also gives the posterior of one theta given n items: p(theta)^(1-n) prod_i p(theta | x_i).
+    """An amortized posterior given one item that also gives the posterior of one theta given n items:
+    p(theta)^(1-n) prod_i p(theta | x_i).
 
-    Arguments as for `ContinuousApproximator`; the inference network must be a `DiffusionModel`, whose scores are composed.
+    Arguments as for `ContinuousApproximator`; the inference network must be a `DiffusionModel`, whose scores
+    are composed.
 
     Raises:
         ConfigurationError: for another network.
@@ -92,7 +98,8 @@ class CompositionalApproximator(ContinuousApproximator):
 
     @classmethod
     def like(cls, trained: ContinuousApproximator) -> Self:
-        """An approximator that composes, with copies of the networks and moments of a trained one with a `DiffusionModel`."""
+        """An approximator that composes, with copies of the networks and moments of a trained one with a
+        `DiffusionModel`."""
         network = trained.inference_network
         check_composable(network)
         assert isinstance(network, DiffusionModel)
@@ -147,14 +154,16 @@ class CompositionalApproximator(ContinuousApproximator):
 
         Args:
             num_samples: draws for each data set.
-            conditions: raw variables of shape (n_datasets, n_compositional, ...): one theta, n_compositional >= 1 observations of it.
-            simulate: simulations for fixed parameters, which remove the errors that all items share; `CompositionalWorkflow` passes its
-                simulator. None composes without.
+            conditions: raw variables of shape (n_datasets, n_compositional, ...): one theta, n_compositional
+                >= 1 observations of it.
+            simulate: simulations for fixed parameters, which remove the errors that all items share;
+                `CompositionalWorkflow` passes its simulator. None composes without.
             return_diagnostics: also return a `CompositionReport` for each data set.
             options: see `CompositionOptions`.
 
         Returns:
-            Name to array of shape (n_datasets, num_samples, width), raw space; a warning is issued where an answer should not be trusted.
+            Name to array of shape (n_datasets, num_samples, width), raw space; a warning is issued where an
+            answer should not be trusted.
 
         Raises:
             ConfigurationError: for an unknown method, or if the prior is neither given nor learned.
@@ -215,7 +224,7 @@ class CompositionalApproximator(ContinuousApproximator):
         _warn(reports)
         return (drawn, reports) if return_diagnostics else drawn
 
-    # ---- what the training leaves behind -------------------------------------------------------------------------------------------
+    # ---- what the training leaves behind ------------------------------------
 
     def _make_layers(self, adapted: dict[str, Tensor]) -> None:
         super()._make_layers(adapted)
@@ -223,7 +232,8 @@ class CompositionalApproximator(ContinuousApproximator):
 
     @torch.no_grad()
     def learn_shared_bias(self, simulations: Iterable[VariablesLike]) -> None:
-        """Learn from simulations, raw variables (n, ...) each, what the scores of all items have in common; see `SharedBias`."""
+        """Learn from simulations, raw variables (n, ...) each, what the scores of all items have in common;
+        see `SharedBias`."""
         was_training = self.training
         self.eval()
         theta, residuals = [], []
@@ -252,7 +262,8 @@ class CompositionalApproximator(ContinuousApproximator):
         return Learned(self._offset(theta) + learned.correction, learned.variance)
 
     def _offset(self, theta: Tensor) -> Tensor:
-        """The score at theta (m, d) that the network gives without conditions; zero if it was not trained for that."""
+        """The score at theta (m, d) that the network gives without conditions; zero if it was not trained for
+        that."""
         network = self.inference_network
         return (
             score_without_conditions(network, theta, self._default_noise)
@@ -264,10 +275,11 @@ class CompositionalApproximator(ContinuousApproximator):
     def _default_noise(self) -> float:
         return _NOISE[self.inference_network.is_gaussian]
 
-    # ---- checks and parts ----------------------------------------------------------------------------------------------------------
+    # ---- checks and parts ---------------------------------------------------
 
     def _flattened(self, conditions: VariablesLike) -> tuple[Variables, int, int]:
-        """Raw conditions with one leading axis, data set by data set, and the numbers of data sets and of items of each."""
+        """Raw conditions with one leading axis, data set by data set, and the numbers of data sets and of
+        items of each."""
         if not isinstance(conditions, Mapping):
             raise DataError(
                 f"Expected conditions as a dict of names to arrays, got {type(conditions).__name__}."
@@ -276,7 +288,8 @@ class CompositionalApproximator(ContinuousApproximator):
         for name in self.condition_names:
             if name not in conditions:
                 raise DataError(
-                    f"Expected {name!r} among the conditions, got {', '.join(map(repr, conditions))}. {suggest(name, conditions)}"
+                    f"Expected {name!r} among the conditions, got "
+                    f"{', '.join(map(repr, conditions))}. {suggest(name, conditions)}"
                 )
             shape = self.shapes[name]
             try:
@@ -291,8 +304,8 @@ class CompositionalApproximator(ContinuousApproximator):
             if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
                 wanted = ", ".join(map(str, ("n_datasets", "n_compositional", *shape)))
                 raise DataError(
-                    f"Expected {name!r} of shape ({wanted}), with the items of each data set along the second axis, got {value.shape}. "
-                    f"For one data set: {name}[None]."
+                    f"Expected {name!r} of shape ({wanted}), with the items of each data set along the "
+                    f"second axis, got {value.shape}. For one data set: {name}[None]."
                 )
             leading[name] = value.shape[:2]
             flat[name] = value.reshape(-1, *value.shape[2:])
@@ -317,7 +330,8 @@ class CompositionalApproximator(ContinuousApproximator):
         return float(noise)
 
     def _prior(self, given: PriorScoreLike | None, num_items: int) -> PriorScore | None:
-        """The score of the prior, tried once, so that what is wrong with it is known before any work; None where none is needed."""
+        """The score of the prior, tried once, so that what is wrong with it is known before any work; None
+        where none is needed."""
         if num_items == 1 and given is None:
             return None
         score = prior_score(given, self)
@@ -325,7 +339,8 @@ class CompositionalApproximator(ContinuousApproximator):
         return None if num_items == 1 else score
 
     def _prior_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of the prior in standardised space: 0 and the identity, or, without standardisation, those of the network."""
+        """Mean and covariance of the prior in standardised space: 0 and the identity, or, without
+        standardisation, those of the network."""
         network = self.inference_network
         d, parameters = network.theta_dim, network.no_conditions
         if (
@@ -346,7 +361,8 @@ class CompositionalApproximator(ContinuousApproximator):
     def _fresh(
         self, simulate: Simulate, like: DiffusionItems, theta: Tensor, seed: int
     ) -> Iterator[tuple[Tensor, Items]]:
-        """Items simulated at theta (k, d), standardised space, some at a time, and their row numbers; see `Fresh`."""
+        """Items simulated at theta (k, d), standardised space, some at a time, and their row numbers; see
+        `Fresh`."""
         for start in range(0, len(theta), ROWS_AT_A_TIME):
             raw = {
                 name: value.detach().cpu().numpy()
@@ -393,7 +409,8 @@ def _warn(reports: list[CompositionReport]) -> None:
     if doubted:
         which = data_sets_in_words(doubted, len(reports))
         distrust(
-            f"The composed posterior of {which} should not be trusted. {' '.join(reports[doubted[0]].warnings)}"
+            f"The composed posterior of {which} should not be trusted. "
+            f"{' '.join(reports[doubted[0]].warnings)}"
         )
 
 

@@ -1,6 +1,7 @@
 """The approximator of a posterior with a density: raw data in, raw draws and log densities out.
 
-raw space (the user's) -> adapter -> adapted space -> standardiser -> standardised space, where the networks live.
+raw space (the user's) -> adapter -> adapted space -> standardiser -> standardised space, where the networks
+live.
 """
 
 import json
@@ -49,9 +50,10 @@ class ContinuousApproximator(Approximator):
         inference_network: the conditional density.
         summary_network: takes the role `summary_variables`; required exactly if there are some.
         standardize: roles whose adapted values are standardised with frozen moments.
-        masks: masks of summary inputs: "summary_variables", or a name of the inputs of a network that takes several, to the
-            variable, raw or made by the adapter, that is 1 where an element is there and 0 where it is padding or missing: (n, length), or
-            (n, length, features), where an element is there if all its features are.
+        masks: masks of summary inputs: "summary_variables", or a name of the inputs of a network that takes
+            several, to the variable, raw or made by the adapter, that is 1 where an element is there and 0
+            where it is padding or missing: (n, length), or (n, length, features), where an element is there
+            if all its features are.
         info: JSON that travels with the saved file, for instance the names and units of parameters.
     """
 
@@ -141,7 +143,8 @@ class ContinuousApproximator(Approximator):
 
     @property
     def specification(self) -> dict[str, str]:
-        """What it is, but for its weights, by part, as JSON text: two with the same one learn the same thing."""
+        """What it is, but for its weights, by part, as JSON text: two with the same one learn the same
+        thing."""
         parts = {
             "roles": self.roles,
             "adapter": self.adapter.to_json(),
@@ -150,15 +153,17 @@ class ContinuousApproximator(Approximator):
         }
         return {name: json.dumps(part) for name, part in parts.items()} | {"networks": self.architecture}
 
-    # ---- building and training -----------------------------------------------------------------------------------------------------
+    # ---- building and training ----------------------------------------------
 
     def build(self, data: VariablesLike, *, seed: int) -> None:
-        """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a second call changes nothing."""
+        """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a
+        second call changes nothing."""
         if not self.is_built:
             self.build_from(*self.adapted(data), seed=seed)
 
     def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
-        """The adapter fitted to raw data, the data after it, and the shape of one raw row of each variable: what to build from."""
+        """The adapter fitted to raw data, the data after it, and the shape of one raw row of each variable:
+        what to build from."""
         variables = intake.as_variables(
             data, self.inference_names + self.condition_names, may_miss=self.may_miss
         )
@@ -204,7 +209,8 @@ class ContinuousApproximator(Approximator):
         self.inference_network.build(adapted["inference_variables"].shape[-1], condition_dim)
 
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
-        """Raw data with all variables, checked, to standardised float32 tensors by role, on the approximator's device."""
+        """Raw data with all variables, checked, to standardised float32 tensors by role, on the
+        approximator's device."""
         return self._prepare(data, self.inference_names + self.condition_names, what)
 
     def _prepare(self, data: VariablesLike, names: tuple[str, ...], what: str) -> dict[str, Tensor]:
@@ -216,13 +222,15 @@ class ContinuousApproximator(Approximator):
         return prepared
 
     def _standardised(self, variables: Variables) -> dict[str, Tensor]:
-        """Checked raw variables to standardised float32 tensors by role, inf where they are too large for that, and to masks."""
+        """Checked raw variables to standardised float32 tensors by role, inf where they are too large for
+        that, and to masks."""
         adapted, masks = self.inputs.of(self.adapter.forward(as_tensors(variables, self._device)))
         prepared = {key: self.standardiser(key, value).to(torch.float32) for key, value in adapted.items()}
         return prepared | {masked(key): mask for key, mask in masks.items()}
 
     def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]:
-        """Raw conditions (n, ...), checked, to standardised float32 tensors by role; further variables are left aside."""
+        """Raw conditions (n, ...), checked, to standardised float32 tensors by role; further variables are
+        left aside."""
         return self._prepare(conditions, self.condition_names, "conditions")
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
@@ -242,7 +250,8 @@ class ContinuousApproximator(Approximator):
         )
 
     def _conditions(self, prepared: dict[str, Tensor]) -> Tensor:
-        """What the inference network is conditioned on: direct conditions and summaries side by side, (n, condition_dim)."""
+        """What the inference network is conditioned on: direct conditions and summaries side by side, (n,
+        condition_dim)."""
         parts = [prepared["inference_conditions"]] if "inference_conditions" in prepared else []
         if self.summary_network is not None:
             parts.append(self.inputs.summaries(self.summary_network, prepared))
@@ -252,7 +261,7 @@ class ContinuousApproximator(Approximator):
             else prepared["inference_variables"].new_zeros(len(prepared["inference_variables"]), 0)
         )
 
-    # ---- inference -----------------------------------------------------------------------------------------------------------------
+    # ---- inference ----------------------------------------------------------
 
     @torch.no_grad()
     def sample(
@@ -268,9 +277,12 @@ class ContinuousApproximator(Approximator):
 
         Args:
             num_samples: draws for each data set.
-            conditions: raw variables of shape (n_datasets, ...); further ones, such as the parameters of a test batch, are left aside.
-            split: return each component of a variable of width d as a variable of its own, name_0 ... name_(d-1), width 1.
-            batch_size: data sets in one call of the networks; None chooses by memory. Results do not depend on it beyond rounding.
+            conditions: raw variables of shape (n_datasets, ...); further ones, such as the parameters of a
+                test batch, are left aside.
+            split: return each component of a variable of width d as a variable of its own, name_0 ...
+                name_(d-1), width 1.
+            batch_size: data sets in one call of the networks; None chooses by memory. Results do not depend
+                on it beyond rounding.
             seed: None takes one from NumPy's global state.
 
         Returns:
@@ -289,11 +301,13 @@ class ContinuousApproximator(Approximator):
 
     @torch.no_grad()
     def given(self, conditions: VariablesLike, batch_size: int | None = None) -> Tensor:
-        """What the inference network is conditioned on, (n, condition_dim), for raw conditions (n, ...), `batch_size` rows at a time."""
+        """What the inference network is conditioned on, (n, condition_dim), for raw conditions (n, ...),
+        `batch_size` rows at a time."""
         return self.conditions_of(self.prepare_conditions(conditions), batch_size)
 
     def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
-        """What the inference network is conditioned on, (n, condition_dim), for prepared conditions, `batch_size` rows at a time."""
+        """What the inference network is conditioned on, (n, condition_dim), for prepared conditions,
+        `batch_size` rows at a time."""
         return torch.cat(
             [
                 self._conditions({k: v[rows] for k, v in prepared.items()})
@@ -353,7 +367,8 @@ class ContinuousApproximator(Approximator):
         return values
 
     def answer(self, given: Tensor) -> dict[str, Tensor]:
-        """One draw for each row of what the inference network is conditioned on, raw space, name to (n, ...): whether it works at all."""
+        """One draw for each row of what the inference network is conditioned on, raw space, name to (n, ...):
+        whether it works at all."""
         return self.raw_of(self.standardised_draws(1, given, None, seed=0).flatten(0, 1).to(torch.float64))
 
     def raw_of(self, standardised: Tensor) -> dict[str, Tensor]:
@@ -364,9 +379,11 @@ class ContinuousApproximator(Approximator):
         return {name: raw[name] for name in self.inference_names}
 
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
-        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space, shape (n_datasets,).
+        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space,
+        shape (n_datasets,).
 
-        It is -inf for parameters outside the support of the adapter, and for those so far out that float32 cannot hold it.
+        It is -inf for parameters outside the support of the adapter, and for those so far out that float32
+        cannot hold it.
         """
         self._check_built()
         names = self.inference_names + self.condition_names
@@ -419,14 +436,15 @@ class ContinuousApproximator(Approximator):
     def estimate(
         self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None
     ) -> Estimates:
-        """Always a ConfigurationError, since this approximator has draws; see `ScoringRuleApproximator.estimate`."""
+        """Always a ConfigurationError, since this approximator has draws; see
+        `ScoringRuleApproximator.estimate`."""
         del conditions, split, batch_size
         raise ConfigurationError(
-            f"{type(self.inference_network).__name__} has draws, not estimates: call sample and summarise the draws, or train with "
-            "inference_network='scoring_rules' for estimates."
+            f"{type(self.inference_network).__name__} has draws, not estimates: call sample and summarise "
+            "the draws, or train with inference_network='scoring_rules' for estimates."
         )
 
-    # ---- files ---------------------------------------------------------------------------------------------------------------------
+    # ---- files --------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
         return {

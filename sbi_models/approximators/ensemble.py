@@ -1,6 +1,8 @@
-"""The approximator of several members: each an amortized posterior with networks of its own, together their mixture.
+"""The approximator of several members: each an amortized posterior with networks of its own, together their
+mixture.
 
-p(theta | x) = sum_k w_k p_k(theta | x). Weights are those given in a call, or else the learned ones, or else equal.
+p(theta | x) = sum_k w_k p_k(theta | x). Weights are those given in a call, or else the learned ones, or else
+equal.
 """
 
 import json
@@ -44,9 +46,10 @@ class EnsembleApproximator(Approximator):
     """A mixture of amortized posteriors of the same variables.
 
     Args:
-        members: names to approximators with the same roles, adapter and masks, and with draws. Their networks may be of different kinds.
-        weights: weights of the mixture where a call gives none: members to numbers, normalised, 0 for those left out. None is equal
-            weights.
+        members: names to approximators with the same roles, adapter and masks, and with draws. Their networks
+            may be of different kinds.
+        weights: weights of the mixture where a call gives none: members to numbers, normalised, 0 for those
+            left out. None is equal weights.
         info: JSON that travels with the saved file.
 
     Raises:
@@ -136,10 +139,11 @@ class EnsembleApproximator(Approximator):
             for part, text in member.specification.items()
         }
 
-    # ---- building and training -----------------------------------------------------------------------------------------------------
+    # ---- building and training ----------------------------------------------
 
     def build(self, data: VariablesLike, *, seed: int) -> None:
-        """Build every member from the same data, with the same moments, and initial weights from a stream of its own."""
+        """Build every member from the same data, with the same moments, and initial weights from a stream of
+        its own."""
         if self.is_built:
             check_same_moments(self.members)
             return
@@ -151,7 +155,7 @@ class EnsembleApproximator(Approximator):
         """Raw data to standardised tensors, once for all members."""
         return self._first.prepare(data, what=what)
 
-    # ---- inference -----------------------------------------------------------------------------------------------------------------
+    # ---- inference ----------------------------------------------------------
 
     @overload
     def sample(
@@ -190,17 +194,20 @@ class EnsembleApproximator(Approximator):
         merge_members: bool = True,
         member_weights: MemberWeights | None = None,
     ) -> Variables | dict[str, Variables]:
-        """Draw from the mixture, or from every member; see `ContinuousApproximator.sample` for the other arguments.
+        """Draw from the mixture, or from every member; see `ContinuousApproximator.sample` for the other
+        arguments.
 
-        For every data set, the members' shares of the draws are their weights times num_samples, rounded by largest remainder, and the
-        draws are shuffled.
+        For every data set, the members' shares of the draws are their weights times num_samples, rounded by
+        largest remainder, and the draws are shuffled.
 
         Args:
             merge_members: False gives num_samples draws of each member.
-            member_weights: members to weights, normalised, 0 for those left out; by default the ensemble's own, learned or equal.
+            member_weights: members to weights, normalised, 0 for those left out; by default the ensemble's
+                own, learned or equal.
 
         Returns:
-            Name to array of shape (n_datasets, num_samples, width), raw space; with merge_members=False, members to such dicts.
+            Name to array of shape (n_datasets, num_samples, width), raw space; with merge_members=False,
+            members to such dicts.
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         weights = self._weights_of_a_call(member_weights, merge_members=merge_members)
@@ -265,7 +272,8 @@ class EnsembleApproximator(Approximator):
         merge_members: bool = True,
         member_weights: MemberWeights | None = None,
     ) -> Array | dict[str, Array]:
-        """Log density in nats of the mixture for each row of `data`, raw space, shape (n_datasets,): log sum_k w_k p_k.
+        """Log density in nats of the mixture for each row of `data`, raw space, shape (n_datasets,): log
+        sum_k w_k p_k.
 
         With merge_members=False, that of each member by name; members without a density are left out.
 
@@ -291,16 +299,19 @@ class EnsembleApproximator(Approximator):
     def stack(
         self, validation_data: VariablesLike, *, shrinkage: float | None = None, batch_size: int | None = None
     ) -> dict[str, float]:
-        """Learn weights by the mean log density of held-out data (n, ...), keep them as the ensemble's own, and return them.
+        """Learn weights by the mean log density of held-out data (n, ...), keep them as the ensemble's own,
+        and return them.
 
         Args:
             validation_data: raw variables, of which no member has seen any.
-            shrinkage: number of simulations that speak for equal weights beside the held-out ones. 0 is none: the weights with the highest
-                held-out score, which a few hundred simulations do not suffice for. None finds it by cross-validation.
+            shrinkage: number of simulations that speak for equal weights beside the held-out ones. 0 is none:
+                the weights with the highest held-out score, which a few hundred simulations do not suffice
+                for. None finds it by cross-validation.
             batch_size: as for `log_prob`.
 
         Raises:
-            ConfigurationError: if a member has no density, for its weight is for the user to choose; if shrinkage is negative.
+            ConfigurationError: if a member has no density, for its weight is for the user to choose; if
+                shrinkage is negative.
         """
         if shrinkage is not None and not (
             isinstance(shrinkage, int | float | np.integer | np.floating) and shrinkage >= 0
@@ -324,7 +335,8 @@ class EnsembleApproximator(Approximator):
         return self._weights_of_a_call(None, merge_members=True)
 
     def cross_log_prob(self, *, conditions: VariablesLike, num_samples: int, seed: int) -> FloatArray:
-        """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from, num_samples, of)."""
+        """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets,
+        from, num_samples, of)."""
         was_training = self.training
         self.eval()
         log_densities = cross_log_densities(
@@ -360,7 +372,7 @@ class EnsembleApproximator(Approximator):
         chosen = self.weights if weights is None else checked_weights(weights, self.names)
         return np.array([1 / len(self.names) if chosen is None else chosen[name] for name in self.names])
 
-    # ---- files ---------------------------------------------------------------------------------------------------------------------
+    # ---- files --------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
         members = [

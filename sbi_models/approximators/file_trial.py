@@ -1,4 +1,5 @@
-"""The trial of an approximator that was read from a file: one made-up observation goes through whatever samples and certifies."""
+"""The trial of an approximator that was read from a file: one made-up observation goes through whatever
+samples and certifies."""
 
 from math import prod
 from typing import TYPE_CHECKING
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from sbi_models.approximators.continuous import ContinuousApproximator
 
 _MOST_NUMBERS = 2**20
-"""Of an observation that goes through the networks: larger ones would take as long as the first sampling does."""
+"""Of an observation that goes through the networks: larger ones would take as long as the first sampling
+does."""
 
 
 def try_out(approximator: "Approximator") -> None:
-    """Let no rows go through the adapter of every member and one row, all zero, standardised space, through all that is behind it.
+    """Let no rows go through the adapter of every member and one row, all zero, standardised space, through
+    all that is behind it.
 
     Raises:
         ModelFileError: shapes, adapter, moments, networks or certificate do not fit together.
@@ -51,7 +54,8 @@ def try_out(approximator: "Approximator") -> None:
 
 
 def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
-    """Shapes of one adapted row by role; after adapter, moments and summary network were found to fit those of raw variables."""
+    """Shapes of one adapted row by role; after adapter, moments and summary network were found to fit those
+    of raw variables."""
     built, summary = member.inference_network.built_with, member.summary_network
     assert built is not None
     _expect("the variables of shapes", set(member.shapes), {*member.inference_names, *member.condition_names})
@@ -79,7 +83,8 @@ def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
                 _expect(f"the axes of {key}_{moment}", tuple(found.shape), shape[-1:])
                 if not bool(found.isfinite().all()) or (moment == "sd" and not bool((found > 0).all())):
                     raise ModelFileError(
-                        f"{key}_{moment}: expected {'positive' if moment == 'sd' else 'finite'} numbers, got others"
+                        f"{key}_{moment}: expected {'positive' if moment == 'sd' else 'finite'} "
+                        "numbers, got others"
                     )
     return shapes
 

@@ -1,4 +1,5 @@
-"""Saved approximators: one safetensors file of tensors with JSON settings inside. Nothing in it is code, and nothing is unpickled."""
+"""Saved approximators: one safetensors file of tensors with JSON settings inside. Nothing in it is code, and
+nothing is unpickled."""
 
 import hashlib
 import json
@@ -41,13 +42,14 @@ def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[s
 
 
 def as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as a saved file will hold them; ConfigurationError if it cannot, better before a training than after it."""
+    """Settings as a saved file will hold them; ConfigurationError if it cannot, better before a training than
+    after it."""
     try:
         plain: dict[str, Any] = json.loads(json.dumps(settings))
     except TypeError as error:
         raise ConfigurationError(
-            f"Expected arguments of networks and info that JSON can hold (numbers, strings, lists, dicts), got something else: {error}. "
-            "Convert NumPy numbers with int() or float()."
+            "Expected arguments of networks and info that JSON can hold (numbers, strings, lists, dicts), "
+            f"got something else: {error}. Convert NumPy numbers with int() or float()."
         ) from None
     return plain
 
@@ -56,8 +58,9 @@ def load_approximator(path: str | Path) -> "Approximator":
     """Read an approximator that `save` wrote.
 
     Raises:
-        ModelFileError: if the file is missing, damaged, changed after it was written, of another schema or of an unknown kind, or says
-            what cannot be built, drawn from or certified, or needs more memory than its own size. Nothing else is raised.
+        ModelFileError: if the file is missing, damaged, changed after it was written, of another schema or of
+            an unknown kind, or says what cannot be built, drawn from or certified, or needs more memory than
+            its own size. Nothing else is raised.
     """
     path = Path(path)
     kind, settings, tensors = read(path)
@@ -76,7 +79,8 @@ def load_approximator(path: str | Path) -> "Approximator":
             else f"{type(error).__name__}: {error}"
         )
         raise ModelFileError(
-            f"{path.name} cannot be used: {what}. Its checksum is right, so that it was written like this: write it with approximator.save."
+            f"{path.name} cannot be used: {what}. Its checksum is right, so that it was written "
+            "like this: write it with approximator.save."
         ) from error
 
 
@@ -97,20 +101,21 @@ def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """Kind, settings and tensors of a file that `write` wrote, checked; errors as for `load_approximator`."""
     if not path.is_file():
         raise ModelFileError(
-            f"No saved approximator at {path}: expected a file written by approximator.save(path), or models:/NAME@champion for a "
-            "registered model."
+            f"No saved approximator at {path}: expected a file written by approximator.save(path), or "
+            "models:/NAME@champion for a registered model."
         )
     header, tensors = _read(path)
     if isinstance(header, dict) and header.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise ModelFileError(
-            f"{path.name} has schema version {header['schema_version']}, this version of sbi_models reads {SCHEMA_VERSION}. "
-            "Load it with the version that wrote it and train or save it again."
+            f"{path.name} has schema version {header['schema_version']}, this version of sbi_models reads "
+            f"{SCHEMA_VERSION}. Load it with the version that wrote it and train or save it again."
         )
     if found := misfit_of_header(header):
         raise ModelFileError(f"{path.name} is not a readable approximator: {found}. Get a fresh copy.")
     if header.pop("sha256") != _digest(header, tensors):
         raise ModelFileError(
-            f"{path.name} was changed or damaged after it was written: its checksum does not match. Get a fresh copy."
+            f"{path.name} was changed or damaged after it was written: its checksum does not "
+            "match. Get a fresh copy."
         )
     return header["kind"], header["settings"], tensors
 
@@ -134,7 +139,8 @@ def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:
         MemoryError,
     ) as error:  # of headers nested too deeply, too
         raise ModelFileError(
-            f"{path.name} is not a readable approximator: {error}. Expected a file written by approximator.save(path)."
+            f"{path.name} is not a readable approximator: {error}. Expected a file written by "
+            "approximator.save(path)."
         ) from None
     return header, tensors
 

@@ -1,4 +1,5 @@
-"""Members of an ensemble side by side: what they must have in common, a seed for each, and the densities of all at the draws of all."""
+"""Members of an ensemble side by side: what they must have in common, a seed for each, and the densities of
+all at the draws of all."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +22,8 @@ KINDS_OF_LOSSES = ("loss", "val_loss")
 
 
 def member_seed(seed: int, name: str) -> int:
-    """The seed of a member's initial weights, noise and draws; the seed itself for an approximator that is no ensemble."""
+    """The seed of a member's initial weights, noise and draws; the seed itself for an approximator that is no
+    ensemble."""
     return seed if name == ALONE else seeding.derive(seed, "member", name)
 
 
@@ -33,7 +35,8 @@ def loss_name(member: str, kind: str) -> str:
 def mean_losses(
     own: Mapping[str, float], members: Sequence[str], stopped: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
-    """Means over members of losses by `loss_name`, as far as there are some; those that have stopped count with what they stopped at."""
+    """Means over members of losses by `loss_name`, as far as there are some; those that have stopped count
+    with what they stopped at."""
     means = {}
     for kind in KINDS_OF_LOSSES:
         values = [own.get(loss_name(name, kind), stopped.get(name, {}).get(kind)) for name in members]
@@ -44,10 +47,12 @@ def mean_losses(
 
 
 def check_members(members: Members) -> None:
-    """Raise ConfigurationError unless there are two or more, with draws, that fit together and share no network."""
+    """Raise ConfigurationError unless there are two or more, with draws, that fit together and share no
+    network."""
     if not isinstance(members, Mapping) or len(members) < 2:
         raise ConfigurationError(
-            f"Expected an ensemble of at least two members, a dict of names to approximators, got {members!r}."
+            "Expected an ensemble of at least two members, a dict of names to approximators, got "
+            f"{members!r}."
         )
     first = next(iter(members.values()))
     for name, member in members.items():
@@ -59,7 +64,8 @@ def check_members(members: Members) -> None:
             )
         if not member.has_draws:
             raise ConfigurationError(
-                f"Expected members with posterior draws, got only point estimates for {name!r}. Add a parametric rule such as 'mv_normal'."
+                f"Expected members with posterior draws, got only point estimates for {name!r}. "
+                "Add a parametric rule such as 'mv_normal'."
             )
         parts = {
             "roles": (member.roles, first.roles),
@@ -95,8 +101,9 @@ def check_same_moments(members: Members) -> None:
         for key, value in member.standardiser.state_dict().items():
             if not torch.equal(value, moments.get(key, value)):
                 raise ConfigurationError(
-                    f"Expected members that were built from the same data, got other moments in {name!r} than in {first!r}. "
-                    "Such an ensemble can sample, but not train: make an EnsembleWorkflow of the networks and train that."
+                    f"Expected members that were built from the same data, got other moments in {name!r} "
+                    f"than in {first!r}. Such an ensemble can sample, but not train: make an "
+                    "EnsembleWorkflow of the networks and train that."
                 )
 
 
@@ -105,8 +112,9 @@ def check_density(members: Members) -> None:
     for name, member in members.items():
         if not member.has_density:
             raise ConfigurationError(
-                f"Expected members with a density, got none for {name!r} ({type(member.inference_network).__name__}). Leave it out of "
-                "member_weights, or set approximator.weights without it."
+                f"Expected members with a density, got none for {name!r} "
+                f"({type(member.inference_network).__name__}). Leave it out of member_weights, or set "
+                "approximator.weights without it."
             )
 
 
@@ -114,7 +122,8 @@ def check_density(members: Members) -> None:
 def cross_log_densities(
     members: Members, *, conditions: VariablesLike, num_samples: int, seed: int
 ) -> FloatArray:
-    """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from, num_samples, of)."""
+    """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from,
+    num_samples, of)."""
     check_density(members)
     columns: list[list[Tensor]] = []
     given = {name: member.given(conditions) for name, member in members.items()}

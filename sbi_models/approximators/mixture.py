@@ -1,10 +1,11 @@
 """Weights of a mixture: checked, shared out into whole draws, and learned from held-out data.
 
-Learned weights maximise the mean log density of the mixture on held-out data over the simplex ("stacking of predictive
-distributions"; Yao, Vehtari, Simpson & Gelman 2018, doi:10.1214/17-BA1091). On a hundred simulations that fits their noise, too, and is
-often worse than equal weights on others; so weights may be shrunk towards these, as if each of E members had been right about a / E
-simulations more: the top of sum_i log sum_k w_k p_ik + a / E sum_k log w_k, by default with an a that cross-validation finds. Either
-problem is concave: EM climbs, and the largest component of the gradient bounds how far it still is below the top.
+Learned weights maximise the mean log density of the mixture on held-out data over the simplex ("stacking of
+predictive distributions"; Yao, Vehtari, Simpson & Gelman 2018, doi:10.1214/17-BA1091). On a hundred
+simulations that fits their noise, too, and is often worse than equal weights on others; so weights may be
+shrunk towards these, as if each of E members had been right about a / E simulations more: the top of sum_i
+log sum_k w_k p_ik + a / E sum_k log w_k, by default with an a that cross-validation finds. Either problem is
+concave: EM climbs, and the largest component of the gradient bounds how far it still is below the top.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +32,13 @@ def checked_weights(weights: Any, names: Sequence[str]) -> dict[str, float]:
     """Weights of all members, 0 for those that are not named, which sum to 1.
 
     Raises:
-        ConfigurationError: if they are no mapping, name unknown members, are negative or not finite, or are all zero.
+        ConfigurationError: if they are no mapping, name unknown members, are negative or not finite, or are
+            all zero.
     """
     if not isinstance(weights, Mapping):
         raise ConfigurationError(
-            f"Expected member_weights as a dict of members to weights, got {weights!r}. Pass for instance {{{names[0]!r}: 1.0}}."
+            f"Expected member_weights as a dict of members to weights, got {weights!r}. Pass for "
+            f"instance {{{names[0]!r}: 1.0}}."
         )
     values = dict.fromkeys(names, 0.0)
     for name, weight in weights.items():
@@ -47,7 +50,8 @@ def checked_weights(weights: Any, names: Sequence[str]) -> dict[str, float]:
     total = sum(values.values())
     if not total > 0 or not np.isfinite(total):
         raise ConfigurationError(
-            f"Expected member_weights with a finite sum above 0, got {dict(weights)!r}. Give one member a weight of 1."
+            f"Expected member_weights with a finite sum above 0, got {dict(weights)!r}. Give one "
+            "member a weight of 1."
         )
     return {name: value / total for name, value in values.items()}
 
@@ -65,9 +69,11 @@ def _number(name: str, weight: Any) -> float:
 
 
 def whole_shares(weights: FloatArray, num_samples: int, num_datasets: int) -> Array:
-    """Draws of each member for each data set, (n_datasets, members): the largest remainders are rounded up, the others down.
+    """Draws of each member for each data set, (n_datasets, members): the largest remainders are rounded up,
+    the others down.
 
-    Of equal remainders, each has its turn: which ones are rounded up goes round from one data set to the next.
+    Of equal remainders, each has its turn: which ones are rounded up goes round from one data set to the
+    next.
     """
     quotas = weights * num_samples
     whole = np.floor(quotas + 10.0**-_ROUNDING).astype(int)
@@ -111,13 +117,15 @@ def log_mixture(log_densities: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def stacked_weights(log_densities: FloatArray, shrinkage: float = 0.0) -> FloatArray:
-    """Weights (members,) with the highest shrunk mean log density of `log_densities` (n, members), to within 1e-8 nats.
+    """Weights (members,) with the highest shrunk mean log density of `log_densities` (n, members), to within
+    1e-8 nats.
 
     Rows to which no member gives any density tell nothing about weights and are left out.
 
     Args:
         log_densities: log densities in nats, of members at held-out parameters.
-        shrinkage: a, the number of simulations that speak for equal weights; 0 is none, infinity gives equal weights.
+        shrinkage: a, the number of simulations that speak for equal weights; 0 is none, infinity gives equal
+            weights.
 
     Raises:
         DataError: if no row is left.
@@ -142,8 +150,8 @@ def stacked_weights(log_densities: FloatArray, shrinkage: float = 0.0) -> FloatA
 def found_shrinkage(log_densities: FloatArray) -> float:
     """The largest shrinkage whose cross-validated log score is within one standard error of the best one.
 
-    That is the rule of Breiman, Friedman, Olshen & Stone (1984, Classification and Regression Trees, 3.4.3), with 10 folds. At least one
-    simulation a member speaks for equal weights.
+    That is the rule of Breiman, Friedman, Olshen & Stone (1984, Classification and Regression Trees, 3.4.3),
+    with 10 folds. At least one simulation a member speaks for equal weights.
     """
     densities = _densities(log_densities)
     n, members = densities.shape
@@ -168,7 +176,8 @@ def _densities(log_densities: FloatArray) -> FloatArray:
     kept = np.isfinite(top[:, 0])
     if not kept.any():
         raise DataError(
-            "Expected validation data to which a member gives a density, got none: all lie outside the support of the adapter."
+            "Expected validation data to which a member gives a density, got none: all lie "
+            "outside the support of the adapter."
         )
     densities: FloatArray = np.exp(log_densities[kept] - top[kept])
     return densities

@@ -1,4 +1,5 @@
-"""Rows of data on their way in and out: raw variables to tensors, parts that fit into memory, components as variables."""
+"""Rows of data on their way in and out: raw variables to tensors, parts that fit into memory, components as
+variables."""
 
 from collections.abc import Iterator
 
@@ -20,7 +21,8 @@ def as_tensors(variables: Variables, device: torch.device | None = None) -> dict
 
 
 def by_component(variables: Variables) -> Variables:
-    """Each component of a variable (..., d) as a variable of its own, name_0 ... name_(d-1), of shape (..., 1)."""
+    """Each component of a variable (..., d) as a variable of its own, name_0 ... name_(d-1), of shape (...,
+    1)."""
     return {
         f"{name}_{i}": value[..., i : i + 1]
         for name, value in variables.items()

@@ -1,10 +1,12 @@
 """The approximator of point estimates and parametric densities.
 
-Estimates are made in standardised space and taken back through the adapter. That is right for a quantile if the adapter is increasing in
-each component, for a median if it is monotone, and for a mean only if it is affine: the mean of log sigma is not the log of the mean.
-So the adapter is looked at before training. Medians and quantiles are scored in standardised space, and refused where the adapter mixes
-components or, for quantiles, reverses one. Means are taken to raw space and scored there: the inverse of the adapter is a link function,
-as in a generalised linear model, and what is learned is the mean of the raw values, inside their support.
+Estimates are made in standardised space and taken back through the adapter. That is right for a quantile if
+the adapter is increasing in each component, for a median if it is monotone, and for a mean only if it is
+affine: the mean of log sigma is not the log of the mean. So the adapter is looked at before training. Medians
+and quantiles are scored in standardised space, and refused where the adapter mixes components or, for
+quantiles, reverses one. Means are taken to raw space and scored there: the inverse of the adapter is a link
+function, as in a generalised linear model, and what is learned is the mean of the raw values, inside their
+support.
 """
 
 from typing import Any
@@ -24,16 +26,19 @@ from sbi_models.networks.scoring import ParametricRule, PointRule
 from sbi_models.types import Estimates, VariablesLike
 
 _RAW = "raw_inference_variables"
-"""Name, among the standardised roles, of the inferred variables in raw space, side by side in the order of their names."""
+"""Name, among the standardised roles, of the inferred variables in raw space, side by side in the order of
+their names."""
 
 _ROWS_FOR_SLOPES = 256
 
 
 @known_arguments
 class ScoringRuleApproximator(ContinuousApproximator):
-    """Point estimates and parametric densities of an amortized posterior; arguments as for `ContinuousApproximator`.
+    """Point estimates and parametric densities of an amortized posterior; arguments as for
+    `ContinuousApproximator`.
 
-    With a parametric rule it samples and has log densities, in raw space and exact for every adapter, those of the first such rule.
+    With a parametric rule it samples and has log densities, in raw space and exact for every adapter, those
+    of the first such rule.
     """
 
     kind = "scoring_rule"
@@ -48,7 +53,8 @@ class ScoringRuleApproximator(ContinuousApproximator):
     ) -> None:
         if not isinstance(inference_network, ScoringRuleNetwork):
             raise ConfigurationError(
-                f"Expected a ScoringRuleNetwork, got {type(inference_network).__name__}. Use ContinuousApproximator for other networks."
+                f"Expected a ScoringRuleNetwork, got {type(inference_network).__name__}. Use "
+                "ContinuousApproximator for other networks."
             )
         roles = tuple(dict.fromkeys((*standardize, _RAW)))
         super().__init__(inference_network=inference_network, standardize=roles, **arguments)
@@ -65,7 +71,8 @@ class ScoringRuleApproximator(ContinuousApproximator):
         super()._make_layers(adapted)
 
     def _check_rules(self, theta: Tensor) -> None:
-        """Raise ConfigurationError unless the estimate of every rule can be taken from adapted theta (n, d) back to raw space."""
+        """Raise ConfigurationError unless the estimate of every rule can be taken from adapted theta (n, d)
+        back to raw space."""
         slopes = self._slopes(theta[:_ROWS_FOR_SLOPES])
         depends = (slopes != 0).any(dim=0)
         apart = bool((depends.sum(dim=0) == 1).all() and (depends.sum(dim=1) == 1).all())
@@ -79,13 +86,15 @@ class ScoringRuleApproximator(ContinuousApproximator):
                 kinds = ", ".join(transform.kind for transform in self.adapter.transforms)
                 expected = f"{rule.follows} in each component" if rule.follows else "differentiable"
                 raise ConfigurationError(
-                    f"Expected an adapter ({kinds}) that is {expected} for the scoring rule {name!r} of {', '.join(self.inference_names)}: "
-                    "its estimates could not be taken back to raw space otherwise. Change the adapter, leave the rule out, or use "
-                    "'mv_normal' or 'mixture' and take it from draws."
+                    f"Expected an adapter ({kinds}) that is {expected} for the scoring rule {name!r} of "
+                    f"{', '.join(self.inference_names)}: its estimates could not be taken back to raw space "
+                    "otherwise. Change the adapter, leave the rule out, or use 'mv_normal' or 'mixture' "
+                    "and take it from draws."
                 )
 
     def _slopes(self, theta: Tensor) -> Tensor:
-        """d raw_k / d adapted_j at adapted theta (n, d), shape (n, k, d); zero where there is no derivative, as after classes."""
+        """d raw_k / d adapted_j at adapted theta (n, d), shape (n, k, d); zero where there is no derivative,
+        as after classes."""
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
             raw = self._raw(theta)
@@ -103,7 +112,8 @@ class ScoringRuleApproximator(ContinuousApproximator):
         return torch.cat([raw[name].reshape(len(adapted), -1) for name in self.inference_names], dim=-1)
 
     def _link(self, standardised: Tensor) -> Tensor:
-        """Standardised theta (..., d) to raw values with mean 0 and sd 1 in the training data, (..., width)."""
+        """Standardised theta (..., d) to raw values with mean 0 and sd 1 in the training data, (...,
+        width)."""
         rows = standardised.reshape(-1, standardised.shape[-1]).to(torch.float64)
         raw: Tensor = self.standardiser(
             _RAW, self._raw(self.standardiser.inverse("inference_variables", rows))
@@ -129,15 +139,19 @@ class ScoringRuleApproximator(ContinuousApproximator):
         """What each scoring rule estimates for every data set.
 
         Args:
-            conditions: raw variables of shape (n_datasets, ...); further ones, such as the parameters of a test batch, are left aside.
-            split: point estimates of each component of a variable of width d as a variable of its own, name_0 ... name_(d-1), width 1.
+            conditions: raw variables of shape (n_datasets, ...); further ones, such as the parameters of a
+                test batch, are left aside.
+            split: point estimates of each component of a variable of width d as a variable of its own, name_0
+                ... name_(d-1), width 1.
             batch_size: data sets in one call of the networks; results do not depend on it beyond rounding.
 
         Returns:
-            Rule to {name: array}. Point rules, in raw space, by variable: means and medians (n_datasets, width), quantiles (n_datasets,
-            levels, width) in the order of the levels. Parametric rules, in adapted space, by parameter: `mean` (n_datasets, d) and
-            `covariance` (n_datasets, d, d) of all inferred components, side by side as the adapter joins them; the default adapter joins
-            the raw values in the order of inference_variables. For moments of raw values after another adapter, draw and average.
+            Rule to {name: array}. Point rules, in raw space, by variable: means and medians (n_datasets,
+            width), quantiles (n_datasets, levels, width) in the order of the levels. Parametric rules, in
+            adapted space, by parameter: `mean` (n_datasets, d) and `covariance` (n_datasets, d, d) of all
+            inferred components, side by side as the adapter joins them; the default adapter joins the raw
+            values in the order of inference_variables. For moments of raw values after another adapter, draw
+            and average.
         """
         prepared = self._prepare(conditions, self.condition_names, "conditions")
         was_training = self.training
@@ -153,7 +167,8 @@ class ScoringRuleApproximator(ContinuousApproximator):
         }
 
     def answer(self, given: Tensor) -> dict[str, Tensor]:
-        """A draw if there are some, and all estimates, for each row of what the inference network is conditioned on."""
+        """A draw if there are some, and all estimates, for each row of what the inference network is
+        conditioned on."""
         self._estimates(given, split=False)
         return super().answer(given) if self.has_draws else {}
 

@@ -7,7 +7,8 @@ from sbi_models.adapters.transforms.numbers import ROUNDING, power_of_two_like
 
 
 class Standardiser(nn.Module):
-    """(z - mean) / sd over all axes but the last, for each role it was told to standardise; adapted space to standardised space."""
+    """(z - mean) / sd over all axes but the last, for each role it was told to standardise; adapted space to
+    standardised space."""
 
     def __init__(self, roles: tuple[str, ...]) -> None:
         super().__init__()
@@ -28,7 +29,8 @@ class Standardiser(nn.Module):
         }
 
     def fit(self, batch: dict[str, Tensor], masks: dict[str, Tensor] | None = None) -> None:
-        """Compute the moments from adapted data; a constant column keeps an sd of 1. A mask (n, length) tells which elements count."""
+        """Compute the moments from adapted data; a constant column keeps an sd of 1. A mask (n, length) tells
+        which elements count."""
         for role in self.roles:
             if role in batch:
                 values = batch[role].to(torch.float64)

@@ -1,4 +1,5 @@
-"""Data that networks can hardly learn from, seen when these are built: a TrustWarning names the variable, what it does, and the cure."""
+"""Data that networks can hardly learn from, seen when these are built: a TrustWarning names the variable,
+what it does, and the cure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -14,18 +15,19 @@ _FEWEST_ROWS, _MOST_VALUES = 20, 1_000_000
 """Rows from which data are looked at, and values of a column that are."""
 
 _CRUSHED = 0.1
-"""The robust sd of values in sds: of normal ones 1, of Student's t with 5 degrees of freedom 0.8, of log-normal ones 0.5 for sigma = 1, and
-less than 0.1 from sigma = 2."""
+"""The robust sd of values in sds: of normal ones 1, of Student's t with 5 degrees of freedom 0.8, of
+log-normal ones 0.5 for sigma = 1, and less than 0.1 from sigma = 2."""
 
 _FAR_OUT, _OF_ROOT = 8.0, 0.25
-"""Sds that the largest value is away at least, or this share of the root of the number of values, which it is at most: two narrow modes are
-no tails."""
+"""Sds that the largest value is away at least, or this share of the root of the number of values, which it is
+at most: two narrow modes are no tails."""
 
 _AXES_OF_IMAGES = 4
 """Their dark pixels are no data that a few bright ones crush."""
 
 _FAR, _SMALL = 100.0, 0.03
-"""Of conditions as the network sees them: a mean or sd above the first, or all deviations from the mean below the second."""
+"""Of conditions as the network sees them: a mean or sd above the first, or all deviations from the mean below
+the second."""
 
 _FINE = 1e-3
 """Whole numbers whose spacing is so small a share of their sd are as good as continuous."""
@@ -43,7 +45,8 @@ def warn_of_unsuitable(
     widths: Mapping[str, int],
     standardised: Sequence[str],
 ) -> None:
-    """A TrustWarning for each role with tails that standardisation crushes, or far from a unit scale without being standardised.
+    """A TrustWarning for each role with tails that standardisation crushes, or far from a unit scale without
+    being standardised.
 
     Args:
         adapted: role or key to values (n, ..., d), adapted space.
@@ -63,9 +66,9 @@ def warn_of_unsuitable(
 
 
 _TAILS = (
-    "{names}: standardisation crushes it. Half of its values lie within {share:g} sds, since a few are far out, and the network can hardly "
-    "tell them apart. Put adapter.log(name) before, for positive values, or take a logarithm or np.arcsinh(x / typical size) in the "
-    "simulator."
+    "{names}: standardisation crushes it. Half of its values lie within {share:g} sds, since a few are far "
+    "out, and the network can hardly tell them apart. Put adapter.log(name) before, for positive values, "
+    "or take a logarithm or np.arcsinh(x / typical size) in the simulator."
 )
 _SCALE = (
     "{names}: it is not standardised, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), "
@@ -73,14 +76,15 @@ _SCALE = (
     "adapter.standardize(name)."
 )
 _WHOLE = (
-    "{names}: it has whole numbers only, and is inferred with a continuous density, which has no right value for them: spikes grow as "
-    "long as training goes on. Make them continuous in the simulator, k + rng.uniform(), and take the floor of draws; whole numbers that "
-    "are conditions are fine."
+    "{names}: it has whole numbers only, and is inferred with a continuous density, which has no right "
+    "value for them: spikes grow as long as training goes on. Make them continuous in the simulator, k + "
+    "rng.uniform(), and take the floor of draws; whole numbers that are conditions are fine."
 )
 
 
 def warn_of_whole_numbers(variables: Variables, names: Sequence[str]) -> None:
-    """A TrustWarning if one of the named raw variables (n, ..., d) has a component of whole numbers, to which a density will be fitted."""
+    """A TrustWarning if one of the named raw variables (n, ..., d) has a component of whole numbers, to which
+    a density will be fitted."""
     found = []
     for name in names:
         rows = np.asarray(variables[name], dtype=float)
@@ -107,7 +111,8 @@ def _named(names: Iterator[str]) -> list[str]:
 def _columns(
     value: Tensor, mask: Tensor | None, names: Sequence[str], widths: Mapping[str, int]
 ) -> Iterator[_Column]:
-    """The components of the last axis, with the names of the variables that they are of, as far as widths tell."""
+    """The components of the last axis, with the names of the variables that they are of, as far as widths
+    tell."""
     values = (
         value.reshape(-1, value.shape[-1])
         if mask is None or not bool(mask.any())

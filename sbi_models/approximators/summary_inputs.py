@@ -1,4 +1,5 @@
-"""What the summary network takes of the adapted variables: one tensor, or one for each of its inputs, and their masks."""
+"""What the summary network takes of the adapted variables: one tensor, or one for each of its inputs, and
+their masks."""
 
 from collections.abc import Mapping
 
@@ -12,7 +13,8 @@ SUMMARY = "summary_variables"
 
 
 class SummaryInputs:
-    """Inputs of a summary network by key: `summary_variables`, or `summary_variables/NAME` for each of several, as its `input_names` say.
+    """Inputs of a summary network by key: `summary_variables`, or `summary_variables/NAME` for each of
+    several, as its `input_names` say.
 
     Args:
         network: the summary network, if there is one.
@@ -41,14 +43,16 @@ class SummaryInputs:
         return SUMMARY in self.names
 
     def of(self, adapted: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the networks take, by role or key, of adapted variables; and the masks (n, length) of some keys."""
+        """What the networks take, by role or key, of adapted variables; and the masks (n, length) of some
+        keys."""
         inputs = {role: adapted[role] for role in ROLES[:2] if role in adapted}
         for key, name in self.names.items():
             if name in adapted:
                 inputs[key] = adapted[name]
             elif self.network:
                 raise ConfigurationError(
-                    f"The summary network takes {name!r}, which the adapter does not give. {suggest(name, adapted)}"
+                    f"The summary network takes {name!r}, which the adapter does not give. "
+                    f"{suggest(name, adapted)}"
                 )
         return inputs, {key: _mask(name, adapted, inputs[key]) for key, name in self.masks.items()}
 
@@ -77,6 +81,7 @@ def _mask(name: str, adapted: dict[str, Tensor], value: Tensor) -> Tensor:
     mask = mask.all(dim=2) if mask.ndim == 3 else mask
     if mask.shape != value.shape[:2]:
         raise DataError(
-            f"Expected the mask {name!r} of shape {tuple(value.shape[:2])}, one number an element, got {tuple(mask.shape)}."
+            f"Expected the mask {name!r} of shape {tuple(value.shape[:2])}, one number an element, "
+            f"got {tuple(mask.shape)}."
         )
     return mask

@@ -1,4 +1,5 @@
-"""The door for data: whatever users pass is turned into float arrays with one leading axis, or refused with a cure."""
+"""The door for data: whatever users pass is turned into float arrays with one leading axis, or refused with a
+cure."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -17,12 +18,15 @@ _ABSURD = 1e9
 def as_variables(
     data: VariablesLike, names: Iterable[str], *, what: str = "data", may_miss: Collection[str] = ()
 ) -> Variables:
-    """The named variables of `data` as float64 arrays of shape (n, ...), finite and of equal length; others are left aside.
+    """The named variables of `data` as float64 arrays of shape (n, ...), finite and of equal length; others
+    are left aside.
 
-    Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Variables in `may_miss` may hold NaN, but not inf.
+    Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Variables in `may_miss` may hold
+    NaN, but not inf.
 
     Raises:
-        DataError: for anything that is not a mapping, a missing name, no numbers, unequal lengths, no rows, NaN or inf.
+        DataError: for anything that is not a mapping, a missing name, no numbers, unequal lengths, no rows,
+            NaN or inf.
     """
     if not isinstance(data, Mapping):
         raise DataError(f"Expected the {what} as a dict of names to arrays, got {type(data).__name__}.")
@@ -41,7 +45,8 @@ def as_variables(
 
 
 def check_strays(data: VariablesLike, names: Iterable[str], what: str = "data") -> None:
-    """Raise DataError if an array of `data` that is not among the names has another number of rows than those that are.
+    """Raise DataError if an array of `data` that is not among the names has another number of rows than those
+    that are.
 
     It may be a sign that rows are not what one takes them for. Single numbers and text are let be.
     """
@@ -55,8 +60,9 @@ def check_strays(data: VariablesLike, names: Iterable[str], what: str = "data") 
             and len(value) != rows
         ):
             raise DataError(
-                f"Expected {rows} rows in every variable of the {what}, as in {names[0]!r}, got {len(value)} in {name!r}, which has no "
-                f"role. If it is not data of the simulations, leave it out: data.pop({name!r})."
+                f"Expected {rows} rows in every variable of the {what}, as in {names[0]!r}, got "
+                f"{len(value)} in {name!r}, which has no role. If it is not data of the simulations, leave "
+                f"it out: data.pop({name!r})."
             )
 
 
@@ -70,10 +76,14 @@ def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], wh
                 value.shape[1:] == (1,) and value.shape[:1] == expected
             )  # (d,) has become (d, 1), or was so
             got = f"{expected} or {value.shape}" if is_column else f"{value.shape}"
-            cure = f" A single data set needs a leading axis: {name}.reshape(1, {', '.join(map(str, expected))})."
+            cure = (
+                f" A single data set needs a leading axis: {name}.reshape(1, "
+                f"{', '.join(map(str, expected))})."
+            )
             single = is_column or value.shape == expected
             raise DataError(
-                f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got {got}.{cure if single else ''}"
+                f"Expected {name!r} in the {what} of shape ({wanted}), as in training, got "
+                f"{got}.{cure if single else ''}"
             )
 
 
@@ -83,24 +93,26 @@ def check_representable(prepared: Mapping[str, torch.Tensor], what: str) -> None
         if not bool(value.isfinite().all()):
             rows = (~value.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
             raise DataError(
-                f"Expected {key} of the {what} near those of the training data, got values too large for float32 in "
-                f"{data_sets_in_words(rows, len(value))}. Leave them out, or train on data like them."
+                f"Expected {key} of the {what} near those of the training data, got values too large for "
+                f"float32 in {data_sets_in_words(rows, len(value))}. Leave them out, or train on data like "
+                "them."
             )
 
 
 def check_overflow(draws: Variables) -> None:
-    """Raise DataError if raw draws (n, S, width) are no finite numbers; a TrustWarning if some are as large as numbers can be."""
+    """Raise DataError if raw draws (n, S, width) are no finite numbers; a TrustWarning if some are as large
+    as numbers can be."""
     for name, value in draws.items():
         if not np.isfinite(value).all():
             raise DataError(
-                f"Expected draws of {name!r} that a double can hold, got {np.mean(~np.isfinite(value)):.2%} that are too large. Measure "
-                f"{name!r} in a larger unit, or infer its logarithm."
+                f"Expected draws of {name!r} that a double can hold, got {np.mean(~np.isfinite(value)):.2%} "
+                f"that are too large. Measure {name!r} in a larger unit, or infer its logarithm."
             )
         cut = np.abs(value) >= np.finfo(np.float64).max
         if cut.any():
             distrust(
-                f"{np.mean(cut):.2%} of the draws of {name!r} are too large for a double, and stand at its largest number, "
-                f"{np.finfo(np.float64).max:.3g}. Infer its logarithm, or constrain it."
+                f"{np.mean(cut):.2%} of the draws of {name!r} are too large for a double, and stand at its "
+                f"largest number, {np.finfo(np.float64).max:.3g}. Infer its logarithm, or constrain it."
             )
 
 
@@ -123,9 +135,9 @@ def _check_finite(name: str, value: Array, what: str, *, nan_too: bool) -> None:
     rows = np.flatnonzero(~fine.reshape(len(value), -1).all(axis=1))
     listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
     raise DataError(
-        f"Expected finite numbers, got {'NaN or inf' if nan_too else 'inf'} in {len(rows)} of {len(value)} rows of variable {name!r} of "
-        f"the {what} (rows {listed}). Drop those rows; if values are missing, fill and mask them: "
-        f"adapter.nan_to_num({name!r}, mask=...)."
+        f"Expected finite numbers, got {'NaN or inf' if nan_too else 'inf'} in {len(rows)} of {len(value)} "
+        f"rows of variable {name!r} of the {what} (rows {listed}). Drop those rows; if values are missing, "
+        f"fill and mask them: adapter.nan_to_num({name!r}, mask=...)."
     )
 
 
@@ -134,13 +146,15 @@ def check_network_output(fine: torch.Tensor, what: str) -> None:
     if not bool(fine.all()):
         rows = (~fine).nonzero().flatten().tolist()
         raise DataError(
-            f"The {what} of {len(rows)} of {len(fine)} data sets are no finite numbers (rows {', '.join(map(str, rows[:5]))}"
-            f"{', ...' if len(rows) > 5 else ''}). Expected conditions and parameters near those of the training data."
+            f"The {what} of {len(rows)} of {len(fine)} data sets are no finite numbers (rows "
+            f"{', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}). Expected conditions and "
+            "parameters near those of the training data."
         )
 
 
 def checked_densities(log_prob: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """Log densities (n,) of standardised parameters theta (n, d): -inf far out where the network gives no number.
+    """Log densities (n,) of standardised parameters theta (n, d): -inf far out where the network gives no
+    number.
 
     Raises:
         DataError: for no number anywhere else.
@@ -151,11 +165,12 @@ def checked_densities(log_prob: torch.Tensor, theta: torch.Tensor) -> torch.Tens
 
 
 def check_vectors(adapted: Mapping[str, torch.Tensor], roles: Mapping[str, Iterable[str]]) -> None:
-    """Raise DataError unless what the inference network gets directly has the shape (n, width) after the adapter."""
+    """Raise DataError unless what the inference network gets directly has the shape (n, width) after the
+    adapter."""
     for role in ("inference_variables", "inference_conditions"):
         if role in adapted and adapted[role].ndim != 2:
             raise DataError(
-                f"Expected {role} of shape (n, width) after the adapter, got {tuple(adapted[role].shape)}. Flatten "
-                f"{', '.join(roles.get(role, ()))} to one axis a row"
+                f"Expected {role} of shape (n, width) after the adapter, got {tuple(adapted[role].shape)}. "
+                f"Flatten {', '.join(roles.get(role, ()))} to one axis a row"
                 + (", or make them summary_variables." if role == "inference_conditions" else ".")
             )

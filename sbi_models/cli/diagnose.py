@@ -32,11 +32,14 @@ def diagnose_model(
     figures: Path | None,
     as_json: bool,
 ) -> Verdict:
-    """Load the model, draw for test simulations, print the verdict on standard output, and write figures where asked for.
+    """Load the model, draw for test simulations, print the verdict on standard output, and write figures
+    where asked for.
 
     Args:
-        model: an experiment, by name or YAML file, for its champion; an address in the registry; or a saved file.
-        data: an experiment, for fresh simulations of its study, or a file of them; by default that of `model`.
+        model: an experiment, by name or YAML file, for its champion; an address in the registry; or a saved
+            file.
+        data: an experiment, for fresh simulations of its study, or a file of them; by default that of
+            `model`.
         num_datasets, num_samples, seed: fresh simulations, draws for each, and what both depend on.
         figures: a folder.
         as_json: the verdict as JSON in place of words.

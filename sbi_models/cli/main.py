@@ -1,8 +1,8 @@
 """The command line `sbi-models`.
 
-Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (what was expected, and what to do), 3 a diagnosis whose verdict
-is not "calibrated", drift, or a run that was not reproduced, 129 ended by SIGHUP, 130 interrupted, 143 ended by SIGTERM; the same command
-then goes on.
+Exit codes: 0 success, 1 an internal error (with a traceback), 2 bad input (what was expected, and what to
+do), 3 a diagnosis whose verdict is not "calibrated", drift, or a run that was not reproduced, 129 ended by
+SIGHUP, 130 interrupted, 143 ended by SIGTERM; the same command then goes on.
 """
 
 # Commands import what they need when they run: help must not wait for Prefect, MLflow and PyTorch.
@@ -46,7 +46,8 @@ def run(
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the pipeline: simulate, train one approximator or an ensemble, diagnose, register, infer, and compose where asked for.
+    """Run the pipeline: simulate, train one approximator or an ensemble, diagnose, register, infer, and
+    compose where asked for.
 
     Example: sbi-models run michelson
     Example: sbi-models run my_experiment.yaml --seed 2 --quiet
@@ -62,7 +63,8 @@ def run(
 
 @app.command()
 def retrain(experiment: ExperimentName, *, json_output: Json = False, quiet: Quiet = False) -> None:
-    """Train a challenger on more simulations than the last run had; it becomes the champion if it passes the gate.
+    """Train a challenger on more simulations than the last run had; it becomes the champion if it passes the
+    gate.
 
     Example: sbi-models retrain michelson
     """
@@ -75,7 +77,8 @@ def retrain(experiment: ExperimentName, *, json_output: Json = False, quiet: Qui
 
 @app.command()
 def monitor(experiment: ExperimentName, *, json_output: Json = False, quiet: Quiet = False) -> None:
-    """Diagnose the champion on fresh simulations, and see whether the real observations are still like those of its training.
+    """Diagnose the champion on fresh simulations, and see whether the real observations are still like those
+    of its training.
 
     Exit code 0: all is well; 3: it is not, for the reasons that are told.
 
@@ -95,7 +98,8 @@ def monitor(experiment: ExperimentName, *, json_output: Json = False, quiet: Qui
 
 @app.command()
 def relocate() -> None:
-    """Let the project in this folder, which was moved or copied, keep its runs and models here: their addresses become those of mlruns/.
+    """Let the project in this folder, which was moved or copied, keep its runs and models here: their
+    addresses become those of mlruns/.
 
     Files that are in the old place alone are copied; nothing there is changed.
 
@@ -111,7 +115,8 @@ def relocate() -> None:
         typer.echo(f"from   {place}")
     if done.before:
         typer.echo(
-            f"to     {project_root() / 'mlruns' / 'artifacts'}  ({done.entries} addresses, {done.copied} folders copied)"
+            f"to     {project_root() / 'mlruns' / 'artifacts'}  ({done.entries} addresses, "
+            f"{done.copied} folders copied)"
         )
 
 
@@ -136,9 +141,11 @@ def schedule(
     flow: Annotated[str, typer.Option(help="What to run.")] = "pipeline",
     name: Annotated[str | None, typer.Option(help="Name of the schedule; default: the experiment's.")] = None,
 ) -> None:
-    """Run an experiment again and again at the times of a cron line, until Ctrl-C; each run is a process of its own.
+    """Run an experiment again and again at the times of a cron line, until Ctrl-C; each run is a process of
+    its own.
 
-    The schedule lives as long as this command. It is served on the Prefect server that PREFECT_API_URL names, or on one of its own.
+    The schedule lives as long as this command. It is served on the Prefect server that PREFECT_API_URL names,
+    or on one of its own.
 
     Example: sbi-models schedule michelson --cron "0 3 * * *" --timezone Europe/Berlin
     """
@@ -183,11 +190,12 @@ def sample(
 ) -> None:
     """Draw from the posterior of each observed data set, with a registered or saved model.
 
-    The draws go to --output, or as CSV to standard output; a summary and a certificate go to standard error: is a data set like the
-    simulations of the training, and do the members of an ensemble agree on it? A data set that fails changes neither draws nor exit code.
+    The draws go to --output, or as CSV to standard output; a summary and a certificate go to standard error:
+    is a data set like the simulations of the training, and do the members of an ensemble agree on it? A data
+    set that fails changes neither draws nor exit code.
 
-    Example: sbi-models sample models:/michelson@champion --observations speeds.csv --num-samples 1000 --output draws.csv
-    Example: sbi-models sample models:/michelson@champion --observations speeds.csv --json
+    Example: sbi-models sample models:/michelson@champion --observations speeds.csv --num-samples 1000
+    --output draws.csv Example: sbi-models sample models:/michelson@champion --observations speeds.csv --json
     """
     from sbi_models.cli.sample import sample_file
 
@@ -202,13 +210,15 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
     model: Annotated[
         str,
         typer.Argument(
-            help="Name or YAML file of an experiment, models:/NAME@ALIAS, models:/NAME/VERSION, or a saved file."
+            help="Name or YAML file of an experiment, models:/NAME@ALIAS, models:/NAME/VERSION, or a "
+            "saved file."
         ),
     ],
     data: Annotated[
         str | None,
         typer.Option(
-            help="An experiment, for fresh simulations of its study, or a file of simulations: .npz, .safetensors or .pkl."
+            help="An experiment, for fresh simulations of its study, or a file of simulations: .npz, "
+            ".safetensors or .pkl."
         ),
     ] = None,
     num_datasets: Annotated[
@@ -224,7 +234,8 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say whether the posteriors of a registered or saved model are calibrated, and if not, how they are wrong.
+    """Say whether the posteriors of a registered or saved model are calibrated, and if not, how they are
+    wrong.
 
     Exit code 0: calibrated; 3: not calibrated, or no more than the prior; 2: bad input.
 
@@ -253,7 +264,8 @@ def promote(
     *,
     why: Annotated[str, typer.Option(help="The reason, for the history.")] = "",
 ) -> None:
-    """Make a registered version the champion by hand: an older one to roll back, or one that the gate refused.
+    """Make a registered version the champion by hand: an older one to roll back, or one that the gate
+    refused.
 
     A version that was champion stays in the registry, and the gate does not promote it again.
 
@@ -298,7 +310,8 @@ def reproduce(
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a tracked experiment again, from its record alone and from the start, and compare simulations, weights and draws.
+    """Run a tracked experiment again, from its record alone and from the start, and compare simulations,
+    weights and draws.
 
     Exit code 0: the same to the bit; 3: different, with the largest difference of a posterior mean and sd.
 
@@ -327,7 +340,8 @@ def report(
     ] = True,
     json_output: Json = False,
 ) -> None:
-    """Open the page of a pipeline run, and print where it is: answers, verdict, certificates, figures, settings, lineage, how to draw.
+    """Open the page of a pipeline run, and print where it is: answers, verdict, certificates, figures,
+    settings, lineage, how to draw.
 
     The page is one file that needs no network: send it to whom you like.
 
@@ -345,7 +359,8 @@ def new(
     name: Annotated[str, typer.Argument(help="Of the experiment: letters, digits and underscores.")],
     folder: Annotated[Path, typer.Option(help="Where its files go; made if it is not there.")] = Path(),
 ) -> None:
-    """Write a new experiment that runs as it is: NAME.py with prior and likelihood, NAME.yaml with the settings, NAME.csv with data.
+    """Write a new experiment that runs as it is: NAME.py with prior and likelihood, NAME.yaml with the
+    settings, NAME.csv with data.
 
     Example: sbi-models new decay --folder experiments
     """
@@ -371,9 +386,9 @@ def serve(
 ) -> None:
     """Answer for a registered model over HTTP, and show how to ask it (stop it with Ctrl-C).
 
-    An alias is looked up when the server starts: start it again to serve a later champion. Limits of a request: 10 000 data sets,
-    10 000 000 numbers in and as many out, 64 MiB, and --timeout. Names of hosts are checked: IP addresses, localhost, --host and the name
-    of the machine are known.
+    An alias is looked up when the server starts: start it again to serve a later champion. Limits of a
+    request: 10 000 data sets, 10 000 000 numbers in and as many out, 64 MiB, and --timeout. Names of hosts
+    are checked: IP addresses, localhost, --host and the name of the machine are known.
 
     Example: sbi-models serve models:/michelson@champion --port 5001
     """

@@ -1,4 +1,5 @@
-"""What commands of `sbi-models` have in common: options, and how long work is interrupted. It imports nothing heavy."""
+"""What commands of `sbi-models` have in common: options, and how long work is interrupted. It imports nothing
+heavy."""
 
 import signal
 import traceback
@@ -24,10 +25,11 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 
 EPILOG = "\n\n".join(
     [
-        "Exit codes: 0 success; 1 an internal error, with a traceback; 2 bad input, said in one line; 3 a verdict other than calibrated, "
-        "drift, or a run that was not reproduced; 129 ended by SIGHUP, 130 interrupted and 143 ended by SIGTERM: the same command then "
-        "goes on.",
-        "Progress bars are silent under --quiet, where SBI_MODELS_PROGRESS is 0, and where CI is set. COMMAND --help has examples.",
+        "Exit codes: 0 success; 1 an internal error, with a traceback; 2 bad input, said in one line; 3 a "
+        "verdict other than calibrated, drift, or a run that was not reproduced; 129 ended by SIGHUP, 130 "
+        "interrupted and 143 ended by SIGTERM: the same command then goes on.",
+        "Progress bars are silent under --quiet, where SBI_MODELS_PROGRESS is 0, and where CI is "
+        "set. COMMAND --help has examples.",
     ]
 )
 
@@ -51,8 +53,9 @@ def interruptible() -> Iterator[None]:
         if not is_from_outside(stop):
             frame = traceback.extract_tb(stop.__traceback__)[-1]
             raise ConfigurationError(
-                f"Expected code that leaves the program running, got sys.exit({'' if stop.code is None else repr(stop.code)}) in "
-                f"{frame.filename}, line {frame.lineno}. Raise an exception there, or return."
+                "Expected code that leaves the program running, got "
+                f"sys.exit({'' if stop.code is None else repr(stop.code)}) in {frame.filename}, line "
+                f"{frame.lineno}. Raise an exception there, or return."
             ) from None
         code = int(stop.code or 0)
     else:

@@ -20,7 +20,8 @@ NO_PAGE = "Run its experiment again: finished tasks are used again, and the new 
 
 
 def open_report(run_id: str | None, output: Path | None, *, browser: bool) -> Path:
-    """Say where the page of a run is, or of the last finished pipeline run, and open it in a browser where there is one.
+    """Say where the page of a run is, or of the last finished pipeline run, and open it in a browser where
+    there is one.
 
     A page that is on a server is downloaded. With `output` it is copied there, and not opened.
 
@@ -30,7 +31,8 @@ def open_report(run_id: str | None, output: Path | None, *, browser: bool) -> Pa
     """
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise ConfigurationError(
-            f"Expected --output as a file in a folder that is there, got {output}. Make the folder, or name a file."
+            f"Expected --output as a file in a folder that is there, got {output}. Make the "
+            "folder, or name a file."
         )
     store = open_store(project_root(), create=False)
     record = RunRecord.newest(store, "pipeline") if run_id is None else RunRecord.read(store, run_id)

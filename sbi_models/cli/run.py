@@ -1,6 +1,8 @@
-"""One of the flows from the command line: on the Prefect server that the environment names, or on one that is started for it."""
+"""One of the flows from the command line: on the Prefect server that the environment names, or on one that is
+started for it."""
 
-# Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are imported: both take seconds.
+# Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are
+# imported: both take seconds.
 # ruff: noqa: E402, PLC0415
 
 from sbi_models.pipeline.runtime import end_on_signals, make_folders
@@ -17,7 +19,8 @@ from sbi_models.quick_imports import quick_imports
 
 
 def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[str, Any]:
-    """Run the flow "pipeline", "retrain" or "monitor" of an experiment to its end, and show what has come out; the result of the flow.
+    """Run the flow "pipeline", "retrain" or "monitor" of an experiment to its end, and show what has come
+    out; the result of the flow.
 
     With fresh, the pipeline uses nothing again that is finished.
 

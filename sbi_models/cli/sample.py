@@ -25,8 +25,8 @@ SUFFIXES = (".csv", ".parquet")
 QUANTILES = (INTERVAL[0], 0.5, INTERVAL[1])
 
 NEAR = (
-    "This model was trained near one observation, and these draws are those under a narrower prior. Those of the posterior "
-    "have weights: run its experiment, or workflow.importance_sample."
+    "This model was trained near one observation, and these draws are those under a narrower prior. Those "
+    "of the posterior have weights: run its experiment, or workflow.importance_sample."
 )
 
 
@@ -39,9 +39,11 @@ def sample_file(
     output: Path | None,
     certificate: bool = True,
 ) -> pd.DataFrame:
-    """Read observations, draw, write the draws, and show a summary and the certificate of each data set on standard error.
+    """Read observations, draw, write the draws, and show a summary and the certificate of each data set on
+    standard error.
 
-    As JSON, summary and certificates are the answer on standard output, and draws are written to an output file only.
+    As JSON, summary and certificates are the answer on standard output, and draws are written to an output
+    file only.
     """
     if output is not None and output.suffix not in SUFFIXES:
         raise ConfigurationError(
@@ -49,7 +51,8 @@ def sample_file(
         )
     if output is not None and not (output.parent.is_dir() and os.access(output.parent, os.W_OK)):
         raise ConfigurationError(
-            f"Expected an output file in a folder that can be written to, got {output}. Make the folder first."
+            f"Expected an output file in a folder that can be written to, got {output}. Make the "
+            "folder first."
         )
     if not observations.is_file():
         raise DataError(f"{observations}: no such file. Expected a CSV file of observations.")
@@ -58,7 +61,8 @@ def sample_file(
     )
     if len(approximator.condition_names) != 1:
         raise DataError(
-            f"This model conditions on {', '.join(approximator.condition_names)}; a CSV file can hold one variable only."
+            f"This model conditions on {', '.join(approximator.condition_names)}; a CSV file can "
+            "hold one variable only."
         )
     (variable,) = approximator.condition_names
     labels, values = read_observations(observations, variable, approximator.shapes[variable])
@@ -115,7 +119,8 @@ def _summarised(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _say(
     title: str, rows: list[dict[str, Any]], note: str | None, certificates: list[dict[str, Any]]
 ) -> None:
-    """Summary and certificates on standard error; of a quiet command only what fails, and nothing beside an answer in JSON."""
+    """Summary and certificates on standard error; of a quiet command only what fails, and nothing beside an
+    answer in JSON."""
     if voice().as_json:
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -141,6 +146,7 @@ def _say(
         console.print("Certificates: is a data set like the simulations of the training?")
         show(
             console,
-            "(Whether data simulated from its posterior look like it is asked where the simulator is: in a run, by workflow.certify.)\n",
+            "(Whether data simulated from its posterior look like it is asked where the simulator "
+            "is: in a run, by workflow.certify.)\n",
         )
         show_certificates(console, "data set", shown)

@@ -19,7 +19,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def serve_model(model: str, host: str, port: int, *, timeout: float, names: Collection[str] = ()) -> None:
-    """Serve a registered model until it is stopped: its tensors, with the code of this package; see `sbi_models.tracking.serve`.
+    """Serve a registered model until it is stopped: its tensors, with the code of this package; see
+    `sbi_models.tracking.serve`.
 
     Raises:
         TrackingError: if there is no such model.
@@ -38,7 +39,8 @@ def serve_model(model: str, host: str, port: int, *, timeout: float, names: Coll
 
 
 def refuse_taken(host: str, port: int) -> None:
-    """Raise ConfigurationError if a port cannot be listened on: it is taken, or the address is none of this machine."""
+    """Raise ConfigurationError if a port cannot be listened on: it is taken, or the address is none of this
+    machine."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -50,12 +52,14 @@ def refuse_taken(host: str, port: int) -> None:
         ) from None
     except OSError as error:
         raise ConfigurationError(
-            f"Expected a free port, got {host}:{port}: {error.strerror}. Choose another one, for instance --port {port + 1}."
+            f"Expected a free port, got {host}:{port}: {error.strerror}. Choose another one, for "
+            f"instance --port {port + 1}."
         ) from None
 
 
 def curl_example(host: str, port: int, shapes: Shapes) -> str:
-    """A command that asks a served model for a summary of the posterior of one data set, whose variables have these shapes.
+    """A command that asks a served model for a summary of the posterior of one data set, whose variables have
+    these shapes.
 
     >>> print(curl_example("127.0.0.1", 5000, {"x": (2,)}))
     curl -H content-type:application/json http://127.0.0.1:5000/invocations \\
@@ -65,7 +69,10 @@ def curl_example(host: str, port: int, shapes: Shapes) -> str:
     params = '"params": {"num_samples": 1000, "output": "summary"}'
     if sum(math.prod(shape) for shape in shapes.values()) > MOST_NUMBERS:
         inside = ", ".join(f'"{name}": (n, {", ".join(map(str, shape))})' for name, shape in shapes.items())
-        return f'{start}@data.json    # {{"inputs": ..., {params}}}, with inputs an array, or arrays by name: {{{inside}}}'
+        return (
+            f'{start}@data.json    # {{"inputs": ..., {params}}}, with inputs an array, or arrays by '
+            f"name: {{{inside}}}"
+        )
     arrays = {name: np.zeros((1, *shape)).tolist() for name, shape in shapes.items()}
     inputs = next(iter(arrays.values())) if len(arrays) == 1 else arrays
     return f"{start}'{{\"inputs\": {json.dumps(inputs)}, {params}}}'"

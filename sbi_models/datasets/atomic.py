@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all, whoever is killed while writing, and however many write at once."""
+"""Files that are there whole or not at all, whoever is killed while writing, and however many write at
+once."""
 
 import errno
 import fcntl
@@ -19,7 +20,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
 def write_atomically(path: Path, chunks: Iterable[Chunk]) -> None:
-    """Write a file under another name, bring it to the disk, and then give it its name; of an interrupted write nothing stays.
+    """Write a file under another name, bring it to the disk, and then give it its name; of an interrupted
+    write nothing stays.
 
     Raises:
         DataError: the disk is full, read-only, or refuses otherwise.
@@ -47,13 +49,14 @@ def refused_writes(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written: {error.strerror}. Finished shards are kept: free space on that disk, or make it writable, and the "
-            "same command goes on from there."
+            f"{path} cannot be written: {error.strerror}. Finished shards are kept: free space on that "
+            "disk, or make it writable, and the same command goes on from there."
         ) from error
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers have left: files of processes of this host that are gone, and of any host that are an hour old."""
+    """Remove what killed writers have left: files of processes of this host that are gone, and of any host
+    that are an hour old."""
     for partial in folder.glob(".*.partial"):
         with suppress(OSError):  # another process removes it at the same time, or only its owner may
             if time.time() - partial.stat().st_mtime > _SECONDS_OF_A_WRITE or _writer_is_dead(partial):

@@ -1,4 +1,5 @@
-"""Changes to raw training batches, such as added noise: made anew in every step, before the adapter, never to validation data."""
+"""Changes to raw training batches, such as added noise: made anew in every step, before the adapter, never to
+validation data."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from sbi_models.types import Array, Variables
 
 BatchFunction = Callable[[Variables], Variables]
 Augmentations = BatchFunction | Mapping[str, Callable[[Array], Array]] | Sequence[BatchFunction]
-"""A function of the batch, a function for each of some variables, or several functions of the batch in order."""
+"""A function of the batch, a function for each of some variables, or several functions of the batch in
+order."""
 
 
 class Augment:
-    """Applies augmentations to a copy of a batch; functions that draw from NumPy's global state are repeatable.
+    """Applies augmentations to a copy of a batch; functions that draw from NumPy's global state are
+    repeatable.
 
     Raises:
         ConfigurationError: for something that is none of the three forms.
@@ -38,12 +41,13 @@ class Augment:
         unusable = [f for f in (*self.by_name.values(), *self.functions) if not callable(f)]
         if unusable or not (self.by_name or self.functions):
             raise ConfigurationError(
-                "Expected augmentations as a function of the batch, a dict of variable names to functions, or a list of functions of the "
-                f"batch, got {augmentations!r}."
+                "Expected augmentations as a function of the batch, a dict of variable names to functions, "
+                f"or a list of functions of the batch, got {augmentations!r}."
             )
 
     def __call__(self, batch: Variables, *step: int) -> Variables:
-        """The augmented batch of one step, or one step and member: name to array (n, ...), raw space; the batch itself is left alone."""
+        """The augmented batch of one step, or one step and member: name to array (n, ...), raw space; the
+        batch itself is left alone."""
         batch = {name: np.array(value) for name, value in batch.items()}
         rows = {name: len(value) for name, value in batch.items()}
         with _global_state(seeding.derive(self.seed, "augmentations", *step)):
@@ -52,7 +56,8 @@ class Augment:
             for name, function_of_one in self.by_name.items():
                 if name not in batch:
                     raise DataError(
-                        f"The augmentation of {name!r} finds no such variable in the batch. {suggest(name, batch)}"
+                        f"The augmentation of {name!r} finds no such variable in the batch. "
+                        f"{suggest(name, batch)}"
                     )
                 batch[name] = _not_none(as_user(function_of_one, batch[name]), function_of_one)
         batch = {name: real_array(value, f"the augmented {name!r}") for name, value in batch.items()}
@@ -67,7 +72,8 @@ class Augment:
 def _batch_of(result: Any, function: Callable[..., Any]) -> Variables:
     if not isinstance(_not_none(result, function), Mapping):
         raise DataError(
-            f"Expected the augmentation {_name(function)} to return the batch, a dict, got {type(result).__name__}."
+            f"Expected the augmentation {_name(function)} to return the batch, a dict, got "
+            f"{type(result).__name__}."
         )
     return dict(result)
 
@@ -75,7 +81,8 @@ def _batch_of(result: Any, function: Callable[..., Any]) -> Variables:
 def _not_none(result: Any, function: Callable[..., Any]) -> Any:
     if result is None:
         raise DataError(
-            f"The augmentation {_name(function)} returns nothing. End it with a return of what it has changed."
+            f"The augmentation {_name(function)} returns nothing. End it with a return of what it "
+            "has changed."
         )
     return result
 
@@ -86,7 +93,8 @@ def _name(function: Callable[..., Any]) -> str:
 
 @contextmanager
 def _global_state(seed: int) -> Iterator[None]:
-    """Seed NumPy's global state, which augmentations written as plain functions use, and put it back afterwards."""
+    """Seed NumPy's global state, which augmentations written as plain functions use, and put it back
+    afterwards."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:

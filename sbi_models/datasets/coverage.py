@@ -1,4 +1,5 @@
-"""What a folder of simulations has got: which shards are whole, which are broken, and the manifest that they make."""
+"""What a folder of simulations has got: which shards are whole, which are broken, and the manifest that they
+make."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ _ROWS_AT_ONCE = 4096
 
 
 class Survey:
-    """The shards with some of the first `num_rows` rows, each of them read once and compared with its checksum.
+    """The shards with some of the first `num_rows` rows, each of them read once and compared with its
+    checksum.
 
-    A shard is whole if its file is the one that the manifest names, or, if no manifest does, has this origin and holds what was written.
+    A shard is whole if its file is the one that the manifest names, or, if no manifest does, has this origin
+    and holds what was written.
     """
 
     def __init__(self, folder: Path, num_rows: int, origin: Origin) -> None:
@@ -55,7 +58,8 @@ class Survey:
         return True
 
     def tiles(self) -> list[Piece]:
-        """The pieces that the manifest names and that are whole, or beyond the rows asked for, and what other shards add to them."""
+        """The pieces that the manifest names and that are whole, or beyond the rows asked for, and what other
+        shards add to them."""
         kept = [
             piece
             for piece in self.pieces
@@ -76,8 +80,9 @@ class Survey:
         rows, other = next(iter(self.schemas.items()), ((0, 0), schema))
         if schema != other:
             raise DataError(
-                f"Expected variables {_listed(other)} in {where}, as in {shard_name(*rows)} of {self.folder}, got {_listed(schema)}. "
-                "Let the simulator return one type and shape for every row, and simulate again in another folder."
+                f"Expected variables {_listed(other)} in {where}, as in {shard_name(*rows)} of "
+                f"{self.folder}, got {_listed(schema)}. Let the simulator return one type and shape for "
+                "every row, and simulate again in another folder."
             )
 
     def chunks(self) -> Iterator[Variables]:
@@ -96,8 +101,9 @@ class Survey:
             and (repeated := num_repeated(row_keys(self.chunks())))
         ):
             raise DataError(
-                f"Expected {self.num_rows} different simulations in {self.folder}, got {repeated} that are equal to others. Generators of "
-                "random numbers began anew: draw from the argument rng alone, delete the folder, and simulate again."
+                f"Expected {self.num_rows} different simulations in {self.folder}, got {repeated} that are "
+                "equal to others. Generators of random numbers began anew: draw from the argument rng "
+                "alone, delete the folder, and simulate again."
             )
 
     def has_news(self) -> bool:
@@ -107,10 +113,12 @@ class Survey:
         )
 
     def note(self) -> Manifest:
-        """Write the manifest, with all that the old one has, and with what another process has noted meanwhile.
+        """Write the manifest, with all that the old one has, and with what another process has noted
+        meanwhile.
 
         Raises:
-            DataError: shards differ in their variables, the other process has another origin, or the manifest cannot be written.
+            DataError: shards differ in their variables, the other process has another origin, or the manifest
+                cannot be written.
         """
         manifest = self.manifest()
         if manifest != self.old:
@@ -122,7 +130,8 @@ class Survey:
         return manifest
 
     def manifest(self) -> Manifest:
-        """Of all rows there were before and those asked for; hashes are kept as far as no shard has changed."""
+        """Of all rows there were before and those asked for; hashes are kept as far as no shard has
+        changed."""
         for rows, schema in self.schemas.items():
             self.refuse_other_schema(schema, shard_name(*rows))
         tiles, schema = self.tiles(), next(iter(self.schemas.values()))

@@ -24,7 +24,8 @@ PerFile = Literal["one", "many"]
 
 _ROWS_IN_MEMORY = 32_768
 _ROWS_OF_A_BLOCK = 4096
-"""Rows of a simulation store that are read together, as if they were a file: whatever its cut into shards, batches are the same."""
+"""Rows of a simulation store that are read together, as if they were a file: whatever its cut into shards,
+batches are the same."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,14 @@ class SimulationFiles:
     ) -> "SimulationFiles":
         """Read every file once, and check all before any training.
 
-        A file holds many simulations if every variable in it has two axes or more and all have the same length, and one if lengths
-        differ; where that does not tell, `per_file` must. A folder that the simulation store has written is known by its manifest, and
-        only what that names is read. Variables in `may_miss` may hold NaN.
+        A file holds many simulations if every variable in it has two axes or more and all have the same
+        length, and one if lengths differ; where that does not tell, `per_file` must. A folder that the
+        simulation store has written is known by its manifest, and only what that names is read. Variables in
+        `may_miss` may hold NaN.
 
         Raises:
-            DataError: no folder, no file, or, naming the file: a missing variable, other shapes than in the first file, NaN or inf, not
-                readable.
+            DataError: no folder, no file, or, naming the file: a missing variable, other shapes than in the
+                first file, NaN or inf, not readable.
         """
         if isinstance(root, SimulationStore):
             return cls._of_store(root, names, may_miss)
@@ -82,7 +84,8 @@ class SimulationFiles:
         paths = tuple(sorted(path for path in root.glob(pattern) if path.is_file()))
         if not paths:
             raise DataError(
-                f"No file in {root} matches {pattern!r}. Check the folder, or pass pattern= for another ending, such as '*.npz'."
+                f"No file in {root} matches {pattern!r}. Check the folder, or pass pattern= for "
+                "another ending, such as '*.npz'."
             )
         first = _chosen(read_file(paths[0], load_fn), names, paths[0])
         per_file = per_file or _guess(first, paths[0])
@@ -95,7 +98,8 @@ class SimulationFiles:
                 if here != shapes:
                     name = next(name for name in names if here[name] != shapes[name])
                     raise DataError(
-                        f"Expected {name!r} of shape {shapes[name]} in each simulation, as in {paths[0].name}, got {here[name]} in {path}."
+                        f"Expected {name!r} of shape {shapes[name]} in each simulation, as in "
+                        f"{paths[0].name}, got {here[name]} in {path}."
                     )
                 for name in names:
                     content.update(f"{name} {variables[name].dtype} {variables[name].shape}".encode())
@@ -142,17 +146,19 @@ class SimulationFiles:
 
 
 class DiskBatches:
-    """Shuffled chunks of batches from files: order is a function of seed and epoch. Satisfies the protocol of raw chunks.
+    """Shuffled chunks of batches from files: order is a function of seed and epoch. Satisfies the protocol of
+    raw chunks.
 
-    Files are shuffled, read in groups of about 32 768 simulations, and shuffled within the group. For the members of an ensemble, each
-    file is still read once in an epoch, and its rows go to the members that have them; a member waits if its batch is not full before
-    those of others, so that steps are in common.
+    Files are shuffled, read in groups of about 32 768 simulations, and shuffled within the group. For the
+    members of an ensemble, each file is still read once in an epoch, and its rows go to the members that have
+    them; a member waits if its batch is not full before those of others, so that steps are in common.
 
     Args:
         files: where the simulations are.
         batch_size: rows of a batch; the last one of an epoch may be shorter.
         seed: seed of the order.
-        windows: the rows of each member of an ensemble, counted through the files in the order of their names; None if all have all.
+        windows: the rows of each member of an ensemble, counted through the files in the order of their
+            names; None if all have all.
     """
 
     in_thread = True
@@ -247,7 +253,8 @@ def _chosen(variables: Variables, names: Sequence[str], path: Path) -> Variables
     missing = [name for name in names if name not in variables]
     if missing:
         raise DataError(
-            f"Expected {', '.join(names)} in every file, got no {missing[0]!r} in {path}. {suggest(missing[0], variables)}"
+            f"Expected {', '.join(names)} in every file, got no {missing[0]!r} in {path}. "
+            f"{suggest(missing[0], variables)}"
         )
     return {name: variables[name] for name in names}
 
@@ -263,7 +270,8 @@ def _check_finite(variables: Variables, per_file: PerFile, may_miss: Collection[
             f"{len(rows)} of {len(value)} rows (rows {listed})" if per_file == "many" else "the simulation"
         )
         raise DataError(
-            f"Expected finite numbers, got NaN or inf in {where} of variable {name!r} in {path}. Drop them, or write it again."
+            f"Expected finite numbers, got NaN or inf in {where} of variable {name!r} in {path}. "
+            "Drop them, or write it again."
         )
 
 
@@ -274,8 +282,8 @@ def _guess(variables: Variables, path: Path) -> PerFile:
     if all(value.ndim >= 2 for value in variables.values()) or lengths == {1}:
         return "many"
     raise DataError(
-        f"Expected to see whether files hold one simulation or many, but every variable of {path} has {lengths.pop()} rows or components. "
-        "Say so: simulations_per_file='one' or 'many'."
+        f"Expected to see whether files hold one simulation or many, but every variable of {path} has "
+        f"{lengths.pop()} rows or components. Say so: simulations_per_file='one' or 'many'."
     )
 
 

@@ -1,8 +1,9 @@
 """Simulations that are there twice: a sign that generators of random numbers began anew somewhere.
 
-Two draws of a continuous variable are never equal. Discrete ones are, and rounded ones, so that equal rows prove nothing there: only
-simulations with a column are looked at whose values are all different wherever rows are, and which are not on a grid. Draws from a list of
-such values, as of templates without noise, are equal in any order; generators that began anew repeat rows in the order of the first time.
+Two draws of a continuous variable are never equal. Discrete ones are, and rounded ones, so that equal rows
+prove nothing there: only simulations with a column are looked at whose values are all different wherever rows
+are, and which are not on a grid. Draws from a list of such values, as of templates without noise, are equal
+in any order; generators that began anew repeat rows in the order of the first time.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ _MOST_COMPONENTS = 256
 """Of a variable: more of them make equal rows no less equal."""
 _FEWEST_ROWS = 20
 _MOST_OF_ONE = 20
-"""Equal rows of each kind on average: more are those of a discrete variable with few values, whatever these are."""
+"""Equal rows of each kind on average: more are those of a discrete variable with few values, whatever these
+are."""
 _FEWEST_IN_ORDER, _SHARE_IN_ORDER = 8, 0.7
 """Equal rows of which the order is looked at, and the share of them that are in it; half are by chance."""
 _BITS = {8: 44, 4: 20}
@@ -23,7 +25,8 @@ _BITS = {8: 44, 4: 20}
 
 
 def row_keys(chunks: Iterable[Variables]) -> Array:
-    """One number a row, of floating-point variables alone, (n,): equal for equal rows, and for others with a chance of 2^-64."""
+    """One number a row, of floating-point variables alone, (n,): equal for equal rows, and for others with a
+    chance of 2^-64."""
     parts = []
     for chunk in chunks:
         keys = np.zeros(len(next(iter(chunk.values()))), dtype=np.uint64)
@@ -68,7 +71,8 @@ def _if_in_order(places: Array) -> int:
 
 
 def is_continuous(rows: Variables) -> bool:
-    """Whether equal rows would be a surprise: a column of floating-point numbers differs wherever rows do, and is on no grid."""
+    """Whether equal rows would be a surprise: a column of floating-point numbers differs wherever rows do,
+    and is on no grid."""
     keys = row_keys([rows])
     distinct = np.unique(keys, return_index=True)[1]
     if len(keys) < _FEWEST_ROWS or 1 < len(distinct) < len(keys) / _MOST_OF_ONE:
@@ -84,7 +88,8 @@ def is_continuous(rows: Variables) -> bool:
 
 
 def _on_a_grid(column: Array) -> bool:
-    """Whether values are multiples of 1e-6 of their power of ten, or finite decimal numbers of few digits, as counts and roundings are."""
+    """Whether values are multiples of 1e-6 of their power of ten, or finite decimal numbers of few digits, as
+    counts and roundings are."""
     size = np.abs(column[np.isfinite(column)]).max(initial=0.0)
     if size == 0:
         return True

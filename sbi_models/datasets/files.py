@@ -1,4 +1,5 @@
-"""Reading simulations from files: arrays by name, never code, and never more of them than the file has bytes for.
+"""Reading simulations from files: arrays by name, never code, and never more of them than the file has bytes
+for.
 
 What a file says of itself is compared with its size before anything is made of it.
 """
@@ -27,22 +28,25 @@ _SMALL = 2**28
 """Bytes that any file may come to in memory."""
 
 _TIMES = 100
-"""Times its size that a larger one may: simulations shrink to a tenth by compression, masks of zeros to a thousandth."""
+"""Times its size that a larger one may: simulations shrink to a tenth by compression, masks of zeros to a
+thousandth."""
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
-    """The variables of one file, as they are in it: `.pkl`, `.npz`, `.safetensors`, or any other with `load_fn`.
+    """The variables of one file, as they are in it: `.pkl`, `.npz`, `.safetensors`, or any other with
+    `load_fn`.
 
     Raises:
-        DataError: naming the file, if it cannot be read, holds anything but arrays by name, comes to more than 256 MB and 100 times its
-            size in memory, or has an unknown ending.
+        DataError: naming the file, if it cannot be read, holds anything but arrays by name, comes to more
+            than 256 MB and 100 times its size in memory, or has an unknown ending.
     """
     content = as_user(load_fn, path) if load_fn is not None else _read_known(path)
     if not isinstance(content, Mapping):
         raise DataError(
-            f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. Pass load_fn= to convert it."
+            f"Expected {path} to hold a dict of names to arrays, got {type(content).__name__}. "
+            "Pass load_fn= to convert it."
         )
     try:
         return {
@@ -67,14 +71,16 @@ def _read_known(path: Path) -> Any:
             else f"{type(error).__name__}: {error}"
         )
         raise DataError(
-            f"{path} cannot be read: {cause}. Write it again, or pass load_fn=, a function that reads your format."
+            f"{path} cannot be read: {cause}. Write it again, or pass load_fn=, a function that "
+            "reads your format."
         ) from None
 
 
 def _read(path: Path) -> Any:
     if path.suffix not in (".pkl", ".pickle", ".npz", ".safetensors"):
         raise DataError(
-            f"Expected files ending in .pkl, .npz or .safetensors, got {path}. Pass load_fn=, a function that reads your format."
+            f"Expected files ending in .pkl, .npz or .safetensors, got {path}. Pass load_fn=, a "
+            "function that reads your format."
         )
     if path.exists() and not path.is_file():
         raise ValueError("it is no file")
@@ -97,13 +103,15 @@ def _read(path: Path) -> Any:
 
 
 def _read_npz(path: Path) -> Variables:
-    """Arrays of an archive, after the sizes of all of its files, and the shapes of the arrays in them, have been looked at."""
+    """Arrays of an archive, after the sizes of all of its files, and the shapes of the arrays in them, have
+    been looked at."""
     with zipfile.ZipFile(path) as archive:
         most, files = _most(path), archive.infolist()
         total = sum(file.file_size for file in files)
         if total > most:
             raise ValueError(
-                f"it says that it comes to {total:.2g} bytes in memory, more than {most:.2g} for a file of its size"
+                f"it says that it comes to {total:.2g} bytes in memory, more than {most:.2g} for a "
+                "file of its size"
             )
         if len({file.filename for file in files}) < len(files):
             raise ValueError("it has two arrays of one name")
@@ -148,7 +156,8 @@ def _refuse_long_axes(name: str, shape: tuple[int, ...], most: int) -> None:
 
 
 def _numbers(value: Any, known: dict[int, int]) -> int:
-    """How many numbers an array made of lists would have at most; parts that appear several times are looked at once."""
+    """How many numbers an array made of lists would have at most; parts that appear several times are looked
+    at once."""
     if isinstance(value, np.ndarray):
         return value.size
     if not isinstance(value, list | tuple):

@@ -1,4 +1,5 @@
-"""The manifest of a simulation store: which shards it has, where they come from, and the hash of what they hold."""
+"""The manifest of a simulation store: which shards it has, where they come from, and the hash of what they
+hold."""
 
 import hashlib
 import json
@@ -80,7 +81,8 @@ class Manifest:
 
     @classmethod
     def read_if_readable(cls, folder: Path) -> "Manifest | None":
-        """As `read`, but None too if it is damaged: shards know their origin, and another one can be made of them."""
+        """As `read`, but None too if it is damaged: shards know their origin, and another one can be made of
+        them."""
         try:
             return cls.read(folder)
         except _UnreadableManifest:
@@ -128,7 +130,8 @@ class Manifest:
 
 
 def refuse_others(folder: Path, origin: Origin, shards: Sequence[Range] | None = None) -> None:
-    """Raise DataError if the manifest or a whole shard, of these or of all, has another origin, or the store is of another version."""
+    """Raise DataError if the manifest or a whole shard, of these or of all, has another origin, or the store
+    is of another version."""
     manifest = Manifest.read_if_readable(folder)
     if manifest is not None and manifest.origin != origin:
         raise _other_origin(folder / MANIFEST, origin, manifest.origin)
@@ -139,7 +142,8 @@ def refuse_others(folder: Path, origin: Origin, shards: Sequence[Range] | None =
 
 
 def hash_content(folder: Path, schema: Schema, pieces: Sequence[Piece]) -> str:
-    """sha256 over names, types, row shapes, and values in the order of rows, whatever the cut into shards, which must be intact."""
+    """sha256 over names, types, row shapes, and values in the order of rows, whatever the cut into shards,
+    which must be intact."""
     digests = {name: hashlib.sha256() for name in sorted(schema)}
     for piece in pieces:
         shard = Shard.open(folder / piece.file)
@@ -170,8 +174,8 @@ def listed(ranges: Sequence[Range]) -> str:
 
 def _other_version(folder: Path, version: object) -> DataError:
     return DataError(
-        f"The store {folder} has schema {version}; this version reads {SCHEMA_VERSION}. Delete the folder, or name another, and simulate "
-        "again with the same seed."
+        f"The store {folder} has schema {version}; this version reads {SCHEMA_VERSION}. Delete the folder, "
+        "or name another, and simulate again with the same seed."
     )
 
 
@@ -184,6 +188,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 def _other_origin(path: Path, expected: Origin, got: Origin) -> DataError:
     return DataError(
-        f"Expected simulations of seed {expected['seed']} and simulator {expected['fingerprint']!r} in {path.parent}, got {path.name} of "
-        f"seed {got['seed']} and simulator {got['fingerprint']!r}. Name another folder, or delete this one."
+        f"Expected simulations of seed {expected['seed']} and simulator {expected['fingerprint']!r} in "
+        f"{path.parent}, got {path.name} of seed {got['seed']} and simulator {got['fingerprint']!r}. Name "
+        "another folder, or delete this one."
     )

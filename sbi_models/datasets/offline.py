@@ -16,14 +16,15 @@ from sbi_models.types import Array
 
 
 class Batches:
-    """Shuffled batches of tensors of equal length, by name; the order is a function of the seed and the epoch alone.
+    """Shuffled batches of tensors of equal length, by name; the order is a function of the seed and the epoch
+    alone.
 
     Args:
         tensors: name to tensor of shape (n, ...).
         batch_size: rows of a batch; the last one of an epoch may be shorter.
         seed: None keeps the order of the data.
-        windows: the rows of each member of an ensemble; then a batch is a list of one batch for each, in an order of its own, or None
-            for a member that has no rows left in this epoch.
+        windows: the rows of each member of an ensemble; then a batch is a list of one batch for each, in an
+            order of its own, or None for a member that has no rows left in this epoch.
     """
 
     in_thread = True
@@ -40,7 +41,8 @@ class Batches:
         self.epoch = 0
 
     def to(self, device: torch.device) -> None:
-        """Put the data on a device, if they take up at most half of the memory that a GPU has left; else batches go there one by one."""
+        """Put the data on a device, if they take up at most half of the memory that a GPU has left; else
+        batches go there one by one."""
         size = sum(value.nbytes for value in self.tensors.values())
         if device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 2:
             self.tensors = {name: value.to(device) for name, value in self.tensors.items()}

@@ -8,10 +8,12 @@ Stream = Callable[[Sequence[tuple[int, int]]], Generator[Variables, None, None]]
 
 
 class OnlineBatches:
-    """Batch k of epoch e is rows (e K + k) B to (e K + k + 1) B of an endless table of simulations, raw space.
+    """Batch k of epoch e is rows (e K + k) B to (e K + k + 1) B of an endless table of simulations, raw
+    space.
 
     Args:
-        stream: yields rows start..stop of the table for each of a sequence of such ranges; it may compute later ones ahead.
+        stream: yields rows start..stop of the table for each of a sequence of such ranges; it may compute
+            later ones ahead.
         num_batches: K, batches of one epoch.
         batch_size: B.
         at_once: batches that are simulated in one call.

@@ -1,8 +1,8 @@
 """Pickles of NumPy arrays, numbers, text and plain containers, read by what can build nothing else.
 
-A pickle is a program: it calls what it names with any arguments, and NumPy trusts those. `numpy.ndarray` makes arrays of any size over
-memory that is not there. Here nothing of NumPy is called on behalf of a file: an array is what has as many bytes as its shape says, all of
-them in the file.
+A pickle is a program: it calls what it names with any arguments, and NumPy trusts those. `numpy.ndarray`
+makes arrays of any size over memory that is not there. Here nothing of NumPy is called on behalf of a file:
+an array is what has as many bytes as its shape says, all of them in the file.
 """
 
 import io
@@ -95,7 +95,8 @@ def _array(content: Any, kind: Any, shape: Any, order: Any) -> Array:
         got = len(content) if isinstance(content, bytes | bytearray) else 0
         if got != prod(shape) * dtype.itemsize or not dtype.itemsize:
             raise UnpicklingError(
-                f"it holds an array of {dtype} and shape {shape}, which is {prod(shape) * dtype.itemsize} bytes, with {got}"
+                f"it holds an array of {dtype} and shape {shape}, which is "
+                f"{prod(shape) * dtype.itemsize} bytes, with {got}"
             )
         array = np.frombuffer(bytearray(content), dtype=dtype)
     made: Array = array.reshape(shape, order="F" if order == "F" else "C")
@@ -154,7 +155,8 @@ def read_pickle(content: bytes) -> Any:
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """The same with arrays in the place of what stands for them; shared parts stay shared, and circles are refused."""
+    """The same with arrays in the place of what stands for them; shared parts stay shared, and circles are
+    refused."""
     if isinstance(value, _Held) and value.array is not None:
         return value.array
     if isinstance(value, _Held | _Kind | _Named):

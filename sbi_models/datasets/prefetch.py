@@ -11,7 +11,8 @@ _END = object()
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The items, each of which a thread makes while the one before it is in use; an error comes where its item would have come."""
+    """The items, each of which a thread makes while the one before it is in use; an error comes where its
+    item would have come."""
     iterator, context = iter(items), copy_context()  # with it, NumPy's treatment of floating point errors
 
     def make() -> object:

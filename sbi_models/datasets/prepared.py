@@ -12,9 +12,11 @@ from sbi_models.types import Variables
 
 
 class RawChunks(Protocol):
-    """Raw variables in chunks of whole batches, in an order that is a function of the epoch; the last batch of all may be shorter.
+    """Raw variables in chunks of whole batches, in an order that is a function of the epoch; the last batch
+    of all may be shorter.
 
-    For an ensemble, a chunk may be a list of one such chunk, of as many batches, for each member; None for one that has no rows left.
+    For an ensemble, a chunk may be a list of one such chunk, of as many batches, for each member; None for
+    one that has no rows left.
     """
 
     epoch: int
@@ -41,7 +43,8 @@ class PreparedBatches:
         raw: chunks of raw variables.
         prepare: raw variables to standardised tensors by role.
         augment: applied to each batch before that.
-        trained: positions of the members of an ensemble that train; None is all. The others have None in place of their batches.
+        trained: positions of the members of an ensemble that train; None is all. The others have None in
+            place of their batches.
     """
 
     def __init__(
@@ -98,7 +101,8 @@ class PreparedBatches:
         return self.trained is None or member in self.trained
 
     def _prepared(self, chunk: Any) -> Any:
-        """A prepared chunk, or a list of those of members; parts of members that do not train stay raw, since steps are counted by them."""
+        """A prepared chunk, or a list of those of members; parts of members that do not train stay raw, since
+        steps are counted by them."""
         if not isinstance(chunk, list):
             return self.prepare(chunk)
         return [

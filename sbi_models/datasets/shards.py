@@ -1,6 +1,8 @@
-"""One shard: rows start..stop of a table of simulations, a safetensors file that says where it comes from and checks itself.
+"""One shard: rows start..stop of a table of simulations, a safetensors file that says where it comes from and
+checks itself.
 
-Its values lie in the file as they do in memory, after a header of JSON, so that any rows can be mapped without reading others.
+Its values lie in the file as they do in memory, after a header of JSON, so that any rows can be mapped
+without reading others.
 """
 
 import hashlib
@@ -89,7 +91,8 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path) -> "Shard | None":
-        """The shard of this path; None if there is none, or what is there has not the header or the size of one.
+        """The shard of this path; None if there is none, or what is there has not the header or the size of
+        one.
 
         Raises:
             DataError: reading is not permitted.
@@ -182,7 +185,8 @@ class Shard:
 
 
 def checked_schema(schema: Any) -> Schema:
-    """A schema of a manifest; raises ValueError, TypeError or KeyError unless it is that of variables a shard can hold."""
+    """A schema of a manifest; raises ValueError, TypeError or KeyError unless it is that of variables a shard
+    can hold."""
     names = {dtype.name for dtype in _DTYPES.values()}
     for name, kind in dict(schema).items():
         if (
@@ -206,7 +210,8 @@ def write_shard(folder: Path, start: int, stop: int, variables: Variables, origi
     """Write rows start..stop of a table: the same bytes for the same rows and origin.
 
     Raises:
-        DataError: not so many rows in every variable, a type other than numbers, or the file cannot be written.
+        DataError: not so many rows in every variable, a type other than numbers, or the file cannot be
+            written.
     """
     variables = _storable(variables, start, stop)
     label = origin | {"rows": [start, stop], "digest": _digest(origin, (start, stop), variables)}
@@ -253,7 +258,8 @@ def _storable(variables: Variables, start: int, stop: int) -> Variables:
     for name, value in variables.items():
         if value.dtype not in _DTYPES.values() or name == "__metadata__":
             raise DataError(
-                f"Expected real numbers of up to 64 bits, got {value.dtype} in variable {name!r}. Convert it, or leave it out."
+                f"Expected real numbers of up to 64 bits, got {value.dtype} in variable {name!r}. "
+                "Convert it, or leave it out."
             )
     return variables
 

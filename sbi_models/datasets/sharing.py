@@ -1,8 +1,9 @@
 """Which simulations the members of an ensemble train on, from all the same ones to none in common.
 
-With E members and a reuse of r, f = r + (1 - r) E batches of B rows are needed for E members to have one each. Rows stand in a ring of P,
-and member k has consecutive ones from round(k P / E) on: B of P = ceil(f B) rows in every step of an online training, and
-ceil(N / f) of the N rows of finite data, which are shuffled first, in a whole training.
+With E members and a reuse of r, f = r + (1 - r) E batches of B rows are needed for E members to have one
+each. Rows stand in a ring of P, and member k has consecutive ones from round(k P / E) on: B of P = ceil(f B)
+rows in every step of an online training, and ceil(N / f) of the N rows of finite data, which are shuffled
+first, in a whole training.
 """
 
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ class Sharing:
         )
         if not number or not 0 <= self.reuse <= 1:
             raise ConfigurationError(
-                f"Expected data_reuse as a number from 0 (members share no data) to 1 (they share all), got {self.reuse!r}."
+                "Expected data_reuse as a number from 0 (members share no data) to 1 (they share "
+                f"all), got {self.reuse!r}."
             )
 
     @property
@@ -64,7 +66,8 @@ class Sharing:
         return [round(k * num_rows / self.members) for k in range(self.members)]
 
     def window(self, num_rows: int) -> int:
-        """Rows of finite data that a member has; at a reuse of 0 some have one less, so that no row is used twice."""
+        """Rows of finite data that a member has; at a reuse of 0 some have one less, so that no row is used
+        twice."""
         return ceil(num_rows / self.factor - _FUZZ)
 
     def windows(self, num_rows: int, seed: int) -> list[Array] | None:
@@ -121,7 +124,8 @@ class RingBatches:
             ]
 
     def _rows(self, num_rows: int) -> list[Tensor]:
-        """The rows of each member in a ring; in one that has lost some, as failed simulations are, members have less in proportion."""
+        """The rows of each member in a ring; in one that has lost some, as failed simulations are, members
+        have less in proportion."""
         size = max(1, num_rows * self.batch_size // self.num_rows)
         return [(start + torch.arange(size)) % num_rows for start in self.sharing.starts(num_rows)]
 

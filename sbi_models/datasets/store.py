@@ -1,12 +1,13 @@
-"""Simulations on disk: a folder of shards and a manifest, to which rows are added and from which none is taken.
+"""Simulations on disk: a folder of shards and a manifest, to which rows are added and from which none is
+taken.
 
     folder/
       manifest.json                          seed, fingerprint of the simulator, variables, shards with their sha256, hash of the content
       shard-000000000-000032768.safetensors  rows 0 .. 32767 of the table of simulations
       .lock                                  held while the manifest is written
 
-Shards are written atomically, by any process, and the manifest after them; a shard that a manifest names is written again only if it is
-damaged.
+Shards are written atomically, by any process, and the manifest after them; a shard that a manifest names is
+written again only if it is damaged.
 """
 
 from collections.abc import Callable, Collection
@@ -63,10 +64,11 @@ class SimulationStore:
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 over names, types, row shapes and values: equal exactly if simulations are, whatever their origin and cut into shards.
+        """sha256 over names, types, row shapes and values: equal exactly if simulations are, whatever their
+        origin and cut into shards.
 
-        Of a finished store it is in the manifest, and `is_intact` says whether the shards still hold it. Of other first rows it is
-        computed, and raises DataError if a shard is damaged.
+        Of a finished store it is in the manifest, and `is_intact` says whether the shards still hold it. Of
+        other first rows it is computed, and raises DataError if a shard is damaged.
         """
         known = self._manifest.extents.get(self.num_simulations)
         if known is None:
@@ -79,20 +81,24 @@ class SimulationStore:
         n = positive_int(num_simulations, "num_simulations")
         if n > self.num_simulations:
             raise DataError(
-                f"Expected at least {n} simulations in {self.folder}, got {self.num_simulations}. Extend it with create()."
+                f"Expected at least {n} simulations in {self.folder}, got {self.num_simulations}. "
+                "Extend it with create()."
             )
         return SimulationStore(self.folder, n, self._manifest)
 
     def load(self) -> Variables:
-        """All simulations, raw space: name to array of shape (num_simulations, ...). Raises DataError if a shard is damaged."""
+        """All simulations, raw space: name to array of shape (num_simulations, ...). Raises DataError if a
+        shard is damaged."""
         self.refuse_damage()
         return self.rows(0, self.num_simulations)
 
     def rows(self, start: int, stop: int, names: Collection[str] | None = None) -> Variables:
-        """Some simulations, raw space: name to array of shape (stop - start, ...). Nothing else is read, and no checksum compared.
+        """Some simulations, raw space: name to array of shape (stop - start, ...). Nothing else is read, and
+        no checksum compared.
 
         Raises:
-            DataError: the store has no such rows, or a shard that has them is missing or shorter than it should be.
+            DataError: the store has no such rows, or a shard that has them is missing or shorter than it
+                should be.
         """
         if not 0 <= start <= stop <= self.num_simulations:
             raise DataError(
@@ -117,7 +123,8 @@ class SimulationStore:
         return rows
 
     def row_keys(self) -> Array:
-        """One number a simulation, (num_simulations,): equal for equal ones. None of those whose simulations may well be equal."""
+        """One number a simulation, (num_simulations,): equal for equal ones. None of those whose simulations
+        may well be equal."""
         starts = range(0, self.num_simulations, _ROWS_AT_ONCE)
         chunks = (self.rows(start, min(start + _ROWS_AT_ONCE, self.num_simulations)) for start in starts)
         first = next(chunks)
@@ -138,7 +145,8 @@ class SimulationStore:
 
     def _damaged(self, piece: Piece) -> DataError:
         return DataError(
-            f"Shard {self.folder / piece.file} is missing or damaged: simulate again with the same seed, which writes it and no other."
+            f"Shard {self.folder / piece.file} is missing or damaged: simulate again with the same "
+            "seed, which writes it and no other."
         )
 
     @classmethod
@@ -162,11 +170,13 @@ class SimulationStore:
         rows_per_shard: int = _ROWS_PER_SHARD,
         description: str = "simulate",
     ) -> "SimulationStore":
-        """The first rows of a table of simulations; those that the folder has not got whole are computed and added.
+        """The first rows of a table of simulations; those that the folder has not got whole are computed and
+        added.
 
         Args:
             folder: where to write; made if missing. Several processes may do so at once.
-            rows: computes rows start..stop of the table of simulations, raw space, each a function of seed and number alone.
+            rows: computes rows start..stop of the table of simulations, raw space, each a function of seed
+                and number alone.
             num_simulations: how many.
             seed: recorded.
             fingerprint: what identifies the simulator; recorded.
@@ -174,8 +184,8 @@ class SimulationStore:
             description: description of the progress bar.
 
         Raises:
-            DataError: the folder holds simulations of another seed or fingerprint, variables differ between shards, a simulation is there
-                twice, or writing fails.
+            DataError: the folder holds simulations of another seed or fingerprint, variables differ between
+                shards, a simulation is there twice, or writing fails.
         """
         folder, n = Path(folder), positive_int(num_simulations, "num_simulations")
         origin = _origin(seed, fingerprint)
@@ -197,13 +207,15 @@ class SimulationStore:
                 advance(min(stop, n) - min(start, n))
         if absent := survey.absent():
             raise DataError(
-                f"Rows {listed(absent)} of {folder} cannot be read back after they were written. Check the disk."
+                f"Rows {listed(absent)} of {folder} cannot be read back after they were written. "
+                "Check the disk."
             )
         return cls._finished(survey)
 
     @classmethod
     def check(cls, folder: str | Path, *, seed: int, fingerprint: str) -> None:
-        """Before anything is computed: raises DataError if the folder holds simulations of another origin, or of another version."""
+        """Before anything is computed: raises DataError if the folder holds simulations of another origin, or
+        of another version."""
         refuse_others(Path(folder), _origin(seed, fingerprint))
 
     @classmethod
@@ -218,8 +230,9 @@ class SimulationStore:
     ) -> list[Range]:
         """The shards that a store of so many rows still needs: first row, and the one after the last.
 
-        Rows are missing if no whole shard of this origin has them: it is absent, damaged, or of another origin, which `check` refuses. A
-        damaged shard is listed with all of its rows, though they may be more than were asked for.
+        Rows are missing if no whole shard of this origin has them: it is absent, damaged, or of another
+        origin, which `check` refuses. A damaged shard is listed with all of its rows, though they may be more
+        than were asked for.
         """
         survey = Survey(
             Path(folder), positive_int(num_simulations, "num_simulations"), _origin(seed, fingerprint)
@@ -230,10 +243,12 @@ class SimulationStore:
     def write(
         cls, folder: str | Path, start: int, stop: int, variables: Variables, *, seed: int, fingerprint: str
     ) -> None:
-        """Write one shard, whole or not at all; in any process, and in several at once. It is part of the store after `finish`.
+        """Write one shard, whole or not at all; in any process, and in several at once. It is part of the
+        store after `finish`.
 
         Raises:
-            DataError: not rows start..stop of numbers, the folder or this shard is of another origin, or the file cannot be written.
+            DataError: not rows start..stop of numbers, the folder or this shard is of another origin, or the
+                file cannot be written.
         """
         folder, origin = Path(folder), _origin(seed, fingerprint)
         with refused_writes(folder):
@@ -254,20 +269,23 @@ class SimulationStore:
         """Check the shards of the first rows and name them in the manifest, which keeps what it named before.
 
         Raises:
-            DataError: shards are missing, differ in their variables, are of another origin, or hold a simulation twice.
+            DataError: shards are missing, differ in their variables, are of another origin, or hold a
+                simulation twice.
         """
         folder, origin = Path(folder), _origin(seed, fingerprint)
         refuse_others(folder, origin)
         survey = Survey(folder, positive_int(num_simulations, "num_simulations"), origin)
         if missing := survey.missing(positive_int(rows_per_shard, "rows_per_shard")):
             raise DataError(
-                f"Expected {survey.num_rows} simulations in {folder}, got no whole shard of rows {listed(missing)}. Write them."
+                f"Expected {survey.num_rows} simulations in {folder}, got no whole shard of rows "
+                f"{listed(missing)}. Write them."
             )
         return cls._finished(survey)
 
     @classmethod
     def _finished(cls, survey: Survey) -> "SimulationStore":
-        """The store of a survey that has all rows; where the manifest cannot be written it must already name them."""
+        """The store of a survey that has all rows; where the manifest cannot be written it must already name
+        them."""
         if survey.has_news():
             survey.refuse_repeats()
         try:

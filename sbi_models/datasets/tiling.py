@@ -1,4 +1,5 @@
-"""Which shard has which rows of a table: what is there is used, whatever its cut, and what is missing is named."""
+"""Which shard has which rows of a table: what is there is used, whatever its cut, and what is missing is
+named."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,8 @@ class Piece:
 
 
 def tiled(kept: Sequence[Piece], whole: dict[Range, str], num_rows: int) -> list[Piece]:
-    """Pieces that do not overlap, in order: those kept, and between and after them rows of other whole shards, as far as there are any.
+    """Pieces that do not overlap, in order: those kept, and between and after them rows of other whole
+    shards, as far as there are any.
 
     Shards of one origin agree where they overlap, as those of two processes that wanted unequal numbers do.
     """
@@ -65,7 +67,8 @@ def until(pieces: Sequence[Piece], num_rows: int) -> list[Piece]:
 
 
 def to_write(missing: Iterable[Range], broken: Sequence[Range], rows_per_shard: int) -> list[Range]:
-    """Missing rows as shards: a broken one is written as it was, and others end at multiples of rows_per_shard."""
+    """Missing rows as shards: a broken one is written as it was, and others end at multiples of
+    rows_per_shard."""
     return list(
         dict.fromkeys(shard for start, stop in missing for shard in _cut(start, stop, broken, rows_per_shard))
     )

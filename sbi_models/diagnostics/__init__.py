@@ -1,7 +1,8 @@
 """Diagnostics: is the posterior accurate, calibrated, and more informative than the prior?
 
-`metrics` turn draws and true values into numbers, `plots` turn them into figures, `default_metrics` and `default_figures` do the usual set
-of each, and `judge` gives the verdict: what is wrong, how much, how surely. Matplotlib is imported at the first figure.
+`metrics` turn draws and true values into numbers, `plots` turn them into figures, `default_metrics` and
+`default_figures` do the usual set of each, and `judge` gives the verdict: what is wrong, how much, how
+surely. Matplotlib is imported at the first figure.
 """
 
 from importlib import import_module

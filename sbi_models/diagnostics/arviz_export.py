@@ -1,4 +1,5 @@
-"""Posterior draws for ArviZ, so that its users go on with the summaries, figures and comparisons that they know."""
+"""Posterior draws for ArviZ, so that its users go on with the summaries, figures and comparisons that they
+know."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,8 @@ def to_arviz(
 ) -> Any:
     """Draws as an `arviz.InferenceData`; needs the extra: pip install "sbi-models[arviz]".
 
-    Draws of amortized posteriors are independent: they make one chain. Variables have the dimensions chain, draw, data_set and those of
-    their own; of one data set: `data.sel(data_set="1")`.
+    Draws of amortized posteriors are independent: they make one chain. Variables have the dimensions chain,
+    draw, data_set and those of their own; of one data set: `data.sel(data_set="1")`.
 
     Args:
         samples: posterior draws, name to (n_datasets, num_samples, ...), raw space, as `sample` gives them.
@@ -52,7 +53,8 @@ def to_arviz(
     sizes = {value.shape[:2] for value in posterior.values()}
     if len(sizes) != 1:
         raise DataError(
-            f"Expected samples of at least one variable, all with the same numbers of data sets and draws, got {sorted(sizes)}."
+            "Expected samples of at least one variable, all with the same numbers of data sets "
+            f"and draws, got {sorted(sizes)}."
         )
     ((n, s),) = sizes
     names = (
@@ -74,7 +76,8 @@ def to_arviz(
             for name, value in groups[group].items():
                 if value.shape[: len(expected)] != expected:
                     raise DataError(
-                        f"Expected {group} {name!r} of shape {(*expected, '...')}, as samples say, got {value.shape}."
+                        f"Expected {group} {name!r} of shape {(*expected, '...')}, as samples say, "
+                        f"got {value.shape}."
                     )
     coordinates: dict[str, Any] = {DATA_SET: names}
     dimensions: dict[str, list[str]] = {}
@@ -85,7 +88,8 @@ def to_arviz(
             if variable_names is not None and name in variable_names and own:
                 if len(variable_names[name]) != value.shape[-1]:
                     raise DataError(
-                        f"Expected {value.shape[-1]} names of the components of {name!r}, got {len(variable_names[name])}."
+                        f"Expected {value.shape[-1]} names of the components of {name!r}, got "
+                        f"{len(variable_names[name])}."
                     )
                 coordinates[own[-1]] = list(variable_names[name])
             dimensions.setdefault(name, own)
@@ -145,11 +149,13 @@ def _arviz() -> ModuleType:
             import arviz  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise ConfigurationError(
-            f'to_arviz needs ArviZ, which is not installed ({error}). Install it: pip install "sbi-models[arviz]".'
+            f"to_arviz needs ArviZ, which is not installed ({error}). Install it: pip install "
+            '"sbi-models[arviz]".'
         ) from None
     if not hasattr(arviz, "InferenceData"):
         raise ConfigurationError(
-            f'Expected ArviZ below version 1, got {arviz.__version__}. Install it: pip install "sbi-models[arviz]".'
+            f"Expected ArviZ below version 1, got {arviz.__version__}. Install it: pip install "
+            '"sbi-models[arviz]".'
         )
     module: ModuleType = arviz
     return module

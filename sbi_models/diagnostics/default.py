@@ -29,9 +29,10 @@ def default_metrics(
 ) -> pd.DataFrame:
     """The default numbers, one column a parameter.
 
-    Rows: `NRMSE` (1 is no better than the prior), `Log Gamma` (below 0 rejects calibration at 5 %), `Calibration Error` (0 is perfect),
-    `Posterior Contraction` (median over data sets; 1 is certainty). A parameter that is constant in the test data has NaN for NRMSE and
-    contraction. The same input gives the same table in every run.
+    Rows: `NRMSE` (1 is no better than the prior), `Log Gamma` (below 0 rejects calibration at 5 %),
+    `Calibration Error` (0 is perfect), `Posterior Contraction` (median over data sets; 1 is certainty). A
+    parameter that is constant in the test data has NaN for NRMSE and contraction. The same input gives the
+    same table in every run.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.
@@ -61,14 +62,16 @@ def default_figures(
     *,
     variable_keys: str | Sequence[str] | None = None,
 ) -> dict[str, Figure]:
-    """The default figures by name: `losses` (only with a history), `recovery`, `calibration_ecdf`, `coverage`, `z_score_contraction`.
+    """The default figures by name: `losses` (only with a history), `recovery`, `calibration_ecdf`,
+    `coverage`, `z_score_contraction`.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.
         history: losses by name, as for `plot_losses`.
 
     Raises:
-        DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws; a history without `loss`.
+        DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws; a
+            history without `loss`.
     """
     from sbi_models.diagnostics import plots  # noqa: PLC0415 - numbers do not need Matplotlib, which is slow to import
 

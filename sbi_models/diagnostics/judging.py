@@ -1,4 +1,5 @@
-"""From draws and true values to a verdict: tests of every parameter and of all jointly, with one guard against false alarms for all."""
+"""From draws and true values to a verdict: tests of every parameter and of all jointly, with one guard
+against false alarms for all."""
 
 from __future__ import annotations
 
@@ -50,13 +51,16 @@ from sbi_models.seeding import check_seed, generator
 MIN_DATASETS, MIN_DRAWS = 20, 10
 
 LEAN = 3.0
-"""So many standard errors single parameters must be too narrow, or too wide, on average, for all jointly to be called so."""
+"""So many standard errors single parameters must be too narrow, or too wide, on average, for all jointly to
+be called so."""
 
 WIDE = 32
-"""Conditions of more numbers than that are known by so many of their principal components, and by mean and sd over the numbers."""
+"""Conditions of more numbers than that are known by so many of their principal components, and by mean and sd
+over the numbers."""
 
 LARGE = 330
-"""Parameters are looked at in other units if they reach two to that power, or are all below two to minus that."""
+"""Parameters are looked at in other units if they reach two to that power, or are all below two to minus
+that."""
 
 Tests = dict[str, tuple[float, float]]
 """Statistic and p-value by name."""
@@ -75,34 +79,41 @@ def judge(
     level: float = 0.95,
     seed: int = 0,
 ) -> Verdict:
-    """Whether posteriors are calibrated, over-confident, under-confident, biased, otherwise wrong, or no more than the prior.
+    """Whether posteriors are calibrated, over-confident, under-confident, biased, otherwise wrong, or no more
+    than the prior.
 
-    Every test is exact for a right posterior of any law, continuous or discrete, with any number of draws: given the pool of draws and
-    truth, each of its S + 1 values is equally likely to be the truth, so that ranks of the truth (ties at random) are uniform and their
-    normal scores independent N(0, 1), whatever else the pools and the data are. Of each parameter:
+    Every test is exact for a right posterior of any law, continuous or discrete, with any number of draws:
+    given the pool of draws and truth, each of its S + 1 values is equally likely to be the truth, so that
+    ranks of the truth (ties at random) are uniform and their normal scores independent N(0, 1), whatever else
+    the pools and the data are. Of each parameter:
 
     - `bias`, `spread`: mean and variance of the scores; `ranks`: the simultaneous ECDF band;
-    - `bias_changes`, `spread_changes`: whether place or width are wrong for some data one way and for others another: correlations of
-      the scores with the means and sds of the pools, and with the conditions.
+    - `bias_changes`, `spread_changes`: whether place or width are wrong for some data one way and for others
+      another: correlations of the scores with the means and sds of the pools, and with the conditions.
 
     Of all parameters jointly, in coordinates in which the pool has covariance 1:
 
-    - `bias`: ranks along the mean error of the data sets before; `spread`, `ranks`, `spread_changes`: of the Mahalanobis distance; `tarp`;
-    - `dependence`, `dependence_changes`: ranks of the products of two coordinates, of their sizes, and of the signs of three (of 25
-      parameters at most, taken at random); and their correlations with what is known of the data sets.
+    - `bias`: ranks along the mean error of the data sets before; `spread`, `ranks`, `spread_changes`: of the
+      Mahalanobis distance; `tarp`;
+    - `dependence`, `dependence_changes`: ranks of the products of two coordinates, of their sizes, and of the
+      signs of three (of 25 parameters at most, taken at random); and their correlations with what is known of
+      the data sets.
 
-    Holm's method keeps the probability that any of them accuses a right approximator below `false_alarms`. What passes must also be
-    shown to know more of the truth than chance does (`information`), or it is called uninformative: the true values stand for the prior.
-    So it is, unless there are conditions to test that by, if it is the prior for a tenth of the data sets or more.
+    Holm's method keeps the probability that any of them accuses a right approximator below `false_alarms`.
+    What passes must also be shown to know more of the truth than chance does (`information`), or it is called
+    uninformative: the true values stand for the prior. So it is, unless there are conditions to test that by,
+    if it is the prior for a tenth of the data sets or more.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`; 20 data sets or more, independent, with parameters from
-            the prior, and 10 draws or more each.
-        prior: draws of the prior by variable, (n_prior, ...), or an array (n_prior, dim), raw space, for the contraction; without them
-            it is measured against the true values.
-        conditions: what the posteriors are conditioned on, by name or as an array, (n_datasets, ...), any space. Without them a posterior
-            that disregards the data, for some data sets or for all, cannot be told from a right one that knows less.
-        false_alarms: probability to call a right approximator flawed. Smaller is stricter with accusations, and misses more.
+        samples, truth, variable_keys, variable_names: as for `flatten_variables`; 20 data sets or more,
+            independent, with parameters from the prior, and 10 draws or more each.
+        prior: draws of the prior by variable, (n_prior, ...), or an array (n_prior, dim), raw space, for the
+            contraction; without them it is measured against the true values.
+        conditions: what the posteriors are conditioned on, by name or as an array, (n_datasets, ...), any
+            space. Without them a posterior that disregards the data, for some data sets or for all, cannot be
+            told from a right one that knows less.
+        false_alarms: probability to call a right approximator flawed. Smaller is stricter with accusations,
+            and misses more.
         level: level of the intervals, each for itself.
         seed: seed of the breaking of ties and the places within ranks.
 
@@ -110,9 +121,10 @@ def judge(
         DataError: the variables do not fit, are not finite, or are too few.
         ConfigurationError: a probability is not inside (0, 1), or the seed is not a non-negative integer.
 
-    References: of each test in its metric; Modrák, Moon, Kim, Bürkner, Huurre, Faltejsková, Gelman, Vehtari (2023), Simulation-based
-    calibration checking for Bayesian computation: the choice of test quantities shapes sensitivity, Bayesian Analysis; Holm (1979), A
-    simple sequentially rejective multiple test procedure, Scand. J. Statistics 6(2).
+    References: of each test in its metric; Modrák, Moon, Kim, Bürkner, Huurre, Faltejsková, Gelman, Vehtari
+    (2023), Simulation-based calibration checking for Bayesian computation: the choice of test quantities
+    shapes sensitivity, Bayesian Analysis; Holm (1979), A simple sequentially rejective multiple test
+    procedure, Scand. J. Statistics 6(2).
     """
     flat = flatten_variables(samples, truth, variable_keys, variable_names)
     check_samples(flat.samples, flat.truth, min_datasets=MIN_DATASETS, min_draws=MIN_DRAWS)
@@ -121,7 +133,8 @@ def judge(
     varies = flat.truth.min(axis=0) < flat.truth.max(axis=0)
     if not varies.any():
         raise DataError(
-            "Expected parameters that differ between test data, got constants only. Simulate with parameters from the prior."
+            "Expected parameters that differ between test data, got constants only. Simulate with "
+            "parameters from the prior."
         )
     draws, true = flat.samples, flat.truth
     if not varies.all():
@@ -237,7 +250,8 @@ class _Court:
         return tests, [*_estimates(width), *_estimates(bias)]
 
     def _lean(self) -> float:
-        """Which way the widths of single parameters are wrong on average, in standard errors: above 0 if posteriors are too narrow."""
+        """Which way the widths of single parameters are wrong on average, in standard errors: above 0 if
+        posteriors are too narrow."""
         beyond = np.mean((self.scores - self.scores.mean(axis=0)) ** 2, axis=1) - 1.0
         return float(beyond.mean() / max(beyond.std(ddof=1) / np.sqrt(len(beyond)), 1e-300))
 
@@ -260,11 +274,12 @@ def _judgement(
 
 
 def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float | None) -> tuple[str, ...]:
-    """The words for what was found, surest first: width and place are named where the estimate says the same as the ranks.
+    """The words for what was found, surest first: width and place are named where the estimate says the same
+    as the ranks.
 
-    Ranks alone are moved by a wrong form, too: tails or skewness make them lean where the mean and the sd are right. Jointly (with a
-    `lean`) too narrow or too wide is said only if single parameters are so on average; all else that moves the Mahalanobis distance
-    is the dependence between them, or a bias.
+    Ranks alone are moved by a wrong form, too: tails or skewness make them lean where the mean and the sd are
+    right. Jointly (with a `lean`) too narrow or too wide is said only if single parameters are so on average;
+    all else that moves the Mahalanobis distance is the dependence between them, or a bias.
     """
     told = []
     if "spread" in found:
@@ -286,7 +301,8 @@ def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float
 def _of_usual_size(
     draws: Floats, truth: Floats, prior: Floats | None
 ) -> tuple[Floats, Floats, Floats | None]:
-    """Parameters beyond 1e100, or all below 1e-100, times a power of two, which is exact: so that squares neither overflow nor vanish."""
+    """Parameters beyond 1e100, or all below 1e-100, times a power of two, which is exact: so that squares
+    neither overflow nor vanish."""
     largest = np.maximum(np.abs(draws).max(axis=(0, 1)), np.abs(truth).max(axis=0))
     if prior is not None:
         largest = np.maximum(largest, np.abs(prior).max(axis=0))
@@ -321,7 +337,8 @@ def _constant(name: str, value: float) -> Judgement:
 
 
 def _dead(dead: NDArray[np.bool_], num_draws: int) -> NDArray[np.bool_]:
-    """Of which parameters more data sets have all draws equal than right posteriors of few values would: those have no sd to measure by."""
+    """Of which parameters more data sets have all draws equal than right posteriors of few values would:
+    those have no sd to measure by."""
     expected = len(dead) / (num_draws + 1)
     beyond: NDArray[np.bool_] = dead.sum(axis=0) > expected + 4.0 * np.sqrt(expected)
     return beyond
@@ -332,7 +349,8 @@ def _single(test: tuple[Floats, Floats]) -> tuple[float, float]:
 
 
 def _smallest(*families: tuple[Floats, Floats]) -> tuple[float, float]:
-    """The surest of many tests, with Bonferroni's bound for all of them: each family has an equal share, each of its tests one of that."""
+    """The surest of many tests, with Bonferroni's bound for all of them: each family has an equal share, each
+    of its tests one of that."""
     statistics = np.concatenate([statistic for statistic, _ in families])
     p_values = np.concatenate([p * len(p) * len(families) for _, p in families])
     best = int(p_values.argmin())
@@ -364,7 +382,8 @@ def _prior_draws(prior: object, flat: Flat, variable_keys: str | Sequence[str] |
         missing = [key for key in keys if key not in prior]
         if missing:
             raise DataError(
-                f"Expected prior draws of {missing[0]!r}, got {', '.join(map(str, prior))}. Draw all variables from the prior."
+                f"Expected prior draws of {missing[0]!r}, got {', '.join(map(str, prior))}. Draw "
+                "all variables from the prior."
             )
         prior = np.concatenate(
             [as_floats(f"prior of {key!r}", prior[key]).reshape(len(prior[key]), -1) for key in keys], axis=1
@@ -372,15 +391,16 @@ def _prior_draws(prior: object, flat: Flat, variable_keys: str | Sequence[str] |
     draws = as_floats("prior", prior)
     if draws.ndim != 2 or draws.shape[1] != flat.truth.shape[1] or len(draws) < MIN_DATASETS:
         raise DataError(
-            f"Expected prior draws of shape (n, {flat.truth.shape[1]}) with n of at least {MIN_DATASETS}, got shape {draws.shape}. "
-            "Pass draws of all parameters, in the order of the posterior draws."
+            f"Expected prior draws of shape (n, {flat.truth.shape[1]}) with n of at least {MIN_DATASETS}, "
+            f"got shape {draws.shape}. Pass draws of all parameters, in the order of the posterior draws."
         )
     check_finite("prior", draws)
     return draws
 
 
 def _columns(conditions: object, n: int) -> Floats:
-    """Conditions as (n, q): the numbers of each data set, of very many the few that tell most; the share that is missing, and 0 for it."""
+    """Conditions as (n, q): the numbers of each data set, of very many the few that tell most; the share that
+    is missing, and 0 for it."""
     if conditions is None:
         return np.zeros((n, 0))
     by_name = conditions if isinstance(conditions, Mapping) else {"conditions": conditions}
@@ -389,7 +409,8 @@ def _columns(conditions: object, n: int) -> Floats:
         array = as_floats(f"conditions {name!r}", values)
         if array.ndim < 1 or len(array) != n:
             raise DataError(
-                f"Expected conditions {name!r} of {n} data sets, got shape {array.shape}. Pass one for each data set, in their order."
+                f"Expected conditions {name!r} of {n} data sets, got shape {array.shape}. Pass one "
+                "for each data set, in their order."
             )
         rows = array.reshape(n, -1)
         missing = ~np.isfinite(rows)

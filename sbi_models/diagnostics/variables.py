@@ -23,20 +23,24 @@ def flatten_variables(
     variable_keys: str | Sequence[str] | None = None,
     variable_names: Sequence[str] | None = None,
 ) -> Flat:
-    """Joins the parameters of all variables along one axis, checks that draws and truth fit, and names each parameter.
+    """Joins the parameters of all variables along one axis, checks that draws and truth fit, and names each
+    parameter.
 
-    A variable `theta` of one value gives the name `theta`; of several, `theta_0`, `theta_1`, ...; of a matrix, `theta_0_0`, ...
+    A variable `theta` of one value gives the name `theta`; of several, `theta_0`, `theta_1`, ...; of a
+    matrix, `theta_0_0`, ...
 
     Args:
-        samples: posterior draws by variable, each of shape (n_datasets, num_samples, ...), raw space. An array of shape
-            (n_datasets, num_samples, dim) stands for one variable `theta`.
-        truth: true values by variable, each of shape (n_datasets, ...), raw space; variables that have no draws (data, context) are
-            left aside, so whole test data will do. An array of shape (n_datasets, dim) goes with an array of samples.
+        samples: posterior draws by variable, each of shape (n_datasets, num_samples, ...), raw space. An
+            array of shape (n_datasets, num_samples, dim) stands for one variable `theta`.
+        truth: true values by variable, each of shape (n_datasets, ...), raw space; variables that have no
+            draws (data, context) are left aside, so whole test data will do. An array of shape (n_datasets,
+            dim) goes with an array of samples.
         variable_keys: which variables to use, and in which order; by default all in `samples`.
         variable_names: names for all parameters, in order, in place of the above.
 
     Raises:
-        DataError: an unknown variable, arrays that do not fit, or names that are too many, too few, or not distinct strings.
+        DataError: an unknown variable, arrays that do not fit, or names that are too many, too few, or not
+            distinct strings.
 
     >>> import numpy as np
     >>> flatten_variables({"mu": np.zeros((4, 9, 2)), "tau": np.zeros((4, 9, 1))}, {"mu": np.zeros((4, 2)), "tau": np.zeros(4)}).names
@@ -58,8 +62,9 @@ def flatten_variables(
 def _as_mappings(samples: object, truth: object) -> tuple[Mapping[str, object], Mapping[str, object]]:
     if isinstance(samples, Mapping) != isinstance(truth, Mapping):
         raise DataError(
-            f"Expected samples and truth both as mappings of variables or both as arrays, got {type(samples).__name__} and "
-            f"{type(truth).__name__}. Pass for instance {{'theta': samples}} and {{'theta': truth}}."
+            "Expected samples and truth both as mappings of variables or both as arrays, got "
+            f"{type(samples).__name__} and {type(truth).__name__}. Pass for instance {{'theta': samples}} "
+            "and {'theta': truth}."
         )
     if isinstance(samples, Mapping) and isinstance(truth, Mapping):
         return samples, truth
@@ -77,16 +82,19 @@ def _chosen(
     )
     if not keys:
         raise DataError(
-            "Expected at least one variable with posterior draws, got none. Pass for instance {'theta': samples}."
+            "Expected at least one variable with posterior draws, got none. Pass for instance "
+            "{'theta': samples}."
         )
     for key in keys:
         if key not in samples:
             raise DataError(
-                f"Expected posterior draws of variable {key!r}, got none. {suggest(str(key), map(str, samples))}"
+                f"Expected posterior draws of variable {key!r}, got none. "
+                f"{suggest(str(key), map(str, samples))}"
             )
         if key not in truth:
             raise DataError(
-                f"Expected true values of variable {key!r}, which has draws, got none. {suggest(key, map(str, truth))}"
+                f"Expected true values of variable {key!r}, which has draws, got none. "
+                f"{suggest(key, map(str, truth))}"
             )
     return keys
 
@@ -95,16 +103,17 @@ def _block(key: str, samples: Mapping[str, object], truth: Mapping[str, object])
     draws, true = as_floats(f"samples of {key!r}", samples[key]), as_floats(f"truth of {key!r}", truth[key])
     if draws.ndim < 2 or true.ndim < 1:
         raise DataError(
-            f"Expected samples of {key!r} of shape (n_datasets, num_samples, ...) and truth of shape (n_datasets, ...), "
-            f"got {draws.shape} and {true.shape}. Add the missing axes."
+            f"Expected samples of {key!r} of shape (n_datasets, num_samples, ...) and truth of shape "
+            f"(n_datasets, ...), got {draws.shape} and {true.shape}. Add the missing axes."
         )
     event, true_event = (
         (1,) if shape in ((), (1,)) else shape for shape in (draws.shape[2:], true.shape[1:])
     )
     if event != true_event or len(draws) != len(true):
         raise DataError(
-            f"Expected truth of {key!r} of shape {(len(draws), *draws.shape[2:])} to go with samples of shape {draws.shape}, "
-            f"got {true.shape}. Pass the true values of the same data sets, in the same order."
+            f"Expected truth of {key!r} of shape {(len(draws), *draws.shape[2:])} to go with samples of "
+            f"shape {draws.shape}, got {true.shape}. Pass the true values of the same data sets, in the "
+            "same order."
         )
     dim = int(np.prod(event))
     names = [key] if dim == 1 else ["_".join([key, *map(str, index)]) for index in np.ndindex(*event)]
@@ -118,7 +127,8 @@ def _check_same_datasets(blocks: list[Flat]) -> None:
             f"{block.names[0] if block.names else '?'}: {block.samples.shape[:2]}" for block in blocks
         )
         raise DataError(
-            f"Expected the same (n_datasets, num_samples) for all variables, got {got}. Draw all variables in one call of sample()."
+            f"Expected the same (n_datasets, num_samples) for all variables, got {got}. Draw all "
+            "variables in one call of sample()."
         )
 
 
@@ -130,17 +140,19 @@ def _checked_names(names: list[str], given: Sequence[str] | None) -> list[str]:
     if given is not None:
         if isinstance(given, str) or not all(isinstance(name, str) and name for name in given):
             raise DataError(
-                f"Expected variable_names as a list of non-empty strings, got {given!r}. Pass for instance {names!r}."
+                f"Expected variable_names as a list of non-empty strings, got {given!r}. Pass for "
+                f"instance {names!r}."
             )
         if len(given) != len(names):
             raise DataError(
-                f"Expected {len(names)} variable_names, one for each of {', '.join(names)}, got {len(given)}: {', '.join(given)}. "
-                "Name every parameter, in that order."
+                f"Expected {len(names)} variable_names, one for each of {', '.join(names)}, got "
+                f"{len(given)}: {', '.join(given)}. Name every parameter, in that order."
             )
         names = list(given)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise DataError(
-            f"Expected distinct names of parameters, got {', '.join(repeated)} more than once. Pass distinct variable_names."
+            f"Expected distinct names of parameters, got {', '.join(repeated)} more than once. "
+            "Pass distinct variable_names."
         )
     return names

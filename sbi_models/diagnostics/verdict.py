@@ -1,4 +1,5 @@
-"""The verdict on an approximator: what is wrong with its posteriors, how much, how surely, and in plain words."""
+"""The verdict on an approximator: what is wrong with its posteriors, how much, how surely, and in plain
+words."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ LABELS = (CALIBRATED, OVER, UNDER, BIASED, MISCALIBRATED, UNINFORMATIVE, CONSTAN
 
 - over-confident, under-confident: posteriors too narrow, too wide;
 - biased: too high or too low, jointly off to one side;
-- miscalibrated: right in place and width, but not in form (tails, skewness, dependence), or wrong in ways that cancel on average;
-- uninformative: calibrated, but nothing shows that the draws know more of the truth than the prior does, for all or for many data sets;
+- miscalibrated: right in place and width, but not in form (tails, skewness, dependence), or wrong in ways
+  that cancel on average;
+- uninformative: calibrated, but nothing shows that the draws know more of the truth than the prior does, for
+  all or for many data sets;
 - constant: the test data hold one value only, so there is nothing to judge;
 - calibrated: none of these.
 """
@@ -37,10 +40,10 @@ class Estimate:
 class Check:
     """One test of one flaw.
 
-    name: bias, spread, ranks, bias_changes, spread_changes, tarp, dependence, dependence_changes, or information; statistic: as the metric
-    behind it defines it; p_value: of this test alone;
-    adjusted: by Holm's method for all tests of the verdict (those of information among themselves); found: adjusted is at most
-    `false_alarms`.
+    name: bias, spread, ranks, bias_changes, spread_changes, tarp, dependence, dependence_changes, or
+    information; statistic: as the metric behind it defines it; p_value: of this test alone; adjusted: by
+    Holm's method for all tests of the verdict (those of information among themselves); found: adjusted is at
+    most `false_alarms`.
     """
 
     name: str
@@ -63,9 +66,10 @@ class Check:
 class Judgement:
     """The verdict on one parameter, or on all jointly.
 
-    label: one of `LABELS`, the flaw with the smallest p-value; flaws: all that were found, surest first. width_factor: by what posterior
-    sds should be multiplied; bias: posterior mean minus truth in posterior sds (jointly: the length of that vector); contraction: share of
-    the prior variance that is gone, on average (None jointly). informative: whether draws are shown to know more than the prior.
+    label: one of `LABELS`, the flaw with the smallest p-value; flaws: all that were found, surest first.
+    width_factor: by what posterior sds should be multiplied; bias: posterior mean minus truth in posterior
+    sds (jointly: the length of that vector); contraction: share of the prior variance that is gone, on
+    average (None jointly). informative: whether draws are shown to know more than the prior.
     """
 
     name: str
@@ -104,11 +108,12 @@ class Judgement:
 class Verdict:
     """What test simulations say about an approximator; made by `judge`, or by `verdict` of a workflow.
 
-    label: that of the parameter, or of all jointly, whose flaw is surest; without a flaw `uninformative` if no parameter is informative,
-    or if `prior_share` was not tested by conditions, else `calibrated`. prior_share: of data sets whose draws cannot be told from the
-    prior, if others can, there is no flaw, and they are a tenth or more; else 0. joint: None for one
-    parameter, or with too few draws for it. false_alarms: the probability that a right
-    approximator is called flawed. level: of all intervals, each for itself.
+    label: that of the parameter, or of all jointly, whose flaw is surest; without a flaw `uninformative` if
+    no parameter is informative, or if `prior_share` was not tested by conditions, else `calibrated`.
+    prior_share: of data sets whose draws cannot be told from the prior, if others can, there is no flaw, and
+    they are a tenth or more; else 0. joint: None for one parameter, or with too few draws for it.
+    false_alarms: the probability that a right approximator is called flawed. level: of all intervals, each
+    for itself.
     """
 
     label: str

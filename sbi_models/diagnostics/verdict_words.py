@@ -17,7 +17,8 @@ from sbi_models.diagnostics.verdict import (
 )
 
 VAGUE = 10.0
-"""If the ends of what is left of the variance differ by that factor, as with tails so heavy that there is no variance, it is not told."""
+"""If the ends of what is left of the variance differ by that factor, as with tails so heavy that there is no
+variance, it is not told."""
 
 
 def sentence_of(
@@ -41,7 +42,8 @@ def sentence_of(
         if _known(width) and _known(bias):
             off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
             told.append(
-                f"right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by {off} posterior sds"
+                f"right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by "
+                f"{off} posterior sds"
             )
         else:
             told.append(
@@ -57,7 +59,8 @@ def sentence_of(
         and (1.0 - contraction.low) <= VAGUE * (1.0 - contraction.high)
     ):
         told.append(
-            f"{100 * contraction.value:.0f} % of the prior variance gone ({_range(contraction, percent=True)})"
+            f"{100 * contraction.value:.0f} % of the prior variance gone "
+            f"({_range(contraction, percent=True)})"
         )
     sentence = "; ".join(told) + "."
     if flaws:
@@ -76,8 +79,14 @@ def _flaw(flaw: str, width: Estimate, bias: Estimate, checks: Sequence[Check], *
         return f"{flaw}, posteriors are too {'narrow' if flaw == OVER else 'wide'}: {cure}"
     if flaw == BIASED and _known(bias):
         if jointly:
-            return f"biased, posterior means lie {bias.value:.2f} joint posterior sds ({_range(bias)}) off to one side"
-        return f"biased, posteriors lie {abs(bias.value):.2f} posterior sds too {'high' if bias.value > 0 else 'low'} ({_range(bias)})"
+            return (
+                f"biased, posterior means lie {bias.value:.2f} joint posterior sds ({_range(bias)}) "
+                "off to one side"
+            )
+        return (
+            f"biased, posteriors lie {abs(bias.value):.2f} posterior sds too "
+            f"{'high' if bias.value > 0 else 'low'} ({_range(bias)})"
+        )
     if flaw == MISCALIBRATED:
         return f"miscalibrated, {_form(checks)}"
     return flaw
@@ -103,7 +112,8 @@ def _form(checks: Sequence[Check]) -> str:
 
 
 def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
-    """What the estimates point at though no test has proven it: right values lie outside of intervals that are half as wide again."""
+    """What the estimates point at though no test has proven it: right values lie outside of intervals that
+    are half as wide again."""
     told = []
     if width.low > 0.0 and abs(log(width.value)) > 0.75 * log(width.high / width.low):
         told.append("narrow" if width.value > 1.0 else "wide")
@@ -115,7 +125,8 @@ def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
 def summary(
     label: str, parameters: Sequence[Judgement], joint: Judgement | None, basis: str, ignorant: float
 ) -> str:
-    """The verdict as a whole; `ignorant` is the share of data sets whose draws cannot be told from the prior."""
+    """The verdict as a whole; `ignorant` is the share of data sets whose draws cannot be told from the
+    prior."""
     silent = [row.name for row in parameters if row.label == UNINFORMATIVE]
     if label == CALIBRATED:
         rest = f", but nothing is learnt about {_listed(silent)}" if silent else ""
@@ -127,7 +138,8 @@ def summary(
             f"; more of them would tell whether something is off with {_listed(doubtful)}" if doubtful else ""
         )
         rest += (
-            f"; for {100 * ignorant:.0f} % of them the draws are no more than the prior, and the data no more either"
+            f"; for {100 * ignorant:.0f} % of them the draws are no more than the prior, and the "
+            "data no more either"
             if ignorant
             else ""
         )
@@ -153,7 +165,10 @@ def summary(
 
 def constant_sentence(value: float) -> str:
     """For a parameter that does not vary."""
-    return f"{CONSTANT.capitalize()}: it is {value:.6g} in all test data, so that there is nothing to judge. Draw it from its prior."
+    return (
+        f"{CONSTANT.capitalize()}: it is {value:.6g} in all test data, so that there is nothing to "
+        "judge. Draw it from its prior."
+    )
 
 
 def _known(estimate: Estimate) -> bool:

@@ -1,7 +1,8 @@
 """The two contracts: what an inference network and a summary network promise.
 
-The constructor is the configuration: every network records its arguments, so that `clone()` rebuilds it with fresh weights and a saved
-file holds no code. Layers are made by `build`, once the widths of the data are known.
+The constructor is the configuration: every network records its arguments, so that `clone()` rebuilds it with
+fresh weights and a saved file holds no code. Layers are made by `build`, once the widths of the data are
+known.
 """
 
 import inspect
@@ -50,7 +51,8 @@ class Network(nn.Module):
         for name in kwargs:
             if name not in known:
                 raise ConfigurationError(f"{cls.__name__} has no argument {name!r}. {suggest(name, known)}")
-        # Copying a module makes an instance without arguments and restores its attributes afterwards: hence partial binding.
+        # Copying a module makes an instance without arguments and restores its attributes afterwards: hence
+        # partial binding.
         arguments = signature.bind_partial(network, *args, **kwargs)
         arguments.apply_defaults()
         object.__setattr__(
@@ -65,19 +67,22 @@ class Network(nn.Module):
         self.built_with: dict[str, Any] | None = None
 
     def clone(self) -> Self:
-        """The same architecture, not yet built, so that its weights will be fresh; networks among the arguments are cloned too."""
+        """The same architecture, not yet built, so that its weights will be fresh; networks among the
+        arguments are cloned too."""
         return type(self)(**mapped(self.config, Network, Network.clone))
 
     def to_json(self) -> dict[str, Any]:
-        """Registered name, configuration and the widths it was built with; networks among the arguments are described in their place.
+        """Registered name, configuration and the widths it was built with; networks among the arguments are
+        described in their place.
 
         Raises:
-            ConfigurationError: if the class has no registered name of its own: a file would hold it as the class that it comes from.
+            ConfigurationError: if the class has no registered name of its own: a file would hold it as the
+                class that it comes from.
         """
         if "registered_name" not in vars(type(self)):
             raise ConfigurationError(
-                f"{type(self).__name__} has no registered name, so that no file can hold it. Put @register('a_name_of_its_own') above the "
-                "class, from sbi_models.networks."
+                f"{type(self).__name__} has no registered name, so that no file can hold it. Put "
+                "@register('a_name_of_its_own') above the class, from sbi_models.networks."
             )
         config = mapped(self.config, Network, lambda network: {NESTED: network.to_json()})
         return {"name": self.registered_name, "config": config, "built_with": self.built_with}
@@ -86,9 +91,10 @@ class Network(nn.Module):
 class InferenceNetwork(Network, ABC):
     """A conditional density of standardised parameters given conditions.
 
-    To write one: subclass, register a name, and implement `_build`, `loss_given`, `draw` if the loss has random numbers, `sample` and,
-    where there is a density, `log_prob`. A network may implement `loss` instead of `draw` and `loss_given`; the members of an ensemble of
-    such networks then train one after the other, and not as one batch.
+    To write one: subclass, register a name, and implement `_build`, `loss_given`, `draw` if the loss has
+    random numbers, `sample` and, where there is a density, `log_prob`. A network may implement `loss` instead
+    of `draw` and `loss_given`; the members of an ensemble of such networks then train one after the other,
+    and not as one batch.
     """
 
     has_draws: bool = True
@@ -98,13 +104,15 @@ class InferenceNetwork(Network, ABC):
     """False where `log_prob` has no answer."""
 
     fits_graph: bool = True
-    """False where a training step cannot be a CUDA graph: its loss asks the GPU for a result, or takes something there."""
+    """False where a training step cannot be a CUDA graph: its loss asks the GPU for a result, or takes
+    something there."""
 
     starts_from_data: bool = False
     """True where `start_from` looks at data."""
 
     def build(self, theta_dim: int, condition_dim: int) -> None:
-        """Make the layers for parameters of width `theta_dim` and conditions of width `condition_dim`; a second call changes nothing."""
+        """Make the layers for parameters of width `theta_dim` and conditions of width `condition_dim`; a
+        second call changes nothing."""
         if self.built_with is None:
             self._build(theta_dim, condition_dim)
             self.built_with = {"theta_dim": theta_dim, "condition_dim": condition_dim}
@@ -116,32 +124,39 @@ class InferenceNetwork(Network, ABC):
         """Look at standardised training data, (n, theta_dim) and (n, condition_dim), for a better start."""
 
     def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Training loss of each pair, shape (n,), for standardised theta (n, theta_dim) and conditions (n, condition_dim)."""
+        """Training loss of each pair, shape (n,), for standardised theta (n, theta_dim) and conditions (n,
+        condition_dim)."""
         return self.loss_given(theta, conditions, self.draw(theta, generator))
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """The random numbers of the loss of standardised theta (n, theta_dim), each of shape (n, ...); none unless a network says more."""
+        """The random numbers of the loss of standardised theta (n, theta_dim), each of shape (n, ...); none
+        unless a network says more."""
         del theta, generator
         return ()
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
-        """The loss, as a function of its random numbers: it draws none itself, and looks at no value of a tensor in Python."""
+        """The loss, as a function of its random numbers: it draws none itself, and looks at no value of a
+        tensor in Python."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no training loss. Implement loss_given, and draw if it has random numbers."
+            f"{type(self).__name__} has no training loss. Implement loss_given, and draw if it has "
+            "random numbers."
         )
 
     @abstractmethod
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim) given conditions (n, condition_dim); a generator for all rows or one each."""
+        """Standardised draws (n, num_samples, theta_dim) given conditions (n, condition_dim); a generator for
+        all rows or one each."""
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim) given conditions (n, condition_dim), shape (n,).
+        """Log density in nats of standardised theta (n, theta_dim) given conditions (n, condition_dim), shape
+        (n,).
 
         Raises:
             ConfigurationError: if this kind of network has no density.
         """
         raise ConfigurationError(
-            f"{type(self).__name__} has no density, so there is no log_prob. Train a CouplingFlow, FlowMatching or DiffusionModel for one."
+            f"{type(self).__name__} has no density, so there is no log_prob. Train a CouplingFlow, "
+            "FlowMatching or DiffusionModel for one."
         )
 
 
@@ -154,10 +169,12 @@ class SummaryNetwork(Network, ABC):
     summary_dim: int
 
     input_names: tuple[str, ...] = ()
-    """Names of the inputs of a network that takes several, as dicts of tensors and of masks; none for a network that takes one tensor."""
+    """Names of the inputs of a network that takes several, as dicts of tensors and of masks; none for a
+    network that takes one tensor."""
 
     def build(self, input_shape: Any) -> None:
-        """Make the layers for standardised inputs of shape (n, *input_shape), or for a dict of such; a second call changes nothing."""
+        """Make the layers for standardised inputs of shape (n, *input_shape), or for a dict of such; a second
+        call changes nothing."""
         if self.built_with is None:
             positive_int(self.summary_dim, "summary_dim")
             several = isinstance(input_shape, Mapping)
@@ -176,6 +193,6 @@ class SummaryNetwork(Network, ABC):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Summaries (n, summary_dim) of standardised x (n, *input_shape).
 
-        The mask, (n, length) or (n, height, width), is True where an element counts. The others may hold anything: the summary is the one
-        without them, and it is finite if there is none left.
+        The mask, (n, length) or (n, height, width), is True where an element counts. The others may hold
+        anything: the summary is the one without them, and it is finite if there is none left.
         """

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
-"""One generator for everything, or one for each row of the leading axis, so that a row's draws do not depend on its neighbours."""
+"""One generator for everything, or one for each row of the leading axis, so that a row's draws do not depend
+on its neighbours."""
 
 
 def normal(shape: tuple[int, ...], generator: Generators, like: Tensor) -> Tensor:
-    """Standard normal noise of a shape, in the type and on the device of `like`; a sequence of generators gives a row each."""
+    """Standard normal noise of a shape, in the type and on the device of `like`; a sequence of generators
+    gives a row each."""
     if generator is None or isinstance(generator, torch.Generator):
         device = like.device if generator is None else generator.device
         return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)

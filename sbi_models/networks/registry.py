@@ -23,7 +23,8 @@ class NetworkEntry(TypedDict):
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a network known by name, for files and for strings such as `inference_network="flow_matching"`.
+    """Class decorator that makes a network known by name, for files and for strings such as
+    `inference_network="flow_matching"`.
 
     Raises:
         ConfigurationError: if another class has the name.
@@ -61,7 +62,8 @@ def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: t
 
 
 def resolve(network: K | type[K] | str, kind: type[K]) -> K:
-    """A new network of the wanted kind (inference or summary) like an instance, of a class, or of a registered name.
+    """A new network of the wanted kind (inference or summary) like an instance, of a class, or of a
+    registered name.
 
     An instance is cloned: two workflows that were given the same one do not share weights.
 
@@ -82,14 +84,16 @@ def network_from_json(entry: dict[str, Any]) -> Network:
     """The network that `Network.to_json()` described, built, with fresh weights.
 
     Raises:
-        ModelFileError: if no network of that name is registered, or its arguments are not of the types that it takes.
+        ModelFileError: if no network of that name is registered, or its arguments are not of the types that
+            it takes.
     """
     if found := misfit(entry, NetworkEntry, "a network"):
         raise ModelFileError(found)
     name = entry["name"]
     if name not in _NETWORKS:
         raise ModelFileError(
-            f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your own before loading."
+            f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your "
+            "own before loading."
         )
     config = _with_networks(entry["config"])
     check_arguments(_NETWORKS[name], config, name, sizes=True)

@@ -1,4 +1,5 @@
-"""Cache keys: a finished task is used again exactly if its inputs, the settings that matter to it, and its code are the same."""
+"""Cache keys: a finished task is used again exactly if its inputs, the settings that matter to it, and its
+code are the same."""
 
 import hashlib
 import json
@@ -83,7 +84,8 @@ def simulate_key(experiment: Experiment) -> str:
 
 
 def train_key(experiment: Experiment, content_hash: dict[str, str]) -> str:
-    """Key of the train task, or of the ensemble task in its place, from the content of the training and validation simulations."""
+    """Key of the train task, or of the ensemble task in its place, from the content of the training and
+    validation simulations."""
     roles = [experiment.inference_variables, experiment.summary_variables, experiment.inference_conditions]
     names = study_of(experiment).parameter_names
     simulations = [content_hash["training"], content_hash["validation"]]
@@ -100,7 +102,8 @@ def train_key(experiment: Experiment, content_hash: dict[str, str]) -> str:
 
 
 def diagnose_key(experiment: Experiment, content_hash: dict[str, str], training: dict[str, Any]) -> str:
-    """Key of the diagnose task, from the trained file and its history, the test simulations, and what members may disagree on."""
+    """Key of the diagnose task, from the trained file and its history, the test simulations, and what members
+    may disagree on."""
     settings, names = experiment.diagnose.model_dump(), study_of(experiment).parameter_names
     observed = observations_hash(experiment) if experiment.ensemble is not None else None
     return content_key(
@@ -116,7 +119,8 @@ def diagnose_key(experiment: Experiment, content_hash: dict[str, str], training:
 
 
 def infer_key(experiment: Experiment, sha256: str) -> str:
-    """Key of the infer task, from the trained file, the real observations, and all that tells what they mean."""
+    """Key of the infer task, from the trained file, the real observations, and all that tells what they
+    mean."""
     return content_key("infer", sha256, *_question(experiment), experiment.infer.model_dump())
 
 
@@ -152,7 +156,8 @@ def observations_hash(experiment: Experiment) -> str:
 
 
 def source_fingerprint(*things: Any) -> str:
-    """sha256 over the code of the modules that define functions or classes, and of the user's modules that these import."""
+    """sha256 over the code of the modules that define functions or classes, and of the user's modules that
+    these import."""
     digest = hashlib.sha256()
     for name, file in sources_of(things).items():
         digest.update(f"{name} {meaning(file)} ".encode())
@@ -160,10 +165,12 @@ def source_fingerprint(*things: Any) -> str:
 
 
 def simulator_fingerprint(experiment: Experiment) -> str:
-    """sha256 over the code that the simulator leads to, over what the experiment depends on, and over first rows with seed 0.
+    """sha256 over the code that the simulator leads to, over what the experiment depends on, and over first
+    rows with seed 0.
 
-    The rows, a block of batched functions and one row of others, catch what that code does not show, such as constants of objects. Code
-    that was changed after it was imported has a fingerprint that no other process finds.
+    The rows, a block of batched functions and one row of others, catch what that code does not show, such as
+    constants of objects. Code that was changed after it was imported has a fingerprint that no other process
+    finds.
     """
     simulator: Simulator = study_of(experiment).simulator
     digest = hashlib.sha256()
@@ -177,18 +184,20 @@ def simulator_fingerprint(experiment: Experiment) -> str:
 
 
 def changed_sources(experiment: Experiment) -> list[str]:
-    """Files of the simulator's code that were changed after it was imported here: what it does is no longer what they say."""
+    """Files of the simulator's code that were changed after it was imported here: what it does is no longer
+    what they say."""
     made_at = study_of(experiment).simulator.made_at
     files = sources_of(_definitions(experiment)).values()
     return [str(file) for file in files if file.stat().st_mtime > made_at]
 
 
 def refuse_changed_sources(experiment: Experiment) -> None:
-    """Raise ConfigurationError if code that this process has imported was changed since: new processes would compute something else."""
+    """Raise ConfigurationError if code that this process has imported was changed since: new processes would
+    compute something else."""
     if changed := changed_sources(experiment):
         raise ConfigurationError(
-            f"Expected the code of the simulator as it was when this process imported it, got {', '.join(changed)} changed since. Start "
-            "again in a new process, or restart the kernel."
+            "Expected the code of the simulator as it was when this process imported it, got "
+            f"{', '.join(changed)} changed since. Start again in a new process, or restart the kernel."
         )
 
 
@@ -207,7 +216,8 @@ def _surroundings(experiment: Experiment) -> list[Any]:
 
 
 def depended_on(experiment: Experiment) -> list[tuple[Path, Path]]:
-    """Each file that the experiment says its simulator depends on, with the folder that its name is relative to.
+    """Each file that the experiment says its simulator depends on, with the folder that its name is relative
+    to.
 
     Raises:
         ConfigurationError: if one is missing.

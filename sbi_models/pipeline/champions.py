@@ -1,4 +1,5 @@
-"""The champion of a registered model: how one takes over from another, by the gate or by hand, and what the registry then says of each."""
+"""The champion of a registered model: how one takes over from another, by the gate or by hand, and what the
+registry then says of each."""
 
 from datetime import datetime
 from types import EllipsisType
@@ -15,7 +16,8 @@ from sbi_models.tracking.versions import note_move
 CHAMPION = "champion"
 
 REFERENCE = "gate.reference"
-"""Tag of a champion that has only shown not to be worse than the version of this number: the next one is compared with both."""
+"""Tag of a champion that has only shown not to be worse than the version of this number: the next one is
+compared with both."""
 
 _HEAD = "**Champion**"
 
@@ -65,7 +67,8 @@ def crown(
 
 
 def follow_alias(store: Store, name: str) -> None:
-    """Let the descriptions of versions say who is champion, and who was until when, whoever has moved the alias.
+    """Let the descriptions of versions say who is champion, and who was until when, whoever has moved the
+    alias.
 
     A champion whose coming is not in the history, since another program moved the alias, is noted there.
     """
@@ -94,9 +97,11 @@ def follow_alias(store: Store, name: str) -> None:
 
 
 def promote(store: Store, name: str, version: int, *, why: str = "") -> int | None:
-    """Make a version the champion by hand, such as the one before for a roll-back; returns the version that was champion until then.
+    """Make a version the champion by hand, such as the one before for a roll-back; returns the version that
+    was champion until then.
 
-    Later challengers are compared with it alone. The gate makes no version champion again that was one before.
+    Later challengers are compared with it alone. The gate makes no version champion again that was one
+    before.
     """
     reason = "promoted by hand" + (f": {why}" if why else "")
     before = crown(store, name, version, reasons=[reason], why=reason)
@@ -106,7 +111,8 @@ def promote(store: Store, name: str, version: int, *, why: str = "") -> int | No
 
 
 def reference_of(store: Store, name: str, champion: int) -> int | None:
-    """The version that a champion has shown no more than not to be worse than; None if it is the measure itself."""
+    """The version that a champion has shown no more than not to be worse than; None if it is the measure
+    itself."""
     found = _tags(store, name, champion).get(REFERENCE)
     return None if found is None else int(found)
 
@@ -151,7 +157,8 @@ def show_history(store: Store, name: str) -> None:
     )
     if not (known and _is_chain(moves)):
         console.print(
-            "[yellow]The history has gaps: another program has moved the alias, or it is of an earlier release.[/yellow]"
+            "[yellow]The history has gaps: another program has moved the alias, or it is of an "
+            "earlier release.[/yellow]"
         )
 
 

@@ -1,4 +1,5 @@
-"""What would fail after the simulations is found before them: networks, data and simulator are tried on the first simulation."""
+"""What would fail after the simulations is found before them: networks, data and simulator are tried on the
+first simulation."""
 
 import numpy as np
 
@@ -12,10 +13,12 @@ from sbi_models.types import Variables
 
 
 def check_data(experiment: Experiment, approximator: Approximator) -> None:
-    """Build an untrained approximator from the first simulation, and let its networks read the real observations.
+    """Build an untrained approximator from the first simulation, and let its networks read the real
+    observations.
 
     Raises:
-        DataError, ConfigurationError: if networks and simulations do not fit together, or observations are not numbers of their shapes.
+        DataError, ConfigurationError: if networks and simulations do not fit together, or observations are
+            not numbers of their shapes.
         SimulationError: if the first simulation has values that are not finite.
     """
     study = study_of(experiment)
@@ -39,7 +42,8 @@ def check_data(experiment: Experiment, approximator: Approximator) -> None:
 def refuse_not_finite(
     experiment: Experiment, simulator: Simulator, rows: Variables, start: int, seed: int
 ) -> None:
-    """Raise SimulationError if rows of the table of a seed, from a first one on, have NaN or inf, which no training of a run takes."""
+    """Raise SimulationError if rows of the table of a seed, from a first one on, have NaN or inf, which no
+    training of a run takes."""
     names = (*experiment.inference_variables, *experiment.summary_variables, *experiment.inference_conditions)
     for name in (name for name in names if name in rows):
         bad = np.flatnonzero(~np.isfinite(rows[name]).reshape(len(rows[name]), -1).all(axis=1))
@@ -47,7 +51,9 @@ def refuse_not_finite(
             row, total = start + int(bad[0]), len(rows[name])
             failed = ", which failed for good" if row in simulator.last_report.failed else ""
             raise SimulationError(
-                f"Expected finite numbers in {name!r} of each simulation, got NaN or inf in {bad.size} of {total}, such as row "
-                f"{row} of seed {seed}{failed}. See it again with simulator.rows({row}, {row + 1}, seed={seed}). Mend the simulator, or "
-                "have such simulations drawn again: make_simulator(..., failures=FailurePolicy(retries=3, non_finite=True))."
+                f"Expected finite numbers in {name!r} of each simulation, got NaN or inf in {bad.size} of "
+                f"{total}, such as row {row} of seed {seed}{failed}. See it again with "
+                f"simulator.rows({row}, {row + 1}, seed={seed}). Mend the simulator, or have such "
+                "simulations drawn again: make_simulator(..., failures=FailurePolicy(retries=3, "
+                "non_finite=True))."
             )

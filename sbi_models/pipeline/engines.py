@@ -1,4 +1,5 @@
-"""Tasks spread over an engine that exists: threads or processes of this machine, or a dask cluster, through Prefect's task runners."""
+"""Tasks spread over an engine that exists: threads or processes of this machine, or a dask cluster, through
+Prefect's task runners."""
 
 import logging
 import os
@@ -67,7 +68,8 @@ def spread(
     *,
     folder: Path | None = None,
 ) -> int:
-    """Run a task once with each of some keyword arguments; how many of them did not finish since a worker died.
+    """Run a task once with each of some keyword arguments; how many of them did not finish since a worker
+    died.
 
     Args:
         task: its results are on disk when it ends.
@@ -99,7 +101,8 @@ def spread(
                 errors.append(_error_of(future))
                 advance(weight)
 
-    # Prefect waits a second at the end of each flow for the thread of its heartbeat; the flow around this one has one.
+    # Prefect waits a second at the end of each flow for the thread of its heartbeat; the flow around this one
+    # has one.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), _quiet_dask():
         runs()
     failed = [error for error in errors if error is not None]
@@ -110,7 +113,8 @@ def spread(
 
 
 def refuse_other_folders(address: str, folder: Path) -> None:
-    """Raise ConfigurationError if a worker of a dask cluster does not see a file that is made in a folder here, or no cluster answers."""
+    """Raise ConfigurationError if a worker of a dask cluster does not see a file that is made in a folder
+    here, or no cluster answers."""
     try:
         from distributed import Client  # noqa: PLC0415 - an extra
     except ImportError:
@@ -128,8 +132,10 @@ def refuse_other_folders(address: str, folder: Path) -> None:
         probe.unlink(missing_ok=True)
     if blind := sorted(worker for worker, seen in sees.items() if not seen):
         raise ConfigurationError(
-            f"Expected workers that share the folder {folder}, got {len(blind)} of {len(sees)} that do not see a file that was just made "
-            f"there: {', '.join(blind[:3])}{', ...' if len(blind) > 3 else ''}. Mount it on their machines in the same place."
+            f"Expected workers that share the folder {folder}, got {len(blind)} of {len(sees)} that do not "
+            "see a file that was just made there: "
+            f"{', '.join(blind[:3])}{', ...' if len(blind) > 3 else ''}. Mount it on their machines in the "
+            "same place."
         )
 
 

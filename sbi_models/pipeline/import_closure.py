@@ -1,4 +1,5 @@
-"""The source code that a simulator or a study depends on: modules of the user, found by following their imports."""
+"""The source code that a simulator or a study depends on: modules of the user, found by following their
+imports."""
 
 import ast
 import sys
@@ -20,7 +21,8 @@ _INSTALLED = tuple(
 
 
 def sources_of(things: Iterable[Any]) -> dict[str, Path]:
-    """Files of the modules that define functions or classes, and of the user's modules that these import, directly or not, by name.
+    """Files of the modules that define functions or classes, and of the user's modules that these import,
+    directly or not, by name.
 
     Installed packages are not looked into, nor is this one.
     """

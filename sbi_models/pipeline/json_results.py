@@ -1,8 +1,9 @@
 """Results of tasks that a later run may read: JSON that names no code.
 
-Prefect keeps the result of a task in a file that says itself how it is to be read: by which serialiser, with which functions, and inside of
-JSON as which classes. Whoever can write such a file, or sends a project with one in it, would have the next run import and call what it
-names. Tasks of this project return numbers, text, lists and dicts; what names anything else is not theirs.
+Prefect keeps the result of a task in a file that says itself how it is to be read: by which serialiser, with
+which functions, and inside of JSON as which classes. Whoever can write such a file, or sends a project with
+one in it, would have the next run import and call what it names. Tasks of this project return numbers, text,
+lists and dicts; what names anything else is not theirs.
 """
 
 import json
@@ -25,7 +26,8 @@ _NAMES_OF_CODE = {"__class__", "__exc_type__"}
 
 
 def only_plain_json(key: str) -> str:
-    """The key; a result that is kept under it and is not plain JSON is removed, so that its task is done again."""
+    """The key; a result that is kept under it and is not plain JSON is removed, so that its task is done
+    again."""
     path = Path(os.environ["PREFECT_RESULTS_LOCAL_STORAGE_PATH"]).expanduser() / key
     if path.is_file() and not _is_plain(path.read_bytes()):
         path.unlink()

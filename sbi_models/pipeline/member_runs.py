@@ -24,7 +24,8 @@ def of_member(losses: Mapping[str, Values], member: str) -> dict[str, Values]:
 
 
 class RunWithMembers:
-    """The run of a pipeline run with a child run for each member of its ensemble; without an ensemble, the run alone.
+    """The run of a pipeline run with a child run for each member of its ensemble; without an ensemble, the
+    run alone.
 
     However often it is made for a run, each member has one child run.
     """
@@ -36,7 +37,8 @@ class RunWithMembers:
         }
 
     def log_epoch(self, epoch: int, losses: Mapping[str, float]) -> None:
-        """The losses of an epoch (from 1): the means over members go to the run, each member's own to its child run."""
+        """The losses of an epoch (from 1): the means over members go to the run, each member's own to its
+        child run."""
         self.tracker.log_epoch(epoch, of_mixture(losses))
         for name, tracker in self.members.items():
             tracker.log_epoch(epoch, of_member(losses, name))

@@ -1,4 +1,5 @@
-"""Two models compared on the same simulations, in words with an error rate: better, equal, worse, or not known."""
+"""Two models compared on the same simulations, in words with an error rate: better, equal, worse, or not
+known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ DRAWS = 200
 """Of each posterior, for the energy score of models without a density."""
 
 LOOKS = 2
-"""How often simulations are looked at, each time with its part of the level: those of the diagnosis, and as many as it takes."""
+"""How often simulations are looked at, each time with its part of the level: those of the diagnosis, and as
+many as it takes."""
 
 MISSED = 0.05
 """How often a model that is exactly as good may be called neither equal nor better at the second look."""
@@ -30,18 +32,23 @@ Word = Literal["better", "equal", "equal or better", "not known", "worse"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean difference of the scores of two models on the same simulations, higher is better for the first one.
+    """The mean difference of the scores of two models on the same simulations, higher is better for the first
+    one.
 
     Attributes:
-        score: "log density", in nats, or "energy score" (its negative), as a share of that of the second model.
+        score: "log density", in nats, or "energy score" (its negative), as a share of that of the second
+            model.
         difference: mean difference; -inf if the first model has density 0 where the second has not.
-        low: lower limit of the mean; each limit is missed with a probability of at most `level` at all looks together.
+        low: lower limit of the mean; each limit is missed with a probability of at most `level` at all looks
+            together.
         high: upper limit of the mean.
-        margin: a mean above -margin counts as not worse, one between -margin and margin as equal; in units of the difference.
+        margin: a mean above -margin counts as not worse, one between -margin and margin as equal; in units of
+            the difference.
         level: probability that each limit is missed with.
         num_simulations: number of simulations that both were scored on.
         sd: standard deviation of the differences.
-        impossible: numbers of simulations whose parameters the first model alone, and the second alone, gives density 0.
+        impossible: numbers of simulations whose parameters the first model alone, and the second alone, gives
+            density 0.
     """
 
     score: Literal["log density", "energy score"]
@@ -56,7 +63,8 @@ class Comparison:
 
     @property
     def word(self) -> Word:
-        """What the limits show. "better" and "worse" are about the sign of the mean, but what is equal within the margin is equal."""
+        """What the limits show. "better" and "worse" are about the sign of the mean, but what is equal within
+        the margin is equal."""
         if self.low > -self.margin:
             if self.high < self.margin:
                 return "equal"
@@ -70,7 +78,8 @@ class Comparison:
 
     @property
     def wanted(self) -> int:
-        """How many simulations it takes, by their spread, to tell a model that is exactly as good from one that is off by the margin."""
+        """How many simulations it takes, by their spread, to tell a model that is exactly as good from one
+        that is off by the margin."""
         quantiles = ndtri(1 - self.level / LOOKS) + ndtri(1 - MISSED / 2)
         return ceil(RESERVE * (float(quantiles) * self.sd / self.margin) ** 2)
 
@@ -84,7 +93,8 @@ class Comparison:
         )
 
     def in_words(self, rival: str) -> str:
-        """The word, the rival, the estimate, its interval and the margin, in one sentence without a full stop."""
+        """The word, the rival, the estimate, its interval and the margin, in one sentence without a full
+        stop."""
         heads: dict[Word, str] = {
             "better": f"better than {rival}",
             "equal": f"equal to {rival} within {self._amount(self.margin)}",
@@ -94,12 +104,18 @@ class Comparison:
         }
         on = f"on {self.num_simulations} test simulations"
         if self.impossible[0]:
-            said = f"it says of {self.impossible[0]} of them that their parameters cannot be, where the other does not"
+            said = (
+                f"it says of {self.impossible[0]} of them that their parameters cannot be, where the "
+                "other does not"
+            )
             return f"{heads[self.word]}: {self.score} {on}; {said}"
         limits = (
             f"({100 * (1 - self.level):g} % interval {self._signed(self.low)} to {self._signed(self.high)})"
         )
-        return f"{heads[self.word]}: {self.score} {self._signed(self.difference)} {self.unit} {limits} {on}; the margin is {self.margin:g}"
+        return (
+            f"{heads[self.word]}: {self.score} {self._signed(self.difference)} {self.unit} {limits} "
+            f"{on}; the margin is {self.margin:g}"
+        )
 
     @property
     def unit(self) -> str:
@@ -125,7 +141,8 @@ def compare(
 ) -> Comparison:
     """Compare on simulations: by log density in nats where both have one, else by the energy score of draws.
 
-    A mean that is off by 0.2 of the posterior's sd costs 0.02 nats, and makes the energy score of one parameter worse by a share of 0.02.
+    A mean that is off by 0.2 of the posterior's sd costs 0.02 nats, and makes the energy score of one
+    parameter worse by a share of 0.02.
 
     Args:
         challenger: the first model.
@@ -184,10 +201,12 @@ def compared(
 
 
 def _limits(differences: FloatArray, level: float) -> tuple[float, float]:
-    """Limits of the mean of differences (n,), each missed with probability `level`: the wider of Student's and one corrected for skewness.
+    """Limits of the mean of differences (n,), each missed with probability `level`: the wider of Student's
+    and one corrected for skewness.
 
-    Differences of log densities are as skewed as chi-square where one model is too narrow: then Student's t has a lower limit that is too
-    high. Hall's transformation (J. R. Stat. Soc. B 54, 1992) takes the error of order 1 / sqrt(n) out, and is too sure of heavy tails.
+    Differences of log densities are as skewed as chi-square where one model is too narrow: then Student's t
+    has a lower limit that is too high. Hall's transformation (J. R. Stat. Soc. B 54, 1992) takes the error of
+    order 1 / sqrt(n) out, and is too sure of heavy tails.
     """
     n = len(differences)
     if n < 2:

@@ -1,4 +1,5 @@
-"""What a task leaves in its folder, and what of it becomes metrics and tags: written by the task, recorded in a run by the pipeline.
+"""What a task leaves in its folder, and what of it becomes metrics and tags: written by the task, recorded in
+a run by the pipeline.
 
 So a finished task can be used again by a later run, which then has a page as whole as that of the first.
 """

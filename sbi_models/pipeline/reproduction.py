@@ -19,7 +19,8 @@ FINISHED = "reproduced"
 
 
 def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
-    """Run again what a run did, in a folder of its own with nothing to use again, and say what is the same; True if all of it is.
+    """Run again what a run did, in a folder of its own with nothing to use again, and say what is the same;
+    True if all of it is.
 
     An interrupted reproduction goes on; one that has ended begins anew.
 
@@ -76,7 +77,10 @@ def _why(changes: list[str], code: str | None) -> str:
     """What is not as it was then, which may be why a run was not reproduced."""
     known = "" if code is None else f"; {code}"
     if not changes:
-        return f"Versions, code of sbi_models and machine are those of then, as far as the run has noted them{known}."
+        return (
+            "Versions, code of sbi_models and machine are those of then, as far as the run has noted "
+            f"them{known}."
+        )
     return f"Not as it was then: {', '.join(changes)}{known}."
 
 
@@ -86,7 +90,8 @@ def _make_empty(folder: Path) -> None:
         shutil.rmtree(folder)
     if folder.exists() and {path.name for path in folder.iterdir()} - {FOLDER, "mlruns"}:
         raise ConfigurationError(
-            f"Expected an empty or a new folder, got {folder}, which has other files. Choose another --folder."
+            f"Expected an empty or a new folder, got {folder}, which has other files. Choose "
+            "another --folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -1,4 +1,5 @@
-"""Two runs of one experiment compared by what they hold: how simulations, weights and draws differ, and what else has changed."""
+"""Two runs of one experiment compared by what they hold: how simulations, weights and draws differ, and what
+else has changed."""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +30,8 @@ _MACHINE = ("platform", "processor", "torch_threads", "cuda", "gpus")
 
 
 def compare_runs(record: RunRecord, again: RunRecord, scratch: Path) -> dict[str, Found]:
-    """Of simulator, simulations, weights, and draws of each kind: whether they are the same, and how they differ.
+    """Of simulator, simulations, weights, and draws of each kind: whether they are the same, and how they
+    differ.
 
     Args:
         record: the run that was reproduced.
@@ -69,7 +71,8 @@ def compare_hashes(then: Mapping[str, str], now: Mapping[str, str]) -> Found:
 
 
 def compare_models(then: Path, now: Path) -> Found:
-    """Two saved approximators by their tensors, to the bit; how far these are apart, or what beside them is written otherwise."""
+    """Two saved approximators by their tensors, to the bit; how far these are apart, or what beside them is
+    written otherwise."""
     (first, header), (second, other) = (_read(path) for path in (then, now))
     if missing := sorted({*first} ^ {*second}):
         return False, f"not the same: {len(missing)} tensors are in one of them only, such as {missing[0]}"
@@ -86,7 +89,8 @@ def compare_models(then: Path, now: Path) -> Found:
         ]
         return (
             False,
-            f"not the same: {len(reshaped)} tensors have another shape or type, such as {name}, {shapes[0]} then and {shapes[1]} now",
+            f"not the same: {len(reshaped)} tensors have another shape or type, such as {name}, "
+            f"{shapes[0]} then and {shapes[1]} now",
         )
     changed = [name for name, value in first.items() if _bits(value) != _bits(second[name])]
     if changed:
@@ -101,7 +105,8 @@ def compare_models(then: Path, now: Path) -> Found:
 
 
 def compare_draws(then: pd.DataFrame, now: pd.DataFrame) -> Found:
-    """Two tables of draws by their values, whatever types their columns have; how far the posteriors are apart."""
+    """Two tables of draws by their values, whatever types their columns have; how far the posteriors are
+    apart."""
     if list(then.columns) != list(now.columns) or set(then["data_set"].astype(str)) != set(
         now["data_set"].astype(str)
     ):
@@ -120,12 +125,14 @@ def compare_draws(then: pd.DataFrame, now: pd.DataFrame) -> Found:
     sds = second.std() / first.std() - 1
     return (
         False,
-        f"means differ by at most {np.abs(means.to_numpy()).max():.3f} sd, sds by {100 * np.abs(sds.to_numpy()).max():.1f} %",
+        f"means differ by at most {np.abs(means.to_numpy()).max():.3f} sd, sds by "
+        f"{100 * np.abs(sds.to_numpy()).max():.1f} %",
     )
 
 
 def changes_since(record: RunRecord) -> list[str]:
-    """What is not as it was at a run, in words: versions, the code of sbi_models, and the machine, as far as the run has noted them."""
+    """What is not as it was at a run, in words: versions, the code of sbi_models, and the machine, as far as
+    the run has noted them."""
     others = record.other_versions()
     words = [
         f"{name.replace('_', '-')} {now} (was {then})"
@@ -136,7 +143,8 @@ def changes_since(record: RunRecord) -> list[str]:
 
 
 def training_code(record: RunRecord, again: RunRecord) -> str | None:
-    """Whether the code of the training is the one of then, comments aside; None if one of the runs has not noted it."""
+    """Whether the code of the training is the one of then, comments aside; None if one of the runs has not
+    noted it."""
     codes = record.tags.get(TRAINING), again.tags.get(TRAINING)
     if None in codes:
         return None
@@ -200,7 +208,8 @@ def _distance(then: torch.Tensor, now: torch.Tensor) -> float:
 
 
 def _differences(then: Any, now: Any, path: str = "") -> list[str]:
-    """Where two JSON contents differ, by dotted names; checksums are left out, since they follow from the rest."""
+    """Where two JSON contents differ, by dotted names; checksums are left out, since they follow from the
+    rest."""
     if isinstance(then, dict) and isinstance(now, dict):
         names = sorted({*then, *now} - ({"sha256"} if path.count(".") == 0 else set()))
         return [
@@ -212,7 +221,8 @@ def _differences(then: Any, now: Any, path: str = "") -> list[str]:
 
 
 def _with_settings(words: str, others: list[str]) -> str:
-    """The words, and which settings beside the tensors are written otherwise; names of keys of tasks follow from code and versions."""
+    """The words, and which settings beside the tensors are written otherwise; names of keys of tasks follow
+    from code and versions."""
     names = [
         name.removeprefix("sbi_models.settings.") for name in others if not name.endswith(("trained_by",))
     ]

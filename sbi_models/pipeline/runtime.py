@@ -1,4 +1,5 @@
-"""Where and how flows run: folders, quiet engines, no telemetry. Existing engines are used where the environment names them."""
+"""Where and how flows run: folders, quiet engines, no telemetry. Existing engines are used where the
+environment names them."""
 
 import os
 import shutil
@@ -17,7 +18,8 @@ _root: Path | None = None
 
 
 def project_root() -> Path:
-    """The folder that holds `mlruns/`: the current one, or in a worker that of the process that it works for."""
+    """The folder that holds `mlruns/`: the current one, or in a worker that of the process that it works
+    for."""
     return _root or Path.cwd()
 
 
@@ -44,8 +46,9 @@ def forget(key: str) -> None:
 def set_environment() -> None:
     """Defaults for Prefect and its temporary server; whatever the user has set stays as it is.
 
-    The recorder settings keep task runs from being lost when the temporary server stops; the long start-up time is for slow machines.
-    Prefect's log lines go to its database, not to the screen, where the pipeline speaks for itself.
+    The recorder settings keep task runs from being lost when the temporary server stops; the long start-up
+    time is for slow machines. Prefect's log lines go to its database, not to the screen, where the pipeline
+    speaks for itself.
     """
     prefect_home = work_folder() / "prefect"
     defaults = {
@@ -57,7 +60,8 @@ def set_environment() -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",  # Prefect cuts it to whole seconds, and 0 is a busy loop
+        # Prefect cuts it to whole seconds, and 0 is a busy loop
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
@@ -78,7 +82,8 @@ def make_folders() -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrackingError(
-                f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ can be made."
+                f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ "
+                "can be made."
             ) from None
 
 
@@ -117,10 +122,11 @@ _ended_by: list[int] = []
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM, as queues send it, and SIGHUP, of a terminal that is closed, unwind the program as Ctrl-C does.
+    """Let SIGTERM, as queues send it, and SIGHUP, of a terminal that is closed, unwind the program as Ctrl-C
+    does.
 
-    The server is stopped then, and the MLflow run ends as KILLED. A second signal ends it at once: what it leaves ends by itself, or is
-    found by the next run. Signals that are ignored, as by nohup, stay so.
+    The server is stopped then, and the MLflow run ends as KILLED. A second signal ends it at once: what it
+    leaves ends by itself, or is found by the next run. Signals that are ignored, as by nohup, stay so.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,5 @@
-"""Flows that run by themselves at the times of a cron line, each time in a process of its own, until they are stopped."""
+"""Flows that run by themselves at the times of a cron line, each time in a process of its own, until they are
+stopped."""
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
@@ -49,7 +50,8 @@ _END_SECONDS = 20.0
 
 
 class _Runner(Runner):
-    """Prefect's runner, which SIGTERM ends as Ctrl-C does; its own answer leaves a coroutine that nobody awaits, and a warning."""
+    """Prefect's runner, which SIGTERM ends as Ctrl-C does; its own answer leaves a coroutine that nobody
+    awaits, and a warning."""
 
     def handle_sigterm(self, *arguments: object, **options: object) -> None:
         sys.exit(128 + signal.SIGTERM)
@@ -57,7 +59,8 @@ class _Runner(Runner):
 
 @dataclass(frozen=True)
 class Times:
-    """When to run: a cron line of five fields, in a time zone of the IANA database. Checked when it is made."""
+    """When to run: a cron line of five fields, in a time zone of the IANA database. Checked when it is
+    made."""
 
     cron: str
     timezone: str = "UTC"
@@ -69,9 +72,13 @@ class Times:
                 "Europe/Berlin",
             ]
             raise ConfigurationError(
-                f"Unknown time zone {self.timezone!r}. Use a name of the IANA database, such as {', '.join(near)}."
+                f"Unknown time zone {self.timezone!r}. Use a name of the IANA database, such as "
+                f"{', '.join(near)}."
             )
-        expected = "Expected a cron line of five fields (minute, hour, day of month, month, day of week) such as '0 3 * * *'"
+        expected = (
+            "Expected a cron line of five fields (minute, hour, day of month, month, day of week) "
+            "such as '0 3 * * *'"
+        )
         if len(self.cron.split()) != 5:
             raise ConfigurationError(f"{expected}, got {self.cron!r}.")
         try:
@@ -100,7 +107,8 @@ def schedule(
     """Run a flow of `FLOWS` on an experiment at these times, until Ctrl-C or SIGTERM.
 
     Raises:
-        ConfigurationError: if there is no such flow, or if it is scheduled in this folder under this name already.
+        ConfigurationError: if there is no such flow, or if it is scheduled in this folder under this name
+            already.
         TrackingError: if no Prefect server can be started for it.
     """
     if flow not in FLOWS:
@@ -109,9 +117,11 @@ def schedule(
 
 
 def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: str) -> None:
-    """Serve the deployment `name` of a flow that takes an experiment, on the server that PREFECT_API_URL names or on one of its own.
+    """Serve the deployment `name` of a flow that takes an experiment, on the server that PREFECT_API_URL
+    names or on one of its own.
 
-    Runs are processes whose current folder is this process's; one at a time. When it ends, the deployment is paused.
+    Runs are processes whose current folder is this process's; one at a time. When it ends, the deployment is
+    paused.
     """
     end_on_signals()
     label = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{flow.name}-{name}")
@@ -175,7 +185,8 @@ def _tell(flow: Flow[..., object], flow_run: FlowRun, state: State) -> None:
 
 @contextmanager
 def _alone(label: str) -> Iterator[None]:
-    """Keeps a second schedule of the same name out of this folder; the kernel frees the lock when its holder dies, however it dies."""
+    """Keeps a second schedule of the same name out of this folder; the kernel frees the lock when its holder
+    dies, however it dies."""
     folder = work_folder() / "schedules"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{label}.lock").open("a") as file:
@@ -190,7 +201,8 @@ def _alone(label: str) -> Iterator[None]:
 
 @contextmanager
 def _ending_with(server: ServerProcess | None) -> Iterator[None]:
-    """Ends this process with code 2 if its server ends before the context: without one nothing would ever run, and nobody would know."""
+    """Ends this process with code 2 if its server ends before the context: without one nothing would ever
+    run, and nobody would know."""
     if server is None:
         yield
         return
@@ -200,7 +212,8 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
         while not finished.wait(1.0):
             if not server.is_alive():
                 print(
-                    f"Error: The Prefect server of this schedule has ended: see {server.log}. Start it again.",
+                    f"Error: The Prefect server of this schedule has ended: see {server.log}. "
+                    "Start it again.",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -217,7 +230,8 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
 
 
 def _end_children(server: ServerProcess | None) -> None:
-    """Let runs that are left, such as one that was just being started, end as SIGTERM ends them; what does not obey is killed."""
+    """Let runs that are left, such as one that was just being started, end as SIGTERM ends them; what does
+    not obey is killed."""
     children = [
         child for child in psutil.Process().children() if server is None or child.pid != server.process.pid
     ]

@@ -1,4 +1,5 @@
-"""What a run keeps so that it can be run again from its record alone: the settings, and a user's modules and observations."""
+"""What a run keeps so that it can be run again from its record alone: the settings, and a user's modules and
+observations."""
 
 import shutil
 import sys
@@ -18,7 +19,8 @@ OWN = ("sbi_models",)
 def record_source(tracker: Tracker, experiment: Experiment) -> None:
     """Write `source/` to a run, and tags with the fingerprints of simulator and training code.
 
-    Of the folder of an experiment, those modules are kept that are imported by now, which making the workflow has done.
+    Of the folder of an experiment, those modules are kept that are imported by now, which making the workflow
+    has done.
     """
     with TemporaryDirectory() as scratch:
         source = Path(scratch) / FOLDER

@@ -1,4 +1,5 @@
-"""The tasks of the pipeline. Each is thin: paths and identifiers in, a small JSON manifest out, the work done by the library."""
+"""The tasks of the pipeline. Each is thin: paths and identifiers in, a small JSON manifest out, the work done
+by the library."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -52,16 +53,18 @@ def _done(started: float) -> Manifest:
 
 
 def _keyed(key: Callable[[dict[str, Any]], str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A cache key of Prefect from the arguments of a task alone; a result under it that is no plain JSON is removed before it is read."""
+    """A cache key of Prefect from the arguments of a task alone; a result under it that is no plain JSON is
+    removed before it is read."""
     return lambda context, arguments: only_plain_json(key(arguments))
 
 
-# ---- simulate --------------------------------------------------------------------------------------------------------------------------
+# ---- simulate --------------------------------------------------------------
 
 
 @task(name="simulate shard")
 def simulate_shard(experiment: Experiment, store: Manifest, start: int, stop: int) -> None:
-    """Rows of the table of simulations of a seed as one file of a store, of which folder, seed and fingerprint are given."""
+    """Rows of the table of simulations of a seed as one file of a store, of which folder, seed and
+    fingerprint are given."""
     simulator = study_of(experiment).simulator
     rows = simulator.rows(start, stop, seed=store["seed"], progress=False)
     refuse_not_finite(experiment, simulator, rows, start, store["seed"])
@@ -77,7 +80,8 @@ def simulate_shard(experiment: Experiment, store: Manifest, start: int, stop: in
     cache_key_fn=_keyed(lambda given: simulate_key(given["experiment"])),
 )
 def simulate(experiment: Experiment, stores: list[Manifest], seconds: float = 0.0) -> Manifest:
-    """Training, validation and test simulations, whose shards are on disk, as stores; each has a stream of its own.
+    """Training, validation and test simulations, whose shards are on disk, as stores; each has a stream of
+    its own.
 
     Args:
         experiment: whose simulations they are.
@@ -113,8 +117,9 @@ def _refuse_shared(manifest: Manifest) -> None:
     for first, second in combinations(keys, 2):
         if shared := num_shared(keys[first], keys[second]):
             raise DataError(
-                f"Expected {second} simulations that are not in {first}, got {shared} of {len(keys[second])} that are. Generators of "
-                "random numbers began anew: draw from the argument rng alone, and run with --fresh."
+                f"Expected {second} simulations that are not in {first}, got {shared} of "
+                f"{len(keys[second])} that are. Generators of random numbers began anew: draw from the "
+                "argument rng alone, and run with --fresh."
             )
 
 
@@ -135,7 +140,7 @@ def simulations_intact(manifest: Manifest) -> bool:
     return True
 
 
-# ---- train -----------------------------------------------------------------------------------------------------------------------------
+# ---- train -----------------------------------------------------------------
 
 
 def _train_key(arguments: dict[str, Any]) -> str:
@@ -144,13 +149,15 @@ def _train_key(arguments: dict[str, Any]) -> str:
 
 @task(name="train", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_train_key))
 def train(experiment: Experiment, simulations: Manifest, run_id: str, seconds: float = 0.0) -> Manifest:
-    """Train a BasicWorkflow, or a CompositionalWorkflow, on the stored simulations; a killed training goes on from its last epoch."""
+    """Train a BasicWorkflow, or a CompositionalWorkflow, on the stored simulations; a killed training goes on
+    from its last epoch."""
     return _trained(experiment, simulations, run_id, seconds)
 
 
 @task(name="ensemble", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_train_key))
 def ensemble(experiment: Experiment, simulations: Manifest, run_id: str, seconds: float = 0.0) -> Manifest:
-    """Train an EnsembleWorkflow in place of a BasicWorkflow, and learn the weights of its members on the validation simulations.
+    """Train an EnsembleWorkflow in place of a BasicWorkflow, and learn the weights of its members on the
+    validation simulations.
 
     Members that were trained apart have taken some seconds already.
     """
@@ -159,7 +166,8 @@ def ensemble(experiment: Experiment, simulations: Manifest, run_id: str, seconds
 
 @task(name="train member")
 def train_member(experiment: Experiment, simulations: Manifest, run_id: str, member: str, root: str) -> None:
-    """Train one member of an ensemble, in whatever process this is, for the task `ensemble` to put it beside the others."""
+    """Train one member of an ensemble, in whatever process this is, for the task `ensemble` to put it beside
+    the others."""
     work_for(root)
     key = train_key(experiment, simulations["content_hash"])
     run = RunWithMembers(Tracker.attach(open_store(project_root()), run_id), experiment)
@@ -192,7 +200,7 @@ def training_intact(manifest: Manifest) -> bool:
     return Path(manifest["model"]).is_file() and file_sha256(manifest["model"]) == manifest["sha256"]
 
 
-# ---- narrow ----------------------------------------------------------------------------------------------------------------------------
+# ---- narrow ----------------------------------------------------------------
 
 
 def _narrow_key(arguments: dict[str, Any]) -> str:
@@ -201,12 +209,13 @@ def _narrow_key(arguments: dict[str, Any]) -> str:
 
 @task(name="narrow", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_narrow_key))
 def narrow(experiment: Experiment, training: Manifest) -> Manifest:
-    """The prior of the next round of simulations, around the posterior of the real observation by the round before."""
+    """The prior of the next round of simulations, around the posterior of the real observation by the round
+    before."""
     started, approximator = perf_counter(), load_approximator(training["model"])
     return {"prior": narrow_prior(experiment, approximator)} | _done(started)
 
 
-# ---- diagnose, register, infer, compose ------------------------------------------------------------------------------------------------
+# ---- diagnose, register, infer, compose ------------------------------------
 
 
 def _diagnose_key(arguments: dict[str, Any]) -> str:
@@ -217,7 +226,8 @@ def _diagnose_key(arguments: dict[str, Any]) -> str:
 
 @task(name="diagnose", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_diagnose_key))
 def diagnose(experiment: Experiment, simulations: Manifest, training: Manifest) -> Manifest:
-    """Figures, metrics and the verdict on the test simulations, of the approximator and of each member of an ensemble."""
+    """Figures, metrics and the verdict on the test simulations, of the approximator and of each member of an
+    ensemble."""
     started, test = perf_counter(), simulations_for_tests(simulations)
     folder = work_folder() / diagnose_key(experiment, simulations["content_hash"], training)
     diagnosis = diagnose_all(
@@ -233,7 +243,8 @@ def simulations_for_tests(manifest: Manifest) -> Variables:
 
 @task(name="register")
 def register_model(experiment: Experiment, training: Manifest, diagnosis: Manifest, run_id: str) -> Manifest:
-    """The approximator in the model registry as challenger, with its verdict as tags; the same file is registered once."""
+    """The approximator in the model registry as challenger, with its verdict as tags; the same file is
+    registered once."""
     store, name = open_store(project_root()), experiment.register_as.name
     notes: dict[str, Any] = {"tags": verdict_tags(diagnosis["verdict"]), "metrics": diagnosis["metrics"]}
     registered = register(store, name, training["model"], run_id, aliases=("challenger",), **notes)
@@ -251,7 +262,8 @@ def _infer_key(arguments: dict[str, Any]) -> str:
 
 @task(name="infer", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_infer_key))
 def infer(experiment: Experiment, training: Manifest, registered: Manifest) -> Manifest:
-    """Posterior draws for the real observations, from the registered model, with certificates, and the exact one where it is known."""
+    """Posterior draws for the real observations, from the registered model, with certificates, and the exact
+    one where it is known."""
     started, approximator = perf_counter(), load(registered["uri"], open_store(project_root()), certify=False)
     folder = work_folder() / infer_key(experiment, training["sha256"])
     return infer_observations(experiment, approximator, Results(folder)) | _done(started)
@@ -263,11 +275,13 @@ def _compose_key(arguments: dict[str, Any]) -> str:
 
 @task(name="compose", persist_result=True, result_serializer="json", cache_key_fn=_keyed(_compose_key))
 def compose(experiment: Experiment, training: Manifest, registered: Manifest) -> Manifest:
-    """Draws from the one posterior given all real observations together, from the registered model, with the exact one beside them."""
+    """Draws from the one posterior given all real observations together, from the registered model, with the
+    exact one beside them."""
     started, approximator = perf_counter(), load(registered["uri"], open_store(project_root()), certify=False)
     if not isinstance(approximator, CompositionalApproximator):
         raise ConfigurationError(
-            f"Expected a model that composes, got {registered['uri']} of kind {approximator.kind!r}. Train it anew."
+            f"Expected a model that composes, got {registered['uri']} of kind "
+            f"{approximator.kind!r}. Train it anew."
         )
     folder = work_folder() / compose_key(experiment, training["sha256"])
     return compose_observations(experiment, approximator, Results(folder)) | _done(started)

@@ -17,7 +17,8 @@ Part = Function | Mapping[str, "Distribution"]
 
 
 def as_function(part: Part) -> Function:
-    """A part of a simulator as a function: a dict of torch distributions as the function that draws from them."""
+    """A part of a simulator as a function: a dict of torch distributions as the function that draws from
+    them."""
     if not isinstance(part, Mapping):
         return part
     from sbi_models.simulators.priors import TorchPrior  # noqa: PLC0415 - imports torch, which other simulators do not need
@@ -33,7 +34,8 @@ def as_processes(workers: int | None) -> int:
         number = 0
     if isinstance(workers, bool) or (number < 1 and number != -1):
         raise ConfigurationError(
-            f"Expected workers as a positive integer, -1 for one a core, or None for no other process, got {workers!r}."
+            "Expected workers as a positive integer, -1 for one a core, or None for no other "
+            f"process, got {workers!r}."
         )
     return number
 

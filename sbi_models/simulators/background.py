@@ -1,12 +1,14 @@
-"""Simulations of ranges of rows, computed ahead of their use by other processes, once these have shown that they can.
+"""Simulations of ranges of rows, computed ahead of their use by other processes, once these have shown that
+they can.
 
     here    |0 1 2 3 4 5 6 7|            |                 chunk by chunk until the others are ready
     others     start   0 1 2|= the same? | 8 9 ... 15 | 16 ...    then all of them, a few chunks ahead
 
-Rows are a function of seed and row alone, so that it does not matter who computes which, as long as the functions are the same elsewhere:
-they are not if a module was changed after its import, and sums can differ in their last bits with the number of threads. So the first
-blocks are computed twice, and other processes are used only if theirs are the same to the bit. Chunks are sent in pieces of about a
-tenth of a second, blocks of fast simulators hundreds at a time and those of slow ones alone.
+Rows are a function of seed and row alone, so that it does not matter who computes which, as long as the
+functions are the same elsewhere: they are not if a module was changed after its import, and sums can differ
+in their last bits with the number of threads. So the first blocks are computed twice, and other processes are
+used only if theirs are the same to the bit. Chunks are sent in pieces of about a tenth of a second, blocks of
+fast simulators hundreds at a time and those of slow ones alone.
 """
 
 import multiprocessing
@@ -32,7 +34,8 @@ _TRIAL_SECONDS = 0.05
 """Work of this process that others must repeat to the bit."""
 _PIECE_SECONDS = 0.1
 _WORTHWHILE_SECONDS = 10.0
-"""Simulation still to be done for which one other process, which takes about a second to start, is started unasked.
+"""Simulation still to be done for which one other process, which takes about a second to start, is started
+unasked.
 
 With less, the training of a cheap simulator was a tenth slower for it.
 """
@@ -41,7 +44,8 @@ _PATIENCE = 0.0
 
 
 def may_start_one() -> bool:
-    """Whether this process may start another one unasked: not if it is itself one of several that share the work."""
+    """Whether this process may start another one unasked: not if it is itself one of several that share the
+    work."""
     return multiprocessing.current_process().name == "MainProcess"
 
 
@@ -90,7 +94,8 @@ class Background:
         """That a block takes."""
 
     def chunks(self) -> Generator[tuple[Table, Iterator[Block]], None, None]:
-        """The table of each range, and an iterator over its blocks, to be used up before the next one is asked for."""
+        """The table of each range, and an iterator over its blocks, to be used up before the next one is
+        asked for."""
         try:
             while self._ranges or self._queue:
                 self._fill()
@@ -110,10 +115,11 @@ class Background:
         except SbiModelsError as error:
             return _Chunk(error)
 
-    # ---- here ----------------------------------------------------------------------------------------------------------------------
+    # ---- here ---------------------------------------------------------------
 
     def _here(self, chunk: _Chunk, table: Table) -> Iterator[Block]:
-        """The blocks of a chunk, computed here, but for those at its end that are left when others are ready."""
+        """The blocks of a chunk, computed here, but for those at its end that are left when others are
+        ready."""
         done: list[Block] = []
         seconds = 0.0
         for index in table.indices:
@@ -169,8 +175,8 @@ class Background:
             self._stay(f"{piece}")
         elif what := difference(piece.blocks, expected):
             self._stay(
-                f"{what} differ there from what they are here. Functions may depend on modules that were changed after their "
-                "import, on counters of their own, or on the number of threads."
+                f"{what} differ there from what they are here. Functions may depend on modules that were "
+                "changed after their import, on counters of their own, or on the number of threads."
             )
         else:
             self._trusted = True
@@ -185,7 +191,7 @@ class Background:
         self._alone = True
         self._give_up(f"{reason} Pass workers=1 to keep them here without this warning.")
 
-    # ---- elsewhere -----------------------------------------------------------------------------------------------------------------
+    # ---- elsewhere ----------------------------------------------------------
 
     def _fill(self) -> None:
         """Send chunks ahead: two pieces for each process, and one chunk more."""
@@ -231,6 +237,6 @@ class Background:
 
 
 WORKER_DIED = (
-    "A worker process died while it simulated ahead: a function called os._exit, crashed in compiled code, or ran out of memory. "
-    "Find the row with workers=1, or use fewer workers if memory is short."
+    "A worker process died while it simulated ahead: a function called os._exit, crashed in compiled code, "
+    "or ran out of memory. Find the row with workers=1, or use fewer workers if memory is short."
 )

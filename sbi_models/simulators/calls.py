@@ -14,7 +14,8 @@ from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array
 
 SUPPLIED = ("rng", "batch_shape", "batch_size")
-"""Arguments that the simulator itself supplies; every other one comes from an earlier function, `meta_fn`, or the caller."""
+"""Arguments that the simulator itself supplies; every other one comes from an earlier function, `meta_fn`, or
+the caller."""
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -25,7 +26,8 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 class FunctionFailed(Exception):
-    """A user's function raised an exception, or did not end; `outputs` are those of the functions before it."""
+    """A user's function raised an exception, or did not end; `outputs` are those of the functions before
+    it."""
 
     def __init__(self, cause: str, exception: BaseException, outputs: dict[str, Array] | None = None) -> None:
         super().__init__(cause)
@@ -69,14 +71,16 @@ class NamedCall:
 
     @property
     def takes_rng(self) -> bool:
-        """True if the function draws from a `numpy.random.Generator` argument named rng, not from NumPy's global state."""
+        """True if the function draws from a `numpy.random.Generator` argument named rng, not from NumPy's
+        global state."""
         return "rng" in self.arguments
 
     def __call__(self, available: Mapping[str, Any]) -> dict[str, Array]:
-        """Call with copies of those of the available values that it takes; returns copies of its outputs as arrays, by name.
+        """Call with copies of those of the available values that it takes; returns copies of its outputs as
+        arrays, by name.
 
-        So a function may return the same memory each time. One that changes an argument in place is refused: whether its caller means
-        the value before or after is unknown. Single numbers are handed over as such.
+        So a function may return the same memory each time. One that changes an argument in place is refused:
+        whether its caller means the value before or after is unknown. Single numbers are handed over as such.
 
         Raises:
             FunctionFailed: if the function itself raises.
@@ -121,8 +125,9 @@ class NamedCall:
                 before = available[name if name in available else spelt(name, available) or name]
                 if value.tobytes() != before.tobytes():
                     raise ConfigurationError(
-                        f"Expected function {self.name!r} to leave its arguments as they are, got {name!r} changed in place. Compute a new "
-                        f"array, as in {name} = 100 * {name} for {name} *= 100, or begin with {name} = {name}.copy()."
+                        f"Expected function {self.name!r} to leave its arguments as they are, got {name!r} "
+                        f"changed in place. Compute a new array, as in {name} = 100 * {name} for {name} *= "
+                        f"100, or begin with {name} = {name}.copy()."
                     )
 
     def _as_array(self, key: str, value: Any) -> Array:
@@ -147,7 +152,8 @@ def like_before(value: Array, before: Array) -> Array:
 
 
 def spelt(argument: str, names: Iterable[str]) -> str | None:
-    """Which of the names Python means by an argument: identifiers are normalised (NFKC), strings are not; None for none."""
+    """Which of the names Python means by an argument: identifiers are normalised (NFKC), strings are not;
+    None for none."""
     return next((name for name in names if not name.isascii() and normalized(name) == argument), None)
 
 
@@ -157,7 +163,8 @@ def normalized(name: str) -> str:
 
 
 def _handed_over(value: Any) -> Any:
-    """What a function gets of what the simulator has: a copy of an array, and a number where a function returned one."""
+    """What a function gets of what the simulator has: a copy of an array, and a number where a function
+    returned one."""
     if not isinstance(value, np.ndarray):
         return value
     if value.ndim:

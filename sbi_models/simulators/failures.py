@@ -1,4 +1,5 @@
-"""What happens to simulations that fail: how often they are tried again, how many may fail for good, and who hears of it."""
+"""What happens to simulations that fail: how often they are tried again, how many may fail for good, and who
+hears of it."""
 
 import math
 from dataclasses import dataclass
@@ -11,26 +12,33 @@ _ROWS_SHOWN = 5
 
 @dataclass(frozen=True)
 class FailurePolicy:
-    """How a simulator deals with functions that raise an exception and, on request, with values that are not finite.
+    """How a simulator deals with functions that raise an exception and, on request, with values that are not
+    finite.
 
-    A failed simulation is drawn again as a whole, its parameters too, from the stream (seed, row, attempt): row i stays a function of the
-    seed and i alone. The table is then that of the simulator given success. Its posteriors are those of the simulator itself, for data
-    that it returns: p(theta | x, success) = p(theta | x), since x is only ever seen after a success. (Drawing the data again for the same
-    theta would be wrong: it weights theta by 1 / p(success | theta).)
+    A failed simulation is drawn again as a whole, its parameters too, from the stream (seed, row, attempt):
+    row i stays a function of the seed and i alone. The table is then that of the simulator given success. Its
+    posteriors are those of the simulator itself, for data that it returns: p(theta | x, success) = p(theta |
+    x), since x is only ever seen after a success. (Drawing the data again for the same theta would be wrong:
+    it weights theta by 1 / p(success | theta).)
 
-    A row that fails for good keeps what was computed before the function that failed and is NaN from there on, so that it stays in its
-    place; training refuses it by name. A column of integers that has such a row becomes float64.
+    A row that fails for good keeps what was computed before the function that failed and is NaN from there
+    on, so that it stays in its place; training refuses it by name. A column of integers that has such a row
+    becomes float64.
 
-    A function can also hang, or end its process (`os._exit`, a crash in compiled code). With a `timeout` it runs in a process beside this
-    one, which is then ended with all that it has started, and the simulation counts as failed like any other.
+    A function can also hang, or end its process (`os._exit`, a crash in compiled code). With a `timeout` it
+    runs in a process beside this one, which is then ended with all that it has started, and the simulation
+    counts as failed like any other.
 
     Args:
         retries: how often a failed simulation is drawn again.
-        allowed: how many rows of one call of `sample` or `rows` may fail for good: a number (int) or a fraction (float from 0 to 1).
-        non_finite: True if a row with NaN or inf among its values counts as failed. If it is allowed to fail it keeps those values.
-        timeout: seconds that a function may take for one row, or for one block if functions are batched; None for any time. Take several
-            times what the slowest row needs: which rows are cut depends on the machine. Functions must be such that they can be sent to
-            another process; a call takes about half a millisecond more. It does not hold for `meta_fn`.
+        allowed: how many rows of one call of `sample` or `rows` may fail for good: a number (int) or a
+            fraction (float from 0 to 1).
+        non_finite: True if a row with NaN or inf among its values counts as failed. If it is allowed to fail
+            it keeps those values.
+        timeout: seconds that a function may take for one row, or for one block if functions are batched; None
+            for any time. Take several times what the slowest row needs: which rows are cut depends on the
+            machine. Functions must be such that they can be sent to another process; a call takes about half
+            a millisecond more. It does not hold for `meta_fn`.
 
     Raises:
         ConfigurationError: for numbers out of range.
@@ -47,8 +55,8 @@ class FailurePolicy:
         is_fraction = isinstance(self.allowed, float) and 0 <= self.allowed <= 1
         if not (_is_count(self.allowed) or is_fraction):
             raise ConfigurationError(
-                f"Expected allowed as a number of rows (an int of at least 0) or a fraction of them (a float from 0 to 1), "
-                f"got {self.allowed!r}."
+                "Expected allowed as a number of rows (an int of at least 0) or a fraction of them (a "
+                f"float from 0 to 1), got {self.allowed!r}."
             )
         if self.timeout is not None and not _is_time(self.timeout):
             raise ConfigurationError(
@@ -72,7 +80,8 @@ class Failure:
         row: its number in the table.
         attempts: how many attempts failed.
         recovered: True if a later attempt succeeded.
-        cause: what happened the last time, for instance "'likelihood' raised ZeroDivisionError: division by zero".
+        cause: what happened the last time, for instance "'likelihood' raised ZeroDivisionError: division by
+            zero".
     """
 
     row: int
@@ -109,8 +118,9 @@ class FailureReport:
             ", ..." if len(self.failed) > _ROWS_SHOWN else ""
         )
         return (
-            f"{len(self.failures)} of {self.num_rows} simulations failed: {len(self.recovered)} succeeded when drawn again, "
-            f"{len(self.failed)} failed for good{f' (rows {shown})' if shown else ''}. Most often ({times} times): {cause}."
+            f"{len(self.failures)} of {self.num_rows} simulations failed: {len(self.recovered)} succeeded "
+            f"when drawn again, {len(self.failed)} failed for good{f' (rows {shown})' if shown else ''}. "
+            f"Most often ({times} times): {cause}."
         )
 
 

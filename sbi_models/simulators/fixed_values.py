@@ -7,7 +7,8 @@ from sbi_models.types import Array
 
 
 class FixedValue:
-    """A value in place of an output: one for all simulations, of the shape of one output, or one each, with a leading axis."""
+    """A value in place of an output: one for all simulations, of the shape of one output, or one each, with a
+    leading axis."""
 
     def __init__(self, key: str, value: Array, start: int, stop: int) -> None:
         self.key, self.value, self.start, self.num_rows = key, value, start, stop - start
@@ -22,8 +23,8 @@ class FixedValue:
             return np.broadcast_to(value, output.shape)
         if value.shape != (self.num_rows, *row_shape):
             raise ConfigurationError(
-                f"Expected the fixed {self.key!r} of shape {row_shape} (one for all) or {(self.num_rows, *row_shape)} (one a simulation), "
-                f"got {self.value.shape}."
+                f"Expected the fixed {self.key!r} of shape {row_shape} (one for all) or "
+                f"{(self.num_rows, *row_shape)} (one a simulation), got {self.value.shape}."
             )
         chosen = np.clip(np.arange(rows.start, rows.stop) - self.start, 0, self.num_rows - 1)
         return np.asarray(value[chosen] if batched else value[chosen[0]])

@@ -1,8 +1,10 @@
 """Generators of random numbers that functions hold: found in all that is reachable from them.
 
-    function -> closure, defaults, globals that its code names -> objects, their attributes and methods -> containers -> generators
+    function -> closure, defaults, globals that its code names -> objects, their attributes and methods ->
+    containers -> generators
 
-Nothing is called and nothing changed. What is not found, such as a generator inside of compiled code, shows when a row is drawn twice.
+Nothing is called and nothing changed. What is not found, such as a generator inside of compiled code, shows
+when a row is drawn twice.
 """
 
 import random
@@ -39,13 +41,15 @@ _PLAIN = (str, bytes, int, float, complex, bool, type(None), np.generic)
 
 
 def held_generators(functions: Iterable[Any], modules: set[str] | None = None) -> list[Any]:
-    """Generators that are reachable from functions, global ones too, each once, in an order that is the same in other processes.
+    """Generators that are reachable from functions, global ones too, each once, in an order that is the same
+    in other processes.
 
     They are `numpy.random.Generator` and `RandomState`, `random.Random`, and `torch.Generator`.
 
     Args:
         functions: where to begin.
-        modules: gets the names of the modules that define functions and classes on the way, but for those of libraries.
+        modules: gets the names of the modules that define functions and classes on the way, but for those of
+            libraries.
     """
     torch = sys.modules.get("torch")
     kinds = (
@@ -137,7 +141,8 @@ def _of_function(function: FunctionType) -> Iterator[Any]:
 
 
 def _of_module(module: ModuleType, names: Iterable[str], depth: int = 3) -> Iterator[Any]:
-    """What code with these names may take from a module, and from the modules in it: `tools.rng`, `np.random.normal`."""
+    """What code with these names may take from a module, and from the modules in it: `tools.rng`,
+    `np.random.normal`."""
     own = vars(module)
     if module.__name__.partition(".")[0] == "torch":
         yield own.get("default_generator")
@@ -152,7 +157,8 @@ def _of_module(module: ModuleType, names: Iterable[str], depth: int = 3) -> Iter
 
 @cache
 def _names(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of globals and attributes in a function and the functions in it, in order; and of the modules that it imports itself."""
+    """Names of globals and attributes in a function and the functions in it, in order; and of the modules
+    that it imports itself."""
     names = dict.fromkeys(code.co_names)
     imported = dict.fromkeys(step.argval for step in get_instructions(code) if step.opname == "IMPORT_NAME")
     for constant in code.co_consts:

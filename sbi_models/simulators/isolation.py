@@ -37,7 +37,8 @@ _END_SECONDS = 5.0
 
 
 class Isolation:
-    """Processes in which the functions of one simulator are called, each by one thread at a time; they end with this object.
+    """Processes in which the functions of one simulator are called, each by one thread at a time; they end
+    with this object.
 
     Args:
         seconds: time that a function may take.
@@ -108,8 +109,9 @@ class _Child:
         except (EOFError, OSError, TimeoutError) as error:
             self.end()
             raise SimulationError(
-                f"A process for the functions, which have a time limit, could not load them: {type(error).__name__}. Expected modules that "
-                "another process can import within ten minutes; leave out timeout= to call them in this one."
+                "A process for the functions, which have a time limit, could not load them: "
+                f"{type(error).__name__}. Expected modules that another process can import within ten "
+                "minutes; leave out timeout= to call them in this one."
             ) from None
         except BaseException:
             self.end()

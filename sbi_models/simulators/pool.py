@@ -1,7 +1,8 @@
-"""Blocks of simulations computed in worker processes, by joblib's loky: functions may be closures and lambdas of a script or notebook.
+"""Blocks of simulations computed in worker processes, by joblib's loky: functions may be closures and lambdas
+of a script or notebook.
 
-Rows are a function of seed and row alone, so that it does not matter which worker computes which; joblib measures how long blocks take and
-sends them in chunks of a fifth of a second to two seconds.
+Rows are a function of seed and row alone, so that it does not matter which worker computes which; joblib
+measures how long blocks take and sends them in chunks of a fifth of a second to two seconds.
 """
 
 import os
@@ -25,8 +26,8 @@ from sbi_models.simulators.table import Block, Table, difference, not_repeated
 from sbi_models.types import Array
 
 WORKER_DIED = (
-    "A worker process died while it simulated: a function called os._exit, crashed in compiled code, or ran out of memory. "
-    "Find the row with {here}, or use fewer workers if memory is short."
+    "A worker process died while it simulated: a function called os._exit, crashed in compiled code, or "
+    "ran out of memory. Find the row with {here}, or use fewer workers if memory is short."
 )
 
 _loaded: tuple[str, Table | None] = ("", None)
@@ -34,7 +35,8 @@ _loaded: tuple[str, Table | None] = ("", None)
 
 
 def in_processes(table: Table, workers: int, *, twice: bool) -> Generator[Block, None, None]:
-    """The blocks of a table, in the order in which they are finished. Closing the iterator, or Ctrl-C, kills the workers.
+    """The blocks of a table, in the order in which they are finished. Closing the iterator, or Ctrl-C, kills
+    the workers.
 
     Args:
         table: whose blocks.
@@ -68,7 +70,8 @@ def in_processes(table: Table, workers: int, *, twice: bool) -> Generator[Block,
 
 @contextmanager
 def cut_short() -> Iterator[None]:
-    """Kill workers without noise: loky's thread, once it has killed them, looks for the work that they had still to do (a KeyError)."""
+    """Kill workers without noise: loky's thread, once it has killed them, looks for the work that they had
+    still to do (a KeyError)."""
     hook = threading.excepthook
 
     def but_for_that(error: threading.ExceptHookArgs) -> None:
@@ -99,7 +102,8 @@ def _work(pickled: Array, token: str, index: int, twice: bool) -> Block | SbiMod
 
 
 def loaded(token: str, pickled: Callable[[], bytes], *, follows: bool = True) -> Table:
-    """In a worker, which follows the process that started it unless it does so already: the table that a token stands for."""
+    """In a worker, which follows the process that started it unless it does so already: the table that a
+    token stands for."""
     global _loaded  # noqa: PLW0603 - the memory of a worker
     if _loaded[0] != token or _loaded[1] is None:
         if not _loaded[0] and follows:
@@ -113,8 +117,9 @@ def loaded(token: str, pickled: Callable[[], bytes], *, follows: bool = True) ->
             ) from None
         if _kinds(table) != held:
             raise SimulationError(
-                f"Expected the generators that functions share to be the same in a worker process, got {len(_kinds(table))} in place of "
-                f"{len(held)}. Draw from the argument rng alone, or use workers=None."
+                "Expected the generators that functions share to be the same in a worker process, got "
+                f"{len(_kinds(table))} in place of {len(held)}. Draw from the argument rng alone, or use "
+                "workers=None."
             )
         _loaded = (token, table)
     assert _loaded[1] is not None
@@ -137,7 +142,8 @@ def computed(table: Table, index: int) -> Block:
 
 
 def follow(parent: int) -> None:
-    """End this worker when the process that started it is gone, even if that was killed and could not tell."""
+    """End this worker when the process that started it is gone, even if that was killed and could not
+    tell."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -148,7 +154,8 @@ def follow(parent: int) -> None:
 
 
 def portable(exception: BaseException) -> BaseException:
-    """The exception with the worker's traceback as a note, or a plain one of the same text if it does not survive pickling."""
+    """The exception with the worker's traceback as a note, or a plain one of the same text if it does not
+    survive pickling."""
     note = "In a worker process:\n" + "".join(traceback.format_exception(exception))
     with suppress(Exception):
         exception.add_note(note)
@@ -163,8 +170,8 @@ def portable(exception: BaseException) -> BaseException:
 def pickled_table(table: Table) -> bytes:
     """All that a worker needs; raises ConfigurationError if there is no sending it.
 
-    Where functions hold generators, those of importable modules travel as they are here, too, like lambdas and closures always do: all then
-    have the generators in common that they have here.
+    Where functions hold generators, those of importable modules travel as they are here, too, like lambdas
+    and closures always do: all then have the generators in common that they have here.
     """
     whole = (table, _kinds(table))
     if whole[1]:
@@ -175,8 +182,8 @@ def pickled_table(table: Table) -> bytes:
             pickled = cloudpickle.dumps(part)
         except Exception as error:
             raise ConfigurationError(
-                f"Expected functions that can be sent to worker processes, but {name!r} cannot be pickled: {error}. "
-                "Open files, locks and connections inside the function, or use workers=None."
+                f"Expected functions that can be sent to worker processes, but {name!r} cannot be pickled: "
+                f"{error}. Open files, locks and connections inside the function, or use workers=None."
             ) from error
     return bytes(pickled)
 

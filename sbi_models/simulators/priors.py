@@ -14,11 +14,13 @@ from sbi_models.types import Variables
 class TorchPrior:
     """Independent variables, each with a distribution; a function for batched and unbatched simulators.
 
-    Distributions of float32 parameters, torch's default, are drawn in float64: in float32 one draw in 16 million of a uniform variable lies
-    exactly on its lower bound, outside of the open support that networks are trained on.
+    Distributions of float32 parameters, torch's default, are drawn in float64: in float32 one draw in 16
+    million of a uniform variable lies exactly on its lower bound, outside of the open support that networks
+    are trained on.
 
     Args:
-        distributions: name to distribution of one simulation; shapes are `batch_shape + event_shape` of the distribution.
+        distributions: name to distribution of one simulation; shapes are `batch_shape + event_shape` of the
+            distribution.
 
     Raises:
         ConfigurationError: for anything that is not a torch distribution.
@@ -27,7 +29,8 @@ class TorchPrior:
     def __init__(self, distributions: Mapping[str, Distribution]) -> None:
         if not distributions:
             raise ConfigurationError(
-                'Expected a dict of names to torch distributions, got an empty one. Pass {"theta": distribution}.'
+                "Expected a dict of names to torch distributions, got an empty one. Pass "
+                '{"theta": distribution}.'
             )
         for name, distribution in distributions.items():
             if not isinstance(name, str) or not isinstance(distribution, Distribution):
@@ -42,7 +45,8 @@ class TorchPrior:
         self.__name__ = f"prior of {', '.join(distributions)}"
 
     def __call__(self, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()) -> Variables:
-        """Name to array of shape `batch_shape + shape of one draw`, float64, raw space; torch's global state is left alone."""
+        """Name to array of shape `batch_shape + shape of one draw`, float64, raw space; torch's global state
+        is left alone."""
         drawn: Variables = {}
         with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
             for name, distribution in self._drawn.items():

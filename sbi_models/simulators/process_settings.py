@@ -1,4 +1,5 @@
-"""Settings of the whole process that functions may change and forget: put back, so that what comes after them does not depend on them."""
+"""Settings of the whole process that functions may change and forget: put back, so that what comes after them
+does not depend on them."""
 
 import os
 import sys
@@ -13,9 +14,11 @@ import numpy as np
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Has folder, streams, limit of recursion, what NumPy does about overflows, and type, threads and gradients of PyTorch as before.
+    """Has folder, streams, limit of recursion, what NumPy does about overflows, and type, threads and
+    gradients of PyTorch as before.
 
-    Environment variables and filters of warnings are left as they are: libraries set them when they are imported, which happens once.
+    Environment variables and filters of warnings are left as they are: libraries set them when they are
+    imported, which happens once.
     """
     undo = list(_undo())
     try:

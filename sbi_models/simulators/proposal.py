@@ -1,12 +1,15 @@
-"""Simulations near one observation: a simulator whose prior is a normal around posterior draws, several times as wide.
+"""Simulations near one observation: a simulator whose prior is a normal around posterior draws, several times
+as wide.
 
-A posterior that is much narrower than its prior is learned from few of the simulations of that prior. Those whose parameters are drawn
-around a first, rough posterior are all of use, and a network that has learned from them gives the posterior under that narrower prior,
-from which the weights of importance sampling lead to the exact one. So a second round of simulations serves one observation alone.
+A posterior that is much narrower than its prior is learned from few of the simulations of that prior. Those
+whose parameters are drawn around a first, rough posterior are all of use, and a network that has learned from
+them gives the posterior under that narrower prior, from which the weights of importance sampling lead to the
+exact one. So a second round of simulations serves one observation alone.
 
-Rounds of simulation: G. Papamakarios, I. Murray, Fast epsilon-free inference of simulation models with Bayesian conditional density
-estimation, NeurIPS 2016, arXiv:1605.06376; M. Deistler, P. J. Goncalves, J. H. Macke, Truncated proposals for scalable and hassle-free
-simulation-based inference, NeurIPS 2022, arXiv:2210.04815.
+Rounds of simulation: G. Papamakarios, I. Murray, Fast epsilon-free inference of simulation models with
+Bayesian conditional density estimation, NeurIPS 2016, arXiv:1605.06376; M. Deistler, P. J. Goncalves, J. H.
+Macke, Truncated proposals for scalable and hassle-free simulation-based inference, NeurIPS 2022,
+arXiv:2210.04815.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,10 +29,12 @@ _WITHIN = 1e-9
 
 @dataclass(frozen=True)
 class NarrowPrior:
-    """A normal of the parameters in an unbounded space: their logarithm where they have one bound, their logit where they have two.
+    """A normal of the parameters in an unbounded space: their logarithm where they have one bound, their
+    logit where they have two.
 
     Attributes:
-        widths: components of each variable, in order; all of them, one after the other, are the d components below.
+        widths: components of each variable, in order; all of them, one after the other, are the d components
+            below.
         mean: (d,), unbounded space.
         covariance: (d, d), unbounded space.
         lower: (d,), raw space, -inf without a bound.
@@ -65,7 +70,8 @@ class NarrowPrior:
         fine = values[(np.isfinite(values) & (values > lower) & (values < upper)).all(axis=1)]
         if len(fine) < _FEWEST_DRAWS:
             raise DataError(
-                f"Expected {_FEWEST_DRAWS} finite draws within the bounds of the prior at least, got {len(fine)}. Draw more."
+                f"Expected {_FEWEST_DRAWS} finite draws within the bounds of the prior at least, "
+                f"got {len(fine)}. Draw more."
             )
         widths = {name: value.shape[1] for name, value in draws.items()}
         unbounded = _unbounded(fine, lower, upper)
@@ -128,16 +134,19 @@ class _EachRow:
 
 
 class NarrowedSimulator(Simulator):
-    """A simulator with a narrower prior in the place of its first functions, which draw the parameters and nothing else.
+    """A simulator with a narrower prior in the place of its first functions, which draw the parameters and
+    nothing else.
 
-    Its `log_joint` is that of the simulator it was made of: draws that are weighted by it are those under the prior of that one.
+    Its `log_joint` is that of the simulator it was made of: draws that are weighted by it are those under the
+    prior of that one.
 
     Args:
         original: the simulator.
         prior: prior in the place of its first functions.
 
     Raises:
-        ConfigurationError: if no first functions draw the parameters of the prior alone, or there is a `meta_fn`.
+        ConfigurationError: if no first functions draw the parameters of the prior alone, or there is a
+            `meta_fn`.
     """
 
     def __init__(self, original: Simulator, prior: NarrowPrior) -> None:
@@ -172,8 +181,9 @@ def functions_that_draw(simulator: Simulator, widths: Mapping[str, int]) -> int:
             break
     if drawn != dict(widths):
         raise ConfigurationError(
-            f"Expected a simulator whose first functions draw {_listed(widths)} alone, each of shape (n, width), got {_listed(drawn)}. "
-            "Infer all that they draw, or draw what is left in a later function."
+            f"Expected a simulator whose first functions draw {_listed(widths)} alone, each of shape (n, "
+            f"width), got {_listed(drawn)}. Infer all that they draw, or draw what is left in a later "
+            "function."
         )
     return number
 

@@ -1,8 +1,10 @@
-"""All that the functions of a simulator draw random numbers from, put at the start of a row's stream before the row.
+"""All that the functions of a simulator draw random numbers from, put at the start of a row's stream before
+the row.
 
-A function gets a generator as its argument `rng`. It may also draw from the global states of NumPy, the standard library and PyTorch, and
-from generators that it holds: all are set by seed and row, and have their states back afterwards. What is left, such as `os.urandom`, the
-clock, or a generator inside of compiled code, shows when a row is drawn twice.
+A function gets a generator as its argument `rng`. It may also draw from the global states of NumPy, the
+standard library and PyTorch, and from generators that it holds: all are set by seed and row, and have their
+states back afterwards. What is left, such as `os.urandom`, the clock, or a generator inside of compiled code,
+shows when a row is drawn twice.
 """
 
 import random
@@ -37,7 +39,8 @@ class Randomness:
         self._torch = _torch_generators()
 
     def _found(self) -> tuple[list[Any], bool]:
-        """Generators that functions hold, in an order that is the same in other processes; and whether they name global ones."""
+        """Generators that functions hold, in an order that is the same in other processes; and whether they
+        name global ones."""
         known = {id(_source(generator)) for generator in _global_generators()}
         found = held_generators(self._functions)
         held = [generator for generator in found if id(_source(generator)) not in known]
@@ -55,13 +58,15 @@ class Randomness:
             _set(generator, seeding.derive(seed, f"{name}, held", k, *path))
 
     def has_grown(self) -> bool:
-        """Whether there is more to set than was found: functions may import PyTorch, or make a generator, when they are first called."""
+        """Whether there is more to set than was found: functions may import PyTorch, or make a generator,
+        when they are first called."""
         return len(_torch_generators()) != len(self._torch) or [*map(id, self._found()[0])] != [
             *map(id, self.held)
         ]
 
     def has_more(self) -> bool:
-        """Whether functions hold more generators than were found; others in their place are set by what functions draw from."""
+        """Whether functions hold more generators than were found; others in their place are set by what
+        functions draw from."""
         return len(self._found()[0]) > len(self.held)
 
     @contextmanager

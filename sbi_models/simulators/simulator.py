@@ -1,4 +1,5 @@
-"""A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is computed."""
+"""A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is
+computed."""
 
 import logging
 import time
@@ -46,26 +47,31 @@ _ROWS_BEFORE_PROGRESS = 20_000
 class Simulator:
     """Functions called one after the other, each with the outputs of the earlier ones by name.
 
-    Row i of the table that a seed defines is a function of the seed and i alone: `sample(100, seed=1)` starts with the rows of
-    `sample(10, seed=1)`, and any worker can compute any rows. Unbatched functions get a stream of random numbers per row; batched
-    ones are called on aligned blocks of `block_size` rows with a stream per block.
+    Row i of the table that a seed defines is a function of the seed and i alone: `sample(100, seed=1)` starts
+    with the rows of `sample(10, seed=1)`, and any worker can compute any rows. Unbatched functions get a
+    stream of random numbers per row; batched ones are called on aligned blocks of `block_size` rows with a
+    stream per block.
 
     Args:
-        functions: functions, `functools.partial` objects or callable objects, in order. Each returns a dict of names to arrays.
-            An argument named `rng` receives a `numpy.random.Generator`. Functions may also draw from the global states of NumPy, `random`
-            and PyTorch, and from generators that they hold (globals of their modules, attributes of objects, closures): all are set by
-            seed and row, and put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
-            In place of a function, a dict of names to torch distributions stands for a prior, drawn in float64.
-        meta_fn: called once a batch, that is, for each call of `sample` or `rows`; its outputs are shared by all simulations of the
-            batch. Rows then depend on where their batch begins, too.
-        is_batched: True if each function simulates many rows in one call, with a leading batch axis in and out.
+        functions: functions, `functools.partial` objects or callable objects, in order. Each returns a dict
+            of names to arrays. An argument named `rng` receives a `numpy.random.Generator`. Functions may
+            also draw from the global states of NumPy, `random` and PyTorch, and from generators that they
+            hold (globals of their modules, attributes of objects, closures): all are set by seed and row, and
+            put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
+            In place of a function, a dict of names to torch distributions stands for a prior, drawn in
+            float64.
+        meta_fn: called once a batch, that is, for each call of `sample` or `rows`; its outputs are shared by
+            all simulations of the batch. Rows then depend on where their batch begins, too.
+        is_batched: True if each function simulates many rows in one call, with a leading batch axis in and
+            out.
         block_size: rows in one call of the batched functions.
-        failures: what happens when functions raise; by default no simulation may fail. An exception in a batched function is that of
-            its whole block, all of whose rows then count as failed.
+        failures: what happens when functions raise; by default no simulation may fail. An exception in a
+            batched function is that of its whole block, all of whose rows then count as failed.
 
     Attributes:
         made_at: when, in seconds since 1970: code that is older is what the functions do.
-        last_report: the failures of the last call of `sample` or `rows`; if there were some, they are logged as a warning, too.
+        last_report: the failures of the last call of `sample` or `rows`; if there were some, they are logged
+            as a warning, too.
 
     Raises:
         ConfigurationError: for something that is not callable, or no function at all.
@@ -91,7 +97,8 @@ class Simulator:
     ) -> None:
         if not functions:
             raise ConfigurationError(
-                "Expected at least one function, got none. Pass for instance make_simulator([prior, likelihood])."
+                "Expected at least one function, got none. Pass for instance "
+                "make_simulator([prior, likelihood])."
             )
         if block_size < 1:
             raise ConfigurationError(f"Expected block_size of at least 1, got {block_size}.")
@@ -113,7 +120,8 @@ class Simulator:
         }
 
     def first(self, number: int) -> "Simulator":
-        """The first so many functions alone, such as a prior without its likelihood; its draws are of another stream than the whole's."""
+        """The first so many functions alone, such as a prior without its likelihood; its draws are of another
+        stream than the whole's."""
         functions = [call.function for call in self.calls[:number]]
         return Simulator(
             functions, is_batched=self.is_batched, block_size=self.block_size, failures=self.failures
@@ -121,7 +129,8 @@ class Simulator:
 
     @property
     def log_joint(self) -> Callable[..., Any] | None:
-        """`log_joint(theta, x)` of the object whose methods all functions are, log p(theta, x) in nats, where there is one; else None."""
+        """`log_joint(theta, x)` of the object whose methods all functions are, log p(theta, x) in nats, where
+        there is one; else None."""
         owners = {
             id(owner): owner for owner in (getattr(call.function, "__self__", None) for call in self.calls)
         }
@@ -141,22 +150,25 @@ class Simulator:
 
         Args:
             batch_shape: how many, an int or the leading axes as a tuple.
-            seed: None takes one from the first generator that the functions hold, or without one from NumPy's global state, so that
-                whoever seeds that governs such calls. Its first row is drawn twice when a simulator is first used: if it differs, draws
-                do not repeat, which is a `TrustWarning`, and with workers an error.
+            seed: None takes one from the first generator that the functions hold, or without one from NumPy's
+                global state, so that whoever seeds that governs such calls. Its first row is drawn twice when
+                a simulator is first used: if it differs, draws do not repeat, which is a `TrustWarning`, and
+                with workers an error.
             progress: show a progress bar; None shows one for more than 20 000 simulations, and with workers.
-            workers: processes that simulate, for slow functions: an integer, -1 for one a core, None for no other process. The draws are
-                the same to the bit, as far as the functions give the same on one thread, which is what a worker has for linear algebra.
-                Functions may be closures; those of importable modules are imported anew, without changes made to their modules since.
-            fixed: values that replace outputs of that name before later functions see them: one for all, of the shape of one output,
-                or one a simulation, with the batch axes in front.
+            workers: processes that simulate, for slow functions: an integer, -1 for one a core, None for no
+                other process. The draws are the same to the bit, as far as the functions give the same on one
+                thread, which is what a worker has for linear algebra. Functions may be closures; those of
+                importable modules are imported anew, without changes made to their modules since.
+            fixed: values that replace outputs of that name before later functions see them: one for all, of
+                the shape of one output, or one a simulation, with the batch axes in front.
 
         Returns:
-            Name to array of shape `batch_shape + shape of one output`, raw space. Scalars get a trailing axis of length 1.
+            Name to array of shape `batch_shape + shape of one output`, raw space. Scalars get a trailing axis
+            of length 1.
 
         Raises:
-            SimulationError: if more simulations fail than `failures` allows, chained to what the function raised; if outputs cannot be
-                used; if a worker dies.
+            SimulationError: if more simulations fail than `failures` allows, chained to what the function
+                raised; if outputs cannot be used; if a worker dies.
             ConfigurationError: if arguments do not fit, or a function cannot be sent to workers.
         """
         shape = as_shape(batch_shape)
@@ -182,7 +194,8 @@ class Simulator:
         workers: int | None = None,
         **fixed: Any,
     ) -> Variables:
-        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`, raw space; see `sample`."""
+        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`,
+        raw space; see `sample`."""
         processes, num_rows = as_processes(workers), stop - start
         show = (
             None
@@ -205,17 +218,20 @@ class Simulator:
     def stream(
         self, ranges: Sequence[tuple[int, int]], *, seed: int, workers: int | None = None
     ) -> Generator[Variables, None, None]:
-        """Rows `start` to `stop` of the table of `seed`, range by range, to the bit those of `rows`; the next ranges are computed ahead.
+        """Rows `start` to `stop` of the table of `seed`, range by range, to the bit those of `rows`; the next
+        ranges are computed ahead.
 
-        This process computes until others are ready, and they compute once they have shown that they give the same to the bit. If
-        they cannot be used, for instance since functions cannot be sent to them, it computes everything itself and logs a warning.
-        A subclass with `rows` of its own computes with these, a range at a time.
+        This process computes until others are ready, and they compute once they have shown that they give the
+        same to the bit. If they cannot be used, for instance since functions cannot be sent to them, it
+        computes everything itself and logs a warning. A subclass with `rows` of its own computes with these,
+        a range at a time.
 
         Args:
             ranges: (start, stop) of each item.
             seed: seed of the table.
-            workers: processes that simulate ahead: an integer or -1, as for `sample`; 1 for none, each range then being computed when
-                it is asked for; None for one if there is enough left to do, which is not started otherwise.
+            workers: processes that simulate ahead: an integer or -1, as for `sample`; 1 for none, each range
+                then being computed when it is asked for; None for one if there is enough left to do, which is
+                not started otherwise.
 
         Raises:
             SimulationError: where the range would have come, as from `rows`; also if a worker dies.
@@ -250,10 +266,12 @@ class Simulator:
 
     @property
     def suits_a_thread(self) -> bool:
-        """Whether `rows` may be called in a thread of a process that does other work, and does not slow that work down.
+        """Whether `rows` may be called in a thread of a process that does other work, and does not slow that
+        work down.
 
-        Batched functions spend their time in NumPy, which lets other threads run. Global states, and generators that functions hold,
-        belong to all threads. The first block is computed, twice, to see whether anything but `rng` is drawn from.
+        Batched functions spend their time in NumPy, which lets other threads run. Global states, and
+        generators that functions hold, belong to all threads. The first block is computed, twice, to see
+        whether anything but `rng` is drawn from.
         """
         if not (self.is_batched and self._rows_are_plain) or self._uses_global_state:
             return False
@@ -265,7 +283,8 @@ class Simulator:
         return bool(self._draws_from_rng_alone)
 
     def check_repeatable(self) -> None:
-        """Raise SimulationError if row 0 of the table of seed 0, drawn twice, is not the same twice; the answer is kept."""
+        """Raise SimulationError if row 0 of the table of seed 0, drawn twice, is not the same twice; the
+        answer is kept."""
         if self._repeats is None:
             with self._states_kept():
                 table = self._table(0, 0, 1)
@@ -284,7 +303,8 @@ class Simulator:
     def _tried(
         self, table: Table, blocks: Iterable[Block], ahead: Background | None = None
     ) -> Iterator[Block]:
-        """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is the same twice.
+        """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is
+        the same twice.
 
         The first two are also looked at for global states that functions have put at the same start in both.
         """
@@ -304,15 +324,18 @@ class Simulator:
             yield block
 
     def _tell_of_seeds(self, first: dict[str, Any], second: dict[str, Any]) -> None:
-        """Each row starts from states of its own: those that are the same after two rows were seeded by a function, with one number."""
+        """Each row starts from states of its own: those that are the same after two rows were seeded by a
+        function, with one number."""
         if same := [name for name, state in first.items() if state == second.get(name)]:
             distrust(
-                f"A function seeds the global random numbers of {same[0]} with the same number in every simulation: what is drawn from "
-                "them afterwards is the same in all simulations. Leave seeds to seed=, and draw from the argument rng."
+                f"A function seeds the global random numbers of {same[0]} with the same number in every "
+                "simulation: what is drawn from them afterwards is the same in all simulations. Leave "
+                "seeds to seed=, and draw from the argument rng."
             )
 
     def _try(self, table: Table, block: Block) -> bool:
-        """Whether a block that is computed once more is the same, with rng alone for batched functions that seem to have nothing else."""
+        """Whether a block that is computed once more is the same, with rng alone for batched functions that
+        seem to have nothing else."""
         randomness, alone = table.randomness, False
         may_be_alone = self.is_batched and table.isolation is None
         if may_be_alone and not (
@@ -329,7 +352,8 @@ class Simulator:
         return self._repeats
 
     def _refuse_elsewhere(self, processes: int = 0) -> None:
-        """Raise SimulationError if other processes are wanted for simulations that are known not to repeat."""
+        """Raise SimulationError if other processes are wanted for simulations that are known not to
+        repeat."""
         if processes != 1 and self._repeats is False:
             raise SimulationError(
                 f"Expected simulations that are the same whoever computes them. {self._difference}"
@@ -443,7 +467,8 @@ def make_simulator(
     block_size: int = 256,
     failures: FailurePolicy | None = None,
 ) -> Simulator:
-    """A simulator from one function or several; a simulator is returned as it is. Arguments and errors as for `Simulator`.
+    """A simulator from one function or several; a simulator is returned as it is. Arguments and errors as for
+    `Simulator`.
 
     >>> def prior(rng): return {"theta": rng.normal(size=2)}
     >>> def likelihood(theta, rng): return {"x": rng.normal(theta[0], 1.0, size=(20, 1))}
@@ -454,7 +479,8 @@ def make_simulator(
     if isinstance(functions, Simulator):
         if failures is not None or meta_fn is not None or is_batched or block_size != 256:
             raise ConfigurationError(
-                "Expected functions together with further arguments, got a simulator. Give them where it is made."
+                "Expected functions together with further arguments, got a simulator. Give them "
+                "where it is made."
             )
         return functions
     sequence = list(functions) if isinstance(functions, Sequence) else [functions]
@@ -464,7 +490,8 @@ def make_simulator(
 
 
 def _computed(table: Table, processes: int, *, twice: bool) -> Generator[Block, None, None]:
-    """The blocks of a table, here or in other processes, in the order in which they are finished; there the first is tried twice."""
+    """The blocks of a table, here or in other processes, in the order in which they are finished; there the
+    first is tried twice."""
     if processes == 1:
         yield from map(table.block, table.indices)
         return

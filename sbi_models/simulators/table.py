@@ -1,4 +1,5 @@
-"""A stretch of the table of simulations, block by block: all that a worker needs to compute any of its rows."""
+"""A stretch of the table of simulations, block by block: all that a worker needs to compute any of its
+rows."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Block:
     """The simulations of one block, after their retries.
 
     Attributes:
-        outputs: by name; the shape of one output if unbatched, with a leading axis of all rows of the block if batched.
+        outputs: by name; the shape of one output if unbatched, with a leading axis of all rows of the block
+            if batched.
         complete: False if every attempt ended in an exception, so that outputs are missing.
         failures: rows asked for that failed at least once.
         exception: exception of the last attempt, if rows failed for good and a function raised it.
@@ -85,7 +87,8 @@ class Table:
         return min(rows.stop, self.stop) - max(rows.start, self.start)
 
     def block(self, index: int) -> Block:
-        """Compute a block; attempt a of a row has a stream of its own, so that each row is what it would be alone."""
+        """Compute a block; attempt a of a row has a stream of its own, so that each row is what it would be
+        alone."""
         first = self._tried(index, 0)
         if isinstance(first, FunctionFailed) or self.policy.non_finite:
             return self._after_retries(index, first)
@@ -125,7 +128,8 @@ class Table:
         return block
 
     def found_more(self) -> bool:
-        """Whether functions have made a generator after the first block, so that blocks since may not repeat; it is known from now on."""
+        """Whether functions have made a generator after the first block, so that blocks since may not repeat;
+        it is known from now on."""
         if not self.sets_global_states or "randomness" not in vars(self) or not self.randomness.has_more():
             return False
         del vars(self)["randomness"]
@@ -168,7 +172,8 @@ class Table:
         unknown = sorted(name for name in self.fixed if name not in outputs and spelt(name, outputs) is None)
         if unknown:
             raise ConfigurationError(
-                f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: {', '.join(sorted(outputs))}."
+                f"No function returns {unknown[0]!r}, so it cannot be fixed. Known: "
+                f"{', '.join(sorted(outputs))}."
             )
         return outputs
 
@@ -187,7 +192,8 @@ class Table:
         for key, value in new.items():
             if key in outputs:
                 raise SimulationError(
-                    f"Function {call.name!r} returns {key!r}, which an earlier function returned. Rename one of them."
+                    f"Function {call.name!r} returns {key!r}, which an earlier function returned. "
+                    "Rename one of them."
                 )
             twin = (
                 None
@@ -196,11 +202,13 @@ class Table:
             )
             if twin is not None:
                 raise SimulationError(
-                    f"Expected names that Python can tell apart as arguments, got {key!a} ({key}) and {twin!a} ({twin}). Rename one."
+                    f"Expected names that Python can tell apart as arguments, got {key!a} ({key}) "
+                    f"and {twin!a} ({twin}). Rename one."
                 )
             if self.is_batched and (value.ndim == 0 or len(value) != self.block_size):
                 raise SimulationError(
-                    f"Batched functions return one row a simulation: expected {key!r} of shape ({self.block_size}, ...), got {value.shape}."
+                    f"Batched functions return one row a simulation: expected {key!r} of shape "
+                    f"({self.block_size}, ...), got {value.shape}."
                 )
 
     def _not_finite(self, outputs: Mapping[str, Array]) -> tuple[Array, str]:
@@ -228,12 +236,14 @@ class Table:
         return merged
 
     def refuse_other(self, block: Block, whole: Block) -> None:
-        """Raise SimulationError if a block has other variables or shapes than a whole one; one that failed may lack variables."""
+        """Raise SimulationError if a block has other variables or shapes than a whole one; one that failed
+        may lack variables."""
         if block.complete and (others := block.outputs.keys() ^ whole.outputs.keys()):
             has, lacks = (block, whole) if min(others) in block.outputs else (whole, block)
             raise SimulationError(
-                f"Every simulation must return the same variables, got {min(others)!r} in {self.named(has.index)} of seed {self.seed} and "
-                f"none in {self.named(lacks.index)}. Return all of them each time, for instance with a mask beside what may be missing."
+                f"Every simulation must return the same variables, got {min(others)!r} in "
+                f"{self.named(has.index)} of seed {self.seed} and none in {self.named(lacks.index)}. Return "
+                "all of them each time, for instance with a mask beside what may be missing."
             )
         for key, value in block.outputs.items():
             if key in whole.outputs and value.shape != whole.outputs[key].shape:
@@ -246,12 +256,13 @@ class Table:
         return f"row {rows.start}" if len(rows) == 1 else f"rows {rows.start} to {rows.stop - 1}"
 
     def joined(self, blocks: list[Block]) -> Variables:
-        """The rows of all blocks, in order, cut to start and stop; what failed simulations did not return is NaN."""
+        """The rows of all blocks, in order, cut to start and stop; what failed simulations did not return is
+        NaN."""
         whole = next((block for block in blocks if block.complete), None)
         if whole is None:
             raise SimulationError(
-                f"None of the {self.stop - self.start} simulations succeeded, so the shapes of their outputs are unknown. "
-                f"The first: {blocks[0].failures[0].cause}."
+                f"None of the {self.stop - self.start} simulations succeeded, so the shapes of their "
+                f"outputs are unknown. The first: {blocks[0].failures[0].cause}."
             )
         joined: Variables = {}
         skip = self.start - self.indices.start * self.block_size
@@ -282,9 +293,9 @@ def refusal(table: Table, block: Block, failed: int) -> str:
     attempts = "" if first.attempts == 1 else f" at each of {first.attempts} attempts"
     num_rows = table.stop - table.start
     return (
-        f"Simulations fail: {what} of seed {table.seed}{attempts}: {first.cause}. "
-        f"Expected at most {table.policy.limit(num_rows)} of {num_rows} rows to fail, got {failed} so far. "
-        f"See it again with simulator.rows({first.row}, {first.row + 1}, seed={table.seed}). Mend the function, or let "
+        f"Simulations fail: {what} of seed {table.seed}{attempts}: {first.cause}. Expected at most "
+        f"{table.policy.limit(num_rows)} of {num_rows} rows to fail, got {failed} so far. See it again with "
+        f"simulator.rows({first.row}, {first.row + 1}, seed={table.seed}). Mend the function, or let "
         "simulations fail: make_simulator(..., failures=FailurePolicy(retries=3, allowed=0.01))."
     )
 
@@ -292,8 +303,9 @@ def refusal(table: Table, block: Block, failed: int) -> str:
 def shapes_differ(key: str, shapes: set[tuple[int, ...]], places: str = "") -> str:
     """What to say of outputs of several shapes, and where they are."""
     return (
-        f"Every simulation must return {key!r} of one shape, got {' and '.join(str(s) for s in sorted(shapes)[:2])}{places}. "
-        "Pad ragged outputs and return a mask beside them."
+        f"Every simulation must return {key!r} of one shape, got "
+        f"{' and '.join(str(s) for s in sorted(shapes)[:2])}{places}. Pad ragged outputs and return a mask "
+        "beside them."
     )
 
 
@@ -309,8 +321,9 @@ def _refuse_loss(key: str, dtypes: list[np.dtype[Any]], parts: list[Array]) -> N
             and not np.array_equal(part.astype(common).astype(part.dtype), part)
         ):
             raise SimulationError(
-                f"Every simulation must return {key!r} of one type, got {' and '.join(sorted(map(str, set(dtypes))))}, and integers among "
-                f"them that {common} does not hold. Return one type always, such as np.float64({key})."
+                f"Every simulation must return {key!r} of one type, got "
+                f"{' and '.join(sorted(map(str, set(dtypes))))}, and integers among them that {common} does "
+                f"not hold. Return one type always, such as np.float64({key})."
             )
 
 
@@ -323,10 +336,11 @@ def not_repeated(table: Table, index: int, what: str) -> str:
     if not what:
         return ""
     return (
-        f"{what[0].upper()}{what[1:]} differ between two draws of {table.named(index)} of seed {table.seed}. A function draws from what a "
-        "seed does not reach (os.urandom, a generator inside of compiled code or of another program), or depends on time, a counter, or a "
-        "file that it changes. Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from it: "
-        "rng.integers(2**31)."
+        f"{what[0].upper()}{what[1:]} differ between two draws of {table.named(index)} of seed "
+        f"{table.seed}. A function draws from what a seed does not reach (os.urandom, a generator inside of "
+        "compiled code or of another program), or depends on time, a counter, or a file that it changes. "
+        "Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from "
+        "it: rng.integers(2**31)."
     )
 
 

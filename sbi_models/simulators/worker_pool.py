@@ -1,4 +1,5 @@
-"""Worker processes that outlive what they were started for, so that the next epoch, or training, finds them ready."""
+"""Worker processes that outlive what they were started for, so that the next epoch, or training, finds them
+ready."""
 
 import os
 import time
@@ -20,7 +21,8 @@ from sbi_models.simulators.table import Block, Table
 
 _IDLE_SECONDS = 300
 _FRESH_SECONDS = 150
-"""For which idle workers are lent again: work that is given to those about to end by themselves may be lost."""
+"""For which idle workers are lent again: work that is given to those about to end by themselves may be
+lost."""
 
 _CLOSING_SECONDS = 0.5
 """For which workers may finish what is no longer needed, before they are killed."""
@@ -64,7 +66,8 @@ class Helpers:
             raise
 
     def submit(self, table: Table, indices: range) -> "Future[Piece | SbiModelsError]":
-        """Have blocks of a table computed: it has the functions of the table of `__init__`, but may have other rows."""
+        """Have blocks of a table computed: it has the functions of the table of `__init__`, but may have
+        other rows."""
         rows = {"seed": table.seed, "start": table.start, "stop": table.stop, "meta": table.meta}
         future: Future[Piece | SbiModelsError] = self._executor.submit(
             _piece, str(self._functions), rows, indices, np.geterr()
@@ -91,7 +94,8 @@ class Helpers:
 
 
 _idle: list[tuple[int, int, ProcessPoolExecutor, float]] = []
-"""Workers that nobody uses: the process they belong to, their number, and since when; they end by themselves after a while."""
+"""Workers that nobody uses: the process they belong to, their number, and since when; they end by themselves
+after a while."""
 
 
 def cores() -> int:

@@ -1,6 +1,8 @@
-"""Everything that knows MLflow: where runs are kept, how a run is written, how approximators are registered, loaded and served.
+"""Everything that knows MLflow: where runs are kept, how a run is written, how approximators are registered,
+loaded and served.
 
-Importing this package does not import MLflow (about two seconds): each public name is fetched when it is first used.
+Importing this package does not import MLflow (about two seconds): each public name is fetched when it is
+first used.
 """
 
 from importlib import import_module

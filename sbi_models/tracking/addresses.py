@@ -30,14 +30,16 @@ _RUN = re.compile(r"runs:/+(?P<run>[^/]+)/(?P<path>.+)")
 
 @dataclass(frozen=True)
 class Location:
-    """The URI of an approximator file and, for a registered model, the SHA-256 that it was registered with."""
+    """The URI of an approximator file and, for a registered model, the SHA-256 that it was registered
+    with."""
 
     uri: str
     sha256: str | None = None
 
 
 def locate(store: Store, address: str) -> Location:
-    """Where the approximator file of `address` is; a TrackingError in one line, with what there is instead, if there is none."""
+    """Where the approximator file of `address` is; a TrackingError in one line, with what there is instead,
+    if there is none."""
     client = store.client
     if match := _LOGGED_MODEL.fullmatch(address):
         return Location(_logged_model(client, match["id"]))
@@ -59,7 +61,8 @@ def locate(store: Store, address: str) -> Location:
             version.tags.get(HASH_TAG),
         )
     raise TrackingError(
-        f"Expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/NAME or runs:/RUN_ID/FILE.safetensors, got {redacted(address)!r}."
+        "Expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/NAME or "
+        f"runs:/RUN_ID/FILE.safetensors, got {redacted(address)!r}."
     )
 
 
@@ -130,19 +133,21 @@ def _model_or_none(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 
 def fetch(store: Store, location: Location, scratch: Path) -> Path:
-    """The file at `location` on this machine, downloaded into `scratch` if need be; its hash is compared with the registered one."""
+    """The file at `location` on this machine, downloaded into `scratch` if need be; its hash is compared with
+    the registered one."""
     path = local_path(location.uri)
     if path is None:
         given = {"artifact_uri": location.uri, "dst_path": str(scratch), "tracking_uri": store.tracking_uri}
         path = Path(patiently(f"download {location.uri}", download_artifacts, **given))
     if not path.is_file():
         raise TrackingError(
-            f"Expected an approximator file at {redacted(location.uri)}, got none. Was it moved, or registered by another program?"
+            f"Expected an approximator file at {redacted(location.uri)}, got none. Was it moved, "
+            "or registered by another program?"
         )
     if location.sha256 is not None and (got := sha256(path)) != location.sha256:
         raise ModelFileError(
-            f"Expected the approximator with SHA-256 {location.sha256[:12]}... that was registered, got {got[:12]}...: {path} "
-            "was changed since. Register it again if that was meant."
+            f"Expected the approximator with SHA-256 {location.sha256[:12]}... that was registered, got "
+            f"{got[:12]}...: {path} was changed since. Register it again if that was meant."
         )
     return path
 
@@ -158,7 +163,8 @@ def _logged_model(client: MlflowClient, model_id: str) -> str:
 
 
 def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
-    """A file of the run if `path` ends in .safetensors, else the newest model with this name that the run has logged, or used again."""
+    """A file of the run if `path` ends in .safetensors, else the newest model with this name that the run has
+    logged, or used again."""
     run = patiently(f"find the run {run_id!r}", client.get_run, run_id)
     if path.endswith(".safetensors"):
         return f"{run.info.artifact_uri}/{path}"

@@ -1,4 +1,5 @@
-"""A data set as MLflow's input of a run: where it is, its digest, and the shapes and types of its variables."""
+"""A data set as MLflow's input of a run: where it is, its digest, and the shapes and types of its
+variables."""
 
 import json
 from collections.abc import Mapping

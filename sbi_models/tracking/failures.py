@@ -1,4 +1,5 @@
-"""What MLflow raises, told apart: a store that is away for a while, or a request that is wrong; both become a TrackingError of one line."""
+"""What MLflow raises, told apart: a store that is away for a while, or a request that is wrong; both become a
+TrackingError of one line."""
 
 import errno
 import logging
@@ -53,7 +54,8 @@ def is_away(error: BaseException) -> bool:
 
 
 def is_race(error: BaseException) -> bool:
-    """Whether another process has written the same row in the moment between MLflow's look and its own write."""
+    """Whether another process has written the same row in the moment between MLflow's look and its own
+    write."""
     return getattr(error, "error_code", None) == "BAD_REQUEST" and _RACE.search(str(error)) is not None
 
 
@@ -62,7 +64,10 @@ def failure(doing: str, error: BaseException) -> TrackingError:
     why = reason(error)
     said = " ".join(str(cause) for cause in _chain(error))
     if _FULL.search(said) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
-        why += ". Free some space on the disk and give the same command again: what was trained is kept in mlruns/work"
+        why += (
+            ". Free some space on the disk and give the same command again: what was trained is kept "
+            "in mlruns/work"
+        )
     elif _UNKNOWN_USER.search(said):
         why += ". Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those that the server knows"
     elif _CLOSED.search(said):
@@ -131,7 +136,8 @@ def _server_is_away(error: requests.RequestException) -> bool:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """For MLflow's logger of databases: no tracebacks beside errors that are raised, and one line while it tries to connect."""
+    """For MLflow's logger of databases: no tracebacks beside errors that are raised, and one line while it
+    tries to connect."""
     if "SQLAlchemy engine could not be created" in record.msg and record.args:
         record.msg, record.args = (
             f"The database of the tracking store is not reachable, trying again: {_first_line(record.args)}",

@@ -27,12 +27,14 @@ Point = tuple[str, int]
 
 
 class LiveMetrics:
-    """A buffer of (metric, step, value) points of one run that a background timer empties every `INTERVAL` seconds.
+    """A buffer of (metric, step, value) points of one run that a background timer empties every `INTERVAL`
+    seconds.
 
-    A point whose (metric, step) the run already has, from this life or an earlier one, is dropped; those of earlier lives are read by
-    `read_known` before the first write. A write that fails is tried again later, with one warning for as long as it goes on failing: a
-    store that is away must not end a training. A point keeps its time stamp, and MLflow drops an equal one, so that a write whose answer
-    was lost doubles nothing. Only `flush` waits for the store, and raises.
+    A point whose (metric, step) the run already has, from this life or an earlier one, is dropped; those of
+    earlier lives are read by `read_known` before the first write. A write that fails is tried again later,
+    with one warning for as long as it goes on failing: a store that is away must not end a training. A point
+    keeps its time stamp, and MLflow drops an equal one, so that a write whose answer was lost doubles
+    nothing. Only `flush` waits for the store, and raises.
     """
 
     def __init__(
@@ -65,7 +67,8 @@ class LiveMetrics:
             self._schedule()
 
     def flush(self) -> None:
-        """Write what is queued now, waiting for a store that is away; raises TrackingError and keeps the points if that fails."""
+        """Write what is queued now, waiting for a store that is away; raises TrackingError and keeps the
+        points if that fails."""
         patiently(f"log metrics to run {self._run_id}", self._write)
 
     def try_flush(self) -> None:
@@ -107,7 +110,8 @@ class LiveMetrics:
                     self._last_write = time.monotonic()
 
     def _schedule(self) -> None:
-        """Start the timer of the next write if there is something to write and none is set; `_state` is held."""
+        """Start the timer of the next write if there is something to write and none is set; `_state` is
+        held."""
         if self._pending and self._timer is None:
             interval = min(INTERVAL * 2 ** min(self._failures, 10), max(LONGEST_INTERVAL, INTERVAL))
             wait = max(0.0, self._last_write + interval - time.monotonic())

@@ -1,4 +1,5 @@
-"""From a file, or from the address of a registered model, to an approximator: no code of the model is run, nothing is unpickled."""
+"""From a file, or from the address of a registered model, to an approximator: no code of the model is run,
+nothing is unpickled."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,12 +27,14 @@ def load(source: Path | str, store: "Store | None" = None, *, certify: bool = Tr
 
     - a path: a file that was saved before;
     - `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/NAME/latest`: a registered model;
-    - `runs:/RUN_ID/FILE.safetensors`: a file of a run; `runs:/RUN_ID/NAME`: the model NAME that the run has logged.
+    - `runs:/RUN_ID/FILE.safetensors`: a file of a run; `runs:/RUN_ID/NAME`: the model NAME that the run has
+      logged.
 
-    A model from a store looks at every observation that it is sampled for, and warns (TrustWarning) where they are not like the simulations
-    of its training; certify=False switches that off, and `certify(conditions)` says more. `store` defaults to the one that `open_store()`
-    finds; a missing one is a TrackingError and is not made. Raises ModelFileError for a file that is damaged, or that is not the one that
-    was registered.
+    A model from a store looks at every observation that it is sampled for, and warns (TrustWarning) where
+    they are not like the simulations of its training; certify=False switches that off, and
+    `certify(conditions)` says more. `store` defaults to the one that `open_store()` finds; a missing one is a
+    TrackingError and is not made. Raises ModelFileError for a file that is damaged, or that is not the one
+    that was registered.
     """
     if not is_model_uri(source):
         return load_approximator(source)

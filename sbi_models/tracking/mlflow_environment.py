@@ -1,4 +1,5 @@
-"""What MLflow reads from the environment while it is imported: silent, without telemetry and retries, unless the user says otherwise."""
+"""What MLflow reads from the environment while it is imported: silent, without telemetry and retries, unless
+the user says otherwise."""
 
 import os
 

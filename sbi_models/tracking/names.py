@@ -1,8 +1,10 @@
-"""Names of a user, of parameters, data sets and members, as they may stand in keys of metrics and tags and in names of files.
+"""Names of a user, of parameters, data sets and members, as they may stand in keys of metrics and tags and in
+names of files.
 
-MLflow admits letters, digits, `_ . - / :` and blanks in keys, at most 250 characters, and reads some of them as paths; some of its
-databases, and file systems, take "H0" and "h0", or "e" and "é", for the same. So a name keeps its own letters where it can, and gets a few
-digits of its hash where another name of the same run would be taken for it.
+MLflow admits letters, digits, `_ . - / :` and blanks in keys, at most 250 characters, and reads some of them
+as paths; some of its databases, and file systems, take "H0" and "h0", or "e" and "é", for the same. So a name
+keeps its own letters where it can, and gets a few digits of its hash where another name of the same run would
+be taken for it.
 """
 
 import hashlib
@@ -19,9 +21,11 @@ _DIGITS = 8
 
 
 def keys_of(names: Iterable[str], *, reserved: Iterable[str] = ()) -> dict[str, str]:
-    """A key of each name; no two have keys that differ in case, accents or compatible letters only, and MLflow admits all of them.
+    """A key of each name; no two have keys that differ in case, accents or compatible letters only, and
+    MLflow admits all of them.
 
-    What MLflow does not admit, and blanks, become underscores. A plain name is its own key, unless that is reserved for something else.
+    What MLflow does not admit, and blanks, become underscores. A plain name is its own key, unless that is
+    reserved for something else.
 
     >>> keys_of(["theta_0", "speed of light", "R0"])
     {'theta_0': 'theta_0', 'speed of light': 'speed_of_light', 'R0': 'R0'}

@@ -1,4 +1,5 @@
-"""How the process that listens and the one that computes speak through pipes, and what a refusal looks like."""
+"""How the process that listens and the one that computes speak through pipes, and what a refusal looks
+like."""
 
 import json
 import os
@@ -7,13 +8,15 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 REQUEST, ANSWER, READY = struct.Struct(">Q"), struct.Struct(">HQ"), b"."
-"""What stands before bodies: length, or HTTP status and length. And the sign that the first request may come."""
+"""What stands before bodies: length, or HTTP status and length. And the sign that the first request may
+come."""
 
 _LONGEST_MESSAGE = 1000
 
 
 def receive(requests: BinaryIO, put: Callable[[bytes], None]) -> None:
-    """Hand on the bodies of requests, and end this process, whatever it computes, when whoever asks is gone."""
+    """Hand on the bodies of requests, and end this process, whatever it computes, when whoever asks is
+    gone."""
     while head := requests.read(REQUEST.size):
         put(requests.read(REQUEST.unpack(head)[0]))
     os._exit(0)

@@ -24,10 +24,12 @@ PACKAGES = ("sbi-models", "torch", "lightning", "prefect", "mlflow", "numpy")
 
 
 def provenance_tags(folder: Path) -> dict[str, str]:
-    """Tags for a new run: package versions, git commits of a folder with the user's code and of this package, user, script, and process.
+    """Tags for a new run: package versions, git commits of a folder with the user's code and of this package,
+    user, script, and process.
 
-    `mlflow.source.git.commit` and `sbi_models.git_dirty` are of the folder, and missing if it is in no git checkout;
-    `sbi_models.own_sha256` is of the files of this package, `sbi_models.own_git_commit` its commit, if it runs from a checkout of its own.
+    `mlflow.source.git.commit` and `sbi_models.git_dirty` are of the folder, and missing if it is in no git
+    checkout; `sbi_models.own_sha256` is of the files of this package, `sbi_models.own_git_commit` its commit,
+    if it runs from a checkout of its own.
     """
     return {
         **{
@@ -55,7 +57,8 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def git_tags(folder: Path) -> dict[str, str]:
-    """The commit that `folder` is at and whether tracked files differ from it; empty outside a git checkout."""
+    """The commit that `folder` is at and whether tracked files differ from it; empty outside a git
+    checkout."""
     commit = git_output(folder, "rev-parse", "HEAD").strip()
     if not commit:
         return {}
@@ -64,7 +67,8 @@ def git_tags(folder: Path) -> dict[str, str]:
 
 
 def own_tags() -> dict[str, str]:
-    """What this package is: a hash of its files, always, and the commit of the checkout that it runs from, if it does."""
+    """What this package is: a hash of its files, always, and the commit of the checkout that it runs from, if
+    it does."""
     root = own_checkout()
     git = {} if root is None else git_tags(root)
     commit, dirty = git.get("mlflow.source.git.commit"), git.get("sbi_models.git_dirty")
@@ -76,7 +80,8 @@ def own_tags() -> dict[str, str]:
 def own_checkout() -> Path | None:
     """The root of the checkout that this package runs from; None for an installed one.
 
-    A package in the site-packages of a virtual environment inside of a checkout of something else is installed.
+    A package in the site-packages of a virtual environment inside of a checkout of something else is
+    installed.
     """
     package = Path(__file__).resolve().parents[1]
     root = git_output(package, "rev-parse", "--show-toplevel").strip()
@@ -90,7 +95,8 @@ def own_packages() -> list[Path]:
 
 @cache
 def own_hash() -> str:
-    """sha256 over names and content of the files of this package: that of a checkout is that of a wheel made of it, until an edit."""
+    """sha256 over names and content of the files of this package: that of a checkout is that of a wheel made
+    of it, until an edit."""
     digest = hashlib.sha256()
     for folder in own_packages():
         for path in sorted(
@@ -113,7 +119,8 @@ def process_tags() -> dict[str, str]:
 
 
 def owner_is_alive(tags: Mapping[str, str]) -> bool:
-    """Whether another live process of this host writes the run with these tags; other hosts cannot be asked and count as gone."""
+    """Whether another live process of this host writes the run with these tags; other hosts cannot be asked
+    and count as gone."""
     if tags.get("sbi_models.host") != socket.gethostname() or tags.get("sbi_models.pid") in {
         None,
         str(os.getpid()),
@@ -128,7 +135,8 @@ def owner_is_alive(tags: Mapping[str, str]) -> bool:
 
 
 def git_output(folder: Path, *arguments: str) -> str:
-    """What git prints, to the byte (surrogateescape); nothing if it fails, is not there, or takes more than ten seconds."""
+    """What git prints, to the byte (surrogateescape); nothing if it fails, is not there, or takes more than
+    ten seconds."""
     command = ["git", *arguments]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, timeout=10, check=False)  # noqa: S603 - our own command
@@ -138,7 +146,8 @@ def git_output(folder: Path, *arguments: str) -> str:
 
 
 def git_patch(root: Path, *paths: str) -> str:
-    """What differs from the last commit in tracked files of a checkout, below some paths or anywhere, for `git apply`.
+    """What differs from the last commit in tracked files of a checkout, below some paths or anywhere, for
+    `git apply`.
 
     It does not depend on the settings of git that change the form of a patch.
     """

@@ -47,7 +47,8 @@ class RunRecord:
 
     @classmethod
     def newest(cls, store: Store, flow: str) -> Self:
-        """The finished run of a flow that was started last, of all experiments; raises TrackingError if there is none."""
+        """The finished run of a flow that was started last, of all experiments; raises TrackingError if there
+        is none."""
         with tracking_errors("list the runs of all experiments"):
             experiments = [found.experiment_id for found in store.client.search_experiments()]
             chosen = f"attributes.status = 'FINISHED' and tags.`{FLOW_TAG}` = '{flow}'"
@@ -56,7 +57,8 @@ class RunRecord:
             )
         if not runs:
             raise TrackingError(
-                f"Expected a finished run of the flow {flow}, got none. Run an experiment first: sbi-models run michelson."
+                f"Expected a finished run of the flow {flow}, got none. Run an experiment first: "
+                "sbi-models run michelson."
             )
         return cls(store, runs[0])
 
@@ -94,7 +96,8 @@ class RunRecord:
         return folder / path if folder is not None and (folder / path).is_file() else None
 
     def fetch(self, path: str, folder: Path) -> Path:
-        """Download a file or a folder of the run into a folder, to the same place in it; raises TrackingError if it has none."""
+        """Download a file or a folder of the run into a folder, to the same place in it; raises TrackingError
+        if it has none."""
         folder.mkdir(parents=True, exist_ok=True)
         with tracking_errors(f"download {path} of the run {self.run.info.run_id}"):
             try:
@@ -103,7 +106,8 @@ class RunRecord:
                 raise TrackingError(f"The run {self.run.info.run_id} has no {path}: {error}") from error
 
     def other_versions(self) -> dict[str, tuple[str, str]]:
-        """Packages, Python, and code of this package that this process has in other versions, with those of the run and those of now."""
+        """Packages, Python, and code of this package that this process has in other versions, with those of
+        the run and those of now."""
         then, now = self.tags, provenance_tags(Path.cwd())
         names = [
             name for name in then if name.startswith("version.") or name in {OWN_COMMIT, OWN_DIRTY, OWN_HASH}

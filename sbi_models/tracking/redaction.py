@@ -1,4 +1,5 @@
-"""No password or token is shown or logged: `redacted` takes them out of texts, `redacted_setting` out of settings, and so on."""
+"""No password or token is shown or logged: `redacted` takes them out of texts, `redacted_setting` out of
+settings, and so on."""
 
 import json
 import os
@@ -26,7 +27,8 @@ _PLAIN = re.compile(rf"{_PART}(?:[_-]{_PART}){{0,3}}")
 """Values that may as well be words or numbers of a text, and names of folders."""
 
 _WORD = r"(?:(?<!\w)|(?<=\\[nrt]))%s(?!\w)"
-"""Where such a value is masked in texts: as a whole word, perhaps after \\n in a text that is shown as code."""
+"""Where such a value is masked in texts: as a whole word, perhaps after \\n in a text that is shown as
+code."""
 
 _IN_CODE = r"(?:(?<=[\"'])%s(?=[\"'])|(?<=[=:])%s(?!\w)|(?<=[=:] )%s(?!\w))"
 """Where it is masked in code."""
@@ -36,7 +38,8 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _OUTSIDE_A_PATH = r"\s\"'<>|=:@?&,;()\[\]{}*"
 
 _PATTERNS = (
-    # user:password@ and token@ in addresses; a password for a database may hold a slash, one for a web server may not
+    # user:password@ and token@ in addresses; a password for a database may hold a slash, one for a web server
+    # may not
     (re.compile(r"(\bhttps?://)[^\s/@'\"]+@", re.IGNORECASE), rf"\1{MASK}@"),
     (re.compile(r"(\b(?!https?:)[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:)[^\s'\"]*@", re.IGNORECASE), rf"\1{MASK}@"),
     # ?token=..., &X-Amz-Signature=... in addresses
@@ -65,10 +68,11 @@ _PATTERNS = (
 
 
 def redacted(text: str) -> str:
-    """The text with *** for passwords in addresses, keys in queries, `password = "..."`, and the values of secret environment variables.
+    """The text with *** for passwords in addresses, keys in queries, `password = "..."`, and the values of
+    secret environment variables.
 
-    A folder or file that is called like such a value stays readable where it is part of a path, unless the value is no plain word and there
-    is no such folder on this machine.
+    A folder or file that is called like such a value stays readable where it is part of a path, unless the
+    value is no plain word and there is no such folder on this machine.
 
     >>> redacted("postgresql://anna:hunter2@db:5432/mlflow")
     'postgresql://anna:***@db:5432/mlflow'
@@ -82,7 +86,8 @@ def redacted(text: str) -> str:
 
 
 def redacted_content(content: Any, name: str = "") -> Any:
-    """Something that JSON can hold, with its texts redacted, and *** for those whose name says that they are secrets; keys stay."""
+    """Something that JSON can hold, with its texts redacted, and *** for those whose name says that they are
+    secrets; keys stay."""
     if isinstance(content, Mapping):
         return {key: redacted_content(value, str(key)) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -91,10 +96,12 @@ def redacted_content(content: Any, name: str = "") -> Any:
 
 
 def redacted_patch(patch: str) -> str:
-    """The output of `git diff --binary` with its lines redacted, and the names of files, and binary files, as they are.
+    """The output of `git diff --binary` with its lines redacted, and the names of files, and binary files, as
+    they are.
 
-    It has as many lines, so that `git apply` takes it unless a line that was there before has a secret. A secret that is a plain word may
-    be a name in code: it is masked in added lines, where it stands in quotes or is assigned.
+    It has as many lines, so that `git apply` takes it unless a line that was there before has a secret. A
+    secret that is a plain word may be a name in code: it is masked in added lines, where it stands in quotes
+    or is assigned.
     """
     lines: list[str] = []
     for kind, block in groupby(_kinds(patch.split("\n")), key=lambda pair: pair[0]):
@@ -118,7 +125,8 @@ def redacted_setting(name: str, value: object) -> str:
 
 
 def _secret_values() -> list[str]:
-    """What is looked for in texts: values of secret environment variables, as they are and as JSON, code and addresses have them.
+    """What is looked for in texts: values of secret environment variables, as they are and as JSON, code and
+    addresses have them.
 
     The longest come first, since one may be part of another. Paths of files with secrets are none themselves.
     """
@@ -167,7 +175,8 @@ def _without(text: str, value: str, plain_form: str | None) -> str:
 
 
 def _is_in_a_path(text: str, start: int, end: int, *, plain: bool) -> bool:
-    """Whether text[start:end] is a folder or file in a path of this machine, and not a part of an address or of something else."""
+    """Whether text[start:end] is a folder or file in a path of this machine, and not a part of an address or
+    of something else."""
     if os.sep in text[start:end]:
         return False
     before, after = re.split(r"[\s\"'<>|]", text[:start])[-1], re.split(r"[\s\"'<>|]", text[end:])[0]
@@ -184,7 +193,8 @@ def _is_in_a_path(text: str, start: int, end: int, *, plain: bool) -> bool:
 
 
 def _kinds(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """Each line of a patch with what it is: "+", "-" or " " in a hunk, "@", or "" for names of files and binary content."""
+    """Each line of a patch with what it is: "+", "-" or " " in a hunk, "@", or "" for names of files and
+    binary content."""
     hunk = False
     for line in lines:
         if line.startswith(("diff --git ", "GIT binary patch")):
@@ -197,7 +207,8 @@ def _kinds(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _redacted_block(kind: str, lines: list[str]) -> list[str]:
-    """Lines of one kind that follow each other, redacted together, for a secret may go on in the next line."""
+    """Lines of one kind that follow each other, redacted together, for a secret may go on in the next
+    line."""
     if kind == "@":
         return [
             " @@".join([line.partition(" @@")[0], _redacted_code(line.partition(" @@")[2], kind)])

@@ -58,11 +58,13 @@ def register(
     description: str | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> RegisteredModel:
-    """Register an approximator file as the next version of the model `name`, made by the run `run_id`, and point `aliases` to it.
+    """Register an approximator file as the next version of the model `name`, made by the run `run_id`, and
+    point `aliases` to it.
 
-    If a version with the same content exists, it is used again: the aliases move to it, its tags and description (markdown) are updated,
-    and it is an input of the run, whose page then shows it. A registration that was interrupted, or whose answer was lost, is found and
-    completed. `metrics` are those of MLflow's record of the model, beside which the registered model has a description of what it infers.
+    If a version with the same content exists, it is used again: the aliases move to it, its tags and
+    description (markdown) are updated, and it is an input of the run, whose page then shows it. A
+    registration that was interrupted, or whose answer was lost, is found and completed. `metrics` are those
+    of MLflow's record of the model, beside which the registered model has a description of what it infers.
 
     Raises:
         ConfigurationError: if aliases are no sequence.
@@ -114,9 +116,10 @@ def list_models(store: Store) -> list[ModelListing]:
 def signature_of(approximator: Approximator) -> ModelSignature:
     """What the served model takes and gives, all in raw space.
 
-    Inputs: float64, so that dates and frequencies arrive whole, of shape (n_datasets, *shape), where only the last axis of a condition is
-    fixed: whether sets and series may be longer or shorter than in training is for the approximator to say. Outputs: (n_datasets,
-    num_samples, *shape), float64; none are listed for point estimators, whose estimates go by rule and variable.
+    Inputs: float64, so that dates and frequencies arrive whole, of shape (n_datasets, *shape), where only the
+    last axis of a condition is fixed: whether sets and series may be longer or shorter than in training is
+    for the approximator to say. Outputs: (n_datasets, num_samples, *shape), float64; none are listed for
+    point estimators, whose estimates go by rule and variable.
     """
     conditions, targets = approximator.condition_names, approximator.inference_names
     inputs = [
@@ -158,7 +161,10 @@ def _about(approximator: Approximator, name: str) -> str:
         for keys in (approximator.inference_names, approximator.condition_names)
     )
     how = f'`sbi_models.load("models:/{name}/latest").sample(num_samples=1000, conditions=...)`'
-    return f"Amortized posterior of {targets} given {conditions}, learned from simulations. Draw from it with {how}."
+    return (
+        f"Amortized posterior of {targets} given {conditions}, learned from simulations. Draw from it "
+        f"with {how}."
+    )
 
 
 def _ensure_model(client: MlflowClient, name: str, about: str) -> None:
@@ -173,7 +179,8 @@ def _ensure_model(client: MlflowClient, name: str, about: str) -> None:
 
 
 def _show(client: MlflowClient, found: RegisteredModel, run_id: str, metrics: Mapping[str, float]) -> None:
-    """Let the pages of the run and of the model show each other, and the model its metrics, unless it has some."""
+    """Let the pages of the run and of the model show each other, and the model its metrics, unless it has
+    some."""
     doing = f"note what the run {run_id} has to do with {found.uri}"
     model = patiently(doing, _model_of_version, client, found)
     if model is None:
@@ -218,7 +225,8 @@ def _as_mlflow_has_it(found: RegisteredModel) -> str:
 
 
 def _logged_model(client: MlflowClient, name: str, run_id: str, labels: Mapping[str, str]) -> LoggedModel:
-    """MLflow's record of the files of a model of the run: the one that an interrupted registration has left, or a new one."""
+    """MLflow's record of the files of a model of the run: the one that an interrupted registration has left,
+    or a new one."""
     run = client.get_run(run_id)
     outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
     found = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
@@ -235,7 +243,8 @@ def _version_of_model(
 ) -> int:
     found = _same_content(client, model.name, labels[HASH_TAG])
     if found is None:
-        # Not models:/<id>: MLflow would look that up in the globally set store, and make one in the current folder.
+        # Not models:/<id>: MLflow would look that up in the globally set store, and make one in the current
+        # folder.
         made = {"run_id": run_id, "tags": dict(labels), "model_id": model.model_id}
         found = int(client.create_model_version(model.name, model.artifact_location, **made).version)
     return found
@@ -244,7 +253,8 @@ def _version_of_model(
 def _write(
     client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature
 ) -> None:
-    """Write the files of the model: the approximator, the code of `served_model.py`, the signature and exact requirements."""
+    """Write the files of the model: the approximator, the code of `served_model.py`, the signature and exact
+    requirements."""
     requirements = [
         f"{package}=={number.partition('+')[0]}" for package, number in package_versions(REQUIRED).items()
     ]

@@ -1,6 +1,8 @@
-"""A local store whose database lies elsewhere than when its runs were made: a project that was moved, or copied.
+"""A local store whose database lies elsewhere than when its runs were made: a project that was moved, or
+copied.
 
-The database has whole addresses of the files of runs and models. In a copy they are those of the original, to which the copy would write.
+The database has whole addresses of the files of runs and models. In a copy they are those of the original, to
+which the copy would write.
 """
 
 import shutil
@@ -27,7 +29,8 @@ _SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Relocated:
-    """What `relocate` has done: the addresses that were there, how many entries have new ones, and the folders that were copied here."""
+    """What `relocate` has done: the addresses that were there, how many entries have new ones, and the
+    folders that were copied here."""
 
     before: tuple[str, ...]
     entries: int
@@ -35,19 +38,22 @@ class Relocated:
 
 
 def refuse_other_place(database: Path, artifacts: Path) -> None:
-    """Raise TrackingError if experiments of the database keep their files in the `artifacts` of another folder of the same name.
+    """Raise TrackingError if experiments of the database keep their files in the `artifacts` of another
+    folder of the same name.
 
     Other places, such as a bucket or a folder that was chosen by hand, are right wherever the database is.
     """
     if places := _other_places(database, artifacts):
         raise TrackingError(
-            f"Expected the files of the runs in {database} at {artifacts}, got {redacted(places[0])}: the project was moved or copied. "
-            "Nothing is read or written there. Make this folder its own place with: sbi-models relocate"
+            f"Expected the files of the runs in {database} at {artifacts}, got {redacted(places[0])}: the "
+            "project was moved or copied. Nothing is read or written there. Make this folder its own place "
+            "with: sbi-models relocate"
         )
 
 
 def relocate(database: Path, artifacts: Path) -> Relocated:
-    """Let the database of a project that was moved or copied name the folder beside it; files that are in the old place alone are copied.
+    """Let the database of a project that was moved or copied name the folder beside it; files that are in the
+    old place alone are copied.
 
     Nothing in the old place is changed.
 
@@ -60,7 +66,8 @@ def relocate(database: Path, artifacts: Path) -> Relocated:
             copied += _copy_missing(database, place, artifacts)
         except OSError as error:
             raise TrackingError(
-                f"Expected to copy the files of {redacted(place)} to {artifacts}, got: {error}. Nothing was changed."
+                f"Expected to copy the files of {redacted(place)} to {artifacts}, got: {error}. "
+                "Nothing was changed."
             ) from None
     try:
         with closing(sqlite3.connect(database, timeout=_SECONDS)) as connection, connection:
@@ -78,7 +85,8 @@ def relocate(database: Path, artifacts: Path) -> Relocated:
 
 
 def _other_places(database: Path, artifacts: Path) -> list[str]:
-    """Addresses of folders called as `artifacts` and its parent are, which is where stores of this package keep files."""
+    """Addresses of folders called as `artifacts` and its parent are, which is where stores of this package
+    keep files."""
     here, tail = artifacts.as_uri(), f"/{artifacts.parent.name}/{artifacts.name}"
     try:
         with closing(
@@ -100,12 +108,16 @@ def _existing(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
 
 
 def _renamed(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> int:
-    text = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
+    text = (
+        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR "
+        f"substr({column}, 1, ?) = ?"
+    )
     return connection.execute(text, (new, len(old) + 1, old, len(old) + 1, f"{old}/")).rowcount
 
 
 def _copy_missing(database: Path, place: str, artifacts: Path) -> int:
-    """Copy the folders of runs and models of this database that are at an old address and not here; how many."""
+    """Copy the folders of runs and models of this database that are at an old address and not here; how
+    many."""
     old, copied = Path(url2pathname(urlsplit(place).path)), 0
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=_SECONDS)) as connection:
         tables = {

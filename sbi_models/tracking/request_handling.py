@@ -1,9 +1,11 @@
-"""From the body of a request to that of its answer, and the process that does only this: it knows neither HTTP nor the store.
+"""From the body of a request to that of its answer, and the process that does only this: it knows neither
+HTTP nor the store.
 
     python -P -m sbi_models.tracking.request_handling FILE
 
-reads requests from standard input, each 8 bytes of length and a body, and writes answers to standard output, each 2 bytes of HTTP status,
-8 bytes of length and a body. It writes a byte when it is ready, and ends when its standard input does, whatever it is computing.
+reads requests from standard input, each 8 bytes of length and a body, and writes answers to standard output,
+each 2 bytes of HTTP status, 8 bytes of length and a body. It writes a byte when it is ready, and ends when
+its standard input does, whatever it is computing.
 """
 
 import json
@@ -38,9 +40,10 @@ class Sampler(Protocol):
 def answer(sampler: Sampler, body: bytes) -> tuple[int, bytes]:
     """HTTP status and JSON for the body of a request, `{"inputs": array or arrays by name, "params": {...}}`.
 
-    200 has `{"predictions": ..., "warnings": [...]}`: what `PosteriorSampler.predict` gives, null where a log density is minus infinity,
-    and, if there are any, its warnings that draws should not be trusted. 400 has `{"error_code": ..., "message": ...}`. 500 is an error of
-    ours; its traceback goes to standard error alone.
+    200 has `{"predictions": ..., "warnings": [...]}`: what `PosteriorSampler.predict` gives, null where a log
+    density is minus infinity, and, if there are any, its warnings that draws should not be trusted. 400 has
+    `{"error_code": ..., "message": ...}`. 500 is an error of ours; its traceback goes to standard error
+    alone.
     """
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -74,16 +77,19 @@ def _request(body: bytes) -> tuple[Any, dict[str, Any]]:
         raise _invalid(f"Expected a body that is valid JSON, got something else: {error}.") from None
     if not isinstance(content, Mapping):
         raise _invalid(
-            f'Expected a body {{"inputs": ..., "params": {{...}}}}, got JSON of another type: {type(content).__name__}.'
+            'Expected a body {"inputs": ..., "params": {...}}, got JSON of another type: '
+            f"{type(content).__name__}."
         )
     for key in content:
         if key not in KEYS:
             raise _invalid(
-                f"Expected a body with the keys {' and '.join(KEYS)}, got {key!r:.80}. {suggest(key[:80], KEYS)}"
+                f"Expected a body with the keys {' and '.join(KEYS)}, got {key!r:.80}. "
+                f"{suggest(key[:80], KEYS)}"
             )
     if "inputs" not in content:
         raise _invalid(
-            'Expected a body with inputs, got none. Write {"inputs": array or arrays by name, "params": {...}}.'
+            'Expected a body with inputs, got none. Write {"inputs": array or arrays by name, '
+            '"params": {...}}.'
         )
     params = content.get("params") or {}
     if not isinstance(params, Mapping):

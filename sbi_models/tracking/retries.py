@@ -1,4 +1,5 @@
-"""Calls to the tracking store that wait while it is away: locked by another process, stopped, or started anew."""
+"""Calls to the tracking store that wait while it is away: locked by another process, stopped, or started
+anew."""
 
 import logging
 import os
@@ -55,7 +56,8 @@ def patiently(
     The call may have done its work and lost the answer: it must be one that does nothing new the second time.
 
     Raises:
-        TrackingError: of one line, at once for what is wrong, such as an unknown run, and when patience is at its end.
+        TrackingError: of one line, at once for what is wrong, such as an unknown run, and when patience is at
+            its end.
     """
     limit, started, wait, warned, races = patience(), time.monotonic(), FIRST_WAIT, False, 0
     while True:
@@ -89,8 +91,9 @@ def patiently(
 
 def _given_up(doing: str, error: BaseException, waited: float) -> TrackingError:
     return TrackingError(
-        f"Could not {redacted(doing)}: the tracking store was not reachable for {_span(waited)} ({reason(error)}). Start it, or end what "
-        f"locks it, and give the same command again: what was trained is kept. {VARIABLE}=SECONDS waits longer."
+        f"Could not {redacted(doing)}: the tracking store was not reachable for {_span(waited)} "
+        f"({reason(error)}). Start it, or end what locks it, and give the same command again: what was "
+        f"trained is kept. {VARIABLE}=SECONDS waits longer."
     )
 
 
@@ -101,7 +104,8 @@ def _span(seconds: float) -> str:
 def _wait_in_short_steps(
     connection: Any, cursor: Any, statement: str, parameters: Any, *more: Any
 ) -> tuple[str, Any]:
-    """MLflow lets SQLite wait for twenty seconds in silence; shorter waits, repeated, can be told and ended."""
+    """MLflow lets SQLite wait for twenty seconds in silence; shorter waits, repeated, can be told and
+    ended."""
     del connection, cursor, more
     return (_WE_WAIT if statement == _MLFLOW_WAITS else statement), parameters
 

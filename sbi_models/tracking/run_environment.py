@@ -1,4 +1,5 @@
-"""What it takes to run a run again, as files of it: packages, machine, commit, and changes that were not committed."""
+"""What it takes to run a run again, as files of it: packages, machine, commit, and changes that were not
+committed."""
 
 import base64
 import hashlib
@@ -27,10 +28,11 @@ LONGEST_PATCH = 1_000_000
 
 
 def environment_files(folder: Path) -> dict[str, str]:
-    """Texts by file name: requirements.txt, machine.json, code.json and library.json; patches where tracked files were changed.
+    """Texts by file name: requirements.txt, machine.json, code.json and library.json; patches where tracked
+    files were changed.
 
-    code.json and changes.patch are of the user's code in a folder, of which nothing is said if it is in no git checkout; library.json and
-    library_changes.patch are of this package.
+    code.json and changes.patch are of the user's code in a folder, of which nothing is said if it is in no
+    git checkout; library.json and library_changes.patch are of this package.
     """
     code, patch = code_state(folder)
     library, own_patch = library_state()
@@ -48,7 +50,8 @@ def environment_files(folder: Path) -> dict[str, str]:
 
 
 def requirements() -> str:
-    """All installed packages at their versions; those that did not come from an index are comments, for nobody else can install them."""
+    """All installed packages at their versions; those that did not come from an index are comments, for
+    nobody else can install them."""
     lines: dict[str, str] = {}
     for package in distributions():
         name = str(package.metadata["Name"] or "")
@@ -82,19 +85,23 @@ def machine() -> dict[str, object]:
 
 
 def code_state(folder: Path) -> tuple[dict[str, object], str]:
-    """Commit, whether tracked files differ from it, and untracked files; and the difference as a patch. Nothing outside a checkout.
+    """Commit, whether tracked files differ from it, and untracked files; and the difference as a patch.
+    Nothing outside a checkout.
 
-    The patch is without secrets, for which `git apply` may refuse it, and has at most a megabyte: `patch_redacted` and `patch_complete`.
+    The patch is without secrets, for which `git apply` may refuse it, and has at most a megabyte:
+    `patch_redacted` and `patch_complete`.
     """
     root = git_output(folder, "rev-parse", "--show-toplevel").strip()
     return _state(Path(root)) if root else ({}, "")
 
 
 def library_state() -> tuple[dict[str, object], str]:
-    """What this package is: version, hash of its files, and where it is from; and what differs from its commit, as a patch.
+    """What this package is: version, hash of its files, and where it is from; and what differs from its
+    commit, as a patch.
 
-    A checkout has what `code_state` says of a folder. An installed package has the address and hash of its archive, as far as the installer
-    has noted them, and the names of files that were changed after it was installed.
+    A checkout has what `code_state` says of a folder. An installed package has the address and hash of its
+    archive, as far as the installer has noted them, and the names of files that were changed after it was
+    installed.
     """
     state: dict[str, object] = {
         "version": package_versions(("sbi-models",)).get("sbi-models"),

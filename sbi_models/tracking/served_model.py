@@ -1,8 +1,9 @@
 """The model that MLflow serves: a posterior sampler around one approximator file.
 
-MLflow copies this file into each registered model and runs the copy when the model is loaded ("models from code"), so nothing is pickled.
-It must go on working beside later versions of the package and therefore uses only `load_approximator`, `has_draws`, names and `shapes`,
-`sample`, `log_prob`, `estimate` and `certify`, whose certificates have `verdict`, `warnings` and `as_dict`.
+MLflow copies this file into each registered model and runs the copy when the model is loaded ("models from
+code"), so nothing is pickled. It must go on working beside later versions of the package and therefore uses
+only `load_approximator`, `has_draws`, names and `shapes`, `sample`, `log_prob`, `estimate` and `certify`,
+whose certificates have `verdict`, `warnings` and `as_dict`.
 """
 
 import operator
@@ -43,29 +44,36 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         self._approximator = load_approximator(context.artifacts["approximator"])
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
-        """Posterior draws in raw space, float, of shape (n_datasets, num_samples, dim); a dict of them if there are several variables.
+        """Posterior draws in raw space, float, of shape (n_datasets, num_samples, dim); a dict of them if
+        there are several variables.
 
-        `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition only, its array; numbers are
-        taken in float64. A request may bring 10 000 data sets and 10 000 000 numbers. Params:
+        `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition
+        only, its array; numbers are taken in float64. A request may bring 10 000 data sets and 10 000 000
+        numbers. Params:
 
-        - `num_samples` (1 to 100 000, default 1000), `seed` (default 0): equal seeds give equal draws. A request may ask for
-          10 000 000 numbers in all, which is num_samples times n_datasets times the widths of the variables.
-        - `output`: "draws" (default), "summary" or "log_density"; the latter two give a dict. A summary is {"theta": {"mean": (n_datasets,
-          dim), "sd": the same, "quantiles": (n_datasets, 5, dim), "levels": (5,)}}, of num_samples draws, two or more. With log_density,
-          {"theta": draws, "log_density": (n_datasets, num_samples)} has the log posterior density of each draw in nats, raw space.
-        - `certificate` (default false): the answer is a dict that has the certificates beside the rest: {"theta": draws,
-          "certificates": [a dict for each data set]}.
+        - `num_samples` (1 to 100 000, default 1000), `seed` (default 0): equal seeds give equal draws. A
+          request may ask for 10 000 000 numbers in all, which is num_samples times n_datasets times the
+          widths of the variables.
+        - `output`: "draws" (default), "summary" or "log_density"; the latter two give a dict. A summary is
+          {"theta": {"mean": (n_datasets, dim), "sd": the same, "quantiles": (n_datasets, 5, dim), "levels":
+          (5,)}}, of num_samples draws, two or more. With log_density, {"theta": draws, "log_density":
+          (n_datasets, num_samples)} has the log posterior density of each draw in nats, raw space.
+        - `certificate` (default false): the answer is a dict that has the certificates beside the rest:
+          {"theta": draws, "certificates": [a dict for each data set]}.
 
-        Every observation is looked at: a warning (TrustWarning) says for which the draws should not be trusted, and why.
+        Every observation is looked at: a warning (TrustWarning) says for which the draws should not be
+        trusted, and why.
 
-        Point estimators have no draws: they give a dict of estimates "rule.variable", (n_datasets, ..., dim), and of the params only
-        `certificate` matters. Whatever is wrong in a request is an INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
+        Point estimators have no draws: they give a dict of estimates "rule.variable", (n_datasets, ..., dim),
+        and of the params only `certificate` matters. Whatever is wrong in a request is an
+        INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
         """
         asked = _options(params or {})
         conditions = _conditions(model_input, self._approximator.condition_names)
         if not self._approximator.has_draws and asked.output != "draws":
             raise _invalid(
-                f"Expected no param output, got {asked.output!r}: this model has point estimates, and no draws."
+                f"Expected no param output, got {asked.output!r}: this model has point estimates, "
+                "and no draws."
             )
         try:
             answer = self._answer(conditions, asked)
@@ -97,8 +105,8 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         )
         if n * asked.num_samples * width > MAX_NUMBERS:
             raise _invalid(
-                f"Expected at most {MAX_NUMBERS} numbers in one answer, got num_samples * n_datasets * width = {asked.num_samples} * {n} * "
-                f"{width}. Ask for fewer draws or data sets at a time."
+                f"Expected at most {MAX_NUMBERS} numbers in one answer, got num_samples * n_datasets * "
+                f"width = {asked.num_samples} * {n} * {width}. Ask for fewer draws or data sets at a time."
             )
         draws = dict(
             approximator.sample(num_samples=asked.num_samples, conditions=conditions, seed=asked.seed)
@@ -112,7 +120,8 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         )
 
     def _log_density(self, draws: dict[str, Any], conditions: dict[str, Any]) -> Any:
-        """Log posterior density of each draw, (n_datasets, num_samples), in nats, raw space; `ROWS_AT_ONCE` draws at a time."""
+        """Log posterior density of each draw, (n_datasets, num_samples), in nats, raw space; `ROWS_AT_ONCE`
+        draws at a time."""
         shapes = self._approximator.shapes
         num_data_sets, num_samples = next(iter(draws.values())).shape[:2]
         flat = {name: value.reshape(-1, *shapes[name]) for name, value in draws.items()}
@@ -173,12 +182,14 @@ def _warn(certificates: list[Any]) -> None:
     if failed:
         reasons = " ".join(certificates[failed[0]].warnings)
         distrust(
-            f"The posterior of {data_sets_in_words(failed, len(certificates))} should not be trusted. {reasons}"
+            f"The posterior of {data_sets_in_words(failed, len(certificates))} should not be "
+            f"trusted. {reasons}"
         )
 
 
 def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named float64 arrays in the input, checked for names, numbers, NaN and size; shapes are checked by the approximator."""
+    """The named float64 arrays in the input, checked for names, numbers, NaN and size; shapes are checked by
+    the approximator."""
     if not isinstance(model_input, Mapping):
         if len(names) != 1:
             raise _invalid(f"Expected a dict with the arrays {', '.join(names)}, got one array.")
@@ -221,7 +232,8 @@ def _array(name: str, value: Any) -> Any:
     bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
     if bad:
         raise _invalid(
-            f"Expected finite numbers in {name!r}, got {bad} of {array.size} that are NaN or infinite. Fill or drop them."
+            f"Expected finite numbers in {name!r}, got {bad} of {array.size} that are NaN or "
+            "infinite. Fill or drop them."
         )
     return array
 

@@ -1,6 +1,8 @@
-"""A posterior behind HTTP: this process listens and guards the limits, another one computes, and is killed when nobody waits for it.
+"""A posterior behind HTTP: this process listens and guards the limits, another one computes, and is killed
+when nobody waits for it.
 
-No code of a model is run: what answers is the `PosteriorSampler` of this package, around the tensors of the approximator.
+No code of a model is run: what answers is the `PosteriorSampler` of this package, around the tensors of the
+approximator.
 """
 
 import asyncio
@@ -31,7 +33,8 @@ MOST_BYTES, BYTES_A_NUMBER = 64 * 2**20, 32
 
 _READ_AT_ONCE, _MOST_CONNECTIONS = 8, 200
 _GRACE_SECONDS = 1.0
-"""For which work may go on after its client has left: killing costs the next client the seconds of a start."""
+"""For which work may go on after its client has left: killing costs the next client the seconds of a
+start."""
 
 _SHUTDOWN_SECONDS = 2
 
@@ -46,21 +49,23 @@ def serve(
     timeout: float = 60.0,
     names: Collection[str] = (),
 ) -> None:
-    """Answer for an approximator at http://HOST:PORT/invocations until SIGTERM or Ctrl-C; see `PosteriorSampler.predict` for requests.
+    """Answer for an approximator at http://HOST:PORT/invocations until SIGTERM or Ctrl-C; see
+    `PosteriorSampler.predict` for requests.
 
-    It has no passwords. Requests are answered one at a time. A request has at most 10 000 data sets, 10 000 000 numbers in and as many
-    out, 64 MiB (or one data set, if that is more), and `timeout` seconds, its wait for others included: after that it is answered with
-    504 and its work stops, as it does when the client leaves or the server ends. Wrong requests are a 400 with the reason; /ping answers
-    while the server is there.
+    It has no passwords. Requests are answered one at a time. A request has at most 10 000 data sets, 10 000
+    000 numbers in and as many out, 64 MiB (or one data set, if that is more), and `timeout` seconds, its wait
+    for others included: after that it is answered with 504 and its work stops, as it does when the client
+    leaves or the server ends. Wrong requests are a 400 with the reason; /ping answers while the server is
+    there.
 
     Args:
         approximator: what to sample, of classes of this package.
         host: the address to listen on.
         port: the port to listen on.
         timeout: seconds for one request.
-        names: further names of this machine under which the server may be asked. A request for another host than an IP address,
-            localhost, `host` or the name of the machine is refused (403), so that a page that a browser shows cannot ask by a
-            name that it has rebound.
+        names: further names of this machine under which the server may be asked. A request for another host
+            than an IP address, localhost, `host` or the name of the machine is refused (403), so that a page
+            that a browser shows cannot ask by a name that it has rebound.
 
     Raises:
         ConfigurationError: no such port, or no time.
@@ -111,7 +116,8 @@ Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
 
 def application(lifespan: Lifespan, *, most_bytes: int, timeout: float, names: Collection[str]) -> Starlette:
-    """The ASGI application; `lifespan` sets `app.state.answer`, a function that gives status and body of the answer to a body."""
+    """The ASGI application; `lifespan` sets `app.state.answer`, a function that gives status and body of the
+    answer to a body."""
     slots = asyncio.Semaphore(_READ_AT_ONCE)  # bodies in memory
 
     async def invocations(request: Request) -> Response:
@@ -124,14 +130,16 @@ def application(lifespan: Lifespan, *, most_bytes: int, timeout: float, names: C
                 if body is None:
                     return _refused(
                         413,
-                        f"Expected a body of at most {most_bytes} bytes, got more. Send the data sets in parts.",
+                        f"Expected a body of at most {most_bytes} bytes, got more. Send the data "
+                        "sets in parts.",
                     )
                 status, content = await _while_waited_for(request, request.app.state.answer(body))
                 return Response(content, status, media_type="application/json")
         except TimeoutError:
             return _refused(
                 504,
-                f"Not done after {timeout:g} seconds, and stopped. Ask for fewer draws or data sets at a time.",
+                f"Not done after {timeout:g} seconds, and stopped. Ask for fewer draws or data "
+                "sets at a time.",
             )
         except ClientDisconnect:
             return _refused(499, "The client has left.")
@@ -163,7 +171,8 @@ async def _body(request: Request, most: int) -> bytes | None:
 
 
 async def _while_waited_for(request: Request, work: Awaitable[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """What the work gives; it is cancelled when this is, or soon after the client has left, which raises ClientDisconnect."""
+    """What the work gives; it is cancelled when this is, or soon after the client has left, which raises
+    ClientDisconnect."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
@@ -204,7 +213,8 @@ class _OwnHostOnly:
             named = ", ".join(hosts) or "none"
             refused = _refused(
                 403,
-                f"Expected a host that is this machine, got {named!r:.80}. Start the server with --allow-host NAME.",
+                f"Expected a host that is this machine, got {named!r:.80}. Start the server with "
+                "--allow-host NAME.",
             )
             await refused(scope, receive, send)
         else:

@@ -1,4 +1,5 @@
-"""A process that answers requests one after the other, and that is killed as soon as nobody waits for what it computes."""
+"""A process that answers requests one after the other, and that is killed as soon as nobody waits for what it
+computes."""
 
 import asyncio
 import os
@@ -11,11 +12,15 @@ from pathlib import Path
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.pipe_messages import ANSWER, READY, REQUEST, refusal
 
-_ENDED = "The process that computes has ended, perhaps since memory ran out; another one is being started. Ask for less at a time."
+_ENDED = (
+    "The process that computes has ended, perhaps since memory ran out; another one is being started. "
+    "Ask for less at a time."
+)
 
 
 def command_of(file: Path) -> list[str]:
-    """The command line of a process that answers for the approximator of a file; modules in the current folder are not on its path."""
+    """The command line of a process that answers for the approximator of a file; modules in the current
+    folder are not on its path."""
     return [sys.executable, "-P", "-m", "sbi_models.tracking.request_handling", str(file)]
 
 
@@ -37,7 +42,8 @@ class Worker:
         await self._running()
 
     async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """HTTP status and body of the answer. Cancelling this kills the process, unless the request had not reached it yet."""
+        """HTTP status and body of the answer. Cancelling this kills the process, unless the request had not
+        reached it yet."""
         async with self._free:
             try:
                 process = await self._running()
@@ -90,7 +96,8 @@ class Worker:
         assert process.stdout is not None
         if await process.stdout.read(len(READY)) != READY:
             raise TrackingError(
-                f"The process that computes did not start: it ended with code {await process.wait()}. The log has its reason."
+                "The process that computes did not start: it ended with code "
+                f"{await process.wait()}. The log has its reason."
             )
         return process
 

@@ -1,4 +1,5 @@
-"""Where runs and models are kept: an SQLite database below `mlruns/`, or whatever MLFLOW_TRACKING_URI names."""
+"""Where runs and models are kept: an SQLite database below `mlruns/`, or whatever MLFLOW_TRACKING_URI
+names."""
 
 import fcntl
 import logging
@@ -38,8 +39,9 @@ LEAST_FREE = 20_000_000
 class Store:
     """A tracking store that is ready for use; made by `open_store`.
 
-    `tracking_uri` is what MLflow calls it, `root` the folder of the project, `artifact_location` where new experiments keep their files
-    (None: the server decides), and `local` says whether all of it is an SQLite file on this machine. The URI may hold a password.
+    `tracking_uri` is what MLflow calls it, `root` the folder of the project, `artifact_location` where new
+    experiments keep their files (None: the server decides), and `local` says whether all of it is an SQLite
+    file on this machine. The URI may hold a password.
     """
 
     tracking_uri: str = field(repr=False)
@@ -54,20 +56,23 @@ class Store:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's client for this store; it shares no state with `mlflow.set_tracking_uri` or active runs."""
+        """MLflow's client for this store; it shares no state with `mlflow.set_tracking_uri` or active
+        runs."""
         return patiently(f"open the tracking store {self.tracking_uri}", _client, self.tracking_uri)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keeps other processes out of a local store while something is looked up and then made; not re-entrant."""
+        """Keeps other processes out of a local store while something is looked up and then made; not
+        re-entrant."""
         return file_lock(_lock_path(self.database)) if self.database else nullcontext()
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment `name`, which is made on demand; raises TrackingError if it was deleted."""
+        """The id of the experiment `name`, which is made on demand; raises TrackingError if it was
+        deleted."""
         found = patiently(f"open the experiment {name!r}", self._experiment, name)
         if found.lifecycle_stage != "active":
             raise TrackingError(
-                f"Expected the experiment {name!r} to be active, got a deleted one. Choose another name, or restore it with: "
-                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+                f"Expected the experiment {name!r} to be active, got a deleted one. Choose another name, or "
+                f"restore it with: mlflow experiments restore --experiment-id {found.experiment_id}"
             )
         return str(found.experiment_id)
 
@@ -88,11 +93,13 @@ class Store:
 
 
 def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
-    """The store that MLFLOW_TRACKING_URI names or, without it, `<root>/mlruns/mlflow.db` with its files in `<root>/mlruns/artifacts`.
+    """The store that MLFLOW_TRACKING_URI names or, without it, `<root>/mlruns/mlflow.db` with its files in
+    `<root>/mlruns/artifacts`.
 
-    `root` defaults to the current folder. A missing SQLite database is made, once, even if several processes ask at the same moment;
-    with `create=False` it is a TrackingError instead. So is one that was moved or copied with its project, until `relocate_store` has
-    given it the place where it is now: it names the files of runs and models by whole addresses.
+    `root` defaults to the current folder. A missing SQLite database is made, once, even if several processes
+    ask at the same moment; with `create=False` it is a TrackingError instead. So is one that was moved or
+    copied with its project, until `relocate_store` has given it the place where it is now: it names the files
+    of runs and models by whole addresses.
     """
     base = Path(root if root is not None else Path.cwd()).resolve()
     if not os.environ.get("MLFLOW_TRACKING_URI"):
@@ -103,8 +110,9 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
         return Store(uri, base, artifact_location=None, local=False)
     if scheme in {"", "file"}:
         raise TrackingError(
-            f"Expected MLFLOW_TRACKING_URI to name a database or a server, got {redacted(uri)!r}: MLflow no longer writes plain folders. "
-            "Unset it, or use for instance sqlite:////absolute/path/mlflow.db or http://127.0.0.1:5000."
+            f"Expected MLFLOW_TRACKING_URI to name a database or a server, got {redacted(uri)!r}: MLflow no "
+            "longer writes plain folders. Unset it, or use for instance sqlite:////absolute/path/mlflow.db "
+            "or http://127.0.0.1:5000."
         )
     if scheme != "sqlite":
         return Store(uri, base, artifact_location=(base / "mlruns" / "artifacts").as_uri(), local=False)
@@ -116,7 +124,8 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
 
 
 def relocate_store(root: Path | str | None = None) -> Relocated:
-    """Give the local store of a project that was moved or copied the place where it is now; `root` as for `open_store`.
+    """Give the local store of a project that was moved or copied the place where it is now; `root` as for
+    `open_store`.
 
     Raises:
         TrackingError: there is none, or it cannot be written.
@@ -125,7 +134,8 @@ def relocate_store(root: Path | str | None = None) -> Relocated:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{base / 'mlruns' / 'mlflow.db'}"
     if urlsplit(uri).scheme.partition("+")[0] != "sqlite":
         raise TrackingError(
-            f"Expected a local store to relocate, got {redacted(uri)!r}, which says itself where its files are."
+            f"Expected a local store to relocate, got {redacted(uri)!r}, which says itself where "
+            "its files are."
         )
     database = _sqlite_path(uri)
     _prepare(database, database.parent / "artifacts", create=False)
@@ -135,7 +145,8 @@ def relocate_store(root: Path | str | None = None) -> Relocated:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock on `path` (made if missing); the kernel frees it when the holder dies, however it dies."""
+    """Hold the exclusive lock on `path` (made if missing); the kernel frees it when the holder dies, however
+    it dies."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -164,11 +175,13 @@ def _client(uri: str) -> MlflowClient:
 
 
 def _sqlite_path(uri: str) -> Path:
-    """The absolute path in an SQLite URI; a relative one is taken from the current folder, as SQLAlchemy does."""
+    """The absolute path in an SQLite URI; a relative one is taken from the current folder, as SQLAlchemy
+    does."""
     path = uri.partition(":///")[2].partition("?")[0]
     if path in {"", ":memory:"}:
         raise TrackingError(
-            f"Expected an SQLite URI with a file, got {redacted(uri)!r}. Use for instance sqlite:////absolute/path/mlflow.db."
+            f"Expected an SQLite URI with a file, got {redacted(uri)!r}. Use for instance "
+            "sqlite:////absolute/path/mlflow.db."
         )
     return Path(path).resolve()
 
@@ -182,13 +195,15 @@ def _is_ready(database: Path) -> bool:
 
 
 def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
-    """Make the folders and the database of a local store if they are missing, and check that it can be written."""
+    """Make the folders and the database of a local store if they are missing, and check that it can be
+    written."""
     try:
         if not _is_ready(database):
             if not create:
                 raise TrackingError(
-                    f"Expected a tracking database at {database}, got none. Nothing was tracked there yet: run a pipeline first, start in "
-                    "the folder that holds mlruns/, or set MLFLOW_TRACKING_URI."
+                    f"Expected a tracking database at {database}, got none. Nothing was tracked there yet: "
+                    "run a pipeline first, start in the folder that holds mlruns/, or set "
+                    "MLFLOW_TRACKING_URI."
                 )
             artifacts.mkdir(parents=True, exist_ok=True)
             with file_lock(_lock_path(database)):
@@ -203,13 +218,14 @@ def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
         raise _unwritable(database, f"permission denied for {closed[0]}")
     if create and free < LEAST_FREE:
         raise TrackingError(
-            f"Expected at least {LEAST_FREE // 10**6} MB free on the disk of {database.parent}, got {free / 1e6:.1f} MB. Free space, or "
-            "choose another root folder."
+            f"Expected at least {LEAST_FREE // 10**6} MB free on the disk of {database.parent}, got "
+            f"{free / 1e6:.1f} MB. Free space, or choose another root folder."
         )
 
 
 def _initialise(database: Path, artifacts: Path) -> None:
-    """Build the database beside its place and move it there, so that a process killed half-way leaves no half-made tables."""
+    """Build the database beside its place and move it there, so that a process killed half-way leaves no
+    half-made tables."""
     fresh = database.with_name(f"{database.name}.new")
     fresh.unlink(missing_ok=True)
     with tracking_errors(f"make the tracking database {database}"):
@@ -231,6 +247,6 @@ def _make_tables(database: Path) -> None:
 
 def _unwritable(database: Path, reason: str) -> TrackingError:
     return TrackingError(
-        f"Expected a tracking database at {database} that can be written, got: {reason}. Choose another root folder, or set "
-        "MLFLOW_TRACKING_URI to a database or a server."
+        f"Expected a tracking database at {database} that can be written, got: {reason}. Choose another "
+        "root folder, or set MLFLOW_TRACKING_URI to a database or a server."
     )

@@ -24,10 +24,11 @@ _logger = logging.getLogger(__name__)
 
 
 class SystemMetrics:
-    """A daemon thread that samples every `INTERVAL` seconds; points go the way of live metrics, so that a store that is away ends nothing.
+    """A daemon thread that samples every `INTERVAL` seconds; points go the way of live metrics, so that a
+    store that is away ends nothing.
 
-    The sensors are MLflow's. Its own monitor is not used: it stops for good at the first call that fails. A run that was opened again
-    goes on with its next step.
+    The sensors are MLflow's. Its own monitor is not used: it stops for good at the first call that fails. A
+    run that was opened again goes on with its next step.
     """
 
     def __init__(self, client: MlflowClient, run: Run) -> None:

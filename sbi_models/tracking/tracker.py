@@ -38,10 +38,12 @@ class Figure(Protocol):
 
 
 class Tracker:
-    """Writes one run; made by `start` or `attach`. Usable as a context manager, which finishes the run as FINISHED, FAILED or KILLED.
+    """Writes one run; made by `start` or `attach`. Usable as a context manager, which finishes the run as
+    FINISHED, FAILED or KILLED.
 
-    It names its run in every call and never touches MLflow's global active run, so trackers of several threads do not meet. Every call
-    waits for a store that is away (see `patience`), and does nothing new when it is made again. Passwords and tokens are not written.
+    It names its run in every call and never touches MLflow's global active run, so trackers of several
+    threads do not meet. Every call waits for a store that is away (see `patience`), and does nothing new when
+    it is made again. Passwords and tokens are not written.
     """
 
     def __init__(self, store: Store, run: Run, *, reopened: bool) -> None:
@@ -68,9 +70,10 @@ class Tracker:
     ) -> Self:
         """Open the run of the pipeline that `key` (a hash of its configuration) stands for.
 
-        An unfinished run with this key, left by a process that was killed or failed, is opened again; otherwise a run is made. `params` may
-        be nested (`{"training": {"epochs": 3}}` is logged as `training.epochs`); those that a re-opened run already has stay as they are.
-        The commit of the run is that of `folder`, where the user's code is; None is the current one.
+        An unfinished run with this key, left by a process that was killed or failed, is opened again;
+        otherwise a run is made. `params` may be nested (`{"training": {"epochs": 3}}` is logged as
+        `training.epochs`); those that a re-opened run already has stay as they are. The commit of the run is
+        that of `folder`, where the user's code is; None is the current one.
         """
         if not key or "'" in key:
             raise ConfigurationError(
@@ -113,7 +116,8 @@ class Tracker:
         identity: Mapping[str, str],
         tags: Mapping[str, str],
     ) -> Self:
-        """A tracker of the run, opened again, or of a new one if there is none; tags of its identity are those it was made with."""
+        """A tracker of the run, opened again, or of a new one if there is none; tags of its identity are
+        those it was made with."""
         client, reopened = store.client, run is not None
         if run is None:
             run = client.create_run(experiment_id, run_name=run_name, tags={**tags, **identity})
@@ -127,11 +131,13 @@ class Tracker:
 
     @classmethod
     def attach(cls, store: Store, run_id: str) -> Self:
-        """A tracker that adds to the existing run `run_id`, whatever its status, without changing the status."""
+        """A tracker that adds to the existing run `run_id`, whatever its status, without changing the
+        status."""
         return cls(store, patiently(f"find the run {run_id!r}", store.client.get_run, run_id), reopened=True)
 
     def child(self, name: str, params: Mapping[str, Any] | None = None) -> Self:
-        """Open the run of a part of this run, such as a member of an ensemble; there is one of each name, whatever became of it before.
+        """Open the run of a part of this run, such as a member of an ensemble; there is one of each name,
+        whatever became of it before.
 
         Parameters as for `start`. It ends with this run.
         """
@@ -181,7 +187,8 @@ class Tracker:
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Add one point to each curve; returns at once, the points are written within two seconds.
 
-        An epoch that the run already has is skipped, so a resumed training may simply log its whole history again.
+        An epoch that the run already has is skipped, so a resumed training may simply log its whole history
+        again.
         """
         if self._live is None:
             names = self._metric_names if self.reopened else []
@@ -217,7 +224,8 @@ class Tracker:
         )
 
     def log_folder(self, path: Path | str) -> None:
-        """Copy all files below a folder to the same places in the run; raises ConfigurationError if there is no such folder."""
+        """Copy all files below a folder to the same places in the run; raises ConfigurationError if there is
+        no such folder."""
         if not Path(path).is_dir():
             raise ConfigurationError(
                 f"Expected a folder to log, got {str(path)!r}, which does not exist or is a file."
@@ -230,13 +238,15 @@ class Tracker:
         )
 
     def log_table(self, table: pd.DataFrame, file: str) -> None:
-        """Write a table as CSV, for instance to `metrics/diagnostics.csv`; a plain 0, 1, 2, ... index is left out."""
+        """Write a table as CSV, for instance to `metrics/diagnostics.csv`; a plain 0, 1, 2, ... index is left
+        out."""
         with self._scratch(file) as scratch:
             table.to_csv(_inside(scratch, file), index=not isinstance(table.index, pd.RangeIndex))
             self._upload(scratch)
 
     def log_json(self, content: Any, file: str) -> None:
-        """Write something that JSON can hold, without passwords and tokens, for instance to `architecture.json`."""
+        """Write something that JSON can hold, without passwords and tokens, for instance to
+        `architecture.json`."""
         self._write({file: json.dumps(redacted_content(content), indent=2)})
 
     def log_texts(self, texts: Mapping[str, str]) -> None:
@@ -244,7 +254,8 @@ class Tracker:
         self._write({file: redacted(text) for file, text in texts.items()})
 
     def log_environment(self) -> None:
-        """Write what it takes to run this again below environment/: requirements, machine, code of the user and of this package."""
+        """Write what it takes to run this again below environment/: requirements, machine, code of the user
+        and of this package."""
         self._write(environment_files(self._folder))
 
     def _write(self, texts: Mapping[str, str]) -> None:
@@ -268,10 +279,11 @@ class Tracker:
     def log_dataset(
         self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str
     ) -> None:
-        """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types; `context` e.g. "training".
+        """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types;
+        `context` e.g. "training".
 
-        The data stay where they are, at `path_or_uri`. The digest is the first 36 characters of `content_hash` (MLflow's limit); the whole
-        of it is in the tag `sbi_models.content_hash` of the input.
+        The data stay where they are, at `path_or_uri`. The digest is the first 36 characters of
+        `content_hash` (MLflow's limit); the whole of it is in the tag `sbi_models.content_hash` of the input.
         """
         given = dataset_input(name, path_or_uri, arrays, content_hash, context)
         patiently(
@@ -293,7 +305,8 @@ class Tracker:
             )
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it that have not ended."""
+        """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it
+        that have not ended."""
         if status not in {"FINISHED", "FAILED", "KILLED"}:
             raise ConfigurationError(f"Expected the status FINISHED, FAILED or KILLED, got {status!r}.")
         if self._system is not None:
@@ -320,7 +333,8 @@ class Tracker:
 
 
 def _unfinished_run(store: Store, experiment_id: str, key: str) -> Run | None:
-    """The newest run with this key that did not finish and that no other live process of this machine writes."""
+    """The newest run with this key that did not finish and that no other live process of this machine
+    writes."""
     runs = store.client.search_runs(
         [experiment_id],
         filter_string=f"tags.`{KEY_TAG}` = '{key}' and attributes.status != 'FINISHED'",

@@ -14,8 +14,8 @@ from sbi_models.tracking.store import Store, local_path
 def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
     """The command line of an MLflow server on `store`; run it with the variables of `ui_environment(store)`.
 
-    One worker: two processes and 0.5 GB, where MLflow's own choice is fifteen and 3 GB. The server has no passwords, hence only loopback
-    addresses are accepted as `host`.
+    One worker: two processes and 0.5 GB, where MLflow's own choice is fifteen and 3 GB. The server has no
+    passwords, hence only loopback addresses are accepted as `host`.
     """
     if is_server(store):
         raise TrackingError(
@@ -23,8 +23,9 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
         )
     if not _is_loopback(host):
         raise ConfigurationError(
-            f"Expected a loopback host such as 127.0.0.1, got {host!r}: the pages have no passwords. To look at them from another machine, "
-            f"forward the port: ssh -L {port}:127.0.0.1:{port} <this machine>."
+            f"Expected a loopback host such as 127.0.0.1, got {host!r}: the pages have no passwords. To "
+            f"look at them from another machine, forward the port: ssh -L {port}:127.0.0.1:{port} <this "
+            "machine>."
         )
     if not 0 < port < 65536:
         raise ConfigurationError(f"Expected a port from 1 to 65535, got {port}.")
@@ -38,7 +39,8 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
 
 
 def run_page(store: Store, run_id: str) -> str | None:
-    """The address of the page of a run, without a password, where the store is a server; None where `ui_command` starts one."""
+    """The address of the page of a run, without a password, where the store is a server; None where
+    `ui_command` starts one."""
     if not is_server(store):
         return None
     experiment = patiently(f"find the run {run_id!r}", store.client.get_run, run_id).info.experiment_id
@@ -51,9 +53,11 @@ def is_server(store: Store) -> bool:
 
 
 def ui_environment(store: Store) -> dict[str, str]:
-    """The whole environment for `ui_command`: this process's, quiet, without job runners, and with this Python's scripts on the path.
+    """The whole environment for `ui_command`: this process's, quiet, without job runners, and with this
+    Python's scripts on the path.
 
-    It also holds the address of a database with a password, which every user of the machine could read in a command line.
+    It also holds the address of a database with a password, which every user of the machine could read in a
+    command line.
     """
     return {
         **DEFAULTS,

@@ -1,4 +1,5 @@
-"""The versions of registered models: which one an alias points to, who moved it when and why, and notes that people read in the UI."""
+"""The versions of registered models: which one an alias points to, who moved it when and why, and notes that
+people read in the UI."""
 
 import json
 import socket
@@ -25,7 +26,8 @@ _MOVED = "moved."
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """One version of a registered model; `uri` names exactly this version, `reused` says that it was there before.
+    """One version of a registered model; `uri` names exactly this version, `reused` says that it was there
+    before.
 
     `aliases` are those that a registration has pointed to it or, from `version_of`, all that point to it.
     """
@@ -47,12 +49,13 @@ class ModelListing:
 
 
 def version_of(store: Store, uri: str) -> RegisteredModel:
-    """The version that models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest names now; a TrackingError if there is none."""
+    """The version that models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest names now; a
+    TrackingError if there is none."""
     parsed = parse_model(uri)
     if parsed is None:
         raise TrackingError(
-            f"Expected models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest, got {redacted(uri)!r}. Say for instance "
-            "models:/NAME@champion."
+            "Expected models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest, got "
+            f"{redacted(uri)!r}. Say for instance models:/NAME@champion."
         )
     name, alias, version = parsed
     number = int(find_version(store.client, name, alias=alias, version=version).version)
@@ -67,14 +70,16 @@ def version_of(store: Store, uri: str) -> RegisteredModel:
 
 
 def alias_of(store: Store, name: str, alias: str) -> int | None:
-    """The version that the alias points to; None if the model has no such alias. An unknown model is a TrackingError."""
+    """The version that the alias points to; None if the model has no such alias. An unknown model is a
+    TrackingError."""
     version = find_model(store.client, name).aliases.get(alias)
     return None if version is None else int(version)
 
 
 @dataclass(frozen=True)
 class AliasMove:
-    """One change of an alias of a registered model: when (UTC, ISO 8601), by whom, from which version to which, None for none, and why."""
+    """One change of an alias of a registered model: when (UTC, ISO 8601), by whom, from which version to
+    which, None for none, and why."""
 
     alias: str
     time: str
@@ -106,10 +111,11 @@ def set_alias(
     why: str = "",
     expected: int | EllipsisType | None = ...,
 ) -> int | None:
-    """Point the alias to a version, and return which version it pointed to before, for a way back; None if there was no such alias.
+    """Point the alias to a version, and return which version it pointed to before, for a way back; None if
+    there was no such alias.
 
-    Every change is kept with time, user and reason (`alias_history`). All happens under the lock of a local store. A server has no such
-    lock: of two that set an alias there at once, the last one wins.
+    Every change is kept with time, user and reason (`alias_history`). All happens under the lock of a local
+    store. A server has no such lock: of two that set an alias there at once, the last one wins.
 
     Args:
         store: the store that has the registry.
@@ -117,7 +123,8 @@ def set_alias(
         alias: alias that is moved.
         version: version that the alias is to point to.
         why: the reason, for the history.
-        expected: version that the alias must point to now, None for no version; else nothing is moved, which the answer tells.
+        expected: version that the alias must point to now, None for no version; else nothing is moved, which
+            the answer tells.
     """
     find_version(store.client, name, alias=None, version=str(version))
     with store.lock():
@@ -158,7 +165,8 @@ def alias_history(store: Store, name: str, alias: str) -> list[AliasMove]:
             moves.append(AliasMove(**json.loads(tags[key])))
         except (TypeError, ValueError):
             raise TrackingError(
-                f"Expected a change of the alias {alias!r} in the tag {key} of the model {name!r}, got something else. Delete the tag."
+                f"Expected a change of the alias {alias!r} in the tag {key} of the model {name!r}, "
+                "got something else. Delete the tag."
             ) from None
     return moves
 
@@ -171,7 +179,8 @@ def annotate(
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
 ) -> None:
-    """Set or replace tags of a version, and its description in markdown, which the UI shows; passwords and tokens are not written."""
+    """Set or replace tags of a version, and its description in markdown, which the UI shows; passwords and
+    tokens are not written."""
     find_version(store.client, name, alias=None, version=str(version))
     labels = {key: redacted_setting(key, value) for key, value in (tags or {}).items()}
     patiently(

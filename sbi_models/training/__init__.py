@@ -1,1 +1,2 @@
-"""Training of approximators with Lightning: module, trainer, settings, callbacks, checkpoints, history and devices."""
+"""Training of approximators with Lightning: module, trainer, settings, callbacks, checkpoints, history and
+devices."""

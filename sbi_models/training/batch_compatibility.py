@@ -1,9 +1,11 @@
-"""Which members of an ensemble can train as one batch. It is found out before training, by a rule and by a trial.
+"""Which members of an ensemble can train as one batch. It is found out before training, by a rule and by a
+trial.
 
-The rule: they have one architecture, losses that take their random numbers as an argument, and no dropout. The trial: of the losses of a
-made-up batch, and of their gradients, a batched module and each member alone have the same, for copies with weights that are all away from
-zero, on the device of the training. So what PyTorch cannot batch, what looks at values in Python, what draws random numbers of its own and
-what changes its buffers trains side by side, for a reason that is told.
+The rule: they have one architecture, losses that take their random numbers as an argument, and no dropout.
+The trial: of the losses of a made-up batch, and of their gradients, a batched module and each member alone
+have the same, for copies with weights that are all away from zero, on the device of the training. So what
+PyTorch cannot batch, what looks at values in Python, what draws random numbers of its own and what changes
+its buffers trains side by side, for a reason that is told.
 """
 
 import warnings
@@ -21,11 +23,13 @@ from sbi_models.training.batched_members import BatchedMembers, Rows
 
 _ROWS, _SMALLEST = 4, 1e-6
 _NOISE = 0.05
-"""Sd of what is added to the weights of copies: networks start with layers of zeros, behind which no gradient would be seen."""
+"""Sd of what is added to the weights of copies: networks start with layers of zeros, behind which no gradient
+would be seen."""
 
 _TOLERANCE, _TOLERANCE_IN_HALF = 0.01, 0.15
-"""Relative difference that rounding explains, that of convolutions in TF32 too; what is wrong is off by about one. In half precision
-gradients of splines differ by half, so that there, after the trial in full precision, losses alone are compared."""
+"""Relative difference that rounding explains, that of convolutions in TF32 too; what is wrong is off by about
+one. In half precision gradients of splines differ by half, so that there, after the trial in full precision,
+losses alone are compared."""
 
 
 @dataclass
@@ -47,8 +51,8 @@ def batchable_members(
     half: torch.dtype | None = None,
     among: Collection[str] | None = None,
 ) -> Batchable:
-    """The members of a built approximator, all or `among` some, that can train as one batch, on a device and, with mixed precision, in a
-    `half` type."""
+    """The members of a built approximator, all or `among` some, that can train as one batch, on a device and,
+    with mixed precision, in a `half` type."""
     alike: dict[tuple[type, str], list[str]] = {}
     for name, member in approximator.members.items():
         if among is not None and name not in among:
@@ -96,7 +100,8 @@ def _why_not(
 
 
 def takes_random_numbers(cls: type) -> bool:
-    """Whether the loss of a class is its `loss_given`: no class below the one that wrote it has a `loss` of its own alone."""
+    """Whether the loss of a class is its `loss_given`: no class below the one that wrote it has a `loss` of
+    its own alone."""
     return next(
         "loss_given" in vars(base) for base in cls.__mro__ if vars(base).keys() & {"loss", "loss_given"}
     )
@@ -122,7 +127,8 @@ def copied(member: ContinuousApproximator, device: torch.device, seed: int) -> C
 def _trial(
     members: Mapping[str, ContinuousApproximator], *, common: bool, in_half: bool = False
 ) -> str | None:
-    """Why a batched module of the members is not what they are alone, on made-up batches that are one for all or one for each."""
+    """Why a batched module of the members is not what they are alone, on made-up batches that are one for all
+    or one for each."""
     made = [made_up(member, 0 if common else number) for number, member in enumerate(members.values())]
     batches = dict(zip(members, made[:1] * len(made) if common else made, strict=True))
     before = [buffer.clone() for member in members.values() for buffer in member.buffers()]
@@ -181,7 +187,8 @@ def made_up(member: ContinuousApproximator, seed: int) -> Rows:
 
 
 def _shapes(member: ContinuousApproximator) -> dict[str, tuple[int, ...]]:
-    """Shape of one row of what the networks take of a prepared batch, by role or summary input, without masks."""
+    """Shape of one row of what the networks take of a prepared batch, by role or summary input, without
+    masks."""
     widths, summary = member.inference_network.built_with or {}, member.summary_network
     shapes: dict[str, tuple[int, ...]] = {"inference_variables": (widths["theta_dim"],)}
     direct = widths["condition_dim"]

@@ -1,7 +1,9 @@
-"""Members of one architecture as one batched module: their weights are stacked, and each layer computes those of all members at once.
+"""Members of one architecture as one batched module: their weights are stacked, and each layer computes those
+of all members at once.
 
-Every step stacks the weights anew, so that the gradient comes back to the members' own. Optimiser, clipping, averages, early stops and
-files therefore know nothing of it, and a member that has stopped, or sits a step out, is just not in the stack.
+Every step stacks the weights anew, so that the gradient comes back to the members' own. Optimiser, clipping,
+averages, early stops and files therefore know nothing of it, and a member that has stopped, or sits a step
+out, is just not in the stack.
 """
 
 from collections.abc import Mapping
@@ -22,7 +24,8 @@ class BatchedMembers:
     """Computes the losses of members of one architecture at once.
 
     Args:
-        members: members of one architecture, by name, on the device where they are trained; see `batchable_members` for which may be here.
+        members: members of one architecture, by name, on the device where they are trained; see
+            `batchable_members` for which may be here.
     """
 
     def __init__(self, members: Mapping[str, ContinuousApproximator]) -> None:
@@ -51,7 +54,8 @@ class BatchedMembers:
         return [names for names in by_shape.values() if len(names) > 1]
 
     def losses(self, batches: Mapping[str, Rows], drawn: Mapping[str, Drawn]) -> dict[str, Tensor]:
-        """Training loss of each row (n,) of each of these members, whose prepared batches have one shape, by name.
+        """Training loss of each row (n,) of each of these members, whose prepared batches have one shape, by
+        name.
 
         The random numbers of a member are those that it draws alone; see `draw`.
         """
@@ -62,7 +66,8 @@ class BatchedMembers:
             torch.stack(values) for values in zip(*(drawn[name] for name in batches), strict=True)
         )
         batched = torch.vmap(self._loss_of, in_dims=(0, None if common else 0, 0), randomness="error")
-        # Attention by its formula: PyTorch cannot batch its kernels on a CPU, and those of a GPU fail for some shapes.
+        # Attention by its formula: PyTorch cannot batch its kernels on a CPU, and those of a GPU fail for
+        # some shapes.
         with sdpa_kernel(SDPBackend.MATH):
             losses: Tensor = batched(self._stacked(list(batches)), given, numbers)
         return dict(zip(batches, losses.unbind(), strict=True))

@@ -26,8 +26,8 @@ OnEpochEnd = Callable[[int, dict[str, float]], None]
 
 
 class SetEpoch(pl.Callback):
-    """Puts data in memory on the device, once, and tells the training batches which epoch it is, so that a resumed training sees the order
-    that an undisturbed one sees."""
+    """Puts data in memory on the device, once, and tells the training batches which epoch it is, so that a
+    resumed training sees the order that an undisturbed one sees."""
 
     def __init__(self, batches: Any, validation: Any) -> None:
         self.batches, self.validation = batches, validation
@@ -42,9 +42,11 @@ class SetEpoch(pl.Callback):
 
 
 class EpochEnd(pl.Callback):
-    """Records the losses, tells the listener, shows progress, stops early if asked to, and writes the checkpoint, in this order.
+    """Records the losses, tells the listener, shows progress, stops early if asked to, and writes the
+    checkpoint, in this order.
 
-    Members of an ensemble have a best epoch and stop early each by its own losses; the training is over when all have stopped.
+    Members of an ensemble have a best epoch and stop early each by its own losses; the training is over when
+    all have stopped.
     """
 
     def __init__(
@@ -138,7 +140,8 @@ class EpochEnd(pl.Callback):
         return len(over) == len(module.seeds)
 
     def back_to_the_best(self, approximator: Approximator) -> None:
-        """With early stopping, give the approximator the weights of its best epoch, or of each member's that has trained."""
+        """With early stopping, give the approximator the weights of its best epoch, or of each member's that
+        has trained."""
         if self.patience is not None and self.best_weights:
             approximator.load_state_dict(approximator.state_dict() | self.best_weights)
 
@@ -151,13 +154,14 @@ class EpochEnd(pl.Callback):
 
 
 class Checkpoint:
-    """Two files in a folder after each epoch: the approximator, ready for use, and everything that a resumed training needs.
+    """Two files in a folder after each epoch: the approximator, ready for use, and everything that a resumed
+    training needs.
 
     Args:
         folder: made if missing.
         name: stem of both files.
-        save_best_only: keep the approximator of the lowest monitored loss (validation if there is one) instead of the last; in an
-            ensemble, each member of its own lowest.
+        save_best_only: keep the approximator of the lowest monitored loss (validation if there is one)
+            instead of the last; in an ensemble, each member of its own lowest.
         fit: fits of the same workflow before this one; each has a state of its own to go on from.
         to_beat: lowest monitored loss of those fits.
     """
@@ -197,8 +201,8 @@ class Checkpoint:
     ) -> None:
         """Write both files atomically; the approximator first, so that a kill in between loses nothing.
 
-        Of several devices the first one writes. `best_weights` are those of the best epochs so far if this epoch was one, of a member or
-        of all, and better than earlier fits.
+        Of several devices the first one writes. `best_weights` are those of the best epochs so far if this
+        epoch was one, of a member or of all, and better than earlier fits.
         """
         if not trainer.is_global_zero:
             pass
@@ -209,7 +213,8 @@ class Checkpoint:
         self.save_state(trainer)
 
     def save_best(self, approximator: Approximator, trained: Trained) -> None:
-        """With `save_best_only`, write the approximator as its training would have left it, of what a training has left."""
+        """With `save_best_only`, write the approximator as its training would have left it, of what a
+        training has left."""
         if not self.save_best_only or min(trained.history.monitored[: trained.last_bettered]) >= self.to_beat:
             return
         missing = [
@@ -219,7 +224,8 @@ class Checkpoint:
         ]
         if missing:
             raise ConfigurationError(
-                f"Expected parts with the best weights of their members, got none of {missing[0]!r}. Train it with save_best_only=True."
+                "Expected parts with the best weights of their members, got none of "
+                f"{missing[0]!r}. Train it with save_best_only=True."
             )
         approximator.save_weights(self.model_path, trained.best_weights)
 
@@ -240,7 +246,8 @@ def checkpoint_of(settings: TrainingSettings, *, fit: int, to_beat: float) -> Ch
 
 
 class PartCheckpoint(Checkpoint):
-    """The checkpoint of members that train apart from the others: the state of the trainer, and in the end the part."""
+    """The checkpoint of members that train apart from the others: the state of the trainer, and in the end
+    the part."""
 
     @property
     def part_path(self) -> Path:
@@ -255,6 +262,7 @@ class PartCheckpoint(Checkpoint):
     def save(
         self, trainer: pl.Trainer, module: TrainingModule, best_weights: dict[str, torch.Tensor] | None
     ) -> None:
-        """Write the state of the trainer alone; an approximator of which some members are not trained is of no use."""
+        """Write the state of the trainer alone; an approximator of which some members are not trained is of
+        no use."""
         del module, best_weights
         self.save_state(trainer)

@@ -1,8 +1,9 @@
 """Whole steps of training as CUDA graphs: one launch instead of hundreds.
 
-The kernels of small networks are over before the next one is launched, so that a GPU waits for the processor. A graph records the kernels
-of a step, from the losses to the weights, once, and launches them together. It reads its inputs where they were when it was recorded, so
-each step copies its batch and its random numbers there.
+The kernels of small networks are over before the next one is launched, so that a GPU waits for the processor.
+A graph records the kernels of a step, from the losses to the weights, once, and launches them together. It
+reads its inputs where they were when it was recorded, so each step copies its batch and its random numbers
+there.
 """
 
 import warnings
@@ -63,7 +64,8 @@ class GraphedSteps:
         return sums
 
     def _recorded(self, inputs: Inputs) -> tuple[Any, Inputs, dict[str, Tensor]] | None:
-        """The graph of a step like this, the places of its inputs and of its results; None, and a warning, if it cannot be recorded."""
+        """The graph of a step like this, the places of its inputs and of its results; None, and a warning, if
+        it cannot be recorded."""
         places, graph = _copied(inputs), torch.cuda.CUDAGraph()
         try:
             # Other threads may prepare the next batches on the same GPU meanwhile.

@@ -1,7 +1,9 @@
-"""Whether several devices can share a batch, each with the losses of its own rows, to the result that one device has.
+"""Whether several devices can share a batch, each with the losses of its own rows, to the result that one
+device has.
 
-As in `batchable.py`, it is found out before training, by a rule and by a trial: losses take their random numbers as an argument, there is
-no dropout, and the losses of a made-up batch are those of its rows in two parts.
+As in `batchable.py`, it is found out before training, by a rule and by a trial: losses take their random
+numbers as an argument, there is no dropout, and the losses of a made-up batch are those of its rows in two
+parts.
 """
 
 from collections.abc import Collection
@@ -24,10 +26,12 @@ _TOLERANCE = 1e-3
 
 
 def check_splittable(approximator: Approximator, members: Collection[str] | None = None) -> bool:
-    """Raise ConfigurationError if devices cannot share the batches of a built approximator, or of some of its members.
+    """Raise ConfigurationError if devices cannot share the batches of a built approximator, or of some of its
+    members.
 
     Returns:
-        Whether the loss of every step depends on every parameter; not in an ensemble, whose members may stop, or sit a step out.
+        Whether the loss of every step depends on every parameter; not in an ensemble, whose members may stop,
+        or sit a step out.
     """
     every = True
     for name, member in approximator.members.items():
@@ -38,7 +42,8 @@ def check_splittable(approximator: Approximator, members: Collection[str] | None
         if reason is not None:
             whose = "" if name == ALONE else f" of member {name!r}"
             raise ConfigurationError(
-                f"Expected networks{whose} whose batches several devices can share, got some that cannot: {reason}. Train with devices=1."
+                f"Expected networks{whose} whose batches several devices can share, got some that "
+                f"cannot: {reason}. Train with devices=1."
             )
     return every and ALONE in approximator.members
 

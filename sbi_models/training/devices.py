@@ -1,6 +1,8 @@
-"""Training on several devices: which there are, and what the processes that a training starts tell the one that started them.
+"""Training on several devices: which there are, and what the processes that a training starts tell the one
+that started them.
 
-Every process makes all batches and draws the noise of whole batches; a device computes the losses of its own rows.
+Every process makes all batches and draws the noise of whole batches; a device computes the losses of its own
+rows.
 """
 
 import io
@@ -31,7 +33,8 @@ _SECONDS_TO_HEAR = 60.0
 """For the last messages; there are none any more of a process that was killed in the middle of one."""
 
 START_METHODS = {"ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
-"""Of the strategies whose processes all end with the training; with "ddp", this process is the first of those that train."""
+"""Of the strategies whose processes all end with the training; with "ddp", this process is the first of those
+that train."""
 
 
 def number_of_devices(settings: "TrainingSettings") -> int:
@@ -55,14 +58,16 @@ def lightning_strategy(settings: "TrainingSettings", *, all_have_gradients: bool
 
 
 def is_first_process(settings: "TrainingSettings") -> bool:
-    """False in processes that run the whole program again, as "ddp" starts them: the first one alone writes files."""
+    """False in processes that run the whole program again, as "ddp" starts them: the first one alone writes
+    files."""
     from lightning.pytorch.utilities import rank_zero_only  # noqa: PLC0415 - needed for nothing but training
 
     return strategy_of(settings) != "ddp" or getattr(rank_zero_only, "rank", 0) == 0
 
 
 def check_same_everywhere(trainer: "pl.Trainer", plan: Plan) -> None:
-    """Raise ConfigurationError in all processes of a training if they do not all train the same: each must make the same batches."""
+    """Raise ConfigurationError in all processes of a training if they do not all train the same: each must
+    make the same batches."""
     text = json.dumps(plan, sort_keys=True)
     differs = torch.tensor(
         float(trainer.strategy.broadcast(text) != text),
@@ -72,13 +77,14 @@ def check_same_everywhere(trainer: "pl.Trainer", plan: Plan) -> None:
     number = int(trainer.strategy.reduce(differs, reduce_op="sum"))
     if number:
         raise ConfigurationError(
-            f"Expected the same settings, seed and data in all {trainer.world_size} processes, got others in {number} of them. Give a seed "
-            "to all that draws random numbers before the training."
+            f"Expected the same settings, seed and data in all {trainer.world_size} processes, got others "
+            f"in {number} of them. Give a seed to all that draws random numbers before the training."
         )
 
 
 class Relay:
-    """From the first of the training processes to the one that has started them: progress, ends of epochs, and the result.
+    """From the first of the training processes to the one that has started them: progress, ends of epochs,
+    and the result.
 
     Args:
         start_method: start method of the processes, "spawn" or "fork".
@@ -95,7 +101,7 @@ class Relay:
         self.__dict__ |= state
         quiet_for_good()  # in a process that has just been started
 
-    # ---- in the first of the training processes ------------------------------------------------------------------------------------
+    # ---- in the first of the training processes -----------------------------
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Move the progress bar on."""
@@ -113,11 +119,12 @@ class Relay:
         torch.save(state, buffer)
         self._there.send(("state", buffer.getvalue(), None))
 
-    # ---- in the process that has started them --------------------------------------------------------------------------------------
+    # ---- in the process that has started them -------------------------------
 
     @contextmanager
     def listening(self, advance: Advance, on_epoch_end: "OnEpochEnd | None") -> Iterator[None]:
-        """Listen while the processes train; what `on_epoch_end` raises ends the training and is raised here."""
+        """Listen while the processes train; what `on_epoch_end` raises ends the training and is raised
+        here."""
         listener = Thread(target=self._listen, args=(advance, on_epoch_end), daemon=True)
         listener.start()
         try:
@@ -129,8 +136,9 @@ class Relay:
             if "pickle" not in str(error):
                 raise
             raise ConfigurationError(
-                f"Expected a workflow that can be sent to the processes of 'ddp_spawn', got: {error}. Define functions at the top of a "
-                "module, not inside others, or train with strategy='ddp_fork'."
+                f"Expected a workflow that can be sent to the processes of 'ddp_spawn', got: {error}. "
+                "Define functions at the top of a module, not inside others, or train with "
+                "strategy='ddp_fork'."
             ) from None
         finally:
             self._there.send(("over", None, None))

@@ -21,14 +21,15 @@ R = TypeVar("R")
 
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities")
 _HINTS = (
-    ".*(does not have many workers|treespec|number of training batches|no `val_dataloader`|`training_step` returned"
-    "|find_unused_parameters=True was specified).*"
+    ".*(does not have many workers|treespec|number of training batches|no `val_dataloader`|`training_step` "
+    "returned|find_unused_parameters=True was specified).*"
 )
 
 
 def on_own_threads(fit: Callable[P, R]) -> Callable[P, R]:
-    """For a whole fit, let PyTorch use the workflow's number of CPU threads, on which sums, and so moments, depend in the last bits, and
-    keep the memory that a step frees for the next one. A GPU that is asked for and not there is an error, before anything starts."""
+    """For a whole fit, let PyTorch use the workflow's number of CPU threads, on which sums, and so moments,
+    depend in the last bits, and keep the memory that a step frees for the next one. A GPU that is asked for
+    and not there is an error, before anything starts."""
 
     @wraps(fit)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -51,13 +52,14 @@ def check_accelerator(settings: "TrainingSettings") -> None:
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if settings.accelerator == "gpu" and not there:
         raise ConfigurationError(
-            'Expected a GPU that PyTorch can use (CUDA or ROCm, which have double precision) with accelerator="gpu", got none. Pass '
-            'accelerator="auto", which trains on a CPU where there is no GPU, or install a driver and a build of PyTorch for the GPU.'
+            "Expected a GPU that PyTorch can use (CUDA or ROCm, which have double precision) with "
+            'accelerator="gpu", got none. Pass accelerator="auto", which trains on a CPU where there is no '
+            "GPU, or install a driver and a build of PyTorch for the GPU."
         )
     if settings.accelerator != "cpu" and there and settings.devices != "auto" and settings.devices > there:
         raise ConfigurationError(
-            f'Expected at most the {there} GPUs that there are, got devices={settings.devices!r}. Pass devices="auto" for all of them, or '
-            'accelerator="cpu".'
+            f"Expected at most the {there} GPUs that there are, got devices={settings.devices!r}. Pass "
+            'devices="auto" for all of them, or accelerator="cpu".'
         )
 
 
@@ -70,7 +72,8 @@ def quiet_for_good() -> None:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's adverts, hardware lines and hints about data loaders that we do not use off the screen."""
+    """Keep Lightning's adverts, hardware lines and hints about data loaders that we do not use off the
+    screen."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     try:

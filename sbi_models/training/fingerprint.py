@@ -19,13 +19,15 @@ _WRITER = "EpochEnd"
 
 
 def steps_done(resume: Path, plan: Plan) -> int:
-    """Steps of the training that wrote a resume file; raises ConfigurationError if that was another training than the planned one."""
+    """Steps of the training that wrote a resume file; raises ConfigurationError if that was another training
+    than the planned one."""
     written, steps = _read(resume)
     for name, value in plan.items():
         if written.get(name) != value:
             raise ConfigurationError(
-                f"The checkpoint {resume} belongs to another training: expected {name} {value}, got {written.get(name)}. "
-                "Go on with the same settings, seed and data, or start anew with restore=False or another folder."
+                f"The checkpoint {resume} belongs to another training: expected {name} {value}, got "
+                f"{written.get(name)}. Go on with the same settings, seed and data, or start anew with "
+                "restore=False or another folder."
             )
     return steps
 
@@ -42,13 +44,14 @@ def _read(resume: Path) -> tuple[Plan, int]:
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigurationError(
-            f"The checkpoint {resume} cannot be read: {cause}. If a callback of "
-            "yours saves a state, let it hold nothing but Python numbers, text and tensors. Delete it, and the training starts anew."
+            f"The checkpoint {resume} cannot be read: {cause}. If a callback of yours saves a state, let it "
+            "hold nothing but Python numbers, text and tensors. Delete it, and the training starts anew."
         ) from None
 
 
 def described(thing: Any) -> str:
-    """A function, class or object, the same in every process: its name, and what it was made of as far as that is told.
+    """A function, class or object, the same in every process: its name, and what it was made of as far as
+    that is told.
 
     >>> described(partial(torch.optim.SGD, momentum=0.5))
     "torch.optim.sgd.SGD {'momentum': 0.5}"

@@ -11,8 +11,9 @@ from sbi_models.approximators.members import KINDS_OF_LOSSES, loss_name, mean_lo
 class History:
     """`history["loss"]` and `history["val_loss"]`: one mean loss an epoch.
 
-    In an ensemble, these are means over the members, and `history["member/loss"]` and `history["member/val_loss"]` are those of each
-    member, up to its last epoch; once it has stopped early, its loss in the mean is that of its best epoch.
+    In an ensemble, these are means over the members, and `history["member/loss"]` and
+    `history["member/val_loss"]` are those of each member, up to its last epoch; once it has stopped early,
+    its loss in the mean is that of its best epoch.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -72,7 +73,8 @@ class History:
 
     @classmethod
     def merged(cls, parts: Sequence["History"], members: Sequence[str]) -> "History":
-        """What training all members of an ensemble together gives, of the histories that they have from training apart."""
+        """What training all members of an ensemble together gives, of the histories that they have from
+        training apart."""
         series = {name: values for part in parts for name, values in part.history.items()}
         names = [loss_name(member, kind) for kind in KINDS_OF_LOSSES for member in members]
         own = cls({name: series[name] for name in names if name in series})

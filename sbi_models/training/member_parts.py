@@ -21,7 +21,8 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True)
 class Part:
-    """What a training of some members of an ensemble leaves; it can go to another process, in memory or as a file.
+    """What a training of some members of an ensemble leaves; it can go to another process, in memory or as a
+    file.
 
     Attributes:
         members: their names.
@@ -65,7 +66,8 @@ class Part:
         kind, settings, tensors = files.read(Path(path))
         if kind != _KIND:
             raise ModelFileError(
-                f"Expected a file with a part of an ensemble, got {path}, which holds another kind, {kind}. Pass the path of a .part."
+                f"Expected a file with a part of an ensemble, got {path}, which holds another "
+                f"kind, {kind}. Pass the path of a .part."
             )
         last, best = (
             {n.removeprefix(key): value for n, value in tensors.items() if n.startswith(key)}
@@ -101,7 +103,8 @@ class Trained:
 
 
 def chosen_members(members: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Members to train, in the order of the ensemble; ConfigurationError unless they are some of its members, each once."""
+    """Members to train, in the order of the ensemble; ConfigurationError unless they are some of its members,
+    each once."""
     if (
         isinstance(members, str)
         or not isinstance(members, Sequence)
@@ -109,7 +112,8 @@ def chosen_members(members: Sequence[str], names: Sequence[str]) -> tuple[str, .
         or len(set(members)) < len(members)
     ):
         raise ConfigurationError(
-            f"Expected members as a list of one or more names, each once, such as [{names[0]!r}], got {members!r}."
+            f"Expected members as a list of one or more names, each once, such as [{names[0]!r}], "
+            f"got {members!r}."
         )
     for name in members:
         if name not in names:
@@ -127,7 +131,8 @@ def part_stem(stem: str, members: Sequence[str]) -> str:
 def put_together(
     approximator: Approximator, parts: Sequence[Part], plan: Plan, *, early_stopping: bool
 ) -> Trained:
-    """Give a built ensemble the members that have trained apart, as if it had trained them all together by the plan.
+    """Give a built ensemble the members that have trained apart, as if it had trained them all together by
+    the plan.
 
     Raises:
         ConfigurationError: if a member is missing or there twice, or a part is of another training.
@@ -136,19 +141,22 @@ def put_together(
     there = list(chain.from_iterable(part.members for part in parts))
     if sorted(there) != sorted(names):
         raise ConfigurationError(
-            f"Expected parts that have each of the members {', '.join(names)} once, got {', '.join(there) or 'none'}."
+            f"Expected parts that have each of the members {', '.join(names)} once, got "
+            f"{', '.join(there) or 'none'}."
         )
     for part in parts:
         for name, value in plan.items():
             if name != "batched members" and part.plan.get(name) != value:
                 raise ConfigurationError(
-                    f"The part with {', '.join(part.members)} belongs to another training: expected {name} {value}, "
-                    f"got {part.plan.get(name)}. Train it with the settings, seed and data of the others."
+                    f"The part with {', '.join(part.members)} belongs to another training: expected {name} "
+                    f"{value}, got {part.plan.get(name)}. Train it with the settings, seed and data of the "
+                    "others."
                 )
     if not early_stopping and len({part.history.epochs for part in parts}) > 1:
         raise ConfigurationError(
-            f"Expected parts of the same number of epochs without early_stopping, got {[part.history.epochs for part in parts]}. "
-            "A callback that stops a training sees the losses of one part alone: use early_stopping, which goes by those of each member."
+            "Expected parts of the same number of epochs without early_stopping, got "
+            f"{[part.history.epochs for part in parts]}. A callback that stops a training sees the losses "
+            "of one part alone: use early_stopping, which goes by those of each member."
         )
     approximator.load_state_dict(approximator.state_dict() | _joined([part.weights for part in parts]))
     history = History.merged([part.history for part in parts], names)

@@ -1,11 +1,12 @@
 """The one LightningModule: a thin layer between an approximator and the trainer.
 
-The members of an ensemble step side by side, those of one architecture as one batched module if asked to. They share no weights, so the
-gradient of the sum of their losses is that of each alone, and one optimiser moves each as its own would; clipping, noise, losses and early
-stops are kept apart here.
+The members of an ensemble step side by side, those of one architecture as one batched module if asked to.
+They share no weights, so the gradient of the sum of their losses is that of each alone, and one optimiser
+moves each as its own would; clipping, noise, losses and early stops are kept apart here.
 
-Noise of step k is drawn from a generator seeded by (seed, k), and so is the global state that dropout uses. A resumed training therefore
-needs no random state: weights, optimiser and the number of the step are enough to go on to the bit.
+Noise of step k is drawn from a generator seeded by (seed, k), and so is the global state that dropout uses. A
+resumed training therefore needs no random state: weights, optimiser and the number of the step are enough to
+go on to the bit.
 """
 
 import math
@@ -44,14 +45,19 @@ class TrainingModule(pl.LightningModule):
         approximator: built.
         seed: seed of the training noise and of the fixed validation noise.
         learning_rate: peak of the schedule; an optimiser instance brings its own.
-        weight_decay: weight decay of the default optimiser, AdamW; not applied to biases and norms. 0 means Adam.
-        total_steps: number of steps of the schedule: linear warm-up over 5 % from a tenth of the rate, then a cosine to 0.
+        weight_decay: weight decay of the default optimiser, AdamW; not applied to biases and norms. 0 means
+            Adam.
+        total_steps: number of steps of the schedule: linear warm-up over 5 % from a tenth of the rate, then a
+            cosine to 0.
         optimizer: None, or one to use instead of AdamW; see `make_optimizer`.
         ema: decay of a moving average of the weights, or None.
         mixed_precision: whether the trainer works in half precision where it can.
-        groups: names of the members that train as one batched module, for each such module; see `batchable_members`.
-        members: names of those that train; None is all. The others keep their weights, and their parts of batches are left aside.
-        graphs: take whole steps as CUDA graphs, where the module is on a GPU; for the default optimiser in single precision.
+        groups: names of the members that train as one batched module, for each such module; see
+            `batchable_members`.
+        members: names of those that train; None is all. The others keep their weights, and their parts of
+            batches are left aside.
+        graphs: take whole steps as CUDA graphs, where the module is on a GPU; for the default optimiser in
+            single precision.
     """
 
     def __init__(
@@ -87,7 +93,8 @@ class TrainingModule(pl.LightningModule):
             if members is None or name in members
         }
         self.stopped: Mapping[str, Mapping[str, float]] = {}
-        """Members that take no further steps: to the losses of their best epochs, by "loss" and "val_loss"."""
+        """Members that take no further steps: to the losses of their best epochs, by "loss" and
+        "val_loss"."""
         self.rank, self.devices = 0, 1
         """Which of how many devices this one is."""
         self._sums: dict[str, Tensor] = {}
@@ -108,7 +115,8 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def result(self) -> Approximator:
-        """What is validated, saved and sampled from: the approximator with averaged weights, or the approximator itself."""
+        """What is validated, saved and sampled from: the approximator with averaged weights, or the
+        approximator itself."""
         result: Approximator = self.approximator if self.average is None else self.average.module  # type: ignore[assignment]
         return result
 
@@ -117,7 +125,8 @@ class TrainingModule(pl.LightningModule):
         self.rank, self.devices = self.trainer.global_rank, self.trainer.world_size
 
     def on_train_start(self) -> None:
-        """Makes the batched modules, of members that are on their device and have the weights to start from."""
+        """Makes the batched modules, of members that are on their device and have the weights to start
+        from."""
         members = self.approximator.members
         self._batched = [BatchedMembers({name: members[name] for name in names}) for names in self.groups]
         if self.average is not None:
@@ -127,7 +136,8 @@ class TrainingModule(pl.LightningModule):
             self._number_averaged = int(self.average.n_averaged)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Sum over the members of the mean losses of their batches; None where the step is taken already, with a graph."""
+        """Sum over the members of the mean losses of their batches; None where the step is taken already,
+        with a graph."""
         del batch_idx
         rows = self._by_member(batch)
         if self._graphed is not None:
@@ -157,7 +167,8 @@ class TrainingModule(pl.LightningModule):
             optimizer_closure()
 
     def use_graphs(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take whole steps as CUDA graphs, with this optimiser, if asked to and on a GPU; to be called when a training starts."""
+        """Take whole steps as CUDA graphs, with this optimiser, if asked to and on a GPU; to be called when a
+        training starts."""
         graphs = self.graphs and self.device.type == "cuda" and self.devices == 1
         self._graphed = GraphedSteps(partial(self._whole_step, optimizer)) if graphs else None
         for group in (
@@ -224,7 +235,8 @@ class TrainingModule(pl.LightningModule):
     def _losses(
         self, member: ContinuousApproximator, rows: Rows, noise: torch.Generator
     ) -> tuple[Tensor, int]:
-        """Losses of the rows of a prepared batch that this device has, neighbours, and the number of rows that all devices have.
+        """Losses of the rows of a prepared batch that this device has, neighbours, and the number of rows
+        that all devices have.
 
         A device without a row has the first one, with a weight of 0.
         """
@@ -238,7 +250,8 @@ class TrainingModule(pl.LightningModule):
         return losses if start < end else losses * 0, n
 
     def _noise_of_step(self, name: str) -> torch.Generator:
-        """The generator of a member's noise in this step; the global state, for dropout, begins anew with it."""
+        """The generator of a member's noise in this step; the global state, for dropout, begins anew with
+        it."""
         step_seed = seeding.derive(self.seeds[name], "training noise", self.global_step)
         torch.default_generator.manual_seed(step_seed)
         if self.device.type == "cuda":
@@ -246,7 +259,8 @@ class TrainingModule(pl.LightningModule):
         return self._generator(step_seed)
 
     def _mean_of_step(self, name: str, losses: Tensor, count: int) -> Tensor:
-        """What to differentiate: the mean over the rows of a batch, of which the losses of this device's are given.
+        """What to differentiate: the mean over the rows of a batch, of which the losses of this device's are
+        given.
 
         Devices take the mean of their gradients.
         """
@@ -281,7 +295,8 @@ class TrainingModule(pl.LightningModule):
             torch.nn.utils.clip_grad_norm_(parameters, norm)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Moves the average: with a smaller decay at first, so that the start is forgotten, min(decay, (1 + n) / (10 + n))."""
+        """Moves the average: with a smaller decay at first, so that the start is forgotten, min(decay, (1 +
+        n) / (10 + n))."""
         if self.average is None or self.ema is None:
             return
         averages, weights, buffers, present = self._averages
@@ -305,8 +320,9 @@ class TrainingModule(pl.LightningModule):
         self.log("val_loss", self._means()["val_loss"], sync_dist=self.devices > 1)
 
     def epoch_losses(self) -> dict[str, float]:
-        """Mean losses since the last call: `loss` and, after a validation, `val_loss`; in an ensemble, these are means over members, with
-        the best losses of those that have stopped, and `member/loss` and `member/val_loss` are those of members that still train."""
+        """Mean losses since the last call: `loss` and, after a validation, `val_loss`; in an ensemble, these
+        are means over members, with the best losses of those that have stopped, and `member/loss` and
+        `member/val_loss` are those of members that still train."""
         means = self._means()
         self._sums, self._counts = {}, {}
         for name, value in means.items():
@@ -328,10 +344,14 @@ class TrainingModule(pl.LightningModule):
     def _check_finite(self, key: str, value: float) -> None:
         if not math.isfinite(value):
             member, _, kind = key.rpartition("/")
-            what = f"{'training' if kind == 'loss' else 'validation'} loss{f' of member {member!r}' if member else ''}"
+            what = (
+                f"{'training' if kind == 'loss' else 'validation'} "
+                f"loss{f' of member {member!r}' if member else ''}"
+            )
             raise TrainingError(
-                f"The {what} is {value} in epoch {self.current_epoch + 1}. "
-                "Try a smaller initial_learning_rate, standardize='all', or a log transform of variables that span orders of magnitude."
+                f"The {what} is {value} in epoch {self.current_epoch + 1}. Try a smaller "
+                "initial_learning_rate, standardize='all', or a log transform of variables that span "
+                "orders of magnitude."
             )
 
     def configure_optimizers(self) -> Any:

@@ -9,7 +9,8 @@ from torch import nn
 from sbi_models.errors import ConfigurationError
 
 OptimizerLike = torch.optim.Optimizer | type[torch.optim.Optimizer] | Callable[..., torch.optim.Optimizer]
-"""An optimiser class or a function of (parameters, lr=...), or an instance, whose class and settings are taken over."""
+"""An optimiser class or a function of (parameters, lr=...), or an instance, whose class and settings are
+taken over."""
 
 
 def make_optimizer(
@@ -18,11 +19,13 @@ def make_optimizer(
     """The optimiser of a module's parameters.
 
     Args:
-        like: None for AdamW (Adam if weight_decay is 0); a class or function, called with the parameters and lr=learning_rate; or an
-            instance made with any parameters: its class and settings, learning rate included, are used for the module's parameters.
+        like: None for AdamW (Adam if weight_decay is 0); a class or function, called with the parameters and
+            lr=learning_rate; or an instance made with any parameters: its class and settings, learning rate
+            included, are used for the module's parameters.
         module: whose parameters are trained.
         learning_rate: learning rate at its peak.
-        weight_decay: weight decay of AdamW, for the weights of linear and convolution layers, not for biases, norms and embeddings.
+        weight_decay: weight decay of AdamW, for the weights of linear and convolution layers, not for biases,
+            norms and embeddings.
         fused: use the fused kernel of AdamW.
     """
     if like is None:

@@ -29,7 +29,8 @@ _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
 class TrainingOptions(TypedDict, total=False):
-    """Keyword arguments of every workflow; see `TrainingSettings` for what they mean and for their defaults."""
+    """Keyword arguments of every workflow; see `TrainingSettings` for what they mean and for their
+    defaults."""
 
     optimizer: OptimizerLike | None
     initial_learning_rate: float
@@ -65,37 +66,48 @@ class TrainingSettings:
     """How a workflow trains.
 
     Attributes:
-        optimizer: a class, or a function of (parameters, lr=...), or an instance made with any parameters, whose class and settings are
-            taken over; None is Adam online, and AdamW with a decay of 5e-3 (not on biases and norms) on finite data.
-        initial_learning_rate: peak of the schedule: linear warm-up over 5 % from a tenth of it, then a cosine to 0. An optimiser instance
-            brings its own.
+        optimizer: a class, or a function of (parameters, lr=...), or an instance made with any parameters,
+            whose class and settings are taken over; None is Adam online, and AdamW with a decay of 5e-3 (not
+            on biases and norms) on finite data.
+        initial_learning_rate: peak of the schedule: linear warm-up over 5 % from a tenth of it, then a cosine
+            to 0. An optimiser instance brings its own.
         checkpoint_filepath: a folder for the approximator and the state of its training after every epoch.
         checkpoint_name: stem of those files.
-        save_best_only: keep the file of the approximator with the lowest loss (validation if there is one); in memory stays the last.
+        save_best_only: keep the file of the approximator with the lowest loss (validation if there is one);
+            in memory stays the last.
         restore: go on from the checkpoint if there is one.
-        early_stopping: stop after so many epochs without a lower loss (validation if there is one), and go back to the best weights.
-        ema: decay of an exponential moving average of the weights, such as 0.999; the average is validated, saved and sampled from.
-        seed: seed of weights, order of data, and noise; None takes that of the checkpoint to restore, or one from NumPy's global state.
-        accelerator: "auto", "cpu", "gpu": where to train; "gpu" is an error of every fit where there is none that PyTorch can use.
-        devices: how many GPUs, or processes on a CPU, share each batch of batch_size simulations; "auto" is all GPUs, or one CPU. Noise is
-            drawn for whole batches, and gradients and losses are means over them, so that the result is that of one device up to rounding.
-            Each process makes all batches, and simulates online ones, for itself. Not for members that train as one batch, nor with
-            compile, dropout, batch normalisation, or a loss that draws its own random numbers.
-        strategy: how Lightning starts their processes. "ddp": the program is run once more for each further device, and goes on in all of
-            them after the training; this, or a launcher such as torchrun or SLURM, is for scripts. "ddp_spawn" and "ddp_fork", also named
-            "ddp_notebook": processes of the training alone, for programs of which training is a part; they tell this one of progress, ends
-            of epochs and the result. "ddp_spawn" needs what can be pickled: a simulator, augmentations, callbacks and loggers that are no
-            lambdas or local functions. "ddp_fork" needs a system that forks, and GPUs that this process has not used before. Callbacks
-            and loggers of the user work in those processes, and do not come back. "auto" is "ddp", or "ddp_notebook" in an interactive
+        early_stopping: stop after so many epochs without a lower loss (validation if there is one), and go
+            back to the best weights.
+        ema: decay of an exponential moving average of the weights, such as 0.999; the average is validated,
+            saved and sampled from.
+        seed: seed of weights, order of data, and noise; None takes that of the checkpoint to restore, or one
+            from NumPy's global state.
+        accelerator: "auto", "cpu", "gpu": where to train; "gpu" is an error of every fit where there is none
+            that PyTorch can use.
+        devices: how many GPUs, or processes on a CPU, share each batch of batch_size simulations; "auto" is
+            all GPUs, or one CPU. Noise is drawn for whole batches, and gradients and losses are means over
+            them, so that the result is that of one device up to rounding. Each process makes all batches, and
+            simulates online ones, for itself. Not for members that train as one batch, nor with compile,
+            dropout, batch normalisation, or a loss that draws its own random numbers.
+        strategy: how Lightning starts their processes. "ddp": the program is run once more for each further
+            device, and goes on in all of them after the training; this, or a launcher such as torchrun or
+            SLURM, is for scripts. "ddp_spawn" and "ddp_fork", also named "ddp_notebook": processes of the
+            training alone, for programs of which training is a part; they tell this one of progress, ends of
+            epochs and the result. "ddp_spawn" needs what can be pickled: a simulator, augmentations,
+            callbacks and loggers that are no lambdas or local functions. "ddp_fork" needs a system that
+            forks, and GPUs that this process has not used before. Callbacks and loggers of the user work in
+            those processes, and do not come back. "auto" is "ddp", or "ddp_notebook" in an interactive
             Python.
-        precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half precision.
+        precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half
+            precision.
         compile: compile the networks with torch.compile while training: True, or the name of a backend.
-        cuda_graphs: on one GPU, record whole training steps, with the default optimiser in single precision, as CUDA graphs, and launch
-            each at once; results change by rounding at most. None: if all modules are those of sbi_models and PyTorch, and fit into one,
-            as all but scoring rules and Gaussian preconditioning do; True: also with modules of your own, which must compute the same
-            function of their inputs in every step. Steps that cannot be recorded are taken as always, after a warning.
-        threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the result the same on any number of
-            cores.
+        cuda_graphs: on one GPU, record whole training steps, with the default optimiser in single precision,
+            as CUDA graphs, and launch each at once; results change by rounding at most. None: if all modules
+            are those of sbi_models and PyTorch, and fit into one, as all but scoring rules and Gaussian
+            preconditioning do; True: also with modules of your own, which must compute the same function of
+            their inputs in every step. Steps that cannot be recorded are taken as always, after a warning.
+        threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the
+            result the same on any number of cores.
         callbacks: Lightning callbacks; the metrics `loss` and `val_loss` are logged for them.
         logger: a Lightning logger, or several.
         progress: show a progress bar; None follows the environment variable SBI_MODELS_PROGRESS.
@@ -148,7 +160,8 @@ class TrainingSettings:
             or isinstance(self.optimizer, torch.optim.Optimizer)
         ):
             raise ConfigurationError(
-                f"Expected optimizer as a class of torch.optim, a function of (parameters, lr=...) or an instance, got {self.optimizer!r}."
+                "Expected optimizer as a class of torch.optim, a function of (parameters, lr=...) "
+                f"or an instance, got {self.optimizer!r}."
             )
         backends = torch.compiler.list_backends(exclude_tags=()) if isinstance(self.compile, str) else ()
         if isinstance(self.compile, str) and self.compile not in backends:
@@ -176,7 +189,8 @@ class TrainingSettings:
             positive_int(self.devices, "devices (if not 'auto')")
         if seed is None and strategy_of(self) == "ddp":
             raise ConfigurationError(
-                'Expected a seed with strategy "ddp", which runs the program in every process, got None. Pass seed=0.'
+                'Expected a seed with strategy "ddp", which runs the program in every process, '
+                "got None. Pass seed=0."
             )
 
     @property

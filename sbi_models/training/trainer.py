@@ -61,13 +61,15 @@ def train(
     checkpoint: Checkpoint | None,
     on_epoch_end: OnEpochEnd | None,
 ) -> Trained:
-    """Train a built approximator in place; if its loss is no longer finite, it gets back the weights that it came with.
+    """Train a built approximator in place; if its loss is no longer finite, it gets back the weights that it
+    came with.
 
-    Only some of its members are trained if `members` are given, and none if `parts` have them all from trainings of their own.
+    Only some of its members are trained if `members` are given, and none if `parts` have them all from
+    trainings of their own.
 
     Raises:
-        ConfigurationError: before training, if the checkpoint to go on from or a part belongs to another training or cannot be read, or if
-            members cannot train as one batch and `batched` demands it.
+        ConfigurationError: before training, if the checkpoint to go on from or a part belongs to another
+            training or cannot be read, or if members cannot train as one batch and `batched` demands it.
         TrainingError: if a loss is no longer finite.
     """
     approximator.train()
@@ -177,7 +179,8 @@ def _strategy(approximator: Approximator, settings: TrainingSettings, members: S
 
 
 def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> bool:
-    """Whether a GPU may take whole steps at once: nobody looks in between, and a step is the same function of its inputs every time."""
+    """Whether a GPU may take whole steps at once: nobody looks in between, and a step is the same function of
+    its inputs every time."""
     inside = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
     watched = any(
         getattr(type(own), name) is not getattr(pl.Callback, name)
@@ -207,7 +210,8 @@ def _groups(
     batched: bool | None,
     members: Sequence[str] | None = None,
 ) -> list[list[str]]:
-    """The members that train as one batched module; without being asked for it, only on a GPU, where small kernels leave it idle."""
+    """The members that train as one batched module; without being asked for it, only on a GPU, where small
+    kernels leave it idle."""
     device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
     if ALONE in approximator.members or batched is False or (batched is None and device.type == "cpu"):
         return []
@@ -229,13 +233,15 @@ def _groups(
         reasons = [f"{names}, which cannot: {reason}" for names, reason in found.reasons.items()]
         raise ConfigurationError(
             "Expected members that can train as one batch, with batched=True, got "
-            f"{'; '.join(reasons) or 'no two of one architecture'}. Leave batched out, and they train side by side."
+            f"{'; '.join(reasons) or 'no two of one architecture'}. Leave batched out, and they train side "
+            "by side."
         )
     return found.groups
 
 
 def _accelerator(name: str) -> str:
-    """Lightning's name; "auto" leaves out accelerators without double precision, in which the moments of the data are kept."""
+    """Lightning's name; "auto" leaves out accelerators without double precision, in which the moments of the
+    data are kept."""
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -60,18 +60,22 @@ class BasicWorkflow(Workflow):
         inference_variables: raw names of what to infer.
         summary_variables: raw names of what goes through the summary network.
         inference_conditions: raw names of what goes straight to the inference network.
-        inference_network: instance, class or name; with a `ScoringRuleNetwork` the approximator is a `ScoringRuleApproximator`. Or an
-            approximator, such as a loaded one, to go on training: then roles, adapter and summary network are its own. Or "auto", for
-            `fit_offline`: transforms, network and training are chosen by the simulations, all data are standardised, and, where the
-            simulator draws the parameters by themselves, a learned likelihood makes more of few simulations;
+        inference_network: instance, class or name; with a `ScoringRuleNetwork` the approximator is a
+            `ScoringRuleApproximator`. Or an approximator, such as a loaded one, to go on training: then
+            roles, adapter and summary network are its own. Or "auto", for `fit_offline`: transforms, network
+            and training are chosen by the simulations, all data are standardised, and, where the simulator
+            draws the parameters by themselves, a learned likelihood makes more of few simulations;
             `workflow.automatic.choices` says what was chosen.
         summary_network: instance, class or name; required exactly if there are summary variables.
-        adapter: adapter from raw variables to roles; the default one concatenates the variables of each role along their last axis.
-        summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or series is there and 0 where
-            it is padding or missing, shape (n, length); a dict of them by input for a network that takes several inputs.
-        prior: torch distribution of the inferred variable, or a dict of them by variable: the default adapter keeps draws inside their
-            support. Torch distributions among the functions of the simulator are taken as such anyway, with an adapter of your own
-            for the variables that none of its steps changes.
+        adapter: adapter from raw variables to roles; the default one concatenates the variables of each role
+            along their last axis.
+        summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or
+            series is there and 0 where it is padding or missing, shape (n, length); a dict of them by input
+            for a network that takes several inputs.
+        prior: torch distribution of the inferred variable, or a dict of them by variable: the default adapter
+            keeps draws inside their support. Torch distributions among the functions of the simulator are
+            taken as such anyway, with an adapter of your own for the variables that none of its steps
+            changes.
         standardize: roles to standardise, or "all", or None.
         info: JSON that travels with the saved approximator.
         training: optimiser, learning rate, checkpoints, seed, and further settings of `TrainingSettings`.
@@ -143,7 +147,8 @@ class BasicWorkflow(Workflow):
         """Train on simulations in memory.
 
         Args:
-            epochs: passes over the data; None is 100. With `inference_network="auto"` it is chosen, and so is the batch size.
+            epochs: passes over the data; None is 100. With `inference_network="auto"` it is chosen, and so is
+                the batch size.
             batch_size: simulations in one step; None is 32.
             validation_data: as for `Workflow.fit_offline`. With "auto", None holds out a tenth of the data.
             data, augmentations, on_epoch_end: as for `Workflow.fit_offline`.

@@ -1,4 +1,5 @@
-"""What a training leaves for certificates: what is usual among its simulations, in the approximator and in the file of its checkpoint."""
+"""What a training leaves for certificates: what is usual among its simulations, in the approximator and in
+the file of its checkpoint."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ def leave_certificates(
     save_best_only: bool,
     seed: int,
 ) -> None:
-    """Learn what is usual from simulations, raw variables (n, ...); the file of the best epoch learns it for its own weights."""
+    """Learn what is usual from simulations, raw variables (n, ...); the file of the best epoch learns it for
+    its own weights."""
     approximator.learn_certificate(known, held_out, seed=seed)
     if checkpoint is None:
         return

@@ -1,4 +1,5 @@
-"""Certificates of observations by all that a workflow has: its approximator, its simulator, and a likelihood where there is one."""
+"""Certificates of observations by all that a workflow has: its approximator, its simulator, and a likelihood
+where there is one."""
 
 import json
 from abc import ABC, abstractmethod
@@ -25,7 +26,8 @@ from sbi_models.workflows.predictive_check import PosteriorCheck
 
 _FEWEST_REFERENCES = 100
 _LOT, _MOST_LOTS, _MOST_SIZES = 10, 4, 4
-"""Simulations, in units of num_references, among which those of an observation's size are looked for; and sizes that are looked for."""
+"""Simulations, in units of num_references, among which those of an observation's size are looked for; and
+sizes that are looked for."""
 
 
 @known_arguments
@@ -48,27 +50,34 @@ class Certified(ABC):
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> list[Certificate]:
-        """A certificate for each observation: is it like the simulations, do members agree, does the posterior explain it, is that exact?
+        """A certificate for each observation: is it like the simulations, do members agree, does the
+        posterior explain it, is that exact?
 
-        To the tests of `approximator.certify` the simulator adds posterior predictive checks: statistics of an observation against those
-        of data simulated from its posterior, calibrated by doing the same for `num_references` fresh simulations, which makes the p-value
-        exact. These are put to the other tests, too, and `p_value` is the rank of an observation's smallest p-value among theirs: exact
-        for all tests together, 1 / (num_references + 1) at the least. Should they be unlike the simulations of the training, as those of
-        another simulator are, tests are corrected for their number instead. The check is left out where there is no simulator, where it
-        is a single function, whose parameters cannot be set, or where there are no draws.
+        To the tests of `approximator.certify` the simulator adds posterior predictive checks: statistics of
+        an observation against those of data simulated from its posterior, calibrated by doing the same for
+        `num_references` fresh simulations, which makes the p-value exact. These are put to the other tests,
+        too, and `p_value` is the rank of an observation's smallest p-value among theirs: exact for all tests
+        together, 1 / (num_references + 1) at the least. Should they be unlike the simulations of the
+        training, as those of another simulator are, tests are corrected for their number instead. The check
+        is left out where there is no simulator, where it is a single function, whose parameters cannot be
+        set, or where there are no draws.
 
-        Where likelihood, prior and the density of the posterior are known, importance weights tell how far the draws are from the exact
-        posterior; for simulators whose functions are methods of an object with `log_joint(theta, x)`, such as the benchmarks, they are
-        known without a word.
+        Where likelihood, prior and the density of the posterior are known, importance weights tell how far
+        the draws are from the exact posterior; for simulators whose functions are methods of an object with
+        `log_joint(theta, x)`, such as the benchmarks, they are known without a word.
 
         Args:
             conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
-            level: share of false alarms of all tests with a p-value together, among observations drawn from the simulator.
-            num_replicates: data simulated from each posterior; 0 leaves the check out. (n_datasets + num_references) times as many
-                simulations are made.
-            num_references: simulations that calibrate the check and all tests together, at least 100, and 1 / level.
-            log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw space, and gives (S,) in nats.
-            log_prior: log p(theta), the same of the parameters; not needed for priors that are torch distributions.
+            level: share of false alarms of all tests with a p-value together, among observations drawn from
+                the simulator.
+            num_replicates: data simulated from each posterior; 0 leaves the check out. (n_datasets +
+                num_references) times as many simulations are made.
+            num_references: simulations that calibrate the check and all tests together, at least 100, and 1 /
+                level.
+            log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw
+                space, and gives (S,) in nats.
+            log_prior: log p(theta), the same of the parameters; not needed for priors that are torch
+                distributions.
             num_samples: draws that are weighted.
             batch_size: data sets in one call of the networks.
             seed: seed of draws and simulations.
@@ -80,14 +89,16 @@ class Certified(ABC):
             replicates < 2 or positive_int(num_references, "num_references") < _FEWEST_REFERENCES
         ):
             raise ConfigurationError(
-                f"Expected num_replicates of at least 2, or 0, and num_references of at least {_FEWEST_REFERENCES} for p-values that are "
-                f"fine enough, got {num_replicates} and {num_references}."
+                "Expected num_replicates of at least 2, or 0, and num_references of at least "
+                f"{_FEWEST_REFERENCES} for p-values that are fine enough, got {num_replicates} and "
+                f"{num_references}."
             )
         checks = bool(replicates) and self._can_replicate
         if checks and level < 1 / (num_references + 1):
             raise ConfigurationError(
-                f"Expected num_references of at least {int(np.ceil(1 / level - 1))}, so that p-values, multiples of "
-                f"1 / (num_references + 1), can be as small as level={level:g}, got {num_references}. Pass more, or num_replicates=0."
+                f"Expected num_references of at least {int(np.ceil(1 / level - 1))}, so that p-values, "
+                f"multiples of 1 / (num_references + 1), can be as small as level={level:g}, got "
+                f"{num_references}. Pass more, or num_replicates=0."
             )
         priors = {**({} if self.simulator is None else self.simulator.priors), **getattr(self, "priors", {})}
         log_joint = log_joint_of(self.approximator, self.simulator, priors, log_likelihood, log_prior)
@@ -129,11 +140,13 @@ class Certified(ABC):
         certificate: bool = True,
         seed: int | None = None,
     ) -> Any:
-        """The posteriors of observations as an `arviz.InferenceData`; needs the extra: pip install "sbi-models[arviz]".
+        """The posteriors of observations as an `arviz.InferenceData`; needs the extra: pip install
+        "sbi-models[arviz]".
 
-        It has posterior and observed_data and, as far as they can be computed, the log density `lp` of each draw (sample_stats), a data
-        set simulated from each draw (posterior_predictive), and as many simulations (prior, prior_predictive). The certificates of
-        `approximator.certify` are in the attribute `certificates` of the posterior, as JSON, unless certificate=False.
+        It has posterior and observed_data and, as far as they can be computed, the log density `lp` of each
+        draw (sample_stats), a data set simulated from each draw (posterior_predictive), and as many
+        simulations (prior, prior_predictive). The certificates of `approximator.certify` are in the attribute
+        `certificates` of the posterior, as JSON, unless certificate=False.
 
         Args:
             conditions: raw variables of shape (n_datasets, ...).
@@ -186,7 +199,8 @@ class Certified(ABC):
         observed: Variables,
         references: Variables,
     ) -> list[Certificate]:
-        """With the predictive check, and with the p-value of all tests together if the references can give it."""
+        """With the predictive check, and with the p-value of all tests together if the references can give
+        it."""
         n = len(certificates)
         both = {
             name: np.concatenate([observed[name], references[name]])
@@ -210,7 +224,8 @@ class Certified(ABC):
         return [replace(c, together=p) for c, p in zip(found, together, strict=True)]
 
     def _references_like(self, observed: Variables, number: int, seed: int) -> Variables:
-        """Simulations, so many of each size of the observed sets, of four sizes at most, or of the nearest sizes."""
+        """Simulations, so many of each size of the observed sets, of four sizes at most, or of the nearest
+        sizes."""
         sizes = self.approximator.set_sizes(observed)
         if not sizes.shape[1]:
             return self._references(number, seed)

@@ -33,15 +33,17 @@ _PRIOR_DRAWS = 20_000
 
 @known_arguments
 class CompositionalWorkflow(BasicWorkflow):
-    """A `BasicWorkflow` whose posteriors of single items are composed: the posterior of one theta given several observations of it.
+    """A `BasicWorkflow` whose posteriors of single items are composed: the posterior of one theta given
+    several observations of it.
 
-    After each training it learns what the scores of all items have in common as errors, from half as many new simulations as an
-    online training has used (2 000 to 1 000 000), or from the data of an offline one.
+    After each training it learns what the scores of all items have in common as errors, from half as many new
+    simulations as an online training has used (2 000 to 1 000 000), or from the data of an offline one.
 
     Args:
         simulator: source of training data; it also calibrates compositions.
-        inference_network: a `DiffusionModel`, or its name; what it leaves open is set for composition: drop_conditions=0.15, so that the
-            prior is learned, and preconditioning="gaussian". Or a `CompositionalApproximator`, such as a loaded one.
+        inference_network: a `DiffusionModel`, or its name; what it leaves open is set for composition:
+            drop_conditions=0.15, so that the prior is learned, and preconditioning="gaussian". Or a
+            `CompositionalApproximator`, such as a loaded one.
         options: as for `BasicWorkflow`.
 
     Raises:
@@ -82,7 +84,8 @@ class CompositionalWorkflow(BasicWorkflow):
         check_composable(trained.inference_network)
         if not trained.is_built:
             raise NotFittedError(
-                "Expected a trained workflow, got one that was never fitted. Call its fit_online, fit_offline or fit_disk first."
+                "Expected a trained workflow, got one that was never fitted. Call its fit_online, "
+                "fit_offline or fit_disk first."
             )
         copy = CompositionalApproximator.like(trained)
         made = cls(workflow.simulator if simulator is None else simulator, inference_network=copy)
@@ -91,7 +94,8 @@ class CompositionalWorkflow(BasicWorkflow):
         return made
 
     def _build(self, data: Variables) -> None:
-        """Also find the bounds of those parameters whose prior is a plain function, and that no step of the adapter changes."""
+        """Also find the bounds of those parameters whose prior is a plain function, and that no step of the
+        adapter changes."""
         approximator = self.approximator
         if not approximator.is_built:
             before = Adapter()
@@ -104,7 +108,8 @@ class CompositionalWorkflow(BasicWorkflow):
         super()._build(data)
 
     def _prior_draws(self, data: Variables) -> Variables:
-        """Draws of the prior of each inferred variable without a torch distribution: of the simulator, if it draws parameters alone."""
+        """Draws of the prior of each inferred variable without a torch distribution: of the simulator, if it
+        draws parameters alone."""
         names = [name for name in self.approximator.inference_names if name not in self.priors]
         parts = [data]
         prior = prior_of(self.simulator, names, list(self.approximator.condition_names)) if names else None
@@ -143,11 +148,11 @@ class CompositionalWorkflow(BasicWorkflow):
         return_diagnostics: bool = False,
         **options: Unpack[CompositionOptions],
     ) -> Variables | tuple[Variables, list[CompositionReport]]:
-        """Draw from the posterior given all items of each data set; see `CompositionalApproximator.compositional_sample`, and
-        `CompositionOptions` for the options.
+        """Draw from the posterior given all items of each data set; see
+        `CompositionalApproximator.compositional_sample`, and `CompositionOptions` for the options.
 
-        The simulator, if there is one, calibrates the composition (calibration_simulations=0: not). A prior that was given as torch
-        distributions, here or in the simulator, need not be given again.
+        The simulator, if there is one, calibrates the composition (calibration_simulations=0: not). A prior
+        that was given as torch distributions, here or in the simulator, need not be given again.
         """
         names = self.approximator.inference_names
         if options.get("compute_prior_score") is None and all(name in self.priors for name in names):
@@ -165,7 +170,8 @@ class CompositionalWorkflow(BasicWorkflow):
         return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, **options)
 
     def _at_parameters(self, fixed: Variables, seed: int) -> tuple[Variables, Array]:
-        """One simulation at each row of parameters (k, ...), those that did not fail, and their row numbers."""
+        """One simulation at each row of parameters (k, ...), those that did not fail, and their row
+        numbers."""
         number = len(next(iter(fixed.values())))
         simulated = self._simulator().sample(number, seed=seed, progress=False, workers=None, **fixed)
         rows = {_ROW: np.arange(number)}

@@ -23,7 +23,8 @@ SummaryNetworkLike = SummaryNetwork | type[SummaryNetwork] | str
 
 
 class Recipe:
-    """Makes approximators of the right kind from networks, all with the same roles, adapter and masks; arguments as for `BasicWorkflow`."""
+    """Makes approximators of the right kind from networks, all with the same roles, adapter and masks;
+    arguments as for `BasicWorkflow`."""
 
     def __init__(
         self,
@@ -39,12 +40,13 @@ class Recipe:
         priors = priors_of(prior, simulator, roles)
         if adapter is not None and isinstance(prior, Distribution | Mapping):
             raise ConfigurationError(
-                "prior sets the bounds of the default adapter. With one of your own: adapter.constrain(name, prior=...)."
+                "prior sets the bounds of the default adapter. With one of your own: "
+                "adapter.constrain(name, prior=...)."
             )
         if adapter is not None and not adapter.transforms:
             raise ConfigurationError(
-                "Expected an adapter with steps, got an empty one. Adapters do not change; their methods return new ones: "
-                "adapter = adapter.constrain(...). Leave adapter out for the default one."
+                "Expected an adapter with steps, got an empty one. Adapters do not change; their methods "
+                "return new ones: adapter = adapter.constrain(...). Leave adapter out for the default one."
             )
         if adapter is not None:
             adapter.check_kept()
@@ -60,7 +62,8 @@ class Recipe:
         info: dict[str, Any] | None = None,
         kind: type[ContinuousApproximator] | None = None,
     ) -> ContinuousApproximator:
-        """An approximator with clones of the networks, of a kind, or of the one that goes with the inference network."""
+        """An approximator with clones of the networks, of a kind, or of the one that goes with the inference
+        network."""
         summary = None if summary_network is None else resolve(summary_network, SummaryNetwork)  # type: ignore[type-abstract]
         joined = (
             self.roles
@@ -123,13 +126,15 @@ def priors_of(
     if isinstance(prior, Distribution):
         if len(inferred) != 1:
             raise ConfigurationError(
-                f"Expected prior as a dict of torch distributions, one for each of {inferred}, got one distribution."
+                f"Expected prior as a dict of torch distributions, one for each of {inferred}, got "
+                "one distribution."
             )
         prior = {inferred[0]: prior}
     for name, distribution in (prior or {}).items():
         if name not in inferred or not isinstance(distribution, Distribution):
             raise ConfigurationError(
-                f"Expected prior as torch distributions of inferred variables, got {distribution!r} for {name!r}. {suggest(name, inferred)}"
+                "Expected prior as torch distributions of inferred variables, got "
+                f"{distribution!r} for {name!r}. {suggest(name, inferred)}"
             )
     known = {} if simulator is None else make_simulator(simulator).priors
     return {
@@ -138,7 +143,8 @@ def priors_of(
 
 
 def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
-    """The adapter of the user, after the bounds of those variables with a prior that none of its steps changes."""
+    """The adapter of the user, after the bounds of those variables with a prior that none of its steps
+    changes."""
     before = Adapter()
     for name, prior in priors.items():
         if not changes(adapter, name):
@@ -172,6 +178,7 @@ def _standardised_roles(standardize: Names | None) -> tuple[str, ...]:
     for role in roles:
         if role not in ROLES:
             raise ConfigurationError(
-                f"standardize names roles, not variables: {role!r} is not one. {suggest(role, (*ROLES, 'all'))}"
+                f"standardize names roles, not variables: {role!r} is not one. "
+                f"{suggest(role, (*ROLES, 'all'))}"
             )
     return roles

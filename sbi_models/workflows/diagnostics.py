@@ -1,4 +1,5 @@
-"""The diagnostics that every workflow has: default and custom ones, as figures and as numbers, and the verdict."""
+"""The diagnostics that every workflow has: default and custom ones, as figures and as numbers, and the
+verdict."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,8 @@ class Diagnosed(ABC):
 
     @abstractmethod
     def simulate(self, num_simulations: int, *, seed: int | None = None) -> Variables:
-        """Simulations of the workflow's simulator: name to array of shape (num_simulations, ...), raw space."""
+        """Simulations of the workflow's simulator: name to array of shape (num_simulations, ...), raw
+        space."""
 
     def plot_default_diagnostics(
         self,
@@ -42,12 +44,15 @@ class Diagnosed(ABC):
         variable_names: Sequence[str] | None = None,
         seed: int | None = None,
     ) -> "dict[str, Figure]":
-        """The default figures: losses (after a training), recovery, calibration_ecdf, coverage, z_score_contraction.
+        """The default figures: losses (after a training), recovery, calibration_ecdf, coverage,
+        z_score_contraction.
 
         Args:
-            test_data: simulations with their true parameters, raw space, or how many to draw from the simulator.
+            test_data: simulations with their true parameters, raw space, or how many to draw from the
+                simulator.
             num_samples: posterior draws for each test simulation.
-            samples: draws made before, name to (n_datasets, num_samples, width), raw space; then none are made.
+            samples: draws made before, name to (n_datasets, num_samples, width), raw space; then none are
+                made.
             variable_names: a name for every parameter, in order.
             seed: seed of test data and draws.
         """
@@ -65,7 +70,8 @@ class Diagnosed(ABC):
         variable_names: Sequence[str] | None = None,
         seed: int | None = None,
     ) -> "pd.DataFrame | dict[str, dict[str, float]]":
-        """The default metrics by parameter: NRMSE, log gamma, calibration error, posterior contraction. Arguments as for the figures."""
+        """The default metrics by parameter: NRMSE, log gamma, calibration error, posterior contraction.
+        Arguments as for the figures."""
         samples, truth = self._tested(test_data, num_samples, samples, seed)
         frame = diagnostics.default_metrics(samples, truth, variable_names=variable_names)
         return (
@@ -88,14 +94,17 @@ class Diagnosed(ABC):
         false_alarms: float = 0.01,
         seed: int | None = None,
     ) -> "Verdict":
-        """Whether the posteriors are calibrated, over-confident, under-confident, biased, or no more than the prior, and how much.
+        """Whether the posteriors are calibrated, over-confident, under-confident, biased, or no more than the
+        prior, and how much.
 
-        `print(workflow.verdict(500))` tells it in words, `as_dict()` gives it for JSON. For composed posteriors pass their draws as
-        `samples` with the true parameters as `test_data`.
+        `print(workflow.verdict(500))` tells it in words, `as_dict()` gives it for JSON. For composed
+        posteriors pass their draws as `samples` with the true parameters as `test_data`.
 
         Args:
-            test_data, num_samples, samples, variable_names, seed: as for the default figures; 20 data sets or more, of which 300 tell much.
-            prior: draws of the prior by variable, (n_prior, width), raw space; without them the true parameters stand for it.
+            test_data, num_samples, samples, variable_names, seed: as for the default figures; 20 data sets or
+                more, of which 300 tell much.
+            prior: draws of the prior by variable, (n_prior, width), raw space; without them the true
+                parameters stand for it.
             false_alarms: the probability that right posteriors are called flawed.
         """
         seed = seeding.resolve(seed)
@@ -123,10 +132,12 @@ class Diagnosed(ABC):
         variable_names: Sequence[str] | None = None,
         seed: int | None = None,
     ) -> dict[str, Any]:
-        """Figures of your own: `{name: fn(samples, test_data, variable_keys=, variable_names=)}` to `{name: what fn returns}`.
+        """Figures of your own: `{name: fn(samples, test_data, variable_keys=, variable_names=)}` to `{name:
+        what fn returns}`.
 
-        `samples` are draws (n_datasets, num_samples, width) by variable, `test_data` all variables of the test data, both in raw space;
-        `variable_keys` are the names of the inferred variables. Other arguments as for the default figures.
+        `samples` are draws (n_datasets, num_samples, width) by variable, `test_data` all variables of the
+        test data, both in raw space; `variable_keys` are the names of the inferred variables. Other arguments
+        as for the default figures.
         """
         return self._custom(
             plot_fns,
@@ -190,9 +201,9 @@ class Diagnosed(ABC):
         """Raise ConfigurationError, before anything is simulated, if draws are needed and there are none."""
         if samples is None and not self.approximator.has_draws:
             raise ConfigurationError(
-                "Expected an approximator with posterior draws to diagnose, got one that has no draws, only point estimates. "
-                "Compare estimate(conditions=test_data) with the true parameters, pass samples=, or train with a parametric rule "
-                "such as 'mv_normal'."
+                "Expected an approximator with posterior draws to diagnose, got one that has no draws, "
+                "only point estimates. Compare estimate(conditions=test_data) with the true parameters, "
+                "pass samples=, or train with a parametric rule such as 'mv_normal'."
             )
 
     def _tested(
@@ -216,7 +227,8 @@ class Diagnosed(ABC):
 
 
 def _known(test_data: VariablesLike, names: Sequence[str], n: int) -> Variables | None:
-    """What the posteriors are conditioned on, as far as the test data hold one array row for each of n data sets; None if nothing."""
+    """What the posteriors are conditioned on, as far as the test data hold one array row for each of n data
+    sets; None if nothing."""
     arrays = {
         name: test_data[name] for name in names if name in test_data and hasattr(test_data[name], "dtype")
     }

@@ -41,13 +41,16 @@ _MEASURES = ("jensen_shannon", "energy")
 
 @known_arguments
 class EnsembleWorkflow(Workflow):
-    """Amortized posterior estimation with several members, which train side by side and are queried one by one or as their mixture.
+    """Amortized posterior estimation with several members, which train side by side and are queried one by
+    one or as their mixture.
 
-    Members share the adapter and the moments, and nothing else: each has inference and summary networks, initial weights, noise, best
-    epoch and early stop of its own. A member's result does not depend on which others there are, if all have the same data; of members that
-    are trained as one batch, it does in the last bits.
+    Members share the adapter and the moments, and nothing else: each has inference and summary networks,
+    initial weights, noise, best epoch and early stop of its own. A member's result does not depend on which
+    others there are, if all have the same data; of members that are trained as one batch, it does in the last
+    bits.
 
-    Members may also train apart, such as each in a process of its own, to the same result as together, to the bit in single precision:
+    Members may also train apart, such as each in a process of its own, to the same result as together, to the
+    bit in single precision:
 
         apart = make_workflow()
         apart.fit_offline(data, members=["0"])  # and so on, anywhere
@@ -58,18 +61,21 @@ class EnsembleWorkflow(Workflow):
         inference_variables: raw names of what to infer.
         summary_variables: raw names of what goes through the summary networks.
         inference_conditions: raw names of what goes straight to the inference networks.
-        inference_networks: one network for every member, which needs `ensemble_size`, or a dict of members to networks, of any kinds that
-            have posterior draws: instances, classes or names. Or an `EnsembleApproximator`, such as a loaded one, to go on training.
-        summary_networks: one for every member, or a dict of members to networks; each member has a clone. None is a
-            `TimeSeriesTransformer` if there are summary variables.
+        inference_networks: one network for every member, which needs `ensemble_size`, or a dict of members to
+            networks, of any kinds that have posterior draws: instances, classes or names. Or an
+            `EnsembleApproximator`, such as a loaded one, to go on training.
+        summary_networks: one for every member, or a dict of members to networks; each member has a clone.
+            None is a `TimeSeriesTransformer` if there are summary variables.
         ensemble_size: how many members, named "0", "1", ..., if one inference network is given; at least 2.
-        batched: whether the members of one architecture train as one batched module, with the weights of all members stacked in each layer:
-            True demands it, False never does it, None does it on a GPU where it can be done. On a CPU members train one after the other
-            then, which is faster but for coupling flows. Results are the same up to rounding; only side by side are those of a member the
-            same to the bit whoever else is in the ensemble. Members with dropout or recurrence, compiled ones, and those with a loss that
-            draws its own random numbers cannot be batched.
-        adapter, summary_mask, prior, standardize, info, training: as for `BasicWorkflow`; with `early_stopping`, each member stops by its
-            own losses and goes back to its own best weights, and `save_best_only` keeps the best weights of each.
+        batched: whether the members of one architecture train as one batched module, with the weights of all
+            members stacked in each layer: True demands it, False never does it, None does it on a GPU where
+            it can be done. On a CPU members train one after the other then, which is faster but for coupling
+            flows. Results are the same up to rounding; only side by side are those of a member the same to
+            the bit whoever else is in the ensemble. Members with dropout or recurrence, compiled ones, and
+            those with a loss that draws its own random numbers cannot be batched.
+        adapter, summary_mask, prior, standardize, info, training: as for `BasicWorkflow`; with
+            `early_stopping`, each member stops by its own losses and goes back to its own best weights, and
+            `save_best_only` keeps the best weights of each.
 
     Raises:
         ConfigurationError: for arguments that are misspelt or do not fit together.
@@ -119,7 +125,7 @@ class EnsembleWorkflow(Workflow):
         )
         self.batched = batched
 
-    # ---- training ------------------------------------------------------------------------------------------------------------------
+    # ---- training -----------------------------------------------------------
 
     def fit_offline(
         self,
@@ -132,20 +138,24 @@ class EnsembleWorkflow(Workflow):
         parts: Sequence[PartLike] | None = None,
         **options: Unpack[FitOptions],
     ) -> History:
-        """Train every member on simulations in memory; see `BasicWorkflow.fit_offline` for the other arguments.
+        """Train every member on simulations in memory; see `BasicWorkflow.fit_offline` for the other
+        arguments.
 
         Args:
-            data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, each has the same ceil(N / f) of the N simulations in every
-                epoch, in an order of its own: neighbours on a ring of all, shuffled once. 1: all have all, in the same batches. 0: no
-                simulation is shared, and some members have one less.
-            members: train these alone, and leave the others as they are; None trains all. They have the initial weights, simulations,
-                noise, learning rates, best epochs and early stops that they have beside the others; losses are the means over them. The
-                fit has a resume file of its own, so that several processes may have one `checkpoint_filepath`, and leaves no file of an
-                approximator and no certificates, but a `Part`: the last of `workflow.parts`, and in `checkpoint_filepath` a file with the
-                ending .part. It does not count as a fit of the workflow before the parts are put together.
-            parts: such parts, or paths of their files, that have each member once: put together instead of training. With all other
-                arguments as they had them, weights, history, certificates and file are then as if all had been trained together;
-                `on_epoch_end` is not called.
+            data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, each has the same ceil(N / f) of
+                the N simulations in every epoch, in an order of its own: neighbours on a ring of all,
+                shuffled once. 1: all have all, in the same batches. 0: no simulation is shared, and some
+                members have one less.
+            members: train these alone, and leave the others as they are; None trains all. They have the
+                initial weights, simulations, noise, learning rates, best epochs and early stops that they
+                have beside the others; losses are the means over them. The fit has a resume file of its own,
+                so that several processes may have one `checkpoint_filepath`, and leaves no file of an
+                approximator and no certificates, but a `Part`: the last of `workflow.parts`, and in
+                `checkpoint_filepath` a file with the ending .part. It does not count as a fit of the workflow
+                before the parts are put together.
+            parts: such parts, or paths of their files, that have each member once: put together instead of
+                training. With all other arguments as they had them, weights, history, certificates and file
+                are then as if all had been trained together; `on_epoch_end` is not called.
 
         Returns:
             The history, with `member/loss` and `member/val_loss` beside their means `loss` and `val_loss`.
@@ -168,12 +178,13 @@ class EnsembleWorkflow(Workflow):
         parts: Sequence[PartLike] | None = None,
         **options: Unpack[FitOptions],
     ) -> History:
-        """Train every member on simulations that are drawn while training; see `BasicWorkflow.fit_online` for the other arguments.
+        """Train every member on simulations that are drawn while training; see `BasicWorkflow.fit_online` for
+        the other arguments.
 
         Args:
-            data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, P = ceil(f B) simulations are drawn for each step of
-                batch_size B, and member k has B neighbours from round(k P / E) on, on a ring of them. 1: all have the same. 0: none is
-                shared.
+            data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, P = ceil(f B) simulations are
+                drawn for each step of batch_size B, and member k has B neighbours from round(k P / E) on, on
+                a ring of them. 1: all have the same. 0: none is shared.
             members, parts: as for `fit_offline`. The simulations of every step are drawn for all members.
         """
         self._begin(data_reuse, members, parts)
@@ -193,10 +204,12 @@ class EnsembleWorkflow(Workflow):
         parts: Sequence[PartLike] | None = None,
         **options: Unpack[FitOptions],
     ) -> History:
-        """Train every member on simulations in files, each read once in an epoch; other arguments as for `BasicWorkflow.fit_disk`.
+        """Train every member on simulations in files, each read once in an epoch; other arguments as for
+        `BasicWorkflow.fit_disk`.
 
         Args:
-            data_reuse, members, parts: as for `fit_offline`; it is simulations, not files, that members share.
+            data_reuse, members, parts: as for `fit_offline`; it is simulations, not files, that members
+                share.
         """
         self._begin(data_reuse, members, parts)
         return super().fit_disk(
@@ -228,8 +241,9 @@ class EnsembleWorkflow(Workflow):
         ]
         if trained:
             raise ConfigurationError(
-                f"Member {trained[0]!r} has been trained apart in this workflow already. Train the others, and put all together with "
-                "parts=workflow.parts; for another training make another workflow."
+                f"Member {trained[0]!r} has been trained apart in this workflow already. Train the others, "
+                "and put all together with parts=workflow.parts; for another training make another "
+                "workflow."
             )
 
     def _checkpoint(self) -> "Checkpoint | None":
@@ -256,24 +270,28 @@ class EnsembleWorkflow(Workflow):
     def stack(
         self, validation_data: VariablesLike | int, *, shrinkage: float | None = None
     ) -> dict[str, float]:
-        """Learn the weights of the mixture by its mean log density on held-out simulations, and return them by member.
+        """Learn the weights of the mixture by its mean log density on held-out simulations, and return them
+        by member.
 
         They are kept in the approximator, saved with it, and used wherever no `member_weights` are given.
 
         Args:
-            validation_data: simulations that no member was trained on, or how many to draw from the simulator. A thousand are better than
-                a hundred; those that early stopping has looked at do, but flatter the members that it suited.
-            shrinkage: see `EnsembleApproximator.stack`; None finds it by cross-validation, 0 gives the highest held-out score.
+            validation_data: simulations that no member was trained on, or how many to draw from the
+                simulator. A thousand are better than a hundred; those that early stopping has looked at do,
+                but flatter the members that it suited.
+            shrinkage: see `EnsembleApproximator.stack`; None finds it by cross-validation, 0 gives the
+                highest held-out score.
 
         Raises:
-            ConfigurationError: if a member has no density: then choose weights, `workflow.approximator.weights = {...}`.
+            ConfigurationError: if a member has no density: then choose weights,
+                `workflow.approximator.weights = {...}`.
         """
         if not isinstance(validation_data, Mapping):
             number = positive_int(validation_data, "validation_data (if not a dict)")
             validation_data = self.simulate(number, seed=seeding.derive(self.seed, "stacking simulations"))
         return self.approximator.stack(self._checked(validation_data, "validation data"), shrinkage=shrinkage)
 
-    # ---- inference -----------------------------------------------------------------------------------------------------------------
+    # ---- inference ----------------------------------------------------------
 
     @overload
     def sample(
@@ -364,17 +382,19 @@ class EnsembleWorkflow(Workflow):
         measure: Literal["jensen_shannon", "energy"] | None = None,
         seed: int | None = None,
     ) -> FloatArray:
-        """How far the members' posteriors of each data set are apart, shape (n_datasets,); 0 where they agree.
+        """How far the members' posteriors of each data set are apart, shape (n_datasets,); 0 where they
+        agree.
 
-        Large values tell that more simulations, or larger networks, would change the posterior there, or that the observation is unlike the
-        simulations. Compare with the values of test simulations: `diagnostics.plot_disagreement(observed, reference=simulated)`.
+        Large values tell that more simulations, or larger networks, would change the posterior there, or that
+        the observation is unlike the simulations. Compare with the values of test simulations:
+        `diagnostics.plot_disagreement(observed, reference=simulated)`.
 
         Args:
             conditions: raw variables of shape (n_datasets, ...).
             num_samples: draws of each member for each data set.
-            measure: "jensen_shannon", from densities, in nats, at most the entropy of the weights; "energy", from draws alone, from 0 to 1;
-                None is the first where every member has a density, and else the second. See `diagnostics.jensen_shannon_divergence` and
-                `diagnostics.energy_disagreement`.
+            measure: "jensen_shannon", from densities, in nats, at most the entropy of the weights; "energy",
+                from draws alone, from 0 to 1; None is the first where every member has a density, and else
+                the second. See `diagnostics.jensen_shannon_divergence` and `diagnostics.energy_disagreement`.
             seed: seed of the draws.
 
         Raises:
@@ -407,7 +427,8 @@ def _by_member(
     if isinstance(networks, Mapping):
         if ensemble_size is not None:
             raise ConfigurationError(
-                "ensemble_size goes with one inference network; a dict of them says how many there are. Leave it out."
+                "ensemble_size goes with one inference network; a dict of them says how many "
+                "there are. Leave it out."
             )
         return dict(networks)
     try:
@@ -416,8 +437,8 @@ def _by_member(
         size = 0
     if isinstance(ensemble_size, bool) or size < 2:
         raise ConfigurationError(
-            f"Expected ensemble_size as an integer of at least 2 with one inference network, got {ensemble_size!r}. "
-            "Use BasicWorkflow for one member, or pass a dict of members to networks."
+            "Expected ensemble_size as an integer of at least 2 with one inference network, got "
+            f"{ensemble_size!r}. Use BasicWorkflow for one member, or pass a dict of members to networks."
         )
     return {str(k): networks for k in range(size)}
 
@@ -441,6 +462,7 @@ def _summaries_by_member(
     missing = [name for name in members if name not in networks]
     if missing:
         raise ConfigurationError(
-            f"Expected a summary network for every member, got none for {missing[0]!r}. Pass one more, or one network for all."
+            f"Expected a summary network for every member, got none for {missing[0]!r}. Pass one "
+            "more, or one network for all."
         )
     return dict(networks)

@@ -1,12 +1,14 @@
 """Posterior draws made exact by their importance weights, where likelihood and prior can be computed.
 
-Draws theta_s of the approximator have weights w_s = p(theta_s, x) / q(theta_s | x). Draws that are taken again with probabilities in
-proportion to their Pareto-smoothed weights are those of the exact posterior, as far as the approximator reaches: how far, the effective
-number of draws and the shape k of the weights' tail say. The network proposes; what it has wrong costs draws, not correctness.
+Draws theta_s of the approximator have weights w_s = p(theta_s, x) / q(theta_s | x). Draws that are taken
+again with probabilities in proportion to their Pareto-smoothed weights are those of the exact posterior, as
+far as the approximator reaches: how far, the effective number of draws and the shape k of the weights' tail
+say. The network proposes; what it has wrong costs draws, not correctness.
 
-D. B. Rubin, Using the SIR algorithm to simulate posterior distributions, Bayesian Statistics 3 (1988); A. Vehtari et al., Pareto smoothed
-importance sampling, JMLR 25(72) (2024); with amortized proposals: M. Dax et al., Neural importance sampling for rapid and reliable
-gravitational-wave inference, Physical Review Letters 130 (2023), arXiv:2210.05686.
+D. B. Rubin, Using the SIR algorithm to simulate posterior distributions, Bayesian Statistics 3 (1988); A.
+Vehtari et al., Pareto smoothed importance sampling, JMLR 25(72) (2024); with amortized proposals: M. Dax et
+al., Neural importance sampling for rapid and reliable gravitational-wave inference, Physical Review Letters
+130 (2023), arXiv:2210.05686.
 """
 
 from abc import ABC
@@ -38,8 +40,10 @@ class Correction:
 
     Attributes:
         num_proposals: draws of the approximator that were weighted.
-        effective_draws: how many independent draws of the exact posterior these are worth, by their smoothed weights.
-        raw_effective_draws: the same by the weights as they are: far fewer, if single draws have much of the weight.
+        effective_draws: how many independent draws of the exact posterior these are worth, by their smoothed
+            weights.
+        raw_effective_draws: the same by the weights as they are: far fewer, if single draws have much of the
+            weight.
         largest_weight: the share of the weight, as it is, of the heaviest draw.
         pareto_k: shape of the tail of the weights: below 0.5 all is well, above 0.7 nothing is.
         log_evidence: log p(x), the log of the mean weight, in nats.
@@ -82,19 +86,22 @@ class Corrected(ABC):
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> tuple[Variables, list[Correction]]:
-        """Draws of the exact posterior, by weights of draws of the approximator, and a report for each data set.
+        """Draws of the exact posterior, by weights of draws of the approximator, and a report for each data
+        set.
 
-        A draw can come several times; `effective_draws` says how many different ones they are worth. What cannot be relied upon is a
-        `TrustWarning`, too.
+        A draw can come several times; `effective_draws` says how many different ones they are worth. What
+        cannot be relied upon is a `TrustWarning`, too.
 
         Args:
             num_samples: draws for each data set.
             conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
-            num_proposals: draws of the approximator to weight, each of which costs an evaluation of the likelihood; None is ten for
-                each draw.
-            log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw space, and gives (S,) in
-                nats. None takes that of a simulator whose functions are methods of an object with `log_joint(theta, x)`.
-            log_prior: log p(theta), the same of the parameters; not needed for priors that are torch distributions.
+            num_proposals: draws of the approximator to weight, each of which costs an evaluation of the
+                likelihood; None is ten for each draw.
+            log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw
+                space, and gives (S,) in nats. None takes that of a simulator whose functions are methods of
+                an object with `log_joint(theta, x)`.
+            log_prior: log p(theta), the same of the parameters; not needed for priors that are torch
+                distributions.
             batch_size: data sets in one call of the networks.
             seed: seed of the draws.
 
@@ -114,8 +121,9 @@ class Corrected(ABC):
         log_joint = log_joint_of(self.approximator, self.simulator, priors, log_likelihood, log_prior)
         if log_joint is None:
             raise ConfigurationError(
-                "Expected a likelihood to weight draws by, and an approximator with a density, got none. Pass log_likelihood= and "
-                "log_prior=, functions of the variables by name that give log densities in nats."
+                "Expected a likelihood to weight draws by, and an approximator with a density, got none. "
+                "Pass log_likelihood= and log_prior=, functions of the variables by name that give log "
+                "densities in nats."
             )
         observed = as_variables(
             conditions,
@@ -143,13 +151,15 @@ class Corrected(ABC):
             reports.append(_report(log_weights[i], effective, float(largest[i]), float(smoothed.pareto_k[i])))
             if not reports[-1].is_reliable:
                 distrust(
-                    f"Draws of {data_sets_in_words([i], len(smoothed.log_weights))}: {' '.join(reports[-1].warnings)}"
+                    f"Draws of {data_sets_in_words([i], len(smoothed.log_weights))}: "
+                    f"{' '.join(reports[-1].warnings)}"
                 )
         return {name: np.stack(values) for name, values in drawn.items()}, reports
 
 
 def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator) -> Array:
-    """Positions of draws, in proportion to their weights by systematic resampling, in an order drawn at random."""
+    """Positions of draws, in proportion to their weights by systematic resampling, in an order drawn at
+    random."""
     weights = (
         np.exp(log_weights - log_weights.max())
         if np.isfinite(log_weights.max())
@@ -161,7 +171,8 @@ def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator)
 
 
 def raw_shares(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of each data set, by weights (n_datasets, num_samples) as they are: the effective share of draws, and the largest weight's share."""
+    """Of each data set, by weights (n_datasets, num_samples) as they are: the effective share of draws, and
+    the largest weight's share."""
     return effective_sample_share(log_weights), largest_weight_share(log_weights)
 
 
@@ -174,15 +185,17 @@ def _report(
     said = []
     if pareto_k > _LARGEST_K:
         said.append(
-            f"The weights have too heavy a tail (k = {pareto_k:.2f}, {_LARGEST_K} at most): the approximator misses a part of the exact "
-            "posterior, and so do these draws. Train it on more simulations like this observation."
+            f"The weights have too heavy a tail (k = {pareto_k:.2f}, {_LARGEST_K} at most): the "
+            "approximator misses a part of the exact posterior, and so do these draws. Train it on more "
+            "simulations like this observation."
         )
     if effective < _FEWEST_EFFECTIVE:
         said.append(f"They are worth {effective:.0f} draws only. Take more num_proposals, or train further.")
     elif raw < _FEWEST_EFFECTIVE or largest > LARGEST_WEIGHT:
         said.append(
-            f"One of {len(log_weights)} draws has {largest:.1%} of the weight: they are worth {raw:.0f} draws before the weights are "
-            f"smoothed, and {effective:.0f} after. The approximator may miss a part of the exact posterior, which these draws then miss, "
-            "too. Take more num_proposals, or train it on more simulations like this observation."
+            f"One of {len(log_weights)} draws has {largest:.1%} of the weight: they are worth {raw:.0f} "
+            f"draws before the weights are smoothed, and {effective:.0f} after. The approximator may miss a "
+            "part of the exact posterior, which these draws then miss, too. Take more num_proposals, or "
+            "train it on more simulations like this observation."
         )
     return Correction(len(log_weights), effective, raw, largest, pareto_k, evidence, tuple(said))

@@ -1,4 +1,5 @@
-"""Where likelihood and prior are known: their logarithm, and the weights that it gives the draws of an approximator."""
+"""Where likelihood and prior are known: their logarithm, and the weights that it gives the draws of an
+approximator."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,7 +16,8 @@ from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, FloatArray, Variables
 
 LogDensity = Callable[..., Any]
-"""A function of variables by name, each of shape (S, ...) in raw space, that gives log densities in nats, shape (S,)."""
+"""A function of variables by name, each of shape (S, ...) in raw space, that gives log densities in nats,
+shape (S,)."""
 
 
 def log_joint_of(
@@ -25,7 +27,8 @@ def log_joint_of(
     log_likelihood: LogDensity | None,
     log_prior: LogDensity | None,
 ) -> LogDensity | None:
-    """log p(theta, x) as a function of all variables by name, or None if it is not known, or if there are no densities to compare."""
+    """log p(theta, x) as a function of all variables by name, or None if it is not known, or if there are no
+    densities to compare."""
     comparable = approximator.has_draws and all(
         member.has_density for member in approximator.members.values()
     )
@@ -40,7 +43,8 @@ def log_joint_of(
         return known if fits and comparable else None
     if not comparable:
         raise ConfigurationError(
-            "Expected an approximator with draws and a density to weight its draws by log_likelihood, got one without. Leave it out."
+            "Expected an approximator with draws and a density to weight its draws by "
+            "log_likelihood, got one without. Leave it out."
         )
     prior = log_prior or _torch_prior(approximator.inference_names, priors)
     likelihood = log_likelihood
@@ -58,8 +62,8 @@ def _torch_prior(names: tuple[str, ...], priors: Mapping[str, Distribution]) -> 
     missing = [name for name in names if name not in priors]
     if missing:
         raise ConfigurationError(
-            f"Expected log_prior with log_likelihood, since the prior of {missing[0]!r} is not known as a torch distribution. Pass "
-            "log_prior=, a function of the parameters by name."
+            f"Expected log_prior with log_likelihood, since the prior of {missing[0]!r} is not known as a "
+            "torch distribution. Pass log_prior=, a function of the parameters by name."
         )
 
     def log_prior(**inferred: Array) -> FloatArray:
@@ -101,7 +105,8 @@ def weighted_draws(
     batch_size: int | None,
     seed: int,
 ) -> tuple[Variables, FloatArray]:
-    """Draws, name to (n_datasets, num_samples, width), and log p(theta, x) - log q(theta | x) of each, (n_datasets, num_samples)."""
+    """Draws, name to (n_datasets, num_samples, width), and log p(theta, x) - log q(theta | x) of each,
+    (n_datasets, num_samples)."""
     draws = approximator.sample(
         num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed
     )
@@ -118,8 +123,9 @@ def weighted_draws(
         known = _called(log_joint, theta | x, "log_likelihood")
         if known.shape != (num_samples,) or np.isnan(known).any() or np.isposinf(known).any():
             raise DataError(
-                f"Expected log densities of shape ({num_samples},) without NaN or inf, one for each draw, got shape {known.shape}"
-                f"{' with some' if known.shape == (num_samples,) else ''}. Mind the shapes that the function is given: (S, ...) each."
+                f"Expected log densities of shape ({num_samples},) without NaN or inf, one for each draw, "
+                f"got shape {known.shape}{' with some' if known.shape == (num_samples,) else ''}. Mind the "
+                "shapes that the function is given: (S, ...) each."
             )
         rows.append(known - approximator.log_prob(theta | x, batch_size=batch_size))
     return draws, np.stack(rows)
@@ -133,7 +139,8 @@ def _called(function: LogDensity, variables: Mapping[str, Array], what: str) -> 
     for parameter in parameters:
         if parameter.name not in variables and parameter.default is parameter.empty:
             raise ConfigurationError(
-                f"{what} takes {parameter.name!r}, which is no variable here. {suggest(parameter.name, variables)}"
+                f"{what} takes {parameter.name!r}, which is no variable here. "
+                f"{suggest(parameter.name, variables)}"
             )
     taken = {
         parameter.name: variables[parameter.name] for parameter in parameters if parameter.name in variables

@@ -1,4 +1,5 @@
-"""Does the posterior of an observation explain it? Scores of its statistics against those of data simulated from its posterior."""
+"""Does the posterior of an observation explain it? Scores of its statistics against those of data simulated
+from its posterior."""
 
 from typing import Any
 
@@ -36,7 +37,8 @@ class PosteriorCheck:
         self.batch_size, self.seed = batch_size, seed
 
     def __call__(self, data: Variables, observed: int) -> tuple[Tensor, list[tuple[str, ...]]]:
-        """Scores (n, 2) of data sets (n, ...), large for what is rare, and of the first ones, observed, the rarest statistics in words."""
+        """Scores (n, 2) of data sets (n, ...), large for what is rare, and of the first ones, observed, the
+        rarest statistics in words."""
         found = self.approximator.observation_statistics(data)
         statistics = torch.stack(list(found.values()), dim=1)
         values, pooled, replicates = self._compared(data, statistics, observed)
@@ -56,7 +58,8 @@ class PosteriorCheck:
     def _compared(
         self, data: Variables, statistics: Tensor, observed: int
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Statistics (n, d) in units of the spread of their replicates, replicates in those units (k, d), and those of observations."""
+        """Statistics (n, d) in units of the spread of their replicates, replicates in those units (k, d), and
+        those of observations."""
         count, at_once = len(statistics), max(1, _SIMULATIONS_AT_ONCE // self.replicates)
         values, pooled, own = [], [], []
         for start in range(0, count, at_once):
@@ -75,7 +78,8 @@ class PosteriorCheck:
         return torch.cat(values), everything[:: max(1, min(10, len(everything) // _FEWEST_POOLED))], own
 
     def _replicated(self, data: Variables, start: int) -> Tensor:
-        """Statistics (n, replicates, d) of data simulated from the posterior of each row; NaN where a simulation failed."""
+        """Statistics (n, replicates, d) of data simulated from the posterior of each row; NaN where a
+        simulation failed."""
         approximator, n = self.approximator, len(next(iter(data.values())))
         total = n * self.replicates
         seed = seeding.derive(self.seed, "replicates", start)

@@ -1,4 +1,5 @@
-"""A second round of simulations, near one observation: where a first posterior is, its prior is narrowed to."""
+"""A second round of simulations, near one observation: where a first posterior is, its prior is narrowed
+to."""
 
 import numpy as np
 
@@ -26,14 +27,16 @@ def narrow(
 ) -> NarrowedSimulator:
     """The simulator with a prior around the posterior of one data set, for the next round of simulations.
 
-    Train on its simulations, and draw with `workflow.importance_sample`, which weights by the joint density under the wide prior.
-    What is trained so is for this data set alone, and its own draws are those under the narrower prior.
+    Train on its simulations, and draw with `workflow.importance_sample`, which weights by the joint density
+    under the wide prior. What is trained so is for this data set alone, and its own draws are those under the
+    narrower prior.
 
     Args:
         simulator: its first functions draw the inference variables and nothing else.
         approximator: approximator of a first round; it may be rough.
         conditions: one data set, variables of shape (1, ...), raw space.
-        widening: sds of the prior over those of the posterior draws, in the space in which parameters have no bounds.
+        widening: sds of the prior over those of the posterior draws, in the space in which parameters have no
+            bounds.
         num_samples: posterior draws that are looked at.
         seed: seed of these.
 
@@ -48,11 +51,13 @@ def narrow(
     number = len(next(iter(observed.values())))
     if number != 1:
         raise DataError(
-            f"Expected one data set to narrow the prior for, got {number}. Narrow it for each of them by itself."
+            f"Expected one data set to narrow the prior for, got {number}. Narrow it for each of "
+            "them by itself."
         )
     if any(len(approximator.shapes[name]) != 1 for name in names):
         raise ConfigurationError(
-            f"Expected parameters of shape (n, width), got {approximator.shapes}. Flatten them in the simulator."
+            f"Expected parameters of shape (n, width), got {approximator.shapes}. Flatten them in "
+            "the simulator."
         )
     draws = approximator.sample(
         num_samples=positive_int(num_samples, "num_samples"), conditions=observed, seed=seed

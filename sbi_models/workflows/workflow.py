@@ -55,7 +55,8 @@ _VALIDATION_BATCH = 1024
 _FEWEST_ROWS_AFTER, _MOST_ROWS_AFTER, _ROWS_AT_ONCE = 2_000, 1_000_000, 16_384
 _FEWEST_ROWS_FOR_CERTIFICATES, _MOST_ROWS_FOR_CERTIFICATES = 500, 6_000
 _ROWS_AHEAD = 512
-"""Simulations that a call of the simulator makes at least while training online, where rows do not depend on their batch."""
+"""Simulations that a call of the simulator makes at least while training online, where rows do not depend on
+their batch."""
 
 
 @known_arguments
@@ -82,7 +83,7 @@ class Workflow(Diagnosed, Certified, Corrected):
         self._put_together: Sequence[Part] = ()
         """The parts that the present fit puts together instead of training."""
 
-    # ---- training ------------------------------------------------------------------------------------------------------------------
+    # ---- training -----------------------------------------------------------
 
     @on_own_threads
     def fit_offline(
@@ -101,13 +102,16 @@ class Workflow(Diagnosed, Certified, Corrected):
             data: name to array of shape (n, ...), raw space; every variable with a role must be there.
             epochs: passes over the data.
             batch_size: simulations in one step.
-            validation_data: held-out simulations, or how many to draw from the simulator; evaluated after each epoch with fixed noise.
-            augmentations: a function of the raw batch, a dict of variable names to functions, or a list of functions of the batch; applied
-                to training batches only, before the adapter, anew in every step.
+            validation_data: held-out simulations, or how many to draw from the simulator; evaluated after
+                each epoch with fixed noise.
+            augmentations: a function of the raw batch, a dict of variable names to functions, or a list of
+                functions of the batch; applied to training batches only, before the adapter, anew in every
+                step.
             on_epoch_end: called with the epoch (from 1) and its losses.
 
         Returns:
-            The history: `history.history["loss"]`, and `["val_loss"]` with validation data, one value an epoch.
+            The history: `history.history["loss"]`, and `["val_loss"]` with validation data, one value an
+            epoch.
         """
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
         augment = self._augment(augmentations)
@@ -157,14 +161,16 @@ class Workflow(Diagnosed, Certified, Corrected):
         workers: int | None = None,
         on_epoch_end: "OnEpochEnd | None" = None,
     ) -> History:
-        """Train on simulations that are drawn while training, ahead of their use; `workers` changes nothing but the speed.
+        """Train on simulations that are drawn while training, ahead of their use; `workers` changes nothing
+        but the speed.
 
         Args:
             epochs, batch_size, validation_data, augmentations, on_epoch_end: as for `fit_offline`.
             num_batches_per_epoch: steps of an epoch.
-            workers: None simulates in a thread where all functions are batched and take `rng`, and otherwise in this process until one
-                other process, started if seconds of simulation are left, takes over. 1 simulates in this process, each batch when
-                it is needed. An integer from 2, or -1 for one a core, simulates in that many other processes, for slow functions.
+            workers: None simulates in a thread where all functions are batched and take `rng`, and otherwise
+                in this process until one other process, started if seconds of simulation are left, takes
+                over. 1 simulates in this process, each batch when it is needed. An integer from 2, or -1 for
+                one a core, simulates in that many other processes, for slow functions.
 
         Returns:
             The history, as for `fit_offline`.
@@ -234,15 +240,19 @@ class Workflow(Diagnosed, Certified, Corrected):
     ) -> History:
         """Train on simulations in files, a few of them in memory at a time; for data larger than memory.
 
-        Every file is checked before training. Standardisation takes its moments from files chosen at random, 65 536 simulations or all.
+        Every file is checked before training. Standardisation takes its moments from files chosen at random,
+        65 536 simulations or all.
 
         Args:
-            root: folder of the files, or one that the simulation store has written; or a store, such as the first rows of one.
+            root: folder of the files, or one that the simulation store has written; or a store, such as the
+                first rows of one.
             pattern: which files; `**/*.npz` looks into folders below.
-            load_fn: reads a file of a format other than .pkl (arrays only), .npz and .safetensors: a dict of names to arrays.
+            load_fn: reads a file of a format other than .pkl (arrays only), .npz and .safetensors: a dict of
+                names to arrays.
             batch_size: simulations in one step.
             epochs: passes over the files.
-            simulations_per_file: "one" (arrays without a leading axis) or "many" (with one); None tells by the shapes in the first file.
+            simulations_per_file: "one" (arrays without a leading axis) or "many" (with one); None tells by
+                the shapes in the first file.
 
         Other arguments and result as for `fit_offline`.
         """
@@ -280,7 +290,8 @@ class Workflow(Diagnosed, Certified, Corrected):
 
     @property
     def _fit_seed(self) -> int:
-        """Of the order of data, the simulations and the noise of this fit; another one for each fit of the workflow."""
+        """Of the order of data, the simulations and the noise of this fit; another one for each fit of the
+        workflow."""
         return self.seed if self._fits == 0 else seeding.derive(self.seed, "fit", self._fits)
 
     def _windows(self, num_rows: int, batch_size: int, where: str) -> list[Array] | None:
@@ -401,7 +412,8 @@ class Workflow(Diagnosed, Certified, Corrected):
     def _as_trained(
         self, known: Variables, validation: Variables | None, augment: Augment | None
     ) -> tuple[Variables, Variables | None]:
-        """Simulations and held-out ones as the training saw them; augmented ones are their own held-out ones."""
+        """Simulations and held-out ones as the training saw them; augmented ones are their own held-out
+        ones."""
         if augment is None or len(next(iter(known.values()))) < FEWEST:
             return known, validation
         return self._checked(
@@ -412,7 +424,8 @@ class Workflow(Diagnosed, Certified, Corrected):
         """What an ensemble does with members that have trained apart."""
 
     def _after_training(self, simulations: Iterable[Variables]) -> None:
-        """What a kind of workflow does with a trained approximator before it is saved, with simulations that are made if it looks."""
+        """What a kind of workflow does with a trained approximator before it is saved, with simulations that
+        are made if it looks."""
 
     def _new_rows(self, trained_on: int, workers: int | None) -> Iterator[Variables]:
         """New simulations, some at a time: half as many as an online training has used, in bounds."""
@@ -428,14 +441,16 @@ class Workflow(Diagnosed, Certified, Corrected):
     def _simulator(self) -> Simulator:
         if self.simulator is None:
             raise ConfigurationError(
-                "This needs a simulator, and the workflow has none. Pass simulator= to the workflow, or data instead."
+                "This needs a simulator, and the workflow has none. Pass simulator= to the "
+                "workflow, or data instead."
             )
         return self.simulator
 
-    # ---- inference -----------------------------------------------------------------------------------------------------------------
+    # ---- inference ----------------------------------------------------------
 
     def simulate(self, num_simulations: int, *, seed: int | None = None) -> Variables:
-        """Simulations of the workflow's simulator: name to array of shape (num_simulations, ...), raw space."""
+        """Simulations of the workflow's simulator: name to array of shape (num_simulations, ...), raw
+        space."""
         return self._simulator().sample(num_simulations, seed=seed)
 
     def sample(

@@ -1,4 +1,5 @@
-"""The composition of Michelson's five experiments, run as a user runs it, against the exact posterior of all 100 measurements."""
+"""The composition of Michelson's five experiments, run as a user runs it, against the exact posterior of all
+100 measurements."""
 
 import os
 import subprocess
@@ -33,7 +34,8 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_amortized_posteriors_are_the_exact_ones(composed: Path) -> None:
-    """For each experiment alone, this network is as right as that of the main job: means within 0.1 exact sd, and sds within 5 %."""
+    """For each experiment alone, this network is as right as that of the main job: means within 0.1 exact sd,
+    and sds within 5 %."""
     table = pd.read_csv(composed / "inference" / "posteriors.csv")
     assert len(table) == 10
     assert table["error/sd"].abs().max() <= 0.1

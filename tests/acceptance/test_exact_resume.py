@@ -37,7 +37,8 @@ def start(folder, method):
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline"])
 def test_killed_at_any_moment(method, tmp_path):
-    """Killed with SIGKILL four times, at moments drawn at random between epochs 1 and 12 of each life, within steps and writes of files."""
+    """Killed with SIGKILL four times, at moments drawn at random between epochs 1 and 12 of each life, within
+    steps and writes of files."""
     whole = start(tmp_path / "whole", method)
     assert whole.communicate()[0].endswith("done\n")
     rng, heard = random.Random(7), []

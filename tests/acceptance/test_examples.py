@@ -1,4 +1,5 @@
-"""The examples run, as a user runs them: each file of examples/ is a test here, the guide in full and the others with --quick."""
+"""The examples run, as a user runs them: each file of examples/ is a test here, the guide in full and the
+others with --quick."""
 
 import os
 import subprocess
@@ -22,7 +23,8 @@ LARGEST_PICTURE = 120_000
 
 
 def run(name: str, folder: Path, *arguments: str) -> str:
-    """What an example says, of a process in an empty folder; every warning that it does not expect is an error."""
+    """What an example says, of a process in an empty folder; every warning that it does not expect is an
+    error."""
     command = [
         sys.executable,
         "-W",
@@ -51,7 +53,8 @@ def run(name: str, folder: Path, *arguments: str) -> str:
 @pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_the_snippets_of_the_guide_run(tmp_path):
-    """Sections 7.1 to 7.5 of the user guide run to the last line, with no warning but that of trust, and leave model and figures."""
+    """Sections 7.1 to 7.5 of the user guide run to the last line, with no warning but that of trust, and
+    leave model and figures."""
     print(run(GUIDE, tmp_path))
     (folder,) = tmp_path.glob("workflow_guide_*")
     figures = {path.stem for path in folder.glob("*.png")}
@@ -77,7 +80,8 @@ def _mark(name: str) -> pytest.MarkDecorator:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=_mark(name)) for name in QUICK])
 @pytest.mark.timeout(400)
 def test_the_example_runs(name, tmp_path):
-    """With --quick it ends with exit code 0, without a warning, has told something, and leaves its figure and nothing else."""
+    """With --quick it ends with exit code 0, without a warning, has told something, and leaves its figure and
+    nothing else."""
     said = run(name, tmp_path, "--quick")
     print(said)
     assert said.strip()

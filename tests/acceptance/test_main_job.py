@@ -15,7 +15,8 @@ README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 SBI_MODELS = str(Path(sys.executable).with_name("sbi-models"))
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-"""Without the folders of Prefect that other tests have set for this process: everything of the job stays in its scratch folder."""
+"""Without the folders of Prefect that other tests have set for this process: everything of the job stays in
+its scratch folder."""
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
@@ -41,7 +42,8 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_amortized_posteriors_are_the_exact_ones(main_job: Path) -> None:
-    """Of all five experiments the means of speed and spread are within 0.1 exact posterior sd, and the sds within 10 %."""
+    """Of all five experiments the means of speed and spread are within 0.1 exact posterior sd, and the sds
+    within 10 %."""
     (file,) = main_job.glob("mlruns/artifacts/*/artifacts/inference/posteriors.csv")
     table = pd.read_csv(file)
     assert len(table) == 10
@@ -65,7 +67,8 @@ def test_a_second_run_reuses_the_work(main_job: Path) -> None:
 
 
 def test_commands_and_snippets_of_the_readme_run(main_job: Path) -> None:
-    """Every command of the README, and the snippet that asks the registered model, run after the main job, in order."""
+    """Every command of the README, and the snippet that asks the registered model, run after the main job, in
+    order."""
     (main_job / "sbi_models").symlink_to(ROOT / "sbi_models")
     commands = re.findall(r"^\.venv/bin/sbi-models (.*)$", README, flags=re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["sample", "diagnose", "report"]

@@ -1,4 +1,5 @@
-"""Hares and lynxes, and the influenza of 1978, run as a user runs them, against their reference posteriors."""
+"""Hares and lynxes, and the influenza of 1978, run as a user runs them, against their reference
+posteriors."""
 
 import json
 import os
@@ -37,9 +38,11 @@ def artifacts_of(root: Path, experiment: str) -> Path:
 
 
 def test_hares_and_lynxes(tmp_path: Path) -> None:
-    """Marginal means within 0.25 reference sd, sds within 15 %, C2ST (MLP) against the 2 000 reference draws at most 0.75.
+    """Marginal means within 0.25 reference sd, sds within 15 %, C2ST (MLP) against the 2 000 reference draws
+    at most 0.75.
 
-    With at most 200 000 simulations, evaluations of the likelihood among them, and the words of the report that nothing is wrong.
+    With at most 200 000 simulations, evaluations of the likelihood among them, and the words of the report
+    that nothing is wrong.
     """
     settings = load_experiment("hare-lynx")
     assert settings.narrow is not None
@@ -67,7 +70,8 @@ def test_hares_and_lynxes(tmp_path: Path) -> None:
 
 
 def test_influenza(tmp_path: Path) -> None:
-    """beta, gamma and R0 within one published sd, widths within 25 %: 1.73 (0.05), 0.54 (0.05), 3.2 (0.3), Grinsztajn et al. 2021."""
+    """beta, gamma and R0 within one published sd, widths within 25 %: 1.73 (0.05), 0.54 (0.05), 3.2 (0.3),
+    Grinsztajn et al. 2021."""
     table = pd.read_csv(artifacts_of(tmp_path, "influenza") / "posteriors.csv").set_index("quantity")
     for quantity, mean, sd in (("beta", 1.73, 0.05), ("gamma", 0.54, 0.05), ("R0", 3.2, 0.3)):
         assert abs(table.loc[quantity, "mean"] - mean) <= sd

@@ -44,14 +44,16 @@ def test_each_role_holds_its_variables_side_by_side_in_order():
 
 
 def test_inverse_undoes_forward():
-    """inverse(forward(z)) is z to the bit, for data that the adapter was not fitted to; nothing is lost or added."""
+    """inverse(forward(z)) is z to the bit, for data that the adapter was not fitted to; nothing is lost or
+    added."""
     adapter = default_adapter(ROLE_NAMES).fitted(batch(0))
     raw = batch(1, n=3)
     assert equal(adapter.inverse(adapter.forward(raw)), raw)
 
 
 def test_parts_of_a_batch_can_be_adapted():
-    """Conditions alone go forward, and inferred variables alone go back: whatever is missing is passed over."""
+    """Conditions alone go forward, and inferred variables alone go back: whatever is missing is passed
+    over."""
     raw = batch()
     adapter = default_adapter(ROLE_NAMES).fitted(raw)
     conditions = adapter.forward({name: raw[name] for name in ("c", "x", "y")})

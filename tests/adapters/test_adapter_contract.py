@@ -38,7 +38,8 @@ def test_every_kind_has_a_case():
 
 @EVERY
 def test_inverse_undoes_forward(case):
-    """inverse(forward(x)) is x, for every variable that the adapter does not leave out; x itself is not changed."""
+    """inverse(forward(x)) is x, for every variable that the adapter does not leave out; x itself is not
+    changed."""
     before = {name: value.clone() for name, value in case.raw.items()}
     adapter = case.fitted
     back = adapter.inverse(adapter.forward(case.raw))
@@ -48,7 +49,8 @@ def test_inverse_undoes_forward(case):
 
 @EVERY
 def test_rows_do_not_know_of_each_other(case):
-    """A part of the rows is adapted as it is in the whole batch, so that results do not depend on batch size."""
+    """A part of the rows is adapted as it is in the whole batch, so that results do not depend on batch
+    size."""
     adapter, some = case.fitted, [2, 0]
     whole = adapter.forward(case.raw)
     assert close(
@@ -76,7 +78,8 @@ def test_an_adapter_travels_as_json(case):
 
 @EVERY
 def test_what_was_learned_is_frozen(case):
-    """Fitting a fitted adapter to other data of the same shapes changes nothing, nor does it change the adapter it came from."""
+    """Fitting a fitted adapter to other data of the same shapes changes nothing, nor does it change the
+    adapter it came from."""
     before = case.adapter.to_json()
     fitted = case.fitted
     shuffled = {name: value[: max(2, len(value) // 2)] for name, value in case.raw.items()}
@@ -116,7 +119,8 @@ def test_partial_batches_pass(case):
 
 @WITH_DENSITY
 def test_draws_of_the_inferred_variable_alone_go_back(case):
-    """inverse() of n S draws of the adapted variable alone gives the inferred raw variables, in their shapes, and nothing else."""
+    """inverse() of n S draws of the adapted variable alone gives the inferred raw variables, in their shapes,
+    and nothing else."""
     if case.inferred == ["a"]:
         with pytest.raises(
             DataError, match=r"Expected all or none of 'a', 'c' \(parts of 'ab'\), got \['a'\] without 'c'"
@@ -155,7 +159,8 @@ def test_log_abs_det_is_that_of_autograd(case):
 
 @WITH_DENSITY
 def test_gradients_flow_both_ways(case):
-    """Gradients of forward, inverse and log|det J| are finite; those of forward and inverse are nowhere all zero."""
+    """Gradients of forward, inverse and log|det J| are finite; those of forward and inverse are nowhere all
+    zero."""
     adapter = case.fitted
     raw = {name: value.clone().requires_grad_(name in case.inferred) for name, value in case.raw.items()}
     adapted = adapter.forward(raw)[case.adapted]
@@ -184,7 +189,8 @@ def test_gradients_flow_both_ways(case):
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1e3, 1e30, 1e150, 1e308])
 @pytest.mark.parametrize("key", SUPPORTS)
 def test_draws_lie_inside_the_support(key, spread, dtype):
-    """Whatever a network draws, the way back is finite and accepted as data, and forward of that is finite again."""
+    """Whatever a network draws, the way back is finite and accepted as data, and forward of that is finite
+    again."""
     case = CASES[key]
     adapter = case.fitted
     shape = adapter.forward(case.raw)[case.adapted].shape[1:]

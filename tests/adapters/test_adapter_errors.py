@@ -216,7 +216,8 @@ def test_an_adapter_that_must_learn_says_so_on_the_way_back(adapter):
     ],
 )
 def test_no_density_goes_through_a_step_that_is_no_bijection(adapter):
-    """The log determinant of such a variable is refused by name of the step; those of other variables are not affected."""
+    """The log determinant of such a variable is refused by name of the step; those of other variables are not
+    affected."""
     fitted = adapter.fitted(RAW)
     name = "y" if len(adapter.transforms) > 1 else "k"
     with pytest.raises(
@@ -228,7 +229,8 @@ def test_no_density_goes_through_a_step_that_is_no_bijection(adapter):
 
 
 def test_infinite_densities_are_refused():
-    """The root of a count of 0 is a fine condition, but has no finite density; an unknown variable has none at all."""
+    """The root of a count of 0 is a fine condition, but has no finite density; an unknown variable has none
+    at all."""
     adapter = A.sqrt("k").fitted(RAW)
     assert torch.equal(adapter.forward(RAW)["k"], torch.zeros(6, 1))
     assert torch.equal(adapter.log_abs_det(RAW, "theta"), torch.zeros(6, dtype=torch.float64))

@@ -1,4 +1,5 @@
-"""A step that was added to an adapter and thrown away is told before anything is trained without it; nobody else is accused."""
+"""A step that was added to an adapter and thrown away is told before anything is trained without it; nobody
+else is accused."""
 
 import copy
 import pickle
@@ -43,7 +44,8 @@ def in_a_loop() -> Adapter:
 
 @pytest.mark.parametrize("made", [result_unused, chain_unused, another_step_kept, in_a_loop])
 def test_a_step_that_was_thrown_away_is_refused_with_the_cure(made: Callable[[], Adapter]) -> None:
-    """Whatever was added to an adapter, or to one that it comes from, and is neither used nor in it, is named: constrain of s."""
+    """Whatever was added to an adapter, or to one that it comes from, and is neither used nor in it, is
+    named: constrain of s."""
     with pytest.raises(
         ConfigurationError,
         match=r"constrain .*'s'.* was thrown away\. .* adapter = adapter\.constrain\(\.\.\.\)",
@@ -104,5 +106,6 @@ BESIDE: list[Adapter] = []
     "made", [kept_after_all, looked_at, variant_used, variant_at_hand, copied, used_twice]
 )
 def test_nobody_else_is_accused(made: Callable[[], Adapter]) -> None:
-    """Steps that were kept after all, adapters that were looked at, used, kept beside or copied are no steps thrown away."""
+    """Steps that were kept after all, adapters that were looked at, used, kept beside or copied are no steps
+    thrown away."""
     workflow_with(made())

@@ -17,7 +17,8 @@ def column(*values):
 
 
 def test_log_of_a_log_normal_variable_is_normal():
-    """The normal density of log(x), with the Jacobian of the chain log, shift, scale, is scipy's log-normal density of x."""
+    """The normal density of log(x), with the Jacobian of the chain log, shift, scale, is scipy's log-normal
+    density of x."""
     x = column(1e-3, 0.5, 1.0, 7.0, 1e4)
     adapter = Adapter().log("x").shift("x", by=-0.3).scale("x", by=1 / 0.8)
     z = adapter.forward({"x": x})["x"]
@@ -27,7 +28,8 @@ def test_log_of_a_log_normal_variable_is_normal():
 
 @pytest.mark.parametrize(("scale", "law"), [("probit", stats.norm), ("logit", stats.logistic)])
 def test_the_map_of_an_interval_makes_a_uniform_variable_normal_or_logistic(scale, law):
-    """-log|det J| at x is the log density of z, normal or logistic, also where x is 1e-300 from a bound; so for Beta(a, b) variables."""
+    """-log|det J| at x is the log density of z, normal or logistic, also where x is 1e-300 from a bound; so
+    for Beta(a, b) variables."""
     x = column(1e-300, 1e-12, 0.2, 0.5, 1 - 1e-12, 1 - 2**-53)
     adapter = Adapter().constrain("x", lower=0, upper=1, scale=scale)
     z = adapter.forward({"x": x})["x"]
@@ -41,7 +43,8 @@ def test_the_map_of_an_interval_makes_a_uniform_variable_normal_or_logistic(scal
 
 
 def test_a_dirichlet_density_goes_through_the_simplex():
-    """The Dirichlet density pushed through the simplex is that of independent Beta breaks of the stick, with its normalisation."""
+    """The Dirichlet density pushed through the simplex is that of independent Beta breaks of the stick, with
+    its normalisation."""
     alpha = np.array([0.7, 2.0, 3.5, 1.2])
     x = torch.as_tensor(np.random.default_rng(0).dirichlet(alpha, size=20))
     adapter = Adapter().constrain("x", to="simplex")
@@ -60,7 +63,8 @@ def test_a_dirichlet_density_goes_through_the_simplex():
 
 
 def test_order_statistics_go_through_the_ordered_map():
-    """Two sorted uniform variables have density 2; through the ordered map it integrates to 1 over the plane, on a grid."""
+    """Two sorted uniform variables have density 2; through the ordered map it integrates to 1 over the plane,
+    on a grid."""
     adapter = Adapter().constrain("x", lower=0, upper=1).constrain("x", to="ordered")
     first, second = (
         torch.linspace(-30, 30, 1201, dtype=torch.float64),
@@ -77,7 +81,8 @@ def test_order_statistics_go_through_the_ordered_map():
 
 @pytest.mark.parametrize(("lower", "upper"), [(0.0, None), (None, 2.0), (-1.0, 3.0)])
 def test_values_close_to_bounds_and_far_out_stay_finite(lower, upper):
-    """From the closest float64 to a bound up to the largest one: z and log|det J| are finite, z increases, and x comes back."""
+    """From the closest float64 to a bound up to the largest one: z and log|det J| are finite, z increases,
+    and x comes back."""
     low = -1e308 if lower is None else lower
     high = 1.7e308 if upper is None else upper
     x = {
@@ -99,7 +104,8 @@ def test_values_close_to_bounds_and_far_out_stay_finite(lower, upper):
 
 @pytest.mark.parametrize("scale", ["probit", "logit"])
 def test_both_ends_of_an_interval_are_measured_from_themselves(scale):
-    """Next to a bound of 0, on either side of an interval, values of 1e-300 come back to 1e-12 of their own size."""
+    """Next to a bound of 0, on either side of an interval, values of 1e-300 come back to 1e-12 of their own
+    size."""
     for sign in (1.0, -1.0):
         lower, upper = sorted((0.0, sign))
         x = sign * column(1e-300, 1e-30, 1e-3, 0.4)
@@ -109,7 +115,8 @@ def test_both_ends_of_an_interval_are_measured_from_themselves(scale):
 
 @pytest.mark.parametrize("support", [{"lower": -1.7e308}, {"upper": 1.7e308}, {"to": "ordered"}])
 def test_differences_that_overflow_stay_finite(support):
-    """Where x minus its bound, or the gap of two components, is beyond float64, z and log|det J| are finite all the same."""
+    """Where x minus its bound, or the gap of two components, is beyond float64, z and log|det J| are finite
+    all the same."""
     x = torch.tensor([[-1.6e308, 1.6e308]], dtype=torch.float64)
     adapter = Adapter().constrain("x", **support)
     z = adapter.forward({"x": x})["x"]
@@ -119,7 +126,8 @@ def test_differences_that_overflow_stay_finite(support):
 
 
 def test_corners_of_the_simplex_stay_finite():
-    """Proportions of 1e-300, and one that is nearly 1, have finite z and log|det J| and come back to 1e-12 of their own size."""
+    """Proportions of 1e-300, and one that is nearly 1, have finite z and log|det J| and come back to 1e-12 of
+    their own size."""
     x = torch.tensor(
         [[1e-300, 1e-200, 1 - 1e-16], [1.0 - 2**-53, 1e-300, 1e-17], [1e-17, 1, 1e-300]], dtype=torch.float64
     )
@@ -163,7 +171,8 @@ def test_conditions_have_the_layout_that_is_documented():
     [({"lower": 2, "upper": 5}, 2.0, 5.0), ({"lower": 0}, 0.0, 60.0), ({"upper": 1}, -60.0, 1.0)],
 )
 def test_a_density_over_a_support_integrates_to_one(support, low, high):
-    """log_prob of an approximator with a constrained parameter integrates to 1 over its support in raw space, and draws lie inside."""
+    """log_prob of an approximator with a constrained parameter integrates to 1 over its support in raw space,
+    and draws lie inside."""
     rng = np.random.default_rng(0)
     width = min(high - low, 3.0)
     theta = (
@@ -186,7 +195,8 @@ def test_a_density_over_a_support_integrates_to_one(support, low, high):
 
 
 def test_a_uniform_density_through_constrain_integrates_to_one():
-    """The density of z for x uniform in an interval, 1 / (b - a) times |dx/dz|, integrates to 1 over the real line to 1e-9."""
+    """The density of z for x uniform in an interval, 1 / (b - a) times |dx/dz|, integrates to 1 over the real
+    line to 1e-9."""
     adapter = Adapter().constrain("x", lower=-1, upper=3)
     z = torch.linspace(-33, 33, 20001, dtype=torch.float64)[:, None]
     log_density = -math.log(4) - adapter.log_abs_det(adapter.inverse({"x": z}), "x")

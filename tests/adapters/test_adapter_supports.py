@@ -107,7 +107,8 @@ UNBOUNDED = {
 
 @pytest.mark.parametrize(("prior", "lower", "upper"), BOUNDED.values(), ids=BOUNDED)
 def test_bounds_are_those_of_the_support(prior, lower, upper):
-    """One constrain step with the bounds that one would write down, of which 20 000 draws make use without leaving them."""
+    """One constrain step with the bounds that one would write down, of which 20 000 draws make use without
+    leaving them."""
     adapter = A.constrain("x", prior=prior)
     assert [transform.kind for transform in adapter.transforms] == ["constrain"]
     assert adapter.transforms[0].config() == {
@@ -126,7 +127,8 @@ def test_bounds_are_those_of_the_support(prior, lower, upper):
 @pytest.mark.parametrize(("prior", "lower", "upper"), BOUNDED.values(), ids=BOUNDED)
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
 def test_any_real_numbers_go_back_strictly_inside(prior, lower, upper, spread):
-    """Taken back, real numbers as far as 1e4 lie strictly between the bounds, and where torch itself accepts them."""
+    """Taken back, real numbers as far as 1e4 lie strictly between the bounds, and where torch itself accepts
+    them."""
     shape = tuple(prior.batch_shape + prior.event_shape) or (1,)
     z = spread * normal(*shape, seed=1, n=300)
     z[0], z[1] = spread, -spread
@@ -147,7 +149,8 @@ def test_unbounded_priors_add_no_step(prior):
 
 
 def test_proportions_go_through_the_simplex():
-    """The Dirichlet distribution, and draws of it, whose log density is exactly carried (see the simplex cases)."""
+    """The Dirichlet distribution, and draws of it, whose log density is exactly carried (see the simplex
+    cases)."""
     prior = d.Dirichlet(full(0.5, 1.0, 2.0))
     adapter = A.constrain("p", prior=prior)
     assert [transform.kind for transform in adapter.transforms] == ["simplex"]
@@ -207,7 +210,8 @@ def test_a_prior_stands_alone():
 
 
 def test_the_default_adapter_takes_the_bounds_of_inferred_variables():
-    """Each inferred variable with a bounded prior is constrained, then all are joined; other priors change nothing."""
+    """Each inferred variable with a bounded prior is constrained, then all are joined; other priors change
+    nothing."""
     roles = {"inference_variables": ["mu", "sigma"], "inference_conditions": ["n"]}
     priors = {
         "mu": d.Normal(0.0, 1.0),
@@ -255,7 +259,8 @@ OUTSIDE = {
 
 @pytest.mark.parametrize(("adapter", "raw"), OUTSIDE.values(), ids=OUTSIDE)
 def test_inside_is_what_forward_takes_row_by_row(adapter, raw):
-    """inside() is True for exactly those rows of which forward() makes no error, and the others together are taken."""
+    """inside() is True for exactly those rows of which forward() makes no error, and the others together are
+    taken."""
 
     def taken(row):
         try:
@@ -278,7 +283,8 @@ def test_data_of_every_case_lie_inside(case):
 
 
 def test_inside_of_chosen_variables():
-    """Only the named variables count; all rows may be outside; integers are values, too; unknown names are refused."""
+    """Only the named variables count; all rows may be outside; integers are values, too; unknown names are
+    refused."""
     adapter = A.constrain("a", lower=0.5).constrain("b", lower=0).concatenate(["a"], into="y")
     raw = {"a": torch.tensor([[0], [1]]), "b": torch.tensor([[1.0], [-1.0]])}
     assert adapter.inside(raw).tolist() == [False, False]
@@ -289,7 +295,8 @@ def test_inside_of_chosen_variables():
 
 
 def test_a_subset_is_the_same_for_all_rows_and_equal_lengths():
-    """Different positions in order, the same in every row, for variables of one length, for one seed; a fraction is of the length."""
+    """Different positions in order, the same in every row, for variables of one length, for one seed; a
+    fraction is of the length."""
     x = torch.arange(10.0).repeat(4, 1)
     raw = {"x": x, "mask": 100 + x, "long": torch.arange(40.0).repeat(4, 1)[..., None]}
     fitted = A.subsample(["x", "mask"], size=4, seed=1).subsample("long", size=0.26).fitted(raw)

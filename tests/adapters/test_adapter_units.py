@@ -34,7 +34,8 @@ SUPPORTS = {
 @pytest.mark.parametrize("power", POWERS)
 @pytest.mark.parametrize("key", SUPPORTS)
 def test_a_unit_makes_no_difference(key, power):
-    """Draws in a unit of 2^k go where they go in a unit of 1, to the bit (the first of ordered ones up to the factor), and back."""
+    """Draws in a unit of 2^k go where they go in a unit of 1, to the bit (the first of ordered ones up to the
+    factor), and back."""
     make, draws = SUPPORTS[key]
     unit = 2.0**power
     plain, scaled = {"x": draws}, {"x": draws * unit}
@@ -73,7 +74,8 @@ PRIORS = {
 
 @pytest.mark.parametrize("key", PRIORS)
 def test_a_torch_prior_of_any_scale_is_learned(key):
-    """The mean log density of a prior of scale 1e6 or 1e-6, learned without data, is that of scale 1 in its unit, within 0.03 nats."""
+    """The mean log density of a prior of scale 1e6 or 1e-6, learned without data, is that of scale 1 in its
+    unit, within 0.03 nats."""
     scores = {}
     for unit in (1.0, 1e-6, 1e6):
         prior = PRIORS[key](unit)

@@ -1,4 +1,5 @@
-"""One entry for each promise-keeping adapter: the contract tests take every one of them through every promise.
+"""One entry for each promise-keeping adapter: the contract tests take every one of them through every
+promise.
 
 A new transform needs one entry here.
 """

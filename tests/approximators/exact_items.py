@@ -21,7 +21,8 @@ def normal(*shape, seed):
 
 
 class GaussianItems:
-    """theta ~ N(0, I), x ~ N(theta, likelihood); the scores are exact but for errors, which are given at no noise.
+    """theta ~ N(0, I), x ~ N(theta, likelihood); the scores are exact but for errors, which are given at no
+    noise.
 
     Args:
         x: (n, d).
@@ -103,22 +104,26 @@ def moments(d=2):
 
 
 def against(draws, mean, covariance):
-    """Error of the mean of draws in exact sds (rms over parameters), and the sd ratio of each whitened parameter (d,)."""
+    """Error of the mean of draws in exact sds (rms over parameters), and the sd ratio of each whitened
+    parameter (d,)."""
     away = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (draws - mean).mT, upper=False)
     return math.sqrt(float(away.mean(dim=1).square().mean())), away.std(dim=1).numpy()
 
 
 def shift_of(error, n, covariance):
-    """How far an error of the score of each item (d,) moves the posterior of n items, in its sds (rms over parameters)."""
+    """How far an error of the score of each item (d,) moves the posterior of n items, in its sds (rms over
+    parameters)."""
     return n * math.sqrt(float(error @ covariance @ error) / len(error))
 
 
 class SquareItems:
-    """theta ~ N(1/2, 1) in one dimension, x = theta^2 + z / 2: two modes, of unequal heights; scores by quadrature on a grid.
+    """theta ~ N(1/2, 1) in one dimension, x = theta^2 + z / 2: two modes, of unequal heights; scores by
+    quadrature on a grid.
 
     Args:
         x: (n,).
-        tilt: added to log densities, the same for every item, times theta; an error that the items share, of densities alone.
+        tilt: added to log densities, the same for every item, times theta; an error that the items share, of
+            densities alone.
     """
 
     theta_dim, evaluations_of_density = 1, 7

@@ -13,7 +13,8 @@ TWO = {"inference_variables": ["sigma", "mu"], "inference_conditions": ["x"]}
 
 
 def simulations(n, seed):
-    """log sigma ~ N(x_1 / 2, S^2) and, apart from it, mu ~ N(10 + x_2, 3^2), given x; x is drawn first, so posteriors are formulas."""
+    """log sigma ~ N(x_1 / 2, S^2) and, apart from it, mu ~ N(10 + x_2, 3^2), given x; x is drawn first, so
+    posteriors are formulas."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 2))
     sigma = np.exp(x[:, :1] / 2 + S * rng.normal(size=(n, 1)))

@@ -19,7 +19,8 @@ def made():
 
 
 def test_moments_are_those_of_the_data():
-    """Means and sds are NumPy's over all axes but the last, to the last digits; standardised data have mean 0 and sd 1."""
+    """Means and sds are NumPy's over all axes but the last, to the last digits; standardised data have mean 0
+    and sd 1."""
     made = approximator(standardize=("inference_variables", "inference_conditions", "summary_variables"))
     raw, standardiser = data(), made.standardiser
     theta = np.column_stack([raw["theta"], raw["tau"]])
@@ -50,7 +51,8 @@ def test_moments_are_frozen():
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e8, -3e-9])
 def test_constant_columns_are_only_shifted(constant):
-    """A constant column, whatever its rounding, is standardised to zero with an sd of 1, and other columns are not touched."""
+    """A constant column, whatever its rounding, is standardised to zero with an sd of 1, and other columns
+    are not touched."""
     values = torch.stack(
         [
             torch.full((1001,), constant, dtype=torch.float64),
@@ -80,7 +82,8 @@ def test_roles_that_are_not_named_stay_as_they_are():
 
 
 def test_an_untrained_approximator_is_normal_with_the_moments_of_its_data():
-    """With a network at zero, draws and densities in raw space are those of a normal with the data's mean and sd: Jacobian included."""
+    """With a network at zero, draws and densities in raw space are those of a normal with the data's mean and
+    sd: Jacobian included."""
     made, raw = approximator(random_weights=False, steps=32), data()
     mean, sd = (
         [raw[name].mean(axis=0) for name in ("theta", "tau")],
@@ -99,7 +102,8 @@ def test_an_untrained_approximator_is_normal_with_the_moments_of_its_data():
 
 
 def test_units_move_densities_by_their_jacobian():
-    """Parameters in another unit have the same standardised network, so log p moves by the log of the unit, and draws scale."""
+    """Parameters in another unit have the same standardised network, so log p moves by the log of the unit,
+    and draws scale."""
     made, scaled = approximator(built=False), approximator(built=False)
     in_mm = lambda batch: batch | {"theta": 1000 * batch["theta"]}  # noqa: E731
     made.build(data(), seed=0)
@@ -133,7 +137,8 @@ def test_log_prob_is_computed_row_by_row(made):
 
 
 def test_draws_have_raw_names_and_shapes(made):
-    """One array a variable, (n_datasets, num_samples, width), finite and in the unit of the data; other variables are left aside."""
+    """One array a variable, (n_datasets, num_samples, width), finite and in the unit of the data; other
+    variables are left aside."""
     draws = made.sample(num_samples=5, conditions=data(3))
     assert {name: value.shape for name, value in draws.items()} == {"theta": (3, 5, 2), "tau": (3, 5, 1)}
     assert 50 < draws["theta"].mean() < 150
@@ -141,7 +146,8 @@ def test_draws_have_raw_names_and_shapes(made):
 
 
 def test_split_names_each_component(made):
-    """split=True gives theta_0, theta_1 and tau_0 of width 1, which are the columns of the draws of the same seed."""
+    """split=True gives theta_0, theta_1 and tau_0 of width 1, which are the columns of the draws of the same
+    seed."""
     draws = made.sample(num_samples=5, conditions=data(3), seed=0)
     split = made.sample(num_samples=5, conditions=data(3), seed=0, split=True)
     assert list(split) == ["theta_0", "theta_1", "tau_0"]
@@ -152,7 +158,8 @@ def test_split_names_each_component(made):
 
 
 def test_the_seed_decides(made):
-    """The same seed gives the same draws whatever the global states, which stay as they are; np.random.seed governs unseeded calls."""
+    """The same seed gives the same draws whatever the global states, which stay as they are; np.random.seed
+    governs unseeded calls."""
     conditions = data(3)
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -169,7 +176,8 @@ def test_the_seed_decides(made):
 
 
 def test_draws_of_a_data_set_do_not_depend_on_others(made):
-    """Draws of data set i are the same for every batch_size and however many data sets follow; equal data sets have different draws."""
+    """Draws of data set i are the same for every batch_size and however many data sets follow; equal data
+    sets have different draws."""
     conditions = data(9, seed=6)
     whole = made.sample(num_samples=5, conditions=conditions, seed=4)["theta"]
     for batch_size in (1, 4, 9, 100):
@@ -186,7 +194,8 @@ def test_draws_of_a_data_set_do_not_depend_on_others(made):
 
 
 def test_many_draws_go_on_where_fewer_end(made):
-    """10 000 draws of a data set begin with the 8192 of a shorter call, to the bit, and do not repeat them."""
+    """10 000 draws of a data set begin with the 8192 of a shorter call, to the bit, and do not repeat
+    them."""
     conditions = data(2, seed=7)
     many = made.sample(num_samples=10_000, conditions=conditions, seed=5)["theta"]
     assert many.shape == (2, 10_000, 2)
@@ -197,7 +206,8 @@ def test_many_draws_go_on_where_fewer_end(made):
 
 
 def test_sampling_leaves_the_mode_and_no_gradients(made):
-    """An approximator in training mode samples in evaluation mode and goes back; nothing of it is left to differentiate."""
+    """An approximator in training mode samples in evaluation mode and goes back; nothing of it is left to
+    differentiate."""
     other = approximator().train()
     modes = []
     other.summary_network.register_forward_hook(lambda module, *args: modes.append(module.training))
@@ -210,7 +220,8 @@ def test_sampling_leaves_the_mode_and_no_gradients(made):
 
 
 def test_weights_are_a_function_of_the_seed():
-    """Building with the same seed gives the same weights whatever torch's global state, which stays; another seed gives others."""
+    """Building with the same seed gives the same weights whatever torch's global state, which stays; another
+    seed gives others."""
     torch.manual_seed(0)
     state = torch.get_rng_state()
     first, again, other = (approximator(built=False) for _ in range(3))

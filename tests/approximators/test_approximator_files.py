@@ -28,7 +28,8 @@ def write(saved, path, *, kind="continuous", **changes):
 
 
 def test_a_loaded_approximator_is_the_saved_one_to_the_bit(saved):
-    """Log densities, seeded draws, roles, moments and info of the file are those of the approximator that was saved."""
+    """Log densities, seeded draws, roles, moments and info of the file are those of the approximator that was
+    saved."""
     path, made = saved
     for loaded in (load_approximator(path), sbi_models.load(str(path))):
         np.testing.assert_array_equal(loaded.log_prob(data(9, seed=1)), made.log_prob(data(9, seed=1)))
@@ -42,7 +43,8 @@ def test_a_loaded_approximator_is_the_saved_one_to_the_bit(saved):
 
 
 def test_saving_again_gives_the_same_file(saved, tmp_path):
-    """The bytes of a file depend on the approximator alone: saved twice, or loaded and saved, they are the same."""
+    """The bytes of a file depend on the approximator alone: saved twice, or loaded and saved, they are the
+    same."""
     path, made = saved
     assert made.save(tmp_path / "a").read_bytes() == path.read_bytes()
     assert load_approximator(path).save(tmp_path / "new" / "b").read_bytes() == path.read_bytes()

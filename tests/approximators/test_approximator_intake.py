@@ -79,7 +79,8 @@ def test_data_that_do_not_fit_are_refused(made, batch, message):
 
 @pytest.mark.parametrize(("name", "shape", "n"), [("x", r"\(n, 6, 1\)", 6), ("c", r"\(n, 3\)", 3)])
 def test_a_single_data_set_without_its_axis_is_told_the_cure(made, name, shape, n):
-    """Conditions without the leading axis are refused with the expression that adds it, also where they have one axis only."""
+    """Conditions without the leading axis are refused with the expression that adds it, also where they have
+    one axis only."""
     batch = data(n)
     with pytest.raises(
         DataError,
@@ -89,7 +90,8 @@ def test_a_single_data_set_without_its_axis_is_told_the_cure(made, name, shape, 
 
 
 def test_lists_tensors_views_and_other_types_are_taken(made):
-    """Lists, torch tensors with and without gradient, float32, integers, reversed and read-only arrays are what they stand for."""
+    """Lists, torch tensors with and without gradient, float32, integers, reversed and read-only arrays are
+    what they stand for."""
     batch = {key: np.round(value).astype(float) for key, value in data(8, seed=1).items()}
     expected = made.log_prob(batch)
     frozen = {key: value.copy() for key, value in batch.items()}
@@ -142,7 +144,8 @@ def test_numbers_of_draws_may_be_integers_of_any_type(made, value):
 
 
 def test_before_training_there_is_nothing_to_ask(tmp_path):
-    """sample, log_prob and save of an approximator that has seen no data raise NotFittedError and write nothing."""
+    """sample, log_prob and save of an approximator that has seen no data raise NotFittedError and write
+    nothing."""
     fresh = approximator(built=False)
     for ask in (
         lambda: fresh.sample(num_samples=2, conditions=data()),
@@ -178,7 +181,8 @@ def test_a_build_that_failed_was_none():
     ],
 )
 def test_only_summary_variables_have_further_axes(change, message):
-    """Inferred variables and direct conditions have one axis a row; more are refused when data are first seen."""
+    """Inferred variables and direct conditions have one axis a row; more are refused when data are first
+    seen."""
     with pytest.raises(DataError, match=message):
         approximator(built=False).build(data() | change, seed=0)
 
@@ -188,7 +192,8 @@ def test_only_summary_variables_have_further_axes(change, message):
     [(ROLES, None), ({"inference_variables": ["theta"], "inference_conditions": ["c"]}, DeepSet())],
 )
 def test_summary_variables_and_network_go_together(roles, network):
-    """Summary variables without a network, and a network without variables, are refused by the constructor."""
+    """Summary variables without a network, and a network without variables, are refused by the
+    constructor."""
     with pytest.raises(ConfigurationError, match="summary_variables and summary_network go together"):
         ContinuousApproximator(
             adapter=default_adapter(roles),

@@ -63,7 +63,8 @@ def test_moments_are_those_of_the_elements_that_count():
 
 
 def test_missing_values_are_filled_and_masked_by_the_adapter():
-    """NaN in x, filled and masked by nan_to_num, gives the draws of the same set with its mask as a variable; inf is refused still."""
+    """NaN in x, filled and masked by nan_to_num, gives the draws of the same set with its mask as a variable;
+    inf is refused still."""
     adapter = Adapter().nan_to_num("x", value=-7.0, mask="present")
     raw = data(40)
     with_nan = {"theta": raw["theta"], "x": np.where(raw["mask"][..., None], raw["x"], np.nan)}
@@ -140,7 +141,8 @@ class TwoInputs(SummaryNetwork):
 
 
 def test_a_summary_network_may_take_several_inputs(tmp_path):
-    """A network with input_names gets a dict of standardised inputs and of masks; its approximator is saved and loaded to the bit."""
+    """A network with input_names gets a dict of standardised inputs and of masks; its approximator is saved
+    and loaded to the bit."""
     raw = data() | {"y": 100 + seeding.generator(3).normal(size=(40, 4))}
     roles = ROLES | {"summary_variables": ["x", "y"]}
     made = approximator(roles, summary_network=TwoInputs(), masks={"x": "mask"}, built_from=raw)
@@ -160,7 +162,8 @@ def test_a_summary_network_may_take_several_inputs(tmp_path):
 
 
 def test_sets_series_and_masks_are_fused(tmp_path):
-    """A fusion of a set and a series with missing values: padding of either does not matter, each of them does, files hold it all."""
+    """A fusion of a set and a series with missing values: padding of either does not matter, each of them
+    does, files hold it all."""
     raw = data() | {"y": seeding.generator(4).normal(size=(40, 5, 2))}
     raw["y"][3:9, 1:3, 0] = np.nan
     made = approximator(

@@ -1,4 +1,5 @@
-"""Members of one architecture as one batched module: the same losses, gradients and trainings as one by one, or refused for a reason."""
+"""Members of one architecture as one batched module: the same losses, gradients and trainings as one by one,
+or refused for a reason."""
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def names(kind):
 
 
 def data(n=50, seed=0, shape=(6, 2)):
-    """theta (n, 3), with conditions c (n, 2) and sets, series or images x (n, *shape), y (n, 4, 1) that depend on it."""
+    """theta (n, 3), with conditions c (n, 2) and sets, series or images x (n, *shape), y (n, 4, 1) that
+    depend on it."""
     rng = seeding.generator(seed, "test data")
     theta = rng.normal(size=(n, 3))
     x = theta[:, :1].reshape(n, *[1] * len(shape)) + rng.normal(size=(n, *shape))
@@ -70,7 +72,8 @@ def data(n=50, seed=0, shape=(6, 2)):
 
 
 def ensemble(inference="flow_matching", summary=None, *, members=3, masks=None, shape=(6, 2), **arguments):
-    """A built ensemble of members with such networks, instances or names, for the conditions c and what the summary network takes."""
+    """A built ensemble of members with such networks, instances or names, for the conditions c and what the
+    summary network takes."""
     network = network_named(inference, ARGUMENTS.get(inference)) if isinstance(inference, str) else inference
     summary = network_named(summary, ARGUMENTS.get(summary)) if isinstance(summary, str) else summary
     roles = {"inference_variables": ["theta"], "inference_conditions": ["c"], "summary_variables": []}
@@ -122,7 +125,8 @@ def _double(rows):
 
 
 def trained(batched, reuse, shape=(6, 2), **networks):
-    """History and weights after three epochs in float64, with validation, clipping, weight decay and an average of the weights."""
+    """History and weights after three epochs in float64, with validation, clipping, weight decay and an
+    average of the weights."""
     made = ensemble(shape=shape, **networks).double()
     prepared, held_out = (
         made.prepare(data(n, seed, shape) | {"mask": _mask(n, shape)}) for n, seed in ((40, 1), (20, 2))
@@ -156,7 +160,8 @@ def check_same(shape=(6, 2), reuses=(1.0, 0.5), **networks):
 
 @pytest.mark.parametrize("inference", names(InferenceNetwork))
 def test_inference_networks_train_as_side_by_side(inference):
-    """In float64 the losses and weights of a batched training are those of one side by side, whether or not data are shared."""
+    """In float64 the losses and weights of a batched training are those of one side by side, whether or not
+    data are shared."""
     check_same(inference=inference)
 
 
@@ -214,7 +219,8 @@ class LooksAtValues(FlowMatching):
 
 
 class WrongGradient(FlowMatching):
-    """Its weights take part twice, of which the second time a batched module does not know: as recurrent layers of PyTorch would."""
+    """Its weights take part twice, of which the second time a batched module does not know: as recurrent
+    layers of PyTorch would."""
 
     def _build(self, theta_dim, condition_dim):
         super()._build(theta_dim, condition_dim)
@@ -253,7 +259,8 @@ class Counts(FlowMatching):
     ],
 )
 def test_what_cannot_be_batched_is_found_out_before_training(inference, summary, reason):
-    """Whatever would come out otherwise in a batched module is refused, by rule or by trial, and leaves weights and random state alone."""
+    """Whatever would come out otherwise in a batched module is refused, by rule or by trial, and leaves
+    weights and random state alone."""
     if inference is not FlowMatching:
         register(f"test_batched_{inference.__name__}")(inference)
     made = ensemble(inference(widths=(16, 16)), summary)
@@ -267,7 +274,8 @@ def test_what_cannot_be_batched_is_found_out_before_training(inference, summary,
 
 
 def test_groups_are_members_of_one_architecture():
-    """Members with the same networks, arguments and widths form a group; one without its like is in none, and nothing is wrong with it."""
+    """Members with the same networks, arguments and widths form a group; one without its like is in none, and
+    nothing is wrong with it."""
     networks = {
         "a": FlowMatching(widths=(8,)),
         "b": FlowMatching(widths=(9,)),
@@ -296,7 +304,8 @@ def test_half_precision_is_tried_as_well(half):
 
 
 def test_one_call_of_a_batched_module_is_the_step_of_all_members(monkeypatch):
-    """A batched step computes the loss once, not once a member; the members draw the noise that they draw alone."""
+    """A batched step computes the loss once, not once a member; the members draw the noise that they draw
+    alone."""
     calls, seeds, plain, loss = [], [], TrainingModule._generator, ContinuousApproximator.loss_given
     monkeypatch.setattr(
         ContinuousApproximator, "loss_given", lambda *arguments: calls.append(1) or loss(*arguments)

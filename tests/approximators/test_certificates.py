@@ -1,4 +1,5 @@
-"""Certificates: p-values that are exact, statistics that are what their names say, and what becomes of files."""
+"""Certificates: p-values that are exact, statistics that are what their names say, and what becomes of
+files."""
 
 import json
 
@@ -31,13 +32,15 @@ def learned(made, n=900):
 
 
 def within_binomial(p_values, level):
-    """Whether the number of p-values at or below a level is one that a binomial number of that probability has 999 times in 1000."""
+    """Whether the number of p-values at or below a level is one that a binomial number of that probability
+    has 999 times in 1000."""
     low, high = stats.binom.interval(0.999, len(p_values), level)
     return low <= np.sum(np.asarray(p_values) <= level) <= high
 
 
 def test_joint_p_values_are_uniform_whatever_the_scores_have_to_do_with_each_other():
-    """Over 2000 new calibrations, an observation like the others has p <= a with probability a, with nine dependent scores."""
+    """Over 2000 new calibrations, an observation like the others has p <= a with probability a, with nine
+    dependent scores."""
     mix = normal(9, 9, seed=1)
     p_values = [
         float(joint_p_values(scores[1:], scores[:1])) for scores in normal(2000, 100, 9, seed=2) @ mix
@@ -61,8 +64,9 @@ def test_p_values_of_each_score_are_ranks_among_simulations():
 
 
 def test_joint_p_values_with_known_ones_are_uniform():
-    """Over 2000 new sets of references, p-values that other simulations gave, kept the same throughout, and scores that depend on them,
-    are together as small as they should be; the rank is that of a loop over rows."""
+    """Over 2000 new sets of references, p-values that other simulations gave, kept the same throughout,
+    and scores that depend on them, are together as small as they should be; the rank is that of a loop
+    over rows."""
     calibration, rows = normal(300, 4, seed=1), normal(2000, 100, 4, seed=2)
     p_values = []
     for row in rows:
@@ -76,13 +80,15 @@ def test_joint_p_values_with_known_ones_are_uniform():
 
 
 def test_known_p_values_are_as_fine_as_they_were():
-    """A thousand simulations tell a rare row from a hundred references that are only somewhat rare, where all other scores are equal."""
+    """A thousand simulations tell a rare row from a hundred references that are only somewhat rare, where all
+    other scores are equal."""
     known = (torch.full((100, 1), 0.01, dtype=torch.float64), torch.full((1, 1), 0.001, dtype=torch.float64))
     assert float(joint_p_values(torch.zeros(100, 1), torch.zeros(1, 1), known)) == pytest.approx(1 / 101)
 
 
 def test_references_that_are_unlike_the_training_are_noticed():
-    """Ranks among 400 simulations: no one of 2000 sets of references like these is called unusual, and each with a shift by one sd is."""
+    """Ranks among 400 simulations: no one of 2000 sets of references like these is called unusual, and each
+    with a shift by one sd is."""
     for shift, expected in ((0.0, 0), (1.0, 50)):
         unusual = 0
         for i in range(2000 if not expected else 50):
@@ -96,7 +102,8 @@ def test_references_that_are_unlike_the_training_are_noticed():
 
 
 def test_normal_scores_are_normal_and_increase_without_end():
-    """Scores of new log-normal numbers pass a Kolmogorov test, and grow strictly beyond what was seen; those of a constant stay 0."""
+    """Scores of new log-normal numbers pass a Kolmogorov test, and grow strictly beyond what was seen; those
+    of a constant stay 0."""
     scores = NormalScores()
     scores.fit(torch.cat([normal(4000, 1).exp(), torch.full((4000, 1), 3.0, dtype=torch.float64)], dim=1))
     new = scores(
@@ -112,7 +119,8 @@ def test_normal_scores_are_normal_and_increase_without_end():
 
 
 def test_a_space_sees_what_no_number_alone_shows():
-    """A point between two arms of a cross is ordinary in each number, and the one with the farthest neighbours."""
+    """A point between two arms of a cross is ordinary in each number, and the one with the farthest
+    neighbours."""
     arms = 0.02 * normal(1000, 2)
     arms[:500, 0] += normal(500, seed=1)
     arms[500:, 1] += normal(500, seed=2)
@@ -124,7 +132,8 @@ def test_a_space_sees_what_no_number_alone_shows():
 
 
 def test_statistics_are_what_their_names_say():
-    """Moments, quantiles and extremes of a masked set are those that NumPy and SciPy find of the elements that are there."""
+    """Moments, quantiles and extremes of a masked set are those that NumPy and SciPy find of the elements
+    that are there."""
     values, mask = normal(5, 12, 2), torch.ones(5, 12, dtype=torch.bool)
     mask[:, 9:] = False
     values[~mask] = 1e6
@@ -163,7 +172,8 @@ def test_statistics_of_any_shape_are_finite(shape):
 
 
 def test_p_values_of_an_approximator_are_uniform_under_the_model():
-    """Of 1000 new simulations, as many have p <= 0.05, 0.2 and 0.5 as binomial bounds let, in all spaces together and in each."""
+    """Of 1000 new simulations, as many have p <= 0.05, 0.2 and 0.5 as binomial bounds let, in all spaces
+    together and in each."""
     certificates = learned(approximator(), 6000).certify(data(1000, seed=11), seed=0)
     for level in LEVELS:
         assert within_binomial([c.novelty for c in certificates], level)
@@ -172,7 +182,8 @@ def test_p_values_of_an_approximator_are_uniform_under_the_model():
 
 
 def test_a_network_that_sees_nothing_does_not_hide_an_outlier():
-    """With a summary network whose weights are zero, an observation with an outlier still fails, and the statistics say why."""
+    """With a summary network whose weights are zero, an observation with an outlier still fails, and the
+    statistics say why."""
     made = approximator()
     for parameter in made.summary_network.parameters():
         parameter.data.zero_()
@@ -195,7 +206,8 @@ def test_files_keep_what_was_learned(tmp_path):
 
 
 def test_old_files_load_and_say_that_nothing_is_known(tmp_path):
-    """A file without these tensors, as all were before, loads and draws the same; its certificates are "not known"."""
+    """A file without these tensors, as all were before, loads and draws the same; its certificates are "not
+    known"."""
     made = approximator()
     assert not any(name.startswith("novelty") for name in made.state_dict())
     loaded = load_approximator(made.save(tmp_path / "old"))
@@ -213,7 +225,8 @@ def test_too_few_simulations_teach_nothing():
 
 
 def test_members_of_an_ensemble_are_taken_together(tmp_path):
-    """Two members give p-values that are uniform under the model, jointly, and the ensemble of a file gives the same."""
+    """Two members give p-values that are uniform under the model, jointly, and the ensemble of a file gives
+    the same."""
     ensemble = EnsembleApproximator({"a": approximator(), "b": approximator(steps=5)})
     ensemble.learn_certificate(data(6000, seed=7), None, seed=1)
     new = data(400, seed=11)
@@ -226,7 +239,8 @@ def test_members_of_an_ensemble_are_taken_together(tmp_path):
 
 
 def test_members_that_disagree_are_noticed():
-    """One of two equal members whose posterior is shifted for some observations only fails these by the agreement of members."""
+    """One of two equal members whose posterior is shifted for some observations only fails these by the
+    agreement of members."""
     ensemble = EnsembleApproximator(
         {"a": approximator(random_weights=False), "b": approximator(random_weights=False)}
     )
@@ -260,7 +274,8 @@ def test_observations_that_do_not_fit_are_errors(change, message):
 
 
 def test_arguments_are_checked():
-    """A level outside (0, 1), a misspelt argument, and an approximator without training are errors that say so; any integer is a seed."""
+    """A level outside (0, 1), a misspelt argument, and an approximator without training are errors that say
+    so; any integer is a seed."""
     made = learned(approximator())
     for level in (0, 1, 5, True, "0.05", None):
         with pytest.raises(ConfigurationError, match="strictly between 0 and 1"):
@@ -273,8 +288,9 @@ def test_arguments_are_checked():
 
 
 def test_reasons_are_true_of_the_numbers():
-    """What is above 99 % of simulations or more is named, with that share rounded down; ties are neither above nor below, so that a value
-    that all simulations have is never named; each statistic comes once, derived ones last, and no more than three."""
+    """What is above 99 % of simulations or more is named, with that share rounded down; ties are neither
+    above nor below, so that a value that all simulations have is never named; each statistic comes once,
+    derived ones last, and no more than three."""
     usual = torch.arange(1000, dtype=torch.float64)[:, None].repeat(1, 7)
     usual[:, 3] = 0.0
     usual[900:, 4] = 1000.0
@@ -294,7 +310,8 @@ def test_reasons_are_true_of_the_numbers():
 
 
 def test_scores_of_ties_are_those_of_mid_ranks():
-    """A value that all simulations have scores 0; one that the lower 60 % have scores as their middle, the 30 % quantile."""
+    """A value that all simulations have scores 0; one that the lower 60 % have scores as their middle, the 30
+    % quantile."""
     scores = NormalScores()
     tied = torch.cat([torch.zeros(600), torch.linspace(1, 2, 400)]).to(torch.float64)
     scores.fit(torch.stack([torch.full((1000,), 3.0, dtype=torch.float64), tied], dim=1))
@@ -305,8 +322,8 @@ def test_scores_of_ties_are_those_of_mid_ranks():
 
 
 def test_p_values_of_tied_scores_are_valid_and_as_frequent_as_they_say():
-    """Over 1000 sets of Poisson scores, p <= a has probability a with ties broken at random, and at most a without; where a tenth of all
-    simulations is tied at the top, none of these is called rare."""
+    """Over 1000 sets of Poisson scores, p <= a has probability a with ties broken at random, and at most a
+    without; where a tenth of all simulations is tied at the top, none of these is called rare."""
     rng = seeding.generator(3, "ties")
     rows = torch.as_tensor(rng.poisson(3.0, size=(1000, 200, 2)).astype(float))
     random = [float(joint_p_values(row[1:], row[:1], ties=lots(1, i))) for i, row in enumerate(rows)]
@@ -322,8 +339,9 @@ def test_p_values_of_tied_scores_are_valid_and_as_frequent_as_they_say():
 
 
 def test_p_values_are_exact_given_the_size():
-    """Scores whose spread depends on the size of a set: over 400 calibrations, p <= 0.05 has probability 0.05 for each of three sizes;
-    compared with all sizes together, it has not. An unheard-of size has the smallest p-value."""
+    """Scores whose spread depends on the size of a set: over 400 calibrations, p <= 0.05 has probability 0.05
+    for each of three sizes; compared with all sizes together, it has not. An unheard-of size has the smallest
+    p-value."""
     rng = seeding.generator(4, "sizes")
     found, mixed = {3.0: [], 4.0: [], 9.0: []}, []
     for _ in range(400):
@@ -346,13 +364,15 @@ def test_p_values_are_exact_given_the_size():
     ("p", "text"), [(0.0497, "0.0497"), (0.05, "0.05"), (0.0502, "0.0502"), (0.0321, "0.032"), (0.5, "0.5")]
 )
 def test_a_p_value_shows_on_which_side_of_the_level_it_is(p, text):
-    """Two digits where they do, more where two would round it to the level; the words of a certificate have it so."""
+    """Two digits where they do, more where two would round it to the level; the words of a certificate have
+    it so."""
     assert p_in_words(p) == text
     assert (f"(p = {text})" in "".join(Certificate(novelty=p).warnings)) == (p <= 0.05)
 
 
 def test_a_certificate_says_what_failed():
-    """Tests are corrected for their number; importance weights fail where few draws are of use, sooner with a heavy tail."""
+    """Tests are corrected for their number; importance weights fail where few draws are of use, sooner with a
+    heavy tail."""
     assert Certificate(novelty=0.03).verdict == "failed"
     assert Certificate(novelty=0.03, agreement=0.5).verdict == "passed"
     both = Certificate(novelty=0.02, predictive=0.02)

@@ -49,8 +49,8 @@ def compose(items, *, draws=4000, fresh=None, prior=torch.neg, method=None, **ar
 @pytest.mark.parametrize("n", [1, 2, 10, 100, 1000])
 @pytest.mark.parametrize("simulator", [False, True])
 def test_gaussian_items_with_exact_scores(n, simulator):
-    """For 1 to 1000 items the mean is exact within 0.1 sds, every sd within 5 %, with or without fresh items; nothing is doubted
-    but a thousand of them without.
+    """For 1 to 1000 items the mean is exact within 0.1 sds, every sd within 5 %, with or without fresh items;
+    nothing is doubted but a thousand of them without.
 
     From 10 items on, two parameters take at most 200 scores an item.
     """
@@ -91,7 +91,8 @@ def test_other_numbers_of_parameters(d):
 @pytest.mark.parametrize("n", [10, 300])
 @pytest.mark.parametrize("d", [1, 2])
 def test_errors_that_items_share_are_calibrated_away(n, d):
-    """With an error of all scores the calibrated draws are right, and those without a simulator are off by what bias_shift says."""
+    """With an error of all scores the calibrated draws are right, and those without a simulator are off by
+    what bias_shift says."""
     error = torch.tensor([0.3, -0.2], dtype=torch.float64)[:d]
     likelihood = LIKELIHOOD[:d, :d]
     x = gaussian_data(THETA[:d], n, 3, likelihood)
@@ -122,7 +123,8 @@ def test_a_simulator_that_fails_near_the_posterior_costs_the_calibration_alone()
 
 @pytest.mark.parametrize("d", [1, 2])
 def test_what_a_training_has_learned_stands_in_for_a_simulator(d):
-    """With the shared error known up to a small variance, draws without a simulator are right, and unsure knowledge is reported."""
+    """With the shared error known up to a small variance, draws without a simulator are right, and unsure
+    knowledge is reported."""
     likelihood, n = LIKELIHOOD[:d, :d], 100
     x = gaussian_data(THETA[:d], n, 3, likelihood)
     items = GaussianItems(x, likelihood, shared=lambda theta: 0.3 + 0 * theta)
@@ -150,7 +152,8 @@ def test_what_a_training_has_learned_stands_in_for_a_simulator(d):
 @pytest.mark.parametrize("simulator", [False, True])
 @pytest.mark.parametrize("n", [1, 3, 10])
 def test_two_modes_have_their_weights(n, simulator):
-    """theta from data of theta^2: each half of the draws is exact by a KS test, and the weight of the upper mode within 0.05."""
+    """theta from data of theta^2: each half of the draws is exact by a KS test, and the weight of the upper
+    mode within 0.05."""
     x = square_data(0.9, n, seed=3)
     draws, report = compose(
         SquareItems(x),
@@ -173,7 +176,8 @@ def test_two_modes_have_their_weights(n, simulator):
 @pytest.mark.parametrize("noise", [0.02, 0.05])
 @pytest.mark.parametrize("simulator", [False, True])
 def test_two_modes_in_the_plane(simulator, noise):
-    """With a second parameter beside the first, pilots find both modes; their weights are within 0.05, each with exact moments."""
+    """With a second parameter beside the first, pilots find both modes; their weights are within 0.05, each
+    with exact moments."""
     n, unit = 10, torch.ones(1, 1, dtype=torch.float64)
     x, y = square_data(0.9, n, seed=3), gaussian_data(THETA[:1], n, 7, unit)
 
@@ -208,7 +212,8 @@ def test_two_modes_in_the_plane(simulator, noise):
 
 
 def test_errors_of_densities_that_items_share_are_calibrated_away():
-    """Heights of modes that every item tilts by 0.3 nats between the modes are put right by the simulator, and wrong without."""
+    """Heights of modes that every item tilts by 0.3 nats between the modes are put right by the simulator,
+    and wrong without."""
     x = square_data(0.9, 10, seed=5)
     grid, p = exact_square_posterior(x)
     got = []
@@ -223,7 +228,8 @@ def test_errors_of_densities_that_items_share_are_calibrated_away():
 
 @pytest.mark.parametrize("d", [1, 2])
 def test_a_learned_error_that_runs_away_makes_no_mode(d):
-    """A correction that is right where the posterior is, and grows as a power of ten sds beyond, leaves the posterior as it is."""
+    """A correction that is right where the posterior is, and grows as a power of ten sds beyond, leaves the
+    posterior as it is."""
     likelihood = LIKELIHOOD[:d, :d]
     x = gaussian_data(THETA[:d], 5, 3, likelihood)
     error = torch.full((d,), 0.2, dtype=torch.float64)
@@ -265,7 +271,8 @@ def test_langevin_is_close():
 
 
 def test_plain_sums_of_diffused_scores_are_too_narrow():
-    """The sum of diffused scores, of exact ones too, has a mean within half an sd and sds of 0.5 to 0.9 of the exact ones at ten items."""
+    """The sum of diffused scores, of exact ones too, has a mean within half an sd and sds of 0.5 to 0.9 of
+    the exact ones at ten items."""
     x = gaussian_data(THETA, 10, seed=4)
     draws, _ = compose(GaussianItems(x), method="plain", draws=500)
     error, ratios = against(draws, *exact_posterior(x))
@@ -286,7 +293,8 @@ def test_methods_that_diverge_say_so():
 
 
 def test_the_seed_decides():
-    """The same seed gives the same draws to the bit, another one others; the global random state matters to none."""
+    """The same seed gives the same draws to the bit, another one others; the global random state matters to
+    none."""
     items = GaussianItems(gaussian_data(THETA, 10, seed=4))
     for method in METHODS:
         torch.manual_seed(0)
@@ -301,7 +309,8 @@ def test_the_seed_decides():
 
 
 def test_any_number_of_draws():
-    """One draw, and fewer draws than modes, are draws; random numbers of modes that get none are not asked for."""
+    """One draw, and fewer draws than modes, are draws; random numbers of modes that get none are not asked
+    for."""
     x = normal(3, seed=1).square()
     for draws in (1, 2, 5):
         assert compose(SquareItems(x), prior=lambda theta: 0.5 - theta, draws=draws)[0].shape == (draws, 1)

@@ -1,4 +1,5 @@
-"""What a composition makes of scores: polynomial log densities, modes, densities on a line, and heights of modes; against formulas."""
+"""What a composition makes of scores: polynomial log densities, modes, densities on a line, and heights of
+modes; against formulas."""
 
 import math
 
@@ -55,7 +56,8 @@ def test_monomials(d, degree):
 
 @pytest.mark.parametrize("d", [1, 2, 3, 6, 10])
 def test_a_polynomial_is_found_from_its_scores(d):
-    """Exact scores of a polynomial log density near the normal give its coefficients; the constant is 0 and R^2 is 1."""
+    """Exact scores of a polynomial log density near the normal give its coefficients; the constant is 0 and
+    R^2 is 1."""
     degree = degree_for(d)
     monomials = Monomials(d, degree)
     total = monomials.exponents.sum(dim=1)
@@ -95,7 +97,8 @@ def quartic(d=1):
 
 @pytest.mark.parametrize("d", [1, 2])
 def test_masses_and_draws_of_a_density_that_is_not_normal(d):
-    """The mass of a skewed quartic is that of quadrature within 0.02 nats; draws follow it by a KS test, and are independent."""
+    """The mass of a skewed quartic is that of quadrature within 0.02 nats; draws follow it by a KS test, and
+    are independent."""
     surrogate, density = quartic(d)
     mass, _ = integrate.quad(density, -surrogate.radius, surrogate.radius)
     assert surrogate.log_mass(rng(1)) == pytest.approx(d * math.log(mass), abs=0.02)
@@ -193,7 +196,8 @@ ONE_MODE = {
 
 @pytest.mark.parametrize("shape", ONE_MODE)
 def test_one_mode_is_found_once(shape):
-    """A skewed density, a normal 20 times narrower than its first precision, and a flat one, have one mode each, pilots far out or none."""
+    """A skewed density, a normal 20 times narrower than its first precision, and a flat one, have one mode
+    each, pilots far out or none."""
     score, start = ONE_MODE[shape]
     pilots, eye = 3 * normal(16, 2, seed=2), torch.eye(2, dtype=torch.float64)
     for some in (pilots, pilots[:0]):
@@ -205,7 +209,8 @@ def test_one_mode_is_found_once(shape):
 
 
 def test_a_start_between_two_modes_is_no_mode():
-    """Started on the top of the valley of a double well, the search returns the two wells, converged, and nothing that is none."""
+    """Started on the top of the valley of a double well, the search returns the two wells, converged, and
+    nothing that is none."""
     score = scores_of(lambda theta: -20 * (theta[:, 0] ** 2 - 0.8) ** 2 - 5 * theta[:, 1] ** 2)
     pilots = 0.9 * normal(32, 2, seed=3)
     for start in (-0.1, 0.0, 0.05):
@@ -248,7 +253,8 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_density_on_a_line(shape):
-    """Density, weights, centers, sd and draws of each shape are those of quadrature, from any interval that the search begins with."""
+    """Density, weights, centers, sd and draws of each shape are those of quadrature, from any interval that
+    the search begins with."""
     composed = ComposedScore(Line(SHAPES[shape]), torch.zeros_like, 0.02)
     grid = np.linspace(-9, 5, 2_000_001)
     logs = SHAPES[shape](torch.as_tensor(grid)[:, None]).numpy()
@@ -275,7 +281,8 @@ def test_a_density_on_a_line(shape):
 
 
 def test_heights_are_differences_of_the_composed_log_density():
-    """Between modes of items with exact densities, with a prior that counts once, heights are those of the exact posterior."""
+    """Between modes of items with exact densities, with a prior that counts once, heights are those of the
+    exact posterior."""
     x = square_data(0.9, 10, seed=3)
     composed = ComposedScore(SquareItems(x), lambda theta: 0.5 - theta, 0.02)
     modes = double([[-0.9], [0.9], [0.1]])
@@ -297,7 +304,8 @@ def test_heights_are_differences_of_the_composed_log_density():
 
 
 def test_what_items_share_of_errors_in_heights_is_calibrated():
-    """Densities that are tilted in every item are put right by fresh items of both modes, within 0.1 nats for ten items."""
+    """Densities that are tilted in every item are put right by fresh items of both modes, within 0.1 nats for
+    ten items."""
     x = square_data(0.9, 10, seed=3)
     modes = double([[-0.9], [0.7]])
     right = heights(ComposedScore(SquareItems(x), lambda theta: 0.5 - theta, 0.02), modes, None, 1)[1]
@@ -309,7 +317,8 @@ def test_what_items_share_of_errors_in_heights_is_calibrated():
 
 @pytest.mark.parametrize("distance", [0.5, 2.0])
 def test_offsets_of_log_ratios(distance):
-    """Log likelihood ratios of two normals have no offset; those that are wrong by a constant have it, within their noise."""
+    """Log likelihood ratios of two normals have no offset; those that are wrong by a constant have it, within
+    their noise."""
     rng, n = np.random.default_rng(1), 4000
     first, last = rng.normal(0, 1, n), rng.normal(distance, 1, n)
 
@@ -324,7 +333,8 @@ def test_offsets_of_log_ratios(distance):
 
 
 def test_ratios_are_told_from_a_coin():
-    """What ratios of two normals tell is the Jensen-Shannon divergence, in nats a datum; noise tells less than nothing."""
+    """What ratios of two normals tell is the Jensen-Shannon divergence, in nats a datum; noise tells less
+    than nothing."""
     rng, n = np.random.default_rng(1), 20_000
     first, last = (1.5 * rng.normal(mean, 1, n) - 1.5**2 / 2 for mean in (0, 1.5))
     grid = np.linspace(-9, 11, 20_001)
@@ -338,7 +348,8 @@ def test_ratios_are_told_from_a_coin():
 
 @pytest.mark.parametrize("wrong", [0.0, 0.03, 0.2])
 def test_noise_in_densities_does_not_weigh_modes_that_data_leave_open(wrong):
-    """theta^2 is all that items know; with densities that are off by noise, modes at -m and m are as high as the prior says."""
+    """theta^2 is all that items know; with densities that are off by noise, modes at -m and m are as high as
+    the prior says."""
 
     class Noisy(SquareItems):
         def log_density(self, theta):
@@ -353,7 +364,8 @@ def test_noise_in_densities_does_not_weigh_modes_that_data_leave_open(wrong):
 
 
 def test_ratios_that_tell_nothing_are_left_alone():
-    """Data of modes that no data tell apart, and of modes whose ratios are all of one size, have no offset."""
+    """Data of modes that no data tell apart, and of modes whose ratios are all of one size, have no
+    offset."""
     assert offset(np.zeros(100), np.zeros(100)) == 0
     assert offset(np.full(100, -500.0), np.full(100, 500.0)) == 0
     assert math.isfinite(offset(np.full(100, 40.0), np.full(100, 40.0)))

@@ -28,7 +28,8 @@ def composed(n=20, **errors):
 
 @pytest.mark.parametrize("noise", [0.001, 0.05, 0.3])
 def test_the_composed_score_of_gaussians_is_exact(noise):
-    """At any noise the composed score is that of the posterior given all items, at no noise; its start is the exact Gaussian."""
+    """At any noise the composed score is that of the posterior given all items, at no noise; its start is the
+    exact Gaussian."""
     items = GaussianItems(gaussian_data(THETA, 20, 1))
     made, theta = ComposedScore(items, torch.neg, noise), normal(9, 2, seed=2)
     mean, covariance = exact_posterior(items.x)
@@ -40,7 +41,8 @@ def test_the_composed_score_of_gaussians_is_exact(noise):
 
 
 def test_a_start_needs_no_exact_gaussians():
-    """Where Gaussians of items, wider than the prior, leave no precision, that of the start is positive all the same."""
+    """Where Gaussians of items, wider than the prior, leave no precision, that of the start is positive all
+    the same."""
     items = GaussianItems(gaussian_data(THETA, 20, 1))
     items.covariance = 1.5 * EYE
     center, precision = ComposedScore(items, torch.neg, 0.05).start()
@@ -50,7 +52,8 @@ def test_a_start_needs_no_exact_gaussians():
 
 @pytest.mark.parametrize("d", [1, 3])
 def test_the_share_of_a_bias_that_is_removed(d):
-    """None of what is below the 99 % quantile of noise, all above three times that, half in the middle; 1 % of pure noise is touched."""
+    """None of what is below the 99 % quantile of noise, all above three times that, half in the middle; 1 %
+    of pure noise is touched."""
     quantile = {1: 6.6349, 3: 11.3449}[d]
     variance = torch.diag(torch.arange(1.0, d + 1).double())
 
@@ -66,7 +69,8 @@ def test_the_share_of_a_bias_that_is_removed(d):
 
 
 def test_shifts_are_in_sds_of_the_posterior():
-    """A constant added to the score of a Gaussian moves its mean by C g; the measure is the rms of that in whitened components."""
+    """A constant added to the score of a Gaussian moves its mean by C g; the measure is the rms of that in
+    whitened components."""
     precision, score = torch.linalg.inv(LIKELIHOOD), torch.tensor([0.3, 2.0], dtype=torch.float64)
     moved = torch.linalg.solve(torch.linalg.cholesky(LIKELIHOOD), LIKELIHOOD @ score)
     assert shift_in_sds(score, precision) == pytest.approx(math.sqrt(float(moved.square().mean())))
@@ -97,7 +101,8 @@ def residuals(n, seed):
 
 
 def test_a_shared_bias_is_learned_with_its_uncertainty():
-    """A polynomial of theta is recovered; over 60 repetitions errors have the variance that the regression says, and no bias."""
+    """A polynomial of theta is recovered; over 60 repetitions errors have the variance that the regression
+    says, and no bias."""
     at = torch.tensor([[0.0, 0.0], [1.0, -1.0], [-0.5, 2.0]], dtype=torch.float64)
     learned = SharedBias(2)
     assert not learned.is_known
@@ -135,7 +140,8 @@ def test_a_shared_bias_does_not_run_away():
 
 @pytest.mark.parametrize("d", [1, 2, 5, 14])
 def test_a_shared_bias_is_saved(d):
-    """Its state has all that it knows, and `is_known`, for any number of parameters; theta of any location and scale."""
+    """Its state has all that it knows, and `is_known`, for any number of parameters; theta of any location
+    and scale."""
     learned = SharedBias(d)
     theta = 1e3 + 1e-3 * normal(3000, d, seed=1)
     learned.fit(theta, 0.2 + normal(3000, d, seed=2))
@@ -154,7 +160,8 @@ def test_a_shared_bias_is_saved(d):
 
 @pytest.mark.parametrize("preconditioning", ["unit", "gaussian"])
 def test_items_of_a_network_of_zero_are_standard_normal(preconditioning):
-    """An untrained network says N(0, I) of every item: Gaussians, scores at a noise, own scores and log densities are the formulas."""
+    """An untrained network says N(0, I) of every item: Gaussians, scores at a noise, own scores and log
+    densities are the formulas."""
     network = DiffusionModel(widths=(8,), preconditioning=preconditioning)
     network.build(2, 3)
     items, theta = DiffusionItems(network, torch.randn(5, 3, generator=rng(1)), seed=1), normal(4, 2, seed=2)
@@ -227,7 +234,8 @@ FINE = {
     ],
 )
 def test_each_threshold_has_its_warning(changes, message):
-    """Beyond a threshold there is one reason, in words with the number and a cure; before it, or without the number, there is none."""
+    """Beyond a threshold there is one reason, in words with the number and a cure; before it, or without the
+    number, there is none."""
     (reason,) = CompositionReport(**FINE | changes).warnings
     assert re.search(message, reason)
     report = CompositionReport(**FINE | changes)
@@ -251,6 +259,7 @@ def test_each_threshold_has_its_warning(changes, message):
     ],
 )
 def test_what_is_fine_has_no_warning(changes):
-    """On the good side of each threshold, a removed bias of any size, and methods without numbers are not warned of."""
+    """On the good side of each threshold, a removed bias of any size, and methods without numbers are not
+    warned of."""
     assert CompositionReport(**FINE | changes).warnings == ()
     assert CompositionReport(method="gauss", num_items=3).warnings == ()

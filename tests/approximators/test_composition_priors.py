@@ -72,7 +72,8 @@ def analytic(data, t=None):
 
 @pytest.mark.parametrize("prior", [PRIORS, analytic], ids=["distributions", "function"])
 def test_bounded_priors_through_the_adapter(prior):
-    """In the unbounded space of the network, the score is the slope of the log density with the volume of the change of variables."""
+    """In the unbounded space of the network, the score is the slope of the log density with the volume of the
+    change of variables."""
     made, z = approximator(PRIORS), normal(6, 3, seed=1)
     exact = slope(
         log_density_in_z(
@@ -84,7 +85,8 @@ def test_bounded_priors_through_the_adapter(prior):
 
 
 def test_priors_without_bounds():
-    """With no transform but the standardiser, the score is that of raw space times the sds; scalars, vectors, functions of t or not."""
+    """With no transform but the standardiser, the score is that of raw space times the sds; scalars, vectors,
+    functions of t or not."""
     made, z = approximator(), normal(6, 3, seed=1)
     exact = slope(
         log_density_in_z(
@@ -126,7 +128,8 @@ def test_priors_without_bounds():
 
 
 def test_functions_see_raw_variables():
-    """A function is given float64 arrays, name to (m, width), of the values that the points have in raw space."""
+    """A function is given float64 arrays, name to (m, width), of the values that the points have in raw
+    space."""
     made, z, seen = approximator(PRIORS), normal(6, 3, seed=1), {}
 
     def function(data, t=None):
@@ -142,7 +145,8 @@ def test_functions_see_raw_variables():
 
 
 def test_one_distribution_for_one_variable():
-    """One inferred variable takes its distribution as it is: Beta and exponential priors have their scores."""
+    """One inferred variable takes its distribution as it is: Beta and exponential priors have their
+    scores."""
     for prior in (Beta(2.0, 3.0), Exponential(1.5)):
         roles = {"inference_variables": ["p"], "inference_conditions": ["x"]}
         made = CompositionalApproximator(
@@ -158,7 +162,8 @@ def test_one_distribution_for_one_variable():
 
 
 def test_the_prior_of_the_network():
-    """None is the score that the network gives without conditions, and is refused where it was never trained for that."""
+    """None is the score that the network gives without conditions, and is refused where it was never trained
+    for that."""
     made, z = approximator(), normal(6, 3, seed=1)
     network = made.inference_network
     t, alpha = time_of(network, 0.05)
@@ -213,7 +218,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("prior", "error", "message"), WRONG)
 def test_priors_that_are_none_are_refused(prior, error, message):
-    """Wrong keys, shapes, values and types, by the score and by sampling, before any other work, for one item, too."""
+    """Wrong keys, shapes, values and types, by the score and by sampling, before any other work, for one
+    item, too."""
     made = approximator()
     with pytest.raises(error, match=message):
         prior_score(prior, made)(normal(4, 3, seed=1))
@@ -225,7 +231,8 @@ def test_priors_that_are_none_are_refused(prior, error, message):
 
 
 def test_a_prior_outside_of_its_support_is_an_error():
-    """Where the adapter does not keep draws inside the support of the prior, its score is refused with a cure, never taken for zero."""
+    """Where the adapter does not keep draws inside the support of the prior, its score is refused with a
+    cure, never taken for zero."""
     with pytest.raises(SbiModelsError, match="support"):
         prior_score(PRIORS, approximator())(100 * normal(4, 3, seed=1))
 
@@ -251,7 +258,8 @@ def test_only_diffusion_models_compose():
 
 
 def test_files_keep_what_the_training_left(tmp_path):
-    """Saved and loaded, an approximator that has learned its shared bias gives the same draws to the bit, and the same file."""
+    """Saved and loaded, an approximator that has learned its shared bias gives the same draws to the bit, and
+    the same file."""
     made = approximator(PRIORS, preconditioning="gaussian")
     generator = rng(1)
     for parameter in made.inference_network.parameters():
@@ -284,7 +292,8 @@ def test_files_keep_what_the_training_left(tmp_path):
 
 
 def test_files_of_earlier_versions_are_read():
-    """Tensors that the correction of shared errors no longer has are left out, and those that it did not have yet are zero."""
+    """Tensors that the correction of shared errors no longer has are left out, and those that it did not have
+    yet are zero."""
     made = approximator(PRIORS, preconditioning="gaussian")
     made.learn_shared_bias([data(300, seed=4)])
     tensors = {name: value.clone() for name, value in made.state_dict().items()}

@@ -1,4 +1,5 @@
-"""The calibrated quasi-likelihood and the test of composed draws, on laws whose posteriors are known by quadrature or in closed form."""
+"""The calibrated quasi-likelihood and the test of composed draws, on laws whose posteriors are known by
+quadrature or in closed form."""
 
 import math
 
@@ -38,7 +39,8 @@ LAWS = {
 
 
 class BlindItems:
-    """theta ~ N(0, 1) and items of which the scores know nothing: those of the prior, moved by a half; conditions are the data."""
+    """theta ~ N(0, 1) and items of which the scores know nothing: those of the prior, moved by a half;
+    conditions are the data."""
 
     theta_dim, evaluations_of_density = 1, 1
 
@@ -75,9 +77,11 @@ def fresh_of(draw):
 
 @pytest.mark.parametrize("law", LAWS)
 def test_scores_that_know_nothing_are_no_harm_where_conditions_tell_all(law):
-    """Sufficient statistics of an exponential family among the conditions: means within 0.3 exact sds, sds within 12 %, at n = 100.
+    """Sufficient statistics of an exponential family among the conditions: means within 0.3 exact sds, sds
+    within 12 %, at n = 100.
 
-    Geometric data of the wide prior, up to hundreds of thousands, may be too much for polynomials: then that is told.
+    Geometric data of the wide prior, up to hundreds of thousands, may be too much for polynomials: then that
+    is told.
     """
     draw, log_density = LAWS[law]
     for seed in range(2):
@@ -100,7 +104,8 @@ def test_scores_that_know_nothing_are_no_harm_where_conditions_tell_all(law):
 
 
 def test_the_quasi_score_is_the_exact_one_for_gaussian_items():
-    """S is sufficient for normal items, so that the quasi-score is the score of the likelihood, within a tenth of a posterior sd."""
+    """S is sufficient for normal items, so that the quasi-score is the score of the likelihood, within a
+    tenth of a posterior sd."""
     n, x = 50, gaussian_data(THETA, 50, seed=2)
     mean, covariance = exact_posterior(x)
 
@@ -120,7 +125,8 @@ def test_the_quasi_score_is_the_exact_one_for_gaussian_items():
 
 
 def _replicated(off, width, seed, *, d=2, n=20, number=200):
-    """The outcome of the test where the likelihood of the items puts posteriors off by some sds and in width; the largest shift in sds."""
+    """The outcome of the test where the likelihood of the items puts posteriors off by some sds and in width;
+    the largest shift in sds."""
     likelihood = torch.block_diag(LIKELIHOOD, LIKELIHOOD)[:d, :d]
     precision = torch.linalg.inv(likelihood) / width**2
     covariance = torch.linalg.inv(torch.eye(d, dtype=torch.float64) + n * precision)
@@ -141,7 +147,8 @@ def _replicated(off, width, seed, *, d=2, n=20, number=200):
 
 
 def test_widths_that_are_wrong_everywhere_are_found_together():
-    """In four dimensions widths half too large are found in nearly all of 20 data sets, though no parameter alone would tell."""
+    """In four dimensions widths half too large are found in nearly all of 20 data sets, though no parameter
+    alone would tell."""
     found = [_replicated(0.0, 1.5, seed, d=4)[0] for seed in range(20)]
     assert sum(test.p_value < 0.02 for test in found) >= 18
     assert all(test.joint_variance < 1 for test in found)
@@ -149,7 +156,8 @@ def test_widths_that_are_wrong_everywhere_are_found_together():
 
 @pytest.mark.parametrize("d", [1, 4])
 def test_right_draws_pass_at_the_level_of_the_test(d):
-    """P-values of draws that are those of the posterior are below q with probability of at most q, within four standard errors."""
+    """P-values of draws that are those of the posterior are below q with probability of at most q, within
+    four standard errors."""
     p_values = np.array([_replicated(0.0, 1.0, seed, d=d)[0].p_value for seed in range(100)])
     for q in (0.02, 0.1, 0.3):
         assert (p_values < q).mean() < q + 4 * math.sqrt(q / 100)
@@ -157,7 +165,8 @@ def test_right_draws_pass_at_the_level_of_the_test(d):
 
 @pytest.mark.parametrize("d", [1, 2])
 def test_draws_that_are_off_are_found(d):
-    """One sd off (the shift within 0.5 sds), or half as wide: found in each of 20 data sets at 0.001; twice as wide: in most at 0.05."""
+    """One sd off (the shift within 0.5 sds), or half as wide: found in each of 20 data sets at 0.001; twice
+    as wide: in most at 0.05."""
     wide = [_replicated(0.0, 2.0, seed, d=d)[0].p_value < 0.05 for seed in range(20)]
     assert sum(wide) >= 15
     for seed in range(20):

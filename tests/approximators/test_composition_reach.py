@@ -13,7 +13,8 @@ ONE = torch.eye(1, dtype=torch.float64)
 @pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize("method", ["calibrated", "gauss"])
 def test_draws_out_of_reach_of_the_prior_are_doubted(d, method):
-    """Three items of which all scores lead 20 sds of the prior away are warned of without a simulator; three of theta = 1 are not.
+    """Three items of which all scores lead 20 sds of the prior away are warned of without a simulator; three
+    of theta = 1 are not.
 
     The default gives draws of the prior then.
     """
@@ -37,7 +38,8 @@ def test_draws_out_of_reach_of_the_prior_are_doubted(d, method):
 
 
 def test_few_draws_in_the_tail_are_no_reason():
-    """One draw in a hundred beyond six sds, as a heavy tail has, says nothing; one in ten does, and draws that are not finite do."""
+    """One draw in a hundred beyond six sds, as a heavy tail has, says nothing; one in ten does, and draws
+    that are not finite do."""
     draws = torch.zeros(1000, 1, dtype=torch.float64)
     moments = (torch.zeros(1, dtype=torch.float64), ONE)
     draws[:10] = 7.0

@@ -12,8 +12,8 @@ def normal(n, d, seed):
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_what_is_left_unused(weight):
-    """theta ~ N(0, 1) given x = theta + z has N(x / 2, 1 / 2); a mean that is weight * x / 2 leaves (1 - w)^2 / (1 + (1 - w)^2) of scores
-    to be predicted."""
+    """theta ~ N(0, 1) given x = theta + z has N(x / 2, 1 / 2); a mean that is weight * x / 2 leaves (1 - w)^2
+    / (1 + (1 - w)^2) of scores to be predicted."""
     theta, z = normal(40_000, 1, 1), normal(40_000, 1, 2)
     x = theta + z
     scores = -(theta - weight * x / 2) / 0.5**0.5
@@ -22,7 +22,8 @@ def test_what_is_left_unused(weight):
 
 
 def test_too_few_simulations_say_nothing():
-    """With fewer than ten simulations for each term nothing is said; a feature that never changes is no feature."""
+    """With fewer than ten simulations for each term nothing is said; a feature that never changes is no
+    feature."""
     x = normal(60, 3, 1)
     assert predictable(x, x[:, :1]) == 0
     x = torch.cat([normal(400, 1, 2), torch.ones(400, 1, dtype=torch.float64)], dim=1)

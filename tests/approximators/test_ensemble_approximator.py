@@ -123,7 +123,8 @@ def test_merged_draws_have_exact_shares():
 
 
 def test_merged_draws_are_those_of_the_mixture():
-    """Draws of 0.6 N(c, 1) + 0.4 N(c + 4, 1/2) and draws made by hand pass a two-sample test; those of other weights do not."""
+    """Draws of 0.6 N(c, 1) + 0.4 N(c + 4, 1/2) and draws made by hand pass a two-sample test; those of other
+    weights do not."""
     conditions = {"x": np.zeros((1, 1))}
     draws = (
         ensemble()
@@ -140,7 +141,8 @@ def test_merged_draws_are_those_of_the_mixture():
 
 
 def test_each_member_can_be_asked():
-    """merge_members=False gives num_samples draws of each member, independent ones, the same for the same seed."""
+    """merge_members=False gives num_samples draws of each member, independent ones, the same for the same
+    seed."""
     made = ensemble()
     draws = made.sample(num_samples=4000, conditions=data(2), seed=1, merge_members=False)
     assert {name: list(values) for name, values in draws.items()} == {"wide": ["theta"], "narrow": ["theta"]}
@@ -169,7 +171,8 @@ def test_draws_of_a_data_set_do_not_depend_on_batches_or_later_rows():
 
 
 def test_own_weights_are_the_default():
-    """Weights that are set or learned govern sample and log_prob until a call gives others; None makes them equal again."""
+    """Weights that are set or learned govern sample and log_prob until a call gives others; None makes them
+    equal again."""
     made, rows = ensemble(), data(10)
     equal = made.log_prob(rows)
     made.weights = {"narrow": 2.0}
@@ -198,7 +201,8 @@ def test_stacking_learns_the_weights_of_the_data():
 
 
 def test_weights_and_merging_exclude_each_other():
-    """Weights of members that are not merged are an error, and so are bad ones in a call and as the ensemble's own."""
+    """Weights of members that are not merged are an error, and so are bad ones in a call and as the
+    ensemble's own."""
     made = ensemble()
     for call in (
         lambda **a: made.sample(num_samples=2, conditions=data(1), **a),
@@ -214,7 +218,8 @@ def test_weights_and_merging_exclude_each_other():
 
 
 def test_members_without_a_density_are_said_so():
-    """A mixture with one has draws; its density, and learning weights, are errors that name the member, unless its weight is 0."""
+    """A mixture with one has draws; its density, and learning weights, are errors that name the member,
+    unless its weight is 0."""
     made = EnsembleApproximator({"a": member(KnownNormal()), "b": member(WithoutDensity())})
     made.build(data(), seed=0)
     assert made.sample(num_samples=4, conditions=data(2), seed=0)["theta"].shape == (2, 4, 1)
@@ -231,7 +236,8 @@ def test_members_without_a_density_are_said_so():
 
 
 def test_members_share_moments_and_nothing_else():
-    """Members of one architecture have the same moments, and differ in every other tensor; none is the same memory."""
+    """Members of one architecture have the same moments, and differ in every other tensor; none is the same
+    memory."""
     parts = {"roles": ROLES, "inference_network": FlowMatching(widths=(8, 8))}
     made = EnsembleApproximator(
         {
@@ -296,7 +302,8 @@ def test_shared_networks_are_refused():
 
 
 def test_trained_approximators_can_be_joined():
-    """Approximators that were built from different data make an ensemble that samples; training it is refused."""
+    """Approximators that were built from different data make an ensemble that samples; training it is
+    refused."""
     members = {}
     for k, name in enumerate("ab"):
         members[name] = ContinuousApproximator(
@@ -325,7 +332,8 @@ def test_cross_densities_are_those_of_the_members():
     """Draws of member k have the log densities that every member gives them."""
     cross = ensemble().cross_log_prob(conditions=data(3), num_samples=2000, seed=1)
     assert cross.shape == (3, 2, 2000, 2)
-    # at draws of N(m, s): E log N(m, s) = -log(s sqrt(2 pi e)); at draws of N(0, 1): E log N(4, 1/2) has E (z - 4)^2 / 0.5 = 17 / 0.5
+    # at draws of N(m, s): E log N(m, s) = -log(s sqrt(2 pi e)); at draws of N(0, 1): E log N(4, 1/2) has E (z
+    # - 4)^2 / 0.5 = 17 / 0.5
     expected = [
         [-0.5 * np.log(2 * np.pi * np.e), -np.log(0.5 * np.sqrt(2 * np.pi)) - 17 / 0.5],
         [-0.5 * np.log(2 * np.pi) - 16.25 / 2, -np.log(0.5 * np.sqrt(2 * np.pi * np.e))],
@@ -337,7 +345,8 @@ def test_cross_densities_are_those_of_the_members():
 
 
 def test_a_loaded_ensemble_is_the_saved_one_in_a_new_process(tmp_path):
-    """One file gives another process the same draws, densities and weights to the bit, for members of two kinds."""
+    """One file gives another process the same draws, densities and weights to the bit, for members of two
+    kinds."""
     made = EnsembleApproximator(
         {name: ContinuousApproximator(adapter=Adapter(), roles=ROLES, inference_network=net) for name, net in
          {"flow": FlowMatching(widths=(8, 8), steps=4), "a.b": CouplingFlow()}.items()},

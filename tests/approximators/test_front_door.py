@@ -1,4 +1,5 @@
-"""One front door for numbers: what would lose something is refused, in the same words wherever it comes in."""
+"""One front door for numbers: what would lose something is refused, in the same words wherever it comes
+in."""
 
 import re
 import warnings
@@ -69,7 +70,8 @@ def made():
 
 @pytest.mark.parametrize(("value", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_would_lose_something_is_refused_everywhere(made, value, message):
-    """Training, conditions, densities, estimates of fit and diagnostics refuse it with the cure, and nothing is lost without a word."""
+    """Training, conditions, densities, estimates of fit and diagnostics refuse it with the cure, and nothing
+    is lost without a word."""
     doors = {
         "fit_offline": lambda: made.fit_offline({"theta": X, "x": value}, epochs=1),
         "validation": lambda: made.fit_offline(
@@ -106,7 +108,8 @@ def _said_by(door: Callable[[], object]) -> str:
 
 @pytest.mark.parametrize("value", TAKEN.values(), ids=TAKEN)
 def test_what_loses_nothing_is_taken(made, value):
-    """Lists, tensors, frames, views and masked arrays without a masked value are the numbers that they hold."""
+    """Lists, tensors, frames, views and masked arrays without a masked value are the numbers that they
+    hold."""
     np.testing.assert_array_equal(real_array(value, "'x'"), X)
     expected = made.sample(num_samples=2, conditions={"x": X}, seed=1)["theta"]
     np.testing.assert_array_equal(
@@ -115,7 +118,8 @@ def test_what_loses_nothing_is_taken(made, value):
 
 
 def test_a_copy_shares_no_memory():
-    """With copy, neither arrays nor tensors share memory with what comes out; without, arrays are not copied."""
+    """With copy, neither arrays nor tensors share memory with what comes out; without, arrays are not
+    copied."""
     for value in (X, torch.as_tensor(X)):
         assert not np.shares_memory(real_array(value, "'x'", copy=True), X)
     assert real_array(X, "'x'") is X

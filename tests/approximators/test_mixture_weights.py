@@ -42,7 +42,8 @@ def test_weights_are_normalised_and_completed():
     ],
 )
 def test_bad_weights_are_refused(weights, message):
-    """A list, unknown members, and weights that are negative, not finite, no numbers, or all zero are errors that say so."""
+    """A list, unknown members, and weights that are negative, not finite, no numbers, or all zero are errors
+    that say so."""
     with pytest.raises(ConfigurationError, match=message):
         checked_weights(weights, NAMES)
 
@@ -52,7 +53,8 @@ def test_bad_weights_are_refused(weights, message):
     "weights", [[0.6, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.25, 0.25], [1.0, 0.0], [0.1] * 10]
 )
 def test_shares_are_largest_remainders(weights, num_samples):
-    """Every data set has num_samples draws, each member within one of its quota, and none was rounded up past a larger remainder."""
+    """Every data set has num_samples draws, each member within one of its quota, and none was rounded up past
+    a larger remainder."""
     weights = np.array(weights)
     shares = whole_shares(weights, num_samples, 60)
     assert shares.shape == (60, len(weights))
@@ -73,7 +75,8 @@ def test_exact_quotas_are_exact():
 
 
 def test_ties_go_round():
-    """Of equal remainders no member is favoured: over as many data sets as there are members, all have the same number of draws."""
+    """Of equal remainders no member is favoured: over as many data sets as there are members, all have the
+    same number of draws."""
     for members in (2, 3, 5, 7):
         for num_samples in range(1, 9):
             total = whole_shares(np.full(members, 1 / members), num_samples, 2 * members).sum(axis=0)
@@ -81,7 +84,8 @@ def test_ties_go_round():
 
 
 def test_merged_draws_are_shuffled_once_each():
-    """Each data set has the first draws of every member's share, each once, in an order of its own that the seed decides."""
+    """Each data set has the first draws of every member's share, each once, in an order of its own that the
+    seed decides."""
     shares = whole_shares(np.array([0.5, 0.3, 0.2]), 11, 6)
     order = merged_order(shares, seed=3)
     starts = np.concatenate([[0], np.cumsum(shares.max(axis=0))])
@@ -97,7 +101,8 @@ def test_merged_draws_are_shuffled_once_each():
 
 
 def test_the_log_density_of_a_mixture_is_the_weighted_log_sum_exp():
-    """To rounding, also where densities under- or overflow, where a weight is 0 and where no member gives any density."""
+    """To rounding, also where densities under- or overflow, where a weight is 0 and where no member gives any
+    density."""
     log_densities = np.random.default_rng(0).normal(size=(50, 3)) * np.array([1, 800, 800])
     log_densities[0] = -np.inf
     log_densities[1, 0] = -np.inf
@@ -117,7 +122,8 @@ def score(weights, log_densities):
 @pytest.mark.parametrize("shrinkage", [0.0, 3.0, 200.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_learned_weights_are_the_best_ones(seed, shrinkage):
-    """No weights found by a general optimiser, at random or at the corners have a shrunk score higher by more than 1e-7 nats."""
+    """No weights found by a general optimiser, at random or at the corners have a shrunk score higher by more
+    than 1e-7 nats."""
     rng = np.random.default_rng(seed)
     log_densities = rng.normal(size=(200, 4)) * rng.uniform(0.2, 3, size=4) - rng.uniform(0, 2, size=4)
 
@@ -147,7 +153,8 @@ def test_infinite_shrinkage_gives_equal_weights():
 
 
 def test_the_shrinkage_that_is_found_follows_the_evidence():
-    """Members that are equally good keep equal weights, nearly always; a bad one loses its weight; little data are no evidence."""
+    """Members that are equally good keep equal weights, nearly always; a bad one loses its weight; little
+    data are no evidence."""
     rng = np.random.default_rng(6)
 
     def members(n, offsets):
@@ -164,7 +171,8 @@ def test_the_shrinkage_that_is_found_follows_the_evidence():
 
 
 def test_learned_weights_beat_equal_ones_on_new_data_where_these_are_worse():
-    """With one member of three useless, 200 held-out rows are enough to do better on new ones; with three alike, no harm is done."""
+    """With one member of three useless, 200 held-out rows are enough to do better on new ones; with three
+    alike, no harm is done."""
     rng = np.random.default_rng(7)
 
     def rows(n, offsets):
@@ -177,7 +185,8 @@ def test_learned_weights_beat_equal_ones_on_new_data_where_these_are_worse():
 
 
 def test_stacking_finds_known_weights():
-    """With 20 000 draws of 0.7 N(0, 1) + 0.3 N(3, 1/2), the weights of these two are found to 0.01, and a useless third gets none."""
+    """With 20 000 draws of 0.7 N(0, 1) + 0.3 N(3, 1/2), the weights of these two are found to 0.01, and a
+    useless third gets none."""
     rng = np.random.default_rng(5)
     first = rng.random(20_000) < 0.7
     theta = np.where(first, rng.normal(size=first.size), 3 + 0.5 * rng.normal(size=first.size))

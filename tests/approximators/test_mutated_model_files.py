@@ -1,4 +1,5 @@
-"""Changed model files, of every kind of approximator, network and transform: refused as such, or good enough to draw from."""
+"""Changed model files, of every kind of approximator, network and transform: refused as such, or good enough
+to draw from."""
 
 import contextlib
 import sys
@@ -33,7 +34,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, dic
 
 
 def test_files_as_they_were_are_read(whole: dict, tmp_path: Path) -> None:
-    """Written again by the mutator without a change, every kind of file loads and answers: below, changes are refused."""
+    """Written again by the mutator without a change, every kind of file loads and answers: below, changes are
+    refused."""
     for header, tensors in whole.values():
         mutations.written(header, tensors, tmp_path / "file")
         mutations.ask(load_approximator(tmp_path / "file"))
@@ -47,7 +49,8 @@ def test_files_as_they_were_are_read(whole: dict, tmp_path: Path) -> None:
 )
 @given(seed=st.integers(0, 10**6))
 def test_a_changed_file_is_refused_or_usable(whole: dict, tmp_path: Path, seed: int) -> None:
-    """One or two settings, a tensor, the header or bytes changed, with a right checksum: ModelFileError and nothing else, soon."""
+    """One or two settings, a tensor, the header or bytes changed, with a right checksum: ModelFileError and
+    nothing else, soon."""
     name = sorted(whole)[seed % len(whole)]
     mutations.mutated(*whole[name], seed, tmp_path / "file")
     started = time.process_time()
@@ -114,7 +117,8 @@ def test_the_message_names_the_setting(
 
 
 def test_moments_and_types_of_tensors_are_looked_at(whole: dict, tmp_path: Path) -> None:
-    """A standard deviation of zero, and weights in another precision, are refused: draws would be wrong without a word."""
+    """A standard deviation of zero, and weights in another precision, are refused: draws would be wrong
+    without a word."""
     header, tensors = whole["flow matching"]
     zero = tensors | {"standardiser.inference_variables_sd": torch.zeros(3, dtype=torch.float64)}
     mutations.written(header, zero, tmp_path / "file")

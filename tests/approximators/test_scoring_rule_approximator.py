@@ -37,7 +37,8 @@ POINT = {
     ],
 )
 def test_adapters_that_would_spoil_an_estimate_are_refused_before_training(rule, adapter, message):
-    """Reversed quantiles, quantiles and medians of mixed components, and means of classes are refused, again and again, before any step."""
+    """Reversed quantiles, quantiles and medians of mixed components, and means of classes are refused, again
+    and again, before any step."""
     data = POINT | (
         {"theta": np.eye(3, dtype=int)[:, :1].repeat(22, axis=0)[:64]}
         if "one_hot" in str(adapter.to_json())
@@ -67,7 +68,8 @@ def made():
 
 
 def test_raw_densities_integrate_to_one(made):
-    """Through the log adapter, exp(log_prob) of sigma and mu sums to 1 within 1e-3 on a grid of raw space that holds all of it."""
+    """Through the log adapter, exp(log_prob) of sigma and mu sums to 1 within 1e-3 on a grid of raw space
+    that holds all of it."""
     log_sigma, mu = np.linspace(-9, 9, 361), np.linspace(-40, 60, 401)
     grid = np.stack(np.meshgrid(log_sigma, mu, indexing="ij"), axis=-1).reshape(-1, 2)
     sigma = np.exp(grid[:, :1])
@@ -96,7 +98,8 @@ def test_a_saved_approximator_estimates_the_same(made, tmp_path):
 
 
 def test_estimates_do_not_depend_on_the_chunks(made):
-    """Data sets one by one give what all of them give together; split gives each component; test batches are taken whole."""
+    """Data sets one by one give what all of them give together; split gives each component; test batches are
+    taken whole."""
     data = simulations(7, 6)
     whole = made.estimate(conditions=data)
     parts = made.estimate(conditions={"x": data["x"]}, batch_size=2)
@@ -109,7 +112,8 @@ def test_estimates_do_not_depend_on_the_chunks(made):
 
 
 def test_estimates_of_densities_are_in_adapted_space(made):
-    """Weights, means and covariances of the mixture, in log sigma and mu, give the density that log_prob has in raw space."""
+    """Weights, means and covariances of the mixture, in log sigma and mu, give the density that log_prob has
+    in raw space."""
     data = simulations(5, 7)
     parts = made.estimate(conditions=data)["mixture"]
     adapted = np.concatenate([np.log(data["sigma"]), data["mu"]], axis=1)
@@ -127,7 +131,8 @@ def test_estimates_of_densities_are_in_adapted_space(made):
 
 
 def test_the_network_chooses_the_approximator():
-    """A network of scoring rules, by name too, gets the approximator with estimates, which takes no other; another one gets draws."""
+    """A network of scoring rules, by name too, gets the approximator with estimates, which takes no other;
+    another one gets draws."""
     assert type(workflow("mean").approximator) is ScoringRuleApproximator
     assert (
         type(BasicWorkflow(**TWO, inference_network="scoring_rules").approximator) is ScoringRuleApproximator
@@ -138,7 +143,8 @@ def test_the_network_chooses_the_approximator():
 
 
 def test_draws_of_points_and_estimates_of_draws_are_refused():
-    """Point estimators refuse draws and densities, approximators with draws refuse estimates, and an untrained one says that first."""
+    """Point estimators refuse draws and densities, approximators with draws refuse estimates, and an
+    untrained one says that first."""
     points = workflow("mean")
     with pytest.raises(NotFittedError, match="has not been trained"):
         points.estimate(conditions=TEST)
@@ -153,7 +159,8 @@ def test_draws_of_points_and_estimates_of_draws_are_refused():
 
 
 def test_diagnostics_of_points_are_refused_before_anything_is_simulated():
-    """Default and custom diagnostics of a point estimator say that there are no draws; draws that are passed are diagnosed."""
+    """Default and custom diagnostics of a point estimator say that there are no draws; draws that are passed
+    are diagnosed."""
     calls = []
 
     def prior(rng):

@@ -21,10 +21,11 @@ from sbi_models.simulators.benchmarks import GaussianLinear
     ids=["log", "constrain"],
 )
 def test_estimates_are_those_of_the_raw_posterior(adapter):
-    """Through log and constrain, in any order of variables, mean, median and quantiles of sigma and mu are the exact ones, within 0.06 sd.
+    """Through log and constrain, in any order of variables, mean, median and quantiles of sigma and mu are
+    the exact ones, within 0.06 sd.
 
-    The sd is the posterior's, the error the root mean square over x. The exponential of the mean of log sigma, which a careless way back
-    would give for the mean, is 0.29 sd away.
+    The sd is the posterior's, the error the root mean square over x. The exponential of the mean of log
+    sigma, which a careless way back would give for the mean, is 0.29 sd away.
     """
     careless = EXACT["median"]["sigma"]
     assert np.mean((EXACT["mean"]["sigma"] - careless) / SIGMA_SD) > 0.28
@@ -51,7 +52,8 @@ def test_estimates_are_those_of_the_raw_posterior(adapter):
     [("simplex", np.array([2.0, 1.0, 5.0]) / 8), ("ordered", np.array([0.25, 0.5, 0.75]))],
 )
 def test_means_pass_through_adapters_that_mix_components(to, mean):
-    """The mean of Dirichlet(2, 1, 5), and of three sorted uniform numbers, is right within 0.01 although the adapter is far from affine."""
+    """The mean of Dirichlet(2, 1, 5), and of three sorted uniform numbers, is right within 0.01 although the
+    adapter is far from affine."""
     rng = np.random.default_rng(0)
     theta = (
         rng.dirichlet([2.0, 1.0, 5.0], size=8000)
@@ -78,7 +80,8 @@ def test_a_median_passes_through_a_decreasing_adapter():
 
 
 def test_the_normal_learns_the_posterior_of_gaussian_linear():
-    """On the benchmark in ten dimensions, means are within 0.1 sd, every sd within 10 % and every correlation, 0 here, within 0.1."""
+    """On the benchmark in ten dimensions, means are within 0.1 sd, every sd within 10 % and every
+    correlation, 0 here, within 0.1."""
     model = GaussianLinear()
     test = model.simulator.sample(200, seed=1)
     made = workflow(

@@ -1,4 +1,5 @@
-"""The exact posteriors of `benchmarks/composition.py`, against the prior, weighted, and against data sets that the simulators made."""
+"""The exact posteriors of `benchmarks/composition.py`, against the prior, weighted, and against data sets
+that the simulators made."""
 
 import sys
 from pathlib import Path
@@ -71,7 +72,8 @@ def parameters(bed, prior, number, seed):
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("name", BEDS)
 def test_exact_moments_are_those_of_the_weighted_prior(name, prior):
-    """Draws of either form of the prior, weighted by a likelihood written anew with SciPy, have the exact mean and sd given three items."""
+    """Draws of either form of the prior, weighted by a likelihood written anew with SciPy, have the exact
+    mean and sd given three items."""
     bed = BEDS[name]
     items = bed.data_set(3, np.random.default_rng([1, 3]))
     theta, _ = parameters(bed, prior, DRAWS.get(name, 100_000), seed=2)
@@ -97,7 +99,8 @@ def test_exact_moments_are_those_of_the_weighted_prior(name, prior):
 
 @pytest.mark.parametrize("name", BEDS)
 def test_parameters_are_where_the_posterior_of_their_data_says(name):
-    """Over data sets of seven items that the bed's own likelihood makes, (theta - mean) / sd has mean 0 and variance 1."""
+    """Over data sets of seven items that the bed's own likelihood makes, (theta - mean) / sd has mean 0 and
+    variance 1."""
     bed = BEDS[name]
     theta, _ = parameters(bed, "function", DATA_SETS.get(name, 1000), seed=3)
     away = []
@@ -116,7 +119,8 @@ def test_parameters_are_where_the_posterior_of_their_data_says(name):
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("name", BEDS)
 def test_impossible_parameters_are_counted(name, prior):
-    """A simulator that draws its own parameters is never called at impossible ones, and each one that it is given is counted."""
+    """A simulator that draws its own parameters is never called at impossible ones, and each one that it is
+    given is counted."""
     bed = type(BEDS[name])()
     simulator = bed.simulator(prior)
     drawn = simulator.sample(2000, seed=5, progress=False)

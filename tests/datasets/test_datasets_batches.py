@@ -20,7 +20,8 @@ def order(data, epoch):
 @pytest.mark.parametrize(("n", "batch_size"), [(23, 5), (20, 5), (3, 5), (1, 1)])
 @pytest.mark.parametrize("seed", [0, None])
 def test_an_epoch_holds_every_row_once(n, batch_size, seed):
-    """Every row comes exactly once an epoch, variables stay together, and only the last batch may be shorter."""
+    """Every row comes exactly once an epoch, variables stay together, and only the last batch may be
+    shorter."""
     data = batches(n, batch_size, seed)
     for epoch in range(3):
         assert sorted(order(data, epoch)) == list(range(n))
@@ -32,7 +33,8 @@ def test_an_epoch_holds_every_row_once(n, batch_size, seed):
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
-    """The same seed and epoch give the same order, whatever was drawn before and whatever the global state; others give others."""
+    """The same seed and epoch give the same order, whatever was drawn before and whatever the global state;
+    others give others."""
     data = batches()
     torch.manual_seed(0)
     orders = [order(data, epoch) for epoch in range(4)]
@@ -66,7 +68,8 @@ def test_shuffles_move_rows_uniformly():
 
 
 def test_online_batches_are_consecutive_rows_of_the_table():
-    """Batch k of epoch e is rows (e K + k) B to (e K + k + 1) B, prepared; no row is used twice and none is left out."""
+    """Batch k of epoch e is rows (e K + k) B to (e K + k + 1) B, prepared; no row is used twice and none is
+    left out."""
     asked = []
 
     def stream(ranges):

@@ -1,4 +1,5 @@
-"""Simulations in files: every row once an epoch, one or many a file, several formats, and no program is ever run."""
+"""Simulations in files: every row once an epoch, one or many a file, several formats, and no program is ever
+run."""
 
 import os
 import pickle
@@ -53,7 +54,8 @@ def numbers(batches):
 @pytest.mark.parametrize("suffix", [".pkl", ".npz", ".safetensors"])
 @pytest.mark.parametrize("in_memory", [1, 7, 32_768])
 def test_every_simulation_is_in_one_batch_of_an_epoch(tmp_path, monkeypatch, suffix, in_memory):
-    """Whatever the format and however few rows may be in memory, an epoch holds every row once, in whole batches but for the last."""
+    """Whatever the format and however few rows may be in memory, an epoch holds every row once, in whole
+    batches but for the last."""
     monkeypatch.setattr(disk_module, "_ROWS_IN_MEMORY", in_memory)
     total = many(tmp_path, [5, 1, 8, 3], suffix)
     batches = DiskBatches(SimulationFiles.find(tmp_path, f"*{suffix}", NAMES), batch_size=4, seed=1)
@@ -77,7 +79,8 @@ def test_one_simulation_a_file_is_found_out(tmp_path):
 
 
 def test_order_depends_on_seed_and_epoch_alone(tmp_path):
-    """The same seed and epoch give the same batches, another epoch or seed others; rows of several files meet in a batch."""
+    """The same seed and epoch give the same batches, another epoch or seed others; rows of several files meet
+    in a batch."""
     many(tmp_path, [50, 50])
     files = SimulationFiles.find(tmp_path, "*.pkl", NAMES)
     batches, alike, other = (DiskBatches(files, batch_size=10, seed=seed) for seed in (1, 1, 2))
@@ -90,7 +93,8 @@ def test_order_depends_on_seed_and_epoch_alone(tmp_path):
 
 
 def test_a_simulation_store_is_read_natively(tmp_path):
-    """The folder of a simulation store is known by its manifest; its rows are those of the store, and other shards are not looked at."""
+    """The folder of a simulation store is known by its manifest; its rows are those of the store, and other
+    shards are not looked at."""
     SimulationStore.create(tmp_path, rows, 25, seed=0, fingerprint="f", rows_per_shard=10)
     SimulationStore.write(tmp_path, 25, 30, rows(25, 30), seed=0, fingerprint="f")
     files = SimulationFiles.find(tmp_path, "*.pkl", NAMES)
@@ -101,7 +105,8 @@ def test_a_simulation_store_is_read_natively(tmp_path):
 
 @pytest.mark.parametrize("windows", [None, [np.arange(0, 37, 2), np.arange(1, 37, 3)]])
 def test_batches_of_a_store_do_not_depend_on_its_cut(tmp_path, monkeypatch, windows):
-    """Made at once, in three extensions, or the first rows of a larger one: the same batches in the same order, of all rows."""
+    """Made at once, in three extensions, or the first rows of a larger one: the same batches in the same
+    order, of all rows."""
     monkeypatch.setattr(disk_module, "_ROWS_OF_A_BLOCK", 4)
     monkeypatch.setattr(disk_module, "_ROWS_IN_MEMORY", 10)
     for folder, sizes in {"once": [37], "extended": [5, 12, 37], "larger": [50]}.items():
@@ -171,7 +176,8 @@ class Program:
 
 
 def test_a_pickle_never_runs_a_program(tmp_path):
-    """A pickle that would call os.system is refused, naming the file and load_fn, and the program does not run."""
+    """A pickle that would call os.system is refused, naming the file and load_fn, and the program does not
+    run."""
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps(rows(0, 2) | {"y": Program(tmp_path / "ran")}))
     with pytest.raises(DataError, match=r"bad\.pkl cannot be read: it holds posix\.system.*load_fn"):
         SimulationFiles.find(tmp_path, "*.pkl", NAMES)
@@ -200,7 +206,8 @@ def test_a_pickle_never_runs_a_program(tmp_path):
     ],
 )
 def test_a_bad_file_is_named_before_training(tmp_path, damage, message):
-    """A truncated or empty file, a missing variable, other shapes, ragged lengths, no dict and text are errors that name the file."""
+    """A truncated or empty file, a missing variable, other shapes, ragged lengths, no dict and text are
+    errors that name the file."""
     many(tmp_path, [2, 2, 2, 2])
     damage(tmp_path / "part-002.pkl")
     with pytest.raises(DataError, match=message):

@@ -1,4 +1,5 @@
-"""Data files that were written to hurt, or damaged: refused as such, soon, and without more memory than they have bytes for."""
+"""Data files that were written to hurt, or damaged: refused as such, soon, and without more memory than they
+have bytes for."""
 
 import io
 import os
@@ -57,7 +58,8 @@ def test_honest_pickles_come_back(tmp_path: Path) -> None:
 )
 @given(seed=st.integers(0, 10**6))
 def test_a_hostile_file_is_refused_or_an_array_of_its_size(tmp_path: Path, seed: int) -> None:
-    """Archives, pickles, safetensors and stores: DataError and nothing else, soon, or arrays that are not larger than files may come to."""
+    """Archives, pickles, safetensors and stores: DataError and nothing else, soon, or arrays that are not
+    larger than files may come to."""
     kind = KINDS[seed % len(KINDS)]
     path = data_mutations.write(kind, seed, tmp_path, bombs=False)
     started = time.process_time()
@@ -96,7 +98,8 @@ RECONSTRUCT = np.zeros(0).__reduce__()[0]
     ],
 )
 def test_bombs_in_pickles(tmp_path: Path, value: object, message: str) -> None:
-    """Lists that double, arrays over memory that is not there, strides of zero, and shapes that lie are refused in words."""
+    """Lists that double, arrays over memory that is not there, strides of zero, and shapes that lie are
+    refused in words."""
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"theta": value}, protocol=4))
     with pytest.raises(DataError, match=message):
         read_file(tmp_path / "x.pkl")
@@ -116,7 +119,8 @@ def archive(path: Path, **members: bytes) -> Path:
 
 
 def test_bombs_in_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive that comes to more than is small and a hundred times its size, one that lies about shapes, and objects, are refused."""
+    """An archive that comes to more than is small and a hundred times its size, one that lies about shapes,
+    and objects, are refused."""
     zeros = io.BytesIO()
     np.save(zeros, np.zeros(2**18))
     path = archive(tmp_path / "bomb.npz", x=zeros.getvalue())

@@ -46,7 +46,8 @@ CONTINUOUS = {
 
 @pytest.mark.parametrize(("rows", "repeated"), CONTINUOUS.values(), ids=CONTINUOUS)
 def test_repeated_rows_of_continuous_simulators_are_an_error(tmp_path, rows, repeated):
-    """The number of rows that are there twice, across shards, is told, and the store is not finished; again when it is asked for again."""
+    """The number of rows that are there twice, across shards, is told, and the store is not finished; again
+    when it is asked for again."""
     assert is_continuous(rows)
     assert num_repeated(row_keys([rows])) == repeated
     if not repeated:
@@ -85,7 +86,8 @@ DISCRETE = {
 
 @pytest.mark.parametrize("rows", DISCRETE.values(), ids=DISCRETE)
 def test_equal_rows_of_discrete_simulators_are_let_be(tmp_path, rows):
-    """Counts, as floats too, rounded values, categories and grids repeat by chance, and stores of them are finished."""
+    """Counts, as floats too, rounded values, categories and grids repeat by chance, and stores of them are
+    finished."""
     assert len(np.unique(row_keys([rows]))) < N
     assert _store(tmp_path, rows).num_simulations == N
     assert len(_store(tmp_path, rows).row_keys()) == 0
@@ -93,7 +95,8 @@ def test_equal_rows_of_discrete_simulators_are_let_be(tmp_path, rows):
 
 @pytest.mark.parametrize("number", [100, 400, 5000])
 def test_draws_from_a_list_of_templates_are_let_be(tmp_path, number):
-    """Templates without noise, drawn by their number, are equal in any order: within a store, and between two."""
+    """Templates without noise, drawn by their number, are equal in any order: within a store, and between
+    two."""
     templates, rng = np.random.default_rng(8).normal(size=(number, 5)), np.random.default_rng(9)
     drawn = [templates[rng.integers(number, size=N)] for _ in range(2)]
     first, second = (
@@ -104,13 +107,15 @@ def test_draws_from_a_list_of_templates_are_let_be(tmp_path, number):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_that_take_turns_from_one_start_are_found(processes):
-    """Rows that several processes compute in turn, each with the generator as it was: all but the first of each kind are repetitions."""
+    """Rows that several processes compute in turn, each with the generator as it was: all but the first of
+    each kind are repetitions."""
     rows = {name: np.repeat(value[: N // processes], processes, axis=0) for name, value in _draws(10).items()}
     assert num_repeated(row_keys([rows])) == N - N // processes
 
 
 def test_a_continuous_parameter_with_discrete_data_is_continuous(tmp_path):
-    """Equal rows are looked at by all their variables: data of two values are no repetition, and a row of both is."""
+    """Equal rows are looked at by all their variables: data of two values are no repetition, and a row of
+    both is."""
     rows = {"theta": P, "x": RNG.integers(2, size=(N, 3)) * 1.0}
     assert _store(tmp_path / "a", rows).num_simulations == N
     with pytest.raises(DataError, match="got 1 that are equal"):

@@ -28,7 +28,8 @@ def test_simulations_come_back_to_the_bit(tmp_path, n, rows_per_shard):
 
 
 def test_shards_are_asked_for_in_turn(tmp_path):
-    """Each shard is one call for its rows, so that memory holds one shard, and nothing else is left in the folder."""
+    """Each shard is one call for its rows, so that memory holds one shard, and nothing else is left in the
+    folder."""
     rows = Rows()
     store = create(tmp_path, rows=rows)
     assert rows.asked == [(0, 10), (10, 20), (20, 25)]
@@ -41,7 +42,8 @@ def test_shards_are_asked_for_in_turn(tmp_path):
 
 
 def test_the_content_hash_names_the_content(tmp_path):
-    """Stores of the same simulations have one hash, whatever their fingerprint; another seed, number or simulator gives another."""
+    """Stores of the same simulations have one hash, whatever their fingerprint; another seed, number or
+    simulator gives another."""
     alike = {create(tmp_path / f"{k}").content_hash for k in range(8)} | {
         create(tmp_path / "other", fingerprint="g").content_hash
     }
@@ -55,7 +57,8 @@ def test_the_content_hash_names_the_content(tmp_path):
 
 
 def test_half_a_store_is_completed_without_repeating_shards(tmp_path):
-    """After a kill that left two of three shards and no manifest, only the missing shard is computed, and the store is the same."""
+    """After a kill that left two of three shards and no manifest, only the missing shard is computed, and the
+    store is the same."""
     before = create(tmp_path)
     (tmp_path / "manifest.json").unlink()
     (tmp_path / SHARDS[1]).unlink()
@@ -69,7 +72,8 @@ def test_half_a_store_is_completed_without_repeating_shards(tmp_path):
 
 
 def test_a_killed_write_leaves_no_shard(tmp_path):
-    """A simulator that dies in the second shard leaves the first one whole, no manifest, and no half file under a shard's name."""
+    """A simulator that dies in the second shard leaves the first one whole, no manifest, and no half file
+    under a shard's name."""
 
     def dies(start, stop):
         if start == 10:
@@ -94,7 +98,8 @@ def test_a_killed_write_leaves_no_shard(tmp_path):
     ],
 )
 def test_shards_of_the_same_origin_are_kept(tmp_path, change, asked):
-    """Whatever their size, rows that are there are not computed again; the result is the one that a fresh store has."""
+    """Whatever their size, rows that are there are not computed again; the result is the one that a fresh
+    store has."""
     create(tmp_path)
     rows = Rows()
     store = create(tmp_path, rows=rows, **change)
@@ -106,7 +111,8 @@ def test_shards_of_the_same_origin_are_kept(tmp_path, change, asked):
 @pytest.mark.parametrize("with_manifest", [True, False])
 @pytest.mark.parametrize("change", [{"seed": 1}, {"fingerprint": "g"}])
 def test_simulations_of_another_origin_are_refused(tmp_path, change, with_manifest):
-    """Another seed or simulator in the folder is an error, saying which, before anything is computed; no byte is overwritten."""
+    """Another seed or simulator in the folder is an error, saying which, before anything is computed; no byte
+    is overwritten."""
     create(tmp_path)
     if not with_manifest:
         (tmp_path / "manifest.json").unlink()
@@ -144,7 +150,8 @@ def _flip(path: Path):
     ids=["one bit", "truncated", "empty", "missing"],
 )
 def test_damaged_shards_are_found(tmp_path, harm):
-    """One wrong bit, a short, empty or missing shard is found by is_intact and refused by load, with its name and a cure."""
+    """One wrong bit, a short, empty or missing shard is found by is_intact and refused by load, with its name
+    and a cure."""
     store = create(tmp_path)
     harm(tmp_path / SHARDS[1])
     assert not store.is_intact()
@@ -159,7 +166,8 @@ def test_damaged_shards_are_found(tmp_path, harm):
 )
 @pytest.mark.parametrize("with_manifest", [True, False])
 def test_damaged_shards_are_computed_again(tmp_path, harm, with_manifest):
-    """create() over a folder with a short shard, or one with a wrong bit, computes that shard anew and no other."""
+    """create() over a folder with a short shard, or one with a wrong bit, computes that shard anew and no
+    other."""
     before = create(tmp_path)
     harm(tmp_path / SHARDS[0])
     if not with_manifest:
@@ -223,6 +231,7 @@ def test_folders_without_a_readable_manifest_are_refused(tmp_path):
     ],
 )
 def test_rows_that_are_no_table_are_refused(tmp_path, bad, message):
-    """Unequal lengths, no variables, text, and types that change from shard to shard are errors as soon as they are seen."""
+    """Unequal lengths, no variables, text, and types that change from shard to shard are errors as soon as
+    they are seen."""
     with pytest.raises(DataError, match=message):
         create(tmp_path, rows=bad)

@@ -1,4 +1,5 @@
-"""A simulation store grows: what is there stays as it is, only new rows are computed, and a hash names rows whatever their shards."""
+"""A simulation store grows: what is there stays as it is, only new rows are computed, and a hash names rows
+whatever their shards."""
 
 import json
 from itertools import pairwise
@@ -29,7 +30,8 @@ def shards(folder):
 
 
 def test_an_extension_computes_new_rows_alone(tmp_path):
-    """From 100 to 200 rows, the first 100 are not asked for, their files keep their bytes, and the new ones begin at 100."""
+    """From 100 to 200 rows, the first 100 are not asked for, their files keep their bytes, and the new ones
+    begin at 100."""
     create(tmp_path, n=100, rows_per_shard=32)
     before, rows = shards(tmp_path), Rows()
     store = create(tmp_path, n=200, rows_per_shard=32, rows=rows)
@@ -46,7 +48,8 @@ def test_an_extension_computes_new_rows_alone(tmp_path):
     number=st.integers(1, 60),
 )
 def test_the_hash_does_not_depend_on_the_cut(tmp_path_factory, ends, sizes, number):
-    """However often it was extended, and in shards of whatever sizes, a store and its first rows have the hash of the same rows at once."""
+    """However often it was extended, and in shards of whatever sizes, a store and its first rows have the
+    hash of the same rows at once."""
     folder = tmp_path_factory.mktemp("store")
     for end, size in zip(ends, sizes, strict=False):
         grown = SimulationStore.create(folder / "grown", cheap, end, **ORIGIN, rows_per_shard=size)
@@ -83,7 +86,8 @@ def test_the_hash_names_names_types_shapes_values_and_order(tmp_path, other):
 
 
 def test_the_first_rows_are_a_store_of_their_own(tmp_path):
-    """They have their number, values, hash and shards: a shard beyond them may be damaged, one with some of them may not."""
+    """They have their number, values, hash and shards: a shard beyond them may be damaged, one with some of
+    them may not."""
     whole = create(tmp_path, n=25)
     first = whole.first(12)
     assert (first.num_simulations, first.first(3).num_simulations) == (12, 3)
@@ -103,7 +107,8 @@ def test_the_first_rows_are_a_store_of_their_own(tmp_path):
 
 
 def test_a_store_never_shrinks(tmp_path):
-    """Asked for less than it has, it gives the first rows, stays as long as it was, and notes their hash; no shard is read beyond them."""
+    """Asked for less than it has, it gives the first rows, stays as long as it was, and notes their hash; no
+    shard is read beyond them."""
     create(tmp_path, n=25)
     (tmp_path / "shard-000000020-000000025.safetensors").unlink()
     rows = Rows()
@@ -115,7 +120,8 @@ def test_a_store_never_shrinks(tmp_path):
 
 
 def test_known_hashes_are_not_computed_again_unless_a_shard_has_changed(tmp_path, monkeypatch):
-    """An extension computes the hash of the whole alone; one over a shard whose bytes are others trusts no hash that covers it."""
+    """An extension computes the hash of the whole alone; one over a shard whose bytes are others trusts no
+    hash that covers it."""
     computed, plain = [], manifest_module.hash_content
     monkeypatch.setattr(
         "sbi_models.datasets.coverage.hash_content",
@@ -140,7 +146,8 @@ def test_known_hashes_are_not_computed_again_unless_a_shard_has_changed(tmp_path
 
 @pytest.mark.parametrize("names", [None, ["x"], ["ok", "k"]])
 def test_some_rows_are_read_without_the_others(tmp_path, monkeypatch, names):
-    """Rows from any to any are those of the table, of the variables asked for, and no more bytes are mapped than they have."""
+    """Rows from any to any are those of the table, of the variables asked for, and no more bytes are mapped
+    than they have."""
     store, mapped, plain = create(tmp_path, n=25), [], np.memmap
 
     def spied(*arguments):
@@ -183,7 +190,8 @@ def test_rows_without_values_are_kept(tmp_path):
 
 
 def test_parts_that_processes_share_make_the_store_of_create(tmp_path):
-    """missing, write in any order, and finish give the store that create gives; finish names what is still missing."""
+    """missing, write in any order, and finish give the store that create gives; finish names what is still
+    missing."""
     missing = SimulationStore.missing(tmp_path / "parts", 25, **ORIGIN, rows_per_shard=10)
     assert missing == [(0, 10), (10, 20), (20, 25)]
     for start, stop in missing[::-2]:
@@ -202,7 +210,8 @@ def test_parts_that_processes_share_make_the_store_of_create(tmp_path):
 
 
 def test_any_changed_byte_of_a_shard_is_found(tmp_path):
-    """Without a manifest, a change of any byte of a shard, in its header or its values, is noticed; that shard alone is missing."""
+    """Without a manifest, a change of any byte of a shard, in its header or its values, is noticed; that
+    shard alone is missing."""
     for start, stop in ((0, 3), (3, 6)):
         SimulationStore.write(tmp_path, start, stop, cheap(start, stop), **ORIGIN)
     path = tmp_path / "shard-000000003-000000006.safetensors"
@@ -217,7 +226,8 @@ def test_any_changed_byte_of_a_shard_is_found(tmp_path):
 
 
 def test_overlapping_shards_are_used_where_they_are_whole(tmp_path):
-    """Shards that two processes have cut differently serve together; rows are read once, and a broken one is covered by others."""
+    """Shards that two processes have cut differently serve together; rows are read once, and a broken one is
+    covered by others."""
     for start, stop in ((0, 7), (0, 10), (5, 15), (9, 20)):
         SimulationStore.write(tmp_path, start, stop, cheap(start, stop), **ORIGIN)
     store = SimulationStore.finish(tmp_path, 18, **ORIGIN)

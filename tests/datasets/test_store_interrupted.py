@@ -1,4 +1,5 @@
-"""A simulation store that is interrupted goes on: killed at any write, with a full disk, and with others writing at the same time."""
+"""A simulation store that is interrupted goes on: killed at any write, with a full disk, and with others
+writing at the same time."""
 
 import errno
 import multiprocessing
@@ -75,8 +76,8 @@ def _create_and_die(folder, rows, n, call, number):
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_killed_creation_goes_on(tmp_path, call, number):
-    """Killed with SIGKILL while it wrote any of three shards or the manifest, nothing is computed twice but the shard in flight, old shards
-    keep their bytes, and of the half-written file nothing stays."""
+    """Killed with SIGKILL while it wrote any of three shards or the manifest, nothing is computed twice but
+    the shard in flight, old shards keep their bytes, and of the half-written file nothing stays."""
     rows, folder = Logged(tmp_path / "log"), tmp_path / "store"
     assert run_child(_create_and_die, folder, rows, 25, call, number) == -signal.SIGKILL
     assert len(leftovers(folder)) == 1
@@ -91,7 +92,8 @@ def test_a_killed_creation_goes_on(tmp_path, call, number):
 
 
 def test_a_killed_extension_goes_on(tmp_path):
-    """Killed in the second shard of an extension, the store is as long as before, and the same command extends it from there."""
+    """Killed in the second shard of an extension, the store is as long as before, and the same command
+    extends it from there."""
     rows = Logged(tmp_path / "log")
     create(tmp_path / "store", n=15)
     assert run_child(_create_and_die, tmp_path / "store", rows, 45, "replace", 2) == -signal.SIGKILL
@@ -126,7 +128,8 @@ def _create_at_once(barrier, folder, n, rows_per_shard, hashes):
     "wanted", [((60, 10), (60, 10)), ((60, 10), (35, 10)), ((60, 7), (45, 11)), ((30, 1), (29, 1))]
 )
 def test_two_processes_create_one_store_at_once(tmp_path, wanted):
-    """Wanting as many rows or not, in shards of one size or not, both succeed, and the store has what the greedier one wanted."""
+    """Wanting as many rows or not, in shards of one size or not, both succeed, and the store has what the
+    greedier one wanted."""
     for k in range(3):
         folder, barrier, hashes = tmp_path / str(k), FORK.Barrier(2), FORK.Queue()
         children = [
@@ -146,7 +149,8 @@ def test_two_processes_create_one_store_at_once(tmp_path, wanted):
 
 
 def test_of_two_that_finish_the_later_one_adds(tmp_path, monkeypatch):
-    """A store that another process extends just before this one writes its manifest stays extended; the shorter hash is noted too."""
+    """A store that another process extends just before this one writes its manifest stays extended; the
+    shorter hash is noted too."""
     plain, others = survey_module.locked, [lambda: create(tmp_path, n=40)]
 
     def late(folder):
@@ -173,7 +177,8 @@ def _create_with_files_of(folder, n, bytes_of_a_file, messages):
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path):
-    """Where the system takes no more bytes, one line names the file and the reason, finished shards are kept, and no partial file stays."""
+    """Where the system takes no more bytes, one line names the file and the reason, finished shards are kept,
+    and no partial file stays."""
     messages, before = FORK.Queue(), create(tmp_path, n=10)
     assert run_child(_create_with_files_of, tmp_path, 300, 4096, messages) == 0
     message = messages.get(timeout=10)
@@ -195,7 +200,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("number", REASONS)
 def test_what_the_system_refuses_is_a_data_error(tmp_path, monkeypatch, call, number):
-    """A full or read-only disk in the second shard: the first is kept, the error says why, and the same call goes on."""
+    """A full or read-only disk in the second shard: the first is kept, the error says why, and the same call
+    goes on."""
     calls, plain = [], getattr(os, call)
 
     def refuses(*arguments):
@@ -223,7 +229,8 @@ def test_a_folder_that_cannot_be_made_is_a_data_error(tmp_path):
 
 
 def test_a_store_that_can_only_be_read_is_used(tmp_path, monkeypatch):
-    """With a disk that takes nothing, create and finish give a store that is there, and its first rows, though their hash is not noted."""
+    """With a disk that takes nothing, create and finish give a store that is there, and its first rows,
+    though their hash is not noted."""
     whole = create(tmp_path)
     (tmp_path / ".lock").unlink()
 
@@ -238,7 +245,8 @@ def test_a_store_that_can_only_be_read_is_used(tmp_path, monkeypatch):
 
 
 def test_files_of_dead_writers_are_removed(tmp_path):
-    """Those of processes that are gone, and those an hour old, whoever wrote them; those of living processes and other hosts stay."""
+    """Those of processes that are gone, and those an hour old, whoever wrote them; those of living processes
+    and other hosts stay."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait(30)
     host = socket.gethostname()

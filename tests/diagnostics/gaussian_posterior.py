@@ -1,4 +1,5 @@
-"""Posteriors whose diagnostics are known: a conjugate Gaussian model, exact, too narrow, too wide, or shifted."""
+"""Posteriors whose diagnostics are known: a conjugate Gaussian model, exact, too narrow, too wide, or
+shifted."""
 
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ def gaussian(
     width: float = 1.0,
     shift: float = 0.0,
 ) -> Problem:
-    """theta ~ N(0, 1), x | theta ~ N(theta, noise^2): draws of N(mean + shift sd, (width sd)^2); the exact posterior is N(mean, sd^2)."""
+    """theta ~ N(0, 1), x | theta ~ N(theta, noise^2): draws of N(mean + shift sd, (width sd)^2); the exact
+    posterior is N(mean, sd^2)."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=(n, dim))
     x = truth + noise * rng.normal(size=(n, dim))

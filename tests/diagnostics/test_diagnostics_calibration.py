@@ -48,7 +48,8 @@ def test_ranks_equal_a_loop():
 
 
 def test_ranks_of_an_exact_posterior_are_uniform_on_the_slots():
-    """For an exact posterior and 4 draws, each of the 5 slots holds a fifth of 5000 truths, within 5 standard errors."""
+    """For an exact posterior and 4 draws, each of the 5 slots holds a fifth of 5000 truths, within 5 standard
+    errors."""
     samples, truth = gaussian(2, n=5000, draws=4, dim=1)
     slots = np.bincount((fractional_ranks(samples, truth)[:, 0] * 5).astype(int), minlength=5)
     assert np.all(np.abs(slots - 1000) < 5 * np.sqrt(5000 * 0.2 * 0.8))
@@ -98,7 +99,8 @@ def test_log_gamma_is_below_zero_exactly_outside_the_band():
 
 
 def test_local_gamma_is_the_smallest_two_sided_binomial_tail():
-    """Looked up in a table or computed directly, gamma is 2 min over points of the smaller binomial tail of the counts."""
+    """Looked up in a table or computed directly, gamma is 2 min over points of the smaller binomial tail of
+    the counts."""
     z = np.array([0.2, 0.5, 0.9])
     counts = np.array([[2, 5, 9], [0, 10, 10], [4, 4, 8]] * 5)
     expected = 2 * np.min(np.minimum(binom.cdf(counts, 10, z), binom.sf(counts - 1, 10, z)), axis=1)
@@ -116,7 +118,8 @@ def test_band_edges_are_binomial_quantiles(level):
 
 @pytest.mark.parametrize("num_draws", [1, 5, 1000, 100_000])
 def test_evaluation_points_are_edges_of_rank_slots(num_draws):
-    """The points are multiples of 1 / (S + 1) inside (0, 1), at most 500, with the first and the last edge among them."""
+    """The points are multiples of 1 / (S + 1) inside (0, 1), at most 500, with the first and the last edge
+    among them."""
     slots = evaluation_points(10_000, num_draws) * (num_draws + 1)
     np.testing.assert_allclose(slots, np.round(slots), atol=1e-6)
     assert slots[0] == pytest.approx(1)
@@ -162,7 +165,8 @@ def test_levels_outside_0_to_1_are_refused(level):
 
 
 def test_calibration_error_of_an_exact_posterior_is_what_chance_leaves():
-    """Over 100 exact parameters, the error averages 0.313 / sqrt(n), the mean absolute deviation of binomial shares."""
+    """Over 100 exact parameters, the error averages 0.313 / sqrt(n), the mean absolute deviation of binomial
+    shares."""
     assert calibration_error(*gaussian(9, n=400, draws=199, dim=100)).mean() == pytest.approx(
         0.313 / 20, rel=0.2
     )

@@ -11,7 +11,8 @@ from sbi_models.errors import ConfigurationError, DataError
 
 @pytest.mark.parametrize("draws", [20, 99])
 def test_default_levels_equal_intervals_between_order_statistics(draws):
-    """At level (S + 1 - 2j) / (S + 1), coverage is the share of truths between the j-th smallest and j-th largest draw."""
+    """At level (S + 1 - 2j) / (S + 1), coverage is the share of truths between the j-th smallest and j-th
+    largest draw."""
     samples, truth = gaussian(0, n=200, draws=draws, width=0.8)
     ordered = np.sort(samples, axis=1)
     result = marginal_coverage(samples, truth)
@@ -36,7 +37,8 @@ def test_given_levels_agree_with_quantile_intervals():
 
 @pytest.mark.parametrize(("width", "sign"), [(0.8, -1), (1.3, 1)])
 def test_a_wrong_width_leaves_the_diagonal_on_its_side(width, sign):
-    """Draws of the wrong width cover as the normal distribution says: below the line if too narrow, above if too wide."""
+    """Draws of the wrong width cover as the normal distribution says: below the line if too narrow, above if
+    too wide."""
     samples, truth = gaussian(2, n=4000, width=width)
     result = marginal_coverage(samples, truth, levels=[0.5, 0.8])
     expected = 2 * norm.cdf(width * norm.ppf((1 + result.levels) / 2)) - 1
@@ -62,7 +64,8 @@ def test_pointwise_bands_hold_the_diagonal_at_their_level():
 
 @pytest.mark.parametrize("dim", [1, 2, 6])
 def test_joint_ranks_of_an_exact_posterior_are_uniform(dim):
-    """For an exact posterior the joint rank is uniform even with few draws: each of 8 slots holds its share of 4000 truths."""
+    """For an exact posterior the joint rank is uniform even with few draws: each of 8 slots holds its share
+    of 4000 truths."""
     draws = 15
     ranks = joint_ranks(*gaussian(5, n=4000, draws=draws, dim=dim))
     slots = np.bincount((ranks * 8).astype(int), minlength=8)
@@ -70,7 +73,8 @@ def test_joint_ranks_of_an_exact_posterior_are_uniform(dim):
 
 
 def test_joint_ranks_are_levels_of_the_ellipsoid():
-    """With many draws from a correlated Gaussian, the rank is the chi-square probability of the squared Mahalanobis distance."""
+    """With many draws from a correlated Gaussian, the rank is the chi-square probability of the squared
+    Mahalanobis distance."""
     rng = np.random.default_rng(6)
     root = np.array([[1.0, 0.0], [0.9, 0.1]])
     truth = np.array([[0.5, 0.5], [0.5, 0.3], [-1.0, -0.8]])
@@ -96,7 +100,8 @@ def test_joint_ranks_see_a_wrong_correlation_that_marginals_miss():
 
 @pytest.mark.parametrize("width", [0.7, 1.4])
 def test_joint_coverage_of_wrong_widths(width):
-    """Too narrow draws cover jointly less than stated, too wide ones more, by the amount of the chi-square distribution."""
+    """Too narrow draws cover jointly less than stated, too wide ones more, by the amount of the chi-square
+    distribution."""
     result = joint_coverage(*gaussian(8, n=4000, dim=3, width=width), levels=[0.5, 0.8])
     expected = chi2.cdf(width**2 * chi2.ppf(result.levels, 3), 3)
     np.testing.assert_allclose(result.observed[:, 0], expected, atol=0.03)
@@ -133,7 +138,8 @@ def test_joint_ranks_do_not_depend_on_chunking():
 
 
 def test_joint_ranks_need_more_draws_than_dimensions():
-    """With dim + 1 draws or fewer, all points of the pool are equally far, and a DataError says what is needed."""
+    """With dim + 1 draws or fewer, all points of the pool are equally far, and a DataError says what is
+    needed."""
     with pytest.raises(DataError, match=r"more than dim \+ 1 = 4 draws.*got 4"):
         joint_ranks(*gaussian(13, draws=4, dim=3))
 

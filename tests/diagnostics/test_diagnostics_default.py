@@ -37,7 +37,8 @@ def test_the_table_holds_each_metric_of_each_parameter():
 
 
 def test_the_table_is_the_same_in_every_run():
-    """No random number of NumPy's global state enters: two calls agree to the last bit, whatever the global seed."""
+    """No random number of NumPy's global state enters: two calls agree to the last bit, whatever the global
+    seed."""
     samples, truth = gaussian(1)
     np.random.seed(1)
     first = default_metrics({"theta": samples}, {"theta": truth})
@@ -58,7 +59,8 @@ def test_an_exact_posterior_has_a_good_table_and_wrong_ones_a_bad_one():
 
 
 def test_a_constant_parameter_has_a_table_too():
-    """A constant parameter has NaN for NRMSE and contraction, numbers for the rest, and leaves other parameters alone."""
+    """A constant parameter has NaN for NRMSE and contraction, numbers for the rest, and leaves other
+    parameters alone."""
     samples, truth = gaussian(3)
     expected = default_metrics(samples, truth)["theta_1"]
     samples[..., 0], truth[:, 0] = 0.1, 0.1
@@ -106,9 +108,10 @@ def test_one_bad_draw_spoils_the_whole_table_loudly():
 def test_numbers_do_not_load_matplotlib_or_torch():
     """Importing diagnostics and computing the table loads neither Matplotlib nor Torch."""
     code = (
-        "import sys, numpy as np; from sbi_models.diagnostics import default_metrics; "
-        "r = np.random.default_rng(0); default_metrics(r.normal(size=(9, 20, 2)), r.normal(size=(9, 2))); "
-        "loaded = {'matplotlib', 'torch', 'lightning', 'mlflow', 'prefect'} & set(sys.modules); assert not loaded, loaded"
+        "import sys, numpy as np; from sbi_models.diagnostics import default_metrics; r = "
+        "np.random.default_rng(0); default_metrics(r.normal(size=(9, 20, 2)), r.normal(size=(9, 2))); "
+        "loaded = {'matplotlib', 'torch', 'lightning', 'mlflow', 'prefect'} & set(sys.modules); assert not "
+        "loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -19,7 +19,8 @@ def cross(means, num_samples, seed=0):
 @pytest.mark.parametrize("gap", [0.0, 0.5, 2.0, 30.0])
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [0.8, 0.2]])
 def test_the_jensen_shannon_divergence_of_two_normals(gap, weights):
-    """It is that of numerical integration, 0 for equal posteriors, and the entropy of the weights for posteriors far apart."""
+    """It is that of numerical integration, 0 for equal posteriors, and the entropy of the weights for
+    posteriors far apart."""
 
     def integrand(t):
         p = np.array([norm.pdf(t), norm.pdf(t, gap)])
@@ -44,7 +45,8 @@ def test_a_member_without_weight_does_not_count():
 
 
 def test_energy_disagreement_of_known_posteriors():
-    """Around 0 for equal posteriors, 1 for points apart, the value of the formula for two normals, and free of units."""
+    """Around 0 for equal posteriors, 1 for points apart, the value of the formula for two normals, and free
+    of units."""
     rng = np.random.default_rng(0)
     equal = diagnostics.energy_disagreement(rng.normal(size=(200, 3, 50, 2)))
     assert abs(equal.mean()) < 4 * equal.std() / np.sqrt(200)

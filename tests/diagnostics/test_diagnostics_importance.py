@@ -1,4 +1,5 @@
-"""Importance weights: the tail index of weights whose tail is known, and effective sample sizes by formula."""
+"""Importance weights: the tail index of weights whose tail is known, and effective sample sizes by
+formula."""
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ def test_the_fit_finds_the_generalised_pareto_distribution(shape):
 
 @pytest.mark.parametrize(("sd", "k"), [(2.0, 0.0), (np.sqrt(0.5), 0.5), (0.5, 0.75)])
 def test_k_of_normal_approximations_is_the_known_one(sd, k):
-    """Weights of N(0, 1) by draws of N(0, sd) have tails of index 1 - sd^2 where sd < 1, and bounded ones where sd > 1."""
+    """Weights of N(0, 1) by draws of N(0, sd) have tails of index 1 - sd^2 where sd < 1, and bounded ones
+    where sd > 1."""
     x = np.random.default_rng(2).normal(0, sd, (20, 20_000))
     log_weights = stats.norm.logpdf(x) - stats.norm.logpdf(x, 0, sd)
     found = pareto_smoothed(log_weights).pareto_k.mean()
@@ -31,7 +33,8 @@ def test_k_of_normal_approximations_is_the_known_one(sd, k):
 
 
 def test_effective_samples_of_a_wider_approximation():
-    """For N(0, 1) by draws of N(0, 2) the share is (E w)^2 / E w^2 = sqrt(2 - 1/4) / 2; smoothing changes it by less than 1 %."""
+    """For N(0, 1) by draws of N(0, 2) the share is (E w)^2 / E w^2 = sqrt(2 - 1/4) / 2; smoothing changes it
+    by less than 1 %."""
     x = np.random.default_rng(3).normal(0, 2, (10, 50_000))
     log_weights = stats.norm.logpdf(x) - stats.norm.logpdf(x, 0, 2)
     exact = np.sqrt(2 - 1 / 4) / 2
@@ -42,7 +45,8 @@ def test_effective_samples_of_a_wider_approximation():
 
 
 def test_corners():
-    """Equal weights: k 0 and all draws; no weight at all: k infinite and no draws; one draw alone: one share; few draws: k infinite."""
+    """Equal weights: k 0 and all draws; no weight at all: k infinite and no draws; one draw alone: one share;
+    few draws: k infinite."""
     rows = np.zeros((3, 100))
     rows[1] = -np.inf
     rows[2, 1:] = -np.inf
@@ -92,7 +96,8 @@ def _weights(kind: str, n: int) -> np.ndarray:
     ],
 )
 def test_k_and_smoothed_weights_are_those_of_arviz(kind, n):
-    """k of `arviz.psislw` to a millionth, and its smoothed weights, for tails short and long, few and many draws."""
+    """k of `arviz.psislw` to a millionth, and its smoothed weights, for tails short and long, few and many
+    draws."""
     pytest.importorskip("arviz")
     from arviz.stats import psislw  # noqa: PLC0415 - an extra
 
@@ -104,8 +109,8 @@ def test_k_and_smoothed_weights_are_those_of_arviz(kind, n):
 
 
 def test_tied_weights_have_the_tail_that_arviz_finds():
-    """Weights that are tied at the edge of the tail are no part of it: k is ArviZ's; where ArviZ finds no tail, as of equal
-    weights, it is 0."""
+    """Weights that are tied at the edge of the tail are no part of it: k is ArviZ's; where ArviZ finds no
+    tail, as of equal weights, it is 0."""
     pytest.importorskip("arviz")
     from arviz.stats import psislw  # noqa: PLC0415 - an extra
 
@@ -119,7 +124,8 @@ def test_tied_weights_have_the_tail_that_arviz_finds():
 
 
 def test_one_draw_with_all_the_weight_shows_before_smoothing():
-    """One of 4000 draws at +20 nats: k is below 0.7 and thousands of draws count once smoothed, but one before, with all of the weight."""
+    """One of 4000 draws at +20 nats: k is below 0.7 and thousands of draws count once smoothed, but one
+    before, with all of the weight."""
     values = np.r_[-0.375 * (2 * np.random.default_rng(5).normal(size=3999)) ** 2 / 2, 20.0][
         None
     ]  # of N(0, 1) by draws of N(0, 2)

@@ -58,7 +58,8 @@ def test_inputs_are_not_changed_and_integers_and_lists_will_do():
 
 
 def test_variables_become_columns_in_order():
-    """Each variable takes its columns, in the order of the samples; a variable of one value keeps its plain name."""
+    """Each variable takes its columns, in the order of the samples; a variable of one value keeps its plain
+    name."""
     rng = np.random.default_rng(1)
     samples = {
         "beta": rng.normal(size=(5, 7, 2)),

@@ -1,4 +1,5 @@
-"""Figures of ranks, TARP, verdicts, predictive checks and pairs: what they draw, and that their texts can be read."""
+"""Figures of ranks, TARP, verdicts, predictive checks and pairs: what they draw, and that their texts can be
+read."""
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ FIGURES = {
 @pytest.mark.parametrize("dim", [2, 25])
 @pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES)
 def test_no_text_overlaps(figure, dim):
-    """With 2 and with 25 parameters with long names and units, no title, label, note or legend lies on another or leaves the figure."""
+    """With 2 and with 25 parameters with long names and units, no title, label, note or legend lies on
+    another or leaves the figure."""
     drawn = figure(dim)
     drawn.draw_without_rendering()
     of_axes = [(axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts) for axes in drawn.axes]
@@ -90,7 +92,8 @@ def test_the_predictive_figure_marks_the_data():
 
 
 def test_pairs_show_marginals_truth_and_prior():
-    """Three chosen parameters give six panels; the truth is marked in each, the prior is outlined on the diagonal."""
+    """Three chosen parameters give six panels; the truth is marked in each, the prior is outlined on the
+    diagonal."""
     samples = gaussian(6, dim=5).samples[0]
     prior = np.random.default_rng(6).normal(size=(400, 5))
     figure = plot_pairs(samples, np.arange(5.0) / 5, prior, list("abcde"), parameters=["e", "a", "c"])

@@ -119,8 +119,8 @@ def test_figures_leave_matplotlib_as_it_was():
         png(plot(*gaussian(5, n=20)))
     assert dict(mpl.rcParams) == before
     code = (
-        "import sys; from sbi_models.diagnostics import plot_losses; plot_losses({'loss': [1.0]})._repr_png_(); "
-        "assert 'matplotlib.pyplot' not in sys.modules"
+        "import sys; from sbi_models.diagnostics import plot_losses; plot_losses({'loss': "
+        "[1.0]})._repr_png_(); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -137,7 +137,8 @@ def test_figures_show_themselves_in_notebooks():
 
 @pytest.mark.parametrize("estimate", ["mean", "median"])
 def test_recovery_draws_estimates_at_truths_with_their_correlation(estimate):
-    """Dots stand at (truth, estimate), bars span the interval, the note gives r, and both axes have the same limits."""
+    """Dots stand at (truth, estimate), bars span the interval, the note gives r, and both axes have the same
+    limits."""
     samples, truth = gaussian(6, n=40)
     figure = plot_recovery(samples, truth, estimate=estimate)
     middle = point_estimate(samples, estimate)
@@ -163,7 +164,8 @@ def test_all_recovery_dots_are_visible():
 
 
 def test_most_recovery_bars_are_whole():
-    """At least four fifths of the intervals lie inside the panel, even if they are wider than the truths are spread."""
+    """At least four fifths of the intervals lie inside the panel, even if they are wider than the truths are
+    spread."""
     samples, truth = gaussian(16, n=40, width=10.0)
     for axes in plot_recovery(samples, truth).axes:
         low, high = axes.get_ylim()
@@ -321,7 +323,8 @@ def reference(datasets=3, quantities=2):
 
 
 def test_reference_panels_are_rows_of_data_sets_and_columns_of_quantities():
-    """Histogram, exact curve and vertical line of each data set and quantity stand in their panel, and the legend names them once."""
+    """Histogram, exact curve and vertical line of each data set and quantity stand in their panel, and the
+    legend names them once."""
     samples, grid, density = reference()
     truth = np.arange(6.0).reshape(3, 2) / 10
     figure = plot_posterior_reference(
@@ -364,7 +367,8 @@ def test_draws_beyond_the_grid_are_not_hidden():
 
 @pytest.mark.parametrize(("datasets", "quantities"), [(5, 1), (1, 5)])
 def test_one_row_or_column_of_references_becomes_a_grid(datasets, quantities):
-    """With one quantity panels are named after data sets, with one data set after quantities, and fill a grid."""
+    """With one quantity panels are named after data sets, with one data set after quantities, and fill a
+    grid."""
     figure = plot_posterior_reference(*reference(datasets, quantities))
     word = "data set" if quantities == 1 else "quantity"
     assert titles(figure) == [f"{word} {i}" for i in range(1, 6)]

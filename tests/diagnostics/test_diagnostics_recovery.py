@@ -62,7 +62,8 @@ def test_nrmse_of_prior_draws_is_one():
 
 
 def test_nrmse_is_exactly_one_when_each_posterior_is_the_set_of_truths():
-    """If the draws of every data set are all the true values, numerator and denominator are the same number."""
+    """If the draws of every data set are all the true values, numerator and denominator are the same
+    number."""
     truth = np.random.default_rng(2).normal(size=(50, 2))
     np.testing.assert_allclose(nrmse(np.tile(truth, (50, 1, 1)), truth), 1.0)
 

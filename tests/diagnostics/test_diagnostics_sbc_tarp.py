@@ -25,14 +25,16 @@ FLAWS = [{"width": 0.7}, {"width": 1.5}, {"shift": 0.4}]
 
 
 def test_ties_are_broken_evenly():
-    """A truth that equals all 4 draws takes each of the 5 ranks a fifth of the time, within 5 standard errors of 5000."""
+    """A truth that equals all 4 draws takes each of the 5 ranks a fifth of the time, within 5 standard errors
+    of 5000."""
     ranks = random_ranks(np.ones((5000, 4, 1)), np.ones((5000, 1)), seed=1)
     assert np.all(np.abs(np.bincount(ranks[:, 0], minlength=5) - 1000) < 5 * np.sqrt(5000 * 0.2 * 0.8))
     np.testing.assert_array_equal(ranks, random_ranks(np.ones((5000, 4, 1)), np.ones((5000, 1)), seed=1))
 
 
 def test_p_values_of_uniform_ranks_are_uniform_and_reach_far():
-    """Over 1000 sets of uniform ranks, p < 0.05 in 3 to 7 %; ranks that are all low have p far below what was simulated."""
+    """Over 1000 sets of uniform ranks, p < 0.05 in 3 to 7 %; ranks that are all low have p far below what was
+    simulated."""
     rng = np.random.default_rng(2)
     _, p_values = uniformity_test((rng.integers(0, 200, (100, 1000)) + 0.5) / 200, 199)
     assert 0.03 <= np.mean(p_values < 0.05) <= 0.07
@@ -53,7 +55,8 @@ def test_histograms_count_every_data_set_in_its_bin():
 
 
 def test_p_values_of_exact_histograms_are_uniform():
-    """Over 400 exact parameters, 2 to 9 % of p-values are below 0.05, by bins and by the band, and 95 % of counts are in their interval."""
+    """Over 400 exact parameters, 2 to 9 % of p-values are below 0.05, by bins and by the band, and 95 % of
+    counts are in their interval."""
     result = rank_histogram(*gaussian(4, n=200, draws=99, dim=400))
     assert 0.02 <= np.mean(result.p_values < 0.05) <= 0.09
     assert 0.02 <= np.mean(result.p_values_ecdf < 0.05) <= 0.09
@@ -71,7 +74,8 @@ def test_flawed_histograms_are_rejected(flaw):
 
 @pytest.mark.parametrize("bins", [1, 202, 2.5, True])
 def test_impossible_bins_are_refused(bins):
-    """Fewer than 2 bins, more than ranks, and no integers raise a ConfigurationError; NumPy integers will do."""
+    """Fewer than 2 bins, more than ranks, and no integers raise a ConfigurationError; NumPy integers will
+    do."""
     with pytest.raises(ConfigurationError, match="bins as an integer from 2 to 201"):
         rank_histogram(*gaussian(6, n=30), bins=bins)
     assert rank_histogram(*gaussian(6, n=30), bins=np.int64(5)).counts.shape == (5, 2)
@@ -96,7 +100,8 @@ def test_tarp_tells_narrow_from_wide(flaw, sign):
 
 
 def test_tarp_with_references_that_know_the_data_rejects_the_prior():
-    """Draws of the prior pass with random references, as Lemos et al. say, and fail with references that depend on the data."""
+    """Draws of the prior pass with random references, as Lemos et al. say, and fail with references that
+    depend on the data."""
     rng = np.random.default_rng(9)
     truth = rng.normal(size=(500, 2))
     data, prior = truth + 0.3 * rng.normal(size=truth.shape), rng.normal(size=(500, 200, 2))
@@ -105,7 +110,8 @@ def test_tarp_with_references_that_know_the_data_rejects_the_prior():
 
 
 def test_tarp_ranks_equal_a_loop():
-    """The ranks are those of distances to the reference in units of the sd of the truth, one data set at a time."""
+    """The ranks are those of distances to the reference in units of the sd of the truth, one data set at a
+    time."""
     samples, truth = gaussian(10, n=20, draws=30)
     references = np.random.default_rng(10).normal(size=truth.shape)
     others = [np.delete(truth, i, axis=0).std(axis=0) for i in range(20)]
@@ -127,8 +133,8 @@ def test_references_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("dim", [2, 8])
 def test_whitened_distances_give_the_joint_ranks(dim):
-    """The ranks of whitened distances are those of `joint_ranks`; errors and their expected squares are those of z-scores and Mahalanobis
-    distances of each value of the pool from all others."""
+    """The ranks of whitened distances are those of `joint_ranks`; errors and their expected squares are those
+    of z-scores and Mahalanobis distances of each value of the pool from all others."""
     samples, truth = gaussian(12, n=50, draws=60, dim=dim)
     samples, truth = (
         values @ np.random.default_rng(12).normal(size=(dim, dim)) for values in (samples, truth)
@@ -151,7 +157,8 @@ def test_whitened_distances_give_the_joint_ranks(dim):
 
 
 def test_information_of_the_prior_is_chance():
-    """Over 300 parameters that the draws know nothing of, 2 to 9 % have p < 0.05; of an exact posterior all are below 1e-6."""
+    """Over 300 parameters that the draws know nothing of, 2 to 9 % have p < 0.05; of an exact posterior all
+    are below 1e-6."""
     rng = np.random.default_rng(13)
     _, p_values = information(rng.normal(size=(100, 40, 300)), rng.normal(size=(100, 300)))
     assert 0.02 <= np.mean(p_values[:-1] < 0.05) <= 0.09
@@ -159,7 +166,8 @@ def test_information_of_the_prior_is_chance():
 
 
 def test_information_is_the_deviation_over_all_pairings():
-    """The statistic is that of distances computed one by one, standardised by the moments over 4000 random pairings, within 5 %."""
+    """The statistic is that of distances computed one by one, standardised by the moments over 4000 random
+    pairings, within 5 %."""
     samples, truth = gaussian(14, n=30, draws=20, dim=1)
     at, true = (
         (np.mean(v[..., None] > samples.ravel(), axis=-1) + np.mean(v[..., None] >= samples.ravel(), axis=-1))
@@ -190,7 +198,8 @@ def test_information_of_a_constant_is_none():
 
 
 def test_right_predictions_have_uniform_p_values():
-    """Data from the predictive distribution itself have p < 0.1 in about a tenth of 500 cases; from another one nearly always."""
+    """Data from the predictive distribution itself have p < 0.1 in about a tenth of 500 cases; from another
+    one nearly always."""
     rng = np.random.default_rng(16)
     predictive = rng.normal(size=(500, 199, 10))
     check = predictive_check(predictive, rng.normal(size=(500, 10)))

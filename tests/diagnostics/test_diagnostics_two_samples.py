@@ -23,7 +23,8 @@ def test_c2st_of_one_distribution_is_a_half(classifier):
 
 @pytest.mark.parametrize("classifier", ["mlp", "random_forest"])
 def test_c2st_comes_near_the_best_accuracy(classifier):
-    """Of two unit Gaussians 2 sds apart the best classifier is right Phi(1) = 84 % of the time, and no one is more often."""
+    """Of two unit Gaussians 2 sds apart the best classifier is right Phi(1) = 84 % of the time, and no one is
+    more often."""
     rng = np.random.default_rng(1)
     first, second = rng.normal(size=(1000, 1)), rng.normal(size=(1000, 1)) + 2.0
     assert norm.cdf(1.0) - 0.05 < c2st(first, second, classifier) < norm.cdf(1.0) + 0.03
@@ -63,7 +64,8 @@ def test_unknown_classifiers_are_refused():
 
 
 def test_local_c2st_finds_where_a_posterior_is_wrong():
-    """Draws that are right for x < 0 and shifted by 1.5 sds for x > 0 are rejected at x = 1 and not at x = -1."""
+    """Draws that are right for x < 0 and shifted by 1.5 sds for x > 0 are rejected at x = 1 and not at x =
+    -1."""
     rng = np.random.default_rng(4)
     n, sd = 800, np.sqrt(0.2)
 
@@ -120,7 +122,8 @@ def test_bad_local_tests_are_refused(change, error, message):
 
 
 def test_mmd_is_that_of_the_formula():
-    """For unit Gaussians a shift m apart and h = 1, MMD^2 is 2 (1 - exp(-m^2 / 6)) / sqrt(3): met within 0.003 by 1000 quantiles each."""
+    """For unit Gaussians a shift m apart and h = 1, MMD^2 is 2 (1 - exp(-m^2 / 6)) / sqrt(3): met within
+    0.003 by 1000 quantiles each."""
     quantiles = norm.ppf((np.arange(1000) + 0.5) / 1000)[:, None]
     for shift in (0.0, 1.0, 3.0):
         expected = 2 / np.sqrt(3) * (1 - np.exp(-(shift**2) / 6))
@@ -128,7 +131,8 @@ def test_mmd_is_that_of_the_formula():
 
 
 def test_mmd_has_no_bias():
-    """Over 300 pairs of sets of 8 draws of one distribution, MMD^2 averages 0 within 3 standard errors, with values of both signs."""
+    """Over 300 pairs of sets of 8 draws of one distribution, MMD^2 averages 0 within 3 standard errors, with
+    values of both signs."""
     rng = np.random.default_rng(9)
     values = np.array(
         [mmd_squared(rng.normal(size=(8, 2)), rng.normal(size=(8, 2)), bandwidth=1.0) for _ in range(300)]
@@ -145,7 +149,8 @@ def test_mmd_refuses_a_bandwidth_that_is_none():
 
 
 def test_the_energy_score_of_a_gaussian_is_that_of_the_formula():
-    """For the quantiles of N(0, 1) and a truth y, CRPS = y (2 Phi(y) - 1) + 2 phi(y) - 1 / sqrt(pi), met within 0.003."""
+    """For the quantiles of N(0, 1) and a truth y, CRPS = y (2 Phi(y) - 1) + 2 phi(y) - 1 / sqrt(pi), met
+    within 0.003."""
     quantiles = norm.ppf((np.arange(1000) + 0.5) / 1000)
     truth = np.array([[-2.0], [0.0], [1.0]])
     expected = truth[:, 0] * (2 * norm.cdf(truth[:, 0]) - 1) + 2 * norm.pdf(truth[:, 0]) - 1 / np.sqrt(np.pi)
@@ -155,7 +160,8 @@ def test_the_energy_score_of_a_gaussian_is_that_of_the_formula():
 
 
 def test_the_right_posterior_has_the_best_energy_score():
-    """The exact posterior scores better than one too narrow, too wide, or shifted, and units do not matter when scaled."""
+    """The exact posterior scores better than one too narrow, too wide, or shifted, and units do not matter
+    when scaled."""
     exact = energy_score(*gaussian(11, n=400, draws=100)).mean()
     for flaw in ({"width": 0.4}, {"width": 2.0}, {"shift": 0.7}):
         assert energy_score(*gaussian(11, n=400, draws=100, **flaw)).mean() > exact
@@ -189,7 +195,8 @@ def test_bad_log_densities_are_refused(values, baseline, message):
 def test_scikit_learn_is_imported_when_it_is_needed():
     """Importing diagnostics and judging does not load scikit-learn."""
     code = (
-        "import sys, numpy as np; from sbi_models.diagnostics import judge, c2st; r = np.random.default_rng(0); "
-        "judge(r.normal(size=(30, 20, 2)), r.normal(size=(30, 2))); assert not {'sklearn', 'matplotlib', 'torch'} & set(sys.modules)"
+        "import sys, numpy as np; from sbi_models.diagnostics import judge, c2st; r = "
+        "np.random.default_rng(0); judge(r.normal(size=(30, 20, 2)), r.normal(size=(30, 2))); assert not "
+        "{'sklearn', 'matplotlib', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

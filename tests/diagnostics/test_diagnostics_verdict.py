@@ -1,4 +1,5 @@
-"""The verdict: right words for known flaws, right effect sizes, few false alarms, clear answers to odd input."""
+"""The verdict: right words for known flaws, right effect sizes, few false alarms, clear answers to odd
+input."""
 
 import json
 
@@ -30,7 +31,8 @@ def flawed(expected: str, seed: int, dim: int):
 @pytest.mark.parametrize("expected", [*FLAWS, "uninformative"])
 @pytest.mark.parametrize("dim", [2, 10])
 def test_the_word_is_right_for_known_flaws(expected, dim):
-    """sd x 0.8, sd x 1.25, mean + 0.3 sd, the prior itself, and the exact posterior are told apart in each of 5 seeds."""
+    """sd x 0.8, sd x 1.25, mean + 0.3 sd, the prior itself, and the exact posterior are told apart in each of
+    5 seeds."""
     verdicts = [judge(*flawed(expected, seed, dim), seed=seed) for seed in range(5)]
     assert [verdict.label for verdict in verdicts] == [expected] * 5
     assert {label for verdict in verdicts for label in verdict.labels.values()} == {expected}
@@ -39,7 +41,8 @@ def test_the_word_is_right_for_known_flaws(expected, dim):
 
 
 def test_p_values_of_an_exact_posterior_are_uniform():
-    """Over 400 exact parameters, p-values of bias and spread have the mean and quantiles of a uniform, those of ranks are not too small."""
+    """Over 400 exact parameters, p-values of bias and spread have the mean and quantiles of a uniform, those
+    of ranks are not too small."""
     tests = judge(*gaussian(1, n=60, draws=30, dim=400)).parameters
     for name in ("bias", "spread", "ranks"):
         p = np.array([check.p_value for row in tests for check in row.checks if check.name == name])
@@ -49,7 +52,8 @@ def test_p_values_of_an_exact_posterior_are_uniform():
 
 @pytest.mark.parametrize(("width", "shift"), [(1.0, 0.0), (0.5, 0.0), (2.0, 0.0), (1.0, -0.5), (0.8, 0.4)])
 def test_effects_are_those_put_in(width, shift):
-    """Of 40 parameters the width factor averages 1 / width, the bias shift / width, and 95 % intervals hold them for 33 or more."""
+    """Of 40 parameters the width factor averages 1 / width, the bias shift / width, and 95 % intervals hold
+    them for 33 or more."""
     rows = judge(*gaussian(2, n=400, draws=200, dim=40, width=width, shift=shift * width)).parameters
     factors, biases = [row.width_factor for row in rows], [row.bias for row in rows]
     assert np.mean([factor.value for factor in factors]) == pytest.approx(1 / width, rel=0.02)
@@ -60,7 +64,8 @@ def test_effects_are_those_put_in(width, shift):
 
 @pytest.mark.parametrize(("draws", "dim"), [(20, 3), (60, 25), (500, 2)])
 def test_joint_width_is_right_with_few_draws(draws, dim):
-    """The joint width factor of an exact posterior is 1 within 4 %, whatever the number of draws and parameters."""
+    """The joint width factor of an exact posterior is 1 within 4 %, whatever the number of draws and
+    parameters."""
     verdict = judge(*gaussian(3, n=1000, draws=draws, dim=dim))
     assert verdict.joint is not None
     assert verdict.joint.width_factor.value == pytest.approx(1.0, rel=0.04)
@@ -76,7 +81,8 @@ def test_joint_bias_is_the_length_of_the_shift():
 
 
 def test_contraction_has_its_interval():
-    """Noise of half the prior sd leaves 0.2 of the variance: 0.8 is inside the interval, with the truth or with draws as the prior."""
+    """Noise of half the prior sd leaves 0.2 of the variance: 0.8 is inside the interval, with the truth or
+    with draws as the prior."""
     samples, truth = gaussian(5, n=500)
     for prior in (None, np.random.default_rng(5).normal(size=(2000, 2))):
         for row in judge(samples, truth, prior).parameters:
@@ -86,7 +92,8 @@ def test_contraction_has_its_interval():
 
 
 def test_a_wrong_dependence_is_seen_jointly():
-    """Draws with right marginals and without the posterior's correlation of 0.95 are flawed jointly, not by parameter."""
+    """Draws with right marginals and without the posterior's correlation of 0.95 are flawed jointly, not by
+    parameter."""
     rng = np.random.default_rng(6)
     mean = 3 * rng.normal(size=(500, 2))
     truth = mean + rng.multivariate_normal([0, 0], [[1, 0.95], [0.95, 1]], size=500)
@@ -98,7 +105,8 @@ def test_a_wrong_dependence_is_seen_jointly():
 
 
 def test_a_wrong_form_of_right_width_is_miscalibrated():
-    """Uniform draws of the mean and sd of a posterior that is exponential are found, and it is not called a matter of width."""
+    """Uniform draws of the mean and sd of a posterior that is exponential are found, and it is not called a
+    matter of width."""
     rng = np.random.default_rng(7)
     place = 3 * rng.normal(size=(1500, 1))
     truth = place + rng.exponential(size=(1500, 1))
@@ -120,7 +128,8 @@ def test_one_flawed_parameter_of_many_is_named():
 
 
 def test_an_uninformative_parameter_beside_an_informative_one():
-    """A parameter that the data say nothing of is called uninformative; the approximator as a whole is calibrated, and says so."""
+    """A parameter that the data say nothing of is called uninformative; the approximator as a whole is
+    calibrated, and says so."""
     samples, truth = gaussian(9, n=500, draws=200, dim=1)
     rng = np.random.default_rng(9)
     samples = np.concatenate([samples, rng.normal(size=(500, 200, 1))], axis=2)
@@ -145,7 +154,8 @@ def test_information_in_the_spread_alone_is_seen():
 
 
 def test_discrete_parameters_are_judged_exactly():
-    """Four-valued parameters with many ties are calibrated when right in 20 seeds; draws of one value too many are found."""
+    """Four-valued parameters with many ties are calibrated when right in 20 seeds; draws of one value too
+    many are found."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
         logits = rng.normal(size=(300, 4, 1, 1)) * 2
@@ -197,7 +207,8 @@ def test_a_constant_changes_nothing_for_the_others():
 
 
 def test_copies_and_dead_draws_do_no_harm():
-    """A parameter that is a copy of another leaves the exact posterior calibrated, without a warning; dead draws are over-confident."""
+    """A parameter that is a copy of another leaves the exact posterior calibrated, without a warning; dead
+    draws are over-confident."""
     samples, truth = gaussian(14, n=300)
     copied = judge(
         np.concatenate([samples, samples[..., :1]], axis=2),
@@ -256,7 +267,8 @@ def test_constants_alone_are_refused():
     ],
 )
 def test_wrong_options_are_refused(options, error, message):
-    """Unknown variables, wrong names, probabilities, seeds and priors, and misspelt options are errors that show the cure."""
+    """Unknown variables, wrong names, probabilities, seeds and priors, and misspelt options are errors that
+    show the cure."""
     samples, truth = gaussian(18, n=30)
     with pytest.raises(error, match=message):
         judge({"theta": samples}, {"theta": truth}, **{"variable_keys": "theta", **options})
@@ -296,8 +308,9 @@ NONE, OFF = Estimate(0.0, -0.1, 0.1), Estimate(0.2, 0.1, 0.3)
     ],
 )
 def test_estimates_that_lean_are_told_beside_no_flaw(width, bias, told):
-    """Right values outside of intervals half as wide again are told, as a wish for more data, in the sentence of a parameter and of the
-    whole; those just outside of the interval are not. Jointly a bias, which is a length and never negative, is not told."""
+    """Right values outside of intervals half as wide again are told, as a wish for more data, in the sentence
+    of a parameter and of the whole; those just outside of the interval are not. Jointly a bias, which is a
+    length and never negative, is not told."""
     sentence = sentence_of((), width, bias, None, informative=True, checks=())
     assert sentence.startswith("No flaw found; right sds may be")
     assert told.replace(" and too low", "").replace("posteriors look too high", "") in sentence
@@ -308,13 +321,14 @@ def test_estimates_that_lean_are_told_beside_no_flaw(width, bias, told):
     )
     whole = summary("calibrated", [row], None, "60 test data sets", 0.0)
     assert (
-        whole
-        == f"Calibrated: 60 test data sets show no flaw{'; more of them would tell whether something is off with mass' * bool(told)}."
+        whole == "Calibrated: 60 test data sets show no "
+        f"flaw{'; more of them would tell whether something is off with mass' * bool(told)}."
     )
 
 
 def test_exact_posteriors_hardly_ever_lean():
-    """Of 400 exact parameters no more than 8, 2 %, are said to look wrong, and the sentence of a verdict without one says nothing of it."""
+    """Of 400 exact parameters no more than 8, 2 %, are said to look wrong, and the sentence of a verdict
+    without one says nothing of it."""
     rows = judge(*gaussian(5, n=100, draws=100, dim=400)).parameters
     assert sum("posteriors look too" in row.sentence for row in rows) <= 8
     assert judge(*gaussian(3, n=300, draws=100, dim=2)).sentence.endswith("show no flaw.")

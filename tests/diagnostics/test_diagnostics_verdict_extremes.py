@@ -1,4 +1,5 @@
-"""The verdict on extreme but legal input: words and amounts of gross errors, draws that are all equal, units of any size, heavy tails."""
+"""The verdict on extreme but legal input: words and amounts of gross errors, draws that are all equal, units
+of any size, heavy tails."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from sbi_models.diagnostics import judge
 
 
 def normal(seed, *, draws=50, width=1.0, shift=0.0):
-    """Posteriors N(m, 1), their sds times `width` and their means off by `shift` of these: draws, truth, data."""
+    """Posteriors N(m, 1), their sds times `width` and their means off by `shift` of these: draws, truth,
+    data."""
     rng = np.random.default_rng(seed)
     m, noise = 3.0 * rng.normal(size=(200, 1, 2)), rng.normal(size=(200, draws + 1, 2))
     return m + width * (noise[:, 1:] + shift), (m + noise[:, :1])[:, 0], m[:, 0]
@@ -17,7 +19,8 @@ def normal(seed, *, draws=50, width=1.0, shift=0.0):
 @pytest.mark.parametrize("draws", [10, 50, 500])
 @pytest.mark.parametrize("shift", [3.0, 10.0, 50.0, 1e4])
 def test_a_gross_bias_has_its_size_and_is_not_called_too_wide(draws, shift):
-    """Means off by 3 to 10 000 sds are "biased" and nothing else, by that many within 10 % (10 draws: 15 %, jointly 25 %)."""
+    """Means off by 3 to 10 000 sds are "biased" and nothing else, by that many within 10 % (10 draws: 15 %,
+    jointly 25 %)."""
     verdict = judge(*normal(1, draws=draws, shift=shift)[:2])
     assert verdict.label == "biased"
     assert {row.flaws for row in verdict.parameters} == {("biased",)}
@@ -31,7 +34,8 @@ def test_a_gross_bias_has_its_size_and_is_not_called_too_wide(draws, shift):
 @pytest.mark.parametrize("draws", [10, 50, 500])
 @pytest.mark.parametrize("width", [0.4, 0.1, 0.01])
 def test_gross_overconfidence_has_its_size(draws, width):
-    """Sds too small by 2.5, 10 or 100 are over-confident, by that factor within 15 %, for single parameters and jointly."""
+    """Sds too small by 2.5, 10 or 100 are over-confident, by that factor within 15 %, for single parameters
+    and jointly."""
     verdict = judge(*normal(2, draws=draws, width=width)[:2])
     rows = [*verdict.parameters, verdict.joint]
     assert {row.flaws for row in rows} == {("over-confident",)}
@@ -39,7 +43,8 @@ def test_gross_overconfidence_has_its_size(draws, width):
 
 
 def test_draws_that_are_all_equal_have_no_amounts():
-    """If they equal the truth there is no flaw, and no number is told; beside it they are over-confident and biased, never too wide."""
+    """If they equal the truth there is no flaw, and no number is told; beside it they are over-confident and
+    biased, never too wide."""
     _, truth, _ = normal(3)
     right = judge(np.repeat(truth[:, None], 50, axis=1), truth)
     assert right.label == "calibrated"
@@ -53,7 +58,8 @@ def test_draws_that_are_all_equal_have_no_amounts():
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
 def test_units_of_any_size_change_nothing(scale):
-    """In units that square to 0 or infinity the tests and labels are those of usual ones, without a warning; wide conditions likewise."""
+    """In units that square to 0 or infinity the tests and labels are those of usual ones, without a warning;
+    wide conditions likewise."""
     samples, truth, x = normal(4)
     images = np.random.default_rng(4).normal(size=(200, 40)) + x[:, :1]
     usual = judge(samples, truth, truth, conditions=images)
@@ -68,7 +74,8 @@ def test_units_of_any_size_change_nothing(scale):
 
 @pytest.mark.parametrize("outlier", [1e200, 1.7e308])
 def test_one_enormous_draw_is_no_error(outlier):
-    """One draw of each data set, or one true value, of either sign, near the largest number is judged without a warning."""
+    """One draw of each data set, or one true value, of either sign, near the largest number is judged without
+    a warning."""
     samples, truth, _ = normal(5)
     samples[:, 0], samples[:, 1] = outlier, -outlier
     assert judge(samples, truth).num_datasets == 200
@@ -86,8 +93,8 @@ HEAVY = {
 
 @pytest.mark.parametrize("law", HEAVY)
 def test_heavy_tails_do_not_hide_information(law):
-    """Exact posteriors without a mean or with rare outliers, of which data tell much, are informative in 10 of 10 seeds.
-    How much variance is gone is not told of most that have none."""
+    """Exact posteriors without a mean or with rare outliers, of which data tell much, are informative in 10
+    of 10 seeds. How much variance is gone is not told of most that have none."""
     told = 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
@@ -121,8 +128,9 @@ SMALL = {
 @pytest.mark.parametrize("law", SMALL)
 @pytest.mark.parametrize(("draws", "dim"), [(11, 8), (13, 3), (60, 3)])
 def test_joint_amounts_of_exact_posteriors_hold_with_few_draws(law, draws, dim):
-    """Of 40 exact posteriors, with hardly more draws than parameters or many, 95 % intervals of the joint width hold 1 as often as is fair
-    (99.99 %) for 93 %, and those of the joint bias 0; the width averages 1 within 10 %."""
+    """Of 40 exact posteriors, with hardly more draws than parameters or many, 95 % intervals of the joint
+    width hold 1 as often as is fair (99.99 %) for 93 %, and those of the joint bias 0; the width averages 1
+    within 10 %."""
     rows, fair = [], binom.ppf(1e-4, 40, 0.93)
     for seed in range(40):
         values = SMALL[law](np.random.default_rng([seed, draws]), (60, draws + 1, dim))

@@ -1,4 +1,5 @@
-"""The verdict beyond normal posteriors: no law is accused more often than said, and failures that others miss are found and named."""
+"""The verdict beyond normal posteriors: no law is accused more often than said, and failures that others miss
+are found and named."""
 
 from collections import Counter
 
@@ -61,8 +62,9 @@ def all_p_values(verdict):
 
 
 def test_no_law_is_accused_more_often_than_said():
-    """15 laws in 1, 2 and 20 parameters, 20 to 40 data sets of 10 to 25 draws: at a promise of 10 % no law is accused in more of 36
-    verdicts than a fair count allows (99.99 %), nor are all 540 (99.9 %), of which 5 % are accused at least."""
+    """15 laws in 1, 2 and 20 parameters, 20 to 40 data sets of 10 to 25 draws: at a promise of 10 % no law is
+    accused in more of 36 verdicts than a fair count allows (99.99 %), nor are all 540 (99.9 %), of which 5 %
+    are accused at least."""
     accused = Counter()
     for law in LAWS:
         for size, seeds in SIZES.items():
@@ -74,7 +76,8 @@ def test_no_law_is_accused_more_often_than_said():
 
 
 def with_the_mean_error_of_the_truth_alone(samples, truth):
-    """A p-value of spread by distances of truths less their mean error, among distances of draws that have it: not exact."""
+    """A p-value of spread by distances of truths less their mean error, among distances of draws that have
+    it: not exact."""
     mean, sd = samples.mean(axis=1, keepdims=True), np.maximum(samples.std(axis=1, keepdims=True), 1e-9)
     z, at = (samples - mean) / sd, (truth - mean[:, 0]) / sd[:, 0]
     distance = np.sum((at - at.mean(axis=0)) ** 2, axis=1)
@@ -84,7 +87,8 @@ def with_the_mean_error_of_the_truth_alone(samples, truth):
 
 
 def test_a_count_of_accusations_finds_a_test_that_is_not_exact():
-    """The mean error taken from the truth alone accuses exact Bernoulli posteriors at 1 % more often than a fair count allows."""
+    """The mean error taken from the truth alone accuses exact Bernoulli posteriors at 1 % more often than a
+    fair count allows."""
     found = sum(
         with_the_mean_error_of_the_truth_alone(*exact("Bernoulli", 300, 200, 2, seed)) <= 0.01
         for seed in range(40)
@@ -94,7 +98,8 @@ def test_a_count_of_accusations_finds_a_test_that_is_not_exact():
 
 @pytest.mark.parametrize("law", LAWS)
 def test_scores_of_every_kind_are_normal(law):
-    """Over 900 data sets of 12 draws and 3 parameters, normal scores of all joint test quantities are N(0, 1) (p > 1e-4 each)."""
+    """Over 900 data sets of 12 draws and 3 parameters, normal scores of all joint test quantities are N(0, 1)
+    (p > 1e-4 each)."""
     samples, truth = exact(law, 900, 12, 3, seed=5)
     rng = np.random.default_rng(5)
     _, joint = pooled(samples, truth, rng)
@@ -105,7 +110,8 @@ def test_scores_of_every_kind_are_normal(law):
 
 
 def test_p_values_of_change_are_not_too_small():
-    """Of 2000 columns of N(0, 1), p of change is below 0.1 in 7 to 12 %, though features are skewed, tied, curved, and copies."""
+    """Of 2000 columns of N(0, 1), p of change is below 0.1 in 7 to 12 %, though features are skewed, tied,
+    curved, and copies."""
     rng = np.random.default_rng(6)
     m = rng.standard_cauchy(size=(60, 1))
     features = features_of(
@@ -123,7 +129,8 @@ def test_p_values_of_change_are_not_too_small():
 
 
 def correlated(rng, shape, rho):
-    """Standard normal noise of which the first two parameters correlate by rho, a number or one of each data set."""
+    """Standard normal noise of which the first two parameters correlate by rho, a number or one of each data
+    set."""
     noise = rng.normal(size=shape)
     noise[..., 1] = rho * noise[..., 0] + np.sqrt(1.0 - rho**2) * noise[..., 1]
     return noise
@@ -166,7 +173,8 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("dim", [3, 8])
 def test_wrong_forms_are_found_and_not_called_a_width(failure, dim):
-    """400 data sets of 150 draws: the verdict is "miscalibrated", the right test has found it, and its sentence says what."""
+    """400 data sets of 150 draws: the verdict is "miscalibrated", the right test has found it, and its
+    sentence says what."""
     check, make = FAILURES[failure]
     rng = np.random.default_rng(7)
     m = rng.normal(size=(400, 1, dim))
@@ -188,7 +196,8 @@ def test_wrong_forms_are_found_and_not_called_a_width(failure, dim):
 
 
 def half_ignorant(seed, n=500):
-    """The prior for half of the data sets, by chance, the exact posterior for the others: draws, truth, data."""
+    """The prior for half of the data sets, by chance, the exact posterior for the others: draws, truth,
+    data."""
     rng = np.random.default_rng(seed)
     x, noise = rng.normal(size=(n, 1, 2)), rng.normal(size=(n, 201, 2))
     draws = np.where(rng.random((n, 1, 1)) < 0.5, np.sqrt(2.0) * noise[:, 1:], x + noise[:, 1:])
@@ -196,8 +205,8 @@ def half_ignorant(seed, n=500):
 
 
 def test_the_prior_for_half_of_the_data_is_not_calibrated():
-    """Without the data it is uninformative for about half of the data sets, with them it is proven wrong; a right posterior that knows
-    nothing in half of the cases is exonerated by data that tell no more."""
+    """Without the data it is uninformative for about half of the data sets, with them it is proven wrong; a
+    right posterior that knows nothing in half of the cases is exonerated by data that tell no more."""
     draws, truth, x = half_ignorant(8)
     alone = judge(draws, truth)
     assert alone.label == "uninformative"
@@ -214,7 +223,8 @@ def test_the_prior_for_half_of_the_data_is_not_calibrated():
 
 
 def test_conditions_may_be_wide_and_are_checked():
-    """Images of 100 numbers as conditions show that half of the posteriors disregard them; another number of rows is refused."""
+    """Images of 100 numbers as conditions show that half of the posteriors disregard them; another number of
+    rows is refused."""
     draws, truth, x = half_ignorant(10)
     images = np.random.default_rng(10).normal(size=(500, 10, 10)) + 3.0 * x[:, :1, None]
     assert judge(draws, truth, conditions=images).label == "miscalibrated"
@@ -224,7 +234,8 @@ def test_conditions_may_be_wide_and_are_checked():
 
 @pytest.mark.parametrize("law", ["Cauchy", "Bernoulli", "lognormal", "spike and slab"])
 def test_estimates_of_exact_posteriors_are_honest(law):
-    """Intervals of width and bias of 40 exact parameters hold 1 and 0 in 34 or more, and no more than 2 are said to look wrong."""
+    """Intervals of width and bias of 40 exact parameters hold 1 and 0 in 34 or more, and no more than 2 are
+    said to look wrong."""
     rows = judge(*exact(law, 200, 100, 40, seed=11)).parameters
     assert sum(row.width_factor.low <= 1.0 <= row.width_factor.high for row in rows) >= 34
     assert sum(row.bias.low <= 0.0 <= row.bias.high for row in rows) >= 34
@@ -236,8 +247,8 @@ def test_estimates_of_exact_posteriors_are_honest(law):
 
 @pytest.mark.parametrize("law", ["Bernoulli", "Poisson", "geometric", "spike and slab"])
 def test_metrics_of_exact_discrete_posteriors_are_right(law):
-    """Of 60 exact parameters with ties, log gamma rejects at most 9 at 5 %, calibration errors average below 0.03, and marginal and joint
-    coverage is the level within 0.02 on average."""
+    """Of 60 exact parameters with ties, log gamma rejects at most 9 at 5 %, calibration errors average below
+    0.03, and marginal and joint coverage is the level within 0.02 on average."""
     samples, truth = exact(law, 300, 100, 60, seed=12)
     table = default_metrics(samples, truth)
     assert (table.loc["Log Gamma"] < 0).sum() <= 9
@@ -249,7 +260,8 @@ def test_metrics_of_exact_discrete_posteriors_are_right(law):
 
 
 def test_balls_are_measured_without_the_truth_itself():
-    """TARP ranks of exact Cauchy posteriors, few of them, are uniform: the sd that distances are measured in leaves out the own truth."""
+    """TARP ranks of exact Cauchy posteriors, few of them, are uniform: the sd that distances are measured in
+    leaves out the own truth."""
     ranks = np.concatenate([tarp_ranks(*exact("Cauchy", 5, 9, 2, seed), seed=seed) for seed in range(1000)])
     counts = np.bincount(ranks, minlength=10)
     assert np.sum((counts - 500.0) ** 2 / 500.0) < 33.7  # chi-square, 9 degrees of freedom, p = 1e-4

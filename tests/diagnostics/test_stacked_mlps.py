@@ -32,7 +32,8 @@ def sklearn_of(x, y, epochs, state=7):
 
 
 def test_losses_and_weights_are_those_of_scikit_learn():
-    """Ten epochs of three networks on different data, with a last batch that is not full: losses to 1e-4, weights to 1e-2."""
+    """Ten epochs of three networks on different data, with a last batch that is not full: losses to 1e-4,
+    weights to 1e-2."""
     a, b = sets(n=350)
     x, y = np.concatenate([a, b], axis=1), np.repeat([0, 1], 350)
     stack, losses = trained(x, np.broadcast_to(y, (3, 700)), (20, 20), 7, 10)
@@ -50,7 +51,8 @@ def test_losses_and_weights_are_those_of_scikit_learn():
 
 
 def test_each_network_stops_by_itself_and_is_left_as_it_was():
-    """Data that are told apart at once, and data that are not: other numbers of epochs; each as if it were alone."""
+    """Data that are told apart at once, and data that are not: other numbers of epochs; each as if it were
+    alone."""
     a, b = sets(n=100)
     x, y = (
         np.concatenate([a, b + np.array([9.0, 0.0, 0.0])[:, None, None]], axis=1),

@@ -10,7 +10,8 @@ PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts
 
 
 class Block(NamedTuple):
-    """A block of code: the file that the sentence above it names at its end, if any, the language, and the code."""
+    """A block of code: the file that the sentence above it names at its end, if any, the language, and the
+    code."""
 
     file: str | None
     language: str

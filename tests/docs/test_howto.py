@@ -1,4 +1,5 @@
-"""The code of the page of short answers runs, one block after another, with numbers of simulations and epochs made small."""
+"""The code of the page of short answers runs, one block after another, with numbers of simulations and epochs
+made small."""
 
 from functools import partialmethod
 from typing import Any
@@ -57,7 +58,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_code_runs(
     few: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every block of Python, with the names that the page takes as given; what it makes is used where it stops short of that."""
+    """Every block of Python, with the names that the page takes as given; what it makes is used where it
+    stops short of that."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").write_text(PROGRAM)
     (tmp_path / "model").chmod(0o755)

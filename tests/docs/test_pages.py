@@ -60,7 +60,8 @@ def test_the_reference_names_everything_public() -> None:
 
 @pytest.mark.parametrize("package", PUBLIC)
 def test_everything_public_has_a_docstring(package: str) -> None:
-    """Classes and functions that are public, and the public methods of these classes that the project wrote, say what they are for."""
+    """Classes and functions that are public, and the public methods of these classes that the project wrote,
+    say what they are for."""
     module = _module(package)
     missing = []
     for name in module.__all__:
@@ -90,7 +91,8 @@ def test_everything_public_has_a_docstring(package: str) -> None:
 
 
 def test_names_of_the_migration_tables_exist() -> None:
-    """Every `bf.` name in the column of sbi_models, and every option named there, is one that the package has."""
+    """Every `bf.` name in the column of sbi_models, and every option named there, is one that the package
+    has."""
     text = (DOCS / "migration.md").read_text(encoding="utf-8")
     columns = [
         line.split("|")[2] for line in text.splitlines() if line.startswith("| ") and line.count("|") == 4
@@ -119,7 +121,8 @@ def test_the_code_of_the_migration_page_runs(number: int, capsys: pytest.Capture
 
 
 def test_documentation_packages_are_pinned() -> None:
-    """What `make docs` needs is in the extra `docs`, in `dev`, and has an exact version in constraints.txt."""
+    """What `make docs` needs is in the extra `docs`, in `dev`, and has an exact version in
+    constraints.txt."""
     extras = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     pins = (DOCS.parent / "constraints.txt").read_text().lower()
     assert any("docs" in needed for needed in extras["dev"])

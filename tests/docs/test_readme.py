@@ -1,4 +1,5 @@
-"""The README's own simulator, as a reader pastes it. Its commands run after the main job, in `tests/acceptance/test_main_job.py`."""
+"""The README's own simulator, as a reader pastes it. Its commands run after the main job, in
+`tests/acceptance/test_main_job.py`."""
 
 import re
 import subprocess
@@ -12,7 +13,8 @@ from pages import DOCS
 @pytest.mark.acceptance
 @pytest.mark.timeout(400)
 def test_the_snippet_of_an_own_simulator_runs(tmp_path: Path) -> None:
-    """It says a verdict in words, leaves the model, and draws from it for an observation that passes its certificate."""
+    """It says a verdict in words, leaves the model, and draws from it for an observation that passes its
+    certificate."""
     code = re.findall(
         r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
     )[-1]

@@ -13,7 +13,8 @@ from platformdirs import user_cache_path
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
 def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
-    """Its files and commands, in order, lead to a calibrated champion, whose first cup passes and whose second one fails."""
+    """Its files and commands, in order, lead to a calibrated champion, whose first cup passes and whose
+    second one fails."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/bin:/bin",
         "HOME": str(tmp_path),

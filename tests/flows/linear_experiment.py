@@ -1,4 +1,5 @@
-"""An experiment with a simulator of the user's own, linear and Gaussian, that a tiny network learns well in seconds."""
+"""An experiment with a simulator of the user's own, linear and Gaussian, that a tiny network learns well in
+seconds."""
 
 import json
 from pathlib import Path
@@ -45,7 +46,8 @@ def write_experiment(
 
     Args:
         folder: of the files; made if it is not there.
-        module: name of the module, which no other test of a process may use; also the name of the experiment and of its model.
+        module: name of the module, which no other test of a process may use; also the name of the experiment
+            and of its model.
         x: observations (n, 2), or None.
         file: name of the YAML file and of the observations.
         changes: of the settings.

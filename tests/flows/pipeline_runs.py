@@ -39,7 +39,8 @@ class Ended:
 
 @cache
 def shared_server() -> ServerProcess:
-    """A Prefect server for the pipelines of this process, as a user has one beside all of his; its start costs more than a pipeline.
+    """A Prefect server for the pipelines of this process, as a user has one beside all of his; its start
+    costs more than a pipeline.
 
     It is started when it is first asked for, and conftest.py stops it.
     """
@@ -81,8 +82,8 @@ def start_pipeline(
 ) -> "subprocess.Popen[bytes]":
     """Start a small pipeline in a folder, or several in a row, each with its settings.
 
-    What it prints goes to files there, whose names start with the label. It reports to the shared server, or starts one of its own. With
-    fresh, the user has no empty databases of earlier folders.
+    What it prints goes to files there, whose names start with the label. It reports to the shared server, or
+    starts one of its own. With fresh, the user has no empty databases of earlier folders.
     """
     environment = _environment()
     if shared:
@@ -115,7 +116,8 @@ def run_pipeline(
 def run_pipelines(
     root: Path, *settings: dict[str, Any], fresh: bool = False, shared: bool = False
 ) -> list[Finished]:
-    """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of each."""
+    """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of
+    each."""
     screen, errors = _end(root, start_pipeline(root, *settings, fresh=fresh, shared=shared))
     lines = [line for line in screen.splitlines() if line.startswith("RESULT ")]
     for line in lines:
@@ -130,7 +132,8 @@ def result_of(screen: Path) -> dict[str, Any]:
 
 
 def run_commands(root: Path, *commands: list[str]) -> list[Ended]:
-    """Give commands of `sbi-models` in a folder, one after another in one process and on one Prefect server."""
+    """Give commands of `sbi-models` in a folder, one after another in one process and on one Prefect
+    server."""
     screen, errors = _end(root, start_pipeline(root, *commands, script="small_commands.py"), timeout=220)
     assert errors == ""
     return [Ended(*json.loads(line.removeprefix("RESULT "))) for line in screen.splitlines()]

@@ -1,4 +1,5 @@
-"""Gives commands of `sbi-models` in the current folder, on one Prefect server: `python small_commands.py '["list"]'`, each a JSON list.
+"""Gives commands of `sbi-models` in the current folder, on one Prefect server: `python small_commands.py
+'["list"]'`, each a JSON list.
 
 Prints exit code, standard output and standard error of each as one line of JSON.
 """

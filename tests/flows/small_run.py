@@ -1,4 +1,5 @@
-"""Runs small Michelson experiments in the current folder, one for each argument, the changed settings as JSON: `python small_run.py {}`.
+"""Runs small Michelson experiments in the current folder, one for each argument, the changed settings as
+JSON: `python small_run.py {}`.
 
 Prints the result of each as one line of JSON.
 """
@@ -38,7 +39,8 @@ SMALL = load_experiment("michelson").model_copy(
 
 
 def small_experiment(changes: dict[str, object]) -> Experiment:
-    """The small experiment with some settings changed, for instance {"seed": 2, "train": {"epochs": 50}}, or one of a "file"."""
+    """The small experiment with some settings changed, for instance {"seed": 2, "train": {"epochs": 50}}, or
+    one of a "file"."""
     if "file" in changes:
         return load_experiment(str(changes["file"]))
     settings = SMALL.model_dump()

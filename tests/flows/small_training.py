@@ -1,4 +1,5 @@
-"""Does the first two tasks of a small pipeline in the current folder, without Prefect around them: `python small_training.py SETTINGS`."""
+"""Does the first two tasks of a small pipeline in the current folder, without Prefect around them: `python
+small_training.py SETTINGS`."""
 
 import json
 import sys

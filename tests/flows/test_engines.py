@@ -1,4 +1,5 @@
-"""Simulation shards on every engine: the same to the bit, whatever the workers, and also if some of them die."""
+"""Simulation shards on every engine: the same to the bit, whatever the workers, and also if some of them
+die."""
 
 import os
 from pathlib import Path
@@ -76,7 +77,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     [{"kind": "threads", "workers": 3}, {"kind": "processes", "workers": 4}, {"kind": "dask", "workers": 2}],
 )
 def test_every_engine_gives_the_same_simulations(engine: dict[str, Any], alone: dict[str, str]) -> None:
-    """64 shards on threads, four processes and a dask cluster have the content hashes of those that no engine made."""
+    """64 shards on threads, four processes and a dask cluster have the content hashes of those that no engine
+    made."""
     assert _hashes(small_experiment(SHARDS | {"engine": engine})) == alone
 
 
@@ -84,7 +86,8 @@ def test_every_engine_gives_the_same_simulations(engine: dict[str, Any], alone: 
 def test_a_worker_that_dies_changes_nothing(
     engine: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A simulator that ends one of the workers, once: the shards that were lost are made again, and all are as they would have been."""
+    """A simulator that ends one of the workers, once: the shards that were lost are made again, and all are
+    as they would have been."""
     source = tmp_path / "source"
     source.mkdir()
     name = f"deadly_{engine['kind']}"
@@ -150,7 +153,8 @@ SIMULATOR = make_simulator([prior, likelihood], failures=FailurePolicy(timeout=1
 def test_a_simulator_that_hangs_ends_on_every_engine(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a timeout it is an error with the row and the function, on each of them, and no process of it is left."""
+    """With a timeout it is an error with the row and the function, on each of them, and no process of it is
+    left."""
     name = f"hanging_{kind}"
     (tmp_path / f"{name}.py").write_text(HANGS)
     plain = {
@@ -175,7 +179,8 @@ def test_a_simulator_that_hangs_ends_on_every_engine(
 def test_workers_that_do_not_share_the_folder_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each worker of a cluster is asked about a file that was just made: all must see it; a scheduler that is not there is told."""
+    """Each worker of a cluster is asked about a file that was just made: all must see it; a scheduler that is
+    not there is told."""
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None

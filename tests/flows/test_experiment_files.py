@@ -1,4 +1,5 @@
-"""Experiments in YAML: read to the same settings, and wrong ones refused with the line of the file and the key."""
+"""Experiments in YAML: read to the same settings, and wrong ones refused with the line of the file and the
+key."""
 
 import re
 from pathlib import Path
@@ -69,7 +70,8 @@ def test_an_engine_may_be_named_alone(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_settings_are_told_with_line_and_key(more: str, message: str, tmp_path: Path) -> None:
-    """Unknown keys, values out of range, wrong types, what does not go together and bad YAML: one line, and the cure."""
+    """Unknown keys, values out of range, wrong types, what does not go together and bad YAML: one line, and
+    the cure."""
     with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
         load_experiment(_file(tmp_path, MINIMAL + more))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,5 @@
-"""An experiment with the inference network "auto": the pipeline's training, what it says, and that it goes on."""
+"""An experiment with the inference network "auto": the pipeline's training, what it says, and that it goes
+on."""
 
 import json
 from pathlib import Path
@@ -22,7 +23,8 @@ from sbi_models.workflows.auto import selection as automatic
 def test_the_training_of_the_pipeline_chooses_and_says_what(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file is that of the posterior that was kept, near the exact N(0.8 x, 0.2); a second call, as after a kill, gives its bits."""
+    """The file is that of the posterior that was kept, near the exact N(0.8 x, 0.2); a second call, as after
+    a kill, gives its bits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(automatic, "_SYNTHETIC", 20_000)

@@ -38,7 +38,8 @@ FLOW = ENSEMBLE["ensemble"]["members"]["flow"]
     ],
 )
 def test_bad_ensembles_are_refused(ensemble: dict, message: str) -> None:
-    """A size below two, both modes or none, a lone or misnamed member, data_reuse outside [0, 1] and unknown settings do not validate."""
+    """A size below two, both modes or none, a lone or misnamed member, data_reuse outside [0, 1] and unknown
+    settings do not validate."""
     with pytest.raises(ValidationError, match=message):
         small_experiment({"ensemble": ensemble})
 
@@ -54,7 +55,8 @@ def test_bad_ensembles_are_refused(ensemble: dict, message: str) -> None:
     ],
 )
 def test_bad_compositions_are_refused(compose: dict, message: str) -> None:
-    """No draws, a negative number of simulations, a noise above 1, an unknown method and unknown settings do not validate."""
+    """No draws, a negative number of simulations, a noise above 1, an unknown method and unknown settings do
+    not validate."""
     with pytest.raises(ValidationError, match=message):
         small_experiment(COMPOSED | {"compose": compose})
 
@@ -98,7 +100,8 @@ def _members(**network: object) -> dict:
 def test_networks_that_do_not_fit_are_refused_before_work_starts(
     changes: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is unknown, has no density or draws, or cannot be composed ends a run before there is a run, a store or a simulation."""
+    """What is unknown, has no density or draws, or cannot be composed ends a run before there is a run, a
+    store or a simulation."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=message):
         start_run(small_experiment(changes))
@@ -112,7 +115,8 @@ class _KnowsNoPrior:
 
 
 def test_a_prior_that_nobody_knows_is_refused_before_work_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a prior score of the study the network has to learn the prior: a network that drops no conditions is refused."""
+    """Without a prior score of the study the network has to learn the prior: a network that drops no
+    conditions is refused."""
     arguments = {"widths": [16, 16], "drop_conditions": 0.0}
     known = small_experiment(
         COMPOSED | {"train": {"inference_network": {"name": "diffusion_model", "arguments": arguments}}}
@@ -145,7 +149,8 @@ def test_size_mode_clones_the_networks_of_train() -> None:
 
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_of_the_package_fits_together(name: str) -> None:
-    """Each registered experiment has the name that starts it, a model of its own, and settings that make a workflow."""
+    """Each registered experiment has the name that starts it, a model of its own, and settings that make a
+    workflow."""
     experiment = load_experiment(name)
     assert experiment.name == experiment.register_as.name == name
     assert set(workflow_of(experiment).approximator.members) == (set(experiment.members) or {""})

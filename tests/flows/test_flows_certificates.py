@@ -1,4 +1,5 @@
-"""Certificates in the pipeline: what the setting `predictive_replicates` does, and what the screen says of them."""
+"""Certificates in the pipeline: what the setting `predictive_replicates` does, and what the screen says of
+them."""
 
 import io
 import json
@@ -38,8 +39,8 @@ def workflow() -> BasicWorkflow:
 def test_predictive_replicates_are_those_of_the_certificates(
     workflow: BasicWorkflow, replicates: int, tmp_path: Path
 ) -> None:
-    """Certificates of the pipeline are those of the workflow with so many data sets simulated from each posterior; with 0 there is no
-    predictive check among them, nor among the metrics."""
+    """Certificates of the pipeline are those of the workflow with so many data sets simulated from each
+    posterior; with 0 there is no predictive check among them, nor among the metrics."""
     experiment, results = (
         small_experiment({"infer": {"predictive_replicates": replicates}}),
         Results(tmp_path),
@@ -67,7 +68,8 @@ def test_bad_predictive_replicates_are_refused(replicates: float) -> None:
 
 
 def test_the_screen_explains_columns_and_lists_what_is_unusual() -> None:
-    """Columns without a number are left out, the others are explained, and each unusual statistic has a line below its reason."""
+    """Columns without a number are left out, the others are explained, and each unusual statistic has a line
+    below its reason."""
     odd = Certificate(
         novelty=0.001,
         unusual=(

@@ -1,4 +1,5 @@
-"""Histories of champions: who takes over from whom, who does not come back, what the registry says of each, and the record of it."""
+"""Histories of champions: who takes over from whom, who does not come back, what the registry says of each,
+and the record of it."""
 
 import itertools
 import json
@@ -24,7 +25,8 @@ CALIBRATED = {"is_calibrated": True, "sentence": "Calibrated."}
 
 
 class Normal:
-    """A posterior N(x + bias, scale²) of theta where N(x, 1) is right: bias costs bias² / 2 nats, a scale of 1 + e about e²."""
+    """A posterior N(x + bias, scale²) of theta where N(x, 1) is right: bias costs bias² / 2 nats, a scale of
+    1 + e about e²."""
 
     inference_names, condition_names = ("theta",), ("x",)
     members = {"": SimpleNamespace(has_density=True)}  # noqa: RUF012
@@ -51,7 +53,8 @@ _names = (f"line-{i}" for i in itertools.count())
 
 
 class Line:
-    """The versions of one model, each of which the gate judges on 200 test simulations and, where it may, on more."""
+    """The versions of one model, each of which the gate judges on 200 test simulations and, where it may, on
+    more."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.name = store, next(_names)
@@ -111,8 +114,9 @@ def line(store: Store, monkeypatch: pytest.MonkeyPatch) -> Line:
 
 
 def test_a_history_of_worse_equal_and_better_challengers(line: Line) -> None:
-    """A challenger that is worse by 0.04 nats is refused; one that is equal takes over as "equal to", one that is better as "better than";
-    old ones do not come back when their experiments run again; one description at a time says champion, the former ones until when."""
+    """A challenger that is worse by 0.04 nats is refused; one that is equal takes over as "equal to", one
+    that is better as "better than"; old ones do not come back when their experiments run again; one
+    description at a time says champion, the former ones until when."""
     assert line.challenge(costing(0.03))["champion"] == 1
     worse = line.challenge(Normal(-np.sqrt(2 * 0.07)))
     assert (worse["promoted"], worse["champion"], line.champion) == (False, 1, 1)
@@ -144,8 +148,9 @@ def test_a_history_of_worse_equal_and_better_challengers(line: Line) -> None:
 
 
 def test_a_history_of_small_steps_down_and_a_way_back(line: Line) -> None:
-    """Challengers that are worse than the one before by 0.012 nats, which is within the margin: only the first takes over, since the next
-    is also compared with the version that this one is equal to. By hand the old one comes back, and is the measure again."""
+    """Challengers that are worse than the one before by 0.012 nats, which is within the margin: only the
+    first takes over, since the next is also compared with the version that this one is equal to. By hand the
+    old one comes back, and is the measure again."""
     line.challenge(costing(0.0))
     assert line.challenge(costing(0.012))["champion"] == 2
     second = line.challenge(costing(0.024))
@@ -164,7 +169,8 @@ def test_a_history_of_small_steps_down_and_a_way_back(line: Line) -> None:
 
 
 def test_what_is_not_known_is_refused_with_the_number_that_would_tell(line: Line) -> None:
-    """200 simulations do not tell 0.04 nats: without more of them the challenger is refused as "not known", and told what would tell."""
+    """200 simulations do not tell 0.04 nats: without more of them the challenger is refused as "not known",
+    and told what would tell."""
     line.challenge(costing(0.0))
     decision = line.challenge(costing(0.04), most=0)
     assert (decision["promoted"], line.asked) == (False, [])
@@ -179,7 +185,8 @@ def test_what_is_not_known_is_refused_with_the_number_that_would_tell(line: Line
 
 
 def test_an_older_version_takes_over_only_if_it_is_better(line: Line) -> None:
-    """A version that was refused for its verdict and is equal to a newer champion stays where it is when its experiment runs again."""
+    """A version that was refused for its verdict and is equal to a newer champion stays where it is when its
+    experiment runs again."""
     line.models[f"models:/{line.name}/1"] = costing(0.01)
     line.store.client.create_model_version(line.name, "file:///nowhere")
     line.challenge(costing(0.01))
@@ -194,7 +201,8 @@ def test_an_older_version_takes_over_only_if_it_is_better(line: Line) -> None:
 def test_another_champion_that_comes_meanwhile_is_judged_against(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a challenger is compared with version 1, another run makes version 2 champion: it must pass that one, too."""
+    """While a challenger is compared with version 1, another run makes version 2 champion: it must pass that
+    one, too."""
     line.challenge(costing(0.1))
     line.models[f"models:/{line.name}/2"] = costing(0.0)
     line.store.client.create_model_version(line.name, "file:///nowhere")
@@ -214,8 +222,9 @@ def test_another_champion_that_comes_meanwhile_is_judged_against(
 
 
 def test_descriptions_follow_an_alias_that_others_move(line: Line) -> None:
-    """After another program has moved the alias, or where an earlier release has left several champions in words, the next run puts the
-    descriptions right, keeps their reasons, and notes the move; a former champion of an earlier release does not come back."""
+    """After another program has moved the alias, or where an earlier release has left several champions in
+    words, the next run puts the descriptions right, keeps their reasons, and notes the move; a former
+    champion of an earlier release does not come back."""
     for _ in range(3):
         line.challenge(costing(0.0), calibrated=False, not_worse=False)
     for number in (1, 2, 3):
@@ -247,7 +256,8 @@ def test_descriptions_follow_an_alias_that_others_move(line: Line) -> None:
 def test_the_history_is_shown(
     line: Line, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`sbi-models champions` lists each change with time, versions, user and reason, in words and as JSON, and says if there are gaps."""
+    """`sbi-models champions` lists each change with time, versions, user and reason, in words and as JSON,
+    and says if there are gaps."""
     line.challenge(costing(0.1))
     line.challenge(costing(0.0))
     monkeypatch.chdir(line.store.root)

@@ -25,7 +25,8 @@ MODEL = "models:/michelson@champion"
 
 @pytest.fixture
 def call(first_run: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call `sbi-models ...` in the folder of the first pipeline run; returns exit code, standard output and standard error."""
+    """Call `sbi-models ...` in the folder of the first pipeline run; returns exit code, standard output and
+    standard error."""
     monkeypatch.chdir(first_run.root)
 
     def call(*arguments: object) -> tuple[int, str, str]:
@@ -39,7 +40,8 @@ def call(first_run: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_draws_come_as_csv_on_standard_output(call) -> None:
-    """Every draw of each data set is a row, the summary is on standard error, and the same seed gives the same draws as from Python."""
+    """Every draw of each data set is a row, the summary is on standard error, and the same seed gives the
+    same draws as from Python."""
     code, output, errors = call("sample", MODEL, "--observations", DATA, "--num-samples", 100, "--seed", 3)
     assert code == 0
     frame = pd.read_csv(io.StringIO(output))
@@ -53,7 +55,8 @@ def test_draws_come_as_csv_on_standard_output(call) -> None:
 
 
 def test_certificates_come_with_draws(call, tmp_path: Path) -> None:
-    """A data set far from the simulations fails on standard error, with the reason; --no-certificate says nothing; draws are the same."""
+    """A data set far from the simulations fails on standard error, with the reason; --no-certificate says
+    nothing; draws are the same."""
     speeds = pd.read_csv(DATA)["speed"].to_numpy(float).reshape(5, 20)
     speeds[2, 7] = 5000
     pd.DataFrame(speeds).to_csv(tmp_path / "speeds.csv", header=False, index=False)
@@ -106,7 +109,8 @@ def _bad_file(folder: Path, text: str) -> Path:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(call, tmp_path: Path, make_arguments, message: str) -> None:
-    """Wrong columns, NaN, a missing file, an unknown model, alias or version, and a file that is no model end without a traceback."""
+    """Wrong columns, NaN, a missing file, an unknown model, alias or version, and a file that is no model end
+    without a traceback."""
     model, observations = make_arguments(tmp_path)
     code, output, errors = call("sample", model, "--observations", observations)
     assert code == 2
@@ -139,7 +143,8 @@ def test_a_folder_without_runs_is_one_line(call, tmp_path: Path, monkeypatch: py
 
 
 def test_a_new_process_samples_without_unpickling(first_run: Finished) -> None:
-    """A process that has only the package, and in which unpickling is an error, loads the registered model and draws."""
+    """A process that has only the package, and in which unpickling is an error, loads the registered model
+    and draws."""
     program = (
         "import pickle\n"
         "def refuse(*a, **k): raise RuntimeError('unpickled')\n"
@@ -164,7 +169,8 @@ def test_a_new_process_samples_without_unpickling(first_run: Finished) -> None:
 
 
 def test_the_registered_model_is_diagnosed_on_fresh_simulations(call) -> None:
-    """The verdict is told for each parameter and jointly, in words and as JSON; the exit code is 0 if calibrated and 3 if not."""
+    """The verdict is told for each parameter and jointly, in words and as JSON; the exit code is 0 if
+    calibrated and 3 if not."""
     options = ("--num-datasets", 200, "--num-samples", 60)
     code, output, errors = call("diagnose", "michelson", *options)
     again, told, _ = call("diagnose", MODEL, "--data", "michelson", *options, "--json")
@@ -178,7 +184,8 @@ def test_the_registered_model_is_diagnosed_on_fresh_simulations(call) -> None:
 
 
 def test_a_model_is_diagnosed_on_simulations_of_a_file(call, tmp_path: Path) -> None:
-    """Parameters moved by two prior sds are biased or worse: exit code 3; the figures are in the folder that was asked for."""
+    """Parameters moved by two prior sds are biased or worse: exit code 3; the figures are in the folder that
+    was asked for."""
     test = STUDY.simulator.sample(100, seed=1)
     np.savez(tmp_path / "test.npz", x=test["x"], theta=test["theta"] + 2 * test["theta"].std(axis=0))
     code, output, _ = call(
@@ -225,7 +232,8 @@ def test_a_file_without_the_truth_is_refused(call, tmp_path: Path) -> None:
 
 
 def test_experiments_and_models_are_listed(call) -> None:
-    """Each experiment has the first line of its file whole; the model its versions, and the version of each alias."""
+    """Each experiment has the first line of its file whole; the model its versions, and the version of each
+    alias."""
     code, output, errors = call("list")
     assert (code, errors) == (0, "")
     lines = [line.split(maxsplit=1) for line in map(str.rstrip, output.splitlines()) if line]
@@ -247,7 +255,8 @@ def test_without_a_store_there_are_no_models(call, tmp_path: Path, monkeypatch: 
 
 
 def test_a_version_is_promoted_by_hand(call, first_run: Finished) -> None:
-    """By number or alias; the words say which version it is and which it was. One that is the champion stays it, with its notes."""
+    """By number or alias; the words say which version it is and which it was. One that is the champion stays
+    it, with its notes."""
     client = open_store(first_run.root).client
     before = client.get_model_version("michelson", "1")
     for name in ("models:/michelson/1", "models:/michelson@challenger"):
@@ -259,7 +268,8 @@ def test_a_version_is_promoted_by_hand(call, first_run: Finished) -> None:
 
 
 def test_the_champions_are_listed(call) -> None:
-    """The first champion of a pipeline has come by the gate; an unknown model is told with a name that is like it."""
+    """The first champion of a pipeline has come by the gate; an unknown model is told with a name that is
+    like it."""
     code, output, errors = call("champions", "michelson")
     assert (code, errors) == (0, "")
     assert "michelson: version 1 is the champion" in output

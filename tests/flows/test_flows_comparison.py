@@ -15,7 +15,8 @@ TRUE = {"narrow": -0.5, "exponential": -1.0, "lognormal": -float(np.exp(0.5)), "
 
 
 def draw(law: str, rng: np.random.Generator, shape: tuple[int, int]) -> Any:
-    """Differences of scores as they come: of a model that is too narrow, with disasters, heavy tails; laws in `TRUE`."""
+    """Differences of scores as they come: of a model that is too narrow, with disasters, heavy tails; laws in
+    `TRUE`."""
     if law == "narrow":
         return -0.5 * rng.chisquare(1, shape)
     if law == "exponential":
@@ -69,8 +70,9 @@ def test_limits_are_those_of_scipy_for_differences_without_skewness() -> None:
 
 @pytest.mark.parametrize("law", TRUE)
 def test_a_limit_is_missed_as_seldom_as_it_says(law: str) -> None:
-    """Of 1000 samples of 100 differences of skewed, heavy-tailed and rarely disastrous laws, no more have a lower limit above the true mean
-    than a binomial of twice the level admits; by Student's t alone, more are too high for the skewed ones."""
+    """Of 1000 samples of 100 differences of skewed, heavy-tailed and rarely disastrous laws, no more have a
+    lower limit above the true mean than a binomial of twice the level admits; by Student's t alone, more are
+    too high for the skewed ones."""
     rng = np.random.default_rng([3, sorted(TRUE).index(law)])
     samples = draw(law, rng, (1000, 100))
     missed = sum(of(sample).low > TRUE[law] for sample in samples)
@@ -95,7 +97,8 @@ def test_a_limit_is_missed_as_seldom_as_it_says(law: str) -> None:
     ],
 )
 def test_the_word_follows_from_the_limits_and_the_margin(mean: float, spread: float, word: str) -> None:
-    """A margin of 0.02 nats, and limits 2.6 standard errors of a given size around a given mean: what passes is equal or better."""
+    """A margin of 0.02 nats, and limits 2.6 standard errors of a given size around a given mean: what passes
+    is equal or better."""
     n = 1000
     noise = np.linspace(-1, 1, n)
     found = of(mean + noise / noise.std(ddof=1) * spread * np.sqrt(n))
@@ -106,8 +109,8 @@ def test_the_word_follows_from_the_limits_and_the_margin(mean: float, spread: fl
 
 
 def test_as_many_as_it_takes_do_tell() -> None:
-    """With as many simulations as are wanted by the spread of a hundred, seven of eight models that are equal are called so, and none of
-    those that are worse by two margins passes."""
+    """With as many simulations as are wanted by the spread of a hundred, seven of eight models that are equal
+    are called so, and none of those that are worse by two margins passes."""
     rng = np.random.default_rng(3)
     equal = passed = 0
     for _ in range(200):
@@ -131,8 +134,8 @@ def test_without_spread_the_difference_is_known(difference: float, word: str) ->
     ("new", "old", "word"), [(1, 0, "not known"), (9, 0, "worse"), (9, 9, "not known"), (0, 3, "equal")]
 )
 def test_densities_of_zero(new: int, old: int, word: str) -> None:
-    """A challenger that says of simulations that their parameters cannot be never passes, and is worse where that is no chance; where both
-    say so, and where the champion alone does, the other simulations decide."""
+    """A challenger that says of simulations that their parameters cannot be never passes, and is worse where
+    that is no chance; where both say so, and where the champion alone does, the other simulations decide."""
     rng = np.random.default_rng(4)
     first = rng.normal(size=400)
     second = first + 0.01 * rng.normal(size=400)
@@ -157,8 +160,9 @@ def test_scores_that_are_no_numbers_are_an_error(wrong: float) -> None:
 
 
 def test_models_without_a_density_have_the_energy_score() -> None:
-    """If one of two has no density, draws decide: a shifted posterior is worse, a right one better, equal ones equal; a shift of 0.4 sds
-    makes the score worse by about 0.4² / 2, as it does a log density in nats."""
+    """If one of two has no density, draws decide: a shifted posterior is worse, a right one better, equal
+    ones equal; a shift of 0.4 sds makes the score worse by about 0.4² / 2, as it does a log density in
+    nats."""
     rng = np.random.default_rng(2)
     x = rng.normal(size=(600, 1))
     test = {"x": x, "theta": 3 * x + rng.normal(size=(600, 1))}

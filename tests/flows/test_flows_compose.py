@@ -1,4 +1,5 @@
-"""Composition in the pipeline: one posterior given all real data sets, tracked beside the exact one, from the registered model."""
+"""Composition in the pipeline: one posterior given all real data sets, tracked beside the exact one, from the
+registered model."""
 
 import hashlib
 import json
@@ -45,7 +46,8 @@ def _tracked(finished: Finished) -> tuple:
 
 
 def test_the_draws_are_those_of_the_registered_model(runs: list[Finished]) -> None:
-    """The file holds what the registered model composes of all five experiments, with the prior and simulator of the study."""
+    """The file holds what the registered model composes of all five experiments, with the prior and simulator
+    of the study."""
     file = _artifacts(runs[0]) / "draws.parquet"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == runs[0].result["composition"]["draws_sha256"]
     draws = pd.read_parquet(file)
@@ -65,7 +67,8 @@ def test_the_draws_are_those_of_the_registered_model(runs: list[Finished]) -> No
 
 
 def test_the_table_has_the_exact_posterior_of_all_measurements(runs: list[Finished]) -> None:
-    """One row a quantity: moments of the draws, of the exact posterior given 100 measurements, and the errors, which are metrics too."""
+    """One row a quantity: moments of the draws, of the exact posterior given 100 measurements, and the
+    errors, which are metrics too."""
     table = pd.read_csv(_artifacts(runs[0]) / "posterior.csv")
     assert table["experiment"].tolist() == ["all 5", "all 5"]
     draws = pd.read_parquet(_artifacts(runs[0]) / "draws.parquet")
@@ -108,7 +111,8 @@ def test_the_report_is_tracked_as_json_and_metrics(runs: list[Finished]) -> None
 
 
 def test_warnings_of_a_composition_are_shown_and_tagged(runs: list[Finished]) -> None:
-    """Without the simulator a network that has hardly been trained is doubted: on the screen and in the tag, not as a bare warning."""
+    """Without the simulator a network that has hardly been trained is doubted: on the screen and in the tag,
+    not as a bare warning."""
     assert runs[1].result["composition"]["report"]["warnings"]
     for run in runs:
         told = run.result["composition"]["report"]["warnings"]

@@ -1,4 +1,5 @@
-"""A disk that is full, or that nobody may write to: one clear line, nothing lost, and the same command goes on.
+"""A disk that is full, or that nobody may write to: one clear line, nothing lost, and the same command goes
+on.
 
 The disk is a small tmpfs that the test mounts, for which it has to be root.
 """
@@ -27,7 +28,8 @@ SETTINGS = {
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mount a disk of a size, or change it with other options such as "size=200m" or "ro"; returns its folder."""
+    """Mount a disk of a size, or change it with other options such as "size=200m" or "ro"; returns its
+    folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -59,7 +61,8 @@ def _draws(folder: Path) -> pd.DataFrame:
 
 
 def test_a_full_disk_loses_nothing(disk, tmp_path: Path) -> None:
-    """Full while it simulates: one line and exit code 2; with more space, the shards are used and the draws are those of an empty disk."""
+    """Full while it simulates: one line and exit code 2; with more space, the shards are used and the draws
+    are those of an empty disk."""
     folder = disk("size=28m")
     full = _run(folder)
     assert full.returncode == 2, full.stderr

@@ -1,4 +1,5 @@
-"""An ensemble in the pipeline: one model, a child run for each member, able to go on after a kill, and used again."""
+"""An ensemble in the pipeline: one model, a child run for each member, able to go on after a kill, and used
+again."""
 
 import hashlib
 import json
@@ -24,7 +25,8 @@ MEMBERS = ("flow", "coupling")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
-    """A pipeline whose training was killed, run again; then one that differs in a setting of diagnosis only."""
+    """A pipeline whose training was killed, run again; then one that differs in a setting of diagnosis
+    only."""
     root = tmp_path_factory.mktemp("ensemble")
     kill_in_training(root, ENSEMBLE, script="small_training.py")
     return run_pipelines(root, ENSEMBLE, ENSEMBLE | {"diagnose": {"num_samples": 40}}, shared=True)
@@ -45,7 +47,8 @@ def _run_and_children(finished: Finished) -> tuple:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_each_member_has_one_child_run_with_its_own_results(runs: list[Finished], which: int) -> None:
-    """After a kill, and where the training is used again, a run has one finished child a member: curve, best epoch, weight, metrics."""
+    """After a kill, and where the training is used again, a run has one finished child a member: curve, best
+    epoch, weight, metrics."""
     store, history = open_store(runs[which].root), runs[which].result["training"]["history"]
     run, children = _run_and_children(runs[which])
     assert len(store.client.search_runs([store.experiment("michelson")])) == 2 * (1 + len(MEMBERS))
@@ -91,7 +94,8 @@ def test_each_member_has_one_child_run_with_its_own_results(runs: list[Finished]
 
 
 def test_weights_are_those_of_the_validation_simulations(runs: list[Finished]) -> None:
-    """The weights sum to one, are those that stacking on the validation simulations gives, and are the same in the run and in the file."""
+    """The weights sum to one, are those that stacking on the validation simulations gives, and are the same
+    in the run and in the file."""
     run, _ = _run_and_children(runs[0])
     tracked = {name: run.data.metrics[f"weight.{name}"] for name in MEMBERS}
     assert sum(tracked.values()) == pytest.approx(1.0, abs=1e-12)
@@ -102,7 +106,8 @@ def test_weights_are_those_of_the_validation_simulations(runs: list[Finished]) -
 
 
 def test_log_scores_are_those_of_the_test_simulations(runs: list[Finished]) -> None:
-    """The scores of mixture and members are their mean log densities of the test simulations; the mixture beats the members' average."""
+    """The scores of mixture and members are their mean log densities of the test simulations; the mixture
+    beats the members' average."""
     run, children = _run_and_children(runs[0])
     model, test = load_approximator(runs[0].result["training"]["model"]), _stored(runs[0], "test")
     assert run.data.metrics["log_score"] == pytest.approx(model.log_prob(test).mean(), abs=1e-5)
@@ -116,7 +121,8 @@ def test_log_scores_are_those_of_the_test_simulations(runs: list[Finished]) -> N
 
 
 def test_disagreement_on_the_real_data_is_tracked(runs: list[Finished]) -> None:
-    """The table has a number for each experiment, from 0 to the entropy of the weights, beside the test simulations; with a figure."""
+    """The table has a number for each experiment, from 0 to the entropy of the weights, beside the test
+    simulations; with a figure."""
     artifacts = Path(runs[0].result["artifacts"])
     table = pd.read_csv(artifacts / "metrics" / "disagreement.csv")
     run, _ = _run_and_children(runs[0])
@@ -135,7 +141,8 @@ def test_disagreement_on_the_real_data_is_tracked(runs: list[Finished]) -> None:
 
 
 def test_the_registered_ensemble_gives_the_draws_of_the_run(runs: list[Finished]) -> None:
-    """The ensemble is one version of one model, which gives the mixture's draws of the pipeline to the bit."""
+    """The ensemble is one version of one model, which gives the mixture's draws of the pipeline to the
+    bit."""
     store = open_store(runs[0].root)
     (listing,) = list_models(store)
     assert (listing.name, listing.versions, listing.aliases) == (
@@ -175,7 +182,8 @@ def test_a_killed_training_ends_with_the_same_ensemble(
 
 
 def test_a_setting_of_diagnosis_does_not_train_again(runs: list[Finished]) -> None:
-    """With another number of draws the finished training is used again, by its content, and registered once."""
+    """With another number of draws the finished training is used again, by its content, and registered
+    once."""
     first, second = (finished.result for finished in runs)
     assert second["training"] == first["training"]
     assert second["run_id"] != first["run_id"]
@@ -185,7 +193,8 @@ def test_a_setting_of_diagnosis_does_not_train_again(runs: list[Finished]) -> No
 
 
 def test_the_screen_tells_of_the_members(runs: list[Finished]) -> None:
-    """The stage of the ensemble has a line for each member with losses, best epoch and weight, and nothing else gets in."""
+    """The stage of the ensemble has a line for each member with losses, best epoch and weight, and nothing
+    else gets in."""
     screen = runs[0].screen
     assert screen.count("[2/5] ensemble") == 2
     for name, member in runs[0].result["training"]["members"].items():

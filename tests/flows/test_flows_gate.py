@@ -42,7 +42,8 @@ Judge = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Approximators on Michelson's model: hardly trained, trained for a second, trained on, and one that infers something else."""
+    """Approximators on Michelson's model: hardly trained, trained for a second, trained on, and one that
+    infers something else."""
     folder = tmp_path_factory.mktemp("models")
     workflow = BasicWorkflow(
         STUDY.simulator,
@@ -73,7 +74,8 @@ _names = (f"gated-{i}" for i in itertools.count())
 
 @pytest.fixture
 def judge(store: Store, files: dict[str, Path]) -> Judge:
-    """Registers a file as the next version of a model of the test's own and lets the gate judge it; `judge.name` is the model."""
+    """Registers a file as the next version of a model of the test's own and lets the gate judge it;
+    `judge.name` is the model."""
     name = next(_names)
     run_id = Tracker.attach(store, store.client.create_run(store.experiment("gate")).info.run_id).run_id
 
@@ -94,7 +96,8 @@ def _notes(store: Store, name: str, version: int) -> tuple[dict[str, str], str]:
 
 
 def test_the_first_calibrated_version_is_the_champion(store: Store, judge: Judge) -> None:
-    """With nothing to compare with, the verdict decides; judged again, it stays champion, and its page stays as it was."""
+    """With nothing to compare with, the verdict decides; judged again, it stays champion, and its page stays
+    as it was."""
     decision = judge("fair")
     assert decision == {
         "promoted": True,
@@ -115,7 +118,8 @@ def test_the_first_calibrated_version_is_the_champion(store: Store, judge: Judge
 
 
 def test_an_uncalibrated_first_version_is_refused(store: Store, judge: Judge) -> None:
-    """A verdict other than calibrated leaves the model without a champion, unless the settings do not ask for calibration."""
+    """A verdict other than calibrated leaves the model without a champion, unless the settings do not ask for
+    calibration."""
     decision = judge("fair", BIASED)
     assert (decision["promoted"], decision["champion"], decision["before"]) == (False, None, None)
     assert decision["reasons"] == ["verdict: Biased: mu is too high."]
@@ -131,7 +135,8 @@ def test_an_uncalibrated_first_version_is_refused(store: Store, judge: Judge) ->
 def test_a_posterior_that_is_the_prior_is_no_champion(
     store: Store, judge: Judge, verdict: dict[str, Any]
 ) -> None:
-    """Of one parameter or of all: the first version is refused, the reason names the parameter and the cure; the setting allows it."""
+    """Of one parameter or of all: the first version is refused, the reason names the parameter and the cure;
+    the setting allows it."""
     decision = judge("fair", verdict)
     assert (decision["promoted"], decision["champion"]) == (False, None)
     assert alias_of(store, judge.name, "champion") is None
@@ -149,7 +154,8 @@ def test_parameters_of_the_gate_are_those_of_the_study() -> None:
 
 
 def test_an_under_trained_challenger_is_refused_and_a_better_one_promoted(store: Store, judge: Judge) -> None:
-    """The champion stays against a network that is hardly trained, with the reason in nats on its page; one trained longer takes over."""
+    """The champion stays against a network that is hardly trained, with the reason in nats on its page; one
+    trained longer takes over."""
     judge("fair")
     decision = judge("poor")
     assert (decision["promoted"], decision["champion"], decision["before"]) == (False, 1, 1)
@@ -172,26 +178,30 @@ def test_an_under_trained_challenger_is_refused_and_a_better_one_promoted(store:
 
 
 def test_all_reasons_of_a_refusal_are_told(judge: Judge) -> None:
-    """A challenger that is neither calibrated nor as good has both reasons; without `not_worse`, nothing is compared."""
+    """A challenger that is neither calibrated nor as good has both reasons; without `not_worse`, nothing is
+    compared."""
     judge("fair")
     assert len(judge("poor", BIASED)["reasons"]) == 2
     assert judge("poor", not_worse=False)["promoted"]
 
 
 def test_a_model_of_other_variables_is_refused(store: Store, judge: Judge) -> None:
-    """What infers another parameter under the same name does not replace the champion, and is told to take a name of its own."""
+    """What infers another parameter under the same name does not replace the champion, and is told to take a
+    name of its own."""
     judge("fair")
     decision = judge("other")
     assert alias_of(store, judge.name, "champion") == 1
     assert decision["reasons"] == [
-        f"it infers phi from x, but models:/{judge.name}/1 infers theta from x: register it under another name"
+        f"it infers phi from x, but models:/{judge.name}/1 infers theta from x: register it under "
+        "another name"
     ]
 
 
 def test_what_cannot_be_compared_is_refused(
     store: Store, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of the comparison, and a champion whose file is damaged, are reasons and no crash; draws have the experiment's seed."""
+    """An error of the comparison, and a champion whose file is damaged, are reasons and no crash; draws have
+    the experiment's seed."""
     judge("fair")
     seeds = []
 
@@ -214,7 +224,8 @@ def test_what_cannot_be_compared_is_refused(
 
 
 def test_a_version_that_was_rolled_back_is_not_promoted_by_the_gate(store: Store, judge: Judge) -> None:
-    """`promote` returns the champion before, which the gate then refuses until it is promoted by hand, as it does every former champion."""
+    """`promote` returns the champion before, which the gate then refuses until it is promoted by hand, as it
+    does every former champion."""
     judge("fair")
     judge("good")
     assert promote(store, judge.name, 1, why="a wrong prior") == 2
@@ -235,7 +246,8 @@ def test_a_version_that_was_rolled_back_is_not_promoted_by_the_gate(store: Store
 
 
 def test_a_champion_by_hand_stays_one(store: Store, judge: Judge) -> None:
-    """A version that the gate refused and that was promoted by hand is not called refused when its experiment runs again."""
+    """A version that the gate refused and that was promoted by hand is not called refused when its experiment
+    runs again."""
     judge("fair", BIASED)
     promote(store, judge.name, 1)
     decision = judge("fair", BIASED)

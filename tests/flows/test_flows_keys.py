@@ -27,7 +27,8 @@ def _changed(**update: object) -> Experiment:
 
 
 def test_keys_depend_on_seed_and_settings() -> None:
-    """Another seed or number of simulations changes the simulate key; another seed, training setting or data set the train key."""
+    """Another seed or number of simulations changes the simulate key; another seed, training setting or data
+    set the train key."""
     fewer = EXPERIMENT.simulate.model_copy(update={"training": 10})
     longer = EXPERIMENT.train.model_copy(update={"epochs": 99})
     assert (
@@ -67,7 +68,8 @@ def test_only_that_it_composes_changes_the_key() -> None:
 
 
 def test_the_key_of_an_ensemble_depends_on_its_members() -> None:
-    """Networks, data_reuse and weights of an ensemble change its key; networks in `train` that no member has, and diagnoses, do not."""
+    """Networks, data_reuse and weights of an ensemble change its key; networks in `train` that no member has,
+    and diagnoses, do not."""
     base, content = small_experiment(ENSEMBLE), {"training": "a", "validation": "v"}
     ensemble, other = base.ensemble, Network(name="coupling_flow")
     flow, sized = base.members["flow"], Ensemble(size=2)
@@ -118,7 +120,8 @@ def test_comments_do_not_change_the_code_fingerprint(tmp_path, monkeypatch: pyte
 
 
 def test_references_are_the_exact_posterior() -> None:
-    """The reference of each quantity agrees with draws of the exact posterior: mean, sd, interval; its density integrates to 1."""
+    """The reference of each quantity agrees with draws of the exact posterior: mean, sd, interval; its
+    density integrates to 1."""
     _, observations = STUDY.observations()
     references = STUDY.references(observations)
     for x, row in zip(observations["x"], references, strict=True):

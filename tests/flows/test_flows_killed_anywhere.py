@@ -1,4 +1,5 @@
-"""The pipeline killed with SIGKILL, the whole process group, at ten random moments, against one that was left alone."""
+"""The pipeline killed with SIGKILL, the whole process group, at ten random moments, against one that was left
+alone."""
 
 import json
 import os
@@ -31,7 +32,8 @@ def _shards(root: Path) -> dict[str, int]:
 
 
 def _progress(root: Path) -> tuple[int, int, list[int]]:
-    """Shards, finished tasks, and when the state of the training was written: it changes as the pipeline goes on."""
+    """Shards, finished tasks, and when the state of the training was written: it changes as the pipeline goes
+    on."""
     work, written = root / "mlruns" / "work", []
     for state in work.rglob("*.resume.ckpt"):
         with suppress(FileNotFoundError):
@@ -48,9 +50,11 @@ def _finished_runs(root: Path) -> int:
 
 
 def test_it_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
-    """After ten kills and restarts: the same registered weights and draws, no shard written twice, and one MLflow run.
+    """After ten kills and restarts: the same registered weights and draws, no shard written twice, and one
+    MLflow run.
 
-    Moments are random, from a seed, and count from the first thing that a life adds to what was there, or from its start.
+    Moments are random, from a seed, and count from the first thing that a life adds to what was there, or
+    from its start.
     """
     whole_root, root = tmp_path / "whole", tmp_path / "killed"
     whole_root.mkdir()

@@ -1,4 +1,5 @@
-"""What would fail after the simulations is found before: names, networks, observations, values that are not finite."""
+"""What would fail after the simulations is found before: names, networks, observations, values that are not
+finite."""
 
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,16 @@ def refused(
     ],
 )
 def test_names_that_files_cannot_have_are_refused(changes: dict[str, Any], words: str) -> None:
-    """Names of experiments, models and members that are too long for a file, or are folders, do not validate."""
+    """Names of experiments, models and members that are too long for a file, or are folders, do not
+    validate."""
     with pytest.raises((ValidationError, ConfigurationError), match=words):
         small_experiment(changes)
 
 
 @pytest.mark.parametrize("name", [".", "..", "a.b", "50%", "a/b", "a:b", "a'b", 'a"b', " ", "", "a@b"])
 def test_names_that_mlflow_refuses_are_refused(name: str) -> None:
-    """Whatever MLflow's registry, or its folder of a model, does not take is refused as a setting, and "@", which addresses have."""
+    """Whatever MLflow's registry, or its folder of a model, does not take is refused as a setting, and "@",
+    which addresses have."""
     if "@" not in name:
         with pytest.raises(MlflowException):  # noqa: PT012 - either of the two
             _validate_model_name(name)
@@ -152,7 +155,8 @@ def test_a_first_simulation_that_is_not_finite_is_refused_before_work_starts(
 def test_rare_simulations_that_are_not_finite_end_the_simulation_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first shard with NaN ends it, names the row, and is not written; it was the training, after all simulations, that refused it."""
+    """The first shard with NaN ends it, names the row, and is not written; it was the training, after all
+    simulations, that refused it."""
     settings = {"training": 4096, "validation": 64, "test": 64, "rows_per_shard": 512}
     path = write_experiment(tmp_path / "files", "rarely_finite", simulate=settings)
     (tmp_path / "files" / "rarely_finite.py").write_text(NOT_FINITE.replace("__LIFT__", "3.0"))
@@ -171,7 +175,8 @@ def test_rare_simulations_that_are_not_finite_end_the_simulation_early(
 def test_shards_that_are_not_where_they_should_be_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers that say that they are done and have written elsewhere: the run ends, in place of going on for ever."""
+    """Workers that say that they are done and have written elsewhere: the run ends, in place of going on for
+    ever."""
     path = write_experiment(tmp_path / "files", "written_elsewhere")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sbi_models.pipeline.steps.simulate.spread", lambda *arguments, **options: 0)

@@ -1,4 +1,5 @@
-"""The champion under watch: the p-value of all observations, the verdict on fresh simulations, and what an alarm does."""
+"""The champion under watch: the p-value of all observations, the verdict on fresh simulations, and what an
+alarm does."""
 
 import re
 from pathlib import Path
@@ -36,7 +37,8 @@ def test_the_p_value_is_twice_the_smaller_of_fishers_and_tippetts() -> None:
 
 @pytest.mark.parametrize("n", [2, 10])
 def test_false_alarms_are_as_rare_as_the_level_says(n: int) -> None:
-    """Of uniform p-values, the share below a level is at most the level, and at least half of it, within binomial error."""
+    """Of uniform p-values, the share below a level is at most the level, and at least half of it, within
+    binomial error."""
     rng, repeats = np.random.default_rng(n), 4000
     found = np.array([drift_p_value(list(rng.uniform(size=n))) for _ in range(repeats)])
     for level in (0.01, 0.05, 0.2):
@@ -52,7 +54,8 @@ def test_one_far_out_and_many_somewhat_out_are_seen(p_values: list[float]) -> No
 
 
 def test_usual_p_values_are_no_drift() -> None:
-    """P-values spread evenly, and those that are all 1, are above the level; without any there is no p-value."""
+    """P-values spread evenly, and those that are all 1, are above the level; without any there is no
+    p-value."""
     assert drift_p_value([(i + 0.5) / 20 for i in range(20)]) > 0.3
     assert drift_p_value([1.0, 1.0]) == 1.0
     assert drift_p_value([]) is None
@@ -111,7 +114,8 @@ def watched(
 
 
 def test_a_right_champion_is_left_alone(watched) -> None:
-    """Calibrated on fresh simulations, and observations like those: no alarm; figures, table, verdict and certificates are written."""
+    """Calibrated on fresh simulations, and observations like those: no alarm; figures, table, verdict and
+    certificates are written."""
     found = watched(figures=True)
     assert found["verdict"]["is_calibrated"]
     assert found["verdict"]["num_datasets"] == 100
@@ -198,14 +202,16 @@ def test_exit_codes_and_words(commands: tuple[str, Path, list[Ended]]) -> None:
     assert "The real observations are like the simulations of its training" in well.output
     assert (drift.code, drift.output) == (3, "")
     assert drift.errors.startswith(
-        "Drift: models:/linear_monitored/1: The real observations are not like the simulations of the training"
+        "Drift: models:/linear_monitored/1: The real observations are not like the simulations of "
+        "the training"
     )
     assert len(drift.errors.strip().splitlines()) == 1
 
 
 @pytest.mark.integration
 def test_every_look_is_a_run(commands: tuple[str, Path, list[Ended]]) -> None:
-    """A run each with numbers, files and tags, the one with drift FAILED; the version has the last word on it; both count as turns."""
+    """A run each with numbers, files and tags, the one with drift FAILED; the version has the last word on
+    it; both count as turns."""
     file, root, ended = commands
     store = open_store(root)
     chosen = "tags.`sbi_models.flow` = 'monitor'"

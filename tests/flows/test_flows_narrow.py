@@ -69,7 +69,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def test_the_draws_are_those_of_the_exact_posterior_under_the_wide_prior(runs: list[Any]) -> None:
-    """N(100 x / 101, 1 / 101): each component passes a Kolmogorov-Smirnov test of the draws they are worth; the evidence is right."""
+    """N(100 x / 101, 1 / 101): each component passes a Kolmogorov-Smirnov test of the draws they are worth;
+    the evidence is right."""
     found = runs[0]
     draws = pd.read_parquet(Path(found.result["artifacts"]) / "inference" / "draws.parquet")
     assert len(draws) == 2000
@@ -84,7 +85,8 @@ def test_the_draws_are_those_of_the_exact_posterior_under_the_wide_prior(runs: l
 
 
 def test_the_rounds_are_said_tracked_and_used_again(runs: list[Any]) -> None:
-    """The screen tells the next prior; the round is a child run with its prior; a second pipeline makes nothing anew."""
+    """The screen tells the next prior; the round is a child run with its prior; a second pipeline makes
+    nothing anew."""
     first, second = runs
     assert "[1/6] narrow" in first.screen
     assert "round 1: 1 172 simulations" in first.screen
@@ -193,7 +195,8 @@ def test_one_observation_a_likelihood_and_no_prior_are_asked_for_before_work_sta
 
 
 def test_the_exact_posterior_of_the_influenza_is_the_published_one() -> None:
-    """beta 1.73 (0.05), gamma 0.54 (0.05), R0 3.2 (0.3), Grinsztajn et al. 2021, to the digits that they give."""
+    """beta 1.73 (0.05), gamma 0.54 (0.05), R0 3.2 (0.3), Grinsztajn et al. 2021, to the digits that they
+    give."""
     (row,) = INFLUENZA.references(INFLUENZA.observations()[1])
     beta, gamma, ratio, _ = row
     assert (round(beta.mean, 1), round(beta.sd, 2)) == (1.7, 0.05)

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.xdist_group("flows-new")
 def test_the_files_are_an_experiment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three files in a new folder; their settings load, the simulator simulates, the observations have its shape, the networks fit."""
+    """Three files in a new folder; their settings load, the simulator simulates, the observations have its
+    shape, the networks fit."""
     folder = tmp_path / "experiments"
     monkeypatch.setattr(sys, "argv", ["sbi-models", "new", "scaffold_a", "--folder", str(folder)])
     with pytest.raises(SystemExit) as stop:
@@ -57,7 +58,8 @@ def test_the_files_are_an_experiment(
     ],
 )
 def test_names_that_would_not_work_are_refused(name: str, message: str, tmp_path: Path) -> None:
-    """No identifier, an experiment of the package, and an installed module: the name, and one that would do; nothing is written."""
+    """No identifier, an experiment of the package, and an installed module: the name, and one that would do;
+    nothing is written."""
     with pytest.raises(ConfigurationError, match=message):
         make_experiment(name, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -81,7 +83,8 @@ def test_a_folder_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_it_runs_quietly_with_its_answer_as_json(tmp_path: Path) -> None:
-    """With fewer simulations, `run --json --quiet` prints JSON alone: posteriors of both data sets, verdict, model and page."""
+    """With fewer simulations, `run --json --quiet` prints JSON alone: posteriors of both data sets, verdict,
+    model and page."""
     _, settings, _ = make_experiment("scaffold_run", tmp_path)
     small = yaml.safe_load(settings.read_text()) | {
         "simulate": {"training": 512, "validation": 128, "test": 60}

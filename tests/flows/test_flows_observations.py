@@ -27,7 +27,8 @@ def test_michelson_data_are_five_experiments_of_twenty() -> None:
 
 
 def test_long_and_wide_layouts_agree(tmp_path: Path) -> None:
-    """The same numbers as one row a measurement, in any order, and as one row a data set are the same observations."""
+    """The same numbers as one row a measurement, in any order, and as one row a data set are the same
+    observations."""
     values = np.arange(6.0).reshape(2, 3)
     rows = [f"{name},{k},{values[i, k]}" for i, name in enumerate("ab") for k in range(3)]
     labels, long = read_observations(
@@ -67,7 +68,8 @@ def test_wide_rows_of_sets_keep_their_order(tmp_path: Path) -> None:
     ],
 )
 def test_bad_files_are_named_with_a_cure(tmp_path: Path, text: str, message: str) -> None:
-    """Wrong columns, ragged rows, nothing, NaN, text and a short data set are DataErrors that name the file and what was got."""
+    """Wrong columns, ragged rows, nothing, NaN, text and a short data set are DataErrors that name the file
+    and what was got."""
     path = _write(tmp_path, text)
     with pytest.raises(DataError) as error:
         read_observations(path, "x", (20, 1))
@@ -117,7 +119,8 @@ def _csv(*rows: object) -> str:
 def test_a_header_of_numbers_is_no_data_set(
     tmp_path: Path, header: list[float], data: list[list[float]]
 ) -> None:
-    """Times, wavelengths and column numbers above the data sets are left out; all rows below them are read."""
+    """Times, wavelengths and column numbers above the data sets are left out; all rows below them are
+    read."""
     _, read = read_observations(_write(tmp_path, _csv(header, *data)), "x", (len(header),))
     np.testing.assert_array_equal(read, np.array(data, dtype=float))
 
@@ -136,7 +139,8 @@ def test_a_header_of_numbers_is_no_data_set(
     ids=["noise", "counts", "one number", "three numbers", "one data set", "pairs", "decays"],
 )
 def test_a_first_data_set_is_no_header(tmp_path: Path, data: list[list[float]]) -> None:
-    """Files without a header keep their first data set, whether of counts, of noise, of few numbers, or of decays that all fall."""
+    """Files without a header keep their first data set, whether of counts, of noise, of few numbers, or of
+    decays that all fall."""
     _, read = read_observations(_write(tmp_path, _csv(*data)), "x", (len(data[0]),))
     np.testing.assert_array_equal(read, np.array(data, dtype=float))
 

@@ -19,7 +19,8 @@ def _sha256(path: Path) -> str:
 
 
 def test_the_run_is_tracked_whole(first_run: Finished) -> None:
-    """One MLflow run holds parameters, provenance, the losses of every epoch, data sets with hashes, checkpoint, figures and metrics."""
+    """One MLflow run holds parameters, provenance, the losses of every epoch, data sets with hashes,
+    checkpoint, figures and metrics."""
     store = open_store(first_run.root)
     client = store.client
     (run,) = client.search_runs([store.experiment("michelson")])
@@ -57,7 +58,8 @@ def test_the_run_is_tracked_whole(first_run: Finished) -> None:
 
 
 def test_the_verdict_is_with_the_run_and_with_the_model(first_run: Finished) -> None:
-    """The verdict is an artifact of the run, tags of the run, and tags of the registered version, by parameter and jointly."""
+    """The verdict is an artifact of the run, tags of the run, and tags of the registered version, by
+    parameter and jointly."""
     store, verdict = open_store(first_run.root), first_run.result["diagnosis"]["verdict"]
     assert json.loads((Path(first_run.result["artifacts"]) / "verdict.json").read_text()) == verdict
     expected = {"verdict": verdict["label"], "verdict.jointly": verdict["joint"]["label"]}
@@ -78,8 +80,8 @@ def test_draws_are_saved_for_each_experiment(first_run: Finished) -> None:
 
 
 def test_certificates_of_each_experiment_are_tracked(first_run: Finished, second_run: Finished) -> None:
-    """The run has all that certificates tell of the five experiments as JSON, p-values as metrics, the verdicts as a tag and on the screen,
-    and a second run has the same."""
+    """The run has all that certificates tell of the five experiments as JSON, p-values as metrics, the
+    verdicts as a tag and on the screen, and a second run has the same."""
     certificates = json.loads(
         (Path(first_run.result["artifacts"]) / "inference" / "certificates.json").read_text()
     )
@@ -112,7 +114,8 @@ def test_the_registered_model_is_the_trained_one(first_run: Finished) -> None:
 
 
 def test_the_screen_is_clean(first_run: Finished) -> None:
-    """The screen shows the stages and the table, and no warning, advertisement, traceback or log line of the engines."""
+    """The screen shows the stages and the table, and no warning, advertisement, traceback or log line of the
+    engines."""
     for stage in ("[1/5] simulate", "[2/5] train", "[3/5] diagnose", "[4/5] register", "[5/5] infer"):
         assert stage in first_run.screen
     assert "experiment" in first_run.screen
@@ -123,7 +126,8 @@ def test_the_screen_is_clean(first_run: Finished) -> None:
 
 
 def test_a_second_run_reuses_and_says_so(first_run: Finished, second_run: Finished) -> None:
-    """The same experiment again simulates and trains nothing, registers no new version, and gives the same draws; its run is complete."""
+    """The same experiment again simulates and trains nothing, registers no new version, and gives the same
+    draws; its run is complete."""
     assert second_run.screen.count("reused, finished") == 4
     assert second_run.result["training"] == first_run.result["training"]
     assert second_run.result["registered"]["reused"]
@@ -136,8 +140,9 @@ def test_a_second_run_reuses_and_says_so(first_run: Finished, second_run: Finish
 
 
 def test_seconds_on_the_page_are_those_of_the_screen(first_run: Finished, second_run: Finished) -> None:
-    """What a task took when it was made is the same number on the screen, in the metrics and on the page, shards included; a run that
-    uses it again has that and its own seconds, and the page says which is which."""
+    """What a task took when it was made is the same number on the screen, in the metrics and on the page,
+    shards included; a run that uses it again has that and its own seconds, and the page says which is
+    which."""
     client = open_store(first_run.root).client
     made, again = (
         client.get_run(finished.result["run_id"]).data.metrics for finished in (first_run, second_run)
@@ -151,8 +156,8 @@ def test_seconds_on_the_page_are_those_of_the_screen(first_run: Finished, second
         assert f"{task} made in {made[f'{task}.seconds']:.1f} s" in pages[0]
         assert f"in {again[f'{task}.seconds']:.1f} s: " in second_run.screen
         assert (
-            f"{task} reused in {again[f'{task}.seconds_of_reuse']:.1f} s (made in {again[f'{task}.seconds']:.1f} s)"
-            in pages[1]
+            f"{task} reused in {again[f'{task}.seconds_of_reuse']:.1f} s (made in "
+            f"{again[f'{task}.seconds']:.1f} s)" in pages[1]
         )
     for task in ("train", "diagnose", "infer"):
         assert again[f"{task}.seconds"] == made[f"{task}.seconds"]
@@ -160,7 +165,8 @@ def test_seconds_on_the_page_are_those_of_the_screen(first_run: Finished, second
 
 
 def test_killed_in_training_it_ends_with_the_same_draws(first_run: Finished, tmp_path: Path) -> None:
-    """A pipeline killed in training and started again ends in one MLflow run with the draws to the bit; no server is left."""
+    """A pipeline killed in training and started again ends in one MLflow run with the draws to the bit; no
+    server is left."""
     kill_in_training(tmp_path)
     again = run_pipeline(tmp_path)
     assert again.result["inference"]["draws_sha256"] == first_run.result["inference"]["draws_sha256"]
@@ -183,7 +189,8 @@ def _servers_of(root: Path) -> list[int]:
 
 
 def test_a_damaged_store_is_simulated_again(second_run: Finished) -> None:
-    """A changed byte in a shard is noticed: the simulations are made again, with the same content, and nothing is trained anew."""
+    """A changed byte in a shard is noticed: the simulations are made again, with the same content, and
+    nothing is trained anew."""
     folder = Path(second_run.result["simulations"]["stores"]["training"])
     shard = next(folder.glob("shard-*.safetensors"))
     content = bytearray(shard.read_bytes())

@@ -1,4 +1,5 @@
-"""The page of a run: whole, without a network, safe against what users call things, and opened by `sbi-models report`."""
+"""The page of a run: whole, without a network, safe against what users call things, and opened by `sbi-models
+report`."""
 
 import base64
 import copy
@@ -74,7 +75,8 @@ def test_every_figure_of_the_run_is_in_the_page(page: str, first_run: Finished) 
 
 
 def test_the_page_tells_answers_verdict_certificates_and_lineage(page: str, first_run: Finished) -> None:
-    """Posterior means, the verdict in words, certificates with reasons, settings, hashes, and the ways to draw and to do it again."""
+    """Posterior means, the verdict in words, certificates with reasons, settings, hashes, and the ways to
+    draw and to do it again."""
     result = first_run.result
     text = page.replace("&#34;", '"').replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">")
     assert result["diagnosis"]["verdict"]["sentence"] in text
@@ -260,7 +262,8 @@ def test_without_a_display_nothing_is_opened(
 def test_the_last_run_is_the_default(
     call, first_run: Finished, second_run: Finished, opened: list[str]
 ) -> None:
-    """Without an id it is the finished run that started last; as JSON, run and path are alone on standard output, and nothing opens."""
+    """Without an id it is the finished run that started last; as JSON, run and path are alone on standard
+    output, and nothing opens."""
     newest = RunRecord.newest(open_store(first_run.root), "pipeline").run_id
     assert newest != first_run.result["run_id"]
     code, output, errors = call("--json")
@@ -279,7 +282,8 @@ def test_the_page_is_copied(call, first_run: Finished, opened: list[str], page: 
 
 
 def test_what_has_no_page_is_one_line(call, first_run: Finished, tmp_path: Path) -> None:
-    """An unknown run, a run without a page, a folder that is not there, and a flow without runs: exit code 2 and the cure."""
+    """An unknown run, a run without a page, a folder that is not there, and a flow without runs: exit code 2
+    and the cure."""
     store = open_store(first_run.root)
     bare = store.client.create_run(store.experiment("bare")).info.run_id
     cases = [

@@ -83,7 +83,8 @@ SAME = dict.fromkeys(("simulator", "simulations", "weights", "draws"), "the same
 
 
 def test_a_run_is_made_again_to_the_bit(recorded: Recorded, reproduce) -> None:
-    """Without the user's module, observations and working folder, the record alone gives the same simulations, weights and draws."""
+    """Without the user's module, observations and working folder, the record alone gives the same
+    simulations, weights and draws."""
     ended = reproduce(recorded.run_id)
     assert ended.code == 0, ended.errors
     assert _said(ended) == SAME
@@ -95,7 +96,8 @@ def test_a_run_is_made_again_to_the_bit(recorded: Recorded, reproduce) -> None:
 def test_other_draws_are_told_with_their_distance(
     recorded: Recorded, reproduce, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A record with draws moved by one of their sds and spread by half as much again: exit code 3, and these two numbers."""
+    """A record with draws moved by one of their sds and spread by half as much again: exit code 3, and these
+    two numbers."""
     _repeat_the_last(recorded, monkeypatch)
     draws, kept = recorded.artifacts / "inference" / "draws.parquet", tmp_path / "kept.parquet"
     shutil.copyfile(draws, kept)
@@ -117,7 +119,8 @@ def test_other_draws_are_told_with_their_distance(
 def test_the_same_draws_in_another_file_are_the_same(
     recorded: Recorded, reproduce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a Parquet file holds counts, and not how it is written, which another version of its writer may change."""
+    """What a Parquet file holds counts, and not how it is written, which another version of its writer may
+    change."""
     _repeat_the_last(recorded, monkeypatch)
     draws = recorded.artifacts / "inference" / "draws.parquet"
     before = draws.read_bytes()
@@ -137,7 +140,8 @@ def _repeat_the_last(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_another_seed_in_the_record_is_told(recorded: Recorded, reproduce, tmp_path: Path) -> None:
-    """A record whose settings were changed gives other simulations, weights and draws of the same simulator: exit code 3."""
+    """A record whose settings were changed gives other simulations, weights and draws of the same simulator:
+    exit code 3."""
     settings = recorded.artifacts / "source" / "experiment.yaml"
     before = settings.read_text()
     settings.write_text(before + "seed: 2\n")

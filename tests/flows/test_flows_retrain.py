@@ -51,8 +51,9 @@ def _wanted(experiment: Experiment) -> int:
 
 
 def test_simulations_are_added_to_those_of_the_largest_finished_run(store: Store) -> None:
-    """The first time as many as the settings say, then that many or `more` on top of the most that a finished pipeline run has had;
-    other seeds, unfinished runs, other flows and parts of runs do not count, and nothing else of the settings changes."""
+    """The first time as many as the settings say, then that many or `more` on top of the most that a finished
+    pipeline run has had; other seeds, unfinished runs, other flows and parts of runs do not count, and
+    nothing else of the settings changes."""
     experiment = small_experiment({"name": "counted", "simulate": {"training": 1000}})
     assert with_more(experiment) == experiment
     _had(store, experiment, 1000)
@@ -85,7 +86,8 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ended
 
 @pytest.mark.integration
 def test_only_new_simulations_are_computed(commands: tuple[Path, list[Ended]]) -> None:
-    """The second run says that the first 2048 training simulations, and all others, were there; the two have the same first rows."""
+    """The second run says that the first 2048 training simulations, and all others, were there; the two have
+    the same first rows."""
     root, (run, retrain) = commands
     assert (run.code, run.errors, retrain.code, retrain.errors) == (0, "", 0, "")
     assert "2 048 training, 512 validation, 100 test simulations (" in run.output
@@ -100,7 +102,8 @@ def test_only_new_simulations_are_computed(commands: tuple[Path, list[Ended]]) -
 
 @pytest.mark.integration
 def test_the_challenger_is_judged(commands: tuple[Path, list[Ended]]) -> None:
-    """The second version is the challenger; the gate has compared it with the first, and the champion is what it said."""
+    """The second version is the challenger; the gate has compared it with the first, and the champion is what
+    it said."""
     root, (_, retrain) = commands
     store = open_store(root)
     (model,) = list_models(store)

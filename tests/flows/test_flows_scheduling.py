@@ -27,14 +27,16 @@ from sbi_models.pipeline.schedule import Times
     ],
 )
 def test_bad_times_are_refused(cron: str, timezone: str, message: str) -> None:
-    """Too few or too many fields, an hour of 30, Jenkins' H, a thirtieth of February and an unknown time zone are errors with a cure."""
+    """Too few or too many fields, an hour of 30, Jenkins' H, a thirtieth of February and an unknown time zone
+    are errors with a cure."""
     with pytest.raises(ConfigurationError, match=message):
         Times(cron, timezone)
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "Europe/Berlin", "Asia/Kathmandu"])
 def test_the_next_times_are_those_of_the_time_zone(timezone: str) -> None:
-    """The next three times of a daily cron are to come, in the right zone, at the right hour there, on three days in a row."""
+    """The next three times of a daily cron are to come, in the right zone, at the right hour there, on three
+    days in a row."""
     times = Times("30 3 * * *", timezone).next()
     assert times[0] > datetime.now(UTC)
     assert times[0] - datetime.now(UTC) <= timedelta(days=1, hours=1)
@@ -61,7 +63,8 @@ def test_bad_schedules_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """An unknown experiment, flow or time zone and a bad cron line end `sbi-models schedule` with one line and code 2; no server starts."""
+    """An unknown experiment, flow or time zone and a bad cron line end `sbi-models schedule` with one line
+    and code 2; no server starts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["sbi-models", "schedule", *arguments])
     monkeypatch.setattr("sbi_models.pipeline.prefect_server.process.subprocess.Popen", None)

@@ -14,7 +14,8 @@ PROCESSES = {"engine": {"kind": "processes", "workers": 2}}
 
 
 def test_two_ensembles_at_once_both_succeed(tmp_path: Path) -> None:
-    """Two pipelines of one fresh folder, each with two members in processes of their own (so that four log at once), end as alone.
+    """Two pipelines of one fresh folder, each with two members in processes of their own (so that four log at
+    once), end as alone.
 
     Weights, history and draws are, to the bit, those of an ensemble that trains side by side in one process.
     """

@@ -54,7 +54,8 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_quiet_says_no_stage_and_shows_no_bar(
     bars: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Inside, stages and bars are silent, also in processes that it starts, and the answer is not; afterwards all is as before."""
+    """Inside, stages and bars are silent, also in processes that it starts, and the answer is not; afterwards
+    all is as before."""
     assert progress.enabled_by_default()
     with speaking(quiet=True):
         assert not progress.enabled_by_default()
@@ -152,7 +153,8 @@ def test_drift_keeps_what_was_found() -> None:
 
 
 def test_a_model_is_served_by_this_python(call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The alias becomes a version, options reach the server, and the example on the screen has the shape of the data."""
+    """The alias becomes a version, options reach the server, and the example on the screen has the shape of
+    the data."""
     started: list[tuple] = []
     monkeypatch.setattr(
         serving, "serve", lambda approximator, *given, **named: started.append((approximator, given, named))
@@ -220,7 +222,8 @@ def test_large_data_are_not_written_out() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """Help of everything has the exit codes, and needs neither PyTorch nor MLflow, Prefect, pandas or NumPy."""
+    """Help of everything has the exit codes, and needs neither PyTorch nor MLflow, Prefect, pandas or
+    NumPy."""
     program = (
         "import sys\n"
         "from sbi_models.cli.main import app\n"
@@ -238,7 +241,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_long_lines_go_on_below_on_a_terminal_only(is_terminal: bool) -> None:
-    """On 24 columns with their first four left free, by words; in a file they are whole, for those who search it. Nothing is lost."""
+    """On 24 columns with their first four left free, by words; in a file they are whole, for those who search
+    it. Nothing is lost."""
     console = Console(
         file=io.StringIO(), width=24, force_terminal=is_terminal, color_system=None, soft_wrap=True
     )

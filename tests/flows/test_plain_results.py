@@ -1,4 +1,5 @@
-"""Results of tasks that a run finds in its work folder are data: what would have code imported or called is not read."""
+"""Results of tasks that a run finds in its work folder are data: what would have code imported or called is
+not read."""
 
 import json
 from pathlib import Path
@@ -48,7 +49,8 @@ def test_plain_json_stays(results: Path) -> None:
 
 
 def test_a_pickle_is_removed_and_not_executed(results: Path, tmp_path: Path) -> None:
-    """A result that names the pickle serialiser, which Prefect would obey whatever is configured, is removed before it is read."""
+    """A result that names the pickle serialiser, which Prefect would obey whatever is configured, is removed
+    before it is read."""
     path = write(results, Writes(tmp_path / "executed"), PickleSerializer())
     content = path.read_bytes()
     only_plain_json("train-1")

@@ -1,4 +1,5 @@
-"""An experiment with a simulator of the user's own: imported from its folder, with observations from a file."""
+"""An experiment with a simulator of the user's own: imported from its folder, with observations from a
+file."""
 
 import json
 from pathlib import Path
@@ -57,7 +58,8 @@ def _experiment(
 
 
 def test_observations_and_names_come_from_the_files(tmp_path: Path) -> None:
-    """Observations are those of the .npz, names those of the settings, and quantities the components of the parameters."""
+    """Observations are those of the .npz, names those of the settings, and quantities the components of the
+    parameters."""
     np.savez(tmp_path / "seen.npz", x=np.arange(16.0).reshape(2, 4, 2), y=np.ones((2, 1)))
     study = study_of(
         _experiment(tmp_path, "plain_a", names="{theta: [left, right]}", more="observations: seen.npz")
@@ -101,7 +103,8 @@ def test_the_code_of_the_module_is_in_the_fingerprint(tmp_path: Path) -> None:
 
 
 def test_modules_of_the_package_are_no_modules_of_the_user() -> None:
-    """Where an experiment lies beside the package, its record holds the imported modules there, and the package is left out."""
+    """Where an experiment lies beside the package, its record holds the imported modules there, and the
+    package is left out."""
     found = modules_in(str(Path(__file__).parents[2]))
     assert "tests/flows/pipeline_runs.py" in found
     assert not [name for name in found if name.startswith(("flows/", "sbi_models/"))]
@@ -155,7 +158,8 @@ SIMULATOR = make_simulator([{"rate": LogNormal(0.0, 1.0), "room": Uniform(15.0, 
     "more", ["", "ensemble: {size: 2}", "train: {inference_network: {name: diffusion_model}}\ncompose: {}"]
 )
 def test_draws_stay_inside_the_support_of_torch_priors(tmp_path: Path, more: str) -> None:
-    """The approximator of the pipeline knows the bounds of torch distributions in the simulator, as that of a workflow does."""
+    """The approximator of the pipeline knows the bounds of torch distributions in the simulator, as that of a
+    workflow does."""
     (tmp_path / "bounded.py").write_text(BOUNDED)
     (tmp_path / "bounded.yaml").write_text(
         "name: bounded\nsimulator: bounded:SIMULATOR\ninference_variables: [rate, room]\ninference_conditions: [x]\n"

@@ -46,8 +46,9 @@ def _changed(model: Path, file: Path, change: Any) -> Path:
 
 
 def test_other_settings_beside_the_same_tensors_are_the_same(model: Path, tmp_path: Path) -> None:
-    """A file whose hash is another one since its info is: every tensor is the same to the bit, and what is written otherwise is named; the
-    key of the task that made it, which follows from code and versions, is not."""
+    """A file whose hash is another one since its info is: every tensor is the same to the bit, and what is
+    written otherwise is named; the key of the task that made it, which follows from code and versions, is
+    not."""
     other = load(model, certify=False)
     other.info["trained_by"] = "train-0123"
     assert compare_models(model, other.save(tmp_path / "a.safetensors")) == (True, "the same")
@@ -61,7 +62,8 @@ def test_other_settings_beside_the_same_tensors_are_the_same(model: Path, tmp_pa
 
 @pytest.mark.parametrize("scale", [1e-7, 0.25, np.inf])
 def test_other_tensors_are_counted_with_their_distance(model: Path, tmp_path: Path, scale: float) -> None:
-    """Of one tensor that is changed, how far it is from what it was, as a share of its largest number; NaN at one place is no change."""
+    """Of one tensor that is changed, how far it is from what it was, as a share of its largest number; NaN at
+    one place is no change."""
 
     def change(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         name = next(
@@ -106,7 +108,8 @@ def test_other_shapes_and_names_of_tensors_are_told(model: Path, tmp_path: Path)
 
 
 def test_draws_are_compared_by_values() -> None:
-    """Columns of another type with the same values are the same; a posterior that is moved by one sd is told so."""
+    """Columns of another type with the same values are the same; a posterior that is moved by one sd is told
+    so."""
     rng = np.random.default_rng(2)
     then = pd.DataFrame(
         {"data_set": ["1"] * 50 + ["2"] * 50, "draw": [*range(50)] * 2, "theta": rng.normal(size=100)}
@@ -135,7 +138,8 @@ def test_data_sets_are_compared_by_name() -> None:
 
 
 def test_another_simulator_code_with_the_same_simulations_is_no_difference(tmp_path: Path) -> None:
-    """The fingerprint of the simulator covers code and settings: where it is another one, the simulations decide."""
+    """The fingerprint of the simulator covers code and settings: where it is another one, the simulations
+    decide."""
 
     def run(fingerprint: str, content: str) -> Any:
         return SimpleNamespace(
@@ -168,7 +172,8 @@ def test_another_simulator_code_with_the_same_simulations_is_no_difference(tmp_p
 def test_what_has_changed_is_said_in_words(
     changed: dict[str, str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Versions, commit, changes and hash of the library, and the machine, where a run has noted others than there are now."""
+    """Versions, commit, changes and hash of the library, and the machine, where a run has noted others than
+    there are now."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(
         provenance, "own_tags", lambda: {OWN_HASH: "b" * 64, OWN_COMMIT: "a" * 40, OWN_DIRTY: "false"}

@@ -1,4 +1,5 @@
-"""Tables on the screen, the page and the run show what is known of a number: as many digits as its sd asks for, whatever its offset."""
+"""Tables on the screen, the page and the run show what is known of a number: as many digits as its sd asks
+for, whatever its offset."""
 
 import io
 
@@ -32,7 +33,8 @@ def test_numbers_have_the_digits_that_their_sd_asks_for(value: float, sd: float,
 
 
 def test_gps_times_are_whole_in_the_summary_of_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The screen of `sbi-models sample` tells mean and quantile apart, which differ in the thirteenth digit."""
+    """The screen of `sbi-models sample` tells mean and quantile apart, which differ in the thirteenth
+    digit."""
     screen = io.StringIO()
     monkeypatch.setattr(sampling, "Console", lambda **_: Console(file=screen, width=200))
     sampling._say("title", [{"data_set": "1", "parameter": "t", **ROW}], None, [])

@@ -1,4 +1,5 @@
-"""Servers that do not outlive their runs, signals that end a run at once or in order, and servers that are away."""
+"""Servers that do not outlive their runs, signals that end a run at once or in order, and servers that are
+away."""
 
 import os
 import signal
@@ -62,7 +63,8 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_a_process_that_follows_ends_with_its_parent(number: signal.Signals) -> None:
-    """A parent that is killed the moment it has started one, before it could note anything, leaves nothing behind."""
+    """A parent that is killed the moment it has started one, before it could note anything, leaves nothing
+    behind."""
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
@@ -79,7 +81,8 @@ def test_a_process_that_follows_ends_with_its_parent(number: signal.Signals) -> 
 def test_signals_end_a_run_in_order_and_a_second_one_at_once(
     number: signal.Signals, code: int, cleaning: int
 ) -> None:
-    """What is inside is cleaned up after the first signal, with a line and the code of that signal; a second does not wait for that."""
+    """What is inside is cleaned up after the first signal, with a line and the code of that signal; a second
+    does not wait for that."""
     command = [sys.executable, "-c", WORK.format(cleaning=cleaning)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -95,7 +98,8 @@ def test_signals_end_a_run_in_order_and_a_second_one_at_once(
 
 
 def test_threads_that_go_on_do_not_keep_a_program_for_ever() -> None:
-    """A thread that a function has started and left: the program ends with its code a while after its work, and names the thread."""
+    """A thread that a function has started and left: the program ends with its code a while after its work,
+    and names the thread."""
     work = (
         "import threading, time; from sbi_models.pipeline.runtime import end_in_time; end_in_time(3, 0.3); "
     )
@@ -117,7 +121,8 @@ def test_threads_that_go_on_do_not_keep_a_program_for_ever() -> None:
 
 @pytest.mark.parametrize("code", ["0", "None", "'done'", "3"])
 def test_code_that_ends_the_program_is_an_error(code: str) -> None:
-    """`sys.exit` somewhere in a study or a network is told with its place: it ended runs with exit code 0 and no answer."""
+    """`sys.exit` somewhere in a study or a network is told with its place: it ended runs with exit code 0 and
+    no answer."""
     with (
         pytest.raises(
             ConfigurationError, match=rf"got sys.exit\({'' if code == 'None' else code}\) in .*, line \d+"
@@ -147,7 +152,8 @@ def test_a_server_that_is_away_is_told_at_the_start(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_server_that_goes_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Prefect raises after it has tried for a while becomes one line; other errors stay what they are."""
+    """What Prefect raises after it has tried for a while becomes one line; other errors stay what they
+    are."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     monkeypatch.setattr("sbi_models.pipeline.prefect_server.for_one_run.refuse_away", lambda url: None)
 
@@ -181,7 +187,8 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
 
 
 def test_any_answer_is_one() -> None:
-    """A server that knows no such page is not away, with a password in its address or without; one that is gone is."""
+    """A server that knows no such page is not away, with a password in its address or without; one that is
+    gone is."""
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

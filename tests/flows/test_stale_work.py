@@ -92,7 +92,8 @@ def _store(experiment: Experiment, purpose: str = "training") -> SimulationStore
 
 
 def test_the_code_of_a_simulator_is_what_it_imports(tmp_path: Path) -> None:
-    """Modules below the project are followed, directly or not, in packages and inside of functions; others and installed ones are not."""
+    """Modules below the project are followed, directly or not, in packages and inside of functions; others
+    and installed ones are not."""
     experiment = _project(tmp_path, "followed")
     found = sources_of([call.definition for call in study_of(experiment).simulator.calls])
     assert set(found) == {
@@ -107,7 +108,8 @@ def test_the_code_of_a_simulator_is_what_it_imports(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["package/inner", "tools", "late"])
 def test_a_changed_helper_changes_the_fingerprint(tmp_path: Path, file: str) -> None:
-    """Two projects that differ in a module that is imported, in a package, or when needed: two fingerprints; comments do not count."""
+    """Two projects that differ in a module that is imported, in a package, or when needed: two fingerprints;
+    comments do not count."""
     text = {"package/inner": "30.0", "tools": "0.0", "late": "1"}[file]
     prints = []
     for label in "abc":
@@ -129,7 +131,8 @@ def test_a_changed_helper_changes_the_fingerprint(tmp_path: Path, file: str) -> 
 def test_files_and_variables_that_are_named_change_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`depends_on` has the content of files and folders and the value of environment variables in the key; a missing file is an error."""
+    """`depends_on` has the content of files and folders and the value of environment variables in the key; a
+    missing file is an error."""
     experiment = _project(tmp_path, "depending")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.txt").write_text("1")
@@ -152,7 +155,8 @@ def test_files_and_variables_that_are_named_change_the_fingerprint(
 
 
 def test_code_that_was_edited_after_its_import_is_refused(tmp_path: Path) -> None:
-    """A module, or a helper, that changes on disk while it is loaded: a key that no other process finds, and no pipeline run."""
+    """A module, or a helper, that changes on disk while it is loaded: a key that no other process finds, and
+    no pipeline run."""
     experiment = _project(tmp_path, "edited")
     before = store_key(experiment)
     refuse_changed_sources(experiment)
@@ -184,7 +188,8 @@ SIMULATOR = bf.make_simulator(simulate)
 def test_stores_are_compared_with_what_the_simulator_gives_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What shows in a twentieth of the rows and in no code is found before simulations are used again; what is the same passes."""
+    """What shows in a twentieth of the rows and in no code is found before simulations are used again; what
+    is the same passes."""
     monkeypatch.setattr(simulating, "_SECONDS_OF_A_CHECK", 60.0)
     experiment = _project(tmp_path, "stateful", STATEFUL)
     refuse_stale(experiment)

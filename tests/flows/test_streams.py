@@ -45,7 +45,8 @@ def ended(
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_an_answer_in_json_is_alone_on_standard_output(encoding: str) -> None:
-    """What functions, compiled code and other programs print meanwhile goes to standard error; letters are there in any encoding."""
+    """What functions, compiled code and other programs print meanwhile goes to standard error; letters are
+    there in any encoding."""
     done = ended(["-c", ANSWER], PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
     answer, _, rest = done.stdout.decode(encoding).partition("}")
@@ -76,7 +77,8 @@ def test_a_closed_stream_is_no_error(tmp_path: Path) -> None:
 
 
 def test_folders_with_a_question_mark_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite's addresses end at a question mark, so that databases were made beside the folder: neither MLflow's nor Prefect's is."""
+    """SQLite's addresses end at a question mark, so that databases were made beside the folder: neither
+    MLflow's nor Prefect's is."""
     folder = tmp_path / "really?"
     folder.mkdir()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -95,7 +97,8 @@ def test_folders_with_a_question_mark_are_refused(tmp_path: Path, monkeypatch: p
 def test_other_folders_have_their_database_inside(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Characters that addresses and patterns give a meaning: the store works, and nothing is made elsewhere."""
+    """Characters that addresses and patterns give a meaning: the store works, and nothing is made
+    elsewhere."""
     folder = tmp_path / name
     folder.mkdir()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -1,4 +1,5 @@
-"""Servers that the tests of this folder share; they are stopped whether tests pass, fail or are interrupted."""
+"""Servers that the tests of this folder share; they are stopped whether tests pass, fail or are
+interrupted."""
 
 import signal
 from collections.abc import Iterator

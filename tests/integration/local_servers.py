@@ -24,7 +24,8 @@ def free_port() -> int:
 def running(
     command: list[str], address: str, log: Path, environment: Mapping[str, str], limit: float = 120.0
 ) -> Iterator[subprocess.Popen]:
-    """A server that answers at `address` when the block begins; it and its children are gone when the block ends."""
+    """A server that answers at `address` when the block begins; it and its children are gone when the block
+    ends."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     with log.open("ab") as output:
         server = subprocess.Popen(

@@ -56,7 +56,8 @@ class Postgres:
 
 @contextmanager
 def postgres_cluster(log: Path) -> Iterator[Postgres]:
-    """A cluster for the time of this context. Its files are in a folder of their own below /tmp, which its user can reach."""
+    """A cluster for the time of this context. Its files are in a folder of their own below /tmp, which its
+    user can reach."""
     postgres = Postgres(free_port(), secrets.token_urlsafe(24))
     folder = Path(tempfile.mkdtemp(prefix="sbi-postgres-"))
     try:
@@ -109,7 +110,8 @@ def _answers(postgres: Postgres) -> bool:
 
 
 def _binary(name: str) -> str:
-    """Where a program of PostgreSQL is: on PATH, or the newest that Debian has installed. Fails where there is none."""
+    """Where a program of PostgreSQL is: on PATH, or the newest that Debian has installed. Fails where there
+    is none."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[-3]))
     path = shutil.which(name) or (str(found[-1]) if found else None)
     if path is None:
@@ -139,7 +141,8 @@ def _as_user() -> list[str]:
         return []
     if shutil.which("setpriv") is None:
         pytest.fail(
-            f"PostgreSQL does not run as root, and {sys.platform} has no setpriv here. Install util-linux, or run as another user."
+            f"PostgreSQL does not run as root, and {sys.platform} has no setpriv here. Install "
+            "util-linux, or run as another user."
         )
     return [
         "setpriv",

@@ -1,4 +1,5 @@
-"""Servers as child processes on free loopback ports: their logs go to files, and they end with whoever started them, however that ends."""
+"""Servers as child processes on free loopback ports: their logs go to files, and they end with whoever
+started them, however that ends."""
 
 import ctypes
 import os
@@ -24,7 +25,8 @@ def free_port() -> int:
 
 
 def environment_without(*prefixes: str, **more: str) -> dict[str, str]:
-    """The environment of this process without the variables of Prefect, MLflow and `prefixes`, and with `more`."""
+    """The environment of this process without the variables of Prefect, MLflow and `prefixes`, and with
+    `more`."""
     unwanted = ("PREFECT_", "MLFLOW_", *prefixes)
     return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)} | more
 
@@ -66,7 +68,8 @@ def stop(
 
 
 def wait_until(ready: object, process: "subprocess.Popen[bytes]", log: Path, seconds: float = 150) -> None:
-    """Wait until the function `ready` is true of a server; fail with the end of its log if it ends before, or takes too long."""
+    """Wait until the function `ready` is true of a server; fail with the end of its log if it ends before, or
+    takes too long."""
     assert callable(ready)
     deadline = time.monotonic() + seconds
     while not ready():

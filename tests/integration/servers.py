@@ -1,4 +1,5 @@
-"""An MLflow server with passwords and a Prefect server, both on one temporary PostgreSQL cluster, as a group of people has them."""
+"""An MLflow server with passwords and a Prefect server, both on one temporary PostgreSQL cluster, as a group
+of people has them."""
 
 import base64
 import os
@@ -152,7 +153,8 @@ def _prefect_database(postgres: Postgres) -> str:
 
 @contextmanager
 def prefect_server(folder: Path, login: str = "", database: str = "") -> Iterator[tuple[str, Any, Path]]:
-    """A Prefect server that may not answer yet: its address, process and log. Without a database it has SQLite in `folder`."""
+    """A Prefect server that may not answer yet: its address, process and log. Without a database it has
+    SQLite in `folder`."""
     url, log, home = f"http://127.0.0.1:{free_port()}", folder / "prefect.log", folder / "prefect"
     home.mkdir()
     more = {"PREFECT_SERVER_API_AUTH_STRING": login} if login else {}

@@ -1,4 +1,5 @@
-"""Schedules the small Michelson pipeline in the current folder: `python small_schedule.py CRON SETTINGS`, with changed settings as JSON."""
+"""Schedules the small Michelson pipeline in the current folder: `python small_schedule.py CRON SETTINGS`,
+with changed settings as JSON."""
 
 import json
 import sys

@@ -1,4 +1,5 @@
-"""A registered approximator behind `sbi-models serve`: observations go in as JSON over HTTP, draws come out, and signals end it."""
+"""A registered approximator behind `sbi-models serve`: observations go in as JSON over HTTP, draws come out,
+and signals end it."""
 
 import json
 import signal
@@ -96,7 +97,8 @@ def model(root: Path) -> Any:
 
 
 def test_sets_of_vectors_go_in_and_draws_come_out(post: Callable[..., Answer], model: Any) -> None:
-    """An observation of rank 3 with params gives, to the bit, the draws that the approximator gives in process; sets may be longer."""
+    """An observation of rank 3 with params gives, to the bit, the draws that the approximator gives in
+    process; sets may be longer."""
     status, body = post({"inputs": X[:3].tolist(), "params": {"num_samples": 5, "seed": 9}})
     assert status == 200, body
     np.testing.assert_array_equal(
@@ -107,7 +109,8 @@ def test_sets_of_vectors_go_in_and_draws_come_out(post: Callable[..., Answer], m
 
 
 def test_certificates_summaries_and_densities_are_served(post: Callable[..., Answer], model: Any) -> None:
-    """Each output is JSON with the figures that the approximator gives in process; an observation far out fails its certificate."""
+    """Each output is JSON with the figures that the approximator gives in process; an observation far out
+    fails its certificate."""
     far = np.concatenate([X[:1], X[:1] + 50])
     draws = model.sample(num_samples=40, conditions={"x": far}, seed=2)["theta"]
     params = {"num_samples": 40, "seed": 2, "certificate": True}
@@ -173,7 +176,8 @@ ONE = X[:1].tolist()
 def test_what_is_wrong_with_a_request_is_answered_with_400(
     post: Callable[..., Answer], body: Any, reason: str
 ) -> None:
-    """Wrong shapes, NaN, too many draws, unknown outputs and bodies that are not JSON: status 400 and the reason, as JSON."""
+    """Wrong shapes, NaN, too many draws, unknown outputs and bodies that are not JSON: status 400 and the
+    reason, as JSON."""
     status, answer = post(body)
     assert status == 400, answer
     assert reason in answer["message"]
@@ -182,7 +186,8 @@ def test_what_is_wrong_with_a_request_is_answered_with_400(
 def test_five_hundred_requests_at_eight_at_a_time_are_all_answered(
     post: Callable[..., Answer], model: Any
 ) -> None:
-    """None is lost, and each has the draws of its own observation and seed, whatever is computed beside it."""
+    """None is lost, and each has the draws of its own observation and seed, whatever is computed beside
+    it."""
 
     def ask(request: int) -> Answer:
         return post(
@@ -208,7 +213,8 @@ LONG = {"inputs": X[:400].tolist() * 25, "params": {"num_samples": 500, "output"
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
 def test_signals_end_the_server_and_what_it_computes(root: Path, sent: signal.Signals) -> None:
-    """In the middle of a long request: within seconds there is no process left, and the client has an answer or a closed connection."""
+    """In the middle of a long request: within seconds there is no process left, and the client has an answer
+    or a closed connection."""
     answers: list[Any] = []
 
     def ask(address: str) -> None:
@@ -235,7 +241,8 @@ def test_signals_end_the_server_and_what_it_computes(root: Path, sent: signal.Si
 
 
 def test_work_ends_with_the_time_of_its_request(root: Path) -> None:
-    """A request that takes longer than --timeout is a 504; the processors are idle soon after, and the next one is answered."""
+    """A request that takes longer than --timeout is a 504; the processors are idle soon after, and the next
+    one is answered."""
     with serving(root, "timeout", "--timeout", "2") as (address, server):
         assert send(address, LONG)[0] == 504
         deadline = time.monotonic() + 60

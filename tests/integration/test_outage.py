@@ -1,4 +1,5 @@
-"""An MLflow server that goes away for half a minute in the middle of a training: the pipeline waits, and nothing is lost."""
+"""An MLflow server that goes away for half a minute in the middle of a training: the pipeline waits, and
+nothing is lost."""
 
 import signal
 import subprocess
@@ -56,7 +57,8 @@ def started(real_servers: Servers, tmp_path: Path) -> "Iterator[Callable[..., su
 def test_a_server_that_is_away_for_half_a_minute_costs_nothing(
     real_servers: Servers, started, tmp_path: Path, seed: int, away: Callable[[MlflowServer], None]
 ) -> None:
-    """The training goes on without the server, and the run ends FINISHED with one point an epoch, the model and the draws."""
+    """The training goes on without the server, and the run ends FINISHED with one point an epoch, the model
+    and the draws."""
     process = started(seed=seed, train={"epochs": EPOCHS}, register_as={"name": f"michelson-{seed}"})
     _wait_for_checkpoint(tmp_path, process)
     away(real_servers.mlflow)

@@ -1,4 +1,5 @@
-"""Scheduled runs: on a server of their own, each in a process of its own, and nothing is left when the schedule ends."""
+"""Scheduled runs: on a server of their own, each in a process of its own, and nothing is left when the
+schedule ends."""
 
 import json
 import os
@@ -125,7 +126,8 @@ def _in(folder: Path) -> list[psutil.Process]:
 
 
 def _active_schedules(folder: Path) -> list[tuple[int, int]]:
-    """For each deployment, whether it is paused and whether its schedule is active, from the database of a server that has ended."""
+    """For each deployment, whether it is paused and whether its schedule is active, from the database of a
+    server that has ended."""
     (database,) = folder.rglob("pipeline-michelson.db")
     with closing(sqlite3.connect(database)) as connection:
         query = (
@@ -135,8 +137,9 @@ def _active_schedules(folder: Path) -> list[tuple[int, int]]:
 
 
 def test_a_one_minute_cron_runs_twice(start: Callable[..., Schedule], tmp_path: Path) -> None:
-    """Two runs of a one-minute cron are COMPLETED, in processes of their own whose folder is the project's; the second uses the work of the
-    first. Ctrl-C then ends it cleanly within seconds: the deployment is paused and no process is left."""
+    """Two runs of a one-minute cron are COMPLETED, in processes of their own whose folder is the project's;
+    the second uses the work of the first. Ctrl-C then ends it cleanly within seconds: the deployment is
+    paused and no process is left."""
     schedule = start(EVERY_MINUTE)
     assert len(re.findall(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC", schedule.screen)) == 3
     schedule.wait_for(lambda: len(schedule.runs("COMPLETED")) >= 2, 400)
@@ -162,7 +165,8 @@ def test_a_one_minute_cron_runs_twice(start: Callable[..., Schedule], tmp_path: 
 
 
 def test_interrupting_a_training_leaves_no_process(start: Callable[..., Schedule], tmp_path: Path) -> None:
-    """Ctrl-C in the middle of a scheduled run ends it too, at once: its MLflow run is KILLED, so that the next one goes on from there."""
+    """Ctrl-C in the middle of a scheduled run ends it too, at once: its MLflow run is KILLED, so that the
+    next one goes on from there."""
     schedule = start(NEVER, train={"epochs": 2000})
     schedule.run_now()
     schedule.wait_for(lambda: list(tmp_path.rglob("*.resume.ckpt")), 120)
@@ -178,7 +182,8 @@ def test_interrupting_a_training_leaves_no_process(start: Callable[..., Schedule
 
 
 def test_a_killed_schedule_leaves_no_server_behind(start: Callable[..., Schedule], tmp_path: Path) -> None:
-    """The server of a schedule that got SIGKILL ends by itself; the next start works, and SIGTERM then ends it all."""
+    """The server of a schedule that got SIGKILL ends by itself; the next start works, and SIGTERM then ends
+    it all."""
     killed = start(NEVER)
     servers = [process for process in _in(tmp_path) if process.pid != killed.process.pid]
     assert servers
@@ -198,7 +203,8 @@ def test_a_killed_schedule_leaves_no_server_behind(start: Callable[..., Schedule
 
 
 def test_a_schedule_whose_server_ends_says_so(start: Callable[..., Schedule], tmp_path: Path) -> None:
-    """Without a server nothing would ever run: the schedule ends with one line and code 2, and names the server's log."""
+    """Without a server nothing would ever run: the schedule ends with one line and code 2, and names the
+    server's log."""
     schedule = start(NEVER)
     time.sleep(3)  # until it polls
     for process in _in(tmp_path):

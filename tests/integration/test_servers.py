@@ -1,4 +1,5 @@
-"""The pipeline against an MLflow server with passwords and a Prefect server, both on PostgreSQL: the same code, other variables."""
+"""The pipeline against an MLflow server with passwords and a Prefect server, both on PostgreSQL: the same
+code, other variables."""
 
 import json
 import sys
@@ -46,7 +47,8 @@ def store(real_servers: Servers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_the_run_is_whole_on_the_server(done: Done, store: Store) -> None:
-    """The run is FINISHED and has its parameters, a loss for every epoch, data sets and all its files, which can be downloaded."""
+    """The run is FINISHED and has its parameters, a loss for every epoch, data sets and all its files, which
+    can be downloaded."""
     client, run_id = store.client, done.result["run_id"]
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
@@ -82,7 +84,8 @@ def test_nothing_was_tracked_in_the_folder_of_the_project(done: Done, project: P
 def test_the_registered_model_gives_the_same_draws_elsewhere(
     done: Done, real_servers: Servers, project: Path, tmp_path: Path
 ) -> None:
-    """`sbi_models.load` in a process with another working folder gives, through the server, the draws of the file that was trained."""
+    """`sbi_models.load` in a process with another working folder gives, through the server, the draws of the
+    file that was trained."""
     script = (
         "import sys, numpy, pandas, sbi_models\n"
         f"x = pandas.read_csv({str(DATA)!r})['speed'].to_numpy(float).reshape(5, 20, 1)\n"
@@ -103,7 +106,8 @@ def test_the_registered_model_gives_the_same_draws_elsewhere(
 
 
 def test_the_flow_run_is_completed_on_the_server(done: Done, real_servers: Servers) -> None:
-    """Prefect's server has one flow run, COMPLETED, with the tasks below it, each COMPLETED, and its parameter."""
+    """Prefect's server has one flow run, COMPLETED, with the tasks below it, each COMPLETED, and its
+    parameter."""
     whole = {
         "flow_runs": {"parent_task_run_id": {"is_null_": True}}
     }  # not the flow that spreads the simulations
@@ -146,8 +150,9 @@ def test_a_second_run_reuses_the_work(done: Done, real_servers: Servers, project
 
 
 def test_no_password_is_kept_anywhere(done: Done, real_servers: Servers, project: Path) -> None:
-    """Passwords, and the headers that carry them, are on no screen, in no row of MLflow's or Prefect's database, in no artifact, in no file
-    of the project, and in no log of a server; other words that belong there are found by the same search."""
+    """Passwords, and the headers that carry them, are on no screen, in no row of MLflow's or Prefect's
+    database, in no artifact, in no file of the project, and in no log of a server; other words that belong
+    there are found by the same search."""
     places = {"screen": done.screen + done.errors}
     places |= {name: real_servers.postgres.everything(name) for name in ("mlflow", "mlflow_auth", "prefect")}
     for name, folder in (("artifacts", real_servers.mlflow.artifacts), ("project", project)):
@@ -170,7 +175,8 @@ def test_no_password_is_kept_anywhere(done: Done, real_servers: Servers, project
 
 @pytest.mark.parametrize("given", ["a wrong one", "none"])
 def test_a_wrong_password_is_one_line(real_servers: Servers, tmp_path: Path, given: str) -> None:
-    """A wrong password, or none, ends `sbi-models run` with code 2 and one line that says so, before anything is simulated."""
+    """A wrong password, or none, ends `sbi-models run` with code 2 and one line that says so, before anything
+    is simulated."""
     environment = real_servers.client(MLFLOW_TRACKING_PASSWORD="wrong")
     if given == "none":
         del environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_PASSWORD"]

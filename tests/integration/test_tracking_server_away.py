@@ -73,9 +73,11 @@ def approximator() -> ContinuousApproximator:
 def test_a_run_outlasts_a_server_that_goes_away(
     server: partial[AbstractContextManager], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server is killed in the middle of the epochs and comes back later: the epochs go on meanwhile, and what must be written waits.
+    """The server is killed in the middle of the epochs and comes back later: the epochs go on meanwhile, and
+    what must be written waits.
 
-    Afterwards the run has each epoch once, its figures and files, one registered version with its alias, and has ended as FINISHED.
+    Afterwards the run has each epoch once, its figures and files, one registered version with its alias, and
+    has ended as FINISHED.
     """
     store = open_store(tmp_path)
     ended = threading.Event()
@@ -137,7 +139,8 @@ def test_a_run_outlasts_a_server_that_goes_away(
 def test_a_server_that_does_not_come_back_is_one_line(
     server: partial[AbstractContextManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When patience ends, each write says so in one line; a name that the server does not know is an error at once, without patience."""
+    """When patience ends, each write says so in one line; a name that the server does not know is an error at
+    once, without patience."""
     store = open_store(tmp_path)
     with server():
         tracker = Tracker.start(store, "npe", "first", "key")

@@ -1,4 +1,5 @@
-"""The deployments of prefect.yaml on a work pool: a worker runs them in the folder in which they were deployed."""
+"""The deployments of prefect.yaml on a work pool: a worker runs them in the folder in which they were
+deployed."""
 
 import sys
 import time
@@ -48,8 +49,8 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_worker_runs_what_was_deployed(server: str, project: Path, tmp_path: Path) -> None:
-    """`prefect deploy --all`, a worker and one run: the flow run is COMPLETED, the run is tracked in the folder of the project, where the
-    results of its tasks are, too."""
+    """`prefect deploy --all`, a worker and one run: the flow run is COMPLETED, the run is tracked in the
+    folder of the project, where the results of its tasks are, too."""
     environment = environment_without(**QUIET, PREFECT_API_URL=server, PREFECT_HOME=str(tmp_path / "home"))
     for command in (
         ["work-pool", "create", "local", "--type", "process"],

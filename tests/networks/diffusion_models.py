@@ -17,7 +17,8 @@ def rng(seed):
 
 
 def made(theta_dim=2, condition_dim=3, *, seed=0, size=0.5, **arguments):
-    """A small network in double precision with random weights in its last layer: far from normal, but smooth."""
+    """A small network in double precision with random weights in its last layer: far from normal, but
+    smooth."""
     network = DiffusionModel(widths=(16, 16), **arguments)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

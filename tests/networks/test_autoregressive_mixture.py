@@ -1,4 +1,5 @@
-"""The autoregressive mixture: density by quadrature, draws by its density, the start by an exact posterior."""
+"""The autoregressive mixture: density by quadrature, draws by its density, the start by an exact
+posterior."""
 
 import math
 
@@ -46,7 +47,8 @@ def test_the_density_integrates_to_one(order, arguments):
 
 
 def test_draws_are_of_the_density():
-    """Means, second moments and shares of quadrants of 200 000 draws against those by quadrature, far from where residuals are zero."""
+    """Means, second moments and shares of quadrants of 200 000 draws against those by quadrature, far from
+    where residuals are zero."""
     made = network(2, seed=3)
     made.shift.data += 1.5
     made.log_scale.data -= 0.5
@@ -69,7 +71,8 @@ def test_draws_are_of_the_density():
 
 
 def linear_gaussian(n, seed=0):
-    """theta of three parameters with a mean linear in two conditions and a full covariance, and its exact log density."""
+    """theta of three parameters with a mean linear in two conditions and a full covariance, and its exact log
+    density."""
     generator = rng(seed)
     a, root = torch.randn(2, 3, generator=generator), torch.randn(3, 3, generator=generator).tril() * 0.3
     root.diagonal().abs_()
@@ -81,7 +84,8 @@ def linear_gaussian(n, seed=0):
 
 @pytest.mark.parametrize(("components", "tolerance"), [(1, 0.004), (12, 0.004)])
 def test_it_starts_from_the_exact_posterior_of_a_linear_gaussian_model(components, tolerance):
-    """Before any training, shown 5 000 pairs: the held-out log density is the exact one but for the errors of least squares."""
+    """Before any training, shown 5 000 pairs: the held-out log density is the exact one but for the errors of
+    least squares."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = AutoregressiveMixture(components)
@@ -95,7 +99,8 @@ def test_it_starts_from_the_exact_posterior_of_a_linear_gaussian_model(component
 
 
 def test_what_components_share_is_seen_beside_a_wide_prior():
-    """Two scales of noise that both components share, below 0.03 of the spread of the conditions: the second knows from the first."""
+    """Two scales of noise that both components share, below 0.03 of the spread of the conditions: the second
+    knows from the first."""
     generator = rng(0)
     conditions = torch.randn(4_000, 2, generator=generator)
     scale = torch.where(torch.rand(4_000, 1, generator=generator) < 0.5, 1.0, 0.05)

@@ -26,7 +26,8 @@ def made(theta_dim=2, **arguments):
 
 
 class Exact(torch.nn.Module):
-    """In place of the network: the flow of N(mean, sd^2) and the slope to its end, by formula; each may be off by a number."""
+    """In place of the network: the flow of N(mean, sd^2) and the slope to its end, by formula; each may be
+    off by a number."""
 
     def __init__(self, mean, sd, flow_error=0.0, map_error=0.0):
         super().__init__()
@@ -62,7 +63,8 @@ def test_the_data_end_is_the_identity():
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_a_network_of_zero_is_the_standard_normal(steps):
-    """With a last layer of zero (as at the start) one call returns the noise itself; draws with more are standard normal too."""
+    """With a last layer of zero (as at the start) one call returns the noise itself; draws with more are
+    standard normal too."""
     network = made(3)
     torch.nn.init.zeros_(network.field.out.weight)
     torch.nn.init.zeros_(network.field.out.bias)
@@ -76,7 +78,8 @@ def test_a_network_of_zero_is_the_standard_normal(steps):
 @pytest.mark.parametrize("sd", [1.0, 0.3, 0.005])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_exact_maps_give_exact_draws(sd, steps):
-    """With the exact map of N(0.7, sd^2) the draws have its mean and sd, within 5 standard errors, in any number of calls."""
+    """With the exact map of N(0.7, sd^2) the draws have its mean and sd, within 5 standard errors, in any
+    number of calls."""
     draws = exact(0.7, sd, steps=steps).sample(20_000, torch.zeros(1, 1, dtype=torch.float64), rng(3))
     assert draws.mean().item() == pytest.approx(0.7, abs=5 * sd / math.sqrt(20_000))
     assert draws.std().item() == pytest.approx(sd, rel=5 / math.sqrt(40_000))
@@ -84,7 +87,8 @@ def test_exact_maps_give_exact_draws(sd, steps):
 
 @pytest.mark.parametrize("sd", [0.7, 0.05])
 def test_the_loss_is_lowest_at_the_exact_maps(sd):
-    """At the exact flow and map only the noise in v is left, by its formula; a wrong flow or map costs more."""
+    """At the exact flow and map only the noise in v is left, by its formula; a wrong flow or map costs
+    more."""
     theta = 0.7 + sd * torch.randn(12_000, 1, generator=rng(4), dtype=torch.float64)
 
     def losses(**errors):
@@ -94,14 +98,16 @@ def test_the_loss_is_lowest_at_the_exact_maps(sd):
     left = (sd**2 / (angle.cos() ** 2 * sd**2 + angle.sin() ** 2)).mean()
     best = losses()
     assert abs(best.mean() - left) < 4 * best.std() / math.sqrt(12_000)
-    # The target of the map moves with the map at the end of the jump, by sin(end) / sin(angle) of the error: less than the error itself.
+    # The target of the map moves with the map at the end of the jump, by sin(end) / sin(angle) of the error:
+    # less than the error itself.
     for error in (0.1, -0.1):
         assert 0.0005 < (losses(map_error=error) - best).mean() < 0.01
         assert (losses(flow_error=error) - best).mean() > 0.005
 
 
 def test_the_target_is_where_the_flow_leads():
-    """With the exact flow of N(0.7, 0.3^2) a jump misses it by its third power: the exact map costs under 2e-4, a quarter jump far less."""
+    """With the exact flow of N(0.7, 0.3^2) a jump misses it by its third power: the exact map costs under
+    2e-4, a quarter jump far less."""
     theta = 0.7 + 0.3 * torch.randn(5000, 1, generator=rng(6), dtype=torch.float64)
     given = torch.zeros(5000, 1, dtype=torch.float64)
 
@@ -114,7 +120,8 @@ def test_the_target_is_where_the_flow_leads():
 
 
 def test_nothing_is_hidden():
-    """A loss changes no state: the same call twice, in training mode too, gives the same numbers and leaves no trace in state or copies."""
+    """A loss changes no state: the same call twice, in training mode too, gives the same numbers and leaves
+    no trace in state or copies."""
     network = made().train()
     theta, given = (
         torch.randn(6, 2, generator=rng(8), dtype=torch.float64),

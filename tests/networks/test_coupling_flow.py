@@ -1,4 +1,5 @@
-"""Coupling flows: splines, inverse, determinant and density, against autograd, quadrature and exact posteriors."""
+"""Coupling flows: splines, inverse, determinant and density, against autograd, quadrature and exact
+posteriors."""
 
 import json
 import math
@@ -40,7 +41,8 @@ def random_spline(n, bins=8, *, size=1.0, seed=0, dtype=torch.float64):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("bins", [2, 8, 16])
 def test_the_inverse_of_a_spline_is_exact(dtype, tolerance, bins):
-    """x to y and back is x, and y to x and back is y, inside the bound and outside; where slopes are below 1, to the digits that y has."""
+    """x to y and back is x, and y to x and back is y, inside the bound and outside; where slopes are below 1,
+    to the digits that y has."""
     bound = 3.0
     raw = random_spline(5000, bins, dtype=dtype)
     values = (2.0 * torch.randn(5000, generator=rng(1), dtype=torch.float64)).to(dtype)
@@ -56,7 +58,8 @@ def test_the_inverse_of_a_spline_is_exact(dtype, tolerance, bins):
 
 @pytest.mark.parametrize("size", [1.0, 8.0, 1e4])
 def test_splines_increase_and_join_their_tails(size):
-    """A spline increases strictly on a grid, stays in [-bound, bound] inside, and is the identity outside; also for wild raw numbers."""
+    """A spline increases strictly on a grid, stays in [-bound, bound] inside, and is the identity outside;
+    also for wild raw numbers."""
     grid = torch.linspace(-4.0, 4.0, 20_001, dtype=torch.float64)
     for seed in range(5):
         raw = random_spline(1, size=size, seed=seed)
@@ -75,7 +78,8 @@ def test_splines_increase_and_join_their_tails(size):
 
 @pytest.mark.parametrize("transform", [Affine(), AffineSpline(8, 3.0)])
 def test_log_slopes_are_those_of_autograd(transform):
-    """The analytic log derivative of both directions is the log of autograd's, and every raw number has a finite gradient."""
+    """The analytic log derivative of both directions is the log of autograd's, and every raw number has a
+    finite gradient."""
     raw = torch.randn(500, 1, transform.width, generator=rng(2), dtype=torch.float64, requires_grad=True)
     x = (2.0 * torch.randn(500, 1, generator=rng(3), dtype=torch.float64)).requires_grad_()
     for direction in (transform.forward, transform.inverse):
@@ -91,7 +95,8 @@ def test_log_slopes_are_those_of_autograd(transform):
 @pytest.mark.parametrize("theta_dim", [1, 2, 5])
 @pytest.mark.parametrize("condition_dim", [0, 3])
 def test_the_flow_is_invertible_and_its_determinant_exact(transform, theta_dim, condition_dim):
-    """from_base undoes to_base, and log |det| is that of autograd's Jacobian; no component stays as it was."""
+    """from_base undoes to_base, and log |det| is that of autograd's Jacobian; no component stays as it
+    was."""
     network, given = random_flow(theta_dim, condition_dim, transform=transform), conditions(6, condition_dim)
     theta = 1.5 * torch.randn(6, theta_dim, generator=rng(4), dtype=torch.float64)
     z, log_det = network.to_base(theta, given)
@@ -152,7 +157,8 @@ def grid_density(network, given, size, reach):
 @pytest.mark.parametrize("transform", ["spline", "affine"])
 @pytest.mark.parametrize(("theta_dim", "size"), [(1, 20_000), (2, 400)])
 def test_the_density_integrates_to_one_and_draws_follow_it(transform, theta_dim, size):
-    """The density sums to 1 on a grid within 1e-3, differs from normal, and has the moments of 40 000 draws within 5 standard errors."""
+    """The density sums to 1 on a grid within 1e-3, differs from normal, and has the moments of 40 000 draws
+    within 5 standard errors."""
     network, given = random_flow(theta_dim, size=0.09, transform=transform), conditions(1)
     points, p = grid_density(network, given, size, 10.0)
     assert p.sum().item() == pytest.approx(1.0, abs=1e-3)
@@ -167,7 +173,8 @@ def test_the_density_integrates_to_one_and_draws_follow_it(transform, theta_dim,
 
 @pytest.mark.parametrize("theta_dim", [1, 3])
 def test_the_student_t_base_is_that_of_torch(theta_dim):
-    """Its density is the multivariate t, by its definition as a scale mixture integrated numerically; draws have its variance and tails."""
+    """Its density is the multivariate t, by its definition as a scale mixture integrated numerically; draws
+    have its variance and tails."""
     df = 6
     z = 2.0 * torch.randn(20, theta_dim, generator=rng(8), dtype=torch.float64)
     w = torch.linspace(1e-4, 8.0, 80_001, dtype=torch.float64)
@@ -188,7 +195,8 @@ def test_the_student_t_base_is_that_of_torch(theta_dim):
 @pytest.mark.parametrize("transform", ["spline", "affine"])
 @pytest.mark.parametrize("theta_dim", [1, 2, 10])
 def test_far_outliers_stay_finite(transform, theta_dim):
-    """Parameters, conditions and noise of 1000 give finite densities, gradients and draws, in float32 and with the default depth."""
+    """Parameters, conditions and noise of 1000 give finite densities, gradients and draws, in float32 and
+    with the default depth."""
     network = random_flow(theta_dim, size=0.1, dtype=torch.float32, depth=6, transform=transform)
     for far in (1e3, -1e3):
         theta, given = torch.full((4, theta_dim), far), conditions(4, dtype=torch.float32)
@@ -203,7 +211,8 @@ def test_far_outliers_stay_finite(transform, theta_dim):
 
 
 def test_permutations_belong_to_the_file():
-    """Orders are drawn from the global stream, differ between blocks, are saved with the weights, and come back with them."""
+    """Orders are drawn from the global stream, differ between blocks, are saved with the weights, and come
+    back with them."""
     torch.manual_seed(1)
     network = CouplingFlow(depth=3, widths=(16,))
     network.build(6, 2)
@@ -251,7 +260,8 @@ def train(network, theta, given, *, steps, batch, rate, seed):
 
 
 def test_a_bimodal_posterior_of_one_parameter():
-    """theta ~ N(0, 1), x ~ N(theta^2, 0.3^2): the log score is within 0.05 nats of the exact posterior's, though it has two modes."""
+    """theta ~ N(0, 1), x ~ N(theta^2, 0.3^2): the log score is within 0.05 nats of the exact posterior's,
+    though it has two modes."""
     torch.manual_seed(0)
     theta = torch.randn(22_000, 1, generator=rng(11))
     x = theta.square() + 0.3 * torch.randn(22_000, 1, generator=rng(12))
@@ -272,7 +282,8 @@ def test_a_bimodal_posterior_of_one_parameter():
 
 
 def test_a_normal_posterior_in_ten_dimensions():
-    """On the Gaussian linear model posterior means are within 0.1, sds within 10 % of the exact ones, and the score within 0.1 nats."""
+    """On the Gaussian linear model posterior means are within 0.1, sds within 10 % of the exact ones, and the
+    score within 0.1 nats."""
     torch.manual_seed(0)
     model = GaussianLinear()
     unit = model.prior_variance**0.5

@@ -30,7 +30,8 @@ from sbi_models.networks.diffusion.schedules import Cosine
 
 @every_schedule
 def test_derivatives_of_schedules_are_those_of_autograd(name):
-    """Slopes of log-SNR, alpha and sigma, and the drift and squared diffusion made of them, are the derivatives of the functions."""
+    """Slopes of log-SNR, alpha and sigma, and the drift and squared diffusion made of them, are the
+    derivatives of the functions."""
     schedule = make_schedule(name)
     t = torch.linspace(0.0, 1.0, 101, dtype=torch.float64, requires_grad=True)
 
@@ -50,7 +51,8 @@ def test_derivatives_of_schedules_are_those_of_autograd(name):
 
 @every_schedule
 def test_schedules_go_from_data_to_noise(name):
-    """log-SNR falls all the way and is that of alpha and sigma; one scale is preserved; the ends are far enough out; time inverts."""
+    """log-SNR falls all the way and is that of alpha and sigma; one scale is preserved; the ends are far
+    enough out; time inverts."""
     schedule = make_schedule(name)
     t = torch.linspace(0.0, 1.0, 501, dtype=torch.float64)
     alpha, sigma, log_snr = schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t)
@@ -66,7 +68,8 @@ def test_schedules_go_from_data_to_noise(name):
 
 @every_schedule
 def test_the_forward_process_has_the_moments_of_the_schedule(name):
-    """Variances of d theta = drift theta dt + diffusion dw, integrated in small steps from t = 0, are sigma^2 at t."""
+    """Variances of d theta = drift theta dt + diffusion dw, integrated in small steps from t = 0, are sigma^2
+    at t."""
     schedule = make_schedule(name)
     t = torch.linspace(0.0, 0.9, 40_001, dtype=torch.float64)
     middle, h = (t[1:] + t[:-1]) / 2, t[1]
@@ -77,7 +80,8 @@ def test_the_forward_process_has_the_moments_of_the_schedule(name):
 
 
 def test_schedules_take_arguments_and_refuse_others():
-    """Arguments reach the schedule, through the network's too; unknown names and impossible values are refused with a cure."""
+    """Arguments reach the schedule, through the network's too; unknown names and impossible values are
+    refused with a cure."""
     assert make_schedule("cosine", {"log_snr_max": 25.0}).ends()[0] == pytest.approx(25.0)
     network = DiffusionModel(schedule="edm", schedule_arguments={"sigma_max": 80.0})
     assert network.schedule.ends()[1] == pytest.approx(-2 * math.log(80.0))
@@ -101,7 +105,8 @@ def test_schedules_take_arguments_and_refuse_others():
 @every_schedule
 @pytest.mark.parametrize("prediction", ["velocity", "noise", "x"])
 def test_predictions_convert_exactly(name, prediction):
-    """The network's best output, by the formula for normal parameters, gives the exact posterior mean and score; its loss is the least."""
+    """The network's best output, by the formula for normal parameters, gives the exact posterior mean and
+    score; its loss is the least."""
     mean, sd, schedule = 0.7, 0.4, make_schedule(name)
     t = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)[:, None]
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -138,7 +143,8 @@ class Field(torch.nn.Module):
 
 @pytest.mark.parametrize(("prediction", "expected"), [("velocity", 1.0), ("noise", 0.5), ("x", 0.5)])
 def test_the_loss_of_an_untrained_network_on_normal_parameters(prediction, expected):
-    """For standard normal theta the network of zero has loss 1; noise and x, half explained by theta_t on average over times, half."""
+    """For standard normal theta the network of zero has loss 1; noise and x, half explained by theta_t on
+    average over times, half."""
     network = DiffusionModel(widths=(16,), prediction=prediction)
     network.build(4, 3)
     theta = torch.randn(20_000, 4, generator=rng(7))
@@ -150,7 +156,8 @@ def test_the_loss_of_an_untrained_network_on_normal_parameters(prediction, expec
 @every_schedule
 @pytest.mark.parametrize("prediction", ["velocity", "noise", "x"])
 def test_a_network_of_zero_is_the_standard_normal(name, prediction):
-    """With a last layer of zero (as at the start) flow draws are the noise itself, and the density and the score are those of N(0, I)."""
+    """With a last layer of zero (as at the start) flow draws are the noise itself, and the density and the
+    score are those of N(0, I)."""
     network = made(3, 3, size=0.0, schedule=name, prediction=prediction, density_steps=4)
     noise = torch.randn(4, 50, 3, generator=rng(2), dtype=torch.float64)
     torch.testing.assert_close(network.sample(50, conditions(4), rng(2)), noise, rtol=1e-6, atol=1e-6)
@@ -169,7 +176,8 @@ def test_a_network_of_zero_is_the_standard_normal(name, prediction):
 @every_schedule
 @pytest.mark.parametrize("sd", [1.0, 0.1, 0.005])
 def test_the_density_of_a_normal(name, sd):
-    """With an exact denoiser the log density of N(0.7, sd^2), up to 2 sd away, is the formula's within 0.01 nats a dimension."""
+    """With an exact denoiser the log density of N(0.7, sd^2), up to 2 sd away, is the formula's within 0.01
+    nats a dimension."""
     schedule = make_schedule(name)
     network = with_denoiser(gaussian(schedule, 0.7, sd), 1, schedule=name)
     theta = 0.7 + sd * torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
@@ -181,9 +189,11 @@ def test_the_density_of_a_normal(name, sd):
 
 @every_schedule
 def test_the_density_of_a_mixture(name):
-    """With an exact denoiser the log density of two normals in the plane is the formula's within 0.001 nats on average by default.
+    """With an exact denoiser the log density of two normals in the plane is the formula's within 0.001 nats
+    on average by default.
 
-    It is within 0.06 at points between the modes, from where the flow bends to either, and within 0.01 everywhere with 96 steps.
+    It is within 0.06 at points between the modes, from where the flow bends to either, and within 0.01
+    everywhere with 96 steps.
     """
     theta = MEANS[torch.arange(60) % 2] + 0.25 * torch.randn(60, 2, generator=rng(6), dtype=torch.float64)
     theta = theta[mixture_density(theta) > -8]
@@ -201,7 +211,8 @@ def test_the_density_of_a_mixture(name):
 
 @every_schedule
 def test_single_precision_is_enough(name):
-    """Draws and log densities in float32 are those in float64 within 1e-3, for random weights, though the noise ends at 1e-4."""
+    """Draws and log densities in float32 are those in float64 within 1e-3, for random weights, though the
+    noise ends at 1e-4."""
     network = made(schedule=name)
     noise, theta, given = conditions(20), conditions(20, seed=2)[:, :2], conditions(20)
     sampler = network.sampler
@@ -220,7 +231,8 @@ def test_single_precision_is_enough(name):
 
 
 def test_the_density_integrates_to_one_and_draws_follow_it():
-    """The density of random weights in the plane sums to 1 within 1e-4; moments of its draws are within 5 standard errors."""
+    """The density of random weights in the plane sums to 1 within 1e-4; moments of its draws are within 5
+    standard errors."""
     network = made(density_steps=12)
     axis = torch.linspace(-7.0, 7.0, 71, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(-1, 2)
@@ -246,7 +258,8 @@ def test_the_density_integrates_to_one_and_draws_follow_it():
 
 
 def test_a_network_never_trained_without_conditions_refuses():
-    """denoise and score without conditions raise, with the cure, unless conditions were dropped in training or there are none."""
+    """denoise and score without conditions raise, with the cure, unless conditions were dropped in training
+    or there are none."""
     theta, t = torch.zeros(4, 2, dtype=torch.float64), torch.full((4, 1), 0.5, dtype=torch.float64)
     for ask in (made().denoise, made().score):
         with pytest.raises(
@@ -259,7 +272,8 @@ def test_a_network_never_trained_without_conditions_refuses():
 
 
 def test_dropped_conditions_are_replaced_by_the_learned_vector():
-    """The loss of about the dropped share of the pairs is that of the learned vector, of the others that of their conditions."""
+    """The loss of about the dropped share of the pairs is that of the learned vector, of the others that of
+    their conditions."""
     network = made(drop_conditions=0.3, noise_per_pair=2)
     theta = torch.randn(4000, 2, generator=rng(8), dtype=torch.float64)
     mixed = network.loss(theta, conditions(4000), rng(9))
@@ -291,7 +305,8 @@ def test_impossible_arguments_are_refused(arguments, message):
 
 @every_schedule
 def test_angles_and_times_agree(name):
-    """The grid of a sampler reaches from end to end of the schedule, and the noise at an angle is the schedule's at its time."""
+    """The grid of a sampler reaches from end to end of the schedule, and the noise at an angle is the
+    schedule's at its time."""
     schedule = make_schedule(name)
     grid = angles(schedule, 9, 4.0)
     assert len(grid) == 10

@@ -1,4 +1,5 @@
-"""Samplers of diffusion models: right by default, their orders, and noise of their own, with exact denoisers."""
+"""Samplers of diffusion models: right by default, their orders, and noise of their own, with exact
+denoisers."""
 
 import math
 
@@ -34,7 +35,8 @@ def flow_map(sampler, denoise, schedule, steps=None):
     ("sd", "tolerance"), [(1.0, 0.011), (0.3, 0.011), (0.01, 0.015), (0.005, 0.016), (0.001, 0.03)]
 )
 def test_flow_samplers_are_right_by_default(name, sampler, sd, tolerance):
-    """Noise carried to N(0.7, sd^2) has the right mean and sd with the default steps, down to an sd of 0.001."""
+    """Noise carried to N(0.7, sd^2) has the right mean and sd with the default steps, down to an sd of
+    0.001."""
     schedule = make_schedule(name)
     draws = flow_map(sampler, gaussian(schedule, 0.7, sd), schedule)
     assert draws.mean().item() == pytest.approx(0.7, abs=0.02 * sd)
@@ -45,7 +47,8 @@ def test_flow_samplers_are_right_by_default(name, sampler, sd, tolerance):
 @pytest.mark.parametrize("sampler", ["ancestral", "sde_dpm"])
 @pytest.mark.parametrize("sd", [1.0, 0.1, 0.005])
 def test_diffusion_samplers_are_right_by_default(sampler, sd):
-    """40 000 draws of N(0.7, sd^2) by the reverse diffusion: the mean within 5 standard errors; the sd within 2 %, or 4 % at order one."""
+    """40 000 draws of N(0.7, sd^2) by the reverse diffusion: the mean within 5 standard errors; the sd within
+    2 %, or 4 % at order one."""
     schedule, generator = make_schedule("cosine"), rng(4)
 
     def fresh():
@@ -79,11 +82,13 @@ def test_the_order_of_flow_samplers(sampler, order):
 
 @pytest.mark.parametrize(("sampler", "order"), [("ancestral", 1), ("sde_dpm", 2)])
 def test_the_order_of_diffusion_samplers(sampler, order):
-    """For normal parameters a step is linear in state and noise, so the variance of its draws can be carried exactly."""
+    """For normal parameters a step is linear in state and noise, so the variance of its draws can be carried
+    exactly."""
     schedule, sd = make_schedule("cosine", {"log_snr_max": 8.0, "log_snr_min": -8.0}), 0.3
 
     def error(steps):
-        # One column for the start and for each step's noise: the draws' coefficients of independent standard normals.
+        # One column for the start and for each step's noise: the draws' coefficients of independent standard
+        # normals.
         columns = iter(torch.eye(steps + 1, dtype=torch.float64))
         coefficients = SAMPLERS[sampler](
             Task(gaussian(schedule, 0.0, sd), schedule, lambda: next(columns)[None]), steps
@@ -99,7 +104,8 @@ def test_the_order_of_diffusion_samplers(sampler, order):
 
 @every_sampler
 def test_draws_of_a_mixture(sampler):
-    """5000 draws of two normals in the plane: their weights, means and sds are right within 5 standard errors and 2 % (order one: 5 %)."""
+    """5000 draws of two normals in the plane: their weights, means and sds are right within 5 standard errors
+    and 2 % (order one: 5 %)."""
     schedule = make_schedule("cosine")
     network = with_denoiser(mixture(schedule, WEIGHTS, MEANS, SDS), 2)
     draws = network.sample(5000, conditions(1)[:, :1], rng(5), sampler=sampler)[0]
@@ -113,7 +119,8 @@ def test_draws_of_a_mixture(sampler):
 
 @every_sampler
 def test_noise_of_a_row_is_its_own(sampler):
-    """With a generator a row, also the fresh noise within the steps does not depend on neighbours; a single row has its draws alone."""
+    """With a generator a row, also the fresh noise within the steps does not depend on neighbours; a single
+    row has its draws alone."""
     network, given = made(), conditions(3)
     together = network.sample(5, given, [rng(i) for i in range(3)], sampler=sampler, steps=7)
     for i in range(3):

@@ -52,7 +52,8 @@ def test_the_solver_carries_several_quantities():
 
 @pytest.mark.parametrize("grading", [1.0, 1.5, 3.0])
 def test_times_go_from_noise_to_data(grading):
-    """The grid has steps + 1 increasing points from 0 to 1; with grading above 1 steps shrink towards the data."""
+    """The grid has steps + 1 increasing points from 0 to 1; with grading above 1 steps shrink towards the
+    data."""
     times = graded_times(8, grading, device=torch.device("cpu"), dtype=torch.float64)
     gaps = times.diff()
     assert len(times) == 9
@@ -62,7 +63,8 @@ def test_times_go_from_noise_to_data(grading):
 
 
 def test_a_network_of_zero_is_the_standard_normal():
-    """With a last layer of zero (as at the start) draws are the noise itself and the density is N(0, I), up to the error of the solver."""
+    """With a last layer of zero (as at the start) draws are the noise itself and the density is N(0, I), up
+    to the error of the solver."""
     network = FlowMatching(widths=(16, 16), steps=64)
     network.build(3, 3)
     network.double()
@@ -76,7 +78,8 @@ def test_a_network_of_zero_is_the_standard_normal():
 
 
 def test_the_velocity_of_normal_parameters_is_the_formula():
-    """For a network of zero, v(theta, t) = E[theta_1 - z | theta_t = theta] of standard normal theta_1 and z, by regression on draws."""
+    """For a network of zero, v(theta, t) = E[theta_1 - z | theta_t = theta] of standard normal theta_1 and z,
+    by regression on draws."""
     network = FlowMatching(widths=(16,))
     network.build(1, 3)
     network.double()
@@ -90,7 +93,8 @@ def test_the_velocity_of_normal_parameters_is_the_formula():
 
 
 def test_the_density_is_a_change_of_variables():
-    """log p(f(z)) = log N(z) - log|det df/dz|, with the Jacobian of the network's own flow map f from noise to draws by autograd."""
+    """log p(f(z)) = log N(z) - log|det df/dz|, with the Jacobian of the network's own flow map f from noise
+    to draws by autograd."""
     network, given = random_flow(), conditions(6)
     noise = torch.randn(6, 1, 2, generator=rng(5), dtype=torch.float64)
     times = graded_times(network.steps, network.grading, device=noise.device, dtype=noise.dtype)
@@ -116,7 +120,8 @@ def test_the_density_is_a_change_of_variables():
 
 @pytest.fixture(scope="module")
 def grid():
-    """The density of a random flow on a square that holds all of it: points (k, k, 2), probabilities (k, k)."""
+    """The density of a random flow on a square that holds all of it: points (k, k, 2), probabilities (k,
+    k)."""
     axis = torch.linspace(-9.0, 9.0, 181, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
     flat = points.reshape(-1, 2)
@@ -152,7 +157,8 @@ def test_draws_follow_the_density(grid):
 
 
 def test_the_loss_of_an_untrained_network_on_normal_parameters_is_one():
-    """The target has unit variance at every time: for standard normal theta the loss of the zero network is 1."""
+    """The target has unit variance at every time: for standard normal theta the loss of the zero network is
+    1."""
     network = FlowMatching(widths=(16,))
     network.build(4, 3)
     theta = torch.randn(20_000, 4, generator=rng(7))
@@ -160,7 +166,8 @@ def test_the_loss_of_an_untrained_network_on_normal_parameters_is_one():
 
 
 def test_the_loss_is_lowest_at_the_true_velocity():
-    """For theta ~ N(m, s^2) the exact residual target, put in place of the network, has the loss of the formula; others have more."""
+    """For theta ~ N(m, s^2) the exact residual target, put in place of the network, has the loss of the
+    formula; others have more."""
     mean, sd = 0.7, 0.4
     network = FlowMatching(widths=(16,))
     network.build(1, 1)

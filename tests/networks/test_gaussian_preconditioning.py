@@ -73,7 +73,8 @@ def points(n=20, noise=0.0, seed=1):
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "edm"])
 def test_a_field_of_zero_has_the_score_of_the_gaussian(schedule):
-    """With the Gaussian in the head and a field of zero the score at every noise, and the denoised mean, are those of the Gaussian."""
+    """With the Gaussian in the head and a field of zero the score at every noise, and the denoised mean, are
+    those of the Gaussian."""
     network = gaussian(schedule=schedule)
     mean, factor = network.denoiser.gaussian(conditions(1))
     torch.testing.assert_close(mean[0], MEAN)
@@ -96,7 +97,8 @@ def test_a_field_of_zero_has_the_score_of_the_gaussian(schedule):
 
 
 def test_draws_and_densities_are_those_of_the_gaussian():
-    """Draws have its mean and covariance within 5 standard errors, and log densities are the formula's within 0.01 nats."""
+    """Draws have its mean and covariance within 5 standard errors, and log densities are the formula's within
+    0.01 nats."""
     network = gaussian()
     with torch.no_grad():
         draws = network.sample(20_000, conditions(1), rng(3))[0]
@@ -112,7 +114,8 @@ def test_draws_and_densities_are_those_of_the_gaussian():
 
 
 def test_an_error_of_the_field_is_not_divided_by_the_noise():
-    """What a field adds to the score of the Gaussian has a limit as the noise goes to zero: it is the same at noise 0.001 and 0.0001.
+    """What a field adds to the score of the Gaussian has a limit as the noise goes to zero: it is the same at
+    noise 0.001 and 0.0001.
 
     In the principal axes it is at most the field over the posterior's sds.
     """
@@ -137,7 +140,8 @@ def test_an_error_of_the_field_is_not_divided_by_the_noise():
 
 @pytest.mark.parametrize("noise", [0.01, 0.02, 0.1])
 def test_scores_in_single_precision_are_accurate_at_small_noise(noise):
-    """In float32, the score of a posterior of sds 0.03 to 0.5 is that in float64 within 1 % of its size, at noises of compositions."""
+    """In float32, the score of a posterior of sds 0.03 to 0.5 is that in float64 within 1 % of its size, at
+    noises of compositions."""
     network = gaussian(size=0.5)
     theta = points(noise=noise)
     wide = score_at(network, theta, noise, conditions(20))
@@ -149,7 +153,8 @@ def test_scores_in_single_precision_are_accurate_at_small_noise(noise):
 
 
 def test_scores_in_single_precision_are_accurate_at_the_smallest_noise_of_a_composition():
-    """In float32 at noise 0.001, the least that a composition may be asked for, the score is off by 2 % of its size at most."""
+    """In float32 at noise 0.001, the least that a composition may be asked for, the score is off by 2 % of
+    its size at most."""
     network = gaussian(size=0.5)
     theta = points()
     wide = score_at(network, theta, 1e-3, conditions(20))
@@ -160,7 +165,8 @@ def test_scores_in_single_precision_are_accurate_at_the_smallest_noise_of_a_comp
 
 
 def test_without_conditions_it_is_the_gaussian_of_the_learned_vector():
-    """Scores given nothing are those given the learned vector, and both the vector and the head learn from dropped conditions."""
+    """Scores given nothing are those given the learned vector, and both the vector and the head learn from
+    dropped conditions."""
     network = gaussian(size=0.5, drop_conditions=0.5)
     network.denoiser.head.layers[-1].weight.data.normal_(generator=rng(2))
     learned = network.no_conditions.detach().expand(20, 3)
@@ -173,7 +179,8 @@ def test_without_conditions_it_is_the_gaussian_of_the_learned_vector():
 
 
 def test_noises_come_in_opposite_pairs():
-    """The second half of the noises of each row is the first with the other sign, at the same times, which are stratified."""
+    """The second half of the noises of each row is the first with the other sign, at the same times, which
+    are stratified."""
     network = gaussian(noise_per_pair=6, drop_conditions=0.2)
     noise, t, kept = network.draw(torch.zeros(50, 2), rng(4))
     assert (noise.shape, t.shape, kept.shape) == ((50, 6, 2), (50, 6, 1), (50, 1))
@@ -185,7 +192,8 @@ def test_noises_come_in_opposite_pairs():
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.5, 3.0])
 def test_the_target_has_unit_variance(noise):
-    """For theta from the Gaussian of the head and a field of zero, the target of v in the principal axes is uncorrelated, of variance 1."""
+    """For theta from the Gaussian of the head and a field of zero, the target of v in the principal axes is
+    uncorrelated, of variance 1."""
     network, n = gaussian(), 40_000
     theta = MEAN + torch.randn(n, 2, generator=rng(5), dtype=torch.float64) @ FACTOR.mT
     t, _ = at_noise(network, noise)
@@ -198,7 +206,8 @@ def test_the_target_has_unit_variance(noise):
 
 
 def test_the_best_field_of_another_gaussian_has_the_least_loss():
-    """Where the head's Gaussian is not the posterior, the field of the exact score has errors uncorrelated with its inputs."""
+    """Where the head's Gaussian is not the posterior, the field of the exact score has errors uncorrelated
+    with its inputs."""
     sd, n, noise = 0.5, 40_000, 0.3
     network = gaussian(mean=torch.zeros(2).double(), factor=torch.eye(2).double())
     theta = 0.4 + sd * torch.randn(n, 2, generator=rng(7), dtype=torch.float64)
@@ -224,7 +233,8 @@ def test_the_best_field_of_another_gaussian_has_the_least_loss():
 
 
 def test_the_error_of_the_score_does_not_move_the_head():
-    """The head's gradient is that of the share of the negative log density; the errors of the score have none there."""
+    """The head's gradient is that of the share of the negative log density; the errors of the score have none
+    there."""
     network = gaussian(size=0.5)
     theta, given = points(60), conditions(60)
     noise, t = network.draw(theta, rng(9))
@@ -257,7 +267,8 @@ def test_the_negative_log_density_is_that_of_the_gaussian():
 
 
 def test_a_file_keeps_the_preconditioning():
-    """Rebuilt from JSON and weights, a network has the same scores; a clone has the arguments and no weights."""
+    """Rebuilt from JSON and weights, a network has the same scores; a clone has the arguments and no
+    weights."""
     network = gaussian(size=0.5, drop_conditions=0.2)
     rebuilt = network_from_json(json.loads(json.dumps(network.to_json()))).double()
     rebuilt.load_state_dict(network.state_dict())
@@ -289,7 +300,8 @@ def test_what_does_not_go_with_it_is_refused(arguments, message):
 
 
 def test_what_is_left_open_is_off():
-    """With drop_conditions and preconditioning None a network trains and answers as with 0 and "unit", to the bit, and says None."""
+    """With drop_conditions and preconditioning None a network trains and answers as with 0 and "unit", to the
+    bit, and says None."""
     left, given = made(), made(drop_conditions=0.0, preconditioning="unit")
     assert (left.config["drop_conditions"], left.config["preconditioning"]) == (None, None)
     assert left.no_conditions is None

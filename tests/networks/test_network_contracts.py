@@ -43,7 +43,8 @@ def test_the_networks_of_the_page_are_registered():
 
 @every_inference
 def test_shapes_of_inference_networks(name):
-    """One loss and one log density a row, num_samples draws a row, all finite and float32; also for one row."""
+    """One loss and one log density a row, num_samples draws a row, all finite and float32; also for one
+    row."""
     network = make(name)
     for n in (1, 7):
         theta, conditions = pairs(n)
@@ -93,7 +94,8 @@ def test_every_parameter_learns(name):
 
 @every_inference
 def test_the_loss_can_be_learned(name):
-    """A few steps of Adam on pairs with theta close to a function of the conditions lower the loss of fresh noise by a fifth or more."""
+    """A few steps of Adam on pairs with theta close to a function of the conditions lower the loss of fresh
+    noise by a fifth or more."""
     torch.manual_seed(0)
     network = network_named(name, SMALL.get(name))
     network.build(2, 3)
@@ -178,7 +180,8 @@ def test_misspelt_arguments_are_refused(name):
 
 @every_inference
 def test_the_generator_decides(name):
-    """The same generator gives the same draws and losses whatever the global state, another one gives others."""
+    """The same generator gives the same draws and losses whatever the global state, another one gives
+    others."""
     network = make(name)
     theta, conditions = pairs()
     computes = [lambda g: network.loss(theta, conditions, g)]
@@ -195,7 +198,8 @@ def test_the_generator_decides(name):
 
 @every_inference
 def test_the_loss_is_a_function_of_what_is_drawn(name):
-    """loss is loss_given of the numbers that draw has drawn from the same generator, a row for each pair; loss_given draws nothing."""
+    """loss is loss_given of the numbers that draw has drawn from the same generator, a row for each pair;
+    loss_given draws nothing."""
     network = make(name)
     theta, conditions = pairs()
     drawn = network.draw(theta, rng(3))

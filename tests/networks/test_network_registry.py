@@ -84,7 +84,8 @@ def test_flow_matching_refuses_sizes_that_cannot_be(arguments, message):
 @pytest.mark.parametrize("condition_dim", [0, 3])
 @pytest.mark.parametrize("has_time", [True, False])
 def test_subnets_broadcast_and_start_at_zero(subnet, condition_dim, has_time):
-    """Conditions and times of one row serve many rows of x, with the same result as repeated ones; the output starts at zero."""
+    """Conditions and times of one row serve many rows of x, with the same result as repeated ones; the output
+    starts at zero."""
     network = make_subnet(subnet, 2, 4, condition_dim, (16, 16), has_time=has_time).double()
     x, conditions = (
         torch.randn(3, 5, 2, dtype=torch.float64),
@@ -100,7 +101,8 @@ def test_subnets_broadcast_and_start_at_zero(subnet, condition_dim, has_time):
 
 
 def test_subnets_have_names_and_sizes():
-    """A size gives its widths; a subnet of one's own is found by its name once it is registered, and a name is taken once."""
+    """A size gives its widths; a subnet of one's own is found by its name once it is registered, and a name
+    is taken once."""
 
     class Linear(torch.nn.Module):
         def __init__(self, in_dim, out_dim, condition_dim, widths, *, has_time):
@@ -130,7 +132,8 @@ class Nest(DeepSet):
 
 
 def test_networks_among_arguments_are_cloned_and_described():
-    """clone() and JSON reach networks inside lists and dicts of arguments: the copies are like them and share nothing."""
+    """clone() and JSON reach networks inside lists and dicts of arguments: the copies are like them and share
+    nothing."""
     nest = Nest(inner=[DeepSet(summary_dim=7)], by_name={"a": DeepSet(summary_dim=9)})
     for copied in (nest.clone(), network_from_json(json.loads(json.dumps(nest.to_json())))):
         assert copied.config["inner"][0].summary_dim == 7

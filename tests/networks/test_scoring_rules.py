@@ -51,7 +51,8 @@ def numbers(rule, n, d, *, seed=0, size=0.5):
     ids=["mean", "points", "mv_normal", "named"],
 )
 def test_other_rules_keep_the_contract_too(contract, rules, monkeypatch):
-    """Networks of point rules only, of one density, and with names of one's own keep every promise of an inference network."""
+    """Networks of point rules only, of one density, and with names of one's own keep every promise of an
+    inference network."""
     monkeypatch.setitem(network_contract.SMALL, "scoring_rules", {"widths": (16, 16), "scoring_rules": rules})
     CONTRACT[contract]("scoring_rules")
 
@@ -68,7 +69,8 @@ def test_other_rules_keep_the_contract_too(contract, rules, monkeypatch):
     ],
 )
 def test_point_rules_are_lowest_at_the_truth(rule, truth):
-    """Of an exponential distribution, the expected score rises with every step away from the exact mean, median and quantiles."""
+    """Of an exponential distribution, the expected score rises with every step away from the exact mean,
+    median and quantiles."""
     levels = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     theta = -torch.log1p(-levels)[:, None]  # the distribution itself, by its quantiles, not a sample
     truth = torch.tensor(truth, dtype=torch.float64)
@@ -86,7 +88,8 @@ def test_point_rules_are_lowest_at_the_truth(rule, truth):
 
 @pytest.mark.parametrize("rule", [MultivariateNormalScore(), MixtureScore(components=3)])
 def test_densities_are_lowest_at_the_truth(rule):
-    """With draws of the density itself, the expected score rises with every step of every number of the head, and is flat at the truth."""
+    """With draws of the density itself, the expected score rises with every step of every number of the head,
+    and is flat at the truth."""
     true = numbers(rule, 1, 2, seed=4)
     theta = rule.sample(100_000, rule.predict(true, 2), rng(0))[0]
     given = true.requires_grad_()
@@ -111,7 +114,8 @@ def test_densities_are_lowest_at_the_truth(rule):
 
 @pytest.mark.parametrize("size", [0.1, 3.0, 1000.0])
 def test_quantiles_never_cross(size):
-    """Whatever the head says, quantiles do not fall along the levels, also in float32; a median alone may be a quantile."""
+    """Whatever the head says, quantiles do not fall along the levels, also in float32; a median alone may be
+    a quantile."""
     rule = QuantileScore(levels=(0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99))
     for dtype in (torch.float32, torch.float64):
         quantiles = rule.predict(numbers(rule, 500, 3, size=size).to(dtype), 3)
@@ -122,7 +126,8 @@ def test_quantiles_never_cross(size):
 
 
 def test_quantiles_reach_any_increasing_numbers():
-    """Any increasing quantiles are those of some numbers of the head; zeros give those of a standard normal."""
+    """Any increasing quantiles are those of some numbers of the head; zeros give those of a standard
+    normal."""
     rule = QuantileScore(levels=(0.1, 0.2, 0.7))
     zeros = rule.predict(torch.zeros(1, 3, dtype=torch.float64), 1)[0, :, 0]
     torch.testing.assert_close(zeros, torch.tensor(norm.ppf(rule.levels)))
@@ -147,7 +152,8 @@ def test_quantiles_reach_any_increasing_numbers():
 
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_the_normal_is_that_of_torch(d):
-    """log_prob, mean and covariance are those of torch.distributions, for covariances of any shape, scale and position."""
+    """log_prob, mean and covariance are those of torch.distributions, for covariances of any shape, scale and
+    position."""
     rule = MultivariateNormalScore()
     prediction = rule.predict(numbers(rule, 20, d, size=1.5), d)
     shift, scale = (
@@ -169,7 +175,8 @@ def test_the_normal_is_that_of_torch(d):
 
 
 def test_the_mixture_is_that_of_torch():
-    """log_prob is that of torch.distributions' mixture with the weights, means and covariances that are estimated."""
+    """log_prob is that of torch.distributions' mixture with the weights, means and covariances that are
+    estimated."""
     rule = MixtureScore(components=3)
     prediction = rule.predict(numbers(rule, 20, 2, size=1.5), 2)
     parts = rule.estimates(
@@ -223,7 +230,8 @@ def test_draws_are_those_of_the_density(rule):
 
 
 def test_shares_of_the_components_are_their_weights():
-    """Draws of far-away components come in the shares of the weights, also of a component of almost no weight."""
+    """Draws of far-away components come in the shares of the weights, also of a component of almost no
+    weight."""
     rule = MixtureScore(components=3)
     means = torch.tensor([[[-50.0], [0.0], [50.0]]])
     prediction = {
@@ -238,7 +246,8 @@ def test_shares_of_the_components_are_their_weights():
 
 
 def test_the_first_density_answers():
-    """With several densities, draws and log densities are those of the first; the loss is the sum of all scores."""
+    """With several densities, draws and log densities are those of the first; the loss is the sum of all
+    scores."""
     network = ScoringRuleNetwork({"mean": "mean", "one": "mixture", "two": "mv_normal"}, widths=(8, 8))
     network.build(2, 3)
     for parameter in network.parameters():
@@ -280,7 +289,8 @@ def trained(rules, theta, conditions, *, steps=1500, seed=0):
 
 
 def test_exact_estimates_of_a_skewed_posterior_are_learned():
-    """theta ~ Exponential of mean exp(x / 2): mean, median and quantiles are learned within 6 % of the posterior sd, on average over x."""
+    """theta ~ Exponential of mean exp(x / 2): mean, median and quantiles are learned within 6 % of the
+    posterior sd, on average over x."""
     x = torch.randn(50_000, 1, generator=rng(0))
     theta = torch.empty(50_000, 1).exponential_(generator=rng(1)) * torch.exp(x / 2)
     levels = (0.1, 0.5, 0.9)
@@ -300,7 +310,8 @@ def test_exact_estimates_of_a_skewed_posterior_are_learned():
 
 
 def test_two_modes_are_learned():
-    """theta = +-(1 + x / 4) + noise of sd 0.2, signs 30 : 70: the mixture gives modes, weights and sds, and log densities to 0.03 nats."""
+    """theta = +-(1 + x / 4) + noise of sd 0.2, signs 30 : 70: the mixture gives modes, weights and sds, and
+    log densities to 0.03 nats."""
     x = torch.randn(20_000, 1, generator=rng(0)).clamp(-2, 2)
     sign = torch.where(torch.rand(20_000, 1, generator=rng(1)) < 0.3, 1.0, -1.0)
     theta = sign * (1 + x / 4) + 0.2 * torch.randn(20_000, 1, generator=rng(2))

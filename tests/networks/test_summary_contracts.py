@@ -45,7 +45,8 @@ def test_names_of_inputs(name):
 
 @every_summary
 def test_shapes_that_cannot_be_summarised_are_refused(name):
-    """build refuses one axis too few or too many, and an axis without places, with what was expected, what was got, and a cure."""
+    """build refuses one axis too few or too many, and an axis without places, with what was expected, what
+    was got, and a cure."""
     shape = SHAPES.get(name, (6, 2))
     for wrong in (lambda shape: shape[:-1], lambda shape: (*shape, 2, 1), lambda shape: (0, *shape[1:])):
         got = {**shape, "y": wrong(shape["y"])} if isinstance(shape, dict) else wrong(shape)
@@ -68,7 +69,8 @@ def test_masks_of_another_shape_are_refused(name):
 
 @every_summary
 def test_a_summary_can_be_learned(name):
-    """Sixty steps of Adam bring a summary near the mean and the log spread of each input, leaving less than a third of their variance."""
+    """Sixty steps of Adam bring a summary near the mean and the log spread of each input, leaving less than a
+    third of their variance."""
     torch.manual_seed(0)
     network = network_named(name, SMALL.get(name))
     network.build(SHAPES.get(name, (6, 2)))
@@ -94,7 +96,8 @@ def test_a_summary_can_be_learned(name):
 
 @every_set
 def test_sets_have_no_order(name):
-    """Summaries of a set do not depend on the order of its elements, nor, with a mask, on where they stand."""
+    """Summaries of a set do not depend on the order of its elements, nor, with a mask, on where they
+    stand."""
     network = make(name).double()
     x = torch.randn(4, 6, 2, generator=rng(0), dtype=torch.float64)
     order = torch.randperm(6, generator=rng(1))
@@ -119,7 +122,8 @@ def test_order_matters_to_series_and_images(name):
 @every_summary
 @pytest.mark.parametrize("padding", [0.0, 1e6, float("nan"), float("inf")])
 def test_masked_elements_are_not_there(name, padding):
-    """An input padded with anything, also with large numbers or NaN, has the summary of the shorter one; a mask of True changes nothing."""
+    """An input padded with anything, also with large numbers or NaN, has the summary of the shorter one; a
+    mask of True changes nothing."""
     network, x = make(name).double(), inputs(name, dtype=torch.float64)
     for size in (1, 3, 4, 6):
         padded = each(lambda x, size=size: x.where(mask_of(x, size)[..., None], padding), x)
@@ -130,7 +134,8 @@ def test_masked_elements_are_not_there(name, padding):
 
 @every_summary
 def test_what_a_mask_leaves_out_has_no_influence(name):
-    """With holes in the mask, values and gradients do not depend on what the holes hold; what is left does matter."""
+    """With holes in the mask, values and gradients do not depend on what the holes hold; what is left does
+    matter."""
     network, x = make(name).double(), inputs(name, dtype=torch.float64)
     mask = each(lambda x: torch.rand(x.shape[:-1], generator=rng(3)) < 0.6, x)
     other = each(lambda x, m: x.where(m[..., None], float("nan")), x, mask)
@@ -142,7 +147,8 @@ def test_what_a_mask_leaves_out_has_no_influence(name):
 
 @every_summary
 def test_rows_where_nothing_is_there(name):
-    """A row without any element has a finite summary that depends on nothing, finite gradients, and does not disturb its neighbours."""
+    """A row without any element has a finite summary that depends on nothing, finite gradients, and does not
+    disturb its neighbours."""
     network, x = make(name).double(), inputs(name, dtype=torch.float64)
     mask = each(lambda x: mask_of(x, [0, 6, 3, 0]), x)
     summaries = network(each(lambda x, m: x.where(m[..., None], float("nan")), x, mask), mask)
@@ -172,7 +178,8 @@ def test_summaries_do_not_depend_on_their_neighbours(name):
 
 @every_set
 def test_sets_have_scale_extremes_and_size(name):
-    """Sets of equal mean but another scale, maximum or number of elements have other summaries; equal elements give finite ones."""
+    """Sets of equal mean but another scale, maximum or number of elements have other summaries; equal
+    elements give finite ones."""
     network = make(name).double()
     sets = torch.tensor(
         [[-1.0, 1.0, -1.0, 1.0], [-2.0, 2.0, -2.0, 2.0], [-3.0, 1.0, 1.0, 1.0]], dtype=torch.float64

@@ -74,7 +74,8 @@ def test_options_are_saved(variant):
 
 
 def test_attention_is_that_of_torch():
-    """Multihead attention with the weights of torch.nn.MultiheadAttention has its results, with holes in the mask too."""
+    """Multihead attention with the weights of torch.nn.MultiheadAttention has its results, with holes in the
+    mask too."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         ours, theirs = (
@@ -119,7 +120,8 @@ def test_transformers_of_series_keep_the_positions_of_holes():
 
 
 def test_recurrent_networks_skip_holes():
-    """To the recurrent network a series with holes is the series of the other steps; holes may differ from row to row."""
+    """To the recurrent network a series with holes is the series of the other steps; holes may differ from
+    row to row."""
     network, x = built(TimeSeriesNetwork(summary_dim=3, widths=(4, 4), hidden_dim=4), (6, 2)), normal(4, 6, 2)
     mask = torch.rand(4, 6, generator=rng(1)) < 0.5
     mask[:, 3] = True
@@ -128,7 +130,8 @@ def test_recurrent_networks_skip_holes():
 
 
 def test_the_place_of_the_times_does_not_matter_but_the_times_do():
-    """Times in the first, last or another feature give the same summary; moved, stretched or exchanged times give others."""
+    """Times in the first, last or another feature give the same summary; moved, stretched or exchanged times
+    give others."""
     values, times = normal(4, 6, 2), torch.rand(4, 6, 1, generator=rng(1), dtype=torch.float64).cumsum(dim=1)
     network = built(TimeSeriesTransformer(summary_dim=3, width=8, heads=2, time_axis=0), (6, 3))
     summaries = network(torch.cat([times, values], dim=-1))
@@ -145,7 +148,8 @@ def test_the_place_of_the_times_does_not_matter_but_the_times_do():
 
 
 def test_observations_with_times_have_no_order_without_the_convolution():
-    """With kernel_size=1 and times of their own, observations may be stored in any order, and times alone are a series too."""
+    """With kernel_size=1 and times of their own, observations may be stored in any order, and times alone are
+    a series too."""
     network = built(
         TimeSeriesTransformer(summary_dim=3, width=8, heads=2, time_axis=1, kernel_size=1), (6, 2)
     )
@@ -159,7 +163,8 @@ def test_observations_with_times_have_no_order_without_the_convolution():
     "network", [TimeSeriesTransformer(width=8, heads=2), TimeSeriesNetwork(widths=(4,), hidden_dim=4)]
 )
 def test_series_may_be_longer_than_in_training(network):
-    """A series twice as long as the ones that it was built for has a finite summary, another one than its first half."""
+    """A series twice as long as the ones that it was built for has a finite summary, another one than its
+    first half."""
     series = built(network.clone(), (6, 2))
     x = normal(4, 12, 2)
     assert series(x).isfinite().all()
@@ -167,7 +172,8 @@ def test_series_may_be_longer_than_in_training(network):
 
 
 def test_images_may_be_shifted_but_not_scrambled():
-    """A pattern far from the edges may move by whole squares of the last stage without any change; its pixels may not be exchanged."""
+    """A pattern far from the edges may move by whole squares of the last stage without any change; its pixels
+    may not be exchanged."""
     network = built(ConvolutionalNetwork(summary_dim=3, widths=(4, 4)), (48, 48, 1))
     pattern = normal(6, 6)
 
@@ -201,7 +207,8 @@ SHAPES = {"x": (5, 1), "y": (6, 2)}
 
 
 def test_fusion_uses_every_input_and_every_mask():
-    """Another x, another y, or a mask for one of them alone change the summary; masks of None and of True do not."""
+    """Another x, another y, or a mask for one of them alone change the summary; masks of None and of True do
+    not."""
     network = built(FusionNetwork(FUSION, head_widths=(8,), summary_dim=4), SHAPES)
     assert network.input_names == ("x", "y")
     assert network.built_with == {"input_shape": {"x": [5, 1], "y": [6, 2]}}
@@ -223,7 +230,8 @@ def test_fusion_uses_every_input_and_every_mask():
 
 
 def test_fusion_survives_a_file_that_sorts_its_keys():
-    """JSON with sorted keys, as in files, rebuilds the same network; the backbones given stay unbuilt and are not shared."""
+    """JSON with sorted keys, as in files, rebuilds the same network; the backbones given stay unbuilt and are
+    not shared."""
     network = built(FusionNetwork(FUSION, summary_dim=4), SHAPES)
     rebuilt = network_from_json(json.loads(json.dumps(network.to_json(), sort_keys=True))).double()
     rebuilt.load_state_dict(network.state_dict())
@@ -322,7 +330,8 @@ def test_dropout_is_for_training_only():
     ids=["set", "series", "misshapen", "images"],
 )
 def test_workflows_train_and_save_them(network, shape, tmp_path):
-    """A workflow trains with the network, and the file it saves gives the same draws; inputs without features are refused before."""
+    """A workflow trains with the network, and the file it saves gives the same draws; inputs without features
+    are refused before."""
     rng = np.random.default_rng(0)
     theta = rng.normal(size=(32, 2))
     data = {"theta": theta, "x": rng.normal(theta[:, 0].reshape(-1, *[1] * len(shape)), size=(32, *shape))}

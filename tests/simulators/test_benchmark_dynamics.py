@@ -39,7 +39,8 @@ def test_the_solver_is_of_order_four():
 
 
 def test_the_errors_of_the_solver_are_far_below_the_noise():
-    """Against scipy for 12 draws of each prior: errors are below a hundredth of the observation's standard deviation."""
+    """Against scipy for 12 draws of each prior: errors are below a hundredth of the observation's standard
+    deviation."""
     rng = np.random.default_rng(0)
     theta = SIR.prior(12, rng)["theta"]
     exact = [solve(epidemic(*row), [1 - 1e-6, 1e-6], np.arange(10) * 17.0)[:, 1] for row in theta]
@@ -61,7 +62,8 @@ def test_the_errors_of_the_solver_are_far_below_the_noise():
     "model", [SIR, LOTKA_VOLTERRA, HARE_LYNX, INFLUENZA], ids=lambda model: type(model).__name__
 )
 def test_a_smaller_step_changes_nothing_that_matters(model):
-    """Over 400 draws of the prior, its far corners included, the trajectory with half the step is the same to 0.001 or relatively so."""
+    """Over 400 draws of the prior, its far corners included, the trajectory with half the step is the same to
+    0.001 or relatively so."""
     theta = model.prior(400, np.random.default_rng(1))["theta"]
     step = {SIR: 0.125, INFLUENZA: 0.025}.get(model, 0.00625)
     np.testing.assert_allclose(
@@ -103,7 +105,8 @@ def test_observations_scatter_around_the_solution_as_the_models_say():
 
 
 def walk(log_density, points, steps, rng):
-    """Metropolis chains from `points`, shape (n, d), with steps along differences of the points: keeps a density that it starts from."""
+    """Metropolis chains from `points`, shape (n, d), with steps along differences of the points: keeps a
+    density that it starts from."""
     archive, now = points, points.copy()
     here = log_density(now)
     for _ in range(steps):
@@ -116,7 +119,8 @@ def walk(log_density, points, steps, rng):
 
 
 def test_hares_and_lynxes_have_the_reference_posterior():
-    """Chains that start at reference draws and follow our log joint move away from them, but keep their means and spreads."""
+    """Chains that start at reference draws and follow our log joint move away from them, but keep their means
+    and spreads."""
     reference = np.log(HARE_LYNX.reference_draws)
     assert HARE_LYNX.observed.shape == (21, 2)
     assert HARE_LYNX.observed[[0, -1]].tolist() == [[30.0, 4.0], [24.7, 8.6]]

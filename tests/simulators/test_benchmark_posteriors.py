@@ -25,7 +25,8 @@ DATA = {
 
 @pytest.fixture(scope="module", params=SMALL)
 def case(request):
-    """A model of two parameters, its posterior, and a grid of points, cell size and weights from log prior plus log likelihood."""
+    """A model of two parameters, its posterior, and a grid of points, cell size and weights from log prior
+    plus log likelihood."""
     model, x = SMALL[request.param], DATA[request.param]
     posterior = model.posterior(x)
     draws = posterior.sample(20_000, seed=1)
@@ -44,7 +45,8 @@ def case(request):
 
 
 def test_log_prob_is_the_joint_density_over_its_integral(case):
-    """exp log_prob equals prior times likelihood over its sum on a grid of midpoints, and so integrates to one."""
+    """exp log_prob equals prior times likelihood over its sum on a grid of midpoints, and so integrates to
+    one."""
     posterior, _, points, cell, density = case
     exact = np.exp(posterior.log_prob(points))
     assert exact.sum() * cell == pytest.approx(1.0, abs=3e-3)
@@ -52,7 +54,8 @@ def test_log_prob_is_the_joint_density_over_its_integral(case):
 
 
 def test_draws_follow_the_density(case):
-    """20 000 draws have the moments of the grid and pass Kolmogorov-Smirnov tests against both of its marginals."""
+    """20 000 draws have the moments of the grid and pass Kolmogorov-Smirnov tests against both of its
+    marginals."""
     posterior, draws, points, cell, density = case
     p = density * cell
     for i in range(2):
@@ -92,7 +95,8 @@ def test_draws_repeat_with_their_seed(case):
     ["gaussian_linear", "gaussian_linear_uniform", "gaussian_mixture", "inverse_kinematics", "two_moons"],
 )
 def test_the_truth_has_uniform_ranks_in_the_exact_posterior(name):
-    """Simulation-based calibration of simulator and posterior together, over 200 simulations of the full benchmark."""
+    """Simulation-based calibration of simulator and posterior together, over 200 simulations of the full
+    benchmark."""
     model = BENCHMARKS[name]
     data = model.simulator.sample(200, seed=3)
     settings = {"proposals_per_sample": 20} if name == "inverse_kinematics" else {}
@@ -105,7 +109,8 @@ def test_the_truth_has_uniform_ranks_in_the_exact_posterior(name):
 
 
 def test_ten_dimensions_are_the_product_of_one():
-    """The posteriors of the two linear tasks have log densities that differ from log prior + log likelihood by one constant."""
+    """The posteriors of the two linear tasks have log densities that differ from log prior + log likelihood
+    by one constant."""
     for name in ("gaussian_linear", "gaussian_linear_uniform"):
         model = BENCHMARKS[name]
         x = model.simulator.sample(1, seed=4)["x"]
@@ -115,7 +120,8 @@ def test_ten_dimensions_are_the_product_of_one():
 
 
 def test_a_truncated_normal_far_beyond_the_box_stays_in_it():
-    """For data 30 standard deviations outside, draws and mean are within the box and hug its edge, as an exponential would."""
+    """For data 30 standard deviations outside, draws and mean are within the box and hug its edge, as an
+    exponential would."""
     posterior = GaussianLinearUniform(dim=1, noise_variance=0.01).posterior(np.array([4.0]))
     draws = posterior.sample(2000, seed=5)
     assert draws.max() <= 1.0
@@ -131,7 +137,8 @@ def test_the_mixture_keeps_half_of_each_component_inside_the_box():
 
 
 def test_two_moons_are_two_equal_crescents():
-    """(theta_1, theta_2) and (-theta_2, -theta_1) have equal density, and each crescent gets half of the draws."""
+    """(theta_1, theta_2) and (-theta_2, -theta_1) have equal density, and each crescent gets half of the
+    draws."""
     model = BENCHMARKS["two_moons"]
     posterior = model.posterior(np.array([-0.5, 0.1]))
     draws = posterior.sample(4000, seed=6)
@@ -140,7 +147,8 @@ def test_two_moons_are_two_equal_crescents():
 
 
 def test_slcp_does_not_see_two_signs():
-    """Flipping the sign of theta_3 or theta_4 leaves the log joint as it is, to the bit; flipping theta_5's does not."""
+    """Flipping the sign of theta_3 or theta_4 leaves the log joint as it is, to the bit; flipping theta_5's
+    does not."""
     for name in ("slcp", "slcp_distractors"):
         model = BENCHMARKS[name]
         data = model.simulator.sample(20, seed=7)
@@ -151,7 +159,8 @@ def test_slcp_does_not_see_two_signs():
 
 
 def test_what_cannot_have_been_simulated_is_refused():
-    """Data that no theta leads to: a place out of the arm's reach, moons beyond the box, and tests beyond the number of people."""
+    """Data that no theta leads to: a place out of the arm's reach, moons beyond the box, and tests beyond the
+    number of people."""
     for name, x in (
         ("inverse_kinematics", np.array([0.0, 2.5])),
         ("two_moons", np.array([5.0, 0.0])),
@@ -162,7 +171,8 @@ def test_what_cannot_have_been_simulated_is_refused():
 
 
 def test_the_arm_reaches_the_place_asked_for():
-    """Draws of inverse kinematics put the hand at x to rounding, and agree with simulations that land within 0.01 of it."""
+    """Draws of inverse kinematics put the hand at x to rounding, and agree with simulations that land within
+    0.01 of it."""
     model = BENCHMARKS["inverse_kinematics"]
     x = np.array([1.0, 1.6])
     draws = model.posterior(x).sample(4000, seed=8)
@@ -179,7 +189,8 @@ def test_the_arm_reaches_the_place_asked_for():
 
 @pytest.mark.parametrize("x", [(1.0, 1.6), (0.1, 1.97), (1.3, 0.9)])
 def test_the_evidence_of_a_place_is_how_often_the_hand_gets_there(x):
-    """The evidence from weighted draws is the density of simulated hands at x, counted in a square of side 0.04."""
+    """The evidence from weighted draws is the density of simulated hands at x, counted in a square of side
+    0.04."""
     model, n = BENCHMARKS["inverse_kinematics"], 1_000_000
     hands = model.hand(model.prior(n, np.random.default_rng(10))["theta"])
     count = np.sum(np.abs(hands - x).max(axis=1) < 0.02)
@@ -188,7 +199,8 @@ def test_the_evidence_of_a_place_is_how_often_the_hand_gets_there(x):
 
 
 def test_moons_are_as_thick_inside_as_outside():
-    """The radius of p has mean 0.1 and sd 0.01 under the density: its factor 1/r keeps the outer half of a crescent from weighing more."""
+    """The radius of p has mean 0.1 and sd 0.01 under the density: its factor 1/r keeps the outer half of a
+    crescent from weighing more."""
     posterior = BENCHMARKS["two_moons"].posterior(np.array([-0.5, 0.1]))
     axis = np.linspace(-1, 1, 4001)
     theta = posterior.sample(2000, seed=11)

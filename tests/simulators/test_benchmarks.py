@@ -16,7 +16,8 @@ every_tractable = pytest.mark.parametrize("model", TRACTABLE.values(), ids=TRACT
 
 @every
 def test_simulations_have_the_shapes_named(model):
-    """theta and x are finite floats of the model's shapes, within its bounds, and finite in single precision too."""
+    """theta and x are finite floats of the model's shapes, within its bounds, and finite in single precision
+    too."""
     data = model.simulator.sample(600, seed=1)
     assert set(data) == {"theta", "x"}
     assert data["theta"].shape == (600, len(model.names))
@@ -31,7 +32,8 @@ def test_simulations_have_the_shapes_named(model):
 
 @every
 def test_the_seed_decides_and_fewer_are_the_first_of_more(model):
-    """Equal seeds give equal rows to the bit, however many; another seed gives others, and no two rows are equal."""
+    """Equal seeds give equal rows to the bit, however many; another seed gives others, and no two rows are
+    equal."""
     data = model.simulator.sample(300, seed=2)
     few = model.simulator.sample(7, seed=2)
     for key, value in few.items():
@@ -42,7 +44,8 @@ def test_the_seed_decides_and_fewer_are_the_first_of_more(model):
 
 @every
 def test_each_row_is_its_own_simulation(model):
-    """Fixing theta to one value for all rows leaves x to chance alone, and x never depends on the parameters of another row."""
+    """Fixing theta to one value for all rows leaves x to chance alone, and x never depends on the parameters
+    of another row."""
     theta = model.simulator.sample(256, seed=4)["theta"]
     changed = theta.copy()
     changed[1:] = model.simulator.sample(256, seed=5)["theta"][1:]
@@ -82,11 +85,13 @@ def test_the_prior_has_no_density_outside_its_bounds(model):
 
 @every
 def test_the_density_of_the_prior_is_that_of_its_draws(model):
-    """E[q / p] over draws of p is 1 for a density q within p: a Gaussian (in log theta, if theta is positive) or a smaller box."""
+    """E[q / p] over draws of p is 1 for a density q within p: a Gaussian (in log theta, if theta is positive)
+    or a smaller box."""
     theta = model.prior(40_000, np.random.default_rng(8))["theta"]
     positive = (model.lower == 0) & np.isinf(model.upper)
     points = np.where(positive, np.log(np.where(positive, theta, 1.0)), theta)
-    # A narrower Gaussian around the mean, in independent principal directions, which keeps the ratio's variance small.
+    # A narrower Gaussian around the mean, in independent principal directions, which keeps the ratio's
+    # variance small.
     mean, half = points.mean(axis=0), np.linalg.cholesky(np.linalg.inv(np.cov(points.T) * 0.6))
     log_q = (
         -(((points - mean) @ half) ** 2).sum(axis=1) / 2
@@ -106,7 +111,8 @@ def test_the_density_of_the_prior_is_that_of_its_draws(model):
 
 @every_tractable
 def test_log_likelihood_broadcasts(model):
-    """Rows against rows, one theta against rows, and rows against one x give the same numbers; log_joint adds the prior."""
+    """Rows against rows, one theta against rows, and rows against one x give the same numbers; log_joint adds
+    the prior."""
     data = model.simulator.sample(5, seed=9)
     theta, x = data["theta"], data["x"]
     table = model.log_likelihood(theta[:, None], x[None])
@@ -120,9 +126,11 @@ def test_log_likelihood_broadcasts(model):
 
 @every_tractable
 def test_the_likelihood_is_that_of_the_draws(model):
-    """E[p(x | theta') / p(x | theta)] over x ~ p(x | theta) is 1 for a theta' close by: the density is that of the simulator.
+    """E[p(x | theta') / p(x | theta)] over x ~ p(x | theta) is 1 for a theta' close by: the density is that
+    of the simulator.
 
-    Of all functions of x with this mean for every theta', only a likelihood has it (up to a factor that theta does not enter).
+    Of all functions of x with this mean for every theta', only a likelihood has it (up to a factor that theta
+    does not enter).
     """
     rng = np.random.default_rng(10)
     theta = model.prior(2, rng)["theta"] * 0.7 + np.where(model.lower == 0, 0.1, 0.0)
@@ -143,7 +151,8 @@ def test_the_likelihood_is_that_of_the_draws(model):
 
 
 def test_gaussian_data_lie_a_chi_square_below_the_peak():
-    """Twice the log density below its peak is chi-square for Gaussian data, here with the 8 numbers of slcp."""
+    """Twice the log density below its peak is chi-square for Gaussian data, here with the 8 numbers of
+    slcp."""
     model = BENCHMARKS["slcp"]
     theta = np.broadcast_to(np.array([0.7, -2.9, -1.3, 1.1, 0.6]), (4000, 5))
     x = model.likelihood(theta, np.random.default_rng(11))["x"]
@@ -199,7 +208,8 @@ PRIORS = {
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_priors_are_the_published_ones(name):
-    """Each parameter passes a Kolmogorov-Smirnov test against its prior in the sources, and the log densities are theirs, added up."""
+    """Each parameter passes a Kolmogorov-Smirnov test against its prior in the sources, and the log densities
+    are theirs, added up."""
     model, priors = BENCHMARKS[name], PRIORS[name]
     theta = model.prior(5000, np.random.default_rng(12))["theta"]
     assert theta.shape[1] == len(priors)
@@ -210,7 +220,8 @@ def test_priors_are_the_published_ones(name):
 
 
 def test_the_prior_of_the_bernoulli_glm_likes_smooth_filters():
-    """Its exponent is half of bias^2 / 2 plus the squares of second differences plus sqrt(i / 9) times the filter, written out here."""
+    """Its exponent is half of bias^2 / 2 plus the squares of second differences plus sqrt(i / 9) times the
+    filter, written out here."""
     model = BENCHMARKS["bernoulli_glm"]
     theta = model.prior(20, np.random.default_rng(13))["theta"]
     padded = np.concatenate([np.zeros((20, 2)), theta[:, 1:]], axis=1)

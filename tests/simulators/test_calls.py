@@ -11,7 +11,8 @@ from sbi_models.simulators import make_simulator
 
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_memory_that_a_function_uses_again_gives_distinct_rows(is_batched):
-    """A buffer that is returned each time, as compiled code does, holds the values of its own row; so does what is changed afterwards."""
+    """A buffer that is returned each time, as compiled code does, holds the values of its own row; so does
+    what is changed afterwards."""
     buffer = np.zeros((4, 2) if is_batched else 2)
 
     def fill(rng):
@@ -29,8 +30,8 @@ def test_memory_that_a_function_uses_again_gives_distinct_rows(is_batched):
 
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_arguments_that_are_changed_in_place_are_refused(is_batched):
-    """Whether the table should hold the value before or after is unknown: an error with the cure, in any row, and nothing of the caller's
-    is changed. A function that works on a copy of its own is fine."""
+    """Whether the table should hold the value before or after is unknown: an error with the cure, in any row,
+    and nothing of the caller's is changed. A function that works on a copy of its own is fine."""
     shape = (lambda n: (n, 2)) if is_batched else (lambda n: (2,))
 
     def prior(rng):
@@ -66,7 +67,8 @@ def test_arguments_that_are_changed_in_place_are_refused(is_batched):
 
 
 def test_single_numbers_are_handed_over_as_what_they_were():
-    """A float, int, bool and NumPy scalars that one function returns are such numbers in the next one, also when fixed."""
+    """A float, int, bool and NumPy scalars that one function returns are such numbers in the next one, also
+    when fixed."""
     seen = {}
 
     def prior(rng):
@@ -104,7 +106,8 @@ def test_single_numbers_are_handed_over_as_what_they_were():
 
 @pytest.mark.parametrize("name", ["µ", "ϕ", "ℓ", "Ω_m", "ﬁt"])
 def test_names_are_those_that_python_means(name):
-    """A key that Python spells otherwise as an identifier is found by the function that names it; the table keeps its spelling."""
+    """A key that Python spells otherwise as an identifier is found by the function that names it; the table
+    keeps its spelling."""
     scope: dict[str, Any] = {}
     exec(f"def likelihood({name}): return {{'x': {name} + 1}}", scope)
     simulator = make_simulator([lambda rng: {name: rng.normal(size=1)}, scope["likelihood"]])

@@ -32,7 +32,8 @@ def some_draws(n=5_000, seed=0):
 
 
 def test_the_prior_has_the_mean_and_thrice_the_sds_of_the_draws():
-    """In the unbounded space: mean within 4 standard errors, covariance nine times that of the draws within 6 %; all within the bounds."""
+    """In the unbounded space: mean within 4 standard errors, covariance nine times that of the draws within 6
+    %; all within the bounds."""
     draws = some_draws()
     prior = NarrowPrior.around(draws, LOWER, UPPER, 3.0)
     drawn = prior(40_000, np.random.default_rng(1))
@@ -100,7 +101,8 @@ def test_a_simulator_of_single_rows_draws_from_the_narrow_prior():
 
 
 def test_a_batched_benchmark_keeps_its_joint_density_and_goes_through_pickle():
-    """The weights of importance sampling are those under the prior of the benchmark; workers give the same rows."""
+    """The weights of importance sampling are those under the prior of the benchmark; workers give the same
+    rows."""
     model = GaussianLinear()
     simulator = NarrowedSimulator(model.simulator, narrow_to(0.1, width=10))
     rows = simulator.sample(300, seed=1)

@@ -14,7 +14,8 @@ from sbi_models.simulators.benchmarks.michelson import DATA, MODEL
 
 
 class Grid:
-    """Prior times likelihood on a rectangle of (mu, v) that holds all but a negligible part of the posterior."""
+    """Prior times likelihood on a rectangle of (mu, v) that holds all but a negligible part of the
+    posterior."""
 
     def __init__(self, model, x, *, size=1401):
         x = np.ravel(x)
@@ -75,7 +76,8 @@ def test_quantiles_equal_brute_force(case):
 
 
 def test_log_prob_equals_brute_force_and_integrates_to_one(case):
-    """The joint log density equals log prior plus log likelihood minus the grid's log evidence, and its integral is 1."""
+    """The joint log density equals log prior plus log likelihood minus the grid's log evidence, and its
+    integral is 1."""
     _, posterior, grid = case
     rows = slice(0, None, 10)
     mu, v = np.meshgrid(grid.mu[rows], grid.v[rows], indexing="ij")
@@ -97,7 +99,8 @@ def test_marginal_densities_equal_brute_force_and_integrate_to_one(case):
 
 
 def test_draws_follow_the_marginals(case):
-    """20 000 draws pass a Kolmogorov-Smirnov test against both exact marginals; mean, sd and correlation are those of the grid."""
+    """20 000 draws pass a Kolmogorov-Smirnov test against both exact marginals; mean, sd and correlation are
+    those of the grid."""
     _, posterior, grid = case
     draws = posterior.sample(20_000, seed=4)
     for i, points in enumerate((grid.mu, grid.v)):
@@ -118,7 +121,8 @@ def test_draws_follow_the_marginals(case):
 
 
 def test_with_many_observations_the_posterior_is_the_one_of_a_flat_prior():
-    """For n = 3000 the prior no longer matters: mu is Student t, exp(v) scaled inverse chi-square, as under the flat prior of (mu, v)."""
+    """For n = 3000 the prior no longer matters: mu is Student t, exp(v) scaled inverse chi-square, as under
+    the flat prior of (mu, v)."""
     n = 3000
     x = seeding.generator(5, "data").normal(0.3, 1.2, size=n)
     posterior, s2 = NormalModel().posterior(x), x.var(ddof=1)
@@ -149,7 +153,8 @@ def test_units_only_relabel_the_posterior():
 
 
 def test_the_truth_has_uniform_ranks_in_the_exact_posterior():
-    """Simulation-based calibration of simulator and posterior together: P(parameter <= truth) is uniform over 300 simulations."""
+    """Simulation-based calibration of simulator and posterior together: P(parameter <= truth) is uniform over
+    300 simulations."""
     model = NormalModel(num_observations=6)
     data = model.simulator.sample(300, seed=7)
     draws = [model.posterior(x).sample(199, seed=i) for i, x in enumerate(data["x"])]
@@ -161,7 +166,8 @@ def test_the_truth_has_uniform_ranks_in_the_exact_posterior():
 
 
 def test_the_prior_is_the_one_of_the_formula():
-    """mu ~ Normal(location, scale) and v ~ Normal(2 log scale, 1), independent; x scatters around mu with sd exp(v / 2)."""
+    """mu ~ Normal(location, scale) and v ~ Normal(2 log scale, 1), independent; x scatters around mu with sd
+    exp(v / 2)."""
     model = Michelson()
     data = model.simulator.sample(4000, seed=8)
     mu, v = data["theta"].T
@@ -173,7 +179,8 @@ def test_the_prior_is_the_one_of_the_formula():
 
 
 def test_michelsons_data_are_the_published_ones():
-    """Five experiments of twenty runs, mean 852.4 and sd 79.0 (Stigler 1977), and the posterior of each lies by its own mean."""
+    """Five experiments of twenty runs, mean 852.4 and sd 79.0 (Stigler 1977), and the posterior of each lies
+    by its own mean."""
     with DATA.open() as file:
         rows = [(int(row["experiment"]), float(row["speed"])) for row in csv.DictReader(file)]
     speeds = np.array([speed for _, speed in rows])

@@ -1,4 +1,5 @@
-"""Whatever functions draw from is governed by seed and row; what is not is told, and refused where several processes compute."""
+"""Whatever functions draw from is governed by seed and row; what is not is told, and refused where several
+processes compute."""
 
 import os
 import random
@@ -155,7 +156,8 @@ def same(a, b):
 
 @pytest.mark.parametrize("function", GOVERNED.values(), ids=GOVERNED)
 def test_a_seed_governs_whatever_is_drawn_from(function):
-    """One seed gives the same rows twice and in any cut, another seed others, no row is there twice, and all without a warning."""
+    """One seed gives the same rows twice and in any cut, another seed others, no row is there twice, and all
+    without a warning."""
     simulator = make_simulator(function)
     table = simulator.sample(60, seed=1)
     assert same(simulator.sample(60, seed=1), table)
@@ -186,7 +188,8 @@ def test_workers_draw_the_same_from_whatever_is_drawn_from():
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_a_generator_that_is_made_late_governs_no_row_unseen(workers):
-    """A generator that a function makes after the first row, in a rare branch: all rows are as they are when it has been there before."""
+    """A generator that a function makes after the first row, in a rare branch: all rows are as they are when
+    it has been there before."""
     function = rarely_made()
     first = make_simulator(function).sample(80, seed=1)
     assert same(make_simulator(function).sample(80, seed=1), first)
@@ -197,7 +200,8 @@ def test_a_generator_that_is_made_late_governs_no_row_unseen(workers):
 
 
 def test_draws_of_many_rows_are_independent():
-    """Reseeding by row leaves no trace between rows or between generators: means, sds and correlations are those of normal draws."""
+    """Reseeding by row leaves no trace between rows or between generators: means, sds and correlations are
+    those of normal draws."""
     simulator = make_simulator(
         lambda: {
             "x": [RNG.normal(), OLD.normal(), PYTHONS.gauss(0, 1), np.random.normal(), float(torch.randn(()))]
@@ -212,7 +216,8 @@ def test_draws_of_many_rows_are_independent():
 
 
 def test_states_are_put_back():
-    """After seeded draws every generator, global or held, goes on as if nothing had been drawn; also when a function fails."""
+    """After seeded draws every generator, global or held, goes on as if nothing had been drawn; also when a
+    function fails."""
 
     def draws():
         return [
@@ -245,7 +250,8 @@ def test_states_are_put_back():
 
 
 def test_without_a_seed_a_held_generator_goes_on():
-    """Draws without a seed differ from call to call, and repeat if the generator that the function holds is seeded again."""
+    """Draws without a seed differ from call to call, and repeat if the generator that the function holds is
+    seeded again."""
     rng = np.random.default_rng(1)
     simulator = make_simulator(lambda: {"x": rng.normal(size=2)})
     state = rng.bit_generator.state
@@ -278,7 +284,8 @@ HIDDEN: dict[str, Any] = {
 
 @pytest.mark.parametrize("function", HIDDEN.values(), ids=HIDDEN)
 def test_what_a_seed_does_not_govern_is_told_and_refused(function):
-    """Once a warning for seed=; an error for workers, whether it was seen before or not, and for those who store rows by seed."""
+    """Once a warning for seed=; an error for workers, whether it was seen before or not, and for those who
+    store rows by seed."""
     simulator = make_simulator(function)
     with pytest.warns(
         TrustWarning,
@@ -351,7 +358,8 @@ def test_batched_functions_are_governed_by_blocks(function, suits_a_thread):
 
 
 def test_a_library_that_draws_from_a_global_state_is_noticed(tmp_path, monkeypatch):
-    """Batched functions with rng whose library draws from NumPy's global state by itself: governed, and kept out of threads."""
+    """Batched functions with rng whose library draws from NumPy's global state by itself: governed, and kept
+    out of threads."""
     library = sys.modules["sklearn"] = type(sys)("sklearn")
     exec("import numpy as np\ndef noise(n): return np.random.normal(size=n)", vars(library))
     library.noise.__module__ = "sklearn"
@@ -365,7 +373,8 @@ def test_a_library_that_draws_from_a_global_state_is_noticed(tmp_path, monkeypat
 
 
 def test_fresh_processes_do_not_begin_anew(tmp_path):
-    """A generator that a module makes with a fixed seed: another seed, and later rows, in a new process are other rows."""
+    """A generator that a module makes with a fixed seed: another seed, and later rows, in a new process are
+    other rows."""
     (tmp_path / "mine.py").write_text(
         "import numpy as np, sbi_models as bf\nRNG = np.random.default_rng(1)\n"
         "SIMULATOR = bf.make_simulator(lambda: {'x': RNG.normal(size=2)})\n"

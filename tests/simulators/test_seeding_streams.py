@@ -8,7 +8,8 @@ from sbi_models.errors import ConfigurationError
 
 
 def test_streams_are_equal_by_seed_and_differ_by_any_part_of_the_name():
-    """The same path gives the same numbers; another seed, name, depth, order or type of a part gives other ones."""
+    """The same path gives the same numbers; another seed, name, depth, order or type of a part gives other
+    ones."""
     paths = [
         (0,),
         (1,),
@@ -28,7 +29,8 @@ def test_streams_are_equal_by_seed_and_differ_by_any_part_of_the_name():
 
 
 def test_seeds_are_known_numbers():
-    """Derived seeds never change between versions: saved work would no longer be repeatable. 63 bits, so every library takes them."""
+    """Derived seeds never change between versions: saved work would no longer be repeatable. 63 bits, so
+    every library takes them."""
     assert seeding.derive(0, "simulation", 3) == 5457804511135705453
     assert all(0 <= seeding.derive(seed, "x") < 2**63 for seed in range(1000))
 

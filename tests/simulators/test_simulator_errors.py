@@ -88,7 +88,8 @@ def test_bad_batch_shapes_are_refused(batch_shape):
 
 
 def test_simulators_need_functions_blocks_and_seeds():
-    """No function, something that cannot be called, an empty block and a bad seed are refused when they are given."""
+    """No function, something that cannot be called, an empty block and a bad seed are refused when they are
+    given."""
     with pytest.raises(ConfigurationError, match="at least one function"):
         make_simulator([])
     with pytest.raises(ConfigurationError, match=r"Expected a function, .* got 3"):

@@ -1,4 +1,5 @@
-"""Simulations that fail: tried again with numbers of their own, counted, reported, refused beyond what is allowed."""
+"""Simulations that fail: tried again with numbers of their own, counted, reported, refused beyond what is
+allowed."""
 
 import logging
 
@@ -69,7 +70,8 @@ every = pytest.mark.parametrize("simulator", SIMULATORS.values(), ids=SIMULATORS
 
 @every
 def test_a_row_stays_a_function_of_seed_and_row(simulator):
-    """Any stretch of a table with failures equals that part of the whole, NaN included, and so does its part of the report."""
+    """Any stretch of a table with failures equals that part of the whole, NaN included, and so does its part
+    of the report."""
     table = simulator.sample(40, seed=1)
     report = simulator.last_report
     assert report.failed
@@ -102,7 +104,8 @@ def test_rows_that_never_failed_are_those_of_no_retries(simulator):
 
 
 def test_a_retry_draws_from_the_stream_of_its_attempt():
-    """Attempt a of row i has the generator of (seed, "simulation", i, "attempt", a): the first success among them is the row."""
+    """Attempt a of row i has the generator of (seed, "simulation", i, "attempt", a): the first success among
+    them is the row."""
     simulator = SIMULATORS["raises"]
     table = simulator.sample(60, seed=4)
     failures = {failure.row: failure for failure in simulator.last_report.failures}
@@ -121,7 +124,8 @@ def test_a_retry_draws_from_the_stream_of_its_attempt():
 
 
 def test_a_batched_row_that_is_not_finite_is_drawn_again_by_itself():
-    """Row r of attempt a is row r of the block of that attempt; rows that were finite keep the first block's."""
+    """Row r of attempt a is row r of the block of that attempt; rows that were finite keep the first
+    block's."""
     simulator = SIMULATORS["batched, not finite"]
     drawn = simulator.sample(24, seed=3)
     first, second = (
@@ -145,7 +149,8 @@ def test_an_exception_in_a_batched_function_fails_its_block():
 
 
 def test_retries_give_the_simulator_given_success():
-    """theta uniform, success with probability theta: the accepted theta have density 2 theta, mean 2/3 and variance 1/18."""
+    """theta uniform, success with probability theta: the accepted theta have density 2 theta, mean 2/3 and
+    variance 1/18."""
 
     def luck(theta, rng):
         if rng.uniform() > theta[0]:
@@ -159,7 +164,8 @@ def test_retries_give_the_simulator_given_success():
 
 
 def test_rows_that_fail_for_good_keep_their_place():
-    """What came before the failing function is kept, the rest is NaN: float32 stays, integers and booleans become float64."""
+    """What came before the failing function is kept, the rest is NaN: float32 stays, integers and booleans
+    become float64."""
     drawn = make_simulator([prior, fails_above_half], failures=policy(allowed=1.0)).sample(30, seed=0)
     failed = drawn["theta"][:, 0] > 0.5
     assert failed.any()
@@ -176,7 +182,8 @@ def test_rows_that_fail_for_good_keep_their_place():
 
 
 def test_non_finite_values_are_no_failure_unless_asked():
-    """By default NaN and inf pass through and nothing is reported; if allowed as failures, they stay as they are."""
+    """By default NaN and inf pass through and nothing is reported; if allowed as failures, they stay as they
+    are."""
     free = make_simulator([prior, log_of])
     drawn = free.sample(40, seed=0)
     assert np.isnan(drawn["x"]).any()
@@ -190,7 +197,8 @@ def test_non_finite_values_are_no_failure_unless_asked():
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_by_default_the_first_failure_is_an_error_that_can_be_repeated(workers):
-    """The message names row, seed, function, cause and cure; the exception is chained; the call it gives fails in the same way."""
+    """The message names row, seed, function, cause and cure; the exception is chained; the call it gives
+    fails in the same way."""
 
     def at_seven(rng):
         value = rng.integers(10)
@@ -234,13 +242,17 @@ def test_the_policy_says_how_many_may_fail(allowed, refused):
 
 
 def test_failures_are_reported(caplog):
-    """One warning a call, with the counts, the rows and the most frequent cause; none where nothing failed."""
+    """One warning a call, with the counts, the rows and the most frequent cause; none where nothing
+    failed."""
     simulator = SIMULATORS["raises"]
     with caplog.at_level(logging.WARNING):
         simulator.sample(40, seed=1)
     report = simulator.last_report
     assert [record.getMessage() for record in caplog.records] == [str(report)]
-    expected = f"{len(report.failures)} of 40 simulations failed: {len(report.recovered)} succeeded when drawn again, {len(report.failed)} "
+    expected = (
+        f"{len(report.failures)} of 40 simulations failed: {len(report.recovered)} succeeded when "
+        f"drawn again, {len(report.failed)} "
+    )
     assert str(report).startswith(expected + f"failed for good (rows {report.failed[0]}, ")
     assert str(report).endswith("function 'fails_above_half' raised ArithmeticError: diverged.")
     caplog.clear()

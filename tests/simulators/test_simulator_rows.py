@@ -141,7 +141,8 @@ def test_partials_and_objects_are_the_functions_they_wrap():
 
 
 def test_random_numbers_of_neighbouring_functions_are_independent():
-    """Two functions of one simulation never see the same random numbers, with rng or with the global state."""
+    """Two functions of one simulation never see the same random numbers, with rng or with the global
+    state."""
     with_rng = make_simulator([lambda rng: {"a": rng.normal()}, lambda rng: {"b": rng.normal()}]).sample(
         400, seed=8
     )
@@ -155,7 +156,8 @@ def test_random_numbers_of_neighbouring_functions_are_independent():
 
 
 def test_batch_shapes_may_be_tuples_and_scalars_get_an_axis():
-    """sample((2, 3)) is sample(6) in two rows of three; a scalar output has a trailing axis of length 1; dtypes are kept."""
+    """sample((2, 3)) is sample(6) in two rows of three; a scalar output has a trailing axis of length 1;
+    dtypes are kept."""
     simulator = make_simulator([prior, lambda theta: {"s": theta.sum(), "k": 3, "f": np.float32(1)}])
     grid, line = simulator.sample((2, 3), seed=9), simulator.sample(np.int64(6), seed=9)
     assert {key: value.shape for key, value in grid.items()} == {
@@ -174,7 +176,8 @@ def test_batch_shapes_may_be_tuples_and_scalars_get_an_axis():
 
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_fixed_values_are_seen_by_later_functions(is_batched):
-    """A fixed value, shared or one a row, is returned and used by later functions; other random numbers stay what they were."""
+    """A fixed value, shared or one a row, is returned and used by later functions; other random numbers stay
+    what they were."""
     functions = (
         [batched_prior, batched_likelihood]
         if is_batched
@@ -197,7 +200,8 @@ def test_fixed_values_are_seen_by_later_functions(is_batched):
     "meta_fn", [lambda rng: {"n": rng.integers(10**6)}, lambda: {"n": np.random.randint(10**6)}]
 )
 def test_each_batch_has_a_meta_draw_of_its_own(meta_fn):
-    """Batches that begin at other rows of a table share other values; the same batch has the same, with or without a generator."""
+    """Batches that begin at other rows of a table share other values; the same batch has the same, with or
+    without a generator."""
     simulator = make_simulator([prior, likelihood], meta_fn=meta_fn)
     drawn = [simulator.rows(start, start + 4, seed=3)["n"] for start in (0, 4, 8, 0)]
     assert all((values == values[0]).all() for values in drawn)
@@ -206,7 +210,8 @@ def test_each_batch_has_a_meta_draw_of_its_own(meta_fn):
 
 
 def test_fixed_values_are_matched_with_the_output_they_replace():
-    """One scalar for each of three simulations, rows in two batch axes, and a value of the wrong shape, which is refused."""
+    """One scalar for each of three simulations, rows in two batch axes, and a value of the wrong shape, which
+    is refused."""
     scalar = make_simulator(lambda rng: {"mu": rng.normal()})
     np.testing.assert_array_equal(
         scalar.sample(3, seed=0, mu=np.array([1.0, 2.0, 3.0]))["mu"], [[1.0], [2.0], [3.0]]
@@ -222,7 +227,8 @@ def test_fixed_values_are_matched_with_the_output_they_replace():
 
 
 def test_meta_is_called_once_a_batch_and_shared():
-    """meta_fn runs once a call; its outputs reach every function and come back as a variable with equal rows."""
+    """meta_fn runs once a call; its outputs reach every function and come back as a variable with equal
+    rows."""
     calls = []
 
     def meta(rng, batch_shape):

@@ -1,4 +1,5 @@
-"""Streams of simulations that other processes compute ahead: the same to the bit, errors in their place, nothing left behind."""
+"""Streams of simulations that other processes compute ahead: the same to the bit, errors in their place,
+nothing left behind."""
 
 import os
 import signal
@@ -68,7 +69,8 @@ SIMULATORS = {
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    """Others are started for any work, tried with the first block, and waited for, so that short streams show what long ones do."""
+    """Others are started for any work, tried with the first block, and waited for, so that short streams show
+    what long ones do."""
     monkeypatch.setattr(background, "_TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(background, "_WORTHWHILE_SECONDS", 0.0)
     monkeypatch.setattr(background, "_PATIENCE", 60.0)
@@ -102,7 +104,8 @@ def drawn(simulator, workers=None, ranges=RANGES, seed=1):
 @pytest.mark.parametrize("workers", [1, None, 2])
 @pytest.mark.parametrize("name", SIMULATORS)
 def test_a_stream_is_rows_to_the_bit(name, workers, here):
-    """Ranges from this process, one other and two others are those of `rows`, with its report; others compute all but the first block."""
+    """Ranges from this process, one other and two others are those of `rows`, with its report; others compute
+    all but the first block."""
     simulator = SIMULATORS[name]
     expected, report = plain(simulator), simulator.last_report
     here.clear()
@@ -126,7 +129,8 @@ def test_the_size_of_pieces_changes_nothing(pieces, monkeypatch):
 
 
 def test_this_process_computes_until_others_are_ready(monkeypatch, here):
-    """Without patience this process does not wait for others to start, and they take over in the middle once they are there."""
+    """Without patience this process does not wait for others to start, and they take over in the middle once
+    they are there."""
     monkeypatch.setattr(background, "_PATIENCE", 0.0)
     monkeypatch.setattr(helpers, "_idle", [])
     simulator = make_simulator([prior, lambda theta: time.sleep(0.001) or likelihood(theta)])
@@ -141,7 +145,8 @@ def test_this_process_computes_until_others_are_ready(monkeypatch, here):
 
 
 def test_little_work_starts_no_process(monkeypatch):
-    """With less than two seconds left to do, nobody is started unasked; nor is anybody in a process that is itself a worker."""
+    """With less than two seconds left to do, nobody is started unasked; nor is anybody in a process that is
+    itself a worker."""
     monkeypatch.setattr(helpers, "Helpers", lambda *_: pytest.fail("processes are started"))
     with monkeypatch.context() as patch:
         patch.setattr(background, "_WORTHWHILE_SECONDS", 2.0)
@@ -171,7 +176,8 @@ def processes(number):
 
 
 def test_workers_are_used_again():
-    """The second stream, of other functions, finds the processes of the first, also if that was left before its end."""
+    """The second stream, of other functions, finds the processes of the first, also if that was left before
+    its end."""
     drawn(SIMULATORS["batched"], 2)
     before = processes(2)
     with closing(SIMULATORS["meta"].stream([(k, k + 1) for k in range(999)], seed=0, workers=2)) as stream:
@@ -182,7 +188,8 @@ def test_workers_are_used_again():
 
 
 def test_functions_that_differ_elsewhere_stay_here(caplog, monkeypatch, here):
-    """A module changed after its import has other values in a worker: one warning names the variable, and rows are those of `rows`."""
+    """A module changed after its import has other values in a worker: one warning names the variable, and
+    rows are those of `rows`."""
     monkeypatch.setattr(sys.modules[__name__], "SHIFT", 1.0)
     simulator = make_simulator(shifted)
     expected = plain(simulator)
@@ -211,7 +218,8 @@ def test_functions_that_cannot_be_sent_stay_here(caplog):
 
 
 def test_a_subclass_with_rows_of_its_own_is_heard():
-    """Overridden rows, and rows put onto an instance, are what a stream is made of, whatever the number of workers."""
+    """Overridden rows, and rows put onto an instance, are what a stream is made of, whatever the number of
+    workers."""
 
     class Doubled(Simulator):
         def rows(self, start, stop, **arguments):
@@ -226,7 +234,8 @@ def test_a_subclass_with_rows_of_its_own_is_heard():
 
 
 def test_what_suits_a_thread():
-    """Batched functions with rng do; rows one by one, NumPy's global state and torch's, which all threads share, do not."""
+    """Batched functions with rng do; rows one by one, NumPy's global state and torch's, which all threads
+    share, do not."""
     torch = pytest.importorskip("torch")
     assert SIMULATORS["batched"].suits_a_thread
     assert not SIMULATORS["retries"].suits_a_thread
@@ -253,7 +262,8 @@ _DRAW_50 = make_simulator(lambda rng: {"x": rng.normal()}).rows(50, 51, seed=1)[
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_comes_at_its_place(workers):
-    """The range before that of the failing row is delivered, then the error that `rows` raises, with what the function raised."""
+    """The range before that of the failing row is delivered, then the error that `rows` raises, with what the
+    function raised."""
     simulator = make_simulator(fails_at_50)
     stream = simulator.stream(RANGES, seed=1, workers=workers)
     same([next(stream)], plain(simulator, RANGES[:1]))
@@ -267,7 +277,8 @@ def test_a_failure_comes_at_its_place(workers):
 
 
 def test_a_meta_fn_that_fails_later_is_heard_in_its_place():
-    """What the meta_fn of the third range raises, called two ranges ahead, does not come before the second range."""
+    """What the meta_fn of the third range raises, called two ranges ahead, does not come before the second
+    range."""
     calls = []
 
     def third_fails():
@@ -285,7 +296,8 @@ def test_a_meta_fn_that_fails_later_is_heard_in_its_place():
 
 
 def test_a_worker_that_dies_is_an_error_and_the_next_stream_works():
-    """os._exit in a function is a SimulationError with a cure, at its range or before, and new workers take over afterwards."""
+    """os._exit in a function is a SimulationError with a cure, at its range or before, and new workers take
+    over afterwards."""
     parent = os.getpid()
 
     def dies_at_50(rng):
@@ -331,7 +343,8 @@ SCRIPT = textwrap.dedent(
 ENDS = {
     "at the end": ("", None, 0),
     "left": (
-        "s = make_simulator(fast).stream([(k, k + 1) for k in range(999)], seed=0, workers=2); next(s); next(s)",
+        "s = make_simulator(fast).stream([(k, k + 1) for k in range(999)], seed=0, workers=2); "
+        "next(s); next(s)",
         None,
         0,
     ),
@@ -350,7 +363,8 @@ ENDS = {
 
 @pytest.mark.parametrize("how", ENDS)
 def test_a_script_leaves_nothing_behind(how, tmp_path):
-    """Ended, left in the middle, stopped with Ctrl-C or killed, a script ends at once, and its workers with it."""
+    """Ended, left in the middle, stopped with Ctrl-C or killed, a script ends at once, and its workers with
+    it."""
     line, sent, code = ENDS[how]
     path = tmp_path / "script.py"
     path.write_text(SCRIPT.replace("NEXT", line))

@@ -86,7 +86,8 @@ def same(a, b):
 
 @pytest.mark.parametrize("simulator", SIMULATORS.values(), ids=SIMULATORS)
 def test_workers_do_not_change_a_bit(simulator):
-    """sample and rows with worker processes equal those without, in values, order, dtypes, and the report of failures."""
+    """sample and rows with worker processes equal those without, in values, order, dtypes, and the report of
+    failures."""
     here = simulator.sample(40, seed=1)
     report = simulator.last_report
     same(simulator.sample(40, seed=1, workers=2), here)
@@ -95,7 +96,8 @@ def test_workers_do_not_change_a_bit(simulator):
 
 
 def test_the_number_of_workers_does_not_matter():
-    """Three workers, as many as there are cores, and more than there are blocks give what one process gives."""
+    """Three workers, as many as there are cores, and more than there are blocks give what one process
+    gives."""
     for name in ("global state", "batched"):
         for n, workers in ((15, 3), (15, -1), (3, 64)):
             same(SIMULATORS[name].sample(n, seed=1, workers=workers), SIMULATORS[name].sample(n, seed=1))
@@ -112,7 +114,8 @@ def test_fixed_values_reach_the_workers():
 
 
 def test_work_is_done_elsewhere_by_several_with_one_thread_each():
-    """Rows come from as many other processes as asked for, whose linear algebra has one thread; this one's global state stays."""
+    """Rows come from as many other processes as asked for, whose linear algebra has one thread; this one's
+    global state stays."""
 
     def where():
         time.sleep(0.02)
@@ -154,7 +157,8 @@ def test_progress_moves_while_workers_work(monkeypatch):
 
 
 def test_a_worker_that_dies_is_an_error_and_the_next_call_works():
-    """os._exit in a function is a SimulationError with a cure, not a hang; new workers take over afterwards."""
+    """os._exit in a function is a SimulationError with a cure, not a hang; new workers take over
+    afterwards."""
 
     def dies(theta):
         os._exit(1)
@@ -187,7 +191,8 @@ def raises_unpicklable(theta, rng):
     ],
 )
 def test_an_exception_in_a_worker_is_chained_with_its_traceback(function, kind, text):
-    """The SimulationError names function and cause; chained to it is the exception, or a plain one of its text, with the worker's lines."""
+    """The SimulationError names function and cause; chained to it is the exception, or a plain one of its
+    text, with the worker's lines."""
     with pytest.raises(SimulationError, match=text) as caught:
         make_simulator([prior, function]).sample(8, seed=0, workers=2)
     assert type(caught.value.__cause__) is kind
@@ -205,7 +210,8 @@ def test_errors_of_use_are_what_they_are_without_workers():
 
 
 def test_functions_that_cannot_be_sent_are_refused_before_work_starts(monkeypatch):
-    """A lock in a closure: a ConfigurationError that names the function and the cure; no block is computed."""
+    """A lock in a closure: a ConfigurationError that names the function and the cure; no block is
+    computed."""
     lock = threading.Lock()
 
     def locked(theta):
@@ -257,7 +263,8 @@ SCRIPT = textwrap.dedent(
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "interrupted alone", "killed"])
 def test_a_script_that_is_stopped_leaves_nothing_behind(how, tmp_path):
-    """Functions and classes of a script's __main__ work; a signal ends main process and workers at once, though rows take a minute."""
+    """Functions and classes of a script's __main__ work; a signal ends main process and workers at once,
+    though rows take a minute."""
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

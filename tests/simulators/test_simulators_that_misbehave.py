@@ -1,4 +1,5 @@
-"""Simulators that misbehave, in rare rows or in all: right rows or an error that says what is wrong, never a wrong row and never a hang."""
+"""Simulators that misbehave, in rare rows or in all: right rows or an error that says what is wrong, never a
+wrong row and never a hang."""
 
 import ctypes
 import os
@@ -142,7 +143,8 @@ def test_what_cannot_be_used_is_refused(likelihood, words):
 
 @pytest.mark.parametrize("likelihood", RIGHT.values(), ids=RIGHT)
 def test_what_does_no_harm_leaves_rows_and_process_as_they_are(likelihood, capsys):
-    """Rows are those of the function that behaves, and folder, states, streams and settings of the process are as before."""
+    """Rows are those of the function that behaves, and folder, states, streams and settings of the process
+    are as before."""
     before = (
         os.getcwd(),
         np.geterr(),
@@ -171,7 +173,8 @@ def test_what_does_no_harm_leaves_rows_and_process_as_they_are(likelihood, capsy
     ids=["NumPy", "random", "both"],
 )
 def test_a_function_that_seeds_global_states_is_told(seeds):
-    """Noise that is the same in every simulation is a warning, once in the life of a simulator, though each row repeats."""
+    """Noise that is the same in every simulation is a warning, once in the life of a simulator, though each
+    row repeats."""
 
     def likelihood(theta):
         seeds()
@@ -221,7 +224,8 @@ def test_a_function_that_ends_its_process_fails_with_a_timeout(act, how):
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_what_fails_in_time_or_not_is_counted_alike(workers):
-    """Rows that hang, crash or exit are failed ones, drawn again or NaN; all others are to the bit those of no policy."""
+    """Rows that hang, crash or exit are failed ones, drawn again or NaN; all others are to the bit those of
+    no policy."""
 
     def likelihood(theta, rng):
         if theta[0] > 1.6:
@@ -246,7 +250,8 @@ def test_what_fails_in_time_or_not_is_counted_alike(workers):
 
 
 def test_batched_functions_have_a_limit_too():
-    """A block that takes too long fails as a whole, and is drawn again from the stream of its next attempt."""
+    """A block that takes too long fails as a whole, and is drawn again from the stream of its next
+    attempt."""
 
     def batched(batch_shape, rng):
         theta = rng.normal(size=(*batch_shape, 1))

@@ -29,7 +29,8 @@ PRIORS = {
 @pytest.mark.parametrize("is_batched", [False, True])
 @pytest.mark.parametrize(("prior", "exact"), PRIORS.values(), ids=PRIORS)
 def test_draws_have_the_distribution_in_float64(prior, exact, is_batched):
-    """1000 draws pass a Kolmogorov-Smirnov test against SciPy at 1e-4, and are finer than float32 although the parameters are not."""
+    """1000 draws pass a Kolmogorov-Smirnov test against SciPy at 1e-4, and are finer than float32 although
+    the parameters are not."""
     theta = make_simulator({"theta": prior}, is_batched=is_batched).sample(1000, seed=1)["theta"]
     assert theta.shape == (1000, 1)
     assert theta.dtype == np.float64
@@ -39,7 +40,8 @@ def test_draws_have_the_distribution_in_float64(prior, exact, is_batched):
 
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_vectors_counts_and_several_names(is_batched):
-    """Shapes are batch and event shape; covariances and means are right; discrete draws are numbers; rows depend on seed and row."""
+    """Shapes are batch and event shape; covariances and means are right; discrete draws are numbers; rows
+    depend on seed and row."""
     covariance = torch.tensor([[2.0, 0.9], [0.9, 1.0]])
     priors = {
         "v": d.MultivariateNormal(torch.tensor([1.0, -1.0]), covariance),
@@ -101,7 +103,8 @@ def test_workers_draw_the_same():
 
 
 def test_priors_of_a_simulator_are_the_distributions_given():
-    """`priors` holds them by name, whatever place they have among the functions; there are none where functions draw."""
+    """`priors` holds them by name, whatever place they have among the functions; there are none where
+    functions draw."""
     a, b = d.Uniform(0.0, 1.0), d.Normal(0.0, 1.0)
     simulator = make_simulator([{"a": a}, lambda a: {"x": a}, TorchPrior({"b": b})])
     assert simulator.priors == {"a": a, "b": b}

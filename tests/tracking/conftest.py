@@ -1,4 +1,5 @@
-"""A store for each test, copied from one that is built once, and an approximator small enough to check by hand."""
+"""A store for each test, copied from one that is built once, and an approximator small enough to check by
+hand."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from sbi_models.types import Array
 
 
 class Shift:
-    """A posterior of unit normals around mean(x) + shift: theta of width 2 given x of shape (n_datasets, n_obs, 1)."""
+    """A posterior of unit normals around mean(x) + shift: theta of width 2 given x of shape (n_datasets,
+    n_obs, 1)."""
 
     shapes = {"theta": (2,), "x": (20, 1)}  # noqa: RUF012 - as the real thing has it
     inference_names = ("theta",)
@@ -79,7 +81,8 @@ def fake_approximators(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A fresh local store below tmp_path; fails a test that leaves something in the current folder, as MLflow's defaults would."""
+    """A fresh local store below tmp_path; fails a test that leaves something in the current folder, as
+    MLflow's defaults would."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     current = tmp_path / "current"
     current.mkdir()

@@ -109,7 +109,8 @@ ODD: list[Any] = [
 
 
 def malformed(kind: str, number: int) -> Iterator[bytes]:
-    """Bodies one or several steps away from a good one: values replaced at any depth, keys renamed, bytes changed, cut or doubled."""
+    """Bodies one or several steps away from a good one: values replaced at any depth, keys renamed, bytes
+    changed, cut or doubled."""
     rng = np.random.default_rng([number, len(kind)])
     good = {
         "inputs": INPUTS[kind],
@@ -180,7 +181,8 @@ def malformed(kind: str, number: int) -> Iterator[bytes]:
 def test_malformed_bodies_are_a_400_that_tells_nothing_of_the_server(
     kind: str, sampler: PosteriorSampler, number: int
 ) -> None:
-    """Nearly 800 bodies, mutated from good ones: each is answered, or refused with a short reason as JSON, never with a 500."""
+    """Nearly 800 bodies, mutated from good ones: each is answered, or refused with a short reason as JSON,
+    never with a 500."""
     statuses = []
     for body in malformed(kind, number):
         status, content = answer(sampler, body)
@@ -223,7 +225,8 @@ def test_malformed_bodies_are_a_400_that_tells_nothing_of_the_server(
 def test_what_is_refused_is_refused_before_work_starts(
     sampler: PosteriorSampler, body: Any, message: str | None
 ) -> None:
-    """Too many data sets, numbers in or out, and keys that there are not: 400 with the reason; params may be left empty."""
+    """Too many data sets, numbers in or out, and keys that there are not: 400 with the reason; params may be
+    left empty."""
     status, content = answer(sampler, json.dumps(body).encode())
     assert status == (400 if message else 200)
     assert (message or "") in content.decode()
@@ -244,7 +247,8 @@ def test_a_failure_of_ours_is_a_500_whose_traceback_stays_here(capsys: pytest.Ca
 
 @pytest.mark.parametrize("kind", ["vectors"], indirect=True)
 def test_distrust_is_part_of_the_answer(sampler: PosteriorSampler) -> None:
-    """Draws of an observation far from the simulations come with the warning; those of usual ones come alone."""
+    """Draws of an observation far from the simulations come with the warning; those of usual ones come
+    alone."""
     far = answer(sampler, json.dumps({"inputs": [[60.0, 60.0]], "params": {"num_samples": 3}}).encode())
     (warning,) = json.loads(far[1])["warnings"]
     assert "should not be trusted" in warning
@@ -276,7 +280,8 @@ def test_densities_of_minus_infinity_are_null() -> None:
     ids=["moved", "tiny", "huge"],
 )
 def test_served_data_keep_their_digits(move: Any, tmp_path: Path) -> None:
-    """Times of 1e9 s that differ by seconds, and strains of 1e-46, give over HTTP the draws of the model in this process, to the bit."""
+    """Times of 1e9 s that differ by seconds, and strains of 1e-46, give over HTTP the draws of the model in
+    this process, to the bit."""
     data = {"theta": THETA, "x": move(DATA["x"])}
     made = ContinuousApproximator(
         adapter=default_adapter(VECTORS),

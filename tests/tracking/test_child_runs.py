@@ -1,4 +1,5 @@
-"""Runs below a run, such as those of the members of an ensemble: one of each name, ending with the run above."""
+"""Runs below a run, such as those of the members of an ensemble: one of each name, ending with the run
+above."""
 
 import os
 from collections import Counter
@@ -13,7 +14,8 @@ def _below(store: Store, tracker: Tracker) -> list:
 
 
 def test_each_part_has_one_run_whatever_happened_before(store: Store) -> None:
-    """A run that is opened again after it was left finds the runs of its parts, one of each name, with their points; they end with it."""
+    """A run that is opened again after it was left finds the runs of its parts, one of each name, with their
+    points; they end with it."""
     left = Tracker.start(store, "npe", "first", "key-1")
     before = [left.child(name, {"network": {"name": name}}) for name in ("a", "it's b")]
     for epoch in range(3):
@@ -44,7 +46,8 @@ def test_each_part_has_one_run_whatever_happened_before(store: Store) -> None:
 
 
 def test_parts_end_as_their_run_ends(store: Store) -> None:
-    """Parts that are still running end FAILED with a run that failed; opened again, they run with it and end FINISHED."""
+    """Parts that are still running end FAILED with a run that failed; opened again, they run with it and end
+    FINISHED."""
     for status in ("FAILED", "FINISHED"):
         tracker = Tracker.start(store, "npe", "first", "key-1")
         child = tracker.child("a")

@@ -1,4 +1,5 @@
-"""A registered model can be trusted as far as its file can: what was changed, or names what it should not, is refused, and never run."""
+"""A registered model can be trusted as far as its file can: what was changed, or names what it should not, is
+refused, and never run."""
 
 import json
 import shutil
@@ -47,13 +48,15 @@ def registered(
 
 
 def replace(store: Store, registered: Path, file: Path) -> None:
-    """Put another file in the place of the registered one, with its hash, as one could who may write to the store."""
+    """Put another file in the place of the registered one, with its hash, as one could who may write to the
+    store."""
     shutil.copyfile(file, registered)
     store.client.set_model_version_tag("safe", "1", HASH_TAG, sha256(registered))
 
 
 def test_one_changed_bit_is_refused(store: Store, registered: Path) -> None:
-    """A bit of a tensor or of the header flipped: the hash of the registration tells, and without it the file's own checksum does."""
+    """A bit of a tensor or of the header flipped: the hash of the registration tells, and without it the
+    file's own checksum does."""
     content = registered.read_bytes()
     for place in (20, len(content) - 2):
         damaged = bytearray(content)
@@ -116,7 +119,8 @@ def test_what_a_file_names_is_neither_imported_nor_executed(
     place: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A whole file with a right checksum that names functions or modules instead of registered classes is refused; nothing of it runs."""
+    """A whole file with a right checksum that names functions or modules instead of registered classes is
+    refused; nothing of it runs."""
     tmp_path = store.root
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / f"{EVIL_MODULE}.py").write_text(
@@ -152,7 +156,8 @@ def test_arguments_of_classes_are_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Texts in settings, such as code, stay texts: a network with unknown or nonsensical arguments is refused, and `info` is given back."""
+    """Texts in settings, such as code, stay texts: a network with unknown or nonsensical arguments is
+    refused, and `info` is given back."""
     settings, tensors = approximator._settings(), approximator.state_dict()
     code = "__import__('os').system('touch executed')"
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,5 @@
-"""Names of a user as keys of metrics and tags: one mapping, total and injective, that MLflow and file systems take."""
+"""Names of a user as keys of metrics and tags: one mapping, total and injective, that MLflow and file systems
+take."""
 
 import re
 import unicodedata
@@ -43,8 +44,9 @@ NAMES = st.lists(
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(NAMES)
 def test_distinct_names_have_distinct_keys_that_mlflow_admits(names):
-    """Whatever the names: each has a key of admitted characters, at most 120, that is no path, and keys differ in more than case and
-    accents; none is the reserved one, and the order of the names does not matter."""
+    """Whatever the names: each has a key of admitted characters, at most 120, that is no path, and keys
+    differ in more than case and accents; none is the reserved one, and the order of the names does not
+    matter."""
     keys = keys_of(names, reserved=["jointly"])
     assert set(keys) == set(names)
     folded = {
@@ -64,7 +66,8 @@ def test_distinct_names_have_distinct_keys_that_mlflow_admits(names):
 
 
 def test_ordinary_names_are_their_own_keys_in_any_company():
-    """Lower-case names, and others that none resembles, stay as they are; a plain name keeps its key beside one that becomes it."""
+    """Lower-case names, and others that none resembles, stay as they are; a plain name keeps its key beside
+    one that becomes it."""
     names = ["theta_0", "log_variance", "R0", "1", "alpha-2.5", "β"]
     assert list(keys_of(names).values()) == names
     assert keys_of(["a b", "a_b", "A_B"])["a_b"] == "a_b"
@@ -73,8 +76,8 @@ def test_ordinary_names_are_their_own_keys_in_any_company():
 
 
 def test_mlflow_takes_the_keys_of_any_names(store: Store) -> None:
-    """Metrics, tags and parameters of names that MLflow refuses are written and read back, case twins apart; more than
-    a hundred tags, too."""
+    """Metrics, tags and parameters of names that MLflow refuses are written and read back, case twins apart;
+    more than a hundred tags, too."""
     names = [
         "$\\Omega_m$",
         "log(M) [Msun]",

@@ -1,4 +1,5 @@
-"""What happens when the store is away for a while, closed or full: calls wait, or end with one line, and nothing is logged twice."""
+"""What happens when the store is away for a while, closed or full: calls wait, or end with one line, and
+nothing is logged twice."""
 
 import errno
 import os
@@ -73,7 +74,8 @@ def points(store: Store, run_id: str, name: str) -> list[tuple[int, float]]:
 def test_writes_wait_for_a_locked_database(
     store: Store, write: Callable[[Tracker], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each kind of write to a database that another process has locked for a second succeeds, with one warning that says why it waits."""
+    """Each kind of write to a database that another process has locked for a second succeeds, with one
+    warning that says why it waits."""
     tracker = Tracker.start(store, "npe", "first", "key")
     with locked(store, 1.0):
         write(tracker)
@@ -95,7 +97,8 @@ def test_writes_wait_for_a_locked_database(
 
 @pytest.mark.usefixtures("quick")
 def test_a_lock_that_outlasts_patience_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a patience shorter than the lock, the error says what, why and the cure, and the write can be made afterwards."""
+    """With a patience shorter than the lock, the error says what, why and the cure, and the write can be made
+    afterwards."""
     monkeypatch.setenv("SBI_MODELS_TRACKING_PATIENCE", "0.5")
     tracker = Tracker.start(store, "npe", "first", "key")
     with locked(store, 2.0), pytest.raises(TrackingError) as caught:
@@ -115,7 +118,8 @@ def test_a_lock_that_outlasts_patience_is_one_line(store: Store, monkeypatch: py
 def test_live_metrics_outlast_a_lock_without_an_error(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While the database is locked epochs are logged at once, with one warning and no error, although patience is 0; then all are there."""
+    """While the database is locked epochs are logged at once, with one warning and no error, although
+    patience is 0; then all are there."""
     monkeypatch.setenv("SBI_MODELS_TRACKING_PATIENCE", "0")
     monkeypatch.setattr(live_metrics, "INTERVAL", 0.05)
     tracker = Tracker.start(store, "npe", "first", "key")
@@ -135,7 +139,8 @@ def test_live_metrics_outlast_a_lock_without_an_error(
 
 
 def _loses_its_first_answer(client: type, name: str, lost: list[str]) -> Callable[..., object]:
-    """The method of a client that does its work, and the first time loses the connection after that; notes its name."""
+    """The method of a client that does its work, and the first time loses the connection after that; notes
+    its name."""
     real = getattr(client, name)
 
     def call(*arguments: object, **options: object) -> object:
@@ -149,7 +154,8 @@ def _loses_its_first_answer(client: type, name: str, lost: list[str]) -> Callabl
 
 
 def test_points_whose_answer_was_lost_are_there_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that did its work and then lost the connection is made again: one run, one child, one point, one data set, one version."""
+    """A call that did its work and then lost the connection is made again: one run, one child, one point, one
+    data set, one version."""
     client = type(store.client)
     lost: list[str] = []
 
@@ -178,7 +184,8 @@ def test_points_whose_answer_was_lost_are_there_once(store: Store, monkeypatch: 
 
 
 def test_two_runs_may_log_the_same_new_data_set_at_once(store: Store) -> None:
-    """Where two writers meet at a data set that neither has seen, MLflow refuses one of them; both runs have it all the same."""
+    """Where two writers meet at a data set that neither has seen, MLflow refuses one of them; both runs have
+    it all the same."""
     trackers = [Tracker.start(store, "npe", f"run {number}", f"key-{number}") for number in range(4)]
     together = threading.Barrier(len(trackers))
 
@@ -197,7 +204,8 @@ def test_two_runs_may_log_the_same_new_data_set_at_once(store: Store) -> None:
 def test_a_registration_whose_answers_were_lost_makes_one_version(
     store: Store, monkeypatch: pytest.MonkeyPatch, fake_approximators: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Where each call of a registration does its work and loses its first answer, there are one version and one record of its files."""
+    """Where each call of a registration does its work and loses its first answer, there are one version and
+    one record of its files."""
     client = type(store.client)
     run_id = Tracker.start(store, "npe", "first", "key").run_id
     lost: list[str] = []
@@ -232,7 +240,8 @@ def test_a_registration_whose_answers_were_lost_makes_one_version(
 
 @pytest.fixture
 def server() -> Iterator[SimpleNamespace]:
-    """A server that answers with the statuses in `statuses`, one a request and the last for ever, and counts requests."""
+    """A server that answers with the statuses in `statuses`, one a request and the last for ever, and counts
+    requests."""
     given = SimpleNamespace(statuses=[200], requests=0)
 
     class Handler(BaseHTTPRequestHandler):
@@ -291,7 +300,8 @@ def test_a_wrong_request_fails_at_once(at_the_server: Store, server: SimpleNames
 def test_a_server_that_is_gone_is_one_short_line(
     at_the_server: Store, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a server that answers 503 until patience ends, or with nobody at the port, the error names the reason in few words."""
+    """With a server that answers 503 until patience ends, or with nobody at the port, the error names the
+    reason in few words."""
     monkeypatch.setenv("SBI_MODELS_TRACKING_PATIENCE", "0.1")
     server.statuses = [503]
     with pytest.raises(TrackingError, match=r"not reachable for .* \(the server answers with HTTP 503\)"):
@@ -315,7 +325,8 @@ def test_a_patience_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_full_disk_in_the_middle_is_one_line_with_the_cure(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that the disk has no room for is a TrackingError at once; what was to be logged is still there, and can be logged later."""
+    """A file that the disk has no room for is a TrackingError at once; what was to be logged is still there,
+    and can be logged later."""
     tracker = Tracker.start(store, "npe", "first", "key")
     (tmp_path / "model.safetensors").write_bytes(b"trained")
 
@@ -361,7 +372,8 @@ def test_a_full_or_closed_database_is_one_line_with_the_cure(store: Store) -> No
 def test_a_full_or_closed_disk_is_found_before_work_starts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store without room, or whose files cannot be written, is refused when it is opened; reading a full one goes."""
+    """A store without room, or whose files cannot be written, is refused when it is opened; reading a full
+    one goes."""
     with monkeypatch.context() as patch:
         patch.setattr(store_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=3_000_000))
         with pytest.raises(TrackingError, match=r"Expected at least 20 MB free .* got 3.0 MB. Free space"):

@@ -58,8 +58,9 @@ AFTER = {
 def test_a_recorded_patch_is_applied_by_git(
     place: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In folders that are called like the values of secret variables and of PWD, `git apply` of the recorded changes.patch makes the
-    changed files to the byte, with Windows line ends, other encodings and binary files, whatever form of patches git is told to write."""
+    """In folders that are called like the values of secret variables and of PWD, `git apply` of the recorded
+    changes.patch makes the changed files to the byte, with Windows line ends, other encodings and binary
+    files, whatever form of patches git is told to write."""
     root = checkout(
         tmp_path / place / place, {name.replace("study", place): content for name, content in BEFORE.items()}
     )
@@ -95,13 +96,17 @@ def test_a_recorded_patch_is_applied_by_git(
 def test_secrets_in_added_lines_do_not_keep_a_patch_from_being_applied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys of the environment, of one line or several, and passwords in addresses are *** in added lines, and the patch is applied."""
+    """Keys of the environment, of one line or several, and passwords in addresses are *** in added lines, and
+    the patch is applied."""
     root = checkout(tmp_path / "code", {"code.py": b"a = 1\n"})
     monkeypatch.setenv("MY_API_KEY", KEY)
     monkeypatch.setenv(
         "TLS_PRIVATE_KEY", "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhki\nG9w0BAQEFAASCBKcwgg\n-----END KEY-----"
     )
-    added = f"a = 1\nkey = '{KEY}'\n{os.environ['TLS_PRIVATE_KEY']}\npassword = \\\n    'abc def'\nurl = 'postgresql://anna:hunter2@db/x'\n"
+    added = (
+        f"a = 1\nkey = '{KEY}'\n{os.environ['TLS_PRIVATE_KEY']}\npassword = \\\n    'abc def'\nurl = "
+        "'postgresql://anna:hunter2@db/x'\n"
+    )
     (root / "code.py").write_text(added)
     state, patch = run_environment.code_state(root)
     assert state["patch_redacted"]
@@ -138,7 +143,8 @@ def test_secrets_in_added_lines_do_not_keep_a_patch_from_being_applied(
 def test_values_of_secret_variables_are_found_and_words_and_folders_are_left(
     value: str, text: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A value is masked wherever it is one, in any form; a plain word in others and in paths of this machine is not."""
+    """A value is masked wherever it is one, in any form; a plain word in others and in paths of this machine
+    is not."""
     monkeypatch.setenv("SOME_TOKEN", value)
     assert redacted(text) == shown
 
@@ -159,7 +165,8 @@ def test_a_file_with_a_secret_is_none_itself(tmp_path: Path, monkeypatch: pytest
 
 
 def test_json_keeps_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret that is called like a key leaves the key; texts below names of secrets are masked at any depth, numbers stay."""
+    """A secret that is called like a key leaves the key; texts below names of secrets are masked at any
+    depth, numbers stay."""
     monkeypatch.setenv("A_TOKEN", "commit")
     content = {
         "commit": "a commit",
@@ -172,7 +179,8 @@ def test_json_keeps_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_patch_keeps_names_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Headers of a patch are left, and names in code; a plain word is masked in added lines in quotes, another secret always."""
+    """Headers of a patch are left, and names in code; a plain word is masked in added lines in quotes,
+    another secret always."""
     monkeypatch.setenv("A_TOKEN", "notes")
     monkeypatch.setenv("B_TOKEN", KEY)
     head = ["diff --git a/notes b/notes", "index 1..2 100644", "--- a/notes", "+++ b/notes"]
@@ -196,8 +204,9 @@ def test_a_patch_keeps_names_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_checkout_of_the_package_has_commit_hash_and_patch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    """library.json and tags have the commit, whether files differ, and a hash that any edit changes; library_changes.patch is applied by
-    git, whatever folder the user's code is in, and has nothing of other files of the checkout."""
+    """library.json and tags have the commit, whether files differ, and a hash that any edit changes;
+    library_changes.patch is applied by git, whatever folder the user's code is in, and has nothing of other
+    files of the checkout."""
     root = checkout(
         tmp_path / "checkout", {"sbi_models/a.py": b"a = 1\n", "flows/b.py": b"b = 1\n", "docs/c.md": b"c\n"}
     )
@@ -233,7 +242,8 @@ def test_a_checkout_of_the_package_has_commit_hash_and_patch(
 def test_an_installed_package_has_its_hash_its_origin_and_edits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wheel has the same hash as the checkout that it was made of; an edit in site-packages is told by name, and by another hash."""
+    """A wheel has the same hash as the checkout that it was made of; an edit in site-packages is told by
+    name, and by another hash."""
     files = {"sbi_models/a.py": b"a = 1\n", "flows/b.py": b"b = 1\n"}
     root, site = checkout(tmp_path / "checkout", files), tmp_path / "lib" / "site-packages"
     _write(site, files | {"sbi_models/__pycache__/a.pyc": b"1"})

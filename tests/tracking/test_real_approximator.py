@@ -52,7 +52,8 @@ def test_a_real_approximator_goes_through_the_registry(
 def test_point_estimates_go_through_the_registry(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A point estimator that is loaded, by us or by MLflow, estimates what it estimated before; MLflow gives each estimate by name."""
+    """A point estimator that is loaded, by us or by MLflow, estimates what it estimated before; MLflow gives
+    each estimate by name."""
     import mlflow.pyfunc  # noqa: PLC0415
 
     random = seeding.generator(0, "tracking test")
@@ -88,7 +89,8 @@ def test_point_estimates_go_through_the_registry(
 def test_an_ensemble_goes_through_the_registry(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An ensemble is one model: loaded, by us or by MLflow, it draws from its mixture, with learned weights, what it drew before."""
+    """An ensemble is one model: loaded, by us or by MLflow, it draws from its mixture, with learned weights,
+    what it drew before."""
     import mlflow.pyfunc  # noqa: PLC0415
 
     random = seeding.generator(0, "tracking test")
@@ -119,7 +121,8 @@ def test_an_ensemble_goes_through_the_registry(
 
 
 def test_what_a_served_model_says_of_densities(tmp_path: Path) -> None:
-    """Log densities of draws are those of `log_prob`, for several variables; a network without a density is refused with the reason."""
+    """Log densities of draws are those of `log_prob`, for several variables; a network without a density is
+    refused with the reason."""
     random = seeding.generator(0, "tracking test")
     data = {
         "theta": random.normal(size=(64, 2)),
@@ -153,7 +156,8 @@ def test_what_a_served_model_says_of_densities(tmp_path: Path) -> None:
 def test_a_registered_model_warns_of_observations_unlike_its_training(
     store: Store, tmp_path: Path, several: bool
 ) -> None:
-    """Draws of it for an observation far out come with a TrustWarning; for ordinary ones, or with certify=False, they do not.
+    """Draws of it for an observation far out come with a TrustWarning; for ordinary ones, or with
+    certify=False, they do not.
 
     Of forty ordinary observations some fail their certificates by chance, which is no reason to warn.
     """

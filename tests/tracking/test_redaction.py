@@ -61,7 +61,8 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_secrets_are_taken_out_of_texts_and_the_rest_is_left(text: str, shown: str) -> None:
-    """Addresses, queries, JSON, code, environments and headers lose their secrets and nothing else; a second time nothing changes."""
+    """Addresses, queries, JSON, code, environments and headers lose their secrets and nothing else; a second
+    time nothing changes."""
     assert redacted(text) == shown
     assert redacted(shown) == shown
 
@@ -82,7 +83,8 @@ def test_a_password_in_the_address_of_the_store_is_never_shown(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """However a store is used that cannot be reached or does not fit, messages, tracebacks, logs and reprs are without its password."""
+    """However a store is used that cannot be reached or does not fit, messages, tracebacks, logs and reprs
+    are without its password."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setattr(mlflow_databases, "MAX_RETRY_COUNT", 1)
     said = []
@@ -111,7 +113,8 @@ def test_a_password_in_the_address_of_the_store_is_never_shown(
 def test_the_ui_gets_the_password_of_a_database_by_its_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command line, which other users can read, has no password; MLflow finds the address in MLFLOW_BACKEND_STORE_URI."""
+    """The command line, which other users can read, has no password; MLflow finds the address in
+    MLFLOW_BACKEND_STORE_URI."""
     address = f"postgresql://anna:{PASSWORD}@127.0.0.1/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     store = open_store(tmp_path)
@@ -124,7 +127,8 @@ def test_the_ui_gets_the_password_of_a_database_by_its_environment(
 def test_secrets_are_not_written(
     store: Store, fake_approximators: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Parameters, tags, data sources, JSON files, tags and descriptions of versions are in the store without secrets."""
+    """Parameters, tags, data sources, JSON files, tags and descriptions of versions are in the store without
+    secrets."""
     address = f"postgresql://anna:{PASSWORD}@db/x"
     params = {"source": address, "server": {"password": "abc", "port": 5}, "num_tokens": 7}
     tracker = Tracker.start(store, "npe", "first", "key", params, tags={"from": address})

@@ -33,7 +33,8 @@ def saved(fake_approximators: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def test_registering_the_same_file_twice_makes_one_version(store: Store, run_id: str, saved: Path) -> None:
-    """The second registration of equal content returns the first version, moves the alias and updates the tags."""
+    """The second registration of equal content returns the first version, moves the alias and updates the
+    tags."""
     first = register(store, "normal", saved, run_id, aliases=CHAMPION, tags={"nrmse": 0.1})
     second = register(store, "normal", saved, run_id, aliases=["candidate"], tags={"nrmse": 0.2})
     assert (first.version, first.uri, first.aliases, first.reused) == (
@@ -63,7 +64,8 @@ def test_registering_the_same_file_twice_makes_one_version(store: Store, run_id:
 def test_new_content_is_a_new_version_and_old_content_takes_the_alias_back(
     store: Store, run_id: str, saved: Path, fake_approximators: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Another file is version 2 and gets the alias; registering the first again moves the alias back to version 1."""
+    """Another file is version 2 and gets the alias; registering the first again moves the alias back to
+    version 1."""
     other = fake_approximators(tmp_path / "other.safetensors", shift=2.0)
     register(store, "normal", saved, run_id, aliases=CHAMPION)
     assert register(store, "normal", other, run_id, aliases=CHAMPION).version == 2
@@ -99,7 +101,8 @@ def test_loading_gives_back_the_same_approximator(store: Store, run_id: str, sav
 def test_loading_unpickles_nothing_and_runs_no_code_of_the_model(
     store: Store, run_id: str, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A registered model has no pickle file, loads with unpickling forbidden, and its own code file may be broken."""
+    """A registered model has no pickle file, loads with unpickling forbidden, and its own code file may be
+    broken."""
     register(store, "normal", saved, run_id, aliases=CHAMPION)
     assert store.artifact_location is not None
     written = [path for path in (store.root / "mlruns" / "artifacts").rglob("*") if path.is_file()]
@@ -122,7 +125,8 @@ def test_loading_unpickles_nothing_and_runs_no_code_of_the_model(
 def test_a_file_that_was_changed_after_registration_is_refused(
     store: Store, run_id: str, saved: Path, fake_approximators: Callable[..., Path]
 ) -> None:
-    """Replacing the stored file by another valid one is noticed by its hash; removing it is a TrackingError."""
+    """Replacing the stored file by another valid one is noticed by its hash; removing it is a
+    TrackingError."""
     register(store, "normal", saved, run_id, aliases=CHAMPION)
     (stored,) = (store.root / "mlruns" / "artifacts").rglob("approximator.safetensors")
     fake_approximators(stored, shift=9.0)
@@ -169,7 +173,8 @@ def test_a_run_without_that_model_says_which_it_has(store: Store, run_id: str, s
 
 
 def test_a_registry_that_does_not_exist_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading models:/... in a folder without a tracking database is a TrackingError and leaves the folder empty."""
+    """Loading models:/... in a folder without a tracking database is a TrackingError and leaves the folder
+    empty."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrackingError, match="Expected a tracking database"):
@@ -192,8 +197,9 @@ def test_what_cannot_be_registered_leaves_no_version(
 
 
 def test_a_run_that_uses_a_model_again_shows_it(store: Store, run_id: str, saved: Path) -> None:
-    """MLflow's page of a run lists the registered versions of the models that it has made or used: the second run has the first one's,
-    once, and finds its file by its own address; the run that has made it has no input."""
+    """MLflow's page of a run lists the registered versions of the models that it has made or used: the second
+    run has the first one's, once, and finds its file by its own address; the run that has made it has no
+    input."""
     first = register(store, "normal", saved, run_id)
     again = Tracker.start(store, "npe", "second", "key-2").run_id
     for run in (again, again, run_id):
@@ -208,8 +214,9 @@ def test_a_run_that_uses_a_model_again_shows_it(store: Store, run_id: str, saved
 
 
 def test_models_have_descriptions_and_metrics(store: Store, run_id: str, saved: Path) -> None:
-    """A registered model says what it infers from what, unless somebody has written something else; MLflow's record of the model has the
-    metrics of its first registration that has some, without NaN, which MLflow would show as 0."""
+    """A registered model says what it infers from what, unless somebody has written something else; MLflow's
+    record of the model has the metrics of its first registration that has some, without NaN, which MLflow
+    would show as 0."""
     register(store, "normal", saved, run_id)
     assert store.client.get_registered_model("normal").description.startswith(
         "Amortized posterior of `theta` given `x`"
@@ -226,7 +233,8 @@ def test_models_have_descriptions_and_metrics(store: Store, run_id: str, saved: 
 def test_every_change_of_an_alias_is_kept(
     store: Store, run_id: str, saved: Path, fake_approximators: Callable[..., Path]
 ) -> None:
-    """Registrations that move an alias are in its history with user and run, those that leave it where it is are not."""
+    """Registrations that move an alias are in its history with user and run, those that leave it where it is
+    are not."""
     other = fake_approximators(saved.with_name("other.safetensors"), shift=2.0)
     for file in (saved, saved, other, saved):
         register(store, "normal", file, run_id, aliases=CHAMPION)

@@ -1,4 +1,5 @@
-"""A project that was moved or copied keeps its runs and models where it lies, and leaves those of the original alone."""
+"""A project that was moved or copied keeps its runs and models where it lies, and leaves those of the
+original alone."""
 
 import shutil
 from collections.abc import Callable
@@ -36,7 +37,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("how", ["copied", "moved"])
 def test_another_place_is_refused_until_it_is_relocated(original: Path, tmp_path: Path, how: str) -> None:
-    """A copy and a moved project are refused with the command; after it, models load from the new place, without the old one."""
+    """A copy and a moved project are refused with the command; after it, models load from the new place,
+    without the old one."""
     before, new = content(original), tmp_path / "other place"
     (shutil.copytree if how == "copied" else shutil.move)(original, new)
     with pytest.raises(TrackingError, match=r"moved or copied.*sbi-models relocate"):
@@ -56,7 +58,8 @@ def test_another_place_is_refused_until_it_is_relocated(original: Path, tmp_path
 def test_what_a_copy_does_stays_in_the_copy(
     original: Path, tmp_path: Path, fake_approximators: Callable[..., Path]
 ) -> None:
-    """New runs and models of a relocated copy are below it, and files and database of the original are as they were."""
+    """New runs and models of a relocated copy are below it, and files and database of the original are as
+    they were."""
     shutil.copytree(original, tmp_path / "copy")
     before = content(original)
     relocate_store(tmp_path / "copy")
@@ -78,7 +81,8 @@ def test_what_a_copy_does_stays_in_the_copy(
 
 
 def test_files_that_are_in_the_old_place_alone_are_copied(original: Path, tmp_path: Path) -> None:
-    """A copy whose models were written into the original gets them, so that it does not need the original any more."""
+    """A copy whose models were written into the original gets them, so that it does not need the original any
+    more."""
     copy = tmp_path / "copy"
     shutil.copytree(original, copy)
     shutil.rmtree(copy / "mlruns" / "artifacts")
@@ -89,7 +93,8 @@ def test_files_that_are_in_the_old_place_alone_are_copied(original: Path, tmp_pa
 
 
 def test_other_places_of_files_are_nobodys_business(original: Path, tmp_path: Path) -> None:
-    """An experiment whose files are in a bucket, or in a folder that was chosen by hand, moves nowhere and is no reason to refuse."""
+    """An experiment whose files are in a bucket, or in a folder that was chosen by hand, moves nowhere and is
+    no reason to refuse."""
     store = open_store(original)
     store.client.create_experiment("bucket", artifact_location="s3://bucket/artifacts")
     store.client.create_experiment("by hand", artifact_location=(tmp_path / "elsewhere").as_uri())

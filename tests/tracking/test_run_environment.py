@@ -36,7 +36,8 @@ def checkout(tmp_path: Path) -> Path:
 def test_packages_machine_and_code_are_files_of_the_run(
     store: Store, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """requirements.txt has exact versions, machine.json the platform, code.json the commit; the patch makes the changed file from it."""
+    """requirements.txt has exact versions, machine.json the platform, code.json the commit; the patch makes
+    the changed file from it."""
     (checkout / "code.py").write_text("a = 2\nb = 'ü'\n")
     (checkout / "new.py").write_text("c = 3\n")
     with monkeypatch.context() as patch:
@@ -70,7 +71,8 @@ def test_packages_machine_and_code_are_files_of_the_run(
 
 
 def test_a_patch_has_no_secrets_and_an_end(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passwords in changed lines are masked, long patches are cut, and code.json says so; a clean checkout has no patch."""
+    """Passwords in changed lines are masked, long patches are cut, and code.json says so; a clean checkout
+    has no patch."""
     state, patch = run_environment.code_state(checkout)
     assert (state["dirty"], patch) == (False, "")
     assert run_environment.code_state(checkout.parent) == ({}, "")
@@ -109,7 +111,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_the_machine_is_watched_while_a_run_is_open_and_steps_go_on(store: Store) -> None:
-    """Processor, memory, disk and network have points with steps 0, 1, ...; a run that is opened again goes on with the next."""
+    """Processor, memory, disk and network have points with steps 0, 1, ...; a run that is opened again goes
+    on with the next."""
     first = Tracker.start(store, "npe", "first", "key")
     wait_for(store, first.run_id, 2)
     first.finish("FAILED")
@@ -134,7 +137,8 @@ def test_the_machine_is_watched_while_a_run_is_open_and_steps_go_on(store: Store
 def test_nothing_is_watched_when_it_is_off_or_a_tracker_is_dropped(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false, attached trackers and children start no thread; a dropped tracker ends its own."""
+    """MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false, attached trackers and children start no thread; a dropped
+    tracker ends its own."""
     others = watchers()
     tracker = Tracker.start(store, "npe", "first", "key")
     Tracker.attach(store, tracker.run_id).child("member")
@@ -154,7 +158,8 @@ def test_nothing_is_watched_when_it_is_off_or_a_tracker_is_dropped(
 def test_a_store_that_is_away_and_a_sensor_that_fails_end_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While writes fail and one sensor raises, samples go on; what could not be written is there afterwards."""
+    """While writes fail and one sensor raises, samples go on; what could not be written is there
+    afterwards."""
     broken = SimpleNamespace(collect_metrics=lambda: 1 / 0)
     monkeypatch.setattr(system_metrics, "DiskMonitor", lambda: broken)
     client = type(store.client)
@@ -176,8 +181,9 @@ def test_a_store_that_is_away_and_a_sensor_that_fails_end_nothing(
 def test_the_commit_is_that_of_the_users_folder_or_none(
     store: Store, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run of code in a folder without git has no commit, whatever the package's own is, which has a tag of its own; a run of code in a
-    checkout has that of the checkout, also from another current folder, in its tags and in code.json."""
+    """A run of code in a folder without git has no commit, whatever the package's own is, which has a tag of
+    its own; a run of code in a checkout has that of the checkout, also from another current folder, in its
+    tags and in code.json."""
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     monkeypatch.chdir(checkout)
@@ -202,8 +208,8 @@ def test_the_commit_is_that_of_the_users_folder_or_none(
 def test_the_packages_own_commit_is_that_of_its_own_checkout(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A package that lies in the root of a checkout runs from it; one in site-packages of an environment inside of another checkout does
-    not."""
+    """A package that lies in the root of a checkout runs from it; one in site-packages of an environment
+    inside of another checkout does not."""
     for place, there in {checkout: True, checkout / ".venv" / "lib" / "site-packages": False}.items():
         package = place / "sbi_models" / "tracking"
         package.mkdir(parents=True)

@@ -38,7 +38,8 @@ def served(
 
 @pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
 def test_mlflow_serves_the_posterior(served: Callable[..., Any]) -> None:
-    """Through MLflow, equal seeds give equal draws of shape (n_datasets, num_samples, dim), other seeds others."""
+    """Through MLflow, equal seeds give equal draws of shape (n_datasets, num_samples, dim), other seeds
+    others."""
     model = served()
     first, again, other = (model.predict(X, params={"num_samples": 7, "seed": seed}) for seed in (3, 3, 4))
     assert first.shape == (3, 7, 2)
@@ -50,7 +51,8 @@ def test_mlflow_serves_the_posterior(served: Callable[..., Any]) -> None:
 
 
 def test_inputs_are_converted(served: Callable[..., Any]) -> None:
-    """The sampler itself takes float32, integers, nested lists and a dict, and draws the same for equal values."""
+    """The sampler itself takes float32, integers, nested lists and a dict, and draws the same for equal
+    values."""
     sampler = served().unwrap_python_model()
     ones = np.ones((2, 20, 1))
     inputs = [ones, ones.astype(np.float32), ones.astype(int), ones.tolist(), {"x": ones}]
@@ -90,7 +92,8 @@ def test_inputs_are_converted(served: Callable[..., Any]) -> None:
 def test_wrong_requests_are_refused_with_the_reason(
     served: Callable[..., Any], value: Any, params: dict[str, Any], message: str
 ) -> None:
-    """NaN, wrong shapes, names and parameters are an invalid parameter value in one short line, never the whole array."""
+    """NaN, wrong shapes, names and parameters are an invalid parameter value in one short line, never the
+    whole array."""
     with pytest.raises(MlflowException) as caught:
         served().unwrap_python_model().predict(None, value, params)
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
@@ -110,7 +113,8 @@ def test_several_conditions_and_variables_go_by_name(served: Callable[..., Any])
 
 @pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
 def test_certificates_are_served_where_they_are_asked_for(served: Callable[..., Any]) -> None:
-    """With certificate=True, through MLflow, a dict has the draws that come without, and a certificate for each data set, as JSON."""
+    """With certificate=True, through MLflow, a dict has the draws that come without, and a certificate for
+    each data set, as JSON."""
     model = served()
     asked = model.predict(X, params={"num_samples": 4, "certificate": True})
     np.testing.assert_array_equal(asked["theta"], model.predict(X, params={"num_samples": 4}))
@@ -119,7 +123,8 @@ def test_certificates_are_served_where_they_are_asked_for(served: Callable[..., 
 
 
 def test_data_sets_that_fail_are_a_warning_without_being_asked_for(served: Callable[..., Any]) -> None:
-    """An array of draws, as ever, comes with a TrustWarning that names the data set and the reason; others come without."""
+    """An array of draws, as ever, comes with a TrustWarning that names the data set and the reason; others
+    come without."""
     sampler = served().unwrap_python_model()
     odd = X.copy()
     odd[1:, 3] = 1000
@@ -133,7 +138,8 @@ def test_data_sets_that_fail_are_a_warning_without_being_asked_for(served: Calla
 
 @pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
 def test_summaries_are_those_of_the_draws(served: Callable[..., Any]) -> None:
-    """output="summary", through MLflow: mean, sd and quantiles of the draws of the same seed, by variable, also with certificates."""
+    """output="summary", through MLflow: mean, sd and quantiles of the draws of the same seed, by variable,
+    also with certificates."""
     model = served()
     draws = model.predict(X, params={"num_samples": 50, "seed": 3})
     summary = model.predict(
@@ -152,7 +158,8 @@ def test_summaries_are_those_of_the_draws(served: Callable[..., Any]) -> None:
 
 
 def test_log_densities_are_those_of_each_draw_given_its_own_observation(served: Callable[..., Any]) -> None:
-    """output="log_density": the draws of the same seed, and their exact normal log densities, whatever number is computed at once."""
+    """output="log_density": the draws of the same seed, and their exact normal log densities, whatever number
+    is computed at once."""
     sampler = served().unwrap_python_model()
     x = X * np.array([1.0, 5.0, -3.0]).reshape(3, 1, 1)
     answer = sampler.predict(None, x, {"num_samples": 7, "output": "log_density"})

@@ -1,4 +1,5 @@
-"""The server of a posterior: its limits, and that work stops when nobody waits for it. What computes is a small program."""
+"""The server of a posterior: its limits, and that work stops when nobody waits for it. What computes is a
+small program."""
 
 import asyncio
 import json
@@ -145,7 +146,8 @@ async def echo(body: bytes) -> tuple[int, bytes]:
 def test_requests_are_let_in_by_host_type_and_size(
     request_of: dict[str, Any], status: int, words: str
 ) -> None:
-    """Names that are not this machine's (DNS rebinding), types that pages may send unasked, and long bodies do not reach the model."""
+    """Names that are not this machine's (DNS rebinding), types that pages may send unasked, and long bodies
+    do not reach the model."""
 
     async def asked() -> tuple[int, str]:
         return await Client(**request_of).ask(app_of(echo))
@@ -263,7 +265,8 @@ def test_a_client_that_leaves_the_queue_stops_nobody_else() -> None:
 
 
 def test_a_request_that_is_cancelled_as_the_server_ends_is_a_503() -> None:
-    """As Uvicorn does it: no traceback, and the process is gone after `close`, also one that was just being started."""
+    """As Uvicorn does it: no traceback, and the process is gone after `close`, also one that was just being
+    started."""
 
     async def asked() -> tuple[Any, ...]:
         working = worker(start=0.5)

@@ -34,7 +34,8 @@ print(tracker.run_id)
 
 @pytest.mark.integration
 def test_processes_that_write_runs_in_a_fresh_folder_at_once_all_succeed(tmp_path: Path) -> None:
-    """Four processes each write a run with a child in a folder where there was nothing: no error, no line, and nothing is lost or mixed."""
+    """Four processes each write a run with a child in a folder where there was nothing: no error, no line,
+    and nothing is lost or mixed."""
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     pipe = subprocess.PIPE
     commands = [[sys.executable, "-c", WRITE_A_RUN, str(tmp_path), str(number)] for number in range(4)]
@@ -77,8 +78,9 @@ def test_processes_that_write_runs_in_a_fresh_folder_at_once_all_succeed(tmp_pat
 def test_importing_the_package_does_not_import_mlflow() -> None:
     """`import sbi_models.tracking` imports neither MLflow nor torch, and switches telemetry off."""
     code = (
-        "import sys, os, sbi_models.tracking as t; assert not {'mlflow', 'torch', 'prefect', 'matplotlib'} & set(sys.modules); "
-        "assert os.environ['MLFLOW_DISABLE_TELEMETRY'] == os.environ['DO_NOT_TRACK'] == 'true'; assert 'open_store' in dir(t)"
+        "import sys, os, sbi_models.tracking as t; assert not {'mlflow', 'torch', 'prefect', 'matplotlib'} "
+        "& set(sys.modules); assert os.environ['MLFLOW_DISABLE_TELEMETRY'] == os.environ['DO_NOT_TRACK'] "
+        "== 'true'; assert 'open_store' in dir(t)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -92,7 +94,8 @@ def test_a_name_that_the_package_has_not_is_an_attribute_error() -> None:
 
 
 def test_an_experiment_keeps_its_files_below_mlruns(store: Store, tmp_path: Path) -> None:
-    """An experiment is made on demand, once, with its artifacts in mlruns/artifacts, and nothing is left in the current folder."""
+    """An experiment is made on demand, once, with its artifacts in mlruns/artifacts, and nothing is left in
+    the current folder."""
     first, second = store.experiment("npe"), store.experiment("npe")
     assert first == second
     assert (

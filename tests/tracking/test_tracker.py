@@ -45,7 +45,8 @@ def files(store: Store, run_id: str, folder: str | None = None) -> set[str]:
 
 
 def test_a_killed_run_is_opened_again_and_its_epochs_are_not_doubled(store: Store) -> None:
-    """After a process died in epoch 4, the next one with the same key gets the same run; logging all epochs again doubles none."""
+    """After a process died in epoch 4, the next one with the same key gets the same run; logging all epochs
+    again doubles none."""
     died = subprocess.run(
         [sys.executable, "-c", LIFE, str(store.root)],
         capture_output=True,
@@ -64,7 +65,8 @@ def test_a_killed_run_is_opened_again_and_its_epochs_are_not_doubled(store: Stor
 
 
 def test_a_finished_run_is_not_opened_again(store: Store) -> None:
-    """A second run with the key of a finished one is a new run; one with the key of a failed one is the same run."""
+    """A second run with the key of a finished one is a new run; one with the key of a failed one is the same
+    run."""
     first = start(store)
     first.finish()
     second = start(store)
@@ -91,7 +93,8 @@ def test_a_run_that_another_process_is_writing_is_left_alone(store: Store) -> No
 
 
 def test_parameters_and_origin_are_kept(store: Store) -> None:
-    """Nested parameters are flattened and written once; tags tell key, seed, versions; a re-opened run keeps its parameters."""
+    """Nested parameters are flattened and written once; tags tell key, seed, versions; a re-opened run keeps
+    its parameters."""
     first = start(store, tags={"model": "flow"})
     first.finish("KILLED")
     again = Tracker.start(
@@ -188,7 +191,8 @@ def test_figures_tables_and_files_are_there_when_read_back(store: Store, tmp_pat
 
 
 def test_data_sets_are_inputs_with_our_hash(store: Store, tmp_path: Path) -> None:
-    """A data set is an input of the run with our hash as digest, its shapes and its context; logging it again adds nothing."""
+    """A data set is an input of the run with our hash as digest, its shapes and its context; logging it again
+    adds nothing."""
     import mlflow.data  # noqa: PLC0415
 
     tracker = start(store)
@@ -207,7 +211,8 @@ def test_data_sets_are_inputs_with_our_hash(store: Store, tmp_path: Path) -> Non
 
 
 def test_another_part_of_the_program_can_attach_by_id(store: Store) -> None:
-    """A tracker attached by id adds to the run, skips epochs that are there, and an unknown id is a TrackingError."""
+    """A tracker attached by id adds to the run, skips epochs that are there, and an unknown id is a
+    TrackingError."""
     first = start(store)
     first.log_epoch(0, {"loss": 1.0})
     first.finish()
@@ -223,7 +228,8 @@ def test_another_part_of_the_program_can_attach_by_id(store: Store) -> None:
 
 
 def test_the_run_ends_as_its_block_ends(store: Store) -> None:
-    """As a context manager a tracker finishes the run as FINISHED, FAILED on an error, KILLED on an interrupt."""
+    """As a context manager a tracker finishes the run as FINISHED, FAILED on an error, KILLED on an
+    interrupt."""
     ends = {}
     for key, error in {"a": None, "b": ValueError, "c": KeyboardInterrupt}.items():
         try:

@@ -39,7 +39,8 @@ def test_a_store_that_is_a_server_needs_no_other(tmp_path: Path, monkeypatch: py
 
 
 def test_a_run_on_a_server_has_an_address(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of a local store is looked at with the command; that of a server at its page, whose address has no password."""
+    """A run of a local store is looked at with the command; that of a server at its page, whose address has
+    no password."""
     run = store.client.create_run(store.experiment("npe"))
     assert run_page(store, run.info.run_id) is None
     client = store.client

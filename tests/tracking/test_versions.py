@@ -27,7 +27,8 @@ def two_versions(store: Store, fake_approximators: Callable[..., Path], tmp_path
 
 
 def test_aliases_move_and_say_where_they_were(two_versions: Store) -> None:
-    """Registration points several aliases; `set_alias` returns the version of before, so that a promotion can be taken back."""
+    """Registration points several aliases; `set_alias` returns the version of before, so that a promotion can
+    be taken back."""
     store = two_versions
     assert [alias_of(store, "normal", alias) for alias in ("champion", "challenger", "nobody")] == [
         1,
@@ -42,7 +43,8 @@ def test_aliases_move_and_say_where_they_were(two_versions: Store) -> None:
 
 
 def test_a_version_is_found_by_each_of_its_addresses(two_versions: Store) -> None:
-    """By alias, number and latest: name, version, the address of exactly this version, and all aliases that point to it."""
+    """By alias, number and latest: name, version, the address of exactly this version, and all aliases that
+    point to it."""
     one, two = (version_of(two_versions, f"models:/normal/{number}") for number in (1, 2))
     assert (one.name, one.version, one.uri, one.aliases, one.reused) == (
         "normal",
@@ -76,7 +78,8 @@ def test_notes_are_tags_and_markdown_of_the_version(two_versions: Store) -> None
 
 
 def test_what_is_not_there_is_said(two_versions: Store) -> None:
-    """Unknown models and versions, addresses of other kinds, and one alias as a text are errors with a cure; no alias moves."""
+    """Unknown models and versions, addresses of other kinds, and one alias as a text are errors with a cure;
+    no alias moves."""
     for wrong in (
         lambda: set_alias(two_versions, "normal", "champion", 3),
         lambda: annotate(two_versions, "normal", 3, tags={"a": 1}),
@@ -94,7 +97,8 @@ def test_what_is_not_there_is_said(two_versions: Store) -> None:
 
 
 def test_each_change_of_an_alias_is_seen_once(two_versions: Store) -> None:
-    """Of two that move one alias at once, each sees what the other left: no move is lost, and none is seen by both."""
+    """Of two that move one alias at once, each sees what the other left: no move is lost, and none is seen by
+    both."""
 
     def moves(start: int) -> list[tuple[int | None, int]]:
         wanted = [1 + (start + i) % 2 for i in range(10)]

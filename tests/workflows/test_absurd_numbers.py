@@ -29,7 +29,8 @@ def trained(data, **options):
 
 @pytest.mark.parametrize("network", ["coupling_flow", "flow_matching", "autoregressive_mixture"])
 def test_one_absurd_row_has_no_density_and_the_others_theirs(network):
-    """log_prob is -inf, or a number, for parameters from 1e3 to 1e308, in that row alone; conditions are refused, by row."""
+    """log_prob is -inf, or a number, for parameters from 1e3 to 1e308, in that row alone; conditions are
+    refused, by row."""
     simulations = data()
     workflow, few = (
         trained(simulations, inference_network=network),
@@ -50,7 +51,8 @@ def test_one_absurd_row_has_no_density_and_the_others_theirs(network):
 
 @pytest.mark.parametrize("power", [-1000, -300, 300, 990])
 def test_draws_in_units_of_any_size(power):
-    """Parameters and data in units of 2^k give the draws and densities of a unit of 1, to the bit up to the factor."""
+    """Parameters and data in units of 2^k give the draws and densities of a unit of 1, to the bit up to the
+    factor."""
     simulations = data()
     unit = 2.0**power
     plain, scaled = trained(simulations), trained({name: unit * value for name, value in simulations.items()})
@@ -63,7 +65,8 @@ def test_draws_in_units_of_any_size(power):
 
 
 def test_moments_of_the_largest_and_least_numbers():
-    """Mean and sd in float64 of numbers whose squares overflow or vanish, in the transform of adapters, too; constants keep an sd of 1."""
+    """Mean and sd in float64 of numbers whose squares overflow or vanish, in the transform of adapters, too;
+    constants keep an sd of 1."""
     torch = pytest.importorskip("torch")
     values = torch.as_tensor(np.random.default_rng(0).normal(3.0, 1.0, (500, 2)))
     for unit in (1e-300, 1e300):
@@ -95,7 +98,8 @@ def test_draws_that_overflow_are_an_error_or_told():
 
 
 def test_missing_arguments_are_errors_of_the_project():
-    """sample without conditions, or with none of its arguments by name, and others like it, say what they take."""
+    """sample without conditions, or with none of its arguments by name, and others like it, say what they
+    take."""
     workflow = bf.BasicWorkflow(inference_variables="theta", inference_conditions="x", seed=1)
     for call, name in (
         (lambda: workflow.sample(num_samples=5), "conditions"),

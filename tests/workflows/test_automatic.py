@@ -1,4 +1,5 @@
-"""`inference_network="auto"`: against an exact posterior, and that it says and keeps what it has chosen. Trainings are made short here."""
+"""`inference_network="auto"`: against an exact posterior, and that it says and keeps what it has chosen.
+Trainings are made short here."""
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def short(monkeypatch):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Trainings of less than a second, in three epochs or more, for what does not depend on how good they are."""
+    """Trainings of less than a second, in three epochs or more, for what does not depend on how good they
+    are."""
     shorten(
         monkeypatch, 2_000, budget.Budget(128, 50, 3e-3, 0.0, 0.99), budget.Budget(64, 30, 2e-3, 0.1, 0.99)
     )
@@ -47,7 +49,8 @@ def auto(simulator=SIMULATOR, **arguments):
 def test_the_posterior_is_nearly_exact_from_500_simulations(short):
     """The mean log density of 4 000 new simulations is within 0.02 nats of the exact posterior's.
 
-    Least squares on 450 pairs alone would be off by 0.01: nine numbers, means and covariance, at 1 / 900 each.
+    Least squares on 450 pairs alone would be off by 0.01: nine numbers, means and covariance, at 1 / 900
+    each.
     """
     workflow = auto()
     workflow.fit_offline(SIMULATOR.sample(500, seed=1))
@@ -79,7 +82,8 @@ def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_p
 
 
 def test_counts_and_bounds_go_through_the_learned_likelihood(short):
-    """Rates of Poisson counts, uniform in a box: draws of the learned likelihood are counts, posterior draws are inside, and informed."""
+    """Rates of Poisson counts, uniform in a box: draws of the learned likelihood are counts, posterior draws
+    are inside, and informed."""
 
     def prior(batch_size, rng):
         return {"rate": rng.uniform(0.0, 20.0, size=(batch_size, 1))}
@@ -163,7 +167,8 @@ def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(short, mon
 
 
 def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(hasty, tmp_path, monkeypatch):
-    """It is interrupted once in each of its trainings (direct, likelihoods, synthetic), and started anew each time, with `restore`."""
+    """It is interrupted once in each of its trainings (direct, likelihoods, synthetic), and started anew each
+    time, with `restore`."""
     data = SIMULATOR.sample(300, seed=1)
     whole = auto(checkpoint_filepath=tmp_path / "whole", restore=True)
     whole.fit_offline(data)

@@ -1,4 +1,5 @@
-"""Certificates of sets of any size, of discrete data, and with missing values: false alarms, and reasons that are the right ones."""
+"""Certificates of sets of any size, of discrete data, and with missing values: false alarms, and reasons that
+are the right ones."""
 
 import numpy as np
 import pytest
@@ -56,9 +57,11 @@ def numbers():
 
 
 def test_false_alarms_are_as_frequent_for_every_size(counts):
-    """Of masked sets of 3, 4 and 5 counts, many of which are tied, 3 to 7 % of each size have p <= 0.05, over six calibrations.
+    """Of masked sets of 3, 4 and 5 counts, many of which are tied, 3 to 7 % of each size have p <= 0.05, over
+    six calibrations.
 
-    That is 5 %, give or take three standard errors of ranks among some 330 simulations; `benchmarks/certificate.py` has more."""
+    That is 5 %, give or take three standard errors of ranks among some 330 simulations;
+    `benchmarks/certificate.py` has more."""
     alarms = {size: [] for size in SIZES}
     for i in range(6):
         counts.approximator.learn_certificate(
@@ -75,7 +78,8 @@ def test_false_alarms_are_as_frequent_for_every_size(counts):
 
 
 def test_words_on_discrete_data_are_true(counts):
-    """The certificates of 300 sets of counts name no minimum of 0, which nearly all sets have, and no statistic that most sets share."""
+    """The certificates of 300 sets of counts name no minimum of 0, which nearly all sets have, and no
+    statistic that most sets share."""
     counts.approximator.learn_certificate(counts.simulator.sample(3000, seed=5, progress=False), None, seed=1)
     new = counts.simulator.sample(300, seed=6, progress=False)
     for row, certificate in enumerate(counts.approximator.certify(new, seed=0)):
@@ -88,7 +92,8 @@ def test_words_on_discrete_data_are_true(counts):
 
 
 def test_a_size_that_no_simulation_has_fails(counts):
-    """Sets of one element, where simulations have three at least, have the smallest p-value, and the number of elements is named."""
+    """Sets of one element, where simulations have three at least, have the smallest p-value, and the number
+    of elements is named."""
     one = {"x": np.array([[[1.0], [0.0], [0.0], [0.0], [0.0]]]), "there": np.array([[1.0, 0, 0, 0, 0]])}
     for certify in (counts.approximator.certify, counts.certify):
         (certificate,) = certify(one, seed=0)
@@ -111,9 +116,9 @@ def test_a_size_that_no_simulation_has_fails(counts):
     ids=["up", "down", "scale", "outlier", "shift half-way"],
 )
 def test_the_first_reason_is_what_was_changed(numbers, change, reason):
-    """Of twenty observations with one thing changed, which all but a few fail, nine in ten name that thing, and three in four name it
-    first: the mean of a shift, the spread of another scale, the outlier, the order; nothing is said given the summaries where these are
-    beyond the simulations."""
+    """Of twenty observations with one thing changed, which all but a few fail, nine in ten name that thing,
+    and three in four name it first: the mean of a shift, the spread of another scale, the outlier, the order;
+    nothing is said given the summaries where these are beyond the simulations."""
     new = numbers.simulator.sample(20, seed=7, progress=False)
     certificates = numbers.approximator.certify({"x": change(new["x"])}, seed=0)
     failed = [certificate for certificate in certificates if certificate.verdict == "failed"]
@@ -134,8 +139,8 @@ def missing_values(theta, rng):
 
 
 def test_data_with_missing_values_are_certified_by_all_tests():
-    """The only observed variable has missing values: the check is made, for one observation and several, with one value there, and none;
-    sets that miss like the simulations pass as often as they should."""
+    """The only observed variable has missing values: the check is made, for one observation and several, with
+    one value there, and none; sets that miss like the simulations pass as often as they should."""
     adapter = bf.Adapter().nan_to_num("x", mask="there")
     made = trained(missing_values, adapter=adapter, summary_mask="there")
     new = made.simulator.sample(60, seed=9, progress=False)

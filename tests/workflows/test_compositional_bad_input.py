@@ -1,4 +1,5 @@
-"""Bad input of a CompositionalWorkflow: refused with what was expected, what was got and a cure; odd but good input is taken."""
+"""Bad input of a CompositionalWorkflow: refused with what was expected, what was got and a cure; odd but good
+input is taken."""
 
 import re
 
@@ -51,7 +52,8 @@ def test_other_networks(network):
 
 
 def test_workflows_that_cannot_be_promoted():
-    """An untrained workflow, one with another network (trained or not), and what is no workflow; each says what to do."""
+    """An untrained workflow, one with another network (trained or not), and what is no workflow; each says
+    what to do."""
     make = bf.CompositionalWorkflow.from_basic_workflow
     with pytest.raises(
         NotFittedError,
@@ -72,7 +74,8 @@ def test_workflows_that_cannot_be_promoted():
 
 
 def test_a_prior_that_was_never_learned():
-    """A network trained without dropped conditions needs a prior: an error that names both cures; with one, or one item, it composes."""
+    """A network trained without dropped conditions needs a prior: an error that names both cures; with one,
+    or one item, it composes."""
     basic = workflow(inference_network=DiffusionModel(widths=(16, 16), drop_conditions=0.0))
     basic.fit_offline(SIMULATOR.sample(64, seed=0), epochs=1)
     made = bf.CompositionalWorkflow.from_basic_workflow(basic)
@@ -131,7 +134,8 @@ def test_sampling_before_fitting():
     ],
 )
 def test_conditions(trained, conditions, message):
-    """No axis of items, no items, ragged or unequal numbers of them, missing, misnamed, broken and mistyped conditions."""
+    """No axis of items, no items, ragged or unequal numbers of them, missing, misnamed, broken and mistyped
+    conditions."""
     for made in (trained, trained.approximator):
         with pytest.raises(DataError, match=message):
             made.compositional_sample(
@@ -141,7 +145,8 @@ def test_conditions(trained, conditions, message):
 
 @pytest.mark.filterwarnings("ignore::sbi_models.errors.TrustWarning")
 def test_odd_but_good_conditions(trained):
-    """Lists, single precision, tensors, a scalar condition without its axis, and further variables are taken, to the same draws."""
+    """Lists, single precision, tensors, a scalar condition without its axis, and further variables are taken,
+    to the same draws."""
     expected = ask(trained, calibration_simulations=0)["theta"]
     for conditions in (
         {"x": X.tolist(), "c": GIVEN["c"].tolist()},
@@ -190,7 +195,8 @@ def test_odd_but_good_conditions(trained):
     ],
 )
 def test_priors(trained, prior, error, message):
-    """Prior scores with a wrong key, shape, value or type, and what is no prior; whatever the number of items."""
+    """Prior scores with a wrong key, shape, value or type, and what is no prior; whatever the number of
+    items."""
     for n in (1, 3):
         with pytest.raises(error, match=message):
             ask(
@@ -233,7 +239,8 @@ def test_priors(trained, prior, error, message):
     ],
 )
 def test_arguments(trained, arguments, message):
-    """Unknown methods, noises and numbers that cannot be, and misspelt names, are refused with what was expected and got."""
+    """Unknown methods, noises and numbers that cannot be, and misspelt names, are refused with what was
+    expected and got."""
     for made in (trained, trained.approximator):
         with pytest.raises(ConfigurationError, match=message):
             ask(made, **arguments)

@@ -1,4 +1,5 @@
-"""CompositionalWorkflow: the page's snippets, exact posteriors, repeatability, and what trainings leave behind."""
+"""CompositionalWorkflow: the page's snippets, exact posteriors, repeatability, and what trainings leave
+behind."""
 
 import warnings
 
@@ -54,7 +55,8 @@ def hasty():
 
 
 def test_the_snippets_of_the_page(untrusted):
-    """Sets of 20 numbers, three a data set: trained online, composed with the learned prior and with a score of the user's."""
+    """Sets of 20 numbers, three a data set: trained online, composed with the learned prior and with a score
+    of the user's."""
 
     def prior(batch_size, rng):
         return {"theta": rng.normal(size=(batch_size, 2))}
@@ -87,7 +89,8 @@ def test_the_snippets_of_the_page(untrusted):
 
 
 def test_what_a_network_leaves_open_is_set_for_composition():
-    """None becomes dropped conditions and Gaussian preconditioning; what was given stays, and so does the network itself."""
+    """None becomes dropped conditions and Gaussian preconditioning; what was given stays, and so does the
+    network itself."""
     for network in ("diffusion_model", DiffusionModel(), DiffusionModel):
         made = compositional(inference_network=network).approximator.inference_network
         assert (made.drop_conditions, made.is_gaussian) == (0.15, True)
@@ -106,7 +109,8 @@ def test_what_a_network_leaves_open_is_set_for_composition():
 @pytest.mark.parametrize("n", [2, 100])
 @pytest.mark.parametrize("prior", [prior_score, None], ids=["score", "learned"])
 def test_posteriors_of_many_items_are_exact(trained, n, prior):
-    """A network of few steps, calibrated by the simulator: means within 0.25 sds on average, sds within 10 %, and no warning."""
+    """A network of few steps, calibrated by the simulator: means within 0.25 sds on average, sds within 10 %,
+    and no warning."""
     conditions = items(2, n, seed=12)
     draws, reports = trained.compositional_sample(
         num_samples=1000, conditions=conditions, compute_prior_score=prior, seed=1, return_diagnostics=True
@@ -125,7 +129,8 @@ def test_posteriors_of_many_items_are_exact(trained, n, prior):
 @pytest.mark.parametrize("simulations", [0, 1000])
 @pytest.mark.parametrize("n", [3, 100])
 def test_items_of_unlikely_parameters(trained, n, simulations):
-    """Items of parameters in the tail of the prior end in draws near them or in a TrustWarning, never in an error of linear algebra."""
+    """Items of parameters in the tail of the prior end in draws near them or in a TrustWarning, never in an
+    error of linear algebra."""
     theta = np.array([[-3.2, 1.7]])
     x = SIMULATOR.sample(n, seed=1, theta=np.repeat(theta, n, axis=0))["x"][None]
     with warnings.catch_warnings(record=True) as seen:
@@ -145,7 +150,8 @@ def test_items_of_unlikely_parameters(trained, n, simulations):
 
 @pytest.mark.parametrize("prior", [prior_score, None], ids=["score", "learned"])
 def test_a_weak_network_is_doubted_for_one_item(trained, prior):
-    """Where a third of the scores could be predicted, the posterior of a single item has a note, whether the prior is given or not."""
+    """Where a third of the scores could be predicted, the posterior of a single item has a note, whether the
+    prior is given or not."""
     unused = trained.approximator.shared_bias.unused
     before = unused.clone()
     unused.fill_(0.34)
@@ -159,7 +165,8 @@ def test_a_weak_network_is_doubted_for_one_item(trained, prior):
 
 
 def test_without_a_simulator_it_uses_what_the_training_left(trained):
-    """calibration_simulations=0, or the approximator alone, composes without simulations, to the same draws; means are near."""
+    """calibration_simulations=0, or the approximator alone, composes without simulations, to the same draws;
+    means are near."""
     conditions = items(4, 10, seed=12)
     arguments = {"num_samples": 500, "conditions": conditions, "compute_prior_score": prior_score, "seed": 1}
     draws, reports = trained.compositional_sample(
@@ -187,7 +194,8 @@ def test_the_other_methods_are_near(trained, method):
 
 
 def test_one_item_is_the_ordinary_posterior(trained):
-    """With one item a data set the draws are those of the network's sampler: within noise those of `sample`, and the report says so."""
+    """With one item a data set the draws are those of the network's sampler: within noise those of `sample`,
+    and the report says so."""
     x = SIMULATOR.sample(3, seed=5)["x"]
     draws, reports = trained.compositional_sample(
         num_samples=2000, conditions={"x": x[:, None]}, seed=1, return_diagnostics=True
@@ -205,7 +213,8 @@ def test_one_item_is_the_ordinary_posterior(trained):
 
 
 def test_the_seed_decides(trained, untrusted):
-    """The same seed gives the same draws to the bit whatever the global state, another one others, and none NumPy's global state."""
+    """The same seed gives the same draws to the bit whatever the global state, another one others, and none
+    NumPy's global state."""
     arguments = {"num_samples": 20, "conditions": CONDITIONS, "calibration_simulations": 300}
     first = trained.compositional_sample(**arguments, seed=1)["theta"]
     torch.manual_seed(1)
@@ -220,7 +229,8 @@ def test_the_seed_decides(trained, untrusted):
 
 
 def test_data_sets_do_not_depend_on_each_other(trained, untrusted):
-    """The draws of a data set are the same whatever the others are, and differ between equal data sets in two rows."""
+    """The draws of a data set are the same whatever the others are, and differ between equal data sets in two
+    rows."""
     arguments = {"num_samples": 20, "seed": 1, "calibration_simulations": 300}
     x = CONDITIONS["x"].copy()
     first = trained.compositional_sample(conditions={"x": x}, **arguments)["theta"]
@@ -239,7 +249,8 @@ def test_data_sets_do_not_depend_on_each_other(trained, untrusted):
 
 
 def test_split_and_diagnostics(trained):
-    """split=True gives each component as a variable; return_diagnostics adds a report for each data set; both at once, too."""
+    """split=True gives each component as a variable; return_diagnostics adds a report for each data set; both
+    at once, too."""
     arguments = {"num_samples": 7, "calibration_simulations": 0, "conditions": CONDITIONS, "seed": 1}
     whole = trained.compositional_sample(**arguments)["theta"]
     parts, reports = trained.compositional_sample(**arguments, split=True, return_diagnostics=True)
@@ -250,7 +261,8 @@ def test_split_and_diagnostics(trained):
 
 
 def test_noise_and_simulations_are_taken(trained):
-    """A noise that is given is used; calibration_simulations is how many the last calibration of many items has; few items have a test."""
+    """A noise that is given is used; calibration_simulations is how many the last calibration of many items
+    has; few items have a test."""
     arguments = {"num_samples": 7, "return_diagnostics": True, "seed": 1}
     _, reports = trained.compositional_sample(
         **arguments, conditions=items(1, 40, seed=3), noise=0.07, calibration_simulations=5000
@@ -282,7 +294,8 @@ def test_a_saved_approximator_composes_alike(trained, tmp_path):
 
 
 def test_short_trainings_are_doubted(hasty):
-    """After two steps of training, 100 items without a simulator end in a warning that names the data sets and a cure."""
+    """After two steps of training, 100 items without a simulator end in a warning that names the data sets
+    and a cure."""
     with pytest.warns(
         TrustWarning, match=r"posterior of data sets 0 and 1 of 2 \(counted from 0\) should not be trusted\."
     ):
@@ -298,7 +311,8 @@ def test_short_trainings_are_doubted(hasty):
 
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline", "fit_disk"])
 def test_every_training_leaves_the_shared_bias(method, tmp_path, untrusted):
-    """Online it is learned from new simulations, offline and from files from the data; every fit learns it anew."""
+    """Online it is learned from new simulations, offline and from files from the data; every fit learns it
+    anew."""
     np.savez(tmp_path / "a.npz", **DATA)
     own = {
         "fit_offline": {"data": DATA},
@@ -318,7 +332,8 @@ def test_every_training_leaves_the_shared_bias(method, tmp_path, untrusted):
 
 
 def test_data_alone_are_enough(untrusted):
-    """Without a simulator a workflow trains offline and composes, with the same answer as calibration_simulations=0."""
+    """Without a simulator a workflow trains offline and composes, with the same answer as
+    calibration_simulations=0."""
     arguments = {"num_samples": 5, "conditions": CONDITIONS, "seed": 1}
     drawn = []
     for more in ({"simulator": None}, {}):
@@ -330,7 +345,8 @@ def test_data_alone_are_enough(untrusted):
 
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline"])
 def test_a_resumed_training_leaves_the_same_file(method, tmp_path):
-    """Stopped and restored, the approximator, shared bias included, is that of a training that was never stopped, to the byte."""
+    """Stopped and restored, the approximator, shared bias included, is that of a training that was never
+    stopped, to the byte."""
 
     class Stop(Exception):
         pass
@@ -365,7 +381,8 @@ def test_a_resumed_training_leaves_the_same_file(method, tmp_path):
 
 
 def test_from_a_basic_workflow(untrusted, tmp_path):
-    """A trained workflow's copy has its weights, history and simulator, composes, is saved, and trains on without moving the original."""
+    """A trained workflow's copy has its weights, history and simulator, composes, is saved, and trains on
+    without moving the original."""
     basic = workflow(
         inference_network=DiffusionModel(widths=(16, 16), steps=8, density_steps=2, drop_conditions=0.2)
     )
@@ -412,7 +429,8 @@ def bounded():
 
 
 def test_priors_of_the_simulator_are_taken(bounded, untrusted):
-    """A torch distribution in the simulator is the prior of compositions: the same draws as with it passed, to the bit."""
+    """A torch distribution in the simulator is the prior of compositions: the same draws as with it passed,
+    to the bit."""
     made, prior = bounded
     arguments = {"num_samples": 30, "conditions": {"x": np.full((1, 3, 2), [0.2, 3.0])}, "seed": 1}
     first = made.compositional_sample(**arguments)["theta"]

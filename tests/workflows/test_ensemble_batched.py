@@ -1,4 +1,5 @@
-"""EnsembleWorkflow(batched=True): one module for all members, and the training that they have side by side."""
+"""EnsembleWorkflow(batched=True): one module for all members, and the training that they have side by
+side."""
 
 from itertools import pairwise
 
@@ -65,7 +66,8 @@ def sizes(monkeypatch):
 @pytest.mark.parametrize("method", ["fit_offline", "fit_online"])
 @pytest.mark.parametrize("reuse", [0, 0.5, 1.0])
 def test_it_is_the_training_side_by_side(method, reuse, sizes):
-    """In memory and online, sharing all, some and no data, members get the weights and losses that they get side by side.
+    """In memory and online, sharing all, some and no data, members get the weights and losses that they get
+    side by side.
 
     Without a row in common, of 97 rows one member has one more, for which it takes a step alone.
     """
@@ -77,7 +79,8 @@ def test_it_is_the_training_side_by_side(method, reuse, sizes):
 
 
 def test_members_with_batches_of_another_size_step_apart(sizes):
-    """Where a member has a row less in its last batch than the others, those are batched without it, and nothing else changes."""
+    """Where a member has a row less in its last batch than the others, those are batched without it, and
+    nothing else changes."""
     rows = {name: value[:95] for name, value in DATA.items()}  # windows of 32, 31 and 32
     runs = []
     for batched in (True, False):
@@ -88,7 +91,8 @@ def test_members_with_batches_of_another_size_step_apart(sizes):
 
 
 def test_each_member_is_clipped_by_itself(monkeypatch):
-    """Steep gradients, under an optimiser that feels their norm, are clipped member by member as side by side."""
+    """Steep gradients, under an optimiser that feels their norm, are clipped member by member as side by
+    side."""
     network = CouplingFlow(depth=2, transform="affine", widths=(8, 8))
     steep = {
         "optimizer": torch.optim.SGD,
@@ -104,7 +108,8 @@ def test_each_member_is_clipped_by_itself(monkeypatch):
 
 
 def test_members_of_other_architectures_train_beside_the_batch(sizes):
-    """Two of one architecture are batched, a third of another is not, and all have the training that they have side by side."""
+    """Two of one architecture are batched, a third of another is not, and all have the training that they
+    have side by side."""
     networks = {
         "inference_networks": {"a": FLOW, "other": CouplingFlow(widths=(8, 8)), "b": FLOW},
         "ensemble_size": None,
@@ -119,7 +124,8 @@ SCRIPT = {"0": [5.0, 4.0, 3.0, 2.0, 1.0], "1": [1.0, 2.0, 3.0, 4.0, 5.0], "2": [
 
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_members_that_have_stopped_move_no_more(ema, monkeypatch, sizes):
-    """With a patience of 1, member 1 stops after epoch 2 and member 2 after 3; from then on, only the others are in the batch and move."""
+    """With a patience of 1, member 1 stops after epoch 2 and member 2 after 3; from then on, only the others
+    are in the batch and move."""
     plain = TrainingModule._means
 
     def means(self):
@@ -146,7 +152,8 @@ def test_members_that_have_stopped_move_no_more(ema, monkeypatch, sizes):
 
 @pytest.mark.parametrize("method", ["fit_offline", "fit_online"])
 def test_a_resumed_training_ends_as_an_undisturbed_one(method, tmp_path):
-    """Stopped in epoch 3 and restored, with averaged weights and members that stop, all is as in one life, to the bit; the file too."""
+    """Stopped in epoch 3 and restored, with averaged weights and members that stop, all is as in one life, to
+    the bit; the file too."""
     options = {"early_stopping": 1, "ema": 0.9, "initial_learning_rate": 0.05}
 
     def run(on_epoch_end=None, **arguments):
@@ -186,7 +193,8 @@ def test_a_checkpoint_of_one_mode_is_refused_by_the_other(tmp_path):
 
 
 def test_a_member_that_explodes_is_named(monkeypatch):
-    """A loss of a batched member that is not finite is an error with its name, and all get back the weights that they came with."""
+    """A loss of a batched member that is not finite is an error with its name, and all get back the weights
+    that they came with."""
     plain = TrainingModule._batched_step
 
     def step(self, batched, rows):
@@ -248,7 +256,8 @@ def test_batched_is_a_truth_value_or_none():
 
 
 def test_without_a_word_members_are_batched_on_a_gpu_where_they_can(monkeypatch, sizes):
-    """None trains side by side on a CPU, and on a GPU those as a batch that pass the trial there; False never does."""
+    """None trains side by side on a CPU, and on a GPU those as a batch that pass the trial there; False never
+    does."""
     fit(make(None), epochs=1)
     assert sizes == []
     asked = []

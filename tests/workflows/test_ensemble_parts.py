@@ -32,7 +32,8 @@ def make(**arguments):
 
 
 def fit(made, method="fit_offline", *, root=None, **options):
-    """A short training; 241 rows are 81, 80 and 80 of each at a reuse of 0, so that one takes a step more than the others."""
+    """A short training; 241 rows are 81, 80 and 80 of each at a reuse of 0, so that one takes a step more
+    than the others."""
     own = {
         "fit_offline": {"data": DATA, "epochs": 5, "batch_size": 16},
         "fit_online": {"epochs": 5, "num_batches_per_epoch": 4, "batch_size": 16},
@@ -96,7 +97,8 @@ def check_same(made, expected, folder, tmp_path):
 def test_members_that_train_apart_are_those_that_train_together(
     method, reuse, *, settings, options, root, tmp_path
 ):
-    """In any order, two of them in one part, with one folder of checkpoints: weights, history, best epochs, certificates and files."""
+    """In any order, two of them in one part, with one folder of checkpoints: weights, history, best epochs,
+    certificates and files."""
     together = make(checkpoint_filepath=tmp_path / "together", **settings)
     fit(together, method, root=root, data_reuse=reuse, **options)
     parts = []
@@ -112,7 +114,8 @@ def test_members_that_train_apart_are_those_that_train_together(
 
 
 def test_the_order_of_trainings_does_not_matter(tmp_path):
-    """One after the other in one workflow, in two orders: the parts are the same, and the others keep their weights meanwhile."""
+    """One after the other in one workflow, in two orders: the parts are the same, and the others keep their
+    weights meanwhile."""
     found = []
     for order in list(permutations(NAMES))[::5]:
         made = make()
@@ -136,7 +139,8 @@ def test_the_order_of_trainings_does_not_matter(tmp_path):
 
 
 def test_a_second_fit_in_parts_is_the_second_fit(tmp_path):
-    """A fit that is put together counts as one, so that the next has streams of its own, together or apart."""
+    """A fit that is put together counts as one, so that the next has streams of its own, together or
+    apart."""
     together = make()
     for _ in range(2):
         fit(together, data_reuse=0.5, epochs=2)
@@ -155,7 +159,8 @@ def test_a_second_fit_in_parts_is_the_second_fit(tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, EARLY], ids=["plain", "early stop"])
 def test_a_part_that_was_killed_goes_on(settings, tmp_path):
-    """A part that was stopped in epoch 2 and restored, beside the files of another, is the part of an undisturbed training."""
+    """A part that was stopped in epoch 2 and restored, beside the files of another, is the part of an
+    undisturbed training."""
     folder = tmp_path / "apart"
 
     def stop(epoch, losses):
@@ -182,7 +187,8 @@ def _train_part(folder):
 
 @pytest.mark.integration
 def test_a_part_from_another_process(tmp_path):
-    """The file of a part that another process has trained is to the bit that of this one; so is what a pickled part holds."""
+    """The file of a part that another process has trained is to the bit that of this one; so is what a
+    pickled part holds."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(_train_part, tmp_path / "there").result(timeout=60)
     _train_part(tmp_path / "here")
@@ -201,7 +207,8 @@ def test_a_part_is_read_as_it_was_written(tmp_path):
 
 
 def test_files_of_any_choice_of_members_differ():
-    """Names with signs, and long ones, make a file name that every system takes, and no two choices the same."""
+    """Names with signs, and long ones, make a file name that every system takes, and no two choices the
+    same."""
     choices = [["a"], ["b"], ["a", "b"], ["a+b"], ["a b"], [":"], ["x" * 50, "y" * 50], ["x" * 50, "z" * 50]]
     stems = [part_stem("model", choice) for choice in choices]
     assert stems[:3] == ["model.only-a", "model.only-b", "model.only-a+b"]

@@ -27,7 +27,8 @@ def data(n):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """For each member, the rows of each of its batches, by the first parameter, which is standardised as a whole number of the rows."""
+    """For each member, the rows of each of its batches, by the first parameter, which is standardised as a
+    whole number of the rows."""
     batches, plain = {}, ContinuousApproximator.loss
 
     def spied(self, prepared, generator=None):
@@ -53,7 +54,8 @@ def window(n, members, reuse):
 
 
 def check_windows(epochs, n, members, reuse):
-    """`epochs`: for each member, the rows of each epoch. The share in common is that of the formula, and every epoch has the same rows."""
+    """`epochs`: for each member, the rows of each epoch. The share in common is that of the formula, and
+    every epoch has the same rows."""
     rows = [set(of_member[0]) for of_member in epochs]
     for of_member, own in zip(epochs, rows, strict=True):
         assert all(sorted(epoch) == sorted(own) for epoch in of_member)  # each row once
@@ -82,7 +84,8 @@ def epochs_of(batches, per_epoch):
 @MEMBERS
 @pytest.mark.parametrize("augmented", [False, True])
 def test_offline(seen, members, reuse, augmented):
-    """Each member trains on its window of the shuffled data, in an order of its own in each epoch; at reuse 1 all have the same batches."""
+    """Each member trains on its window of the shuffled data, in an order of its own in each epoch; at reuse 1
+    all have the same batches."""
     made = ensemble(ensemble_size=members)
     same = {"x": lambda x: x} if augmented else None
     made.fit_offline(data(100), epochs=2, batch_size=8, data_reuse=reuse, augmentations=same)
@@ -102,7 +105,8 @@ def test_offline(seen, members, reuse, augmented):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """A folder with 100 simulations in 7 files, of which 3 are in memory at a time, and the numbers of the files that are read."""
+    """A folder with 100 simulations in 7 files, of which 3 are in memory at a time, and the numbers of the
+    files that are read."""
     rows, reads, plain = data(100), [], SimulationFiles.read
     for k, part in enumerate(np.array_split(np.arange(100), 7)):
         np.savez(tmp_path / f"{k}.npz", **{name: value[part] for name, value in rows.items()})
@@ -145,7 +149,8 @@ def _by_rows(batches, epochs):
 @REUSE
 @MEMBERS
 def test_online(seen, members, reuse):
-    """A step simulates ceil(f B) rows once, and members have the neighbours on this ring that the formula gives; no row comes twice."""
+    """A step simulates ceil(f B) rows once, and members have the neighbours on this ring that the formula
+    gives; no row comes twice."""
     asked = []
 
     class Rows(Simulator):
@@ -195,7 +200,8 @@ def test_too_few_simulations_are_said_so():
 
 
 def test_unequal_windows_lose_no_row(seen):
-    """Where one member has a row more than fills a batch, the others sit that step out, and the training goes on."""
+    """Where one member has a row more than fills a batch, the others sit that step out, and the training goes
+    on."""
     made = ensemble(ensemble_size=3, early_stopping=None)
     history = made.fit_offline(data(97), epochs=2, batch_size=8, data_reuse=0)
     sizes = [[len(batch) for batch in batches] for batches in by_member(seen, made)]
@@ -205,7 +211,8 @@ def test_unequal_windows_lose_no_row(seen):
 
 
 def test_members_have_augmentations_of_their_own():
-    """Random augmentations differ between members that have rows of their own, and are drawn once where all have the same batch."""
+    """Random augmentations differ between members that have rows of their own, and are drawn once where all
+    have the same batch."""
     drawn = []
 
     def noisy(batch):
@@ -237,7 +244,8 @@ def test_the_simulator_is_called_once_for_all_members():
 
 
 def test_failed_simulations_leave_smaller_rings(seen):
-    """Where simulations may fail, members share what is left of a step as they would have shared the whole; disjoint stays disjoint."""
+    """Where simulations may fail, members share what is left of a step as they would have shared the whole;
+    disjoint stays disjoint."""
 
     def prior(rng):
         theta = np.array([rng.integers(1_000_000), rng.normal()])

@@ -46,7 +46,8 @@ def equal(a, b):
 
 
 def test_trained_members_differ_in_every_weight():
-    """In size mode, with a summary network given once, no trained tensor of two members is equal, at any reuse."""
+    """In size mode, with a summary network given once, no trained tensor of two members is equal, at any
+    reuse."""
     sets = {"theta": DATA["theta"], "x": DATA["x"][:, :, None]}
     for reuse in (0.0, 1.0):
         made = ensemble(
@@ -65,7 +66,8 @@ def test_trained_members_differ_in_every_weight():
 
 
 def test_members_of_different_kinds():
-    """Flow matching, diffusion and coupling flows train in one ensemble; densities, draws and diagnostics are those of the mixture."""
+    """Flow matching, diffusion and coupling flows train in one ensemble; densities, draws and diagnostics are
+    those of the mixture."""
     networks = {
         "flow": FLOW,
         "diffusion": DiffusionModel(widths=(16, 16)),
@@ -84,7 +86,8 @@ def test_members_of_different_kinds():
 
 
 def test_a_member_trains_as_it_would_with_others():
-    """With common data, weights and losses of a member are the same to the bit whoever trains beside it, and clipping is its own."""
+    """With common data, weights and losses of a member are the same to the bit whoever trains beside it, and
+    clipping is its own."""
     steep = {
         "optimizer": torch.optim.SGD,
         "initial_learning_rate": 0.5,
@@ -100,7 +103,8 @@ def test_a_member_trains_as_it_would_with_others():
 
 
 def test_the_mixture_learns_the_posterior():
-    """Three members on a few thousand simulations have, together, the mean, spread and density of the exact posterior."""
+    """Three members on a few thousand simulations have, together, the mean, spread and density of the exact
+    posterior."""
     made = ensemble(inference_networks=FlowMatching(widths=(32, 32), steps=8), ensemble_size=3)
     made.fit_online(epochs=4, num_batches_per_epoch=100, batch_size=64, data_reuse=0.5)
     test = SIMULATOR.sample(300, seed=8)
@@ -114,7 +118,8 @@ def test_the_mixture_learns_the_posterior():
 
 
 def test_the_history_has_the_losses_of_members():
-    """Each member has a loss and a validation loss an epoch; `loss` and `val_loss` are their means; best epochs are each member's own."""
+    """Each member has a loss and a validation loss an epoch; `loss` and `val_loss` are their means; best
+    epochs are each member's own."""
     history = fit(ensemble(ensemble_size=3), data_reuse=0.5)
     h = history.history
     assert sorted(h) == sorted(
@@ -133,7 +138,8 @@ SCRIPT = {
 
 
 def scripted(monkeypatch):
-    """Give members the validation losses of SCRIPT; record the weights that each has at the end of each epoch."""
+    """Give members the validation losses of SCRIPT; record the weights that each has at the end of each
+    epoch."""
     epochs, plain = [], TrainingModule._means
 
     def means(self):
@@ -148,7 +154,8 @@ def scripted(monkeypatch):
 
 
 def test_members_stop_one_by_one_at_their_best(monkeypatch):
-    """With a patience of 2, member 2 stops after epoch 3, 0 after 4 and 1 after 6; each keeps the weights of its best epoch: 1, 2, 4."""
+    """With a patience of 2, member 2 stops after epoch 3, 0 after 4 and 1 after 6; each keeps the weights of
+    its best epoch: 1, 2, 4."""
     epochs = scripted(monkeypatch)
     made = ensemble(ensemble_size=3, early_stopping=2)
     history = fit(made, epochs=50, on_epoch_end=lambda epoch, losses: epochs.append(weights(made)))
@@ -183,7 +190,8 @@ def test_the_mean_loss_counts_stopped_members_at_their_best():
 
 
 def test_save_best_only_keeps_the_best_of_each_member(monkeypatch, tmp_path):
-    """The file holds every member with the weights of its own best epoch, also over a restart; without it, the last ones."""
+    """The file holds every member with the weights of its own best epoch, also over a restart; without it,
+    the last ones."""
     epochs = scripted(monkeypatch)
 
     def run(folder, *, stop=None, restore=False):
@@ -213,7 +221,8 @@ def test_save_best_only_keeps_the_best_of_each_member(monkeypatch, tmp_path):
     ids=["plain", "early stop"],
 )
 def test_a_resumed_training_ends_as_an_undisturbed_one(method, settings, tmp_path):
-    """Stopped in epoch 3 and restored, an ensemble has the weights and the history of one that was never stopped, to the bit."""
+    """Stopped in epoch 3 and restored, an ensemble has the weights and the history of one that was never
+    stopped, to the bit."""
     for k in range(3):
         np.savez(tmp_path / f"{k}.npz", **{name: value[50 * k : 50 * k + 50] for name, value in DATA.items()})
     own = {
@@ -315,7 +324,8 @@ def test_the_workflow_asks_its_approximator(trained):
 
 
 def test_stacking_on_held_out_data(trained):
-    """Learned weights have no lower held-out log score than equal ones or any member, are kept and saved; a number simulates the data."""
+    """Learned weights have no lower held-out log score than equal ones or any member, are kept and saved; a
+    number simulates the data."""
     held_out = SIMULATOR.sample(500, seed=5)
     uniform = trained.log_prob(held_out).mean()
     learned = trained.stack(held_out, shrinkage=0)
@@ -328,7 +338,8 @@ def test_stacking_on_held_out_data(trained):
 
 
 def test_disagreement(trained):
-    """Members that learned the same agree where the data are; far out they do not; the measure without densities sees it too."""
+    """Members that learned the same agree where the data are; far out they do not; the measure without
+    densities sees it too."""
     near = {"x": SIMULATOR.sample(30, seed=6)["x"]}
     far = {"x": near["x"] + 12.0}
     for measure in (None, "energy"):
@@ -367,7 +378,8 @@ def test_disagreement_without_densities():
 
 
 def test_summary_variables_have_a_default_network():
-    """The guide's size-mode snippet runs: summary variables without a summary network are summarised by a TimeSeriesTransformer each."""
+    """The guide's size-mode snippet runs: summary variables without a summary network are summarised by a
+    TimeSeriesTransformer each."""
     made = bf.EnsembleWorkflow(
         simulator=SIMULATOR,
         inference_variables=["theta"],
@@ -430,7 +442,8 @@ SET = {
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, message):
-    """Sizes beside dicts, too few members, no networks, members without draws, and summary networks for nobody are errors with a cure."""
+    """Sizes beside dicts, too few members, no networks, members without draws, and summary networks for
+    nobody are errors with a cure."""
     with pytest.raises(ConfigurationError, match=message):
         ensemble(**arguments)
 

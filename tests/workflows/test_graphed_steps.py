@@ -1,4 +1,5 @@
-"""Whole steps as CUDA graphs: the training is the one without them. What needs a GPU is skipped where there is none."""
+"""Whole steps as CUDA graphs: the training is the one without them. What needs a GPU is skipped where there
+is none."""
 
 import warnings
 
@@ -76,7 +77,8 @@ def assert_same(one, other, tolerance):
     "make", [basic, ensemble, lambda **s: basic(CouplingFlow(widths=(16, 16)), ema=0.9, **s)]
 )
 def test_a_whole_step_is_the_step_that_lightning_takes(make, monkeypatch):
-    """On a CPU, without a graph: the oracle is the training in which Lightning calls loss, backward, clipping and optimiser."""
+    """On a CPU, without a graph: the oracle is the training in which Lightning calls loss, backward, clipping
+    and optimiser."""
     expected = trained(make(accelerator="cpu"))
     taken = []
 
@@ -103,7 +105,8 @@ class FakeGraph:
 
 
 def test_shapes_that_come_often_are_recorded_and_others_are_not(monkeypatch):
-    """The fourth step of a shape is recorded; inputs go to the places of the record, a batch that is shared once."""
+    """The fourth step of a shape is recorded; inputs go to the places of the record, a batch that is shared
+    once."""
     steps = GraphedSteps.__new__(GraphedSteps)
     steps._seen, steps._graphs, aside, recorded = {}, {}, [], []
     monkeypatch.setattr(steps, "_aside", lambda inputs: aside.append(inputs) or {"a": torch.zeros(())})

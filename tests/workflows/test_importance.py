@@ -23,7 +23,8 @@ def wrong():
 
 
 def test_corrected_draws_are_those_of_the_exact_posterior(wrong):
-    """Means within 4 standard errors of as many draws as the report says, sds within 8 %, where the approximator's own are further off."""
+    """Means within 4 standard errors of as many draws as the report says, sds within 8 %, where the
+    approximator's own are further off."""
     draws, reports = wrong.importance_sample(
         num_samples=4_000, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=3
     )
@@ -87,7 +88,8 @@ def test_a_benchmark_brings_its_likelihood():
 
 
 def test_what_an_approximator_misses_is_said(wrong):
-    """An observation far from all simulations: few draws of the approximator are of any use, and a warning says so."""
+    """An observation far from all simulations: few draws of the approximator are of any use, and a warning
+    says so."""
     with pytest.warns(TrustWarning, match="worth"):
         _, (report,) = wrong.importance_sample(
             num_samples=100,
@@ -101,8 +103,8 @@ def test_what_an_approximator_misses_is_said(wrong):
 
 
 def test_a_mode_that_smoothing_hides_is_said():
-    """One draw of 4000 with all of the weight, whose smoothed weights look fine: certificate and correction both say so, with both numbers;
-    weights of a tail that smoothing is for are no reason."""
+    """One draw of 4000 with all of the weight, whose smoothed weights look fine: certificate and correction
+    both say so, with both numbers; weights of a tail that smoothing is for are no reason."""
     report = _report(np.r_[np.zeros(3999), 20.0], (3353.0, 1.0), 0.999, 0.69)
     assert not report.is_reliable
     assert (

@@ -1,6 +1,8 @@
-"""Times of 1e9 s, strains of 1e-46 and counts of 1e90 teach what plain numbers teach: float64 until standardised, on every way in.
+"""Times of 1e9 s, strains of 1e-46 and counts of 1e90 teach what plain numbers teach: float64 until
+standardised, on every way in.
 
-Numbers on a grid can be moved by 2^31 and scaled by powers of two without rounding, so that what was learned must be the same.
+Numbers on a grid can be moved by 2^31 and scaled by powers of two without rounding, so that what was learned
+must be the same.
 """
 
 from collections.abc import Callable
@@ -126,7 +128,8 @@ def answers(fitted: Any, x: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_learned_does_not_depend_on_offset_and_unit(way: str, tmp_path: Path) -> None:
-    """Draws and log densities agree to rounding in float32, p-values exactly, whether x is plain, moved by 2^31, tiny or huge."""
+    """Draws and log densities agree to rounding in float32, p-values exactly, whether x is plain, moved by
+    2^31, tiny or huge."""
     found = {}
     for name, move in {"plain": lambda x: x, **MOVES}.items():
         folder = tmp_path / name
@@ -142,7 +145,8 @@ def test_what_is_learned_does_not_depend_on_offset_and_unit(way: str, tmp_path: 
 
 @pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
 def test_parameters_keep_their_digits(move: Move) -> None:
-    """Draws of a moved or scaled parameter are the moved or scaled draws: of an arrival at 2^31 s, its fractions of a second."""
+    """Draws of a moved or scaled parameter are the moved or scaled draws: of an arrival at 2^31 s, its
+    fractions of a second."""
     plain = simulator(lambda x: x).sample(300, seed=3)
     draws, scale = [], []
     for moved in (lambda x: x, move):
@@ -155,7 +159,8 @@ def test_parameters_keep_their_digits(move: Move) -> None:
 
 @pytest.mark.parametrize("seconds", [1e-3, 1e-4])
 def test_milliseconds_of_gps_time_are_no_constant(seconds: float) -> None:
-    """Columns that differ by 1e-13 of their values in thousands of steps are standardised to unit variance, by roles and by adapter."""
+    """Columns that differ by 1e-13 of their values in thousands of steps are standardised to unit variance,
+    by roles and by adapter."""
     noise = np.random.default_rng(0).normal(size=(400, 1))
     data = {"theta": noise.copy(), "x": 1126259462.4 + seconds * noise}
     for options in ({}, {"adapter": bf.Adapter().standardize("x"), "standardize": "inference_variables"}):

@@ -22,9 +22,11 @@ def rough():
 
 
 def test_the_second_round_is_near_the_observation_and_weights_lead_to_the_exact_posterior(rough):
-    """The prior is three times as wide as the first posterior; the corrected draws have the exact moments under the wide prior.
+    """The prior is three times as wide as the first posterior; the corrected draws have the exact moments
+    under the wide prior.
 
-    Means within 4 standard errors, sds within 8 %. The network's own draws are those under the narrow prior, which pulls them.
+    Means within 4 standard errors, sds within 8 %. The network's own draws are those under the narrow prior,
+    which pulls them.
     """
     narrowed = narrow(SIMULATOR, rough.approximator, {"x": X}, seed=1)
     first = rough.sample(num_samples=10_000, conditions={"x": X}, seed=2)["theta"][0]

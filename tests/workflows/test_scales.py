@@ -1,4 +1,5 @@
-"""Supports and scales that are found from draws, against distributions whose supports and scales are known."""
+"""Supports and scales that are found from draws, against distributions whose supports and scales are
+known."""
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ def rng():
     ],
 )
 def test_bounds_of_known_distributions(draw, expected):
-    """A bound is where draws stop, not where they thin out; positive and skewed without a bound elsewhere is bounded by 0."""
+    """A bound is where draws stop, not where they thin out; positive and skewed without a bound elsewhere is
+    bounded by 0."""
     lower, upper = parameter_bounds(draw(rng())[:, None])
     assert (lower[0], upper[0]) == expected
 
@@ -65,7 +67,8 @@ def test_bounds_of_known_distributions(draw, expected):
     ],
 )
 def test_bounds_that_draws_thin_out_towards(draw, expected, seed):
-    """Densities that vanish at a bound have it, those with normal, exponential or heavy tails have none, from 20 000 draws."""
+    """Densities that vanish at a bound have it, those with normal, exponential or heavy tails have none, from
+    20 000 draws."""
     (low,), (high,) = parameter_bounds(draw(np.random.default_rng(seed), 20_000)[:, None])
     assert (low, high) == expected
 
@@ -85,7 +88,8 @@ def test_bounds_that_draws_thin_out_towards(draw, expected, seed):
     ],
 )
 def test_bounds_over_powers_of_ten(draw, expected, seed):
-    """A positive bound that is small beside the range, as of a log-uniform prior, is found; what thins out towards 0 has the bound 0."""
+    """A positive bound that is small beside the range, as of a log-uniform prior, is found; what thins out
+    towards 0 has the bound 0."""
     (low,), (high,) = parameter_bounds(draw(np.random.default_rng(seed), 20_000)[:, None])
     assert (low, high) == (
         pytest.approx(expected[0]),
@@ -105,7 +109,8 @@ def test_the_unit_of_a_positive_parameter_makes_no_difference(unit):
 
 
 def test_shares_of_a_whole_are_a_simplex():
-    """Draws of a Dirichlet law go to d - 1 real numbers; whole numbers, and unbounded draws, stay as they are."""
+    """Draws of a Dirichlet law go to d - 1 real numbers; whole numbers, and unbounded draws, stay as they
+    are."""
     g = np.random.default_rng(0)
     shares = g.dirichlet([2, 2, 2], 2000)
     made = real_line("p", shares).forward({"p": torch.as_tensor(shares)})["p"]
@@ -130,7 +135,8 @@ def test_too_few_draws_have_no_bounds():
 
 
 def test_bounds_that_are_no_round_numbers_hold_new_draws():
-    """A million further draws of a uniform distribution between -0.123456789 and pi are inside the bounds that 200 000 have."""
+    """A million further draws of a uniform distribution between -0.123456789 and pi are inside the bounds
+    that 200 000 have."""
     generator = rng()
     draws, more = (generator.uniform(-0.123456789, np.pi, n) for n in (N, 1_000_000))
     (low,), (high,) = parameter_bounds(draws[:, None])
@@ -139,7 +145,8 @@ def test_bounds_that_are_no_round_numbers_hold_new_draws():
 
 
 def test_scales_of_data_with_known_noise():
-    """Multiplicative noise is found by its logarithm, counts by their root, additive noise is left as it is."""
+    """Multiplicative noise is found by its logarithm, counts by their root, additive noise is left as it
+    is."""
     g, n = rng(), 2_000
     theta = g.uniform(1.0, 3.0, (n, 1))
     data = {

@@ -1,4 +1,5 @@
-"""What users have set for all of PyTorch changes nothing: results are those of a plain session, to the bit."""
+"""What users have set for all of PyTorch changes nothing: results are those of a plain session, to the
+bit."""
 
 import contextlib
 
@@ -54,7 +55,8 @@ def data(length=0, n=48):
 
 
 def results(workflow, data, path):
-    """Losses, draws, log densities, estimates and certificates, of the trained and of the loaded approximator."""
+    """Losses, draws, log densities, estimates and certificates, of the trained and of the loaded
+    approximator."""
     history = workflow.fit_offline(data, epochs=1, batch_size=24, validation_data=data)
     workflow.approximator.save(path)
     conditions, found = (
@@ -99,7 +101,8 @@ def cases():
     ("make", "length"), [pytest.param(make, length, id=name) for name, make, length in cases()]
 )
 def test_defaults_of_the_user_change_nothing(make, length, tmp_path):
-    """Fit, sample, log_prob, estimate, certify, save and load are the same to the bit under other defaults, which stay set."""
+    """Fit, sample, log_prob, estimate, certify, save and load are the same to the bit under other defaults,
+    which stay set."""
     expected = results(make(), data(length), tmp_path / "model")
     for name, setting in {"everything": everything, "half": half_without_gradients}.items():
         if name == "half" and make is not ensemble:
@@ -124,7 +127,8 @@ def test_defaults_of_the_user_change_nothing(make, length, tmp_path):
 
 
 def test_online_training_with_torch_priors_and_corrections(tmp_path):
-    """Simulations, an online training, weights by a torch prior and a composition are the same under the default dtype float64."""
+    """Simulations, an online training, weights by a torch prior and a composition are the same under the
+    default dtype float64."""
 
     def found():
         prior = {
@@ -162,7 +166,8 @@ class EagerSummary(SummaryNetwork):
 
 
 def test_layers_of_users_are_of_single_precision():
-    """A network that makes layers in its constructor trains under float64 and in inference mode, whether a name or an instance."""
+    """A network that makes layers in its constructor trains under float64 and in inference mode, whether a
+    name or an instance."""
     with default_dtype(torch.float64), torch.inference_mode():
         for network in ("layers_of_its_own_for_defaults", EagerSummary, EagerSummary()):
             workflow = basic(summary_network=network, summary_variables="x", inference_conditions=None)
@@ -171,7 +176,8 @@ def test_layers_of_users_are_of_single_precision():
 
 
 def test_functions_of_the_user_have_the_defaults_of_the_user():
-    """Inside of public calls, simulators, augmentations and callbacks see the device and dtype that the user has set."""
+    """Inside of public calls, simulators, augmentations and callbacks see the device and dtype that the user
+    has set."""
     seen = []
 
     def look(result):
@@ -209,7 +215,8 @@ def test_as_user_inside_of_aside():
 
 
 def test_a_prior_through_an_inverse_transform_is_drawn():
-    """sigmoid(theta) of draws of a TransformedDistribution through the inverse of a sigmoid is uniform (Kolmogorov distance of 4000)."""
+    """sigmoid(theta) of draws of a TransformedDistribution through the inverse of a sigmoid is uniform
+    (Kolmogorov distance of 4000)."""
     prior = TransformedDistribution(Uniform(0.0, 1.0), [SigmoidTransform().inv])
     draws = bf.make_simulator([{"theta": prior}], is_batched=True).sample(4000, seed=0)["theta"]
     uniform = np.sort(1 / (1 + np.exp(-draws[:, 0])))
@@ -217,7 +224,8 @@ def test_a_prior_through_an_inverse_transform_is_drawn():
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):
-    """accelerator="gpu" without a GPU, and more devices than there are, are errors before anything is simulated."""
+    """accelerator="gpu" without a GPU, and more devices than there are, are errors before anything is
+    simulated."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     calls = []
     simulator = bf.make_simulator(

@@ -48,7 +48,8 @@ FINE = {
 
 @pytest.mark.parametrize("key", CRUSHED)
 def test_crushed_data_are_told(key):
-    """Heavy tails and outliers that leave the rest of standardised data within a tenth of an sd, with the cure."""
+    """Heavy tails and outliers that leave the rest of standardised data within a tenth of an sd, with the
+    cure."""
     (message,) = built("all", {"theta": THETA, "x": CRUSHED[key]})
     assert "'x': standardisation crushes it" in message
     assert "adapter.log" in message
@@ -57,7 +58,8 @@ def test_crushed_data_are_told(key):
 
 @pytest.mark.parametrize("key", FINE)
 def test_other_data_are_left_alone(key):
-    """Laws with ordinary tails, discrete ones, and constants are no reason for a warning, in sets and as parameters neither."""
+    """Laws with ordinary tails, discrete ones, and constants are no reason for a warning, in sets and as
+    parameters neither."""
     assert not built("all", {"theta": THETA, "x": FINE[key]})
 
 
@@ -85,7 +87,8 @@ NEAR = {
 
 
 def test_conditions_far_from_a_unit_scale_are_told():
-    """Where they are not standardised, as by default, with the cure; nothing is said once they are, or where they are near."""
+    """Where they are not standardised, as by default, with the cure; nothing is said once they are, or where
+    they are near."""
     for values in FAR.values():
         (message,) = built("inference_variables", {"theta": THETA, "x": values})
         assert "'x': it is not standardised" in message
@@ -103,7 +106,8 @@ def test_the_variable_is_named():
 
 
 def test_whole_numbers_with_a_density_are_told():
-    """Counts and choices as inferred variables, but not as conditions, for point estimates, or beside a spread of thousands."""
+    """Counts and choices as inferred variables, but not as conditions, for point estimates, or beside a
+    spread of thousands."""
     counts, choices = RNG.poisson(5, (N, 1)), RNG.integers(0, 3, (N, 1))
     for values in (counts, choices):
         (message,) = built("all", {"theta": values, "x": NOISE})

@@ -47,8 +47,9 @@ def run(mode, **variables):
 
 
 def test_steps_that_free_what_they_use_cause_no_page_faults():
-    """A step of this network uses and frees 16 MB, 4 000 pages. By itself the C library gives some hundred of them back at each step. Kept,
-    most tens of steps have no fault at all; the median leaves out the few in which a heap in pieces still grows by a layer."""
+    """A step of this network uses and frees 16 MB, 4 000 pages. By itself the C library gives some hundred of
+    them back at each step. Kept, most tens of steps have no fault at all; the median leaves out the few in
+    which a heap in pieces still grows by a layer."""
     kept, library, faults = run("keep")
     if library != "glibc":
         pytest.skip("another C library, which is left alone")

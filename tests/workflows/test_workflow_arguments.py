@@ -43,7 +43,8 @@ DATA = SIMULATOR.sample(64, seed=0)
     ],
 )
 def test_arguments_of_a_workflow_are_checked_when_it_is_made(arguments, message):
-    """Misspelt names, bad numbers and parts that do not go together are refused by the constructor, with a cure."""
+    """Misspelt names, bad numbers and parts that do not go together are refused by the constructor, with a
+    cure."""
     with pytest.raises(ConfigurationError, match=message):
         workflow(**arguments)
 
@@ -88,7 +89,8 @@ class Counted(Simulator):
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "3"])
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "num_batches_per_epoch"])
 def test_numbers_of_a_training_are_checked_before_it_starts(name, value):
-    """Epochs, batch sizes and batches that are no positive integers are refused before anything is simulated or built."""
+    """Epochs, batch sizes and batches that are no positive integers are refused before anything is simulated
+    or built."""
     simulator = Counted([prior, likelihood], is_batched=True)
     made = workflow(simulator=simulator)
     with pytest.raises(ConfigurationError, match=rf"Expected {name} as a positive integer, got "):
@@ -129,7 +131,8 @@ def test_data_are_checked_before_training(data, arguments, message):
 
 
 def test_what_needs_a_simulator_says_so():
-    """Without a simulator, online training, validation and test data by number, and simulate are refused with a cure."""
+    """Without a simulator, online training, validation and test data by number, and simulate are refused with
+    a cure."""
     made = workflow(simulator=None)
     made.fit_offline(DATA, epochs=1)
     for ask in (
@@ -187,7 +190,8 @@ METRICS = ["NRMSE", "Log Gamma", "Calibration Error", "Posterior Contraction"]
     "test_data", [50, np.int64(50), SIMULATOR.sample(50, seed=3)], ids=["int", "int64", "data"]
 )
 def test_default_metrics_have_their_names(trained, test_data):
-    """A row a metric and a column a parameter, finite, repeatable by seed, for data or a number of simulations."""
+    """A row a metric and a column a parameter, finite, repeatable by seed, for data or a number of
+    simulations."""
     frame = trained.compute_default_diagnostics(test_data, num_samples=40, seed=1)
     assert list(frame.index) == METRICS
     assert list(frame.columns) == ["theta_0", "theta_1"]
@@ -207,7 +211,8 @@ def test_default_metrics_may_be_a_dict_with_names_of_the_caller(trained):
 
 
 def test_samples_made_before_are_used(trained):
-    """With samples= no draws are made: the metrics are those of the draws that came; missing draws are named."""
+    """With samples= no draws are made: the metrics are those of the draws that came; missing draws are
+    named."""
     test = SIMULATOR.sample(50, seed=4)
     perfect = {
         "theta": np.repeat(test["theta"][:, None], 10, axis=1)
@@ -219,7 +224,8 @@ def test_samples_made_before_are_used(trained):
 
 
 def test_default_figures_have_their_names(trained):
-    """The losses are drawn after a training and left out without one; the other four figures are always there."""
+    """The losses are drawn after a training and left out without one; the other four figures are always
+    there."""
     usual = ["recovery", "calibration_ecdf", "coverage", "z_score_contraction"]
     figures = trained.plot_default_diagnostics(np.int64(20), num_samples=30, seed=1)
     assert list(figures) == ["losses", *usual]
@@ -240,7 +246,8 @@ def test_a_network_given_to_two_workflows_is_trained_in_neither_by_the_other() -
 
 
 def test_a_network_argument_that_json_cannot_hold_is_refused_before_training() -> None:
-    """A NumPy integer as network argument, which a saved file could not hold, is refused when the workflow is made."""
+    """A NumPy integer as network argument, which a saved file could not hold, is refused when the workflow is
+    made."""
     with pytest.raises(ConfigurationError, match="JSON"):
         BasicWorkflow(
             inference_variables="theta",
@@ -265,7 +272,8 @@ def test_a_variable_in_two_roles_or_no_data_at_all_is_refused() -> None:
 
 
 def test_restoring_another_training_is_refused(tmp_path) -> None:
-    """restore=True with other epochs, another seed or other data than those of the checkpoint is an error, not a silent mixture."""
+    """restore=True with other epochs, another seed or other data than those of the checkpoint is an error,
+    not a silent mixture."""
     data = {"theta": np.linspace(-1, 1, 64)[:, None], "x": np.linspace(-2, 2, 64)[:, None]}
 
     def fit(seed: int, epochs: int, values: dict[str, np.ndarray]) -> None:

@@ -22,7 +22,8 @@ def trained():
 
 
 def test_draws_densities_and_data_are_those_of_the_workflow(trained):
-    """Posterior, log densities, observations and certificates under ArviZ's names equal those of sample, log_prob and certify."""
+    """Posterior, log densities, observations and certificates under ArviZ's names equal those of sample,
+    log_prob and certify."""
     data = trained.to_arviz(
         X, num_samples=40, variable_names={"theta": ["a", "b"]}, data_set_names=["u", "v", "w"], seed=3
     )
@@ -52,7 +53,8 @@ def test_arviz_goes_on_with_them(trained):
 
 
 def test_an_ensemble_without_a_simulator_has_what_can_be_computed():
-    """Draws of a mixture of a workflow without a simulator have densities, and neither predictive draws nor a prior."""
+    """Draws of a mixture of a workflow without a simulator have densities, and neither predictive draws nor a
+    prior."""
     made = ensemble(simulator=None)
     made.fit_offline(DATA, epochs=1)
     assert sorted(made.to_arviz(X, num_samples=5, seed=1).groups()) == [

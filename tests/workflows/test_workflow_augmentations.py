@@ -23,7 +23,8 @@ def weights(**arguments):
 
 
 def test_noise_changes_the_training_and_is_repeatable_by_seed():
-    """The same seed gives the same augmented training to the bit, whatever the global state; without augmentation it is another one."""
+    """The same seed gives the same augmented training to the bit, whatever the global state; without
+    augmentation it is another one."""
     np.random.seed(1)
     first = weights(augmentations=add_noise)
     np.random.seed(2)
@@ -32,7 +33,8 @@ def test_noise_changes_the_training_and_is_repeatable_by_seed():
 
 
 def test_augmentation_that_changes_nothing_is_the_plain_training():
-    """The identity as function, dict and list gives the weights of a training without augmentations, to the bit."""
+    """The identity as function, dict and list gives the weights of a training without augmentations, to the
+    bit."""
     plain = weights()
     for identity in (lambda batch: batch, {"x": lambda x: x}, [lambda batch: batch, dict]):
         assert torch.equal(plain, weights(augmentations=identity))
@@ -52,7 +54,8 @@ def test_the_three_forms_agree():
 
 
 def test_data_and_validation_are_left_alone():
-    """An augmentation that overwrites its batch changes neither the user's data nor the validation loss of an untrained network."""
+    """An augmentation that overwrites its batch changes neither the user's data nor the validation loss of an
+    untrained network."""
 
     def destroy(batch):
         batch["x"][...] = 0.0
@@ -72,8 +75,8 @@ def test_data_and_validation_are_left_alone():
 
 
 def test_online_batches_are_augmented():
-    """fit_online passes every batch through the function, with all simulated variables and the right number of rows, and at the end the
-    simulations for certificates."""
+    """fit_online passes every batch through the function, with all simulated variables and the right number
+    of rows, and at the end the simulations for certificates."""
     seen = []
 
     def watch(batch):
@@ -100,6 +103,7 @@ def test_online_batches_are_augmented():
     ],
 )
 def test_unusable_augmentations_say_why(augmentations, error, message):
-    """An augmentation that returns nothing, no dict, other rows, NaN, or that is no function at all is refused with a cure."""
+    """An augmentation that returns nothing, no dict, other rows, NaN, or that is no function at all is
+    refused with a cure."""
     with pytest.raises(error, match=message):
         workflow(seed=1).fit_offline(DATA, epochs=1, batch_size=32, augmentations=augmentations)

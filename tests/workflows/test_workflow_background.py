@@ -1,4 +1,5 @@
-"""Simulations ahead of the training, in a thread or in other processes, change neither weights nor history by a bit."""
+"""Simulations ahead of the training, in a thread or in other processes, change neither weights nor history by
+a bit."""
 
 import logging
 import threading
@@ -76,7 +77,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize("augmentations", [None, noisy], ids=["plain", "augmented"])
 @pytest.mark.parametrize("simulator", [GUIDE, META], ids=["global state", "meta_fn"])
 def test_other_processes_do_not_change_a_bit(simulator, augmentations, here):
-    """One other process and two, with augmentations that use the global state too, give what this process gives, and leave that state."""
+    """One other process and two, with augmentations that use the global state too, give what this process
+    gives, and leave that state."""
     expected = trained(simulator, HERE, augmentations=augmentations)
     alone = len(here)
     for workers in (None, 2):
@@ -91,7 +93,8 @@ def test_other_processes_do_not_change_a_bit(simulator, augmentations, here):
 
 @pytest.mark.parametrize("augmentations", [None, noisy], ids=["plain", "augmented"])
 def test_a_thread_does_not_change_a_bit(augmentations, here):
-    """Batched functions with rng run in a thread unless told otherwise, with the results of this thread and of two processes."""
+    """Batched functions with rng run in a thread unless told otherwise, with the results of this thread and
+    of two processes."""
     expected = trained(SIMULATOR, HERE, augmentations=augmentations)
     assert all(in_main for *_, in_main in here)
     here.clear()
@@ -104,7 +107,8 @@ def test_a_thread_does_not_change_a_bit(augmentations, here):
 @pytest.mark.parametrize("stop", [1, 2])
 @pytest.mark.parametrize("workers", [None, 2])
 def test_a_resumed_training_ends_as_an_undisturbed_one(workers, stop, tmp_path):
-    """Left in epoch 1 or 2 of 3 and restored, with others ahead in both parts, a training ends as one of this process alone."""
+    """Left in epoch 1 or 2 of 3 and restored, with others ahead in both parts, a training ends as one of this
+    process alone."""
     expected = trained(GUIDE, HERE, augmentations=noisy)
 
     def stops(epoch, losses):
@@ -124,7 +128,8 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(workers, stop, tmp_path):
 
 
 def test_epochs_and_fits_share_their_workers(monkeypatch):
-    """A training of three epochs, and the next one, borrow the same processes, and simulate no row twice or too many."""
+    """A training of three epochs, and the next one, borrow the same processes, and simulate no row twice or
+    too many."""
     sent, plain = [], helpers.Helpers.submit
 
     def submit(self, table, indices):
@@ -160,7 +165,8 @@ def test_a_failure_ends_the_training_at_its_row():
 
 
 def test_functions_that_cannot_be_sent_train_here(caplog):
-    """A lock in a closure: one warning for all simulations of two trainings, whose results are those of this process."""
+    """A lock in a closure: one warning for all simulations of two trainings, whose results are those of this
+    process."""
     lock = threading.Lock()
 
     def locked(theta):

@@ -1,4 +1,5 @@
-"""Bad input, row by row: refused before any training step with what was expected, what was got and a cure. Odd but good input is taken."""
+"""Bad input, row by row: refused before any training step with what was expected, what was got and a cure.
+Odd but good input is taken."""
 
 import pickle
 import re
@@ -81,7 +82,8 @@ def with_value(name, value, row=17):
 )
 @pytest.mark.parametrize("role", ["training", "validation"])
 def test_data(no_step, data, message, role):
-    """NaN or inf (with variable and rows), unequal rows, a stray key of another length, missing or misnamed variables, no numbers."""
+    """NaN or inf (with variable and rows), unequal rows, a stray key of another length, missing or misnamed
+    variables, no numbers."""
     if role == "training":
         with pytest.raises(DataError, match=message):
             workflow().fit_offline(data, epochs=1)
@@ -123,7 +125,8 @@ def test_simulations_are_data_too(no_step):
     ],
 )
 def test_roles_and_networks(no_step, arguments, message):
-    """Missing and misnamed roles, a summary network without variables and the reverse, inputs of the wrong shape."""
+    """Missing and misnamed roles, a summary network without variables and the reverse, inputs of the wrong
+    shape."""
     with pytest.raises((ConfigurationError, DataError), match=message):
         workflow(**arguments).fit_offline(DATA, epochs=1)
 
@@ -250,7 +253,8 @@ GOOD = {name: value[:8] for name, value in DATA.items()}
     ],
 )
 def test_files(no_step, tmp_path, content, message):
-    """A file that lacks a key, is ragged, truncated, or holds anything but arrays is named; no code of a pickle is run."""
+    """A file that lacks a key, is ragged, truncated, or holds anything but arrays is named; no code of a
+    pickle is run."""
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(GOOD))
     (tmp_path / "bad.pkl").write_bytes(content)
     with pytest.raises(DataError, match=message):
@@ -262,7 +266,8 @@ def test_files(no_step, tmp_path, content, message):
     [torch.as_tensor, lambda value: value.tolist(), lambda value: value.astype("float32"), np.asfortranarray],
 )
 def test_tensors_and_lists_are_taken(trained, form):
-    """Torch tensors, lists, single precision and other memory layouts give the training and the draws of float64 arrays, up to rounding."""
+    """Torch tensors, lists, single precision and other memory layouts give the training and the draws of
+    float64 arrays, up to rounding."""
     made = workflow()
     made.fit_offline({name: form(value) for name, value in DATA.items()}, epochs=1)
     draws = [
@@ -362,7 +367,8 @@ def test_augmentations_that_return_nothing():
 
 
 def test_a_loss_that_turns_nan(monkeypatch):
-    """A training whose loss is no number any more stops with what to try, within 100 steps of a long epoch."""
+    """A training whose loss is no number any more stops with what to try, within 100 steps of a long
+    epoch."""
     steps, plain = [], TrainingModule.training_step
 
     def counted(self, *args):

@@ -1,4 +1,5 @@
-"""Certificates of workflows: what each fit leaves, posterior predictive checks, importance weights, and power on the page's model."""
+"""Certificates of workflows: what each fit leaves, posterior predictive checks, importance weights, and power
+on the page's model."""
 
 import numpy as np
 import pytest
@@ -59,7 +60,8 @@ def normal():
 
 @pytest.mark.parametrize("best_only", [False, True])
 def test_the_file_of_a_training_has_certificates(tmp_path, best_only):
-    """With checkpoints, of the last or of the best epoch, the file certifies, and a resumed training ends with the same tensors."""
+    """With checkpoints, of the last or of the best epoch, the file certifies, and a resumed training ends
+    with the same tensors."""
     options = {"checkpoint_filepath": tmp_path, "save_best_only": best_only, "restore": True}
     made = workflow(**options)
     made.fit_offline(DATA, epochs=2, validation_data=SIMULATOR.sample(250, seed=2))
@@ -71,7 +73,8 @@ def test_the_file_of_a_training_has_certificates(tmp_path, best_only):
 
 
 def test_every_strategy_and_kind_leaves_certificates(tmp_path):
-    """After fit_disk, with augmentations, and with point estimates, observations are certified; a far one fails everywhere."""
+    """After fit_disk, with augmentations, and with point estimates, observations are certified; a far one
+    fails everywhere."""
     np.savez(tmp_path / "all.npz", **DATA)
     on_disk, augmented, points = (
         workflow(),
@@ -102,7 +105,8 @@ def test_weights_of_a_training_do_not_depend_on_certificates(monkeypatch):
 
 
 def test_a_failed_training_gives_the_certificates_back(trained):
-    """If a loss is no longer finite, the approximator has the weights and the certificates that it came with."""
+    """If a loss is no longer finite, the approximator has the weights and the certificates that it came
+    with."""
     made = bf.BasicWorkflow(
         SIMULATOR, inference_network=trained.approximator, initial_learning_rate=1e30, seed=0, progress=False
     )
@@ -116,7 +120,8 @@ def test_a_failed_training_gives_the_certificates_back(trained):
 
 
 def test_predictive_p_values_are_uniform_under_the_model(trained):
-    """Of 300 simulations, as many have p <= 0.05, 0.2, 0.5 as binomial bounds and those of the 400 references let."""
+    """Of 300 simulations, as many have p <= 0.05, 0.2, 0.5 as binomial bounds and those of the 400 references
+    let."""
     new = SIMULATOR.sample(300, seed=21)
     certificates = trained.certify(new, num_references=400, num_replicates=50, seed=np.int64(2))
     for p_values in (
@@ -129,8 +134,8 @@ def test_predictive_p_values_are_uniform_under_the_model(trained):
 
 
 def test_another_simulator_does_not_hide_that_an_observation_is_new(trained):
-    """With a simulator of data that are shifted by 8, as are the observations, these are like its references, but not like the training:
-    tests are corrected for their number then, and novelty fails them."""
+    """With a simulator of data that are shifted by 8, as are the observations, these are like its references,
+    but not like the training: tests are corrected for their number then, and novelty fails them."""
 
     def shifted(theta, rng):
         return {"x": theta + 8 + NOISE * rng.normal(size=theta.shape)}
@@ -162,8 +167,9 @@ def test_observations_that_the_posterior_cannot_explain_fail(normal):
 
 
 def test_weights_tell_how_exact_the_draws_are(trained):
-    """Where the network is good, most draws count. With no likelihood and a prior of sd 4, its posteriors are a ninth as wide as the exact
-    ones, which have use for less than a tenth of the draws, and fail. A prior as a function and as a torch distribution give the same."""
+    """Where the network is good, most draws count. With no likelihood and a prior of sd 4, its posteriors are
+    a ninth as wide as the exact ones, which have use for less than a tenth of the draws, and fail. A prior as
+    a function and as a torch distribution give the same."""
     good = trained.certify(X, log_likelihood=log_likelihood, log_prior=log_prior, num_replicates=0, seed=1)
     assert all(c.effective_sample_size > 0.7 for c in good)
     assert all(c.pareto_k < 0.7 for c in good)
@@ -185,8 +191,8 @@ def test_weights_tell_how_exact_the_draws_are(trained):
 
 
 def test_benchmarks_know_their_likelihood(normal):
-    """The joint density that the simulator of the normal model knows gives weights without a word, and differs from its exact posterior
-    by a constant."""
+    """The joint density that the simulator of the normal model knows gives weights without a word, and
+    differs from its exact posterior by a constant."""
     model = NormalModel()
     x = model.simulator.sample(1, seed=3)["x"]
     theta = np.random.default_rng(0).normal(size=(50, 2))
@@ -197,7 +203,8 @@ def test_benchmarks_know_their_likelihood(normal):
 
 
 def test_ensembles_are_certified_by_all_tests():
-    """An ensemble has novelty, agreement, predictive check and weights of its mixture; a far observation fails."""
+    """An ensemble has novelty, agreement, predictive check and weights of its mixture; a far observation
+    fails."""
     made = ensemble()
     made.fit_offline(DATA, epochs=2)
     (certificate,) = made.certify(
@@ -214,7 +221,8 @@ def test_ensembles_are_certified_by_all_tests():
 
 
 def test_a_simulator_of_one_function_makes_no_check():
-    """Parameters inside a single function cannot be set, so there is no predictive p-value rather than a wrong one."""
+    """Parameters inside a single function cannot be set, so there is no predictive p-value rather than a
+    wrong one."""
 
     def both(batch_size, rng):
         theta = rng.normal(size=(batch_size, 2))
@@ -248,7 +256,8 @@ def test_wrong_arguments_are_errors(trained, options, message):
 
 
 def test_wrong_densities_and_observations_are_errors(trained):
-    """A likelihood of another shape, observations with NaN, and a likelihood for a network without density say what was expected."""
+    """A likelihood of another shape, observations with NaN, and a likelihood for a network without density
+    say what was expected."""
     with pytest.raises(DataError, match=r"Expected log densities of shape \(1000,\)"):
         trained.certify(X, log_likelihood=lambda x: np.zeros((3, 1)), log_prior=log_prior, num_replicates=0)
     with pytest.raises(DataError, match="NaN"):
@@ -263,8 +272,9 @@ def test_wrong_densities_and_observations_are_errors(trained):
 
 
 def test_misspecified_simulators_are_flagged(normal):
-    """Of 300 observations each, more than 90 % fail with shifted noise, outliers, or another variance in half of them; at most 5 % of the
-    model's, up to sampling error. Power of more cases is in `benchmarks/certificate.py`."""
+    """Of 300 observations each, more than 90 % fail with shifted noise, outliers, or another variance in half
+    of them; at most 5 % of the model's, up to sampling error. Power of more cases is in
+    `benchmarks/certificate.py`."""
     rng = np.random.default_rng(3)
     theta, noise = rng.normal(size=(300, 2)), rng.normal(size=(300, 20))
     late = np.arange(20) >= 10

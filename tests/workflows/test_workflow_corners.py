@@ -1,4 +1,5 @@
-"""Corners of the door: several inputs, failing simulations, ambiguous files, values far out, networks without a name."""
+"""Corners of the door: several inputs, failing simulations, ambiguous files, values far out, networks without
+a name."""
 
 import pickle
 
@@ -19,7 +20,8 @@ DATA = SIMULATOR.sample(64, seed=0)
 
 
 def test_several_inputs_through_the_default_adapter(tmp_path):
-    """A fusion of inputs of different shapes trains, samples, is saved and loaded, without an adapter of one's own."""
+    """A fusion of inputs of different shapes trains, samples, is saved and loaded, without an adapter of
+    one's own."""
     rng = seeding.generator(1)
     data = {
         "theta": rng.normal(size=(64, 2)),
@@ -44,7 +46,8 @@ def test_several_inputs_through_the_default_adapter(tmp_path):
 
 
 def test_trainings_do_without_simulations_that_failed():
-    """With a policy that lets some simulations fail, moments, batches and validation are made of the others."""
+    """With a policy that lets some simulations fail, moments, batches and validation are made of the
+    others."""
 
     def failing(rng):
         if rng.random() < 0.1:
@@ -98,7 +101,8 @@ def test_damaged_files_are_named(tmp_path, suffix):
 
 
 def test_values_that_no_network_can_take_are_refused():
-    """Conditions and parameters so far out that networks overflow give an error that names the rows, not NaN."""
+    """Conditions and parameters so far out that networks overflow give an error that names the rows, not
+    NaN."""
     made = workflow(inference_network="coupling_flow")
     made.fit_offline(DATA, epochs=1)
     far = {"x": np.where(np.arange(64)[:, None] == 3, 1e30, DATA["x"])}
@@ -109,7 +113,8 @@ def test_values_that_no_network_can_take_are_refused():
 
 
 def test_a_class_without_a_name_of_its_own_is_refused():
-    """An unregistered subclass, which a file would hold as its parent, is refused when the workflow is made."""
+    """An unregistered subclass, which a file would hold as its parent, is refused when the workflow is
+    made."""
 
     class Mine(FlowMatching):
         pass
@@ -121,7 +126,8 @@ def test_a_class_without_a_name_of_its_own_is_refused():
 
 
 def test_an_adapter_of_ones_own_keeps_the_bounds_of_a_prior():
-    """The bounds of a prior hold with an adapter that leaves the parameter alone; one that changes it is the user's own affair."""
+    """The bounds of a prior hold with an adapter that leaves the parameter alone; one that changes it is the
+    user's own affair."""
     simulator = make_simulator(
         [
             {"theta": Uniform(torch.zeros(2), torch.ones(2))},

@@ -16,7 +16,8 @@ def trained():
 
 
 def test_functions_get_draws_data_and_names(trained):
-    """A plot function gets the draws, all test data with the right rows, and the keywords variable_keys and variable_names."""
+    """A plot function gets the draws, all test data with the right rows, and the keywords variable_keys and
+    variable_names."""
 
     def look(samples, test_data, variable_keys=None, variable_names=None, **kwargs):
         return samples["theta"].shape, test_data["x"].shape[0], variable_keys, variable_names, kwargs

@@ -27,7 +27,8 @@ class Stop(Exception):
 
 
 def fit(made, **options):
-    """Batches of 7 rows, of which a device has 3 or 4, and at the end of an epoch one of a single row, which one device has."""
+    """Batches of 7 rows, of which a device has 3 or 4, and at the end of an epoch one of a single row, which
+    one device has."""
     made.fit_offline(
         **({"data": DATA, "epochs": 4, "batch_size": 7, "validation_data": VALIDATION} | options)
     )
@@ -91,7 +92,8 @@ EARLY = {"ema": 0.5, "early_stopping": 1, "initial_learning_rate": 0.1}
     ids=["early stop", "coupling flow and summaries", "ensemble"],
 )
 def test_two_processes_train_as_one(make, settings, options):
-    """Weights and losses are those of one device up to rounding, with slices of unequal length and a batch of one row."""
+    """Weights and losses are those of one device up to rounding, with slices of unequal length and a batch of
+    one row."""
     check_close(fit(make(**settings, **TWO), **options), fit(make(**settings), **options))
 
 
@@ -118,7 +120,8 @@ def test_a_step_that_no_member_takes(tmp_path):
 
 
 def test_epochs_end_in_this_process_and_files_are_whole(tmp_path):
-    """The listener is called once an epoch with the losses of the history, and the file of the best epoch has its weights."""
+    """The listener is called once an epoch with the losses of the history, and the file of the best epoch has
+    its weights."""
     heard = []
     settings = {"inference_network": FLOW, "save_best_only": True, "early_stopping": 2}
     made = workflow(checkpoint_filepath=tmp_path, **settings, **TWO)
@@ -134,7 +137,8 @@ def test_epochs_end_in_this_process_and_files_are_whole(tmp_path):
 
 
 def test_a_resumed_training_ends_as_an_undisturbed_one(tmp_path):
-    """What the listener raises ends all processes and is raised here; restored, the training ends to the bit as one on two devices."""
+    """What the listener raises ends all processes and is raised here; restored, the training ends to the bit
+    as one on two devices."""
 
     def stop(epoch, losses):
         if epoch == 3:
@@ -153,7 +157,8 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(tmp_path):
 
 
 def test_a_loss_that_explodes_is_told_as_on_one_device():
-    """The error is a TrainingError with the epoch, and the approximator keeps the weights that it came with."""
+    """The error is a TrainingError with the epoch, and the approximator keeps the weights that it came
+    with."""
     made = workflow(inference_network=FLOW, **TWO, initial_learning_rate=1e30)
     made.approximator.build(DATA, seed=0)
     before = {name: value.clone() for name, value in made.approximator.state_dict().items()}
@@ -280,7 +285,8 @@ def test_processes_with_other_data_are_found(tmp_path):
 
 @pytest.mark.integration
 def test_a_script_that_runs_in_every_process(tmp_path):
-    """With "ddp" both processes end with the history, one of them hears of epochs and writes files: the approximator of one device."""
+    """With "ddp" both processes end with the history, one of them hears of epochs and writes files: the
+    approximator of one device."""
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path / "there")))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)

@@ -21,7 +21,8 @@ def write_files(folder, num_files=16, per_file=500):
 
 
 def test_the_posterior_is_found(tmp_path):
-    """After 500 steps from files the posterior of the linear-Gaussian model has the exact mean, sd and density."""
+    """After 500 steps from files the posterior of the linear-Gaussian model has the exact mean, sd and
+    density."""
     write_files(tmp_path)
     trained = workflow(widths=(32, 32), seed=0)
     history = trained.fit_disk(tmp_path, pattern="*.npz", batch_size=128, epochs=8, validation_data=TEST)
@@ -34,7 +35,8 @@ def test_the_posterior_is_found(tmp_path):
 
 
 def test_an_interrupted_training_goes_on_to_the_bit(tmp_path):
-    """Stopped after its first epoch and restored, a training from files ends with the weights of an undisturbed one."""
+    """Stopped after its first epoch and restored, a training from files ends with the weights of an
+    undisturbed one."""
     write_files(tmp_path, num_files=4, per_file=32)
 
     class Stop(Exception):

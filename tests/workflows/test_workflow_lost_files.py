@@ -1,4 +1,5 @@
-"""What a checkpoint folder may have lost, what a restored training does about it, and other things that must not change a result."""
+"""What a checkpoint folder may have lost, what a restored training does about it, and other things that must
+not change a result."""
 
 import pytest
 import torch
@@ -64,7 +65,8 @@ def test_results_do_not_depend_on_the_callers_threads():
 
 
 def test_variables_in_tiny_units_are_standardised():
-    """Data of sd 1e-21 are standardised like any other: the same training as in units of 1, up to rounding."""
+    """Data of sd 1e-21 are standardised like any other: the same training as in units of 1, up to
+    rounding."""
     losses = []
     for unit in (1.0, 1e-21):
         data = {"theta": DATA["theta"], "x": DATA["x"] * unit}

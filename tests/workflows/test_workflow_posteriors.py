@@ -9,7 +9,8 @@ from sbi_models.networks import DeepSet, FlowMatching
 
 
 def assert_is_exact(trained, test, mean, sd, exact, *, mean_error=0.1, sd_error=0.1, nats=0.05):
-    """Means within a share of the exact sd (rms), sds within a share, mean log density within so many nats of the exact one."""
+    """Means within a share of the exact sd (rms), sds within a share, mean log density within so many nats of
+    the exact one."""
     draws = trained.sample(num_samples=400, conditions=test, seed=1)["theta"]
     assert np.sqrt(np.mean((draws.mean(axis=1) - mean) ** 2)) / sd < mean_error
     assert abs(draws.std(axis=1).mean() / sd - 1) < sd_error
@@ -19,7 +20,8 @@ def assert_is_exact(trained, test, mean, sd, exact, *, mean_error=0.1, sd_error=
 
 @pytest.mark.parametrize(("method", "seed"), [("fit_online", 0), ("fit_online", 1), ("fit_offline", 2)])
 def test_the_linear_gaussian_posterior_is_found(method, seed):
-    """After 500 steps of flow matching, means, sds and log densities of 400 test data sets are those of the formula."""
+    """After 500 steps of flow matching, means, sds and log densities of 400 test data sets are those of the
+    formula."""
     trained = workflow(widths=(64, 64), seed=seed)
     if method == "fit_online":
         history = trained.fit_online(epochs=5, num_batches_per_epoch=100, batch_size=128)
@@ -31,7 +33,8 @@ def test_the_linear_gaussian_posterior_is_found(method, seed):
 
 
 def test_a_deep_set_finds_the_mean_of_a_set():
-    """With theta ~ 50 + 10 N(0, 1) and eight observations theta + 10 N(0, 1), the posterior through a summary network is the formula's."""
+    """With theta ~ 50 + 10 N(0, 1) and eight observations theta + 10 N(0, 1), the posterior through a summary
+    network is the formula's."""
     simulator = make_simulator(
         [
             lambda batch_size, rng: {"theta": 50 + 10 * rng.normal(size=(batch_size, 1))},

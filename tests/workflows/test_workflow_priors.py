@@ -25,7 +25,8 @@ def inside(theta):
 
 
 def test_draws_stay_inside_the_prior_of_the_simulator():
-    """A uniform prior among the functions of the simulator bounds every draw, far out too; outside of it the density is -inf."""
+    """A uniform prior among the functions of the simulator bounds every draw, far out too; outside of it the
+    density is -inf."""
     made = workflow(simulator=SIMULATOR)
     made.fit_online(epochs=1, num_batches_per_epoch=5)
     test = SIMULATOR.sample(20, seed=1)
@@ -89,6 +90,7 @@ def test_a_prior_may_be_an_argument(prior):
     ],
 )
 def test_priors_that_do_not_fit_are_refused(arguments, message):
-    """A prior of an unknown variable, no distribution, one for several variables, and a prior beside an adapter are refused."""
+    """A prior of an unknown variable, no distribution, one for several variables, and a prior beside an
+    adapter are refused."""
     with pytest.raises(ConfigurationError, match=message):
         workflow(**arguments)

@@ -36,7 +36,8 @@ def doubled(batch):
     ],
 )
 def test_another_training_in_memory_is_refused(tmp_path, changed, named):
-    """Other roles, adapters, standardisation, or optimisers are no continuation of what the folder holds, and are named."""
+    """Other roles, adapters, standardisation, or optimisers are no continuation of what the folder holds, and
+    are named."""
     workflow(checkpoint_filepath=tmp_path).fit_offline(DATA, epochs=1)
     with pytest.raises(ConfigurationError, match=f"belongs to another training: expected {named}"):
         workflow(checkpoint_filepath=tmp_path, restore=True, **changed).fit_offline(DATA, epochs=1)
@@ -77,7 +78,8 @@ def test_other_values_in_files_are_another_training(tmp_path):
 
 
 def test_the_seed_of_the_checkpoint_is_taken(tmp_path):
-    """Without a seed of its own a restored workflow takes that of the checkpoint, and trains nothing again."""
+    """Without a seed of its own a restored workflow takes that of the checkpoint, and trains nothing
+    again."""
     first = workflow(seed=None, checkpoint_filepath=tmp_path, restore=True)
     first.fit_offline(DATA, epochs=2)
     again, heard = workflow(seed=None, checkpoint_filepath=tmp_path, restore=True), []

@@ -1,4 +1,5 @@
-"""Settings of a training: optimiser, averaged weights, early stopping, precision, compilation, Lightning's callbacks and loggers."""
+"""Settings of a training: optimiser, averaged weights, early stopping, precision, compilation, Lightning's
+callbacks and loggers."""
 
 import lightning.pytorch as pl
 import numpy as np
@@ -89,7 +90,8 @@ def test_an_optimizer_may_be_a_class_a_function_or_an_instance():
 
 
 def test_a_step_of_plain_gradient_descent_is_the_formula():
-    """One batch, one epoch, SGD: the weights move by minus the rate (a tenth, at the start of the warm-up) times the gradient."""
+    """One batch, one epoch, SGD: the weights move by minus the rate (a tenth, at the start of the warm-up)
+    times the gradient."""
     made = workflow(optimizer=torch.optim.SGD, initial_learning_rate=1.0, seed=3)
     made.approximator.build(DATA, seed=3)
     before = weights(made).clone()
@@ -118,7 +120,8 @@ def test_an_optimizer_that_is_none_is_refused():
 
 
 def test_averaged_weights_are_the_average(tmp_path):
-    """The weights after a training with ema are the moving average of those of its steps by the formula; the file holds them too."""
+    """The weights after a training with ema are the moving average of those of its steps by the formula; the
+    file holds them too."""
     steps = []
 
     class Spy(pl.Callback):
@@ -160,7 +163,8 @@ def scripted(monkeypatch, losses):
 
 
 def test_early_stopping_goes_back_to_the_best_epoch(monkeypatch, tmp_path):
-    """Two epochs without a lower validation loss end a training of ten; the weights are those of the best epoch."""
+    """Two epochs without a lower validation loss end a training of ten; the weights are those of the best
+    epoch."""
     scripted(monkeypatch, [3.0, 2.0, 2.5, 2.2, 0.0, 0.0])
     epochs = []
     made = workflow(early_stopping=2, checkpoint_filepath=tmp_path)
@@ -218,7 +222,8 @@ def test_resumed_trainings_end_as_undisturbed_ones(options, tmp_path):
 
 
 def test_a_second_fit_goes_on_with_fresh_noise_and_simulations():
-    """Fitting again starts from the weights there are, with a new schedule, and repeats neither simulations nor noise nor order."""
+    """Fitting again starts from the weights there are, with a new schedule, and repeats neither simulations
+    nor noise nor order."""
     made, seeds = workflow(), []
     plain = TrainingModule._generator
 
@@ -256,7 +261,8 @@ def test_each_fit_of_a_workflow_is_restored_from_a_checkpoint_of_its_own(tmp_pat
 
 
 def test_callbacks_and_loggers_are_passed_through(tmp_path):
-    """Lightning's callbacks see `loss` and `val_loss` and can stop a training; a logger writes them; the list is left alone."""
+    """Lightning's callbacks see `loss` and `val_loss` and can stop a training; a logger writes them; the list
+    is left alone."""
     seen = []
 
     class Watch(pl.Callback):
@@ -297,7 +303,8 @@ def test_compiled_networks_train_the_same():
 
 
 def test_an_approximator_is_trained_further(tmp_path):
-    """A loaded approximator in place of a network goes on learning with its own roles; other roles are refused."""
+    """A loaded approximator in place of a network goes on learning with its own roles; other roles are
+    refused."""
     first = workflow(initial_learning_rate=1e-3)
     fit(first)
     loaded = load_approximator(first.approximator.save(tmp_path / "model"))

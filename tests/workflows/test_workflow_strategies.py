@@ -9,8 +9,8 @@ STEPS, BATCH, SEEDS = 100, 64, 4
 
 
 def test_the_three_strategies_reach_the_same_loss(tmp_path):
-    """After one pass over 6 400 simulations the held-out losses differ by less than their scatter between seeds allows (4 standard
-    errors), and each is far below that of an untrained network."""
+    """After one pass over 6 400 simulations the held-out losses differ by less than their scatter between
+    seeds allows (4 standard errors), and each is far below that of an untrained network."""
     validation = SIMULATOR.sample(2000, seed=900)
     losses = {"fit_online": [], "fit_offline": [], "fit_disk": []}
     for seed in range(SEEDS):

@@ -24,7 +24,8 @@ VALIDATION = SIMULATOR.sample(40, seed=2)
 
 
 def fit(made, method, *, epochs=4, validation_data=VALIDATION, **arguments):
-    """A small training: 150 simulations in batches of 32 (the last one shorter), or 5 simulated batches an epoch."""
+    """A small training: 150 simulations in batches of 32 (the last one shorter), or 5 simulated batches an
+    epoch."""
     own = {"data": DATA} if method == "fit_offline" else {"num_batches_per_epoch": 5}
     return getattr(made, method)(
         epochs=epochs, batch_size=32, validation_data=validation_data, **own, **arguments
@@ -55,7 +56,8 @@ class Stop(Exception):
     "validation_data", [None, 30, np.int64(30), VALIDATION], ids=["none", "int", "int64", "data"]
 )
 def test_the_history_has_a_loss_an_epoch(method, validation_data):
-    """history["loss"] has one finite float an epoch, and so has ["val_loss"] exactly with validation data; the listener hears them."""
+    """history["loss"] has one finite float an epoch, and so has ["val_loss"] exactly with validation data;
+    the listener hears them."""
     made, heard = workflow(), []
     history = fit(
         made,
@@ -77,14 +79,16 @@ def test_the_history_has_a_loss_an_epoch(method, validation_data):
 
 
 def test_an_epoch_loss_is_the_mean_over_rows():
-    """With a step too small to move anything, losses of 150 rows in unequal batches are near the untrained 1, and differ by their noise."""
+    """With a step too small to move anything, losses of 150 rows in unequal batches are near the untrained 1,
+    and differ by their noise."""
     losses = fit(workflow(initial_learning_rate=1e-14), "fit_offline").history["loss"]
     np.testing.assert_allclose(losses, 1.0, atol=0.15)
     assert len(set(losses)) == 4
 
 
 def test_validation_noise_is_fixed():
-    """The validation loss of a network that does not move is the same in every epoch, the training loss is not."""
+    """The validation loss of a network that does not move is the same in every epoch, the training loss is
+    not."""
     for method in ("fit_online", "fit_offline"):
         history = fit(workflow(initial_learning_rate=1e-14), method).history
         np.testing.assert_allclose(history["val_loss"], history["val_loss"][0], rtol=1e-6)
@@ -93,7 +97,8 @@ def test_validation_noise_is_fixed():
 
 @both
 def test_training_noise_is_never_used_twice(method, monkeypatch):
-    """Every training step of every epoch has a random stream of its own, other than that of the validation."""
+    """Every training step of every epoch has a random stream of its own, other than that of the
+    validation."""
     seeds, plain = {True: [], False: []}, ContinuousApproximator.loss
 
     def spied(self, prepared, generator=None):
@@ -112,7 +117,8 @@ def test_training_noise_is_never_used_twice(method, monkeypatch):
 
 @both
 def test_the_seed_decides_everything(method):
-    """The same seed gives the same weights and history to the bit, whatever the global states; another seed gives other ones."""
+    """The same seed gives the same weights and history to the bit, whatever the global states; another seed
+    gives other ones."""
     results = []
     for seed, global_seed in [(1, 0), (1, 5), (2, 0)]:
         torch.manual_seed(global_seed)
@@ -157,7 +163,8 @@ def test_global_states_are_left_alone(method):
 
 
 def test_online_training_uses_every_row_once():
-    """Three epochs of five batches of 32 ask for rows 0 to 480 of one table in turn, none twice, up to a block in one call."""
+    """Three epochs of five batches of 32 ask for rows 0 to 480 of one table in turn, none twice, up to a
+    block in one call."""
     asked = []
 
     class Spy(Simulator):
@@ -197,7 +204,8 @@ def test_offline_training_shuffles_anew_in_every_epoch(monkeypatch):
 @both
 @pytest.mark.parametrize("stop", [1, 2, 4])
 def test_a_resumed_training_ends_as_an_undisturbed_one(method, stop, tmp_path):
-    """Stopped in epoch `stop` of 4 and restored, a training has the weights and the history of one that was never stopped, to the bit."""
+    """Stopped in epoch `stop` of 4 and restored, a training has the weights and the history of one that was
+    never stopped, to the bit."""
     whole = workflow()
     expected = fit(whole, method)
 
@@ -249,7 +257,8 @@ def test_restoring_a_finished_training_trains_no_more(tmp_path):
 
 
 def test_without_restore_a_training_starts_anew(tmp_path):
-    """restore=False in a folder with a checkpoint gives the result of a new training; restore=True without one starts one."""
+    """restore=False in a folder with a checkpoint gives the result of a new training; restore=True without
+    one starts one."""
     expected = fit(workflow(), "fit_offline").history
     stale = workflow(checkpoint_filepath=tmp_path, seed=7)
     fit(stale, "fit_offline", epochs=2)
@@ -261,7 +270,8 @@ def test_without_restore_a_training_starts_anew(tmp_path):
 
 @pytest.mark.parametrize("name", ["val_loss", "loss"])
 def test_save_best_only_keeps_the_lowest_loss(name, tmp_path, monkeypatch):
-    """The file holds the weights of the epoch of lowest validation (else training) loss, also over a restart; otherwise the last ones."""
+    """The file holds the weights of the epoch of lowest validation (else training) loss, also over a restart;
+    otherwise the last ones."""
     script, epochs = [3.0, 1.0, 2.0, 1.5], []
 
     def scripted(self):
@@ -306,7 +316,8 @@ def test_a_training_that_explodes_is_stopped():
 
 @pytest.mark.parametrize(("name", "word"), [("loss", "training"), ("val_loss", "validation")])
 def test_a_loss_that_is_not_finite_leaves_no_checkpoint(name, word, tmp_path, monkeypatch):
-    """NaN in epoch 2, in training or validation, is refused with its epoch, and the checkpoint stays that of epoch 1."""
+    """NaN in epoch 2, in training or validation, is refused with its epoch, and the checkpoint stays that of
+    epoch 1."""
     add, epochs = TrainingModule._add, []
 
     def poisoned(self, key, losses, count):

@@ -19,7 +19,8 @@ def exact_draws(test, number=200, width=1.0, seed=0):
 
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_every_workflow_judges_what_it_has_learned(maker):
-    """After two steps of training a workflow gives a verdict on its own draws, for each parameter, that repeats with the seed."""
+    """After two steps of training a workflow gives a verdict on its own draws, for each parameter, that
+    repeats with the seed."""
     made = maker()
     made.fit_online(epochs=1, num_batches_per_epoch=2, batch_size=16)
     verdict = made.verdict(np.int64(60), num_samples=np.int64(30), seed=1, variable_names=["a", "b"])
@@ -32,7 +33,8 @@ def test_every_workflow_judges_what_it_has_learned(maker):
 
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_given_draws_are_judged(maker):
-    """Exact draws are calibrated, those of 0.7 of the width over-confident by a factor of 1 / 0.7, whatever the workflow has learned."""
+    """Exact draws are calibrated, those of 0.7 of the width over-confident by a factor of 1 / 0.7, whatever
+    the workflow has learned."""
     test = SIMULATOR.sample(400, seed=2)
     assert maker().verdict(test, samples=exact_draws(test), seed=2).is_calibrated
     narrow = maker().verdict(test, samples=exact_draws(test, width=0.7), seed=2)
@@ -42,7 +44,8 @@ def test_given_draws_are_judged(maker):
 
 
 def test_composed_draws_are_judged():
-    """Exact posteriors of theta given 5 observations each are calibrated, those of a single one, which are wider, are not."""
+    """Exact posteriors of theta given 5 observations each are calibrated, those of a single one, which are
+    wider, are not."""
     rng = np.random.default_rng(3)
     theta = SIMULATOR.sample(300, seed=3)["theta"]
     x = SIMULATOR.sample(1500, seed=4, theta=np.repeat(theta, 5, axis=0))["x"].reshape(300, 5, 2)

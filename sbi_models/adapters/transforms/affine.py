@@ -38,7 +38,8 @@ class _By(Elementwise):
 
 
 class Scale(_By):
-    """z = by x; a support that matters is best constrained before, in raw values, so that rounding cannot leave it."""
+    """z = by x; a support that matters is best constrained before, in raw values, so that rounding cannot
+    leave it."""
 
     kind = "scale"
 
@@ -78,8 +79,9 @@ class Shift(_By):
 class Standardize(Elementwise):
     """z = (x - mean) / sd with moments of each component of the last axis, over all rows and other axes.
 
-    Moments that are given hold for every named variable; those that are not given are computed from the first data that the step is
-    fitted to, missing values (NaN) aside, and never change again. A constant component keeps an sd of 1.
+    Moments that are given hold for every named variable; those that are not given are computed from the first
+    data that the step is fitted to, missing values (NaN) aside, and never change again. A constant component
+    keeps an sd of 1.
     """
 
     kind = "standardize"
@@ -115,7 +117,8 @@ class Standardize(Elementwise):
     def _numbers(self, name: str, value: Tensor) -> tuple[Tensor, Tensor]:
         if self.moments is None and (self.mean is None or self.sd is None):
             raise NotFittedError(
-                f"The adapter has not seen data: the moments of {name!r} are unknown. Call fitted(batch), or give them."
+                f"The adapter has not seen data: the moments of {name!r} are unknown. Call "
+                "fitted(batch), or give them."
             )
         learned = self.moments[name] if self.moments else {}
         mean = self.mean if self.mean is not None else learned["mean"]
@@ -146,7 +149,8 @@ def _moments(name: str, value: Tensor) -> dict[str, list[float]]:
     sd = (values - mean).square().nanmean(dim=0).sqrt()
     if not bool((mean.isfinite() & sd.isfinite()).all()):
         raise DataError(
-            f"Expected finite values of {name!r} to compute moments from, got inf, overflow, or a component that is all NaN."
+            f"Expected finite values of {name!r} to compute moments from, got inf, overflow, or a "
+            "component that is all NaN."
         )
     low, high = torch.where(values.isnan(), mean, values).aminmax(dim=0)
     varies = high - low > ROUNDING * torch.maximum(low.abs(), high.abs())

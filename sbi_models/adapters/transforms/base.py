@@ -1,12 +1,14 @@
 """What every step of an adapter promises, and the base classes that carry most of it.
 
-To write a transform: subclass `PerVariable` (variables are changed one by one), `Elementwise` (and the map has a slope in each
-component) or `Transform` (variables are joined, split, renamed), give it a `kind`, fill in the abstract methods and `config`, add it to
-`KINDS` in `registry.py`, add a method to `Adapter`, and add a case to `tests/adapters/transform_cases.py`.
+To write a transform: subclass `PerVariable` (variables are changed one by one), `Elementwise` (and the map
+has a slope in each component) or `Transform` (variables are joined, split, renamed), give it a `kind`, fill
+in the abstract methods and `config`, add it to `KINDS` in `registry.py`, add a method to `Adapter`, and add a
+case to `tests/adapters/transform_cases.py`.
 
-Log slopes: the log-determinant of a chain is kept component by component. For each variable, a tensor of the shape of the variable holds
-log |d z_k / d x_k|, the diagonal of a Jacobian that is triangular for every map of this package; its sum over a row is log |det J| of
-that row. Joining, splitting and renaming move log slopes exactly as they move values, so that they reach the role by name.
+Log slopes: the log-determinant of a chain is kept component by component. For each variable, a tensor of the
+shape of the variable holds log |d z_k / d x_k|, the diagonal of a Jacobian that is triangular for every map
+of this package; its sum over a row is log |det J| of that row. Joining, splitting and renaming move log
+slopes exactly as they move values, so that they reach the role by name.
 """
 
 from abc import ABC, abstractmethod
@@ -45,17 +47,20 @@ def require_new(name: str, batch: Tensors, what: str) -> None:
     """Raise DataError if a variable that a step is about to make is in the batch already."""
     if name in batch:
         raise DataError(
-            f"Expected {what} to make a new variable {name!r}, but the data hold one of that name. Choose another name."
+            f"Expected {what} to make a new variable {name!r}, but the data hold one of that name. "
+            "Choose another name."
         )
 
 
 def all_or_none(names: list[str], batch: Tensors, what: str) -> bool:
-    """True if all variables are in the batch, False if none is; raises DataError if only some are, which has no meaning."""
+    """True if all variables are in the batch, False if none is; raises DataError if only some are, which has
+    no meaning."""
     there = [name for name in names if name in batch]
     if there and len(there) < len(names):
         missing = ", ".join(repr(name) for name in names if name not in there)
         raise DataError(
-            f"Expected all or none of {', '.join(map(repr, names))} ({what}), got {there} without {missing}. Add {missing}."
+            f"Expected all or none of {', '.join(map(repr, names))} ({what}), got {there} without "
+            f"{missing}. Add {missing}."
         )
     return bool(there)
 
@@ -73,25 +78,30 @@ class Transform(ABC):
     """False if the step is no bijection, so that no density passes through it."""
 
     def fitted(self, batch: Tensors) -> "Transform":
-        """The same step after it has seen raw training data: names are checked; shapes or moments may be learned, once."""
+        """The same step after it has seen raw training data: names are checked; shapes or moments may be
+        learned, once."""
         del batch
         return self
 
     def inside(self, batch: Tensors) -> Tensor:
-        """Which rows of a batch of n rows `forward` takes, that is, lie inside the support of this step; booleans (n,)."""
+        """Which rows of a batch of n rows `forward` takes, that is, lie inside the support of this step;
+        booleans (n,)."""
         first = next(iter(batch.values()))
         return torch.ones(len(first), dtype=torch.bool, device=first.device)
 
     @abstractmethod
     def forward(self, batch: Tensors) -> Tensors:
-        """Raw to adapted; variables that are missing from the batch are passed over, so that conditions alone can be adapted."""
+        """Raw to adapted; variables that are missing from the batch are passed over, so that conditions alone
+        can be adapted."""
 
     @abstractmethod
     def inverse(self, batch: Tensors) -> Tensors:
-        """Adapted to raw; missing variables are passed over, so that inferred variables alone can be taken back."""
+        """Adapted to raw; missing variables are passed over, so that inferred variables alone can be taken
+        back."""
 
     def carried(self, batch: Tensors, slopes: Tensors) -> Tensors:
-        """Log slopes (nats) of the variables of `forward(batch)`, given those of `batch`; by default they move like values."""
+        """Log slopes (nats) of the variables of `forward(batch)`, given those of `batch`; by default they
+        move like values."""
         del batch
         return self.forward(slopes)
 
@@ -105,7 +115,8 @@ class Transform(ABC):
 
 
 class PerVariable(Transform):
-    """A step that changes each of its variables by itself; log slopes are moved as values are (views and reshapes)."""
+    """A step that changes each of its variables by itself; log slopes are moved as values are (views and
+    reshapes)."""
 
     def __init__(self, names: Names) -> None:
         self.names = checked_names(names, self.kind)
@@ -167,7 +178,8 @@ class PerVariable(Transform):
 
 
 class Elementwise(PerVariable):
-    """A step z = f(x) in every component, or with a triangular Jacobian, that keeps the shape of each variable."""
+    """A step z = f(x) in every component, or with a triangular Jacobian, that keeps the shape of each
+    variable."""
 
     def forward(self, batch: Tensors) -> Tensors:
         return super().forward(

@@ -12,10 +12,11 @@ Shape = list[int]
 
 
 class Broadcast(Transform):
-    """Repeats (n, d) along the middle axes of another variable (n, m, ..., c), to (n, m, ..., d), ready to be concatenated with it.
+    """Repeats (n, d) along the middle axes of another variable (n, m, ..., c), to (n, m, ..., d), ready to be
+    concatenated with it.
 
-    Middle axes are all but the first and the last; those that the variable has already must be of the same length, or 1. The inverse
-    takes the first of the copies. No bijection: it has no density.
+    Middle axes are all but the first and the last; those that the variable has already must be of the same
+    length, or 1. The inverse takes the first of the copies. No bijection: it has no density.
     """
 
     kind = "broadcast"
@@ -85,7 +86,8 @@ def _expanded(name: str, value: Tensor, over: Shape, to: str) -> Tensor:
         or any(own not in (1, other) for own, other in zip(middle, over[new:], strict=True))
     ):
         raise DataError(
-            f"Expected {name!r} to repeat along the middle axes {tuple(over)} of {to!r}, got shape {tuple(value.shape)}. "
-            "Its own middle axes must be missing, 1, or of the same length, counted from the last."
+            f"Expected {name!r} to repeat along the middle axes {tuple(over)} of {to!r}, got shape "
+            f"{tuple(value.shape)}. Its own middle axes must be missing, 1, or of the same length, counted "
+            "from the last."
         )
     return value.reshape(len(value), *[1] * new, *value.shape[1:]).expand(len(value), *over, value.shape[-1])

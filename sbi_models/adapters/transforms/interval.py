@@ -20,9 +20,11 @@ _SCALES = get_args(Scale)
 
 
 class Constrain(Elementwise):
-    """Takes the open support of a variable (n, ..., d) to the real line; draws taken back lie strictly inside it.
+    """Takes the open support of a variable (n, ..., d) to the real line; draws taken back lie strictly inside
+    it.
 
-    lower and upper a, b: z = Phi^(-1)((x - a) / (b - a)),  log dz/dx = z^2 / 2 + log(2 pi) / 2 - log(b - a), for scale "probit",
+    lower and upper a, b: z = Phi^(-1)((x - a) / (b - a)),  log dz/dx = z^2 / 2 + log(2 pi) / 2 - log(b - a),
+    for scale "probit",
                           z = log((x - a) / (b - x)),       log dz/dx = log(b - a) - log(x - a) - log(b - x), for scale "logit";
     lower a only:         z = y + log(1 - exp(-y)), y = (x - a) / u, the inverse of softplus, log dz/dx = -log(1 - exp(-y)) - log u;
     upper b only:         the mirror image, z = -inverse_softplus((b - x) / u);
@@ -55,7 +57,8 @@ class Constrain(Elementwise):
         lengths = {len(bounds) for bounds in (self.lower, self.upper) if isinstance(bounds, list)}
         if len(lengths) > 1:
             raise ConfigurationError(
-                f"Expected as many lower as upper bounds for {', '.join(self.names)}, got {lower!r} and {upper!r}."
+                f"Expected as many lower as upper bounds for {', '.join(self.names)}, got "
+                f"{lower!r} and {upper!r}."
             )
         pairs = list(
             zip(
@@ -65,7 +68,8 @@ class Constrain(Elementwise):
         )
         if all(pair == (None, None) for pair in pairs):
             raise ConfigurationError(
-                f"Expected a lower or an upper bound for {', '.join(self.names)}, got none. Give lower= or upper=."
+                f"Expected a lower or an upper bound for {', '.join(self.names)}, got none. Give "
+                "lower= or upper=."
             )
         for low, high in pairs:
             if (
@@ -74,7 +78,8 @@ class Constrain(Elementwise):
                 and not (math.nextafter(low, math.inf) < high and math.isfinite(high - low))
             ):
                 raise ConfigurationError(
-                    f"Expected lower < upper for {', '.join(self.names)}, got lower={low!r} and upper={high!r}."
+                    f"Expected lower < upper for {', '.join(self.names)}, got lower={low!r} and "
+                    f"upper={high!r}."
                 )
 
     def fitted(self, batch: Tensors) -> "Constrain":
@@ -133,7 +138,10 @@ class Constrain(Elementwise):
         return self._assembled(value, parts)
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
-        cure = "Correct the bound in adapter.constrain (it is open: values on it are outside), or drop those rows."
+        cure = (
+            "Correct the bound in adapter.constrain (it is open: values on it are outside), or drop "
+            "those rows."
+        )
         requirements = []
         for columns, low, high, _ in self._groups(name, value):
             part = value[..., columns]
@@ -196,7 +204,8 @@ def _forward(x: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor, s
 
 
 def _inverse(z: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor, scale: Scale) -> Tensor:
-    """The real line to raw values strictly inside the bounds; each half of an interval is measured from its own bound."""
+    """The real line to raw values strictly inside the bounds; each half of an interval is measured from its
+    own bound."""
     if low is not None and high is not None:
         down = torch.where(z < 0, z, -z)
         step = (high - low) * (
@@ -253,7 +262,8 @@ def _as_bounds(value: Any, what: str) -> Bounds:
             bounds.append(float(item))
         else:
             raise ConfigurationError(
-                f"Expected {what} as a number, None, or a list of them, one for each component, got {value!r}."
+                f"Expected {what} as a number, None, or a list of them, one for each component, "
+                f"got {value!r}."
             )
     if not bounds:
         raise ConfigurationError(

@@ -50,7 +50,8 @@ class Concatenate(Transform):
             return batch
         if self.widths is None:
             raise NotFittedError(
-                f"The adapter has not seen data: the widths of {', '.join(self.names)} are unknown. Call fitted(batch)."
+                f"The adapter has not seen data: the widths of {', '.join(self.names)} are "
+                "unknown. Call fitted(batch)."
             )
         rest = {key: value for key, value in batch.items() if key != self.into}
         return rest | dict(zip(self.names, torch.split(batch[self.into], self.widths, dim=-1), strict=True))
@@ -63,7 +64,8 @@ class Concatenate(Transform):
 
 
 class Split(Transform):
-    """Splits a variable (n, ..., d) along its last axis into several, (n, ..., d_i); by default into equal parts."""
+    """Splits a variable (n, ..., d) along its last axis into several, (n, ..., d_i); by default into equal
+    parts."""
 
     kind = "split"
 
@@ -93,7 +95,8 @@ class Split(Transform):
             return batch
         if self.widths is None:
             raise NotFittedError(
-                f"The adapter has not seen data: the widths of {', '.join(self.into)} are unknown. Call fitted(batch)."
+                f"The adapter has not seen data: the widths of {', '.join(self.into)} are unknown. "
+                "Call fitted(batch)."
             )
         rest = {key: value for key, value in batch.items() if key != self.name}
         for name in self.into:

@@ -10,10 +10,12 @@ from sbi_models.errors import ConfigurationError
 
 
 class NanToNum(Transform):
-    """Replaces NaN by a number and, if a mask is named, adds that variable: 1 where a value was there, 0 where it was missing.
+    """Replaces NaN by a number and, if a mask is named, adds that variable: 1 where a value was there, 0
+    where it was missing.
 
-    The mask has the shape and dtype of the variable, (n, ...), so that it can be concatenated with it. The inverse puts NaN back where a
-    mask is 0 and takes the mask out; without one it leaves the numbers. Infinities stay. No bijection: it has no density.
+    The mask has the shape and dtype of the variable, (n, ...), so that it can be concatenated with it. The
+    inverse puts NaN back where a mask is 0 and takes the mask out; without one it leaves the numbers.
+    Infinities stay. No bijection: it has no density.
     """
 
     kind = "nan_to_num"
@@ -29,7 +31,8 @@ class NanToNum(Transform):
             or not (mask is None or (isinstance(mask, str) and mask))
         ):
             raise ConfigurationError(
-                f"Expected one variable, one number and another name for the mask, got {name!r}, {value!r}, {mask!r}."
+                f"Expected one variable, one number and another name for the mask, got {name!r}, "
+                f"{value!r}, {mask!r}."
             )
         self.value, self.mask = number, mask
 

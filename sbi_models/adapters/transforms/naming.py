@@ -36,7 +36,8 @@ class Rename(Transform):
 
 
 class Keep(Transform):
-    """Leaves out every variable that is not named; the inverse cannot bring them back and leaves the batch as it is."""
+    """Leaves out every variable that is not named; the inverse cannot bring them back and leaves the batch as
+    it is."""
 
     kind = "keep"
 

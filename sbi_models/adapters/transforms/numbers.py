@@ -11,11 +11,13 @@ from sbi_models.errors import ConfigurationError, DataError
 Numbers = float | list[float]
 
 ROUNDING = 2.0**-46
-"""What numbers in float64 may differ by, relative to the largest, and still be called constant: 64 units of the last place."""
+"""What numbers in float64 may differ by, relative to the largest, and still be called constant: 64 units of
+the last place."""
 
 
 def as_numbers(value: Any, what: str) -> Numbers:
-    """A finite number, or a list of them (from lists, tuples, NumPy arrays, torch tensors), as JSON holds them.
+    """A finite number, or a list of them (from lists, tuples, NumPy arrays, torch tensors), as JSON holds
+    them.
 
     >>> as_numbers((1, 2.5), "by")
     [1.0, 2.5]
@@ -34,11 +36,13 @@ def as_numbers(value: Any, what: str) -> Numbers:
 
 
 def check_width(numbers: Any, name: str, value: Tensor, what: str) -> None:
-    """Raise DataError if numbers are listed, but not one for each component of the last axis of the variable."""
+    """Raise DataError if numbers are listed, but not one for each component of the last axis of the
+    variable."""
     if isinstance(numbers, list) and len(numbers) != value.shape[-1]:
         raise DataError(
-            f"Expected {what} with one number for each of the {value.shape[-1]} components of {name!r}, shape {tuple(value.shape)}, "
-            f"got {len(numbers)}. Give one number for all of them, or a list of {value.shape[-1]}."
+            f"Expected {what} with one number for each of the {value.shape[-1]} components of {name!r}, "
+            f"shape {tuple(value.shape)}, got {len(numbers)}. Give one number for all of them, or a list of "
+            f"{value.shape[-1]}."
         )
 
 
@@ -49,9 +53,11 @@ def per_component(numbers: Numbers, name: str, value: Tensor, what: str) -> Tens
 
 
 def power_of_two_like(values: Tensor) -> Tensor:
-    """For each column of values (n, d), NaN aside, a power of 2 near the largest magnitude, 1 for zeros, (d,).
+    """For each column of values (n, d), NaN aside, a power of 2 near the largest magnitude, 1 for zeros,
+    (d,).
 
-    Dividing by it is exact, and squares of what is left neither overflow nor vanish: moments are right in any unit.
+    Dividing by it is exact, and squares of what is left neither overflow nor vanish: moments are right in any
+    unit.
     """
     largest = values.nan_to_num(0.0).abs().amax(dim=0)
     exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
@@ -59,7 +65,8 @@ def power_of_two_like(values: Tensor) -> Tensor:
 
 
 def checked_units(units: dict[str, list[float]] | None, what: str) -> dict[str, list[float]] | None:
-    """Units of each component by variable, as a fitted step learns them; raises ConfigurationError unless they are positive and finite."""
+    """Units of each component by variable, as a fitted step learns them; raises ConfigurationError unless
+    they are positive and finite."""
     if any(not 0 < unit < math.inf for listed in (units or {}).values() for unit in listed):
         raise ConfigurationError(
             f"Expected positive units of {what}, got {units!r}. Leave them out: they are learned from data."

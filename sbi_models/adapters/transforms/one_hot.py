@@ -11,10 +11,12 @@ from sbi_models.errors import ConfigurationError, DataError
 
 
 class OneHot(PerVariable):
-    """Takes classes 0 ... C - 1 to indicators: (n, ..., d) becomes (n, ..., d C), C numbers for each component in its order.
+    """Takes classes 0 ... C - 1 to indicators: (n, ..., d) becomes (n, ..., d C), C numbers for each
+    component in its order.
 
-    Exactly one of the C numbers is 1. The inverse takes the position of the greatest, the first of them if several are. No bijection: it
-    has no density; discrete parameters cannot be inferred as inference_variables.
+    Exactly one of the C numbers is 1. The inverse takes the position of the greatest, the first of them if
+    several are. No bijection: it has no density; discrete parameters cannot be inferred as
+    inference_variables.
     """
 
     kind = "one_hot"
@@ -42,7 +44,8 @@ class OneHot(PerVariable):
     def _unmap(self, name: str, value: Tensor) -> Tensor:
         if value.shape[-1] % self.num_classes:
             raise DataError(
-                f"Expected {name!r} with a multiple of {self.num_classes} components, got shape {tuple(value.shape)}."
+                f"Expected {name!r} with a multiple of {self.num_classes} components, got shape "
+                f"{tuple(value.shape)}."
             )
         return value.reshape(*value.shape[:-1], -1, self.num_classes).argmax(dim=-1).to(value.dtype)
 

@@ -14,10 +14,11 @@ from sbi_models.adapters.transforms.support import Requirement, clamp, just_abov
 class Ordered(Elementwise):
     """Takes x_1 < x_2 < ... < x_d along the last axis of (n, ..., d) to any real numbers, of the same shape.
 
-    z_1 = x_1 and z_k = inverse_softplus(y_k) with the gap y_k = (x_k - x_(k-1)) / u_k. The Jacobian is triangular; its log diagonal is 0
-    for the first component and -log(1 - exp(-y_k)) - log u_k for the others. Source: ordered vectors of the Stan reference manual, with
-    softplus in place of exp. Draws taken back increase strictly, also after rounding. Units u_k are 1 until the step is fitted to data:
-    then they are the powers of 2 that are nearest to the median gaps.
+    z_1 = x_1 and z_k = inverse_softplus(y_k) with the gap y_k = (x_k - x_(k-1)) / u_k. The Jacobian is
+    triangular; its log diagonal is 0 for the first component and -log(1 - exp(-y_k)) - log u_k for the
+    others. Source: ordered vectors of the Stan reference manual, with softplus in place of exp. Draws taken
+    back increase strictly, also after rounding. Units u_k are 1 until the step is fitted to data: then they
+    are the powers of 2 that are nearest to the median gaps.
     """
 
     kind = "ordered"
@@ -84,6 +85,7 @@ class Ordered(Elementwise):
 
 
 def _gaps(value: Tensor, units: Tensor | None = None) -> Tensor:
-    """x_k - x_(k-1) along the last axis, in units, finite even where the difference overflows; (n, ..., d - 1)."""
+    """x_k - x_(k-1) along the last axis, in units, finite even where the difference overflows; (n, ..., d -
+    1)."""
     gaps = torch.minimum(value[..., 1:] - value[..., :-1], largest(value))
     return gaps if units is None else clamp(gaps / units, just_above(torch.zeros_like(gaps)), largest(value))

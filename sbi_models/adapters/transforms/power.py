@@ -34,8 +34,9 @@ class Log(Elementwise):
 class Sqrt(Elementwise):
     """z = sqrt(x) for x >= 0; log |dz/dx| = -log 2 - log(x) / 2, infinite at 0.
 
-    Made for counts and other conditions. It does not reach the negative numbers: for a parameter, whose draws can be any number, `log`
-    or `constrain(lower=0)` is right; the inverse takes a negative draw z to z squared.
+    Made for counts and other conditions. It does not reach the negative numbers: for a parameter, whose draws
+    can be any number, `log` or `constrain(lower=0)` is right; the inverse takes a negative draw z to z
+    squared.
     """
 
     kind = "sqrt"

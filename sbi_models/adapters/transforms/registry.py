@@ -37,7 +37,8 @@ class _Entry(TypedDict):
 
 
 def transform_from_json(entry: dict[str, Any]) -> Transform:
-    """A transform from its saved `{"kind": ..., "config": {...}}`; only kinds of this project are built, from arguments they know."""
+    """A transform from its saved `{"kind": ..., "config": {...}}`; only kinds of this project are built, from
+    arguments they know."""
     if found := misfit(entry, _Entry, "a transform"):
         raise ModelFileError(found)
     kind, config = entry["kind"], entry["config"]
@@ -49,7 +50,8 @@ def transform_from_json(entry: dict[str, Any]) -> Transform:
     for name in config:
         if name not in known:
             raise ModelFileError(
-                f"The file gives the adapter transform {kind!r} an unknown argument {name!r}. {suggest(name, known)}"
+                f"The file gives the adapter transform {kind!r} an unknown argument {name!r}. "
+                f"{suggest(name, known)}"
             )
     check_arguments(KINDS[kind], config, kind, sizes=False)
     return KINDS[kind](**config)

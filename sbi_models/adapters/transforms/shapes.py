@@ -15,7 +15,8 @@ class _AtAxis(PerVariable):
         super().__init__(names)
         if type(axis) is not int or axis == 0:
             raise ConfigurationError(
-                f"Expected axis of {self.kind} as an integer other than 0, which is that of the rows, got {axis!r}."
+                f"Expected axis of {self.kind} as an integer other than 0, which is that of the "
+                f"rows, got {axis!r}."
             )
         self.axis = axis
 
@@ -30,7 +31,8 @@ class _AtAxis(PerVariable):
         axis = self.axis if self.axis > 0 else self.axis + axes
         if not 0 < axis < axes:
             raise DataError(
-                f"Expected an axis after that of the rows in {self.kind} of {name!r}, {tuple(value.shape)}, got {self.axis}."
+                f"Expected an axis after that of the rows in {self.kind} of {name!r}, "
+                f"{tuple(value.shape)}, got {self.axis}."
             )
         return axis
 
@@ -39,7 +41,8 @@ class _AtAxis(PerVariable):
 
 
 class ExpandDims(_AtAxis):
-    """Inserts an axis of length 1 at the place `axis` of the new shape: (n, d) with axis -1 becomes (n, d, 1)."""
+    """Inserts an axis of length 1 at the place `axis` of the new shape: (n, d) with axis -1 becomes (n, d,
+    1)."""
 
     kind = "expand_dims"
 
@@ -51,7 +54,8 @@ class ExpandDims(_AtAxis):
 
 
 class Squeeze(_AtAxis):
-    """Takes out an axis of length 1, at the place `axis` of the old shape: (n, d, 1) with axis -1 becomes (n, d)."""
+    """Takes out an axis of length 1, at the place `axis` of the old shape: (n, d, 1) with axis -1 becomes (n,
+    d)."""
 
     kind = "squeeze"
 
@@ -59,8 +63,8 @@ class Squeeze(_AtAxis):
         axis = self._checked(name, value, value.ndim)
         if value.shape[axis] != 1 or value.ndim == 2:
             raise DataError(
-                f"Expected {name!r} of length 1 along axis {self.axis}, and another axis after that of the rows, "
-                f"got shape {tuple(value.shape)}. Name another axis, or leave out squeeze."
+                f"Expected {name!r} of length 1 along axis {self.axis}, and another axis after that of the "
+                f"rows, got shape {tuple(value.shape)}. Name another axis, or leave out squeeze."
             )
         return value.squeeze(axis)
 
@@ -69,7 +73,8 @@ class Squeeze(_AtAxis):
 
 
 class AsSet(PerVariable):
-    """Makes (n, m) a set of m numbers, (n, m, 1), as summary networks for exchangeable data take them; (n, m, d) stays."""
+    """Makes (n, m) a set of m numbers, (n, m, 1), as summary networks for exchangeable data take them; (n, m,
+    d) stays."""
 
     kind = "as_set"
 
@@ -86,7 +91,8 @@ class AsSet(PerVariable):
     def _map(self, name: str, value: Tensor) -> Tensor:
         if value.ndim not in (2, 3):
             raise DataError(
-                f"Expected {name!r} of shape (n, length) or (n, length, features) in {self.kind}, got {tuple(value.shape)}."
+                f"Expected {name!r} of shape (n, length) or (n, length, features) in {self.kind}, "
+                f"got {tuple(value.shape)}."
             )
         return value[..., None] if value.ndim == 2 else value
 
@@ -102,6 +108,7 @@ class AsSet(PerVariable):
 
 
 class AsTimeSeries(AsSet):
-    """Makes (n, m) a series of m numbers in time, (n, m, 1), as summary networks for series take them; (n, m, d) stays."""
+    """Makes (n, m) a series of m numbers in time, (n, m, 1), as summary networks for series take them; (n, m,
+    d) stays."""
 
     kind = "as_time_series"

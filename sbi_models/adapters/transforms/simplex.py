@@ -15,10 +15,11 @@ TOLERANCE = 1e-5
 class Simplex(PerVariable):
     """Takes x (n, ..., K), positive with sum 1 along the last axis, to any real numbers (n, ..., K - 1).
 
-    Of the stick r_k = x_k + ... + x_K that is left, a share x_k / r_k is broken off:
-    z_k = log(x_k / r_(k+1)) + log(K - k), which is 0 for equal shares. Densities are those of the first K - 1 components, as for the
-    Dirichlet distribution; their Jacobian is triangular with log dz_k/dx_k = log r_k - log x_k - log r_(k+1). Source: the unit simplex
-    of the Stan reference manual. Sums run over the components that are left, so that nothing cancels near the corners.
+    Of the stick r_k = x_k + ... + x_K that is left, a share x_k / r_k is broken off: z_k = log(x_k / r_(k+1))
+    + log(K - k), which is 0 for equal shares. Densities are those of the first K - 1 components, as for the
+    Dirichlet distribution; their Jacobian is triangular with log dz_k/dx_k = log r_k - log x_k - log r_(k+1).
+    Source: the unit simplex of the Stan reference manual. Sums run over the components that are left, so that
+    nothing cancels near the corners.
     """
 
     kind = "simplex"
@@ -28,7 +29,8 @@ class Simplex(PerVariable):
         for name in self.names:
             if batch[name].ndim < 2 or batch[name].shape[-1] < 2:
                 raise DataError(
-                    f"Expected {name!r} with two or more proportions along its last axis, got {tuple(batch[name].shape)}."
+                    f"Expected {name!r} with two or more proportions along its last axis, got "
+                    f"{tuple(batch[name].shape)}."
                 )
         return self
 

@@ -12,11 +12,13 @@ from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
 class Subsample(PerVariable):
-    """Takes (n, m, ...) to (n, k, ...): k of the m elements, at positions drawn once, without replacement, in their order.
+    """Takes (n, m, ...) to (n, k, ...): k of the m elements, at positions drawn once, without replacement, in
+    their order.
 
-    The positions depend on the seed and on m alone. They are the same for every row, in training and in inference, and are saved: an
-    adapter is a function, and a network that was trained on elements chosen anew for each row would need them chosen again for each draw.
-    Random subsets belong into augmentations. Variables of equal m, such as a set and its mask, lose the same elements.
+    The positions depend on the seed and on m alone. They are the same for every row, in training and in
+    inference, and are saved: an adapter is a function, and a network that was trained on elements chosen anew
+    for each row would need them chosen again for each draw. Random subsets belong into augmentations.
+    Variables of equal m, such as a set and its mask, lose the same elements.
 
     The way back leaves the variable out, for the other elements are unknown. No bijection: it has no density.
 
@@ -64,7 +66,8 @@ class Subsample(PerVariable):
         number = max(1, round(self.size * length)) if isinstance(self.size, float) else self.size
         if number > length:
             raise DataError(
-                f"Expected {name!r} with at least the {number} elements to keep along axis 1, got {length}. Give a smaller size."
+                f"Expected {name!r} with at least the {number} elements to keep along axis 1, got "
+                f"{length}. Give a smaller size."
             )
         order = seeding.generator(self.seed, "subsample", length).permutation(length)
         return sorted(int(position) for position in order[:number])
@@ -75,11 +78,13 @@ class Subsample(PerVariable):
     def _map(self, name: str, value: Tensor) -> Tensor:
         if self.positions is None or self.lengths is None:
             raise NotFittedError(
-                f"The adapter has not seen data: the number of elements of {name!r} is unknown. Call fitted(batch)."
+                f"The adapter has not seen data: the number of elements of {name!r} is unknown. "
+                "Call fitted(batch)."
             )
         if _length(name, value) != self.lengths[name]:
             raise DataError(
-                f"Expected {name!r} with {self.lengths[name]} elements along axis 1, as in training, got {tuple(value.shape)}."
+                f"Expected {name!r} with {self.lengths[name]} elements along axis 1, as in "
+                f"training, got {tuple(value.shape)}."
             )
         return value.index_select(1, torch.as_tensor(self.positions[name], device=value.device))
 
@@ -108,7 +113,8 @@ def _checked_size(size: Any) -> int | float:
         number = 0
     if number < 1 or isinstance(size, bool):
         raise ConfigurationError(
-            f"Expected size as a number of elements (an int) or a fraction of them (a float up to 1), got {size!r}."
+            "Expected size as a number of elements (an int) or a fraction of them (a float up to "
+            f"1), got {size!r}."
         )
     return number
 
@@ -116,6 +122,7 @@ def _checked_size(size: Any) -> int | float:
 def _length(name: str, value: Tensor) -> int:
     if value.ndim < 2:
         raise DataError(
-            f"Expected {name!r} with an axis of elements after that of the rows, got shape {tuple(value.shape)}."
+            f"Expected {name!r} with an axis of elements after that of the rows, got shape "
+            f"{tuple(value.shape)}."
         )
     return value.shape[1]

@@ -35,8 +35,9 @@ class Requirement(NamedTuple):
         outside = ~self.rows
         example = self.value.detach()[~self.inside].reshape(-1)[0].item()
         raise DataError(
-            f"Expected every value of variable {name!r} {self.expected}, got {int(outside.sum())} of {len(outside)} rows outside "
-            f"(first row {int(outside.nonzero()[0])}, for instance {example!r}). {self.cure}"
+            f"Expected every value of variable {name!r} {self.expected}, got {int(outside.sum())} of "
+            f"{len(outside)} rows outside (first row {int(outside.nonzero()[0])}, for instance "
+            f"{example!r}). {self.cure}"
         )
 
 

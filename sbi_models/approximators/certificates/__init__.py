@@ -1,1 +1,2 @@
-"""What an approximator knows of observations that it may be trusted with: learned after a training, saved with it, asked later."""
+"""What an approximator knows of observations that it may be trusted with: learned after a training, saved
+with it, asked later."""

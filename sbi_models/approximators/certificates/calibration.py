@@ -32,7 +32,8 @@ _ROWS_FOR_AGREEMENT, _ROWS_OF_SEVERAL_SIZES, _DRAWS_FOR_AGREEMENT = 200, 400, 64
 
 
 def learn(approximator: "Approximator", known: Variables, held_out: Variables | None, seed: int) -> None:
-    """Learn from simulations, raw variables (n, ...), what is usual; without held-out ones, a third of the others is held out.
+    """Learn from simulations, raw variables (n, ...), what is usual; without held-out ones, a third of the
+    others is held out.
 
     Fewer than 200 simulations teach nothing, and certificates are "not known" then.
     """
@@ -97,7 +98,8 @@ def issue(
 
 
 def sizes_of_disagreement(approximator: "Approximator", points: Points) -> Sizes:
-    """Numbers of elements of the simulations that say how far members usually are apart, beside those of observations."""
+    """Numbers of elements of the simulations that say how far members usually are apart, beside those of
+    observations."""
     usual = approximator.usual_disagreement.values
     assert isinstance(usual, Tensor)
     sizes = next(iter(approximator.members.values())).novelty.sizes(points.sizes)
@@ -107,7 +109,8 @@ def sizes_of_disagreement(approximator: "Approximator", points: Points) -> Sizes
 def with_novelty(
     certificates: list[Certificate], members: Members, points: Mapping[str, Points], ties: Tensor
 ) -> list[Certificate]:
-    """The p-values of all members together: jointly where they know the same simulations, else the smallest times their number."""
+    """The p-values of all members together: jointly where they know the same simulations, else the smallest
+    times their number."""
     novelties = {name: member.novelty for name, member in members.items()}
     scores = {name: novelty(points[name]) for name, novelty in novelties.items()}
     sizes = {name: novelty.sizes(points[name].sizes) for name, novelty in novelties.items()}
@@ -153,7 +156,8 @@ def points_of(
 
 
 def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the summary network's inputs."""
+    """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the
+    summary network's inputs."""
     return observation_statistics(
         {
             label: (prepared[key], prepared.get(masked(key)))
@@ -186,8 +190,9 @@ def _labels(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> di
 def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> Tensor:
     """How far the members are apart for each observation, (n,), in nats; see `Certificate`.
 
-    With standard deviations s_k of the members and s of their mixture, all members counting the same, the mean divergence of the normal
-    posteriors of members from the normal one with the moments of the mixture is log s - mean of log s_k.
+    With standard deviations s_k of the members and s of their mixture, all members counting the same, the
+    mean divergence of the normal posteriors of members from the normal one with the moments of the mixture is
+    log s - mean of log s_k.
     """
     draws = torch.stack(
         [

@@ -8,20 +8,24 @@ from typing import Any
 from sbi_models.errors import ConfigurationError
 
 LEVEL = 0.05
-"""Share of false alarms: of observations that are drawn like the simulations, all tests together fail at most so many."""
+"""Share of false alarms: of observations that are drawn like the simulations, all tests together fail at most
+so many."""
 
 LARGEST_PARETO_K = 0.7
-"""Beyond it, importance weights have too heavy a tail for means over them to be of use; Vehtari et al. (2024)."""
+"""Beyond it, importance weights have too heavy a tail for means over them to be of use; Vehtari et al.
+(2024)."""
 
 SMALLEST_SHARE, LARGE_SHARE = 0.1, 0.5
-"""Draws of which the exact posterior has less use than the first fail; with a heavy tail of weights, less than the second."""
+"""Draws of which the exact posterior has less use than the first fail; with a heavy tail of weights, less
+than the second."""
 
 LARGEST_WEIGHT = 0.25
-"""A draw with more of the weight is no end of a tail that smoothing may shorten; that of a thousand draws with a tail of k 0.5 has 0.03."""
+"""A draw with more of the weight is no end of a tail that smoothing may shorten; that of a thousand draws
+with a tail of k 0.5 has 0.03."""
 
 NOT_KNOWN = (
-    "Not known: the approximator cannot tell what its simulations were like. It was saved by an earlier version, or trained on "
-    "fewer than 200 simulations, or its training was interrupted. Train again."
+    "Not known: the approximator cannot tell what its simulations were like. It was saved by an earlier "
+    "version, or trained on fewer than 200 simulations, or its training was interrupted. Train again."
 )
 
 
@@ -31,19 +35,23 @@ class Certificate:
 
     Attributes:
         novelty: p-value of the observation among the simulations of the training, in all spaces together.
-        spaces: the p-values of each space: summaries, statistics that depend on no network, and the statistics given the summaries.
+        spaces: the p-values of each space: summaries, statistics that depend on no network, and the
+            statistics given the summaries.
         unusual: the statistics with the rarest values, in words; rarest first.
-        disagreement: how far the members of an ensemble are apart, in nats: the mean divergence of a member from their mixture, both taken
-            as normal, of the parameter for which it is largest.
+        disagreement: how far the members of an ensemble are apart, in nats: the mean divergence of a member
+            from their mixture, both taken as normal, of the parameter for which it is largest.
         agreement: p-value of the disagreement among simulations.
-        predictive: p-value of the observation among data that are simulated from its posterior, calibrated by simulations.
+        predictive: p-value of the observation among data that are simulated from its posterior, calibrated by
+            simulations.
         predictive_unusual: as `unusual`, against the data simulated from the posterior.
-        effective_sample_size: share of the draws, from 0 to 1, that are worth as much as draws of the exact posterior, by smoothed weights.
-        raw_effective_sample_size: the same by the weights as they are: far less, if single draws have much of the weight.
+        effective_sample_size: share of the draws, from 0 to 1, that are worth as much as draws of the exact
+            posterior, by smoothed weights.
+        raw_effective_sample_size: the same by the weights as they are: far less, if single draws have much of
+            the weight.
         largest_weight: share of the weight, as it is, that the heaviest draw has.
         pareto_k: tail index of the importance weights of the draws.
-        together: p-value of all tests at once, by one rank among simulations that were put to all of them; None where there is only one
-            test, or where they are corrected for their number instead.
+        together: p-value of all tests at once, by one rank among simulations that were put to all of them;
+            None where there is only one test, or where they are corrected for their number instead.
         level: see `LEVEL`.
     """
 
@@ -63,7 +71,8 @@ class Certificate:
 
     @property
     def p_value(self) -> float | None:
-        """Of all tests together: that of one joint rank, else the smallest p-value times their number (Bonferroni), at most 1."""
+        """Of all tests together: that of one joint rank, else the smallest p-value times their number
+        (Bonferroni), at most 1."""
         made = self._p_values
         if self.together is not None:
             return self.together
@@ -88,16 +97,19 @@ class Certificate:
         if self.novelty is not None and self._fails(self.novelty):
             odd = "" if not self.unusual else ": " + "; ".join(self.unusual)
             found.append(
-                f"The observation is unlike the simulations of the training (p = {p_in_words(self.novelty, self.level)}){odd}."
+                "The observation is unlike the simulations of the training (p = "
+                f"{p_in_words(self.novelty, self.level)}){odd}."
             )
         if self.agreement is not None and self._fails(self.agreement):
             found.append(
-                f"The members of the ensemble disagree more than on simulations (p = {p_in_words(self.agreement, self.level)})."
+                "The members of the ensemble disagree more than on simulations (p = "
+                f"{p_in_words(self.agreement, self.level)})."
             )
         if self.predictive is not None and self._fails(self.predictive):
             odd = "" if not self.predictive_unusual else ": " + "; ".join(self.predictive_unusual)
             found.append(
-                f"Data simulated from the posterior are unlike the observation (p = {p_in_words(self.predictive, self.level)}){odd}."
+                "Data simulated from the posterior are unlike the observation (p = "
+                f"{p_in_words(self.predictive, self.level)}){odd}."
             )
         k, share = self.pareto_k, self.effective_sample_size
         if (
@@ -111,12 +123,14 @@ class Certificate:
                 else "weighted by the likelihood they would do"
             )
             found.append(
-                f"The draws are far from the exact posterior: {share:.1%} of them are of use to it; {mends} (Pareto k {k:.2f})."
+                f"The draws are far from the exact posterior: {share:.1%} of them are of use to "
+                f"it; {mends} (Pareto k {k:.2f})."
             )
         elif self._hides_a_mode:
             found.append(
-                f"One of the draws has {self.largest_weight:.1%} of the weight: {self.raw_effective_sample_size:.1%} of them are of use "
-                f"before the weights are smoothed, {share:.1%} after (Pareto k {k:.2f}). The approximator may miss a part of the exact "
+                f"One of the draws has {self.largest_weight:.1%} of the weight: "
+                f"{self.raw_effective_sample_size:.1%} of them are of use before the weights are smoothed, "
+                f"{share:.1%} after (Pareto k {k:.2f}). The approximator may miss a part of the exact "
                 "posterior."
             )
         if not self._p_values and self.pareto_k is None:
@@ -155,7 +169,8 @@ class Certificate:
         return [p for p in (self.novelty, self.agreement, self.predictive) if p is not None]
 
     def _fails(self, p: float) -> bool:
-        """Whether a test is to blame: with a joint rank, one that fails by itself, or the one that comes nearest to it."""
+        """Whether a test is to blame: with a joint rank, one that fails by itself, or the one that comes
+        nearest to it."""
         if self.together is None:
             return p * len(self._p_values) <= self.level
         return self.together <= self.level and p <= max(self.level, min(self._p_values))
@@ -183,6 +198,7 @@ def check_level(level: float) -> float:
         value = 0.0
     if not 0 < value < 1:
         raise ConfigurationError(
-            f"Expected level, the share of false alarms, strictly between 0 and 1, got {level!r}. Pass for instance 0.05."
+            f"Expected level, the share of false alarms, strictly between 0 and 1, got {level!r}. "
+            "Pass for instance 0.05."
         )
     return value

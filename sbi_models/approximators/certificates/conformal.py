@@ -1,4 +1,5 @@
-"""How rare data sets are by every score that needs no simulator, for tests that are to be taken together with others."""
+"""How rare data sets are by every score that needs no simulator, for tests that are to be taken together with
+others."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,8 +27,8 @@ _LEVEL, _SURPRISE = 0.05, 1e-6
 class Rarities(NamedTuple):
     """How rare n data sets are by c scores.
 
-    p-values (n, c) of each score alone, how many simulations of the training each is a rank among at the least (c,), numbers of elements
-    (n, s) of sets, and which are far from all simulations' (n,).
+    p-values (n, c) of each score alone, how many simulations of the training each is a rank among at the
+    least (c,), numbers of elements (n, s) of sets, and which are far from all simulations' (n,).
     """
 
     p_values: Tensor
@@ -36,9 +37,11 @@ class Rarities(NamedTuple):
     unheard_of: Tensor
 
     def are_usual(self, start: int) -> bool:
-        """Whether data sets from `start` on may be drawn like the simulations of the training: true of such ones but once in a million.
+        """Whether data sets from `start` on may be drawn like the simulations of the training: true of such
+        ones but once in a million.
 
-        Of m new ones, those with a p-value of at most k / (N + 1) among N others are a beta-binomial number with parameters k, N + 1 - k.
+        Of m new ones, those with a p-value of at most k / (N + 1) among N others are a beta-binomial number
+        with parameters k, N + 1 - k.
         """
         rows = self.p_values[start:]
         for own, number in zip(rows.mT, self.ranked_among, strict=True):
@@ -59,7 +62,8 @@ def beta_binomial_tail(found: int, m: int, a: float, b: float) -> float:
 def rarities(
     approximator: "Approximator", conditions: Variables, *, batch_size: int | None, seed: int
 ) -> Rarities:
-    """Of raw conditions (n, ...): by the novelty of each member, and by the disagreement of members, as far as these are known."""
+    """Of raw conditions (n, ...): by the novelty of each member, and by the disagreement of members, as far
+    as these are known."""
     members, p_values, numbers = approximator.members, [], []
     with Evaluating(approximator):
         prepared = next(iter(members.values())).prepare_conditions(conditions)

@@ -1,4 +1,5 @@
-"""What of an observation is rare, in words that are true of the numbers: shares of simulations that are below it, or above."""
+"""What of an observation is rare, in words that are true of the numbers: shares of simulations that are below
+it, or above."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,8 +26,8 @@ class Reason(NamedTuple):
 def reasons(names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor) -> list[list[Reason]]:
     """For each observation what is rare of it, at most three statistics, each once.
 
-    Those that are rare by themselves come first, then those given the summaries; of each kind, what much else changes, too, comes last;
-    otherwise the rarest comes first.
+    Those that are rare by themselves come first, then those given the summaries; of each kind, what much else
+    changes, too, comes last; otherwise the rarest comes first.
 
     Args:
         names: names of the statistics, d.
@@ -69,7 +70,8 @@ def sizes_in_words(names: Sequence[str], size: Tensor, usual: Tensor) -> tuple[s
         if not (others == own).any():
             where = "is above" if own > others.max() else "is below" if own < others.min() else "lies between"
             found.append(
-                f"number of elements of {name} {where} {'those' if where == 'lies between' else 'that'} of all simulations"
+                f"number of elements of {name} {where} "
+                f"{'those' if where == 'lies between' else 'that'} of all simulations"
             )
     return tuple(found)
 

@@ -1,11 +1,13 @@
-"""Is an observation like the simulations that an approximator was trained on? A p-value, exact in finite samples, without a simulator.
+"""Is an observation like the simulations that an approximator was trained on? A p-value, exact in finite
+samples, without a simulator.
 
-Three spaces are looked at: the summaries, as the inference network gets them; statistics that no network has a say in; and those statistics
-given the summaries, which is where a network shows that it does not see what is odd. In each, scores of rarity are learned from some
-simulations, and the scores of further ones, kept, say what is usual: the p-value is a rank among them (split conformal inference).
+Three spaces are looked at: the summaries, as the inference network gets them; statistics that no network has
+a say in; and those statistics given the summaries, which is where a network shows that it does not see what
+is odd. In each, scores of rarity are learned from some simulations, and the scores of further ones, kept, say
+what is usual: the p-value is a rank among them (split conformal inference).
 
-References: Schmitt et al. (2021), Detecting model misspecification in amortized Bayesian inference with neural networks; Bates et al.
-(2023), Testing for outliers with conformal p-values.
+References: Schmitt et al. (2021), Detecting model misspecification in amortized Bayesian inference with
+neural networks; Bates et al. (2023), Testing for outliers with conformal p-values.
 """
 
 from typing import NamedTuple
@@ -25,8 +27,8 @@ SPACES = ("summaries", "statistics", "statistics given summaries")
 class Points(NamedTuple):
     """What is looked at of n observations.
 
-    Conditions of the inference network (n, d), statistics (n, k) and their names, numbers of elements (n, s) of masked inputs and their
-    names; float64.
+    Conditions of the inference network (n, d), statistics (n, k) and their names, numbers of elements (n, s)
+    of masked inputs and their names; float64.
     """
 
     summaries: Tensor
@@ -37,7 +39,8 @@ class Points(NamedTuple):
 
 
 class Novelty(nn.Module):
-    """The scores of three spaces and what is usual of them; its tensors are saved with the approximator, one or two hundred kilobytes."""
+    """The scores of three spaces and what is usual of them; its tensors are saved with the approximator, one
+    or two hundred kilobytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +57,8 @@ class Novelty(nn.Module):
 
     @property
     def calibration(self) -> Tensor:
-        """Scores (n, 7) of simulations that they were not learned from, in the same order for all members of an ensemble."""
+        """Scores (n, 7) of simulations that they were not learned from, in the same order for all members of
+        an ensemble."""
         calibration = self.kept.calibration
         assert isinstance(calibration, Tensor)
         return calibration
@@ -114,9 +118,11 @@ class Novelty(nn.Module):
         }
 
     def unusual(self, points: Points) -> list[tuple[str, ...]]:
-        """For each observation, what of it is rare among simulations of like size, in words, the plainest and rarest first.
+        """For each observation, what of it is rare among simulations of like size, in words, the plainest and
+        rarest first.
 
-        What statistics are given the summaries counts only where these are as those of simulations: beyond, nothing is known of it.
+        What statistics are given the summaries counts only where these are as those of simulations: beyond,
+        nothing is known of it.
         """
         given = self._given(points)
         usual = (self.summaries.scores(points.summaries).abs() <= self.summaries.scores.edge).all(

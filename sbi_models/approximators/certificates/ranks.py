@@ -1,4 +1,5 @@
-"""p-values by rank among simulations: exact in finite samples, given the number of elements of a set, with ties or without."""
+"""p-values by rank among simulations: exact in finite samples, given the number of elements of a set, with
+ties or without."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,10 +10,12 @@ from torch import Tensor
 from sbi_models import seeding
 
 FEWEST_OF_A_SIZE = 39
-"""So many simulations of the same size are compared with alone: 0.05 is then one of the p-values; fewer are joined by the nearest sizes."""
+"""So many simulations of the same size are compared with alone: 0.05 is then one of the p-values; fewer are
+joined by the nearest sizes."""
 
 LARGEST_LOT = 0.1
-"""Ties are broken at random where at most this share of the simulations is tied; more common data are as rare as all alike, and no less."""
+"""Ties are broken at random where at most this share of the simulations is tied; more common data are as rare
+as all alike, and no less."""
 
 _SHARE_ALIKE, _FEWEST_ALIKE = 0.1, 99
 _LEVELS = 20
@@ -23,8 +26,8 @@ _DIGITS = 1e12
 
 
 class Sizes(NamedTuple):
-    """Numbers of elements of the sets of simulations (n, s) and of observations (m, s), of s masked inputs; and, if told, which
-    of the latter (m,) are far from all that is known; see `far_from`."""
+    """Numbers of elements of the sets of simulations (n, s) and of observations (m, s), of s masked inputs;
+    and, if told, which of the latter (m,) are far from all that is known; see `far_from`."""
 
     usual: Tensor
     observed: Tensor
@@ -32,7 +35,8 @@ class Sizes(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Positions of observations of the same size, of simulations of that size, and of simulations of that size and the nearest."""
+    """Positions of observations of the same size, of simulations of that size, and of simulations of that
+    size and the nearest."""
 
     rows: Tensor
     same: Tensor
@@ -42,9 +46,10 @@ class Group(NamedTuple):
 def alike(sizes: Sizes) -> Iterator[Group]:
     """With whom each observation is compared, all those of one size at a time.
 
-    Sizes are near by their ratio: a tenth of all simulations, 99 at the least, and all that are as near. Where there are fewer than
-    `FEWEST_OF_A_SIZE` of the same size, these stand for them; what is left then is by how much scores change between these sizes. Of the
-    same size, so many are taken that 0.05 is one of the p-values.
+    Sizes are near by their ratio: a tenth of all simulations, 99 at the least, and all that are as near.
+    Where there are fewer than `FEWEST_OF_A_SIZE` of the same size, these stand for them; what is left then is
+    by how much scores change between these sizes. Of the same size, so many are taken that 0.05 is one of the
+    p-values.
     """
     usual, observed, _ = sizes
     every = torch.arange(len(usual), device=usual.device)
@@ -64,7 +69,8 @@ def alike(sizes: Sizes) -> Iterator[Group]:
 
 
 def far_from(known: Tensor, observed: Tensor) -> Tensor:
-    """Whether each number of elements (m, s) differs from all of the known ones (n, s) by more than a tenth."""
+    """Whether each number of elements (m, s) differs from all of the known ones (n, s) by more than a
+    tenth."""
     if not known.shape[1]:
         return torch.zeros(len(observed), dtype=torch.bool, device=observed.device)
     own, others = (torch.log1p(part.to(torch.float64)) for part in (observed, different(known)))
@@ -77,7 +83,8 @@ def different(sizes: Tensor) -> Tensor:
 
 
 def nearest_sizes(sizes: Tensor, wanted: Tensor, number: int, most: int) -> tuple[Tensor, bool]:
-    """Positions of simulations of sizes (n, s), in order, `number` of each size in (m, s), or of `most` of these from end to end.
+    """Positions of simulations of sizes (n, s), in order, `number` of each size in (m, s), or of `most` of
+    these from end to end.
 
     And whether all of them are of these sizes, and not only near.
     """
@@ -96,7 +103,8 @@ def lots(number: int, seed: int) -> Tensor:
 
 
 def p_values_of_each(calibration: Tensor, observed: Tensor, sizes: Sizes | None = None) -> Tensor:
-    """p-values (m, c) of observed scores (m, c), each alone, among those of simulations (n, c) of like size; large is rare, ties beyond.
+    """p-values (m, c) of observed scores (m, c), each alone, among those of simulations (n, c) of like size;
+    large is rare, ties beyond.
 
     They are exact where all are of one size, or all that are near are of the observation's own.
     """
@@ -114,25 +122,29 @@ def joint_p_values(
     sizes: Sizes | None = None,
     ties: Tensor | None = None,
 ) -> Tensor:
-    """Exact p-values (m,) of observed scores (m, c) among those of simulations (n, c) by all of the scores at once; large is rare.
+    """Exact p-values (m,) of observed scores (m, c) among those of simulations (n, c) by all of the scores at
+    once; large is rare.
 
-    Each score is ranked among the n + 1; the smallest rank of a row, with the mean of its ranks to break ties, is ranked again. Rows are
-    treated alike, so that an observation drawn like the simulations has each of the n + 1 ranks with equal probability, however many
-    scores there are and however they depend on each other: the correction for multiple tests costs nothing for scores that repeat.
+    Each score is ranked among the n + 1; the smallest rank of a row, with the mean of its ranks to break
+    ties, is ranked again. Rows are treated alike, so that an observation drawn like the simulations has each
+    of the n + 1 ranks with equal probability, however many scores there are and however they depend on each
+    other: the correction for multiple tests costs nothing for scores that repeat.
 
     Args:
         calibration, observed: as above; c may be 0 if something is known.
-        known: p-values of the same rows, (n, k) and (m, k), that further simulations gave: they stand beside rank / (n + 1) as they are,
-            and may be finer. Any function of a single row, learned from others, leaves the result exact.
-        sizes: numbers of elements of the sets; each observation is compared with simulations of its size, see `alike`. One that is
-            rarer than all of these has
-            its rank among those of near sizes, if that is smaller: p-values below 1 / (number of its size + 1) are not exact. An
-            unheard-of size has the smallest p-value.
-        ties: uniform numbers (m,), see `lots`, that place an observation among simulations with equal ranks, as discrete data have, which
-            keeps p <= a as frequent as a; but see `LARGEST_LOT`. None places it after them, and p <= a is at most as frequent.
+        known: p-values of the same rows, (n, k) and (m, k), that further simulations gave: they stand beside
+            rank / (n + 1) as they are, and may be finer. Any function of a single row, learned from others,
+            leaves the result exact.
+        sizes: numbers of elements of the sets; each observation is compared with simulations of its size, see
+            `alike`. One that is rarer than all of these has its rank among those of near sizes, if that is
+            smaller: p-values below 1 / (number of its size + 1) are not exact. An unheard-of size has the
+            smallest p-value.
+        ties: uniform numbers (m,), see `lots`, that place an observation among simulations with equal ranks,
+            as discrete data have, which keeps p <= a as frequent as a; but see `LARGEST_LOT`. None places it
+            after them, and p <= a is at most as frequent.
 
-    References: Westfall & Young (1993), Resampling-based multiple testing; Vovk, Gammerman & Shafer (2005), Algorithmic learning in a
-    random world.
+    References: Westfall & Young (1993), Resampling-based multiple testing; Vovk, Gammerman & Shafer (2005),
+    Algorithmic learning in a random world.
     """
     m = len(observed)
     usual_p, found_p = (
@@ -176,12 +188,14 @@ def _without(calibration: Tensor, observed: Tensor) -> Sizes:
 
 
 def _among_others(calibration: Tensor, observed: Tensor) -> Tensor:
-    """Ranks (m, c), from 1, of observed scores among those of simulations and themselves, the largest first."""
+    """Ranks (m, c), from 1, of observed scores among those of simulations and themselves, the largest
+    first."""
     ordered = calibration.sort(dim=0).values.mT.contiguous()
     return len(calibration) - torch.searchsorted(ordered, observed.mT.contiguous()).mT + 1
 
 
 def _smallest(*p_values: Tensor) -> Tensor:
-    """The smallest of p-values (..., c), and a little of their mean that breaks ties; rounded, so that equal ones are."""
+    """The smallest of p-values (..., c), and a little of their mean that breaks ties; rounded, so that equal
+    ones are."""
     every = torch.cat([part.to(torch.float64) for part in p_values], dim=-1)
     return ((every.amin(dim=-1) + _TIE * every.mean(dim=-1)) * _DIGITS).round()

@@ -1,6 +1,8 @@
-"""Scores that say how far a point lies from simulations: learned from some of them, large for what is rare, of no scale of their own.
+"""Scores that say how far a point lies from simulations: learned from some of them, large for what is rare,
+of no scale of their own.
 
-What they mean is for others to say, by comparing a point's scores with those of simulations that they were not learned from.
+What they mean is for others to say, by comparing a point's scores with those of simulations that they were
+not learned from.
 """
 
 import math
@@ -26,7 +28,8 @@ _STEPS = 1e3
 
 
 class Learned(nn.Module):
-    """A module whose buffers are there or not, of any size: what a state has none of is not known afterwards, and that is no error."""
+    """A module whose buffers are there or not, of any size: what a state has none of is not known afterwards,
+    and that is no error."""
 
     def __init__(self, *names: str) -> None:
         super().__init__()
@@ -44,7 +47,8 @@ class Learned(nn.Module):
 
 
 class NormalScores(Learned):
-    """Each of d numbers to the normal score of its rank among simulations, linear between knots, and beyond them; of ties the mid-rank."""
+    """Each of d numbers to the normal score of its rank among simulations, linear between knots, and beyond
+    them; of ties the mid-rank."""
 
     knots: Tensor
     scores: Tensor
@@ -74,7 +78,8 @@ class NormalScores(Learned):
         return float(self.scores[-1])
 
     def _inside(self, values: Tensor, *, right: bool) -> Tensor:
-        """Of values between the knots: the highest score of a value that several knots share, or the lowest."""
+        """Of values between the knots: the highest score of a value that several knots share, or the
+        lowest."""
         knots, scores = self.knots, self.scores
         above = torch.searchsorted(knots, values.mT.contiguous(), right=right).clamp(1, _KNOTS - 1).mT
         low, high = (knots.gather(1, at.mT).mT for at in (above - 1, above))
@@ -86,12 +91,14 @@ class NormalScores(Learned):
 
 
 class Space(nn.Module):
-    """How rare a point is in a space of d numbers: by its rarest number, by their covariance, and by its nearest neighbours.
+    """How rare a point is in a space of d numbers: by its rarest number, by their covariance, and by its
+    nearest neighbours.
 
     The numbers are taken to normal scores first, so that neither units nor heavy tails matter.
 
     Args:
-        neighbours: whether to look at them: where simulations lie on a curved surface, as learned summaries may, nothing else tells.
+        neighbours: whether to look at them: where simulations lie on a curved surface, as learned summaries
+            may, nothing else tells.
     """
 
     def __init__(self, *, neighbours: bool) -> None:
@@ -120,7 +127,8 @@ class Space(nn.Module):
         return components
 
     def forward(self, values: Tensor) -> Tensor:
-        """Values (m, d) to scores (m, columns): the largest of the numbers, distance from the middle, distance from the neighbours."""
+        """Values (m, d) to scores (m, columns): the largest of the numbers, distance from the middle,
+        distance from the neighbours."""
         components = self.components(values)
         found = [self.scores(values).abs().amax(dim=1), components.square().mean(dim=1).sqrt()]
         if self.neighbours:
@@ -136,9 +144,11 @@ class Space(nn.Module):
 
 
 class Residuals(Learned):
-    """What statistics of an observation are beyond what its summaries say: (statistic - mean given summaries) / sd given summaries.
+    """What statistics of an observation are beyond what its summaries say: (statistic - mean given summaries)
+    / sd given summaries.
 
-    Mean and log variance are polynomials of the second degree of the components of the summaries that vary most, by least squares.
+    Mean and log variance are polynomials of the second degree of the components of the summaries that vary
+    most, by least squares.
     """
 
     means: Tensor
@@ -148,7 +158,8 @@ class Residuals(Learned):
         super().__init__("means", "log_variances")
 
     def fit(self, components: Tensor, scores: Tensor) -> None:
-        """From components of the summaries (n, r) and normal scores of the statistics (n, d) at simulations."""
+        """From components of the summaries (n, r) and normal scores of the statistics (n, d) at
+        simulations."""
         terms = _terms(components)
         self.means = _least_squares(terms, scores)
         logs = ((scores - terms @ self.means) ** 2 + _SMALLEST_RESIDUAL_VARIANCE).log()
@@ -163,7 +174,8 @@ class Residuals(Learned):
 
 
 def _terms(components: Tensor) -> Tensor:
-    """Polynomials of the second degree in the leading components (m, r), no further than simulations reach: (m, k)."""
+    """Polynomials of the second degree in the leading components (m, r), no further than simulations reach:
+    (m, k)."""
     w = components[:, :_MOST_PREDICTORS].clamp(-_REACH, _REACH)
     first, second = torch.triu_indices(w.shape[1], w.shape[1])
     return torch.cat([torch.ones_like(w[:, :1]), w, w[:, first] * w[:, second]], dim=1)

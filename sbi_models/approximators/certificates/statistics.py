@@ -1,8 +1,8 @@
 """Statistics of observations that depend on no network: of any shape, with masks, computed by formula.
 
-A learned summary may be blind to what makes an observation odd, an outlier for instance; these are not. A set or series (n, length, width)
-gives, for each channel: location, spread, extremes, shape, the largest outlier, and what changes along the order of its elements; a vector
-(n, width) gives its values.
+A learned summary may be blind to what makes an observation odd, an outlier for instance; these are not. A set
+or series (n, length, width) gives, for each channel: location, spread, extremes, shape, the largest outlier,
+and what changes along the order of its elements; a vector (n, width) gives its values.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,15 @@ _SHORTEST_SERIES = 4
 _FLOOR = 1e-30
 
 DERIVED = ("median", "log sd", "minimum", "maximum", "skewness", "log kurtosis")
-"""What a shift, another scale, an outlier or a drift changes, too: the other statistics say better which of them it is."""
+"""What a shift, another scale, an outlier or a drift changes, too: the other statistics say better which of
+them it is."""
 
 Named = dict[str, Tensor]
 
 
 def observation_statistics(inputs: Mapping[str, tuple[Tensor, Tensor | None]]) -> Named:
-    """Statistics, name to (n,) in float64, of inputs: label to values (n, ...) and the mask (n, length), if there is one.
+    """Statistics, name to (n,) in float64, of inputs: label to values (n, ...) and the mask (n, length), if
+    there is one.
 
     The number of elements is none of them: p-values are given it.
     """

@@ -1,8 +1,10 @@
-"""The default composition: scores of single items as they are for few items, a quasi-likelihood that fresh simulations calibrate for many.
+"""The default composition: scores of single items as they are for few items, a quasi-likelihood that fresh
+simulations calibrate for many.
 
-What items share of errors adds up with their number. Few items are composed as the network has them, and posterior simulation-based
-calibration tests the draws; where it rejects them, and for many items, a quasi-likelihood is learned near the posterior (see
-`quasi_likelihood.py`) and tested in its turn. Without a simulator there is neither, and draws are wider by what is not known of the errors.
+What items share of errors adds up with their number. Few items are composed as the network has them, and
+posterior simulation-based calibration tests the draws; where it rejects them, and for many items, a
+quasi-likelihood is learned near the posterior (see `quasi_likelihood.py`) and tested in its turn. Without a
+simulator there is neither, and draws are wider by what is not known of the errors.
 """
 
 import math
@@ -57,7 +59,8 @@ _STUCK = 0.05
 """Share of accepted steps below which draws are not those of any density."""
 
 _SMOOTH = 5
-"""From so many items on, composed scores that no polynomial fits are those of a weak network, and not of a bent posterior."""
+"""From so many items on, composed scores that no polynomial fits are those of a weak network, and not of a
+bent posterior."""
 
 _PASSES = 6
 """Regions that are tried until one lies where its posterior is."""
@@ -69,20 +72,22 @@ _FIRST_WIDTH = 1.5
 """Covariance of the first region, in that of the uncalibrated draws."""
 
 _MOVED, _GREW, _SHRANK = 0.7, 1.3, 0.4
-"""By how many sds of a region, and how many times in width, a posterior may differ from where the region was laid."""
+"""By how many sds of a region, and how many times in width, a posterior may differ from where the region was
+laid."""
 
 _FINE = 2001
 _DEAD = -5.0
 """Nats below the top at which a density must have arrived at the ends of a region."""
 
 _LOST = (
-    "The network's scores of these items together are not those of a posterior: they lead to where the prior does not reach, and "
-    "nothing mended that. The draws are those of the prior. Train longer, or look at the items one by one."
+    "The network's scores of these items together are not those of a posterior: they lead to where the "
+    "prior does not reach, and nothing mended that. The draws are those of the prior. Train longer, or "
+    "look at the items one by one."
 )
 
 _UNSETTLED = (
-    "The calibration by fresh simulations did not settle: each one moved the posterior out of where the last one was made. The draws are "
-    "those of the network's scores as they are."
+    "The calibration by fresh simulations did not settle: each one moved the posterior out of where the "
+    "last one was made. The draws are those of the network's scores as they are."
 )
 
 
@@ -115,7 +120,10 @@ def calibrated(
         first, _ = _within_reach(
             uncalibrated(composed, moments, num_samples, plan, None), moments, plan, alone=True
         )
-        note = f"The simulator failed near the composed posterior, so that nothing is calibrated or tested: {error}"
+        note = (
+            "The simulator failed near the composed posterior, so that nothing is calibrated or "
+            f"tested: {error}"
+        )
         return first.draws, replace(first.report, notes=(*first.report.notes, note))
 
 
@@ -192,7 +200,8 @@ def _within_reach(
 ) -> tuple[Composed, bool]:
     """The draws, or those of the prior where scores lead nowhere; and whether they do.
 
-    Without a simulator (`alone`) a heavy tail of the prior may have some draws out of reach; a calibration starts from none of them.
+    Without a simulator (`alone`) a heavy tail of the prior may have some draws out of reach; a calibration
+    starts from none of them.
     """
     far = bool(beyond(first.draws, moments)) if alone else not bool(in_reach(first.draws, moments).all())
     if not (far or first.report.acceptance < _STUCK):
@@ -206,7 +215,8 @@ def _within_reach(
 
 
 class _Calibration:
-    """The quasi-posterior around one mode of the uncalibrated draws (s, d); `likelihood` is None where none was found."""
+    """The quasi-posterior around one mode of the uncalibrated draws (s, d); `likelihood` is None where none
+    was found."""
 
     likelihood: QuasiLikelihood | None = None
     outlying: Outlying
@@ -299,7 +309,8 @@ class _Calibration:
     def _fit(
         self, statistic: Statistic, region: Region, items_told: int, number: int, seed: int
     ) -> bool | None:
-        """Learn the quasi-likelihood in a region; whether its posterior lies there, or None if it has none."""
+        """Learn the quasi-likelihood in a region; whether its posterior lies there, or None if it has
+        none."""
         d = len(region.center)
         self.likelihood = QuasiLikelihood(
             statistic, region, self._given.fresh, num_items=items_told, number=number, seed=seed >> 1
@@ -360,7 +371,8 @@ def _reported(
 
 
 def _tested_scores(first: Composed, given: _Given) -> CompositionReport:
-    """The report on scores as they are, with the test of the draws of the likeliest mode, and of the items."""
+    """The report on scores as they are, with the test of the draws of the likeliest mode, and of the
+    items."""
     composed, n, noise = given.composed, given.num_items, given.composed.noise
     draws = first.draws[first.modes == int(first.modes.mode().values)]
     number = replicates_of(n)

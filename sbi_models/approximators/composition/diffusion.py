@@ -1,8 +1,9 @@
-"""Diffusion of a composed posterior, from noise to draws: rules for the denoised mean, with the samplers of one diffusion model.
+"""Diffusion of a composed posterior, from noise to draws: rules for the denoised mean, with the samplers of
+one diffusion model.
 
 gauss       E[theta_0 | theta_t] = P^(-1) [sum_i P_i mu_i + (1 - n) P_0 mu_0],   P = sum_i P_i + (1 - n) P_0,   P_i = C_i^(-1) + s^(-2)
-            with the denoised means mu_i of the items and covariances C_i of their posteriors, and mu_0, P_0 of the prior: exact where
-            all are Gaussian. J. Linhart et al., arXiv:2404.07593.
+            with the denoised means mu_i of the items and covariances C_i of their posteriors, and mu_0, P_0
+            of the prior: exact where all are Gaussian. J. Linhart et al., arXiv:2404.07593.
 langevin    the sum of diffused scores, each noise level visited by a chain of Langevin steps. T. Geffner et al., arXiv:2209.14249;
             L. Touron et al., arXiv:2605.21253, say why it needs the chain.
 plain       the sum of diffused scores in the reverse diffusion, the prior's as if it were standard normal: what other packages do, for
@@ -85,7 +86,8 @@ def langevin(
 ) -> tuple[Tensor, int]:
     """Draws (num_samples, d) by the rule "langevin", and how many scores of each item each of them took.
 
-    Steps are preconditioned by the precision of the composed Gaussians at the level, and as long as half an sd in it.
+    Steps are preconditioned by the precision of the composed Gaussians at the level, and as long as half an
+    sd in it.
     """
     n, d = len(items), items.theta_dim
     covariances = items.gaussians()[1]
@@ -127,5 +129,5 @@ def _drawn(
 ) -> Tensor:
     fresh: Callable[[], Tensor] = lambda: torch.randn(
         num_samples, theta_dim, generator=generator, dtype=torch.float64
-    )  # noqa: E731
+    )
     return SAMPLERS["sde_dpm"](Task(denoise, _SCHEDULE, fresh), steps)

@@ -1,4 +1,5 @@
-"""Composition in one dimension: the score on a grid, integrated to a density, whatever its shape and number of modes."""
+"""Composition in one dimension: the score on a grid, integrated to a density, whatever its shape and number
+of modes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -108,7 +109,8 @@ class LineSearch:
     def line(self, *, fresh: Fresh | None = None, seed: int = 0) -> Line:
         """The density.
 
-        The heights of parts that are apart are those of `heights`, with fresh items to calibrate them, if there are some.
+        The heights of parts that are apart are those of `heights`, with fresh items to calibrate them, if
+        there are some.
         """
         log_density = self._log_density()
         grids = [np.linspace(a, b, _FINE) for a, b in self._parts()]
@@ -151,7 +153,8 @@ class LineSearch:
         return _spline(self._points, self._score()).antiderivative()
 
     def _parts(self) -> list[tuple[float, float]]:
-        """Intervals around one top each, as far as the density has not died off, from deep valley to deep valley."""
+        """Intervals around one top each, as far as the density has not died off, from deep valley to deep
+        valley."""
         log_density, parts = self._log_density(), []
         for start, stop in _cut(log_density, float(self._points[0]), float(self._points[-1])):
             grid = np.linspace(start, stop, _FINE)

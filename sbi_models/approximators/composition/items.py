@@ -21,7 +21,8 @@ _STEPS = 16
 
 
 class Items(Protocol):
-    """What composition must know of n posteriors p(theta | x_i) of one theta (d,), in standardised space, float64."""
+    """What composition must know of n posteriors p(theta | x_i) of one theta (d,), in standardised space,
+    float64."""
 
     @property
     def theta_dim(self) -> int:
@@ -35,16 +36,19 @@ class Items(Protocol):
         """n."""
 
     def score(self, theta: Tensor, noise: float, rows: slice) -> Tensor:
-        """Scores of theta + noise * z, z ~ N(0, I), given some of the items, at points theta (m, d): shape (k, m, d)."""
+        """Scores of theta + noise * z, z ~ N(0, I), given some of the items, at points theta (m, d): shape
+        (k, m, d)."""
 
     def gaussians(self) -> tuple[Tensor, Tensor]:
-        """Means (n, d) and covariances (n, d, d), roughly; they set scales, and take the small noise out to first order."""
+        """Means (n, d) and covariances (n, d, d), roughly; they set scales, and take the small noise out to
+        first order."""
 
     def some(self, rows: Array) -> "Items":
         """Some of the items, by their positions."""
 
     def log_density(self, theta: Tensor) -> Tensor:
-        """log p(theta | x_i) in nats at points theta (m, d), shape (n, m); from all noise levels, not a small one."""
+        """log p(theta | x_i) in nats at points theta (m, d), shape (n, m); from all noise levels, not a small
+        one."""
 
     @property
     def evaluations_of_density(self) -> int:
@@ -52,8 +56,8 @@ class Items(Protocol):
 
 
 Fresh = Callable[[Tensor, int], Iterable[tuple[Tensor, Items]]]
-"""One item simulated at each of parameters theta (k, d), standardised space, from a seed: some at a time, those whose simulation did not
-fail, with their row numbers (r,). Up to `ROWS_AT_A_TIME` come in one part."""
+"""One item simulated at each of parameters theta (k, d), standardised space, from a seed: some at a time,
+those whose simulation did not fail, with their row numbers (r,). Up to `ROWS_AT_A_TIME` come in one part."""
 
 ROWS_AT_A_TIME = 16_384
 
@@ -94,7 +98,8 @@ class DiffusionItems:
 
     @torch.no_grad()
     def own_scores(self, theta: Tensor, noise: float) -> Tensor:
-        """Score of each item at a point of its own, theta (n, d), with the noise taken out to first order: shape (n, d)."""
+        """Score of each item at a point of its own, theta (n, d), with the noise taken out to first order:
+        shape (n, d)."""
         t, alpha = time_of(self.network, noise)
         points = (alpha * theta).to(self.conditions)
         scores = alpha * self.network.score(points, points.new_full((1, 1), t), self.conditions).to(
@@ -104,7 +109,8 @@ class DiffusionItems:
 
     @torch.no_grad()
     def gaussians(self) -> tuple[Tensor, Tensor]:
-        """See `Items`: from the head of a network with "gaussian" preconditioning, otherwise from draws of some items, for all the same."""
+        """See `Items`: from the head of a network with "gaussian" preconditioning, otherwise from draws of
+        some items, for all the same."""
         if self._all is None and not isinstance(self.network.denoiser, GaussianDenoiser):
             means, covariances = (
                 self._drawn(self.conditions[:_DRAWN]) if self.like is None else self.like.gaussians()
@@ -174,7 +180,8 @@ def chunks(num_items: int, num_points: int) -> Iterator[slice]:
 
 
 def sharpening(covariances: Tensor, noise: float) -> Tensor:
-    """I + s^2 C_i^(-1) (n, d, d), with C_i kept from being narrower than the noise, where the first order is no guide."""
+    """I + s^2 C_i^(-1) (n, d, d), with C_i kept from being narrower than the noise, where the first order is
+    no guide."""
     values, axes = torch.linalg.eigh(covariances)
     sharpening: Tensor = axes @ torch.diag_embed(1 + noise**2 / values.clamp_min(noise**2)) @ axes.mT
     return sharpening

@@ -28,7 +28,8 @@ def composed(
     method: str,
     fresh: Fresh | None,
 ) -> tuple[Tensor, CompositionReport]:
-    """Draws (num_samples, d) of the posterior given all items, standardised space, by one of `METHODS`, and what to think of them."""
+    """Draws (num_samples, d) of the posterior given all items, standardised space, by one of `METHODS`, and
+    what to think of them."""
     if method == "calibrated":
         return calibrated(items, prior, moments, num_samples, plan, fresh=fresh)
     generator = generator_of(plan.seed, method)

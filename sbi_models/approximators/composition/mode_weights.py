@@ -1,13 +1,15 @@
 """How high modes that are apart are, one against the other.
 
-Scores at small noise know nothing of a valley that no parameters come from, and their integral across it is noise. The densities of the
-items come from all levels of noise; those of n items sum up, with what they share of errors. With a simulator that is calibrated: between
-data of the modes a and b, the logarithm of the likelihood ratio is the best classifier, so
+Scores at small noise know nothing of a valley that no parameters come from, and their integral across it is
+noise. The densities of the items come from all levels of noise; those of n items sum up, with what they share
+of errors. With a simulator that is calibrated: between data of the modes a and b, the logarithm of the
+likelihood ratio is the best classifier, so
 
     P(b | x) = 1 / (1 + exp(-r(x) - o)),     r = log p(b | x) - log p(a | x) - log p(b) + log p(a)
 
-with as many data of a as of b has an offset o of 0, were r right; the o of largest likelihood is added to r of each item. Where even so r
-tells the data of a and b apart no better than a coin, as for modes that all data leave open, it is noise, and zero is taken for it.
+with as many data of a as of b has an offset o of 0, were r right; the o of largest likelihood is added to r
+of each item. Where even so r tells the data of a and b apart no better than a coin, as for modes that all
+data leave open, it is noise, and zero is taken for it.
 """
 
 import numpy as np
@@ -52,7 +54,8 @@ def heights(composed: ComposedScore, modes: Tensor, fresh: Fresh | None, seed: i
 
 
 def offset(first: FloatArray, last: FloatArray) -> float:
-    """o above from log likelihood ratios (k,) of data of the first mode, and of the last; what of it may be noise is left out."""
+    """o above from log likelihood ratios (k,) of data of the first mode, and of the last; what of it may be
+    noise is left out."""
     both = np.concatenate([first, last])
 
     def excess(o: float) -> float:
@@ -72,7 +75,8 @@ def offset(first: FloatArray, last: FloatArray) -> float:
 
 
 def gained(first: FloatArray, last: FloatArray) -> float:
-    """What log likelihood ratios (k,) of data of the first mode, and of the last, tell of which is which, in nats, beyond a coin."""
+    """What log likelihood ratios (k,) of data of the first mode, and of the last, tell of which is which, in
+    nats, beyond a coin."""
     return float(log_expit(-first).sum() + log_expit(last).sum() + (len(first) + len(last)) * np.log(2))
 
 

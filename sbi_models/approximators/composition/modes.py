@@ -30,7 +30,8 @@ class Mode:
 
     Attributes:
         center: (d,).
-        factor: L (d, d) with L L^T the inverse of the precision there; theta = center + L u has u of unit variance.
+        factor: L (d, d) with L L^T the inverse of the precision there; theta = center + L u has u of unit
+            variance.
         last_step: the length of Newton's last step, in sds; small where it has converged.
     """
 
@@ -57,10 +58,11 @@ class Mode:
 
 
 def newton(score: Score, center: Tensor, precision: Tensor) -> Mode:
-    """The mode that Newton's method finds from a center (d,) and a first precision (d, d); 2 d + 1 scores a step.
+    """The mode that Newton's method finds from a center (d,) and a first precision (d, d); 2 d + 1 scores a
+    step.
 
-    Slopes are central differences over half an sd to either side, so that they are those of the bulk of the density. Steps are at most
-    3 sqrt(d) sds long, precisions fall by a factor of at most 20 in each.
+    Slopes are central differences over half an sd to either side, so that they are those of the bulk of the
+    density. Steps are at most 3 sqrt(d) sds long, precisions fall by a factor of at most 20 in each.
     """
     d = len(center)
     step = _STEP * torch.eye(d, dtype=center.dtype)
@@ -88,11 +90,13 @@ def factor_of(precision: Tensor) -> Tensor:
 
 
 def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) -> list[Mode]:
-    """The modes of a density: Newton's from the center, and from pilots (p, d) that do not lead to a mode found before.
+    """The modes of a density: Newton's from the center, and from pilots (p, d) that do not lead to a mode
+    found before.
 
     If there is none, the one that is returned has an infinite last step.
 
-    A pilot leads to a mode if one Newton step with the precision there takes it at least half of the way, or it lies there already.
+    A pilot leads to a mode if one Newton step with the precision there takes it at least half of the way, or
+    it lies there already.
     """
     first = newton(score, center, precision)
     modes = [first] if _is_found(score, first) else []

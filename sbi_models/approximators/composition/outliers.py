@@ -1,7 +1,8 @@
-"""Outlier test of single items at the composed posterior: one that the others contradict is read where a network has seen little.
+"""Outlier test of single items at the composed posterior: one that the others contradict is read where a
+network has seen little.
 
-Far out is a large Mahalanobis distance of an item's statistic from those of fresh items of the same parameters; the share of fresh items
-that are as far out or farther, ties among them, is a p-value.
+Far out is a large Mahalanobis distance of an item's statistic from those of fresh items of the same
+parameters; the share of fresh items that are as far out or farther, ties among them, is a p-value.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,8 @@ class Outlying(NamedTuple):
     """The item that is farthest out.
 
     Attributes:
-        p_value: p-value that the farthest of so many items is as far out as that: its own p-value times their number, at most 1.
+        p_value: p-value that the farthest of so many items is as far out as that: its own p-value times their
+            number, at most 1.
         item: its position.
         away: its statistic, less the mean of fresh ones (q,).
     """

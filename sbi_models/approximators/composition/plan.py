@@ -1,4 +1,5 @@
-"""Stages that compositions of one and of several parameters share: the plan, pilot draws, what a report says."""
+"""Stages that compositions of one and of several parameters share: the plan, pilot draws, what a report
+says."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from sbi_models.approximators.composition.items import Items
 from sbi_models.approximators.composition.score import LearnedMean, share_of_bias, shift_in_sds
 
 _FEW_ITEMS = 10
-"""Below so many items, all of them make pilots, and more of them; of one parameter there are always more, so that no mode is missed."""
+"""Below so many items, all of them make pilots, and more of them; of one parameter there are always more, so
+that no mode is missed."""
 
 _PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 2, 16, 14
 _MORE_PILOTS, _MORE_STEPS = 64, 32
@@ -26,7 +28,8 @@ _REACH = 6.0
 """Sds of the prior within which modes are looked for."""
 
 _BEYOND = 0.05
-"""Share of draws out of reach from which a posterior is not to be trusted; a heavy tail of the prior has fewer."""
+"""Share of draws out of reach from which a posterior is not to be trusted; a heavy tail of the prior has
+fewer."""
 
 Moments = tuple[Tensor, Tensor]
 """Mean (d,) and covariance (d, d) of the prior, standardised space."""
@@ -57,9 +60,11 @@ def generator_of(seed: int, *path: str | int) -> torch.Generator:
 
 
 def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
-    """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in scores for each item.
+    """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in
+    scores for each item.
 
-    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them. Few items are all taken.
+    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them.
+    Few items are all taken.
     """
     n = len(items)
     if n < _FEW_ITEMS:
@@ -76,25 +81,29 @@ def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
 
 
 def in_reach(theta: Tensor, moments: Moments) -> Tensor:
-    """Which points (m, d) are finite and so near to the prior that a network can know anything of them, booleans (m,)."""
+    """Which points (m, d) are finite and so near to the prior that a network can know anything of them,
+    booleans (m,)."""
     away = theta - moments[0]
     near: Tensor = (away * torch.linalg.solve(moments[1], away.mT).mT).sum(dim=-1) < _REACH**2
     return near
 
 
 def beyond(draws: Tensor, moments: Moments) -> tuple[str, ...]:
-    """What to say of draws (m, d) of a composed posterior, standardised space, of which many are out of reach of the prior."""
+    """What to say of draws (m, d) of a composed posterior, standardised space, of which many are out of reach
+    of the prior."""
     share = 1 - float(in_reach(draws, moments).double().mean())
     if share < _BEYOND:
         return ()
     return (
-        f"{share:.0%} of the draws are more than {_REACH:.0f} standard deviations of the prior away from its mean, on the scale of the "
-        "network, where it has seen no parameters: train longer, give the prior as torch distributions, or look at the items one by one.",
+        f"{share:.0%} of the draws are more than {_REACH:.0f} standard deviations of the prior away from "
+        "its mean, on the scale of the network, where it has seen no parameters: train longer, give the "
+        "prior as torch distributions, or look at the items one by one.",
     )
 
 
 def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int) -> dict[str, Any]:
-    """What the report says of the shared error (d,) that a training left behind and the covariance (d, d) of its estimate.
+    """What the report says of the shared error (d,) that a training left behind and the covariance (d, d) of
+    its estimate.
 
     Shifts are those of a posterior of a precision (d, d), in its sds.
     """
@@ -109,8 +118,8 @@ def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_ite
 
 
 UNKNOWN = (
-    "Nothing is known of the errors that the scores of all items share, which add up: pass the simulator, or train a "
-    "CompositionalWorkflow, which leaves a correction behind."
+    "Nothing is known of the errors that the scores of all items share, which add up: pass the simulator, "
+    "or train a CompositionalWorkflow, which leaves a correction behind."
 )
 
 

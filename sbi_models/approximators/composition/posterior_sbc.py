@@ -1,9 +1,10 @@
 """Posterior simulation-based calibration: a test of composed draws that knows nothing of how they were made.
 
-Take draws theta_k of the posterior given the items x, simulate as many items x_k of each, and weigh all draws by the likelihood of x_k, so
-that they are draws given x and x_k. Were the posterior right, theta_k would be a draw of that posterior, and its rank among them uniform
-(T. Saeilynoja, M. Schmitt, P.-C. Buerkner, A. Vehtari, Posterior SBC: simulation-based calibration checking conditional on data, 2025).
-A posterior that is off by b sds makes ranks that are off by about b / sqrt(2).
+Take draws theta_k of the posterior given the items x, simulate as many items x_k of each, and weigh all draws
+by the likelihood of x_k, so that they are draws given x and x_k. Were the posterior right, theta_k would be a
+draw of that posterior, and its rank among them uniform (T. Saeilynoja, M. Schmitt, P.-C. Buerkner, A.
+Vehtari, Posterior SBC: simulation-based calibration checking conditional on data, 2025). A posterior that is
+off by b sds makes ranks that are off by about b / sqrt(2).
 """
 
 import math
@@ -33,9 +34,11 @@ class PosteriorCalibration:
     """Outcome of the test.
 
     Attributes:
-        p_value: p-value of uniform ranks, by means and variances of each parameter and of all together (Bonferroni).
+        p_value: p-value of uniform ranks, by means and variances of each parameter and of all together
+            (Bonferroni).
         shift: distance of the draws from right ones, in posterior sds, of the parameter that is farthest off.
-        variance: the normal scores of ranks, of the parameter whose is farthest from 1: above 1, draws are too narrow.
+        variance: the normal scores of ranks, of the parameter whose is farthest from 1: above 1, draws are
+            too narrow.
         joint_variance: the mean of those variances along axes in which the posterior is not correlated.
     """
 
@@ -51,7 +54,8 @@ def replicates_of(num_items: int) -> int:
 
 
 def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> PosteriorCalibration:
-    """Test draws (s, d) of a posterior with one mode, in random order, by data sets simulated at the first `number` of them."""
+    """Test draws (s, d) of a posterior with one mode, in random order, by data sets simulated at the first
+    `number` of them."""
     d = draws.shape[1]
     mean, covariance = draws.mean(dim=0), torch.cov(draws.mT).reshape(d, d)
     factor = torch.linalg.cholesky(covariance)
@@ -88,7 +92,8 @@ def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> 
 
 
 def _p_value(means: Tensor, variances: Tensor, of_means: int, of_variances: int) -> float:
-    """Of squared means, upper tails, and variances, both tails, of chi-squared laws with so many degrees of freedom; Bonferroni."""
+    """Of squared means, upper tails, and variances, both tails, of chi-squared laws with so many degrees of
+    freedom; Bonferroni."""
     tails = chi2.cdf(variances.numpy(), of_variances)
     each = [chi2.sf(means.numpy(), of_means), 2 * np.minimum(tails, 1 - tails)]
     return 2 * len(means) * float(np.min(each))

@@ -1,6 +1,8 @@
-"""The score of the prior in standardised space: from a function of the user, from torch distributions, or from the network.
+"""The score of the prior in standardised space: from a function of the user, from torch distributions, or
+from the network.
 
-With z = S(A(theta)), adapter A and standardiser S, the density is p(z) = p(theta) |det d theta / d z|, so that
+With z = S(A(theta)), adapter A and standardiser S, the density is p(z) = p(theta) |det d theta / d z|, so
+that
 
     d log p / d z = (d theta / d z)^T d log p / d theta - d / d z log |det d z / d theta|
 """
@@ -34,7 +36,8 @@ def prior_score(prior: PriorScoreLike | None, approximator: ContinuousApproximat
     """The prior score of what a user passed.
 
     Raises:
-        ConfigurationError: for what is no prior of all inferred variables, or for None if the network never learned the prior.
+        ConfigurationError: for what is no prior of all inferred variables, or for None if the network never
+            learned the prior.
     """
     if prior is None:
         return _of_network(approximator)
@@ -42,14 +45,16 @@ def prior_score(prior: PriorScoreLike | None, approximator: ContinuousApproximat
     if isinstance(prior, Distribution):
         if len(names) != 1:
             raise ConfigurationError(
-                f"Expected a dict of torch distributions, one for each of {list(names)}, got one distribution."
+                f"Expected a dict of torch distributions, one for each of {list(names)}, got one "
+                "distribution."
             )
         prior = {names[0]: prior}
     if isinstance(prior, Mapping):
         return _of_distributions(dict(prior), approximator)
     if not callable(prior):
         raise ConfigurationError(
-            f"Expected compute_prior_score as a function of (data, t=None), a torch distribution, or a dict of them, got {prior!r}."
+            "Expected compute_prior_score as a function of (data, t=None), a torch distribution, "
+            f"or a dict of them, got {prior!r}."
         )
     return _of_function(prior, approximator)
 
@@ -59,14 +64,16 @@ def _of_network(approximator: ContinuousApproximator) -> PriorScore:
     assert isinstance(network, DiffusionModel)
     if not network.knows_prior:
         raise ConfigurationError(
-            "Composition divides by the prior, which this network never learned: it was trained without dropped conditions. Pass "
-            "compute_prior_score (a function, or the torch distribution of the prior), or train a DiffusionModel(drop_conditions=0.15)."
+            "Composition divides by the prior, which this network never learned: it was trained without "
+            "dropped conditions. Pass compute_prior_score (a function, or the torch distribution of the "
+            "prior), or train a DiffusionModel(drop_conditions=0.15)."
         )
     return lambda z: score_without_conditions(network, z, _NOISE)
 
 
 def score_without_conditions(network: DiffusionModel, z: Tensor, noise: float) -> Tensor:
-    """The score at z (m, d) of parameters with a little noise, given nothing, by a network that was trained for it; float64."""
+    """The score at z (m, d) of parameters with a little noise, given nothing, by a network that was trained
+    for it; float64."""
     t, alpha = time_of(network, noise)
     with torch.no_grad():
         points = (alpha * z).to(next(network.parameters()))
@@ -78,7 +85,8 @@ def _of_distributions(priors: dict[str, Distribution], approximator: ContinuousA
     for name, prior in priors.items():
         if name not in names or not isinstance(prior, Distribution):
             raise ConfigurationError(
-                f"Expected torch distributions of inferred variables, got {name!r}. {suggest(str(name), names)}"
+                f"Expected torch distributions of inferred variables, got {name!r}. "
+                f"{suggest(str(name), names)}"
             )
     priors = {name: in_double_precision(prior) for name, prior in priors.items()}
     missing = [name for name in names if name not in priors]
@@ -100,8 +108,9 @@ def _of_distributions(priors: dict[str, Distribution], approximator: ContinuousA
                 )
             except ValueError:
                 raise DataError(
-                    f"Expected points inside the support of the prior of {name!r}, got some outside: the adapter does not keep draws "
-                    "there. Give the prior to the workflow, too, or use adapter.constrain(name, prior=...)."
+                    f"Expected points inside the support of the prior of {name!r}, got some outside: the "
+                    "adapter does not keep draws there. Give the prior to the workflow, too, or use "
+                    "adapter.constrain(name, prior=...)."
                 ) from None
         return total
 
@@ -135,7 +144,8 @@ def _checked(scores: Any, given: dict[str, Any]) -> dict[str, Any]:
     """What the function of the user returned, float64, for raw variables."""
     if not isinstance(scores, Mapping):
         raise DataError(
-            f"Expected compute_prior_score to return a dict of variables to scores, got {type(scores).__name__}."
+            "Expected compute_prior_score to return a dict of variables to scores, got "
+            f"{type(scores).__name__}."
         )
     checked = {}
     for name in scores:
@@ -146,16 +156,19 @@ def _checked(scores: Any, given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name not in scores:
             raise DataError(
-                f"Expected compute_prior_score to return the score of {name!r}, got {', '.join(map(repr, scores)) or 'nothing'}."
+                f"Expected compute_prior_score to return the score of {name!r}, got "
+                f"{', '.join(map(repr, scores)) or 'nothing'}."
             )
         score = real_array(scores[name], f"the prior score of {name!r}").astype(np.float64)
         if score.shape != value.shape:
             raise DataError(
-                f"Expected the prior score of {name!r} of the shape of its values {value.shape}, got {score.shape}."
+                f"Expected the prior score of {name!r} of the shape of its values {value.shape}, "
+                f"got {score.shape}."
             )
         if not np.isfinite(score).all():
             raise DataError(
-                f"Expected a finite prior score of {name!r}, got NaN or inf at {int((~np.isfinite(score)).sum())} places."
+                f"Expected a finite prior score of {name!r}, got NaN or inf at "
+                f"{int((~np.isfinite(score)).sum())} places."
             )
         checked[name] = score
     return checked
@@ -173,6 +186,7 @@ def _gradient(
     gradient = torch.zeros_like(z) if gradient is None else gradient.detach()
     if not bool(gradient.isfinite().all()):
         raise DataError(
-            "The prior score is not finite at a point of the posterior: it lies on the edge of the prior's support."
+            "The prior score is not finite at a point of the posterior: it lies on the edge of "
+            "the prior's support."
         )
     return gradient

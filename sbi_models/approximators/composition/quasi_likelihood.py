@@ -1,14 +1,15 @@
 """The quasi-likelihood of many items near their composed posterior, calibrated by fresh simulations.
 
-Items are simulated at parameters theta of a region around the posterior. Mean mu(theta) and covariance V(theta) of a statistic S of single
-items (`statistics.py`) are regressed on theta: mu by polynomials, V by log-polynomial variances and one correlation. Then
+Items are simulated at parameters theta of a region around the posterior. Mean mu(theta) and covariance
+V(theta) of a statistic S of single items (`statistics.py`) are regressed on theta: mu by polynomials, V by
+log-polynomial variances and one correlation. Then
 
     g(theta) = s_prior(theta) + (d mu / d theta)^T V(theta)^(-1) sum_i [S(x_i) - mu(theta)]
 
-is the score of a posterior whose mean is right whatever errors the network makes, since S - mu has mean zero, and whose width is that of
-what S tells. It is the exact score where S is sufficient in an exponential family (P. McCullagh, Quasi-likelihood functions, Annals of
-Statistics 11, 1983; V. P. Godambe, An optimum property of regular maximum likelihood estimation, Annals of Mathematical Statistics 31,
-1960).
+is the score of a posterior whose mean is right whatever errors the network makes, since S - mu has mean zero,
+and whose width is that of what S tells. It is the exact score where S is sufficient in an exponential family
+(P. McCullagh, Quasi-likelihood functions, Annals of Statistics 11, 1983; V. P. Godambe, An optimum property
+of regular maximum likelihood estimation, Annals of Mathematical Statistics 31, 1960).
 """
 
 import math
@@ -22,7 +23,8 @@ from sbi_models.approximators.composition.polynomial_density import Monomials
 from sbi_models.approximators.composition.statistics import Statistic
 
 _WIDENED, _WIDENED_MORE = 1.4, 2.0
-"""Sds of a region, in those of the posterior, for less and for more than `_NARROW` items, or several parameters, with low degrees."""
+"""Sds of a region, in those of the posterior, for less and for more than `_NARROW` items, or several
+parameters, with low degrees."""
 
 _NARROW = 50
 
@@ -33,7 +35,8 @@ LINE = 2.5
 """Half the length of the region of one parameter, in its sds; its parameters are drawn uniformly."""
 
 _ITEMS = 30.0
-"""The statistic is learned in the region of the posterior of so many items, where each tells enough to be seen."""
+"""The statistic is learned in the region of the posterior of so many items, where each tells enough to be
+seen."""
 
 _STATISTIC = 16_000
 """Simulations that the statistic is learned from."""
@@ -44,7 +47,8 @@ _SEVERAL_POINTS = 2
 _Degrees = tuple[dict[int, int], dict[int, int]]
 _MEAN_DEGREES: _Degrees = ({1: 5, 2: 3}, {1: 3})
 _VARIANCE_DEGREES: _Degrees = ({1: 4}, {})
-"""Of polynomials by the number of parameters, 2 where it is not there, for less and for more than `_NARROW` items."""
+"""Of polynomials by the number of parameters, 2 where it is not there, for less and for more than `_NARROW`
+items."""
 
 _WIDE = 8
 """Parameters from which on polynomials are linear."""
@@ -72,9 +76,11 @@ class Region:
         *,
         for_statistic: bool = False,
     ) -> "Region":
-        """The region of a posterior of a mean (d,) and covariance (d, d), some times as wide, kept to the reach of the prior.
+        """The region of a posterior of a mean (d,) and covariance (d, d), some times as wide, kept to the
+        reach of the prior.
 
-        The one in which the statistic is learned is that of the posterior of few items, where each tells enough to be seen.
+        The one in which the statistic is learned is that of the posterior of few items, where each tells
+        enough to be seen.
         """
         widened = _WIDENED_MORE if num_items >= _NARROW or len(mean) > _SEVERAL_POINTS else _WIDENED
         widened = max(_WIDENED, math.sqrt(num_items / _ITEMS)) if for_statistic else widened
@@ -143,7 +149,8 @@ class QuasiLikelihood:
         self.leverage = len(u) * float(torch.linalg.inv(mean_terms.mT @ mean_terms)[0, 0])
 
     def slopes(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """mu (m, dim) at theta (m, d), and V^(-1) d mu / d theta (m, dim, d), the factor that turns sums of S - mu into scores."""
+        """mu (m, dim) at theta (m, d), and V^(-1) d mu / d theta (m, dim, d), the factor that turns sums of S
+        - mu into scores."""
         u = self.region.u(theta)
         terms = self._mean(u)
         slope = torch.einsum("ml,jlk,kq->mqj", terms, self._mean.slopes, self._mean_weights)
@@ -173,7 +180,8 @@ class QuasiLikelihood:
 def learned_statistic(
     near: Region, wide: Region, fresh: Fresh, *, num_items: int, noise: float, number: int, seed: int
 ) -> Statistic:
-    """The statistic for a region near a posterior given so many items, learned in a wide one from at most so many simulations."""
+    """The statistic for a region near a posterior given so many items, learned in a wide one from at most so
+    many simulations."""
     d, points = len(near.center), near.center[None]
     if num_items < _NARROW and d <= _SEVERAL_POINTS:  # one point sees too little of what few items leave open
         points = torch.cat(
@@ -195,7 +203,8 @@ def _degree(wanted: int, theta_dim: int, rows: int) -> int:
 def _regression(values: Tensor, mean_terms: Tensor, variance_terms: Tensor) -> tuple[Tensor, Tensor]:
     """Coefficients of the mean (k,) and of the log variance (l,) of values (n,), each fitted given the other.
 
-    Means by weighted least squares; log variances by gamma regression of squared residuals, with steps of Fisher scoring.
+    Means by weighted least squares; log variances by gamma regression of squared residuals, with steps of
+    Fisher scoring.
     """
     log_variance = torch.zeros(variance_terms.shape[1], dtype=values.dtype)
     weights = torch.ones_like(values)

@@ -9,7 +9,8 @@ _LARGE_BIAS = 2.0
 _RESIDUAL = 0.25
 _WIDTH_RATIO = 2.0
 _MISCALIBRATED, _DOUBTED = 0.001, 0.01
-"""P-values of the test of the draws: below the first they are not to be trusted, below the second not after a large calibration."""
+"""P-values of the test of the draws: below the first they are not to be trusted, below the second not after a
+large calibration."""
 
 EXPLAINED = 0.95
 """R^2 of a polynomial log density below which its draws are doubted."""
@@ -27,14 +28,19 @@ class CompositionReport:
         method: how the draws were made.
         num_items: n.
         noise: noise at which the scores of single items were taken, in sds of the standardised parameters.
-        bias_shift: how far the errors that items share would move the posterior, in its sds (rms over parameters): what a calibration by
-            simulations moved, or, without one, what that of the training predicts.
+        bias_shift: how far the errors that items share would move the posterior, in its sds (rms over
+            parameters): what a calibration by simulations moved, or, without one, what that of the training
+            predicts.
         calibration_residual: sd of what the calibration cannot tell, in sds of the posterior.
-        width_ratio: sds of the calibrated posterior over those of the network's scores as they are, geometric mean over parameters.
-        sbc_p_value: p-value of posterior simulation-based calibration (`posterior_sbc.py`): that the draws are those of the posterior.
+        width_ratio: sds of the calibrated posterior over those of the network's scores as they are, geometric
+            mean over parameters.
+        sbc_p_value: p-value of posterior simulation-based calibration (`posterior_sbc.py`): that the draws
+            are those of the posterior.
         sbc_shift: by how many posterior sds that test finds draws off, of the parameter that is most.
-        sbc_variance: variance of the normal scores of its ranks, 1 if widths are right, larger if draws are too narrow.
-        contradiction: p-value that the items are of the same parameters, from the one that is farthest from simulations of them.
+        sbc_variance: variance of the normal scores of its ranks, 1 if widths are right, larger if draws are
+            too narrow.
+        contradiction: p-value that the items are of the same parameters, from the one that is farthest from
+            simulations of them.
         least_typical: the position of that item; -1 where there were no simulations.
         influence: how far that item moves the posterior, in its sds (rms over parameters).
         explained: R^2 of the polynomial log density at held-out points.
@@ -76,18 +82,20 @@ class CompositionReport:
         reasons = list(self.notes)
         if not self.calibrated and self.bias_shift > _BIAS:
             reasons.append(
-                f"Errors that all {self.num_items} items share would move the posterior by about {self.bias_shift:.1f} of its standard "
-                "deviations, and nothing corrects them: pass the simulator, train longer, or compose fewer items."
+                f"Errors that all {self.num_items} items share would move the posterior by about "
+                f"{self.bias_shift:.1f} of its standard deviations, and nothing corrects them: pass the "
+                "simulator, train longer, or compose fewer items."
             )
         if self.calibrated and not self.simulations and self.bias_shift > _LARGE_BIAS:
             reasons.append(
-                f"What the training left as the error that all {self.num_items} items share would move the posterior by "
-                f"{self.bias_shift:.1f} of its standard deviations: so large a correction is not to be trusted. Pass the simulator, train "
-                "longer, or compose fewer items."
+                f"What the training left as the error that all {self.num_items} items share would move the "
+                f"posterior by {self.bias_shift:.1f} of its standard deviations: so large a correction is "
+                "not to be trusted. Pass the simulator, train longer, or compose fewer items."
             )
         if self.calibration_residual > _RESIDUAL:
             reasons.append(
-                f"The correction of shared errors is uncertain by {self.calibration_residual:.2f} posterior standard deviations: "
+                f"The correction of shared errors is uncertain by {self.calibration_residual:.2f} "
+                "posterior standard deviations: "
                 + (
                     "simulate more for it (calibration_simulations)."
                     if self.simulations
@@ -96,39 +104,46 @@ class CompositionReport:
             )
         if self.sbc_p_value < _MISCALIBRATED:
             reasons.append(
-                f"The draws fail posterior simulation-based calibration (p = {self.sbc_p_value:.1g}): data simulated at them have "
-                f"posteriors that are off by about {abs(self.sbc_shift):.1f} standard deviations, with errors "
-                f"{math.sqrt(self.sbc_variance):.1f} times as large as their widths say. Do not use them: train longer, or compose fewer "
-                "items."
+                f"The draws fail posterior simulation-based calibration (p = {self.sbc_p_value:.1g}): data "
+                f"simulated at them have posteriors that are off by about {abs(self.sbc_shift):.1f} "
+                f"standard deviations, with errors {math.sqrt(self.sbc_variance):.1f} times as large as "
+                "their widths say. Do not use them: train longer, or compose fewer items."
             )
         elif self.calibrated and self.bias_shift > _BIAS and self.sbc_p_value < _DOUBTED:
             reasons.append(
-                f"The calibration moved the posterior by {self.bias_shift:.1f} of its standard deviations, and the test of the calibrated "
-                f"one is not clean (p = {self.sbc_p_value:.2g}): train longer, or compose fewer items."
+                f"The calibration moved the posterior by {self.bias_shift:.1f} of its standard deviations, "
+                f"and the test of the calibrated one is not clean (p = {self.sbc_p_value:.2g}): train "
+                "longer, or compose fewer items."
             )
         if not 1 / _WIDTH_RATIO < self.width_ratio < _WIDTH_RATIO and not math.isnan(self.width_ratio):
             reasons.append(
-                f"The calibrated posterior is {self.width_ratio:.1f} times as wide as that of the network's scores: one of them does not "
-                "see what the items tell, as where their range depends on the parameters."
+                f"The calibrated posterior is {self.width_ratio:.1f} times as wide as that of the network's "
+                "scores: one of them does not see what the items tell, as where their range depends on the "
+                "parameters."
             )
         if self.contradiction < _CONTRADICTION and self.influence > _INFLUENCE:
             reasons.append(
-                f"Item {self.least_typical + 1} of {self.num_items} is contradicted by the others (p = {self.contradiction:.2g}): it is "
-                "far out among simulations of the composed parameters, where the network has seen little, so that the posterior may be off "
-                "by some tenths of its standard deviations. Look at that item by itself, and at whether all are of the same parameters."
+                f"Item {self.least_typical + 1} of {self.num_items} is contradicted by the others (p = "
+                f"{self.contradiction:.2g}): it is far out among simulations of the composed parameters, "
+                "where the network has seen little, so that the posterior may be off by some tenths of its "
+                "standard deviations. Look at that item by itself, and at whether all are of the same "
+                "parameters."
             )
         if self.explained < EXPLAINED:
             reasons.append(
-                f"The polynomial log density explains {self.explained:.3f} of the composed score: the posterior is far from the shapes "
-                "that it can take, or the scores are noisy. Compare with method='gauss'."
+                f"The polynomial log density explains {self.explained:.3f} of the composed score: the "
+                "posterior is far from the shapes that it can take, or the scores are noisy. Compare with "
+                "method='gauss'."
             )
         if self.last_step > _LAST_STEP:
             reasons.append(
-                f"The mode was not found: Newton's last step was {self.last_step:.2g} posterior standard deviations long."
+                f"The mode was not found: Newton's last step was {self.last_step:.2g} posterior "
+                "standard deviations long."
             )
         if self.acceptance < _ACCEPTED:
             reasons.append(
-                f"Only {self.acceptance:.0%} of the steps of the draws were accepted: they may not have mixed."
+                f"Only {self.acceptance:.0%} of the steps of the draws were accepted: they may not "
+                "have mixed."
             )
         return tuple(reasons)
 

@@ -2,9 +2,10 @@
 
     g(theta) = s_prior(theta) + sum_i [t_i(theta) - b(theta)],      t_i = (I + s^2 C_i^(-1)) s_i(theta, s)
 
-s_i is the score of item i at noise s and C_i its covariance: for a Gaussian, t_i is its score without noise. b(theta) is the mean of t
-over data x of the parameters theta. Since the mean of d log p(x | theta) / d theta is zero, b would be s_prior, were t right; what a
-regression after the training learned of b - s_prior (`shared_bias.py`) is subtracted where it is certain.
+s_i is the score of item i at noise s and C_i its covariance: for a Gaussian, t_i is its score without noise.
+b(theta) is the mean of t over data x of the parameters theta. Since the mean of d log p(x | theta) / d theta
+is zero, b would be s_prior, were t right; what a regression after the training learned of b - s_prior
+(`shared_bias.py`) is subtracted where it is certain.
 """
 
 import math
@@ -22,7 +23,8 @@ _STEP = 0.25
 """Of central differences, in sds of one item."""
 
 _CERTAIN, _SURE = 0.99, 3.0
-"""A bias below the first quantile of its noise is taken for none; one whose square is so many times larger, for what it is."""
+"""A bias below the first quantile of its noise is taken for none; one whose square is so many times larger,
+for what it is."""
 
 _NEAR = 4.0
 """Sds of the posterior around its top within which a learned bias is followed."""
@@ -70,7 +72,8 @@ class ComposedScore:
         return self.prior(theta) + self.summed(theta) - self.num_items * self.center(theta)
 
     def center(self, theta: Tensor) -> Tensor:
-        """b (m, d) at theta (m, d): the score of the prior, and what is certain of the errors that all items share."""
+        """b (m, d) at theta (m, d): the score of the prior, and what is certain of the errors that all items
+        share."""
         prior = self.prior(theta)
         if self.learned is None or not self.share:
             return prior
@@ -80,7 +83,8 @@ class ComposedScore:
     def use_learned(self, theta: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
         """Subtract of the learned bias what is certain at theta (d,), where the posterior is, with sds (d,).
 
-        Farther out it stays what it is at the edge: n times a polynomial that runs away would be a mode of its own.
+        Farther out it stays what it is at the edge: n times a polynomial that runs away would be a mode of
+        its own.
 
         Returns:
             The bias at theta (d,), and the covariance of its estimate (d, d).
@@ -112,7 +116,8 @@ class ComposedScore:
         around = self.prior(torch.cat([middle[None], middle + step, middle - step]))
         prior_precision = symmetric(around[d + 1 :] - around[1 : d + 1]) / (2 * _STEP)
         precision = total - (n - 1) * prior_precision
-        # Items know at least what the prior knows; their Gaussians are rough, and what is left of their sum may be too small.
+        # Items know at least what the prior knows; their Gaussians are rough, and what is left of their sum
+        # may be too small.
         values, axes = torch.linalg.eigh(symmetric(precision))
         floor = torch.linalg.eigvalsh(total).min() / (10 * n)
         precision = axes @ torch.diag(values.clamp_min(floor)) @ axes.mT
@@ -125,5 +130,6 @@ def symmetric(matrix: Tensor) -> Tensor:
 
 
 def shift_in_sds(score: Tensor, precision: Tensor) -> float:
-    """How far a constant (d,) added to the score moves a Gaussian of this precision, in its sds (rms over dimensions)."""
+    """How far a constant (d,) added to the score moves a Gaussian of this precision, in its sds (rms over
+    dimensions)."""
     return math.sqrt(float(score @ torch.linalg.solve(precision, score)) / len(score))

@@ -1,13 +1,15 @@
-"""What a training leaves behind for compositions without a simulator: the error that the scores of all items share, as a function of theta.
+"""What a training leaves behind for compositions without a simulator: the error that the scores of all items
+share, as a function of theta.
 
-The mean of an item's score t over data x of theta should be the score of the prior. After a training it is learned what it is, by weighted
-least squares on simulations (theta, x):
+The mean of an item's score t over data x of theta should be the score of the prior. After a training it is
+learned what it is, by weighted least squares on simulations (theta, x):
 
     mean of t = o(theta) + sum_k c_k m_k(theta),      m_k: products of the components of theta up to a degree,
     o: the score that the network gives without conditions, if it was trained for that, or zero
 
-with weights 1 / v(theta), where log v is a polynomial fitted to the logarithms of the squared residuals. The posterior of n items shifts by
-n times such an error; least squares on N simulations leave one of about sqrt(n k / N) posterior sds, for k products.
+with weights 1 / v(theta), where log v is a polynomial fitted to the logarithms of the squared residuals. The
+posterior of n items shifts by n times such an error; least squares on N simulations leave one of about sqrt(n
+k / N) posterior sds, for k products.
 """
 
 import math
@@ -28,7 +30,8 @@ _RIDGE = 1e-9
 
 
 def degree_for(theta_dim: int) -> int:
-    """The degree of the products: 4 up to three dimensions, then less, so that there are about a hundred at most."""
+    """The degree of the products: 4 up to three dimensions, then less, so that there are about a hundred at
+    most."""
     return {1: 4, 2: 4, 3: 4, 4: 3, 5: 3, 6: 2, 7: 2, 8: 2, 9: 2, 10: 2, 11: 2, 12: 2}.get(theta_dim, 1)
 
 
@@ -40,7 +43,8 @@ class Learned(NamedTuple):
 
 
 class SharedBias(nn.Module):
-    """The regression above; its tensors are saved with the approximator, and `count` is 0 before it has been fitted.
+    """The regression above; its tensors are saved with the approximator, and `count` is 0 before it has been
+    fitted.
 
     `unused` is what the scores could still be predicted of from the conditions; see `unused.py`.
 
@@ -104,7 +108,8 @@ class SharedBias(nn.Module):
 
 
 def _least_squares(products: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients (k,) of products (N, k) for targets (N,), and the inverse of the weighted Gram matrix (k, k)."""
+    """Coefficients (k,) of products (N, k) for targets (N,), and the inverse of the weighted Gram matrix (k,
+    k)."""
     root = weights.sqrt()[:, None]
     weighted = products * root
     gram = weighted.mT @ weighted

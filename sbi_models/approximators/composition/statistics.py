@@ -1,9 +1,10 @@
-"""A statistic of single items that is close to the score of their likelihood near given parameters, learned from simulations.
+"""A statistic of single items that is close to the score of their likelihood near given parameters, learned
+from simulations.
 
-Features of an item x are scores of the network at points of a region of parameters, and what the network is conditioned on: as it is, as
-normal scores and, if it is little, as products of two. The linear regression of theta on them, over simulations of the region, is the
-linear function of the features that tells most about theta there: to first order the score of the likelihood, as far as the features
-know it.
+Features of an item x are scores of the network at points of a region of parameters, and what the network is
+conditioned on: as it is, as normal scores and, if it is little, as products of two. The linear regression of
+theta on them, over simulations of the region, is the linear function of the features that tells most about
+theta there: to first order the score of the likelihood, as far as the features know it.
 """
 
 import torch
@@ -13,7 +14,8 @@ from sbi_models.approximators.composition.items import Items, chunks, sharpening
 from sbi_models.approximators.composition.score import symmetric
 
 _TAIL = 5e-4
-"""Share of the simulations at each end beyond which features are cut, one range farther out: a network may do anything there."""
+"""Share of the simulations at each end beyond which features are cut, one range farther out: a network may do
+anything there."""
 
 _GRID = 20_000
 """Simulations that normal scores are taken among."""
@@ -39,7 +41,8 @@ def scores_at(items: Items, points: Tensor, noise: float) -> Tensor:
 
 
 class Statistic:
-    """S(x) (d,), learned from items (k) simulated at theta (k, d); it has mean 0 and unit covariance among them.
+    """S(x) (d,), learned from items (k) simulated at theta (k, d); it has mean 0 and unit covariance among
+    them.
 
     Args:
         items: simulated, one at each theta.
@@ -88,7 +91,8 @@ class Statistic:
         return torch.cat([scores_at(items, self.points, self._noise).flatten(1), items.features], dim=1)
 
     def _features(self, items: Items) -> Tensor:
-        """Features (n, f): cut where the network may do anything, with normal scores of conditions beside, and products of few."""
+        """Features (n, f): cut where the network may do anything, with normal scores of conditions beside,
+        and products of few."""
         parts = [torch.minimum(torch.maximum(self._raw(items), self._low), self._high)]
         for k, values in self._columns:
             column = items.features[:, k].contiguous()

@@ -1,7 +1,9 @@
-"""Draws from the posterior that the scores of single items compose, as they are, and which mode each belongs to.
+"""Draws from the posterior that the scores of single items compose, as they are, and which mode each belongs
+to.
 
-Pilot draws of a few items find the modes. At each, Newton's method gives a center and scales, and some tens of composed scores give a
-polynomial log density from which any number of draws are made without the network. One parameter is integrated on a grid instead.
+Pilot draws of a few items find the modes. At each, Newton's method gives a center and scales, and some tens
+of composed scores give a polynomial log density from which any number of draws are made without the network.
+One parameter is integrated on a grid instead.
 """
 
 from dataclasses import dataclass
@@ -31,14 +33,15 @@ from sbi_models.approximators.mixture import whole_shares
 from sbi_models.types import FloatArray
 
 _NO_MODE = (
-    "No mode was found where the prior reaches: the network's scores of these items together are not those of a posterior. Train longer, "
-    "or look at the items one by one."
+    "No mode was found where the prior reaches: the network's scores of these items together are not those "
+    "of a posterior. Train longer, or look at the items one by one."
 )
 
 
 @dataclass(frozen=True)
 class Composed:
-    """Draws (s, d), standardised space, in random order; the mode of each (s,); what the report says of them so far."""
+    """Draws (s, d), standardised space, in random order; the mode of each (s,); what the report says of them
+    so far."""
 
     draws: Tensor
     modes: Tensor
@@ -140,7 +143,8 @@ def _weights(
 def _from_fits(
     modes: list[Mode], fits: list[Surrogate], weights: FloatArray, num_samples: int, seed: int
 ) -> tuple[Tensor, Tensor, float]:
-    """Draws (num_samples, d) of all modes in random order, the mode of each, and the smallest share of accepted steps."""
+    """Draws (num_samples, d) of all modes in random order, the mode of each, and the smallest share of
+    accepted steps."""
     parts, labels, acceptance = [], [], 1.0
     for k, share in enumerate(whole_shares(weights, num_samples, 1)[0]):
         if share:

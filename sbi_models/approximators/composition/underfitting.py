@@ -1,8 +1,8 @@
 """Whether a network uses what it is given: right scores cannot be predicted from their conditions.
 
-For theta from its posterior given x the mean of d log p(theta | x) / d theta is zero, for every x. So over simulations (theta, x) the
-scores of a network at theta, each in units of its item's sd, have no regression on x, unless the network was trained too short to see in x
-what squares of its components see.
+For theta from its posterior given x the mean of d log p(theta | x) / d theta is zero, for every x. So over
+simulations (theta, x) the scores of a network at theta, each in units of its item's sd, have no regression on
+x, unless the network was trained too short to see in x what squares of its components see.
 """
 
 import torch
@@ -17,12 +17,13 @@ _FEWEST = 10
 _RIDGE = 1e-4
 
 _MUCH = 0.05
-"""Share of the variance of scores that may be predictable: 0 to 0.003 in networks that are trained well, 0.05 to 0.09 after 250 steps, when
-composed sds were too large by a third to a half."""
+"""Share of the variance of scores that may be predictable: 0 to 0.003 in networks that are trained well, 0.05
+to 0.09 after 250 steps, when composed sds were too large by a third to a half."""
 
 
 def predictable(features: Tensor, scores: Tensor) -> float:
-    """The largest R^2, of the components of scores (n, d), by features (n, c) and their squares, on simulations that were held out; >= 0.
+    """The largest R^2, of the components of scores (n, d), by features (n, c) and their squares, on
+    simulations that were held out; >= 0.
 
     Zero where there are too few simulations to say.
     """
@@ -48,6 +49,7 @@ def unused_note(share: float) -> tuple[str, ...]:
     if not is_weak(share):
         return ()
     return (
-        f"The network leaves unused what it is given: {share:.0%} of the variance of its scores can be predicted from their conditions, "
-        "which is none for scores of posteriors. Composed posteriors are too wide, or off: train longer, or pass the simulator.",
+        f"The network leaves unused what it is given: {share:.0%} of the variance of its scores can be "
+        "predicted from their conditions, which is none for scores of posteriors. Composed posteriors are "
+        "too wide, or off: train longer, or pass the simulator.",
     )

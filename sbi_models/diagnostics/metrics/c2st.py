@@ -15,14 +15,16 @@ from sbi_models.types import Array
 def c2st(
     first: object, second: object, classifier: Classifier = "mlp", *, folds: int = 5, seed: int = 0
 ) -> float:
-    """The accuracy of a classifier that tells draws of one set from those of the other: 0.5 is indistinguishable, 1 far apart.
+    """The accuracy of a classifier that tells draws of one set from those of the other: 0.5 is
+    indistinguishable, 1 far apart.
 
-    Cross-validated; inputs in units of the mean and sd of the first set. Between a posterior and its reference, the usual score of
-    benchmarks, on 10 000 draws each.
+    Cross-validated; inputs in units of the mean and sd of the first set. Between a posterior and its
+    reference, the usual score of benchmarks, on 10 000 draws each.
 
     Args:
         first: draws, shape (n, dim), any space; such as the reference posterior.
-        second: draws, shape (m, dim), of the same space. Take m = n: the accuracy of unequal sets is above 0.5 by guessing.
+        second: draws, shape (m, dim), of the same space. Take m = n: the accuracy of unequal sets is above
+            0.5 by guessing.
         classifier: "mlp" or "random_forest", as for `classifier_named`.
         folds: folds of the cross-validation.
         seed: seed of folds and classifier.
@@ -32,8 +34,8 @@ def c2st(
         ConfigurationError: an unknown classifier.
 
     References:
-        Lopez-Paz & Oquab (2017), Revisiting classifier two-sample tests, ICLR.
-        Lueckmann, Boelts, Greenberg, Gonçalves, Macke (2021), Benchmarking simulation-based inference, AISTATS.
+        Lopez-Paz & Oquab (2017), Revisiting classifier two-sample tests, ICLR. Lueckmann, Boelts, Greenberg,
+        Gonçalves, Macke (2021), Benchmarking simulation-based inference, AISTATS.
     """
     return c2st_of_each([first], [second], classifier, folds=folds, seed=seed)[0]
 
@@ -46,7 +48,8 @@ def c2st_of_each(
     folds: int = 5,
     seed: int = 0,
 ) -> list[float]:
-    """`c2st` of several pairs of sets, all of the same shapes; the networks of "mlp" are trained side by side, which is sooner.
+    """`c2st` of several pairs of sets, all of the same shapes; the networks of "mlp" are trained side by
+    side, which is sooner.
 
     Args:
         first: a set of draws (n, dim) for each pair.

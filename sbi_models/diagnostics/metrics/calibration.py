@@ -1,4 +1,5 @@
-"""Are the ranks uniform? The simultaneous ECDF band, the log gamma statistic, and the expected calibration error."""
+"""Are the ranks uniform? The simultaneous ECDF band, the log gamma statistic, and the expected calibration
+error."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,8 @@ from sbi_models.diagnostics.metrics.ranks import even_ranks
 from sbi_models.seeding import generator
 
 NUM_NULL = 4000
-"""Simulated sets of uniform ranks behind a critical value: the level of a 95 % band is then 95 % +- 0.35 %."""
+"""Simulated sets of uniform ranks behind a critical value: the level of a 95 % band is then 95 % +- 0.35
+%."""
 
 CALIBRATION_LEVELS: Floats = np.linspace(0.005, 0.995, 20)
 
@@ -22,7 +24,8 @@ CALIBRATION_LEVELS: Floats = np.linspace(0.005, 0.995, 20)
 class EcdfBand:
     """A region that the whole ECDF of uniform ranks stays in with probability `level`.
 
-    z, lower, upper: shape (K,): where the ECDF is looked at, and the least and greatest ECDF value there that lies inside.
+    z, lower, upper: shape (K,): where the ECDF is looked at, and the least and greatest ECDF value there that
+    lies inside.
     """
 
     z: Floats
@@ -32,9 +35,11 @@ class EcdfBand:
 
 
 def evaluation_points(num_datasets: int, num_draws: int) -> Floats:
-    """Where ECDFs are looked at: edges k / (S + 1) between rank slots, where the law of the count is exactly binomial.
+    """Where ECDFs are looked at: edges k / (S + 1) between rank slots, where the law of the count is exactly
+    binomial.
 
-    All S edges if there are few, else about as many as there are data sets, 200 to 500 of them. Shape (K,), inside (0, 1).
+    All S edges if there are few, else about as many as there are data sets, 200 to 500 of them. Shape (K,),
+    inside (0, 1).
 
     >>> evaluation_points(100, 4)
     array([0.2, 0.4, 0.6, 0.8])
@@ -81,8 +86,9 @@ def null_gammas(num_datasets: int, num_draws: int) -> Floats:
 def critical_gamma(num_datasets: int, num_draws: int, level: float = 0.95) -> float:
     """The 1 - level quantile of `local_gamma` when ranks are uniform.
 
-    Adjusts the pointwise level so that the band holds at all points at once (algorithm 1 of Säilynoja et al. 2022). It is a value that
-    gamma takes, lowered by a billionth so that rounding cannot put a set of ranks on the edge of the band outside.
+    Adjusts the pointwise level so that the band holds at all points at once (algorithm 1 of Säilynoja et al.
+    2022). It is a value that gamma takes, lowered by a billionth so that rounding cannot put a set of ranks
+    on the edge of the band outside.
     """
     quantile = np.quantile(
         null_gammas(num_datasets, num_draws), 1.0 - check_level(level), method="inverted_cdf"
@@ -91,13 +97,15 @@ def critical_gamma(num_datasets: int, num_draws: int, level: float = 0.95) -> fl
 
 
 def uniformity_test(ranks: Floats, num_draws: int) -> tuple[Floats, Floats]:
-    """`log_gamma` at level 0.95 and its p-value: the probability that uniform ranks leave a band as wide as these do.
+    """`log_gamma` at level 0.95 and its p-value: the probability that uniform ranks leave a band as wide as
+    these do.
 
-    It is a test against any departure from uniformity. The p-value comes from the simulated `null_gammas`; where those are too few to
-    tell, from Bonferroni's bound K gamma over the K points looked at.
+    It is a test against any departure from uniformity. The p-value comes from the simulated `null_gammas`;
+    where those are too few to tell, from Bonferroni's bound K gamma over the K points looked at.
 
     Args:
-        ranks: midpoints (k + 1/2) / (S + 1) of slots, shape (n_datasets, dim), without ties or with ties broken at random.
+        ranks: midpoints (k + 1/2) / (S + 1) of slots, shape (n_datasets, dim), without ties or with ties
+            broken at random.
         num_draws: number S of draws behind each rank.
 
     Returns:
@@ -124,8 +132,8 @@ def simultaneous_band(num_datasets: int, num_draws: int, level: float = 0.95) ->
         ConfigurationError: the level is not inside (0, 1).
 
     References:
-        Säilynoja, Bürkner, Vehtari (2022), Graphical test for discrete uniformity and its applications in goodness-of-fit
-        evaluation and multiple sample comparison, Statistics and Computing 32:32.
+        Säilynoja, Bürkner, Vehtari (2022), Graphical test for discrete uniformity and its applications in
+        goodness-of-fit evaluation and multiple sample comparison, Statistics and Computing 32:32.
     """
     z = evaluation_points(num_datasets, num_draws)
     half = critical_gamma(num_datasets, num_draws, check_level(level)) / 2.0
@@ -141,8 +149,8 @@ def log_gamma(samples: object, truth: object, level: float = 0.95, *, seed: int 
 
         log(gamma / gamma_0.05)
 
-    with gamma of `local_gamma` for the observed ranks and its 5 % quantile when ranks are uniform. Below 0 exactly if the ECDF leaves
-    the simultaneous band.
+    with gamma of `local_gamma` for the observed ranks and its 5 % quantile when ranks are uniform. Below 0
+    exactly if the ECDF leaves the simultaneous band.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
@@ -165,7 +173,8 @@ def log_gamma(samples: object, truth: object, level: float = 0.95, *, seed: int 
 
 
 def log_gamma_of_ranks(ranks: Floats, num_draws: int, level: float = 0.95) -> Floats:
-    """`log_gamma` from ranks as of `even_ranks`, shape (n_datasets, dim), among `num_draws` draws: shape (dim,)."""
+    """`log_gamma` from ranks as of `even_ranks`, shape (n_datasets, dim), among `num_draws` draws: shape
+    (dim,)."""
     n, z = len(ranks), evaluation_points(len(ranks), num_draws)
     observed = local_gamma(ecdf_counts(ranks, z).T, n, z)
     statistic: Floats = np.log(observed) - np.log(critical_gamma(n, num_draws, check_level(level)))
@@ -189,15 +198,16 @@ def calibration_error(samples: object, truth: object, *, seed: int = 0) -> Float
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
 
     References:
-        Naeini, Cooper, Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning, AAAI (for classifiers);
-        here with central intervals in place of bins.
+        Naeini, Cooper, Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning,
+        AAAI (for classifiers); here with central intervals in place of bins.
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     return calibration_error_of_ranks(even_ranks(draws, true, seed), draws.shape[1])
 
 
 def calibration_error_of_ranks(ranks: Floats, num_draws: int) -> Floats:
-    """`calibration_error` from ranks as of `even_ranks`, shape (n_datasets, dim), among `num_draws` draws: shape (dim,)."""
+    """`calibration_error` from ranks as of `even_ranks`, shape (n_datasets, dim), among `num_draws` draws:
+    shape (dim,)."""
     covered = coverage_of_ranks(ranks, num_draws, CALIBRATION_LEVELS) / len(ranks)
     error: Floats = np.abs(covered - CALIBRATION_LEVELS[:, None]).mean(axis=0)
     return error

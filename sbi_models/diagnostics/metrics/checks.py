@@ -21,7 +21,8 @@ def check_samples(
         min_draws: how many draws for each data set the caller needs.
 
     Raises:
-        DataError: wrong number of axes, unequal data sets or dimensions, too few of either, or a value that is not finite.
+        DataError: wrong number of axes, unequal data sets or dimensions, too few of either, or a value that
+            is not finite.
     """
     draws, true = as_floats("samples", samples), as_floats("truth", truth)
     if draws.ndim != 3:
@@ -36,8 +37,9 @@ def check_samples(
         )
     if (draws.shape[0], draws.shape[2]) != true.shape:
         raise DataError(
-            f"Expected truth of shape {(draws.shape[0], draws.shape[2])} to go with samples of shape {draws.shape}, got {true.shape}. "
-            "Pass the true values of the same data sets, in the same order, with the same parameters."
+            f"Expected truth of shape {(draws.shape[0], draws.shape[2])} to go with samples of shape "
+            f"{draws.shape}, got {true.shape}. Pass the true values of the same data sets, in the same "
+            "order, with the same parameters."
         )
     _check_sizes(draws.shape, min_datasets, min_draws)
     check_finite("samples", draws)
@@ -60,28 +62,32 @@ def as_floats(name: str, values: object) -> Floats:
 
 
 def check_finite(name: str, values: Floats) -> None:
-    """Raises DataError naming the data sets, rows of the first axis of `values`, that hold NaN or infinity."""
+    """Raises DataError naming the data sets, rows of the first axis of `values`, that hold NaN or
+    infinity."""
     finite = np.isfinite(values)
     if finite.all():
         return
     bad = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
     shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
     raise DataError(
-        f"Expected finite {name}, got NaN or infinity in {len(bad)} of {len(values)} data sets: {shown} (counted from 0). "
-        "Look at these data sets, and leave them out or draw them again."
+        f"Expected finite {name}, got NaN or infinity in {len(bad)} of {len(values)} data sets: {shown} "
+        "(counted from 0). Look at these data sets, and leave them out or draw them again."
     )
 
 
 def _check_sizes(shape: tuple[int, ...], min_datasets: int, min_draws: int) -> None:
     if shape[0] < min_datasets:
         raise DataError(
-            f"Expected at least {min_datasets} data set(s), got {shape[0]}. Simulate more test data, 300 is a good number."
+            f"Expected at least {min_datasets} data set(s), got {shape[0]}. Simulate more test "
+            "data, 300 is a good number."
         )
     if shape[1] < min_draws:
         raise DataError(
-            f"Expected at least {min_draws} posterior draw(s) a data set, got {shape[1]}. Sample more, 1000 is a good number."
+            f"Expected at least {min_draws} posterior draw(s) a data set, got {shape[1]}. Sample "
+            "more, 1000 is a good number."
         )
     if shape[2] < 1:
         raise DataError(
-            "Expected at least one parameter, got samples whose last axis is empty. Pass shape (n, num_samples, dim)."
+            "Expected at least one parameter, got samples whose last axis is empty. Pass shape "
+            "(n, num_samples, dim)."
         )

@@ -14,8 +14,8 @@ Classifier = Literal["mlp", "random_forest"]
 def classifier_named(name: Classifier, width: int, seed: int) -> Any:
     """A scikit-learn classifier of inputs of `width` numbers.
 
-    - "mlp": two hidden layers of 10 * width ReLU units, trained by Adam until the loss stands still or for 10 000 epochs, as Lueckmann
-      et al. (2021) do;
+    - "mlp": two hidden layers of 10 * width ReLU units, trained by Adam until the loss stands still or for 10
+      000 epochs, as Lueckmann et al. (2021) do;
     - "random_forest": 200 trees with leaves of 5 or more; quicker, and needs no scaling.
 
     Raises:
@@ -37,7 +37,8 @@ def classifier_named(name: Classifier, width: int, seed: int) -> Any:
 
 
 def check_pair(first: object, second: object, *, least: int = 2) -> tuple[Floats, Floats]:
-    """Two sets of draws as finite arrays (n, dim) and (m, dim); raises DataError if they do not fit or hold fewer than `least`."""
+    """Two sets of draws as finite arrays (n, dim) and (m, dim); raises DataError if they do not fit or hold
+    fewer than `least`."""
     a, b = as_floats("first", first), as_floats("second", second)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.shape[1]:
         raise DataError(

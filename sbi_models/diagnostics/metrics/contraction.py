@@ -11,20 +11,23 @@ def z_scores(samples: object, truth: object) -> Floats:
 
         z = (mean - truth) / sd,  sd with ddof = 1
 
-    About N(0, 1) over data sets if posteriors are right and near Gaussian; |z| large means biased or over-confident.
+    About N(0, 1) over data sets if posteriors are right and near Gaussian; |z| large means biased or
+    over-confident.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space, S >= 2.
         truth: true values, shape (n_datasets, dim), raw space.
 
     Returns:
-        Shape (n_datasets, dim), no unit. Where all draws are equal: 0 if they equal the truth, else -inf or inf.
+        Shape (n_datasets, dim), no unit. Where all draws are equal: 0 if they equal the truth, else -inf or
+        inf.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 draws.
 
     References:
-        Schad, Betancourt, Vasishth (2021), Toward a principled Bayesian workflow in cognitive science, Psychological Methods.
+        Schad, Betancourt, Vasishth (2021), Toward a principled Bayesian workflow in cognitive science,
+        Psychological Methods.
     """
     draws, true = check_samples(samples, truth, min_draws=2)
     mean, sd = _moments(draws)
@@ -36,20 +39,24 @@ def z_scores(samples: object, truth: object) -> Floats:
 
 
 def posterior_contraction(samples: object, truth: object, prior_variance: object = None) -> Floats:
-    """The share of the prior variance that the data removed: 1 is certainty, 0 nothing learnt, below 0 wider than the prior.
+    """The share of the prior variance that the data removed: 1 is certainty, 0 nothing learnt, below 0 wider
+    than the prior.
 
         1 - var_posterior / var_prior,  both with ddof = 1
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space, S >= 2.
-        truth: true values, shape (n_datasets, dim), raw space; their variance stands for the prior's unless that is given.
+        truth: true values, shape (n_datasets, dim), raw space; their variance stands for the prior's unless
+            that is given.
         prior_variance: variance of the prior, shape (dim,) or a number, in squared units of the parameter.
 
     Returns:
-        Shape (n_datasets, dim), no unit; NaN for a parameter of prior variance 0, where there is nothing to learn.
+        Shape (n_datasets, dim), no unit; NaN for a parameter of prior variance 0, where there is nothing to
+        learn.
 
     Raises:
-        DataError: the arrays do not fit or are not finite, fewer than 2 draws, or fewer than 2 data sets and no prior variance.
+        DataError: the arrays do not fit or are not finite, fewer than 2 draws, or fewer than 2 data sets and
+            no prior variance.
 
     References:
         Schad, Betancourt, Vasishth (2021), as for `z_scores`.
@@ -63,13 +70,15 @@ def posterior_contraction(samples: object, truth: object, prior_variance: object
 
 
 def _moments(draws: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation (ddof = 1) of each data set, shape (n, dim), exact where all draws are equal."""
+    """Mean and standard deviation (ddof = 1) of each data set, shape (n, dim), exact where all draws are
+    equal."""
     sd = np.sqrt(_variance(draws, axis=1))
     return np.where(sd > 0.0, draws.mean(axis=1), draws[:, 0]), sd
 
 
 def _variance(values: Floats, axis: int) -> Floats:
-    """The variance (ddof = 1), exactly 0 where all values are equal, which rounding of the mean would hide."""
+    """The variance (ddof = 1), exactly 0 where all values are equal, which rounding of the mean would
+    hide."""
     variance: Floats = np.where(np.ptp(values, axis=axis) > 0.0, values.var(axis=axis, ddof=1), 0.0)
     return variance
 
@@ -78,11 +87,13 @@ def _given(prior_variance: object, dim: int) -> Floats:
     variance = as_floats("prior_variance", prior_variance)
     if variance.shape not in ((), (dim,)):
         raise DataError(
-            f"Expected prior_variance of shape ({dim},), got {variance.shape}. Pass one variance for each parameter."
+            f"Expected prior_variance of shape ({dim},), got {variance.shape}. Pass one variance "
+            "for each parameter."
         )
     check_finite("prior_variance", np.atleast_1d(variance))
     if np.any(variance < 0.0):
         raise DataError(
-            f"Expected prior_variance of 0 or more, got {variance.min()}. Pass variances, in squared units of the parameters."
+            f"Expected prior_variance of 0 or more, got {variance.min()}. Pass variances, in "
+            "squared units of the parameters."
         )
     return np.broadcast_to(variance, (dim,))

@@ -28,17 +28,20 @@ class Coverage:
 def marginal_coverage(
     samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0
 ) -> Coverage:
-    """The fraction of data sets whose central interval holds the truth, for each parameter: the diagonal if the posterior is right.
+    """The fraction of data sets whose central interval holds the truth, for each parameter: the diagonal if
+    the posterior is right.
 
-    The central interval of level a covers if |2 u - 1| <= a for the fractional rank u, so all levels come from one rank. Ties have random
-    places: where an end of an interval holds many equal draws, it covers a truth there as often as makes the level right. The band is
-    the central interval of Beta(c + 1, n - c + 1), the posterior of the true coverage after c of n data sets covered.
+    The central interval of level a covers if |2 u - 1| <= a for the fractional rank u, so all levels come
+    from one rank. Ties have random places: where an end of an interval holds many equal draws, it covers a
+    truth there as often as makes the level right. The band is the central interval of Beta(c + 1, n - c + 1),
+    the posterior of the true coverage after c of n data sets covered.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
-        levels: credible levels inside (0, 1), shape (K,); by default up to 200 levels (S + 1 - 2 j) / (S + 1), those of intervals
-            between order statistics, at which a right posterior covers with exactly that probability.
+        levels: credible levels inside (0, 1), shape (K,); by default up to 200 levels (S + 1 - 2 j) / (S +
+            1), those of intervals between order statistics, at which a right posterior covers with exactly
+            that probability.
         band: probability of the pointwise band.
         seed: seed of places among ties; without ties it does not matter.
 
@@ -61,15 +64,17 @@ def coverage_of_ranks(ranks: Floats, num_draws: int, levels: Floats) -> NDArray[
 
 
 def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
-    """The level of the smallest ellipsoid around the posterior mean that reaches the truth: uniform if the joint posterior is right.
+    """The level of the smallest ellipsoid around the posterior mean that reaches the truth: uniform if the
+    joint posterior is right.
 
     The Mahalanobis distance of the truth, ranked among those of the S draws,
 
         d(x)^2 = (x - m)^T C^+ (x - m)
 
-    Mean m and covariance C are those of the pool of the draws and the truth, so that for a right posterior the truth is exchangeable
-    with the draws and its rank exactly uniform, whatever S, dim and the form of the posterior. C^+ is the pseudo-inverse after scaling
-    each parameter to unit variance: parameters that are constant or copies of others do no harm.
+    Mean m and covariance C are those of the pool of the draws and the truth, so that for a right posterior
+    the truth is exchangeable with the draws and its rank exactly uniform, whatever S, dim and the form of the
+    posterior. C^+ is the pseudo-inverse after scaling each parameter to unit variance: parameters that are
+    constant or copies of others do no harm.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space, with S > dim + 1.
@@ -77,7 +82,8 @@ def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
         seed: seed of places among ties; without ties it does not matter.
 
     Returns:
-        Shape (n_datasets,), strictly between 0 and 1: small if the truth lies near the mean, near 1 if it lies outside.
+        Shape (n_datasets,), strictly between 0 and 1: small if the truth lies near the mean, near 1 if it
+        lies outside.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold too few draws for a covariance.
@@ -86,7 +92,8 @@ def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
     _, num_draws, dim = draws.shape
     if num_draws <= dim + 1:
         raise DataError(
-            f"Expected more than dim + 1 = {dim + 1} draws a data set for joint ranks, got {num_draws}. Sample more draws."
+            f"Expected more than dim + 1 = {dim + 1} draws a data set for joint ranks, got "
+            f"{num_draws}. Sample more draws."
         )
     rng = generator(seed, "diagnostics", "joint ranks")
     chunk = max(1, 200_000 // (num_draws * dim))  # data sets at a time, to bound memory
@@ -100,10 +107,12 @@ def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
 def joint_coverage(
     samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0
 ) -> Coverage:
-    """The fraction of data sets whose joint credible ellipsoid holds the true parameter vector: the diagonal if right.
+    """The fraction of data sets whose joint credible ellipsoid holds the true parameter vector: the diagonal
+    if right.
 
-    The region of level a covers if the joint rank is at most a. Arguments, errors and result as for `marginal_coverage`, with one
-    column for all parameters together; default levels are up to 200 fractions k / (S + 1).
+    The region of level a covers if the joint rank is at most a. Arguments, errors and result as for
+    `marginal_coverage`, with one column for all parameters together; default levels are up to 200 fractions k
+    / (S + 1).
     """
     draws, true = check_samples(samples, truth, min_datasets=2, min_draws=2)
     num_draws = draws.shape[1]
@@ -113,7 +122,8 @@ def joint_coverage(
 
 
 def _joint_ranks(draws: Floats, truth: Floats, rng: np.random.Generator) -> Floats:
-    """The truth has a random place among the draws, so that rounding, which may differ along an array, breaks no tie in its favour."""
+    """The truth has a random place among the draws, so that rounding, which may differ along an array, breaks
+    no tie in its favour."""
     n, num_draws, _ = draws.shape
     each, place = np.arange(n), rng.integers(0, num_draws + 1, n)
     pool = np.concatenate([draws, truth[:, None, :]], axis=1)
@@ -128,7 +138,8 @@ def _joint_ranks(draws: Floats, truth: Floats, rng: np.random.Generator) -> Floa
 
 
 def _pseudo_inverse(correlation: Floats) -> Floats:
-    """The inverse of each matrix, shape (n, dim, dim), directly if none is nearly singular, else by eigenvectors, which is slower."""
+    """The inverse of each matrix, shape (n, dim, dim), directly if none is nearly singular, else by
+    eigenvectors, which is slower."""
     try:
         pivots = np.diagonal(np.linalg.cholesky(correlation), axis1=1, axis2=2)
         regular = bool(pivots.min() > 1e-5)
@@ -141,7 +152,8 @@ def _pseudo_inverse(correlation: Floats) -> Floats:
 
 
 def _counts_within(values: Floats, num_draws: int, levels: Floats) -> NDArray[np.int64]:
-    """How many values, shape (n, dim), are at most each level, shape (K,), up to rounding: counts of shape (K, dim)."""
+    """How many values, shape (n, dim), are at most each level, shape (K,), up to rounding: counts of shape
+    (K, dim)."""
     edges = levels + 1e-9 / (num_draws + 1)
     ordered = np.sort(values, axis=0)
     return np.stack([np.searchsorted(column, edges, side="right") for column in ordered.T], axis=-1).astype(
@@ -160,7 +172,8 @@ def _central_levels(num_draws: int) -> Floats:
     inner = np.arange(1, num_draws // 2 + 1)
     if inner.size == 0:
         raise DataError(
-            f"Expected at least 2 draws a data set for a central interval, got {num_draws}. Sample more draws."
+            f"Expected at least 2 draws a data set for a central interval, got {num_draws}. Sample "
+            "more draws."
         )
     levels: Floats = _thin((num_draws + 1 - 2 * inner)[::-1]) / (num_draws + 1)
     return levels

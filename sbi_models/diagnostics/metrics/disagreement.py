@@ -10,15 +10,17 @@ from sbi_models.errors import DataError
 def jensen_shannon_divergence(log_densities: object, weights: object = None) -> Floats:
     """The generalised Jensen-Shannon divergence of each data set, in nats, shape (n_datasets,).
 
-    sum_k w_k KL(p_k || p), with the mixture p = sum_k w_k p_k: what a draw of the mixture tells about the member that it came from. It
-    lies between 0 (all agree) and the entropy of the weights (no overlap): log 2 = 0.69 for two equal weights. It is estimated as the
-    mean over draws of the mixture of KL(r || w), with the shares r_k = w_k p_k / p of the members at a draw: no estimate is negative.
+    sum_k w_k KL(p_k || p), with the mixture p = sum_k w_k p_k: what a draw of the mixture tells about the
+    member that it came from. It lies between 0 (all agree) and the entropy of the weights (no overlap): log 2
+    = 0.69 for two equal weights. It is estimated as the mean over draws of the mixture of KL(r || w), with
+    the shares r_k = w_k p_k / p of the members at a draw: no estimate is negative.
 
-    Reference: Lin (1991), Divergence measures based on the Shannon entropy, IEEE Transactions on Information Theory 37(1).
+    Reference: Lin (1991), Divergence measures based on the Shannon entropy, IEEE Transactions on Information
+    Theory 37(1).
 
     Args:
-        log_densities: densities of every member at draws of every member, in nats: (n_datasets, drawn from, num_samples, density
-            of). Any space will do if it is the same for all members.
+        log_densities: densities of every member at draws of every member, in nats: (n_datasets, drawn from,
+            num_samples, density of). Any space will do if it is the same for all members.
         weights: weights of the members, (members,); equal by default.
 
     Raises:
@@ -27,7 +29,8 @@ def jensen_shannon_divergence(log_densities: object, weights: object = None) -> 
     values = as_floats("log_densities", log_densities)
     if values.ndim != 4 or values.shape[1] != values.shape[3] or not values.size:
         raise DataError(
-            f"Expected log_densities of shape (n_datasets, members, num_samples, members), got {values.shape}."
+            "Expected log_densities of shape (n_datasets, members, num_samples, members), got "
+            f"{values.shape}."
         )
     w = _weights(weights, values.shape[1])
     used = w > 0
@@ -44,13 +47,16 @@ def jensen_shannon_divergence(log_densities: object, weights: object = None) -> 
 
 
 def energy_disagreement(samples: object, weights: object = None) -> Floats:
-    """The share of the distance between two draws of the mixture that is there because they come from different members; (n_datasets,).
+    """The share of the distance between two draws of the mixture that is there because they come from
+    different members; (n_datasets,).
 
-    1 - sum_k w_k E|X_k - X_k'| / E|X - X'|, with draws X_k of member k and X of the mixture, each parameter in units of its standard
-    deviation in the mixture. In expectation it lies between 0, where all members agree, and 1, where each is a point of its own; estimates
-    of both distances are unbiased, so that agreement gives values around 0, some of them negative.
+    1 - sum_k w_k E|X_k - X_k'| / E|X - X'|, with draws X_k of member k and X of the mixture, each parameter
+    in units of its standard deviation in the mixture. In expectation it lies between 0, where all members
+    agree, and 1, where each is a point of its own; estimates of both distances are unbiased, so that
+    agreement gives values around 0, some of them negative.
 
-    Reference: Székely & Rizzo (2013), Energy statistics, Journal of Statistical Planning and Inference 143(8).
+    Reference: Székely & Rizzo (2013), Energy statistics, Journal of Statistical Planning and Inference
+    143(8).
 
     Args:
         samples: draws of every member, (n_datasets, members, num_samples, dim), with 2 draws or more.
@@ -62,7 +68,8 @@ def energy_disagreement(samples: object, weights: object = None) -> Floats:
     draws = as_floats("samples", samples)
     if draws.ndim != 4 or draws.shape[2] < 2 or not draws.size or not np.isfinite(draws).all():
         raise DataError(
-            f"Expected finite samples of shape (n_datasets, members, 2 or more draws, dim), got shape {draws.shape}."
+            "Expected finite samples of shape (n_datasets, members, 2 or more draws, dim), got "
+            f"shape {draws.shape}."
         )
     return np.array([_energy_of_one(of_members, _weights(weights, draws.shape[1])) for of_members in draws])
 

@@ -1,4 +1,5 @@
-"""How large a flaw is: the factor by which widths are wrong, the bias in posterior sds, the contraction; each with its interval."""
+"""How large a flaw is: the factor by which widths are wrong, the bias in posterior sds, the contraction; each
+with its interval."""
 
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ MOST = 600.0
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its interval, which holds the true value with the probability asked for; shape (dim,) or numbers."""
+    """An estimate and the ends of its interval, which holds the true value with the probability asked for;
+    shape (dim,) or numbers."""
 
     value: Floats
     low: Floats
@@ -20,10 +22,12 @@ class Interval(NamedTuple):
 
 
 def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
-    """The mean of (posterior mean - truth) / sd, shape (n_datasets, dim): above 0 where posteriors lie too high.
+    """The mean of (posterior mean - truth) / sd, shape (n_datasets, dim): above 0 where posteriors lie too
+    high.
 
-    Its expectation is 0 for a right posterior of any form. NaN are left out. The interval is that of the central limit theorem, with 1,
-    the variance that right posteriors have, or what is observed, if that is larger.
+    Its expectation is 0 for a right posterior of any form. NaN are left out. The interval is that of the
+    central limit theorem, with 1, the variance that right posteriors have, or what is observed, if that is
+    larger.
     """
     mean, variance, n = _moments(z)
     half = ndtri(0.5 + level / 2.0) * np.sqrt(np.fmax(variance, 1.0) / n)
@@ -32,16 +36,19 @@ def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
 
 
 def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
-    """The factor by which posterior sds should be multiplied: the sd of z-scores, shape (n_datasets, dim); above 1 for over-confident.
+    """The factor by which posterior sds should be multiplied: the sd of z-scores, shape (n_datasets, dim);
+    above 1 for over-confident.
 
         sqrt(var(z) / mean(second))
 
-    NaN are left out. The interval is that of log var(z), with the relative variance of z^2 that right posteriors have, or that is
-    observed, if that is larger, for few z of a heavy-tailed posterior do not show its tails.
+    NaN are left out. The interval is that of log var(z), with the relative variance of z^2 that right
+    posteriors have, or that is observed, if that is larger, for few z of a heavy-tailed posterior do not show
+    its tails.
 
     Args:
         z: (posterior mean - truth) / sd.
-        second, fourth: what z^2 and z^4 are on average if posteriors are right, shaped as z; `Pools` has them, for any law.
+        second, fourth: what z^2 and z^4 are on average if posteriors are right, shaped as z; `Pools` has
+            them, for any law.
         level: level of the interval.
     """
     mean, variance, n = _moments(z)
@@ -54,10 +61,11 @@ def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95)
 
 
 def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
-    """The same for all parameters, by the lengths of errors from which the mean error is taken; NaN if fewer than two are there.
+    """The same for all parameters, by the lengths of errors from which the mean error is taken; NaN if fewer
+    than two are there.
 
-    errors: posterior mean minus truth in joint posterior sds, (n_datasets, dim); second, fourth: what their squared lengths, and the
-    squares of these, are on average if posteriors are right, (n_datasets,).
+    errors: posterior mean minus truth in joint posterior sds, (n_datasets, dim); second, fourth: what their
+    squared lengths, and the squares of these, are on average if posteriors are right, (n_datasets,).
     """
     there = np.isfinite(errors).all(axis=1) & (second > 0.0)
     if there.sum() < 2:
@@ -68,9 +76,11 @@ def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: fl
 
 
 def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> Interval:
-    """The length of the mean error in joint posterior sds, without what chance adds to it; errors as for `joint_width_factor`.
+    """The length of the mean error in joint posterior sds, without what chance adds to it; errors as for
+    `joint_width_factor`.
 
-    n |mean|^2 / width^2 is near noncentral chi-square with dim degrees of freedom, whose noncentrality has the interval. NaN are left out.
+    n |mean|^2 / width^2 is near noncentral chi-square with dim degrees of freedom, whose noncentrality has
+    the interval. NaN are left out.
     """
     errors = errors[np.isfinite(errors).all(axis=1)]
     n = len(errors)
@@ -119,7 +129,8 @@ def mean_contraction(
 
 
 def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean and variance (ddof = 1) of each column without its NaN, NaN for fewer than two numbers, and how many there are, 1 at least."""
+    """Mean and variance (ddof = 1) of each column without its NaN, NaN for fewer than two numbers, and how
+    many there are, 1 at least."""
     there = np.isfinite(z)
     n = np.maximum(there.sum(axis=0), 1).astype(np.float64)
     mean = np.sum(np.where(there, z, 0.0), axis=0) / n
@@ -130,7 +141,8 @@ def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
 def _of_square(
     square: Floats, fourth: Floats, right: tuple[Floats, Floats], n: Floats, level: float
 ) -> Interval:
-    """The root of a mean of n squares over what it should be, with the interval that fourth powers tell of: those seen, or the right."""
+    """The root of a mean of n squares over what it should be, with the interval that fourth powers tell of:
+    those seen, or the right."""
     expected, expected_square = right
     base = np.where(expected > 0.0, expected, np.nan)
     relative = np.fmax(fourth / np.where(square > 0.0, square, np.inf) ** 2, expected_square / base**2) - 1.0

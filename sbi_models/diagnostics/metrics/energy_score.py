@@ -1,4 +1,5 @@
-"""The energy score: how near posterior draws are to the truth, rewarding draws that are no wider than they must be."""
+"""The energy score: how near posterior draws are to the truth, rewarding draws that are no wider than they
+must be."""
 
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
@@ -7,22 +8,26 @@ from sbi_models.diagnostics.metrics.checks import Floats, check_samples
 
 
 def energy_score(samples: object, truth: object, *, scaled: bool = True) -> Floats:
-    """A proper score of each data set, smaller is better; for one parameter it is the continuous ranked probability score.
+    """A proper score of each data set, smaller is better; for one parameter it is the continuous ranked
+    probability score.
 
         mean_s |draw_s - truth| - 1/2 mean_{s != t} |draw_s - draw_t|
 
-    The posterior that is right has the smallest expectation. It needs no density, so that all approximators can be compared by it.
+    The posterior that is right has the smallest expectation. It needs no density, so that all approximators
+    can be compared by it.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space, S >= 2.
         truth: true values, shape (n_datasets, dim), raw space.
-        scaled: each parameter in units of the sd of its true values, so that units do not matter; False for raw units.
+        scaled: each parameter in units of the sd of its true values, so that units do not matter; False for
+            raw units.
 
     Returns:
         Shape (n_datasets,), in those units; single ones may fall below 0.
 
     Raises:
-        DataError: the arrays do not fit, are not finite, or hold fewer than 2 draws, or one data set that is to be scaled.
+        DataError: the arrays do not fit, are not finite, or hold fewer than 2 draws, or one data set that is
+            to be scaled.
 
     References:
         Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation, JASA 102(477).

@@ -1,10 +1,12 @@
-"""Importance weights of posterior draws: how much of an approximate posterior the exact one can use, and whether weighting can mend it.
+"""Importance weights of posterior draws: how much of an approximate posterior the exact one can use, and
+whether weighting can mend it.
 
-With weights w_s = p(theta_s) p(x | theta_s) / q(theta_s | x) of draws theta_s of an approximation q, the exact posterior is the weighted
-sample, if the weights have no heavy tail.
+With weights w_s = p(theta_s) p(x | theta_s) / q(theta_s | x) of draws theta_s of an approximation q, the
+exact posterior is the weighted sample, if the weights have no heavy tail.
 
-References: Zhang & Stephens (2009), A new and efficient estimation method for the generalized Pareto distribution, Technometrics 51(3);
-Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25(72).
+References: Zhang & Stephens (2009), A new and efficient estimation method for the generalized Pareto
+distribution, Technometrics 51(3); Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance
+sampling, JMLR 25(72).
 """
 
 from typing import NamedTuple
@@ -20,24 +22,28 @@ _PRIOR_WEIGHT, _PRIOR_SHAPE = 10, 0.5
 
 
 class SmoothedWeights(NamedTuple):
-    """Normalised log weights of each data set (n_datasets, num_samples), and the shape k of the tail that they had, (n_datasets,)."""
+    """Normalised log weights of each data set (n_datasets, num_samples), and the shape k of the tail that
+    they had, (n_datasets,)."""
 
     log_weights: Floats
     pareto_k: Floats
 
 
 def pareto_smoothed(log_weights: object) -> SmoothedWeights:
-    """Log weights whose upper tail is replaced by the quantiles of a generalised Pareto distribution that is fitted to it.
+    """Log weights whose upper tail is replaced by the quantiles of a generalised Pareto distribution that is
+    fitted to it.
 
-    k below 0.5: all is well; up to 0.7: usable; above: too heavy a tail for any finite sample, and not even smoothing helps. k is infinite
-    where no draw has a finite weight, or where fewer than five weigh more than the rest, too few for a tail, as of fewer than 21 draws; and
-    0 where none does, such as for equal weights.
+    k below 0.5: all is well; up to 0.7: usable; above: too heavy a tail for any finite sample, and not even
+    smoothing helps. k is infinite where no draw has a finite weight, or where fewer than five weigh more than
+    the rest, too few for a tail, as of fewer than 21 draws; and 0 where none does, such as for equal weights.
 
-    A single draw that has nearly all of the weight is taken for the end of a tail, and gets its share of it: what there is of use without
-    smoothing, and the largest share, stand beside (`effective_sample_share` and `largest_weight_share` of weights as they are).
+    A single draw that has nearly all of the weight is taken for the end of a tail, and gets its share of it:
+    what there is of use without smoothing, and the largest share, stand beside (`effective_sample_share` and
+    `largest_weight_share` of weights as they are).
 
     Args:
-        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; -inf is a weight of zero.
+        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; -inf is a weight
+            of zero.
 
     Raises:
         DataError: the array has another shape, or holds NaN or inf.
@@ -45,17 +51,20 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
     values = as_floats("log_weights", log_weights)
     if values.ndim != 2 or not values.size or np.isnan(values).any() or np.isposinf(values).any():
         raise DataError(
-            f"Expected log_weights of shape (n_datasets, num_samples) without NaN or inf, got shape {values.shape}."
+            "Expected log_weights of shape (n_datasets, num_samples) without NaN or inf, got "
+            f"shape {values.shape}."
         )
     rows = [_smoothed_row(row) for row in values]
     return SmoothedWeights(np.stack([weights for weights, _ in rows]), np.array([k for _, k in rows]))
 
 
 def effective_sample_share(log_weights: object) -> Floats:
-    """(sum w)^2 / (S sum w^2) of each data set, shape (n_datasets,): the share of S draws that the exact posterior can use, 0 to 1.
+    """(sum w)^2 / (S sum w^2) of each data set, shape (n_datasets,): the share of S draws that the exact
+    posterior can use, 0 to 1.
 
     Args:
-        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; best those of `pareto_smoothed`.
+        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; best those of
+            `pareto_smoothed`.
     """
     values = as_floats("log_weights", log_weights)
     top = values.max(axis=1, keepdims=True)
@@ -66,10 +75,12 @@ def effective_sample_share(log_weights: object) -> Floats:
 
 
 def largest_weight_share(log_weights: object) -> Floats:
-    """The share of the weight that the heaviest draw of each data set has, (n_datasets,): 1 / S for equal weights; 0 without any weight.
+    """The share of the weight that the heaviest draw of each data set has, (n_datasets,): 1 / S for equal
+    weights; 0 without any weight.
 
     Args:
-        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; as they are, not smoothed.
+        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; as they are, not
+            smoothed.
 
     >>> largest_weight_share([[0.0, 0.0, 0.0, 0.0], [50.0, 0.0, 0.0, 0.0]]).round(3).tolist()
     [0.25, 1.0]
@@ -104,10 +115,11 @@ def _smoothed_row(log_weights: Floats) -> tuple[Floats, float]:
 
 
 def fit_generalised_pareto(exceedances: Floats) -> tuple[float, float]:
-    """Shape k (positive for heavy tails) and scale of the density (1 + k x / scale)^(-1 / k - 1) / scale, from x > 0 in ascending order.
+    """Shape k (positive for heavy tails) and scale of the density (1 + k x / scale)^(-1 / k - 1) / scale,
+    from x > 0 in ascending order.
 
-    The posterior mean of b = -k / scale on a grid of quasi-prior quantiles (Zhang & Stephens); k is then drawn towards 0.5 as by ten more
-    observations (Vehtari et al.).
+    The posterior mean of b = -k / scale on a grid of quasi-prior quantiles (Zhang & Stephens); k is then
+    drawn towards 0.5 as by ten more observations (Vehtari et al.).
     """
     x, n = np.asarray(exceedances, dtype=float), len(exceedances)
     points = 30 + int(np.sqrt(n))

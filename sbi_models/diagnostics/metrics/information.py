@@ -15,24 +15,26 @@ DRAWS, DATASETS = 64, 1000
 
 
 def information(samples: object, truth: object) -> tuple[Floats, Floats]:
-    """Whether each truth is nearer to its own draws than to those of other data sets: a test that the posterior is not the prior.
+    """Whether each truth is nearer to its own draws than to those of other data sets: a test that the
+    posterior is not the prior.
 
         T = mean_i a_ii - mean_ij a_ij,  a_ij = mean_s |F(draw_is) - F(truth_j)|
 
-    with F the mean of the distribution functions of all draws and of all true values, ties in the middle, so that tails of any weight and
-    any unit do as well.
+    with F the mean of the distribution functions of all draws and of all true values, ties in the middle, so
+    that tails of any weight and any unit do as well.
 
-    If the draws are independent of the truth, as those of the prior are, all pairings of posteriors with truths are equally likely, and
-    T in units of its standard deviation over all pairings (Hoeffding) is near N(0, 1). What the data say of place, width or form of a
-    posterior makes T smaller, as the energy score is proper.
+    If the draws are independent of the truth, as those of the prior are, all pairings of posteriors with
+    truths are equally likely, and T in units of its standard deviation over all pairings (Hoeffding) is near
+    N(0, 1). What the data say of place, width or form of a posterior makes T smaller, as the energy score is
+    proper.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
 
     Returns:
-        -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter, then all jointly.
-        A parameter that is constant has 0 and 1.
+        -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter,
+        then all jointly. A parameter that is constant has 0 and 1.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 3 data sets.
@@ -98,7 +100,8 @@ def _distances(draws: Floats, truth: Floats) -> Floats:
 
 
 def _distances_on_a_line(draws: Floats, truth: Floats) -> Floats:
-    """The same for one parameter, from sorted draws (n, S) and their sums: with b draws below t, b t - (sum of them), and so above."""
+    """The same for one parameter, from sorted draws (n, S) and their sums: with b draws below t, b t - (sum
+    of them), and so above."""
     n, num_draws = draws.shape
     ordered = np.sort(draws, axis=1)
     sums = np.concatenate([np.zeros((n, 1)), np.cumsum(ordered, axis=1)], axis=1)
@@ -109,15 +112,17 @@ def _distances_on_a_line(draws: Floats, truth: Floats) -> Floats:
 
 
 FEW, SHARE, SIZE = 200, 0.1, 20
-"""Draws of each data set that are compared with the prior; the share of data sets, and their number, from which on it is told."""
+"""Draws of each data set that are compared with the prior; the share of data sets, and their number, from
+which on it is told."""
 
 
 def share_like_the_prior(draws: Floats, truth: Floats, prior: Floats | None = None) -> float:
     """The share of data sets whose draws are the prior, as far as can be seen, 0 if that is below a tenth.
 
-    Draws become normal scores of their ranks in the prior: draws of it, or else the true values. Data sets count whose scores have, for
-    each parameter, mean and variance within 3.3 standard errors of those of the prior, if their means differ by little more than chance
-    (their variance, from quartiles, is at most twice as large), and `information` finds nothing in them.
+    Draws become normal scores of their ranks in the prior: draws of it, or else the true values. Data sets
+    count whose scores have, for each parameter, mean and variance within 3.3 standard errors of those of the
+    prior, if their means differ by little more than chance (their variance, from quartiles, is at most twice
+    as large), and `information` finds nothing in them.
 
     Args:
         draws: (n_datasets, S, dim); 20 or more of each.

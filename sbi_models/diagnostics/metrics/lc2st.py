@@ -14,8 +14,8 @@ from sbi_models.seeding import derive, generator
 
 @dataclass(frozen=True)
 class LocalTest:
-    """statistic: near 0 for a right posterior and at most 1/4, and p_values, of each observation, (n_observed,); null: statistics under
-    the null hypothesis, (num_null, n_observed)."""
+    """statistic: near 0 for a right posterior and at most 1/4, and p_values, of each observation,
+    (n_observed,); null: statistics under the null hypothesis, (num_null, n_observed)."""
 
     statistic: Floats
     p_values: Floats
@@ -33,17 +33,20 @@ def local_c2st(
     num_null: int = 100,
     seed: int = 0,
 ) -> LocalTest:
-    """Tests the posterior of each observation: how sure a classifier is, there, which of (draw, x) and (truth, x) it sees.
+    """Tests the posterior of each observation: how sure a classifier is, there, which of (draw, x) and
+    (truth, x) it sees.
 
-    A classifier d learns to tell (draw of the posterior of x_i, x_i) from (truth_i, x_i) over test simulations. At an observation x_o,
+    A classifier d learns to tell (draw of the posterior of x_i, x_i) from (truth_i, x_i) over test
+    simulations. At an observation x_o,
 
         t(x_o) = mean_s (d(draw_s, x_o) - 1/2)^2
 
-    over draws of its posterior. Under the null hypothesis draw and truth of a data set may be swapped: `num_null` classifiers learn from
-    swapped pairs, and the p-value is the share of them that are as sure.
+    over draws of its posterior. Under the null hypothesis draw and truth of a data set may be swapped:
+    `num_null` classifiers learn from swapped pairs, and the p-value is the share of them that are as sure.
 
     Args:
-        samples: posterior draws for test simulations, (n_datasets, S, dim), raw space, of which one each is used.
+        samples: posterior draws for test simulations, (n_datasets, S, dim), raw space, of which one each is
+            used.
         truth: true values, (n_datasets, dim), raw space; some thousands are advised.
         data: what the posteriors are conditioned on, or summaries of it, (n_datasets, ...), any space.
         observed_samples: posterior draws of the observations, (n_observed, S, dim), raw space.
@@ -57,7 +60,8 @@ def local_c2st(
         ConfigurationError: an unknown classifier, or a num_null that is no positive integer.
 
     References:
-        Linhart, Gramfort, Rodrigues (2023), L-C2ST: Local diagnostics for posterior approximations in simulation-based inference, NeurIPS.
+        Linhart, Gramfort, Rodrigues (2023), L-C2ST: Local diagnostics for posterior approximations in
+        simulation-based inference, NeurIPS.
     """
     draws, true = check_samples(samples, truth, min_datasets=10)
     at = as_floats("observed_samples", observed_samples)
@@ -69,7 +73,8 @@ def local_c2st(
     x, x_observed = _rows("data", data, len(true)), _rows("observed_data", observed_data, len(at))
     if x.shape[1] != x_observed.shape[1]:
         raise DataError(
-            f"Expected observed_data of {x.shape[1]} numbers each, as data, got {x_observed.shape[1]}. Pass the same variables."
+            f"Expected observed_data of {x.shape[1]} numbers each, as data, got "
+            f"{x_observed.shape[1]}. Pass the same variables."
         )
     pairs = np.stack([np.concatenate([draws[:, 0], x], axis=1), np.concatenate([true, x], axis=1)])
     points = np.concatenate([at, np.repeat(x_observed[:, None, :], at.shape[1], axis=1)], axis=2)
@@ -105,7 +110,8 @@ def _rows(name: str, values: object, n: int) -> Floats:
     array = as_floats(name, values)
     if array.ndim < 1 or len(array) != n:
         raise DataError(
-            f"Expected {name} of {n} data sets, got shape {array.shape}. Pass one for each data set with draws, in their order."
+            f"Expected {name} of {n} data sets, got shape {array.shape}. Pass one for each data "
+            "set with draws, in their order."
         )
     rows = array.reshape(n, -1)
     check_finite(name, rows)

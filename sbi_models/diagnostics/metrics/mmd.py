@@ -8,14 +8,16 @@ from sbi_models.errors import ConfigurationError
 
 
 def mmd_squared(first: object, second: object, bandwidth: float | None = None) -> float:
-    """The squared maximum mean discrepancy with a Gaussian kernel: 0 in expectation if both sets are draws of one distribution.
+    """The squared maximum mean discrepancy with a Gaussian kernel: 0 in expectation if both sets are draws of
+    one distribution.
 
         E k(X, X') + E k(Y, Y') - 2 E k(X, Y),  k(x, y) = exp(-|x - y|^2 / (2 h^2))
 
     without bias: pairs of a draw with itself are left out, so that values may fall below 0.
 
     Args:
-        first, second: draws, shapes (n, dim) and (m, dim), of the same space; bring parameters of different units to one scale first.
+        first, second: draws, shapes (n, dim) and (m, dim), of the same space; bring parameters of different
+            units to one scale first.
         bandwidth: h, in the unit of the draws; by default the median distance between draws of both sets.
 
     Raises:

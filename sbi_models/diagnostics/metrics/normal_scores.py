@@ -1,4 +1,5 @@
-"""Ranks as normal scores: tests of place, of spread, and of either's change with the data, exact for a right posterior of any law."""
+"""Ranks as normal scores: tests of place, of spread, and of either's change with the data, exact for a right
+posterior of any law."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ EDGE = 1e-12
 
 
 def normal_scores(ranks: NDArray[np.int64], num_draws: int, rng: np.random.Generator) -> Floats:
-    """The standard normal quantile of each rank, at a random place within its slot: exactly N(0, 1) if the posterior is right.
+    """The standard normal quantile of each rank, at a random place within its slot: exactly N(0, 1) if the
+    posterior is right.
 
         w = Phi^-1((k + v) / (S + 1)),  v ~ Uniform(0, 1)
 
@@ -23,7 +25,8 @@ def normal_scores(ranks: NDArray[np.int64], num_draws: int, rng: np.random.Gener
         num_draws: number S of draws behind each rank.
         rng: generator of v.
 
-    Reference: Cook, Gelman, Rubin (2006), Validation of software for Bayesian models using posterior quantiles, JCGS 15(3).
+    Reference: Cook, Gelman, Rubin (2006), Validation of software for Bayesian models using posterior
+    quantiles, JCGS 15(3).
     """
     place = np.clip(rng.random(ranks.shape), EDGE, 1.0 - EDGE)
     scores: Floats = ndtri((ranks + place) / (num_draws + 1))
@@ -37,9 +40,11 @@ def outward(scores: Floats) -> Floats:
 
 
 def bias_test(scores: Floats) -> tuple[Floats, Floats]:
-    """Student's t of the mean of each column, and its two-sided p-value, exact if scores, shape (n_datasets, dim), are N(0, 1).
+    """Student's t of the mean of each column, and its two-sided p-value, exact if scores, shape (n_datasets,
+    dim), are N(0, 1).
 
-    Positive where true values lie too high among the draws. Other widths of the posterior leave the test about as it is.
+    Positive where true values lie too high among the draws. Other widths of the posterior leave the test
+    about as it is.
     """
     n = len(scores)
     t: Floats = scores.mean(axis=0) * np.sqrt(n) / scores.std(axis=0, ddof=1)
@@ -47,9 +52,11 @@ def bias_test(scores: Floats) -> tuple[Floats, Floats]:
 
 
 def spread_test(scores: Floats) -> tuple[Floats, Floats]:
-    """The variance of each column, and the two-sided p-value of its chi-square test, exact if scores, (n_datasets, dim), are N(0, 1).
+    """The variance of each column, and the two-sided p-value of its chi-square test, exact if scores,
+    (n_datasets, dim), are N(0, 1).
 
-    Above 1 where posteriors are too narrow, below 1 where too wide. Independent of `bias_test` if the posterior is right.
+    Above 1 where posteriors are too narrow, below 1 where too wide. Independent of `bias_test` if the
+    posterior is right.
     """
     n = len(scores)
     variance: Floats = scores.var(axis=0, ddof=1)
@@ -58,14 +65,17 @@ def spread_test(scores: Floats) -> tuple[Floats, Floats]:
 
 
 def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
-    """Whether scores change with what is known of each data set: the t of the largest correlation, and its p-value for all q features.
+    """Whether scores change with what is known of each data set: the t of the largest correlation, and its
+    p-value for all q features.
 
-    Scores of a right posterior are N(0, 1) and independent of data and pools, so each correlation has Student's t, exactly, whatever the
-    features are; Bonferroni's bound, q times the smallest p-value, is for all of them. It sees what cancels on average over the data.
+    Scores of a right posterior are N(0, 1) and independent of data and pools, so each correlation has
+    Student's t, exactly, whatever the features are; Bonferroni's bound, q times the smallest p-value, is for
+    all of them. It sees what cancels on average over the data.
 
     Args:
         scores: (n_datasets, number).
-        features: features of data and pools, not of which value is the truth, (n_datasets, q), no column constant.
+        features: features of data and pools, not of which value is the truth, (n_datasets, q), no column
+            constant.
 
     Returns:
         Shape (number,) each; t = 0 and p = 1 without features.
@@ -85,7 +95,8 @@ def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
 
 
 def features_of(columns: Floats) -> Floats:
-    """Columns (n_datasets, q) as normal scores of their ranks over data sets, and the same of their distance from the middle.
+    """Columns (n_datasets, q) as normal scores of their ranks over data sets, and the same of their distance
+    from the middle.
 
     Constant columns are left out. Ranks make one test of linear, curved, and heavy-tailed features alike.
     """

@@ -1,9 +1,11 @@
-"""Draws and truth of each data set as one pool, and where the truth falls in it: the exact footing of a verdict.
+"""Draws and truth of each data set as one pool, and where the truth falls in it: the exact footing of a
+verdict.
 
-If a posterior is right, the truth is one more of its draws. Given the S + 1 values without their order, each is then equally likely to be
-the truth, whatever the law: continuous or discrete, with or without moments, in any dimension. So the rank of the truth by any function of
-a value and its pool is uniform on 0, ..., S, independently over data sets, and independent of everything that the pools tell without
-saying which value is the truth. The truth has a random place in its pool, so that not even rounding can tell it from the draws.
+If a posterior is right, the truth is one more of its draws. Given the S + 1 values without their order, each
+is then equally likely to be the truth, whatever the law: continuous or discrete, with or without moments, in
+any dimension. So the rank of the truth by any function of a value and its pool is uniform on 0, ..., S,
+independently over data sets, and independent of everything that the pools tell without saying which value is
+the truth. The truth has a random place in its pool, so that not even rounding can tell it from the draws.
 """
 
 from __future__ import annotations
@@ -21,19 +23,23 @@ from sbi_models.diagnostics.metrics.normal_scores import normal_scores
 from sbi_models.diagnostics.metrics.ranks import place_of
 
 FAR = 20.0
-"""Values farther from the median than so many mean absolute deviations are moved there, so that all moments of a pool exist."""
+"""Values farther from the median than so many mean absolute deviations are moved there, so that all moments
+of a pool exist."""
 
 OUT = 1e100
 """Distances from a random point, in sds, that are larger are taken as that: their squares are numbers."""
 
 GROSS = 50.0
-"""Truths whose squared distance in posterior sds, per parameter, is above that are beyond what a pool with its truth can measure."""
+"""Truths whose squared distance in posterior sds, per parameter, is above that are beyond what a pool with
+its truth can measure."""
 
 MOST = 25
-"""Dependence is looked at between at most so many parameters, taken at random from more: 300 pairs, 2 300 triples."""
+"""Dependence is looked at between at most so many parameters, taken at random from more: 300 pairs, 2 300
+triples."""
 
 FEW = 200
-"""The truth is ranked by products of coordinates among at most so many draws, at most 254, which costs next to no power."""
+"""The truth is ranked by products of coordinates among at most so many draws, at most 254, which costs next
+to no power."""
 
 Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
@@ -43,9 +49,10 @@ Floats32 = NDArray[np.float32]
 class Pools:
     """What pools tell of each parameter: shapes (n_datasets, dim).
 
-    errors: posterior mean minus truth in posterior sds, less what this is on average over the pool; NaN where there is no such number.
-    second, fourth: the averages of its square and fourth power over the pool, which a right posterior of any law has as expectations.
-    place, width: mean and sd of the pool, raw units. dead: whether all draws are equal, and not equal to the truth.
+    errors: posterior mean minus truth in posterior sds, less what this is on average over the pool; NaN where
+    there is no such number. second, fourth: the averages of its square and fourth power over the pool, which
+    a right posterior of any law has as expectations. place, width: mean and sd of the pool, raw units. dead:
+    whether all draws are equal, and not equal to the truth.
     """
 
     errors: Floats
@@ -60,11 +67,12 @@ class Pools:
 class JointPools:
     """What pools tell of all parameters jointly, in coordinates in which each pool has covariance 1.
 
-    errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; second, fourth: of their lengths, (n,); parameters: how many of them
-    are not fixed by others; distance, ball, along: ranks of the truth, (n,), by Mahalanobis distance, by the
-    distance to a random point (TARP), and along the mean error of the data sets before; pairs, sizes, triples: normal scores of the ranks
-    of products of two coordinates, of sizes less their means with such and with coordinates, and of the signs of three, (n, number);
-    bonds: correlations of the pairs in the pool.
+    errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; second, fourth: of their lengths, (n,);
+    parameters: how many of them are not fixed by others; distance, ball, along: ranks of the truth, (n,), by
+    Mahalanobis distance, by the distance to a random point (TARP), and along the mean error of the data sets
+    before; pairs, sizes, triples: normal scores of the ranks of products of two coordinates, of sizes less
+    their means with such and with coordinates, and of the signs of three, (n, number); bonds: correlations of
+    the pairs in the pool.
     """
 
     errors: Floats
@@ -81,7 +89,8 @@ class JointPools:
 
 
 def pooled(draws: Floats, truth: Floats, rng: np.random.Generator) -> tuple[Pools, JointPools | None]:
-    """The pools of draws (n, S, dim) and truth (n, dim), raw space; jointly for two parameters or more and S > dim + 2."""
+    """The pools of draws (n, S, dim) and truth (n, dim), raw space; jointly for two parameters or more and S
+    > dim + 2."""
     n, num_draws, dim = draws.shape
     jointly = dim > 1 and num_draws > dim + 2
     places = rng.integers(0, min(num_draws, FEW) + 1, n)
@@ -126,7 +135,8 @@ class _Jointly:
         self.parts: list[tuple[NDArray[np.generic], ...]] = []
 
     def add(self, rows: slice, pool: Floats, standard: Floats, places: Integers) -> None:
-        """A chunk: pools and standardised pools, (c, dim, S + 1), and the place of the truth in each, (c,)."""
+        """A chunk: pools and standardised pools, (c, dim, S + 1), and the place of the truth in each,
+        (c,)."""
         white, correlation, kept = _whitened(standard)
         at = _taken(white, places)
         squared = np.einsum("cds,cds->cs", white, white)
@@ -171,7 +181,8 @@ class _Jointly:
         return JointPools(errors, second, fourth, max(int(kept.max()), 1), *rest)
 
     def _products(self, one: Floats32, other: Floats32, places: Integers) -> Floats:
-        """Normal scores of the ranks of products of two coordinates, one of each, (c, number, up to `FEW` + 1)."""
+        """Normal scores of the ranks of products of two coordinates, one of each, (c, number, up to `FEW` +
+        1)."""
         each, ranks = np.arange(len(one)), []
         for j in range(one.shape[1] - 1):
             products = one[:, j, None] * other[:, j + 1 :]
@@ -183,8 +194,8 @@ class _Jointly:
         return normal_scores(np.concatenate(ranks, axis=1), one.shape[2] - 1, self.rng)
 
     def _triples(self, signs: Floats32, places: Integers) -> Floats:
-        """Normal scores of the ranks of products of three signs: of two values, so that their shares say all, which is one product of
-        matrices for all triples."""
+        """Normal scores of the ranks of products of three signs: of two values, so that their shares say all,
+        which is one product of matrices for all triples."""
         left, right = np.array(self.pairs).T
         doubles = signs[:, left] * signs[:, right]
         pair, third = np.nonzero(np.arange(signs.shape[1]) > right[:, None])
@@ -201,7 +212,8 @@ class _Jointly:
 
 
 def _chunks(draws: Floats, truth: Floats, places: Integers) -> Iterator[tuple[slice, Floats]]:
-    """Some data sets at a time, to bound memory: their rows, and their pools, (c, dim, S + 1), the truth at its place."""
+    """Some data sets at a time, to bound memory: their rows, and their pools, (c, dim, S + 1), the truth at
+    its place."""
     n, num_draws, dim = draws.shape
     size = max(1, 200_000 // (num_draws * dim))
     for start in range(0, n, size):
@@ -215,7 +227,8 @@ def _chunks(draws: Floats, truth: Floats, places: Integers) -> Iterator[tuple[sl
 
 
 def _standardised(pool: Floats) -> tuple[Floats, Floats, Floats]:
-    """Pools (c, dim, S + 1) with mean 0 and sd 1, after what is `FAR` out was moved in, and the mean and sd taken out; 0 if constant."""
+    """Pools (c, dim, S + 1) with mean 0 and sd 1, after what is `FAR` out was moved in, and the mean and sd
+    taken out; 0 if constant."""
     middle = pool.shape[2] // 2
     median = np.partition(pool, middle, axis=2)[..., middle, None]
     moved = pool - median
@@ -230,10 +243,11 @@ def _standardised(pool: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _whitened(standard: Floats) -> tuple[Floats, Floats, Integers]:
-    """Coordinates of covariance 1, the correlations of the pools, (c, dim, dim), and how many parameters are not fixed by others, (c,).
+    """Coordinates of covariance 1, the correlations of the pools, (c, dim, dim), and how many parameters are
+    not fixed by others, (c,).
 
-    By the symmetric root of the pseudo-inverse: it moves smoothly with the data, each coordinate stays near its parameter, and constants
-    or copies do no harm.
+    By the symmetric root of the pseudo-inverse: it moves smoothly with the data, each coordinate stays near
+    its parameter, and constants or copies do no harm.
     """
     correlation = np.matmul(standard, standard.transpose(0, 2, 1)) / standard.shape[2]
     values, vectors = np.linalg.eigh(correlation)
@@ -255,16 +269,19 @@ def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
 def _errors(
     values: Floats, squared: Floats, places: Integers, dim: int
 ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
-    """Posterior mean minus truth in sds of the draws alone (ddof = 1), from values of covariance 1 in their pools, (c, number, S + 1).
+    """Posterior mean minus truth in sds of the draws alone (ddof = 1), from values of covariance 1 in their
+    pools, (c, number, S + 1).
 
-    By the formula of Sherman and Morrison, q = P (S^2 - 1) / (S (S - P)), with P the squared length in the pool; P is at most S, and
-    taken as at most halfway from its mean, dim, to S where it divides, so that a draw of a law with rare outliers, or of few values, does
-    not outweigh all others. What is so for the truth is so for each value of the pool: their averages are what a right posterior of any
-    law has as expectations, and are taken out of the mean.
+    By the formula of Sherman and Morrison, q = P (S^2 - 1) / (S (S - P)), with P the squared length in the
+    pool; P is at most S, and taken as at most halfway from its mean, dim, to S where it divides, so that a
+    draw of a law with rare outliers, or of few values, does not outweigh all others. What is so for the truth
+    is so for each value of the pool: their averages are what a right posterior of any law has as
+    expectations, and are taken out of the mean.
 
     Returns:
-        Errors (c, number); averages over the pool of their squared lengths, and of these squared, (c, 1) or (c, number), as `squared`;
-        whether P of the truth is too large to be measured, and for what share of the pool it is.
+        Errors (c, number); averages over the pool of their squared lengths, and of these squared, (c, 1) or
+        (c, number), as `squared`; whether P of the truth is too large to be measured, and for what share of
+        the pool it is.
     """
     num_draws = squared.shape[2] - 1
     most = (num_draws + dim) / 2.0
@@ -286,14 +303,16 @@ def _errors(
 
 
 def _gross(far: NDArray[np.bool_], expected: Floats) -> NDArray[np.bool_]:
-    """Of which columns truths are beyond what `_errors` can measure, more often than a right posterior's are."""
+    """Of which columns truths are beyond what `_errors` can measure, more often than a right posterior's
+    are."""
     mean = expected.sum(axis=0)
     beyond: NDArray[np.bool_] = far.sum(axis=0) > mean + 4.0 * np.sqrt(mean) + 4.0
     return beyond
 
 
 def _plain_errors(draws: Floats, truth: Floats) -> tuple[Floats, Floats, Floats]:
-    """As `_errors` gives them, of posteriors that are far from right, from draws (n, S, dim) alone, as if these were normal."""
+    """As `_errors` gives them, of posteriors that are far from right, from draws (n, S, dim) alone, as if
+    these were normal."""
     n, num_draws, dim = draws.shape
     mean, sd = draws.mean(axis=1), draws.std(axis=1, ddof=1)
     sd = np.where(sd > 0.0, sd, np.inf)

@@ -22,7 +22,8 @@ STATISTICS: dict[str, Statistic] = {
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """names: of the K statistics; observed, and two-sided p_values: (n_datasets, K); predictive: (n_datasets, num_samples, K)."""
+    """names: of the K statistics; observed, and two-sided p_values: (n_datasets, K); predictive: (n_datasets,
+    num_samples, K)."""
 
     names: tuple[str, ...]
     observed: Floats
@@ -33,29 +34,32 @@ class PredictiveCheck:
 def predictive_check(
     predictive: object, observed: object, statistics: Mapping[str, Statistic] | None = None
 ) -> PredictiveCheck:
-    """Where statistics of the observed data fall among those of data simulated with posterior draws as parameters.
+    """Where statistics of the observed data fall among those of data simulated with posterior draws as
+    parameters.
 
-    The p-value is twice the smaller of the shares, observed one included, that lie as low and as high. Small ones say that the model, or
-    the posterior, misses this side of the data; as the data were used to fit, they are cautious: right models give values near 0 less
-    often than a uniform would.
+    The p-value is twice the smaller of the shares, observed one included, that lie as low and as high. Small
+    ones say that the model, or the posterior, misses this side of the data; as the data were used to fit,
+    they are cautious: right models give values near 0 less often than a uniform would.
 
     Args:
         predictive: simulated data, shape (n_datasets, num_samples, ...), any space.
         observed: the data, shape (n_datasets, ...), in the same space.
-        statistics: by name, functions from (..., size), all numbers of a data set in one row, to (...); by default mean, standard
-            deviation, smallest, and largest.
+        statistics: by name, functions from (..., size), all numbers of a data set in one row, to (...); by
+            default mean, standard deviation, smallest, and largest.
 
     Raises:
         DataError: arrays that do not fit or are not finite, no statistics, or one that returns another shape.
 
     References:
-        Gelman, Meng, Stern (1996), Posterior predictive assessment of model fitness via realized discrepancies, Statistica Sinica 6.
+        Gelman, Meng, Stern (1996), Posterior predictive assessment of model fitness via realized
+        discrepancies, Statistica Sinica 6.
     """
     simulated, data = as_floats("predictive", predictive), as_floats("observed", observed)
     if simulated.ndim < 2 or not simulated.size or data.shape != (len(simulated), *simulated.shape[2:]):
         raise DataError(
-            "Expected predictive of shape (n_datasets, num_samples, ...) and observed of shape (n_datasets, ...), got "
-            f"{simulated.shape} and {data.shape}. Simulate data of the observed shape for each posterior draw."
+            "Expected predictive of shape (n_datasets, num_samples, ...) and observed of shape "
+            f"(n_datasets, ...), got {simulated.shape} and {data.shape}. Simulate data of the observed "
+            "shape for each posterior draw."
         )
     check_finite("predictive", simulated)
     check_finite("observed", data)
@@ -78,8 +82,8 @@ def _computed(functions: Mapping[str, Statistic], values: Floats) -> Floats:
         column = as_floats(f"statistic {name!r}", function(values))
         if column.shape != values.shape[:-1]:
             raise DataError(
-                f"Expected the statistic {name!r} to make shape {values.shape[:-1]} of values of shape {values.shape}, got {column.shape}. "
-                "Let it reduce the last axis alone."
+                f"Expected the statistic {name!r} to make shape {values.shape[:-1]} of values of shape "
+                f"{values.shape}, got {column.shape}. Let it reduce the last axis alone."
             )
         check_finite(f"statistic {name!r}", column)
         columns.append(column)

@@ -8,13 +8,15 @@ from sbi_models.seeding import generator
 
 
 def fractional_ranks(samples: object, truth: object) -> Floats:
-    """The rank of each true value in the pool of itself and its S draws, as a fraction: uniform if the posterior is right.
+    """The rank of each true value in the pool of itself and its S draws, as a fraction: uniform if the
+    posterior is right.
 
         u = (#{draw < truth} + (#{draw = truth} + 1) / 2) / (S + 1)
 
-    The truth ties with itself, hence the + 1. For a continuous posterior that is right, u is exactly uniform on the midpoints
-    (k + 1/2) / (S + 1), k = 0..S, for any number of draws. Half of the ties count as below, so no direction is favoured;
-    a discrete parameter with many ties gives ranks that are less spread than uniform: tests of uniformity take `random_ranks`.
+    The truth ties with itself, hence the + 1. For a continuous posterior that is right, u is exactly uniform
+    on the midpoints (k + 1/2) / (S + 1), k = 0..S, for any number of draws. Half of the ties count as below,
+    so no direction is favoured; a discrete parameter with many ties gives ranks that are less spread than
+    uniform: tests of uniformity take `random_ranks`.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
@@ -27,8 +29,8 @@ def fractional_ranks(samples: object, truth: object) -> Floats:
         DataError: the arrays do not fit or are not finite.
 
     References:
-        Talts, Betancourt, Simpson, Vehtari, Gelman (2018), Validating Bayesian inference algorithms with simulation-based
-        calibration, arXiv:1804.06788.
+        Talts, Betancourt, Simpson, Vehtari, Gelman (2018), Validating Bayesian inference algorithms with
+        simulation-based calibration, arXiv:1804.06788.
 
     >>> fractional_ranks([[[1.0], [2.0], [4.0]]], [[3.0]])  # two of three draws below: third of four slots
     array([[0.625]])
@@ -37,10 +39,12 @@ def fractional_ranks(samples: object, truth: object) -> Floats:
 
 
 def random_ranks(samples: object, truth: object, seed: int = 0) -> NDArray[np.int64]:
-    """How many draws lie below each true value, with ties broken at random: exactly uniform on 0, ..., S if the posterior is right.
+    """How many draws lie below each true value, with ties broken at random: exactly uniform on 0, ..., S if
+    the posterior is right.
 
-    A truth that equals t draws takes each of the t + 1 places among them with the same probability, so that ranks of discrete
-    parameters, or of draws that were rounded, are uniform too, which `fractional_ranks` are not.
+    A truth that equals t draws takes each of the t + 1 places among them with the same probability, so that
+    ranks of discrete parameters, or of draws that were rounded, are uniform too, which `fractional_ranks` are
+    not.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
@@ -54,8 +58,8 @@ def random_ranks(samples: object, truth: object, seed: int = 0) -> NDArray[np.in
         DataError: the arrays do not fit or are not finite.
 
     References:
-        Talts et al. (2018), as for `fractional_ranks`; Czado, Gneiting, Held (2009), Predictive model assessment for count data,
-        Biometrics 65(4), for the randomised probability integral transform.
+        Talts et al. (2018), as for `fractional_ranks`; Czado, Gneiting, Held (2009), Predictive model
+        assessment for count data, Biometrics 65(4), for the randomised probability integral transform.
 
     >>> random_ranks([[[1.0], [2.0], [4.0]]], [[3.0]])
     array([[2]])
@@ -70,7 +74,8 @@ def random_ranks_of(draws: Floats, truth: Floats, rng: np.random.Generator) -> N
 
 
 def even_ranks(draws: Floats, truth: Floats, seed: int = 0) -> Floats:
-    """Midpoints (k + 1/2) / (S + 1) of `random_ranks` of arrays that have been checked: uniform for a right posterior, ties or not."""
+    """Midpoints (k + 1/2) / (S + 1) of `random_ranks` of arrays that have been checked: uniform for a right
+    posterior, ties or not."""
     ranks: Floats = (random_ranks_of(draws, truth, generator(seed, "diagnostics", "ties")) + 0.5) / (
         draws.shape[1] + 1
     )
@@ -78,7 +83,8 @@ def even_ranks(draws: Floats, truth: Floats, seed: int = 0) -> Floats:
 
 
 def place_of(values: Floats, place: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The rank, 0, ..., S, of the value at a place, (n,), among all S + 1 of its row, (n, S + 1), with ties broken at random: (n,)."""
+    """The rank, 0, ..., S, of the value at a place, (n,), among all S + 1 of its row, (n, S + 1), with ties
+    broken at random: (n,)."""
     target = values[np.arange(len(values)), place][:, None]
     below, equal = np.count_nonzero(values < target, axis=1), np.count_nonzero(values == target, axis=1)
     ranks: NDArray[np.int64] = below + rng.integers(0, equal)

@@ -26,7 +26,8 @@ def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
     """
     if kind not in get_args(Estimate):
         raise ConfigurationError(
-            f"Expected 'mean' or 'median' as point estimate, got {kind!r}. {suggest(str(kind), get_args(Estimate))}"
+            f"Expected 'mean' or 'median' as point estimate, got {kind!r}. "
+            f"{suggest(str(kind), get_args(Estimate))}"
         )
     draws = _draws(samples)
     estimate: Floats = draws.mean(axis=1) if kind == "mean" else np.median(draws, axis=1)
@@ -74,20 +75,22 @@ def pearson_r(estimate: object, truth: object) -> Floats:
 
 
 def nrmse(samples: object, truth: object) -> Floats:
-    """The error of posterior draws relative to that of draws from the prior: 1 is no better than the prior, 0 perfect.
+    """The error of posterior draws relative to that of draws from the prior: 1 is no better than the prior, 0
+    perfect.
 
         median_i sqrt(mean_s (draw_is - truth_i)^2) / median_i sqrt(var(truth) + (mean(truth) - truth_i)^2)
 
-    The true values of the test data stand for the prior, all of them for each data set, so that the denominator has the closed form
-    above (var with ddof = 0), needs no random number, and is the same in every run. A posterior that is right scores near
-    sqrt(posterior variance / prior variance).
+    The true values of the test data stand for the prior, all of them for each data set, so that the
+    denominator has the closed form above (var with ddof = 0), needs no random number, and is the same in
+    every run. A posterior that is right scores near sqrt(posterior variance / prior variance).
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
 
     Returns:
-        Shape (dim,), no unit; NaN for a parameter that is constant in the test data, for which the prior makes no error.
+        Shape (dim,), no unit; NaN for a parameter that is constant in the test data, for which the prior
+        makes no error.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
@@ -105,7 +108,7 @@ def _draws(samples: object) -> Floats:
     draws = as_floats("samples", samples)
     if draws.ndim != 3 or draws.shape[1] < 1:
         raise DataError(
-            f"Expected samples of shape (n_datasets, num_samples, dim) with a draw or more, got shape {draws.shape}. "
-            "Add the missing axis, for instance samples[..., None] for one parameter."
+            "Expected samples of shape (n_datasets, num_samples, dim) with a draw or more, got shape "
+            f"{draws.shape}. Add the missing axis, for instance samples[..., None] for one parameter."
         )
     return draws

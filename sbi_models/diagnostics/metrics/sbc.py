@@ -1,4 +1,5 @@
-"""Simulation-based calibration: histograms of the ranks of true values among posterior draws, with tests of uniformity."""
+"""Simulation-based calibration: histograms of the ranks of true values among posterior draws, with tests of
+uniformity."""
 
 from dataclasses import dataclass
 from operator import index
@@ -20,9 +21,10 @@ PER_BIN = 20
 class RankHistogram:
     """How many ranks fall into each bin, with what a right posterior gives.
 
-    edges: of the bins as fractions of the S + 1 ranks, (bins + 1,); counts: (bins, dim); expected, lower, upper: the mean and the
-    central binomial interval of each count, (bins,), each bin for itself; p_values: of Pearson's chi-square over the bins, (dim,);
-    p_values_ecdf: of the simultaneous ECDF band, which needs no bins, (dim,).
+    edges: of the bins as fractions of the S + 1 ranks, (bins + 1,); counts: (bins, dim); expected, lower,
+    upper: the mean and the central binomial interval of each count, (bins,), each bin for itself; p_values:
+    of Pearson's chi-square over the bins, (dim,); p_values_ecdf: of the simultaneous ECDF band, which needs
+    no bins, (dim,).
     """
 
     edges: Floats
@@ -37,13 +39,14 @@ class RankHistogram:
 def rank_histogram(
     samples: object, truth: object, bins: int | None = None, *, level: float = 0.95, seed: int = 0
 ) -> RankHistogram:
-    """The histogram of ranks of each parameter: flat if right, a valley if over-confident, a hill if under-confident, a slope if biased.
+    """The histogram of ranks of each parameter: flat if right, a valley if over-confident, a hill if
+    under-confident, a slope if biased.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
-        bins: 2 to S + 1 of them; by default as many as give 20 data sets each, at most 20. Bins that hold unequal numbers of ranks expect
-            unequal counts.
+        bins: 2 to S + 1 of them; by default as many as give 20 data sets each, at most 20. Bins that hold
+            unequal numbers of ranks expect unequal counts.
         level: level of the interval of each count.
         seed: seed of places among ties.
 
@@ -52,8 +55,8 @@ def rank_histogram(
         ConfigurationError: bins or level out of range.
 
     References:
-        Talts, Betancourt, Simpson, Vehtari, Gelman (2018), Validating Bayesian inference algorithms with simulation-based
-        calibration, arXiv:1804.06788.
+        Talts, Betancourt, Simpson, Vehtari, Gelman (2018), Validating Bayesian inference algorithms with
+        simulation-based calibration, arXiv:1804.06788.
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     n, num_draws = draws.shape[:2]

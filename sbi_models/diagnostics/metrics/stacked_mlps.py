@@ -1,8 +1,10 @@
-"""scikit-learn's `MLPClassifier` of two classes, many of them trained side by side: the same steps on the same numbers, sooner.
+"""scikit-learn's `MLPClassifier` of two classes, many of them trained side by side: the same steps on the
+same numbers, sooner.
 
-Cross-validation trains one small network a fold, and a benchmark does that for every observation; each step of one is over before the
-interpreter has asked for the next. Here one step is that of all networks. Start, shuffles, batches, Adam, penalty and stop are those of
-scikit-learn, from the same random numbers, in single precision (which scikit-learn takes where its inputs have it, as sbibm's do).
+Cross-validation trains one small network a fold, and a benchmark does that for every observation; each step
+of one is over before the interpreter has asked for the next. Here one step is that of all networks. Start,
+shuffles, batches, Adam, penalty and stop are those of scikit-learn, from the same random numbers, in single
+precision (which scikit-learn takes where its inputs have it, as sbibm's do).
 """
 
 from collections.abc import Iterator
@@ -25,7 +27,8 @@ _BATCH, _PENALTY, _RATE, _MOMENTUM, _SECOND, _EPSILON, _TOLERANCE, _PATIENCE = (
     1e-4,
     10,
 )
-"""scikit-learn's defaults: batch_size, alpha, learning_rate_init, beta_1, beta_2, epsilon, tol, n_iter_no_change."""
+"""scikit-learn's defaults: batch_size, alpha, learning_rate_init, beta_1, beta_2, epsilon, tol,
+n_iter_no_change."""
 
 _ACTIVATIONS = 250_000
 """Of one layer of all networks of a step, which a processor holds near."""
@@ -44,7 +47,8 @@ class Stack:
     shapes: list[tuple[int, ...]]
 
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Weights and biases as (networks, fan in, fan out) and (networks, 1, fan out), of the memory of (networks, P)."""
+        """Weights and biases as (networks, fan in, fan out) and (networks, 1, fan out), of the memory of
+        (networks, P)."""
         parts = torch.split(flat, [int(np.prod(shape)) for shape in self.shapes], dim=1)
         return [part.view(len(flat), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 

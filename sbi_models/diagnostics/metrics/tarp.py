@@ -14,10 +14,12 @@ from sbi_models.seeding import generator
 
 @dataclass(frozen=True)
 class Tarp:
-    """Expected coverage of TARP regions at each credibility level, with the simultaneous band for a right posterior.
+    """Expected coverage of TARP regions at each credibility level, with the simultaneous band for a right
+    posterior.
 
-    levels, observed, lower, upper: shape (K,), probabilities; p_value: of uniform coverage probabilities; area: the mean of observed -
-    level above level 1/2, and of level - observed below: positive for too wide posteriors, negative for too narrow ones.
+    levels, observed, lower, upper: shape (K,), probabilities; p_value: of uniform coverage probabilities;
+    area: the mean of observed - level above level 1/2, and of level - observed below: positive for too wide
+    posteriors, negative for too narrow ones.
     """
 
     levels: Floats
@@ -31,13 +33,14 @@ class Tarp:
 def tarp(
     samples: object, truth: object, references: object = None, *, level: float = 0.95, seed: int = 0
 ) -> Tarp:
-    """Tests of accuracy with random points: how often the ball around a random point that holds a share a of the draws holds the truth.
+    """Tests of accuracy with random points: how often the ball around a random point that holds a share a of
+    the draws holds the truth.
 
     Args:
         samples: posterior draws, shape (n_datasets, S, dim), raw space.
         truth: true values, shape (n_datasets, dim), raw space.
-        references: a point for each data set, shape (n_datasets, dim), raw space; it may depend on the data, not on the truth. By default
-            the true values of other data sets, which are draws of the prior.
+        references: a point for each data set, shape (n_datasets, dim), raw space; it may depend on the data,
+            not on the truth. By default the true values of other data sets, which are draws of the prior.
         level: level of the simultaneous band.
         seed: seed of the default references, and of places among ties.
 
@@ -46,8 +49,8 @@ def tarp(
         ConfigurationError: the level is not inside (0, 1).
 
     References:
-        Lemos, Coogan, Hezaveh, Perreault-Levasseur (2023), Sampling-based accuracy testing of posterior estimators for general
-        inference, ICML. The band: Säilynoja et al. (2022), as for `simultaneous_band`.
+        Lemos, Coogan, Hezaveh, Perreault-Levasseur (2023), Sampling-based accuracy testing of posterior
+        estimators for general inference, ICML. The band: Säilynoja et al. (2022), as for `simultaneous_band`.
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     ranks, num_draws = tarp_ranks(draws, true, references, seed=seed), draws.shape[1]
@@ -63,10 +66,11 @@ def tarp(
 def tarp_ranks(
     samples: object, truth: object, references: object = None, *, seed: int = 0
 ) -> NDArray[np.int64]:
-    """How many draws are nearer to the data set's reference point than the truth is: uniform on 0, ..., S if the posterior is right.
+    """How many draws are nearer to the data set's reference point than the truth is: uniform on 0, ..., S if
+    the posterior is right.
 
-    Distances are Euclidean, each parameter in units of the sd of the true values of all other data sets. Arguments and errors as for
-    `tarp`.
+    Distances are Euclidean, each parameter in units of the sd of the true values of all other data sets.
+    Arguments and errors as for `tarp`.
 
     Returns:
         Shape (n_datasets,).
@@ -86,7 +90,8 @@ def tarp_ranks(
 
 
 def _spread_of_others(true: Floats) -> Floats:
-    """For each data set the sd of the true values of all others, 1 if they are equal: its own must not tell how far it is measured."""
+    """For each data set the sd of the true values of all others, 1 if they are equal: its own must not tell
+    how far it is measured."""
     n = len(true)
     centred = true - true.mean(axis=0)
     mean = -centred / (n - 1)

@@ -1,7 +1,9 @@
-"""Diagnostic figures, one a file. Plots compute with `metrics`, never sample, and leave Matplotlib's global state alone.
+"""Diagnostic figures, one a file. Plots compute with `metrics`, never sample, and leave Matplotlib's global
+state alone.
 
-Plots of draws against truth take mappings of variables, as `approximator.sample` and test data give them, or plain arrays:
-`plot(samples, truth, variable_keys=None, variable_names=None)`. Each returns a `matplotlib.figure.Figure`.
+Plots of draws against truth take mappings of variables, as `approximator.sample` and test data give them, or
+plain arrays: `plot(samples, truth, variable_keys=None, variable_names=None)`. Each returns a
+`matplotlib.figure.Figure`.
 """
 
 from matplotlib.figure import Figure

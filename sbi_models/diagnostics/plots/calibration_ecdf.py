@@ -1,4 +1,5 @@
-"""Are the ranks of the truth uniform? The ECDF of the ranks minus that of a uniform, with its simultaneous band."""
+"""Are the ranks of the truth uniform? The ECDF of the ranks minus that of a uniform, with its simultaneous
+band."""
 
 from collections.abc import Sequence
 
@@ -21,10 +22,12 @@ def plot_calibration_ecdf(
     level: float = 0.95,
     seed: int = 0,
 ) -> Figure:
-    """Draws, for each parameter, the ECDF of fractional ranks minus the uniform one, inside the simultaneous band.
+    """Draws, for each parameter, the ECDF of fractional ranks minus the uniform one, inside the simultaneous
+    band.
 
-    A line that leaves the band anywhere, drawn in another colour, rejects calibration at 1 - level; log gamma says the same as a number.
-    Over-confident posteriors rise above 0 at the left and fall below at the right; biased ones lean to one side.
+    A line that leaves the band anywhere, drawn in another colour, rejects calibration at 1 - level; log gamma
+    says the same as a number. Over-confident posteriors rise above 0 at the left and fall below at the right;
+    biased ones lean to one side.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.

@@ -31,13 +31,16 @@ def plot_coverage(
     joint: bool = True,
     band: float = 0.95,
 ) -> Figure:
-    """Draws, for each parameter and jointly, the share of data sets whose credible region holds the truth against its level.
+    """Draws, for each parameter and jointly, the share of data sets whose credible region holds the truth
+    against its level.
 
-    Below the diagonal is over-confident, above it cautious. The ribbon is the pointwise Beta interval of the true coverage.
+    Below the diagonal is over-confident, above it cautious. The ribbon is the pointwise Beta interval of the
+    true coverage.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.
-        joint: a last panel for all parameters together; it takes 2 parameters and more draws than dim + 1, and is left out else.
+        joint: a last panel for all parameters together; it takes 2 parameters and more draws than dim + 1,
+            and is left out else.
         band: probability of the ribbon at each level.
 
     Raises:

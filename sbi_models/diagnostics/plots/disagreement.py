@@ -12,16 +12,18 @@ MANY = 30
 """Above so many, observations are drawn as a distribution, too, not as lines."""
 
 SHOWN = 0.99
-"""Share of the reference that the axis reaches to; the few that are far out would squeeze the others into one bar."""
+"""Share of the reference that the axis reaches to; the few that are far out would squeeze the others into one
+bar."""
 
 
 def plot_disagreement(
     disagreement: object, reference: object = None, *, label: str = "disagreement between members"
 ) -> Figure:
-    """Draws the distribution of the disagreement over data sets; with a reference, that of the reference and the observations in it.
+    """Draws the distribution of the disagreement over data sets; with a reference, that of the reference and
+    the observations in it.
 
-    An observation far to the right of the reference, test simulations, is one that the members have not learned, or that is unlike any
-    simulation.
+    An observation far to the right of the reference, test simulations, is one that the members have not
+    learned, or that is unlike any simulation.
 
     Args:
         disagreement: one number a data set, shape (n_datasets,), as `workflow.disagreement` gives it.
@@ -64,7 +66,8 @@ def _checked(name: str, value: object) -> Floats:
     values = as_floats(name, value)
     if values.ndim != 1 or not values.size:
         raise DataError(
-            f"Expected {name} of shape (n_datasets,), got {values.shape}. Pass what workflow.disagreement(conditions) returns."
+            f"Expected {name} of shape (n_datasets,), got {values.shape}. Pass what "
+            "workflow.disagreement(conditions) returns."
         )
     check_finite(name, values)
     return values

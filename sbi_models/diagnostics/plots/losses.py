@@ -18,8 +18,8 @@ MEMBER: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.5}
 def plot_losses(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draws `loss` and, if there, `val_loss` against the epoch, with a ring at the lowest validation loss.
 
-    Epochs are counted from 1. A loss that is not finite leaves a gap. Those of members of an ensemble (`member/loss`) are thin
-    lines, up to the last epoch of each.
+    Epochs are counted from 1. A loss that is not finite leaves a gap. Those of members of an ensemble
+    (`member/loss`) are thin lines, up to the last epoch of each.
 
     Args:
         history: losses by name, one value an epoch, in nats for density estimators.
@@ -36,7 +36,8 @@ def plot_losses(history: Mapping[str, Sequence[float]]) -> Figure:
         values = as_floats(f"history[{key!r}]", list(history.get(key, [])))
         if values.ndim != 1 or (key == "loss" and not values.size):
             raise DataError(
-                f"Expected history[{key!r}] as one number an epoch, got shape {values.shape}. Train before plotting losses."
+                f"Expected history[{key!r}] as one number an epoch, got shape {values.shape}. "
+                "Train before plotting losses."
             )
         if not values.size:
             continue

@@ -45,7 +45,8 @@ def plot_pairs(
     draws = as_floats("samples", samples)
     if draws.ndim != 2 or draws.shape[0] < 2 or not draws.shape[1]:
         raise DataError(
-            f"Expected samples of one data set, shape (S, dim) with 2 draws or more, got {draws.shape}. Choose a data set."
+            "Expected samples of one data set, shape (S, dim) with 2 draws or more, got "
+            f"{draws.shape}. Choose a data set."
         )
     dim = draws.shape[1]
     marks = None if truth is None else _fitting("truth", truth, (dim,))
@@ -148,7 +149,8 @@ def _chosen(names: list[str], parameters: Sequence[str] | None) -> list[int]:
     chosen = list(range(len(names))) if parameters is None else [names.index(name) for name in parameters]
     if not 1 <= len(chosen) <= MOST:
         raise DataError(
-            f"Expected 1 to {MOST} parameters to draw in pairs, got {len(chosen)}. Choose some: parameters={names[:3]!r}."
+            f"Expected 1 to {MOST} parameters to draw in pairs, got {len(chosen)}. Choose some: "
+            f"parameters={names[:3]!r}."
         )
     return chosen
 

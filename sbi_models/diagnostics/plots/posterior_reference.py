@@ -25,28 +25,32 @@ def plot_posterior_reference(
     reference_label: str = "exact posterior",
     truth_label: str = "true value",
 ) -> Figure:
-    """Draws, for each data set (row) and quantity (column), a histogram of draws with the exact marginal density over it.
+    """Draws, for each data set (row) and quantity (column), a histogram of draws with the exact marginal
+    density over it.
 
-    Histograms count every draw: bars and curve have the same unit, and both integrate to 1 unless draws lie beyond the panel.
+    Histograms count every draw: bars and curve have the same unit, and both integrate to 1 unless draws lie
+    beyond the panel.
 
     Args:
         samples: posterior draws, shape (n_datasets, num_samples, n_quantities), raw space.
-        grid: where the exact density is given, increasing, shape (n_datasets, n_quantities, n_points), or fewer leading axes if it
-            is the same for all, raw space.
+        grid: where the exact density is given, increasing, shape (n_datasets, n_quantities, n_points), or
+            fewer leading axes if it is the same for all, raw space.
         density: exact density there, same shape as grid, in 1 / unit of the quantity.
-        truth: a value to mark with a vertical line, true or observed, shape (n_datasets, n_quantities) or (n_quantities,); NaN marks
-            nothing.
+        truth: a value to mark with a vertical line, true or observed, shape (n_datasets, n_quantities) or
+            (n_quantities,); NaN marks nothing.
         variable_names: name of each quantity, with its unit if it has one.
         dataset_names: name of each data set.
         samples_label, reference_label, truth_label: for the legend.
 
     Raises:
-        DataError: shapes that do not fit, values that are not finite, a grid that does not increase, a negative density.
+        DataError: shapes that do not fit, values that are not finite, a grid that does not increase, a
+            negative density.
     """
     draws = as_floats("samples", samples)
     if draws.ndim != 3 or 0 in draws.shape:
         raise DataError(
-            f"Expected samples of shape (n_datasets, num_samples, n_quantities), got {draws.shape}. Add the missing axes."
+            "Expected samples of shape (n_datasets, num_samples, n_quantities), got "
+            f"{draws.shape}. Add the missing axes."
         )
     rows, _, columns = draws.shape
     points, heights = _reference(grid, density, rows, columns)
@@ -74,7 +78,8 @@ def plot_posterior_reference(
 
 
 def _panels(datasets: list[str], quantities: list[str]) -> tuple[Figure, list[Axes]]:
-    """A row for each data set and a column for each quantity, or a grid of panels if there is one of either."""
+    """A row for each data set and a column for each quantity, or a grid of panels if there is one of
+    either."""
     if len(quantities) == 1:
         return panel_grid(datasets, aspect=0.75)
     if len(datasets) == 1:
@@ -118,8 +123,8 @@ def _reference(grid: object, density: object, rows: int, columns: int) -> tuple[
     points, heights = as_floats("grid", grid), as_floats("density", density)
     if points.ndim < 1 or heights.ndim < 1 or points.shape[-1] != heights.shape[-1] or points.shape[-1] < 2:
         raise DataError(
-            f"Expected grid and density with the same number of points, 2 or more, on the last axis, got shapes {points.shape} and "
-            f"{heights.shape}. Evaluate the density on the grid."
+            "Expected grid and density with the same number of points, 2 or more, on the last axis, got "
+            f"shapes {points.shape} and {heights.shape}. Evaluate the density on the grid."
         )
     shape = (rows, columns, points.shape[-1])
     points, heights = _spread("grid", points, shape), _spread("density", heights, shape)
@@ -127,7 +132,8 @@ def _reference(grid: object, density: object, rows: int, columns: int) -> tuple[
     check_finite("density", heights)
     if np.any(np.diff(points, axis=-1) <= 0.0):
         raise DataError(
-            "Expected a grid that increases along its last axis, got one that does not. Sort it, and the density with it."
+            "Expected a grid that increases along its last axis, got one that does not. Sort it, "
+            "and the density with it."
         )
     if np.any(heights < 0.0):
         raise DataError(
@@ -151,6 +157,7 @@ def _labels(name: str, given: Sequence[str] | None, count: int, word: str) -> li
     labels = [f"{word} {i + 1}" for i in range(count)] if given is None else list(given)
     if len(labels) != count:
         raise DataError(
-            f"Expected {count} {name}, got {len(labels)}: {', '.join(map(str, labels))}. Name every {word}, in order."
+            f"Expected {count} {name}, got {len(labels)}: {', '.join(map(str, labels))}. Name "
+            f"every {word}, in order."
         )
     return labels

@@ -20,7 +20,8 @@ def plot_predictive_check(
     *,
     dataset_names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws, for each data set (row) and statistic (column), its histogram over predicted data, and a line where the observed data lie.
+    """Draws, for each data set (row) and statistic (column), its histogram over predicted data, and a line
+    where the observed data lie.
 
     Args:
         predictive, observed, statistics: as for `predictive_check`; at most 12 data sets.
@@ -33,7 +34,8 @@ def plot_predictive_check(
     rows, columns = check.p_values.shape
     if rows > MOST_ROWS:
         raise DataError(
-            f"Expected at most {MOST_ROWS} data sets to draw, got {rows}. Choose some, and use predictive_check for all."
+            f"Expected at most {MOST_ROWS} data sets to draw, got {rows}. Choose some, and use "
+            "predictive_check for all."
         )
     labels = [f"data set {i + 1}" for i in range(rows)] if dataset_names is None else list(dataset_names)
     if len(labels) != rows:

@@ -20,10 +20,11 @@ def plot_rank_histogram(
     level: float = 0.95,
     seed: int = 0,
 ) -> Figure:
-    """Draws, for each parameter, the histogram of ranks of the truth among the draws, with the interval of a right posterior.
+    """Draws, for each parameter, the histogram of ranks of the truth among the draws, with the interval of a
+    right posterior.
 
-    Flat is right; a valley is over-confident, a hill under-confident, a slope biased. p is that of the simultaneous ECDF band, which
-    needs no bins.
+    Flat is right; a valley is over-confident, a hill under-confident, a slope biased. p is that of the
+    simultaneous ECDF band, which needs no bins.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.

@@ -25,7 +25,8 @@ def plot_recovery(
     estimate: Estimate = "mean",
     level: float = 0.95,
 ) -> Figure:
-    """Draws, for each parameter, the posterior estimate with its central interval against the truth, and their correlation r.
+    """Draws, for each parameter, the posterior estimate with its central interval against the truth, and
+    their correlation r.
 
     Good recovery is close to the diagonal. Intervals may be cut at the edge of the panel; dots never are.
 
@@ -61,7 +62,8 @@ def plot_recovery(
 
 
 def _square(axes: Axes, true: Floats, middle: Floats, lower: Floats, upper: Floats) -> None:
-    """The same limits on both axes, around all dots and most bars, so that the diagonal runs from corner to corner."""
+    """The same limits on both axes, around all dots and most bars, so that the diagonal runs from corner to
+    corner."""
     low = min(true.min(), middle.min(), np.quantile(lower, 0.1))
     high = max(true.max(), middle.max(), np.quantile(upper, 0.9))
     constant = high - low <= 1e-9 * abs(high)  # up to rounding

@@ -1,7 +1,7 @@
 """The one look of all diagnostic figures, and the grid they stand on.
 
-Everything is set on the figure's own objects: neither pyplot nor Matplotlib's global settings are touched, so figures can be drawn from
-any thread, and look the same when they are saved later.
+Everything is set on the figure's own objects: neither pyplot nor Matplotlib's global settings are touched, so
+figures can be drawn from any thread, and look the same when they are saved later.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,8 @@ LONG_NAME = 26
 """Titles go on in another line after this many characters."""
 
 MANY_PANELS = 12
-"""Above so many, the layout is made once, from reckoned sizes of labels: measuring them is most of the work of a large figure."""
+"""Above so many, the layout is made once, from reckoned sizes of labels: measuring them is most of the work
+of a large figure."""
 
 LETTER = 0.64
 """Width of a digit over the size of type."""
@@ -65,7 +66,8 @@ class Panel(Axes):
     """Axes that reckon how much room their labels take, so that the layout of many of them is quick."""
 
     def get_tightbbox(self, renderer: Any = None, **options: Any) -> Any:
-        """The panel with its labels, in pixels: measured, or for the layout of many panels reckoned from the letters of its labels."""
+        """The panel with its labels, in pixels: measured, or for the layout of many panels reckoned from the
+        letters of its labels."""
         figure = self.get_figure(root=True)
         if (
             figure is None
@@ -111,8 +113,9 @@ def panel_grid(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel for each title, in a grid that stays readable from 1 to 50 panels.
 
-    Limits, if given, are those of every panel; then only the left and the lowest panels carry tick labels. (Matplotlib's own sharing
-    of axes costs time quadratic in the number of panels.) `aspect` is height over width of a panel, `width` its width in inches.
+    Limits, if given, are those of every panel; then only the left and the lowest panels carry tick labels.
+    (Matplotlib's own sharing of axes costs time quadratic in the number of panels.) `aspect` is height over
+    width of a panel, `width` its width in inches.
     """
     count = len(titles)
     columns = columns or _columns(count)
@@ -134,7 +137,8 @@ def panel_grid(
 
 
 def _columns(count: int) -> int:
-    """At most 7 columns, near a square, with as few empty cells as can be; up to 4 panels stand in one row."""
+    """At most 7 columns, near a square, with as few empty cells as can be; up to 4 panels stand in one
+    row."""
     if count <= 4:
         return count
     least = min(round(count**0.5), 7)
@@ -142,7 +146,8 @@ def _columns(count: int) -> int:
 
 
 def dress(axes: Axes, title: str = "", **ticks: Any) -> None:
-    """Gives axes the look of the house: two spines, small ticks, the name of the panel on top; `ticks` as for Matplotlib's tick_params."""
+    """Gives axes the look of the house: two spines, small ticks, the name of the panel on top; `ticks` as for
+    Matplotlib's tick_params."""
     if "$" not in title:  # mathematics cannot be broken
         title = fill(title, LONG_NAME)
     axes.set_title(title, fontsize=TITLE, color=BLACK, pad=TITLE_PAD)
@@ -155,7 +160,8 @@ def dress(axes: Axes, title: str = "", **ticks: Any) -> None:
 
 
 def note(axes: Axes, text: str, *, x: float = 0.04, y: float = 0.96, color: str = BLACK) -> None:
-    """A small remark inside a panel, at a corner given in fractions of the panel, on a light ground so that it stays legible."""
+    """A small remark inside a panel, at a corner given in fractions of the panel, on a light ground so that
+    it stays legible."""
     axes.text(
         x,
         y,

@@ -19,9 +19,11 @@ def plot_tarp(
     level: float = 0.95,
     seed: int = 0,
 ) -> Figure:
-    """Draws the coverage of TARP regions of all parameters together against their credibility, with the simultaneous band.
+    """Draws the coverage of TARP regions of all parameters together against their credibility, with the
+    simultaneous band.
 
-    Left of the middle above and right of it below the diagonal, an S, is over-confident; its mirror image is cautious; one side is biased.
+    Left of the middle above and right of it below the diagonal, an S, is over-confident; its mirror image is
+    cautious; one side is biased.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.

@@ -1,4 +1,5 @@
-"""A verdict at a glance: bias and width factor of every parameter and of all jointly, with their intervals."""
+"""A verdict at a glance: bias and width factor of every parameter and of all jointly, with their
+intervals."""
 
 from math import isfinite
 
@@ -23,7 +24,8 @@ ROW = 0.24
 
 
 def plot_verdict(verdict: Verdict) -> Figure:
-    """Draws, one row a parameter, by what its sds should be multiplied, and how far it is biased, with intervals.
+    """Draws, one row a parameter, by what its sds should be multiplied, and how far it is biased, with
+    intervals.
 
     Flaws are red squares, what is no more than the prior is grey.
 

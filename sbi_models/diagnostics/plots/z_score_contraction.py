@@ -1,4 +1,5 @@
-"""Posterior z-score against posterior contraction: bias and over-confidence on one axis, information on the other."""
+"""Posterior z-score against posterior contraction: bias and over-confidence on one axis, information on the
+other."""
 
 from collections.abc import Sequence
 
@@ -21,9 +22,11 @@ def plot_z_score_contraction(
     *,
     prior_variance: object = None,
 ) -> Figure:
-    """Draws, for each parameter and data set, z = (mean - truth) / sd against contraction 1 - var(posterior) / var(prior).
+    """Draws, for each parameter and data set, z = (mean - truth) / sd against contraction 1 - var(posterior)
+    / var(prior).
 
-    Good posteriors lie at the right, between -2 and 2. Dots beyond the panel (contraction below -0.5, very large z) are drawn at its edge.
+    Good posteriors lie at the right, between -2 and 2. Dots beyond the panel (contraction below -0.5, very
+    large z) are drawn at its edge.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.

@@ -1,17 +1,21 @@
-"""One parameter after the other, each by a mixture of normals: exact density, exact draws, any number of modes.
+"""One parameter after the other, each by a mixture of normals: exact density, exact draws, any number of
+modes.
 
     p(theta | c) = prod_i p(theta_i | theta_<i, c),    p(theta_i | theta_<i, c) = sum_k w_k Normal(l_i + s_i m_k, s_i^2 v_k)
 
-l_i is linear in (theta_<i, c) and s_i a constant: a normal posterior with a mean linear in the conditions, which is where it starts, by
-least squares, if it is shown data (`start_from`); w, m and v come from a network. A trunk reads the conditions, once for all components,
-and a small head of each component reads trunk, conditions and the residuals (theta_j - l_j) / s_j of the components before it. In their
-place the components themselves would hide what is narrow, such as two scales of noise that components share: on the likelihood of
-gaussian_mixture, 10 000 simulations, the density was 0.26 nats below the exact one, with residuals it is 0.01. Each instance has an order
-of components of its own, so that those of an ensemble do not err alike.
+l_i is linear in (theta_<i, c) and s_i a constant: a normal posterior with a mean linear in the conditions,
+which is where it starts, by least squares, if it is shown data (`start_from`); w, m and v come from a
+network. A trunk reads the conditions, once for all components, and a small head of each component reads
+trunk, conditions and the residuals (theta_j - l_j) / s_j of the components before it. In their place the
+components themselves would hide what is narrow, such as two scales of noise that components share: on the
+likelihood of gaussian_mixture, 10 000 simulations, the density was 0.26 nats below the exact one, with
+residuals it is 0.01. Each instance has an order of components of its own, so that those of an ensemble do not
+err alike.
 
-B. Uria, I. Murray, H. Larochelle, RNADE: The real-valued neural autoregressive density-estimator, NeurIPS 2013, arXiv:1306.0186; G.
-Papamakarios, T. Pavlakou, I. Murray, Masked autoregressive flow for density estimation, NeurIPS 2017, arXiv:1705.07057. Masks of the
-first layer: M. Germain et al., MADE, ICML 2015, arXiv:1502.03509.
+B. Uria, I. Murray, H. Larochelle, RNADE: The real-valued neural autoregressive density-estimator, NeurIPS
+2013, arXiv:1306.0186; G. Papamakarios, T. Pavlakou, I. Murray, Masked autoregressive flow for density
+estimation, NeurIPS 2017, arXiv:1705.07057. Masks of the first layer: M. Germain et al., MADE, ICML 2015,
+arXiv:1502.03509.
 """
 
 import math
@@ -29,7 +33,8 @@ _LARGEST_LOG_SCALE = 7.0
 """Standard deviations of components lie within exp(+-7) of the residual one of the linear part."""
 
 _SHARE_BETWEEN = 0.3
-"""Of the unit variance of the mixture at the start, what is between its components; of 8, the mixture is normal to 0.00014 nats then."""
+"""Of the unit variance of the mixture at the start, what is between its components; of 8, the mixture is
+normal to 0.00014 nats then."""
 
 _RIDGE = 1.0
 """Of the linear start: so many simulations that say nothing, in units of the standardised inputs."""
@@ -42,7 +47,8 @@ class AutoregressiveMixture(InferenceNetwork):
     """A product of mixtures of normals; the loss is -log p(theta | conditions), in nats.
 
     Args:
-        components: normals of each mixture. 1 is right where a parameter is normal given those before it; 8 or more for any form.
+        components: normals of each mixture. 1 is right where a parameter is normal given those before it; 8
+            or more for any form.
         trunk_width: trunk width of the network that reads the conditions, 0 for none.
         trunk_blocks: residual blocks of it.
         head_width: head width of the network of each parameter.
@@ -119,7 +125,8 @@ class AutoregressiveMixture(InferenceNetwork):
 
     @torch.no_grad()
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
-        """Take the linear part from least squares on standardised theta (n, theta_dim) and conditions (n, condition_dim), in float64."""
+        """Take the linear part from least squares on standardised theta (n, theta_dim) and conditions (n,
+        condition_dim), in float64."""
         theta, conditions = (
             value[:_ROWS_OF_THE_START].to(torch.float64) for value in (theta[:, self.order], conditions)
         )
@@ -134,7 +141,7 @@ class AutoregressiveMixture(InferenceNetwork):
             self.shift[i] = weights[-1]
             self.log_scale[i] = 0.5 * rest.clamp(min=1e-12).log()
 
-    # ---- density -------------------------------------------------------------------------------------------------------------------
+    # ---- density ------------------------------------------------------------
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
         """Which hidden units a training step keeps, as factors; none in evaluation or without dropout."""
@@ -187,7 +194,8 @@ class AutoregressiveMixture(InferenceNetwork):
         return torch.cat([conditions, trunk], dim=-1)
 
     def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log weights, means and log standard deviations (..., components), in units of the residuals of the linear part."""
+        """Log weights, means and log standard deviations (..., components), in units of the residuals of the
+        linear part."""
         weights, means, scales = torch.split(raw, self.components, dim=-1)
         return (
             weights.log_softmax(dim=-1),
@@ -195,7 +203,7 @@ class AutoregressiveMixture(InferenceNetwork):
             _LARGEST_LOG_SCALE * torch.tanh(scales / _LARGEST_LOG_SCALE),
         )
 
-    # ---- draws ---------------------------------------------------------------------------------------------------------------------
+    # ---- draws --------------------------------------------------------------
 
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
         """Standardised draws (n, num_samples, theta_dim), component by component."""

@@ -2,16 +2,18 @@
 
     u = cos(phi) theta + sin(phi) z,   z ~ Normal(0, I),   angle phi = 0 data, pi / 2 noise
 
-The probability flow d u / d phi = E[v | u], v = cos(phi) z - sin(phi) theta, carries u to a point of the posterior; the network learns that
-point as a function f(u, phi) = u - sin(phi) F(u, phi, conditions), which is the identity at phi = 0 and, for F = 0, exact where theta is
-standard normal. One call makes a draw; more calls add noise again and repeat, which corrects errors.
-Y. Song et al., Consistency models, ICML 2023, arXiv:2303.01469; with angles, C. Lu and Y. Song, Simplifying, stabilizing and scaling
-continuous-time consistency models, ICLR 2025, arXiv:2410.11081.
+The probability flow d u / d phi = E[v | u], v = cos(phi) z - sin(phi) theta, carries u to a point of the
+posterior; the network learns that point as a function f(u, phi) = u - sin(phi) F(u, phi, conditions), which
+is the identity at phi = 0 and, for F = 0, exact where theta is standard normal. One call makes a draw; more
+calls add noise again and repeat, which corrects errors. Y. Song et al., Consistency models, ICML 2023,
+arXiv:2303.01469; with angles, C. Lu and Y. Song, Simplifying, stabilizing and scaling continuous-time
+consistency models, ICLR 2025, arXiv:2410.11081.
 
-There is no teacher trained before, and no noisy estimate of the flow in its place: the same network has a second output V that learns
-E[v | u] by regression, and a step of the flow along V, from phi to a smaller psi, gives the target f(u_psi, psi) of f(u, phi), as in
-N. M. Boffi et al., How to build a consistency model: learning flow maps via self-distillation, NeurIPS 2025, arXiv:2505.18825. The steps
-are long from the start, so there is no schedule of discretisations and no number of training steps to announce.
+There is no teacher trained before, and no noisy estimate of the flow in its place: the same network has a
+second output V that learns E[v | u] by regression, and a step of the flow along V, from phi to a smaller psi,
+gives the target f(u_psi, psi) of f(u, phi), as in N. M. Boffi et al., How to build a consistency model:
+learning flow maps via self-distillation, NeurIPS 2025, arXiv:2505.18825. The steps are long from the start,
+so there is no schedule of discretisations and no number of training steps to announce.
 """
 
 import math
@@ -38,8 +40,10 @@ class ConsistencyModel(InferenceNetwork):
 
     Args:
         widths: hidden widths of the network inside, or "small", "medium", "large"; equal ones for "residual".
-        steps: calls of the network for a draw. One or two serve a posterior with one mode; more keep draws out of the gaps between modes.
-        noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
+        steps: calls of the network for a draw. One or two serve a posterior with one mode; more keep draws
+            out of the gaps between modes.
+        noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the
+            summary network runs once for all.
         longest_jump: largest fraction by which, in training, the angle of a target is smaller.
         subnet: name of the network inside: "residual", "mlp", or one of your own.
     """
@@ -76,7 +80,8 @@ class ConsistencyModel(InferenceNetwork):
         return u - angle.sin() * self._outputs(u, angle, conditions)[1]
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, of the same shape, jumps as fractions of the longest."""
+        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, of the same shape, jumps as
+        fractions of the longest."""
         noise, t = noises_and_times(theta, self.noise_per_pair, generator)
         return noise, t, torch.rand(t.shape, device=t.device, dtype=t.dtype, generator=generator)
 
@@ -99,7 +104,8 @@ class ConsistencyModel(InferenceNetwork):
     def sample(
         self, num_samples: int, conditions: Tensor, generator: Generators = None, *, steps: int | None = None
     ) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim) with the network's number of calls, or another one."""
+        """Standardised draws (n, num_samples, theta_dim) with the network's number of calls, or another
+        one."""
         shape, given = (len(conditions), num_samples, self.theta_dim), conditions[:, None, :]
         count = self.steps if steps is None else steps
         draws = torch.zeros(())

@@ -1,4 +1,5 @@
-"""A coupling: some components stay, the others are transformed one by one, with raw numbers computed from those that stay."""
+"""A coupling: some components stay, the others are transformed one by one, with raw numbers computed from
+those that stay."""
 
 from typing import Any
 
@@ -12,8 +13,8 @@ from sbi_models.networks.layers import Widths, make_subnet
 class Coupling(nn.Module):
     """Transforms `changed` components given `kept` others and the conditions.
 
-    With none kept, the conditions alone give the raw numbers, computed once a data set; without conditions too, they are parameters.
-    Raw numbers start at zero, so that every coupling starts as the identity.
+    With none kept, the conditions alone give the raw numbers, computed once a data set; without conditions
+    too, they are parameters. Raw numbers start at zero, so that every coupling starts as the identity.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class Coupling(nn.Module):
         return self.transform.inverse(changed, self._raw(kept, conditions))[0]
 
     def _raw(self, kept: Tensor, conditions: Tensor) -> Tensor:
-        """Raw numbers (..., changed, transform.width); the leading axes may be broadcast to those of the components."""
+        """Raw numbers (..., changed, transform.width); the leading axes may be broadcast to those of the
+        components."""
         raw: Tensor
         if self.subnet is None:
             raw = self.constant

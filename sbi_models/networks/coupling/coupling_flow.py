@@ -2,12 +2,13 @@
 
     z = f(theta; conditions),   z ~ Normal(0, I),   log p(theta | conditions) = log Normal(z; 0, I) + log |det df/dtheta|
 
-f is a row of blocks. Each permutes the components, splits them into halves a and b, transforms b component by component given a and the
-conditions, and then a given the new b. The Jacobian is triangular at each of these steps, and each is inverted by a formula, so that
-training, density and draws all cost one pass.
+f is a row of blocks. Each permutes the components, splits them into halves a and b, transforms b component by
+component given a and the conditions, and then a given the new b. The Jacobian is triangular at each of these
+steps, and each is inverted by a formula, so that training, density and draws all cost one pass.
 
-L. Dinh et al., Density estimation using Real NVP, ICLR 2017, arXiv:1605.08803; for posteriors: S. T. Radev et al., BayesFlow: learning
-complex stochastic models with invertible neural networks, IEEE TNNLS 2020, arXiv:2003.06281.
+L. Dinh et al., Density estimation using Real NVP, ICLR 2017, arXiv:1605.08803; for posteriors: S. T. Radev et
+al., BayesFlow: learning complex stochastic models with invertible neural networks, IEEE TNNLS 2020,
+arXiv:2003.06281.
 """
 
 from typing import Any
@@ -31,13 +32,16 @@ _TRANSFORMS, _BASES = ("spline", "affine"), ("normal", "student_t")
 class CouplingFlow(InferenceNetwork):
     """A normalizing flow of affine or spline couplings; the loss is -log p(theta | conditions), in nats.
 
-    A single parameter has no other to be coupled with: its transforms are conditioned on the conditions alone.
+    A single parameter has no other to be coupled with: its transforms are conditioned on the conditions
+    alone.
 
     Args:
         depth: blocks; each transforms every component once and has two subnets.
-        transform: "spline" (rational-quadratic, after a shift and a scale) or "affine" (a shift and a scale, for posteriors near normal).
+        transform: "spline" (rational-quadratic, after a shift and a scale) or "affine" (a shift and a scale,
+            for posteriors near normal).
         bins: bins of a spline.
-        bound: splines act on [-bound, bound], in units of the base's standard deviation, and are the identity outside.
+        bound: splines act on [-bound, bound], in units of the base's standard deviation, and are the identity
+            outside.
         subnet: name of the network inside each coupling: "residual", "mlp", or one of your own.
         widths: its hidden widths, or "small", "medium", "large"; equal ones for "residual".
         base: "normal", or "student_t" for posteriors with heavy tails.
@@ -73,7 +77,8 @@ class CouplingFlow(InferenceNetwork):
                 )
         if not 0 < bound < float("inf"):
             raise ConfigurationError(
-                f"Expected a positive, finite bound of the splines, got {bound!r}. Pass for instance bound=5.0."
+                f"Expected a positive, finite bound of the splines, got {bound!r}. Pass for "
+                "instance bound=5.0."
             )
         check_subnet(subnet, widths)
         self.depth, self.subnet, self.widths = depth, subnet, widths
@@ -88,7 +93,8 @@ class CouplingFlow(InferenceNetwork):
         )
 
     def to_base(self, theta: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """z (..., theta_dim) and log |det dz/dtheta| (...) of standardised theta (..., theta_dim) and conditions (..., condition_dim)."""
+        """z (..., theta_dim) and log |det dz/dtheta| (...) of standardised theta (..., theta_dim) and
+        conditions (..., condition_dim)."""
         z, log_det = theta, theta.new_zeros(())
         for block in self.blocks:
             z, gained = block(z, conditions)
@@ -96,7 +102,8 @@ class CouplingFlow(InferenceNetwork):
         return z, log_det
 
     def from_base(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """Standardised theta (..., theta_dim) of z (..., theta_dim) and conditions (..., condition_dim): the inverse of `to_base`."""
+        """Standardised theta (..., theta_dim) of z (..., theta_dim) and conditions (..., condition_dim): the
+        inverse of `to_base`."""
         for block in reversed(self.blocks):
             z = block.inverse(z, conditions)  # type: ignore[operator]
         return z
@@ -119,7 +126,8 @@ class CouplingFlow(InferenceNetwork):
 
 
 class Block(nn.Module):
-    """A fixed permutation, drawn when the block is made, and two couplings, after which every component has been transformed.
+    """A fixed permutation, drawn when the block is made, and two couplings, after which every component has
+    been transformed.
 
     Two components are not permuted: the couplings of a row of blocks alternate by themselves.
     """

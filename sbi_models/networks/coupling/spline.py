@@ -1,22 +1,23 @@
 """Monotone rational-quadratic splines: smooth increasing maps of the real line, exact in both directions.
 
-Between the knots (x_k, y_k) and (x_k+1, y_k+1), with the slopes d_k and d_k+1 there, s = (y_k+1 - y_k) / (x_k+1 - x_k) and
-u = (x - x_k) / (x_k+1 - x_k),
+Between the knots (x_k, y_k) and (x_k+1, y_k+1), with the slopes d_k and d_k+1 there, s = (y_k+1 - y_k) /
+(x_k+1 - x_k) and u = (x - x_k) / (x_k+1 - x_k),
 
     y = y_k + (y_k+1 - y_k) (s u^2 + d_k u (1 - u)) / (s + (d_k + d_k+1 - 2 s) u (1 - u)),
 
-whose inverse is the root of a quadratic. The knots span [-bound, bound] in both directions; outside the map is the identity, and the
-slopes at the two ends are 1, so that it is smooth everywhere.
+whose inverse is the root of a quadratic. The knots span [-bound, bound] in both directions; outside the map
+is the identity, and the slopes at the two ends are 1, so that it is smooth everywhere.
 
-C. Durkan et al., Neural spline flows, NeurIPS 2019, arXiv:1906.04032; J. A. Gregory and R. Delbourgo, Piecewise rational quadratic
-interpolation to monotonic data, IMA Journal of Numerical Analysis 2 (1982).
+C. Durkan et al., Neural spline flows, NeurIPS 2019, arXiv:1906.04032; J. A. Gregory and R. Delbourgo,
+Piecewise rational quadratic interpolation to monotonic data, IMA Journal of Numerical Analysis 2 (1982).
 """
 
 import torch
 from torch import Tensor
 
 _SMALLEST_BIN = 0.05
-"""Share of the mean width and of the mean height that every bin has; keeps the inverse accurate in float32."""
+"""Share of the mean width and of the mean height that every bin has; keeps the inverse accurate in
+float32."""
 
 _LARGEST_LOG_SLOPE = 3.5
 """Slopes at the knots lie between exp(-3.5) = 0.03 and exp(3.5) = 33."""
@@ -33,7 +34,8 @@ def spline_width(bins: int) -> int:
 
 
 def spline_forward(x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """y and log dy/dx, both of the shape (...) of x, for raw numbers (..., 3 bins - 1), whose leading axes may be broadcast to x."""
+    """y and log dy/dx, both of the shape (...) of x, for raw numbers (..., 3 bins - 1), whose leading axes
+    may be broadcast to x."""
     within = x.clamp(-bound, bound)
     x0, x1, y0, y1, d0, d1 = _bin(_knots(raw, bound), 0, within)
     width, height = x1 - x0, y1 - y0
@@ -45,7 +47,8 @@ def spline_forward(x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor
 
 
 def spline_inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """x and log dx/dy, both of the shape (...) of y; the inverse of `spline_forward` with the same raw numbers."""
+    """x and log dx/dy, both of the shape (...) of y; the inverse of `spline_forward` with the same raw
+    numbers."""
     within = y.clamp(-bound, bound)
     x0, x1, y0, y1, d0, d1 = _bin(_knots(raw, bound), 1, within)
     width, height = x1 - x0, y1 - y0
@@ -62,7 +65,8 @@ def spline_inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor
 
 
 def _knots(raw: Tensor, bound: float) -> Tensor:
-    """Positions x, y and slopes of the knots, (..., 3, bins + 1); increasing from -bound to bound in x and in y."""
+    """Positions x, y and slopes of the knots, (..., 3, bins + 1); increasing from -bound to bound in x and in
+    y."""
     bins = (raw.shape[-1] + 1) // 3
     shares = raw[..., : 2 * bins].reshape(*raw.shape[:-1], 2, bins).softmax(dim=-1)
     shares = _SMALLEST_BIN / bins + (1 - _SMALLEST_BIN) * shares
@@ -75,7 +79,8 @@ def _knots(raw: Tensor, bound: float) -> Tensor:
 
 
 def _bin(knots: Tensor, row: int, value: Tensor) -> tuple[Tensor, ...]:
-    """x, y and slope at the left and right knot of the bin of each value (...), which is looked up in x (row 0) or in y (row 1)."""
+    """x, y and slope at the left and right knot of the bin of each value (...), which is looked up in x (row
+    0) or in y (row 1)."""
     left = (value[..., None] >= knots[..., row, 1:-1]).sum(dim=-1)
     index = torch.stack([left, left + 1], dim=-1)[..., None, :]
     around = knots.expand(*value.shape, *knots.shape[-2:]).gather(-1, index.expand(*value.shape, 3, 2))
@@ -84,7 +89,8 @@ def _bin(knots: Tensor, row: int, value: Tensor) -> tuple[Tensor, ...]:
 
 
 def _rational_quadratic(u: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
-    """(y - y_k) / (y_k+1 - y_k) and log dy/dx at u in [0, 1] of a bin of mean slope s, and of slopes d0 and d1 at its ends."""
+    """(y - y_k) / (y_k+1 - y_k) and log dy/dx at u in [0, 1] of a bin of mean slope s, and of slopes d0 and
+    d1 at its ends."""
     product = u * (1 - u)
     below = s + (d0 + d1 - 2 * s) * product
     above = d1 * u.square() + 2 * s * product + d0 * (1 - u).square()

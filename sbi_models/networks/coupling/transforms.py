@@ -1,9 +1,11 @@
-"""Increasing maps of one component each, whose raw numbers a network computes; raw numbers of zero give the identity.
+"""Increasing maps of one component each, whose raw numbers a network computes; raw numbers of zero give the
+identity.
 
     affine:  z = exp(s) (theta - m)          spline:  z = spline(exp(s) (theta - m))
 
-The log scale s is bounded, which is what L. Dinh et al., Density estimation using Real NVP, ICLR 2017, arXiv:1605.08803, do. The affine
-part before the spline finds the place and the width of a posterior much narrower than the prior, the spline gives it its form.
+The log scale s is bounded, which is what L. Dinh et al., Density estimation using Real NVP, ICLR 2017,
+arXiv:1605.08803, do. The affine part before the spline finds the place and the width of a posterior much
+narrower than the prior, the spline gives it its form.
 """
 
 from typing import Protocol
@@ -13,11 +15,13 @@ from torch import Tensor
 from sbi_models.networks.coupling.spline import bounded, spline_forward, spline_inverse, spline_width
 
 _LARGEST_LOG_SCALE = 4.0
-"""One transform stretches by less than exp(4) = 55; several in a row reach any narrow posterior, and none overflows."""
+"""One transform stretches by less than exp(4) = 55; several in a row reach any narrow posterior, and none
+overflows."""
 
 _FORM_GAIN = 0.3
-"""Factor on the raw numbers of the spline, so that its form is learned more slowly than place and width. Without it flows overfit more: on
-the Gaussian linear model in 10 dimensions, 1000 simulations, 16 epochs, log p is 2.2 nats below the exact one, and 1.2 with it."""
+"""Factor on the raw numbers of the spline, so that its form is learned more slowly than place and width.
+Without it flows overfit more: on the Gaussian linear model in 10 dimensions, 1000 simulations, 16 epochs, log
+p is 2.2 nats below the exact one, and 1.2 with it."""
 
 
 class Transform(Protocol):
@@ -27,7 +31,8 @@ class Transform(Protocol):
     """Raw numbers of one component."""
 
     def forward(self, theta: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log dz/dtheta, both (..., d), of theta (..., d) and raw numbers (..., d, width), whose leading axes may be broadcast."""
+        """z and log dz/dtheta, both (..., d), of theta (..., d) and raw numbers (..., d, width), whose
+        leading axes may be broadcast."""
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """theta and log dtheta/dz, both (..., d), of z (..., d) and the same raw numbers."""

@@ -1,17 +1,19 @@
 """The denoiser: what it knows is E[theta_0 | theta_t], everything else is arithmetic.
 
-With c = alpha / r, s = sigma / r and r^2 = alpha^2 + sigma^2 every schedule is a rotation of the parameters into the noise,
+With c = alpha / r, s = sigma / r and r^2 = alpha^2 + sigma^2 every schedule is a rotation of the parameters
+into the noise,
 
     u = theta_t / r = c theta_0 + s z,       v = c z - s theta_0       so that       theta_0 = c u - s v,   z = s u + c v
 
-Were theta_0 standard normal, v would have unit variance and be independent of u. So a network F of u, with a target of unit variance and
-nothing to learn of a standard normal, predicts
+Were theta_0 standard normal, v would have unit variance and be independent of u. So a network F of u, with a
+target of unit variance and nothing to learn of a standard normal, predicts
 
     velocity:  v = F          noise:  z = s u + F          x:  theta_0 = c u + F
 
-These are the preconditioning of T. Karras et al., arXiv:2206.00364, for data of unit variance, the velocity of T. Salimans and J. Ho,
-Progressive distillation for fast sampling of diffusion models, ICLR 2022, arXiv:2202.00512, and their variations: F of one is F of another
-times c or -s. A network of zero is the posterior N(0, I) in each.
+These are the preconditioning of T. Karras et al., arXiv:2206.00364, for data of unit variance, the velocity
+of T. Salimans and J. Ho, Progressive distillation for fast sampling of diffusion models, ICLR 2022,
+arXiv:2202.00512, and their variations: F of one is F of another times c or -s. A network of zero is the
+posterior N(0, I) in each.
 """
 
 import math
@@ -26,7 +28,8 @@ from sbi_models.networks.diffusion.schedules import Schedule
 PREDICTIONS = ("velocity", "noise", "x")
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""E[theta_0 | theta_t] of theta_t (..., d) and times (..., 1), with the conditions inside: what a sampler is given."""
+"""E[theta_0 | theta_t] of theta_t (..., d) and times (..., 1), with the conditions inside: what a sampler is
+given."""
 
 
 def check_prediction(prediction: str) -> None:
@@ -49,7 +52,8 @@ class Denoiser(nn.Module):
         self.field, self.schedule, self.prediction = field, schedule, prediction
 
     def forward(self, theta_t: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """Posterior mean of theta_0, of the shape of theta_t (..., d), for t (..., 1) and conditions (..., c)."""
+        """Posterior mean of theta_0, of the shape of theta_t (..., d), for t (..., 1) and conditions (...,
+        c)."""
         log_snr = self.schedule.log_snr(t)
         c, s = rotation(log_snr)
         u = theta_t * (s / self.schedule.sigma(t))
@@ -71,7 +75,8 @@ def rotation(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def network_time(log_snr: Tensor) -> Tensor:
-    """The time that the network is told, in [0, 1] whatever the schedule: the angle of the rotation in right angles."""
+    """The time that the network is told, in [0, 1] whatever the schedule: the angle of the rotation in right
+    angles."""
     return angle_of(log_snr) * (2 / math.pi)
 
 

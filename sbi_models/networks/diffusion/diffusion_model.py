@@ -2,12 +2,13 @@
 
     theta_t = alpha(t) theta_0 + sigma(t) z,   z ~ Normal(0, I),   t = 0 data, t = 1 noise
 
-J. Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020, arXiv:2006.11239; Y. Song et al., Score-based generative modeling
-through stochastic differential equations, ICLR 2021, arXiv:2011.13456; for posteriors: T. Geffner et al., Compositional score modeling
-for simulation-based inference, ICML 2023, arXiv:2209.14249.
+J. Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020, arXiv:2006.11239; Y. Song et al.,
+Score-based generative modeling through stochastic differential equations, ICLR 2021, arXiv:2011.13456; for
+posteriors: T. Geffner et al., Compositional score modeling for simulation-based inference, ICML 2023,
+arXiv:2209.14249.
 
-Three nouns: a `Schedule` says how much noise there is at a time, a `Denoiser` knows E[theta_0 | theta_t], a `Sampler` makes draws with
-any denoiser. Composition and guidance are denoisers that hold this one.
+Three nouns: a `Schedule` says how much noise there is at a time, a `Denoiser` knows E[theta_0 | theta_t], a
+`Sampler` makes draws with any denoiser. Composition and guidance are denoisers that hold this one.
 """
 
 from collections.abc import Mapping
@@ -50,17 +51,23 @@ class DiffusionModel(InferenceNetwork):
         schedule: "cosine", "linear" or "edm"; times of training are uniform in its time.
         schedule_arguments: what differs from the schedule's defaults, such as {"log_snr_max": 20.0}.
         prediction: what the network predicts, up to its preconditioning: "velocity", "noise" or "x".
-        sampler: "rk4", "heun", "ddim" and "dpm" (probability flow), "ancestral" and "sde_dpm" (reverse diffusion).
-        steps: steps of the sampler; None for its own number. With the defaults the sd of a normal posterior is exact to 0.4 % down to an
-            sd of 0.005 in standardised space (a posterior 200 times narrower than the prior), and to 2.5 % down to 0.001.
-        density_steps: steps of the fourth-order rule that computes densities. With the default log densities are exact to 0.01 nats a
-            dimension down to an sd of 0.005; points between two modes need more steps.
-        noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
-        drop_conditions: probability of training a pair without its conditions, for which a learned vector stands in. Above 0 the network
-            also learns the score of the prior: `denoise` and `score` with conditions=None. None is 0, in a `CompositionalWorkflow` 0.15.
-        preconditioning: "unit" makes the standard normal the easiest posterior to learn, "gaussian" a Gaussian of each posterior, which
-            a head of its own learns too: there the score is right at small noise, as composition needs it, and nearly normal posteriors
-            are learned faster, those of several sharp modes more slowly. None is "unit", in a `CompositionalWorkflow` "gaussian".
+        sampler: "rk4", "heun", "ddim" and "dpm" (probability flow), "ancestral" and "sde_dpm" (reverse
+            diffusion).
+        steps: steps of the sampler; None for its own number. With the defaults the sd of a normal posterior
+            is exact to 0.4 % down to an sd of 0.005 in standardised space (a posterior 200 times narrower
+            than the prior), and to 2.5 % down to 0.001.
+        density_steps: steps of the fourth-order rule that computes densities. With the default log densities
+            are exact to 0.01 nats a dimension down to an sd of 0.005; points between two modes need more
+            steps.
+        noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the
+            summary network runs once for all.
+        drop_conditions: probability of training a pair without its conditions, for which a learned vector
+            stands in. Above 0 the network also learns the score of the prior: `denoise` and `score` with
+            conditions=None. None is 0, in a `CompositionalWorkflow` 0.15.
+        preconditioning: "unit" makes the standard normal the easiest posterior to learn, "gaussian" a
+            Gaussian of each posterior, which a head of its own learns too: there the score is right at small
+            noise, as composition needs it, and nearly normal posteriors are learned faster, those of several
+            sharp modes more slowly. None is "unit", in a `CompositionalWorkflow` "gaussian".
         subnet: name of the network inside: "residual", "mlp", or one of your own.
     """
 
@@ -90,14 +97,16 @@ class DiffusionModel(InferenceNetwork):
             )
         if preconditioning not in (*_PRECONDITIONINGS, None):
             raise ConfigurationError(
-                f"Unknown preconditioning {preconditioning!r}. {suggest(str(preconditioning), _PRECONDITIONINGS)}"
+                f"Unknown preconditioning {preconditioning!r}. "
+                f"{suggest(str(preconditioning), _PRECONDITIONINGS)}"
             )
         check_subnet(subnet, widths)
         check_prediction(prediction)
         if preconditioning == "gaussian" and (prediction != "velocity" or noise_per_pair % 2):
             raise ConfigurationError(
-                "Expected prediction='velocity' and an even noise_per_pair, whose noises come in opposite pairs, with "
-                f"preconditioning='gaussian', got {prediction!r} and {noise_per_pair}. Leave them at their defaults."
+                "Expected prediction='velocity' and an even noise_per_pair, whose noises come in opposite "
+                f"pairs, with preconditioning='gaussian', got {prediction!r} and {noise_per_pair}. Leave "
+                "them at their defaults."
             )
         self.sampler = sampler_named(sampler)
         self.schedule = make_schedule(schedule, schedule_arguments)
@@ -144,7 +153,8 @@ class DiffusionModel(InferenceNetwork):
         return score_of(self.denoise(theta_t, t, conditions), theta_t, t, self.schedule)
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, if some are dropped, which conditions are kept (n, 1).
+        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, if some are dropped, which
+        conditions are kept (n, 1).
 
         With "gaussian" preconditioning noises come in pairs z, -z at the same time.
         """
@@ -163,7 +173,8 @@ class DiffusionModel(InferenceNetwork):
         )
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
-        """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises, shape (n,).
+        """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises,
+        shape (n,).
 
         With "gaussian" preconditioning the negative log density of the Gaussian is a part of it.
         """
@@ -188,7 +199,8 @@ class DiffusionModel(InferenceNetwork):
         sampler: str | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim); another sampler and number of steps than the network's on request."""
+        """Standardised draws (n, num_samples, theta_dim); another sampler and number of steps than the
+        network's on request."""
         shape = (len(conditions), num_samples, self.theta_dim)
         task = Task(
             self._denoise_given(conditions[:, None, :]),
@@ -199,7 +211,8 @@ class DiffusionModel(InferenceNetwork):
         return rule(task, steps if steps is not None or sampler is not None else self.steps)
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim), shape (n,): carried to the noise, with the exact divergence."""
+        """Log density in nats of standardised theta (n, theta_dim), shape (n,): carried to the noise, with
+        the exact divergence."""
         grid = angles(self.schedule, self.density_steps, self.sampler.grading).flip(0)
         denoise = self._denoise_given(conditions)
 

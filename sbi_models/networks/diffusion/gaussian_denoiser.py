@@ -1,17 +1,21 @@
-"""A denoiser that knows a Gaussian of each posterior and learns what is left: its score stays right as the noise goes to zero.
+"""A denoiser that knows a Gaussian of each posterior and learns what is left: its score stays right as the
+noise goes to zero.
 
-A head gives a Gaussian N(m, C) for each conditions. With noise of sd s in theta_s = theta_0 + s z, and A = C + s^2 I,
+A head gives a Gaussian N(m, C) for each conditions. With noise of sd s in theta_s = theta_0 + s z, and A = C
++ s^2 I,
 
     u = A^(-1/2) (theta_s - m),      c = C^(1/2) A^(-1/2),      k = s A^(-1/2)        so that  c^2 + k^2 = I
     v = c z - k C^(-1/2) (theta_0 - m),       theta_0 = m + C^(1/2) (c u - k v)
 
-Were theta_0 from N(m, C), u and v would be independent and of unit variance, and there would be nothing to learn. The network F
-predicts v = k F. The score of theta_s is then -A^(-1/2) (u + c F), in which no 1 / s multiplies an error of F, as it does where the noise
-itself or a velocity is predicted. Compositional inference needs that: it adds up scores at small noise, and what they share of errors.
+Were theta_0 from N(m, C), u and v would be independent and of unit variance, and there would be nothing to
+learn. The network F predicts v = k F. The score of theta_s is then -A^(-1/2) (u + c F), in which no 1 / s
+multiplies an error of F, as it does where the noise itself or a velocity is predicted. Compositional
+inference needs that: it adds up scores at small noise, and what they share of errors.
 
-Scaling of inputs and targets as by T. Karras et al., arXiv:2206.00364, with the covariance of each posterior in place of the variance
-of the data. The loss is (k F - v)^2 / (k^2 + d^2), the squared error of F where k is above d; its noise grows like 1 / k, unless every
-theta is taken with the noise z and with -z (antithetic), whose parts of order 1 / k cancel.
+Scaling of inputs and targets as by T. Karras et al., arXiv:2206.00364, with the covariance of each posterior
+in place of the variance of the data. The loss is (k F - v)^2 / (k^2 + d^2), the squared error of F where k is
+above d; its noise grows like 1 / k, unless every theta is taken with the noise z and with -z (antithetic),
+whose parts of order 1 / k cancel.
 """
 
 from typing import NamedTuple
@@ -31,7 +35,8 @@ _FLOOR = 0.1
 
 
 class Frame(NamedTuple):
-    """A Gaussian in its principal axes: mean (..., d), variances (..., d), and axes as columns (..., d, d)."""
+    """A Gaussian in its principal axes: mean (..., d), variances (..., d), and axes as columns (..., d,
+    d)."""
 
     mean: Tensor
     variances: Tensor
@@ -50,7 +55,8 @@ class GaussianDenoiser(nn.Module):
     """A subnet with the preconditioning above; theta in standardised space.
 
     Args:
-        field: a `Subnet` of (u and theta_s / sqrt(1 + s^2) side by side, conditions, time), twice as wide in as out.
+        field: a `Subnet` of (u and theta_s / sqrt(1 + s^2) side by side, conditions, time), twice as wide in
+            as out.
         schedule: schedule of the noise.
         theta_dim: d, width of theta.
         condition_dim: width of the conditions.
@@ -67,7 +73,8 @@ class GaussianDenoiser(nn.Module):
         nn.init.zeros_(last.bias)
 
     def gaussian(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (..., d) and lower Cholesky factor of the covariance (..., d, d) that the head gives for conditions (..., c)."""
+        """Mean (..., d) and lower Cholesky factor of the covariance (..., d, d) that the head gives for
+        conditions (..., c)."""
         if not conditions.shape[-1]:  # one Gaussian for all
             conditions = conditions.new_zeros(*conditions.shape[:-1], 1)
         mean, entries = torch.split(
@@ -80,7 +87,8 @@ class GaussianDenoiser(nn.Module):
         return mean, below + torch.diag_embed(sds)
 
     def negative_log_density(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Of theta (..., d) under the Gaussian of the conditions (..., c), up to a constant, shape (...): what trains the head."""
+        """Of theta (..., d) under the Gaussian of the conditions (..., c), up to a constant, shape (...):
+        what trains the head."""
         mean, factor = self.gaussian(conditions)
         standard = torch.linalg.solve_triangular(factor, (theta - mean)[..., None], upper=False)[..., 0]
         loss: Tensor = standard.square().sum(dim=-1) / 2 + torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(
@@ -89,20 +97,23 @@ class GaussianDenoiser(nn.Module):
         return loss
 
     def frame(self, conditions: Tensor) -> Frame:
-        """The Gaussian of the conditions (..., c), without a gradient: the score loss does not move the head."""
+        """The Gaussian of the conditions (..., c), without a gradient: the score loss does not move the
+        head."""
         with torch.no_grad():
             mean, factor = self.gaussian(conditions)
             variances, axes = torch.linalg.eigh(factor @ factor.mT)
             return Frame(mean, variances.clamp_min(_SMALLEST_SD**2), axes)
 
     def forward(self, theta_t: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """Posterior mean of theta_0, of the shape of theta_t (..., d), for t (..., 1) and conditions (..., c)."""
+        """Posterior mean of theta_0, of the shape of theta_t (..., d), for t (..., 1) and conditions (...,
+        c)."""
         frame, log_snr = self.frame(conditions), self.schedule.log_snr(t)
         u, v, c, k = self._velocity(theta_t / self.schedule.alpha(t), frame, log_snr, conditions)
         return frame.mean + frame.back(frame.variances.sqrt() * (c * u - k * v))
 
     def errors(self, theta: Tensor, noise: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """Weighted errors of v in the principal axes, for clean theta and noise (..., d) at times t (..., 1)."""
+        """Weighted errors of v in the principal axes, for clean theta and noise (..., d) at times t (...,
+        1)."""
         frame, log_snr = self.frame(conditions), self.schedule.log_snr(t)
         _, v, c, k = self._velocity(theta + (-log_snr / 2).exp() * noise, frame, log_snr, conditions)
         target = c * frame.rotated(noise) - k * frame.rotated(theta - frame.mean) / frame.variances.sqrt()
@@ -111,7 +122,8 @@ class GaussianDenoiser(nn.Module):
     def _velocity(
         self, theta_s: Tensor, frame: Frame, log_snr: Tensor, conditions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u, the predicted v, c and k, all in the principal axes, at theta_s (..., d) of the scale of theta_0."""
+        """u, the predicted v, c and k, all in the principal axes, at theta_s (..., d) of the scale of
+        theta_0."""
         s = (-log_snr / 2).exp()
         spread = (frame.variances + s.square()).sqrt()
         c, k = frame.variances.sqrt() / spread, s / spread

@@ -1,19 +1,22 @@
 """Samplers: from noise to draws with a denoiser, whatever it is made of.
 
-All of them work in the rotated parameters u = theta_t / sqrt(alpha^2 + sigma^2) and go from the angle of the noise end to that of the data
-end (see `denoiser.py`), on one grid. There du / d angle = E[v | u] is the probability-flow equation, whatever the schedule.
+All of them work in the rotated parameters u = theta_t / sqrt(alpha^2 + sigma^2) and go from the angle of the
+noise end to that of the data end (see `denoiser.py`), on one grid. There du / d angle = E[v | u] is the
+probability-flow equation, whatever the schedule.
 
     heun, rk4        Runge-Kutta rules of order 2 and 4 for the probability flow; 2 and 4 calls of the denoiser a step
     ddim, dpm        exponential integrators of the probability flow of order 1 and 2; one call a step
     ancestral,       the same for the reverse diffusion, with fresh noise in each step; one call a step
     sde_dpm
 
-ddim: J. Song et al., Denoising diffusion implicit models, ICLR 2021, arXiv:2010.02502. dpm and sde_dpm are of the kind of C. Lu et al.,
-DPM-Solver++, arXiv:2211.01095: with h the fall of log(sigma / alpha), and k = 1 without and k = 2 with fresh noise,
+ddim: J. Song et al., Denoising diffusion implicit models, ICLR 2021, arXiv:2010.02502. dpm and sde_dpm are of
+the kind of C. Lu et al., DPM-Solver++, arXiv:2211.01095: with h the fall of log(sigma / alpha), and k = 1
+without and k = 2 with fresh noise,
 
     y' = exp(-k h) y + k int_0^h exp(-k (h - x)) m(x) dx + sqrt(k - 1) sigma'/alpha' sqrt(1 - exp(-2 h)) z,    y = theta_t / alpha
 
-where m(x), the path of E[theta_0 | theta_t], is constant or linear through this step's value and the last one's.
+where m(x), the path of E[theta_0 | theta_t], is constant or linear through this step's value and the last
+one's.
 """
 
 import math
@@ -38,7 +41,8 @@ Memory = tuple[Tensor, Tensor] | None
 
 
 def angles(schedule: Schedule, steps: int, grading: float) -> Tensor:
-    """`steps + 1` angles from the noise end to the data end, float64: a (1 - w)^grading with equal steps of w, finer towards the data."""
+    """`steps + 1` angles from the noise end to the data end, float64: a (1 - w)^grading with equal steps of
+    w, finer towards the data."""
     best, worst = (angle_of(torch.tensor(end, dtype=torch.float64)) for end in schedule.ends())
     w = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
     return best + (worst - best) * (1 - w) ** grading
@@ -46,7 +50,8 @@ def angles(schedule: Schedule, steps: int, grading: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be sampled: a denoiser, the schedule it was trained on, and standard normal noise of the shape of the draws."""
+    """What is to be sampled: a denoiser, the schedule it was trained on, and standard normal noise of the
+    shape of the draws."""
 
     denoise: Denoise
     schedule: Schedule

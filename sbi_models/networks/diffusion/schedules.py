@@ -2,14 +2,16 @@
 
     theta_t = alpha(t) theta_0 + sigma(t) z,   z ~ Normal(0, I),   t = 0 data, t = 1 noise
 
-A schedule is its log signal-to-noise ratio log_snr(t) = log(alpha^2 / sigma^2), which falls from `log_snr_max` at t = 0 to `log_snr_min`
-at t = 1, and a scale: alpha^2 + sigma^2 = 1 (variance preserving) or alpha = 1 (variance exploding). The forward process
-d theta = drift(t) theta dt + diffusion(t) dw then has drift = alpha' / alpha and diffusion^2 = -sigma^2 log_snr', a dash for d / dt.
+A schedule is its log signal-to-noise ratio log_snr(t) = log(alpha^2 / sigma^2), which falls from
+`log_snr_max` at t = 0 to `log_snr_min` at t = 1, and a scale: alpha^2 + sigma^2 = 1 (variance preserving) or
+alpha = 1 (variance exploding). The forward process d theta = drift(t) theta dt + diffusion(t) dw then has
+drift = alpha' / alpha and diffusion^2 = -sigma^2 log_snr', a dash for d / dt.
 
-The end t = 0 is not quite the data: at the default log-SNR of 18 noise of sd exp(-9) = 0.00012 is left, in units of the prior's sd.
+The end t = 0 is not quite the data: at the default log-SNR of 18 noise of sd exp(-9) = 0.00012 is left, in
+units of the prior's sd.
 
-Y. Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021, arXiv:2011.13456;
-D. P. Kingma et al., Variational diffusion models, NeurIPS 2021, arXiv:2107.00630.
+Y. Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021,
+arXiv:2011.13456; D. P. Kingma et al., Variational diffusion models, NeurIPS 2021, arXiv:2107.00630.
 """
 
 import math
@@ -57,7 +59,8 @@ def make_schedule(name: str, arguments: Mapping[str, Any] | None = None) -> "Sch
 class Schedule(ABC):
     """A log-SNR that falls with time.
 
-    To write one: a frozen dataclass that registers a name and implements `log_snr`, its derivative `log_snr_slope` and its inverse `time`.
+    To write one: a frozen dataclass that registers a name and implements `log_snr`, its derivative
+    `log_snr_slope` and its inverse `time`.
     """
 
     variance_preserving: ClassVar[bool] = True
@@ -113,7 +116,8 @@ class Schedule(ABC):
 @register_schedule("cosine")
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """alpha = cos(phi), sigma = sin(phi) with an angle phi that grows in proportion to t, between the log-SNRs given.
+    """alpha = cos(phi), sigma = sin(phi) with an angle phi that grows in proportion to t, between the
+    log-SNRs given.
 
     A. Nichol and P. Dhariwal, Improved denoising diffusion probabilistic models, ICML 2021, arXiv:2102.09672.
     """
@@ -148,10 +152,11 @@ class Cosine(Schedule):
 @register_schedule("linear")
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """The variance preserving process with diffusion^2 = beta(t) growing linearly: alpha^2 = exp(-integral of beta).
+    """The variance preserving process with diffusion^2 = beta(t) growing linearly: alpha^2 = exp(-integral of
+    beta).
 
-    J. Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020, arXiv:2006.11239. Times are squeezed so that t = 0 has
-    `log_snr_max`.
+    J. Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020, arXiv:2006.11239. Times are squeezed
+    so that t = 0 has `log_snr_max`.
     """
 
     beta_min: float = 0.1
@@ -198,8 +203,8 @@ class Linear(Schedule):
 class EDM(Schedule):
     """Variance exploding, with sigma^(1 / rho) linear in t from `sigma_min` to `sigma_max`.
 
-    T. Karras et al., Elucidating the design space of diffusion-based generative models, NeurIPS 2022, arXiv:2206.00364. Their sigma_min of
-    0.002 is for images; parameters may have posteriors that narrow.
+    T. Karras et al., Elucidating the design space of diffusion-based generative models, NeurIPS 2022,
+    arXiv:2206.00364. Their sigma_min of 0.002 is for images; parameters may have posteriors that narrow.
     """
 
     variance_preserving: ClassVar[bool] = False
@@ -211,7 +216,8 @@ class EDM(Schedule):
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max or self.rho <= 0:
             raise ConfigurationError(
-                f"Expected 0 < sigma_min < sigma_max and rho > 0, got {self.sigma_min}, {self.sigma_max} and {self.rho}."
+                f"Expected 0 < sigma_min < sigma_max and rho > 0, got {self.sigma_min}, "
+                f"{self.sigma_max} and {self.rho}."
             )
         _check_range(-2 * math.log(self.sigma_max), -2 * math.log(self.sigma_min))
 

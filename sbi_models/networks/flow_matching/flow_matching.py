@@ -2,16 +2,18 @@
 
     theta_t = (1 - t) z + t theta,   z ~ Normal(0, I),   t = 0 noise, t = 1 data,   velocity v(theta_t, t) = E[theta - z | theta_t]
 
-Y. Lipman et al., Flow matching for generative modeling, ICLR 2023, arXiv:2210.02747; for posteriors: J. Wildberger et al., Flow matching
-for scalable simulation-based inference, NeurIPS 2023, arXiv:2305.17161.
+Y. Lipman et al., Flow matching for generative modeling, ICLR 2023, arXiv:2210.02747; for posteriors: J.
+Wildberger et al., Flow matching for scalable simulation-based inference, NeurIPS 2023, arXiv:2305.17161.
 
-The network does not learn v itself. Were theta standard normal, v would be c(t) theta_t with c = (2t - 1) / s(t)^2 and
-s(t)^2 = t^2 + (1 - t)^2 = Var(theta_t), and the part of theta - z that theta_t does not explain would have the variance 1 / s(t)^2. So
+The network does not learn v itself. Were theta standard normal, v would be c(t) theta_t with c = (2t - 1) /
+s(t)^2 and s(t)^2 = t^2 + (1 - t)^2 = Var(theta_t), and the part of theta - z that theta_t does not explain
+would have the variance 1 / s(t)^2. So
 
     v(theta_t, t) = c(t) theta_t + F(theta_t / s(t), t, conditions) / s(t)
 
-gives F an input and a target of unit variance at every time (the argument of T. Karras et al., Elucidating the design space of
-diffusion-based generative models, NeurIPS 2022, arXiv:2206.00364, carried over to this path).
+gives F an input and a target of unit variance at every time (the argument of T. Karras et al., Elucidating
+the design space of diffusion-based generative models, NeurIPS 2022, arXiv:2206.00364, carried over to this
+path).
 """
 
 import torch
@@ -41,11 +43,12 @@ class FlowMatching(InferenceNetwork):
     Args:
         subnet: name of the network inside: "residual", "mlp", or one of your own.
         widths: its hidden widths, or "small", "medium", "large"; equal ones for "residual".
-        noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the summary network runs once for all.
+        noise_per_pair: noises and times that each pair (theta, conditions) is trained on in a step; the
+            summary network runs once for all.
         steps: steps of the solver for sampling and density; each calls the network four times.
-        grading: how much finer the steps are near the data (1: equal steps). With the defaults the sd of a normal posterior is exact to
-            0.4 % down to an sd of 0.005 in standardised space (a posterior 200 times narrower than the prior), and to 2 % down to 0.001;
-            narrower ones need more steps.
+        grading: how much finer the steps are near the data (1: equal steps). With the defaults the sd of a
+            normal posterior is exact to 0.4 % down to an sd of 0.005 in standardised space (a posterior 200
+            times narrower than the prior), and to 2 % down to 0.001; narrower ones need more steps.
     """
 
     def __init__(
@@ -72,18 +75,21 @@ class FlowMatching(InferenceNetwork):
         self.field = make_subnet(self.subnet, theta_dim, theta_dim, condition_dim, self.widths, has_time=True)
 
     def velocity(self, theta: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """v at standardised theta_t (..., theta_dim), t (..., 1) and conditions (..., condition_dim), broadcastable."""
+        """v at standardised theta_t (..., theta_dim), t (..., 1) and conditions (..., condition_dim),
+        broadcastable."""
         variance = t**2 + (1 - t) ** 2
         inner = self.field(theta / variance.sqrt(), conditions, t)
         velocity: Tensor = (2 * t - 1) / variance * theta + inner / variance.sqrt()
         return velocity
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """Noise (n, noise_per_pair, theta_dim) and times (n, noise_per_pair, 1), stratified: one in each of as many parts of [0, 1]."""
+        """Noise (n, noise_per_pair, theta_dim) and times (n, noise_per_pair, 1), stratified: one in each of
+        as many parts of [0, 1]."""
         return noises_and_times(theta, self.noise_per_pair, generator)
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
-        """Squared error of the network's unit-variance target, averaged over dimensions and noises, shape (n,)."""
+        """Squared error of the network's unit-variance target, averaged over dimensions and noises, shape
+        (n,)."""
         noise, t = drawn
         clean = theta[:, None, :]
         noisy = (1 - t) * noise + t * clean
@@ -104,12 +110,14 @@ class FlowMatching(InferenceNetwork):
         return draws
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim), shape (n,): carried back to the noise, with the exact divergence."""
+        """Log density in nats of standardised theta (n, theta_dim), shape (n,): carried back to the noise,
+        with the exact divergence."""
         times = graded_times(self.steps, self.grading, device=theta.device, dtype=theta.dtype).flip(0)
 
         def field(t: Tensor, state: State) -> State:
             return with_divergence(lambda x: self.velocity(x, t.reshape(1, 1), conditions), state[0])
 
         noise, gained = runge_kutta_4(field, (theta, theta.new_zeros(len(theta))), times)
-        # Along the path from noise to data log p changes by minus the integral of the divergence; the grid runs the other way.
+        # Along the path from noise to data log p changes by minus the integral of the divergence; the grid
+        # runs the other way.
         return standard_normal_log_density(noise) + gained

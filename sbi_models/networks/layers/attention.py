@@ -1,7 +1,8 @@
 """Multihead attention: blocks and pooling.
 
-A. Vaswani et al., Attention is all you need, NeurIPS 2017, arXiv:1706.03762; with the norm inside the residual branch, which needs no
-warm-up to be stable: R. Xiong et al., On layer normalization in the transformer architecture, ICML 2020, arXiv:2002.04745.
+A. Vaswani et al., Attention is all you need, NeurIPS 2017, arXiv:1706.03762; with the norm inside the
+residual branch, which needs no warm-up to be stable: R. Xiong et al., On layer normalization in the
+transformer architecture, ICML 2020, arXiv:2002.04745.
 """
 
 import torch
@@ -13,17 +14,20 @@ from sbi_models.networks.layers.masks import log_count, log_spread_over, mean_ov
 
 
 def check_attention(width: int, heads: int, dropout: float = 0.0) -> None:
-    """Raise ConfigurationError unless the width can be cut into that many heads, and dropout is a probability below 1."""
+    """Raise ConfigurationError unless the width can be cut into that many heads, and dropout is a probability
+    below 1."""
     if heads < 1 or width < 1 or width % heads:
         raise ConfigurationError(
-            f"Expected a width that is a multiple of the number of heads, got width={width} and heads={heads}."
+            f"Expected a width that is a multiple of the number of heads, got width={width} and "
+            f"heads={heads}."
         )
     if not 0 <= dropout < 1:
         raise ConfigurationError(f"Expected dropout in [0, 1), got {dropout}.")
 
 
 class MultiheadAttention(nn.Module):
-    """Queries (n, a, width) look at elements (n, b, width): softmax(q k^T / sqrt(width / heads)) v for each head, then a linear map."""
+    """Queries (n, a, width) look at elements (n, b, width): softmax(q k^T / sqrt(width / heads)) v for each
+    head, then a linear map."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -36,8 +40,8 @@ class MultiheadAttention(nn.Module):
     def forward(self, queries: Tensor, elements: Tensor, mask: Tensor | None = None) -> Tensor:
         """Queries (n, a, width) and elements (n, b, width) with a mask (n, b) to (n, a, width).
 
-        Elements whose mask is False have a weight of exactly zero. Where nothing counts all have the same weight, so that the result is
-        finite and, if they are equal, does not depend on their number.
+        Elements whose mask is False have a weight of exactly zero. Where nothing counts all have the same
+        weight, so that the result is finite and, if they are equal, does not depend on their number.
         """
         seen = None if mask is None else (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]
         q, k, v = (
@@ -65,7 +69,8 @@ class AttentionBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, elements: Tensor | None = None) -> Tensor:
-        """x (n, a, width) looks at the elements (n, b, width), or at itself, with their mask (n, b): (n, a, width)."""
+        """x (n, a, width) looks at the elements (n, b, width), or at itself, with their mask (n, b): (n, a,
+        width)."""
         normed = self.norm(x)
         seen = normed if elements is None else self.norm(elements)
         x = x + self.dropout(self.attention(normed, seen, mask))
@@ -74,10 +79,12 @@ class AttentionBlock(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """Pooling by multihead attention of learned seeds, beside it the log of the spread of learned features and of the number of elements.
+    """Pooling by multihead attention of learned seeds, beside it the log of the spread of learned features
+    and of the number of elements.
 
-    Seeds: J. Lee et al., Set Transformer, ICML 2019, arXiv:1810.00825. A weighted mean of bounded features only approximates a scale,
-    hence the spread: K. Okabe et al., Attentive statistics pooling, Interspeech 2018, arXiv:1803.10963.
+    Seeds: J. Lee et al., Set Transformer, ICML 2019, arXiv:1810.00825. A weighted mean of bounded features
+    only approximates a scale, hence the spread: K. Okabe et al., Attentive statistics pooling, Interspeech
+    2018, arXiv:1803.10963.
     """
 
     def __init__(self, width: int, heads: int, seeds: int) -> None:

@@ -14,10 +14,11 @@ from sbi_models.networks.layers.time_features import TimeFeatures
 
 @register_subnet("residual")
 class ConditionalMLP(nn.Module):
-    """Residual blocks whose input is a sum of linear maps of x, time and conditions, which are added to every block again.
+    """Residual blocks whose input is a sum of linear maps of x, time and conditions, which are added to every
+    block again.
 
-    The map of the conditions is a layer of its own: with conditions (n, 1, c) and x (n, S, d) it is computed once a data set, not
-    once a draw. The last layer starts at zero.
+    The map of the conditions is a layer of its own: with conditions (n, 1, c) and x (n, S, d) it is computed
+    once a data set, not once a draw. The last layer starts at zero.
     """
 
     def __init__(
@@ -26,8 +27,8 @@ class ConditionalMLP(nn.Module):
         super().__init__()
         if len(set(widths)) != 1:
             raise ConfigurationError(
-                f"Expected one or more equal widths, for residual blocks, got {tuple(widths)}. Pass for instance (128, 128), "
-                "or subnet='mlp'."
+                f"Expected one or more equal widths, for residual blocks, got {tuple(widths)}. Pass for "
+                "instance (128, 128), or subnet='mlp'."
             )
         self.context_widths = list(widths)
         self.x_in = nn.Linear(in_dim, widths[0])
@@ -39,7 +40,8 @@ class ConditionalMLP(nn.Module):
         self.out = _zero(nn.Linear(widths[-1], out_dim))
 
     def forward(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
-        """x (..., in_dim), conditions (..., condition_dim) and t (..., 1), broadcastable, to (..., out_dim)."""
+        """x (..., in_dim), conditions (..., condition_dim) and t (..., 1), broadcastable, to (...,
+        out_dim)."""
         context = self._context(conditions, t)
         h = self.x_in(x)
         if context is None:
@@ -66,7 +68,8 @@ class ConditionalMLP(nn.Module):
 
 @register_subnet("mlp")
 class ConcatenatingMLP(nn.Module):
-    """A plain MLP of x, conditions and time side by side; widths may differ. The last layer starts at zero."""
+    """A plain MLP of x, conditions and time side by side; widths may differ. The last layer starts at
+    zero."""
 
     def __init__(
         self, in_dim: int, out_dim: int, condition_dim: int, widths: Sequence[int], *, has_time: bool
@@ -77,7 +80,8 @@ class ConcatenatingMLP(nn.Module):
         _zero(self.mlp.layers[-1])
 
     def forward(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
-        """x (..., in_dim), conditions (..., condition_dim) and t (..., 1), broadcastable, to (..., out_dim)."""
+        """x (..., in_dim), conditions (..., condition_dim) and t (..., 1), broadcastable, to (...,
+        out_dim)."""
         parts = [x, conditions]
         if self.time is not None:
             assert t is not None

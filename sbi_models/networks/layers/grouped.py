@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 class GroupedLinear(nn.Module):
-    """A linear map for each of g groups, (g, n, inputs) to (g, n, outputs); weights uniform, as PyTorch draws those of one, or zero."""
+    """A linear map for each of g groups, (g, n, inputs) to (g, n, outputs); weights uniform, as PyTorch draws
+    those of one, or zero."""
 
     def __init__(self, groups: int, inputs: int, outputs: int, *, zero: bool = False) -> None:
         super().__init__()
@@ -34,7 +35,8 @@ class GroupedResidual(nn.Module):
         self.outer = nn.ModuleList(GroupedLinear(groups, width, width) for _ in range(blocks))
 
     def forward(self, h: Tensor, kept: Tensor | None = None) -> Tensor:
-        """All groups; `kept`, (blocks, g, n, width), multiplies what is inside the blocks, as dropout does."""
+        """All groups; `kept`, (blocks, g, n, width), multiplies what is inside the blocks, as dropout
+        does."""
         for k, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
             inside = nn.functional.silu(inner(nn.functional.silu(h)))
             h = h + outer(inside if kept is None else inside * kept[k])

@@ -1,7 +1,7 @@
 """Which elements of a set, steps of a series or pixels of an image are there.
 
-A mask is True where an element counts. What does not count is put to zero before anything is computed from it, so that it may hold
-anything, NaN too.
+A mask is True where an element counts. What does not count is put to zero before anything is computed from
+it, so that it may hold anything, NaN too.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,8 @@ def without_padding(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | No
         return x, None
     if mask.shape != x.shape[:-1]:
         raise DataError(
-            f"Expected a mask of shape {tuple(x.shape[:-1])}, one value for each place of {tuple(x.shape)}, got {tuple(mask.shape)}."
+            f"Expected a mask of shape {tuple(x.shape[:-1])}, one value for each place of "
+            f"{tuple(x.shape)}, got {tuple(mask.shape)}."
         )
     present = mask.to(torch.bool)
     return x.masked_fill(~present[..., None], 0.0), present
@@ -40,7 +41,8 @@ def mean_over(h: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def log_spread_over(h: Tensor, mask: Tensor | None, mean: Tensor) -> Tensor:
-    """Log of the standard deviation of the elements that count around their mean (n, d): (n, length, d) to (n, d)."""
+    """Log of the standard deviation of the elements that count around their mean (n, d): (n, length, d) to
+    (n, d)."""
     return 0.5 * (mean_over((h - mean[:, None, :]).square(), mask) + _SMALLEST_VARIANCE).log()
 
 
@@ -52,14 +54,15 @@ def log_count(h: Tensor, mask: Tensor | None) -> Tensor:
 
 
 SETS_ONLY = (
-    "Add an axis to a set of scalars: x[..., None]. If its order matters, use time_series_network; a short vector needs no summary "
-    "network and goes into inference_conditions."
+    "Add an axis to a set of scalars: x[..., None]. If its order matters, use time_series_network; a short "
+    "vector needs no summary network and goes into inference_conditions."
 )
 """The cure for data that are no sets."""
 
 
 def check_axes(name: str, input_shape: Sequence[int], axes: Sequence[str], cure: str) -> None:
-    """Raise DataError unless inputs have these axes: `name` says what the network summarises, `cure` what to do about a wrong shape."""
+    """Raise DataError unless inputs have these axes: `name` says what the network summarises, `cure` what to
+    do about a wrong shape."""
     if len(input_shape) != len(axes) or min(input_shape) < 1:
         got = ", ".join(map(str, ("n", *input_shape)))
         raise DataError(f"{name}: expected variables of shape (n, {', '.join(axes)}), got ({got}). {cure}")

@@ -22,7 +22,8 @@ class Subnet(Protocol):
     """
 
     def __call__(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
-        """x (..., in_dim), conditions (..., condition_dim) and, with has_time, t (..., 1) in [0, 1], broadcastable, to (..., out_dim)."""
+        """x (..., in_dim), conditions (..., condition_dim) and, with has_time, t (..., 1) in [0, 1],
+        broadcastable, to (..., out_dim)."""
 
 
 C = TypeVar("C", bound=type[nn.Module])
@@ -47,7 +48,8 @@ def register_subnet(name: str) -> Callable[[C], C]:
 
 
 def checked_widths(widths: Widths) -> tuple[int, ...]:
-    """Hidden widths of a size or of a sequence; raises ConfigurationError for an unknown size, none, or a width below 1."""
+    """Hidden widths of a size or of a sequence; raises ConfigurationError for an unknown size, none, or a
+    width below 1."""
     if isinstance(widths, str):
         if widths not in SIZES:
             raise ConfigurationError(f"Unknown size {widths!r} of a subnet. {suggest(widths, SIZES)}")
@@ -60,7 +62,8 @@ def checked_widths(widths: Widths) -> tuple[int, ...]:
 
 
 def check_subnet(name: str, widths: Widths) -> None:
-    """Raise ConfigurationError unless such a subnet can be made; for constructors, which do not know the widths of the data yet."""
+    """Raise ConfigurationError unless such a subnet can be made; for constructors, which do not know the
+    widths of the data yet."""
     with torch.random.fork_rng(devices=[]):
         make_subnet(name, 1, 1, 1, widths, has_time=True)
 

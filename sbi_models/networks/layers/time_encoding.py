@@ -7,8 +7,9 @@ from torch import Tensor, nn
 class TimeEncoding(nn.Module):
     """u and the cosines and sines of learned multiples of u, for times u that span about one unit.
 
-    S. M. Kazemi et al., Time2Vec: learning a vector representation of time, 2019, arXiv:1907.05321. The multiples start evenly spaced in
-    their logarithm between half a turn over the whole series and a quarter of a turn over one step.
+    S. M. Kazemi et al., Time2Vec: learning a vector representation of time, 2019, arXiv:1907.05321. The
+    multiples start evenly spaced in their logarithm between half a turn over the whole series and a quarter
+    of a turn over one step.
     """
 
     def __init__(self, length: int, frequencies: int = 8) -> None:

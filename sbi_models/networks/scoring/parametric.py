@@ -1,9 +1,10 @@
 """Rules that are densities: a multivariate normal, and a mixture of them.
 
-A normal is written by the modified Cholesky decomposition of its precision, P = T' D^2 T with T unit lower triangular and D positive:
-component i given those before it is normal around a linear function of them, with an sd of 1 / D_ii. Regression coefficients and log D_ii
-may be any numbers, and stay of order one however narrow the posterior is.
-M. Pourahmadi, Joint mean-covariance models with applications to longitudinal data, Biometrika 86 (1999) 677.
+A normal is written by the modified Cholesky decomposition of its precision, P = T' D^2 T with T unit lower
+triangular and D positive: component i given those before it is normal around a linear function of them, with
+an sd of 1 / D_ii. Regression coefficients and log D_ii may be any numbers, and stay of order one however
+narrow the posterior is. M. Pourahmadi, Joint mean-covariance models with applications to longitudinal data,
+Biometrika 86 (1999) 677.
 """
 
 import math
@@ -56,7 +57,8 @@ def _covariance(prediction: dict[str, Tensor], scale: Tensor) -> Tensor:
 
 @register("mv_normal")
 class MultivariateNormalScore(ParametricRule):
-    """A normal density with any covariance; estimates `mean` (n, d) and `covariance` (n, d, d). Numbers of 0 are a standard normal."""
+    """A normal density with any covariance; estimates `mean` (n, d) and `covariance` (n, d, d). Numbers of 0
+    are a standard normal."""
 
     def head_width(self, theta_dim: int) -> int:
         return _normal_width(theta_dim)
@@ -81,8 +83,9 @@ class MultivariateNormalScore(ParametricRule):
 class MixtureScore(ParametricRule):
     """A mixture of normal densities with any covariances.
 
-    Estimates `weights` (n, K), `means` (n, K, d) and `covariances` (n, K, d, d). C. M. Bishop, Mixture density networks, Aston University
-    (1994). Components start at different places: equal ones would have equal gradients and never part.
+    Estimates `weights` (n, K), `means` (n, K, d) and `covariances` (n, K, d, d). C. M. Bishop, Mixture
+    density networks, Aston University (1994). Components start at different places: equal ones would have
+    equal gradients and never part.
 
     Args:
         components: their number K.
@@ -98,7 +101,8 @@ class MixtureScore(ParametricRule):
         return self.components * (1 + _normal_width(theta_dim))
 
     def predict(self, numbers: Tensor, theta_dim: int) -> dict[str, Tensor]:
-        """`log_weights` (n, K), and `mean` (n, K, d), `log_d` (n, K, d) and `t` (n, K, d, d) of the components."""
+        """`log_weights` (n, K), and `mean` (n, K, d), `log_d` (n, K, d) and `t` (n, K, d, d) of the
+        components."""
         numbers = numbers.reshape(len(numbers), self.components, -1)
         prediction = _normal(numbers[..., 1:], theta_dim)
         start = _spread(self.components, theta_dim).to(numbers)
@@ -115,7 +119,8 @@ class MixtureScore(ParametricRule):
     def sample(self, num_samples: int, prediction: dict[str, Tensor], generator: Generators = None) -> Tensor:
         n, _, d = prediction["mean"].shape
         noise = normal((n, num_samples, d + 1), generator, prediction["mean"])
-        # The last normal number of a draw chooses its component, through its distribution function, which is uniform.
+        # The last normal number of a draw chooses its component, through its distribution function, which is
+        # uniform.
         uniform = torch.special.ndtr(noise[..., -1])
         ends = prediction["log_weights"].exp().cumsum(dim=-1)[:, None, :-1]
         chosen = (uniform[..., None] > ends).sum(dim=-1)

@@ -47,12 +47,14 @@ class MedianScore(MeanScore):
 
 @register("quantile")
 class QuantileScore(PointRule):
-    """Quantiles of each component, by the pinball loss, summed over levels and components; lowest at the posterior quantiles.
+    """Quantiles of each component, by the pinball loss, summed over levels and components; lowest at the
+    posterior quantiles.
 
         score(q, theta) = max(level (theta - q), (level - 1) (theta - q))
 
-    R. Koenker and G. Bassett, Regression quantiles, Econometrica 46 (1978) 33. The middle level is a number of the head, the others follow
-    by positive gaps, so that quantiles never cross. Numbers of 0 give the quantiles of a standard normal.
+    R. Koenker and G. Bassett, Regression quantiles, Econometrica 46 (1978) 33. The middle level is a number
+    of the head, the others follow by positive gaps, so that quantiles never cross. Numbers of 0 give the
+    quantiles of a standard normal.
 
     Args:
         levels: increasing, between 0 and 1.

@@ -1,12 +1,13 @@
 """What a scoring rule promises.
 
-A scoring rule gives a prediction a loss whose expectation is lowest where the prediction is true: the mean for squared error, the whole
-density for its negative logarithm. T. Gneiting and A. E. Raftery, Strictly proper scoring rules, prediction, and estimation, J. Am. Stat.
-Assoc. 102 (2007) 359.
+A scoring rule gives a prediction a loss whose expectation is lowest where the prediction is true: the mean
+for squared error, the whole density for its negative logarithm. T. Gneiting and A. E. Raftery, Strictly
+proper scoring rules, prediction, and estimation, J. Am. Stat. Assoc. 102 (2007) 359.
 
-To write a rule: subclass `PointRule` (an estimate of each parameter) or `ParametricRule` (a density), decorate it with `@register("name")`
-of `sbi_models.networks`, and implement the abstract methods. The constructor is the configuration, as for every `Network`. A rule has no
-weights: its head gives it numbers, any reals, which `predict` turns into a prediction. Numbers of 0 should predict something sensible in
+To write a rule: subclass `PointRule` (an estimate of each parameter) or `ParametricRule` (a density),
+decorate it with `@register("name")` of `sbi_models.networks`, and implement the abstract methods. The
+constructor is the configuration, as for every `Network`. A rule has no weights: its head gives it numbers,
+any reals, which `predict` turns into a prediction. Numbers of 0 should predict something sensible in
 standardised space, such as a standard normal density, since that is where a network begins.
 """
 
@@ -32,18 +33,21 @@ class ScoringRule(Network, ABC):
 
     @abstractmethod
     def score(self, prediction: Any, theta: Tensor) -> Tensor:
-        """Loss of each row, shape (n,), at theta (n, width); its expectation is lowest where the prediction is right."""
+        """Loss of each row, shape (n,), at theta (n, width); its expectation is lowest where the prediction
+        is right."""
 
 
 class PointRule(ScoringRule):
     """Estimates something of each component of theta: `predict` gives a tensor (n, ..., theta_dim)."""
 
     follows: ClassVar[Literal["monotone", "increasing"] | None] = None
-    """Maps that the estimate follows, where they act on each component by itself: the median of log sigma is the log of the median.
+    """Maps that the estimate follows, where they act on each component by itself: the median of log sigma is
+    the log of the median.
 
-    An approximator scores such an estimate in standardised space and refuses adapters that are not of this kind. None: the estimate
-    follows affine maps only, like a mean; then it is taken to raw space and scored there, and is right for every adapter. Its score
-    must not depend on the scale of a component but by a factor, and must take any number of components.
+    An approximator scores such an estimate in standardised space and refuses adapters that are not of this
+    kind. None: the estimate follows affine maps only, like a mean; then it is taken to raw space and scored
+    there, and is right for every adapter. Its score must not depend on the scale of a component but by a
+    factor, and must take any number of components.
     """
 
 
@@ -64,4 +68,5 @@ class ParametricRule(ScoringRule):
 
     @abstractmethod
     def estimates(self, prediction: dict[str, Tensor], shift: Tensor, scale: Tensor) -> dict[str, Tensor]:
-        """What users see, such as mean and covariance, of shift + scale * theta; shift and scale (theta_dim,), results (n, ...)."""
+        """What users see, such as mean and covariance, of shift + scale * theta; shift and scale
+        (theta_dim,), results (n, ...)."""

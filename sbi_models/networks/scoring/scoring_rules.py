@@ -2,8 +2,8 @@
 
     loss = sum over rules of score(predict(head(conditions)), theta)
 
-Each score is a sum over components and, for the logarithmic one, in nats; the heads share the body and nothing else, so that with a body
-that is large enough each rule learns what it would learn alone.
+Each score is a sum over components and, for the logarithmic one, in nats; the heads share the body and
+nothing else, so that with a body that is large enough each rule learns what it would learn alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +27,13 @@ Rule = ScoringRule | type[ScoringRule] | str
 class ScoringRuleNetwork(InferenceNetwork):
     """Point estimates and parametric densities of the posterior, by one call of a network.
 
-    With a parametric rule (`mv_normal`, `mixture`) it has draws and a density, those of the first such rule; without, estimates only.
+    With a parametric rule (`mv_normal`, `mixture`) it has draws and a density, those of the first such rule;
+    without, estimates only.
 
     Args:
-        scoring_rules: rules by names of your own, a list of them (each under its registered name), or one. A rule is an instance, a class
-            or a registered name: "mean", "median", "quantile", "mv_normal", "mixture".
+        scoring_rules: rules by names of your own, a list of them (each under its registered name), or one. A
+            rule is an instance, a class or a registered name: "mean", "median", "quantile", "mv_normal",
+            "mixture".
         widths: hidden widths of the body, or "small", "medium", "large"; equal ones for "residual".
         subnet: name of the network that is the body: "residual", "mlp", or one of your own.
 
@@ -66,7 +68,8 @@ class ScoringRuleNetwork(InferenceNetwork):
         )
 
     def predictions(self, conditions: Tensor) -> dict[str, Any]:
-        """What each rule predicts, in standardised space, by the rule's name, for conditions (n, condition_dim)."""
+        """What each rule predicts, in standardised space, by the rule's name, for conditions (n,
+        condition_dim)."""
         given = conditions if conditions.shape[-1] else conditions.new_ones(len(conditions), 1)
         heads = torch.split(self.body(given, conditions[:, :0]), self.head_widths, dim=-1)
         return {
@@ -75,10 +78,12 @@ class ScoringRuleNetwork(InferenceNetwork):
         }
 
     def estimate(self, conditions: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
-        """What each rule estimates, in standardised space, by the rule's name, for conditions (n, condition_dim).
+        """What each rule estimates, in standardised space, by the rule's name, for conditions (n,
+        condition_dim).
 
-        A point rule gives a tensor (n, ..., theta_dim), such as quantiles (n, levels, theta_dim); a parametric one tensors by name, such as
-        `mean` (n, theta_dim) and `covariance` (n, theta_dim, theta_dim).
+        A point rule gives a tensor (n, ..., theta_dim), such as quantiles (n, levels, theta_dim); a
+        parametric one tensors by name, such as `mean` (n, theta_dim) and `covariance` (n, theta_dim,
+        theta_dim).
         """
         shift, scale = conditions.new_zeros(self.theta_dim), conditions.new_ones(self.theta_dim)
         estimates: dict[str, Tensor | dict[str, Tensor]] = {}
@@ -98,8 +103,9 @@ class ScoringRuleNetwork(InferenceNetwork):
     ) -> Tensor:
         """The sum of the rules' scores, shape (n,), without noise.
 
-        `to_raw` takes standardised values (..., theta_dim) to raw ones of similar scale, (..., width), differentiably. Where it is given,
-        estimates that follow affine maps only, such as means, are scored there: what they estimate is then the mean of the raw values.
+        `to_raw` takes standardised values (..., theta_dim) to raw ones of similar scale, (..., width),
+        differentiably. Where it is given, estimates that follow affine maps only, such as means, are scored
+        there: what they estimate is then the mean of the raw values.
         """
         return self.loss_given(theta, conditions, self.draw(theta, generator), to_raw)
 
@@ -144,8 +150,9 @@ class ScoringRuleNetwork(InferenceNetwork):
             if isinstance(rule, ParametricRule):
                 return name, rule
         raise ConfigurationError(
-            f"ScoringRuleNetwork with the point estimates {', '.join(self.rules)} {otherwise}. "
-            "Train a network with a parametric rule, 'mv_normal' or 'mixture', or another inference network, such as FlowMatching."
+            f"ScoringRuleNetwork with the point estimates {', '.join(self.rules)} {otherwise}. Train a "
+            "network with a parametric rule, 'mv_normal' or 'mixture', or another inference network, such "
+            "as FlowMatching."
         )
 
 
@@ -158,7 +165,8 @@ def _rules(given: Mapping[str, Rule] | Sequence[Rule] | Rule) -> dict[str, Scori
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ConfigurationError(
-                f"Expected each scoring rule once in a list, got {twice[0]!r} twice. Name them: {{'first': ..., 'second': ...}}."
+                f"Expected each scoring rule once in a list, got {twice[0]!r} twice. Name them: "
+                "{'first': ..., 'second': ...}."
             )
         given = dict(zip(names, rules, strict=True))
     if not given or not all(isinstance(name, str) and name for name in given):
@@ -172,6 +180,7 @@ def _rule(rule: Any) -> ScoringRule:
     made: ScoringRule = resolve(rule, ScoringRule)
     if "registered_name" not in vars(type(made)):  # it may have inherited the name of another rule
         raise ConfigurationError(
-            f"{type(made).__name__} has no name of its own, which files need. Decorate it with @register('name')."
+            f"{type(made).__name__} has no name of its own, which files need. Decorate it with "
+            "@register('name')."
         )
     return made

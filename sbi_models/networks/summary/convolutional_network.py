@@ -1,7 +1,8 @@
 """Summaries of images by residual convolutions.
 
-K. He et al., Deep residual learning for image recognition, CVPR 2016, arXiv:1512.03385; with a norm over the channels of each pixel, which
-neither mixes images nor places: Z. Liu et al., A ConvNet for the 2020s, CVPR 2022, arXiv:2201.03545.
+K. He et al., Deep residual learning for image recognition, CVPR 2016, arXiv:1512.03385; with a norm over the
+channels of each pixel, which neither mixes images nor places: Z. Liu et al., A ConvNet for the 2020s, CVPR
+2022, arXiv:2201.03545.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ from sbi_models.networks.registry import register
 
 
 class ResidualBlock(nn.Module):
-    """h + conv(silu(conv(norm(h)))), where the norm is that of the channels of one pixel, and pixels that are not there stay zero."""
+    """h + conv(silu(conv(norm(h)))), where the norm is that of the channels of one pixel, and pixels that are
+    not there stay zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -34,7 +36,8 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, h: Tensor, present: Tensor | None) -> Tensor:
-        """Features of pixels (n, channels, height, width) to the same shape; present (n, 1, height, width) is 1 or 0."""
+        """Features of pixels (n, channels, height, width) to the same shape; present (n, 1, height, width) is
+        1 or 0."""
         inner = self.norm(h.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         inner = functional.silu(self.first(_kept(inner, present)))
         return h + _kept(self.second(_kept(inner, present)), present)
@@ -56,10 +59,11 @@ class Stage(nn.Module):
 
 @register("convolutional_network")
 class ConvolutionalNetwork(SummaryNetwork):
-    """Stages of residual blocks, each at half the resolution of the one before, global mean and spread, and an MLP.
+    """Stages of residual blocks, each at half the resolution of the one before, global mean and spread, and
+    an MLP.
 
-    Pixels that a mask (n, height, width) leaves out are seen by nobody, and the others keep their places: an image that is padded below
-    and on the right has the summary of the image without padding.
+    Pixels that a mask (n, height, width) leaves out are seen by nobody, and the others keep their places: an
+    image that is padded below and on the right has the summary of the image without padding.
 
     Args:
         summary_dim: width of the summary.
@@ -95,7 +99,8 @@ class ConvolutionalNetwork(SummaryNetwork):
         self.head = MLP(2 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised images (n, height, width, channels), mask (n, height, width), to summaries (n, summary_dim)."""
+        """Standardised images (n, height, width, channels), mask (n, height, width), to summaries (n,
+        summary_dim)."""
         x, mask = without_padding(x, mask)
         ones = x.new_ones(*x.shape[:-1], 1) if mask is None else mask[..., None].to(x.dtype)
         present = None if mask is None else ones.permute(0, 3, 1, 2)

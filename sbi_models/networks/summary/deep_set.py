@@ -1,7 +1,7 @@
 """Summaries of sets.
 
-A function of a set that does not depend on the order of its elements can be written as rho(pool(phi(x_1), ..., phi(x_n))):
-M. Zaheer et al., Deep Sets, NeurIPS 2017, arXiv:1703.06114.
+A function of a set that does not depend on the order of its elements can be written as rho(pool(phi(x_1),
+..., phi(x_n))): M. Zaheer et al., Deep Sets, NeurIPS 2017, arXiv:1703.06114.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ from sbi_models.networks.registry import register
 
 
 class EquivariantLayer(nn.Module):
-    """Each element meets the mean of all: silu(A h_i + B mean(h)). Centring, and so variances, are one such layer away."""
+    """Each element meets the mean of all: silu(A h_i + B mean(h)). Centring, and so variances, are one such
+    layer away."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -40,8 +41,9 @@ class EquivariantLayer(nn.Module):
 class DeepSet(SummaryNetwork):
     """Equivariant layers, a pooling of mean, spread and maximum over the elements, and an MLP.
 
-    The mean carries moments, the log of the standard deviation carries scales, which a mean of nonlinear features only approximates, the
-    maximum carries extremes, and the log of the number of elements, where it varies, tells how much evidence there is.
+    The mean carries moments, the log of the standard deviation carries scales, which a mean of nonlinear
+    features only approximates, the maximum carries extremes, and the log of the number of elements, where it
+    varies, tells how much evidence there is.
 
     Args:
         summary_dim: width of the summary.

@@ -15,10 +15,12 @@ from sbi_models.networks.registry import register, resolve
 class FusionNetwork(SummaryNetwork):
     """A summary network for each raw variable, and an MLP that joins their summaries.
 
-    Unlike the other summary networks it takes dicts by name: `build({"x": (20, 1), "y": (8, 8, 3)})`, `forward({"x": ..., "y": ...})`.
+    Unlike the other summary networks it takes dicts by name: `build({"x": (20, 1), "y": (8, 8, 3)})`,
+    `forward({"x": ..., "y": ...})`.
 
     Args:
-        backbones: raw name of a variable to the summary network that takes it, an instance, which is cloned, or a name.
+        backbones: raw name of a variable to the summary network that takes it, an instance, which is cloned,
+            or a name.
         head_widths: hidden widths of the network that joins the summaries.
         summary_dim: width of the joint summary.
     """
@@ -36,7 +38,8 @@ class FusionNetwork(SummaryNetwork):
             or not all(isinstance(b, SummaryNetwork | str) for b in backbones.values())
         ):
             raise ConfigurationError(
-                f"Expected backbones as a dict of variables to summary networks, such as {{'x': DeepSet()}}, got {backbones!r}."
+                "Expected backbones as a dict of variables to summary networks, such as {'x': "
+                f"DeepSet()}}, got {backbones!r}."
             )
         # By name, and not as given: dicts of a file may come back in another order.
         self.input_names = tuple(sorted(backbones))
@@ -44,7 +47,8 @@ class FusionNetwork(SummaryNetwork):
         nested = [name for name, backbone in self.backbones.items() if backbone.input_names]
         if nested:
             raise ConfigurationError(
-                f"Expected networks of one input as backbones, got a FusionNetwork for {nested[0]!r}. List its parts."
+                "Expected networks of one input as backbones, got a FusionNetwork for "
+                f"{nested[0]!r}. List its parts."
             )
         self.head_widths, self.summary_dim = tuple(head_widths), summary_dim
 
@@ -59,7 +63,8 @@ class FusionNetwork(SummaryNetwork):
         self.head = MLP(sum(part.summary_dim for part in self.parts), self.head_widths, self.summary_dim)  # type: ignore[misc]
 
     def forward(self, x: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Tensor:  # type: ignore[override]
-        """Standardised x {name: (n, *input_shape[name])}, masks {name: as its network takes it} for some, to summaries (n, summary_dim)."""
+        """Standardised x {name: (n, *input_shape[name])}, masks {name: as its network takes it} for some, to
+        summaries (n, summary_dim)."""
         self._check_names(x)
         masks = mask or {}
         summaries = [
@@ -71,7 +76,8 @@ class FusionNetwork(SummaryNetwork):
     def _check_names(self, given: Mapping[str, object]) -> None:
         if not isinstance(given, Mapping):
             raise DataError(
-                f"FusionNetwork: expected a dict of variables {', '.join(self.input_names)}, got {type(given).__name__}."
+                f"FusionNetwork: expected a dict of variables {', '.join(self.input_names)}, got "
+                f"{type(given).__name__}."
             )
         for name in self.input_names:
             if name not in given:

@@ -1,6 +1,7 @@
 """Summaries of sets by attention, which compares the elements of a set with each other.
 
-J. Lee et al., Set Transformer: a framework for attention-based permutation-invariant neural networks, ICML 2019, arXiv:1810.00825.
+J. Lee et al., Set Transformer: a framework for attention-based permutation-invariant neural networks, ICML
+2019, arXiv:1810.00825.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from sbi_models.networks.registry import register
 
 
 class InducedBlock(nn.Module):
-    """Elements look at learned points that have looked at all elements: attention whose cost is linear in the size of the set."""
+    """Elements look at learned points that have looked at all elements: attention whose cost is linear in the
+    size of the set."""
 
     def __init__(self, width: int, heads: int, points: int, dropout: float) -> None:
         super().__init__()
@@ -36,15 +38,16 @@ class InducedBlock(nn.Module):
 class SetTransformer(SummaryNetwork):
     """Blocks of self attention, pooling by attention, and an MLP.
 
-    For sets whose elements explain each other, such as clusters; for independent draws `DeepSet` is as good and faster.
+    For sets whose elements explain each other, such as clusters; for independent draws `DeepSet` is as good
+    and faster.
 
     Args:
         summary_dim: width of the summary.
         width: width of the features of an element; a multiple of `heads`.
         blocks: number of attention blocks.
         heads: attention heads.
-        inducing_points: None lets every element look at every other one; a number of learned points makes the cost linear in the size
-            of the set, for sets of some hundreds and more.
+        inducing_points: None lets every element look at every other one; a number of learned points makes the
+            cost linear in the size of the set, for sets of some hundreds and more.
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
         dropout: dropout of the residual branches, while training.
@@ -66,7 +69,8 @@ class SetTransformer(SummaryNetwork):
         check_attention(width, heads, dropout)
         if min(summary_dim, blocks, seeds, 1 if inducing_points is None else inducing_points) < 1:
             raise ConfigurationError(
-                "Expected summary_dim, blocks, seeds and inducing_points of at least 1, or inducing_points=None."
+                "Expected summary_dim, blocks, seeds and inducing_points of at least 1, or "
+                "inducing_points=None."
             )
         self.summary_dim = summary_dim
         self.width, self.blocks, self.heads, self.dropout = width, blocks, heads, dropout

@@ -1,8 +1,8 @@
 """Summaries of time series by convolutions, which see local patterns, and recurrence, which remembers.
 
-K. Cho et al., Learning phrase representations using RNN encoder-decoder for statistical machine translation, EMNLP 2014, arXiv:1406.1078;
-the pair of both for simulation-based inference: Y. Zhang and L. Mikelsons, Solving stochastic inverse problems with stochastic BayesFlow,
-AIM 2023.
+K. Cho et al., Learning phrase representations using RNN encoder-decoder for statistical machine translation,
+EMNLP 2014, arXiv:1406.1078; the pair of both for simulation-based inference: Y. Zhang and L. Mikelsons,
+Solving stochastic inverse problems with stochastic BayesFlow, AIM 2023.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,11 @@ from sbi_models.networks.registry import register
 
 @register("time_series_network")
 class TimeSeriesNetwork(SummaryNetwork):
-    """Convolutions over time, a gated recurrent unit, its last states and the mean and spread of all of them, and an MLP.
+    """Convolutions over time, a gated recurrent unit, its last states and the mean and spread of all of them,
+    and an MLP.
 
-    Steps that a mask leaves out are skipped: the rest is read as if it had been recorded without a gap. Where gaps tell something, give
-    the time as a feature, or use `TimeSeriesTransformer`.
+    Steps that a mask leaves out are skipped: the rest is read as if it had been recorded without a gap. Where
+    gaps tell something, give the time as a feature, or use `TimeSeriesTransformer`.
 
     Args:
         summary_dim: width of the summary.
@@ -60,8 +61,8 @@ class TimeSeriesNetwork(SummaryNetwork):
             or stride > kernel_size
         ):
             raise ConfigurationError(
-                "Expected summary_dim, widths, stride and hidden_dim of at least 1, and an odd kernel_size, not below the stride; "
-                f"got kernel_size={kernel_size}, stride={stride}."
+                "Expected summary_dim, widths, stride and hidden_dim of at least 1, and an odd "
+                f"kernel_size, not below the stride; got kernel_size={kernel_size}, stride={stride}."
             )
         self.summary_dim = summary_dim
         self.widths, self.kernel_size, self.stride = tuple(widths), kernel_size, stride
@@ -107,7 +108,8 @@ class TimeSeriesNetwork(SummaryNetwork):
         return summary
 
     def _recurrent(self, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States after every step (n, time, width) and at the ends (n, width); a series without steps counts as one step of zeros."""
+        """States after every step (n, time, width) and at the ends (n, width); a series without steps counts
+        as one step of zeros."""
         if mask is None:
             states, last = self.recurrence(h)
             return states, last.transpose(0, 1).flatten(1)
@@ -119,6 +121,7 @@ class TimeSeriesNetwork(SummaryNetwork):
 
 
 def _without_gaps(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The steps that count, moved to the front in their order, and their mask: x (n, time, d), mask (n, time)."""
+    """The steps that count, moved to the front in their order, and their mask: x (n, time, d), mask (n,
+    time)."""
     order = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     return x.gather(1, order[..., None].expand_as(x)), mask.gather(1, order)

@@ -17,23 +17,24 @@ _SPAN = 12**0.5
 """Length of an interval on which evenly spaced times have a standard deviation of 1."""
 
 _FIRST_WEIGHT_OF_TIMES = 0.2
-"""Relative to that of values: what is seen matters from the start, when it is seen where training finds it so."""
+"""Relative to that of values: what is seen matters from the start, when it is seen where training finds it
+so."""
 
 
 @register("time_series_transformer")
 class TimeSeriesTransformer(SummaryNetwork):
     """A short convolution, blocks of self attention with a time encoding, pooling by attention, and an MLP.
 
-    The convolution shows every step its neighbours, with their times; attention relates distant steps. A step that a mask leaves out is
-    seen by nobody, and the others keep their positions.
+    The convolution shows every step its neighbours, with their times; attention relates distant steps. A step
+    that a mask leaves out is seen by nobody, and the others keep their positions.
 
     Args:
         summary_dim: width of the summary.
         width: width of the features of a step; a multiple of `heads`.
         blocks: number of attention blocks.
         heads: attention heads.
-        time_axis: index of the feature that holds the observation times, for irregular sampling; they should be standardised, as by
-            standardize="all". None: the position in the series is the time.
+        time_axis: index of the feature that holds the observation times, for irregular sampling; they should
+            be standardised, as by standardize="all". None: the position in the series is the time.
         kernel_size: steps that the first layer sees at once, an odd number; 1 for each step alone.
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
@@ -108,9 +109,11 @@ class TimeSeriesTransformer(SummaryNetwork):
         return summary
 
     def _embedded(self, values: Tensor, where: Tensor) -> Tensor:
-        """The convolution over values (n, time, v) and what is known of their places, (n or 1, time, w): (n, time, width).
+        """The convolution over values (n, time, v) and what is known of their places, (n or 1, time, w): (n,
+        time, width).
 
-        Places that all series share are convolved once. The convolution is a product of matrices, which is faster for few channels.
+        Places that all series share are convolved once. The convolution is a product of matrices, which is
+        faster for few channels.
         """
         weight, count = self.embedding.weight, values.shape[-1]
         return _convolved(values, weight[:, :count]) + _convolved(
@@ -118,7 +121,8 @@ class TimeSeriesTransformer(SummaryNetwork):
         )
 
     def _times(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features that are not times (n, time, features), and times (n or 1, time, 1) in units of about a training series."""
+        """Features that are not times (n, time, features), and times (n or 1, time, 1) in units of about a
+        training series."""
         if self.time_axis is None:
             steps = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)
             return x, (steps / self.length)[None, :, None]
@@ -127,7 +131,8 @@ class TimeSeriesTransformer(SummaryNetwork):
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Channels (n, time, c), zero beyond both ends, with a kernel (width, c, size) of odd size: (n, time, width)."""
+    """Channels (n, time, c), zero beyond both ends, with a kernel (width, c, size) of odd size: (n, time,
+    width)."""
     width, channels, size = weight.shape
     padded = nn.functional.pad(x, (0, 0, size // 2, size // 2))
     seen = torch.cat([padded[:, shift : shift + x.shape[1]] for shift in range(size)], dim=-1)

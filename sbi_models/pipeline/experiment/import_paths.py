@@ -9,7 +9,8 @@ from sbi_models.errors import ConfigurationError, is_from_outside
 
 
 def load_object(path: str, folder: str = "") -> Any:
-    """The object at `module:attribute`, where the module may also be in a folder, which stays on the import path.
+    """The object at `module:attribute`, where the module may also be in a folder, which stays on the import
+    path.
 
     Raises:
         ConfigurationError: if there is none, or if importing the module fails, which is then said.

@@ -1,7 +1,8 @@
 """Real observations from CSV files.
 
-Two layouts are read, with or without a header line, which for data sets in rows may be numbers, such as times or wavelengths. They are told
-apart by their number of columns (long where both fit); for a variable of shape (20, 1):
+Two layouts are read, with or without a header line, which for data sets in rows may be numbers, such as times
+or wavelengths. They are told apart by their number of columns (long where both fit); for a variable of shape
+(20, 1):
 
     long: one row a measurement   data set, position, value        3 columns (2 + the last axis of the variable)
     wide: one row a data set      value 1, value 2, ..., value 20  20 columns (all numbers of the variable)
@@ -43,8 +44,8 @@ def read_observations(
         A label for each data set and the values, shape (n_datasets, *shape), in the units of the file.
 
     Raises:
-        DataError: file missing or empty, a first line that may be a data set or a header, a number of columns that fits neither layout,
-            NaN or text, a data set of another length.
+        DataError: file missing or empty, a first line that may be a data set or a header, a number of columns
+            that fits neither layout, NaN or text, a data set of another length.
     """
     path = Path(path)
     wide, long = prod(shape), 2 + shape[-1] if len(shape) == 2 else None
@@ -102,7 +103,8 @@ def _short_lines(path: Path, file: TextIO, longest: int) -> Iterator[str]:
         line = file.readline(longest + 1)
         if len(line) > longest:
             raise DataError(
-                f"{path}, line {number}: expected at most {longest} letters for its numbers, got more. Is it one data set a row?"
+                f"{path}, line {number}: expected at most {longest} letters for its numbers, got "
+                "more. Is it one data set a row?"
             )
         if not line:
             return
@@ -110,10 +112,12 @@ def _short_lines(path: Path, file: TextIO, longest: int) -> Iterator[str]:
 
 
 def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
-    """Rows of data sets, without a first one that is a header of numbers, such as the times or wavelengths that columns stand for.
+    """Rows of data sets, without a first one that is a header of numbers, such as the times or wavelengths
+    that columns stand for.
 
-    Such a header rises or falls all along, mostly in equal steps, which data hardly do by chance: 2 of n! orders do. Where all rows fall
-    in unequal steps they are decays, and the first is a data set. Where a first row may be either, it is an error.
+    Such a header rises or falls all along, mostly in equal steps, which data hardly do by chance: 2 of n!
+    orders do. Where all rows fall in unequal steps they are decays, and the first is a data set. Where a
+    first row may be either, it is an error.
     """
     line, first = rows[0]
     others, n = [row for _, row in rows[1:]], len(first)
@@ -137,8 +141,9 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
     if is_header or is_data:
         return rows[1:] if is_header else rows
     raise DataError(
-        f"{path}, line {line}: expected to see whether the first line is a data set or a header, got numbers that may be either: "
-        f"{', '.join(first[:4])}{', ...' if n > 4 else ''}. Write a header of names above the data sets, such as "
+        f"{path}, line {line}: expected to see whether the first line is a data set or a header, got "
+        f"numbers that may be either: {', '.join(first[:4])}{', ...' if n > 4 else ''}. Write a header of "
+        "names above the data sets, such as "
         f"{','.join(f'x{k + 1}' for k in range(min(n, 3)))}{',...' if n > 3 else ''}."
     )
 
@@ -171,7 +176,8 @@ def _numbers(path: Path, line: int, cells: list[str]) -> FloatArray:
     for cell in cells:
         if not _is_number(cell) or not np.isfinite(float(cell)):
             raise DataError(
-                f"{path}, line {line}: expected finite numbers, got {cell!r}. Drop the data set or fill in the value."
+                f"{path}, line {line}: expected finite numbers, got {cell!r}. Drop the data set or "
+                "fill in the value."
             )
     return np.array([float(cell) for cell in cells])
 

@@ -25,22 +25,25 @@ def make_experiment(name: str, folder: Path) -> list[Path]:
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ConfigurationError(
-            f"Expected a name of letters, digits and underscores that does not start with a digit, as of a Python module, got {name!r}. "
-            f"{_suggested(name)}"
+            "Expected a name of letters, digits and underscores that does not start with a digit, as of a "
+            f"Python module, got {name!r}. {_suggested(name)}"
         )
     if name in experiment_names():
         raise ConfigurationError(
-            f"Expected a new name, got {name!r}, which is an experiment of the package. For instance my_{name}."
+            f"Expected a new name, got {name!r}, which is an experiment of the package. For "
+            f"instance my_{name}."
         )
     files = {suffix: folder / f"{name}.{suffix}" for suffix in ("py", "yaml", "csv")}
     for path in files.values():
         if path.exists():
             raise ConfigurationError(
-                f"Expected files that are not there yet, got {path}. Choose another name, or another --folder."
+                f"Expected files that are not there yet, got {path}. Choose another name, or "
+                "another --folder."
             )
     if _is_module(name):
         raise ConfigurationError(
-            f"Expected a name of no installed module, got {name!r}, which Python would import. For instance my_{name}."
+            f"Expected a name of no installed module, got {name!r}, which Python would import. For "
+            f"instance my_{name}."
         )
     texts = {
         suffix: Template((TEMPLATES / f"new.{suffix}.txt").read_text(encoding="utf-8")).substitute(name=name)
@@ -53,7 +56,8 @@ def make_experiment(name: str, folder: Path) -> list[Path]:
                 file.write(text)
     except OSError as error:
         raise ConfigurationError(
-            f"Expected a folder that can be written to, got {folder}: {error.strerror}. Choose another --folder."
+            f"Expected a folder that can be written to, got {folder}: {error.strerror}. Choose "
+            "another --folder."
         ) from None
     return list(files.values())
 

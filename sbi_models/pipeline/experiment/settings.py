@@ -22,7 +22,8 @@ MIN_DATASETS, MIN_DRAWS = 20, 10
 
 
 LONGEST_NAME = 120
-"""Bytes of a name that becomes part of the name of a file, of which file systems admit 255, with suffixes and all."""
+"""Bytes of a name that becomes part of the name of a file, of which file systems admit 255, with suffixes and
+all."""
 
 
 def _file_name(name: str) -> str:
@@ -30,7 +31,8 @@ def _file_name(name: str) -> str:
         raise ConfigurationError(f"expected a name with letters, got {name!r}, which is a folder")
     if (size := len(name.encode())) > LONGEST_NAME:
         raise ConfigurationError(
-            f"expected a name of at most {LONGEST_NAME} bytes, since files have it, got {size}. Choose a shorter one"
+            f"expected a name of at most {LONGEST_NAME} bytes, since files have it, got {size}. "
+            "Choose a shorter one"
         )
     return name
 
@@ -55,7 +57,8 @@ class Simulate(Settings):
     test: int = Field(default=500, ge=MIN_DATASETS)
     """For the diagnosis, whose verdict needs some."""
     rows_per_shard: PositiveInt = 32_768
-    """Simulations of one file, and of one job of an engine: what is lost if a run is killed. Simulations do not depend on it."""
+    """Simulations of one file, and of one job of an engine: what is lost if a run is killed. Simulations do
+    not depend on it."""
 
     def of(self, purpose: str) -> int:
         """How many for "training", "validation" or "test"."""
@@ -75,7 +78,8 @@ class Train(Settings):
     """The approximator and its training."""
 
     inference_network: Network = Network(name="flow_matching")
-    """By name; "auto" chooses network, transforms, epochs, batch size and learning rate by the simulations."""
+    """By name; "auto" chooses network, transforms, epochs, batch size and learning rate by the
+    simulations."""
     summary_network: Network | None = None
     """Needed where there are `summary_variables`, and only there."""
     standardize: str = "all"
@@ -97,7 +101,8 @@ class Train(Settings):
 
 
 class Member(Settings):
-    """The networks of one member of an ensemble; without a summary network, it has a clone of the one in `train`."""
+    """The networks of one member of an ensemble; without a summary network, it has a clone of the one in
+    `train`."""
 
     inference_network: Network
     summary_network: Network | None = None
@@ -116,13 +121,15 @@ class Ensemble(Settings):
     data_reuse: float = Field(default=1.0, ge=0, le=1)
     """1: all members train on all simulations; 0: no two share one."""
     learn_weights: bool = True
-    """Learn the weights of the mixture on the validation simulations; otherwise all members count the same."""
+    """Learn the weights of the mixture on the validation simulations; otherwise all members count the
+    same."""
 
     @model_validator(mode="after")
     def _either(self) -> Self:
         if (self.size is None) == (self.members is None):
             raise ConfigurationError(
-                f"Expected either size or members of an ensemble, got {'neither' if self.size is None else 'both'}."
+                "Expected either size or members of an ensemble, got "
+                f"{'neither' if self.size is None else 'both'}."
             )
         return self
 
@@ -141,7 +148,8 @@ class Ensemble(Settings):
 
 
 class Diagnose(Settings):
-    """Posterior draws for each test simulation, and draws of each member of an ensemble to tell how far the members are apart."""
+    """Posterior draws for each test simulation, and draws of each member of an ensemble to tell how far the
+    members are apart."""
 
     num_samples: int = Field(default=500, ge=MIN_DRAWS)
     """Posterior draws for each test simulation."""
@@ -150,7 +158,8 @@ class Diagnose(Settings):
 
 
 class Register(Settings):
-    """Name in the model registry. Every version gets the alias `challenger`, and those that pass the gate `champion`."""
+    """Name in the model registry. Every version gets the alias `challenger`, and those that pass the gate
+    `champion`."""
 
     name: Annotated[
         str,
@@ -164,22 +173,27 @@ class Gate(Settings):
     """What a challenger must show before it is the champion."""
 
     calibrated: bool = True
-    """The verdict of its diagnosis finds no flaw, and that each parameter is known better than by the prior."""
+    """The verdict of its diagnosis finds no flaw, and that each parameter is known better than by the
+    prior."""
     uninformative: list[str] = Field(default_factory=list)
     """Parameters of which the data tell nothing, so that their posterior may be the prior."""
     not_worse: bool = True
-    """Its score on test simulations is shown not to be worse by the margin than that of the present champion on the same ones."""
+    """Its score on test simulations is shown not to be worse by the margin than that of the present champion
+    on the same ones."""
     margin: PositiveFloat = 0.02
-    """How much worse counts as equal: nats of log density; without densities that share of the champion's energy score."""
+    """How much worse counts as equal: nats of log density; without densities that share of the champion's
+    energy score."""
     level: float = Field(default=0.01, gt=0, lt=0.5)
-    """Probability of a wrong word on it: that what is worse by the margin passes, or what is not better is called better."""
+    """Probability of a wrong word on it: that what is worse by the margin passes, or what is not better is
+    called better."""
     simulations: NonNegativeInt | None = None
-    """Test simulations that may be made for the comparison, where those of the diagnosis do not tell; None is as many as there are to
-    train on, 20 000 at most."""
+    """Test simulations that may be made for the comparison, where those of the diagnosis do not tell; None is
+    as many as there are to train on, 20 000 at most."""
 
 
 class Narrow(Settings):
-    """Rounds of simulation before the main one, each near where the posterior of the one real observation is by the round before.
+    """Rounds of simulation before the main one, each near where the posterior of the one real observation is
+    by the round before.
 
     The approximator is then for this observation alone, and its draws are corrected by importance weights.
     """
@@ -190,7 +204,8 @@ class Narrow(Settings):
     """Simulations of each of these rounds, the first from the prior, to train on."""
     validation: PositiveInt = 5_000
     widening: float = Field(default=3.0, gt=1)
-    """Sds of the next prior over those of the posterior draws, in the space in which parameters have no bounds."""
+    """Sds of the next prior over those of the posterior draws, in the space in which parameters have no
+    bounds."""
 
 
 class Infer(Settings):
@@ -198,9 +213,11 @@ class Infer(Settings):
 
     num_samples: PositiveInt = 10_000
     num_proposals: PositiveInt | None = None
-    """With it, so many draws are weighted by the likelihood, and those that are kept are of the exact posterior."""
+    """With it, so many draws are weighted by the likelihood, and those that are kept are of the exact
+    posterior."""
     predictive_replicates: Literal[0] | Annotated[int, Field(ge=2)] = 100
-    """Data sets simulated from the posterior of each real one, and of 200 simulated ones, for its certificate; 0 for none."""
+    """Data sets simulated from the posterior of each real one, and of 200 simulated ones, for its
+    certificate; 0 for none."""
 
 
 class Compose(Settings):
@@ -210,9 +227,11 @@ class Compose(Settings):
     method: Literal["calibrated", "gauss", "langevin", "plain"] = "calibrated"
     """The others are for comparison."""
     calibration_simulations: NonNegativeInt | None = None
-    """Fresh simulations that remove the errors all data sets share; None takes as many as their number asks for, 0 none."""
+    """Fresh simulations that remove the errors all data sets share; None takes as many as their number asks
+    for, 0 none."""
     noise: float | None = Field(default=None, ge=0.001, le=1)
-    """At which scores are composed, in sds of the standardised parameters; None lets the simulations choose."""
+    """At which scores are composed, in sds of the standardised parameters; None lets the simulations
+    choose."""
 
 
 class Monitor(Settings):
@@ -234,19 +253,23 @@ class Retrain(Settings):
 
 
 class DependsOn(Settings):
-    """What the simulator depends on beside its code: if one of these changes, finished work is not used again."""
+    """What the simulator depends on beside its code: if one of these changes, finished work is not used
+    again."""
 
     files: list[str] = Field(default_factory=list)
-    """Files, and folders with all that is in them, by content; names are relative to the experiment's folder."""
+    """Files, and folders with all that is in them, by content; names are relative to the experiment's
+    folder."""
     variables: list[str] = Field(default_factory=list)
     """Environment variables, by value."""
 
 
 class Engine(Settings):
-    """Where simulation shards, and members of an ensemble, are computed. Results are the same to the bit on each of them."""
+    """Where simulation shards, and members of an ensemble, are computed. Results are the same to the bit on
+    each of them."""
 
     kind: Literal["threads", "processes", "dask"] = "threads"
-    """In this process; in processes of this machine; or on a dask cluster (extra `dask`), which is a local one without an address."""
+    """In this process; in processes of this machine; or on a dask cluster (extra `dask`), which is a local
+    one without an address."""
     workers: PositiveInt | None = None
     """How many; None is one for each core. A cluster with an address has its own."""
     address: str | None = None
@@ -264,8 +287,9 @@ class Engine(Settings):
 class Experiment(Settings):
     """Everything that one run of the pipeline depends on.
 
-    What is asked is either a `study`, the import path (`module:attribute`) of an object with a simulator, real observations and their
-    meaning (see `sbi_models.pipeline.experiment.study.Study`), or the import path of a `simulator` alone, perhaps with a file of `observations`.
+    What is asked is either a `study`, the import path (`module:attribute`) of an object with a simulator,
+    real observations and their meaning (see `sbi_models.pipeline.experiment.study.Study`), or the import path
+    of a `simulator` alone, perhaps with a file of `observations`.
     """
 
     name: FileName
@@ -275,9 +299,11 @@ class Experiment(Settings):
     simulator: str | None = None
     """Import path of a simulator, such as `mine:SIMULATOR` for a name in mine.py beside the file."""
     observations: str | None = None
-    """With `simulator`: real data sets, .csv for a single variable, or .npz or .safetensors by name, (n_datasets, ...), raw space."""
+    """With `simulator`: real data sets, .csv for a single variable, or .npz or .safetensors by name,
+    (n_datasets, ...), raw space."""
     parameter_names: dict[str, list[str]] = Field(default_factory=dict)
-    """With `simulator`: names of the components of inference variables; where there are none, they are numbered."""
+    """With `simulator`: names of the components of inference variables; where there are none, they are
+    numbered."""
     folder: str = ""
     """From which modules are imported too, and where relative file names start; that of the YAML file."""
     depends_on: DependsOn = DependsOn()
@@ -321,7 +347,8 @@ class Experiment(Settings):
             )
         if self.study is not None and (self.observations is not None or self.parameter_names):
             raise ConfigurationError(
-                "Expected observations and parameter_names with a simulator; a study has its own. Leave them out."
+                "Expected observations and parameter_names with a simulator; a study has its own. "
+                "Leave them out."
             )
         return self
 
@@ -329,7 +356,8 @@ class Experiment(Settings):
     def _corrected_where_narrow(self) -> Self:
         if self.infer.num_proposals is not None and self.infer.num_proposals < self.infer.num_samples:
             raise ConfigurationError(
-                f"Expected infer.num_proposals of at least infer.num_samples, {self.infer.num_samples}, got {self.infer.num_proposals}."
+                "Expected infer.num_proposals of at least infer.num_samples, "
+                f"{self.infer.num_samples}, got {self.infer.num_proposals}."
             )
         if self.narrow is None:
             return self
@@ -339,12 +367,14 @@ class Experiment(Settings):
             )
         if self.compose is not None:
             raise ConfigurationError(
-                "Expected either narrow or compose, got both: one narrows to a single data set. Leave one out."
+                "Expected either narrow or compose, got both: one narrows to a single data set. "
+                "Leave one out."
             )
         return self
 
     def what_matters(self) -> dict[str, Any]:
-        """All settings but those that say where to compute and not what: equal exactly if two runs have the same results."""
+        """All settings but those that say where to compute and not what: equal exactly if two runs have the
+        same results."""
         return self.model_dump(
             mode="json",
             exclude={

@@ -1,4 +1,5 @@
-"""The study of an experiment that names no more than a simulator, and perhaps a file with real observations."""
+"""The study of an experiment that names no more than a simulator, and perhaps a file with real
+observations."""
 
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,8 @@ from sbi_models.types import Array, Variables
 
 
 class PlainStudy:
-    """The parameters themselves are what the posterior is reported for; without a file of observations there are none."""
+    """The parameters themselves are what the posterior is reported for; without a file of observations there
+    are none."""
 
     data_set_name = "data set"
 
@@ -26,12 +28,14 @@ class PlainStudy:
         for name in (*experiment.inference_variables, *self._condition_names, *experiment.parameter_names):
             if name not in self._row:
                 raise ConfigurationError(
-                    f"The simulator {experiment.simulator} has no variable {name!r}. {suggest(name, self._row)}"
+                    f"The simulator {experiment.simulator} has no variable {name!r}. "
+                    f"{suggest(name, self._row)}"
                 )
         for name, names in experiment.parameter_names.items():
             if len(names) != self._width(name):
                 raise ConfigurationError(
-                    f"Expected {self._width(name)} parameter_names of {name!r}, got {len(names)}: {', '.join(names)}."
+                    f"Expected {self._width(name)} parameter_names of {name!r}, got {len(names)}: "
+                    f"{', '.join(names)}."
                 )
 
         self.parameter_names = self._names()
@@ -57,7 +61,8 @@ class PlainStudy:
         }
 
     def observations(self) -> tuple[list[str], Variables]:
-        """The data sets of the file; raises DataError if it is missing or does not have the shapes that are simulated."""
+        """The data sets of the file; raises DataError if it is missing or does not have the shapes that are
+        simulated."""
         if self._experiment.observations is None:
             return [], {}
         path = Path(self._experiment.folder, self._experiment.observations)
@@ -65,7 +70,8 @@ class PlainStudy:
         if path.suffix == ".csv":
             if len(names) != 1:
                 raise DataError(
-                    f"{path}: a CSV file holds one variable, got {', '.join(names)} to condition on. Use .npz or .safetensors."
+                    f"{path}: a CSV file holds one variable, got {', '.join(names)} to condition "
+                    "on. Use .npz or .safetensors."
                 )
             labels, values = read_observations(path, names[0], self._row[names[0]].shape[1:])
             return labels, {names[0]: values}
@@ -108,6 +114,7 @@ def study_simulator(experiment: Experiment, found: object) -> Simulator:
     """What the import path of a simulator has led to, if it is one."""
     if not isinstance(found, Simulator):
         raise ConfigurationError(
-            f"Expected a simulator at {experiment.simulator}, got {type(found).__name__}. Make one with sbi_models.make_simulator([...])."
+            f"Expected a simulator at {experiment.simulator}, got {type(found).__name__}. Make one "
+            "with sbi_models.make_simulator([...])."
         )
     return found

@@ -25,11 +25,12 @@ def is_experiment(source: str | Path) -> bool:
 
 
 def load_experiment(source: str | Path) -> Experiment:
-    """The experiment of a name, or of a YAML file, whose folder is then where its modules and files are looked for.
+    """The experiment of a name, or of a YAML file, whose folder is then where its modules and files are
+    looked for.
 
     Raises:
-        ConfigurationError: no such experiment or file, not YAML, or settings that are unknown or out of range: in one line, with the
-            line of the file and the key.
+        ConfigurationError: no such experiment or file, not YAML, or settings that are unknown or out of
+            range: in one line, with the line of the file and the key.
     """
     if str(source) in experiment_names():
         return read_experiment(FOLDER / f"{source}.yaml")
@@ -38,7 +39,8 @@ def load_experiment(source: str | Path) -> Experiment:
         experiment = read_experiment(path)
         return experiment.model_copy(update={"folder": str((path.parent / experiment.folder).resolve())})
     raise ConfigurationError(
-        f"Unknown experiment {str(source)!r}. {suggest(str(source), experiment_names())} Or name a file ending in .yaml."
+        f"Unknown experiment {str(source)!r}. {suggest(str(source), experiment_names())} Or name a "
+        "file ending in .yaml."
     )
 
 
@@ -66,7 +68,8 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def as_yaml(experiment: Experiment) -> str:
-    """The settings that differ from the defaults, as a file that `load_experiment` reads; without the folder."""
+    """The settings that differ from the defaults, as a file that `load_experiment` reads; without the
+    folder."""
     settings = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
     return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
 
@@ -93,7 +96,8 @@ def _said(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
 
 
 def _is_in(content: Any, part: Any, location: tuple[Any, ...]) -> bool:
-    """Whether a part of a location is a key or a number of the file: pydantic also names the alternatives of a union."""
+    """Whether a part of a location is a key or a number of the file: pydantic also names the alternatives of
+    a union."""
     for step in location:
         known: Any = (
             content

@@ -1,4 +1,5 @@
-"""The champion under watch: is it still calibrated, and are the real observations still like the simulations of its training?"""
+"""The champion under watch: is it still calibrated, and are the real observations still like the simulations
+of its training?"""
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
@@ -29,10 +30,12 @@ from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, o
 
 @flow(name="monitor", persist_result=False)
 def monitor(experiment: Experiment) -> Manifest:
-    """Diagnose the champion on simulations that nobody has seen, and look at the real observations; all is one MLflow run.
+    """Diagnose the champion on simulations that nobody has seen, and look at the real observations; all is
+    one MLflow run.
 
     Returns:
-        Uri of the champion, verdict, p-value of the observations (None without any), and what is wrong, which is nothing.
+        Uri of the champion, verdict, p-value of the observations (None without any), and what is wrong, which
+        is nothing.
 
     Raises:
         DriftError: if something is wrong, which fails the run and the flow.
@@ -41,7 +44,8 @@ def monitor(experiment: Experiment) -> Manifest:
     """
     if experiment.narrow is not None:
         raise ConfigurationError(
-            "Expected an experiment without narrow to monitor, got one with it: its model serves one observation."
+            "Expected an experiment without narrow to monitor, got one with it: its model serves "
+            "one observation."
         )
     refuse_changed_sources(experiment)
     store = open_store(project_root(), create=False)
@@ -82,7 +86,8 @@ def watch(experiment: Experiment, champion: str, turn: int) -> Manifest:
     )
     if p_value is not None and p_value < experiment.monitor.level:
         alarms.append(
-            f"The real observations are not like the simulations of the training (p = {p_in_words(p_value, experiment.monitor.level)})."
+            "The real observations are not like the simulations of the training (p = "
+            f"{p_in_words(p_value, experiment.monitor.level)})."
         )
     drift = "not known" if p_value is None else "yes" if p_value < experiment.monitor.level else "no"
     results.tags |= {"alarms": " ".join(alarms) or "none"}
@@ -106,7 +111,8 @@ def diagnose_afresh(
 def look_at_observations(
     experiment: Experiment, approximator: Approximator, results: Results
 ) -> float | None:
-    """The p-value of all real observations together, small if they are not like the simulations; None without observations."""
+    """The p-value of all real observations together, small if they are not like the simulations; None without
+    observations."""
     labels, observations = study_of(experiment).observations()
     if not labels:
         return None
@@ -122,9 +128,10 @@ def look_at_observations(
 def drift_p_value(p_values: Sequence[float]) -> float | None:
     """One p-value of those of several observations; None for none of them.
 
-    Two questions, each of which counts half (Bonferroni): is one of them far out (the smallest p-value), and are many of them somewhat out
-    (Fisher's sum of logarithms)? It assumes that data sets are independent. P-values of novelty are ranks among the simulations that a
-    model keeps for it, at most 2000: one of n observations, however far out, is an alarm by itself only if there are 2 n / level of them.
+    Two questions, each of which counts half (Bonferroni): is one of them far out (the smallest p-value), and
+    are many of them somewhat out (Fisher's sum of logarithms)? It assumes that data sets are independent.
+    P-values of novelty are ranks among the simulations that a model keeps for it, at most 2000: one of n
+    observations, however far out, is an alarm by itself only if there are 2 n / level of them.
     """
     if not p_values:
         return None

@@ -1,4 +1,5 @@
-"""The pipeline: simulate -> train or ensemble -> diagnose -> register -> infer -> compose, as one Prefect flow and one MLflow run."""
+"""The pipeline: simulate -> train or ensemble -> diagnose -> register -> infer -> compose, as one Prefect
+flow and one MLflow run."""
 
 # ruff: noqa: E402 - Prefect looks for its folders when it is imported
 
@@ -59,7 +60,8 @@ DESCRIPTION_TAG = "mlflow.note.content"
 
 @flow(name="pipeline", persist_result=False)
 def pipeline(experiment: Experiment, fresh: bool = False) -> Manifest:
-    """Run an experiment. Finished tasks are used again, unless it is to be fresh; everything is tracked in one MLflow run."""
+    """Run an experiment. Finished tasks are used again, unless it is to be fresh; everything is tracked in
+    one MLflow run."""
     screen = Screen(experiment)
     with start_run(experiment) as tracker:
         run = RunWithMembers(tracker, experiment)
@@ -130,7 +132,8 @@ def start_run(experiment: Experiment) -> Tracker:
     """The MLflow run of this pipeline run; one that was killed half-way is opened again.
 
     Raises:
-        ConfigurationError: if settings do not fit together, before anything is simulated; as `check_data` for data that do not.
+        ConfigurationError: if settings do not fit together, before anything is simulated; as `check_data` for
+            data that do not.
     """
     if experiment.narrowed_to is not None:
         raise ConfigurationError("Expected no narrowed_to, which the pipeline finds, got some. Leave it out.")
@@ -155,7 +158,8 @@ def start_run(experiment: Experiment) -> Tracker:
 
 
 def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen, *, fresh: bool) -> Experiment:
-    """The experiment with the prior that the rounds before the main one have led to; each round is a child run."""
+    """The experiment with the prior that the rounds before the main one have led to; each round is a child
+    run."""
     assert experiment.narrow is not None
     for number in range(experiment.narrow.rounds):
         early = round_of(experiment, number)
@@ -178,7 +182,8 @@ def narrowed(experiment: Experiment, tracker: Tracker, screen: Screen, *, fresh:
 
 
 def simulated(experiment: Experiment, *, fresh: bool) -> tuple[Manifest, bool]:
-    """The manifest of the simulations, and whether all of them were there; what is missing or damaged on disk is computed.
+    """The manifest of the simulations, and whether all of them were there; what is missing or damaged on disk
+    is computed.
 
     Raises:
         DataError: if what is there is not what the simulator gives now, or simulations are there twice.
@@ -212,7 +217,8 @@ def trained(
 def reuse(
     task: "Task[..., Manifest]", intact: Callable[[Manifest], bool], *arguments: Any, fresh: bool = False
 ) -> tuple[Manifest, bool]:
-    """The manifest of a task, and whether it was finished in an earlier run; what is damaged on disk is made again, or all if fresh."""
+    """The manifest of a task, and whether it was finished in an earlier run; what is damaged on disk is made
+    again, or all if fresh."""
     state = cast(
         State[Manifest],
         (task.with_options(refresh_cache=True) if fresh else task)(*arguments, return_state=True),
@@ -231,7 +237,8 @@ def reuse(
 def judged(
     experiment: Experiment, simulations: Manifest, diagnosis: Manifest, registered: Manifest
 ) -> Manifest:
-    """Whether the challenger becomes the champion, and why; as many more test simulations are made as it takes to tell."""
+    """Whether the challenger becomes the champion, and why; as many more test simulations are made as it
+    takes to tell."""
     test, verdict = tasks.simulations_for_tests(simulations), diagnosis["verdict"]
     return judge_challenger(
         open_store(project_root()),
@@ -264,7 +271,8 @@ def _markdown(table: list[Manifest]) -> list[str]:
 
 
 def _cell(name: str, value: Any, digits: int) -> str:
-    """Of numbers in the unit of the quantity so many decimals, so that a mean of 1e9 has those that its sd asks for."""
+    """Of numbers in the unit of the quantity so many decimals, so that a mean of 1e9 has those that its sd
+    asks for."""
     if isinstance(value, str):
         return value
     return f"{value:.6g}" if name in (MEAN_ERROR, SD_RATIO) else fixed(value, digits)
@@ -294,7 +302,8 @@ def record_training(
     reused: bool,
     seconds: float | None = None,
 ) -> None:
-    """The losses of each epoch, where the run has not got them, the seconds, the checkpoint, and what is known of each member."""
+    """The losses of each epoch, where the run has not got them, the seconds, the checkpoint, and what is
+    known of each member."""
     run = RunWithMembers(
         Tracker.attach(tracker.store, tracker.run_id), experiment
     )  # knows what the task logged while it trained
@@ -324,14 +333,16 @@ def record_step(
 def _record_seconds(
     tracker: Tracker, task: str, manifest: Manifest, reused: bool, seconds: float | None
 ) -> None:
-    """Whether a task was made or reused, the seconds that making it took, whenever that was, and those that using it again took."""
+    """Whether a task was made or reused, the seconds that making it took, whenever that was, and those that
+    using it again took."""
     tracker.set_tags({task: "reused" if reused else "made"})
     again = {f"{task}.seconds_of_reuse": seconds} if reused and seconds is not None else {}
     tracker.log_metrics({f"{task}.seconds": manifest["seconds"]} | again)
 
 
 def record_gate(tracker: Tracker, registered: Manifest, decision: Manifest) -> None:
-    """The version, what the gate has said, as tags, and by how much the challenger differs from the champion, as metrics."""
+    """The version, what the gate has said, as tags, and by how much the challenger differs from the champion,
+    as metrics."""
     passed = "passed" if decision["promoted"] else "refused"
     tracker.set_tags(
         {"model": registered["uri"], "gate": passed, "gate.reason": "; ".join(decision["reasons"])}

@@ -16,7 +16,8 @@ from sbi_models.tracking import RunRecord, open_store
 
 @flow(name="retrain", persist_result=False)
 def retrain(experiment: Experiment) -> Manifest:
-    """Add simulations to those of the last finished run, and run the pipeline with them; its gate compares with the champion.
+    """Add simulations to those of the last finished run, and run the pipeline with them; its gate compares
+    with the champion.
 
     One that was killed goes on: until a run has finished, the next one is the same.
     """
@@ -24,7 +25,8 @@ def retrain(experiment: Experiment) -> Manifest:
 
 
 def with_more(experiment: Experiment) -> Experiment:
-    """The experiment with as many more training simulations as its settings say than the last finished run had."""
+    """The experiment with as many more training simulations as its settings say than the last finished run
+    had."""
     runs = RunRecord.ended(open_store(project_root()), experiment.name, "pipeline", "FINISHED")
     had = max(
         (

@@ -55,6 +55,7 @@ def refuse_newer(database: Path) -> None:
     }
     if known and not known.issuperset(revisions):
         raise TrackingError(
-            f"Expected a database of Prefect {prefect.__version__} or older at {database}, got one of a newer version. Install that one "
-            "again (pip install --upgrade prefect), or move the file away: it holds Prefect's own history of runs, and no results."
+            f"Expected a database of Prefect {prefect.__version__} or older at {database}, got one of a "
+            "newer version. Install that one again (pip install --upgrade prefect), or move the file away: "
+            "it holds Prefect's own history of runs, and no results."
         )

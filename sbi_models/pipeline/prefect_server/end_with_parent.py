@@ -1,7 +1,8 @@
-"""A module run as a program that does not outlive the process that started it: `python -m sbi_models.pipeline.prefect_server.end_with_parent PARENT MODULE ARGUMENTS`.
+"""A module run as a program that does not outlive the process that started it: `python -m
+sbi_models.pipeline.prefect_server.end_with_parent PARENT MODULE ARGUMENTS`.
 
-However the parent ends, by whatever signal and at whatever moment, this one sees that it has another parent, and ends with all of its
-process group, which must be its own.
+However the parent ends, by whatever signal and at whatever moment, this one sees that it has another parent,
+and ends with all of its process group, which must be its own.
 """
 
 import os
@@ -15,7 +16,8 @@ _LOOK_SECONDS, _END_SECONDS = 0.5, 10.0
 
 
 def follow(parent: int) -> None:
-    """End this process, and its group, soon after its parent has ended; by force if it does not end by itself."""
+    """End this process, and its group, soon after its parent has ended; by force if it does not end by
+    itself."""
 
     def watch() -> None:
         while os.getppid() == parent:

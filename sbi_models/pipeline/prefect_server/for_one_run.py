@@ -23,24 +23,27 @@ _TEMPORARY = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
-    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # two seconds for what nothing here uses, and which saving a block does anyway
+    # two seconds for what nothing here uses, and which saving a block does anyway
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
 }
 """With which Prefect itself starts a temporary server, and what makes that quicker."""
 
 
 _AGAIN, _LOOK_SECONDS = 3, 0.5
-"""How often a server that has ended is started again, and how often it is looked at; Prefect's client tries for a minute."""
+"""How often a server that has ended is started again, and how often it is looked at; Prefect's client tries
+for a minute."""
 
 
 class LocalPrefect:
-    """A context in which there is a Prefect server: that which PREFECT_API_URL names, or one that lives as long as the context.
+    """A context in which there is a Prefect server: that which PREFECT_API_URL names, or one that lives as
+    long as the context.
 
-    `begin` starts it ahead, so that it gets ready while the caller does something else; `with` waits for it. If it is killed meanwhile, it
-    is started again at the same address, with the same database.
+    `begin` starts it ahead, so that it gets ready while the caller does something else; `with` waits for it.
+    If it is killed meanwhile, it is started again at the same address, with the same database.
 
     Raises:
-        TrackingError: if the server that is named does not answer, or the one that is started does not start; and in place of what
-            Prefect raises where the server stops answering meanwhile.
+        TrackingError: if the server that is named does not answer, or the one that is started does not start;
+            and in place of what Prefect raises where the server stops answering meanwhile.
     """
 
     def __init__(self) -> None:
@@ -72,7 +75,8 @@ class LocalPrefect:
         self._watcher.start()
         from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        # Nobody looks for lost runs on this server, and Prefect waits a second at the end of a flow for the thread of its heartbeat.
+        # Nobody looks for lost runs on this server, and Prefect waits a second at the end of a flow for the
+        # thread of its heartbeat.
         self._settings = temporary_settings(
             {PREFECT_API_URL: self._server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         )
@@ -85,8 +89,8 @@ class LocalPrefect:
             what = "that was started for this run" if is_own else f"at {without_password(str(url))}"
             cure = "" if is_own else "Start it again, or unset PREFECT_API_URL. "
             raise TrackingError(
-                f"The Prefect server {what} does not answer any more: {cause}. {cure}Give the same command again: what was "
-                "computed is kept."
+                f"The Prefect server {what} does not answer any more: {cause}. {cure}Give the same command "
+                "again: what was computed is kept."
             ) from None
 
     def _end(self) -> None:
@@ -134,13 +138,15 @@ def refuse_away(url: str) -> None:
             return
         time.sleep(wait)
     raise TrackingError(
-        f"Expected a Prefect server at {without_password(url)}, which PREFECT_API_URL or a profile of Prefect names, got: {reason}. Start "
-        "it, or unset PREFECT_API_URL for one that lives as long as the run."
+        f"Expected a Prefect server at {without_password(url)}, which PREFECT_API_URL or a profile of "
+        f"Prefect names, got: {reason}. Start it, or unset PREFECT_API_URL for one that lives as long as "
+        "the run."
     )
 
 
 def _of_transport(error: BaseException | None) -> BaseException | None:
-    """What an error came from, if that is that a server gave no answer; Prefect has tried for a while then."""
+    """What an error came from, if that is that a server gave no answer; Prefect has tried for a while
+    then."""
     if not isinstance(error, Exception) or isinstance(error, SbiModelsError):
         return None
     import httpx
@@ -177,7 +183,8 @@ def _free_port() -> int:
 
 
 async def _drain() -> None:
-    """Send what is queued before the server stops; without this the exit waits for answers that do not come."""
+    """Send what is queued before the server stops; without this the exit waits for answers that do not
+    come."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

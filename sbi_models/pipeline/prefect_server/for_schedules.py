@@ -18,10 +18,11 @@ _QUIET = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING", "PREFECT_LOGGING_HANDLERS_C
 
 @contextmanager
 def lasting_server(label: str) -> Iterator[ServerProcess | None]:
-    """The server that PREFECT_API_URL names (None), or one for the time of this context, with a database of its own for this label.
+    """The server that PREFECT_API_URL names (None), or one for the time of this context, with a database of
+    its own for this label.
 
-    Prefect's temporary server never starts scheduled runs. This one has a session of its own, so that Ctrl-C does not reach it before
-    the deployment is paused.
+    Prefect's temporary server never starts scheduled runs. This one has a session of its own, so that Ctrl-C
+    does not reach it before the deployment is paused.
     """
     if url := PREFECT_API_URL.value():
         refuse_away(url)
@@ -51,5 +52,6 @@ def _free_port() -> int:
                 continue
             return int(probe.getsockname()[1])
     raise TrackingError(
-        "Expected a free port on 127.0.0.1 for a Prefect server, got none. Set PREFECT_API_URL to a server that runs."
+        "Expected a free port on 127.0.0.1 for a Prefect server, got none. Set PREFECT_API_URL to "
+        "a server that runs."
     )

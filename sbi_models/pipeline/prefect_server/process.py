@@ -1,7 +1,8 @@
 """A Prefect server as a child of this process: how it is started, waited for, and stopped.
 
-It has a session of its own, so that Ctrl-C and the signals of a queue reach the flow alone, which then still has a server to report to.
-It follows its parent: one that is killed, at whatever moment, leaves no server behind.
+It has a session of its own, so that Ctrl-C and the signals of a queue reach the flow alone, which then still
+has a server to report to. It follows its parent: one that is killed, at whatever moment, leaves no server
+behind.
 """
 
 import os
@@ -30,7 +31,8 @@ class ServerProcess:
 
     @classmethod
     def start(cls, module: Sequence[str], port: int, environment: Mapping[str, str], log: Path) -> Self:
-        """Start the server that a module is, with its arguments, on a port of 127.0.0.1; does not wait for it."""
+        """Start the server that a module is, with its arguments, on a port of 127.0.0.1; does not wait for
+        it."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own command
@@ -58,7 +60,8 @@ class ServerProcess:
         return self.process.poll() is None
 
     def wait(self) -> None:
-        """Return when it answers; a TrackingError with the last that it said if it does not within two minutes."""
+        """Return when it answers; a TrackingError with the last that it said if it does not within two
+        minutes."""
         deadline = time.monotonic() + _START_SECONDS
         while not answers(self.url):
             if not self.is_alive() or time.monotonic() > deadline:
@@ -95,9 +98,11 @@ def answers(url: str) -> bool:
 
 
 def why_away(url: str) -> str | None:
-    """Why the server of an API gives no answer; None if it gives one. Of certificates nothing is said: Prefect has settings for them."""
+    """Why the server of an API gives no answer; None if it gives one. Of certificates nothing is said:
+    Prefect has settings for them."""
     try:
-        # Nobody needs to be known to ask whether a server is well, and urllib would take a password for part of the name.
+        # Nobody needs to be known to ask whether a server is well, and urllib would take a password for part
+        # of the name.
         with urlopen(f"{without_password(url)}/health", timeout=5):  # noqa: S310 - of the user, or our own
             return None
     except HTTPError:

@@ -65,7 +65,8 @@ class Screen:
         """A task is done: the seconds that it took are those that the page of the run has."""
         if reused:
             self._done(
-                f"[green]reused[/green], finished {manifest['finished']} in {manifest['seconds']:.1f} s: {text}"
+                f"[green]reused[/green], finished {manifest['finished']} in "
+                f"{manifest['seconds']:.1f} s: {text}"
             )
         else:
             show(
@@ -90,7 +91,10 @@ class Screen:
         for name, (low, high), places in zip(names, intervals, digits, strict=True):
             self._line(escape(name), f"{low:.{places}f} to {high:.{places}f}")
         count = f"{sum(simulations['num_simulations'].values()):,}".replace(",", " ")
-        text = f"round {number + 1}: {count} simulations, {_last_losses(training['history'])}; above are 95 % of the next prior"
+        text = (
+            f"round {number + 1}: {count} simulations, {_last_losses(training['history'])}; above are "
+            "95 % of the next prior"
+        )
         self._done(f"[green]reused[/green], finished {found['finished']}: {text}" if reused else text)
 
     def simulated(self, manifest: dict[str, Any], reused: bool) -> None:
@@ -161,7 +165,10 @@ class Screen:
         """The real data sets have their posteriors; whether these can be trusted."""
         for row in manifest["corrections"]:
             before = f"{row['raw_effective_draws']:.0f} before smoothing"
-            worth = f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']} ({before}), Pareto k {row['pareto_k']:.2f}"
+            worth = (
+                f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']} ({before}), "
+                f"Pareto k {row['pareto_k']:.2f}"
+            )
             self._line(
                 f"Corrected {escape(row['data_set'])}", f"{worth}, log evidence {row['log_evidence']:.2f}"
             )
@@ -240,12 +247,14 @@ class Screen:
                     ]
                 table.add_row(*cells)
             self.console.print(
-                f"\n[bold]{quantity}[/bold]{f' in {unit}' if unit else ''}: posterior mean \\[95 % interval]\n"
+                f"\n[bold]{quantity}[/bold]{f' in {unit}' if unit else ''}: posterior mean \\[95 % "
+                "interval]\n"
             )
             self.console.print(table)
         if exact:
             self.console.print(
-                f"\n{MEAN_ERROR}: {ours} minus exact mean in exact posterior sd; {SD_RATIO}: {ours} over exact"
+                f"\n{MEAN_ERROR}: {ours} minus exact mean in exact posterior sd; {SD_RATIO}: "
+                f"{ours} over exact"
             )
         self.console.print(
             "\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right?\n"
@@ -265,7 +274,8 @@ def show_monitored(result: dict[str, Any]) -> None:
 
 
 def _where_to_look(run_id: str) -> str:
-    """The page of a run on a server, or the command that opens MLflow's pages: in a checkout the environment need not be active."""
+    """The page of a run on a server, or the command that opens MLflow's pages: in a checkout the environment
+    need not be active."""
     page = run_page(open_store(project_root(), create=False), run_id)
     if page is not None:
         return f"look at it at {page}"

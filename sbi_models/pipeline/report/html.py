@@ -1,4 +1,5 @@
-"""One page of HTML that tells a pipeline run: it is made at the end of the run, of what its tasks have left, and needs no network.
+"""One page of HTML that tells a pipeline run: it is made at the end of the run, of what its tasks have left,
+and needs no network.
 
 Everything that comes from users (names, labels, settings) is escaped; styles and figures are inside the page.
 """
@@ -37,11 +38,14 @@ CAPTIONS = {
     "posteriors": "Posterior draws of each data set against its exact posterior.",
     "composed": "Draws of the posterior given all data sets against the exact one.",
     "losses": "Losses of each epoch. The validation loss should level off, and not rise.",
-    "verdict": "By what to multiply posterior sds, and how far means are off, with intervals; 1 and 0 are right.",
-    "recovery": "Posterior means against the true parameters of test simulations; near the diagonal is good, errors are posterior sds.",
+    "verdict": "By what to multiply posterior sds, and how far means are off, with intervals; 1 and 0 are "
+    "right.",
+    "recovery": "Posterior means against the true parameters of test simulations; near the diagonal is good, "
+    "errors are posterior sds.",
     "calibration_ecdf": "Ranks of true parameters among posterior draws; inside the band is calibrated.",
     "coverage": "How often central intervals hold the truth, against how often they should.",
-    "z_score_contraction": "How much of the prior variance is gone (right is more), and errors in posterior sds (within ±2 is usual).",
+    "z_score_contraction": "How much of the prior variance is gone (right is more), and errors in posterior sds (within "
+    "±2 is usual).",
     "disagreement": "How far the members are apart on the real data, against test simulations.",
 }
 """How to read each figure; others have none."""
@@ -204,7 +208,8 @@ def _pictures(outcomes: Iterable[Manifest], only: tuple[str, ...] | None = None)
 
 
 def _sampling(experiment: Experiment, result: Manifest) -> dict[str, Any]:
-    """How to draw for other observations, on the command line, in Python, and over HTTP; a note where that needs weights."""
+    """How to draw for other observations, on the command line, in Python, and over HTTP; a note where that
+    needs weights."""
     row = first_row(study_of(experiment).simulator)
     names = [*experiment.summary_variables, *experiment.inference_conditions]
     shapes = {name: row[name].shape[1:] for name in names}

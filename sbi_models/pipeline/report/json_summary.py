@@ -8,7 +8,8 @@ from sbi_models.pipeline.outcomes import Manifest
 
 
 def pipeline_answer(flow: str, experiment: Experiment, result: Manifest) -> dict[str, Any]:
-    """Run, model, verdict, posteriors, certificates, and where the page and the other files are; None where a run has no such thing.
+    """Run, model, verdict, posteriors, certificates, and where the page and the other files are; None where a
+    run has no such thing.
 
     Args:
         flow: "pipeline" or "retrain".

@@ -29,7 +29,8 @@ _voice = Voice()
 
 @contextmanager
 def speaking(*, quiet: bool = False, as_json: bool = False) -> Iterator[None]:
-    """Let everything inside speak so; processes that it starts show no progress bars either if it is quiet."""
+    """Let everything inside speak so; processes that it starts show no progress bars either if it is
+    quiet."""
     global _voice  # noqa: PLW0603 - there is one screen
     before, bars = _voice, os.environ.get("SBI_MODELS_PROGRESS")
     _voice = Voice(quiet, as_json)
@@ -52,7 +53,8 @@ _answers: TextIO | None = None
 
 @contextmanager
 def _answer_alone() -> Iterator[None]:
-    """Sends what simulators, and processes that they start, print on standard output to standard error, so that the answer is alone."""
+    """Sends what simulators, and processes that they start, print on standard output to standard error, so
+    that the answer is alone."""
     global _answers  # noqa: PLW0603 - there is one standard output
     before, own = _answers, sys.stdout
     own.flush()
@@ -78,7 +80,8 @@ def _answer_alone() -> Iterator[None]:
 
 
 def use_utf8() -> None:
-    """Begin anew with names and contents of files in UTF-8 if the locale says otherwise; what goes to the screen stays as the locale says.
+    """Begin anew with names and contents of files in UTF-8 if the locale says otherwise; what goes to the
+    screen stays as the locale says.
 
     Names of folders that the locale cannot read could not be sent to Prefect and MLflow.
     """
@@ -92,7 +95,8 @@ def use_utf8() -> None:
 
 
 def admit_all_letters() -> None:
-    """Let standard output and error take letters that their encoding does not have, such as Greek ones in Latin-1, as codes.
+    """Let standard output and error take letters that their encoding does not have, such as Greek ones in
+    Latin-1, as codes.
 
     Where a stream is closed, what would go there goes nowhere.
     """
@@ -110,7 +114,8 @@ def voice() -> Voice:
 
 
 def stage_console() -> Console:
-    """For lines that tell how far a command is: nowhere if it is quiet, beside an answer in JSON on standard error."""
+    """For lines that tell how far a command is: nowhere if it is quiet, beside an answer in JSON on standard
+    error."""
     return Console(soft_wrap=True, highlight=False, stderr=_voice.as_json, quiet=_voice.quiet)
 
 
@@ -120,7 +125,8 @@ def answer_console() -> Console:
 
 
 def show(console: Console, text: str, *, indent: int = 0) -> None:
-    """A line with markup. On a terminal that is too narrow for it, what does not fit goes on below, that many columns in."""
+    """A line with markup. On a terminal that is too narrow for it, what does not fit goes on below, that many
+    columns in."""
     width, plain = console.width, Text.from_markup(text)
     if not console.is_terminal or plain.cell_len <= width or width <= 2 * indent:
         console.print(text)

@@ -21,7 +21,8 @@ MEAN_ERROR, SD_RATIO = "error/sd", "sd ratio"
 def posterior_table(
     study: Study, labels: list[str], values: list[Array], references: list[list[Reference]] | None
 ) -> pd.DataFrame:
-    """One row for each data set and quantity: mean, sd and central 95 % interval, amortized and, where it is known, exact.
+    """One row for each data set and quantity: mean, sd and central 95 % interval, amortized and, where it is
+    known, exact.
 
     Args:
         study: names and units of the quantities; their offsets are added.
@@ -58,7 +59,8 @@ def posterior_table(
 
 
 def reference_errors(table: pd.DataFrame) -> dict[str, float]:
-    """The largest deviations from the exact posteriors by quantity, and each one, as metrics; nothing where none is known."""
+    """The largest deviations from the exact posteriors by quantity, and each one, as metrics; nothing where
+    none is known."""
     if MEAN_ERROR not in table:
         return {}
     metrics, keys = {}, keys_of(table["quantity"])
@@ -98,7 +100,8 @@ def posterior_figure(
 
 
 def draws_frame(labels: list[str], draws: Variables, parameter_names: dict[str, list[str]]) -> pd.DataFrame:
-    """Draws as a table: data set, draw, and a column for each parameter, raw space; draws have shape (n_datasets, num_samples, width)."""
+    """Draws as a table: data set, draw, and a column for each parameter, raw space; draws have shape
+    (n_datasets, num_samples, width)."""
     n, s = next(iter(draws.values())).shape[:2]
     columns: dict[str, Any] = {"data_set": np.repeat(labels, s), "draw": np.tile(np.arange(s), n)}
     for variable, values in draws.items():

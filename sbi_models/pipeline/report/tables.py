@@ -26,7 +26,8 @@ MISSING = "–"
 def posterior_tables(
     table: Sequence[Mapping[str, Any]], data_set_name: str, certificates: Sequence[Mapping[str, Any]]
 ) -> list[Row]:
-    """For each quantity a title and a row a data set: mean, sd, quantiles, those of the exact posterior where known, and the certificate.
+    """For each quantity a title and a row a data set: mean, sd, quantiles, those of the exact posterior where
+    known, and the certificate.
 
     Args:
         table: rows of `posterior_table`.
@@ -67,7 +68,8 @@ def posterior_tables(
 
 
 def verdict_rows(verdict: Mapping[str, Any]) -> list[Row]:
-    """A row a parameter, and one for all jointly: the words, factor and bias with intervals, and the p-value of each test."""
+    """A row a parameter, and one for all jointly: the words, factor and bias with intervals, and the p-value
+    of each test."""
     judged = list(verdict["parameters"].items()) + (
         [("all jointly", verdict["joint"])] if verdict["joint"] is not None else []
     )
@@ -111,7 +113,8 @@ def _flaws(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def certificate_rows(certificates: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
-    """A row a data set with verdict, numbers and warnings, and the titles of the numbers; those that no data set has are left out."""
+    """A row a data set with verdict, numbers and warnings, and the titles of the numbers; those that no data
+    set has are left out."""
     titles = {**P_VALUES, "p_value": "all tests"} | WEIGHTS
     columns = {
         key: title
@@ -154,7 +157,8 @@ def _weight(key: str, value: float | None) -> str:
 
 
 def member_rows(training: Mapping[str, Any], diagnosed: Mapping[str, Any]) -> list[Row]:
-    """A row a member of an ensemble: weight, best epoch, last losses, log score and verdict; none without an ensemble."""
+    """A row a member of an ensemble: weight, best epoch, last losses, log score and verdict; none without an
+    ensemble."""
     rows = []
     for name, member in training.get("members", {}).items():
         losses, own = of_member(training["history"], name), diagnosed[name]
@@ -225,7 +229,8 @@ def number(value: float | None) -> str:
 
 
 def p_value(value: float | None, level: float = LEVEL) -> str:
-    """Two digits of a p-value, as far as they mean something, or as many as show on which side of a level it is."""
+    """Two digits of a p-value, as far as they mean something, or as many as show on which side of a level it
+    is."""
     if value is None or not isfinite(value):
         return MISSING
     return "< 1e-15" if value < 1e-15 else p_in_words(value, level)

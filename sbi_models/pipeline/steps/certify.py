@@ -1,4 +1,5 @@
-"""Certificates of real observations: whether each can be trusted, written to the run and shown on the screen."""
+"""Certificates of real observations: whether each can be trusted, written to the run and shown on the
+screen."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,11 +28,13 @@ WEIGHTS = {
     "pareto_k": "Pareto k",
 }
 _MEANINGS = {
-    "p_value": "p-value of all tests together; at {level:g} or below it is failed, as {level:.0%} of good data sets are",
+    "p_value": "p-value of all tests together; at {level:g} or below it is failed, as {level:.0%} of good "
+    "data sets are",
     "effective_sample_size": "share of the draws that the exact posterior has use for",
     "raw_effective_sample_size": "the same before the weights of draws are smoothed; far less where a mode is missed",
     "largest_weight": "share of the weight that one draw has",
-    "pareto_k": f"tail of the weights of draws; above {LARGEST_PARETO_K}, weighting would not mend draws of which few are of use",
+    "pareto_k": f"tail of the weights of draws; above {LARGEST_PARETO_K}, weighting would not mend draws of "
+    "which few are of use",
 }
 _STYLES = {"passed": "green", "failed": "red", "not known": "yellow"}
 
@@ -43,7 +46,8 @@ def certify_observations(
     observations: Variables,
     results: Results,
 ) -> list[Manifest]:
-    """Certificates of real observations, raw variables (n_datasets, ...), by approximator, simulator and likelihood; all to the results."""
+    """Certificates of real observations, raw variables (n_datasets, ...), by approximator, simulator and
+    likelihood; all to the results."""
     study, seed = study_of(experiment), seeding.derive(experiment.seed, "certificates")
     workflow = workflow_with(study.simulator, approximator)
     found = workflow.certify(observations, num_replicates=experiment.infer.predictive_replicates, seed=seed)
@@ -87,10 +91,11 @@ def in_short(certificates: Sequence[Mapping[str, Any]]) -> str:
 def show_certificates(
     console: Console, data_set_name: str, certificates: Sequence[Mapping[str, Any]]
 ) -> None:
-    """A table with a row a data set, what its columns mean, and why some should not be trusted; columns that hold nothing are left out.
+    """A table with a row a data set, what its columns mean, and why some should not be trusted; columns that
+    hold nothing are left out.
 
-    The columns: p-values of all tests together, of novelty, of the agreement of members and of the predictive check; of importance weights
-    the effective share of the draws and Pareto k.
+    The columns: p-values of all tests together, of novelty, of the agreement of members and of the predictive
+    check; of importance weights the effective share of the draws and Pareto k.
     """
     columns = {
         key: title

@@ -1,4 +1,5 @@
-"""One posterior given all real data sets of a study, from the registered approximator: draws, table, figure, report and metrics."""
+"""One posterior given all real data sets of a study, from the registered approximator: draws, table, figure,
+report and metrics."""
 
 import math
 import warnings
@@ -49,7 +50,8 @@ NUMBERS = (
 
 
 def prior_of(study: Study, names: tuple[str, ...]) -> PriorScoreLike | None:
-    """The prior that a study knows, as a score or as torch distributions of its simulator; None leaves it to what the network learned."""
+    """The prior that a study knows, as a score or as torch distributions of its simulator; None leaves it to
+    what the network learned."""
     if isinstance(study, KnowsPrior):
         return study.prior_score
     priors = study.simulator.priors

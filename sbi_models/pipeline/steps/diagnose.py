@@ -33,7 +33,8 @@ def diagnose_all(
     """Figures, metrics, log score and verdict of the approximator, and of each member of an ensemble.
 
     Args:
-        experiment: number of draws, names of the parameters, and the real observations that members of an ensemble may disagree on.
+        experiment: number of draws, names of the parameters, and the real observations that members of an
+            ensemble may disagree on.
         approximator: trained.
         test: simulations with their true parameters, name to (n_datasets, ...), raw space.
         history: losses by name, as the training left them.
@@ -64,7 +65,8 @@ def diagnose_all(
 
 
 def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """The words of a verdict, `as_dict()` of it, as tags: `verdict`, `verdict.NAME` of each parameter, and `verdict.jointly`."""
+    """The words of a verdict, `as_dict()` of it, as tags: `verdict`, `verdict.NAME` of each parameter, and
+    `verdict.jointly`."""
     rows, keys = verdict["parameters"], parameter_keys(verdict["parameters"])
     tags = {"verdict": verdict["label"]} | {
         f"verdict.{keys[name]}": row["label"] for name, row in rows.items()
@@ -78,7 +80,8 @@ def parameter_keys(names: Iterable[str]) -> dict[str, str]:
 
 
 class Diagnosis:
-    """Writes figures, metrics and the verdict of one approximator to its results, and tells what the screen shows of them."""
+    """Writes figures, metrics and the verdict of one approximator to its results, and tells what the screen
+    shows of them."""
 
     def __init__(
         self, experiment: Experiment, inference_names: tuple[str, ...], test: Variables, seed: int
@@ -124,7 +127,8 @@ class Diagnosis:
 def _disagreement(
     experiment: Experiment, approximator: EnsembleApproximator, test: Variables, results: Results
 ) -> Manifest:
-    """How far the members are apart for the real observations, against the test simulations: a figure, a table, and metrics."""
+    """How far the members are apart for the real observations, against the test simulations: a figure, a
+    table, and metrics."""
     study = study_of(experiment)
     labels, observations = study.observations()
     has_density = all(member.has_density for member in approximator.members.values())

@@ -1,4 +1,5 @@
-"""Posterior draws for the real observations of a study, a table and a figure of them, and their certificates."""
+"""Posterior draws for the real observations of a study, a table and a figure of them, and their
+certificates."""
 
 from collections.abc import Sequence
 

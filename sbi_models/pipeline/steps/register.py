@@ -1,4 +1,5 @@
-"""The gate between challenger and champion: a new version takes over if it is calibrated, and shown not to be worse by a margin."""
+"""The gate between challenger and champion: a new version takes over if it is calibrated, and shown not to be
+worse by a margin."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +23,8 @@ from sbi_models.tracking import Store, annotate
 from sbi_models.types import Variables
 
 MOST = 20_000
-"""Test simulations that are made for a comparison, unless the settings say otherwise, and never more than there are to train on."""
+"""Test simulations that are made for a comparison, unless the settings say otherwise, and never more than
+there are to train on."""
 
 Tests = Callable[[int], Variables]
 """The first simulations of the stream of test simulations, of which it makes those that are missing."""
@@ -37,7 +39,8 @@ def judge_challenger(
     *,
     tests: Tests | None = None,
 ) -> dict[str, Any]:
-    """Give a registered version the alias `champion` if the gate passes; write the decision and its reasons to the version.
+    """Give a registered version the alias `champion` if the gate passes; write the decision and its reasons
+    to the version.
 
     Args:
         store: the store that has the registry.
@@ -115,21 +118,24 @@ def _judged(
 
 
 def _rivals(store: Store, name: str, champion: int) -> list[int]:
-    """The champion, and the version that it has only shown not to be worse than: else many small steps would lead down."""
+    """The champion, and the version that it has only shown not to be worse than: else many small steps would
+    lead down."""
     reference = reference_of(store, name, champion)
     return [champion] if reference is None else list(dict.fromkeys([champion, reference]))
 
 
 def _calibrated(experiment: Experiment, verdict: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether the verdict lets a version be champion, and the words for it; a parameter whose posterior is the prior does not."""
+    """Whether the verdict lets a version be champion, and the words for it; a parameter whose posterior is
+    the prior does not."""
     said = f"verdict: {verdict['sentence']}"
     silent = [name for name, row in verdict.get("parameters", {}).items() if row["label"] == UNINFORMATIVE]
     unknown = [name for name in silent if name not in experiment.gate.uninformative]
     if unknown:
         names = ", ".join(unknown)
         return False, (
-            f"{said} The posterior of {names} may be the prior: train on more simulations, or diagnose with more (simulate: test); if the "
-            f"data cannot tell, allow it with gate: {{uninformative: [{names}]}}"
+            f"{said} The posterior of {names} may be the prior: train on more simulations, or diagnose with "
+            "more (simulate: test); if the data cannot tell, allow it with gate: {uninformative: "
+            f"[{names}]}}"
         )
     return verdict["is_calibrated"] or (bool(silent) and verdict["label"] == UNINFORMATIVE), said
 
@@ -160,7 +166,8 @@ def _compared(
     test: Variables,
     tests: Tests | None,
 ) -> tuple[bool, str, Comparison | None]:
-    """Whether the challenger is not worse than a version by the margin, or better than a newer one; the words for it; and the numbers.
+    """Whether the challenger is not worse than a version by the margin, or better than a newer one; the words
+    for it; and the numbers.
 
     A rival that is damaged, of an earlier format or deleted refuses.
     """

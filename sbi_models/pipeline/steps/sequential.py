@@ -12,7 +12,8 @@ from sbi_models.workflows import narrow
 
 
 def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
-    """Before anything is simulated, see that there is one observation to narrow to, and a likelihood and a density to weight draws by.
+    """Before anything is simulated, see that there is one observation to narrow to, and a likelihood and a
+    density to weight draws by.
 
     Args:
         experiment: as its user gave it.
@@ -32,8 +33,9 @@ def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
     joint, known = study.simulator.log_joint, (*approximator.inference_names, *approximator.condition_names)
     if joint is None or not set(signature(joint).parameters) <= set(known):
         raise ConfigurationError(
-            "Expected a likelihood with infer.num_proposals, got none: the functions of the simulator are methods of one object that has "
-            f"log_joint, too, which takes some of {', '.join(known)}. Leave num_proposals out, or write it."
+            "Expected a likelihood with infer.num_proposals, got none: the functions of the simulator are "
+            f"methods of one object that has log_joint, too, which takes some of {', '.join(known)}. Leave "
+            "num_proposals out, or write it."
         )
     if not all(member.has_density for member in approximator.members.values()):
         raise ConfigurationError(

@@ -1,4 +1,5 @@
-"""The simulations of an experiment: shards that are missing on disk are computed on its engine, all others are used as they are."""
+"""The simulations of an experiment: shards that are missing on disk are computed on its engine, all others
+are used as they are."""
 
 from time import monotonic
 from typing import Any
@@ -23,7 +24,8 @@ PURPOSES = ("training", "validation", "test")
 
 
 def stores_of(experiment: Experiment) -> list[dict[str, Any]]:
-    """Purpose, folder, seed and fingerprint of each store; experiments that differ only in how many they want share them."""
+    """Purpose, folder, seed and fingerprint of each store; experiments that differ only in how many they want
+    share them."""
     key = store_key(experiment)
     return [
         {
@@ -54,10 +56,12 @@ def missing_shards(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def refuse_stale(experiment: Experiment) -> None:
-    """Compute some of the simulations that are on disk once more, for a quarter of a second a store, and compare.
+    """Compute some of the simulations that are on disk once more, for a quarter of a second a store, and
+    compare.
 
     Raises:
-        DataError: if they are not the same, up to rounding: something has changed that neither code nor `depends_on` show.
+        DataError: if they are not the same, up to rounding: something has changed that neither code nor
+            `depends_on` show.
     """
     simulator = study_of(experiment).simulator
     if simulator.meta is not None:  # its rows depend on where their batch began
@@ -98,9 +102,10 @@ def _compare(kept: Variables, now: Variables, folder: str, row: int) -> None:
             or not np.allclose(new, value, rtol=1e-5, atol=1e-8 * scale)
         ):
             raise DataError(
-                f"Expected the simulations in {folder} to be those that the simulator gives now, got another {name!r} in row {row} or "
-                "those after it. Something has changed that its code does not show: name files and environment variables that it reads "
-                "under depends_on, or simulate and train anew: sbi-models run --fresh."
+                f"Expected the simulations in {folder} to be those that the simulator gives now, got "
+                f"another {name!r} in row {row} or those after it. Something has changed that its code does "
+                "not show: name files and environment variables that it reads under depends_on, or "
+                "simulate and train anew: sbi-models run --fresh."
             )
 
 
@@ -125,24 +130,28 @@ def simulate_missing(experiment: Experiment) -> int:
         left = missing_shards(experiment)
         if len(left) > lost:
             raise DataError(
-                f"Expected {len(calls)} more files of simulations in {work_folder()}, got {len(calls) - len(left)}, though the engine "
-                f"{engine.kind} says that they are written: do its workers share this folder? Mount it on their machines in the same place."
+                f"Expected {len(calls)} more files of simulations in {work_folder()}, got "
+                f"{len(calls) - len(left)}, though the engine {engine.kind} says that they are written: do "
+                "its workers share this folder? Mount it on their machines in the same place."
             )
         made += sum(weights) - sum(call["stop"] - call["start"] for call in left)
         in_vain = in_vain + 1 if len(left) == len(calls) else 0
         if in_vain == ATTEMPTS:
             raise SimulationError(
-                f"Workers of the engine {engine.kind} died {ATTEMPTS} times while they simulated, and no shard was finished: a function "
-                "crashed in compiled code, or memory ran out. Use fewer workers, or a smaller rows_per_shard. Finished shards are kept."
+                f"Workers of the engine {engine.kind} died {ATTEMPTS} times while they simulated, and no "
+                "shard was finished: a function crashed in compiled code, or memory ran out. Use fewer "
+                "workers, or a smaller rows_per_shard. Finished shards are kept."
             )
         calls = left
     return made
 
 
 def more_tests(experiment: Experiment, num_simulations: int) -> Variables:
-    """The first simulations of the stream of test simulations, raw space: name to (num_simulations, ...); what is missing is computed.
+    """The first simulations of the stream of test simulations, raw space: name to (num_simulations, ...);
+    what is missing is computed.
 
-    They are on disk afterwards, so that nobody computes them again. The manifest of the test simulations stays as it is.
+    They are on disk afterwards, so that nobody computes them again. The manifest of the test simulations
+    stays as it is.
     """
     simulate = experiment.simulate.model_copy(update={"test": max(num_simulations, experiment.simulate.test)})
     more = experiment.model_copy(update={"simulate": simulate})

@@ -26,7 +26,8 @@ OnEpochEnd = Callable[[int, dict[str, float]], None]
 
 
 def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow | EnsembleWorkflow:
-    """The workflow of an experiment, before any training, which keeps its checkpoints in the work folder under a key.
+    """The workflow of an experiment, before any training, which keeps its checkpoints in the work folder
+    under a key.
 
     Raises:
         ConfigurationError: if the networks and variables of the experiment do not fit together.
@@ -34,7 +35,8 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
     settings, study = experiment.train, study_of(experiment)
     if experiment.compose is not None and experiment.ensemble is not None:
         raise ConfigurationError(
-            "Expected either compose or ensemble, got both: the posteriors of one diffusion model are composed. Leave one out."
+            "Expected either compose or ensemble, got both: the posteriors of one diffusion model "
+            "are composed. Leave one out."
         )
     common: dict[str, Any] = {
         "inference_variables": experiment.inference_variables,
@@ -84,7 +86,8 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
     for name, member in workflow.approximator.members.items():
         if experiment.ensemble.learn_weights and not member.has_density:
             raise ConfigurationError(
-                f"Expected members with a density to learn weights from, got none for {name!r}. Set learn_weights=False."
+                f"Expected members with a density to learn weights from, got none for {name!r}. "
+                "Set learn_weights=False."
             )
     return workflow
 
@@ -95,12 +98,13 @@ def _narrowed(experiment: Experiment) -> Manifest:
 
 
 def _check_prior(experiment: Experiment, workflow: CompositionalWorkflow) -> None:
-    """Raise ConfigurationError if neither the study nor, after training, the network knows the prior, which a composition divides by."""
+    """Raise ConfigurationError if neither the study nor, after training, the network knows the prior, which a
+    composition divides by."""
     known = prior_of(study_of(experiment), workflow.approximator.inference_names)
     if known is None and not workflow.approximator.inference_network.drop_conditions:
         raise ConfigurationError(
-            "Expected a prior to compose with, got a study that knows none and a network that learns none (drop_conditions=0). Leave out "
-            "drop_conditions, or give the study a method prior_score."
+            "Expected a prior to compose with, got a study that knows none and a network that learns none "
+            "(drop_conditions=0). Leave out drop_conditions, or give the study a method prior_score."
         )
 
 
@@ -108,7 +112,8 @@ def _inference_network(network: Network) -> InferenceNetwork | str:
     if network.name == AUTO:
         if network.arguments:
             raise ConfigurationError(
-                f'Expected no arguments of "auto", which chooses them, got {network.arguments}. Leave them out.'
+                f'Expected no arguments of "auto", which chooses them, got {network.arguments}. '
+                "Leave them out."
             )
         return AUTO
     return network_named(network.name, network.arguments, InferenceNetwork)  # type: ignore[type-abstract]
@@ -121,7 +126,8 @@ def _summary_network(network: Network | None) -> SummaryNetwork | None:
 def train_part(
     experiment: Experiment, data: Mapping[str, Variables], key: str, member: str, on_epoch_end: OnEpochEnd
 ) -> None:
-    """Train one member of an ensemble apart from the others, to the bit as beside them, and leave it for `train_workflow`."""
+    """Train one member of an ensemble apart from the others, to the bit as beside them, and leave it for
+    `train_workflow`."""
     workflow, settings = workflow_of(experiment, key), experiment.train
     assert isinstance(workflow, EnsembleWorkflow)
     assert experiment.ensemble is not None
@@ -145,7 +151,8 @@ def part_path(key: str, member: str) -> Path:
 def train_workflow(
     experiment: Experiment, data: Mapping[str, Variables], key: str, on_epoch_end: OnEpochEnd
 ) -> Manifest:
-    """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was trained.
+    """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was
+    trained.
 
     Args:
         experiment: experiment with networks and settings.

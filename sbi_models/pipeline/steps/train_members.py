@@ -12,7 +12,8 @@ from sbi_models.pipeline.steps.train import part_path
 
 
 def train_members(experiment: Experiment, simulations: dict[str, Any], run_id: str) -> None:
-    """Train the members that are not trained yet, on the engine of an experiment; threads leave that to the task `ensemble`.
+    """Train the members that are not trained yet, on the engine of an experiment; threads leave that to the
+    task `ensemble`.
 
     Raises:
         TrainingError: if workers die again and again.
@@ -34,12 +35,14 @@ def train_members(experiment: Experiment, simulations: dict[str, Any], run_id: s
         absent = [name for name in left if not part_path(key, name).is_file()]
         if len(absent) > lost:
             raise DataError(
-                f"Expected the trained members {', '.join(left)} in {work_folder()}, got {len(absent)} less, though the engine "
-                f"{experiment.engine.kind} says that they are there: do its workers share this folder? Mount it on their machines."
+                f"Expected the trained members {', '.join(left)} in {work_folder()}, got {len(absent)} "
+                f"less, though the engine {experiment.engine.kind} says that they are there: do its workers "
+                "share this folder? Mount it on their machines."
             )
         in_vain = in_vain + 1 if lost == len(left) else 0
         if in_vain == ATTEMPTS:
             raise TrainingError(
-                f"Workers of the engine {experiment.engine.kind} died {ATTEMPTS} times while they trained members. Is there memory for "
-                f"{len(left)} of them? Use fewer workers. Finished members and epochs are kept."
+                f"Workers of the engine {experiment.engine.kind} died {ATTEMPTS} times while they trained "
+                f"members. Is there memory for {len(left)} of them? Use fewer workers. Finished members and "
+                "epochs are kept."
             )

@@ -1,7 +1,9 @@
-"""What every benchmark offers: a prior and a likelihood to draw from, their densities where they are tractable, and a simulator.
+"""What every benchmark offers: a prior and a likelihood to draw from, their densities where they are
+tractable, and a simulator.
 
-To add a benchmark: a file with a frozen dataclass that inherits from `Benchmark` (or `TractableBenchmark`, if the likelihood can be
-computed), its constants with their source, and an entry in `BENCHMARKS`; the tests of all benchmarks take it from there.
+To add a benchmark: a file with a frozen dataclass that inherits from `Benchmark` (or `TractableBenchmark`, if
+the likelihood can be computed), its constants with their source, and an entry in `BENCHMARKS`; the tests of
+all benchmarks take it from there.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +16,8 @@ from sbi_models.types import Array, FloatArray, Variables
 
 
 class Benchmark(ABC):
-    """A prior of parameters theta, shape (n, d), and a likelihood of data x, shape (n, ...), both in raw space."""
+    """A prior of parameters theta, shape (n, d), and a likelihood of data x, shape (n, ...), both in raw
+    space."""
 
     @property
     @abstractmethod
@@ -46,7 +49,8 @@ class Benchmark(ABC):
 
     @abstractmethod
     def log_prior(self, theta: Array) -> FloatArray:
-        """Log density of the prior in nats at theta of shape (..., d), -inf outside the support; shape (...)."""
+        """Log density of the prior in nats at theta of shape (..., d), -inf outside the support; shape
+        (...)."""
 
     @property
     def simulator(self) -> Simulator:
@@ -64,7 +68,8 @@ class Benchmark(ABC):
             values = values[0]
         if values.shape != self.x_shape or not np.isfinite(values).all():
             raise DataError(
-                f"Expected one finite data set x of shape {self.x_shape}, got an array of shape {np.shape(x)}."
+                f"Expected one finite data set x of shape {self.x_shape}, got an array of shape "
+                f"{np.shape(x)}."
             )
         return values
 
@@ -74,10 +79,12 @@ class TractableBenchmark(Benchmark):
 
     @abstractmethod
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """log p(x | theta) in nats for theta of shape (..., d) and x of shape (..., *x_shape); leading axes broadcast."""
+        """log p(x | theta) in nats for theta of shape (..., d) and x of shape (..., *x_shape); leading axes
+        broadcast."""
 
     def log_joint(self, theta: Array, x: Array) -> FloatArray:
-        """log p(theta) + log p(x | theta) in nats: the log posterior up to a constant; -inf outside the support of the prior."""
+        """log p(theta) + log p(x | theta) in nats: the log posterior up to a constant; -inf outside the
+        support of the prior."""
         theta = np.asarray(theta, dtype=float)
         inside = self._within(theta)
         safe = np.where(inside[..., None], theta, self._inside_point)

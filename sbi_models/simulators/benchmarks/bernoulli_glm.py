@@ -2,12 +2,13 @@
 
     theta = (bias, filter_1..9) ~ Normal(0, P^-1),   spike_t ~ Bernoulli(sigmoid((V theta)_t)),   t = 1..100,   x = V^T spikes
 
-V, shape (100, 10), has a column of ones and the stimulus at lags 0 to 8. P has 0.5 for the bias and F^T F for the filter, where
-F = D^2 + diag(sqrt(i / 9)), i = 0..8, and D takes first differences, so that smooth filters are likely. x, the number of spikes and the
-spike-triggered sums of the stimulus, is a sufficient statistic: given it, theta is independent of the spikes.
+V, shape (100, 10), has a column of ones and the stimulus at lags 0 to 8. P has 0.5 for the bias and F^T F for
+the filter, where F = D^2 + diag(sqrt(i / 9)), i = 0..8, and D takes first differences, so that smooth filters
+are likely. x, the number of spikes and the spike-triggered sums of the stimulus, is a sufficient statistic:
+given it, theta is independent of the spikes.
 
-Source: task T.5 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0); the stimulus is that of
-sbibm, drawn anew here from its seed (NumPy's legacy generator, 42).
+Source: task T.5 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0); the stimulus is that of sbibm, drawn anew here from its seed (NumPy's legacy generator, 42).
 """
 
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ class BernoulliGLM(TractableBenchmark):
         )
 
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """Log probability in nats of one train of spikes with statistics x, for theta and x of shape (..., 10); shape (...).
+        """Log probability in nats of one train of spikes with statistics x, for theta and x of shape (...,
+        10); shape (...).
 
         It lacks the log of the number of such trains, which does not depend on theta.
         """

@@ -1,9 +1,10 @@
-"""Gaussian linear: the mean of a Gaussian under a Gaussian prior, in ten dimensions, with its exact posterior.
+"""Gaussian linear: the mean of a Gaussian under a Gaussian prior, in ten dimensions, with its exact
+posterior.
 
     theta ~ Normal(0, 0.1 I),   x ~ Normal(theta, 0.1 I),   theta | x ~ Normal(x / 2, 0.05 I)
 
-Source: task T.1 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0), where the 0.1 are
-variances.
+Source: task T.1 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0), where the 0.1 are variances.
 """
 
 from dataclasses import dataclass

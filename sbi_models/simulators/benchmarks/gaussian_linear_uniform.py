@@ -1,8 +1,10 @@
-"""Gaussian linear uniform: the mean of a Gaussian under a uniform prior, in ten dimensions, with its exact posterior.
+"""Gaussian linear uniform: the mean of a Gaussian under a uniform prior, in ten dimensions, with its exact
+posterior.
 
     theta ~ Uniform(-1, 1)^10,   x ~ Normal(theta, 0.1 I),   theta | x ~ Normal(x, 0.1 I) truncated to the box of the prior
 
-Source: task T.2 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0), where 0.1 is a variance.
+Source: task T.2 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0), where 0.1 is a variance.
 """
 
 from dataclasses import dataclass
@@ -43,7 +45,8 @@ class GaussianLinearUniform(GaussianLocation, BoxPrior):
 
 @dataclass(frozen=True, eq=False)
 class TruncatedNormalPosterior:
-    """Independent Normal(location, scale) truncated to the box from lower to upper, each of shape (dim,) but the scale, raw space."""
+    """Independent Normal(location, scale) truncated to the box from lower to upper, each of shape (dim,) but
+    the scale, raw space."""
 
     location: FloatArray
     scale: float

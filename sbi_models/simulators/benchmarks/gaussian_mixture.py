@@ -1,12 +1,13 @@
-"""Gaussian mixture: the common mean of a broad and a narrow Gaussian in two dimensions, with its exact posterior.
+"""Gaussian mixture: the common mean of a broad and a narrow Gaussian in two dimensions, with its exact
+posterior.
 
     theta ~ Uniform(-10, 10)^2,   x ~ 0.5 Normal(theta, I) + 0.5 Normal(theta, 0.1^2 I)
 
-By symmetry of the Gaussian in theta and x the posterior is a mixture of the two Gaussians around x, truncated to the box of the prior;
-each one's weight is 0.5 times its mass in the box.
+By symmetry of the Gaussian in theta and x the posterior is a mixture of the two Gaussians around x, truncated
+to the box of the prior; each one's weight is 0.5 times its mass in the box.
 
-Source: task T.7 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0), after S. A. Sisson et al.,
-Sequential Monte Carlo without likelihoods, PNAS 104 (2007).
+Source: task T.7 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0), after S. A. Sisson et al., Sequential Monte Carlo without likelihoods, PNAS 104 (2007).
 """
 
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ class GaussianMixturePosterior:
     @property
     def weights(self) -> FloatArray:
         """Posterior probability of the broad and the narrow component, shape (2,)."""
-        # The mass of a component in the box is the ratio of its density without and with truncation, at any point of the box.
+        # The mass of a component in the box is the ratio of its density without and with truncation, at any
+        # point of the box.
         point = np.clip(self.x, self.model.lower, self.model.upper)
         log_mass = [
             log_normal_density(point, self.x, part.scale).sum() - part.log_prob(point)

@@ -5,13 +5,13 @@
     u0, v0 ~ LogNormal(log 10, 1),   sigma_u, sigma_v ~ LogNormal(-1, 1)
     hare_k ~ LogNormal(log u(k), sigma_u),   lynx_k ~ LogNormal(log v(k), sigma_v),   k = 0..20, in thousands of pelts
 
-To stay within single precision for every draw of this broad prior, u and v are held between 10^-10 and 10^10 and observations between
-10^-30 and 10^30; data come nowhere near. Solved in log u and log v; with the step below the logs are off by at most 0.001 over 20 000
-draws of the prior.
+To stay within single precision for every draw of this broad prior, u and v are held between 10^-10 and 10^10
+and observations between 10^-30 and 10^30; data come nowhere near. Solved in log u and log v; with the step
+below the logs are off by at most 0.001 over 20 000 draws of the prior.
 
-Sources. Data: C. G. Hewitt, The conservation of the wild life of Canada (1921), and P. Howard, Modeling basics (2009). Model: B. Carpenter,
-Predator-prey population dynamics, Stan case study (2018). Reference draws (2000, by Hamiltonian Monte Carlo): posteriordb, posterior
-`hudson_lynx_hare-lotka_volterra`.
+Sources. Data: C. G. Hewitt, The conservation of the wild life of Canada (1921), and P. Howard, Modeling
+basics (2009). Model: B. Carpenter, Predator-prey population dynamics, Stan case study (2018). Reference draws
+(2000, by Hamiltonian Monte Carlo): posteriordb, posterior `hudson_lynx_hare-lotka_volterra`.
 """
 
 from dataclasses import dataclass
@@ -91,7 +91,8 @@ class HareLynx(TractableBenchmark):
         return {"x": np.exp(np.clip(logs, np.log(1e-30), np.log(1e30)))}
 
     def log_prior(self, theta: Array) -> FloatArray:
-        """Log density of the prior in nats at theta of shape (..., 8), -inf unless all are positive; shape (...)."""
+        """Log density of the prior in nats at theta of shape (..., 8), -inf unless all are positive; shape
+        (...)."""
         theta = np.asarray(theta, dtype=float)
         positive = self._within(theta)
         safe = np.where(positive[..., None], theta, 1.0)
@@ -102,7 +103,8 @@ class HareLynx(TractableBenchmark):
         )
 
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """log p(x | theta) in nats for theta of shape (..., 8) and positive x of shape (..., 21, 2); shape (...)."""
+        """log p(x | theta) in nats for theta of shape (..., 8) and positive x of shape (..., 21, 2); shape
+        (...)."""
         theta, log_x = np.asarray(theta, dtype=float), np.log(x)
         density = log_normal_density(log_x, self.trajectory(theta), theta[..., None, 6:]) - log_x
         return np.asarray(density.sum(axis=(-1, -2)))

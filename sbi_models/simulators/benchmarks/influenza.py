@@ -1,14 +1,16 @@
-"""Influenza at an English boarding school, 1978: an SIR model of 763 boys with overdispersed counts of those in bed.
+"""Influenza at an English boarding school, 1978: an SIR model of 763 boys with overdispersed counts of those
+in bed.
 
     dS/dt = -beta S I / N,   dI/dt = beta S I / N - gamma I,   N = 763, one infected at t = 0, t in days
     beta ~ Normal(2, 1), gamma ~ Normal(0.4, 0.5), both > 0,   1 / phi ~ Exponential(rate 5)
     in_bed_k ~ NegativeBinomial(mean I(k), variance I(k) + I(k)^2 / phi),   k = 1..14
 
-theta = (beta, gamma, 1 / phi). Solved in log S and log I; with the step below log I is off by at most 10^-5 over 20 000 draws of the prior.
+theta = (beta, gamma, 1 / phi). Solved in log S and log I; with the step below log I is off by at most 10^-5
+over 20 000 draws of the prior.
 
-Source of the data: British Medical Journal, 4 March 1978, p. 587; of the model and its posterior (beta 1.73 (0.05), gamma 0.54 (0.05),
-R0 = beta / gamma 3.2 (0.3)): L. Grinsztajn et al., Bayesian workflow for disease transmission modeling in Stan, Statistics in Medicine
-(2021).
+Source of the data: British Medical Journal, 4 March 1978, p. 587; of the model and its posterior (beta 1.73
+(0.05), gamma 0.54 (0.05), R0 = beta / gamma 3.2 (0.3)): L. Grinsztajn et al., Bayesian workflow for disease
+transmission modeling in Stan, Statistics in Medicine (2021).
 """
 
 from dataclasses import dataclass
@@ -71,13 +73,15 @@ class Influenza(TractableBenchmark):
         return BOYS * shares(theta[..., :2], TIMES, infected=1 / BOYS, step=step)[..., 1:]
 
     def likelihood(self, theta: Array, rng: np.random.Generator) -> Variables:
-        """x, boys in bed, shape (n, 14), given theta of shape (n, 3): a Poisson count whose mean is gamma distributed."""
+        """x, boys in bed, shape (n, 14), given theta of shape (n, 3): a Poisson count whose mean is gamma
+        distributed."""
         inverse = np.maximum(theta[:, 2:], 1e-12)
         mean = self.trajectory(theta) * rng.gamma(1 / inverse, inverse, size=(len(theta), *self.x_shape))
         return {"x": rng.poisson(mean).astype(float)}
 
     def log_prior(self, theta: Array) -> FloatArray:
-        """Log density of the prior in nats at theta of shape (..., 3), -inf unless all are positive; shape (...)."""
+        """Log density of the prior in nats at theta of shape (..., 3), -inf unless all are positive; shape
+        (...)."""
         theta = np.asarray(theta, dtype=float)
         rates = log_normal_density(theta[..., :2], _RATE_MEAN, _RATE_SD) - log_ndtr(_RATE_MEAN / _RATE_SD)
         density = rates.sum(axis=-1) + np.log(_DISPERSION_RATE) - _DISPERSION_RATE * theta[..., 2]

@@ -4,13 +4,14 @@
     a = theta_2,  b = a + theta_3,  c = b + theta_4,   lengths (1/2, 1/2, 1)
     x_1 = theta_1 + sin(a) / 2 + sin(b) / 2 + sin(c),   x_2 = cos(a) / 2 + cos(b) / 2 + cos(c)
 
-There is no noise: the posterior lies on a surface. With theta_1 solved for, it is the surface g(a, b, c) = x_2, on which the posterior has
-density prior / |grad g|. Draws of it: two angles from the prior, the third solved for, which weighs the point by the third angle's
-conditional prior times |g_k| / |grad g|^2, if each of the three angles takes its turn as the third and shares a point with the others in
-the proportions g_k^2 / |grad g|^2. These weights are bounded but where the arm is stretched out along one line.
+There is no noise: the posterior lies on a surface. With theta_1 solved for, it is the surface g(a, b, c) =
+x_2, on which the posterior has density prior / |grad g|. Draws of it: two angles from the prior, the third
+solved for, which weighs the point by the third angle's conditional prior times |g_k| / |grad g|^2, if each of
+the three angles takes its turn as the third and shares a point with the others in the proportions g_k^2 /
+|grad g|^2. These weights are bounded but where the arm is stretched out along one line.
 
-Source: J. Kruse et al., Benchmarking invertible architectures on inverse problems, arXiv:2101.10763 (2021), after L. Ardizzone et al.,
-Analyzing inverse problems with invertible neural networks, ICLR 2019.
+Source: J. Kruse et al., Benchmarking invertible architectures on inverse problems, arXiv:2101.10763 (2021),
+after L. Ardizzone et al., Analyzing inverse problems with invertible neural networks, ICLR 2019.
 """
 
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ class InverseKinematics(Benchmark):
 
 @dataclass(frozen=True, eq=False)
 class InverseKinematicsPosterior:
-    """Weighted and plain draws of the posterior on its surface, given x of shape (2,); it has no density in theta."""
+    """Weighted and plain draws of the posterior on its surface, given x of shape (2,); it has no density in
+    theta."""
 
     model: InverseKinematics
     x: FloatArray
@@ -101,7 +103,8 @@ class InverseKinematicsPosterior:
         return theta, log_weights
 
     def sample(self, num_samples: int, *, seed: int, proposals_per_sample: int = 50) -> FloatArray:
-        """Draws of theta, shape (num_samples, 4), by resampling weighted ones: exact in the limit of many proposals."""
+        """Draws of theta, shape (num_samples, 4), by resampling weighted ones: exact in the limit of many
+        proposals."""
         theta, weights = self.weighted(num_samples * proposals_per_sample, seed=seed)
         rng = seeding.generator(seed, "exact posterior, resampling")
         return theta[rng.choice(len(theta), size=num_samples, p=weights)]
@@ -116,7 +119,8 @@ class InverseKinematicsPosterior:
         reachable = np.abs(cosine) < 1
         kept = directions[reachable]
         solved = kept.copy()
-        # Each solution +-arccos + 2 pi k is proposed with probability 1/6; |k| > 1 is ten prior standard deviations away.
+        # Each solution +-arccos + 2 pi k is proposed with probability 1/6; |k| > 1 is ten prior standard
+        # deviations away.
         sign, turn = rng.choice([-1.0, 1.0], size=len(kept)), rng.integers(-1, 2, size=len(kept))
         solved[:, third] = sign * np.arccos(cosine[reachable]) + 2 * np.pi * turn
         slopes = LENGTHS * np.sin(solved)
@@ -127,7 +131,8 @@ class InverseKinematicsPosterior:
         return theta, self.model.log_prior(theta) - self._log_proposal(kept, rest) + log_share
 
     def _log_proposal(self, directions: FloatArray, rest: Array) -> FloatArray:
-        """Log density of the two directions that are not solved for: of the prior, a random walk of steps with variance 1/4."""
+        """Log density of the two directions that are not solved for: of the prior, a random walk of steps
+        with variance 1/4."""
         first, second = directions[:, rest[0]], directions[:, rest[1]]
         steps = rest + 1
         start = log_normal_density(first, 0.0, 0.5 * np.sqrt(steps[0]))

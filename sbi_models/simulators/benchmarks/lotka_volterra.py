@@ -4,11 +4,11 @@
     alpha, gamma ~ LogNormal(-0.125, 0.5),   beta, delta ~ LogNormal(-3, 0.5)
     x_k ~ LogNormal(log u(2.1 k), 0.1), x_10+k ~ LogNormal(log v(2.1 k), 0.1),   k = 0..9
 
-u and v are held between 10^-10 and 10^4 in the observation. Solved in log u and log v; with the step below the logs are off by at most
-0.002 over 20 000 draws of the prior, and by 10^-4 for 999 of 1000.
+u and v are held between 10^-10 and 10^4 in the observation. Solved in log u and log v; with the step below
+the logs are off by at most 0.002 over 20 000 draws of the prior, and by 10^-4 for 999 of 1000.
 
-Source: task T.10 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0), whose
-code takes every 21st of the times 0, 0.1, ..., 20.
+Source: task T.10 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0), whose code takes every 21st of the times 0, 0.1, ..., 20.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ _STEP = 0.0125
 
 
 def log_populations(rates: Array, log_start: Array, times: FloatArray, *, step: float) -> FloatArray:
-    """log u and log v, shape (..., 2, len(times)), for rates (alpha, beta, gamma, delta) of shape (..., 4) and log starts (..., 2)."""
+    """log u and log v, shape (..., 2, len(times)), for rates (alpha, beta, gamma, delta) of shape (..., 4)
+    and log starts (..., 2)."""
     rows = np.asarray(rates, dtype=float).reshape(-1, 4)
     alpha, beta, gamma, delta = rows.T
 
@@ -64,7 +65,8 @@ class LotkaVolterra(LogNormalPrior):
         return (2 * len(TIMES),)
 
     def trajectory(self, theta: Array, step: float = _STEP) -> FloatArray:
-        """log u at the ten times, then log v, within the bounds: shape (..., 20), for theta of shape (..., 4)."""
+        """log u at the ten times, then log v, within the bounds: shape (..., 20), for theta of shape (...,
+        4)."""
         logs = log_populations(theta, np.log([30.0, 1.0]), TIMES, step=step)
         return np.clip(logs, np.log(1e-10), np.log(1e4)).reshape(*np.shape(theta)[:-1], -1)
 
@@ -73,6 +75,7 @@ class LotkaVolterra(LogNormalPrior):
         return {"x": np.exp(rng.normal(self.trajectory(theta), _NOISE))}
 
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """log p(x | theta) in nats for theta of shape (..., 4) and positive x of shape (..., 20); shape (...)."""
+        """log p(x | theta) in nats for theta of shape (..., 4) and positive x of shape (..., 20); shape
+        (...)."""
         log_x = np.log(x)
         return np.asarray((log_normal_density(log_x, self.trajectory(theta), _NOISE) - log_x).sum(axis=-1))

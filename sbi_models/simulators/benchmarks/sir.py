@@ -1,12 +1,14 @@
-"""SIR: contact and recovery rate of an epidemic in a million people, from ten tests of a thousand people each.
+"""SIR: contact and recovery rate of an epidemic in a million people, from ten tests of a thousand people
+each.
 
     dS/dt = -beta S I / N,   dI/dt = beta S I / N - gamma I,   N = 10^6, one infected at t = 0
     beta ~ LogNormal(log 0.4, 0.5),   gamma ~ LogNormal(log 0.125, 0.2),   x_k ~ Binomial(1000, I(17 k) / N),   k = 0..9, t in days
 
-Solved in log S and log I, which stay finite; with the step below the share I / N is off by at most 10^-5 over 20 000 draws of the prior.
+Solved in log S and log I, which stay finite; with the step below the share I / N is off by at most 10^-5 over
+20 000 draws of the prior.
 
-Source: task T.9 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0), whose code takes
-every 17th day from day 0.
+Source: task T.9 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0), whose code takes every 17th day from day 0.
 """
 
 from dataclasses import dataclass
@@ -24,7 +26,8 @@ _STEP = 0.25
 
 
 def shares(rates: Array, times: FloatArray, *, infected: float, step: float) -> FloatArray:
-    """I(t) / N, shape (..., len(times)), for rates (beta, gamma) of shape (..., 2) and the share infected at t = times[0]."""
+    """I(t) / N, shape (..., len(times)), for rates (beta, gamma) of shape (..., 2) and the share infected at
+    t = times[0]."""
     rows = np.asarray(rates, dtype=float).reshape(-1, 2)
     beta, gamma = rows.T
 

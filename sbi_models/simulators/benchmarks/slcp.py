@@ -3,10 +3,11 @@
     theta ~ Uniform(-3, 3)^5,   points 1..4 ~ Normal((theta_1, theta_2), S)
     S = [[s_1^2, r s_1 s_2], [r s_1 s_2, s_2^2]] + 1e-6 I,   s_1 = theta_3^2,   s_2 = theta_4^2,   r = tanh(theta_5)
 
-x holds the points one after the other, shape (8,). The signs of theta_3 and theta_4 do not enter: the posterior has four equal copies.
+x holds the points one after the other, shape (8,). The signs of theta_3 and theta_4 do not enter: the
+posterior has four equal copies.
 
-Source: task T.3 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0), after G. Papamakarios
-et al., Sequential neural likelihood, AISTATS 2019.
+Source: task T.3 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0), after G. Papamakarios et al., Sequential neural likelihood, AISTATS 2019.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,12 @@
-"""SLCP with distractors: the eight informative numbers of SLCP, hidden in fixed places among 92 that carry none.
+"""SLCP with distractors: the eight informative numbers of SLCP, hidden in fixed places among 92 that carry
+none.
 
-The distractors are draws from a mixture of 20 multivariate t distributions with 2 degrees of freedom, of equal weights. Locations,
-scales and the places of all 100 numbers are those of sbibm, drawn anew here from its seed (NumPy's legacy generator, 42) in its order.
+The distractors are draws from a mixture of 20 multivariate t distributions with 2 degrees of freedom, of
+equal weights. Locations, scales and the places of all 100 numbers are those of sbibm, drawn anew here from
+its seed (NumPy's legacy generator, 42) in its order.
 
-Source: task T.4 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0).
+Source: task T.4 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0).
 """
 
 from dataclasses import dataclass
@@ -20,7 +23,8 @@ _COMPONENTS, _DISTRACTORS, _FREEDOM = 20, 92, 2
 
 @cache
 def _constants() -> tuple[FloatArray, FloatArray, Array]:
-    """Locations, shape (20, 92), scale matrices, shape (20, 92, 92), and the order of the 100 numbers in x, shape (100,)."""
+    """Locations, shape (20, 92), scale matrices, shape (20, 92, 92), and the order of the 100 numbers in x,
+    shape (100,)."""
     legacy = np.random.RandomState(42)
     locations = np.stack([15 * legacy.normal(size=_DISTRACTORS) for _ in range(_COMPONENTS)])
     scales = np.empty((_COMPONENTS, _DISTRACTORS, _DISTRACTORS))
@@ -72,7 +76,8 @@ class SLCPDistractors(BoxPrior):
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
         """log p(x | theta) in nats for theta of shape (..., 5) and x of shape (..., 100); shape (...).
 
-        It lacks the log density of the distractors, which does not depend on theta. (Their scale matrices are so near to singular that
-        rounding x to single precision changes that density by a thousand nats and more.)
+        It lacks the log density of the distractors, which does not depend on theta. (Their scale matrices are
+        so near to singular that rounding x to single precision changes that density by a thousand nats and
+        more.)
         """
         return SLCP().log_likelihood(theta, self.informative(x))

@@ -1,15 +1,17 @@
-"""Two moons: a posterior of two crescents, each far narrower than the prior, with its exact density and draws.
+"""Two moons: a posterior of two crescents, each far narrower than the prior, with its exact density and
+draws.
 
     theta ~ Uniform(-1, 1)^2,   x = p(a, r) + (-|z_1|, z_2),   z = (theta_1 + theta_2, theta_2 - theta_1) / sqrt(2)
     p(a, r) = (r cos a + 0.25, r sin a),   a ~ Uniform(-pi/2, pi/2),   r ~ Normal(0.1, 0.01)
 
-The density of p at (u + 0.25, v) is that of r at sign(u) sqrt(u^2 + v^2) over pi sqrt(u^2 + v^2). z is theta rotated, so the posterior
-is uniform in it: p from its own distribution, |z_1| = p_1 - x_1 (which must not be negative) with either sign, z_2 = x_2 - p_2, as far as
-theta stays in the box.
+The density of p at (u + 0.25, v) is that of r at sign(u) sqrt(u^2 + v^2) over pi sqrt(u^2 + v^2). z is theta
+rotated, so the posterior is uniform in it: p from its own distribution, |z_1| = p_1 - x_1 (which must not be
+negative) with either sign, z_2 = x_2 - p_2, as far as theta stays in the box.
 
-Source: task T.8 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm 1.1.0), after D. Greenberg et
-al., Automatic posterior transformation, ICML 2019. sbibm's `_likelihood` leaves out the factor 1/r, and the sampler of its reference draws
-lets |z_1| be x_1 - p_1 too, which the model rules out; none of its ten observations is near enough to z_1 = 0 for this to matter.
+Source: task T.8 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
+1.1.0), after D. Greenberg et al., Automatic posterior transformation, ICML 2019. sbibm's `_likelihood` leaves
+out the factor 1/r, and the sampler of its reference draws lets |z_1| be x_1 - p_1 too, which the model rules
+out; none of its ten observations is near enough to z_1 = 0 for this to matter.
 """
 
 from dataclasses import dataclass
@@ -95,7 +97,8 @@ class TwoMoonsPosterior:
         share = sum(float(self._allowed(p, sign)[1].mean()) for sign in (-1.0, 1.0))
         if not share:
             raise DataError(
-                f"Expected data that the prior can produce, got x = {self.x}, which no theta in the box leads to."
+                f"Expected data that the prior can produce, got x = {self.x}, which no theta in "
+                "the box leads to."
             )
         return float(np.log(share) - np.log(4.0))
 
@@ -104,7 +107,8 @@ class TwoMoonsPosterior:
         return self.model.log_joint(theta, self.x) - self.log_evidence
 
     def sample(self, num_samples: int, *, seed: int) -> FloatArray:
-        """Draws of theta, shape (num_samples, 2), raw space, by rejection of what the crescent leads to outside the box."""
+        """Draws of theta, shape (num_samples, 2), raw space, by rejection of what the crescent leads to
+        outside the box."""
         rng = seeding.generator(seed, "exact posterior")
         trials = 2 * num_samples + 64
         draws = np.empty((0, 2))
@@ -118,7 +122,8 @@ class TwoMoonsPosterior:
         return draws[:num_samples]
 
     def _allowed(self, p: FloatArray, sign: Array | float) -> tuple[FloatArray, Array]:
-        """theta of shape (..., 2) for p of shape (..., 2) and the sign of z_1, and whether the model allows it, shape (...)."""
+        """theta of shape (..., 2) for p of shape (..., 2) and the sign of z_1, and whether the model allows
+        it, shape (...)."""
         size, z2 = p[..., 0] - self.x[0], self.x[1] - p[..., 1]
         z1 = sign * size
         theta = np.stack([z1 - z2, z1 + z2], axis=-1) / np.sqrt(2)

@@ -1,12 +1,14 @@
 """A learned likelihood: from a few simulations of a simulator to any number of its like.
 
-An ensemble learns p(x | theta) from the simulations, which is often far simpler than the posterior: a smooth mean and simple noise, with
-one mode where the posterior has several. The prior is known exactly. Drawing theta from the prior and x from the learned likelihood gives
-simulations without end, and a posterior network that is trained on these cannot overfit; what remains are the errors of the likelihood.
+An ensemble learns p(x | theta) from the simulations, which is often far simpler than the posterior: a smooth
+mean and simple noise, with one mode where the posterior has several. The prior is known exactly. Drawing
+theta from the prior and x from the learned likelihood gives simulations without end, and a posterior network
+that is trained on these cannot overfit; what remains are the errors of the likelihood.
 
-Learned likelihoods: G. Papamakarios, D. Sterratt, I. Murray, Sequential neural likelihood, AISTATS 2019, arXiv:1805.07226; posteriors
-trained on them: S. T. Radev et al., JANA: Jointly amortized neural approximation of complex Bayesian models, UAI 2023, arXiv:2302.09125;
-M. Gloeckler, M. Deistler, J. H. Macke, Variational methods for simulation-based inference, ICLR 2022, arXiv:2203.04176.
+Learned likelihoods: G. Papamakarios, D. Sterratt, I. Murray, Sequential neural likelihood, AISTATS 2019,
+arXiv:1805.07226; posteriors trained on them: S. T. Radev et al., JANA: Jointly amortized neural approximation
+of complex Bayesian models, UAI 2023, arXiv:2302.09125; M. Gloeckler, M. Deistler, J. H. Macke, Variational
+methods for simulation-based inference, ICLR 2022, arXiv:2203.04176.
 """
 
 from collections.abc import Mapping
@@ -28,7 +30,8 @@ from sbi_models.workflows.auto.transforms import Bounds, adapter_of, is_count, l
 from sbi_models.workflows.basic import BasicWorkflow
 
 _KINDS = {"normal": 1, "mixture": 8}
-"""Components of the mixture of each number, given those before it; the kind with the higher held-out density is taken."""
+"""Components of the mixture of each number, given those before it; the kind with the higher held-out density
+is taken."""
 
 _ROWS_AT_ONCE = 20_000
 
@@ -48,7 +51,8 @@ class LearnedLikelihood:
     kind: str
 
     def draw(self, parameters: Variables, *, seed: int) -> Variables:
-        """One simulation for each row of parameters (n, ...), raw space: parameters and data; rows that are not finite are left out."""
+        """One simulation for each row of parameters (n, ...), raw space: parameters and data; rows that are
+        not finite are left out."""
         n = len(next(iter(parameters.values())))
         drawn: dict[str, FloatArray] = {}
         whose = np.arange(n) % len(self.members)
@@ -68,7 +72,8 @@ class LearnedLikelihood:
 
 @torch.no_grad()
 def _one_draw_each(member: ContinuousApproximator, given: Variables, seed: int) -> Variables:
-    """One draw for each row, name to (n, d), raw space, all of one stream: quicker than `sample`, which has a stream for each row."""
+    """One draw for each row, name to (n, d), raw space, all of one stream: quicker than `sample`, which has a
+    stream for each row."""
     standardised = member.inference_network.sample(
         1, member.given(given), torch.Generator().manual_seed(seed)
     )[:, 0]
@@ -89,7 +94,8 @@ def learn(
     name: str,
     options: TrainingOptions,
 ) -> LearnedLikelihood:
-    """Learn the likelihood from simulations, raw variables (n, d); held-out ones decide on early stops and the kind of mixture."""
+    """Learn the likelihood from simulations, raw variables (n, d); held-out ones decide on early stops and
+    the kind of mixture."""
     counts = {key: np.array([is_count(column) for column in data[key].T]) for key in observed}
     spread, held_out = (
         _spread(part, counts, seeding.derive(seed, what))
@@ -154,7 +160,8 @@ def _spread(data: Variables, counts: Mapping[str, Array], seed: int) -> Variable
 def _better_bounded(
     data: Variables, parameters: list[str], observed: list[str], bounded: Adapter, scales: Mapping[str, str]
 ) -> bool:
-    """Whether data are more nearly linear in the parameters as the posterior network sees them than in raw ones."""
+    """Whether data are more nearly linear in the parameters as the posterior network sees them than in raw
+    ones."""
     if not bounded.transforms:
         return False
     raw = {name: torch.as_tensor(data[name], dtype=torch.float64) for name in (*parameters, *observed)}

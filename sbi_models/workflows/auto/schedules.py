@@ -1,7 +1,8 @@
 """How to train on how many simulations: the defaults of `inference_network="auto"`.
 
-Chosen once, on the log density of new simulations, at budgets of 1 000 and 10 000 and six models of `simulators/benchmarks`: two_moons,
-gaussian_mixture, slcp, bernoulli_glm, sir and lotka_volterra. What is said of other budgets continues these.
+Chosen once, on the log density of new simulations, at budgets of 1 000 and 10 000 and six models of
+`simulators/benchmarks`: two_moons, gaussian_mixture, slcp, bernoulli_glm, sir and lotka_volterra. What is
+said of other budgets continues these.
 """
 
 from dataclasses import dataclass
@@ -45,12 +46,14 @@ def of_simulations(number: int) -> Budget:
 
 
 def of_synthetic(number: int) -> Budget:
-    """For training a posterior on simulations of a likelihood that was learned from so many; those have no end."""
+    """For training a posterior on simulations of a likelihood that was learned from so many; those have no
+    end."""
     return Budget(256, 10_000 if number < 30_000 else 20_000, 3e-3, 0.0, 0.999)
 
 
 def likelihoods(number: int) -> int:
-    """How many networks learn the likelihood of so many simulations; their mixture errs less, most where simulations are few."""
+    """How many networks learn the likelihood of so many simulations; their mixture errs less, most where
+    simulations are few."""
     return 3 if number < 3_000 else 2 if number < 30_000 else 1
 
 

@@ -3,8 +3,8 @@
 1. Some simulations are held out, for early stops and for the choice below; they are part of the budget.
 2. Bounds of the parameters and scales of the data are found (`scales.py`).
 3. One posterior is trained on the simulations themselves.
-4. Where the prior can be drawn from and one simulation is a few numbers, a likelihood is learned from the same simulations
-   (`learned_likelihood.py`), and a second posterior is trained on draws of it.
+4. Where the prior can be drawn from and one simulation is a few numbers, a likelihood is learned from the
+   same simulations (`learned_likelihood.py`), and a second posterior is trained on draws of it.
 5. The one with the higher log density of the held-out simulations is kept.
 """
 
@@ -37,7 +37,8 @@ _PRIOR_DRAWS = 200_000
 _SYNTHETIC = 500_000
 
 _WIDEST = 32
-"""Numbers of one simulation up to which its likelihood is learned; each has a network of its own, which takes its time."""
+"""Numbers of one simulation up to which its likelihood is learned; each has a network of its own, which takes
+its time."""
 
 
 class Automatic:
@@ -152,7 +153,8 @@ class Automatic:
         inferred: list[str],
         observed: list[str],
     ) -> tuple[dict[str, Bounds], dict[str, str]]:
-        """Bounds of parameters and scales of data; none where the user has an adapter, or a torch distribution says the bounds."""
+        """Bounds of parameters and scales of data; none where the user has an adapter, or a torch
+        distribution says the bounds."""
         plain = [name for name in inferred if data[name].ndim == 2]
         if self.given["adapter"] is not None or not plain:
             return {}, {}

@@ -1,9 +1,11 @@
-"""On which scale the networks see a variable, found from the prior and the simulations: as it is, its root or logarithm, or its box mapped.
+"""On which scale the networks see a variable, found from the prior and the simulations: as it is, its root or
+logarithm, or its box mapped.
 
-Parameters: a prior has a bound where its draws stop, or where they thin out as a power of the distance to some value (the shape of a
-generalised Pareto distribution of the extreme draws is negative); the network then sees the real line. J. R. M. Hosking, J. R. Wallis,
-Parameter and quantile estimation for the generalized Pareto distribution, Technometrics 29 (1987). Data: the scale on which a linear model
-with normal noise, given the parameters, has the highest likelihood, which counts the Jacobian: G. E. P. Box, D. R. Cox, An analysis of
+Parameters: a prior has a bound where its draws stop, or where they thin out as a power of the distance to
+some value (the shape of a generalised Pareto distribution of the extreme draws is negative); the network then
+sees the real line. J. R. M. Hosking, J. R. Wallis, Parameter and quantile estimation for the generalized
+Pareto distribution, Technometrics 29 (1987). Data: the scale on which a linear model with normal noise, given
+the parameters, has the highest likelihood, which counts the Jacobian: G. E. P. Box, D. R. Cox, An analysis of
 transformations, J. R. Stat. Soc. B 26 (1964).
 """
 
@@ -23,8 +25,8 @@ _EDGE = 0.01
 """Share of a range that is looked at for a bound, at each end."""
 
 _MANY_AT_AN_EDGE = 0.002
-"""Share of the draws in there from which it is a bound; of normal draws less than a hundredth of that is there, of uniform ones five
-times."""
+"""Share of the draws in there from which it is a bound; of normal draws less than a hundredth of that is
+there, of uniform ones five times."""
 
 _SPACINGS = 20.0
 """A bound is so many mean distances of draws beyond the last one, or a round number before that."""
@@ -40,20 +42,25 @@ _TAIL = 0.05
 """Share of the draws, at each end, whose distances are fitted."""
 
 _SHAPE, _SHAPE_ERROR = -0.3, 1.5
-"""A generalised Pareto shape below the first is a bound, by so many standard errors; it is about -0.15 for a normal law, 0 for an
-exponential tail, -1 / (k + 1) where the density vanishes as the k-th power of the distance, such as -1/2 for Beta(2, 2)."""
+"""A generalised Pareto shape below the first is a bound, by so many standard errors; it is about -0.15 for a
+normal law, 0 for an exponential tail, -1 / (k + 1) where the density vanishes as the k-th power of the
+distance, such as -1/2 for Beta(2, 2)."""
 
 _MARGIN = 0.05
-"""Of the range of the draws, beyond an end that was extrapolated, up to which a round number is taken for it."""
+"""Of the range of the draws, beyond an end that was extrapolated, up to which a round number is taken for
+it."""
 
 _REACHED, _UNIT_SHARE = 0.05, 0.75
-"""Positive draws that come so near to 0, in medians, have the bound 0; draws in (0, 1) that fill so much of it have both."""
+"""Positive draws that come so near to 0, in medians, have the bound 0; draws in (0, 1) that fill so much of
+it have both."""
 
 _WIDE = math.log(100)
-"""Range of the logarithms of draws from which their ends are looked at, too: below, those of the draws tell as much."""
+"""Range of the logarithms of draws from which their ends are looked at, too: below, those of the draws tell
+as much."""
 
 _MANY_LOGARITHMS = 0.006
-"""The same share of logarithms, of which laws with heavy tails put more near an end; of uniform ones 0.01 are there."""
+"""The same share of logarithms, of which laws with heavy tails put more near an end; of uniform ones 0.01 are
+there."""
 
 _MOST_ROWS = 20_000
 
@@ -64,8 +71,8 @@ _WHOLE = 1e-6
 def parameter_bounds(draws: Array) -> Bounds:
     """Lower and upper bounds of each component of draws (n, d) of a prior, raw space; None where it has none.
 
-    A component that is positive and has no bounds on the scale of its logarithm has the lower bound 0; logarithms of draws over some powers
-    of ten are looked at for an end, too.
+    A component that is positive and has no bounds on the scale of its logarithm has the lower bound 0;
+    logarithms of draws over some powers of ten are looked at for an end, too.
     """
     lower, upper = [], []
     for column in np.asarray(draws, dtype=float).T:
@@ -84,7 +91,8 @@ def parameter_bounds(draws: Array) -> Bounds:
 
 
 def _edges_of_logarithms(column: FloatArray) -> tuple[float | None, float | None]:
-    """Where positive draws over some powers of ten stop as seen on the scale of their logarithms, such as those of a log-uniform prior."""
+    """Where positive draws over some powers of ten stop as seen on the scale of their logarithms, such as
+    those of a log-uniform prior."""
     logs, n = np.log(column), len(column)
     first, last = float(logs.min()), float(logs.max())
     width = last - first
@@ -100,7 +108,8 @@ def _edges_of_logarithms(column: FloatArray) -> tuple[float | None, float | None
 def _natural_bounds(
     column: FloatArray, low: float | None, high: float | None
 ) -> tuple[float | None, float | None]:
-    """Bounds of positive draws that thin out too fast for their ends to tell: 0 of what is positive, and 1 of what is a share."""
+    """Bounds of positive draws that thin out too fast for their ends to tell: 0 of what is positive, and 1 of
+    what is a share."""
     if (
         low is None
         and high is None
@@ -135,7 +144,8 @@ def _lower_bound(column: FloatArray, first: float, width: float) -> float | None
 
 
 def _generalised_pareto(column: FloatArray) -> tuple[float, float]:
-    """Shape and lower end of the generalised Pareto law of the lowest draws, by probability-weighted moments."""
+    """Shape and lower end of the generalised Pareto law of the lowest draws, by probability-weighted
+    moments."""
     k = int(_TAIL * len(column))
     lowest = np.partition(column, k)[: k + 1]
     threshold = lowest.max()
@@ -154,13 +164,15 @@ def _negative(value: float | None) -> float | None:
 
 
 def _bound(last: float, outer: float, rounder: float = _ROUND) -> float:
-    """A round number beyond the last draw and before the outer end, where there is one that is not there by chance; else the outer end."""
+    """A round number beyond the last draw and before the outer end, where there is one that is not there by
+    chance; else the outer end."""
     number, step = _shortest_between(min(last, outer), max(last, outer))
     return number if step > rounder * abs(outer - last) else outer
 
 
 def _shortest_between(low: float, high: float) -> tuple[float, float]:
-    """The number of the fewest decimal digits strictly between two numbers, or their middle, and the distance of such numbers.
+    """The number of the fewest decimal digits strictly between two numbers, or their middle, and the distance
+    of such numbers.
 
     >>> _shortest_between(2.9998, 3.0003)
     (3.0, 1.0)
@@ -219,7 +231,8 @@ def regressors(parameters: FloatArray) -> FloatArray:
 
 
 def log_likelihood(values: FloatArray, inputs: FloatArray) -> float:
-    """The highest mean log density in nats of normals with means linear in the inputs (n, p) and constant variances, of values (n, d)."""
+    """The highest mean log density in nats of normals with means linear in the inputs (n, p) and constant
+    variances, of values (n, d)."""
     centred = values - values.mean(axis=0)
     rest = centred - inputs @ np.linalg.lstsq(inputs, centred, rcond=None)[0]
     variance = np.maximum((rest**2).mean(axis=0), 1e-12 * np.maximum((values**2).mean(axis=0), 1e-300))
@@ -227,7 +240,8 @@ def log_likelihood(values: FloatArray, inputs: FloatArray) -> float:
 
 
 def real_line(name: str, draws: Array) -> Adapter:
-    """Steps that take a variable to the real line, as the bounds of draws (n, d) of its prior, raw space, say; none where it has none.
+    """Steps that take a variable to the real line, as the bounds of draws (n, d) of its prior, raw space,
+    say; none where it has none.
 
     Rows that are compositions (shares of a whole) become d - 1 log ratios.
     """
@@ -243,7 +257,8 @@ def real_line(name: str, draws: Array) -> Adapter:
 
 
 def adapter_of(bounds: Mapping[str, Bounds], scales: Mapping[str, str]) -> Adapter:
-    """The steps that bounds of parameters and scales of data stand for, to be followed by the routing of roles."""
+    """The steps that bounds of parameters and scales of data stand for, to be followed by the routing of
+    roles."""
     adapter = Adapter()
     for name, (lower, upper) in bounds.items():
         if any(bound is not None for bound in (*lower, *upper)):
