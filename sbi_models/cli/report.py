@@ -10,11 +10,9 @@ import typer
 
 from sbi_models.errors import ConfigurationError, TrackingError
 from sbi_models.pipeline.report.output import answer_json, voice
+from sbi_models.pipeline.report.usage import FILE
 from sbi_models.pipeline.runtime import project_root, work_folder
 from sbi_models.tracking import RunRecord, open_store
-
-FILE = "report.html"
-"""The page among the artifacts of a run."""
 
 NO_PAGE = "Run its experiment again: finished tasks are used again, and the new run has one."
 

@@ -16,6 +16,7 @@ from sbi_models.pipeline.experiment.observations import read_observations
 from sbi_models.pipeline.report.output import answer_json, show, voice
 from sbi_models.pipeline.report.posteriors import INTERVAL, draws_frame
 from sbi_models.pipeline.report.tables import digits_of, fixed
+from sbi_models.pipeline.report.usage import NEAR
 from sbi_models.pipeline.runtime import project_root
 from sbi_models.pipeline.steps.certify import show_certificates
 from sbi_models.pipeline.steps.train import NARROWED
@@ -23,11 +24,6 @@ from sbi_models.tracking import is_model_uri, load, open_store
 
 SUFFIXES = (".csv", ".parquet")
 QUANTILES = (INTERVAL[0], 0.5, INTERVAL[1])
-
-NEAR = (
-    "This model was trained near one observation, and these draws are those under a narrower prior. Those "
-    "of the posterior have weights: run its experiment, or workflow.importance_sample."
-)
 
 
 def sample_file(

@@ -1,21 +1,14 @@
 """A registered model behind HTTP, and how to ask it."""
 
-import json
-import math
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
-import numpy as np
 import typer
 
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.report.usage import curl_example
 from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import load, open_store, serve, version_of
-
-MOST_NUMBERS = 40
-"""Numbers of one data set that are written out in an example."""
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def serve_model(model: str, host: str, port: int, *, timeout: float, names: Collection[str] = ()) -> None:
@@ -55,24 +48,3 @@ def refuse_taken(host: str, port: int) -> None:
             f"Expected a free port, got {host}:{port}: {error.strerror}. Choose another one, for "
             f"instance --port {port + 1}."
         ) from None
-
-
-def curl_example(host: str, port: int, shapes: Shapes) -> str:
-    """A command that asks a served model for a summary of the posterior of one data set, whose variables have
-    these shapes.
-
-    >>> print(curl_example("127.0.0.1", 5000, {"x": (2,)}))
-    curl -H content-type:application/json http://127.0.0.1:5000/invocations \\
-        -d '{"inputs": [[0.0, 0.0]], "params": {"num_samples": 1000, "output": "summary"}}'
-    """
-    start = f"curl -H content-type:application/json http://{host}:{port}/invocations \\\n    -d "
-    params = '"params": {"num_samples": 1000, "output": "summary"}'
-    if sum(math.prod(shape) for shape in shapes.values()) > MOST_NUMBERS:
-        inside = ", ".join(f'"{name}": (n, {", ".join(map(str, shape))})' for name, shape in shapes.items())
-        return (
-            f'{start}@data.json    # {{"inputs": ..., {params}}}, with inputs an array, or arrays by '
-            f"name: {{{inside}}}"
-        )
-    arrays = {name: np.zeros((1, *shape)).tolist() for name, shape in shapes.items()}
-    inputs = next(iter(arrays.values())) if len(arrays) == 1 else arrays
-    return f"{start}'{{\"inputs\": {json.dumps(inputs)}, {params}}}'"

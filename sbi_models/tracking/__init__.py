@@ -75,7 +75,7 @@ _HOMES = {
     "redacted": "redaction",
     "register": "registry",
     "run_page": "ui",
-    "serve": "serving",
+    "serve": "server",
     "set_alias": "versions",
     "ui_command": "ui",
     "ui_environment": "ui",

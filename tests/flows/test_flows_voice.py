@@ -16,11 +16,12 @@ from small_run import small_experiment
 from sbi_models import progress
 from sbi_models.cli import serve as serving
 from sbi_models.cli.main import main
-from sbi_models.cli.serve import curl_example, refuse_taken
+from sbi_models.cli.serve import refuse_taken
 from sbi_models.errors import ConfigurationError, DriftError
 from sbi_models.pipeline.experiment.yaml_files import experiment_names
 from sbi_models.pipeline.report.json_summary import pipeline_answer
 from sbi_models.pipeline.report.output import answer_console, answer_json, show, speaking, stage_console
+from sbi_models.pipeline.report.usage import curl_example
 from sbi_models.simulators.benchmarks.michelson import DATA
 
 pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs

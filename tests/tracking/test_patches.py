@@ -208,13 +208,14 @@ def test_a_checkout_of_the_package_has_commit_hash_and_patch(
     library_changes.patch is applied by git, whatever folder the user's code is in, and has nothing of other
     files of the checkout."""
     root = checkout(
-        tmp_path / "checkout", {"sbi_models/a.py": b"a = 1\n", "flows/b.py": b"b = 1\n", "docs/c.md": b"c\n"}
+        tmp_path / "checkout",
+        {"sbi_models/a.py": b"a = 1\n", "sbi_models/b.py": b"b = 1\n", "docs/c.md": b"c\n"},
     )
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     hashes = []
     for text in (b"a = 1\n", b"a = 2\n"):
-        _write(root, {"sbi_models/a.py": text, "docs/c.md": text, "flows/new.py": text})
+        _write(root, {"sbi_models/a.py": text, "docs/c.md": text, "sbi_models/new.py": text})
         _run_from(root / "sbi_models", monkeypatch)
         with Tracker.start(store, "npe", "first", text.decode().strip(), folder=nowhere) as tracker:
             tracker.log_environment()
@@ -226,7 +227,7 @@ def test_a_checkout_of_the_package_has_commit_hash_and_patch(
         )
         assert library["commit"] == tags[provenance.OWN_COMMIT] == git(root, "rev-parse", "HEAD").strip()
         assert library["sha256"] == tags[provenance.OWN_HASH]
-        assert library["untracked"] == ["flows/new.py"]
+        assert library["untracked"] == ["sbi_models/new.py"]
         hashes.append(library["sha256"])
     assert len(set(hashes)) == 2
     assert json.loads((folder / "code.json").read_text()) == {"commit": None}
@@ -244,7 +245,7 @@ def test_an_installed_package_has_its_hash_its_origin_and_edits(
 ) -> None:
     """A wheel has the same hash as the checkout that it was made of; an edit in site-packages is told by
     name, and by another hash."""
-    files = {"sbi_models/a.py": b"a = 1\n", "flows/b.py": b"b = 1\n"}
+    files = {"sbi_models/a.py": b"a = 1\n", "sbi_models/b.py": b"b = 1\n"}
     root, site = checkout(tmp_path / "checkout", files), tmp_path / "lib" / "site-packages"
     _write(site, files | {"sbi_models/__pycache__/a.pyc": b"1"})
     _run_from(root / "sbi_models", monkeypatch)
@@ -270,10 +271,10 @@ def test_an_installed_package_has_its_hash_its_origin_and_edits(
     assert (state["sha256"], state["edited"], patch) == (of_checkout, [], "")
     assert state["installed_from"]["archive_info"]["hashes"]["sha256"] == "0" * 64  # type: ignore[index]
     assert "hunter2" not in json.dumps(state)
-    _write(site, {"flows/b.py": b"b = 2\n"})
+    _write(site, {"sbi_models/b.py": b"b = 2\n"})
     provenance.own_hash.cache_clear()
     state, _ = run_environment.library_state()
-    assert (state["edited"], state["sha256"] == of_checkout) == (["flows/b.py"], False)
+    assert (state["edited"], state["sha256"] == of_checkout) == (["sbi_models/b.py"], False)
 
 
 def test_a_checkout_without_a_commit_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.tasks import Task
 
-from sbi_models.cli.report import FILE
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline import tasks
 from sbi_models.pipeline.cache import (
@@ -36,6 +35,7 @@ from sbi_models.pipeline.report.console import Screen
 from sbi_models.pipeline.report.html import publish_report
 from sbi_models.pipeline.report.posteriors import MEAN_ERROR, SD_RATIO
 from sbi_models.pipeline.report.tables import digits_of, fixed
+from sbi_models.pipeline.report.usage import FILE
 from sbi_models.pipeline.source_record import record_source
 from sbi_models.pipeline.steps.certify import in_short
 from sbi_models.pipeline.steps.register import check_gate, described, judge_challenger

@@ -15,9 +15,6 @@ from typing import Any, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from sbi_models.cli.report import FILE
-from sbi_models.cli.sample import NEAR
-from sbi_models.cli.serve import curl_example
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.simulator_study import first_row
 from sbi_models.pipeline.experiment.study_loading import study_of
@@ -31,6 +28,7 @@ from sbi_models.pipeline.report.tables import (
     posterior_tables,
     verdict_rows,
 )
+from sbi_models.pipeline.report.usage import FILE, NEAR, curl_example
 from sbi_models.tracking import RunRecord, Tracker, redacted
 from sbi_models.tracking.provenance import OWN_COMMIT, OWN_DIRTY, OWN_HASH
 

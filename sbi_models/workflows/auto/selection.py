@@ -189,8 +189,10 @@ class Automatic:
             **settings,
         }
         return _Candidate(
-            inference_network=network, **{role: names or None for role, names in self.roles.items()}, **made
-        )  # type: ignore[arg-type]
+            inference_network=network,
+            **{role: names or None for role, names in self.roles.items()},  # type: ignore[arg-type]
+            **made,
+        )
 
 
 class _Candidate(BasicWorkflow):
