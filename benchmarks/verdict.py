@@ -263,7 +263,7 @@ CASES = {
 
 
 def problem(case: str, dim: int, seed: int) -> tuple[Floats, Floats]:
-    """Draws (n_datasets, n_draws, dim) and true values (n_datasets, dim)."""
+    """Draws (num_datasets, n_draws, dim) and true values (num_datasets, dim)."""
     rng = generator(seed, "benchmark of verdicts", case, dim)
     truth = rng.normal(size=(DATA_SETS, dim))
     noise = rng.normal(size=(DATA_SETS, DRAWS, dim))

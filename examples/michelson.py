@@ -85,7 +85,7 @@ def main() -> None:
         density[:, None],
         truth=[michelson.SPEED_TODAY + michelson.SPEED_OFFSET],
         variable_names=["speed of light in air [km/s]"],
-        dataset_names=names,
+        data_set_names=names,
         truth_label="today's value",
     )
     options.output.mkdir(parents=True, exist_ok=True)

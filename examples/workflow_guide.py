@@ -127,11 +127,11 @@ workflow = bf.CompositionalWorkflow(
 history = workflow.fit_online(epochs=5, batch_size=64, num_batches_per_epoch=50)
 
 raw = simulator.sample(6)
-# compositional_sample expects (n_datasets, n_compositional, ...)
+# compositional_sample expects (num_datasets, n_compositional, ...)
 x_obs = raw["x"].reshape(2, 3, 20, 1).astype("float32")  # 2 datasets x 3 obs each
 
 # 7.3.2
-# x_obs has shape (n_datasets, n_compositional, time, features)
+# x_obs has shape (num_datasets, n_compositional, time, features)
 samples = workflow.compositional_sample(
     num_samples=100,
     conditions={"x": x_obs},

@@ -14,7 +14,7 @@ from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 ROLES = ("inference_variables", "inference_conditions", "summary_variables")
-"""What a network does with a variable: infer it, take it directly, or summarise it first."""
+"""What a network does with a variable: infer it, take it directly, or summarize it first."""
 
 
 @known_arguments

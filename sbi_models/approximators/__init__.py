@@ -1,4 +1,4 @@
-"""Approximators: adapter, standardiser and networks in one object that samples, evaluates, saves and
+"""Approximators: adapter, standardizer and networks in one object that samples, evaluates, saves and
 loads."""
 
 from sbi_models.approximators.base import Approximator

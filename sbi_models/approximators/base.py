@@ -104,7 +104,7 @@ class Approximator(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
-        """Raw data with all variables, checked, to standardised float32 tensors by role, on the
+        """Raw data with all variables, checked, to standardized float32 tensors by role, on the
         approximator's device."""
 
     @abstractmethod
@@ -117,12 +117,12 @@ class Approximator(nn.Module, ABC):
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> Variables:
-        """Draws of every data set, name to (n_datasets, num_samples, width), raw space."""
+        """Draws of every data set, name to (num_datasets, num_samples, width), raw space."""
 
     @abstractmethod
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
         """Log density in nats of the parameters given the conditions of each row of `data`, in raw space,
-        shape (n_datasets,)."""
+        shape (num_datasets,)."""
 
     @abstractmethod
     def estimate(
@@ -145,7 +145,7 @@ class Approximator(nn.Module, ABC):
         `certify` of a workflow asks its simulator, too.
 
         Args:
-            conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
+            conditions: raw variables of shape (num_datasets, ...); further ones are left aside.
             level: share of false alarms among observations that are drawn like the simulations.
             batch_size: data sets in one call of the networks.
             seed: seed of the draws that members are compared by; nothing else is random.

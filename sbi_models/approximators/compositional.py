@@ -58,7 +58,7 @@ class CompositionOptions(TypedDict, total=False):
             conditions.
         method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin"
             (annealed Langevin) and "plain" (the sum of diffused scores, which is biased), for comparison.
-        noise: noise at which scores are composed, in sds of the standardised parameters; None is 0.02, and
+        noise: noise at which scores are composed, in sds of the standardized parameters; None is 0.02, and
             0.05 for networks without Gaussian preconditioning.
         calibration_simulations: simulated items of the last calibration; 0 composes without the simulator,
             None is 400 an item, between 20 000 and 500 000.
@@ -154,7 +154,7 @@ class CompositionalApproximator(ContinuousApproximator):
 
         Args:
             num_samples: draws for each data set.
-            conditions: raw variables of shape (n_datasets, n_compositional, ...): one theta, n_compositional
+            conditions: raw variables of shape (num_datasets, n_compositional, ...): one theta, n_compositional
                 >= 1 observations of it.
             simulate: simulations for fixed parameters, which remove the errors that all items share;
                 `CompositionalWorkflow` passes its simulator. None composes without.
@@ -162,7 +162,7 @@ class CompositionalApproximator(ContinuousApproximator):
             options: see `CompositionOptions`.
 
         Returns:
-            Name to array of shape (n_datasets, num_samples, width), raw space; a warning is issued where an
+            Name to array of shape (num_datasets, num_samples, width), raw space; a warning is issued where an
             answer should not be trusted.
 
         Raises:
@@ -302,7 +302,7 @@ class CompositionalApproximator(ContinuousApproximator):
                 ) from None
             value = value[..., None] if shape == (1,) and value.ndim == 2 else value
             if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
-                wanted = ", ".join(map(str, ("n_datasets", "n_compositional", *shape)))
+                wanted = ", ".join(map(str, ("num_datasets", "n_compositional", *shape)))
                 raise DataError(
                     f"Expected {name!r} of shape ({wanted}), with the items of each data set along the "
                     f"second axis, got {value.shape}. For one data set: {name}[None]."
@@ -325,7 +325,7 @@ class CompositionalApproximator(ContinuousApproximator):
             or not 0.001 <= noise <= 1
         ):
             raise ConfigurationError(
-                f"Expected noise, in sds of the standardised parameters, from 0.001 to 1, got {noise!r}."
+                f"Expected noise, in sds of the standardized parameters, from 0.001 to 1, got {noise!r}."
             )
         return float(noise)
 
@@ -339,12 +339,12 @@ class CompositionalApproximator(ContinuousApproximator):
         return None if num_items == 1 else score
 
     def _prior_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of the prior in standardised space: 0 and the identity, or, without
-        standardisation, those of the network."""
+        """Mean and covariance of the prior in standardized space: 0 and the identity, or, without
+        standardization, those of the network."""
         network = self.inference_network
         d, parameters = network.theta_dim, network.no_conditions
         if (
-            "inference_variables" not in self.standardiser.widths
+            "inference_variables" not in self.standardizer.widths
             and isinstance(network.denoiser, GaussianDenoiser)
             and parameters is not None
         ):
@@ -355,13 +355,13 @@ class CompositionalApproximator(ContinuousApproximator):
     def _alone(self, given: Tensor, num_samples: int, seed: int) -> tuple[Tensor, CompositionReport]:
         """Draws of the posterior of a single item, by the sampler of the network."""
         with torch.no_grad():
-            draws = self.standardised_draws(num_samples, given, None, seed)[0]
+            draws = self.standardized_draws(num_samples, given, None, seed)[0]
         return draws.to("cpu", torch.float64), CompositionReport(method="sample", num_items=1)
 
     def _fresh(
         self, simulate: Simulate, like: DiffusionItems, theta: Tensor, seed: int
     ) -> Iterator[tuple[Tensor, Items]]:
-        """Items simulated at theta (k, d), standardised space, some at a time, and their row numbers; see
+        """Items simulated at theta (k, d), standardized space, some at a time, and their row numbers; see
         `Fresh`."""
         for start in range(0, len(theta), ROWS_AT_A_TIME):
             raw = {

@@ -1,6 +1,6 @@
 """The approximator of a posterior with a density: raw data in, raw draws and log densities out.
 
-raw space (the user's) -> adapter -> adapted space -> standardiser -> standardised space, where the networks
+raw space (the user's) -> adapter -> adapted space -> standardizer -> standardized space, where the networks
 live.
 """
 
@@ -20,7 +20,7 @@ from sbi_models.approximators import validation as intake
 from sbi_models.approximators.base import ALONE, Approximator
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.rows import as_tensors, by_component, chunks
-from sbi_models.approximators.standardiser import Standardiser
+from sbi_models.approximators.standardizer import Standardizer
 from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
 from sbi_models.approximators.summary_inputs import SUMMARY, SummaryInputs, masked
 from sbi_models.arguments import known_arguments, positive_int
@@ -42,14 +42,14 @@ _DRAWS_BEFORE_PROGRESS, _ROWS_PER_CALL = 200_000, 2**15
 
 @known_arguments
 class ContinuousApproximator(Approximator):
-    """An amortized posterior: adapter, standardiser, summary network and inference network.
+    """An amortized posterior: adapter, standardizer, summary network and inference network.
 
     Args:
         adapter: adapter from raw variables to the roles.
         roles: raw variable names of each role; only `inference_variables` must be there.
         inference_network: the conditional density.
         summary_network: takes the role `summary_variables`; required exactly if there are some.
-        standardize: roles whose adapted values are standardised with frozen moments.
+        standardize: roles whose adapted values are standardized with frozen moments.
         masks: masks of summary inputs: "summary_variables", or a name of the inputs of a network that takes
             several, to the variable, raw or made by the adapter, that is 1 where an element is there and 0
             where it is padding or missing: (n, length), or (n, length, features), where an element is there
@@ -85,7 +85,7 @@ class ContinuousApproximator(Approximator):
         self.adapter = adapter.route(
             {role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one}
         )
-        self.standardiser = Standardiser(
+        self.standardizer = Standardizer(
             tuple(part for role in standardize for part in (self.inputs.names if role == SUMMARY else [role]))
         )
         self.info = files.as_json(dict(info or {}))
@@ -148,7 +148,7 @@ class ContinuousApproximator(Approximator):
         parts = {
             "roles": self.roles,
             "adapter": self.adapter.to_json(),
-            "standardize": self.standardiser.roles,
+            "standardize": self.standardizer.roles,
             "masks": self.inputs.masks,
         }
         return {name: json.dumps(part) for name, part in parts.items()} | {"networks": self.architecture}
@@ -174,7 +174,7 @@ class ContinuousApproximator(Approximator):
         inputs, masks = self.inputs.of(adapted)
         names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
         warn_of_unsuitable(
-            inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardiser.roles
+            inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardizer.roles
         )
         if self.inference_network.has_draws:
             warn_of_whole_numbers(variables, self.inference_names)
@@ -192,15 +192,15 @@ class ContinuousApproximator(Approximator):
                 if network is not None:
                     network.float()  # of layers that a network of the user has made already
             self._make_layers(inputs)
-        self.standardiser.fit(inputs, masks)
+        self.standardizer.fit(inputs, masks)
         if self.inference_network.starts_from_data and self.summary_network is None:
-            start = {key: self.standardiser(key, value).to(torch.float32) for key, value in inputs.items()}
+            start = {key: self.standardizer(key, value).to(torch.float32) for key, value in inputs.items()}
             self.inference_network.start_from(start["inference_variables"], self._conditions(start))
         self.shapes = dict(shapes)
 
     def _make_layers(self, adapted: dict[str, Tensor]) -> None:
         intake.check_vectors(adapted, self.roles)
-        self.standardiser.declare({role: value.shape[-1] for role, value in adapted.items()})
+        self.standardizer.declare({role: value.shape[-1] for role, value in adapted.items()})
         condition_dim = adapted["inference_conditions"].shape[-1] if "inference_conditions" in adapted else 0
         if self.summary_network is not None:
             shapes = {name: tuple(adapted[key].shape[1:]) for key, name in self.inputs.names.items()}
@@ -209,7 +209,7 @@ class ContinuousApproximator(Approximator):
         self.inference_network.build(adapted["inference_variables"].shape[-1], condition_dim)
 
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
-        """Raw data with all variables, checked, to standardised float32 tensors by role, on the
+        """Raw data with all variables, checked, to standardized float32 tensors by role, on the
         approximator's device."""
         return self._prepare(data, self.inference_names + self.condition_names, what)
 
@@ -217,19 +217,19 @@ class ContinuousApproximator(Approximator):
         self._check_built()
         variables = intake.as_variables(data, names, what=what, may_miss=self.may_miss)
         intake.check_shapes(variables, self.shapes, what)
-        prepared = self._standardised(variables)
+        prepared = self._standardized(variables)
         intake.check_representable(prepared, what)
         return prepared
 
-    def _standardised(self, variables: Variables) -> dict[str, Tensor]:
-        """Checked raw variables to standardised float32 tensors by role, inf where they are too large for
+    def _standardized(self, variables: Variables) -> dict[str, Tensor]:
+        """Checked raw variables to standardized float32 tensors by role, inf where they are too large for
         that, and to masks."""
         adapted, masks = self.inputs.of(self.adapter.forward(as_tensors(variables, self._device)))
-        prepared = {key: self.standardiser(key, value).to(torch.float32) for key, value in adapted.items()}
+        prepared = {key: self.standardizer(key, value).to(torch.float32) for key, value in adapted.items()}
         return prepared | {masked(key): mask for key, mask in masks.items()}
 
     def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]:
-        """Raw conditions (n, ...), checked, to standardised float32 tensors by role; further variables are
+        """Raw conditions (n, ...), checked, to standardized float32 tensors by role; further variables are
         left aside."""
         return self._prepare(conditions, self.condition_names, "conditions")
 
@@ -277,7 +277,7 @@ class ContinuousApproximator(Approximator):
 
         Args:
             num_samples: draws for each data set.
-            conditions: raw variables of shape (n_datasets, ...); further ones, such as the parameters of a
+            conditions: raw variables of shape (num_datasets, ...); further ones, such as the parameters of a
                 test batch, are left aside.
             split: return each component of a variable of width d as a variable of its own, name_0 ...
                 name_(d-1), width 1.
@@ -286,16 +286,16 @@ class ContinuousApproximator(Approximator):
             seed: None takes one from NumPy's global state.
 
         Returns:
-            Name to array of shape (n_datasets, num_samples, width), raw space.
+            Name to array of shape (num_datasets, num_samples, width), raw space.
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
         was_training = self.training
         self.eval()
-        standardised = self.standardised_draws(
+        standardized = self.standardized_draws(
             num_samples, self.given(conditions, batch_size), batch_size, seed
         )
         self.train(was_training)
-        draws = self._to_raw(standardised)
+        draws = self._to_raw(standardized)
         self._certify_draws(conditions, seed)
         return by_component(draws) if split else draws
 
@@ -315,10 +315,10 @@ class ContinuousApproximator(Approximator):
             ]
         )
 
-    def standardised_draws(
+    def standardized_draws(
         self, num_samples: int, given: Tensor, batch_size: int | None, seed: int
     ) -> Tensor:
-        """Standardised draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
+        """Standardized draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
         keep_freed_memory()
         parts, total = [], num_samples * len(given)
         with progress_bar("sample", total, show=None if total > _DRAWS_BEFORE_PROGRESS else False) as advance:
@@ -328,9 +328,9 @@ class ContinuousApproximator(Approximator):
                         min(_DRAWS_PER_BLOCK, num_samples - start), given, batch_size, (seed, block), advance
                     )
                 )
-        standardised = torch.cat(parts, dim=1)
-        intake.check_network_output(standardised.isfinite().flatten(1).all(dim=1), "draws")
-        return standardised
+        standardized = torch.cat(parts, dim=1)
+        intake.check_network_output(standardized.isfinite().flatten(1).all(dim=1), "draws")
+        return standardized
 
     def _draw(
         self,
@@ -358,10 +358,10 @@ class ContinuousApproximator(Approximator):
             advance(num_samples * len(rows))
         return torch.cat(parts)
 
-    def _to_raw(self, standardised: Tensor) -> Variables:
-        """Standardised draws (n, S, d) to raw variables {name: (n, S, width)}."""
-        n, s, _ = standardised.shape
-        raw = self.raw_of(standardised.flatten(0, 1).to(torch.float64))
+    def _to_raw(self, standardized: Tensor) -> Variables:
+        """Standardized draws (n, S, d) to raw variables {name: (n, S, width)}."""
+        n, s, _ = standardized.shape
+        raw = self.raw_of(standardized.flatten(0, 1).to(torch.float64))
         values = {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
         intake.check_overflow(values)
         return values
@@ -369,18 +369,18 @@ class ContinuousApproximator(Approximator):
     def answer(self, given: Tensor) -> dict[str, Tensor]:
         """One draw for each row of what the inference network is conditioned on, raw space, name to (n, ...):
         whether it works at all."""
-        return self.raw_of(self.standardised_draws(1, given, None, seed=0).flatten(0, 1).to(torch.float64))
+        return self.raw_of(self.standardized_draws(1, given, None, seed=0).flatten(0, 1).to(torch.float64))
 
-    def raw_of(self, standardised: Tensor) -> dict[str, Tensor]:
-        """Standardised parameters (n, d) to raw variables, name to (n, ...), with gradients."""
+    def raw_of(self, standardized: Tensor) -> dict[str, Tensor]:
+        """Standardized parameters (n, d) to raw variables, name to (n, ...), with gradients."""
         raw = self.adapter.inverse(
-            {"inference_variables": self.standardiser.inverse("inference_variables", standardised)}
+            {"inference_variables": self.standardizer.inverse("inference_variables", standardized)}
         )
         return {name: raw[name] for name in self.inference_names}
 
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
         """Log density in nats of the parameters given the conditions of each row of `data`, in raw space,
-        shape (n_datasets,).
+        shape (num_datasets,).
 
         It is -inf for parameters outside the support of the adapter, and for those so far out that float32
         cannot hold it.
@@ -402,24 +402,24 @@ class ContinuousApproximator(Approximator):
         return log_prob
 
     def _log_prob(self, data: Variables, batch_size: int | None) -> Array:
-        standardised = self._standardised(data)
-        theta = standardised["inference_variables"]
+        standardized = self._standardized(data)
+        theta = standardized["inference_variables"]
         intake.check_representable(
-            {key: value for key, value in standardised.items() if key != "inference_variables"}, "data"
+            {key: value for key, value in standardized.items() if key != "inference_variables"}, "data"
         )
         known = theta.isfinite().all(dim=1)
         log_prob = torch.full((len(theta),), -torch.inf, dtype=torch.float64, device=theta.device)
         if bool(known.any()):
             raw = as_tensors({name: data[name] for name in self.inference_names}, self._device)
-            inner = self._log_prob_of({key: value[known] for key, value in standardised.items()}, batch_size)
+            inner = self._log_prob_of({key: value[known] for key, value in standardized.items()}, batch_size)
             jacobian = self.adapter.log_abs_det(
                 {name: value[known] for name, value in raw.items()}, "inference_variables"
             )
-            log_prob[known] = inner + jacobian + self.standardiser.log_abs_det("inference_variables")
+            log_prob[known] = inner + jacobian + self.standardizer.log_abs_det("inference_variables")
         return np.asarray(intake.checked_densities(log_prob, theta).cpu().numpy())
 
     def _log_prob_of(self, prepared: dict[str, Tensor], batch_size: int | None) -> Tensor:
-        """Log density in nats of prepared data in standardised space, (n,), float64."""
+        """Log density in nats of prepared data in standardized space, (n,), float64."""
         keep_freed_memory()
         was_training = self.training
         self.eval()
@@ -440,7 +440,7 @@ class ContinuousApproximator(Approximator):
         `ScoringRuleApproximator.estimate`."""
         del conditions, split, batch_size
         raise ConfigurationError(
-            f"{type(self.inference_network).__name__} has draws, not estimates: call sample and summarise "
+            f"{type(self.inference_network).__name__} has draws, not estimates: call sample and summarize "
             "the draws, or train with inference_network='scoring_rules' for estimates."
         )
 
@@ -450,8 +450,8 @@ class ContinuousApproximator(Approximator):
         return {
             "roles": self.roles,
             "adapter": self.adapter.to_json(),
-            "standardize": list(dict.fromkeys(key.split("/")[0] for key in self.standardiser.roles)),
-            "widths": self.standardiser.widths,
+            "standardize": list(dict.fromkeys(key.split("/")[0] for key in self.standardizer.roles)),
+            "widths": self.standardizer.widths,
             "masks": {self.inputs.names[key]: name for key, name in self.inputs.masks.items()},
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "inference_network": self.inference_network.to_json(),
@@ -473,7 +473,7 @@ class ContinuousApproximator(Approximator):
             info=settings["info"],
         )
         approximator.shapes = {name: tuple(shape) for name, shape in settings["shapes"].items()}
-        approximator.standardiser.declare(settings["widths"])
+        approximator.standardizer.declare(settings["widths"])
         approximator.load_state_dict(tensors)
         return approximator.eval()
 

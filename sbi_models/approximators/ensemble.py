@@ -48,7 +48,7 @@ class EnsembleApproximator(Approximator):
     Args:
         members: names to approximators with the same roles, adapter and masks, and with draws. Their networks
             may be of different kinds.
-        weights: weights of the mixture where a call gives none: members to numbers, normalised, 0 for those
+        weights: weights of the mixture where a call gives none: members to numbers, normalized, 0 for those
             left out. None is equal weights.
         info: JSON that travels with the saved file.
 
@@ -152,7 +152,7 @@ class EnsembleApproximator(Approximator):
             member.build_from(adapter, adapted, shapes, seed=member_seed(seed, name))
 
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
-        """Raw data to standardised tensors, once for all members."""
+        """Raw data to standardized tensors, once for all members."""
         return self._first.prepare(data, what=what)
 
     # ---- inference ----------------------------------------------------------
@@ -202,11 +202,11 @@ class EnsembleApproximator(Approximator):
 
         Args:
             merge_members: False gives num_samples draws of each member.
-            member_weights: members to weights, normalised, 0 for those left out; by default the ensemble's
+            member_weights: members to weights, normalized, 0 for those left out; by default the ensemble's
                 own, learned or equal.
 
         Returns:
-            Name to array of shape (n_datasets, num_samples, width), raw space; with merge_members=False,
+            Name to array of shape (num_datasets, num_samples, width), raw space; with merge_members=False,
             members to such dicts.
         """
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
@@ -272,7 +272,7 @@ class EnsembleApproximator(Approximator):
         merge_members: bool = True,
         member_weights: MemberWeights | None = None,
     ) -> Array | dict[str, Array]:
-        """Log density in nats of the mixture for each row of `data`, raw space, shape (n_datasets,): log
+        """Log density in nats of the mixture for each row of `data`, raw space, shape (num_datasets,): log
         sum_k w_k p_k.
 
         With merge_members=False, that of each member by name; members without a density are left out.
@@ -335,7 +335,7 @@ class EnsembleApproximator(Approximator):
         return self._weights_of_a_call(None, merge_members=True)
 
     def cross_log_prob(self, *, conditions: VariablesLike, num_samples: int, seed: int) -> FloatArray:
-        """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets,
+        """Log densities in nats, standardized space, of every member at draws of every member: (num_datasets,
         from, num_samples, of)."""
         was_training = self.training
         self.eval()

@@ -28,7 +28,7 @@ does."""
 
 
 def try_out(approximator: "Approximator") -> None:
-    """Let no rows go through the adapter of every member and one row, all zero, standardised space, through
+    """Let no rows go through the adapter of every member and one row, all zero, standardized space, through
     all that is behind it.
 
     Raises:
@@ -78,7 +78,7 @@ def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
         _expect("the shape of summary inputs", inputs.get(SUMMARY, inputs), summary.built_with["input_shape"])
     for key, shape in shapes.items():
         for moment in ("mean", "sd"):
-            found = getattr(member.standardiser, f"{key}_{moment}", None)
+            found = getattr(member.standardizer, f"{key}_{moment}", None)
             if found is not None:
                 _expect(f"the axes of {key}_{moment}", tuple(found.shape), shape[-1:])
                 if not bool(found.isfinite().all()) or (moment == "sd" and not bool((found > 0).all())):
@@ -90,7 +90,7 @@ def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
 
 
 def _zeros(member: "ContinuousApproximator", shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """One standardised row, and masks by which all of it counts."""
+    """One standardized row, and masks by which all of it counts."""
     rows = {key: torch.zeros(1, *shape, dtype=torch.float32) for key, shape in shapes.items()}
     return rows | {
         masked(key): torch.ones(rows[key].shape[:2], dtype=torch.bool) for key in member.inputs.masks

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from sbi_models.approximators.file_schema import misfit_of_header, misfit_of_settings
@@ -36,7 +36,7 @@ def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[s
     header["sha256"] = _digest(header, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(serialise(tensors, metadata={_METADATA_KEY: json.dumps(header, sort_keys=True)}))
+    partial.write_bytes(serialize(tensors, metadata={_METADATA_KEY: json.dumps(header, sort_keys=True)}))
     os.replace(partial, path)
     return path
 
@@ -117,7 +117,12 @@ def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
             f"{path.name} was changed or damaged after it was written: its checksum does not "
             "match. Get a fresh copy."
         )
-    return header["kind"], header["settings"], tensors
+    return header["kind"], header["settings"], {_present_name(name): value for name, value in tensors.items()}
+
+
+def _present_name(tensor: str) -> str:
+    """The name that a tensor has today; files of version 0.1 spell it `standardiser`."""
+    return ".".join("standardizer" if part == "standardiser" else part for part in tensor.split("."))
 
 
 def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:

@@ -96,9 +96,9 @@ def check_members(members: Members) -> None:
 def check_same_moments(members: Members) -> None:
     """Raise ConfigurationError unless all were built from the same data."""
     first = next(iter(members))
-    moments = members[first].standardiser.state_dict()
+    moments = members[first].standardizer.state_dict()
     for name, member in members.items():
-        for key, value in member.standardiser.state_dict().items():
+        for key, value in member.standardizer.state_dict().items():
             if not torch.equal(value, moments.get(key, value)):
                 raise ConfigurationError(
                     f"Expected members that were built from the same data, got other moments in {name!r} "
@@ -122,7 +122,7 @@ def check_density(members: Members) -> None:
 def cross_log_densities(
     members: Members, *, conditions: VariablesLike, num_samples: int, seed: int
 ) -> FloatArray:
-    """Log densities in nats, standardised space, of every member at draws of every member: (n_datasets, from,
+    """Log densities in nats, standardized space, of every member at draws of every member: (num_datasets, from,
     num_samples, of)."""
     check_density(members)
     columns: list[list[Tensor]] = []

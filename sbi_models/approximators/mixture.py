@@ -1,6 +1,6 @@
 """Weights of a mixture: checked, shared out into whole draws, and learned from held-out data.
 
-Learned weights maximise the mean log density of the mixture on held-out data over the simplex ("stacking of
+Learned weights maximize the mean log density of the mixture on held-out data over the simplex ("stacking of
 predictive distributions"; Yao, Vehtari, Simpson & Gelman 2018, doi:10.1214/17-BA1091). On a hundred
 simulations that fits their noise, too, and is often worse than equal weights on others; so weights may be
 shrunk towards these, as if each of E members had been right about a / E simulations more: the top of sum_i
@@ -69,7 +69,7 @@ def _number(name: str, weight: Any) -> float:
 
 
 def whole_shares(weights: FloatArray, num_samples: int, num_datasets: int) -> Array:
-    """Draws of each member for each data set, (n_datasets, members): the largest remainders are rounded up,
+    """Draws of each member for each data set, (num_datasets, members): the largest remainders are rounded up,
     the others down.
 
     Of equal remainders, each has its turn: which ones are rounded up goes round from one data set to the
@@ -91,7 +91,7 @@ def whole_shares(weights: FloatArray, num_samples: int, num_datasets: int) -> Ar
 
 
 def merged_order(shares: Array, seed: int) -> Array:
-    """Which draws make up those of the mixture, shuffled, shape (n_datasets, num_samples).
+    """Which draws make up those of the mixture, shuffled, shape (num_datasets, num_samples).
 
     They are numbered through the members' draws side by side, of which there are `shares.max(axis=0)`.
     """

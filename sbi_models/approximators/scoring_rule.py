@@ -1,11 +1,11 @@
 """The approximator of point estimates and parametric densities.
 
-Estimates are made in standardised space and taken back through the adapter. That is right for a quantile if
+Estimates are made in standardized space and taken back through the adapter. That is right for a quantile if
 the adapter is increasing in each component, for a median if it is monotone, and for a mean only if it is
 affine: the mean of log sigma is not the log of the mean. So the adapter is looked at before training. Medians
-and quantiles are scored in standardised space, and refused where the adapter mixes components or, for
+and quantiles are scored in standardized space, and refused where the adapter mixes components or, for
 quantiles, reverses one. Means are taken to raw space and scored there: the inverse of the adapter is a link
-function, as in a generalised linear model, and what is learned is the mean of the raw values, inside their
+function, as in a generalized linear model, and what is learned is the mean of the raw values, inside their
 support.
 """
 
@@ -26,7 +26,7 @@ from sbi_models.networks.scoring import ParametricRule, PointRule
 from sbi_models.types import Estimates, VariablesLike
 
 _RAW = "raw_inference_variables"
-"""Name, among the standardised roles, of the inferred variables in raw space, side by side in the order of
+"""Name, among the standardized roles, of the inferred variables in raw space, side by side in the order of
 their names."""
 
 _ROWS_FOR_SLOPES = 256
@@ -66,8 +66,8 @@ class ScoringRuleApproximator(ContinuousApproximator):
         ):
             self._check_rules(theta)
             raw = self._raw(theta)
-            self.standardiser.declare({_RAW: raw.shape[-1]})
-            self.standardiser.fit({_RAW: raw})
+            self.standardizer.declare({_RAW: raw.shape[-1]})
+            self.standardizer.fit({_RAW: raw})
         super()._make_layers(adapted)
 
     def _check_rules(self, theta: Tensor) -> None:
@@ -111,14 +111,14 @@ class ScoringRuleApproximator(ContinuousApproximator):
         raw = self.adapter.inverse({"inference_variables": adapted})
         return torch.cat([raw[name].reshape(len(adapted), -1) for name in self.inference_names], dim=-1)
 
-    def _link(self, standardised: Tensor) -> Tensor:
-        """Standardised theta (..., d) to raw values with mean 0 and sd 1 in the training data, (...,
+    def _link(self, standardized: Tensor) -> Tensor:
+        """Standardized theta (..., d) to raw values with mean 0 and sd 1 in the training data, (...,
         width)."""
-        rows = standardised.reshape(-1, standardised.shape[-1]).to(torch.float64)
-        raw: Tensor = self.standardiser(
-            _RAW, self._raw(self.standardiser.inverse("inference_variables", rows))
+        rows = standardized.reshape(-1, standardized.shape[-1]).to(torch.float64)
+        raw: Tensor = self.standardizer(
+            _RAW, self._raw(self.standardizer.inverse("inference_variables", rows))
         )
-        return raw.to(standardised.dtype).reshape(*standardised.shape[:-1], -1)
+        return raw.to(standardized.dtype).reshape(*standardized.shape[:-1], -1)
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """The sum of the rules' scores for each row of a prepared batch, shape (n,)."""
@@ -139,16 +139,16 @@ class ScoringRuleApproximator(ContinuousApproximator):
         """What each scoring rule estimates for every data set.
 
         Args:
-            conditions: raw variables of shape (n_datasets, ...); further ones, such as the parameters of a
+            conditions: raw variables of shape (num_datasets, ...); further ones, such as the parameters of a
                 test batch, are left aside.
             split: point estimates of each component of a variable of width d as a variable of its own, name_0
                 ... name_(d-1), width 1.
             batch_size: data sets in one call of the networks; results do not depend on it beyond rounding.
 
         Returns:
-            Rule to {name: array}. Point rules, in raw space, by variable: means and medians (n_datasets,
-            width), quantiles (n_datasets, levels, width) in the order of the levels. Parametric rules, in
-            adapted space, by parameter: `mean` (n_datasets, d) and `covariance` (n_datasets, d, d) of all
+            Rule to {name: array}. Point rules, in raw space, by variable: means and medians (num_datasets,
+            width), quantiles (num_datasets, levels, width) in the order of the levels. Parametric rules, in
+            adapted space, by parameter: `mean` (num_datasets, d) and `covariance` (num_datasets, d, d) of all
             inferred components, side by side as the adapter joins them; the default adapter joins the raw
             values in the order of inference_variables. For moments of raw values after another adapter, draw
             and average.
@@ -175,8 +175,8 @@ class ScoringRuleApproximator(ContinuousApproximator):
     def _estimates(self, given: Tensor, *, split: bool) -> Estimates:
         """Estimates for conditions (n, condition_dim) of the network."""
         zero = given.new_zeros(self.inference_network.theta_dim, dtype=torch.float64)
-        shift = self.standardiser.inverse("inference_variables", zero)
-        scale = getattr(self.standardiser, "inference_variables_sd", zero + 1)
+        shift = self.standardizer.inverse("inference_variables", zero)
+        scale = getattr(self.standardizer, "inference_variables_sd", zero + 1)
         estimates: Estimates = {}
         for name, prediction in self.inference_network.predictions(given).items():
             rule = self.inference_network.rules[name]

@@ -43,35 +43,35 @@ def warn_of_unsuitable(
     masks: Mapping[str, Tensor],
     names: Mapping[str, Sequence[str]],
     widths: Mapping[str, int],
-    standardised: Sequence[str],
+    standardized: Sequence[str],
 ) -> None:
-    """A TrustWarning for each role with tails that standardisation crushes, or far from a unit scale without
-    being standardised.
+    """A TrustWarning for each role with tails that standardization crushes, or far from a unit scale without
+    being standardized.
 
     Args:
         adapted: role or key to values (n, ..., d), adapted space.
         masks: key to (n, length), True where an element counts.
         names: raw names of the variables of each role or key.
         widths: raw name to its number of components along the last axis.
-        standardised: roles and keys that are.
+        standardized: roles and keys that are.
     """
     for key, value in adapted.items():
         if len(value) < _FEWEST_ROWS:
             continue
         columns = list(_columns(value, masks.get(key), names.get(key, (key,)), widths))
-        if key in standardised and value.ndim < _AXES_OF_IMAGES:
+        if key in standardized and value.ndim < _AXES_OF_IMAGES:
             _warn(_named(column.name for column in columns if _is_crushed(column.values)), _TAILS)
-        elif key not in standardised and key != "inference_variables":
+        elif key not in standardized and key != "inference_variables":
             _warn(_named(column.name for column in columns if _is_off(column.values)), _SCALE)
 
 
 _TAILS = (
-    "{names}: standardisation crushes it. Half of its values lie within {share:g} sds, since a few are far "
+    "{names}: standardization crushes it. Half of its values lie within {share:g} sds, since a few are far "
     "out, and the network can hardly tell them apart. Put adapter.log(name) before, for positive values, "
     "or take a logarithm or np.arcsinh(x / typical size) in the simulator."
 )
 _SCALE = (
-    "{names}: it is not standardised, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), "
+    "{names}: it is not standardized, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), "
     'so that the network can hardly learn from it, and a verdict would call the data uninformative. Pass standardize="all", or '
     "adapter.standardize(name)."
 )

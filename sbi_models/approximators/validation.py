@@ -12,7 +12,7 @@ from sbi_models.numeric_input import real_array
 from sbi_models.types import Array, Variables, VariablesLike
 
 _ABSURD = 1e9
-"""Standardised parameters so far out have the log density -inf, unless the network gives a number."""
+"""Standardized parameters so far out have the log density -inf, unless the network gives a number."""
 
 
 def as_variables(
@@ -88,7 +88,7 @@ def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], wh
 
 
 def check_representable(prepared: Mapping[str, torch.Tensor], what: str) -> None:
-    """Raise DataError unless standardised tensors (n, ...) are finite in float32."""
+    """Raise DataError unless standardized tensors (n, ...) are finite in float32."""
     for key, value in prepared.items():
         if not bool(value.isfinite().all()):
             rows = (~value.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
@@ -153,7 +153,7 @@ def check_network_output(fine: torch.Tensor, what: str) -> None:
 
 
 def checked_densities(log_prob: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """Log densities (n,) of standardised parameters theta (n, d): -inf far out where the network gives no
+    """Log densities (n,) of standardized parameters theta (n, d): -inf far out where the network gives no
     number.
 
     Raises:

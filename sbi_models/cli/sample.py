@@ -64,7 +64,7 @@ def sample_file(
     labels, values = read_observations(observations, variable, approximator.shapes[variable])
     draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
-    rows, note = _summarised(frame), NEAR if NARROWED in approximator.info else None
+    rows, note = _summarized(frame), NEAR if NARROWED in approximator.info else None
     found = (
         [own.as_dict() for own in approximator.certify({variable: values}, seed=seed)] if certificate else []
     )
@@ -93,7 +93,7 @@ def sample_file(
     return frame
 
 
-def _summarised(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _summarized(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Mean, sd and quantiles of the draws, a row a data set and parameter."""
     rows = []
     for label, draws in frame.groupby("data_set", sort=False):

@@ -41,7 +41,7 @@ class PreparedBatches:
 
     Args:
         raw: chunks of raw variables.
-        prepare: raw variables to standardised tensors by role.
+        prepare: raw variables to standardized tensors by role.
         augment: applied to each batch before that.
         trained: positions of the members of an ensemble that train; None is all. The others have None in
             place of their batches.

@@ -35,10 +35,10 @@ def to_arviz(
     draw, data_set and those of their own; of one data set: `data.sel(data_set="1")`.
 
     Args:
-        samples: posterior draws, name to (n_datasets, num_samples, ...), raw space, as `sample` gives them.
-        observed_data: name to (n_datasets, ...).
-        posterior_predictive: data simulated from the draws, name to (n_datasets, num_samples, ...).
-        sample_stats: one number a draw, name to (n_datasets, num_samples); `lp` is the log density.
+        samples: posterior draws, name to (num_datasets, num_samples, ...), raw space, as `sample` gives them.
+        observed_data: name to (num_datasets, ...).
+        posterior_predictive: data simulated from the draws, name to (num_datasets, num_samples, ...).
+        sample_stats: one number a draw, name to (num_datasets, num_samples); `lp` is the log density.
         prior, prior_predictive: simulations, name to (num_simulations, ...).
         variable_names: a name for each component of variables of shape (..., width), as coordinates.
         data_set_names: coordinates of the data sets; "1", "2", ... by default.
@@ -133,7 +133,7 @@ def _leading(group: str, values: Mapping[str, Any], axes: int) -> dict[str, Floa
     found = {str(name): as_floats(f"{group} of {name!r}", value) for name, value in values.items()}
     for name, value in found.items():
         if value.ndim < axes:
-            leading = "(n_datasets, num_samples, ...)" if axes == 2 else "(n, ...)"
+            leading = "(num_datasets, num_samples, ...)" if axes == 2 else "(n, ...)"
             raise DataError(
                 f"Expected {group} of {name!r} of shape {leading}, got {value.shape}. Add the missing axis."
             )

@@ -109,7 +109,7 @@ def judge(
             independent, with parameters from the prior, and 10 draws or more each.
         prior: draws of the prior by variable, (n_prior, ...), or an array (n_prior, dim), raw space, for the
             contraction; without them it is measured against the true values.
-        conditions: what the posteriors are conditioned on, by name or as an array, (n_datasets, ...), any
+        conditions: what the posteriors are conditioned on, by name or as an array, (num_datasets, ...), any
             space. Without them a posterior that disregards the data, for some data sets or for all, cannot be
             told from a right one that knows less.
         false_alarms: probability to call a right approximator flawed. Smaller is stricter with accusations,

@@ -10,7 +10,7 @@ from sbi_models.errors import DataError, suggest
 
 
 class Flat(NamedTuple):
-    """samples: (n_datasets, num_samples, dim); truth: (n_datasets, dim); names: dim of them. Raw space."""
+    """samples: (num_datasets, num_samples, dim); truth: (num_datasets, dim); names: dim of them. Raw space."""
 
     samples: Floats
     truth: Floats
@@ -30,10 +30,10 @@ def flatten_variables(
     matrix, `theta_0_0`, ...
 
     Args:
-        samples: posterior draws by variable, each of shape (n_datasets, num_samples, ...), raw space. An
-            array of shape (n_datasets, num_samples, dim) stands for one variable `theta`.
-        truth: true values by variable, each of shape (n_datasets, ...), raw space; variables that have no
-            draws (data, context) are left aside, so whole test data will do. An array of shape (n_datasets,
+        samples: posterior draws by variable, each of shape (num_datasets, num_samples, ...), raw space. An
+            array of shape (num_datasets, num_samples, dim) stands for one variable `theta`.
+        truth: true values by variable, each of shape (num_datasets, ...), raw space; variables that have no
+            draws (data, context) are left aside, so whole test data will do. An array of shape (num_datasets,
             dim) goes with an array of samples.
         variable_keys: which variables to use, and in which order; by default all in `samples`.
         variable_names: names for all parameters, in order, in place of the above.
@@ -103,8 +103,8 @@ def _block(key: str, samples: Mapping[str, object], truth: Mapping[str, object])
     draws, true = as_floats(f"samples of {key!r}", samples[key]), as_floats(f"truth of {key!r}", truth[key])
     if draws.ndim < 2 or true.ndim < 1:
         raise DataError(
-            f"Expected samples of {key!r} of shape (n_datasets, num_samples, ...) and truth of shape "
-            f"(n_datasets, ...), got {draws.shape} and {true.shape}. Add the missing axes."
+            f"Expected samples of {key!r} of shape (num_datasets, num_samples, ...) and truth of shape "
+            f"(num_datasets, ...), got {draws.shape} and {true.shape}. Add the missing axes."
         )
     event, true_event = (
         (1,) if shape in ((), (1,)) else shape for shape in (draws.shape[2:], true.shape[1:])
@@ -127,7 +127,7 @@ def _check_same_datasets(blocks: list[Flat]) -> None:
             f"{block.names[0] if block.names else '?'}: {block.samples.shape[:2]}" for block in blocks
         )
         raise DataError(
-            f"Expected the same (n_datasets, num_samples) for all variables, got {got}. Draw all "
+            f"Expected the same (num_datasets, num_samples) for all variables, got {got}. Draw all "
             "variables in one call of sample()."
         )
 

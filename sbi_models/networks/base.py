@@ -89,7 +89,7 @@ class Network(nn.Module):
 
 
 class InferenceNetwork(Network, ABC):
-    """A conditional density of standardised parameters given conditions.
+    """A conditional density of standardized parameters given conditions.
 
     To write one: subclass, register a name, and implement `_build`, `loss_given`, `draw` if the loss has
     random numbers, `sample` and, where there is a density, `log_prob`. A network may implement `loss` instead
@@ -121,15 +121,15 @@ class InferenceNetwork(Network, ABC):
     def _build(self, theta_dim: int, condition_dim: int) -> None: ...
 
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
-        """Look at standardised training data, (n, theta_dim) and (n, condition_dim), for a better start."""
+        """Look at standardized training data, (n, theta_dim) and (n, condition_dim), for a better start."""
 
     def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Training loss of each pair, shape (n,), for standardised theta (n, theta_dim) and conditions (n,
+        """Training loss of each pair, shape (n,), for standardized theta (n, theta_dim) and conditions (n,
         condition_dim)."""
         return self.loss_given(theta, conditions, self.draw(theta, generator))
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """The random numbers of the loss of standardised theta (n, theta_dim), each of shape (n, ...); none
+        """The random numbers of the loss of standardized theta (n, theta_dim), each of shape (n, ...); none
         unless a network says more."""
         del theta, generator
         return ()
@@ -144,11 +144,11 @@ class InferenceNetwork(Network, ABC):
 
     @abstractmethod
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim) given conditions (n, condition_dim); a generator for
+        """Standardized draws (n, num_samples, theta_dim) given conditions (n, condition_dim); a generator for
         all rows or one each."""
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim) given conditions (n, condition_dim), shape
+        """Log density in nats of standardized theta (n, theta_dim) given conditions (n, condition_dim), shape
         (n,).
 
         Raises:
@@ -173,7 +173,7 @@ class SummaryNetwork(Network, ABC):
     network that takes one tensor."""
 
     def build(self, input_shape: Any) -> None:
-        """Make the layers for standardised inputs of shape (n, *input_shape), or for a dict of such; a second
+        """Make the layers for standardized inputs of shape (n, *input_shape), or for a dict of such; a second
         call changes nothing."""
         if self.built_with is None:
             positive_int(self.summary_dim, "summary_dim")
@@ -191,7 +191,7 @@ class SummaryNetwork(Network, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Summaries (n, summary_dim) of standardised x (n, *input_shape).
+        """Summaries (n, summary_dim) of standardized x (n, *input_shape).
 
         The mask, (n, length) or (n, height, width), is True where an element counts. The others may hold
         anything: the summary is the one without them, and it is finite if there is none left.

@@ -1,6 +1,6 @@
 """Results of tasks that a later run may read: JSON that names no code.
 
-Prefect keeps the result of a task in a file that says itself how it is to be read: by which serialiser, with
+Prefect keeps the result of a task in a file that says itself how it is to be read: by which serializer, with
 which functions, and inside of JSON as which classes. Whoever can write such a file, or sends a project with
 one in it, would have the next run import and call what it names. Tasks of this project return numbers, text,
 lists and dicts; what names anything else is not theirs.

@@ -152,7 +152,7 @@ def like_before(value: Array, before: Array) -> Array:
 
 
 def spelt(argument: str, names: Iterable[str]) -> str | None:
-    """Which of the names Python means by an argument: identifiers are normalised (NFKC), strings are not;
+    """Which of the names Python means by an argument: identifiers are normalized (NFKC), strings are not;
     None for none."""
     return next((name for name in names if not name.isascii() and normalized(name) == argument), None)
 

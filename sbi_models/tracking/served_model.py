@@ -44,27 +44,27 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         self._approximator = load_approximator(context.artifacts["approximator"])
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
-        """Posterior draws in raw space, float, of shape (n_datasets, num_samples, dim); a dict of them if
+        """Posterior draws in raw space, float, of shape (num_datasets, num_samples, dim); a dict of them if
         there are several variables.
 
-        `model_input` is {name: array of shape (n_datasets, ...)} in raw space or, if there is one condition
+        `model_input` is {name: array of shape (num_datasets, ...)} in raw space or, if there is one condition
         only, its array; numbers are taken in float64. A request may bring 10 000 data sets and 10 000 000
         numbers. Params:
 
         - `num_samples` (1 to 100 000, default 1000), `seed` (default 0): equal seeds give equal draws. A
-          request may ask for 10 000 000 numbers in all, which is num_samples times n_datasets times the
+          request may ask for 10 000 000 numbers in all, which is num_samples times num_datasets times the
           widths of the variables.
         - `output`: "draws" (default), "summary" or "log_density"; the latter two give a dict. A summary is
-          {"theta": {"mean": (n_datasets, dim), "sd": the same, "quantiles": (n_datasets, 5, dim), "levels":
+          {"theta": {"mean": (num_datasets, dim), "sd": the same, "quantiles": (num_datasets, 5, dim), "levels":
           (5,)}}, of num_samples draws, two or more. With log_density, {"theta": draws, "log_density":
-          (n_datasets, num_samples)} has the log posterior density of each draw in nats, raw space.
+          (num_datasets, num_samples)} has the log posterior density of each draw in nats, raw space.
         - `certificate` (default false): the answer is a dict that has the certificates beside the rest:
           {"theta": draws, "certificates": [a dict for each data set]}.
 
         Every observation is looked at: a warning (TrustWarning) says for which the draws should not be
         trusted, and why.
 
-        Point estimators have no draws: they give a dict of estimates "rule.variable", (n_datasets, ..., dim),
+        Point estimators have no draws: they give a dict of estimates "rule.variable", (num_datasets, ..., dim),
         and of the params only `certificate` matters. Whatever is wrong in a request is an
         INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
         """
@@ -105,7 +105,7 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         )
         if n * asked.num_samples * width > MAX_NUMBERS:
             raise _invalid(
-                f"Expected at most {MAX_NUMBERS} numbers in one answer, got num_samples * n_datasets * "
+                f"Expected at most {MAX_NUMBERS} numbers in one answer, got num_samples * num_datasets * "
                 f"width = {asked.num_samples} * {n} * {width}. Ask for fewer draws or data sets at a time."
             )
         draws = dict(
@@ -120,19 +120,19 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         )
 
     def _log_density(self, draws: dict[str, Any], conditions: dict[str, Any]) -> Any:
-        """Log posterior density of each draw, (n_datasets, num_samples), in nats, raw space; `ROWS_AT_ONCE`
+        """Log posterior density of each draw, (num_datasets, num_samples), in nats, raw space; `ROWS_AT_ONCE`
         draws at a time."""
         shapes = self._approximator.shapes
-        num_data_sets, num_samples = next(iter(draws.values())).shape[:2]
+        num_datasets, num_samples = next(iter(draws.values())).shape[:2]
         flat = {name: value.reshape(-1, *shapes[name]) for name, value in draws.items()}
         parts = []
-        for start in range(0, num_data_sets * num_samples, ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + ROWS_AT_ONCE, num_data_sets * num_samples))
+        for start in range(0, num_datasets * num_samples, ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, num_datasets * num_samples))
             given = {name: value[rows // num_samples] for name, value in conditions.items()}
             parts.append(
                 self._approximator.log_prob(given | {name: value[rows] for name, value in flat.items()})
             )
-        return np.concatenate(parts).reshape(num_data_sets, num_samples)
+        return np.concatenate(parts).reshape(num_datasets, num_samples)
 
 
 class Options(NamedTuple):
@@ -162,7 +162,7 @@ def _options(given: Mapping[str, Any]) -> Options:
 
 
 def _summary(draws: Any) -> dict[str, Any]:
-    """Of draws (n_datasets, num_samples, dim)."""
+    """Of draws (num_datasets, num_samples, dim)."""
     quantiles = np.moveaxis(np.quantile(draws, LEVELS, axis=1), 0, 1)
     return {
         "mean": draws.mean(axis=1),

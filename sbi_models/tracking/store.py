@@ -208,7 +208,7 @@ def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
             artifacts.mkdir(parents=True, exist_ok=True)
             with file_lock(_lock_path(database)):
                 if not _is_ready(database):
-                    _initialise(database, artifacts)
+                    _initialize(database, artifacts)
         places = [database, database.parent, *([artifacts] if artifacts.exists() else [])]
         closed = [place for place in places if not os.access(place, os.W_OK)]
         free = shutil.disk_usage(database.parent).free
@@ -223,7 +223,7 @@ def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
         )
 
 
-def _initialise(database: Path, artifacts: Path) -> None:
+def _initialize(database: Path, artifacts: Path) -> None:
     """Build the database beside its place and move it there, so that a process killed half-way leaves no
     half-made tables."""
     fresh = database.with_name(f"{database.name}.new")

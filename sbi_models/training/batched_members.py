@@ -1,7 +1,7 @@
 """Members of one architecture as one batched module: their weights are stacked, and each layer computes those
 of all members at once.
 
-Every step stacks the weights anew, so that the gradient comes back to the members' own. Optimiser, clipping,
+Every step stacks the weights anew, so that the gradient comes back to the members' own. Optimizer, clipping,
 averages, early stops and files therefore know nothing of it, and a member that has stopped, or sits a step
 out, is just not in the stack.
 """

@@ -185,7 +185,7 @@ class Checkpoint:
 
     @property
     def resume_path(self) -> Path:
-        """State of the trainer: weights, optimiser, schedule, epoch, history."""
+        """State of the trainer: weights, optimizer, schedule, epoch, history."""
         return self.folder / (
             f"{self.name}.resume.ckpt" if self.fit == 0 else f"{self.name}.fit-{self.fit + 1}.resume.ckpt"
         )

@@ -85,5 +85,5 @@ def _trial(member: ContinuousApproximator) -> str | None:
     if not close(torch.cat(parts), whole, _TOLERANCE):
         return "the loss of a row depends on the other rows of its batch"
     if not all(torch.equal(value, before[name]) for name, value in member.named_buffers()):
-        return "buffers change while it trains, as those of batch normalisation do"
+        return "buffers change while it trains, as those of batch normalization do"
     return None

@@ -1,11 +1,11 @@
 """The one LightningModule: a thin layer between an approximator and the trainer.
 
 The members of an ensemble step side by side, those of one architecture as one batched module if asked to.
-They share no weights, so the gradient of the sum of their losses is that of each alone, and one optimiser
+They share no weights, so the gradient of the sum of their losses is that of each alone, and one optimizer
 moves each as its own would; clipping, noise, losses and early stops are kept apart here.
 
 Noise of step k is drawn from a generator seeded by (seed, k), and so is the global state that dropout uses. A
-resumed training therefore needs no random state: weights, optimiser and the number of the step are enough to
+resumed training therefore needs no random state: weights, optimizer and the number of the step are enough to
 go on to the bit.
 """
 
@@ -44,8 +44,8 @@ class TrainingModule(pl.LightningModule):
     Args:
         approximator: built.
         seed: seed of the training noise and of the fixed validation noise.
-        learning_rate: peak of the schedule; an optimiser instance brings its own.
-        weight_decay: weight decay of the default optimiser, AdamW; not applied to biases and norms. 0 means
+        learning_rate: peak of the schedule; an optimizer instance brings its own.
+        weight_decay: weight decay of the default optimizer, AdamW; not applied to biases and norms. 0 means
             Adam.
         total_steps: number of steps of the schedule: linear warm-up over 5 % from a tenth of the rate, then a
             cosine to 0.
@@ -56,7 +56,7 @@ class TrainingModule(pl.LightningModule):
             `batchable_members`.
         members: names of those that train; None is all. The others keep their weights, and their parts of
             batches are left aside.
-        graphs: take whole steps as CUDA graphs, where the module is on a GPU; for the default optimiser in
+        graphs: take whole steps as CUDA graphs, where the module is on a GPU; for the default optimizer in
             single precision.
     """
 
@@ -160,14 +160,14 @@ class TrainingModule(pl.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Calls the optimiser; with graphs, `training_step` has done that."""
+        """Calls the optimizer; with graphs, `training_step` has done that."""
         if self._graphed is None or optimizer_closure is None:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         else:
             optimizer_closure()
 
     def use_graphs(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take whole steps as CUDA graphs, with this optimiser, if asked to and on a GPU; to be called when a
+        """Take whole steps as CUDA graphs, with this optimizer, if asked to and on a GPU; to be called when a
         training starts."""
         graphs = self.graphs and self.device.type == "cuda" and self.devices == 1
         self._graphed = GraphedSteps(partial(self._whole_step, optimizer)) if graphs else None
@@ -355,7 +355,7 @@ class TrainingModule(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """The optimiser with warm-up and cosine decay."""
+        """The optimizer with warm-up and cosine decay."""
         fused = self.device.type in ("cpu", "cuda") and not self.mixed_precision  # which scales gradients
         optimizer = make_optimizer(
             self.optimizer, self.approximator, self.learning_rate, self.weight_decay, fused=fused

@@ -1,4 +1,4 @@
-"""Optimisers of an approximator's weights."""
+"""Optimizers of an approximator's weights."""
 
 import inspect
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from torch import nn
 from sbi_models.errors import ConfigurationError
 
 OptimizerLike = torch.optim.Optimizer | type[torch.optim.Optimizer] | Callable[..., torch.optim.Optimizer]
-"""An optimiser class or a function of (parameters, lr=...), or an instance, whose class and settings are
+"""An optimizer class or a function of (parameters, lr=...), or an instance, whose class and settings are
 taken over."""
 
 
 def make_optimizer(
     like: OptimizerLike | None, module: nn.Module, learning_rate: float, weight_decay: float, *, fused: bool
 ) -> torch.optim.Optimizer:
-    """The optimiser of a module's parameters.
+    """The optimizer of a module's parameters.
 
     Args:
         like: None for AdamW (Adam if weight_decay is 0); a class or function, called with the parameters and

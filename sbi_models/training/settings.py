@@ -70,7 +70,7 @@ class TrainingSettings:
             whose class and settings are taken over; None is Adam online, and AdamW with a decay of 5e-3 (not
             on biases and norms) on finite data.
         initial_learning_rate: peak of the schedule: linear warm-up over 5 % from a tenth of it, then a cosine
-            to 0. An optimiser instance brings its own.
+            to 0. An optimizer instance brings its own.
         checkpoint_filepath: a folder for the approximator and the state of its training after every epoch.
         checkpoint_name: stem of those files.
         save_best_only: keep the file of the approximator with the lowest loss (validation if there is one);
@@ -88,7 +88,7 @@ class TrainingSettings:
             all GPUs, or one CPU. Noise is drawn for whole batches, and gradients and losses are means over
             them, so that the result is that of one device up to rounding. Each process makes all batches, and
             simulates online ones, for itself. Not for members that train as one batch, nor with compile,
-            dropout, batch normalisation, or a loss that draws its own random numbers.
+            dropout, batch normalization, or a loss that draws its own random numbers.
         strategy: how Lightning starts their processes. "ddp": the program is run once more for each further
             device, and goes on in all of them after the training; this, or a launcher such as torchrun or
             SLURM, is for scripts. "ddp_spawn" and "ddp_fork", also named "ddp_notebook": processes of the
@@ -101,7 +101,7 @@ class TrainingSettings:
         precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half
             precision.
         compile: compile the networks with torch.compile while training: True, or the name of a backend.
-        cuda_graphs: on one GPU, record whole training steps, with the default optimiser in single precision,
+        cuda_graphs: on one GPU, record whole training steps, with the default optimizer in single precision,
             as CUDA graphs, and launch each at once; results change by rounding at most. None: if all modules
             are those of sbi_models and PyTorch, and fit into one, as all but scoring rules and Gaussian
             preconditioning do; True: also with modules of your own, which must compute the same function of

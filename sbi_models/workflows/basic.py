@@ -63,7 +63,7 @@ class BasicWorkflow(Workflow):
         inference_network: instance, class or name; with a `ScoringRuleNetwork` the approximator is a
             `ScoringRuleApproximator`. Or an approximator, such as a loaded one, to go on training: then
             roles, adapter and summary network are its own. Or "auto", for `fit_offline`: transforms, network
-            and training are chosen by the simulations, all data are standardised, and, where the simulator
+            and training are chosen by the simulations, all data are standardized, and, where the simulator
             draws the parameters by themselves, a learned likelihood makes more of few simulations;
             `workflow.automatic.choices` says what was chosen.
         summary_network: instance, class or name; required exactly if there are summary variables.
@@ -76,9 +76,9 @@ class BasicWorkflow(Workflow):
             keeps draws inside their support. Torch distributions among the functions of the simulator are
             taken as such anyway, with an adapter of your own for the variables that none of its steps
             changes.
-        standardize: roles to standardise, or "all", or None.
+        standardize: roles to standardize, or "all", or None.
         info: JSON that travels with the saved approximator.
-        training: optimiser, learning rate, checkpoints, seed, and further settings of `TrainingSettings`.
+        training: optimizer, learning rate, checkpoints, seed, and further settings of `TrainingSettings`.
 
     Raises:
         ConfigurationError: for arguments that are misspelt or do not fit together.

@@ -67,10 +67,10 @@ class Certified(ABC):
         `log_joint(theta, x)`, such as the benchmarks, they are known without a word.
 
         Args:
-            conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
+            conditions: raw variables of shape (num_datasets, ...); further ones are left aside.
             level: share of false alarms of all tests with a p-value together, among observations drawn from
                 the simulator.
-            num_replicates: data simulated from each posterior; 0 leaves the check out. (n_datasets +
+            num_replicates: data simulated from each posterior; 0 leaves the check out. (num_datasets +
                 num_references) times as many simulations are made.
             num_references: simulations that calibrate the check and all tests together, at least 100, and 1 /
                 level.
@@ -149,7 +149,7 @@ class Certified(ABC):
         `certificates` of the posterior, as JSON, unless certificate=False.
 
         Args:
-            conditions: raw variables of shape (n_datasets, ...).
+            conditions: raw variables of shape (num_datasets, ...).
             num_samples: draws for each data set.
             variable_names, data_set_names: coordinates; see `diagnostics.to_arviz`.
             certificate: whether to certify the observations.

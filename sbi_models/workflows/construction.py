@@ -80,7 +80,7 @@ class Recipe:
             roles=self.roles,
             inference_network=network,
             summary_network=summary,
-            standardize=_standardised_roles(self.standardize),
+            standardize=_standardized_roles(self.standardize),
             masks=self.masks,
             info=info,
         )
@@ -171,7 +171,7 @@ def check_same_roles(roles: dict[str, list[str]], approximator: Approximator) ->
             )
 
 
-def _standardised_roles(standardize: Names | None) -> tuple[str, ...]:
+def _standardized_roles(standardize: Names | None) -> tuple[str, ...]:
     if standardize == "all":
         return ROLES
     roles = tuple(_names(standardize))

@@ -51,7 +51,7 @@ class Diagnosed(ABC):
             test_data: simulations with their true parameters, raw space, or how many to draw from the
                 simulator.
             num_samples: posterior draws for each test simulation.
-            samples: draws made before, name to (n_datasets, num_samples, width), raw space; then none are
+            samples: draws made before, name to (num_datasets, num_samples, width), raw space; then none are
                 made.
             variable_names: a name for every parameter, in order.
             seed: seed of test data and draws.
@@ -135,7 +135,7 @@ class Diagnosed(ABC):
         """Figures of your own: `{name: fn(samples, test_data, variable_keys=, variable_names=)}` to `{name:
         what fn returns}`.
 
-        `samples` are draws (n_datasets, num_samples, width) by variable, `test_data` all variables of the
+        `samples` are draws (num_datasets, num_samples, width) by variable, `test_data` all variables of the
         test data, both in raw space; `variable_keys` are the names of the inferred variables. Other arguments
         as for the default figures.
         """

@@ -382,7 +382,7 @@ class EnsembleWorkflow(Workflow):
         measure: Literal["jensen_shannon", "energy"] | None = None,
         seed: int | None = None,
     ) -> FloatArray:
-        """How far the members' posteriors of each data set are apart, shape (n_datasets,); 0 where they
+        """How far the members' posteriors of each data set are apart, shape (num_datasets,); 0 where they
         agree.
 
         Large values tell that more simulations, or larger networks, would change the posterior there, or that
@@ -390,7 +390,7 @@ class EnsembleWorkflow(Workflow):
         `diagnostics.plot_disagreement(observed, reference=simulated)`.
 
         Args:
-            conditions: raw variables of shape (n_datasets, ...).
+            conditions: raw variables of shape (num_datasets, ...).
             num_samples: draws of each member for each data set.
             measure: "jensen_shannon", from densities, in nats, at most the entropy of the weights; "energy",
                 from draws alone, from 0 to 1; None is the first where every member has a density, and else

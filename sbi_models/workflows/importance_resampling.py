@@ -94,7 +94,7 @@ class Corrected(ABC):
 
         Args:
             num_samples: draws for each data set.
-            conditions: raw variables of shape (n_datasets, ...); further ones are left aside.
+            conditions: raw variables of shape (num_datasets, ...); further ones are left aside.
             num_proposals: draws of the approximator to weight, each of which costs an evaluation of the
                 likelihood; None is ten for each draw.
             log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw
@@ -106,7 +106,7 @@ class Corrected(ABC):
             seed: seed of the draws.
 
         Returns:
-            Name to array of shape (n_datasets, num_samples, width), raw space, and the reports.
+            Name to array of shape (num_datasets, num_samples, width), raw space, and the reports.
 
         Raises:
             ConfigurationError: if no likelihood is known, or the approximator has no density.
@@ -171,7 +171,7 @@ def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator)
 
 
 def raw_shares(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of each data set, by weights (n_datasets, num_samples) as they are: the effective share of draws, and
+    """Of each data set, by weights (num_datasets, num_samples) as they are: the effective share of draws, and
     the largest weight's share."""
     return effective_sample_share(log_weights), largest_weight_share(log_weights)
 

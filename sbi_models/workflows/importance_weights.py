@@ -90,7 +90,7 @@ def log_weights(
     batch_size: int | None,
     seed: int,
 ) -> FloatArray:
-    """log p(theta, x) - log q(theta | x) of draws, (n_datasets, num_samples)."""
+    """log p(theta, x) - log q(theta | x) of draws, (num_datasets, num_samples)."""
     return weighted_draws(
         approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=seed
     )[1]
@@ -105,8 +105,8 @@ def weighted_draws(
     batch_size: int | None,
     seed: int,
 ) -> tuple[Variables, FloatArray]:
-    """Draws, name to (n_datasets, num_samples, width), and log p(theta, x) - log q(theta | x) of each,
-    (n_datasets, num_samples)."""
+    """Draws, name to (num_datasets, num_samples, width), and log p(theta, x) - log q(theta | x) of each,
+    (num_datasets, num_samples)."""
     draws = approximator.sample(
         num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed
     )

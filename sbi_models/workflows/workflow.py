@@ -240,7 +240,7 @@ class Workflow(Diagnosed, Certified, Corrected):
     ) -> History:
         """Train on simulations in files, a few of them in memory at a time; for data larger than memory.
 
-        Every file is checked before training. Standardisation takes its moments from files chosen at random,
+        Every file is checked before training. Standardization takes its moments from files chosen at random,
         65 536 simulations or all.
 
         Args:

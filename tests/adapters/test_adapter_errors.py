@@ -74,7 +74,7 @@ def test_unknown_variables_are_named_with_a_suggestion(adapter):
         (
             A.constrain("x", to="simplex"),
             [[0.5, 0.6]],
-            r"'x' to sum to 1 along the last axis.*instance 1.1.*Normalise",
+            r"'x' to sum to 1 along the last axis.*instance 1.1.*Normalize",
         ),
         (A.constrain("x", to="simplex"), [[1.5, -0.5]], r"'x' greater than 0.0"),
         (A.constrain("x", to="simplex"), [[1.0]], r"two or more proportions"),

@@ -44,7 +44,7 @@ def test_the_map_of_an_interval_makes_a_uniform_variable_normal_or_logistic(scal
 
 def test_a_dirichlet_density_goes_through_the_simplex():
     """The Dirichlet density pushed through the simplex is that of independent Beta breaks of the stick, with
-    its normalisation."""
+    its normalization."""
     alpha = np.array([0.7, 2.0, 3.5, 1.2])
     x = torch.as_tensor(np.random.default_rng(0).dirichlet(alpha, size=20))
     adapter = Adapter().constrain("x", to="simplex")
@@ -137,7 +137,7 @@ def test_corners_of_the_simplex_stay_finite():
 
 
 def test_moments_are_those_of_the_data_and_missing_values_do_not_count():
-    """Standardised data have mean 0 and sd 1; NaN are left aside and a constant component is only centred."""
+    """Standardized data have mean 0 and sd 1; NaN are left aside and a constant component is only centred."""
     x = torch.as_tensor(np.random.default_rng(0).normal([5, -3, 2], [2, 0.1, 0], size=(50, 3)))
     fitted = Adapter().standardize("x").fitted({"x": x})
     z = fitted.forward({"x": x})["x"]

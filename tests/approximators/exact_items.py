@@ -131,7 +131,7 @@ class SquareItems:
 
     def __init__(self, x, *, tilt=0.0):
         self.x, self.tilt = x, tilt
-        logs = self.unnormalised(self.grid)
+        logs = self.unnormalized(self.grid)
         self.log_mass = logs.logsumexp(dim=1, keepdim=True) + math.log(float(self.grid[1] - self.grid[0]))
         self.logs = logs - self.log_mass
 
@@ -145,7 +145,7 @@ class SquareItems:
     def some(self, rows):
         return SquareItems(self.x[rows], tilt=self.tilt)
 
-    def unnormalised(self, theta):
+    def unnormalized(self, theta):
         return -((theta - 0.5) ** 2) / 2 - 2 * (self.x[:, None] - theta**2) ** 2
 
     def gaussians(self):
@@ -163,7 +163,7 @@ class SquareItems:
         return torch.stack(parts, dim=1)[..., None]
 
     def log_density(self, theta):
-        return self.unnormalised(theta[:, 0]) - self.log_mass + self.tilt * theta[:, 0]
+        return self.unnormalized(theta[:, 0]) - self.log_mass + self.tilt * theta[:, 0]
 
 
 class Beside:

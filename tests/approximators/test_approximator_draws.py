@@ -1,4 +1,4 @@
-"""Standardisation, densities and draws of an approximator."""
+"""Standardization, densities and draws of an approximator."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from small_approximators import approximator, data
 
-from sbi_models.approximators.standardiser import Standardiser
+from sbi_models.approximators.standardizer import Standardizer
 from sbi_models.training.module import TrainingModule
 
 
@@ -15,22 +15,22 @@ def made():
     return approximator()
 
 
-# --- standardiser
+# --- standardizer
 
 
 def test_moments_are_those_of_the_data():
-    """Means and sds are NumPy's over all axes but the last, to the last digits; standardised data have mean 0
+    """Means and sds are NumPy's over all axes but the last, to the last digits; standardized data have mean 0
     and sd 1."""
     made = approximator(standardize=("inference_variables", "inference_conditions", "summary_variables"))
-    raw, standardiser = data(), made.standardiser
+    raw, standardizer = data(), made.standardizer
     theta = np.column_stack([raw["theta"], raw["tau"]])
     for role, values in {
         "inference_variables": theta,
         "inference_conditions": raw["c"],
         "summary_variables": raw["x"].reshape(-1, 1),
     }.items():
-        np.testing.assert_allclose(getattr(standardiser, f"{role}_mean"), values.mean(axis=0), rtol=1e-12)
-        np.testing.assert_allclose(getattr(standardiser, f"{role}_sd"), values.std(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(getattr(standardizer, f"{role}_mean"), values.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(getattr(standardizer, f"{role}_sd"), values.std(axis=0), rtol=1e-12)
         prepared = made.prepare(raw)[role].double().reshape(-1, values.shape[-1])
         np.testing.assert_allclose(prepared.mean(dim=0), 0.0, atol=1e-6)
         np.testing.assert_allclose(prepared.std(dim=0, correction=0), 1.0, rtol=1e-6)
@@ -39,19 +39,19 @@ def test_moments_are_those_of_the_data():
 def test_moments_are_frozen():
     """Building again, preparing other data and training mode leave the moments; they are no parameters."""
     made = approximator()
-    before = {name: value.clone() for name, value in made.standardiser.state_dict().items()}
+    before = {name: value.clone() for name, value in made.standardizer.state_dict().items()}
     other = {key: 7 + 3 * value for key, value in data(seed=5).items()}
     made.train()
     made.build(other, seed=1)
     made.prepare(other)
     made.loss(made.prepare(other), torch.Generator().manual_seed(0)).mean().backward()
-    assert list(made.standardiser.parameters()) == []
-    assert all(torch.equal(value, before[name]) for name, value in made.standardiser.state_dict().items())
+    assert list(made.standardizer.parameters()) == []
+    assert all(torch.equal(value, before[name]) for name, value in made.standardizer.state_dict().items())
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e8, -3e-9])
 def test_constant_columns_are_only_shifted(constant):
-    """A constant column, whatever its rounding, is standardised to zero with an sd of 1, and other columns
+    """A constant column, whatever its rounding, is standardized to zero with an sd of 1, and other columns
     are not touched."""
     values = torch.stack(
         [
@@ -60,22 +60,22 @@ def test_constant_columns_are_only_shifted(constant):
         ],
         dim=1,
     )
-    standardiser = Standardiser(("a",))
-    standardiser.declare({"a": 2})
-    standardiser.fit({"a": values})
-    standardised = standardiser("a", values)
-    assert standardiser.a_sd[0] == 1.0
-    np.testing.assert_allclose(standardised[:, 0], 0.0, atol=1e-6)
-    np.testing.assert_allclose(standardised[:, 1].std(correction=0), 1.0)
-    np.testing.assert_allclose(standardiser.inverse("a", standardised), values, rtol=1e-12, atol=1e-12)
-    assert standardiser.log_abs_det("a").item() == pytest.approx(-values[:, 1].std(correction=0).log().item())
+    standardizer = Standardizer(("a",))
+    standardizer.declare({"a": 2})
+    standardizer.fit({"a": values})
+    standardized = standardizer("a", values)
+    assert standardizer.a_sd[0] == 1.0
+    np.testing.assert_allclose(standardized[:, 0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(standardized[:, 1].std(correction=0), 1.0)
+    np.testing.assert_allclose(standardizer.inverse("a", standardized), values, rtol=1e-12, atol=1e-12)
+    assert standardizer.log_abs_det("a").item() == pytest.approx(-values[:, 1].std(correction=0).log().item())
 
 
 def test_roles_that_are_not_named_stay_as_they_are():
     """standardize=() leaves every role alone, and its log density has no Jacobian."""
     made = approximator(standardize=())
     np.testing.assert_allclose(made.prepare(data())["inference_variables"][:, :2], data()["theta"], rtol=1e-6)
-    assert made.standardiser.log_abs_det("inference_variables") == 0.0
+    assert made.standardizer.log_abs_det("inference_variables") == 0.0
 
 
 # --- densities
@@ -102,14 +102,14 @@ def test_an_untrained_approximator_is_normal_with_the_moments_of_its_data():
 
 
 def test_units_move_densities_by_their_jacobian():
-    """Parameters in another unit have the same standardised network, so log p moves by the log of the unit,
+    """Parameters in another unit have the same standardized network, so log p moves by the log of the unit,
     and draws scale."""
     made, scaled = approximator(built=False), approximator(built=False)
     in_mm = lambda batch: batch | {"theta": 1000 * batch["theta"]}  # noqa: E731
     made.build(data(), seed=0)
     scaled.build(in_mm(data()), seed=0)
     scaled.load_state_dict(
-        {name: value for name, value in made.state_dict().items() if "standardiser" not in name}, strict=False
+        {name: value for name, value in made.state_dict().items() if "standardizer" not in name}, strict=False
     )
     test = data(6, seed=4)
     np.testing.assert_allclose(
@@ -137,7 +137,7 @@ def test_log_prob_is_computed_row_by_row(made):
 
 
 def test_draws_have_raw_names_and_shapes(made):
-    """One array a variable, (n_datasets, num_samples, width), finite and in the unit of the data; other
+    """One array a variable, (num_datasets, num_samples, width), finite and in the unit of the data; other
     variables are left aside."""
     draws = made.sample(num_samples=5, conditions=data(3))
     assert {name: value.shape for name, value in draws.items()} == {"theta": (3, 5, 2), "tau": (3, 5, 1)}
@@ -234,10 +234,10 @@ def test_weights_are_a_function_of_the_seed():
     assert not torch.equal(first.summary_network.features.weight, other.summary_network.features.weight)
 
 
-# --- optimiser
+# --- optimizer
 
 
-def test_every_parameter_is_optimised_once_and_only_matrices_decay(made):
+def test_every_parameter_is_optimized_once_and_only_matrices_decay(made):
     """Weights of linear layers have weight decay, biases and norms none, and no parameter is left out."""
     module = TrainingModule(made, seed=0, learning_rate=1e-3, weight_decay=0.1, total_steps=100)
     decayed, plain = module.configure_optimizers()["optimizer"].param_groups

@@ -160,7 +160,7 @@ def test_before_training_there_is_nothing_to_ask(tmp_path):
 def test_a_build_that_failed_was_none():
     """After data of the wrong shape the approximator is not built, and builds with the right ones."""
     fresh = approximator(built=False)
-    with pytest.raises(DataError, match="DeepSet summarises sets"):
+    with pytest.raises(DataError, match="DeepSet summarizes sets"):
         fresh.build(data() | {"x": np.zeros((40, 6))}, seed=0)
     assert not fresh.is_built
     fresh.build(data(), seed=0)

@@ -58,8 +58,8 @@ def test_moments_are_those_of_the_elements_that_count():
     """Padding has no part in the mean and sd of the elements."""
     raw, made = data(), approximator()
     there = raw["x"][raw["mask"]]
-    assert made.standardiser.summary_variables_mean.item() == pytest.approx(there.mean(), rel=1e-12)
-    assert made.standardiser.summary_variables_sd.item() == pytest.approx(there.std(), rel=1e-12)
+    assert made.standardizer.summary_variables_mean.item() == pytest.approx(there.mean(), rel=1e-12)
+    assert made.standardizer.summary_variables_sd.item() == pytest.approx(there.std(), rel=1e-12)
 
 
 def test_missing_values_are_filled_and_masked_by_the_adapter():
@@ -141,7 +141,7 @@ class TwoInputs(SummaryNetwork):
 
 
 def test_a_summary_network_may_take_several_inputs(tmp_path):
-    """A network with input_names gets a dict of standardised inputs and of masks; its approximator is saved
+    """A network with input_names gets a dict of standardized inputs and of masks; its approximator is saved
     and loaded to the bit."""
     raw = data() | {"y": 100 + seeding.generator(3).normal(size=(40, 4))}
     roles = ROLES | {"summary_variables": ["x", "y"]}

@@ -85,7 +85,7 @@ def test_noise_in_scores_is_seen():
 
 
 def quartic(d=1):
-    """log q(u) = -sum u^4 / 4 + u^3 / 6 + u / 5, and its unnormalised density in one dimension."""
+    """log q(u) = -sum u^4 / 4 + u^3 / 6 + u / 5, and its unnormalized density in one dimension."""
     monomials = Monomials(d, 4)
     coefficients = torch.zeros(len(monomials.exponents), dtype=torch.float64)
     for power, value in ((4, -0.25), (3, 1 / 6), (1, 0.2)):

@@ -1,4 +1,4 @@
-"""The score of the prior in standardised space: from functions, torch distributions, and networks."""
+"""The score of the prior in standardized space: from functions, torch distributions, and networks."""
 
 import warnings
 
@@ -85,7 +85,7 @@ def test_bounded_priors_through_the_adapter(prior):
 
 
 def test_priors_without_bounds():
-    """With no transform but the standardiser, the score is that of raw space times the sds; scalars, vectors,
+    """With no transform but the standardizer, the score is that of raw space times the sds; scalars, vectors,
     functions of t or not."""
     made, z = approximator(), normal(6, 3, seed=1)
     exact = slope(

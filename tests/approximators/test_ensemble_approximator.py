@@ -253,7 +253,7 @@ def test_members_share_moments_and_nothing_else():
     for name in a:
         assert a[name].data_ptr() != b[name].data_ptr()
         by_design = (
-            name.startswith("standardiser") or a[name].unique().numel() == 1
+            name.startswith("standardizer") or a[name].unique().numel() == 1
         )  # such as zeros of last layers, ones of norms
         assert torch.equal(a[name], b[name]) == by_design, name
 

@@ -19,7 +19,7 @@ from sbi_models.errors import ConfigurationError, DataError
 NAMES = ["a", "b", "c"]
 
 
-def test_weights_are_normalised_and_completed():
+def test_weights_are_normalized_and_completed():
     """Weights of any scale get the sum 1; members that are not named get 0."""
     assert checked_weights({"c": 3, "a": np.float32(1)}, NAMES) == {"a": 0.25, "b": 0.0, "c": 0.75}
 
@@ -122,7 +122,7 @@ def score(weights, log_densities):
 @pytest.mark.parametrize("shrinkage", [0.0, 3.0, 200.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_learned_weights_are_the_best_ones(seed, shrinkage):
-    """No weights found by a general optimiser, at random or at the corners have a shrunk score higher by more
+    """No weights found by a general optimizer, at random or at the corners have a shrunk score higher by more
     than 1e-7 nats."""
     rng = np.random.default_rng(seed)
     log_densities = rng.normal(size=(200, 4)) * rng.uniform(0.2, 3, size=4) - rng.uniform(0, 2, size=4)

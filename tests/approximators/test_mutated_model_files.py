@@ -120,7 +120,7 @@ def test_moments_and_types_of_tensors_are_looked_at(whole: dict, tmp_path: Path)
     """A standard deviation of zero, and weights in another precision, are refused: draws would be wrong
     without a word."""
     header, tensors = whole["flow matching"]
-    zero = tensors | {"standardiser.inference_variables_sd": torch.zeros(3, dtype=torch.float64)}
+    zero = tensors | {"standardizer.inference_variables_sd": torch.zeros(3, dtype=torch.float64)}
     mutations.written(header, zero, tmp_path / "file")
     with pytest.raises(ModelFileError, match="inference_variables_sd: expected positive numbers"):
         load_approximator(tmp_path / "file")

@@ -6,15 +6,15 @@ import pytest
 from scipy import stats
 
 from sbi_models.diagnostics import effective_sample_share, largest_weight_share, pareto_smoothed
-from sbi_models.diagnostics.metrics.importance import fit_generalised_pareto
+from sbi_models.diagnostics.metrics.importance import fit_generalized_pareto
 from sbi_models.errors import DataError
 
 
 @pytest.mark.parametrize("shape", [-0.3, 0.1, 0.5, 0.9])
-def test_the_fit_finds_the_generalised_pareto_distribution(shape):
+def test_the_fit_finds_the_generalized_pareto_distribution(shape):
     """Shape and scale of 20 000 draws are found to 0.05 and 5 %."""
     draws = np.sort(stats.genpareto.rvs(shape, scale=3.0, size=20_000, random_state=np.random.default_rng(1)))
-    found, scale = fit_generalised_pareto(draws)
+    found, scale = fit_generalized_pareto(draws)
     assert found == pytest.approx(shape, abs=0.05)
     assert scale == pytest.approx(3.0, rel=0.05)
 
@@ -62,7 +62,7 @@ def test_corners():
 )
 def test_bad_weights_are_refused(bad):
     """Another number of axes, NaN and inf are errors that say what was expected."""
-    with pytest.raises(DataError, match=r"Expected log_weights of shape \(n_datasets, num_samples\)"):
+    with pytest.raises(DataError, match=r"Expected log_weights of shape \(num_datasets, num_samples\)"):
         pareto_smoothed(bad)
 
 

@@ -13,8 +13,8 @@ Z = np.zeros
 @pytest.mark.parametrize(
     ("samples", "truth", "message"),
     [
-        (Z((3, 4)), Z((3, 1)), r"samples of shape \(n_datasets, num_samples, dim\), got shape \(3, 4\)"),
-        (Z((3, 4, 1)), Z(3), r"truth of shape \(n_datasets, dim\), got shape \(3,\)"),
+        (Z((3, 4)), Z((3, 1)), r"samples of shape \(num_datasets, num_samples, dim\), got shape \(3, 4\)"),
+        (Z((3, 4, 1)), Z(3), r"truth of shape \(num_datasets, dim\), got shape \(3,\)"),
         (Z((3, 4, 2)), Z((4, 2)), r"truth of shape \(3, 2\).*got \(4, 2\)"),
         (Z((3, 4, 2)), Z((3, 1)), r"truth of shape \(3, 2\).*got \(3, 1\)"),
         (Z((0, 4, 2)), Z((0, 2)), "at least 1 data set"),
@@ -157,7 +157,7 @@ def test_bad_names_are_refused(names, message):
             {"a": Z((5, 7, 2)), "b": Z((5, 8, 2))},
             {"a": Z((5, 2)), "b": Z((5, 2))},
             None,
-            r"same \(n_datasets, num_samples\)",
+            r"same \(num_datasets, num_samples\)",
         ),
         (
             {"a": Z((5, 7, 2)), "a_1": Z((5, 7, 1))},

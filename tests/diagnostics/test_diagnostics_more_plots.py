@@ -84,7 +84,7 @@ def test_the_predictive_figure_marks_the_data():
     rng = np.random.default_rng(5)
     predictive, observed = rng.normal(size=(2, 100, 20)), rng.normal(size=(2, 20))
     check = predictive_check(predictive, observed)
-    figure = plot_predictive_check(predictive, observed, dataset_names=["A", "B"])
+    figure = plot_predictive_check(predictive, observed, data_set_names=["A", "B"])
     assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == ["A", "B"]
     assert [axes.lines[0].get_xdata()[0] for axes in figure.axes] == pytest.approx(check.observed.ravel())
     with pytest.raises(DataError, match="at most 12 data sets"):

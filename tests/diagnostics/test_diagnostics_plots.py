@@ -333,7 +333,7 @@ def test_reference_panels_are_rows_of_data_sets_and_columns_of_quantities():
         density,
         truth,
         variable_names=["speed", "spread"],
-        dataset_names=["A", "B", "C"],
+        data_set_names=["A", "B", "C"],
         truth_label="today's value",
     )
     assert titles(figure) == ["speed", "spread", "", "", "", ""]
@@ -377,14 +377,14 @@ def test_one_row_or_column_of_references_becomes_a_grid(datasets, quantities):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"samples": np.zeros((3, 4))}, r"samples of shape \(n_datasets, num_samples, n_quantities\)"),
+        ({"samples": np.zeros((3, 4))}, r"samples of shape \(num_datasets, num_samples, n_quantities\)"),
         ({"grid": np.linspace(-6, 6, 7)}, "same number of points"),
         ({"grid": np.linspace(6, -6, 401)}, "increases"),
         ({"density": -np.ones(401)}, "0 or more.*logarithm"),
         ({"density": np.ones((4, 2, 401))}, r"density of shape \(3, 2, 401\), got \(4, 2, 401\)"),
         ({"density": np.full(401, np.nan)}, "finite density"),
         ({"truth": np.zeros((2, 3))}, r"truth of shape \(3, 2\)"),
-        ({"dataset_names": ["A"]}, "3 dataset_names, got 1"),
+        ({"data_set_names": ["A"]}, "3 data_set_names, got 1"),
         ({"variable_names": ["a", "b", "c"]}, "2 variable_names, got 3"),
     ],
 )

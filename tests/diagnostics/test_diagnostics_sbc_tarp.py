@@ -166,7 +166,7 @@ def test_information_of_the_prior_is_chance():
 
 
 def test_information_is_the_deviation_over_all_pairings():
-    """The statistic is that of distances computed one by one, standardised by the moments over 4000 random
+    """The statistic is that of distances computed one by one, standardized by the moments over 4000 random
     pairings, within 5 %."""
     samples, truth = gaussian(14, n=30, draws=20, dim=1)
     at, true = (

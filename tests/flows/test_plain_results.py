@@ -49,7 +49,7 @@ def test_plain_json_stays(results: Path) -> None:
 
 
 def test_a_pickle_is_removed_and_not_executed(results: Path, tmp_path: Path) -> None:
-    """A result that names the pickle serialiser, which Prefect would obey whatever is configured, is removed
+    """A result that names the pickle serializer, which Prefect would obey whatever is configured, is removed
     before it is read."""
     path = write(results, Writes(tmp_path / "executed"), PickleSerializer())
     content = path.read_bytes()
@@ -99,7 +99,7 @@ def test_json_that_names_classes_is_removed(results: Path, result: Any) -> None:
     ids=list("abcdef"),
 )
 def test_what_is_no_result_is_removed(results: Path, content: bytes) -> None:
-    """Prefect gives what is no record to the configured serialiser; here it is removed."""
+    """Prefect gives what is no record to the configured serializer; here it is removed."""
     (results / "train-1").write_bytes(content)
     only_plain_json("train-1")
     assert not (results / "train-1").exists()

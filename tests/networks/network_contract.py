@@ -38,7 +38,7 @@ SMALL = {
 SHAPES = {"convolutional_network": (6, 5, 2), "fusion_network": {"x": (6, 2), "y": (6, 3)}}
 """Shape of one input of the summary networks that take neither sets nor series of shape (6, 2)."""
 ORDERED = {"time_series_transformer", "time_series_network", "convolutional_network", "fusion_network"}
-"""Summary networks to which the order of elements means something; all others summarise sets."""
+"""Summary networks to which the order of elements means something; all others summarize sets."""
 EXACT_LOSSES = {"autoregressive_mixture", "coupling_flow", "scoring_rules"}
 """Networks whose loss draws no noise."""
 

@@ -44,7 +44,7 @@ def test_names_of_inputs(name):
 
 
 @every_summary
-def test_shapes_that_cannot_be_summarised_are_refused(name):
+def test_shapes_that_cannot_be_summarized_are_refused(name):
     """build refuses one axis too few or too many, and an axis without places, with what was expected, what
     was got, and a cure."""
     shape = SHAPES.get(name, (6, 2))

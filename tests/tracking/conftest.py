@@ -16,7 +16,7 @@ from sbi_models.types import Array
 
 
 class Shift:
-    """A posterior of unit normals around mean(x) + shift: theta of width 2 given x of shape (n_datasets,
+    """A posterior of unit normals around mean(x) + shift: theta of width 2 given x of shape (num_datasets,
     n_obs, 1)."""
 
     shapes = {"theta": (2,), "x": (20, 1)}  # noqa: RUF012 - as the real thing has it
@@ -34,7 +34,7 @@ class Shift:
     def sample(self, *, num_samples: int, conditions: dict[str, Array], seed: int | None) -> dict[str, Array]:
         x = conditions["x"]
         if x.ndim != 3 or x.shape[1:] != (20, 1):
-            raise DataError(f"Expected x of shape (n_datasets, 20, 1), got {x.shape}.")
+            raise DataError(f"Expected x of shape (num_datasets, 20, 1), got {x.shape}.")
         noise = np.random.default_rng(seed).normal(size=(len(x), num_samples, 2))
         return {"theta": (x.mean(axis=(1, 2))[:, None, None] + self.shift + noise).astype(np.float32)}
 

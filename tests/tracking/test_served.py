@@ -38,7 +38,7 @@ def served(
 
 @pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
 def test_mlflow_serves_the_posterior(served: Callable[..., Any]) -> None:
-    """Through MLflow, equal seeds give equal draws of shape (n_datasets, num_samples, dim), other seeds
+    """Through MLflow, equal seeds give equal draws of shape (num_datasets, num_samples, dim), other seeds
     others."""
     model = served()
     first, again, other = (model.predict(X, params={"num_samples": 7, "seed": seed}) for seed in (3, 3, 4))

@@ -24,14 +24,16 @@ def compositional(**arguments):
     return CompositionalWorkflow(**(settings | arguments))
 
 
-def items(n_datasets, n, seed):
-    """Conditions x (n_datasets, n, 2), each data set of parameters of its own."""
-    theta = np.repeat(SIMULATOR.sample(n_datasets, seed=seed)["theta"], n, axis=0)
-    return {"x": SIMULATOR.sample(n_datasets * n, seed=seed + 1, theta=theta)["x"].reshape(n_datasets, n, 2)}
+def items(num_datasets, n, seed):
+    """Conditions x (num_datasets, n, 2), each data set of parameters of its own."""
+    theta = np.repeat(SIMULATOR.sample(num_datasets, seed=seed)["theta"], n, axis=0)
+    return {
+        "x": SIMULATOR.sample(num_datasets * n, seed=seed + 1, theta=theta)["x"].reshape(num_datasets, n, 2)
+    }
 
 
 def exact(x):
-    """Means (n_datasets, 2), and the sd, of theta given all items of each data set."""
+    """Means (num_datasets, 2), and the sd, of theta given all items of each data set."""
     precision = 1 + x.shape[1] / NOISE**2
     return x.sum(axis=1) / NOISE**2 / precision, precision**-0.5
 

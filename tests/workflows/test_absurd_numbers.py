@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sbi_models as bf
-from sbi_models.approximators.standardiser import Standardiser
+from sbi_models.approximators.standardizer import Standardizer
 from sbi_models.errors import ConfigurationError, DataError, TrustWarning
 
 
@@ -71,15 +71,15 @@ def test_moments_of_the_largest_and_least_numbers():
     values = torch.as_tensor(np.random.default_rng(0).normal(3.0, 1.0, (500, 2)))
     for unit in (1e-300, 1e300):
         scaled = values * unit
-        standardiser = Standardiser(("x",))
-        standardiser.declare({"x": 2})
-        standardiser.fit({"x": scaled})
-        torch.testing.assert_close(standardiser.x_mean / unit, values.mean(dim=0))
-        torch.testing.assert_close(standardiser.x_sd / unit, values.std(dim=0, correction=0))
+        standardizer = Standardizer(("x",))
+        standardizer.declare({"x": 2})
+        standardizer.fit({"x": scaled})
+        torch.testing.assert_close(standardizer.x_mean / unit, values.mean(dim=0))
+        torch.testing.assert_close(standardizer.x_sd / unit, values.std(dim=0, correction=0))
         adapted = bf.Adapter().standardize("x").fitted({"x": scaled}).forward({"x": scaled})["x"]
         torch.testing.assert_close(adapted, (values - values.mean(dim=0)) / values.std(dim=0, correction=0))
-        standardiser.fit({"x": torch.full_like(values, unit)})
-        assert standardiser.x_sd.tolist() == [1.0, 1.0]
+        standardizer.fit({"x": torch.full_like(values, unit)})
+        assert standardizer.x_sd.tolist() == [1.0, 1.0]
 
 
 def test_draws_that_overflow_are_an_error_or_told():

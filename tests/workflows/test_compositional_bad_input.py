@@ -99,16 +99,16 @@ def test_sampling_before_fitting():
     [
         (
             GIVEN | {"x": X[0]},
-            r"Expected 'x' of shape \(n_datasets, n_compositional, 2\), with the items of each data set along the second axis, "
+            r"Expected 'x' of shape \(num_datasets, n_compositional, 2\), with the items of each data set along the second axis, "
             r"got \(3, 2\)\. For one data set: x\[None\]",
         ),
         (
             GIVEN | {"x": X[..., None]},
-            r"Expected 'x' of shape \(n_datasets, n_compositional, 2\).*got \(2, 3, 2, 1\)",
+            r"Expected 'x' of shape \(num_datasets, n_compositional, 2\).*got \(2, 3, 2, 1\)",
         ),
         (
             GIVEN | {"x": X[:, :0]},
-            r"Expected 'x' of shape \(n_datasets, n_compositional, 2\).*got \(2, 0, 2\)",
+            r"Expected 'x' of shape \(num_datasets, n_compositional, 2\).*got \(2, 0, 2\)",
         ),
         (GIVEN | {"x": X[:0]}, r"Expected 'x' of shape .*got \(0, 3, 2\)"),
         (GIVEN | {"x": X[..., :1]}, r"Expected 'x' in the conditions of shape \(n, 2\).*got \(6, 1\)"),

@@ -91,7 +91,7 @@ def test_members_with_batches_of_another_size_step_apart(sizes):
 
 
 def test_each_member_is_clipped_by_itself(monkeypatch):
-    """Steep gradients, under an optimiser that feels their norm, are clipped member by member as side by
+    """Steep gradients, under an optimizer that feels their norm, are clipped member by member as side by
     side."""
     network = CouplingFlow(depth=2, transform="affine", widths=(8, 8))
     steep = {

@@ -27,12 +27,12 @@ def data(n):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """For each member, the rows of each of its batches, by the first parameter, which is standardised as a
+    """For each member, the rows of each of its batches, by the first parameter, which is standardized as a
     whole number of the rows."""
     batches, plain = {}, ContinuousApproximator.loss
 
     def spied(self, prepared, generator=None):
-        theta = self.standardiser.inverse("inference_variables", prepared["inference_variables"].double())[
+        theta = self.standardizer.inverse("inference_variables", prepared["inference_variables"].double())[
             :, 0
         ]
         batches.setdefault(id(self), []).append(theta.round().long().tolist())

@@ -378,7 +378,7 @@ def test_disagreement_without_densities():
 
 
 def test_summary_variables_have_a_default_network():
-    """The guide's size-mode snippet runs: summary variables without a summary network are summarised by a
+    """The guide's size-mode snippet runs: summary variables without a summary network are summarized by a
     TimeSeriesTransformer each."""
     made = bf.EnsembleWorkflow(
         simulator=SIMULATOR,

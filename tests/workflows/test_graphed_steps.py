@@ -78,7 +78,7 @@ def assert_same(one, other, tolerance):
 )
 def test_a_whole_step_is_the_step_that_lightning_takes(make, monkeypatch):
     """On a CPU, without a graph: the oracle is the training in which Lightning calls loss, backward, clipping
-    and optimiser."""
+    and optimizer."""
     expected = trained(make(accelerator="cpu"))
     taken = []
 

@@ -1,5 +1,5 @@
 """Times of 1e9 s, strains of 1e-46 and counts of 1e90 teach what plain numbers teach: float64 until
-standardised, on every way in.
+standardized, on every way in.
 
 Numbers on a grid can be moved by 2^31 and scaled by powers of two without rounding, so that what was learned
 must be the same.
@@ -159,7 +159,7 @@ def test_parameters_keep_their_digits(move: Move) -> None:
 
 @pytest.mark.parametrize("seconds", [1e-3, 1e-4])
 def test_milliseconds_of_gps_time_are_no_constant(seconds: float) -> None:
-    """Columns that differ by 1e-13 of their values in thousands of steps are standardised to unit variance,
+    """Columns that differ by 1e-13 of their values in thousands of steps are standardized to unit variance,
     by roles and by adapter."""
     noise = np.random.default_rng(0).normal(size=(400, 1))
     data = {"theta": noise.copy(), "x": 1126259462.4 + seconds * noise}

@@ -48,10 +48,10 @@ FINE = {
 
 @pytest.mark.parametrize("key", CRUSHED)
 def test_crushed_data_are_told(key):
-    """Heavy tails and outliers that leave the rest of standardised data within a tenth of an sd, with the
+    """Heavy tails and outliers that leave the rest of standardized data within a tenth of an sd, with the
     cure."""
     (message,) = built("all", {"theta": THETA, "x": CRUSHED[key]})
-    assert "'x': standardisation crushes it" in message
+    assert "'x': standardization crushes it" in message
     assert "adapter.log" in message
     assert not built("all", {"theta": THETA, "x": np.arcsinh(CRUSHED[key])})
 
@@ -87,11 +87,11 @@ NEAR = {
 
 
 def test_conditions_far_from_a_unit_scale_are_told():
-    """Where they are not standardised, as by default, with the cure; nothing is said once they are, or where
+    """Where they are not standardized, as by default, with the cure; nothing is said once they are, or where
     they are near."""
     for values in FAR.values():
         (message,) = built("inference_variables", {"theta": THETA, "x": values})
-        assert "'x': it is not standardised" in message
+        assert "'x': it is not standardized" in message
         assert 'standardize="all"' in message
         assert not built("all", {"theta": THETA, "x": values})
     for values in NEAR.values():

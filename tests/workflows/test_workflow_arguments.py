@@ -154,11 +154,11 @@ def test_what_needs_a_simulator_says_so():
         (["inference_variables"], ["inference_variables"]),
     ],
 )
-def test_roles_to_standardise_are_chosen(standardize, roles):
+def test_roles_to_standardize_are_chosen(standardize, roles):
     """standardize names one role, several, all or none; those have moments, the others none."""
     made = workflow(standardize=standardize)
     made.approximator.build(DATA, seed=0)
-    assert sorted({name.rsplit("_", 1)[0] for name in made.approximator.standardiser.state_dict()}) == roles
+    assert sorted({name.rsplit("_", 1)[0] for name in made.approximator.standardizer.state_dict()}) == roles
 
 
 # --- inference and diagnostics

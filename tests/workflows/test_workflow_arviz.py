@@ -76,7 +76,7 @@ def test_without_arviz_the_cure_is_named(trained, monkeypatch):
     [
         ({}, {}, "at least one variable"),
         (np.zeros((2, 3, 1)), {}, "samples as a dict"),
-        ({"a": np.zeros(3)}, {}, r"shape \(n_datasets, num_samples, ...\)"),
+        ({"a": np.zeros(3)}, {}, r"shape \(num_datasets, num_samples, ...\)"),
         ({"a": np.zeros((2, 3)), "b": np.zeros((2, 4))}, {}, "same numbers of data sets and draws"),
         ({"a": np.zeros((2, 3))}, {"data_set_names": ["1"]}, "Expected 2 data_set_names"),
         ({"a": np.zeros((2, 3, 2))}, {"variable_names": {"a": ["x"]}}, "Expected 2 names"),

@@ -53,7 +53,7 @@ def check_close(made, expected):
         assert made.history.history[name] == pytest.approx(losses, rel=1e-5, abs=1e-5)
 
 
-def summarised(**arguments):
+def summarized(**arguments):
     """A workflow with a summary network and direct conditions beside it."""
     names = {"inference_conditions": None, "summary_variables": ["x"]}
     return workflow(**(names | {"summary_network": Plain(summary_dim=2)} | arguments))
@@ -86,7 +86,7 @@ EARLY = {"ema": 0.5, "early_stopping": 1, "initial_learning_rate": 0.1}
     ("make", "settings", "options"),
     [
         (workflow, {"inference_network": FLOW, **EARLY}, {}),
-        (summarised, {"inference_network": CouplingFlow(depth=2, widths=(8,))}, {"validation_data": None}),
+        (summarized, {"inference_network": CouplingFlow(depth=2, widths=(8,))}, {"validation_data": None}),
         (ensemble, {"inference_networks": FLOW, **EARLY}, {"data_reuse": 0.5}),
     ],
     ids=["early stop", "coupling flow and summaries", "ensemble"],
@@ -194,8 +194,8 @@ class Coupled(FlowMatching):
             "OwnLoss has a loss of its own, not draw and loss_given",
         ),
         (workflow, {"inference_network": Coupled(widths=(8,))}, "loss of a row depends on the other rows"),
-        (summarised, {"summary_network": Plain(before="dropout")}, "layers with dropout"),
-        (summarised, {"summary_network": Plain(before="norm")}, "more than 1 value per channel"),
+        (summarized, {"summary_network": Plain(before="dropout")}, "layers with dropout"),
+        (summarized, {"summary_network": Plain(before="norm")}, "more than 1 value per channel"),
         (workflow, {"compile": "eager"}, "Expected no compile with several devices"),
         (ensemble, {"batched": True}, "got 0, 1, which cannot: they train on devices=2"),
         (

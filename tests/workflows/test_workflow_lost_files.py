@@ -64,8 +64,8 @@ def test_results_do_not_depend_on_the_callers_threads():
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_variables_in_tiny_units_are_standardised():
-    """Data of sd 1e-21 are standardised like any other: the same training as in units of 1, up to
+def test_variables_in_tiny_units_are_standardized():
+    """Data of sd 1e-21 are standardized like any other: the same training as in units of 1, up to
     rounding."""
     losses = []
     for unit in (1.0, 1e-21):

@@ -36,7 +36,7 @@ def doubled(batch):
     ],
 )
 def test_another_training_in_memory_is_refused(tmp_path, changed, named):
-    """Other roles, adapters, standardisation, or optimisers are no continuation of what the folder holds, and
+    """Other roles, adapters, standardization, or optimizers are no continuation of what the folder holds, and
     are named."""
     workflow(checkpoint_filepath=tmp_path).fit_offline(DATA, epochs=1)
     with pytest.raises(ConfigurationError, match=f"belongs to another training: expected {named}"):

@@ -1,4 +1,4 @@
-"""Settings of a training: optimiser, averaged weights, early stopping, precision, compilation, Lightning's
+"""Settings of a training: optimizer, averaged weights, early stopping, precision, compilation, Lightning's
 callbacks and loggers."""
 
 import lightning.pytorch as pl
@@ -57,11 +57,11 @@ def test_settings_are_checked_when_the_workflow_is_made(arguments, message):
         workflow(**arguments)
 
 
-# --- optimiser
+# --- optimizer
 
 
 def test_an_optimizer_may_be_a_class_a_function_or_an_instance():
-    """The three forms of the same optimiser give the same weights, other than those of the default."""
+    """The three forms of the same optimizer give the same weights, other than those of the default."""
     like = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01, momentum=0.5)
     forms = [
         {
@@ -111,7 +111,7 @@ def test_a_step_of_plain_gradient_descent_is_the_formula():
 
 
 def test_an_optimizer_that_is_none_is_refused():
-    """A function that makes something else than an optimiser is refused before the first step."""
+    """A function that makes something else than an optimizer is refused before the first step."""
     with pytest.raises(ConfigurationError, match=r"make a torch\.optim\.Optimizer"):
         fit(workflow(optimizer=lambda parameters, lr: "adam"))
 
@@ -198,7 +198,7 @@ def test_a_training_that_improves_is_not_stopped():
     [{"ema": 0.9}, {"early_stopping": 2}, {"ema": 0.9, "early_stopping": 3, "optimizer": torch.optim.NAdam}],
 )
 def test_resumed_trainings_end_as_undisturbed_ones(options, tmp_path):
-    """With averaged weights, early stopping and another optimiser too, stop and restore change no bit."""
+    """With averaged weights, early stopping and another optimizer too, stop and restore change no bit."""
     whole = workflow(**options, initial_learning_rate=0.02)
     expected = fit(whole, epochs=8, validation_data=VALIDATION)
 

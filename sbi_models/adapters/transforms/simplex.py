@@ -36,7 +36,7 @@ class Simplex(PerVariable):
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
         del name
-        cure = "Normalise the rows in the simulator, or drop them."
+        cure = "Normalize the rows in the simulator, or drop them."
         sums = value.sum(dim=-1)
         return [
             Requirement(value > 0, "greater than 0.0 (adapter.constrain, to='simplex')", cure, value),

@@ -196,7 +196,7 @@ def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> T
     """
     draws = torch.stack(
         [
-            member.standardised_draws(
+            member.standardized_draws(
                 _DRAWS_FOR_AGREEMENT,
                 member.given(conditions),
                 None,

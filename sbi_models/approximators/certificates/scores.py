@@ -166,7 +166,7 @@ class Residuals(Learned):
         self.log_variances = _least_squares(terms, logs)
 
     def forward(self, components: Tensor, scores: Tensor) -> Tensor:
-        """Standardised residuals (m, d)."""
+        """Standardized residuals (m, d)."""
         terms = _terms(components)
         logs = (terms @ self.log_variances).clamp(math.log(_SMALLEST_RESIDUAL_VARIANCE), 30)
         residuals: Tensor = (scores - terms @ self.means) * (-logs / 2).exp()

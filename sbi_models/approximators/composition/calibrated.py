@@ -94,7 +94,7 @@ _UNSETTLED = (
 def calibrated(
     items: Items, prior: PriorScore, moments: Moments, num_samples: int, plan: Plan, *, fresh: Fresh | None
 ) -> tuple[Tensor, CompositionReport]:
-    """Draws (num_samples, d) of the posterior given all items, standardised space, and what to think of them.
+    """Draws (num_samples, d) of the posterior given all items, standardized space, and what to think of them.
 
     Args:
         items: one or more.

@@ -21,7 +21,7 @@ _STEPS = 16
 
 
 class Items(Protocol):
-    """What composition must know of n posteriors p(theta | x_i) of one theta (d,), in standardised space,
+    """What composition must know of n posteriors p(theta | x_i) of one theta (d,), in standardized space,
     float64."""
 
     @property
@@ -56,7 +56,7 @@ class Items(Protocol):
 
 
 Fresh = Callable[[Tensor, int], Iterable[tuple[Tensor, Items]]]
-"""One item simulated at each of parameters theta (k, d), standardised space, from a seed: some at a time,
+"""One item simulated at each of parameters theta (k, d), standardized space, from a seed: some at a time,
 those whose simulation did not fail, with their row numbers (r,). Up to `ROWS_AT_A_TIME` come in one part."""
 
 ROWS_AT_A_TIME = 16_384

@@ -28,7 +28,7 @@ def composed(
     method: str,
     fresh: Fresh | None,
 ) -> tuple[Tensor, CompositionReport]:
-    """Draws (num_samples, d) of the posterior given all items, standardised space, by one of `METHODS`, and
+    """Draws (num_samples, d) of the posterior given all items, standardized space, by one of `METHODS`, and
     what to think of them."""
     if method == "calibrated":
         return calibrated(items, prior, moments, num_samples, plan, fresh=fresh)

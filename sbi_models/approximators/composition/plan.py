@@ -32,7 +32,7 @@ _BEYOND = 0.05
 fewer."""
 
 Moments = tuple[Tensor, Tensor]
-"""Mean (d,) and covariance (d, d) of the prior, standardised space."""
+"""Mean (d,) and covariance (d, d) of the prior, standardized space."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Plan:
     """How to compose.
 
     Attributes:
-        noise: noise of the scores, in sds of standardised parameters.
+        noise: noise of the scores, in sds of standardized parameters.
         simulations: simulations of the calibration.
         seed: seed of everything random.
         learned: what the training left of the mean score.
@@ -89,7 +89,7 @@ def in_reach(theta: Tensor, moments: Moments) -> Tensor:
 
 
 def beyond(draws: Tensor, moments: Moments) -> tuple[str, ...]:
-    """What to say of draws (m, d) of a composed posterior, standardised space, of which many are out of reach
+    """What to say of draws (m, d) of a composed posterior, standardized space, of which many are out of reach
     of the prior."""
     share = 1 - float(in_reach(draws, moments).double().mean())
     if share < _BEYOND:

@@ -1,7 +1,7 @@
-"""The score of the prior in standardised space: from a function of the user, from torch distributions, or
+"""The score of the prior in standardized space: from a function of the user, from torch distributions, or
 from the network.
 
-With z = S(A(theta)), adapter A and standardiser S, the density is p(z) = p(theta) |det d theta / d z|, so
+With z = S(A(theta)), adapter A and standardizer S, the density is p(z) = p(theta) |det d theta / d z|, so
 that
 
     d log p / d z = (d theta / d z)^T d log p / d theta - d / d z log |det d z / d theta|
@@ -24,7 +24,7 @@ from sbi_models.numeric_input import real_array
 from sbi_models.torch_defaults import as_user, in_double_precision
 
 PriorScore = Callable[[Tensor], Tensor]
-"""d log p(z) / d z (m, d) at z (m, d), float64, standardised space."""
+"""d log p(z) / d z (m, d) at z (m, d), float64, standardized space."""
 
 PriorScoreLike = Callable[..., Mapping[str, Any]] | Distribution | Mapping[str, Distribution]
 """What users pass: a function of raw variables, one torch distribution, or one for each inferred variable."""

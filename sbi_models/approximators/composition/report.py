@@ -27,7 +27,7 @@ class CompositionReport:
     Attributes:
         method: how the draws were made.
         num_items: n.
-        noise: noise at which the scores of single items were taken, in sds of the standardised parameters.
+        noise: noise at which the scores of single items were taken, in sds of the standardized parameters.
         bias_shift: how far the errors that items share would move the posterior, in its sds (rms over
             parameters): what a calibration by simulations moved, or, without one, what that of the training
             predicts.

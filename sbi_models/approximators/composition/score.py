@@ -40,12 +40,12 @@ def share_of_bias(bias: Tensor, variance: Tensor) -> float:
 
 
 class ComposedScore:
-    """g above for points theta (m, d), float64, standardised space.
+    """g above for points theta (m, d), float64, standardized space.
 
     Args:
         items: items of one composition, at least one.
         prior: score of the prior.
-        noise: s, in units of standardised parameters.
+        noise: s, in units of standardized parameters.
         learned: b (m, d) at theta (m, d), as a training left it, and the variance of its estimate.
 
     Attributes:

@@ -79,7 +79,7 @@ class SharedBias(nn.Module):
         return bool(self.count > 0)
 
     def fit(self, theta: Tensor, residuals: Tensor) -> None:
-        """From standardised parameters and residuals t - o (N, d), float64, at simulations."""
+        """From standardized parameters and residuals t - o (N, d), float64, at simulations."""
         self.location.copy_(theta.mean(dim=0))
         self.scale.copy_(theta.std(dim=0).clamp_min(1e-12))
         products = self.monomials(self._standard(theta))

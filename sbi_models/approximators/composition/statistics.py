@@ -46,7 +46,7 @@ class Statistic:
 
     Args:
         items: simulated, one at each theta.
-        theta: (k, d), standardised space.
+        theta: (k, d), standardized space.
         points: where the network is asked for scores (m, d).
         noise: noise of the scores.
 

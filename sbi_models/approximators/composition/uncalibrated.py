@@ -40,7 +40,7 @@ _NO_MODE = (
 
 @dataclass(frozen=True)
 class Composed:
-    """Draws (s, d), standardised space, in random order; the mode of each (s,); what the report says of them
+    """Draws (s, d), standardized space, in random order; the mode of each (s,); what the report says of them
     so far."""
 
     draws: Tensor

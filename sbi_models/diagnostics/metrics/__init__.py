@@ -1,7 +1,7 @@
 """Diagnostic numbers: NumPy arrays in, NumPy arrays out, one family a file; nothing here plots or samples.
 
-Most metrics take `samples`, posterior draws of shape (n_datasets, num_samples, dim), and `truth`, true values
-of shape (n_datasets, dim), both in the raw space of the user; two-sample metrics take two sets of draws (n,
+Most metrics take `samples`, posterior draws of shape (num_datasets, num_samples, dim), and `truth`, true values
+of shape (num_datasets, dim), both in the raw space of the user; two-sample metrics take two sets of draws (n,
 dim) and (m, dim).
 """
 

@@ -104,7 +104,7 @@ def uniformity_test(ranks: Floats, num_draws: int) -> tuple[Floats, Floats]:
     where those are too few to tell, from Bonferroni's bound K gamma over the K points looked at.
 
     Args:
-        ranks: midpoints (k + 1/2) / (S + 1) of slots, shape (n_datasets, dim), without ties or with ties
+        ranks: midpoints (k + 1/2) / (S + 1) of slots, shape (num_datasets, dim), without ties or with ties
             broken at random.
         num_draws: number S of draws behind each rank.
 
@@ -153,8 +153,8 @@ def log_gamma(samples: object, truth: object, level: float = 0.95, *, seed: int 
     exactly if the ECDF leaves the simultaneous band.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
         level: probability of the band, so that a right posterior is rejected with probability 1 - level.
         seed: seed of places among ties; without ties it does not matter.
 
@@ -173,7 +173,7 @@ def log_gamma(samples: object, truth: object, level: float = 0.95, *, seed: int 
 
 
 def log_gamma_of_ranks(ranks: Floats, num_draws: int, level: float = 0.95) -> Floats:
-    """`log_gamma` from ranks as of `even_ranks`, shape (n_datasets, dim), among `num_draws` draws: shape
+    """`log_gamma` from ranks as of `even_ranks`, shape (num_datasets, dim), among `num_draws` draws: shape
     (dim,)."""
     n, z = len(ranks), evaluation_points(len(ranks), num_draws)
     observed = local_gamma(ecdf_counts(ranks, z).T, n, z)
@@ -187,12 +187,12 @@ def calibration_error(samples: object, truth: object, *, seed: int = 0) -> Float
         mean over 20 levels a in [0.005, 0.995] of |coverage(a) - a|
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
         seed: seed of places among ties; without ties it does not matter.
 
     Returns:
-        Shape (dim,), a probability; 0 is perfect, and chance alone leaves about 0.3 / sqrt(n_datasets).
+        Shape (dim,), a probability; 0 is perfect, and chance alone leaves about 0.3 / sqrt(num_datasets).
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
@@ -206,7 +206,7 @@ def calibration_error(samples: object, truth: object, *, seed: int = 0) -> Float
 
 
 def calibration_error_of_ranks(ranks: Floats, num_draws: int) -> Floats:
-    """`calibration_error` from ranks as of `even_ranks`, shape (n_datasets, dim), among `num_draws` draws:
+    """`calibration_error` from ranks as of `even_ranks`, shape (num_datasets, dim), among `num_draws` draws:
     shape (dim,)."""
     covered = coverage_of_ranks(ranks, num_draws, CALIBRATION_LEVELS) / len(ranks)
     error: Floats = np.abs(covered - CALIBRATION_LEVELS[:, None]).mean(axis=0)

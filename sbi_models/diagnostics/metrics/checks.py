@@ -15,8 +15,8 @@ def check_samples(
     """The draws and the true values as float64 arrays that fit each other.
 
     Args:
-        samples: posterior draws, shape (n_datasets, num_samples, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, num_samples, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
         min_datasets: how many data sets the caller needs.
         min_draws: how many draws for each data set the caller needs.
 
@@ -27,12 +27,12 @@ def check_samples(
     draws, true = as_floats("samples", samples), as_floats("truth", truth)
     if draws.ndim != 3:
         raise DataError(
-            f"Expected samples of shape (n_datasets, num_samples, dim), got shape {draws.shape}. "
+            f"Expected samples of shape (num_datasets, num_samples, dim), got shape {draws.shape}. "
             "Add the missing axis, for instance samples[..., None] for one parameter."
         )
     if true.ndim != 2:
         raise DataError(
-            f"Expected truth of shape (n_datasets, dim), got shape {true.shape}. "
+            f"Expected truth of shape (num_datasets, dim), got shape {true.shape}. "
             "Add the missing axis, for instance truth[:, None] for one parameter."
         )
     if (draws.shape[0], draws.shape[2]) != true.shape:

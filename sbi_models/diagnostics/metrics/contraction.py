@@ -15,11 +15,11 @@ def z_scores(samples: object, truth: object) -> Floats:
     over-confident.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space, S >= 2.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space, S >= 2.
+        truth: true values, shape (num_datasets, dim), raw space.
 
     Returns:
-        Shape (n_datasets, dim), no unit. Where all draws are equal: 0 if they equal the truth, else -inf or
+        Shape (num_datasets, dim), no unit. Where all draws are equal: 0 if they equal the truth, else -inf or
         inf.
 
     Raises:
@@ -45,13 +45,13 @@ def posterior_contraction(samples: object, truth: object, prior_variance: object
         1 - var_posterior / var_prior,  both with ddof = 1
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space, S >= 2.
-        truth: true values, shape (n_datasets, dim), raw space; their variance stands for the prior's unless
+        samples: posterior draws, shape (num_datasets, S, dim), raw space, S >= 2.
+        truth: true values, shape (num_datasets, dim), raw space; their variance stands for the prior's unless
             that is given.
         prior_variance: variance of the prior, shape (dim,) or a number, in squared units of the parameter.
 
     Returns:
-        Shape (n_datasets, dim), no unit; NaN for a parameter of prior variance 0, where there is nothing to
+        Shape (num_datasets, dim), no unit; NaN for a parameter of prior variance 0, where there is nothing to
         learn.
 
     Raises:

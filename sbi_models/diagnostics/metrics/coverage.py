@@ -37,8 +37,8 @@ def marginal_coverage(
     the posterior of the true coverage after c of n data sets covered.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
         levels: credible levels inside (0, 1), shape (K,); by default up to 200 levels (S + 1 - 2 j) / (S +
             1), those of intervals between order statistics, at which a right posterior covers with exactly
             that probability.
@@ -77,12 +77,12 @@ def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
     constant or copies of others do no harm.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space, with S > dim + 1.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space, with S > dim + 1.
+        truth: true values, shape (num_datasets, dim), raw space.
         seed: seed of places among ties; without ties it does not matter.
 
     Returns:
-        Shape (n_datasets,), strictly between 0 and 1: small if the truth lies near the mean, near 1 if it
+        Shape (num_datasets,), strictly between 0 and 1: small if the truth lies near the mean, near 1 if it
         lies outside.
 
     Raises:

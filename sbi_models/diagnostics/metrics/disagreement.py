@@ -8,7 +8,7 @@ from sbi_models.errors import DataError
 
 
 def jensen_shannon_divergence(log_densities: object, weights: object = None) -> Floats:
-    """The generalised Jensen-Shannon divergence of each data set, in nats, shape (n_datasets,).
+    """The generalized Jensen-Shannon divergence of each data set, in nats, shape (num_datasets,).
 
     sum_k w_k KL(p_k || p), with the mixture p = sum_k w_k p_k: what a draw of the mixture tells about the
     member that it came from. It lies between 0 (all agree) and the entropy of the weights (no overlap): log 2
@@ -19,7 +19,7 @@ def jensen_shannon_divergence(log_densities: object, weights: object = None) -> 
     Theory 37(1).
 
     Args:
-        log_densities: densities of every member at draws of every member, in nats: (n_datasets, drawn from,
+        log_densities: densities of every member at draws of every member, in nats: (num_datasets, drawn from,
             num_samples, density of). Any space will do if it is the same for all members.
         weights: weights of the members, (members,); equal by default.
 
@@ -29,7 +29,7 @@ def jensen_shannon_divergence(log_densities: object, weights: object = None) -> 
     values = as_floats("log_densities", log_densities)
     if values.ndim != 4 or values.shape[1] != values.shape[3] or not values.size:
         raise DataError(
-            "Expected log_densities of shape (n_datasets, members, num_samples, members), got "
+            "Expected log_densities of shape (num_datasets, members, num_samples, members), got "
             f"{values.shape}."
         )
     w = _weights(weights, values.shape[1])
@@ -48,7 +48,7 @@ def jensen_shannon_divergence(log_densities: object, weights: object = None) -> 
 
 def energy_disagreement(samples: object, weights: object = None) -> Floats:
     """The share of the distance between two draws of the mixture that is there because they come from
-    different members; (n_datasets,).
+    different members; (num_datasets,).
 
     1 - sum_k w_k E|X_k - X_k'| / E|X - X'|, with draws X_k of member k and X of the mixture, each parameter
     in units of its standard deviation in the mixture. In expectation it lies between 0, where all members
@@ -59,7 +59,7 @@ def energy_disagreement(samples: object, weights: object = None) -> Floats:
     143(8).
 
     Args:
-        samples: draws of every member, (n_datasets, members, num_samples, dim), with 2 draws or more.
+        samples: draws of every member, (num_datasets, members, num_samples, dim), with 2 draws or more.
         weights: weights of the members, (members,); equal by default.
 
     Raises:
@@ -68,7 +68,7 @@ def energy_disagreement(samples: object, weights: object = None) -> Floats:
     draws = as_floats("samples", samples)
     if draws.ndim != 4 or draws.shape[2] < 2 or not draws.size or not np.isfinite(draws).all():
         raise DataError(
-            "Expected finite samples of shape (n_datasets, members, 2 or more draws, dim), got "
+            "Expected finite samples of shape (num_datasets, members, 2 or more draws, dim), got "
             f"shape {draws.shape}."
         )
     return np.array([_energy_of_one(of_members, _weights(weights, draws.shape[1])) for of_members in draws])
@@ -99,5 +99,5 @@ def _weights(weights: object, members: int) -> Floats:
         or not values.sum() > 0
     ):
         raise DataError(f"Expected {members} weights of 0 or more, one for each member, got {values}.")
-    normalised: Floats = values / values.sum()
-    return normalised
+    normalized: Floats = values / values.sum()
+    return normalized

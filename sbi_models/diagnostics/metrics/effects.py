@@ -22,7 +22,7 @@ class Interval(NamedTuple):
 
 
 def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
-    """The mean of (posterior mean - truth) / sd, shape (n_datasets, dim): above 0 where posteriors lie too
+    """The mean of (posterior mean - truth) / sd, shape (num_datasets, dim): above 0 where posteriors lie too
     high.
 
     Its expectation is 0 for a right posterior of any form. NaN are left out. The interval is that of the
@@ -36,7 +36,7 @@ def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
 
 
 def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
-    """The factor by which posterior sds should be multiplied: the sd of z-scores, shape (n_datasets, dim);
+    """The factor by which posterior sds should be multiplied: the sd of z-scores, shape (num_datasets, dim);
     above 1 for over-confident.
 
         sqrt(var(z) / mean(second))
@@ -64,8 +64,8 @@ def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: fl
     """The same for all parameters, by the lengths of errors from which the mean error is taken; NaN if fewer
     than two are there.
 
-    errors: posterior mean minus truth in joint posterior sds, (n_datasets, dim); second, fourth: what their
-    squared lengths, and the squares of these, are on average if posteriors are right, (n_datasets,).
+    errors: posterior mean minus truth in joint posterior sds, (num_datasets, dim); second, fourth: what their
+    squared lengths, and the squares of these, are on average if posteriors are right, (num_datasets,).
     """
     there = np.isfinite(errors).all(axis=1) & (second > 0.0)
     if there.sum() < 2:
@@ -101,8 +101,8 @@ def mean_contraction(
     """1 - mean(posterior variance) / prior variance, with a jackknife interval over data sets.
 
     Args:
-        variance: variance of the draws of each data set, (n_datasets, dim).
-        truth: true values, (n_datasets, dim), which stand for the prior if no draws of it are given.
+        variance: variance of the draws of each data set, (num_datasets, dim).
+        truth: true values, (num_datasets, dim), which stand for the prior if no draws of it are given.
         prior: draws of the prior, (n_prior, dim).
         level: level of the interval.
 

@@ -17,13 +17,13 @@ def energy_score(samples: object, truth: object, *, scaled: bool = True) -> Floa
     can be compared by it.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space, S >= 2.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space, S >= 2.
+        truth: true values, shape (num_datasets, dim), raw space.
         scaled: each parameter in units of the sd of its true values, so that units do not matter; False for
             raw units.
 
     Returns:
-        Shape (n_datasets,), in those units; single ones may fall below 0.
+        Shape (num_datasets,), in those units; single ones may fall below 0.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 draws, or one data set that is

@@ -22,15 +22,15 @@ _PRIOR_WEIGHT, _PRIOR_SHAPE = 10, 0.5
 
 
 class SmoothedWeights(NamedTuple):
-    """Normalised log weights of each data set (n_datasets, num_samples), and the shape k of the tail that
-    they had, (n_datasets,)."""
+    """Normalized log weights of each data set (num_datasets, num_samples), and the shape k of the tail that
+    they had, (num_datasets,)."""
 
     log_weights: Floats
     pareto_k: Floats
 
 
 def pareto_smoothed(log_weights: object) -> SmoothedWeights:
-    """Log weights whose upper tail is replaced by the quantiles of a generalised Pareto distribution that is
+    """Log weights whose upper tail is replaced by the quantiles of a generalized Pareto distribution that is
     fitted to it.
 
     k below 0.5: all is well; up to 0.7: usable; above: too heavy a tail for any finite sample, and not even
@@ -42,7 +42,7 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
     `largest_weight_share` of weights as they are).
 
     Args:
-        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; -inf is a weight
+        log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; -inf is a weight
             of zero.
 
     Raises:
@@ -51,7 +51,7 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
     values = as_floats("log_weights", log_weights)
     if values.ndim != 2 or not values.size or np.isnan(values).any() or np.isposinf(values).any():
         raise DataError(
-            "Expected log_weights of shape (n_datasets, num_samples) without NaN or inf, got "
+            "Expected log_weights of shape (num_datasets, num_samples) without NaN or inf, got "
             f"shape {values.shape}."
         )
     rows = [_smoothed_row(row) for row in values]
@@ -59,11 +59,11 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
 
 
 def effective_sample_share(log_weights: object) -> Floats:
-    """(sum w)^2 / (S sum w^2) of each data set, shape (n_datasets,): the share of S draws that the exact
+    """(sum w)^2 / (S sum w^2) of each data set, shape (num_datasets,): the share of S draws that the exact
     posterior can use, 0 to 1.
 
     Args:
-        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; best those of
+        log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; best those of
             `pareto_smoothed`.
     """
     values = as_floats("log_weights", log_weights)
@@ -75,11 +75,11 @@ def effective_sample_share(log_weights: object) -> Floats:
 
 
 def largest_weight_share(log_weights: object) -> Floats:
-    """The share of the weight that the heaviest draw of each data set has, (n_datasets,): 1 / S for equal
+    """The share of the weight that the heaviest draw of each data set has, (num_datasets,): 1 / S for equal
     weights; 0 without any weight.
 
     Args:
-        log_weights: (n_datasets, num_samples), in nats, up to a constant for each data set; as they are, not
+        log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; as they are, not
             smoothed.
 
     >>> largest_weight_share([[0.0, 0.0, 0.0, 0.0], [50.0, 0.0, 0.0, 0.0]]).round(3).tolist()
@@ -107,14 +107,14 @@ def _smoothed_row(log_weights: Floats) -> tuple[Floats, float]:
         k = 0.0  # nothing weighs more than what is common
     elif len(tail) >= _FEWEST_IN_TAIL:
         order = np.argsort(exceedances, kind="stable")
-        k, scale = fit_generalised_pareto(np.maximum(exceedances[order], np.finfo(float).tiny))
+        k, scale = fit_generalized_pareto(np.maximum(exceedances[order], np.finfo(float).tiny))
         levels = (np.arange(len(tail)) + 0.5) / len(tail)
         quantiles = -np.log1p(-levels) if abs(k) < 1e-12 else np.expm1(-k * np.log1p(-levels)) / k
         shifted[tail[order]] = np.log(np.minimum(np.exp(cutoff) + scale * quantiles, 1.0))
     return shifted - np.log(np.exp(shifted).sum()), float(k)
 
 
-def fit_generalised_pareto(exceedances: Floats) -> tuple[float, float]:
+def fit_generalized_pareto(exceedances: Floats) -> tuple[float, float]:
     """Shape k (positive for heavy tails) and scale of the density (1 + k x / scale)^(-1 / k - 1) / scale,
     from x > 0 in ascending order.
 

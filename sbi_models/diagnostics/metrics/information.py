@@ -29,8 +29,8 @@ def information(samples: object, truth: object) -> tuple[Floats, Floats]:
     proper.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
 
     Returns:
         -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter,
@@ -125,8 +125,8 @@ def share_like_the_prior(draws: Floats, truth: Floats, prior: Floats | None = No
     as large), and `information` finds nothing in them.
 
     Args:
-        draws: (n_datasets, S, dim); 20 or more of each.
-        truth: (n_datasets, dim).
+        draws: (num_datasets, S, dim); 20 or more of each.
+        truth: (num_datasets, dim).
         prior: (n_prior, dim).
     """
     few = draws[:, :FEW]

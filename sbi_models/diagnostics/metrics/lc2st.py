@@ -45,10 +45,10 @@ def local_c2st(
     `num_null` classifiers learn from swapped pairs, and the p-value is the share of them that are as sure.
 
     Args:
-        samples: posterior draws for test simulations, (n_datasets, S, dim), raw space, of which one each is
+        samples: posterior draws for test simulations, (num_datasets, S, dim), raw space, of which one each is
             used.
-        truth: true values, (n_datasets, dim), raw space; some thousands are advised.
-        data: what the posteriors are conditioned on, or summaries of it, (n_datasets, ...), any space.
+        truth: true values, (num_datasets, dim), raw space; some thousands are advised.
+        data: what the posteriors are conditioned on, or summaries of it, (num_datasets, ...), any space.
         observed_samples: posterior draws of the observations, (n_observed, S, dim), raw space.
         observed_data: the observations, (n_observed, ...), in the space of `data`.
         classifier: "mlp" or "random_forest".

@@ -24,7 +24,7 @@ def log_score(log_density: object, baseline: object = None) -> LogScore:
     divergence, averaged over data.
 
     Args:
-        log_density: log density of each true parameter vector given its data, shape (n_datasets,), in nats,
+        log_density: log density of each true parameter vector given its data, shape (num_datasets,), in nats,
             as `log_prob(test_data)` gives it.
         baseline: log density of another approximator, or of the prior, on the same data sets and in the same
             space.
@@ -44,7 +44,7 @@ def log_score(log_density: object, baseline: object = None) -> LogScore:
         values = values - other
     if values.ndim != 1 or len(values) < 2:
         raise DataError(
-            "Expected log densities of shape (n_datasets,) with 2 data sets or more, got shape "
+            "Expected log densities of shape (num_datasets,) with 2 data sets or more, got shape "
             f"{values.shape}."
         )
     bad = np.flatnonzero(~np.isfinite(values))

@@ -40,7 +40,7 @@ def outward(scores: Floats) -> Floats:
 
 
 def bias_test(scores: Floats) -> tuple[Floats, Floats]:
-    """Student's t of the mean of each column, and its two-sided p-value, exact if scores, shape (n_datasets,
+    """Student's t of the mean of each column, and its two-sided p-value, exact if scores, shape (num_datasets,
     dim), are N(0, 1).
 
     Positive where true values lie too high among the draws. Other widths of the posterior leave the test
@@ -53,7 +53,7 @@ def bias_test(scores: Floats) -> tuple[Floats, Floats]:
 
 def spread_test(scores: Floats) -> tuple[Floats, Floats]:
     """The variance of each column, and the two-sided p-value of its chi-square test, exact if scores,
-    (n_datasets, dim), are N(0, 1).
+    (num_datasets, dim), are N(0, 1).
 
     Above 1 where posteriors are too narrow, below 1 where too wide. Independent of `bias_test` if the
     posterior is right.
@@ -73,8 +73,8 @@ def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
     all of them. It sees what cancels on average over the data.
 
     Args:
-        scores: (n_datasets, number).
-        features: features of data and pools, not of which value is the truth, (n_datasets, q), no column
+        scores: (num_datasets, number).
+        features: features of data and pools, not of which value is the truth, (num_datasets, q), no column
             constant.
 
     Returns:
@@ -95,7 +95,7 @@ def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
 
 
 def features_of(columns: Floats) -> Floats:
-    """Columns (n_datasets, q) as normal scores of their ranks over data sets, and the same of their distance
+    """Columns (num_datasets, q) as normal scores of their ranks over data sets, and the same of their distance
     from the middle.
 
     Constant columns are left out. Ranks make one test of linear, curved, and heavy-tailed features alike.

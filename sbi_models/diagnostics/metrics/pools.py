@@ -47,7 +47,7 @@ Floats32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pools:
-    """What pools tell of each parameter: shapes (n_datasets, dim).
+    """What pools tell of each parameter: shapes (num_datasets, dim).
 
     errors: posterior mean minus truth in posterior sds, less what this is on average over the pool; NaN where
     there is no such number. second, fourth: the averages of its square and fourth power over the pool, which
@@ -67,7 +67,7 @@ class Pools:
 class JointPools:
     """What pools tell of all parameters jointly, in coordinates in which each pool has covariance 1.
 
-    errors: as of `Pools`, (n_datasets, dim), in joint posterior sds; second, fourth: of their lengths, (n,);
+    errors: as of `Pools`, (num_datasets, dim), in joint posterior sds; second, fourth: of their lengths, (n,);
     parameters: how many of them are not fixed by others; distance, ball, along: ranks of the truth, (n,), by
     Mahalanobis distance, by the distance to a random point (TARP), and along the mean error of the data sets
     before; pairs, sizes, triples: normal scores of the ranks of products of two coordinates, of sizes less
@@ -97,7 +97,7 @@ def pooled(draws: Floats, truth: Floats, rng: np.random.Generator) -> tuple[Pool
     joint = _Jointly(draws, truth, rng) if jointly else None
     parts = []
     for rows, pool in _chunks(draws, truth, places):
-        standard, place, width = _standardised(pool)
+        standard, place, width = _standardized(pool)
         parts.append((*_errors(standard, standard * standard, places[rows], 1), place, width))
         if joint is not None:
             joint.add(rows, pool, standard, places[rows])
@@ -135,7 +135,7 @@ class _Jointly:
         self.parts: list[tuple[NDArray[np.generic], ...]] = []
 
     def add(self, rows: slice, pool: Floats, standard: Floats, places: Integers) -> None:
-        """A chunk: pools and standardised pools, (c, dim, S + 1), and the place of the truth in each,
+        """A chunk: pools and standardized pools, (c, dim, S + 1), and the place of the truth in each,
         (c,)."""
         white, correlation, kept = _whitened(standard)
         at = _taken(white, places)
@@ -226,7 +226,7 @@ def _chunks(draws: Floats, truth: Floats, places: Integers) -> Iterator[tuple[sl
         yield rows, pool
 
 
-def _standardised(pool: Floats) -> tuple[Floats, Floats, Floats]:
+def _standardized(pool: Floats) -> tuple[Floats, Floats, Floats]:
     """Pools (c, dim, S + 1) with mean 0 and sd 1, after what is `FAR` out was moved in, and the mean and sd
     taken out; 0 if constant."""
     middle = pool.shape[2] // 2

@@ -22,7 +22,7 @@ STATISTICS: dict[str, Statistic] = {
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """names: of the K statistics; observed, and two-sided p_values: (n_datasets, K); predictive: (n_datasets,
+    """names: of the K statistics; observed, and two-sided p_values: (num_datasets, K); predictive: (num_datasets,
     num_samples, K)."""
 
     names: tuple[str, ...]
@@ -42,8 +42,8 @@ def predictive_check(
     they are cautious: right models give values near 0 less often than a uniform would.
 
     Args:
-        predictive: simulated data, shape (n_datasets, num_samples, ...), any space.
-        observed: the data, shape (n_datasets, ...), in the same space.
+        predictive: simulated data, shape (num_datasets, num_samples, ...), any space.
+        observed: the data, shape (num_datasets, ...), in the same space.
         statistics: by name, functions from (..., size), all numbers of a data set in one row, to (...); by
             default mean, standard deviation, smallest, and largest.
 
@@ -57,8 +57,8 @@ def predictive_check(
     simulated, data = as_floats("predictive", predictive), as_floats("observed", observed)
     if simulated.ndim < 2 or not simulated.size or data.shape != (len(simulated), *simulated.shape[2:]):
         raise DataError(
-            "Expected predictive of shape (n_datasets, num_samples, ...) and observed of shape "
-            f"(n_datasets, ...), got {simulated.shape} and {data.shape}. Simulate data of the observed "
+            "Expected predictive of shape (num_datasets, num_samples, ...) and observed of shape "
+            f"(num_datasets, ...), got {simulated.shape} and {data.shape}. Simulate data of the observed "
             "shape for each posterior draw."
         )
     check_finite("predictive", simulated)

@@ -19,11 +19,11 @@ def fractional_ranks(samples: object, truth: object) -> Floats:
     uniform: tests of uniformity take `random_ranks`.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
 
     Returns:
-        Ranks, shape (n_datasets, dim), strictly between 0 and 1, no unit.
+        Ranks, shape (num_datasets, dim), strictly between 0 and 1, no unit.
 
     Raises:
         DataError: the arrays do not fit or are not finite.
@@ -47,12 +47,12 @@ def random_ranks(samples: object, truth: object, seed: int = 0) -> NDArray[np.in
     not.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
         seed: seed of the places among ties; without ties it does not matter.
 
     Returns:
-        Integers 0, ..., S of shape (n_datasets, dim).
+        Integers 0, ..., S of shape (num_datasets, dim).
 
     Raises:
         DataError: the arrays do not fit or are not finite.
@@ -99,6 +99,6 @@ def ranks_of(draws: Floats, truth: Floats) -> Floats:
 
 
 def _below_and_equal(draws: Floats, truth: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many draws lie below the truth, and how many are equal to it, (n_datasets, dim) each."""
+    """How many draws lie below the truth, and how many are equal to it, (num_datasets, dim) each."""
     target = truth[:, None, :]
     return np.count_nonzero(draws < target, axis=1), np.count_nonzero(draws == target, axis=1)

@@ -14,11 +14,11 @@ def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
     """The posterior mean, or median, of each data set and parameter.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
         kind: "mean" or "median".
 
     Returns:
-        Shape (n_datasets, dim), in the unit of the parameter.
+        Shape (num_datasets, dim), in the unit of the parameter.
 
     Raises:
         DataError: not three axes of real numbers.
@@ -38,11 +38,11 @@ def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floa
     """The interval between the (1 - level) / 2 and (1 + level) / 2 quantiles of the draws.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
         level: its posterior probability.
 
     Returns:
-        Lower and upper ends, each of shape (n_datasets, dim), in the unit of the parameter.
+        Lower and upper ends, each of shape (num_datasets, dim), in the unit of the parameter.
 
     Raises:
         DataError: not three axes of real numbers.
@@ -57,8 +57,8 @@ def pearson_r(estimate: object, truth: object) -> Floats:
     """The correlation of point estimates with true values over data sets.
 
     Args:
-        estimate: shape (n_datasets, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        estimate: shape (num_datasets, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
 
     Returns:
         Shape (dim,), in [-1, 1]; NaN for a parameter whose estimates or true values are constant.
@@ -85,8 +85,8 @@ def nrmse(samples: object, truth: object) -> Floats:
     every run. A posterior that is right scores near sqrt(posterior variance / prior variance).
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
 
     Returns:
         Shape (dim,), no unit; NaN for a parameter that is constant in the test data, for which the prior
@@ -108,7 +108,7 @@ def _draws(samples: object) -> Floats:
     draws = as_floats("samples", samples)
     if draws.ndim != 3 or draws.shape[1] < 1:
         raise DataError(
-            "Expected samples of shape (n_datasets, num_samples, dim) with a draw or more, got shape "
+            "Expected samples of shape (num_datasets, num_samples, dim) with a draw or more, got shape "
             f"{draws.shape}. Add the missing axis, for instance samples[..., None] for one parameter."
         )
     return draws

@@ -43,8 +43,8 @@ def rank_histogram(
     under-confident, a slope if biased.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
         bins: 2 to S + 1 of them; by default as many as give 20 data sets each, at most 20. Bins that hold
             unequal numbers of ranks expect unequal counts.
         level: level of the interval of each count.

@@ -37,9 +37,9 @@ def tarp(
     the draws holds the truth.
 
     Args:
-        samples: posterior draws, shape (n_datasets, S, dim), raw space.
-        truth: true values, shape (n_datasets, dim), raw space.
-        references: a point for each data set, shape (n_datasets, dim), raw space; it may depend on the data,
+        samples: posterior draws, shape (num_datasets, S, dim), raw space.
+        truth: true values, shape (num_datasets, dim), raw space.
+        references: a point for each data set, shape (num_datasets, dim), raw space; it may depend on the data,
             not on the truth. By default the true values of other data sets, which are draws of the prior.
         level: level of the simultaneous band.
         seed: seed of the default references, and of places among ties.
@@ -73,7 +73,7 @@ def tarp_ranks(
     Arguments and errors as for `tarp`.
 
     Returns:
-        Shape (n_datasets,).
+        Shape (num_datasets,).
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     rng = generator(seed, "diagnostics", "tarp")

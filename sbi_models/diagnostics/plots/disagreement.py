@@ -26,7 +26,7 @@ def plot_disagreement(
     learned, or that is unlike any simulation.
 
     Args:
-        disagreement: one number a data set, shape (n_datasets,), as `workflow.disagreement` gives it.
+        disagreement: one number a data set, shape (num_datasets,), as `workflow.disagreement` gives it.
         reference: the same for test simulations, shape (n_references,).
         label: label of the axis.
 
@@ -66,7 +66,7 @@ def _checked(name: str, value: object) -> Floats:
     values = as_floats(name, value)
     if values.ndim != 1 or not values.size:
         raise DataError(
-            f"Expected {name} of shape (n_datasets,), got {values.shape}. Pass what "
+            f"Expected {name} of shape (num_datasets,), got {values.shape}. Pass what "
             "workflow.disagreement(conditions) returns."
         )
     check_finite(name, values)

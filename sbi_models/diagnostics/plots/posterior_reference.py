@@ -20,7 +20,7 @@ def plot_posterior_reference(
     truth: object = None,
     *,
     variable_names: Sequence[str] | None = None,
-    dataset_names: Sequence[str] | None = None,
+    data_set_names: Sequence[str] | None = None,
     samples_label: str = "amortized posterior",
     reference_label: str = "exact posterior",
     truth_label: str = "true value",
@@ -32,14 +32,14 @@ def plot_posterior_reference(
     beyond the panel.
 
     Args:
-        samples: posterior draws, shape (n_datasets, num_samples, n_quantities), raw space.
-        grid: where the exact density is given, increasing, shape (n_datasets, n_quantities, n_points), or
+        samples: posterior draws, shape (num_datasets, num_samples, n_quantities), raw space.
+        grid: where the exact density is given, increasing, shape (num_datasets, n_quantities, n_points), or
             fewer leading axes if it is the same for all, raw space.
         density: exact density there, same shape as grid, in 1 / unit of the quantity.
-        truth: a value to mark with a vertical line, true or observed, shape (n_datasets, n_quantities) or
+        truth: a value to mark with a vertical line, true or observed, shape (num_datasets, n_quantities) or
             (n_quantities,); NaN marks nothing.
         variable_names: name of each quantity, with its unit if it has one.
-        dataset_names: name of each data set.
+        data_set_names: name of each data set.
         samples_label, reference_label, truth_label: for the legend.
 
     Raises:
@@ -49,7 +49,7 @@ def plot_posterior_reference(
     draws = as_floats("samples", samples)
     if draws.ndim != 3 or 0 in draws.shape:
         raise DataError(
-            "Expected samples of shape (n_datasets, num_samples, n_quantities), got "
+            "Expected samples of shape (num_datasets, num_samples, n_quantities), got "
             f"{draws.shape}. Add the missing axes."
         )
     rows, _, columns = draws.shape
@@ -57,7 +57,7 @@ def plot_posterior_reference(
     marks = None if truth is None else _spread("truth", truth, (rows, columns))
     check_finite("samples", draws)
     quantities = _labels("variable_names", variable_names, columns, "quantity")
-    datasets = _labels("dataset_names", dataset_names, rows, "data set")
+    datasets = _labels("data_set_names", data_set_names, rows, "data set")
     figure, panels = _panels(datasets, quantities)
     legend: dict[str, Artist] = {}
     for i, axes in enumerate(panels):

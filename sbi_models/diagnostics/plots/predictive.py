@@ -18,14 +18,14 @@ def plot_predictive_check(
     observed: object,
     statistics: Mapping[str, Statistic] | None = None,
     *,
-    dataset_names: Sequence[str] | None = None,
+    data_set_names: Sequence[str] | None = None,
 ) -> Figure:
     """Draws, for each data set (row) and statistic (column), its histogram over predicted data, and a line
     where the observed data lie.
 
     Args:
         predictive, observed, statistics: as for `predictive_check`; at most 12 data sets.
-        dataset_names: name of each data set.
+        data_set_names: name of each data set.
 
     Raises:
         DataError: arrays that do not fit or are not finite, or more data sets than can be read.
@@ -37,9 +37,9 @@ def plot_predictive_check(
             f"Expected at most {MOST_ROWS} data sets to draw, got {rows}. Choose some, and use "
             "predictive_check for all."
         )
-    labels = [f"data set {i + 1}" for i in range(rows)] if dataset_names is None else list(dataset_names)
+    labels = [f"data set {i + 1}" for i in range(rows)] if data_set_names is None else list(data_set_names)
     if len(labels) != rows:
-        raise DataError(f"Expected {rows} dataset_names, got {len(labels)}. Name every data set, in order.")
+        raise DataError(f"Expected {rows} data_set_names, got {len(labels)}. Name every data set, in order.")
     titles = [*check.names, *[""] * (columns * (rows - 1))]
     figure, panels = panel_grid(titles, aspect=0.6, columns=columns, width=2.6 if columns > 1 else 3.6)
     legend: dict[str, Artist] = {}

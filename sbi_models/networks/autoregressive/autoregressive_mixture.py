@@ -37,7 +37,7 @@ _SHARE_BETWEEN = 0.3
 normal to 0.00014 nats then."""
 
 _RIDGE = 1.0
-"""Of the linear start: so many simulations that say nothing, in units of the standardised inputs."""
+"""Of the linear start: so many simulations that say nothing, in units of the standardized inputs."""
 
 _ROWS_OF_THE_START = 100_000
 
@@ -125,7 +125,7 @@ class AutoregressiveMixture(InferenceNetwork):
 
     @torch.no_grad()
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
-        """Take the linear part from least squares on standardised theta (n, theta_dim) and conditions (n,
+        """Take the linear part from least squares on standardized theta (n, theta_dim) and conditions (n,
         condition_dim), in float64."""
         theta, conditions = (
             value[:_ROWS_OF_THE_START].to(torch.float64) for value in (theta[:, self.order], conditions)
@@ -157,7 +157,7 @@ class AutoregressiveMixture(InferenceNetwork):
         return -self._log_prob(theta, conditions, drawn[0] if drawn else None)
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim), shape (n,), exact."""
+        """Log density in nats of standardized theta (n, theta_dim), shape (n,), exact."""
         return self._log_prob(theta, conditions, None)
 
     def _log_prob(self, theta: Tensor, conditions: Tensor, kept: Tensor | None) -> Tensor:
@@ -206,7 +206,7 @@ class AutoregressiveMixture(InferenceNetwork):
     # ---- draws --------------------------------------------------------------
 
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim), component by component."""
+        """Standardized draws (n, num_samples, theta_dim), component by component."""
         n, d, width = len(conditions), self.theta_dim, self.head_width
         noise = normal((n, num_samples, 2 * d), generator, conditions)
         chance = 0.5 * (1 + torch.erf(noise[..., d:] / math.sqrt(2)))

@@ -13,7 +13,7 @@ There is no teacher trained before, and no noisy estimate of the flow in its pla
 second output V that learns E[v | u] by regression, and a step of the flow along V, from phi to a smaller psi,
 gives the target f(u_psi, psi) of f(u, phi), as in N. M. Boffi et al., How to build a consistency model:
 learning flow maps via self-distillation, NeurIPS 2025, arXiv:2505.18825. The steps are long from the start,
-so there is no schedule of discretisations and no number of training steps to announce.
+so there is no schedule of discretizations and no number of training steps to announce.
 """
 
 import math
@@ -76,7 +76,7 @@ class ConsistencyModel(InferenceNetwork):
         )
 
     def denoise(self, u: Tensor, angle: Tensor, conditions: Tensor) -> Tensor:
-        """f: where the flow from u (..., theta_dim) at angles (..., 1) ends, in standardised space."""
+        """f: where the flow from u (..., theta_dim) at angles (..., 1) ends, in standardized space."""
         return u - angle.sin() * self._outputs(u, angle, conditions)[1]
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
@@ -104,7 +104,7 @@ class ConsistencyModel(InferenceNetwork):
     def sample(
         self, num_samples: int, conditions: Tensor, generator: Generators = None, *, steps: int | None = None
     ) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim) with the network's number of calls, or another
+        """Standardized draws (n, num_samples, theta_dim) with the network's number of calls, or another
         one."""
         shape, given = (len(conditions), num_samples, self.theta_dim), conditions[:, None, :]
         count = self.steps if steps is None else steps

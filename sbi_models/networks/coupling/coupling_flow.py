@@ -93,7 +93,7 @@ class CouplingFlow(InferenceNetwork):
         )
 
     def to_base(self, theta: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """z (..., theta_dim) and log |det dz/dtheta| (...) of standardised theta (..., theta_dim) and
+        """z (..., theta_dim) and log |det dz/dtheta| (...) of standardized theta (..., theta_dim) and
         conditions (..., condition_dim)."""
         z, log_det = theta, theta.new_zeros(())
         for block in self.blocks:
@@ -102,7 +102,7 @@ class CouplingFlow(InferenceNetwork):
         return z, log_det
 
     def from_base(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """Standardised theta (..., theta_dim) of z (..., theta_dim) and conditions (..., condition_dim): the
+        """Standardized theta (..., theta_dim) of z (..., theta_dim) and conditions (..., condition_dim): the
         inverse of `to_base`."""
         for block in reversed(self.blocks):
             z = block.inverse(z, conditions)  # type: ignore[operator]
@@ -114,13 +114,13 @@ class CouplingFlow(InferenceNetwork):
         return -self.log_prob(theta, conditions)
 
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim): draws of the base, carried through the inverse."""
+        """Standardized draws (n, num_samples, theta_dim): draws of the base, carried through the inverse."""
         return self.from_base(
             self.base.sample(num_samples, self.theta_dim, generator, conditions), conditions[:, None, :]
         )
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim), shape (n,), exact."""
+        """Log density in nats of standardized theta (n, theta_dim), shape (n,), exact."""
         z, log_det = self.to_base(theta, conditions)
         return self.base.log_prob(z) + log_det
 

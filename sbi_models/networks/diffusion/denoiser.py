@@ -39,7 +39,7 @@ def check_prediction(prediction: str) -> None:
 
 
 class Denoiser(nn.Module):
-    """A subnet with the preconditioning of a schedule; theta in standardised space.
+    """A subnet with the preconditioning of a schedule; theta in standardized space.
 
     Args:
         field: a `Subnet` of (u, conditions, time), the same width out as in.

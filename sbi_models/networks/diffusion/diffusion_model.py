@@ -54,7 +54,7 @@ class DiffusionModel(InferenceNetwork):
         sampler: "rk4", "heun", "ddim" and "dpm" (probability flow), "ancestral" and "sde_dpm" (reverse
             diffusion).
         steps: steps of the sampler; None for its own number. With the defaults the sd of a normal posterior
-            is exact to 0.4 % down to an sd of 0.005 in standardised space (a posterior 200 times narrower
+            is exact to 0.4 % down to an sd of 0.005 in standardized space (a posterior 200 times narrower
             than the prior), and to 2.5 % down to 0.001.
         density_steps: steps of the fourth-order rule that computes densities. With the default log densities
             are exact to 0.01 nats a dimension down to an sd of 0.005; points between two modes need more
@@ -135,7 +135,7 @@ class DiffusionModel(InferenceNetwork):
         return self.no_conditions is not None or self.condition_dim == 0
 
     def denoise(self, theta_t: Tensor, t: Tensor, conditions: Tensor | None) -> Tensor:
-        """E[theta_0 | theta_t, conditions], shape of theta_t, in standardised space.
+        """E[theta_0 | theta_t, conditions], shape of theta_t, in standardized space.
 
         Args:
             theta_t: noisy parameters alpha(t) theta_0 + sigma(t) z, shape (..., theta_dim).
@@ -199,7 +199,7 @@ class DiffusionModel(InferenceNetwork):
         sampler: str | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim); another sampler and number of steps than the
+        """Standardized draws (n, num_samples, theta_dim); another sampler and number of steps than the
         network's on request."""
         shape = (len(conditions), num_samples, self.theta_dim)
         task = Task(
@@ -211,7 +211,7 @@ class DiffusionModel(InferenceNetwork):
         return rule(task, steps if steps is not None or sampler is not None else self.steps)
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim), shape (n,): carried to the noise, with
+        """Log density in nats of standardized theta (n, theta_dim), shape (n,): carried to the noise, with
         the exact divergence."""
         grid = angles(self.schedule, self.density_steps, self.sampler.grading).flip(0)
         denoise = self._denoise_given(conditions)

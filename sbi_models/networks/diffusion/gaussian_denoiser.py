@@ -52,7 +52,7 @@ class Frame(NamedTuple):
 
 
 class GaussianDenoiser(nn.Module):
-    """A subnet with the preconditioning above; theta in standardised space.
+    """A subnet with the preconditioning above; theta in standardized space.
 
     Args:
         field: a `Subnet` of (u and theta_s / sqrt(1 + s^2) side by side, conditions, time), twice as wide in

@@ -69,7 +69,7 @@ class Sampler(ABC):
     """How much finer the grid is towards the data (1: equal steps of the angle)."""
 
     def __call__(self, task: Task, steps: int | None = None) -> Tensor:
-        """Draws theta_0 (..., d) in standardised space."""
+        """Draws theta_0 (..., d) in standardized space."""
         u, memory = task.fresh(), None
         grid = angles(task.schedule, steps or self.steps, self.grading)
         for a, b in pairwise(grid):

@@ -47,7 +47,7 @@ class FlowMatching(InferenceNetwork):
             summary network runs once for all.
         steps: steps of the solver for sampling and density; each calls the network four times.
         grading: how much finer the steps are near the data (1: equal steps). With the defaults the sd of a
-            normal posterior is exact to 0.4 % down to an sd of 0.005 in standardised space (a posterior 200
+            normal posterior is exact to 0.4 % down to an sd of 0.005 in standardized space (a posterior 200
             times narrower than the prior), and to 2 % down to 0.001; narrower ones need more steps.
     """
 
@@ -75,7 +75,7 @@ class FlowMatching(InferenceNetwork):
         self.field = make_subnet(self.subnet, theta_dim, theta_dim, condition_dim, self.widths, has_time=True)
 
     def velocity(self, theta: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """v at standardised theta_t (..., theta_dim), t (..., 1) and conditions (..., condition_dim),
+        """v at standardized theta_t (..., theta_dim), t (..., 1) and conditions (..., condition_dim),
         broadcastable."""
         variance = t**2 + (1 - t) ** 2
         inner = self.field(theta / variance.sqrt(), conditions, t)
@@ -100,7 +100,7 @@ class FlowMatching(InferenceNetwork):
         return losses
 
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim): noise carried from t = 0 to t = 1."""
+        """Standardized draws (n, num_samples, theta_dim): noise carried from t = 0 to t = 1."""
         noise = normal((len(conditions), num_samples, self.theta_dim), generator, conditions)
         given = conditions[:, None, :]
         times = graded_times(self.steps, self.grading, device=noise.device, dtype=noise.dtype)
@@ -110,7 +110,7 @@ class FlowMatching(InferenceNetwork):
         return draws
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardised theta (n, theta_dim), shape (n,): carried back to the noise,
+        """Log density in nats of standardized theta (n, theta_dim), shape (n,): carried back to the noise,
         with the exact divergence."""
         times = graded_times(self.steps, self.grading, device=theta.device, dtype=theta.dtype).flip(0)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sbi_models.errors import DataError
 
 _SMALLEST_VARIANCE = 1e-6
-"""Of a feature of standardised elements; keeps the log of the spread of equal elements finite."""
+"""Of a feature of standardized elements; keeps the log of the spread of equal elements finite."""
 
 
 def without_padding(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -61,7 +61,7 @@ SETS_ONLY = (
 
 
 def check_axes(name: str, input_shape: Sequence[int], axes: Sequence[str], cure: str) -> None:
-    """Raise DataError unless inputs have these axes: `name` says what the network summarises, `cure` what to
+    """Raise DataError unless inputs have these axes: `name` says what the network summarizes, `cure` what to
     do about a wrong shape."""
     if len(input_shape) != len(axes) or min(input_shape) < 1:
         got = ", ".join(map(str, ("n", *input_shape)))

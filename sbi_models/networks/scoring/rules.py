@@ -8,7 +8,7 @@ To write a rule: subclass `PointRule` (an estimate of each parameter) or `Parame
 decorate it with `@register("name")` of `sbi_models.networks`, and implement the abstract methods. The
 constructor is the configuration, as for every `Network`. A rule has no weights: its head gives it numbers,
 any reals, which `predict` turns into a prediction. Numbers of 0 should predict something sensible in
-standardised space, such as a standard normal density, since that is where a network begins.
+standardized space, such as a standard normal density, since that is where a network begins.
 """
 
 from abc import ABC, abstractmethod
@@ -44,7 +44,7 @@ class PointRule(ScoringRule):
     """Maps that the estimate follows, where they act on each component by itself: the median of log sigma is
     the log of the median.
 
-    An approximator scores such an estimate in standardised space and refuses adapters that are not of this
+    An approximator scores such an estimate in standardized space and refuses adapters that are not of this
     kind. None: the estimate follows affine maps only, like a mean; then it is taken to raw space and scored
     there, and is right for every adapter. Its score must not depend on the scale of a component but by a
     factor, and must take any number of components.
@@ -60,11 +60,11 @@ class ParametricRule(ScoringRule):
 
     @abstractmethod
     def log_prob(self, prediction: dict[str, Tensor], theta: Tensor) -> Tensor:
-        """Log density in nats at standardised theta (n, theta_dim), shape (n,)."""
+        """Log density in nats at standardized theta (n, theta_dim), shape (n,)."""
 
     @abstractmethod
     def sample(self, num_samples: int, prediction: dict[str, Tensor], generator: Generators = None) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim); a generator for all rows or one each."""
+        """Standardized draws (n, num_samples, theta_dim); a generator for all rows or one each."""
 
     @abstractmethod
     def estimates(self, prediction: dict[str, Tensor], shift: Tensor, scale: Tensor) -> dict[str, Tensor]:

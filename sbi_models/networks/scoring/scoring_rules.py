@@ -68,7 +68,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         )
 
     def predictions(self, conditions: Tensor) -> dict[str, Any]:
-        """What each rule predicts, in standardised space, by the rule's name, for conditions (n,
+        """What each rule predicts, in standardized space, by the rule's name, for conditions (n,
         condition_dim)."""
         given = conditions if conditions.shape[-1] else conditions.new_ones(len(conditions), 1)
         heads = torch.split(self.body(given, conditions[:, :0]), self.head_widths, dim=-1)
@@ -78,7 +78,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         }
 
     def estimate(self, conditions: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
-        """What each rule estimates, in standardised space, by the rule's name, for conditions (n,
+        """What each rule estimates, in standardized space, by the rule's name, for conditions (n,
         condition_dim).
 
         A point rule gives a tensor (n, ..., theta_dim), such as quantiles (n, levels, theta_dim); a
@@ -103,7 +103,7 @@ class ScoringRuleNetwork(InferenceNetwork):
     ) -> Tensor:
         """The sum of the rules' scores, shape (n,), without noise.
 
-        `to_raw` takes standardised values (..., theta_dim) to raw ones of similar scale, (..., width),
+        `to_raw` takes standardized values (..., theta_dim) to raw ones of similar scale, (..., width),
         differentiably. Where it is given, estimates that follow affine maps only, such as means, are scored
         there: what they estimate is then the mean of the raw values.
         """
@@ -128,7 +128,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         return torch.stack(scores).sum(dim=0)
 
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
-        """Standardised draws (n, num_samples, theta_dim) from the density of the first parametric rule.
+        """Standardized draws (n, num_samples, theta_dim) from the density of the first parametric rule.
 
         Raises:
             ConfigurationError: if no rule is parametric.
@@ -137,7 +137,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         return rule.sample(num_samples, self.predictions(conditions)[name], generator)
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of the first parametric rule, shape (n,), at standardised theta (n, theta_dim).
+        """Log density in nats of the first parametric rule, shape (n,), at standardized theta (n, theta_dim).
 
         Raises:
             ConfigurationError: if no rule is parametric.

@@ -87,7 +87,7 @@ class ConvolutionalNetwork(SummaryNetwork):
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes(
-            "ConvolutionalNetwork summarises images",
+            "ConvolutionalNetwork summarizes images",
             input_shape,
             ("height", "width", "channels"),
             "Add an axis to images of one channel, x[..., None], and put channels last.",
@@ -99,7 +99,7 @@ class ConvolutionalNetwork(SummaryNetwork):
         self.head = MLP(2 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised images (n, height, width, channels), mask (n, height, width), to summaries (n,
+        """Standardized images (n, height, width, channels), mask (n, height, width), to summaries (n,
         summary_dim)."""
         x, mask = without_padding(x, mask)
         ones = x.new_ones(*x.shape[:-1], 1) if mask is None else mask[..., None].to(x.dtype)

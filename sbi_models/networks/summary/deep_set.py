@@ -62,14 +62,14 @@ class DeepSet(SummaryNetwork):
         self.widths, self.head_widths = tuple(widths), tuple(head_widths)
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
-        check_axes("DeepSet summarises sets", input_shape, ("set_size", "features"), SETS_ONLY)
+        check_axes("DeepSet summarizes sets", input_shape, ("set_size", "features"), SETS_ONLY)
         sizes = (input_shape[1], *self.widths)
         self.layers = nn.ModuleList(EquivariantLayer(a, b) for a, b in pairwise(sizes))
         self.features = nn.Linear(self.widths[-1] + input_shape[1], self.widths[-1])
         self.head = MLP(3 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised sets (n, set_size, features), mask (n, set_size), to summaries (n, summary_dim)."""
+        """Standardized sets (n, set_size, features), mask (n, set_size), to summaries (n, summary_dim)."""
         x, mask = without_padding(x, mask)
         h = x
         for layer in self.layers:

@@ -77,7 +77,7 @@ class SetTransformer(SummaryNetwork):
         self.inducing_points, self.seeds, self.head_widths = inducing_points, seeds, tuple(head_widths)
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
-        check_axes("SetTransformer summarises sets", input_shape, ("set_size", "features"), SETS_ONLY)
+        check_axes("SetTransformer summarizes sets", input_shape, ("set_size", "features"), SETS_ONLY)
         self.embedding = nn.Linear(input_shape[1], self.width)
         self.layers = nn.ModuleList(self._block() for _ in range(self.blocks))
         self.pooling = AttentionPooling(self.width, self.heads, self.seeds)
@@ -89,7 +89,7 @@ class SetTransformer(SummaryNetwork):
         return InducedBlock(self.width, self.heads, self.inducing_points, self.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised sets (n, set_size, features), mask (n, set_size), to summaries (n, summary_dim)."""
+        """Standardized sets (n, set_size, features), mask (n, set_size), to summaries (n, summary_dim)."""
         x, mask = without_padding(x, mask)
         h = self.embedding(x)
         for layer in self.layers:

@@ -70,7 +70,7 @@ class TimeSeriesNetwork(SummaryNetwork):
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes(
-            "TimeSeriesNetwork summarises time series",
+            "TimeSeriesNetwork summarizes time series",
             input_shape,
             ("time", "features"),
             "Add an axis to a scalar series: x[..., None].",
@@ -88,7 +88,7 @@ class TimeSeriesNetwork(SummaryNetwork):
         self.head = MLP(3 * width + 1, self.head_widths, self.summary_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised series (n, time, features), mask (n, time), to summaries (n, summary_dim)."""
+        """Standardized series (n, time, features), mask (n, time), to summaries (n, summary_dim)."""
         x, mask = without_padding(x, mask)
         if mask is not None:
             x, mask = _without_gaps(x, mask)

@@ -34,7 +34,7 @@ class TimeSeriesTransformer(SummaryNetwork):
         blocks: number of attention blocks.
         heads: attention heads.
         time_axis: index of the feature that holds the observation times, for irregular sampling; they should
-            be standardised, as by standardize="all". None: the position in the series is the time.
+            be standardized, as by standardize="all". None: the position in the series is the time.
         kernel_size: steps that the first layer sees at once, an odd number; 1 for each step alone.
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
@@ -71,7 +71,7 @@ class TimeSeriesTransformer(SummaryNetwork):
 
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes(
-            "TimeSeriesTransformer summarises time series",
+            "TimeSeriesTransformer summarizes time series",
             input_shape,
             ("time", "features"),
             "Add an axis to a scalar series: x[..., None].",
@@ -96,7 +96,7 @@ class TimeSeriesTransformer(SummaryNetwork):
         self.head = MLP(self.pooling.out_dim, self.head_widths, self.summary_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised series (n, time, features), mask (n, time), to summaries (n, summary_dim)."""
+        """Standardized series (n, time, features), mask (n, time), to summaries (n, summary_dim)."""
         x, mask = without_padding(x, mask)
         values, times = self._times(x)
         where = torch.cat([self.encoding(times), torch.ones_like(times)], dim=-1)

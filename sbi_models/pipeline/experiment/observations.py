@@ -41,7 +41,7 @@ def read_observations(
         shape: shape of one data set.
 
     Returns:
-        A label for each data set and the values, shape (n_datasets, *shape), in the units of the file.
+        A label for each data set and the values, shape (num_datasets, *shape), in the units of the file.
 
     Raises:
         DataError: file missing or empty, a first line that may be a data set or a header, a number of columns

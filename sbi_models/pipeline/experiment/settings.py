@@ -83,7 +83,7 @@ class Train(Settings):
     summary_network: Network | None = None
     """Needed where there are `summary_variables`, and only there."""
     standardize: str = "all"
-    """Roles whose variables are standardised, or "all"."""
+    """Roles whose variables are standardized, or "all"."""
     epochs: PositiveInt = 20
     """Passes over the training simulations."""
     batch_size: PositiveInt = 256
@@ -230,7 +230,7 @@ class Compose(Settings):
     """Fresh simulations that remove the errors all data sets share; None takes as many as their number asks
     for, 0 none."""
     noise: float | None = Field(default=None, ge=0.001, le=1)
-    """At which scores are composed, in sds of the standardised parameters; None lets the simulations
+    """At which scores are composed, in sds of the standardized parameters; None lets the simulations
     choose."""
 
 
@@ -300,7 +300,7 @@ class Experiment(Settings):
     """Import path of a simulator, such as `mine:SIMULATOR` for a name in mine.py beside the file."""
     observations: str | None = None
     """With `simulator`: real data sets, .csv for a single variable, or .npz or .safetensors by name,
-    (n_datasets, ...), raw space."""
+    (num_datasets, ...), raw space."""
     parameter_names: dict[str, list[str]] = Field(default_factory=dict)
     """With `simulator`: names of the components of inference variables; where there are none, they are
     numbered."""

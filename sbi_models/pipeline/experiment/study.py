@@ -64,12 +64,12 @@ class Study(Protocol):
     """What one real data set is called, for instance experiment or patient."""
 
     def observations(self) -> tuple[list[str], Variables]:
-        """A label for each real data set, and the data sets: variables of shape (n_datasets, ...), raw
+        """A label for each real data set, and the data sets: variables of shape (num_datasets, ...), raw
         space."""
         ...
 
     def evaluate(self, draws: Variables) -> list[Array]:
-        """Each quantity of posterior draws: arrays (n_datasets, num_samples) for variables (n_datasets,
+        """Each quantity of posterior draws: arrays (num_datasets, num_samples) for variables (num_datasets,
         num_samples, width)."""
         ...
 
@@ -94,7 +94,7 @@ class KnowsComposition(Protocol):
     """A study that knows the exact posterior given all data sets together."""
 
     def composed_references(self, observations: Variables) -> list[Reference]:
-        """The exact posterior of each quantity given all data sets (n_datasets, ...), raw space, that have
+        """The exact posterior of each quantity given all data sets (num_datasets, ...), raw space, that have
         the parameters in common."""
         ...
 

@@ -27,7 +27,7 @@ def posterior_table(
     Args:
         study: names and units of the quantities; their offsets are added.
         labels: labels of the data sets.
-        values: draws of each quantity, (n_datasets, num_samples).
+        values: draws of each quantity, (num_datasets, num_samples).
         references: exact posteriors, by data set and quantity.
     """
     rows = []
@@ -93,7 +93,7 @@ def posterior_figure(
             f"{quantity.name} [{quantity.unit}]" if quantity.unit else quantity.name
             for quantity in study.quantities
         ],
-        dataset_names=[f"{study.data_set_name} {label}" for label in labels],
+        data_set_names=[f"{study.data_set_name} {label}" for label in labels],
         samples_label=samples_label,
         truth_label="value of today",
     )
@@ -101,7 +101,7 @@ def posterior_figure(
 
 def draws_frame(labels: list[str], draws: Variables, parameter_names: dict[str, list[str]]) -> pd.DataFrame:
     """Draws as a table: data set, draw, and a column for each parameter, raw space; draws have shape
-    (n_datasets, num_samples, width)."""
+    (num_datasets, num_samples, width)."""
     n, s = next(iter(draws.values())).shape[:2]
     columns: dict[str, Any] = {"data_set": np.repeat(labels, s), "draw": np.tile(np.arange(s), n)}
     for variable, values in draws.items():

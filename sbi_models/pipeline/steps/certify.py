@@ -46,7 +46,7 @@ def certify_observations(
     observations: Variables,
     results: Results,
 ) -> list[Manifest]:
-    """Certificates of real observations, raw variables (n_datasets, ...), by approximator, simulator and
+    """Certificates of real observations, raw variables (num_datasets, ...), by approximator, simulator and
     likelihood; all to the results."""
     study, seed = study_of(experiment), seeding.derive(experiment.seed, "certificates")
     workflow = workflow_with(study.simulator, approximator)

@@ -36,7 +36,7 @@ def diagnose_all(
         experiment: number of draws, names of the parameters, and the real observations that members of an
             ensemble may disagree on.
         approximator: trained.
-        test: simulations with their true parameters, name to (n_datasets, ...), raw space.
+        test: simulations with their true parameters, name to (num_datasets, ...), raw space.
         history: losses by name, as the training left them.
         folder: folder for `run/`, which has the results of the approximator, and `members/NAME/`.
     """

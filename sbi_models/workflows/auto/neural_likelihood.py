@@ -74,11 +74,11 @@ class LearnedLikelihood:
 def _one_draw_each(member: ContinuousApproximator, given: Variables, seed: int) -> Variables:
     """One draw for each row, name to (n, d), raw space, all of one stream: quicker than `sample`, which has a
     stream for each row."""
-    standardised = member.inference_network.sample(
+    standardized = member.inference_network.sample(
         1, member.given(given), torch.Generator().manual_seed(seed)
     )[:, 0]
     return {
-        name: value.cpu().numpy() for name, value in member.raw_of(standardised.to(torch.float64)).items()
+        name: value.cpu().numpy() for name, value in member.raw_of(standardized.to(torch.float64)).items()
     }
 
 

@@ -2,7 +2,7 @@
 logarithm, or its box mapped.
 
 Parameters: a prior has a bound where its draws stop, or where they thin out as a power of the distance to
-some value (the shape of a generalised Pareto distribution of the extreme draws is negative); the network then
+some value (the shape of a generalized Pareto distribution of the extreme draws is negative); the network then
 sees the real line. J. R. M. Hosking, J. R. Wallis, Parameter and quantile estimation for the generalized
 Pareto distribution, Technometrics 29 (1987). Data: the scale on which a linear model with normal noise, given
 the parameters, has the highest likelihood, which counts the Jacobian: G. E. P. Box, D. R. Cox, An analysis of
@@ -42,7 +42,7 @@ _TAIL = 0.05
 """Share of the draws, at each end, whose distances are fitted."""
 
 _SHAPE, _SHAPE_ERROR = -0.3, 1.5
-"""A generalised Pareto shape below the first is a bound, by so many standard errors; it is about -0.15 for a
+"""A generalized Pareto shape below the first is a bound, by so many standard errors; it is about -0.15 for a
 normal law, 0 for an exponential tail, -1 / (k + 1) where the density vanishes as the k-th power of the
 distance, such as -1/2 for Beta(2, 2)."""
 
@@ -136,15 +136,15 @@ def _lower_bound(column: FloatArray, first: float, width: float) -> float | None
     """Where draws stop, or thin out towards; None where neither is to be seen."""
     if np.mean(column < first + _EDGE * width) > _MANY_AT_AN_EDGE:
         return _bound(first, first - _SPACINGS * width / len(column))
-    shape, end = _generalised_pareto(column)
+    shape, end = _generalized_pareto(column)
     error = 1.3 / math.sqrt(_TAIL * len(column))
     if shape >= _SHAPE - _SHAPE_ERROR * error:
         return None
     return _bound(first, min(end, first) - _MARGIN * width, rounder=1.0)
 
 
-def _generalised_pareto(column: FloatArray) -> tuple[float, float]:
-    """Shape and lower end of the generalised Pareto law of the lowest draws, by probability-weighted
+def _generalized_pareto(column: FloatArray) -> tuple[float, float]:
+    """Shape and lower end of the generalized Pareto law of the lowest draws, by probability-weighted
     moments."""
     k = int(_TAIL * len(column))
     lowest = np.partition(column, k)[: k + 1]
@@ -225,9 +225,9 @@ def _mean_sum(log_slopes: FloatArray) -> float:
 
 
 def regressors(parameters: FloatArray) -> FloatArray:
-    """A constant, standardised parameters (n, k) and their squares, (n, 1 + 2 k)."""
-    standardised = (parameters - parameters.mean(axis=0)) / np.maximum(parameters.std(axis=0), 1e-300)
-    return np.concatenate([np.ones((len(standardised), 1)), standardised, standardised**2], axis=1)
+    """A constant, standardized parameters (n, k) and their squares, (n, 1 + 2 k)."""
+    standardized = (parameters - parameters.mean(axis=0)) / np.maximum(parameters.std(axis=0), 1e-300)
+    return np.concatenate([np.ones((len(standardized), 1)), standardized, standardized**2], axis=1)
 
 
 def log_likelihood(values: FloatArray, inputs: FloatArray) -> float:

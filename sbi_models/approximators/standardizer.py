@@ -1,4 +1,4 @@
-"""Standardisation with moments that are computed once from data and then frozen."""
+"""Standardization with moments that are computed once from data and then frozen."""
 
 import torch
 from torch import Tensor, nn
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 from sbi_models.adapters.transforms.numbers import ROUNDING, power_of_two_like
 
 
-class Standardiser(nn.Module):
-    """(z - mean) / sd over all axes but the last, for each role it was told to standardise; adapted space to
-    standardised space."""
+class Standardizer(nn.Module):
+    """(z - mean) / sd over all axes but the last, for each role it was told to standardize; adapted space to
+    standardized space."""
 
     def __init__(self, roles: tuple[str, ...]) -> None:
         super().__init__()
         self.roles = roles
 
     def declare(self, widths: dict[str, int]) -> None:
-        """Make room for the moments of each standardised role, before they are fitted or loaded."""
+        """Make room for the moments of each standardized role, before they are fitted or loaded."""
         for role in self.roles:
             if role in widths:
                 self.register_buffer(f"{role}_mean", torch.zeros(widths[role], dtype=torch.float64))
@@ -46,19 +46,19 @@ class Standardiser(nn.Module):
                 getattr(self, f"{role}_sd").copy_(torch.where(varies, sd * power, torch.ones_like(sd)))
 
     def forward(self, role: str, value: Tensor) -> Tensor:
-        """Adapted to standardised."""
+        """Adapted to standardized."""
         if not hasattr(self, f"{role}_mean"):
             return value
-        standardised: Tensor = (value - getattr(self, f"{role}_mean")) / getattr(self, f"{role}_sd")
-        return standardised
+        standardized: Tensor = (value - getattr(self, f"{role}_mean")) / getattr(self, f"{role}_sd")
+        return standardized
 
     def inverse(self, role: str, value: Tensor) -> Tensor:
-        """Standardised to adapted."""
+        """Standardized to adapted."""
         if not hasattr(self, f"{role}_mean"):
             return value
         adapted: Tensor = value * getattr(self, f"{role}_sd") + getattr(self, f"{role}_mean")
         return adapted
 
     def log_abs_det(self, role: str) -> Tensor | float:
-        """log |det d standardised / d adapted| in nats, a scalar."""
+        """log |det d standardized / d adapted| in nats, a scalar."""
         return -getattr(self, f"{role}_sd").log().sum() if hasattr(self, f"{role}_sd") else 0.0
