@@ -1,30 +1,36 @@
-"""What every approximator promises: to be built from raw data, trained, sampled, evaluated and saved, as one
-network or as several."""
+"""Base classes of approximators: what one posterior and an ensemble of posteriors have in common."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
+import torch
 from scipy.special import bdtrc
 from torch import Tensor, nn
 
 from sbi_models import seeding
+from sbi_models.adapters import Adapter
 from sbi_models.approximators import files
 from sbi_models.approximators.certificates.calibration import issue, learn, sizes_of, statistics_of
 from sbi_models.approximators.certificates.certificate import LEVEL, Certificate, check_level
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.certificates.scores import Learned
+from sbi_models.approximators.standardizer import Standardizer
+from sbi_models.approximators.summary_inputs import SummaryInputs
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import NotFittedError, TrainingError, data_sets_in_words, distrust
+from sbi_models.networks import InferenceNetwork, SummaryNetwork
+from sbi_models.networks.base import Drawn
+from sbi_models.registry import Registry
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
-
-if TYPE_CHECKING:
-    from sbi_models.approximators.continuous import ContinuousApproximator
 
 ALONE = ""
 """Name of the only member of an approximator that is no ensemble."""
+
+APPROXIMATORS: "Registry[type[Approximator]]" = Registry("kind of approximator")
+"""Classes by kind; a saved file can be of these alone. `@APPROXIMATORS.register("kind")` adds one."""
 
 
 class Approximator(nn.Module, ABC):
@@ -52,7 +58,7 @@ class Approximator(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def members(self) -> "dict[str, ContinuousApproximator]":
+    def members(self) -> "dict[str, Member]":
         """The approximators that train side by side, by name; one that is no ensemble is its own only member,
         named ""."""
 
@@ -226,9 +232,100 @@ class Approximator(nn.Module, ABC):
     def _settings(self) -> dict[str, Any]:
         """What a file holds besides tensors."""
 
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The approximator of a file, from its settings and its tensors by the names of `state_dict()`."""
+
     def _check_built(self) -> None:
         if not self.is_built:
             raise NotFittedError(
                 "This approximator has not been trained. Call fit_offline or fit_online of its "
                 "workflow first."
             )
+
+
+class Member(Approximator):
+    """One amortized posterior, alone or as a member of an ensemble.
+
+    What trains, batches and certifies members calls them by these methods; all tensors are on `device`.
+
+    Attributes:
+        adapter: adapter from raw variables to the roles.
+        standardizer: frozen moments of the adapted variables.
+        inputs: inputs of the summary network and their masks.
+        inference_network: conditional density of the standardized parameters.
+        summary_network: network of the role `summary_variables`, if there is one.
+        novelty: out-of-distribution scores of simulations, learned at the end of a training.
+    """
+
+    adapter: Adapter
+    standardizer: Standardizer
+    inputs: SummaryInputs
+    inference_network: InferenceNetwork
+    summary_network: SummaryNetwork | None
+    novelty: Novelty
+
+    @property
+    def members(self) -> "dict[str, Member]":
+        """Itself, alone."""
+        return {ALONE: self}
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """No prefix, for itself."""
+        return {ALONE: ""}
+
+    @property
+    @abstractmethod
+    def has_density(self) -> bool:
+        """False where `log_prob` has no answer."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Device of the networks."""
+
+    @abstractmethod
+    def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
+        """The adapter fitted to raw data, the data after it, and the shape of one raw row of each variable."""
+
+    @abstractmethod
+    def build_from(
+        self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int
+    ) -> None:
+        """`build` from the result of `adapted`, which the members of an ensemble share."""
+
+    @abstractmethod
+    def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]:
+        """Raw conditions (n, ...), checked, to standardized float32 tensors by role."""
+
+    @abstractmethod
+    def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Training loss of each row of a prepared batch, shape (n,)."""
+
+    @abstractmethod
+    def draw(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Drawn:
+        """Random numbers of the loss of a prepared batch."""
+
+    @abstractmethod
+    def loss_given(self, prepared: dict[str, Tensor], drawn: Drawn) -> Tensor:
+        """The loss, shape (n,), as a function of its random numbers."""
+
+    @abstractmethod
+    def given(self, conditions: VariablesLike, batch_size: int | None = None) -> Tensor:
+        """Conditions of the inference network, (n, condition_dim), for raw conditions (n, ...)."""
+
+    @abstractmethod
+    def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
+        """Conditions of the inference network, (n, condition_dim), for prepared conditions."""
+
+    @abstractmethod
+    def standardized_draws(
+        self, num_samples: int, given: Tensor, batch_size: int | None, seed: int
+    ) -> Tensor:
+        """Standardized draws (n, num_samples, d) for conditions (n, condition_dim) of the inference network."""
+
+    @abstractmethod
+    def answer(self, given: Tensor) -> dict[str, Tensor]:
+        """One draw for each row of conditions of the inference network, raw space, name to (n, ...)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators import files
+from sbi_models.approximators.base import APPROXIMATORS
 from sbi_models.approximators.composition.items import ROWS_AT_A_TIME, DiffusionItems, Items
 from sbi_models.approximators.composition.methods import METHODS, composed
 from sbi_models.approximators.composition.plan import Plan
@@ -74,6 +74,7 @@ class CompositionOptions(TypedDict, total=False):
     seed: int | None
 
 
+@APPROXIMATORS.register("compositional")
 @known_arguments
 class CompositionalApproximator(ContinuousApproximator):
     """An amortized posterior given one item that also gives the posterior of one theta given n items:
@@ -412,6 +413,3 @@ def _warn(reports: list[CompositionReport]) -> None:
             f"The composed posterior of {which} should not be trusted. "
             f"{' '.join(reports[doubted[0]].warnings)}"
         )
-
-
-files.KINDS[CompositionalApproximator.kind] = CompositionalApproximator.from_settings

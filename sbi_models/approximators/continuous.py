@@ -17,7 +17,7 @@ from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import files
 from sbi_models.approximators import validation as intake
-from sbi_models.approximators.base import ALONE, Approximator
+from sbi_models.approximators.base import APPROXIMATORS, Member
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.rows import as_tensors, by_component, chunks
 from sbi_models.approximators.standardizer import Standardizer
@@ -40,8 +40,9 @@ _DRAWS_BEFORE_PROGRESS, _ROWS_PER_CALL = 200_000, 2**15
 """Network rows of one call bound memory, and do not change results beyond rounding."""
 
 
+@APPROXIMATORS.register("continuous")
 @known_arguments
-class ContinuousApproximator(Approximator):
+class ContinuousApproximator(Member):
     """An amortized posterior: adapter, standardizer, summary network and inference network.
 
     Args:
@@ -94,16 +95,6 @@ class ContinuousApproximator(Approximator):
             if network is not None:
                 files.as_json(network.to_json())
         self.shapes: dict[str, tuple[int, ...]] = {}
-
-    @property
-    def members(self) -> "dict[str, ContinuousApproximator]":
-        """Itself, alone."""
-        return {ALONE: self}
-
-    @property
-    def prefixes(self) -> dict[str, str]:
-        """None, for itself."""
-        return {ALONE: ""}
 
     @property
     def inference_names(self) -> tuple[str, ...]:
@@ -224,7 +215,7 @@ class ContinuousApproximator(Approximator):
     def _standardized(self, variables: Variables) -> dict[str, Tensor]:
         """Checked raw variables to standardized float32 tensors by role, inf where they are too large for
         that, and to masks."""
-        adapted, masks = self.inputs.of(self.adapter.forward(as_tensors(variables, self._device)))
+        adapted, masks = self.inputs.of(self.adapter.forward(as_tensors(variables, self.device)))
         prepared = {key: self.standardizer(key, value).to(torch.float32) for key, value in adapted.items()}
         return prepared | {masked(key): mask for key, mask in masks.items()}
 
@@ -410,7 +401,7 @@ class ContinuousApproximator(Approximator):
         known = theta.isfinite().all(dim=1)
         log_prob = torch.full((len(theta),), -torch.inf, dtype=torch.float64, device=theta.device)
         if bool(known.any()):
-            raw = as_tensors({name: data[name] for name in self.inference_names}, self._device)
+            raw = as_tensors({name: data[name] for name in self.inference_names}, self.device)
             inner = self._log_prob_of({key: value[known] for key, value in standardized.items()}, batch_size)
             jacobian = self.adapter.log_abs_det(
                 {name: value[known] for name, value in raw.items()}, "inference_variables"
@@ -478,8 +469,6 @@ class ContinuousApproximator(Approximator):
         return approximator.eval()
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Device of the networks."""
         return next(self.parameters()).device
-
-
-files.KINDS[ContinuousApproximator.kind] = ContinuousApproximator.from_settings

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from sbi_models import seeding
 from sbi_models.approximators import files
-from sbi_models.approximators.base import Approximator
-from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.base import APPROXIMATORS, Approximator, Member
 from sbi_models.approximators.members import (
     check_density,
     check_members,
     check_same_moments,
     cross_log_densities,
+    member_class,
     member_seed,
 )
 from sbi_models.approximators.mixture import (
@@ -41,6 +41,7 @@ MemberWeights = Mapping[str, float]
 _USUAL = "usual_disagreement.values"
 
 
+@APPROXIMATORS.register("ensemble")
 @known_arguments
 class EnsembleApproximator(Approximator):
     """A mixture of amortized posteriors of the same variables.
@@ -60,7 +61,7 @@ class EnsembleApproximator(Approximator):
 
     def __init__(
         self,
-        members: Mapping[str, ContinuousApproximator],
+        members: Mapping[str, Member],
         *,
         weights: MemberWeights | None = None,
         info: dict[str, Any] | None = None,
@@ -82,7 +83,7 @@ class EnsembleApproximator(Approximator):
         self._weights = None if weights is None else checked_weights(weights, self.names)
 
     @property
-    def members(self) -> dict[str, ContinuousApproximator]:
+    def members(self) -> dict[str, Member]:
         """The members by name."""
         return dict(zip(self.names, self.networks, strict=True))  # type: ignore[arg-type]
 
@@ -92,7 +93,7 @@ class EnsembleApproximator(Approximator):
         return {name: f"networks.{k}." for k, name in enumerate(self.names)}
 
     @property
-    def _first(self) -> ContinuousApproximator:
+    def _first(self) -> Member:
         return self.networks[0]  # type: ignore[return-value]
 
     @property
@@ -360,7 +361,7 @@ class EnsembleApproximator(Approximator):
         )
 
     def _num_datasets(self, conditions: VariablesLike) -> int:
-        return len(next(iter(self._first._prepare(conditions, self.condition_names, "conditions").values())))
+        return len(next(iter(self._first.prepare_conditions(conditions).values())))
 
     def _weights_of_a_call(self, weights: MemberWeights | None, *, merge_members: bool) -> FloatArray:
         """Weights in the order of the members."""
@@ -390,10 +391,7 @@ class EnsembleApproximator(Approximator):
             own = {
                 name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
             }
-            members[entry["name"]] = files.KINDS[entry["kind"]](entry["settings"], own)
-        ensemble = cls(members, weights=settings["weights"], info=settings["info"])  # type: ignore[arg-type]
+            members[entry["name"]] = member_class(entry["kind"]).from_settings(entry["settings"], own)
+        ensemble = cls(members, weights=settings["weights"], info=settings["info"])
         ensemble.usual_disagreement.load_state_dict({"values": tensors[_USUAL]} if _USUAL in tensors else {})
         return ensemble.eval()
-
-
-files.KINDS[EnsembleApproximator.kind] = EnsembleApproximator.from_settings

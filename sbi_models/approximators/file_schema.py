@@ -1,7 +1,7 @@
 """What the header of a saved approximator holds, by kind: checked before anything is made of it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from sbi_models.safe_construction import misfit
 
@@ -49,7 +49,7 @@ class _Alone(TypedDict):
 
 class _Member(TypedDict):
     name: str
-    kind: Literal["continuous", "scoring_rule", "compositional"]
+    kind: str
     settings: _Alone
 
 

@@ -2,11 +2,11 @@
 samples and certifies."""
 
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sbi_models.approximators.base import Approximator, Member
 from sbi_models.approximators.certificates.calibration import (
     Evaluating,
     points_of,
@@ -18,16 +18,12 @@ from sbi_models.approximators.certificates.ranks import lots
 from sbi_models.approximators.summary_inputs import SUMMARY, masked
 from sbi_models.errors import ModelFileError
 
-if TYPE_CHECKING:
-    from sbi_models.approximators.base import Approximator
-    from sbi_models.approximators.continuous import ContinuousApproximator
-
 _MOST_NUMBERS = 2**20
 """Of an observation that goes through the networks: larger ones would take as long as the first sampling
 does."""
 
 
-def try_out(approximator: "Approximator") -> None:
+def try_out(approximator: Approximator) -> None:
     """Let no rows go through the adapter of every member and one row, all zero, standardized space, through
     all that is behind it.
 
@@ -53,7 +49,7 @@ def try_out(approximator: "Approximator") -> None:
                 sizes_of_disagreement(approximator, next(iter(points.values())))
 
 
-def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
+def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
     """Shapes of one adapted row by role; after adapter, moments and summary network were found to fit those
     of raw variables."""
     built, summary = member.inference_network.built_with, member.summary_network
@@ -89,7 +85,7 @@ def _shapes(member: "ContinuousApproximator") -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _zeros(member: "ContinuousApproximator", shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def _zeros(member: Member, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """One standardized row, and masks by which all of it counts."""
     rows = {key: torch.zeros(1, *shape, dtype=torch.float32) for key, shape in shapes.items()}
     return rows | {
@@ -97,7 +93,7 @@ def _zeros(member: "ContinuousApproximator", shapes: dict[str, tuple[int, ...]])
     }
 
 
-def _draw(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> None:
+def _draw(member: Member, prepared: dict[str, Tensor]) -> None:
     """One draw given one observation, or its estimates, to raw space."""
     built = member.inference_network.built_with
     assert built is not None

@@ -1,29 +1,22 @@
-"""Saved approximators: one safetensors file of tensors with JSON settings inside. Nothing in it is code, and
-nothing is unpickled."""
+"""File format of saved approximators: one safetensors file of tensors with JSON settings inside.
+
+Nothing in it is code, and nothing is unpickled. `loading.py` makes an approximator of it.
+"""
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from sbi_models.approximators.file_schema import misfit_of_header, misfit_of_settings
-from sbi_models.approximators.file_trial import try_out
-from sbi_models.errors import ConfigurationError, ModelFileError, SbiModelsError, suggest
-from sbi_models.safe_construction import allotted
-
-if TYPE_CHECKING:
-    from sbi_models.approximators.base import Approximator
+from sbi_models.approximators.file_schema import misfit_of_header
+from sbi_models.atomic_files import replacing
+from sbi_models.errors import ConfigurationError, ModelFileError
 
 SCHEMA_VERSION = 1
-
-KINDS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], "Approximator"]] = {}
-"""Kind of approximator to the function that rebuilds it; only these can be loaded."""
 
 _METADATA_KEY = "sbi_models"
 
@@ -35,9 +28,10 @@ def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[s
     header = {"schema_version": SCHEMA_VERSION, "kind": kind, "settings": settings}
     header["sha256"] = _digest(header, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(serialize(tensors, metadata={_METADATA_KEY: json.dumps(header, sort_keys=True)}))
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(
+            serialize(tensors, metadata={_METADATA_KEY: json.dumps(header, sort_keys=True)})
+        )
     return path
 
 
@@ -52,49 +46,6 @@ def as_json(settings: dict[str, Any]) -> dict[str, Any]:
             f"got something else: {error}. Convert NumPy numbers with int() or float()."
         ) from None
     return plain
-
-
-def load_approximator(path: str | Path) -> "Approximator":
-    """Read an approximator that `save` wrote.
-
-    Raises:
-        ModelFileError: if the file is missing, damaged, changed after it was written, of another schema or of
-            an unknown kind, or says what cannot be built, drawn from or certified, or needs more memory than
-            its own size. Nothing else is raised.
-    """
-    path = Path(path)
-    kind, settings, tensors = read(path)
-    if kind not in KINDS:
-        raise ModelFileError(
-            f"{path.name} holds an approximator of unknown kind {kind!r}. {suggest(kind, KINDS)}"
-        )
-    try:
-        return _rebuilt(kind, settings, tensors)
-    except (
-        Exception
-    ) as error:  # whatever a constructor, a tensor or a network of the user raises for what the file says
-        what = (
-            str(error).removesuffix(".")
-            if isinstance(error, SbiModelsError)
-            else f"{type(error).__name__}: {error}"
-        )
-        raise ModelFileError(
-            f"{path.name} cannot be used: {what}. Its checksum is right, so that it was written "
-            "like this: write it with approximator.save."
-        ) from error
-
-
-def _rebuilt(kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> "Approximator":
-    """The approximator of a file; any exception if there is none."""
-    if found := misfit_of_settings(settings, is_ensemble=kind == "ensemble"):
-        raise ModelFileError(found)
-    with allotted(sum(value.numel() for value in tensors.values())):
-        approximator = KINDS[kind](settings, tensors)
-    for name, value in approximator.state_dict().items():
-        if name in tensors and tensors[name].dtype != value.dtype:
-            raise ModelFileError(f"tensor {name}: expected {value.dtype}, got {tensors[name].dtype}")
-    try_out(approximator)
-    return approximator
 
 
 def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:

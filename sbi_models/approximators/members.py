@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.base import ALONE
-from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.base import ALONE, APPROXIMATORS, Member
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks.noise import Generators
 from sbi_models.types import FloatArray, VariablesLike
 
 _ROWS_PER_CALL = 2**15
 
-Members = Mapping[str, ContinuousApproximator]
+Members = Mapping[str, Member]
 
 KINDS_OF_LOSSES = ("loss", "val_loss")
 
@@ -25,6 +24,14 @@ def member_seed(seed: int, name: str) -> int:
     """The seed of a member's initial weights, noise and draws; the seed itself for an approximator that is no
     ensemble."""
     return seed if name == ALONE else seeding.derive(seed, "member", name)
+
+
+def member_class(kind: str) -> type[Member]:
+    """Class of the members of a kind; ConfigurationError for a kind that is unknown or cannot be one."""
+    registered = APPROXIMATORS.named(kind)
+    if not issubclass(registered, Member):
+        raise ConfigurationError(f"Expected an approximator that can be a member, got one of kind {kind!r}.")
+    return registered
 
 
 def loss_name(member: str, kind: str) -> str:
@@ -58,7 +65,7 @@ def check_members(members: Members) -> None:
     for name, member in members.items():
         if not isinstance(name, str) or not name or "/" in name:
             raise ConfigurationError(f"Expected names of members as text without '/', got {name!r}.")
-        if not isinstance(member, ContinuousApproximator):
+        if not isinstance(member, Member):
             raise ConfigurationError(
                 f"Expected a ContinuousApproximator for member {name!r}, got {type(member).__name__}."
             )

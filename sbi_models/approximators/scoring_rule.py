@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbi_models.approximators import files
+from sbi_models.approximators.base import APPROXIMATORS
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.rows import by_component, chunks
 from sbi_models.arguments import known_arguments
@@ -32,6 +32,7 @@ their names."""
 _ROWS_FOR_SLOPES = 256
 
 
+@APPROXIMATORS.register("scoring_rule")
 @known_arguments
 class ScoringRuleApproximator(ContinuousApproximator):
     """Point estimates and parametric densities of an amortized posterior; arguments as for
@@ -193,6 +194,3 @@ class ScoringRuleApproximator(ContinuousApproximator):
                 }
                 estimates[name] = by_component(raw) if split else raw
         return estimates
-
-
-files.KINDS[ScoringRuleApproximator.kind] = ScoringRuleApproximator.from_settings

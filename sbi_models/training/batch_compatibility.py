@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sbi_models.approximators.base import Approximator
-from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.base import Approximator, Member
 from sbi_models.approximators.summary_inputs import masked
 from sbi_models.training.batched_members import BatchedMembers, Rows
 
@@ -69,9 +68,7 @@ def batchable_members(
     return found
 
 
-def _why_not(
-    members: Mapping[str, ContinuousApproximator], device: torch.device, half: torch.dtype | None
-) -> str | None:
+def _why_not(members: Mapping[str, Member], device: torch.device, half: torch.dtype | None) -> str | None:
     first = next(iter(members.values()))
     for part in (first, first.inference_network):
         if not takes_random_numbers(type(part)):
@@ -112,7 +109,7 @@ def draws_in_layers(module: nn.Module) -> bool:
     return any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in module.modules())
 
 
-def copied(member: ContinuousApproximator, device: torch.device, seed: int) -> ContinuousApproximator:
+def copied(member: Member, device: torch.device, seed: int) -> Member:
     """A copy on the device, with random numbers added to all weights."""
     copy = deepcopy(member).to(device).train()
     generator = torch.Generator().manual_seed(seed)
@@ -124,9 +121,7 @@ def copied(member: ContinuousApproximator, device: torch.device, seed: int) -> C
     return copy
 
 
-def _trial(
-    members: Mapping[str, ContinuousApproximator], *, common: bool, in_half: bool = False
-) -> str | None:
+def _trial(members: Mapping[str, Member], *, common: bool, in_half: bool = False) -> str | None:
     """Why a batched module of the members is not what they are alone, on made-up batches that are one for all
     or one for each."""
     made = [made_up(member, 0 if common else number) for number, member in enumerate(members.values())]
@@ -171,7 +166,7 @@ def close(a: Tensor, b: Tensor, tolerance: float, more: float = 0.0) -> bool:
     return bool((a - b).norm() <= tolerance * (b.norm() + more) + _SMALLEST)
 
 
-def made_up(member: ContinuousApproximator, seed: int) -> Rows:
+def made_up(member: Member, seed: int) -> Rows:
     """A prepared batch of standard normal numbers, some of them masked where there are masks."""
     shapes, weight = _shapes(member), next(member.parameters())
     generator = torch.Generator().manual_seed(seed)
@@ -186,7 +181,7 @@ def made_up(member: ContinuousApproximator, seed: int) -> Rows:
     return rows | {key: mask.to(weight.device) for key, mask in masks.items()}
 
 
-def _shapes(member: ContinuousApproximator) -> dict[str, tuple[int, ...]]:
+def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
     """Shape of one row of what the networks take of a prepared batch, by role or summary input, without
     masks."""
     widths, summary = member.inference_network.built_with or {}, member.summary_network
@@ -202,6 +197,6 @@ def _shapes(member: ContinuousApproximator) -> dict[str, tuple[int, ...]]:
     return shapes | ({"inference_conditions": (direct,)} if direct else {})
 
 
-def _generators(members: Mapping[str, ContinuousApproximator]) -> list[torch.Generator]:
+def _generators(members: Mapping[str, Member]) -> list[torch.Generator]:
     """A new one for each member."""
-    return [torch.Generator(member._device).manual_seed(seed) for seed, member in enumerate(members.values())]
+    return [torch.Generator(member.device).manual_seed(seed) for seed, member in enumerate(members.values())]

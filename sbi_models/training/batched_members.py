@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.base import Member
 from sbi_models.networks.base import Drawn
 
 Rows = dict[str, Tensor]
@@ -28,7 +28,7 @@ class BatchedMembers:
             `batchable_members` for which may be here.
     """
 
-    def __init__(self, members: Mapping[str, ContinuousApproximator]) -> None:
+    def __init__(self, members: Mapping[str, Member]) -> None:
         self.members = dict(members)
         self._loss = _Loss(next(iter(members.values())))
         parts = [_Loss(member) for member in members.values()]
@@ -85,7 +85,7 @@ class BatchedMembers:
 class _Loss(nn.Module):
     """The loss of a member as a module, for `functional_call`."""
 
-    def __init__(self, member: ContinuousApproximator) -> None:
+    def __init__(self, member: Member) -> None:
         super().__init__()
         self.member = member
 

@@ -11,8 +11,7 @@ from copy import deepcopy
 
 import torch
 
-from sbi_models.approximators.base import ALONE, Approximator
-from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.base import ALONE, Approximator, Member
 from sbi_models.errors import ConfigurationError
 from sbi_models.training.batch_compatibility import (
     close,
@@ -48,7 +47,7 @@ def check_splittable(approximator: Approximator, members: Collection[str] | None
     return every and ALONE in approximator.members
 
 
-def _why_not(member: ContinuousApproximator) -> tuple[str | None, bool]:
+def _why_not(member: Member) -> tuple[str | None, bool]:
     """A reason, if there is one, and whether the loss depends on every parameter."""
     for part in (member, member.inference_network):
         if not takes_random_numbers(type(part)):
@@ -66,7 +65,7 @@ def _why_not(member: ContinuousApproximator) -> tuple[str | None, bool]:
         )
 
 
-def _trial(member: ContinuousApproximator) -> str | None:
+def _trial(member: Member) -> str | None:
     """Why devices cannot share a made-up batch; leaves the gradients of its losses."""
     rows = made_up(member, 0)
     before = deepcopy(dict(member.named_buffers()))

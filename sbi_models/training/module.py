@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from sbi_models import seeding
-from sbi_models.approximators.base import ALONE, Approximator
-from sbi_models.approximators.continuous import ContinuousApproximator
+from sbi_models.approximators.base import ALONE, Approximator, Member
 from sbi_models.approximators.members import loss_name, mean_losses, member_seed
 from sbi_models.errors import TrainingError
 from sbi_models.training.batched_members import BatchedMembers, Rows
@@ -232,9 +231,7 @@ class TrainingModule(pl.LightningModule):
             name, *self._losses(self.approximator.members[name], rows, self._noise_of_step(name))
         )
 
-    def _losses(
-        self, member: ContinuousApproximator, rows: Rows, noise: torch.Generator
-    ) -> tuple[Tensor, int]:
+    def _losses(self, member: Member, rows: Rows, noise: torch.Generator) -> tuple[Tensor, int]:
         """Losses of the rows of a prepared batch that this device has, neighbours, and the number of rows
         that all devices have.
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,16 +11,13 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.certificates.novelty import Novelty, Points
+from sbi_models.approximators.certificates.protocols import CertifiedApproximator, CertifiedMember
 from sbi_models.approximators.certificates.ranks import Sizes, different, joint_p_values, lots
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.approximators.summary_inputs import masked
 from sbi_models.types import Variables, VariablesLike
 
-if TYPE_CHECKING:
-    from sbi_models.approximators.base import Approximator
-    from sbi_models.approximators.continuous import ContinuousApproximator
-
-Members = Mapping[str, "ContinuousApproximator"]
+Members = Mapping[str, CertifiedMember]
 
 MOST_KNOWN, MOST_HELD_OUT = 4_000, 2_000
 """Simulations that scores are learned from, and others that say what is usual."""
@@ -31,7 +27,9 @@ FEWEST = 200
 _ROWS_FOR_AGREEMENT, _ROWS_OF_SEVERAL_SIZES, _DRAWS_FOR_AGREEMENT = 200, 400, 64
 
 
-def learn(approximator: "Approximator", known: Variables, held_out: Variables | None, seed: int) -> None:
+def learn(
+    approximator: CertifiedApproximator, known: Variables, held_out: Variables | None, seed: int
+) -> None:
     """Learn from simulations, raw variables (n, ...), what is usual; without held-out ones, a third of the
     others is held out.
 
@@ -68,7 +66,7 @@ def learn(approximator: "Approximator", known: Variables, held_out: Variables | 
 
 
 def issue(
-    approximator: "Approximator",
+    approximator: CertifiedApproximator,
     conditions: VariablesLike,
     *,
     level: float,
@@ -97,7 +95,7 @@ def issue(
     return certificates
 
 
-def sizes_of_disagreement(approximator: "Approximator", points: Points) -> Sizes:
+def sizes_of_disagreement(approximator: CertifiedApproximator, points: Points) -> Sizes:
     """Numbers of elements of the simulations that say how far members usually are apart, beside those of
     observations."""
     usual = approximator.usual_disagreement.values
@@ -144,9 +142,7 @@ def with_novelty(
     ]
 
 
-def points_of(
-    member: "ContinuousApproximator", prepared: dict[str, Tensor], batch_size: int | None = None
-) -> Points:
+def points_of(member: CertifiedMember, prepared: dict[str, Tensor], batch_size: int | None = None) -> Points:
     """What novelty looks at of prepared variables."""
     found, (sets, sizes) = statistics_of(member, prepared), sizes_of(member, prepared)
     statistics = torch.stack(list(found.values()), dim=1)
@@ -155,7 +151,7 @@ def points_of(
     )
 
 
-def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, Tensor]:
+def statistics_of(member: CertifiedMember, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
     """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the
     summary network's inputs."""
     return observation_statistics(
@@ -166,7 +162,7 @@ def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor])
     )
 
 
-def sizes_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
+def sizes_of(member: CertifiedMember, prepared: dict[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
     """Names of those conditions that have a mask, and how many of their elements count, (n, s) in float64."""
     labels = {
         masked(key): label for key, label in _labels(member, prepared).items() if masked(key) in prepared
@@ -178,7 +174,7 @@ def sizes_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> t
     )
 
 
-def _labels(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, str]:
+def _labels(member: CertifiedMember, prepared: dict[str, Tensor]) -> dict[str, str]:
     return {
         key: " and ".join(member.roles[key]) if key in member.roles else member.inputs.names[key]
         for key in (*member.inputs.names, "inference_conditions")
@@ -215,7 +211,7 @@ def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> T
 class Evaluating:
     """A context in which a module is in evaluation mode and gradients are off."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: CertifiedApproximator) -> None:
         self.module, self.no_grad = module, torch.no_grad()
 
     def __enter__(self) -> None:

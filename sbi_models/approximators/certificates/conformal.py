@@ -1,7 +1,7 @@
 """How rare data sets are by every score that needs no simulator, for tests that are to be taken together with
 others."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,9 @@ from sbi_models.approximators.certificates.calibration import (
     sizes_of,
     sizes_of_disagreement,
 )
+from sbi_models.approximators.certificates.protocols import CertifiedApproximator
 from sbi_models.approximators.certificates.ranks import Sizes, alike, p_values_of_each
 from sbi_models.types import Variables
-
-if TYPE_CHECKING:
-    from sbi_models.approximators.base import Approximator
 
 _LEVEL, _SURPRISE = 0.05, 1e-6
 
@@ -60,7 +58,7 @@ def beta_binomial_tail(found: int, m: int, a: float, b: float) -> float:
 
 
 def rarities(
-    approximator: "Approximator", conditions: Variables, *, batch_size: int | None, seed: int
+    approximator: CertifiedApproximator, conditions: Variables, *, batch_size: int | None, seed: int
 ) -> Rarities:
     """Of raw conditions (n, ...): by the novelty of each member, and by the disagreement of members, as far
     as these are known."""
