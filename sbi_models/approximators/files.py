@@ -68,11 +68,15 @@ def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
             f"{path.name} was changed or damaged after it was written: its checksum does not "
             "match. Get a fresh copy."
         )
-    return header["kind"], header["settings"], {_present_name(name): value for name, value in tensors.items()}
+    return header["kind"], header["settings"], {present_name(name): value for name, value in tensors.items()}
 
 
-def _present_name(tensor: str) -> str:
-    """The name that a tensor has today; files of version 0.1 spell it `standardiser`."""
+def present_name(tensor: str) -> str:
+    """Present name of a tensor of a saved file; files of version 0.1 spell `standardizer` with an s.
+
+    >>> present_name("networks.0.standardiser.inference_variables_mean")
+    'networks.0.standardizer.inference_variables_mean'
+    """
     return ".".join("standardizer" if part == "standardiser" else part for part in tensor.split("."))
 
 

@@ -1,4 +1,4 @@
-"""What a training is, written beside its state, so that another one is not taken for it."""
+"""Fingerprint of a training in its checkpoint, so that no other training goes on from there."""
 
 import json
 import pickle
@@ -11,18 +11,18 @@ import torch
 
 from sbi_models.errors import ConfigurationError
 
-Plan = dict[str, Any]
-"""A checkpoint goes on only with the same plan."""
+Fingerprint = dict[str, Any]
+"""What decides the result of a training, by name: a checkpoint goes on only with the same."""
 
 _WRITER = "EpochEnd"
-"""Name under which the trainer keeps the state of the callback that writes the plan."""
+"""Name under which the trainer keeps the state of the callback that writes the fingerprint, under "plan"."""
 
 
-def steps_done(resume: Path, plan: Plan) -> int:
+def steps_done(resume: Path, fingerprint: Fingerprint) -> int:
     """Steps of the training that wrote a resume file; raises ConfigurationError if that was another training
     than the planned one."""
     written, steps = _read(resume)
-    for name, value in plan.items():
+    for name, value in fingerprint.items():
         if written.get(name) != value:
             raise ConfigurationError(
                 f"The checkpoint {resume} belongs to another training: expected {name} {value}, got "
@@ -37,7 +37,7 @@ def seed_of(resume: Path) -> int | None:
     return int(_read(resume)[0]["seed"]) if resume.is_file() else None
 
 
-def _read(resume: Path) -> tuple[Plan, int]:
+def _read(resume: Path) -> tuple[Fingerprint, int]:
     try:
         state = torch.load(resume, weights_only=True)
         return dict(state["callbacks"][_WRITER]["plan"]), int(state["global_step"])

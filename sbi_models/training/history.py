@@ -1,10 +1,13 @@
-"""What a training leaves behind: its losses by epoch."""
+"""Training history: losses by epoch, and the best epochs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sbi_models.approximators.members import KINDS_OF_LOSSES, loss_name, mean_losses
+
+OnEpochEnd = Callable[[int, dict[str, float]], None]
+"""Called with the number of the finished epoch (from 1) and its losses by name."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sbi_models.approximators import Approximator, files
 from sbi_models.errors import ConfigurationError, ModelFileError, suggest
-from sbi_models.training.fingerprint import Plan
+from sbi_models.training.fingerprint import Fingerprint
 from sbi_models.training.history import History
 
 _KIND = "part of an ensemble"
@@ -29,14 +29,14 @@ class Part:
         weights: weights of these members, by their names in the `state_dict()` of the ensemble.
         best_weights: those of the best epoch of each, with `save_best_only` or `early_stopping`.
         history: history of these members alone.
-        plan: what the training was, of all members but for "members" and "batched members".
+        fingerprint: what the training was, of all members but for "members" and "batched members".
     """
 
     members: tuple[str, ...]
     weights: dict[str, Tensor]
     best_weights: dict[str, Tensor]
     history: History
-    plan: Plan
+    fingerprint: Fingerprint
 
     @classmethod
     def of(cls, approximator: Approximator, members: Sequence[str], trained: "Trained") -> Self:
@@ -46,12 +46,16 @@ class Part:
             name: value for name, value in approximator.state_dict().items() if name.startswith(prefixes)
         }
         return cls(
-            tuple(members), _copied(weights), _copied(trained.best_weights), trained.history, trained.plan
+            tuple(members),
+            _copied(weights),
+            _copied(trained.best_weights),
+            trained.history,
+            trained.fingerprint,
         )
 
     def save(self, path: str | Path) -> Path:
         """Write it into one file of tensors and JSON, atomically."""
-        settings = {"members": list(self.members), "history": self.history.history, "plan": self.plan}
+        settings = {"members": list(self.members), "history": self.history.history, "plan": self.fingerprint}
         tensors = {f"last {name}": value for name, value in self.weights.items()}
         return files.write(
             path,
@@ -87,12 +91,12 @@ class Trained:
     Attributes:
         history: its losses.
         best_weights: weights of the best epoch, or of each member's, if they are kept.
-        plan: what the training was.
+        fingerprint: what the training was.
     """
 
     history: History
     best_weights: dict[str, Tensor]
-    plan: Plan
+    fingerprint: Fingerprint
 
     @property
     def last_bettered(self) -> int:
@@ -129,10 +133,9 @@ def part_stem(stem: str, members: Sequence[str]) -> str:
 
 
 def put_together(
-    approximator: Approximator, parts: Sequence[Part], plan: Plan, *, early_stopping: bool
+    approximator: Approximator, parts: Sequence[Part], fingerprint: Fingerprint, *, early_stopping: bool
 ) -> Trained:
-    """Give a built ensemble the members that have trained apart, as if it had trained them all together by
-    the plan.
+    """Give a built ensemble the members that have trained apart, as if they had trained together.
 
     Raises:
         ConfigurationError: if a member is missing or there twice, or a part is of another training.
@@ -145,11 +148,11 @@ def put_together(
             f"{', '.join(there) or 'none'}."
         )
     for part in parts:
-        for name, value in plan.items():
-            if name != "batched members" and part.plan.get(name) != value:
+        for name, value in fingerprint.items():
+            if name != "batched members" and part.fingerprint.get(name) != value:
                 raise ConfigurationError(
                     f"The part with {', '.join(part.members)} belongs to another training: expected {name} "
-                    f"{value}, got {part.plan.get(name)}. Train it with the settings, seed and data of the "
+                    f"{value}, got {part.fingerprint.get(name)}. Train it with the settings, seed and data of the "
                     "others."
                 )
     if not early_stopping and len({part.history.epochs for part in parts}) > 1:
@@ -160,7 +163,7 @@ def put_together(
         )
     approximator.load_state_dict(approximator.state_dict() | _joined([part.weights for part in parts]))
     history = History.merged([part.history for part in parts], names)
-    return Trained(history, _joined([part.best_weights for part in parts]), plan)
+    return Trained(history, _joined([part.best_weights for part in parts]), fingerprint)
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

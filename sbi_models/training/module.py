@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sbi_models import seeding
 from sbi_models.approximators.base import ALONE, Approximator, Member
+from sbi_models.approximators.files import present_name
 from sbi_models.approximators.members import loss_name, mean_losses, member_seed
 from sbi_models.errors import TrainingError
 from sbi_models.training.batched_members import BatchedMembers, Rows
@@ -122,6 +123,11 @@ class TrainingModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Looks which device this is."""
         self.rank, self.devices = self.trainer.global_rank, self.trainer.world_size
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read the weights of resume files of version 0.1, too."""
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {present_name(name): value for name, value in weights.items()}
 
     def on_train_start(self) -> None:
         """Makes the batched modules, of members that are on their device and have the weights to start

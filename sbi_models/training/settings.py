@@ -1,6 +1,7 @@
 """How to train: the settings that all workflows share, checked before any work."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from sbi_models import seeding
 from sbi_models.arguments import positive_int
 from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.training.devices import strategy_of
 from sbi_models.training.fingerprint import described, seed_of
+from sbi_models.training.history import OnEpochEnd
 from sbi_models.training.optimizers import OptimizerLike
 from sbi_models.types import VariablesLike
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     from lightning.pytorch.loggers import Logger
 
-    from sbi_models.training.callbacks import OnEpochEnd
-
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 _STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+START_METHODS = {"ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
+"""Of the strategies whose processes all end with the training; with "ddp", this process is the first of those
+that train."""
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -58,7 +61,7 @@ class FitOptions(TypedDict, total=False):
 
     validation_data: VariablesLike | int | None
     augmentations: Augmentations | None
-    on_epoch_end: "OnEpochEnd | None"
+    on_epoch_end: OnEpochEnd | None
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ class TrainingSettings:
             )
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """The settings that decide the result of a training."""
         return {
             "seed": self.seed,
@@ -208,3 +211,31 @@ class TrainingSettings:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def number_of_devices(settings: TrainingSettings) -> int:
+    """How many devices there will be; "auto" is all GPUs, or one CPU."""
+    if settings.devices == "auto":
+        return 1 if settings.accelerator == "cpu" else max(1, torch.cuda.device_count())
+    return int(settings.devices)
+
+
+def strategy_of(settings: TrainingSettings) -> str:
+    """The strategy by its name in `TrainingSettings`, chosen if that is "auto"."""
+    if settings.strategy != "auto" or number_of_devices(settings) == 1:
+        return settings.strategy
+    return "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
+
+
+def lightning_strategy(settings: TrainingSettings, *, all_have_gradients: bool) -> str:
+    """Lightning's name of it; where some parameters may have no gradient in a step, it must look for them."""
+    name = strategy_of(settings)
+    return name if name == "auto" or all_have_gradients else f"{name}_find_unused_parameters_true"
+
+
+def is_first_process(settings: TrainingSettings) -> bool:
+    """False in processes that run the whole program again, as "ddp" starts them: the first one alone writes
+    files."""
+    from lightning.pytorch.utilities import rank_zero_only  # noqa: PLC0415 - needed for nothing but training
+
+    return strategy_of(settings) != "ddp" or getattr(rank_zero_only, "rank", 0) == 0

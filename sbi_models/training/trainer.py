@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -13,36 +12,25 @@ from sbi_models.approximators.base import ALONE
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.progress import progress_bar
 from sbi_models.training.batch_compatibility import Batchable, batchable_members, takes_random_numbers
-from sbi_models.training.callbacks import Checkpoint, EpochEnd, OnEpochEnd, SetEpoch
+from sbi_models.training.batches import TrainingBatches
+from sbi_models.training.callbacks import EpochEnd, SetEpoch
+from sbi_models.training.checkpoints import Checkpoint
 from sbi_models.training.device_compatibility import check_splittable
-from sbi_models.training.devices import (
+from sbi_models.training.environment import quiet_lightning
+from sbi_models.training.fingerprint import Fingerprint, steps_done
+from sbi_models.training.history import History, OnEpochEnd
+from sbi_models.training.member_parts import Part, Trained, put_together
+from sbi_models.training.module import GRADIENT_NORM, TrainingModule
+from sbi_models.training.process_relay import Relay
+from sbi_models.training.settings import (
     START_METHODS,
-    Relay,
+    TrainingSettings,
     lightning_strategy,
     number_of_devices,
     strategy_of,
 )
-from sbi_models.training.environment import quiet_lightning
-from sbi_models.training.fingerprint import Plan, steps_done
-from sbi_models.training.history import History
-from sbi_models.training.member_parts import Part, Trained, put_together
-from sbi_models.training.module import GRADIENT_NORM, TrainingModule
-from sbi_models.training.settings import TrainingSettings
 
 _HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-
-
-class TrainingBatches(Protocol):
-    """Prepared batches, in an order that is a function of the epoch."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def set_epoch(self, epoch: int) -> None: ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 def train(
@@ -88,26 +76,28 @@ def train(
         members=members,
         graphs=_takes_graphs(approximator, settings),
     )
-    plan: Plan = {
+    fingerprint: Fingerprint = {
         "epochs": epochs,
-        **settings.plan,
+        **settings.fingerprint,
         **approximator.specification,
         "data": batches.fingerprint,
     }
-    plan["augmentations"] = augmentations
+    fingerprint["augmentations"] = augmentations
     if ALONE not in approximator.members:
-        plan["batched members"] = "; ".join(", ".join(names) for names in groups) or "none"
-    plan["validation"] = "none" if validation is None else validation.fingerprint
+        fingerprint["batched members"] = "; ".join(", ".join(names) for names in groups) or "none"
+    fingerprint["validation"] = "none" if validation is None else validation.fingerprint
     if parts:
-        trained = put_together(approximator, parts, plan, early_stopping=settings.early_stopping is not None)
+        trained = put_together(
+            approximator, parts, fingerprint, early_stopping=settings.early_stopping is not None
+        )
         if checkpoint is not None:
             checkpoint.save_best(approximator, trained)
         approximator.eval()
         return trained
     if members is not None:
-        plan["members"] = list(members)
+        fingerprint["members"] = list(members)
     resume = checkpoint.resumable if checkpoint is not None and settings.restore else None
-    done = steps_done(resume, plan) if resume else 0
+    done = steps_done(resume, fingerprint) if resume else 0
     history = History()
     with (
         quiet_lightning(),
@@ -123,7 +113,7 @@ def train(
             checkpoint,
             on_epoch_end if relay is None else relay.on_epoch_end,
             advance if relay is None else relay.advance,
-            plan,
+            fingerprint,
             patience=settings.early_stopping,
             keep_best=keep_best,
             threads=settings.threads,
@@ -164,7 +154,7 @@ def train(
             approximator.load_state_dict(module.result.state_dict())
         ends.back_to_the_best(approximator)
     approximator.eval()
-    return Trained(history, ends.best_weights, plan)
+    return Trained(history, ends.best_weights, fingerprint)
 
 
 def _strategy(approximator: Approximator, settings: TrainingSettings, members: Sequence[str] | None) -> str:

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from torch.distributions import Distribution
 
@@ -15,9 +14,10 @@ from sbi_models.errors import ConfigurationError
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
 from sbi_models.training.environment import check_accelerator
-from sbi_models.training.history import History
+from sbi_models.training.history import History, OnEpochEnd
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import VariablesLike
+from sbi_models.workflows.auto.selection import Automatic, AutomaticOptions
 from sbi_models.workflows.construction import (
     InferenceNetworkLike,
     Names,
@@ -29,26 +29,8 @@ from sbi_models.workflows.construction import (
 )
 from sbi_models.workflows.workflow import Workflow
 
-if TYPE_CHECKING:
-    from sbi_models.training.callbacks import OnEpochEnd
-    from sbi_models.workflows.auto.selection import Automatic
-
 AUTO = "auto"
 """The name, in place of an inference network, that leaves the choice to `Automatic`."""
-
-
-class BasicOptions(TrainingOptions, total=False):
-    """Keyword arguments of `BasicWorkflow` besides its simulator and inference network."""
-
-    inference_variables: Names | None
-    summary_variables: Names | None
-    inference_conditions: Names | None
-    summary_network: SummaryNetworkLike | None
-    adapter: Adapter | None
-    summary_mask: str | Mapping[str, str] | None
-    prior: Distribution | Mapping[str, Distribution] | None
-    standardize: Names | None
-    info: dict[str, Any] | None
 
 
 @known_arguments
@@ -87,10 +69,7 @@ class BasicWorkflow(Workflow):
     _kind: type[ContinuousApproximator] | None = None
     """Of the approximator; None goes by the inference network."""
 
-    priors: Mapping[str, Distribution] = MappingProxyType({})
-    """Torch distributions of inferred variables, as far as they are known."""
-
-    automatic: "Automatic | None" = None
+    automatic: Automatic | None = None
     """What chooses networks and training, with `inference_network="auto"`."""
 
     def __init__(
@@ -117,9 +96,7 @@ class BasicWorkflow(Workflow):
             super().__init__(approximator=inference_network, simulator=simulator, settings=settings)
             return
         if isinstance(inference_network, str) and inference_network == AUTO:
-            from sbi_models.workflows.auto.selection import Automatic  # noqa: PLC0415 - which makes workflows like this one
-
-            given: BasicOptions = {
+            given: AutomaticOptions = {
                 "summary_network": summary_network,
                 "adapter": adapter,
                 "summary_mask": summary_mask,
@@ -142,7 +119,7 @@ class BasicWorkflow(Workflow):
         *,
         validation_data: VariablesLike | int | None = None,
         augmentations: Augmentations | None = None,
-        on_epoch_end: "OnEpochEnd | None" = None,
+        on_epoch_end: OnEpochEnd | None = None,
     ) -> History:
         """Train on simulations in memory.
 
@@ -173,8 +150,8 @@ class BasicWorkflow(Workflow):
             )
         if epochs is not None or batch_size is not None:
             raise ConfigurationError(
-                f'Expected no epochs and no batch_size with inference_network="auto", which chooses them, got {epochs=} and {batch_size=}. '
-                "Leave them out, or name a network."
+                'Expected no epochs and no batch_size with inference_network="auto", which chooses them, got '
+                f"{epochs=} and {batch_size=}. Leave them out, or name a network."
             )
         check_accelerator(self.settings)
         variables = self._checked(data, "training data")
@@ -192,6 +169,6 @@ class BasicWorkflow(Workflow):
     def _check_fit(self, method: str) -> None:
         if self.automatic is not None:
             raise ConfigurationError(
-                f'Expected fit_offline with inference_network="auto", which chooses by the simulations in memory, got {method}. Call '
-                "fit_offline(workflow.simulate(10_000)), or name a network."
+                'Expected fit_offline with inference_network="auto", which chooses by the simulations in '
+                f"memory, got {method}. Call fit_offline(workflow.simulate(10_000)), or name a network."
             )

@@ -1,20 +1,16 @@
 """What a training leaves for certificates: what is usual among its simulations, in the approximator and in
 the file of its checkpoint."""
 
-from typing import TYPE_CHECKING
-
 from sbi_models.approximators import Approximator, load_approximator
+from sbi_models.training.checkpoints import Checkpoint
 from sbi_models.types import Variables
-
-if TYPE_CHECKING:
-    from sbi_models.training.callbacks import Checkpoint
 
 
 def leave_certificates(
     approximator: Approximator,
     known: Variables,
     held_out: Variables | None,
-    checkpoint: "Checkpoint | None",
+    checkpoint: Checkpoint | None,
     *,
     save_best_only: bool,
     seed: int,

@@ -31,7 +31,7 @@ sizes that are looked for."""
 
 
 @known_arguments
-class Certified(ABC):
+class CertificationMixin(ABC):
     """Says of each observation whether the posterior of a workflow can be trusted there."""
 
     approximator: Approximator

@@ -18,8 +18,8 @@ from sbi_models.simulators import Simulator
 from sbi_models.types import Array, Variables, VariablesLike
 from sbi_models.workflows.auto.neural_likelihood import prior_of
 from sbi_models.workflows.auto.transforms import real_line
-from sbi_models.workflows.basic import BasicOptions, BasicWorkflow
-from sbi_models.workflows.construction import InferenceNetworkLike, changes
+from sbi_models.workflows.basic import BasicWorkflow
+from sbi_models.workflows.construction import BasicOptions, InferenceNetworkLike, changes
 
 _logger = logging.getLogger(__name__)
 

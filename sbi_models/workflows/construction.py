@@ -12,6 +12,7 @@ from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNetwork, resolve
 from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.torch_defaults import in_double_precision
+from sbi_models.training.settings import TrainingOptions
 
 Names = str | Sequence[str]
 
@@ -20,6 +21,20 @@ _JOINING = ("concatenate", "keep")
 
 InferenceNetworkLike = InferenceNetwork | type[InferenceNetwork] | str
 SummaryNetworkLike = SummaryNetwork | type[SummaryNetwork] | str
+
+
+class BasicOptions(TrainingOptions, total=False):
+    """Keyword arguments of `BasicWorkflow` besides its simulator and inference network."""
+
+    inference_variables: Names | None
+    summary_variables: Names | None
+    inference_conditions: Names | None
+    summary_network: SummaryNetworkLike | None
+    adapter: Adapter | None
+    summary_mask: str | Mapping[str, str] | None
+    prior: Distribution | Mapping[str, Distribution] | None
+    standardize: Names | None
+    info: dict[str, Any] | None
 
 
 class Recipe:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @known_arguments
-class Diagnosed(ABC):
+class DiagnosticsMixin(ABC):
     """Diagnoses the approximator of a workflow on simulations whose true parameters are known."""
 
     approximator: Approximator

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
+from typing import Any, Literal, Unpack, cast, overload
 
 import numpy as np
 from torch.distributions import Distribution
@@ -16,8 +16,9 @@ from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import LoadFunction, PerFile, Sharing, SimulationStore
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.simulators import Simulator
+from sbi_models.training.fit import FitPlan
 from sbi_models.training.history import History
-from sbi_models.training.member_parts import Part, PartLike, Trained, chosen_members, part_stem
+from sbi_models.training.member_parts import Part, PartLike, chosen_members
 from sbi_models.training.settings import FitOptions, TrainingOptions, TrainingSettings
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 from sbi_models.workflows.construction import (
@@ -29,9 +30,6 @@ from sbi_models.workflows.construction import (
     roles_of,
 )
 from sbi_models.workflows.workflow import Workflow
-
-if TYPE_CHECKING:
-    from sbi_models.training.callbacks import Checkpoint
 
 DEFAULT_SUMMARY_NETWORK = "time_series_transformer"
 """Takes sets and series of vectors, and loses neither values nor order."""
@@ -83,6 +81,9 @@ class EnsembleWorkflow(Workflow):
 
     approximator: EnsembleApproximator
 
+    parts: list[Part]
+    """Parts of the members that have trained apart in this workflow since its last whole fit."""
+
     def __init__(
         self,
         simulator: Simulator | None = None,
@@ -106,11 +107,12 @@ class EnsembleWorkflow(Workflow):
         settings = TrainingSettings(**training)
         if not (batched is None or isinstance(batched, bool)):
             raise ConfigurationError(f"Expected batched as True, False or None, got {batched!r}.")
+        self.batched = batched
+        self.parts = []
         roles = roles_of(inference_variables, inference_conditions, summary_variables)
         if isinstance(inference_networks, EnsembleApproximator):
             check_same_roles(roles, inference_networks)
             super().__init__(approximator=inference_networks, simulator=simulator, settings=settings)
-            self.batched = batched
             return
         networks = _by_member(inference_networks, ensemble_size)
         summaries = _summaries_by_member(
@@ -123,7 +125,6 @@ class EnsembleWorkflow(Workflow):
         super().__init__(
             approximator=EnsembleApproximator(members, info=info), simulator=simulator, settings=settings
         )
-        self.batched = batched
 
     # ---- training -----------------------------------------------------------
 
@@ -163,8 +164,8 @@ class EnsembleWorkflow(Workflow):
         Raises:
             ConfigurationError: for parts of another training, or that lack a member.
         """
-        self._begin(data_reuse, members, parts)
-        return super().fit_offline(data, epochs, batch_size, **options)
+        plan = self._plan_of(data_reuse, members, parts)
+        return self._with_part(self._fit_offline(plan, data, epochs, batch_size, **options))
 
     def fit_online(
         self,
@@ -187,8 +188,10 @@ class EnsembleWorkflow(Workflow):
                 a ring of them. 1: all have the same. 0: none is shared.
             members, parts: as for `fit_offline`. The simulations of every step are drawn for all members.
         """
-        self._begin(data_reuse, members, parts)
-        return super().fit_online(epochs, num_batches_per_epoch, batch_size, workers=workers, **options)
+        plan = self._plan_of(data_reuse, members, parts)
+        return self._with_part(
+            self._fit_online(plan, epochs, num_batches_per_epoch, batch_size, workers=workers, **options)
+        )
 
     def fit_disk(
         self,
@@ -211,33 +214,42 @@ class EnsembleWorkflow(Workflow):
             data_reuse, members, parts: as for `fit_offline`; it is simulations, not files, that members
                 share.
         """
-        self._begin(data_reuse, members, parts)
-        return super().fit_disk(
-            root, pattern, load_fn, batch_size, epochs, simulations_per_file=simulations_per_file, **options
+        plan = self._plan_of(data_reuse, members, parts)
+        return self._with_part(
+            self._fit_disk(
+                plan,
+                root,
+                pattern=pattern,
+                load_fn=load_fn,
+                batch_size=batch_size,
+                epochs=epochs,
+                simulations_per_file=simulations_per_file,
+                **options,
+            )
         )
 
-    def _begin(
+    def _plan_of(
         self, data_reuse: float, members: Sequence[str] | None, parts: Sequence[PartLike] | None
-    ) -> None:
-        """Check and keep what a fit does with which members."""
+    ) -> FitPlan:
+        """The checked plan of one fit; arguments as for `fit_offline`."""
         names = self.approximator.names
         if members is not None and parts is not None:
             raise ConfigurationError(
                 "Expected members, to train them apart, or parts, to put them together, got both."
             )
-        self._members = None if members is None else chosen_members(members, names)
-        positions = None if self._members is None else frozenset(map(names.index, self._members))
-        self._sharing = Sharing(len(names), data_reuse, positions)
+        chosen = None if members is None else chosen_members(members, names)
+        positions = None if chosen is None else frozenset(map(names.index, chosen))
+        sharing = Sharing(len(names), data_reuse, positions)
         if isinstance(parts, str | Path | Part):
             raise ConfigurationError(f"Expected parts as a list, got {parts!r} alone.")
-        self._put_together = [part if isinstance(part, Part) else Part.load(part) for part in parts or ()]
-        if parts is not None and not self._put_together:
+        loaded = tuple(part if isinstance(part, Part) else Part.load(part) for part in parts or ())
+        if parts is not None and not loaded:
             raise ConfigurationError("Expected the parts of all members, got an empty list.")
         trained = [
             name
             for part in self.parts
             for name in part.members
-            if parts is None and name in (self._members or names)
+            if parts is None and name in (chosen or names)
         ]
         if trained:
             raise ConfigurationError(
@@ -245,27 +257,12 @@ class EnsembleWorkflow(Workflow):
                 "and put all together with parts=workflow.parts; for another training make another "
                 "workflow."
             )
+        return FitPlan(sharing, chosen, loaded, self.batched)
 
-    def _checkpoint(self) -> "Checkpoint | None":
-        """That of the whole ensemble, or of the members that train apart."""
-        from sbi_models.training.callbacks import PartCheckpoint  # noqa: PLC0415 - imports Lightning
-
-        settings = self.settings
-        if self._members is None or settings.checkpoint_filepath is None:
-            return super()._checkpoint()
-        stem = part_stem(settings.checkpoint_name, self._members)
-        return PartCheckpoint(
-            Path(settings.checkpoint_filepath), stem, save_best_only=settings.save_best_only, fit=self._fits
-        )
-
-    def _leave_part(self, trained: Trained, checkpoint: "Checkpoint | None") -> None:
-        """Keep the part, and write it beside the state of its training."""
-        from sbi_models.training.callbacks import PartCheckpoint  # noqa: PLC0415 - imports Lightning
-
-        assert self._members is not None
-        self.parts.append(Part.of(self.approximator, self._members, trained))
-        if isinstance(checkpoint, PartCheckpoint):
-            self.parts[-1].save(checkpoint.part_path)
+    def _with_part(self, part: Part | None) -> History:
+        """The history of the last fit, after keeping the part that it has left, if members trained apart."""
+        self.parts = [] if part is None else [*self.parts, part]
+        return self._trained_history
 
     def stack(
         self, validation_data: VariablesLike | int, *, shrinkage: float | None = None

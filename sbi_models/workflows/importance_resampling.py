@@ -69,7 +69,7 @@ class Correction:
 
 
 @known_arguments
-class Corrected(ABC):
+class ImportanceResamplingMixin(ABC):
     """Corrects posterior draws of a workflow by a likelihood."""
 
     approximator: Approximator

@@ -9,7 +9,7 @@ import sbi_models
 from sbi_models import BasicWorkflow, make_simulator
 from sbi_models.adapters import Adapter
 from sbi_models.errors import ConfigurationError
-from sbi_models.training.callbacks import Checkpoint
+from sbi_models.training.checkpoints import Checkpoint
 from sbi_models.workflows.auto import schedules as budget
 from sbi_models.workflows.auto import selection as automatic
 

@@ -23,11 +23,12 @@ from sbi_models.adapters import Adapter
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
-from sbi_models.training.settings import TrainingOptions
+from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import Array, FloatArray, Variables
 from sbi_models.workflows.auto import schedules as budget
 from sbi_models.workflows.auto.transforms import Bounds, adapter_of, is_count, log_likelihood, regressors
-from sbi_models.workflows.basic import BasicWorkflow
+from sbi_models.workflows.construction import Recipe, roles_of
+from sbi_models.workflows.workflow import Workflow
 
 _KINDS = {"normal": 1, "mixture": 8}
 """Components of the mixture of each number, given those before it; the kind with the higher held-out density
@@ -124,16 +125,18 @@ def learn(
             "checkpoint_name": f"{name}.{kind}-{k}",
             "seed": seeding.derive(seed, kind, k),
         }
-        workflow = BasicWorkflow(
-            inference_variables=observed,
-            inference_conditions=parameters,
-            inference_network=network,
+        recipe = Recipe(
+            roles_of(observed, parameters, None),
+            None,
             adapter=adapter if adapter.transforms else None,
+            summary_mask=None,
+            prior=None,
             standardize="all",
-            **settings,
         )
+        approximator = recipe.approximator(network, None)
+        workflow = Workflow(approximator=approximator, simulator=None, settings=TrainingSettings(**settings))
         workflow.fit_offline(spread, epochs, plan.batch_size, validation_data=held_out)
-        return workflow.approximator  # type: ignore[return-value]
+        return approximator
 
     first = {kind: member(kind, 0) for kind in _KINDS}
     losses = {kind: -float(made.log_prob(held_out).mean()) for kind, made in first.items()}

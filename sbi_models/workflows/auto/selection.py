@@ -10,7 +10,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -20,17 +20,15 @@ from sbi_models.approximators import files
 from sbi_models.datasets import Augment, Augmentations
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
-from sbi_models.training.history import History
-from sbi_models.training.settings import TrainingOptions
+from sbi_models.training.history import History, OnEpochEnd
+from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import Variables
 from sbi_models.workflows.auto import neural_likelihood as learned_likelihood
 from sbi_models.workflows.auto import schedules as budget
 from sbi_models.workflows.auto.neural_likelihood import LearnedLikelihood
 from sbi_models.workflows.auto.transforms import Bounds, adapter_of, data_scales, in_words, parameter_bounds
-from sbi_models.workflows.basic import BasicOptions, BasicWorkflow
-
-if TYPE_CHECKING:
-    from sbi_models.training.callbacks import OnEpochEnd
+from sbi_models.workflows.construction import Recipe, SummaryNetworkLike
+from sbi_models.workflows.workflow import Workflow
 
 _logger = logging.getLogger(__name__)
 _PRIOR_DRAWS = 200_000
@@ -39,6 +37,15 @@ _SYNTHETIC = 500_000
 _WIDEST = 32
 """Numbers of one simulation up to which its likelihood is learned; each has a network of its own, which takes
 its time."""
+
+
+class AutomaticOptions(TypedDict):
+    """Arguments of a `BasicWorkflow` that stay the choice of the user with `inference_network="auto"`."""
+
+    summary_network: SummaryNetworkLike | None
+    adapter: Adapter | None
+    summary_mask: str | Mapping[str, str] | None
+    info: dict[str, Any] | None
 
 
 class Automatic:
@@ -52,19 +59,19 @@ class Automatic:
         choices: what the last training has chosen, name to text or number, as it is logged.
     """
 
-    def __init__(self, roles: Mapping[str, list[str]], given: BasicOptions) -> None:
+    def __init__(self, roles: dict[str, list[str]], given: AutomaticOptions) -> None:
         self.roles, self.given = roles, given
         self.choices: dict[str, Any] = {}
         self.likelihood: LearnedLikelihood | None = None
 
     def fit_offline(
         self,
-        workflow: BasicWorkflow,
+        workflow: Workflow,
         data: Variables,
         validation: Variables | None,
         augmentations: Augmentations | None,
-        on_epoch_end: "OnEpochEnd | None",
-    ) -> tuple[BasicWorkflow, History]:
+        on_epoch_end: OnEpochEnd | None,
+    ) -> tuple[Workflow, History]:
         """Train on checked simulations; the workflow that was kept, and the history of its training."""
         seed = workflow.seed
         if validation is None:
@@ -147,7 +154,7 @@ class Automatic:
 
     def _transforms(
         self,
-        workflow: BasicWorkflow,
+        workflow: Workflow,
         data: Variables,
         prior: Simulator | None,
         inferred: list[str],
@@ -171,7 +178,7 @@ class Automatic:
         ) if shaped else {}
 
     def _workflow(
-        self, workflow: BasicWorkflow, adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str
+        self, workflow: Workflow, adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str
     ) -> "_Candidate":
         network = AutoregressiveMixture(dropout=plan.dropout)
         settings: TrainingOptions = {
@@ -182,20 +189,22 @@ class Automatic:
             "checkpoint_name": f"{workflow.settings.checkpoint_name}.{stem}",
             "seed": seeding.derive(workflow.seed, stem),
         }
-        made: BasicOptions = {
-            **self.given,
-            "adapter": adapter if adapter.transforms else None,
-            "standardize": "all",
-            **settings,
-        }
+        recipe = Recipe(
+            self.roles,
+            None,
+            adapter=adapter if adapter.transforms else None,
+            summary_mask=self.given["summary_mask"],
+            prior=None,
+            standardize="all",
+        )
         return _Candidate(
-            inference_network=network,
-            **{role: names or None for role, names in self.roles.items()},  # type: ignore[arg-type]
-            **made,
+            approximator=recipe.approximator(network, self.given["summary_network"], self.given["info"]),
+            simulator=None,
+            settings=TrainingSettings(**settings),
         )
 
 
-class _Candidate(BasicWorkflow):
+class _Candidate(Workflow):
     """One of the workflows that are chosen from."""
 
     certified_by: Variables | None = None
@@ -209,7 +218,7 @@ class _Candidate(BasicWorkflow):
         )
 
 
-def _options(workflow: BasicWorkflow) -> TrainingOptions:
+def _options(workflow: Workflow) -> TrainingOptions:
     """Training settings that candidates take over."""
     kept = (
         "checkpoint_filepath",
@@ -235,7 +244,7 @@ def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
     )  # type: ignore[return-value]
 
 
-def _with_priors(workflow: BasicWorkflow, adapter: Adapter) -> Adapter:
+def _with_priors(workflow: Workflow, adapter: Adapter) -> Adapter:
     """The adapter, after the supports of torch distributions."""
     before = Adapter()
     for name, prior in workflow.priors.items():

@@ -1,5 +1,4 @@
-"""Training on several devices: which there are, and what the processes that a training starts tell the one
-that started them.
+"""Messages of training processes, one a device, to the process that started them.
 
 Every process makes all batches and draws the noise of whole batches; a device computes the losses of its own
 rows.
@@ -7,7 +6,6 @@ rows.
 
 import io
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -21,54 +19,21 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.progress import Advance
 from sbi_models.training.environment import quiet_for_good
-from sbi_models.training.fingerprint import Plan
+from sbi_models.training.fingerprint import Fingerprint
+from sbi_models.training.history import OnEpochEnd
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from sbi_models.training.callbacks import OnEpochEnd
-    from sbi_models.training.settings import TrainingSettings
 
 _SECONDS_TO_HEAR = 60.0
 """For the last messages; there are none any more of a process that was killed in the middle of one."""
 
-START_METHODS = {"ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
-"""Of the strategies whose processes all end with the training; with "ddp", this process is the first of those
-that train."""
 
-
-def number_of_devices(settings: "TrainingSettings") -> int:
-    """How many devices there will be; "auto" is all GPUs, or one CPU."""
-    if settings.devices == "auto":
-        return 1 if settings.accelerator == "cpu" else max(1, torch.cuda.device_count())
-    return int(settings.devices)
-
-
-def strategy_of(settings: "TrainingSettings") -> str:
-    """The strategy by its name in `TrainingSettings`, chosen if that is "auto"."""
-    if settings.strategy != "auto" or number_of_devices(settings) == 1:
-        return settings.strategy
-    return "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
-
-
-def lightning_strategy(settings: "TrainingSettings", *, all_have_gradients: bool) -> str:
-    """Lightning's name of it; where some parameters may have no gradient in a step, it must look for them."""
-    name = strategy_of(settings)
-    return name if name == "auto" or all_have_gradients else f"{name}_find_unused_parameters_true"
-
-
-def is_first_process(settings: "TrainingSettings") -> bool:
-    """False in processes that run the whole program again, as "ddp" starts them: the first one alone writes
-    files."""
-    from lightning.pytorch.utilities import rank_zero_only  # noqa: PLC0415 - needed for nothing but training
-
-    return strategy_of(settings) != "ddp" or getattr(rank_zero_only, "rank", 0) == 0
-
-
-def check_same_everywhere(trainer: "pl.Trainer", plan: Plan) -> None:
+def check_same_everywhere(trainer: "pl.Trainer", fingerprint: Fingerprint) -> None:
     """Raise ConfigurationError in all processes of a training if they do not all train the same: each must
     make the same batches."""
-    text = json.dumps(plan, sort_keys=True)
+    text = json.dumps(fingerprint, sort_keys=True)
     differs = torch.tensor(
         float(trainer.strategy.broadcast(text) != text),
         device=trainer.strategy.root_device,
@@ -122,7 +87,7 @@ class Relay:
     # ---- in the process that has started them -------------------------------
 
     @contextmanager
-    def listening(self, advance: Advance, on_epoch_end: "OnEpochEnd | None") -> Iterator[None]:
+    def listening(self, advance: Advance, on_epoch_end: OnEpochEnd | None) -> Iterator[None]:
         """Listen while the processes train; what `on_epoch_end` raises ends the training and is raised
         here."""
         listener = Thread(target=self._listen, args=(advance, on_epoch_end), daemon=True)
@@ -146,7 +111,7 @@ class Relay:
         if self.error is not None:
             raise self.error
 
-    def _listen(self, advance: Advance, on_epoch_end: "OnEpochEnd | None") -> None:
+    def _listen(self, advance: Advance, on_epoch_end: OnEpochEnd | None) -> None:
         while True:
             what, first, second = self._here.recv()
             if what == "over":
@@ -158,7 +123,7 @@ class Relay:
             else:
                 self._here.send(self._heard(on_epoch_end, first, second))
 
-    def _heard(self, on_epoch_end: "OnEpochEnd | None", epoch: int, losses: dict[str, float]) -> bool:
+    def _heard(self, on_epoch_end: OnEpochEnd | None, epoch: int, losses: dict[str, float]) -> bool:
         try:
             if on_epoch_end is not None:
                 on_epoch_end(epoch, losses)
