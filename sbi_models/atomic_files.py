@@ -12,8 +12,8 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Context with a temporary path beside `path`; what was written there becomes `path` at its end.
 
-    Host, process and thread are part of the temporary name, so that any number of writers may write the same file at
-    once. After an error, `path` is what it was, and nothing of the write stays.
+    Host, process and thread are part of the temporary name, so that any number of writers may write the same
+    file at once. After an error, `path` is what it was, and nothing of the write stays.
 
     >>> from tempfile import mkdtemp
     >>> path = Path(mkdtemp()) / "numbers.txt"

@@ -5,12 +5,12 @@ import errno
 import fcntl
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sbi_models.atomic_files import replacing
 from sbi_models.errors import DataError
 
 Chunk = bytes | memoryview
@@ -26,20 +26,11 @@ def write_atomically(path: Path, chunks: Iterable[Chunk]) -> None:
     Raises:
         DataError: the disk is full, read-only, or refuses otherwise.
     """
-    partial = path.with_name(
-        f".{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_native_id()}.partial"
-    )
-    with refused_writes(path):
-        try:
-            with open(partial, "wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            with suppress(OSError):  # after os.replace it is gone; after a refused open it never was
-                partial.unlink()
+    with refused_writes(path), replacing(path) as temporary, open(temporary, "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -1,32 +1,12 @@
-"""One fit of an approximator: the plan of who trains on what, and the training by it."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""One fit of an approximator, by a plan: what workflows call to train."""
 
 from sbi_models.approximators import Approximator
-from sbi_models.datasets import Sharing
 from sbi_models.training.batches import TrainingBatches
 from sbi_models.training.checkpoints import Checkpoint
+from sbi_models.training.fit_plan import FitPlan
 from sbi_models.training.history import OnEpochEnd
-from sbi_models.training.member_parts import Part, Trained
+from sbi_models.training.member_parts import Trained
 from sbi_models.training.settings import TrainingSettings
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """Which members of an approximator one fit trains, and how they share the data.
-
-    Attributes:
-        sharing: shares of the data that the members have.
-        members: names of the members that train, the others keep their weights; None is all.
-        parts: parts of all members, to be put together instead of training.
-        batched: whether members train as one batched module; None does it on a GPU where it can be done.
-    """
-
-    sharing: Sharing
-    members: Sequence[str] | None = None
-    parts: Sequence[Part] = ()
-    batched: bool | None = None
 
 
 def fit(
@@ -56,13 +36,11 @@ def fit(
             batches,
             validation,
             epochs,
-            settings,
+            settings=settings,
+            plan=plan,
             seed=seed,
             weight_decay=weight_decay,
             augmentations=augmentations,
-            batched=plan.batched,
-            members=plan.members,
-            parts=plan.parts,
             checkpoint=checkpoint,
             on_epoch_end=on_epoch_end,
         )

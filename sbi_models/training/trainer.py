@@ -18,8 +18,9 @@ from sbi_models.training.checkpoints import Checkpoint
 from sbi_models.training.device_compatibility import check_splittable
 from sbi_models.training.environment import quiet_lightning
 from sbi_models.training.fingerprint import Fingerprint, steps_done
+from sbi_models.training.fit_plan import FitPlan
 from sbi_models.training.history import History, OnEpochEnd
-from sbi_models.training.member_parts import Part, Trained, put_together
+from sbi_models.training.member_parts import Trained, put_together
 from sbi_models.training.module import GRADIENT_NORM, TrainingModule
 from sbi_models.training.process_relay import Relay
 from sbi_models.training.settings import (
@@ -38,31 +39,51 @@ def train(
     batches: TrainingBatches,
     validation: TrainingBatches | None,
     epochs: int,
-    settings: TrainingSettings,
     *,
+    settings: TrainingSettings,
+    plan: FitPlan,
     seed: int,
     weight_decay: float,
     augmentations: str = "none",
-    batched: bool | None = None,
-    members: Sequence[str] | None = None,
-    parts: Sequence[Part] = (),
     checkpoint: Checkpoint | None,
     on_epoch_end: OnEpochEnd | None,
 ) -> Trained:
     """Train a built approximator in place; if its loss is no longer finite, it gets back the weights that it
     came with.
 
-    Only some of its members are trained if `members` are given, and none if `parts` have them all from
-    trainings of their own.
+    Args:
+        approximator: built approximator.
+        batches: prepared training batches.
+        validation: prepared held-out batches, evaluated after each epoch.
+        epochs: passes over the batches.
+        settings: settings of the training.
+        plan: plan of the fit: members that train, or parts to put together instead.
+        seed: seed of the noise.
+        weight_decay: weight decay of the default optimizer.
+        augmentations: description of the augmentations, for the fingerprint.
+        checkpoint: files to write after each epoch, and to go on from.
+        on_epoch_end: listener that gets the losses of each epoch.
 
     Raises:
         ConfigurationError: before training, if the checkpoint to go on from or a part belongs to another
-            training or cannot be read, or if members cannot train as one batch and `batched` demands it.
+            training or cannot be read, or if members cannot train as one batch and `plan.batched` demands it.
         TrainingError: if a loss is no longer finite.
     """
     approximator.train()
-    groups = _groups(approximator, settings, batched=batched, members=members)
-    strategy = "auto" if parts else _strategy(approximator, settings, members)
+    groups = _groups(approximator, settings, plan)
+    fingerprint = _fingerprint(approximator, settings, groups, epochs) | {
+        "data": batches.fingerprint,
+        "augmentations": augmentations,
+        "validation": "none" if validation is None else validation.fingerprint,
+    }
+    if plan.parts:
+        early = settings.early_stopping is not None
+        trained = put_together(approximator, plan.parts, fingerprint, early_stopping=early)
+        if checkpoint is not None:
+            checkpoint.save_best(approximator, trained)
+        approximator.eval()
+        return trained
+    strategy = _strategy(approximator, settings, plan.members)
     module = TrainingModule(
         approximator,
         seed=seed,
@@ -73,88 +94,100 @@ def train(
         ema=settings.ema,
         mixed_precision=settings.precision != "32-true",
         groups=groups,
-        members=members,
+        members=plan.members,
         graphs=_takes_graphs(approximator, settings),
     )
-    fingerprint: Fingerprint = {
-        "epochs": epochs,
-        **settings.fingerprint,
-        **approximator.specification,
-        "data": batches.fingerprint,
-    }
-    fingerprint["augmentations"] = augmentations
-    if ALONE not in approximator.members:
-        fingerprint["batched members"] = "; ".join(", ".join(names) for names in groups) or "none"
-    fingerprint["validation"] = "none" if validation is None else validation.fingerprint
-    if parts:
-        trained = put_together(
-            approximator, parts, fingerprint, early_stopping=settings.early_stopping is not None
-        )
-        if checkpoint is not None:
-            checkpoint.save_best(approximator, trained)
-        approximator.eval()
-        return trained
-    if members is not None:
-        fingerprint["members"] = list(members)
+    if plan.members is not None:
+        fingerprint["members"] = list(plan.members)
     resume = checkpoint.resumable if checkpoint is not None and settings.restore else None
     done = steps_done(resume, fingerprint) if resume else 0
-    history = History()
+    start_method = START_METHODS.get(strategy_of(settings))
+    relay = None if start_method is None else Relay(start_method)
     with (
         quiet_lightning(),
         torch.random.fork_rng(),
         _compiled(approximator, settings.compile),
         progress_bar("train", epochs * len(batches), done=done, show=settings.progress) as advance,
+        _restored_after_failure(approximator),
     ):
-        keep_best = settings.save_best_only and (checkpoint is not None or members is not None)
-        start_method = START_METHODS.get(strategy_of(settings))
-        relay = None if start_method is None else Relay(start_method)
         ends = EpochEnd(
-            history,
+            History(),
             checkpoint,
             on_epoch_end if relay is None else relay.on_epoch_end,
             advance if relay is None else relay.advance,
             fingerprint,
             patience=settings.early_stopping,
-            keep_best=keep_best,
+            keep_best=settings.save_best_only and (checkpoint is not None or plan.members is not None),
             threads=settings.threads,
             relay=relay,
         )
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator=_accelerator(settings.accelerator),
-            devices=number_of_devices(settings),
-            strategy=strategy,
-            precision=settings.precision,  # type: ignore[arg-type]
-            callbacks=[SetEpoch(batches, validation), ends, *settings.callbacks],
-            gradient_clip_val=GRADIENT_NORM,
-            num_sanity_val_steps=0,
-            logger=settings.logger,
-            enable_checkpointing=any(
-                isinstance(callback, pl.callbacks.Checkpoint) for callback in settings.callbacks
-            ),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        before = {name: value.detach().clone() for name, value in approximator.state_dict().items()}
-        try:
-            with nullcontext() if relay is None else relay.listening(advance, on_epoch_end):
-                trainer.fit(
-                    module, batches, validation, ckpt_path=resume, weights_only=True if resume else None
-                )
-        except TrainingError:
-            approximator.load_state_dict(before)
-            raise
-        except SystemExit:
-            if trainer.interrupted:  # Lightning ends the program on Ctrl-C, and with it a notebook
-                raise KeyboardInterrupt from None
-            raise
+        trainer = _trainer(settings, strategy, epochs, [SetEpoch(batches, validation), ends])
+        with (
+            nullcontext() if relay is None else relay.listening(advance, on_epoch_end),
+            _interruptible(trainer),
+        ):
+            trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True if resume else None)
         if relay is not None and relay.state is not None:
             ends.load_state_dict(relay.state)
         if module.average is not None:
             approximator.load_state_dict(module.result.state_dict())
         ends.back_to_the_best(approximator)
     approximator.eval()
-    return Trained(history, ends.best_weights, fingerprint)
+    return Trained(ends.history, ends.best_weights, fingerprint)
+
+
+def _fingerprint(
+    approximator: Approximator, settings: TrainingSettings, groups: list[list[str]], epochs: int
+) -> Fingerprint:
+    """What decides the result of a training, but for its data."""
+    fingerprint: Fingerprint = {"epochs": epochs, **settings.fingerprint, **approximator.specification}
+    if ALONE not in approximator.members:
+        fingerprint["batched members"] = "; ".join(", ".join(names) for names in groups) or "none"
+    return fingerprint
+
+
+def _trainer(
+    settings: TrainingSettings, strategy: str, epochs: int, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """Lightning's trainer, with the callbacks of the user after ours."""
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator=_accelerator(settings.accelerator),
+        devices=number_of_devices(settings),
+        strategy=strategy,
+        precision=settings.precision,  # type: ignore[arg-type]
+        callbacks=[*callbacks, *settings.callbacks],
+        gradient_clip_val=GRADIENT_NORM,
+        num_sanity_val_steps=0,
+        logger=settings.logger,
+        enable_checkpointing=any(
+            isinstance(callback, pl.callbacks.Checkpoint) for callback in settings.callbacks
+        ),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@contextmanager
+def _restored_after_failure(approximator: Approximator) -> Iterator[None]:
+    """Give the approximator its weights back if its training fails."""
+    before = {name: value.detach().clone() for name, value in approximator.state_dict().items()}
+    try:
+        yield
+    except TrainingError:
+        approximator.load_state_dict(before)
+        raise
+
+
+@contextmanager
+def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C, after which Lightning ends the program, and with it a notebook."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _strategy(approximator: Approximator, settings: TrainingSettings, members: Sequence[str] | None) -> str:
@@ -193,17 +226,15 @@ def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> boo
     return possible and (known if settings.cuda_graphs is None else settings.cuda_graphs)
 
 
-def _groups(
-    approximator: Approximator,
-    settings: TrainingSettings,
-    *,
-    batched: bool | None,
-    members: Sequence[str] | None = None,
-) -> list[list[str]]:
+def _groups(approximator: Approximator, settings: TrainingSettings, plan: FitPlan) -> list[list[str]]:
     """The members that train as one batched module; without being asked for it, only on a GPU, where small
     kernels leave it idle."""
     device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
-    if ALONE in approximator.members or batched is False or (batched is None and device.type == "cpu"):
+    if (
+        ALONE in approximator.members
+        or plan.batched is False
+        or (plan.batched is None and device.type == "cpu")
+    ):
         return []
     if number_of_devices(settings) > 1:
         found = Batchable(
@@ -218,8 +249,8 @@ def _groups(
             }
         )
     else:
-        found = batchable_members(approximator, device, _HALF.get(settings.precision), members)
-    if batched and (found.reasons or not found.groups):
+        found = batchable_members(approximator, device, _HALF.get(settings.precision), plan.members)
+    if plan.batched and (found.reasons or not found.groups):
         reasons = [f"{names}, which cannot: {reason}" for names, reason in found.reasons.items()]
         raise ConfigurationError(
             "Expected members that can train as one batch, with batched=True, got "

@@ -16,7 +16,7 @@ from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import LoadFunction, PerFile, Sharing, SimulationStore
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.simulators import Simulator
-from sbi_models.training.fit import FitPlan
+from sbi_models.training.fit_plan import FitPlan
 from sbi_models.training.history import History
 from sbi_models.training.member_parts import Part, PartLike, chosen_members
 from sbi_models.training.settings import FitOptions, TrainingOptions, TrainingSettings

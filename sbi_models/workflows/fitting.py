@@ -32,7 +32,8 @@ from sbi_models.simulators import Simulator
 from sbi_models.training.checkpoints import PartCheckpoint, checkpoint_of
 from sbi_models.training.environment import on_own_threads
 from sbi_models.training.fingerprint import described
-from sbi_models.training.fit import FitPlan, fit
+from sbi_models.training.fit import fit
+from sbi_models.training.fit_plan import FitPlan
 from sbi_models.training.history import History, OnEpochEnd
 from sbi_models.training.member_parts import Part
 from sbi_models.training.settings import TrainingSettings, is_first_process

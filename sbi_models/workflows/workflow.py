@@ -11,7 +11,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.arguments import known_arguments
 from sbi_models.datasets import Augmentations, LoadFunction, PerFile, Sharing, SimulationStore
 from sbi_models.simulators import Simulator, make_simulator
-from sbi_models.training.fit import FitPlan
+from sbi_models.training.fit_plan import FitPlan
 from sbi_models.training.history import History, OnEpochEnd
 from sbi_models.training.settings import TrainingSettings
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
