@@ -34,7 +34,7 @@ APPROXIMATORS: "Registry[type[Approximator]]" = Registry("kind of approximator")
 
 
 class Approximator(nn.Module, ABC):
-    """An amortized posterior of one member or several, each of which trains on rows of its own.
+    """Amortized posterior of one member or several, each of which trains on rows of its own.
 
     Attributes:
         roles: raw variable names of each role.
@@ -59,8 +59,7 @@ class Approximator(nn.Module, ABC):
     @property
     @abstractmethod
     def members(self) -> "dict[str, Member]":
-        """The approximators that train side by side, by name; one that is no ensemble is its own only member,
-        named ""."""
+        """Members that train side by side, by name; a posterior alone is its only member, named ""."""
 
     @property
     @abstractmethod
@@ -95,8 +94,7 @@ class Approximator(nn.Module, ABC):
     @property
     @abstractmethod
     def specification(self) -> dict[str, str]:
-        """What it is, but for its weights, by part, as JSON text: two with the same one learn the same
-        thing."""
+        """Everything but the weights, by part, as JSON text: the same text means the same training."""
 
     @property
     def is_built(self) -> bool:
@@ -105,13 +103,17 @@ class Approximator(nn.Module, ABC):
 
     @abstractmethod
     def build(self, data: VariablesLike, *, seed: int) -> None:
-        """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a
-        second call changes nothing."""
+        """Learn shapes and moments from raw data and make the layers; a second call changes nothing.
+
+        The initial weights are drawn from the seed.
+        """
 
     @abstractmethod
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
-        """Raw data with all variables, checked, to standardized float32 tensors by role, on the
-        approximator's device."""
+        """Check, adapt and standardize raw data with all variables: float32 tensors by role.
+
+        They are on the approximator's device.
+        """
 
     @abstractmethod
     def sample(
@@ -127,8 +129,7 @@ class Approximator(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
-        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space,
-        shape (num_datasets,)."""
+        """Log densities in nats of parameters given conditions, raw space, (num_datasets,)."""
 
     @abstractmethod
     def estimate(
@@ -145,8 +146,7 @@ class Approximator(nn.Module, ABC):
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> list[Certificate]:
-        """Whether each observation is like the simulations of the training, and whether the members of an
-        ensemble agree on it.
+        """Certificates of observations: like the simulations of the training, and agreed on by the members.
 
         `certify` of a workflow asks its simulator, too.
 
@@ -162,7 +162,7 @@ class Approximator(nn.Module, ABC):
         )
 
     def _certify_draws(self, conditions: VariablesLike, seed: int) -> None:
-        """The TrustWarning of `certifies_draws`."""
+        """Issue the TrustWarning of `certifies_draws`."""
         if not self.certifies_draws:
             return
         certificates = self.certify(conditions, seed=seed)
@@ -178,8 +178,10 @@ class Approximator(nn.Module, ABC):
             distrust(f"The posterior of {data_sets_in_words(failed, n)} should not be trusted. {reasons}")
 
     def observation_statistics(self, conditions: VariablesLike) -> dict[str, Tensor]:
-        """Statistics of raw conditions (n, ...) that depend on no network, of what the adapter makes of them:
-        name to (n,), float64."""
+        """Statistics of raw conditions (n, ...) that depend on no network: name to (n,), float64.
+
+        They are computed after the adapter.
+        """
         self._check_built()
         first = next(iter(self.members.values()))
         return {
@@ -188,21 +190,21 @@ class Approximator(nn.Module, ABC):
         }
 
     def set_sizes(self, conditions: VariablesLike) -> Tensor:
-        """Numbers of elements (n, s), float64, of raw conditions (n, ...) that are sets or series with a
-        mask, s of them."""
+        """Set sizes (n, s), float64, of those raw conditions (n, ...) that are sets or series with a mask."""
         self._check_built()
         first = next(iter(self.members.values()))
         return sizes_of(first, first.prepare_conditions(conditions))[1].cpu()
 
     def learn_certificate(self, known: Variables, held_out: Variables | None, *, seed: int) -> None:
-        """Learn what is usual from simulations, raw variables (n, ...), at the end of a training; see
-        `certificates.issue.learn`."""
+        """Learn what certificates need from simulations, raw variables (n, ...), at the end of a training.
+
+        See `certificates.calibration.learn`.
+        """
         learn(self, known, held_out, seed)
 
     @contextmanager
     def without_certificate(self) -> Iterator[None]:
-        """For a training: what is usual is forgotten, as it is no longer true of other weights; a training
-        that fails gives it back."""
+        """Forget what certificates are learned from, for a training; a training that fails gives it back."""
         usual, novelties = (
             self.usual_disagreement,
             {name: member.novelty for name, member in self.members.items()},
@@ -223,8 +225,7 @@ class Approximator(nn.Module, ABC):
         return self.save_weights(path, self.state_dict())
 
     def save_weights(self, path: str | Path, tensors: dict[str, Tensor]) -> Path:
-        """Save this approximator with other tensors of the names and shapes in its `state_dict()`, such as
-        those of its best epoch."""
+        """Save the approximator with other tensors, by the names of `state_dict()`, such as its best."""
         self._check_built()
         return files.write(path, self.kind, self._settings(), tensors)
 
@@ -288,7 +289,7 @@ class Member(Approximator):
 
     @abstractmethod
     def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
-        """The adapter fitted to raw data, the data after it, and the shape of one raw row of each variable."""
+        """Adapter fitted to raw data, the data after it, and the shape of a raw row by variable."""
 
     @abstractmethod
     def build_from(
@@ -324,7 +325,7 @@ class Member(Approximator):
     def standardized_draws(
         self, num_samples: int, given: Tensor, batch_size: int | None, seed: int
     ) -> Tensor:
-        """Standardized draws (n, num_samples, d) for conditions (n, condition_dim) of the inference network."""
+        """Standardized draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
 
     @abstractmethod
     def answer(self, given: Tensor) -> dict[str, Tensor]:

@@ -1,5 +1,4 @@
-"""The approximator that composes: the posterior of parameters given several observations at once, from that
-given one."""
+"""Compositional approximator: the posterior of parameters given several observations at once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -77,8 +76,7 @@ class CompositionOptions(TypedDict, total=False):
 @APPROXIMATORS.register("compositional")
 @known_arguments
 class CompositionalApproximator(ContinuousApproximator):
-    """An amortized posterior given one item that also gives the posterior of one theta given n items:
-    p(theta)^(1-n) prod_i p(theta | x_i).
+    """Posterior of one theta given n items, p(theta)^(1-n) prod_i p(theta given x_i), from that given one.
 
     Arguments as for `ContinuousApproximator`; the inference network must be a `DiffusionModel`, whose scores
     are composed.
@@ -99,8 +97,7 @@ class CompositionalApproximator(ContinuousApproximator):
 
     @classmethod
     def like(cls, trained: ContinuousApproximator) -> Self:
-        """An approximator that composes, with copies of the networks and moments of a trained one with a
-        `DiffusionModel`."""
+        """Compositional approximator with copies of a trained diffusion model and of its moments."""
         network = trained.inference_network
         check_composable(network)
         assert isinstance(network, DiffusionModel)
@@ -155,8 +152,8 @@ class CompositionalApproximator(ContinuousApproximator):
 
         Args:
             num_samples: draws for each data set.
-            conditions: raw variables of shape (num_datasets, n_compositional, ...): one theta, n_compositional
-                >= 1 observations of it.
+            conditions: raw variables of shape (num_datasets, n_compositional, ...): one theta, and
+                n_compositional >= 1 observations of it.
             simulate: simulations for fixed parameters, which remove the errors that all items share;
                 `CompositionalWorkflow` passes its simulator. None composes without.
             return_diagnostics: also return a `CompositionReport` for each data set.
@@ -233,8 +230,10 @@ class CompositionalApproximator(ContinuousApproximator):
 
     @torch.no_grad()
     def learn_shared_bias(self, simulations: Iterable[VariablesLike]) -> None:
-        """Learn from simulations, raw variables (n, ...) each, what the scores of all items have in common;
-        see `SharedBias`."""
+        """Learn the shared error of the scores of all items from simulations, raw variables (n, ...) each.
+
+        See `SharedBias`.
+        """
         was_training = self.training
         self.eval()
         theta, residuals = [], []
@@ -263,8 +262,7 @@ class CompositionalApproximator(ContinuousApproximator):
         return Learned(self._offset(theta) + learned.correction, learned.variance)
 
     def _offset(self, theta: Tensor) -> Tensor:
-        """The score at theta (m, d) that the network gives without conditions; zero if it was not trained for
-        that."""
+        """Score at theta (m, d) of the network without conditions; zero if it was not trained for that."""
         network = self.inference_network
         return (
             score_without_conditions(network, theta, self._default_noise)
@@ -279,8 +277,10 @@ class CompositionalApproximator(ContinuousApproximator):
     # ---- checks and parts ---------------------------------------------------
 
     def _flattened(self, conditions: VariablesLike) -> tuple[Variables, int, int]:
-        """Raw conditions with one leading axis, data set by data set, and the numbers of data sets and of
-        items of each."""
+        """Raw conditions with one leading axis, and the numbers of data sets and of items of each.
+
+        They are in order of the data sets.
+        """
         if not isinstance(conditions, Mapping):
             raise DataError(
                 f"Expected conditions as a dict of names to arrays, got {type(conditions).__name__}."
@@ -331,8 +331,7 @@ class CompositionalApproximator(ContinuousApproximator):
         return float(noise)
 
     def _prior(self, given: PriorScoreLike | None, num_items: int) -> PriorScore | None:
-        """The score of the prior, tried once, so that what is wrong with it is known before any work; None
-        where none is needed."""
+        """Score of the prior, checked by one call; None where none is needed."""
         if num_items == 1 and given is None:
             return None
         score = prior_score(given, self)
@@ -340,8 +339,10 @@ class CompositionalApproximator(ContinuousApproximator):
         return None if num_items == 1 else score
 
     def _prior_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of the prior in standardized space: 0 and the identity, or, without
-        standardization, those of the network."""
+        """Mean and covariance of the prior in standardized space.
+
+        These are 0 and the identity, or, without standardization, those of the network.
+        """
         network = self.inference_network
         d, parameters = network.theta_dim, network.no_conditions
         if (
@@ -362,8 +363,7 @@ class CompositionalApproximator(ContinuousApproximator):
     def _fresh(
         self, simulate: Simulate, like: DiffusionItems, theta: Tensor, seed: int
     ) -> Iterator[tuple[Tensor, Items]]:
-        """Items simulated at theta (k, d), standardized space, some at a time, and their row numbers; see
-        `Fresh`."""
+        """Items simulated at theta (k, d), standardized space, in blocks, with their row numbers."""
         for start in range(0, len(theta), ROWS_AT_A_TIME):
             raw = {
                 name: value.detach().cpu().numpy()

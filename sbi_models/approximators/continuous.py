@@ -1,4 +1,4 @@
-"""The approximator of a posterior with a density: raw data in, raw draws and log densities out.
+"""Approximator of a posterior with a density: raw data in, raw draws and log densities out.
 
 raw space (the user's) -> adapter -> adapted space -> standardizer -> standardized space, where the networks
 live.
@@ -134,8 +134,7 @@ class ContinuousApproximator(Member):
 
     @property
     def specification(self) -> dict[str, str]:
-        """What it is, but for its weights, by part, as JSON text: two with the same one learn the same
-        thing."""
+        """Everything but the weights, by part, as JSON text: the same text means the same training."""
         parts = {
             "roles": self.roles,
             "adapter": self.adapter.to_json(),
@@ -147,14 +146,15 @@ class ContinuousApproximator(Member):
     # ---- building and training ----------------------------------------------
 
     def build(self, data: VariablesLike, *, seed: int) -> None:
-        """Learn shapes and moments from raw data and make the layers, their weights drawn from the seed; a
-        second call changes nothing."""
+        """Learn shapes and moments from raw data and make the layers; a second call changes nothing.
+
+        The initial weights are drawn from the seed.
+        """
         if not self.is_built:
             self.build_from(*self.adapted(data), seed=seed)
 
     def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
-        """The adapter fitted to raw data, the data after it, and the shape of one raw row of each variable:
-        what to build from."""
+        """Adapter fitted to raw data, the data after it, and the shape of one raw row of each variable."""
         variables = intake.as_variables(
             data, self.inference_names + self.condition_names, may_miss=self.may_miss
         )
@@ -200,8 +200,10 @@ class ContinuousApproximator(Member):
         self.inference_network.build(adapted["inference_variables"].shape[-1], condition_dim)
 
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
-        """Raw data with all variables, checked, to standardized float32 tensors by role, on the
-        approximator's device."""
+        """Check, adapt and standardize raw data with all variables: float32 tensors by role.
+
+        They are on the approximator's device.
+        """
         return self._prepare(data, self.inference_names + self.condition_names, what)
 
     def _prepare(self, data: VariablesLike, names: tuple[str, ...], what: str) -> dict[str, Tensor]:
@@ -213,15 +215,16 @@ class ContinuousApproximator(Member):
         return prepared
 
     def _standardized(self, variables: Variables) -> dict[str, Tensor]:
-        """Checked raw variables to standardized float32 tensors by role, inf where they are too large for
-        that, and to masks."""
+        """Checked raw variables to standardized float32 tensors by role, and to masks.
+
+        Numbers too large for float32 are inf.
+        """
         adapted, masks = self.inputs.of(self.adapter.forward(as_tensors(variables, self.device)))
         prepared = {key: self.standardizer(key, value).to(torch.float32) for key, value in adapted.items()}
         return prepared | {masked(key): mask for key, mask in masks.items()}
 
     def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]:
-        """Raw conditions (n, ...), checked, to standardized float32 tensors by role; further variables are
-        left aside."""
+        """Check, adapt and standardize raw conditions (n, ...); further variables are left aside."""
         return self._prepare(conditions, self.condition_names, "conditions")
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
@@ -241,8 +244,7 @@ class ContinuousApproximator(Member):
         )
 
     def _conditions(self, prepared: dict[str, Tensor]) -> Tensor:
-        """What the inference network is conditioned on: direct conditions and summaries side by side, (n,
-        condition_dim)."""
+        """Conditions of the inference network, (n, condition_dim): direct ones and summaries side by side."""
         parts = [prepared["inference_conditions"]] if "inference_conditions" in prepared else []
         if self.summary_network is not None:
             parts.append(self.inputs.summaries(self.summary_network, prepared))
@@ -292,13 +294,17 @@ class ContinuousApproximator(Member):
 
     @torch.no_grad()
     def given(self, conditions: VariablesLike, batch_size: int | None = None) -> Tensor:
-        """What the inference network is conditioned on, (n, condition_dim), for raw conditions (n, ...),
-        `batch_size` rows at a time."""
+        """Conditions of the inference network, (n, condition_dim), for raw conditions (n, ...).
+
+        `batch_size` is the number of rows in one call of the summary network.
+        """
         return self.conditions_of(self.prepare_conditions(conditions), batch_size)
 
     def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
-        """What the inference network is conditioned on, (n, condition_dim), for prepared conditions,
-        `batch_size` rows at a time."""
+        """Conditions of the inference network, (n, condition_dim), for prepared conditions.
+
+        `batch_size` is the number of rows in one call of the summary network.
+        """
         return torch.cat(
             [
                 self._conditions({k: v[rows] for k, v in prepared.items()})
@@ -358,8 +364,7 @@ class ContinuousApproximator(Member):
         return values
 
     def answer(self, given: Tensor) -> dict[str, Tensor]:
-        """One draw for each row of what the inference network is conditioned on, raw space, name to (n, ...):
-        whether it works at all."""
+        """One draw for each row of conditions of the inference network, raw space, name to (n, ...)."""
         return self.raw_of(self.standardized_draws(1, given, None, seed=0).flatten(0, 1).to(torch.float64))
 
     def raw_of(self, standardized: Tensor) -> dict[str, Tensor]:
@@ -370,8 +375,7 @@ class ContinuousApproximator(Member):
         return {name: raw[name] for name in self.inference_names}
 
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
-        """Log density in nats of the parameters given the conditions of each row of `data`, in raw space,
-        shape (num_datasets,).
+        """Log densities in nats of parameters given conditions, raw space, (num_datasets,).
 
         It is -inf for parameters outside the support of the adapter, and for those so far out that float32
         cannot hold it.
@@ -427,8 +431,7 @@ class ContinuousApproximator(Member):
     def estimate(
         self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None
     ) -> Estimates:
-        """Always a ConfigurationError, since this approximator has draws; see
-        `ScoringRuleApproximator.estimate`."""
+        """Raise ConfigurationError: there are draws, not estimates."""
         del conditions, split, batch_size
         raise ConfigurationError(
             f"{type(self.inference_network).__name__} has draws, not estimates: call sample and summarize "

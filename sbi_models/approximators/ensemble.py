@@ -1,5 +1,4 @@
-"""The approximator of several members: each an amortized posterior with networks of its own, together their
-mixture.
+"""Ensemble: the mixture of several amortized posteriors with networks of their own.
 
 p(theta | x) = sum_k w_k p_k(theta | x). Weights are those given in a call, or else the learned ones, or else
 equal.
@@ -143,8 +142,7 @@ class EnsembleApproximator(Approximator):
     # ---- building and training ----------------------------------------------
 
     def build(self, data: VariablesLike, *, seed: int) -> None:
-        """Build every member from the same data, with the same moments, and initial weights from a stream of
-        its own."""
+        """Build every member from the same data and moments, with initial weights of its own."""
         if self.is_built:
             check_same_moments(self.members)
             return
@@ -195,8 +193,7 @@ class EnsembleApproximator(Approximator):
         merge_members: bool = True,
         member_weights: MemberWeights | None = None,
     ) -> Variables | dict[str, Variables]:
-        """Draw from the mixture, or from every member; see `ContinuousApproximator.sample` for the other
-        arguments.
+        """Draw from the mixture, or from every member; further arguments as for one approximator.
 
         For every data set, the members' shares of the draws are their weights times num_samples, rounded by
         largest remainder, and the draws are shuffled.
@@ -273,8 +270,7 @@ class EnsembleApproximator(Approximator):
         merge_members: bool = True,
         member_weights: MemberWeights | None = None,
     ) -> Array | dict[str, Array]:
-        """Log density in nats of the mixture for each row of `data`, raw space, shape (num_datasets,): log
-        sum_k w_k p_k.
+        """Log densities in nats of the mixture, log sum_k w_k p_k, of each row, raw space, (num_datasets,).
 
         With merge_members=False, that of each member by name; members without a density are left out.
 
@@ -300,8 +296,7 @@ class EnsembleApproximator(Approximator):
     def stack(
         self, validation_data: VariablesLike, *, shrinkage: float | None = None, batch_size: int | None = None
     ) -> dict[str, float]:
-        """Learn weights by the mean log density of held-out data (n, ...), keep them as the ensemble's own,
-        and return them.
+        """Learn mixture weights by the mean log density of held-out data (n, ...), keep and return them.
 
         Args:
             validation_data: raw variables, of which no member has seen any.
@@ -336,8 +331,10 @@ class EnsembleApproximator(Approximator):
         return self._weights_of_a_call(None, merge_members=True)
 
     def cross_log_prob(self, *, conditions: VariablesLike, num_samples: int, seed: int) -> FloatArray:
-        """Log densities in nats, standardized space, of every member at draws of every member: (num_datasets,
-        from, num_samples, of)."""
+        """Log densities of every member at draws of every member: (num_datasets, from, num_samples, of).
+
+        They are in nats, standardized space.
+        """
         was_training = self.training
         self.eval()
         log_densities = cross_log_densities(

@@ -1,5 +1,4 @@
-"""The trial of an approximator that was read from a file: one made-up observation goes through whatever
-samples and certifies."""
+"""Trial of a loaded approximator: one artificial observation is sampled from and certified."""
 
 from math import prod
 
@@ -24,8 +23,7 @@ does."""
 
 
 def try_out(approximator: Approximator) -> None:
-    """Let no rows go through the adapter of every member and one row, all zero, standardized space, through
-    all that is behind it.
+    """Pass no rows through the adapter of every member, and one zero row through all that follows.
 
     Raises:
         ModelFileError: shapes, adapter, moments, networks or certificate do not fit together.
@@ -50,8 +48,10 @@ def try_out(approximator: Approximator) -> None:
 
 
 def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
-    """Shapes of one adapted row by role; after adapter, moments and summary network were found to fit those
-    of raw variables."""
+    """Shapes of one adapted row by role, checked against the raw ones.
+
+    Adapter, moments and summary network must fit them.
+    """
     built, summary = member.inference_network.built_with, member.summary_network
     assert built is not None
     _expect("the variables of shapes", set(member.shapes), {*member.inference_names, *member.condition_names})

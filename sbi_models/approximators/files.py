@@ -36,8 +36,7 @@ def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[s
 
 
 def as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as a saved file will hold them; ConfigurationError if it cannot, better before a training than
-    after it."""
+    """Settings as JSON gives them back; ConfigurationError for anything else, before a training."""
     try:
         plain: dict[str, Any] = json.loads(json.dumps(settings))
     except TypeError as error:

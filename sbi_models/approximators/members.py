@@ -1,5 +1,4 @@
-"""Members of an ensemble side by side: what they must have in common, a seed for each, and the densities of
-all at the draws of all."""
+"""Ensemble members: what they have in common, their seeds, and densities at each other's draws."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,8 +20,7 @@ KINDS_OF_LOSSES = ("loss", "val_loss")
 
 
 def member_seed(seed: int, name: str) -> int:
-    """The seed of a member's initial weights, noise and draws; the seed itself for an approximator that is no
-    ensemble."""
+    """Seed of a member's initial weights, noise and draws; the seed itself without an ensemble."""
     return seed if name == ALONE else seeding.derive(seed, "member", name)
 
 
@@ -42,8 +40,10 @@ def loss_name(member: str, kind: str) -> str:
 def mean_losses(
     own: Mapping[str, float], members: Sequence[str], stopped: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
-    """Means over members of losses by `loss_name`, as far as there are some; those that have stopped count
-    with what they stopped at."""
+    """Means over members of losses by `loss_name`, as far as there are some.
+
+    Members that have stopped count with the losses that they stopped at.
+    """
     means = {}
     for kind in KINDS_OF_LOSSES:
         values = [own.get(loss_name(name, kind), stopped.get(name, {}).get(kind)) for name in members]
@@ -54,8 +54,7 @@ def mean_losses(
 
 
 def check_members(members: Members) -> None:
-    """Raise ConfigurationError unless there are two or more, with draws, that fit together and share no
-    network."""
+    """Raise ConfigurationError unless two or more members with draws fit together and share no network."""
     if not isinstance(members, Mapping) or len(members) < 2:
         raise ConfigurationError(
             "Expected an ensemble of at least two members, a dict of names to approximators, got "
@@ -129,8 +128,10 @@ def check_density(members: Members) -> None:
 def cross_log_densities(
     members: Members, *, conditions: VariablesLike, num_samples: int, seed: int
 ) -> FloatArray:
-    """Log densities in nats, standardized space, of every member at draws of every member: (num_datasets, from,
-    num_samples, of)."""
+    """Log densities of every member at draws of every member: (num_datasets, from, num_samples, of).
+
+    They are in nats, standardized space.
+    """
     check_density(members)
     columns: list[list[Tensor]] = []
     given = {name: member.given(conditions) for name, member in members.items()}

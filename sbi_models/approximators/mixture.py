@@ -1,4 +1,4 @@
-"""Weights of a mixture: checked, shared out into whole draws, and learned from held-out data.
+"""Mixture weights: checked, rounded to whole draws, and learned from held-out data (stacking).
 
 Learned weights maximize the mean log density of the mixture on held-out data over the simplex ("stacking of
 predictive distributions"; Yao, Vehtari, Simpson & Gelman 2018, doi:10.1214/17-BA1091). On a hundred
@@ -69,8 +69,9 @@ def _number(name: str, weight: Any) -> float:
 
 
 def whole_shares(weights: FloatArray, num_samples: int, num_datasets: int) -> Array:
-    """Draws of each member for each data set, (num_datasets, members): the largest remainders are rounded up,
-    the others down.
+    """Number of draws of each member for each data set, (num_datasets, members).
+
+    The largest remainders are rounded up, the others down.
 
     Of equal remainders, each has its turn: which ones are rounded up goes round from one data set to the
     next.
@@ -117,8 +118,9 @@ def log_mixture(log_densities: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def stacked_weights(log_densities: FloatArray, shrinkage: float = 0.0) -> FloatArray:
-    """Weights (members,) with the highest shrunk mean log density of `log_densities` (n, members), to within
-    1e-8 nats.
+    """Weights (members,) with the highest shrunk mean log density of `log_densities` (n, members).
+
+    They are right to within 1e-8 nats.
 
     Rows to which no member gives any density tell nothing about weights and are left out.
 

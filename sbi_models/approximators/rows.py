@@ -1,5 +1,4 @@
-"""Rows of data on their way in and out: raw variables to tensors, parts that fit into memory, components as
-variables."""
+"""Conversion of rows: raw variables to tensors, blocks that fit into memory, components as variables."""
 
 from collections.abc import Iterator
 
@@ -21,8 +20,7 @@ def as_tensors(variables: Variables, device: torch.device | None = None) -> dict
 
 
 def by_component(variables: Variables) -> Variables:
-    """Each component of a variable (..., d) as a variable of its own, name_0 ... name_(d-1), of shape (...,
-    1)."""
+    """Split variables (..., d) into their components, name_0 ... name_(d-1), of shape (..., 1)."""
     return {
         f"{name}_{i}": value[..., i : i + 1]
         for name, value in variables.items()

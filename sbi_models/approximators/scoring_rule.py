@@ -1,4 +1,4 @@
-"""The approximator of point estimates and parametric densities.
+"""Approximator of point estimates and parametric densities by scoring rules.
 
 Estimates are made in standardized space and taken back through the adapter. That is right for a quantile if
 the adapter is increasing in each component, for a median if it is monotone, and for a mean only if it is
@@ -35,8 +35,7 @@ _ROWS_FOR_SLOPES = 256
 @APPROXIMATORS.register("scoring_rule")
 @known_arguments
 class ScoringRuleApproximator(ContinuousApproximator):
-    """Point estimates and parametric densities of an amortized posterior; arguments as for
-    `ContinuousApproximator`.
+    """Amortized point estimates and parametric densities; arguments as for `ContinuousApproximator`.
 
     With a parametric rule it samples and has log densities, in raw space and exact for every adapter, those
     of the first such rule.
@@ -72,8 +71,10 @@ class ScoringRuleApproximator(ContinuousApproximator):
         super()._make_layers(adapted)
 
     def _check_rules(self, theta: Tensor) -> None:
-        """Raise ConfigurationError unless the estimate of every rule can be taken from adapted theta (n, d)
-        back to raw space."""
+        """Raise ConfigurationError unless the estimates of every rule can be taken back to raw space.
+
+        Adapted theta has shape (n, d).
+        """
         slopes = self._slopes(theta[:_ROWS_FOR_SLOPES])
         depends = (slopes != 0).any(dim=0)
         apart = bool((depends.sum(dim=0) == 1).all() and (depends.sum(dim=1) == 1).all())
@@ -94,8 +95,10 @@ class ScoringRuleApproximator(ContinuousApproximator):
                 )
 
     def _slopes(self, theta: Tensor) -> Tensor:
-        """d raw_k / d adapted_j at adapted theta (n, d), shape (n, k, d); zero where there is no derivative,
-        as after classes."""
+        """Slopes d raw_k / d adapted_j at adapted theta (n, d), shape (n, k, d).
+
+        They are zero where there is no derivative, as after classes.
+        """
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
             raw = self._raw(theta)
@@ -113,8 +116,7 @@ class ScoringRuleApproximator(ContinuousApproximator):
         return torch.cat([raw[name].reshape(len(adapted), -1) for name in self.inference_names], dim=-1)
 
     def _link(self, standardized: Tensor) -> Tensor:
-        """Standardized theta (..., d) to raw values with mean 0 and sd 1 in the training data, (...,
-        width)."""
+        """Standardized theta (..., d) to raw values (..., width) with mean 0 and sd 1 in training data."""
         rows = standardized.reshape(-1, standardized.shape[-1]).to(torch.float64)
         raw: Tensor = self.standardizer(
             _RAW, self._raw(self.standardizer.inverse("inference_variables", rows))
@@ -168,8 +170,7 @@ class ScoringRuleApproximator(ContinuousApproximator):
         }
 
     def answer(self, given: Tensor) -> dict[str, Tensor]:
-        """A draw if there are some, and all estimates, for each row of what the inference network is
-        conditioned on."""
+        """One draw, if there are any, and all estimates, for each row of the network's conditions."""
         self._estimates(given, split=False)
         return super().answer(given) if self.has_draws else {}
 

@@ -7,8 +7,10 @@ from sbi_models.adapters.transforms.numbers import ROUNDING, power_of_two_like
 
 
 class Standardizer(nn.Module):
-    """(z - mean) / sd over all axes but the last, for each role it was told to standardize; adapted space to
-    standardized space."""
+    """Standardization (z - mean) / sd of the named roles, over all axes but the last.
+
+    It takes adapted space to standardized space.
+    """
 
     def __init__(self, roles: tuple[str, ...]) -> None:
         super().__init__()
@@ -29,8 +31,10 @@ class Standardizer(nn.Module):
         }
 
     def fit(self, batch: dict[str, Tensor], masks: dict[str, Tensor] | None = None) -> None:
-        """Compute the moments from adapted data; a constant column keeps an sd of 1. A mask (n, length) tells
-        which elements count."""
+        """Compute the moments from adapted data; a constant column keeps an sd of 1.
+
+        Elements count where their mask (n, length) is True.
+        """
         for role in self.roles:
             if role in batch:
                 values = batch[role].to(torch.float64)

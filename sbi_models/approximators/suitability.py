@@ -1,5 +1,4 @@
-"""Data that networks can hardly learn from, seen when these are built: a TrustWarning names the variable,
-what it does, and the cure."""
+"""Warnings of data that networks can hardly learn from: heavy tails, odd scales, whole numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -45,8 +44,7 @@ def warn_of_unsuitable(
     widths: Mapping[str, int],
     standardized: Sequence[str],
 ) -> None:
-    """A TrustWarning for each role with tails that standardization crushes, or far from a unit scale without
-    being standardized.
+    """Warn of each variable whose tails standardization crushes, or far from a unit scale without it.
 
     Args:
         adapted: role or key to values (n, ..., d), adapted space.
@@ -71,9 +69,9 @@ _TAILS = (
     "or take a logarithm or np.arcsinh(x / typical size) in the simulator."
 )
 _SCALE = (
-    "{names}: it is not standardized, and far from a unit scale (mean or sd above {far:g}, or all values within {small:g} of each other), "
-    'so that the network can hardly learn from it, and a verdict would call the data uninformative. Pass standardize="all", or '
-    "adapter.standardize(name)."
+    "{names}: it is not standardized, and far from a unit scale (mean or sd above {far:g}, or all values "
+    "within {small:g} of each other), so that the network can hardly learn from it, and a verdict would call "
+    'the data uninformative. Pass standardize="all", or adapter.standardize(name).'
 )
 _WHOLE = (
     "{names}: it has whole numbers only, and is inferred with a continuous density, which has no right "
@@ -83,8 +81,7 @@ _WHOLE = (
 
 
 def warn_of_whole_numbers(variables: Variables, names: Sequence[str]) -> None:
-    """A TrustWarning if one of the named raw variables (n, ..., d) has a component of whole numbers, to which
-    a density will be fitted."""
+    """Warn of inferred raw variables (n, ..., d) with a component of whole numbers, which have no density."""
     found = []
     for name in names:
         rows = np.asarray(variables[name], dtype=float)
@@ -111,8 +108,7 @@ def _named(names: Iterator[str]) -> list[str]:
 def _columns(
     value: Tensor, mask: Tensor | None, names: Sequence[str], widths: Mapping[str, int]
 ) -> Iterator[_Column]:
-    """The components of the last axis, with the names of the variables that they are of, as far as widths
-    tell."""
+    """Components of the last axis, with the names of the variables that they are of, as far as known."""
     values = (
         value.reshape(-1, value.shape[-1])
         if mask is None or not bool(mask.any())

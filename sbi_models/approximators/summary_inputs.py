@@ -1,5 +1,4 @@
-"""What the summary network takes of the adapted variables: one tensor, or one for each of its inputs, and
-their masks."""
+"""Inputs of the summary network among the adapted variables, and their masks."""
 
 from collections.abc import Mapping
 
@@ -13,8 +12,9 @@ SUMMARY = "summary_variables"
 
 
 class SummaryInputs:
-    """Inputs of a summary network by key: `summary_variables`, or `summary_variables/NAME` for each of
-    several, as its `input_names` say.
+    """Inputs of a summary network by key: `summary_variables`, or `summary_variables/NAME` of several.
+
+    The network names several inputs in its `input_names`.
 
     Args:
         network: the summary network, if there is one.
@@ -43,8 +43,7 @@ class SummaryInputs:
         return SUMMARY in self.names
 
     def of(self, adapted: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the networks take, by role or key, of adapted variables; and the masks (n, length) of some
-        keys."""
+        """Inputs of the networks, by role or key, of adapted variables, and the masks (n, length) of some."""
         inputs = {role: adapted[role] for role in ROLES[:2] if role in adapted}
         for key, name in self.names.items():
             if name in adapted:
@@ -67,7 +66,7 @@ class SummaryInputs:
 
 
 def masked(key: str) -> str:
-    """Under which a mask stands among prepared variables."""
+    """Name of the mask of a key among prepared variables."""
     return f"mask of {key}"
 
 

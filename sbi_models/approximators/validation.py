@@ -1,5 +1,4 @@
-"""The door for data: whatever users pass is turned into float arrays with one leading axis, or refused with a
-cure."""
+"""Input validation: user data to float64 arrays of shape (n, ...), or an error with a cure."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -18,8 +17,7 @@ _ABSURD = 1e9
 def as_variables(
     data: VariablesLike, names: Iterable[str], *, what: str = "data", may_miss: Collection[str] = ()
 ) -> Variables:
-    """The named variables of `data` as float64 arrays of shape (n, ...), finite and of equal length; others
-    are left aside.
+    """Named variables of `data` as finite float64 arrays of shape (n, ...); others are left aside.
 
     Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Variables in `may_miss` may hold
     NaN, but not inf.
@@ -45,8 +43,7 @@ def as_variables(
 
 
 def check_strays(data: VariablesLike, names: Iterable[str], what: str = "data") -> None:
-    """Raise DataError if an array of `data` that is not among the names has another number of rows than those
-    that are.
+    """Raise DataError if an array without a role has another number of rows than the named variables.
 
     It may be a sign that rows are not what one takes them for. Single numbers and text are let be.
     """
@@ -100,8 +97,7 @@ def check_representable(prepared: Mapping[str, torch.Tensor], what: str) -> None
 
 
 def check_overflow(draws: Variables) -> None:
-    """Raise DataError if raw draws (n, S, width) are no finite numbers; a TrustWarning if some are as large
-    as numbers can be."""
+    """Raise DataError if raw draws (n, S, width) are not finite, and warn of the largest double."""
     for name, value in draws.items():
         if not np.isfinite(value).all():
             raise DataError(
@@ -153,8 +149,9 @@ def check_network_output(fine: torch.Tensor, what: str) -> None:
 
 
 def checked_densities(log_prob: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """Log densities (n,) of standardized parameters theta (n, d): -inf far out where the network gives no
-    number.
+    """Log densities (n,) of standardized parameters theta (n, d), -inf where the network overflows.
+
+    That is far out alone; no number anywhere else is an error.
 
     Raises:
         DataError: for no number anywhere else.
@@ -165,8 +162,7 @@ def checked_densities(log_prob: torch.Tensor, theta: torch.Tensor) -> torch.Tens
 
 
 def check_vectors(adapted: Mapping[str, torch.Tensor], roles: Mapping[str, Iterable[str]]) -> None:
-    """Raise DataError unless what the inference network gets directly has the shape (n, width) after the
-    adapter."""
+    """Raise DataError unless direct inputs of the inference network have shape (n, width) when adapted."""
     for role in ("inference_variables", "inference_conditions"):
         if role in adapted and adapted[role].ndim != 2:
             raise DataError(

@@ -1,2 +1,1 @@
-"""Training of approximators with Lightning: module, trainer, settings, callbacks, checkpoints, history and
-devices."""
+"""Training of approximators with Lightning: settings, trainer, callbacks, checkpoints, history, devices."""

@@ -1,5 +1,4 @@
-"""Which members of an ensemble can train as one batch. It is found out before training, by a rule and by a
-trial.
+"""Check which members of an ensemble can train as one batch, by a rule and a trial before training.
 
 The rule: they have one architecture, losses that take their random numbers as an argument, and no dropout.
 The trial: of the losses of a made-up batch, and of their gradients, a batched module and each member alone
@@ -50,8 +49,10 @@ def batchable_members(
     half: torch.dtype | None = None,
     among: Collection[str] | None = None,
 ) -> Batchable:
-    """The members of a built approximator, all or `among` some, that can train as one batch, on a device and,
-    with mixed precision, in a `half` type."""
+    """Members of a built approximator that can train as one batch on a device.
+
+    `among` are the members to look at, all by default; `half` is the type of mixed precision, if any.
+    """
     alike: dict[tuple[type, str], list[str]] = {}
     for name, member in approximator.members.items():
         if among is not None and name not in among:
@@ -97,8 +98,7 @@ def _why_not(members: Mapping[str, Member], device: torch.device, half: torch.dt
 
 
 def takes_random_numbers(cls: type) -> bool:
-    """Whether the loss of a class is its `loss_given`: no class below the one that wrote it has a `loss` of
-    its own alone."""
+    """Whether the loss of a class is its `loss_given`, without a `loss` of its own in a subclass."""
     return next(
         "loss_given" in vars(base) for base in cls.__mro__ if vars(base).keys() & {"loss", "loss_given"}
     )
@@ -122,8 +122,10 @@ def copied(member: Member, device: torch.device, seed: int) -> Member:
 
 
 def _trial(members: Mapping[str, Member], *, common: bool, in_half: bool = False) -> str | None:
-    """Why a batched module of the members is not what they are alone, on made-up batches that are one for all
-    or one for each."""
+    """Why the members differ in a batched module from what they are alone; None if they do not.
+
+    The made-up batches are one for all members (`common`), or one for each.
+    """
     made = [made_up(member, 0 if common else number) for number, member in enumerate(members.values())]
     batches = dict(zip(members, made[:1] * len(made) if common else made, strict=True))
     before = [buffer.clone() for member in members.values() for buffer in member.buffers()]
@@ -182,8 +184,7 @@ def made_up(member: Member, seed: int) -> Rows:
 
 
 def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
-    """Shape of one row of what the networks take of a prepared batch, by role or summary input, without
-    masks."""
+    """Shape of one row of each input of the networks, by role or summary input, without masks."""
     widths, summary = member.inference_network.built_with or {}, member.summary_network
     shapes: dict[str, tuple[int, ...]] = {"inference_variables": (widths["theta_dim"],)}
     direct = widths["condition_dim"]

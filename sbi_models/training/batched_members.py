@@ -1,5 +1,4 @@
-"""Members of one architecture as one batched module: their weights are stacked, and each layer computes those
-of all members at once.
+"""Batched module of ensemble members of one architecture, with stacked weights.
 
 Every step stacks the weights anew, so that the gradient comes back to the members' own. Optimizer, clipping,
 averages, early stops and files therefore know nothing of it, and a member that has stopped, or sits a step
@@ -54,8 +53,7 @@ class BatchedMembers:
         return [names for names in by_shape.values() if len(names) > 1]
 
     def losses(self, batches: Mapping[str, Rows], drawn: Mapping[str, Drawn]) -> dict[str, Tensor]:
-        """Training loss of each row (n,) of each of these members, whose prepared batches have one shape, by
-        name.
+        """Training losses (n,) of the rows of these members, by name; their batches have one shape.
 
         The random numbers of a member are those that it draws alone; see `draw`.
         """

@@ -18,8 +18,10 @@ from sbi_models.training.process_relay import Relay, check_same_everywhere
 
 
 class SetEpoch(pl.Callback):
-    """Puts data in memory on the device, once, and tells the training batches which epoch it is, so that a
-    resumed training sees the order that an undisturbed one sees."""
+    """Put data in memory on the device, and set the epoch of the training batches.
+
+    A resumed training therefore sees the order that an uninterrupted one sees.
+    """
 
     def __init__(self, batches: Any, validation: Any) -> None:
         self.batches, self.validation = batches, validation
@@ -34,8 +36,7 @@ class SetEpoch(pl.Callback):
 
 
 class EpochEnd(pl.Callback):
-    """Records the losses, tells the listener, shows progress, stops early if asked to, and writes the
-    checkpoint, in this order.
+    """Record losses, call the listener, show progress, stop early and write the checkpoint, in this order.
 
     Members of an ensemble have a best epoch and stop early each by its own losses; the training is over when
     all have stopped.
@@ -132,8 +133,7 @@ class EpochEnd(pl.Callback):
         return len(over) == len(module.seeds)
 
     def back_to_the_best(self, approximator: Approximator) -> None:
-        """With early stopping, give the approximator the weights of its best epoch, or of each member's that
-        has trained."""
+        """With early stopping, load the weights of the best epoch, or of each trained member's best epoch."""
         if self.patience is not None and self.best_weights:
             approximator.load_state_dict(approximator.state_dict() | self.best_weights)
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """Two files in a folder after each epoch: the approximator, ready for use, and everything that a resumed
-    training needs.
+    """Two files after each epoch: the approximator, and the state that a resumed training goes on from.
 
     Args:
         folder: made if missing.
@@ -78,8 +77,7 @@ class Checkpoint:
         self.save_state(trainer)
 
     def save_best(self, approximator: Approximator, trained: Trained) -> None:
-        """With `save_best_only`, write the approximator as its training would have left it, of what a
-        training has left."""
+        """With `save_best_only`, write the best weights, as a training of all members would."""
         if not self.save_best_only or min(trained.history.monitored[: trained.last_bettered]) >= self.to_beat:
             return
         missing = [
@@ -102,8 +100,7 @@ class Checkpoint:
 
 
 class PartCheckpoint(Checkpoint):
-    """The checkpoint of members that train apart from the others: the state of the trainer, and in the end
-    the part."""
+    """Checkpoint of members that train apart: the state of the trainer, and in the end the part."""
 
     @property
     def part_path(self) -> Path:
@@ -118,8 +115,7 @@ class PartCheckpoint(Checkpoint):
     def save(
         self, trainer: "pl.Trainer", approximator: Approximator, best_weights: dict[str, Tensor] | None
     ) -> None:
-        """Write the state of the trainer alone; an approximator of which some members are not trained is of
-        no use."""
+        """Write the state of the trainer; an approximator with untrained members is of no use."""
         del approximator, best_weights
         self.save_state(trainer)
 

@@ -64,8 +64,10 @@ class GraphedSteps:
         return sums
 
     def _recorded(self, inputs: Inputs) -> tuple[Any, Inputs, dict[str, Tensor]] | None:
-        """The graph of a step like this, the places of its inputs and of its results; None, and a warning, if
-        it cannot be recorded."""
+        """Graph of a step like this, with the places of its inputs and results; None if there is none.
+
+        A step that cannot be recorded is a warning.
+        """
         places, graph = _copied(inputs), torch.cuda.CUDAGraph()
         try:
             # Other threads may prepare the next batches on the same GPU meanwhile.

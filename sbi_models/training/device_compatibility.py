@@ -1,5 +1,4 @@
-"""Whether several devices can share a batch, each with the losses of its own rows, to the result that one
-device has.
+"""Check whether several devices can share a batch, with the result that one device has.
 
 As in `batchable.py`, it is found out before training, by a rule and by a trial: losses take their random
 numbers as an argument, there is no dropout, and the losses of a made-up batch are those of its rows in two
@@ -25,8 +24,9 @@ _TOLERANCE = 1e-3
 
 
 def check_splittable(approximator: Approximator, members: Collection[str] | None = None) -> bool:
-    """Raise ConfigurationError if devices cannot share the batches of a built approximator, or of some of its
-    members.
+    """Raise ConfigurationError if devices cannot share the batches of a built approximator.
+
+    `members` are the names of the members that train; None is all.
 
     Returns:
         Whether the loss of every step depends on every parameter; not in an ensemble, whose members may stop,

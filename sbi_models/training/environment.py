@@ -1,4 +1,4 @@
-"""What surrounds a training: the number of threads, and Lightning's chatter."""
+"""Surroundings of a training: CPU threads, freed memory, available devices, Lightning's messages."""
 
 import logging
 import warnings
@@ -27,9 +27,11 @@ _HINTS = (
 
 
 def on_own_threads(fit: Callable[P, R]) -> Callable[P, R]:
-    """For a whole fit, let PyTorch use the workflow's number of CPU threads, on which sums, and so moments,
-    depend in the last bits, and keep the memory that a step frees for the next one. A GPU that is asked for
-    and not there is an error, before anything starts."""
+    """Decorator of fit methods: the workflow's CPU threads, freed memory kept, missing GPUs an error.
+
+    Sums, and so moments, depend on the number of threads in their last bits. The memory that a step frees is
+    kept for the next one. A GPU that is asked for and not there is an error before anything starts.
+    """
 
     @wraps(fit)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -64,7 +66,7 @@ def check_accelerator(settings: "TrainingSettings") -> None:
 
 
 def quiet_for_good() -> None:
-    """Keep them off the screen in a process that does nothing but train."""
+    """Silence Lightning for good, in a process that does nothing but train."""
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=_HINTS)
@@ -72,8 +74,7 @@ def quiet_for_good() -> None:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's adverts, hardware lines and hints about data loaders that we do not use off the
-    screen."""
+    """Silence Lightning's adverts, hardware lines and hints about data loaders, for a while."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     try:

@@ -19,8 +19,10 @@ _WRITER = "EpochEnd"
 
 
 def steps_done(resume: Path, fingerprint: Fingerprint) -> int:
-    """Steps of the training that wrote a resume file; raises ConfigurationError if that was another training
-    than the planned one."""
+    """Number of steps done by the training that wrote a resume file.
+
+    Raises ConfigurationError if that was another training.
+    """
     written, steps = _read(resume)
     for name, value in fingerprint.items():
         if written.get(name) != value:
@@ -50,8 +52,7 @@ def _read(resume: Path) -> tuple[Fingerprint, int]:
 
 
 def described(thing: Any) -> str:
-    """A function, class or object, the same in every process: its name, and what it was made of as far as
-    that is told.
+    """Description of a function, class or object that is the same in every process.
 
     >>> described(partial(torch.optim.SGD, momentum=0.5))
     "torch.optim.sgd.SGD {'momentum': 0.5}"

@@ -76,8 +76,7 @@ class History:
 
     @classmethod
     def merged(cls, parts: Sequence["History"], members: Sequence[str]) -> "History":
-        """What training all members of an ensemble together gives, of the histories that they have from
-        training apart."""
+        """History of an ensemble, merged from the histories of members that have trained apart."""
         series = {name: values for part in parts for name, values in part.history.items()}
         names = [loss_name(member, kind) for kind in KINDS_OF_LOSSES for member in members]
         own = cls({name: series[name] for name in names if name in series})

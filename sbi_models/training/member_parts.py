@@ -1,4 +1,4 @@
-"""Members of an ensemble that have trained apart from the others, and how they are put together."""
+"""Ensemble members that train apart: the part that each training leaves, and their merge."""
 
 import json
 from collections.abc import Sequence
@@ -21,8 +21,7 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True)
 class Part:
-    """What a training of some members of an ensemble leaves; it can go to another process, in memory or as a
-    file.
+    """Result of training some members of an ensemble, which can go to another process.
 
     Attributes:
         members: their names.
@@ -107,8 +106,7 @@ class Trained:
 
 
 def chosen_members(members: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Members to train, in the order of the ensemble; ConfigurationError unless they are some of its members,
-    each once."""
+    """Names of members to train, checked and in the order of the ensemble."""
     if (
         isinstance(members, str)
         or not isinstance(members, Sequence)
@@ -129,7 +127,9 @@ def part_stem(stem: str, members: Sequence[str]) -> str:
     """Stem of the files of members that train apart, another one for each choice of them."""
     joined = "+".join(members)
     plain = all(name.replace("_", "").replace("-", "").isalnum() and name.isascii() for name in members)
-    return f"{stem}.only-{joined if plain and len(joined) <= _LONGEST_NAME else sha256(json.dumps(members).encode()).hexdigest()[:16]}"
+    if not plain or len(joined) > _LONGEST_NAME:
+        joined = sha256(json.dumps(members).encode()).hexdigest()[:16]
+    return f"{stem}.only-{joined}"
 
 
 def put_together(
@@ -152,8 +152,8 @@ def put_together(
             if name != "batched members" and part.fingerprint.get(name) != value:
                 raise ConfigurationError(
                     f"The part with {', '.join(part.members)} belongs to another training: expected {name} "
-                    f"{value}, got {part.fingerprint.get(name)}. Train it with the settings, seed and data of the "
-                    "others."
+                    f"{value}, got {part.fingerprint.get(name)}. Train it with the settings, seed and data "
+                    "of the others."
                 )
     if not early_stopping and len({part.history.epochs for part in parts}) > 1:
         raise ConfigurationError(

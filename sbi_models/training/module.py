@@ -1,4 +1,4 @@
-"""The one LightningModule: a thin layer between an approximator and the trainer.
+"""LightningModule: a thin layer between an approximator and the trainer.
 
 The members of an ensemble step side by side, those of one architecture as one batched module if asked to.
 They share no weights, so the gradient of the sum of their losses is that of each alone, and one optimizer
@@ -107,7 +107,7 @@ class TrainingModule(pl.LightningModule):
         self._number_averaged = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As of any module, but for what Lightning sets some forty times a step, which is no parameter."""
+        """Set an attribute, past PyTorch for the one that Lightning sets some forty times a step."""
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
@@ -115,13 +115,12 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def result(self) -> Approximator:
-        """What is validated, saved and sampled from: the approximator with averaged weights, or the
-        approximator itself."""
+        """The approximator to validate, save and sample from: with averaged weights, if there are any."""
         result: Approximator = self.approximator if self.average is None else self.average.module  # type: ignore[assignment]
         return result
 
     def on_fit_start(self) -> None:
-        """Looks which device this is."""
+        """Note which of how many devices this one is."""
         self.rank, self.devices = self.trainer.global_rank, self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -130,8 +129,7 @@ class TrainingModule(pl.LightningModule):
         checkpoint["state_dict"] = {present_name(name): value for name, value in weights.items()}
 
     def on_train_start(self) -> None:
-        """Makes the batched modules, of members that are on their device and have the weights to start
-        from."""
+        """Make the batched modules; the members are on their device and have their first weights."""
         members = self.approximator.members
         self._batched = [BatchedMembers({name: members[name] for name in names}) for names in self.groups]
         if self.average is not None:
@@ -141,8 +139,7 @@ class TrainingModule(pl.LightningModule):
             self._number_averaged = int(self.average.n_averaged)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Sum over the members of the mean losses of their batches; None where the step is taken already,
-        with a graph."""
+        """Sum over members of their mean losses; None if a graph has taken the step already."""
         del batch_idx
         rows = self._by_member(batch)
         if self._graphed is not None:
@@ -172,8 +169,7 @@ class TrainingModule(pl.LightningModule):
             optimizer_closure()
 
     def use_graphs(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take whole steps as CUDA graphs, with this optimizer, if asked to and on a GPU; to be called when a
-        training starts."""
+        """Take whole steps as CUDA graphs, if asked to and on a GPU; called when a training starts."""
         graphs = self.graphs and self.device.type == "cuda" and self.devices == 1
         self._graphed = GraphedSteps(partial(self._whole_step, optimizer)) if graphs else None
         for group in (
@@ -238,8 +234,7 @@ class TrainingModule(pl.LightningModule):
         )
 
     def _losses(self, member: Member, rows: Rows, noise: torch.Generator) -> tuple[Tensor, int]:
-        """Losses of the rows of a prepared batch that this device has, neighbours, and the number of rows
-        that all devices have.
+        """Losses of this device's rows of a prepared batch, and the number of rows of all devices.
 
         A device without a row has the first one, with a weight of 0.
         """
@@ -253,8 +248,7 @@ class TrainingModule(pl.LightningModule):
         return losses if start < end else losses * 0, n
 
     def _noise_of_step(self, name: str) -> torch.Generator:
-        """The generator of a member's noise in this step; the global state, for dropout, begins anew with
-        it."""
+        """Generator of a member's noise in this step; the global state, for dropout, is seeded with it."""
         step_seed = seeding.derive(self.seeds[name], "training noise", self.global_step)
         torch.default_generator.manual_seed(step_seed)
         if self.device.type == "cuda":
@@ -262,8 +256,7 @@ class TrainingModule(pl.LightningModule):
         return self._generator(step_seed)
 
     def _mean_of_step(self, name: str, losses: Tensor, count: int) -> Tensor:
-        """What to differentiate: the mean over the rows of a batch, of which the losses of this device's are
-        given.
+        """Loss to differentiate: the mean over the rows of a batch, from this device's losses.
 
         Devices take the mean of their gradients.
         """
@@ -298,8 +291,7 @@ class TrainingModule(pl.LightningModule):
             torch.nn.utils.clip_grad_norm_(parameters, norm)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Moves the average: with a smaller decay at first, so that the start is forgotten, min(decay, (1 +
-        n) / (10 + n))."""
+        """Move the average of the weights; the decay min(decay, (1 + n) / (10 + n)) forgets the start."""
         if self.average is None or self.ema is None:
             return
         averages, weights, buffers, present = self._averages
@@ -323,9 +315,11 @@ class TrainingModule(pl.LightningModule):
         self.log("val_loss", self._means()["val_loss"], sync_dist=self.devices > 1)
 
     def epoch_losses(self) -> dict[str, float]:
-        """Mean losses since the last call: `loss` and, after a validation, `val_loss`; in an ensemble, these
-        are means over members, with the best losses of those that have stopped, and `member/loss` and
-        `member/val_loss` are those of members that still train."""
+        """Mean losses since the last call: `loss` and, after a validation, `val_loss`.
+
+        In an ensemble, these are means over members, with the best losses of those that have stopped, and
+        `member/loss` and `member/val_loss` are those of members that still train.
+        """
         means = self._means()
         self._sums, self._counts = {}, {}
         for name, value in means.items():

@@ -1,4 +1,4 @@
-"""Optimizers of an approximator's weights."""
+"""Optimizers of the weights of an approximator, from a class, function or instance."""
 
 import inspect
 from collections.abc import Callable

@@ -31,8 +31,7 @@ _SECONDS_TO_HEAR = 60.0
 
 
 def check_same_everywhere(trainer: "pl.Trainer", fingerprint: Fingerprint) -> None:
-    """Raise ConfigurationError in all processes of a training if they do not all train the same: each must
-    make the same batches."""
+    """Raise ConfigurationError in all processes of a training unless they train the same."""
     text = json.dumps(fingerprint, sort_keys=True)
     differs = torch.tensor(
         float(trainer.strategy.broadcast(text) != text),
@@ -48,8 +47,7 @@ def check_same_everywhere(trainer: "pl.Trainer", fingerprint: Fingerprint) -> No
 
 
 class Relay:
-    """From the first of the training processes to the one that has started them: progress, ends of epochs,
-    and the result.
+    """Progress, ends of epochs and the result, from the first training process to the one that started it.
 
     Args:
         start_method: start method of the processes, "spawn" or "fork".
@@ -73,7 +71,7 @@ class Relay:
         self._there.send(("advance", steps, note))
 
     def on_epoch_end(self, epoch: int, losses: dict[str, float]) -> None:
-        """Tell the listener, and wait until it has heard."""
+        """Call the listener in the other process, and wait until it is done."""
         self._there.send(("epoch", epoch, losses))
         if not self._there.recv():
             raise TrainingError("The function on_epoch_end has ended the training by an error.")
@@ -88,8 +86,7 @@ class Relay:
 
     @contextmanager
     def listening(self, advance: Advance, on_epoch_end: OnEpochEnd | None) -> Iterator[None]:
-        """Listen while the processes train; what `on_epoch_end` raises ends the training and is raised
-        here."""
+        """Listen while the processes train; errors of `on_epoch_end` end it and are raised here."""
         listener = Thread(target=self._listen, args=(advance, on_epoch_end), daemon=True)
         listener.start()
         try:

@@ -1,4 +1,4 @@
-"""How to train: the settings that all workflows share, checked before any work."""
+"""Training settings of all workflows, checked before any work."""
 
 import math
 import sys
@@ -32,8 +32,7 @@ that train."""
 
 
 class TrainingOptions(TypedDict, total=False):
-    """Keyword arguments of every workflow; see `TrainingSettings` for what they mean and for their
-    defaults."""
+    """Keyword arguments of every workflow; `TrainingSettings` has their meanings and defaults."""
 
     optimizer: OptimizerLike | None
     initial_learning_rate: float
@@ -66,7 +65,7 @@ class FitOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a workflow trains.
+    """Settings of a training, the same for every workflow.
 
     Attributes:
         optimizer: a class, or a function of (parameters, lr=...), or an instance made with any parameters,
@@ -214,28 +213,30 @@ def _is_number(value: object) -> bool:
 
 
 def number_of_devices(settings: TrainingSettings) -> int:
-    """How many devices there will be; "auto" is all GPUs, or one CPU."""
+    """Number of devices of a training; "auto" is all GPUs, or one CPU."""
     if settings.devices == "auto":
         return 1 if settings.accelerator == "cpu" else max(1, torch.cuda.device_count())
     return int(settings.devices)
 
 
 def strategy_of(settings: TrainingSettings) -> str:
-    """The strategy by its name in `TrainingSettings`, chosen if that is "auto"."""
+    """Name of the strategy in `TrainingSettings`, chosen if that is "auto"."""
     if settings.strategy != "auto" or number_of_devices(settings) == 1:
         return settings.strategy
     return "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
 
 
 def lightning_strategy(settings: TrainingSettings, *, all_have_gradients: bool) -> str:
-    """Lightning's name of it; where some parameters may have no gradient in a step, it must look for them."""
+    """Lightning's name of the strategy.
+
+    Where some parameters may have no gradient in a step, Lightning must look for them.
+    """
     name = strategy_of(settings)
     return name if name == "auto" or all_have_gradients else f"{name}_find_unused_parameters_true"
 
 
 def is_first_process(settings: TrainingSettings) -> bool:
-    """False in processes that run the whole program again, as "ddp" starts them: the first one alone writes
-    files."""
+    """Whether this process may write files: the first of those that "ddp" starts, or the only one."""
     from lightning.pytorch.utilities import rank_zero_only  # noqa: PLC0415 - needed for nothing but training
 
     return strategy_of(settings) != "ddp" or getattr(rank_zero_only, "rank", 0) == 0

@@ -1,4 +1,4 @@
-"""One training, from the first step or from a checkpoint, to the end."""
+"""One training with Lightning's trainer, from the first step or a checkpoint to the end."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -48,8 +48,7 @@ def train(
     checkpoint: Checkpoint | None,
     on_epoch_end: OnEpochEnd | None,
 ) -> Trained:
-    """Train a built approximator in place; if its loss is no longer finite, it gets back the weights that it
-    came with.
+    """Train a built approximator in place; it gets its weights back if a loss is not finite.
 
     Args:
         approximator: built approximator.
@@ -202,8 +201,10 @@ def _strategy(approximator: Approximator, settings: TrainingSettings, members: S
 
 
 def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> bool:
-    """Whether a GPU may take whole steps at once: nobody looks in between, and a step is the same function of
-    its inputs every time."""
+    """Whether a GPU may take whole steps as CUDA graphs.
+
+    Nobody may look in between, and a step must be the same function of its inputs every time.
+    """
     inside = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
     watched = any(
         getattr(type(own), name) is not getattr(pl.Callback, name)
@@ -227,8 +228,10 @@ def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> boo
 
 
 def _groups(approximator: Approximator, settings: TrainingSettings, plan: FitPlan) -> list[list[str]]:
-    """The members that train as one batched module; without being asked for it, only on a GPU, where small
-    kernels leave it idle."""
+    """Names of the members that train as one batched module, for each such module.
+
+    Without being asked for it, that is on a GPU alone, which small kernels leave idle.
+    """
     device = torch.device("cpu" if settings.accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
     if (
         ALONE in approximator.members
@@ -261,8 +264,7 @@ def _groups(approximator: Approximator, settings: TrainingSettings, plan: FitPla
 
 
 def _accelerator(name: str) -> str:
-    """Lightning's name; "auto" leaves out accelerators without double precision, in which the moments of the
-    data are kept."""
+    """Lightning's name of an accelerator; "auto" takes none without the double precision of moments."""
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 

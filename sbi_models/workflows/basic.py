@@ -1,4 +1,4 @@
-"""The workflow for one approximator."""
+"""Workflow of amortized posterior estimation with one approximator."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""What a training leaves for certificates: what is usual among its simulations, in the approximator and in
-the file of its checkpoint."""
+"""Calibration of certificates at the end of a training, in memory and in the checkpoint."""
 
 from sbi_models.approximators import Approximator, load_approximator
 from sbi_models.training.checkpoints import Checkpoint
@@ -15,8 +14,7 @@ def leave_certificates(
     save_best_only: bool,
     seed: int,
 ) -> None:
-    """Learn what is usual from simulations, raw variables (n, ...); the file of the best epoch learns it for
-    its own weights."""
+    """Learn certificates from simulations, raw variables (n, ...), also in the best epoch's file."""
     approximator.learn_certificate(known, held_out, seed=seed)
     if checkpoint is None:
         return

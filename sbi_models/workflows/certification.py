@@ -1,5 +1,4 @@
-"""Certificates of observations by all that a workflow has: its approximator, its simulator, and a likelihood
-where there is one."""
+"""Certificates of observations from an approximator, its simulator and its likelihood."""
 
 import json
 from abc import ABC, abstractmethod
@@ -32,7 +31,7 @@ sizes that are looked for."""
 
 @known_arguments
 class CertificationMixin(ABC):
-    """Says of each observation whether the posterior of a workflow can be trusted there."""
+    """Certificates of observations, and their posteriors as `arviz.InferenceData`."""
 
     approximator: Approximator
     simulator: Simulator | None
@@ -50,8 +49,10 @@ class CertificationMixin(ABC):
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> list[Certificate]:
-        """A certificate for each observation: is it like the simulations, do members agree, does the
-        posterior explain it, is that exact?
+        """Certificates of observations: whether each posterior can be trusted.
+
+        They tell whether an observation is like the simulations, whether members agree, whether the posterior
+        explains the observation, and whether it is exact.
 
         To the tests of `approximator.certify` the simulator adds posterior predictive checks: statistics of
         an observation against those of data simulated from its posterior, calibrated by doing the same for
@@ -140,8 +141,9 @@ class CertificationMixin(ABC):
         certificate: bool = True,
         seed: int | None = None,
     ) -> Any:
-        """The posteriors of observations as an `arviz.InferenceData`; needs the extra: pip install
-        "sbi-models[arviz]".
+        """Posteriors of observations as an `arviz.InferenceData`.
+
+        It needs the extra: pip install "sbi-models[arviz]".
 
         It has posterior and observed_data and, as far as they can be computed, the log density `lp` of each
         draw (sample_stats), a data set simulated from each draw (posterior_predictive), and as many
@@ -199,8 +201,7 @@ class CertificationMixin(ABC):
         observed: Variables,
         references: Variables,
     ) -> list[Certificate]:
-        """With the predictive check, and with the p-value of all tests together if the references can give
-        it."""
+        """Certificates with the predictive check, and the p-value of all tests together where it is known."""
         n = len(certificates)
         both = {
             name: np.concatenate([observed[name], references[name]])
@@ -224,8 +225,7 @@ class CertificationMixin(ABC):
         return [replace(c, together=p) for c, p in zip(found, together, strict=True)]
 
     def _references_like(self, observed: Variables, number: int, seed: int) -> Variables:
-        """Simulations, so many of each size of the observed sets, of four sizes at most, or of the nearest
-        sizes."""
+        """Simulations of the sizes of the observed sets, so many of each, four sizes at most."""
         sizes = self.approximator.set_sizes(observed)
         if not sizes.shape[1]:
             return self._references(number, seed)

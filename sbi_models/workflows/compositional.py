@@ -1,4 +1,4 @@
-"""The workflow that composes observations of the same parameters."""
+"""Workflow of compositional inference: one theta, several observations of it."""
 
 import logging
 from collections.abc import Iterable
@@ -33,8 +33,7 @@ _PRIOR_DRAWS = 20_000
 
 @known_arguments
 class CompositionalWorkflow(BasicWorkflow):
-    """A `BasicWorkflow` whose posteriors of single items are composed: the posterior of one theta given
-    several observations of it.
+    """Compositional inference: the posterior of one theta given several observations of it.
 
     After each training it learns what the scores of all items have in common as errors, from half as many new
     simulations as an online training has used (2 000 to 1 000 000), or from the data of an offline one.
@@ -94,8 +93,7 @@ class CompositionalWorkflow(BasicWorkflow):
         return made
 
     def _build(self, data: Variables) -> None:
-        """Also find the bounds of those parameters whose prior is a plain function, and that no step of the
-        adapter changes."""
+        """Also bound the parameters whose prior is a plain function, and that no adapter step changes."""
         approximator = self.approximator
         if not approximator.is_built:
             before = Adapter()
@@ -108,8 +106,10 @@ class CompositionalWorkflow(BasicWorkflow):
         super()._build(data)
 
     def _prior_draws(self, data: Variables) -> Variables:
-        """Draws of the prior of each inferred variable without a torch distribution: of the simulator, if it
-        draws parameters alone."""
+        """Draws of the prior of each inferred variable without a torch distribution.
+
+        They are those of the data, and of the simulator if it draws parameters alone.
+        """
         names = [name for name in self.approximator.inference_names if name not in self.priors]
         parts = [data]
         prior = prior_of(self.simulator, names, list(self.approximator.condition_names)) if names else None
@@ -148,8 +148,9 @@ class CompositionalWorkflow(BasicWorkflow):
         return_diagnostics: bool = False,
         **options: Unpack[CompositionOptions],
     ) -> Variables | tuple[Variables, list[CompositionReport]]:
-        """Draw from the posterior given all items of each data set; see
-        `CompositionalApproximator.compositional_sample`, and `CompositionOptions` for the options.
+        """Draw from the posterior given all items of each data set.
+
+        See `CompositionalApproximator.compositional_sample`, and `CompositionOptions` for the options.
 
         The simulator, if there is one, calibrates the composition (calibration_simulations=0: not). A prior
         that was given as torch distributions, here or in the simulator, need not be given again.
@@ -170,8 +171,7 @@ class CompositionalWorkflow(BasicWorkflow):
         return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, **options)
 
     def _at_parameters(self, fixed: Variables, seed: int) -> tuple[Variables, Array]:
-        """One simulation at each row of parameters (k, ...), those that did not fail, and their row
-        numbers."""
+        """Successful simulations, one at each row of parameters (k, ...), and their row numbers."""
         number = len(next(iter(fixed.values())))
         simulated = self._simulator().sample(number, seed=seed, progress=False, workers=None, **fixed)
         rows = {_ROW: np.arange(number)}

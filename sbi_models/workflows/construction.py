@@ -1,4 +1,4 @@
-"""What the arguments of a workflow say about its approximators, besides their networks."""
+"""Construction of approximators from the arguments of a workflow: roles, adapter, priors, masks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -38,8 +38,10 @@ class BasicOptions(TrainingOptions, total=False):
 
 
 class Recipe:
-    """Makes approximators of the right kind from networks, all with the same roles, adapter and masks;
-    arguments as for `BasicWorkflow`."""
+    """Makes approximators with the same roles, adapter and masks from networks.
+
+    Arguments as for `BasicWorkflow`.
+    """
 
     def __init__(
         self,
@@ -77,8 +79,10 @@ class Recipe:
         info: dict[str, Any] | None = None,
         kind: type[ContinuousApproximator] | None = None,
     ) -> ContinuousApproximator:
-        """An approximator with clones of the networks, of a kind, or of the one that goes with the inference
-        network."""
+        """Approximator with clones of the networks.
+
+        `kind` is its class; None takes the one that goes with the inference network.
+        """
         summary = None if summary_network is None else resolve(summary_network, SummaryNetwork)  # type: ignore[type-abstract]
         joined = (
             self.roles
@@ -158,8 +162,7 @@ def priors_of(
 
 
 def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
-    """The adapter of the user, after the bounds of those variables with a prior that none of its steps
-    changes."""
+    """Adapter of the user after the bounds of those variables with a prior that it does not change."""
     before = Adapter()
     for name, prior in priors.items():
         if not changes(adapter, name):

@@ -1,5 +1,4 @@
-"""The diagnostics that every workflow has: default and custom ones, as figures and as numbers, and the
-verdict."""
+"""Diagnostics of a workflow: default and custom figures and metrics, and the verdict."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -25,15 +24,14 @@ if TYPE_CHECKING:
 
 @known_arguments
 class DiagnosticsMixin(ABC):
-    """Diagnoses the approximator of a workflow on simulations whose true parameters are known."""
+    """Diagnostics of an approximator on simulations whose true parameters are known."""
 
     approximator: Approximator
     history: History | None
 
     @abstractmethod
     def simulate(self, num_simulations: int, *, seed: int | None = None) -> Variables:
-        """Simulations of the workflow's simulator: name to array of shape (num_simulations, ...), raw
-        space."""
+        """Simulate: name to array of shape (num_simulations, ...), raw space."""
 
     def plot_default_diagnostics(
         self,
@@ -44,8 +42,9 @@ class DiagnosticsMixin(ABC):
         variable_names: Sequence[str] | None = None,
         seed: int | None = None,
     ) -> "dict[str, Figure]":
-        """The default figures: losses (after a training), recovery, calibration_ecdf, coverage,
-        z_score_contraction.
+        """Default figures: losses, recovery, calibration_ecdf, coverage, z_score_contraction.
+
+        Losses are shown after a training only.
 
         Args:
             test_data: simulations with their true parameters, raw space, or how many to draw from the
@@ -70,8 +69,10 @@ class DiagnosticsMixin(ABC):
         variable_names: Sequence[str] | None = None,
         seed: int | None = None,
     ) -> "pd.DataFrame | dict[str, dict[str, float]]":
-        """The default metrics by parameter: NRMSE, log gamma, calibration error, posterior contraction.
-        Arguments as for the figures."""
+        """Default metrics by parameter: NRMSE, log gamma, calibration error, posterior contraction.
+
+        Arguments as for the figures.
+        """
         samples, truth = self._tested(test_data, num_samples, samples, seed)
         frame = diagnostics.default_metrics(samples, truth, variable_names=variable_names)
         return (
@@ -94,8 +95,7 @@ class DiagnosticsMixin(ABC):
         false_alarms: float = 0.01,
         seed: int | None = None,
     ) -> "Verdict":
-        """Whether the posteriors are calibrated, over-confident, under-confident, biased, or no more than the
-        prior, and how much.
+        """Verdict on the posteriors: calibrated, over-confident, under-confident, biased or uninformative.
 
         `print(workflow.verdict(500))` tells it in words, `as_dict()` gives it for JSON. For composed
         posteriors pass their draws as `samples` with the true parameters as `test_data`.
@@ -132,8 +132,9 @@ class DiagnosticsMixin(ABC):
         variable_names: Sequence[str] | None = None,
         seed: int | None = None,
     ) -> dict[str, Any]:
-        """Figures of your own: `{name: fn(samples, test_data, variable_keys=, variable_names=)}` to `{name:
-        what fn returns}`.
+        """Custom figures, from functions of draws and test data.
+
+        `{name: fn(samples, test_data, variable_keys=, variable_names=)}` gives `{name: result of fn}`.
 
         `samples` are draws (num_datasets, num_samples, width) by variable, `test_data` all variables of the
         test data, both in raw space; `variable_keys` are the names of the inferred variables. Other arguments
@@ -227,8 +228,7 @@ class DiagnosticsMixin(ABC):
 
 
 def _known(test_data: VariablesLike, names: Sequence[str], n: int) -> Variables | None:
-    """What the posteriors are conditioned on, as far as the test data hold one array row for each of n data
-    sets; None if nothing."""
+    """Conditions of the posteriors, as far as the test data have one array row for each of n data sets."""
     arrays = {
         name: test_data[name] for name in names if name in test_data and hasattr(test_data[name], "dtype")
     }

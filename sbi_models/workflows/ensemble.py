@@ -1,4 +1,4 @@
-"""The workflow for several approximators of the same posterior."""
+"""Workflow of an ensemble: several approximators of the same posterior."""
 
 from collections.abc import Mapping, Sequence
 from operator import index
@@ -39,8 +39,7 @@ _MEASURES = ("jensen_shannon", "energy")
 
 @known_arguments
 class EnsembleWorkflow(Workflow):
-    """Amortized posterior estimation with several members, which train side by side and are queried one by
-    one or as their mixture.
+    """Amortized posterior estimation with several members, queried one by one or as their mixture.
 
     Members share the adapter and the moments, and nothing else: each has inference and summary networks,
     initial weights, noise, best epoch and early stop of its own. A member's result does not depend on which
@@ -139,8 +138,7 @@ class EnsembleWorkflow(Workflow):
         parts: Sequence[PartLike] | None = None,
         **options: Unpack[FitOptions],
     ) -> History:
-        """Train every member on simulations in memory; see `BasicWorkflow.fit_offline` for the other
-        arguments.
+        """Train every member on simulations in memory; further arguments as for `BasicWorkflow.fit_offline`.
 
         Args:
             data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, each has the same ceil(N / f) of
@@ -179,8 +177,9 @@ class EnsembleWorkflow(Workflow):
         parts: Sequence[PartLike] | None = None,
         **options: Unpack[FitOptions],
     ) -> History:
-        """Train every member on simulations that are drawn while training; see `BasicWorkflow.fit_online` for
-        the other arguments.
+        """Train every member on simulations that are drawn while training.
+
+        Further arguments as for `BasicWorkflow.fit_online`.
 
         Args:
             data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, P = ceil(f B) simulations are
@@ -207,8 +206,9 @@ class EnsembleWorkflow(Workflow):
         parts: Sequence[PartLike] | None = None,
         **options: Unpack[FitOptions],
     ) -> History:
-        """Train every member on simulations in files, each read once in an epoch; other arguments as for
-        `BasicWorkflow.fit_disk`.
+        """Train every member on simulations in files, each read once in an epoch.
+
+        Further arguments as for `BasicWorkflow.fit_disk`.
 
         Args:
             data_reuse, members, parts: as for `fit_offline`; it is simulations, not files, that members
@@ -267,8 +267,7 @@ class EnsembleWorkflow(Workflow):
     def stack(
         self, validation_data: VariablesLike | int, *, shrinkage: float | None = None
     ) -> dict[str, float]:
-        """Learn the weights of the mixture by its mean log density on held-out simulations, and return them
-        by member.
+        """Learn mixture weights by the mean log density of held-out simulations, and return them by member.
 
         They are kept in the approximator, saved with it, and used wherever no `member_weights` are given.
 
@@ -379,8 +378,7 @@ class EnsembleWorkflow(Workflow):
         measure: Literal["jensen_shannon", "energy"] | None = None,
         seed: int | None = None,
     ) -> FloatArray:
-        """How far the members' posteriors of each data set are apart, shape (num_datasets,); 0 where they
-        agree.
+        """Disagreement of the members' posteriors of each data set, shape (num_datasets,); 0 is none.
 
         Large values tell that more simulations, or larger networks, would change the posterior there, or that
         the observation is unlike the simulations. Compare with the values of test simulations:

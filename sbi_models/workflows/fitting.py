@@ -359,8 +359,10 @@ class FitMixin:
     def _as_trained(
         self, known: Variables, validation: Variables | None, augment: Augment | None
     ) -> tuple[Variables, Variables | None]:
-        """Simulations and held-out ones as the training saw them; augmented ones are their own held-out
-        ones."""
+        """Simulations and held-out ones, augmented as in the training.
+
+        Augmented simulations are their own held-out ones.
+        """
         if augment is None or len(next(iter(known.values()))) < FEWEST:
             return known, validation
         return self._checked(
@@ -368,8 +370,10 @@ class FitMixin:
         ), None
 
     def _after_training(self, simulations: Iterable[Variables]) -> None:
-        """What a kind of workflow does with a trained approximator before it is saved, with simulations that
-        are made if it looks."""
+        """Hook after a training, before the approximator is saved.
+
+        `simulations` are made as they are iterated over.
+        """
 
     def _new_rows(self, trained_on: int, workers: int | None) -> Iterator[Variables]:
         """New simulations, some at a time: half as many as an online training has used, in bounds."""

@@ -1,4 +1,4 @@
-"""Posterior draws made exact by their importance weights, where likelihood and prior can be computed.
+"""Importance resampling of posterior draws, where likelihood and prior can be computed.
 
 Draws theta_s of the approximator have weights w_s = p(theta_s, x) / q(theta_s | x). Draws that are taken
 again with probabilities in proportion to their Pareto-smoothed weights are those of the exact posterior, as
@@ -36,7 +36,7 @@ _FEWEST_EFFECTIVE = 100
 
 @dataclass(frozen=True)
 class Correction:
-    """How the draws of one data set were corrected.
+    """Report on the importance resampling of the draws of one data set.
 
     Attributes:
         num_proposals: draws of the approximator that were weighted.
@@ -70,7 +70,7 @@ class Correction:
 
 @known_arguments
 class ImportanceResamplingMixin(ABC):
-    """Corrects posterior draws of a workflow by a likelihood."""
+    """Importance resampling of the posterior draws of a workflow by a likelihood."""
 
     approximator: Approximator
     simulator: Simulator | None
@@ -86,8 +86,7 @@ class ImportanceResamplingMixin(ABC):
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> tuple[Variables, list[Correction]]:
-        """Draws of the exact posterior, by weights of draws of the approximator, and a report for each data
-        set.
+        """Draw from the exact posterior by importance resampling, with a report for each data set.
 
         A draw can come several times; `effective_draws` says how many different ones they are worth. What
         cannot be relied upon is a `TrustWarning`, too.
@@ -158,8 +157,7 @@ class ImportanceResamplingMixin(ABC):
 
 
 def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator) -> Array:
-    """Positions of draws, in proportion to their weights by systematic resampling, in an order drawn at
-    random."""
+    """Positions of draws in proportion to their weights, by systematic resampling, in random order."""
     weights = (
         np.exp(log_weights - log_weights.max())
         if np.isfinite(log_weights.max())
@@ -171,8 +169,7 @@ def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator)
 
 
 def raw_shares(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of each data set, by weights (num_datasets, num_samples) as they are: the effective share of draws, and
-    the largest weight's share."""
+    """Effective share of draws and largest share of one, by raw weights (num_datasets, num_samples)."""
     return effective_sample_share(log_weights), largest_weight_share(log_weights)
 
 

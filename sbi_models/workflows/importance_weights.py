@@ -1,5 +1,4 @@
-"""Where likelihood and prior are known: their logarithm, and the weights that it gives the draws of an
-approximator."""
+"""Importance weights of posterior draws, from a known likelihood and prior."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -27,8 +26,7 @@ def log_joint_of(
     log_likelihood: LogDensity | None,
     log_prior: LogDensity | None,
 ) -> LogDensity | None:
-    """log p(theta, x) as a function of all variables by name, or None if it is not known, or if there are no
-    densities to compare."""
+    """log p(theta, x) as a function of all variables by name; None if it or the density is not known."""
     comparable = approximator.has_draws and all(
         member.has_density for member in approximator.members.values()
     )
@@ -90,7 +88,7 @@ def log_weights(
     batch_size: int | None,
     seed: int,
 ) -> FloatArray:
-    """log p(theta, x) - log q(theta | x) of draws, (num_datasets, num_samples)."""
+    """Log importance weights log p(theta, x) - log q(theta given x), (num_datasets, num_samples)."""
     return weighted_draws(
         approximator, observed, log_joint, num_samples=num_samples, batch_size=batch_size, seed=seed
     )[1]
@@ -105,8 +103,10 @@ def weighted_draws(
     batch_size: int | None,
     seed: int,
 ) -> tuple[Variables, FloatArray]:
-    """Draws, name to (num_datasets, num_samples, width), and log p(theta, x) - log q(theta | x) of each,
-    (num_datasets, num_samples)."""
+    """Draws, name to (num_datasets, num_samples, width), and their log importance weights.
+
+    These are log p(theta, x) - log q(theta given x), of shape (num_datasets, num_samples).
+    """
     draws = approximator.sample(
         num_samples=num_samples, conditions=observed, batch_size=batch_size, seed=seed
     )

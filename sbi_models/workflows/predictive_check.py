@@ -1,5 +1,4 @@
-"""Does the posterior of an observation explain it? Scores of its statistics against those of data simulated
-from its posterior."""
+"""Posterior predictive check: statistics of observations against data simulated from their posteriors."""
 
 from typing import Any
 
@@ -37,8 +36,10 @@ class PosteriorCheck:
         self.batch_size, self.seed = batch_size, seed
 
     def __call__(self, data: Variables, observed: int) -> tuple[Tensor, list[tuple[str, ...]]]:
-        """Scores (n, 2) of data sets (n, ...), large for what is rare, and of the first ones, observed, the
-        rarest statistics in words."""
+        """Scores (n, 2) of data sets (n, ...), large for rare ones, and the rarest statistics of some.
+
+        `observed` is the number of the first data sets, whose rarest statistics are described in words.
+        """
         found = self.approximator.observation_statistics(data)
         statistics = torch.stack(list(found.values()), dim=1)
         values, pooled, replicates = self._compared(data, statistics, observed)
@@ -58,8 +59,7 @@ class PosteriorCheck:
     def _compared(
         self, data: Variables, statistics: Tensor, observed: int
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Statistics (n, d) in units of the spread of their replicates, replicates in those units (k, d), and
-        those of observations."""
+        """Statistics (n, d) and replicates (k, d) in sds of the replicates, and those of observations."""
         count, at_once = len(statistics), max(1, _SIMULATIONS_AT_ONCE // self.replicates)
         values, pooled, own = [], [], []
         for start in range(0, count, at_once):
@@ -78,8 +78,7 @@ class PosteriorCheck:
         return torch.cat(values), everything[:: max(1, min(10, len(everything) // _FEWEST_POOLED))], own
 
     def _replicated(self, data: Variables, start: int) -> Tensor:
-        """Statistics (n, replicates, d) of data simulated from the posterior of each row; NaN where a
-        simulation failed."""
+        """Statistics (n, replicates, d) of data simulated from each posterior; NaN for failures."""
         approximator, n = self.approximator, len(next(iter(data.values())))
         total = n * self.replicates
         seed = seeding.derive(self.seed, "replicates", start)

@@ -106,8 +106,9 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
         workers: int | None = None,
         on_epoch_end: OnEpochEnd | None = None,
     ) -> History:
-        """Train on simulations that are drawn while training, ahead of their use; `workers` changes nothing
-        but the speed.
+        """Train on simulations that are drawn while training, ahead of their use.
+
+        `workers` changes nothing but the speed.
 
         Args:
             epochs, batch_size, validation_data, augmentations, on_epoch_end: as for `fit_offline`.
@@ -183,8 +184,7 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
     # ---- inference ----------------------------------------------------------
 
     def simulate(self, num_simulations: int, *, seed: int | None = None) -> Variables:
-        """Simulations of the workflow's simulator: name to array of shape (num_simulations, ...), raw
-        space."""
+        """Simulate: name to array of shape (num_simulations, ...), raw space."""
         return self._simulator().sample(num_simulations, seed=seed)
 
     def sample(

@@ -155,7 +155,7 @@ def test_a_save_that_fails_leaves_the_old_file(saved, tmp_path, monkeypatch):
     def dies(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(files.os, "replace", dies)
+    monkeypatch.setattr("os.replace", dies)
     with pytest.raises(OSError, match="disk full"):
         other.save(path)
     assert path.read_bytes() == before

@@ -1,1 +1,1 @@
-"""`inference_network="auto"`: transforms, networks, lengths of training and a learned likelihood."""
+"""`inference_network="auto"`: transforms, networks, training schedules, neural likelihood estimation."""

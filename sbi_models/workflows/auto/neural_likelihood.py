@@ -1,4 +1,4 @@
-"""A learned likelihood: from a few simulations of a simulator to any number of its like.
+"""Neural likelihood estimation (NLE): a surrogate simulator learned from few simulations.
 
 An ensemble learns p(x | theta) from the simulations, which is often far simpler than the posterior: a smooth
 mean and simple noise, with one mode where the posterior has several. The prior is known exactly. Drawing
@@ -39,7 +39,7 @@ _ROWS_AT_ONCE = 20_000
 
 @dataclass(frozen=True)
 class LearnedLikelihood:
-    """A mixture, with equal weights, of learned densities of data given parameters.
+    """Mixture, with equal weights, of neural densities of data given parameters.
 
     Attributes:
         members: by name, each of data (its inference variables) given parameters (its conditions).
@@ -52,8 +52,10 @@ class LearnedLikelihood:
     kind: str
 
     def draw(self, parameters: Variables, *, seed: int) -> Variables:
-        """One simulation for each row of parameters (n, ...), raw space: parameters and data; rows that are
-        not finite are left out."""
+        """One simulation for each row of parameters (n, ...), raw space: parameters and data.
+
+        Rows that are not finite are left out.
+        """
         n = len(next(iter(parameters.values())))
         drawn: dict[str, FloatArray] = {}
         whose = np.arange(n) % len(self.members)
@@ -73,8 +75,10 @@ class LearnedLikelihood:
 
 @torch.no_grad()
 def _one_draw_each(member: ContinuousApproximator, given: Variables, seed: int) -> Variables:
-    """One draw for each row, name to (n, d), raw space, all of one stream: quicker than `sample`, which has a
-    stream for each row."""
+    """One draw for each row, name to (n, d), raw space, all of one random stream.
+
+    That is quicker than `sample`, which has a stream for each row.
+    """
     standardized = member.inference_network.sample(
         1, member.given(given), torch.Generator().manual_seed(seed)
     )[:, 0]
@@ -95,8 +99,10 @@ def learn(
     name: str,
     options: TrainingOptions,
 ) -> LearnedLikelihood:
-    """Learn the likelihood from simulations, raw variables (n, d); held-out ones decide on early stops and
-    the kind of mixture."""
+    """Learn the likelihood from simulations, raw variables (n, d).
+
+    Held-out simulations decide on early stops and on the kind of mixture.
+    """
     counts = {key: np.array([is_count(column) for column in data[key].T]) for key in observed}
     spread, held_out = (
         _spread(part, counts, seeding.derive(seed, what))
@@ -163,8 +169,7 @@ def _spread(data: Variables, counts: Mapping[str, Array], seed: int) -> Variable
 def _better_bounded(
     data: Variables, parameters: list[str], observed: list[str], bounded: Adapter, scales: Mapping[str, str]
 ) -> bool:
-    """Whether data are more nearly linear in the parameters as the posterior network sees them than in raw
-    ones."""
+    """Whether data are more nearly linear in bounded parameters than in raw ones."""
     if not bounded.transforms:
         return False
     raw = {name: torch.as_tensor(data[name], dtype=torch.float64) for name in (*parameters, *observed)}
@@ -180,7 +185,7 @@ def _better_bounded(
 
 
 def prior_of(simulator: Simulator | None, parameters: list[str], observed: list[str]) -> Simulator | None:
-    """The first functions of a simulator, if they draw the parameters without the data; else None."""
+    """First functions of a simulator, if they draw the parameters without the data; else None."""
     if simulator is None or simulator.meta is not None:
         return None
     for number in range(1, len(simulator.calls)):

@@ -1,4 +1,4 @@
-"""How to train on how many simulations: the defaults of `inference_network="auto"`.
+"""Training schedules by number of simulations: the defaults of `inference_network="auto"`.
 
 Chosen once, on the log density of new simulations, at budgets of 1 000 and 10 000 and six models of
 `simulators/benchmarks`: two_moons, gaussian_mixture, slcp, bernoulli_glm, sir and lotka_volterra. What is
@@ -37,7 +37,7 @@ class Budget:
 
 
 def of_simulations(number: int) -> Budget:
-    """For training on so many simulations."""
+    """Schedule for training on so many simulations."""
     few = number < 3_000
     dropout = 0.1 if few else 0.05 if number < 30_000 else 0.0
     batch = 64 if few else 128 if number < 30_000 else 256
@@ -46,17 +46,21 @@ def of_simulations(number: int) -> Budget:
 
 
 def of_synthetic(number: int) -> Budget:
-    """For training a posterior on simulations of a likelihood that was learned from so many; those have no
-    end."""
+    """Schedule for training a posterior on draws of a neural likelihood of so many simulations.
+
+    These draws have no end.
+    """
     return Budget(256, 10_000 if number < 30_000 else 20_000, 3e-3, 0.0, 0.999)
 
 
 def likelihoods(number: int) -> int:
-    """How many networks learn the likelihood of so many simulations; their mixture errs less, most where
-    simulations are few."""
+    """Number of networks that learn the likelihood of so many simulations.
+
+    Their mixture errs less than one of them, most where simulations are few.
+    """
     return 3 if number < 3_000 else 2 if number < 30_000 else 1
 
 
 def held_out(number: int) -> int:
-    """How many of so many simulations are kept for validation."""
+    """Number of simulations, of so many, that are kept for validation."""
     return min(max(number // 10, 20), 5_000, number // 2)

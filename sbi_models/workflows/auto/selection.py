@@ -49,7 +49,7 @@ class AutomaticOptions(TypedDict):
 
 
 class Automatic:
-    """How a `BasicWorkflow` with `inference_network="auto"` trains.
+    """Automatic choice of transforms, network and training of a `BasicWorkflow`.
 
     Args:
         roles: raw names by role.
@@ -72,7 +72,7 @@ class Automatic:
         augmentations: Augmentations | None,
         on_epoch_end: OnEpochEnd | None,
     ) -> tuple[Workflow, History]:
-        """Train on checked simulations; the workflow that was kept, and the history of its training."""
+        """Train on checked simulations; returns the best candidate and the history of its training."""
         seed = workflow.seed
         if validation is None:
             data, validation = _split(data, seeding.derive(seed, "held out"))
@@ -160,8 +160,7 @@ class Automatic:
         inferred: list[str],
         observed: list[str],
     ) -> tuple[dict[str, Bounds], dict[str, str]]:
-        """Bounds of parameters and scales of data; none where the user has an adapter, or a torch
-        distribution says the bounds."""
+        """Bounds of parameters and scales of data, unless adapter or prior of the user say them."""
         plain = [name for name in inferred if data[name].ndim == 2]
         if self.given["adapter"] is not None or not plain:
             return {}, {}
@@ -205,7 +204,7 @@ class Automatic:
 
 
 class _Candidate(Workflow):
-    """One of the workflows that are chosen from."""
+    """Candidate workflow of the automatic choice."""
 
     certified_by: Variables | None = None
     """Simulations that certificates are to be learned from, in place of those it was trained on."""
@@ -235,7 +234,7 @@ def _options(workflow: Workflow) -> TrainingOptions:
 
 
 def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
-    """Simulations to train on and to hold out, in an order drawn at random."""
+    """Simulations to train on and held-out ones, in random order."""
     n = len(next(iter(data.values())))
     order = seeding.generator(seed, "order").permutation(n)
     number = budget.held_out(n)
@@ -261,7 +260,7 @@ def _why_not_learned(
     has_adapter: bool,
     has_augmentations: bool,
 ) -> str | None:
-    """Why no likelihood is learned; None if one is."""
+    """Reason for learning no likelihood; None if one is learned."""
     if has_summary:
         return "data go through a summary network"
     if prior is None:

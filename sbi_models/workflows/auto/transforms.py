@@ -1,5 +1,4 @@
-"""On which scale the networks see a variable, found from the prior and the simulations: as it is, its root or
-logarithm, or its box mapped.
+"""Automatic transforms: bounds of parameters from prior draws, log or sqrt of data by their likelihood.
 
 Parameters: a prior has a bound where its draws stop, or where they thin out as a power of the distance to
 some value (the shape of a generalized Pareto distribution of the extreme draws is negative); the network then
@@ -91,8 +90,10 @@ def parameter_bounds(draws: Array) -> Bounds:
 
 
 def _edges_of_logarithms(column: FloatArray) -> tuple[float | None, float | None]:
-    """Where positive draws over some powers of ten stop as seen on the scale of their logarithms, such as
-    those of a log-uniform prior."""
+    """Ends of positive draws over some powers of ten, on the scale of their logarithms.
+
+    Such are the draws of a log-uniform prior.
+    """
     logs, n = np.log(column), len(column)
     first, last = float(logs.min()), float(logs.max())
     width = last - first
@@ -108,8 +109,7 @@ def _edges_of_logarithms(column: FloatArray) -> tuple[float | None, float | None
 def _natural_bounds(
     column: FloatArray, low: float | None, high: float | None
 ) -> tuple[float | None, float | None]:
-    """Bounds of positive draws that thin out too fast for their ends to tell: 0 of what is positive, and 1 of
-    what is a share."""
+    """Bounds of positive draws whose ends thin out: 0 for positive numbers, 1 for shares."""
     if (
         low is None
         and high is None
@@ -144,8 +144,10 @@ def _lower_bound(column: FloatArray, first: float, width: float) -> float | None
 
 
 def _generalized_pareto(column: FloatArray) -> tuple[float, float]:
-    """Shape and lower end of the generalized Pareto law of the lowest draws, by probability-weighted
-    moments."""
+    """Shape and lower end of a generalized Pareto distribution of the lowest draws.
+
+    The fit is by probability-weighted moments.
+    """
     k = int(_TAIL * len(column))
     lowest = np.partition(column, k)[: k + 1]
     threshold = lowest.max()
@@ -164,15 +166,16 @@ def _negative(value: float | None) -> float | None:
 
 
 def _bound(last: float, outer: float, rounder: float = _ROUND) -> float:
-    """A round number beyond the last draw and before the outer end, where there is one that is not there by
-    chance; else the outer end."""
+    """Bound between the last draw and the outer end: a round number if it is not there by chance.
+
+    Otherwise it is the outer end.
+    """
     number, step = _shortest_between(min(last, outer), max(last, outer))
     return number if step > rounder * abs(outer - last) else outer
 
 
 def _shortest_between(low: float, high: float) -> tuple[float, float]:
-    """The number of the fewest decimal digits strictly between two numbers, or their middle, and the distance
-    of such numbers.
+    """Number of the fewest decimal digits strictly between two numbers, or their middle, and its spacing.
 
     >>> _shortest_between(2.9998, 3.0003)
     (3.0, 1.0)
@@ -231,8 +234,10 @@ def regressors(parameters: FloatArray) -> FloatArray:
 
 
 def log_likelihood(values: FloatArray, inputs: FloatArray) -> float:
-    """The highest mean log density in nats of normals with means linear in the inputs (n, p) and constant
-    variances, of values (n, d)."""
+    """Highest mean log density, in nats, of a linear model with normal noise.
+
+    Values (n, d) have means linear in the inputs (n, p) and constant variances.
+    """
     centred = values - values.mean(axis=0)
     rest = centred - inputs @ np.linalg.lstsq(inputs, centred, rcond=None)[0]
     variance = np.maximum((rest**2).mean(axis=0), 1e-12 * np.maximum((values**2).mean(axis=0), 1e-300))
@@ -240,8 +245,9 @@ def log_likelihood(values: FloatArray, inputs: FloatArray) -> float:
 
 
 def real_line(name: str, draws: Array) -> Adapter:
-    """Steps that take a variable to the real line, as the bounds of draws (n, d) of its prior, raw space,
-    say; none where it has none.
+    """Adapter steps that take a variable to the real line, from draws (n, d) of its prior, raw space.
+
+    There are none where the draws show no bounds.
 
     Rows that are compositions (shares of a whole) become d - 1 log ratios.
     """
@@ -257,8 +263,7 @@ def real_line(name: str, draws: Array) -> Adapter:
 
 
 def adapter_of(bounds: Mapping[str, Bounds], scales: Mapping[str, str]) -> Adapter:
-    """The steps that bounds of parameters and scales of data stand for, to be followed by the routing of
-    roles."""
+    """Adapter steps of bounds of parameters and scales of data, to be followed by the routing of roles."""
     adapter = Adapter()
     for name, (lower, upper) in bounds.items():
         if any(bound is not None for bound in (*lower, *upper)):
