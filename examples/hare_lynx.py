@@ -64,7 +64,7 @@ def main() -> None:
     workflow, rounds = fitted(wide, numbers[0], SEED), {}
     for k, number in enumerate(numbers[1:], start=1):
         rounds[f"round {k}"] = workflow.sample(num_samples=2000, conditions=pelts, seed=k)["theta"][0]
-        near = bf.workflows.narrow(
+        near = bf.workflows.sequential_proposal(
             wide, workflow.approximator, pelts, seed=k
         )  # its prior: three times as wide as that posterior
         workflow = fitted(near, number, SEED + k)

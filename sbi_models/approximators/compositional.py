@@ -83,6 +83,20 @@ class CompositionalApproximator(ContinuousApproximator):
 
     Raises:
         ConfigurationError: for another network.
+
+    >>> import numpy as np, sbi_models as bf
+    >>> roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
+    >>> approximator = bf.approximators.CompositionalApproximator(
+    ...     adapter=bf.adapters.default_adapter(roles),
+    ...     roles=roles,
+    ...     inference_network=bf.networks.DiffusionModel(widths=(8,)),
+    ... )
+    >>> rng = np.random.default_rng(1)
+    >>> approximator.build({"theta": rng.normal(size=(64, 2)), "x": rng.normal(size=(64, 2))}, seed=1)
+    >>> approximator.compositional_sample(  # given one observation of each of 3 thetas
+    ...     num_samples=5, conditions={"x": np.zeros((3, 1, 2))}, seed=2
+    ... )["theta"].shape
+    (3, 5, 2)
     """
 
     kind = "compositional"

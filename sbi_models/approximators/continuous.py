@@ -15,8 +15,7 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
-from sbi_models.approximators import files
-from sbi_models.approximators import validation as intake
+from sbi_models.approximators import files, validation
 from sbi_models.approximators.base import APPROXIMATORS, Member
 from sbi_models.approximators.certificates.novelty import Novelty
 from sbi_models.approximators.rows import as_tensors, by_component, chunks
@@ -56,6 +55,18 @@ class ContinuousApproximator(Member):
             where it is padding or missing: (n, length), or (n, length, features), where an element is there
             if all its features are.
         info: JSON that travels with the saved file, for instance the names and units of parameters.
+
+    >>> import numpy as np, sbi_models as bf
+    >>> roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
+    >>> approximator = bf.approximators.ContinuousApproximator(
+    ...     adapter=bf.adapters.default_adapter(roles),
+    ...     roles=roles,
+    ...     inference_network=bf.networks.CouplingFlow(depth=1, widths=(8,)),
+    ... )
+    >>> rng = np.random.default_rng(1)
+    >>> approximator.build({"theta": rng.normal(size=(64, 2)), "x": rng.normal(size=(64, 2))}, seed=1)
+    >>> approximator.sample(num_samples=5, conditions={"x": np.zeros((3, 2))}, seed=2)["theta"].shape
+    (3, 5, 2)
     """
 
     kind = "continuous"
@@ -155,7 +166,7 @@ class ContinuousApproximator(Member):
 
     def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
         """Adapter fitted to raw data, the data after it, and the shape of one raw row of each variable."""
-        variables = intake.as_variables(
+        variables = validation.as_variables(
             data, self.inference_names + self.condition_names, may_miss=self.may_miss
         )
         tensors = as_tensors(variables)
@@ -190,7 +201,7 @@ class ContinuousApproximator(Member):
         self.shapes = dict(shapes)
 
     def _make_layers(self, adapted: dict[str, Tensor]) -> None:
-        intake.check_vectors(adapted, self.roles)
+        validation.check_vectors(adapted, self.roles)
         self.standardizer.declare({role: value.shape[-1] for role, value in adapted.items()})
         condition_dim = adapted["inference_conditions"].shape[-1] if "inference_conditions" in adapted else 0
         if self.summary_network is not None:
@@ -208,10 +219,10 @@ class ContinuousApproximator(Member):
 
     def _prepare(self, data: VariablesLike, names: tuple[str, ...], what: str) -> dict[str, Tensor]:
         self._check_built()
-        variables = intake.as_variables(data, names, what=what, may_miss=self.may_miss)
-        intake.check_shapes(variables, self.shapes, what)
+        variables = validation.as_variables(data, names, what=what, may_miss=self.may_miss)
+        validation.check_shapes(variables, self.shapes, what)
         prepared = self._standardized(variables)
-        intake.check_representable(prepared, what)
+        validation.check_representable(prepared, what)
         return prepared
 
     def _standardized(self, variables: Variables) -> dict[str, Tensor]:
@@ -326,7 +337,7 @@ class ContinuousApproximator(Member):
                     )
                 )
         standardized = torch.cat(parts, dim=1)
-        intake.check_network_output(standardized.isfinite().flatten(1).all(dim=1), "draws")
+        validation.check_network_output(standardized.isfinite().flatten(1).all(dim=1), "draws")
         return standardized
 
     def _draw(
@@ -360,7 +371,7 @@ class ContinuousApproximator(Member):
         n, s, _ = standardized.shape
         raw = self.raw_of(standardized.flatten(0, 1).to(torch.float64))
         values = {name: raw[name].reshape(n, s, -1).cpu().numpy() for name in self.inference_names}
-        intake.check_overflow(values)
+        validation.check_overflow(values)
         return values
 
     def answer(self, given: Tensor) -> dict[str, Tensor]:
@@ -382,8 +393,8 @@ class ContinuousApproximator(Member):
         """
         self._check_built()
         names = self.inference_names + self.condition_names
-        variables = intake.as_variables(data, names, may_miss=self.may_miss)
-        intake.check_shapes(variables, self.shapes)
+        variables = validation.as_variables(data, names, may_miss=self.may_miss)
+        validation.check_shapes(variables, self.shapes)
         inside = self.adapter.inside(as_tensors(variables), self.inference_names).numpy()
         log_prob = np.full(len(inside), -np.inf)
         if not inside.all():
@@ -399,7 +410,7 @@ class ContinuousApproximator(Member):
     def _log_prob(self, data: Variables, batch_size: int | None) -> Array:
         standardized = self._standardized(data)
         theta = standardized["inference_variables"]
-        intake.check_representable(
+        validation.check_representable(
             {key: value for key, value in standardized.items() if key != "inference_variables"}, "data"
         )
         known = theta.isfinite().all(dim=1)
@@ -411,7 +422,7 @@ class ContinuousApproximator(Member):
                 {name: value[known] for name, value in raw.items()}, "inference_variables"
             )
             log_prob[known] = inner + jacobian + self.standardizer.log_abs_det("inference_variables")
-        return np.asarray(intake.checked_densities(log_prob, theta).cpu().numpy())
+        return np.asarray(validation.checked_densities(log_prob, theta).cpu().numpy())
 
     def _log_prob_of(self, prepared: dict[str, Tensor], batch_size: int | None) -> Tensor:
         """Log density in nats of prepared data in standardized space, (n,), float64."""

@@ -54,6 +54,23 @@ class EnsembleApproximator(Approximator):
 
     Raises:
         ConfigurationError: for fewer than two members, or members that do not fit together.
+
+    >>> import numpy as np, sbi_models as bf
+    >>> roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
+    >>> members = {
+    ...     name: bf.approximators.ContinuousApproximator(
+    ...         adapter=bf.adapters.default_adapter(roles),
+    ...         roles=roles,
+    ...         inference_network=bf.networks.CouplingFlow(depth=1, widths=(8,)),
+    ...     )
+    ...     for name in ("a", "b")
+    ... }
+    >>> ensemble = bf.approximators.EnsembleApproximator(members, weights={"a": 1, "b": 3})
+    >>> rng = np.random.default_rng(1)
+    >>> ensemble.build({"theta": rng.normal(size=(64, 2)), "x": rng.normal(size=(64, 2))}, seed=1)
+    >>> draws = ensemble.sample(num_samples=4, conditions={"x": np.zeros((3, 2))}, seed=2)
+    >>> draws["theta"].shape  # one draw of a and three of b for each data set
+    (3, 4, 2)
     """
 
     kind = "ensemble"

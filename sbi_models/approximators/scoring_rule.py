@@ -39,6 +39,18 @@ class ScoringRuleApproximator(ContinuousApproximator):
 
     With a parametric rule it samples and has log densities, in raw space and exact for every adapter, those
     of the first such rule.
+
+    >>> import numpy as np, sbi_models as bf
+    >>> roles = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
+    >>> approximator = bf.approximators.ScoringRuleApproximator(
+    ...     adapter=bf.adapters.default_adapter(roles),
+    ...     roles=roles,
+    ...     inference_network=bf.networks.ScoringRuleNetwork(scoring_rules={"mean": "mean"}),
+    ... )
+    >>> rng = np.random.default_rng(1)
+    >>> approximator.build({"theta": rng.normal(size=(64, 2)), "x": rng.normal(size=(64, 2))}, seed=1)
+    >>> approximator.estimate({"x": np.zeros((3, 2))})["mean"]["theta"].shape
+    (3, 2)
     """
 
     kind = "scoring_rule"

@@ -64,6 +64,24 @@ class BasicWorkflow(Workflow):
 
     Raises:
         ConfigurationError: for arguments that are misspelt or do not fit together.
+
+    >>> import numpy as np, sbi_models as bf
+    >>> def prior(rng):
+    ...     return {"theta": rng.normal(size=2)}
+    >>> def observe(theta, rng):
+    ...     return {"x": theta + 0.1 * rng.normal(size=2)}
+    >>> simulator = bf.make_simulator([prior, observe])
+    >>> workflow = bf.BasicWorkflow(
+    ...     simulator,
+    ...     inference_variables="theta",
+    ...     inference_conditions="x",
+    ...     inference_network=bf.networks.CouplingFlow(depth=1, widths=(8,)),  # the default is larger
+    ...     seed=1,
+    ... )
+    >>> history = workflow.fit_offline(workflow.simulate(64, seed=1), epochs=2)
+    >>> draws = workflow.sample(num_samples=5, conditions={"x": np.zeros((3, 2))}, seed=2)
+    >>> draws["theta"].shape
+    (3, 5, 2)
     """
 
     _kind: type[ContinuousApproximator] | None = None

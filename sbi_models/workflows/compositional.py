@@ -47,6 +47,28 @@ class CompositionalWorkflow(BasicWorkflow):
 
     Raises:
         ConfigurationError: for a network other than a `DiffusionModel`, and as `BasicWorkflow` does.
+
+    >>> import numpy as np, sbi_models as bf
+    >>> def prior(rng):
+    ...     return {"theta": rng.normal(size=2)}
+    >>> def observe(theta, rng):
+    ...     return {"x": theta + 0.1 * rng.normal(size=2)}
+    >>> simulator = bf.make_simulator([prior, observe])
+    >>> workflow = bf.CompositionalWorkflow(
+    ...     simulator,
+    ...     inference_variables="theta",
+    ...     inference_conditions="x",
+    ...     inference_network=bf.networks.DiffusionModel(widths=(8,)),  # the default is larger
+    ...     seed=1,
+    ... )
+    >>> history = workflow.fit_offline(workflow.simulate(64, seed=1), epochs=2)
+    >>> one = workflow.sample(num_samples=5, conditions={"x": np.zeros((3, 2))}, seed=2)
+    >>> one["theta"].shape  # given each of 3 observations alone
+    (3, 5, 2)
+    >>> workflow.compositional_sample(
+    ...     num_samples=5, conditions={"x": np.zeros((1, 3, 2))}, calibration_simulations=0, seed=2
+    ... )["theta"].shape  # given the 3 observations of one theta
+    (1, 5, 2)
     """
 
     _kind = CompositionalApproximator

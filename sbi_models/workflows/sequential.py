@@ -1,5 +1,11 @@
-"""A second round of simulations, near one observation: where a first posterior is, its prior is narrowed
-to."""
+"""Sequential simulation: a proposal prior near one observation, for a second round of simulations.
+
+The proposal is a Gaussian around a first posterior, wider than it by a factor; weights of the joint density
+under the original prior make the draws of the second round exact.
+"""
+
+import warnings
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +22,7 @@ from sbi_models.workflows.auto.transforms import parameter_bounds
 _PRIOR_DRAWS = 200_000
 
 
-def narrow(
+def sequential_proposal(
     simulator: Simulator,
     approximator: Approximator,
     conditions: VariablesLike,
@@ -25,20 +31,32 @@ def narrow(
     num_samples: int = 10_000,
     seed: int | None = None,
 ) -> NarrowedSimulator:
-    """The simulator with a prior around the posterior of one data set, for the next round of simulations.
+    """Simulator with a proposal prior around the posterior of one data set, for the next round.
 
     Train on its simulations, and draw with `workflow.importance_sample`, which weights by the joint density
-    under the wide prior. What is trained so is for this data set alone, and its own draws are those under the
-    narrower prior.
+    under the original prior. Such an approximator is for this data set alone, and its own draws are those
+    under the proposal.
+
+    >>> import numpy as np, sbi_models as bf
+    >>> simulator = bf.make_simulator([lambda rng: {"theta": rng.normal(size=1)},
+    ...                                lambda theta, rng: {"x": theta + 0.1 * rng.normal(size=1)}])
+    >>> workflow = bf.BasicWorkflow(
+    ...     simulator, inference_variables="theta", inference_conditions="x", seed=1,
+    ...     inference_network=bf.networks.CouplingFlow(depth=1, widths=(8,)))
+    >>> _ = workflow.fit_offline(simulator.sample(50, seed=1), epochs=1)
+    >>> observed = {"x": np.ones((1, 1))}
+    >>> near = bf.workflows.sequential_proposal(simulator, workflow.approximator, observed, seed=1)
+    >>> near.sample(5, seed=2)["x"].shape
+    (5, 1)
 
     Args:
         simulator: its first functions draw the inference variables and nothing else.
         approximator: approximator of a first round; it may be rough.
         conditions: one data set, variables of shape (1, ...), raw space.
-        widening: sds of the prior over those of the posterior draws, in the space in which parameters have no
-            bounds.
-        num_samples: posterior draws that are looked at.
-        seed: seed of these.
+        widening: sds of the proposal over those of the posterior draws, in the space in which parameters have
+            no bounds.
+        num_samples: number of posterior draws that the proposal is fitted to.
+        seed: seed of these draws.
 
     Raises:
         ConfigurationError: if the simulator does not fit.
@@ -51,8 +69,7 @@ def narrow(
     number = len(next(iter(observed.values())))
     if number != 1:
         raise DataError(
-            f"Expected one data set to narrow the prior for, got {number}. Narrow it for each of "
-            "them by itself."
+            f"Expected one data set to make a proposal for, got {number}. Make one for each of them."
         )
     if any(len(approximator.shapes[name]) != 1 for name in names):
         raise ConfigurationError(
@@ -73,3 +90,15 @@ def narrow(
     return NarrowedSimulator(
         original, NarrowPrior.around({name: draws[name][0] for name in names}, low, high, widening)
     )
+
+
+def narrow(
+    simulator: Simulator, approximator: Approximator, conditions: VariablesLike, **options: Any
+) -> NarrowedSimulator:
+    """Former name of `sequential_proposal`; it goes with the next release."""
+    warnings.warn(
+        "workflows.narrow is called workflows.sequential_proposal now, with the same arguments.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return sequential_proposal(simulator, approximator, conditions, **options)

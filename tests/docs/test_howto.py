@@ -10,7 +10,7 @@ from pages import blocks
 from torch.distributions import LogNormal, Uniform
 
 import sbi_models as bf
-from sbi_models.workflows.auto import schedules as budget
+from sbi_models.workflows.auto import schedules
 from sbi_models.workflows.auto import selection as automatic
 
 PROGRAM = """#!/bin/sh
@@ -51,8 +51,10 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(owner, name, partialmethod(less, method=getattr(owner, name)))
     monkeypatch.setattr(automatic, "_SYNTHETIC", 500)
     monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 500)
-    for function in ("of_synthetic", "of_simulations"):
-        monkeypatch.setattr(budget, function, lambda number: budget.Budget(128, 10, 2e-3, 0.0, 0.99))
+    for function in ("for_synthetic_data", "for_simulations"):
+        monkeypatch.setattr(
+            schedules, function, lambda number: schedules.TrainingSchedule(128, 10, 2e-3, 0.0, 0.99)
+        )
 
 
 def test_its_code_runs(

@@ -16,7 +16,7 @@ from sbi_models.pipeline.flows.pipeline import record_training
 from sbi_models.pipeline.report.console import Screen
 from sbi_models.pipeline.steps.train import train_workflow, workflow_of
 from sbi_models.tracking import Tracker, open_store
-from sbi_models.workflows.auto import schedules as budget
+from sbi_models.workflows.auto import schedules
 from sbi_models.workflows.auto import selection as automatic
 
 
@@ -29,8 +29,12 @@ def test_the_training_of_the_pipeline_chooses_and_says_what(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(automatic, "_SYNTHETIC", 20_000)
     monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 2_000)
-    monkeypatch.setattr(budget, "of_synthetic", lambda number: budget.Budget(256, 300, 3e-3, 0.0, 0.99))
-    monkeypatch.setattr(budget, "of_simulations", lambda number: budget.Budget(64, 100, 2e-3, 0.1, 0.99))
+    monkeypatch.setattr(
+        schedules, "for_synthetic_data", lambda number: schedules.TrainingSchedule(256, 300, 3e-3, 0.0, 0.99)
+    )
+    monkeypatch.setattr(
+        schedules, "for_simulations", lambda number: schedules.TrainingSchedule(64, 100, 2e-3, 0.1, 0.99)
+    )
     train = {"inference_network": {"name": "auto"}}
     experiment = load_experiment(write_experiment(tmp_path, "auto_experiment", train=train))
     simulator = study_of(experiment).simulator

@@ -10,7 +10,7 @@ from sbi_models import BasicWorkflow, make_simulator
 from sbi_models.adapters import Adapter
 from sbi_models.errors import ConfigurationError
 from sbi_models.training.checkpoints import Checkpoint
-from sbi_models.workflows.auto import schedules as budget
+from sbi_models.workflows.auto import schedules
 from sbi_models.workflows.auto import selection as automatic
 
 ROLES = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
@@ -20,15 +20,18 @@ def shorten(patch, synthetic, of_synthetic, of_simulations):
     """Less synthetic data, and trainings of these budgets."""
     patch.setattr(automatic, "_SYNTHETIC", synthetic)
     patch.setattr(automatic, "_PRIOR_DRAWS", synthetic)
-    patch.setattr(budget, "of_synthetic", lambda number: of_synthetic)
-    patch.setattr(budget, "of_simulations", lambda number: of_simulations)
+    patch.setattr(schedules, "for_synthetic_data", lambda number: of_synthetic)
+    patch.setattr(schedules, "for_simulations", lambda number: of_simulations)
 
 
 @pytest.fixture
 def short(monkeypatch):
     """Trainings of seconds."""
     shorten(
-        monkeypatch, 20_000, budget.Budget(256, 400, 3e-3, 0.0, 0.99), budget.Budget(64, 150, 2e-3, 0.1, 0.99)
+        monkeypatch,
+        20_000,
+        schedules.TrainingSchedule(256, 400, 3e-3, 0.0, 0.99),
+        schedules.TrainingSchedule(64, 150, 2e-3, 0.1, 0.99),
     )
 
 
@@ -37,7 +40,10 @@ def hasty(monkeypatch):
     """Trainings of less than a second, in three epochs or more, for what does not depend on how good they
     are."""
     shorten(
-        monkeypatch, 2_000, budget.Budget(128, 50, 3e-3, 0.0, 0.99), budget.Budget(64, 30, 2e-3, 0.1, 0.99)
+        monkeypatch,
+        2_000,
+        schedules.TrainingSchedule(128, 50, 3e-3, 0.0, 0.99),
+        schedules.TrainingSchedule(64, 30, 2e-3, 0.1, 0.99),
     )
 
 
@@ -152,15 +158,15 @@ def test_numbers_that_are_chosen_cannot_be_given(short):
 
 def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(short, monkeypatch):
     """A learned likelihood that is far off loses against the simulations by its held-out loss."""
-    from sbi_models.workflows.auto import neural_likelihood as learned_likelihood  # noqa: PLC0415
+    from sbi_models.workflows.auto import neural_likelihood  # noqa: PLC0415
 
-    right = learned_likelihood.LearnedLikelihood.draw
+    right = neural_likelihood.NeuralLikelihood.draw
 
     def wrong(self, parameters, *, seed):
         drawn = right(self, parameters, seed=seed)
         return drawn | {"x": -drawn["x"]}
 
-    monkeypatch.setattr(learned_likelihood.LearnedLikelihood, "draw", wrong)
+    monkeypatch.setattr(neural_likelihood.NeuralLikelihood, "draw", wrong)
     workflow = auto()
     workflow.fit_offline(SIMULATOR.sample(300, seed=1))
     assert workflow.automatic.choices["trained on"] == "simulations"

@@ -8,7 +8,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.errors import ConfigurationError
 from sbi_models.pipeline.experiment.settings import MIN_DATASETS, Experiment, Simulate
 from sbi_models.pipeline.experiment.study_loading import study_of
-from sbi_models.workflows import narrow
+from sbi_models.workflows import sequential_proposal
 
 
 def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
@@ -58,6 +58,6 @@ def narrow_prior(experiment: Experiment, approximator: Approximator) -> dict[str
     assert experiment.narrow is not None
     study, seed = study_of(experiment), seeding.derive(experiment.seed, "narrow")
     _, observations = study.observations()
-    return narrow(
+    return sequential_proposal(
         study.simulator, approximator, observations, widening=experiment.narrow.widening, seed=seed
     ).prior.as_json()

@@ -2,10 +2,10 @@
 
 An ensemble learns p(x | theta) from the simulations, which is often far simpler than the posterior: a smooth
 mean and simple noise, with one mode where the posterior has several. The prior is known exactly. Drawing
-theta from the prior and x from the learned likelihood gives simulations without end, and a posterior network
+theta from the prior and x from the neural likelihood gives any number of simulations, and a posterior network
 that is trained on these cannot overfit; what remains are the errors of the likelihood.
 
-Learned likelihoods: G. Papamakarios, D. Sterratt, I. Murray, Sequential neural likelihood, AISTATS 2019,
+Neural likelihoods: G. Papamakarios, D. Sterratt, I. Murray, Sequential neural likelihood, AISTATS 2019,
 arXiv:1805.07226; posteriors trained on them: S. T. Radev et al., JANA: Jointly amortized neural approximation
 of complex Bayesian models, UAI 2023, arXiv:2302.09125; M. Gloeckler, M. Deistler, J. H. Macke, Variational
 methods for simulation-based inference, ICLR 2022, arXiv:2203.04176.
@@ -25,7 +25,7 @@ from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import Array, FloatArray, Variables
-from sbi_models.workflows.auto import schedules as budget
+from sbi_models.workflows.auto import schedules
 from sbi_models.workflows.auto.transforms import Bounds, adapter_of, is_count, log_likelihood, regressors
 from sbi_models.workflows.construction import Recipe, roles_of
 from sbi_models.workflows.workflow import Workflow
@@ -38,7 +38,7 @@ _ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
-class LearnedLikelihood:
+class NeuralLikelihood:
     """Mixture, with equal weights, of neural densities of data given parameters.
 
     Attributes:
@@ -69,8 +69,8 @@ class LearnedLikelihood:
                     drawn.setdefault(name, np.empty((n, value.shape[-1])))[rows] = value
         for name, whole in self.counts.items():
             drawn[name] = np.where(whole, np.floor(drawn[name]), drawn[name])
-        fine = np.all([np.isfinite(value).all(axis=1) for value in drawn.values()], axis=0)
-        return {name: value[fine] for name, value in (parameters | drawn).items()}
+        finite = np.all([np.isfinite(value).all(axis=1) for value in drawn.values()], axis=0)
+        return {name: value[finite] for name, value in (parameters | drawn).items()}
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def _one_draw_each(member: ContinuousApproximator, given: Variables, seed: int) 
     }
 
 
-def learn(
+def estimate_likelihood(
     data: Variables,
     validation: Variables,
     *,
@@ -98,7 +98,7 @@ def learn(
     seed: int,
     name: str,
     options: TrainingOptions,
-) -> LearnedLikelihood:
+) -> NeuralLikelihood:
     """Learn the likelihood from simulations, raw variables (n, d).
 
     Held-out simulations decide on early stops and on the kind of mixture.
@@ -116,18 +116,18 @@ def learn(
         )
     )
     number = len(data[parameters[0]])
-    plan = budget.of_simulations(number)
-    epochs = plan.epochs(number)
+    schedule = schedules.for_simulations(number)
+    epochs = schedule.epochs(number)
 
     def member(kind: str, k: int) -> ContinuousApproximator:
         network = AutoregressiveMixture(
-            _KINDS[kind], trunk_blocks=1, head_blocks=1, dropout=plan.dropout, order="given"
+            _KINDS[kind], trunk_blocks=1, head_blocks=1, dropout=schedule.dropout, order="given"
         )
         settings: TrainingOptions = {
             **options,
-            "initial_learning_rate": plan.learning_rate,
-            "ema": plan.ema,
-            "early_stopping": plan.patience(epochs),
+            "initial_learning_rate": schedule.learning_rate,
+            "ema": schedule.ema,
+            "early_stopping": schedule.patience(epochs),
             "checkpoint_name": f"{name}.{kind}-{k}",
             "seed": seeding.derive(seed, kind, k),
         }
@@ -141,16 +141,16 @@ def learn(
         )
         approximator = recipe.approximator(network, None)
         workflow = Workflow(approximator=approximator, simulator=None, settings=TrainingSettings(**settings))
-        workflow.fit_offline(spread, epochs, plan.batch_size, validation_data=held_out)
+        workflow.fit_offline(spread, epochs, schedule.batch_size, validation_data=held_out)
         return approximator
 
     first = {kind: member(kind, 0) for kind in _KINDS}
-    losses = {kind: -float(made.log_prob(held_out).mean()) for kind, made in first.items()}
+    losses = {kind: -float(one.log_prob(held_out).mean()) for kind, one in first.items()}
     best = min(losses, key=lambda kind: losses[kind])
     members = {f"{best}-0": first[best]} | {
-        f"{best}-{k}": member(best, k) for k in range(1, budget.likelihoods(number))
+        f"{best}-{k}": member(best, k) for k in range(1, schedules.num_likelihood_networks(number))
     }
-    return LearnedLikelihood(members, counts, best)
+    return NeuralLikelihood(members, counts, best)
 
 
 def _steps(scales: Mapping[str, str]) -> tuple[Any, ...]:

@@ -1,21 +1,21 @@
 """Training schedules by number of simulations: the defaults of `inference_network="auto"`.
 
-Chosen once, on the log density of new simulations, at budgets of 1 000 and 10 000 and six models of
-`simulators/benchmarks`: two_moons, gaussian_mixture, slcp, bernoulli_glm, sir and lotka_volterra. What is
-said of other budgets continues these.
+They were chosen once, by the log density of new simulations, for 1 000 and 10 000 simulations of six models
+of `simulators/benchmarks`: two_moons, gaussian_mixture, slcp, bernoulli_glm, sir and lotka_volterra.
+Schedules of other numbers interpolate and extrapolate these.
 """
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Settings of one training on finite data.
+class TrainingSchedule:
+    """Settings of one training on a known number of simulations.
 
     Attributes:
         batch_size: simulations in a step.
         steps: largest number of steps; early stopping ends most trainings before.
-        learning_rate: peak.
+        learning_rate: peak of the learning rate.
         dropout: share of hidden units left out.
         ema: decay of the average of the weights.
     """
@@ -27,33 +27,33 @@ class Budget:
     ema: float
 
     def epochs(self, num_simulations: int) -> int:
-        """Passes over so many simulations."""
+        """Number of passes over so many simulations."""
         return max(1, round(self.steps * self.batch_size / num_simulations))
 
     @staticmethod
     def patience(epochs: int) -> int:
-        """Epochs without a lower validation loss after which a training ends."""
+        """Number of epochs without a lower validation loss after which a training ends."""
         return max(3, epochs // 5)
 
 
-def of_simulations(number: int) -> Budget:
+def for_simulations(number: int) -> TrainingSchedule:
     """Schedule for training on so many simulations."""
     few = number < 3_000
     dropout = 0.1 if few else 0.05 if number < 30_000 else 0.0
     batch = 64 if few else 128 if number < 30_000 else 256
     steps = round(3_000 * (min(max(number, 300), 100_000) / 1_000) ** 0.3)
-    return Budget(min(batch, number), steps, 2e-3, dropout, 0.99)
+    return TrainingSchedule(min(batch, number), steps, 2e-3, dropout, 0.99)
 
 
-def of_synthetic(number: int) -> Budget:
+def for_synthetic_data(number: int) -> TrainingSchedule:
     """Schedule for training a posterior on draws of a neural likelihood of so many simulations.
 
     These draws have no end.
     """
-    return Budget(256, 10_000 if number < 30_000 else 20_000, 3e-3, 0.0, 0.999)
+    return TrainingSchedule(256, 10_000 if number < 30_000 else 20_000, 3e-3, 0.0, 0.999)
 
 
-def likelihoods(number: int) -> int:
+def num_likelihood_networks(number: int) -> int:
     """Number of networks that learn the likelihood of so many simulations.
 
     Their mixture errs less than one of them, most where simulations are few.
@@ -61,6 +61,6 @@ def likelihoods(number: int) -> int:
     return 3 if number < 3_000 else 2 if number < 30_000 else 1
 
 
-def held_out(number: int) -> int:
+def num_held_out(number: int) -> int:
     """Number of simulations, of so many, that are kept for validation."""
     return min(max(number // 10, 20), 5_000, number // 2)

@@ -1,10 +1,10 @@
 """`inference_network="auto"`: transforms, networks and training chosen by the simulations at hand.
 
-1. Some simulations are held out, for early stops and for the choice below; they are part of the budget.
-2. Bounds of the parameters and scales of the data are found (`scales.py`).
+1. Some simulations are held out, for early stops and for the choice below; they are part of the data.
+2. Bounds of the parameters and scales of the data are estimated (`transforms.py`).
 3. One posterior is trained on the simulations themselves.
 4. Where the prior can be drawn from and one simulation is a few numbers, a likelihood is learned from the
-   same simulations (`learned_likelihood.py`), and a second posterior is trained on draws of it.
+   same simulations (`neural_likelihood.py`), and a second posterior is trained on draws of it.
 5. The one with the higher log density of the held-out simulations is kept.
 """
 
@@ -23,9 +23,8 @@ from sbi_models.simulators import Simulator
 from sbi_models.training.history import History, OnEpochEnd
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import Variables
-from sbi_models.workflows.auto import neural_likelihood as learned_likelihood
-from sbi_models.workflows.auto import schedules as budget
-from sbi_models.workflows.auto.neural_likelihood import LearnedLikelihood
+from sbi_models.workflows.auto import neural_likelihood, schedules
+from sbi_models.workflows.auto.neural_likelihood import NeuralLikelihood
 from sbi_models.workflows.auto.transforms import Bounds, adapter_of, data_scales, in_words, parameter_bounds
 from sbi_models.workflows.construction import Recipe, SummaryNetworkLike
 from sbi_models.workflows.workflow import Workflow
@@ -62,7 +61,7 @@ class Automatic:
     def __init__(self, roles: dict[str, list[str]], given: AutomaticOptions) -> None:
         self.roles, self.given = roles, given
         self.choices: dict[str, Any] = {}
-        self.likelihood: LearnedLikelihood | None = None
+        self.likelihood: NeuralLikelihood | None = None
 
     def fit_offline(
         self,
@@ -78,7 +77,7 @@ class Automatic:
             data, validation = _split(data, seeding.derive(seed, "held out"))
         number = len(next(iter(data.values())))
         inferred, observed = self.roles["inference_variables"], self.roles["inference_conditions"]
-        prior = learned_likelihood.prior_of(workflow.simulator, inferred, observed)
+        prior = neural_likelihood.prior_of(workflow.simulator, inferred, observed)
         everything = {name: np.concatenate([data[name], validation[name]]) for name in (*inferred, *observed)}
         bounds, scales = self._transforms(workflow, everything, prior, inferred, observed)
         self.choices = {
@@ -88,13 +87,13 @@ class Automatic:
         }
         adapter = self.given["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
 
-        plan = budget.of_simulations(number)
-        patience = plan.patience(plan.epochs(number))
-        candidates = {"simulations": self._workflow(workflow, adapter, plan, patience, "direct")}
+        schedule = schedules.for_simulations(number)
+        patience = schedule.patience(schedule.epochs(number))
+        candidates = {"simulations": self._workflow(workflow, adapter, schedule, patience, "direct")}
         candidates["simulations"].fit_offline(
             data,
-            plan.epochs(number),
-            plan.batch_size,
+            schedule.epochs(number),
+            schedule.batch_size,
             validation_data=validation,
             augmentations=augmentations,
             on_epoch_end=on_epoch_end,
@@ -109,7 +108,7 @@ class Automatic:
         )
         if reason is None:
             assert prior is not None
-            self.likelihood = learned_likelihood.learn(
+            self.likelihood = neural_likelihood.estimate_likelihood(
                 data,
                 validation,
                 parameters=inferred,
@@ -125,19 +124,21 @@ class Automatic:
             synthetic = self.likelihood.draw(
                 {name: drawn[name] for name in inferred}, seed=seeding.derive(seed, "synthetic")
             )
-            plan = budget.of_synthetic(number)
+            schedule = schedules.for_synthetic_data(number)
             candidates["learned likelihood"] = other = self._workflow(
-                workflow, adapter, plan, None, "synthetic"
+                workflow, adapter, schedule, None, "synthetic"
             )
             other.certified_by = data
             other.fit_offline(
                 synthetic,
-                plan.epochs(_SYNTHETIC),
-                plan.batch_size,
+                schedule.epochs(_SYNTHETIC),
+                schedule.batch_size,
                 validation_data=validation,
                 on_epoch_end=on_epoch_end,
             )
-        losses = {name: -float(made.log_prob(validation).mean()) for name, made in candidates.items()}
+        losses = {
+            name: -float(candidate.log_prob(validation).mean()) for name, candidate in candidates.items()
+        }
         best = min(losses, key=lambda name: losses[name])
         self.choices |= {
             "trained on": best,
@@ -177,13 +178,18 @@ class Automatic:
         ) if shaped else {}
 
     def _workflow(
-        self, workflow: Workflow, adapter: Adapter, plan: budget.Budget, patience: int | None, stem: str
+        self,
+        workflow: Workflow,
+        adapter: Adapter,
+        schedule: schedules.TrainingSchedule,
+        patience: int | None,
+        stem: str,
     ) -> "_Candidate":
-        network = AutoregressiveMixture(dropout=plan.dropout)
+        network = AutoregressiveMixture(dropout=schedule.dropout)
         settings: TrainingOptions = {
             **_options(workflow),
-            "initial_learning_rate": plan.learning_rate,
-            "ema": plan.ema,
+            "initial_learning_rate": schedule.learning_rate,
+            "ema": schedule.ema,
             "early_stopping": patience,
             "checkpoint_name": f"{workflow.settings.checkpoint_name}.{stem}",
             "seed": seeding.derive(workflow.seed, stem),
@@ -237,7 +243,7 @@ def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
     """Simulations to train on and held-out ones, in random order."""
     n = len(next(iter(data.values())))
     order = seeding.generator(seed, "order").permutation(n)
-    number = budget.held_out(n)
+    number = schedules.num_held_out(n)
     return tuple(
         {name: value[rows] for name, value in data.items()} for rows in (order[number:], order[:number])
     )  # type: ignore[return-value]

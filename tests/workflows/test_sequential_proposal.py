@@ -8,7 +8,7 @@ from sbi_models import make_simulator
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import NarrowedSimulator
-from sbi_models.workflows import narrow
+from sbi_models.workflows import narrow, sequential_proposal
 
 X = np.array([[1.9, -1.2]])
 
@@ -28,7 +28,7 @@ def test_the_second_round_is_near_the_observation_and_weights_lead_to_the_exact_
     Means within 4 standard errors, sds within 8 %. The network's own draws are those under the narrow prior,
     which pulls them.
     """
-    narrowed = narrow(SIMULATOR, rough.approximator, {"x": X}, seed=1)
+    narrowed = sequential_proposal(SIMULATOR, rough.approximator, {"x": X}, seed=1)
     first = rough.sample(num_samples=10_000, conditions={"x": X}, seed=2)["theta"][0]
     np.testing.assert_allclose(np.sqrt(np.diag(narrowed.prior.covariance)), 3 * first.std(axis=0), rtol=0.05)
     np.testing.assert_allclose(narrowed.prior.mean, first.mean(axis=0), atol=0.1 * SD)
@@ -48,8 +48,8 @@ def test_the_second_round_is_near_the_observation_and_weights_lead_to_the_exact_
 
 def test_a_narrowed_simulator_is_narrowed_anew_from_the_first_one(rough):
     """A third round has a prior in place of that of the second, of the same original."""
-    narrowed = narrow(SIMULATOR, rough.approximator, {"x": X}, seed=1)
-    further = narrow(narrowed, rough.approximator, {"x": X}, seed=1)
+    narrowed = sequential_proposal(SIMULATOR, rough.approximator, {"x": X}, seed=1)
+    further = sequential_proposal(narrowed, rough.approximator, {"x": X}, seed=1)
     assert isinstance(further, NarrowedSimulator)
     assert further.original is SIMULATOR
     np.testing.assert_array_equal(further.prior.mean, narrowed.prior.mean)
@@ -58,7 +58,15 @@ def test_a_narrowed_simulator_is_narrowed_anew_from_the_first_one(rough):
 def test_one_data_set_at_a_time_and_a_simulator_that_fits(rough):
     """Two data sets, and a simulator that draws other parameters, are errors."""
     with pytest.raises(DataError, match="got 2"):
-        narrow(SIMULATOR, rough.approximator, {"x": np.concatenate([X, X])})
+        sequential_proposal(SIMULATOR, rough.approximator, {"x": np.concatenate([X, X])})
     other = make_simulator([lambda rng: {"beta": rng.normal(size=2)}, lambda beta, rng: {"x": beta}])
     with pytest.raises(ConfigurationError, match="draw theta"):
-        narrow(other, rough.approximator, {"x": X})
+        sequential_proposal(other, rough.approximator, {"x": X})
+
+
+def test_the_former_name_warns_and_does_the_same(rough):
+    """`narrow` gives the proposal of `sequential_proposal`, with a FutureWarning that names it."""
+    with pytest.warns(FutureWarning, match="called workflows.sequential_proposal now"):
+        former = narrow(SIMULATOR, rough.approximator, {"x": X}, seed=1)
+    present = sequential_proposal(SIMULATOR, rough.approximator, {"x": X}, seed=1)
+    np.testing.assert_array_equal(former.prior.mean, present.prior.mean)
