@@ -49,16 +49,16 @@ class CompositionalWorkflow(BasicWorkflow):
         ConfigurationError: for a network other than a `DiffusionModel`, and as `BasicWorkflow` does.
 
     >>> import numpy as np, sbi_models as bf
-    >>> def prior(rng):
-    ...     return {"theta": rng.normal(size=2)}
+    >>> def prior(batch_size, rng):
+    ...     return {"theta": rng.normal(size=(batch_size, 2))}
     >>> def observe(theta, rng):
-    ...     return {"x": theta + 0.1 * rng.normal(size=2)}
-    >>> simulator = bf.make_simulator([prior, observe])
+    ...     return {"x": theta + 0.1 * rng.normal(size=theta.shape)}
+    >>> simulator = bf.make_simulator([prior, observe], is_batched=True, block_size=10_000)
     >>> workflow = bf.CompositionalWorkflow(
     ...     simulator,
     ...     inference_variables="theta",
     ...     inference_conditions="x",
-    ...     inference_network=bf.networks.DiffusionModel(widths=(8,)),  # the default is larger
+    ...     inference_network=bf.networks.DiffusionModel(widths=(8,), steps=4),  # the default is larger
     ...     seed=1,
     ... )
     >>> history = workflow.fit_offline(workflow.simulate(64, seed=1), epochs=2)

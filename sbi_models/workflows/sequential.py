@@ -38,8 +38,11 @@ def sequential_proposal(
     under the proposal.
 
     >>> import numpy as np, sbi_models as bf
-    >>> simulator = bf.make_simulator([lambda rng: {"theta": rng.normal(size=1)},
-    ...                                lambda theta, rng: {"x": theta + 0.1 * rng.normal(size=1)}])
+    >>> def prior(batch_size, rng):
+    ...     return {"theta": rng.normal(size=(batch_size, 1))}
+    >>> def observe(theta, rng):
+    ...     return {"x": theta + 0.1 * rng.normal(size=theta.shape)}
+    >>> simulator = bf.make_simulator([prior, observe], is_batched=True, block_size=100_000)
     >>> workflow = bf.BasicWorkflow(
     ...     simulator, inference_variables="theta", inference_conditions="x", seed=1,
     ...     inference_network=bf.networks.CouplingFlow(depth=1, widths=(8,)))
