@@ -1,11 +1,10 @@
 """Compositional approximator: the posterior of parameters given several observations at once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self, TypedDict, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,54 +22,27 @@ from sbi_models.approximators.composition.prior_scores import (
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
 from sbi_models.approximators.composition.underfitting import ROWS, is_weak, predictable, unused_note
+from sbi_models.approximators.composition_options import (
+    CompositionOptions,
+    Simulate,
+    check_composable,
+    composed_conditions,
+    noise_level,
+    num_calibration_simulations,
+)
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.rows import by_component, chunks
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.errors import ConfigurationError, DataError, data_sets_in_words, distrust, suggest
+from sbi_models.errors import ConfigurationError, data_sets_in_words, distrust, suggest
 from sbi_models.networks import DiffusionModel, InferenceNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
-from sbi_models.numeric_input import real_array
 from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Array, Variables, VariablesLike
-
-Simulate = Callable[[Variables, int], tuple[Variables, Array]]
-"""One simulation at each row of raw parameters (k, ...), from a seed: those that did not fail, and their row
-numbers (r,)."""
 
 _NOISE = {True: 0.02, False: 0.05}
 """Noise of the scores: of networks with Gaussian preconditioning, and of others."""
 
-_FEWEST, _PER_ITEM, _MOST = 20_000, 400, 500_000
-"""Simulations of a calibration: so many an item, in bounds. The noise of a calibration is about sqrt(2 n /
-simulations) posterior sds."""
-
 _WORK_BEFORE_PROGRESS = 20_000
-
-
-class CompositionOptions(TypedDict, total=False):
-    """How to compose, all of it optional.
-
-    Attributes:
-        compute_prior_score: function of (data, t=None), where data are raw variables, name to (m, width),
-            that returns d log p(theta) / d theta of each, of the same shape; or the torch distribution of the
-            prior, or a dict of them. None takes the score that the network has learned from dropped
-            conditions.
-        method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin"
-            (annealed Langevin) and "plain" (the sum of diffused scores, which is biased), for comparison.
-        noise: noise at which scores are composed, in sds of the standardized parameters; None is 0.02, and
-            0.05 for networks without Gaussian preconditioning.
-        calibration_simulations: simulated items of the last calibration; 0 composes without the simulator,
-            None is 400 an item, between 20 000 and 500 000.
-        split: each component of a variable as a variable of its own.
-        seed: seed of everything random; None takes one from NumPy's global state.
-    """
-
-    compute_prior_score: PriorScoreLike | None
-    method: str
-    noise: float | None
-    calibration_simulations: int | None
-    split: bool
-    seed: int | None
 
 
 @APPROXIMATORS.register("compositional")
@@ -189,12 +161,14 @@ class CompositionalApproximator(ContinuousApproximator):
             raise ConfigurationError(
                 f"Unknown method {method!r} of composition. {suggest(str(method), METHODS)}"
             )
-        flat, num_datasets, num_items = self._flattened(conditions)
-        level = self._noise(options.get("noise"))
-        learned = self._learned_mean if self.shared_bias.is_known and level == self._default_noise else None
+        flat, num_datasets, num_items = composed_conditions(
+            conditions, {name: self.shapes[name] for name in self.condition_names}
+        )
+        noise = noise_level(options.get("noise"), self._default_noise)
+        learned = self._learned_mean if self.shared_bias.is_known and noise == self._default_noise else None
         plan = Plan(
-            level,
-            _simulations(options.get("calibration_simulations"), num_items),
+            noise,
+            num_calibration_simulations(options.get("calibration_simulations"), num_items),
             seed,
             learned,
             is_weak(float(self.shared_bias.unused)),
@@ -290,60 +264,6 @@ class CompositionalApproximator(ContinuousApproximator):
 
     # ---- checks and parts ---------------------------------------------------
 
-    def _flattened(self, conditions: VariablesLike) -> tuple[Variables, int, int]:
-        """Raw conditions with one leading axis, and the numbers of data sets and of items of each.
-
-        They are in order of the data sets.
-        """
-        if not isinstance(conditions, Mapping):
-            raise DataError(
-                f"Expected conditions as a dict of names to arrays, got {type(conditions).__name__}."
-            )
-        flat, leading = {}, {}
-        for name in self.condition_names:
-            if name not in conditions:
-                raise DataError(
-                    f"Expected {name!r} among the conditions, got "
-                    f"{', '.join(map(repr, conditions))}. {suggest(name, conditions)}"
-                )
-            shape = self.shapes[name]
-            try:
-                value = real_array(conditions[name], f"variable {name!r} of the conditions").astype(
-                    np.float64
-                )
-            except DataError as error:
-                raise DataError(
-                    f"{error} Compose data sets of other numbers of items in calls of their own."
-                ) from None
-            value = value[..., None] if shape == (1,) and value.ndim == 2 else value
-            if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
-                wanted = ", ".join(map(str, ("num_datasets", "n_compositional", *shape)))
-                raise DataError(
-                    f"Expected {name!r} of shape ({wanted}), with the items of each data set along the "
-                    f"second axis, got {value.shape}. For one data set: {name}[None]."
-                )
-            leading[name] = value.shape[:2]
-            flat[name] = value.reshape(-1, *value.shape[2:])
-        if len(set(leading.values())) > 1:
-            listed = ", ".join(f"{shape} of {name!r}" for name, shape in leading.items())
-            raise DataError(
-                f"Expected the same numbers of data sets and items in every condition, got {listed}."
-            )
-        return flat, *next(iter(leading.values()))
-
-    def _noise(self, noise: float | None) -> float:
-        if noise is None:
-            return self._default_noise
-        if (
-            isinstance(noise, bool)
-            or not isinstance(noise, int | float | np.floating)
-            or not 0.001 <= noise <= 1
-        ):
-            raise ConfigurationError(
-                f"Expected noise, in sds of the standardized parameters, from 0.001 to 1, got {noise!r}."
-            )
-        return float(noise)
-
     def _prior(self, given: PriorScoreLike | None, num_items: int) -> PriorScore | None:
         """Score of the prior, checked by one call; None where none is needed."""
         if num_items == 1 and given is None:
@@ -390,15 +310,6 @@ class CompositionalApproximator(ContinuousApproximator):
             )
 
 
-def check_composable(network: Any) -> None:
-    """Raise ConfigurationError for a network whose posteriors cannot be composed."""
-    if not isinstance(network, DiffusionModel):
-        raise ConfigurationError(
-            f"Expected a DiffusionModel, whose scores can be composed, got {type(network).__name__}. "
-            "Pass inference_network='diffusion_model'."
-        )
-
-
 def _counted(simulate: Simulate, advance: Advance) -> Simulate:
     """The simulator, with what it has done shown as progress."""
 
@@ -408,14 +319,6 @@ def _counted(simulate: Simulate, advance: Advance) -> Simulate:
         return simulated
 
     return counted
-
-
-def _simulations(asked: int | None, num_items: int) -> int:
-    if asked is None:
-        return min(max(_FEWEST, _PER_ITEM * num_items), _MOST)
-    if asked == 0 and not isinstance(asked, bool):
-        return 0
-    return positive_int(asked, "calibration_simulations (0 for none)")
 
 
 def _warn(reports: list[CompositionReport]) -> None:

@@ -4,7 +4,6 @@ raw space (the user's) -> adapter -> adapted space -> standardizer -> standardiz
 live.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -13,15 +12,14 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.adapters import ROLES, Adapter
-from sbi_models.adapters.transforms import NanToNum
+from sbi_models.adapters import Adapter
 from sbi_models.approximators import files, validation
-from sbi_models.approximators.base import APPROXIMATORS, Member
+from sbi_models.approximators.base import APPROXIMATORS
 from sbi_models.approximators.certificates.novelty import Novelty
+from sbi_models.approximators.preparation import Preparation
 from sbi_models.approximators.rows import as_tensors, by_component, chunks
 from sbi_models.approximators.standardizer import Standardizer
-from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
-from sbi_models.approximators.summary_inputs import SUMMARY, SummaryInputs, masked
+from sbi_models.approximators.summary_inputs import SUMMARY, SummaryInputs
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError
 from sbi_models.malloc import keep_freed_memory
@@ -29,7 +27,6 @@ from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_j
 from sbi_models.networks.base import Drawn
 from sbi_models.networks.noise import Generators
 from sbi_models.progress import Advance, progress_bar
-from sbi_models.torch_defaults import single_precision
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 
 _DRAWS_PER_BLOCK = 8192
@@ -41,7 +38,7 @@ _DRAWS_BEFORE_PROGRESS, _ROWS_PER_CALL = 200_000, 2**15
 
 @APPROXIMATORS.register("continuous")
 @known_arguments
-class ContinuousApproximator(Member):
+class ContinuousApproximator(Preparation):
     """An amortized posterior: adapter, standardizer, summary network and inference network.
 
     Args:
@@ -107,137 +104,6 @@ class ContinuousApproximator(Member):
                 files.as_json(network.to_json())
         self.shapes: dict[str, tuple[int, ...]] = {}
 
-    @property
-    def inference_names(self) -> tuple[str, ...]:
-        """Raw names of the variables that are inferred."""
-        return tuple(self.roles["inference_variables"])
-
-    @property
-    def condition_names(self) -> tuple[str, ...]:
-        """Raw names of the variables that are conditioned on, masks among them."""
-        made = {name for transform in self.adapter.transforms for name in transform.makes()}
-        names = [name for role in ROLES[1:] for name in self.roles.get(role, ())]
-        return tuple(
-            dict.fromkeys([*names, *(name for name in self.inputs.masks.values() if name not in made)])
-        )
-
-    @property
-    def may_miss(self) -> frozenset[str]:
-        """Raw names of the conditions that may hold NaN, since the adapter fills it."""
-        filled = {transform.name for transform in self.adapter.transforms if isinstance(transform, NanToNum)}
-        return frozenset(filled.intersection(self.condition_names))
-
-    @property
-    def has_draws(self) -> bool:
-        """False where there is nothing to sample from, as with point estimates."""
-        return self.inference_network.has_draws
-
-    @property
-    def has_density(self) -> bool:
-        """False where `log_prob` has no answer."""
-        return self.inference_network.has_density
-
-    @property
-    def architecture(self) -> str:
-        """The networks, their arguments and widths, as JSON text."""
-        networks = (self.inference_network, self.summary_network)
-        return json.dumps([None if network is None else network.to_json() for network in networks])
-
-    @property
-    def specification(self) -> dict[str, str]:
-        """Everything but the weights, by part, as JSON text: the same text means the same training."""
-        parts = {
-            "roles": self.roles,
-            "adapter": self.adapter.to_json(),
-            "standardize": self.standardizer.roles,
-            "masks": self.inputs.masks,
-        }
-        return {name: json.dumps(part) for name, part in parts.items()} | {"networks": self.architecture}
-
-    # ---- building and training ----------------------------------------------
-
-    def build(self, data: VariablesLike, *, seed: int) -> None:
-        """Learn shapes and moments from raw data and make the layers; a second call changes nothing.
-
-        The initial weights are drawn from the seed.
-        """
-        if not self.is_built:
-            self.build_from(*self.adapted(data), seed=seed)
-
-    def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
-        """Adapter fitted to raw data, the data after it, and the shape of one raw row of each variable."""
-        variables = validation.as_variables(
-            data, self.inference_names + self.condition_names, may_miss=self.may_miss
-        )
-        tensors = as_tensors(variables)
-        adapter = self.adapter.fitted(tensors)
-        adapted = adapter.forward(tensors)
-        shapes = {name: value.shape[1:] for name, value in variables.items()}
-        inputs, masks = self.inputs.of(adapted)
-        names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
-        warn_of_unsuitable(
-            inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardizer.roles
-        )
-        if self.inference_network.has_draws:
-            warn_of_whole_numbers(variables, self.inference_names)
-        return adapter, adapted, shapes
-
-    def build_from(
-        self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int
-    ) -> None:
-        """`build`, after `adapted`; members of an ensemble share that part of the work."""
-        self.adapter = adapter
-        inputs, masks = self.inputs.of(adapted)
-        with torch.random.fork_rng(devices=[]), single_precision():
-            torch.manual_seed(seeding.derive(seed, "initial weights"))
-            for network in (self.inference_network, self.summary_network):
-                if network is not None:
-                    network.float()  # of layers that a network of the user has made already
-            self._make_layers(inputs)
-        self.standardizer.fit(inputs, masks)
-        if self.inference_network.starts_from_data and self.summary_network is None:
-            start = {key: self.standardizer(key, value).to(torch.float32) for key, value in inputs.items()}
-            self.inference_network.start_from(start["inference_variables"], self._conditions(start))
-        self.shapes = dict(shapes)
-
-    def _make_layers(self, adapted: dict[str, Tensor]) -> None:
-        validation.check_vectors(adapted, self.roles)
-        self.standardizer.declare({role: value.shape[-1] for role, value in adapted.items()})
-        condition_dim = adapted["inference_conditions"].shape[-1] if "inference_conditions" in adapted else 0
-        if self.summary_network is not None:
-            shapes = {name: tuple(adapted[key].shape[1:]) for key, name in self.inputs.names.items()}
-            self.summary_network.build(shapes.get(SUMMARY, shapes))
-            condition_dim += self.summary_network.summary_dim
-        self.inference_network.build(adapted["inference_variables"].shape[-1], condition_dim)
-
-    def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
-        """Check, adapt and standardize raw data with all variables: float32 tensors by role.
-
-        They are on the approximator's device.
-        """
-        return self._prepare(data, self.inference_names + self.condition_names, what)
-
-    def _prepare(self, data: VariablesLike, names: tuple[str, ...], what: str) -> dict[str, Tensor]:
-        self._check_built()
-        variables = validation.as_variables(data, names, what=what, may_miss=self.may_miss)
-        validation.check_shapes(variables, self.shapes, what)
-        prepared = self._standardized(variables)
-        validation.check_representable(prepared, what)
-        return prepared
-
-    def _standardized(self, variables: Variables) -> dict[str, Tensor]:
-        """Checked raw variables to standardized float32 tensors by role, and to masks.
-
-        Numbers too large for float32 are inf.
-        """
-        adapted, masks = self.inputs.of(self.adapter.forward(as_tensors(variables, self.device)))
-        prepared = {key: self.standardizer(key, value).to(torch.float32) for key, value in adapted.items()}
-        return prepared | {masked(key): mask for key, mask in masks.items()}
-
-    def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]:
-        """Check, adapt and standardize raw conditions (n, ...); further variables are left aside."""
-        return self._prepare(conditions, self.condition_names, "conditions")
-
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each row of a prepared batch, shape (n,)."""
         return self.inference_network.loss(
@@ -252,17 +118,6 @@ class ContinuousApproximator(Member):
         """The loss, shape (n,), as a function of its random numbers."""
         return self.inference_network.loss_given(
             prepared["inference_variables"], self._conditions(prepared), drawn
-        )
-
-    def _conditions(self, prepared: dict[str, Tensor]) -> Tensor:
-        """Conditions of the inference network, (n, condition_dim): direct ones and summaries side by side."""
-        parts = [prepared["inference_conditions"]] if "inference_conditions" in prepared else []
-        if self.summary_network is not None:
-            parts.append(self.inputs.summaries(self.summary_network, prepared))
-        return (
-            torch.cat(parts, dim=-1)
-            if parts
-            else prepared["inference_variables"].new_zeros(len(prepared["inference_variables"]), 0)
         )
 
     # ---- inference ----------------------------------------------------------
@@ -302,26 +157,6 @@ class ContinuousApproximator(Member):
         draws = self._to_raw(standardized)
         self._certify_draws(conditions, seed)
         return by_component(draws) if split else draws
-
-    @torch.no_grad()
-    def given(self, conditions: VariablesLike, batch_size: int | None = None) -> Tensor:
-        """Conditions of the inference network, (n, condition_dim), for raw conditions (n, ...).
-
-        `batch_size` is the number of rows in one call of the summary network.
-        """
-        return self.conditions_of(self.prepare_conditions(conditions), batch_size)
-
-    def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
-        """Conditions of the inference network, (n, condition_dim), for prepared conditions.
-
-        `batch_size` is the number of rows in one call of the summary network.
-        """
-        return torch.cat(
-            [
-                self._conditions({k: v[rows] for k, v in prepared.items()})
-                for rows in chunks(prepared, batch_size)
-            ]
-        )
 
     def standardized_draws(
         self, num_samples: int, given: Tensor, batch_size: int | None, seed: int
@@ -481,8 +316,3 @@ class ContinuousApproximator(Member):
         approximator.standardizer.declare(settings["widths"])
         approximator.load_state_dict(tensors)
         return approximator.eval()
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the networks."""
-        return next(self.parameters()).device

@@ -23,8 +23,9 @@ from sbi_models.approximators.members import (
     member_seed,
 )
 from sbi_models.approximators.mixture import (
+    check_shrinkage,
     checked_weights,
-    found_shrinkage,
+    cross_validated_shrinkage,
     log_mixture,
     merged_order,
     stacked_weights,
@@ -326,19 +327,14 @@ class EnsembleApproximator(Approximator):
             ConfigurationError: if a member has no density, for its weight is for the user to choose; if
                 shrinkage is negative.
         """
-        if shrinkage is not None and not (
-            isinstance(shrinkage, int | float | np.integer | np.floating) and shrinkage >= 0
-        ):
-            raise ConfigurationError(
-                f"Expected shrinkage as a number of simulations of 0 or more, or None, got {shrinkage!r}."
-            )
+        check_shrinkage(shrinkage)
         check_density(self.members)
         columns = [
             member.log_prob(validation_data, batch_size=batch_size) for member in self.members.values()
         ]
         log_densities = np.stack(columns, axis=1)
         learned = stacked_weights(
-            log_densities, found_shrinkage(log_densities) if shrinkage is None else float(shrinkage)
+            log_densities, cross_validated_shrinkage(log_densities) if shrinkage is None else float(shrinkage)
         )
         self.weights = {name: float(weight) for name, weight in zip(self.names, learned, strict=True)}
         return dict(self.weights)

@@ -149,7 +149,17 @@ def stacked_weights(log_densities: FloatArray, shrinkage: float = 0.0) -> FloatA
     return weights
 
 
-def found_shrinkage(log_densities: FloatArray) -> float:
+def check_shrinkage(shrinkage: float | None) -> None:
+    """Raise ConfigurationError unless a shrinkage is None, or a number of 0 or more."""
+    if shrinkage is not None and not (
+        isinstance(shrinkage, int | float | np.integer | np.floating) and shrinkage >= 0
+    ):
+        raise ConfigurationError(
+            f"Expected shrinkage as a number of simulations of 0 or more, or None, got {shrinkage!r}."
+        )
+
+
+def cross_validated_shrinkage(log_densities: FloatArray) -> float:
     """The largest shrinkage whose cross-validated log score is within one standard error of the best one.
 
     That is the rule of Breiman, Friedman, Olshen & Stone (1984, Classification and Regression Trees, 3.4.3),

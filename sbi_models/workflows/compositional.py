@@ -10,7 +10,7 @@ from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import CompositionalApproximator, ContinuousApproximator
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.compositional import CompositionOptions, check_composable
+from sbi_models.approximators.composition_options import CompositionOptions, check_composable
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, NotFittedError
 from sbi_models.networks import DiffusionModel, InferenceNetwork, resolve

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any
 
 from torch.distributions import Distribution
@@ -15,6 +16,9 @@ from sbi_models.torch_defaults import in_double_precision
 from sbi_models.training.settings import TrainingOptions
 
 Names = str | Sequence[str]
+
+DEFAULT_SUMMARY_NETWORK = "time_series_transformer"
+"""Takes sets and series of vectors, and loses neither values nor order."""
 
 _JOINING = ("concatenate", "keep")
 """Steps of an adapter that leave values as they are."""
@@ -200,3 +204,51 @@ def _standardized_roles(standardize: Names | None) -> tuple[str, ...]:
                 f"{suggest(role, (*ROLES, 'all'))}"
             )
     return roles
+
+
+def networks_by_member(
+    networks: InferenceNetworkLike | Mapping[str, InferenceNetworkLike], ensemble_size: int | None
+) -> dict[str, InferenceNetworkLike]:
+    """Inference networks by member."""
+    if isinstance(networks, Mapping):
+        if ensemble_size is not None:
+            raise ConfigurationError(
+                "ensemble_size goes with one inference network; a dict of them says how many "
+                "there are. Leave it out."
+            )
+        return dict(networks)
+    try:
+        size = index(ensemble_size)  # type: ignore[arg-type]
+    except TypeError:
+        size = 0
+    if isinstance(ensemble_size, bool) or size < 2:
+        raise ConfigurationError(
+            "Expected ensemble_size as an integer of at least 2 with one inference network, got "
+            f"{ensemble_size!r}. Use BasicWorkflow for one member, or pass a dict of members to networks."
+        )
+    return {str(k): networks for k in range(size)}
+
+
+def summary_networks_by_member(
+    networks: SummaryNetworkLike | Mapping[str, SummaryNetworkLike] | None,
+    members: list[str],
+    *,
+    needed: bool,
+) -> dict[str, SummaryNetworkLike | None]:
+    """Summary networks by member."""
+    if not isinstance(networks, Mapping):
+        return dict.fromkeys(
+            members, networks if networks is not None or not needed else DEFAULT_SUMMARY_NETWORK
+        )
+    for name in networks:
+        if name not in members:
+            raise ConfigurationError(
+                f"There is no member {name!r} for a summary network. {suggest(str(name), members)}"
+            )
+    missing = [name for name in members if name not in networks]
+    if missing:
+        raise ConfigurationError(
+            f"Expected a summary network for every member, got none for {missing[0]!r}. Pass one "
+            "more, or one network for all."
+        )
+    return dict(networks)

@@ -1,44 +1,37 @@
 """Workflow of an ensemble: several approximators of the same posterior."""
 
 from collections.abc import Mapping, Sequence
-from operator import index
 from pathlib import Path
-from typing import Any, Literal, Unpack, cast, overload
+from typing import Any, Unpack
 
-import numpy as np
 from torch.distributions import Distribution
 
-from sbi_models import diagnostics, seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import EnsembleApproximator
-from sbi_models.approximators.ensemble import MemberWeights
-from sbi_models.arguments import known_arguments, positive_int
+from sbi_models.arguments import known_arguments
 from sbi_models.datasets import LoadFunction, PerFile, Sharing, SimulationStore
-from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.errors import ConfigurationError
 from sbi_models.simulators import Simulator
 from sbi_models.training.fit_plan import FitPlan
 from sbi_models.training.history import History
 from sbi_models.training.member_parts import Part, PartLike, chosen_members
 from sbi_models.training.settings import FitOptions, TrainingOptions, TrainingSettings
-from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+from sbi_models.types import VariablesLike
 from sbi_models.workflows.construction import (
     InferenceNetworkLike,
     Names,
     Recipe,
     SummaryNetworkLike,
     check_same_roles,
+    networks_by_member,
     roles_of,
+    summary_networks_by_member,
 )
-from sbi_models.workflows.workflow import Workflow
-
-DEFAULT_SUMMARY_NETWORK = "time_series_transformer"
-"""Takes sets and series of vectors, and loses neither values nor order."""
-
-_MEASURES = ("jensen_shannon", "energy")
+from sbi_models.workflows.ensemble_inference import EnsembleInference
 
 
 @known_arguments
-class EnsembleWorkflow(Workflow):
+class EnsembleWorkflow(EnsembleInference):
     """Amortized posterior estimation with several members, queried one by one or as their mixture.
 
     Members share the adapter and the moments, and nothing else: each has inference and summary networks,
@@ -134,8 +127,8 @@ class EnsembleWorkflow(Workflow):
             check_same_roles(roles, inference_networks)
             super().__init__(approximator=inference_networks, simulator=simulator, settings=settings)
             return
-        networks = _by_member(inference_networks, ensemble_size)
-        summaries = _summaries_by_member(
+        networks = networks_by_member(inference_networks, ensemble_size)
+        summaries = summary_networks_by_member(
             summary_networks, list(networks), needed=bool(roles["summary_variables"])
         )
         recipe = Recipe(
@@ -284,201 +277,3 @@ class EnsembleWorkflow(Workflow):
         """The history of the last fit, after keeping the part that it has left, if members trained apart."""
         self.parts = [] if part is None else [*self.parts, part]
         return self._trained_history
-
-    def stack(
-        self, validation_data: VariablesLike | int, *, shrinkage: float | None = None
-    ) -> dict[str, float]:
-        """Learn mixture weights by the mean log density of held-out simulations, and return them by member.
-
-        They are kept in the approximator, saved with it, and used wherever no `member_weights` are given.
-
-        Args:
-            validation_data: simulations that no member was trained on, or how many to draw from the
-                simulator. A thousand are better than a hundred; those that early stopping has looked at do,
-                but flatter the members that it suited.
-            shrinkage: see `EnsembleApproximator.stack`; None finds it by cross-validation, 0 gives the
-                highest held-out score.
-
-        Raises:
-            ConfigurationError: if a member has no density: then choose weights,
-                `workflow.approximator.weights = {...}`.
-        """
-        if not isinstance(validation_data, Mapping):
-            number = positive_int(validation_data, "validation_data (if not a dict)")
-            validation_data = self.simulate(number, seed=seeding.derive(self.seed, "stacking simulations"))
-        return self.approximator.stack(self._checked(validation_data, "validation data"), shrinkage=shrinkage)
-
-    # ---- inference ----------------------------------------------------------
-
-    @overload
-    def sample(
-        self,
-        *,
-        num_samples: int,
-        conditions: VariablesLike,
-        split: bool = ...,
-        batch_size: int | None = ...,
-        seed: int | None = ...,
-        merge_members: Literal[True] = ...,
-        member_weights: MemberWeights | None = ...,
-    ) -> Variables: ...
-
-    @overload
-    def sample(
-        self,
-        *,
-        num_samples: int,
-        conditions: VariablesLike,
-        split: bool = ...,
-        batch_size: int | None = ...,
-        seed: int | None = ...,
-        merge_members: bool,
-        member_weights: MemberWeights | None = ...,
-    ) -> Variables | dict[str, Variables]: ...
-
-    def sample(
-        self,
-        *,
-        num_samples: int,
-        conditions: VariablesLike,
-        split: bool = False,
-        batch_size: int | None = None,
-        seed: int | None = None,
-        merge_members: bool = True,
-        member_weights: MemberWeights | None = None,
-    ) -> Variables | dict[str, Variables]:
-        """Draws of the mixture, or of each member; see `EnsembleApproximator.sample`."""
-        return self.approximator.sample(
-            num_samples=num_samples,
-            conditions=conditions,
-            split=split,
-            batch_size=batch_size,
-            seed=seed,
-            merge_members=merge_members,
-            member_weights=member_weights,
-        )
-
-    @overload
-    def log_prob(
-        self,
-        data: VariablesLike,
-        *,
-        batch_size: int | None = ...,
-        merge_members: Literal[True] = ...,
-        member_weights: MemberWeights | None = ...,
-    ) -> Array: ...
-
-    @overload
-    def log_prob(
-        self,
-        data: VariablesLike,
-        *,
-        batch_size: int | None = ...,
-        merge_members: bool,
-        member_weights: MemberWeights | None = ...,
-    ) -> Array | dict[str, Array]: ...
-
-    def log_prob(
-        self,
-        data: VariablesLike,
-        *,
-        batch_size: int | None = None,
-        merge_members: bool = True,
-        member_weights: MemberWeights | None = None,
-    ) -> Array | dict[str, Array]:
-        """Log densities in nats of the mixture, or of each member; see `EnsembleApproximator.log_prob`."""
-        return self.approximator.log_prob(
-            data, batch_size=batch_size, merge_members=merge_members, member_weights=member_weights
-        )
-
-    def disagreement(
-        self,
-        conditions: VariablesLike,
-        *,
-        num_samples: int = 200,
-        measure: Literal["jensen_shannon", "energy"] | None = None,
-        seed: int | None = None,
-    ) -> FloatArray:
-        """Disagreement of the members' posteriors of each data set, shape (num_datasets,); 0 is none.
-
-        Large values tell that more simulations, or larger networks, would change the posterior there, or that
-        the observation is unlike the simulations. Compare with the values of test simulations:
-        `diagnostics.plot_disagreement(observed, reference=simulated)`.
-
-        Args:
-            conditions: raw variables of shape (num_datasets, ...).
-            num_samples: draws of each member for each data set.
-            measure: "jensen_shannon", from densities, in nats, at most the entropy of the weights; "energy",
-                from draws alone, from 0 to 1; None is the first where every member has a density, and else
-                the second. See `diagnostics.jensen_shannon_divergence` and `diagnostics.energy_disagreement`.
-            seed: seed of the draws.
-
-        Raises:
-            ConfigurationError: for an unknown measure, or one from densities where a member has none.
-        """
-        num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(seed)
-        if measure not in (*_MEASURES, None):
-            raise ConfigurationError(
-                f"Unknown measure {measure!r} of disagreement. {suggest(str(measure), _MEASURES)}"
-            )
-        weights = self.approximator.mixture_weights()
-        has_density = all(member.has_density for member in self.approximator.members.values())
-        if measure == "jensen_shannon" or (measure is None and has_density):
-            log_densities = self.approximator.cross_log_prob(
-                conditions=conditions, num_samples=num_samples, seed=seed
-            )
-            return diagnostics.jensen_shannon_divergence(log_densities, weights)
-        drawn = self.sample(num_samples=num_samples, conditions=conditions, seed=seed, merge_members=False)
-        members = [
-            np.concatenate(list(draws.values()), axis=-1)
-            for draws in cast("dict[str, Variables]", drawn).values()
-        ]
-        return diagnostics.energy_disagreement(np.stack(members, axis=1), weights)
-
-
-def _by_member(
-    networks: InferenceNetworkLike | Mapping[str, InferenceNetworkLike], ensemble_size: int | None
-) -> dict[str, InferenceNetworkLike]:
-    """Inference networks by member."""
-    if isinstance(networks, Mapping):
-        if ensemble_size is not None:
-            raise ConfigurationError(
-                "ensemble_size goes with one inference network; a dict of them says how many "
-                "there are. Leave it out."
-            )
-        return dict(networks)
-    try:
-        size = index(ensemble_size)  # type: ignore[arg-type]
-    except TypeError:
-        size = 0
-    if isinstance(ensemble_size, bool) or size < 2:
-        raise ConfigurationError(
-            "Expected ensemble_size as an integer of at least 2 with one inference network, got "
-            f"{ensemble_size!r}. Use BasicWorkflow for one member, or pass a dict of members to networks."
-        )
-    return {str(k): networks for k in range(size)}
-
-
-def _summaries_by_member(
-    networks: SummaryNetworkLike | Mapping[str, SummaryNetworkLike] | None,
-    members: list[str],
-    *,
-    needed: bool,
-) -> dict[str, SummaryNetworkLike | None]:
-    """Summary networks by member."""
-    if not isinstance(networks, Mapping):
-        return dict.fromkeys(
-            members, networks if networks is not None or not needed else DEFAULT_SUMMARY_NETWORK
-        )
-    for name in networks:
-        if name not in members:
-            raise ConfigurationError(
-                f"There is no member {name!r} for a summary network. {suggest(str(name), members)}"
-            )
-    missing = [name for name in members if name not in networks]
-    if missing:
-        raise ConfigurationError(
-            f"Expected a summary network for every member, got none for {missing[0]!r}. Pass one "
-            "more, or one network for all."
-        )
-    return dict(networks)

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from sbi_models.approximators.mixture import (
     checked_weights,
-    found_shrinkage,
+    cross_validated_shrinkage,
     log_mixture,
     merged_order,
     stacked_weights,
@@ -161,13 +161,13 @@ def test_the_shrinkage_that_is_found_follows_the_evidence():
         theta = rng.normal(size=(n, 1))
         return norm.logpdf(theta, np.array(offsets), 1.0) + 0.5 * rng.normal(size=(n, len(offsets)))
 
-    alike = [found_shrinkage(members(100, [0.3, -0.3, 0.0])) for _ in range(20)]
+    alike = [cross_validated_shrinkage(members(100, [0.3, -0.3, 0.0])) for _ in range(20)]
     assert np.mean(np.array(alike) >= 100) > 0.7
     for _ in range(5):
         log_densities = members(400, [0.0, 0.0, 4.0])
-        assert stacked_weights(log_densities, found_shrinkage(log_densities))[2] < 0.1
-    assert found_shrinkage(members(1, [0.0, 4.0])) == np.inf
-    assert found_shrinkage(log_densities) == found_shrinkage(log_densities)
+        assert stacked_weights(log_densities, cross_validated_shrinkage(log_densities))[2] < 0.1
+    assert cross_validated_shrinkage(members(1, [0.0, 4.0])) == np.inf
+    assert cross_validated_shrinkage(log_densities) == cross_validated_shrinkage(log_densities)
 
 
 def test_learned_weights_beat_equal_ones_on_new_data_where_these_are_worse():
@@ -180,7 +180,7 @@ def test_learned_weights_beat_equal_ones_on_new_data_where_these_are_worse():
 
     for offsets, least in (([0.2, -0.2, 5.0], 0.1), ([0.2, -0.2, 0.0], -0.01)):
         held_out, new = rows(200, offsets), rows(20_000, offsets)
-        learned = stacked_weights(held_out, found_shrinkage(held_out))
+        learned = stacked_weights(held_out, cross_validated_shrinkage(held_out))
         assert score(learned, new) - score(np.full(3, 1 / 3), new) > least
 
 

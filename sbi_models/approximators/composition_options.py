@@ -1,0 +1,115 @@
+"""Options and conditions of a composition: their types, checks and defaults."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+
+from sbi_models.approximators.composition.prior_scores import PriorScoreLike
+from sbi_models.arguments import positive_int
+from sbi_models.errors import ConfigurationError, DataError, suggest
+from sbi_models.networks import DiffusionModel
+from sbi_models.numeric_input import real_array
+from sbi_models.types import Array, Variables, VariablesLike
+
+Simulate = Callable[[Variables, int], tuple[Variables, Array]]
+"""One simulation at each row of raw parameters (k, ...), from a seed: those that did not fail, and their row
+numbers (r,)."""
+
+_FEWEST, _PER_ITEM, _MOST = 20_000, 400, 500_000
+"""Number of simulations of a calibration: at least, per item, and at most.
+
+The noise of a calibration is about sqrt(2 n / simulations) posterior sds.
+"""
+
+
+class CompositionOptions(TypedDict, total=False):
+    """Options of a composition, all of them with a default.
+
+    Attributes:
+        compute_prior_score: function of (data, t=None), where data are raw variables, name to (m, width),
+            that returns d log p(theta) / d theta of each, of the same shape; or the torch distribution of the
+            prior, or a dict of them. None takes the score that the network has learned from dropped
+            conditions.
+        method: "calibrated", right without choices; "gauss" (precision-weighted diffusion), "langevin"
+            (annealed Langevin) and "plain" (the sum of diffused scores, which is biased), for comparison.
+        noise: noise at which scores are composed, in sds of the standardized parameters; None is 0.02, and
+            0.05 for networks without Gaussian preconditioning.
+        calibration_simulations: simulated items of the last calibration; 0 composes without the simulator,
+            None is 400 an item, between 20 000 and 500 000.
+        split: each component of a variable as a variable of its own.
+        seed: seed of everything random; None takes one from NumPy's global state.
+    """
+
+    compute_prior_score: PriorScoreLike | None
+    method: str
+    noise: float | None
+    calibration_simulations: int | None
+    split: bool
+    seed: int | None
+
+
+def composed_conditions(
+    conditions: VariablesLike, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Variables, int, int]:
+    """Raw conditions with one leading axis, and the numbers of data sets and of items of each.
+
+    They are in order of the data sets.
+    """
+    if not isinstance(conditions, Mapping):
+        raise DataError(f"Expected conditions as a dict of names to arrays, got {type(conditions).__name__}.")
+    flat, leading = {}, {}
+    for name, shape in shapes.items():
+        if name not in conditions:
+            raise DataError(
+                f"Expected {name!r} among the conditions, got "
+                f"{', '.join(map(repr, conditions))}. {suggest(name, conditions)}"
+            )
+        try:
+            value = real_array(conditions[name], f"variable {name!r} of the conditions").astype(np.float64)
+        except DataError as error:
+            raise DataError(
+                f"{error} Compose data sets of other numbers of items in calls of their own."
+            ) from None
+        value = value[..., None] if shape == (1,) and value.ndim == 2 else value
+        if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
+            wanted = ", ".join(map(str, ("num_datasets", "n_compositional", *shape)))
+            raise DataError(
+                f"Expected {name!r} of shape ({wanted}), with the items of each data set along the "
+                f"second axis, got {value.shape}. For one data set: {name}[None]."
+            )
+        leading[name] = value.shape[:2]
+        flat[name] = value.reshape(-1, *value.shape[2:])
+    if len(set(leading.values())) > 1:
+        listed = ", ".join(f"{shape} of {name!r}" for name, shape in leading.items())
+        raise DataError(f"Expected the same numbers of data sets and items in every condition, got {listed}.")
+    return flat, *next(iter(leading.values()))
+
+
+def noise_level(noise: float | None, default: float) -> float:
+    """Noise at which scores are composed; ConfigurationError unless it is None, the default, or a number."""
+    if noise is None:
+        return default
+    if isinstance(noise, bool) or not isinstance(noise, int | float | np.floating) or not 0.001 <= noise <= 1:
+        raise ConfigurationError(
+            f"Expected noise, in sds of the standardized parameters, from 0.001 to 1, got {noise!r}."
+        )
+    return float(noise)
+
+
+def check_composable(network: Any) -> None:
+    """Raise ConfigurationError for a network whose posteriors cannot be composed."""
+    if not isinstance(network, DiffusionModel):
+        raise ConfigurationError(
+            f"Expected a DiffusionModel, whose scores can be composed, got {type(network).__name__}. "
+            "Pass inference_network='diffusion_model'."
+        )
+
+
+def num_calibration_simulations(number: int | None, num_items: int) -> int:
+    """Number of simulated items of a calibration, from an option: 0 is none, None goes by the items."""
+    if number is None:
+        return min(max(_FEWEST, _PER_ITEM * num_items), _MOST)
+    if number == 0 and not isinstance(number, bool):
+        return 0
+    return positive_int(number, "calibration_simulations (0 for none)")
