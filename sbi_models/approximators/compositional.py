@@ -184,13 +184,13 @@ class CompositionalApproximator(ContinuousApproximator):
         steps = plan.simulations if calibrates else 1
         show = None if num_datasets * (num_items + steps) > _WORK_BEFORE_PROGRESS else False
         with progress_bar("compose", num_datasets * steps, show=show) as advance:
-            for row, own in enumerate(given.reshape(num_datasets, num_items, -1)):
+            for row, item_conditions in enumerate(given.reshape(num_datasets, num_items, -1)):
                 plan = replace(plan, seed=seeding.derive(seed, "composition", row))
                 fresh = None
                 if prior is None:
-                    draws, report = self._alone(own, num_samples, plan.seed)
+                    draws, report = self._alone(item_conditions, num_samples, plan.seed)
                 else:
-                    items = DiffusionItems(self.inference_network, own, seed=plan.seed)
+                    items = DiffusionItems(self.inference_network, item_conditions, seed=plan.seed)
                     fresh = (
                         partial(self._fresh, _counted(simulate, advance), items)
                         if simulate is not None and calibrates

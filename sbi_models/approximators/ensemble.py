@@ -398,10 +398,10 @@ class EnsembleApproximator(Approximator):
         members = {}
         for k, entry in enumerate(settings["members"]):
             prefix = f"networks.{k}."
-            own = {
+            part = {
                 name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
             }
-            members[entry["name"]] = member_class(entry["kind"]).from_settings(entry["settings"], own)
+            members[entry["name"]] = member_class(entry["kind"]).from_settings(entry["settings"], part)
         ensemble = cls(members, weights=settings["weights"], info=settings["info"])
         ensemble.usual_disagreement.load_state_dict({"values": tensors[_USUAL]} if _USUAL in tensors else {})
         return ensemble.eval()

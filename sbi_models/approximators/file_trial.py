@@ -31,7 +31,7 @@ def try_out(approximator: Approximator) -> None:
     """
     with Evaluating(approximator):
         shapes = {name: _shapes(member) for name, member in approximator.members.items()}
-        if max(prod(shape) for own in shapes.values() for shape in own.values()) > _MOST_NUMBERS:
+        if max(prod(shape) for by_key in shapes.values() for shape in by_key.values()) > _MOST_NUMBERS:
             return
         prepared = {name: _zeros(member, shapes[name]) for name, member in approximator.members.items()}
         for name, member in approximator.members.items():
@@ -74,10 +74,10 @@ def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
         _expect("the shape of summary inputs", inputs.get(SUMMARY, inputs), summary.built_with["input_shape"])
     for key, shape in shapes.items():
         for moment in ("mean", "sd"):
-            found = getattr(member.standardizer, f"{key}_{moment}", None)
-            if found is not None:
-                _expect(f"the axes of {key}_{moment}", tuple(found.shape), shape[-1:])
-                if not bool(found.isfinite().all()) or (moment == "sd" and not bool((found > 0).all())):
+            values = getattr(member.standardizer, f"{key}_{moment}", None)
+            if values is not None:
+                _expect(f"the axes of {key}_{moment}", tuple(values.shape), shape[-1:])
+                if not bool(values.isfinite().all()) or (moment == "sd" and not bool((values > 0).all())):
                     raise ModelFileError(
                         f"{key}_{moment}: expected {'positive' if moment == 'sd' else 'finite'} "
                         "numbers, got others"

@@ -60,8 +60,8 @@ def read(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
             f"{path.name} has schema version {header['schema_version']}, this version of sbi_models reads "
             f"{SCHEMA_VERSION}. Load it with the version that wrote it and train or save it again."
         )
-    if found := misfit_of_header(header):
-        raise ModelFileError(f"{path.name} is not a readable approximator: {found}. Get a fresh copy.")
+    if misfit := misfit_of_header(header):
+        raise ModelFileError(f"{path.name} is not a readable approximator: {misfit}. Get a fresh copy.")
     if header.pop("sha256") != _digest(header, tensors):
         raise ModelFileError(
             f"{path.name} was changed or damaged after it was written: its checksum does not "

@@ -38,7 +38,7 @@ def loss_name(member: str, kind: str) -> str:
 
 
 def mean_losses(
-    own: Mapping[str, float], members: Sequence[str], stopped: Mapping[str, Mapping[str, float]]
+    losses: Mapping[str, float], members: Sequence[str], stopped: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
     """Means over members of losses by `loss_name`, as far as there are some.
 
@@ -46,7 +46,7 @@ def mean_losses(
     """
     means = {}
     for kind in KINDS_OF_LOSSES:
-        values = [own.get(loss_name(name, kind), stopped.get(name, {}).get(kind)) for name in members]
+        values = [losses.get(loss_name(name, kind), stopped.get(name, {}).get(kind)) for name in members]
         known = [value for value in values if value is not None]
         if known:
             means[kind] = sum(known) / len(known)

@@ -185,11 +185,11 @@ def cross_validated_shrinkage(log_densities: FloatArray) -> float:
 def _densities(log_densities: FloatArray) -> FloatArray:
     """Densities (n, members) of the rows that have any, each row up to a factor."""
     top = log_densities.max(axis=1, keepdims=True)
-    kept = np.isfinite(top[:, 0])
-    if not kept.any():
+    has_density = np.isfinite(top[:, 0])
+    if not has_density.any():
         raise DataError(
             "Expected validation data to which a member gives a density, got none: all lie "
             "outside the support of the adapter."
         )
-    densities: FloatArray = np.exp(log_densities[kept] - top[kept])
+    densities: FloatArray = np.exp(log_densities[has_density] - top[has_density])
     return densities

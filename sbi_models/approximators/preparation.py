@@ -34,10 +34,10 @@ class Preparation(Member):
     @property
     def condition_names(self) -> tuple[str, ...]:
         """Raw names of the variables that are conditioned on, masks among them."""
-        made = {name for transform in self.adapter.transforms for name in transform.makes()}
+        produced = {name for transform in self.adapter.transforms for name in transform.makes()}
         names = [name for role in ROLES[1:] for name in self.roles.get(role, ())]
         return tuple(
-            dict.fromkeys([*names, *(name for name in self.inputs.masks.values() if name not in made)])
+            dict.fromkeys([*names, *(name for name in self.inputs.masks.values() if name not in produced)])
         )
 
     @property

@@ -82,17 +82,17 @@ _WHOLE = (
 
 def warn_of_whole_numbers(variables: Variables, names: Sequence[str]) -> None:
     """Warn of inferred raw variables (n, ..., d) with a component of whole numbers, which have no density."""
-    found = []
+    whole = []
     for name in names:
         rows = np.asarray(variables[name], dtype=float)
         if len(rows) >= _FEWEST_ROWS:
             columns = rows.reshape(-1, rows.shape[-1]).T
-            found += [
+            whole += [
                 f"{name}[{k}]" if len(columns) > 1 else name
                 for k, column in enumerate(columns)
                 if _is_whole(column)
             ]
-    _warn(found, _WHOLE)
+    _warn(whole, _WHOLE)
 
 
 def _warn(names: Sequence[str], text: str) -> None:

@@ -58,15 +58,15 @@ def batchable_members(
         if among is not None and name not in among:
             continue
         alike.setdefault((type(member), member.architecture), []).append(name)
-    found = Batchable()
+    batchable = Batchable()
     for names in alike.values():
         if len(names) > 1:
             reason = _why_not({name: approximator.members[name] for name in names}, device, half)
             if reason is None:
-                found.groups.append(names)
+                batchable.groups.append(names)
             else:
-                found.reasons[", ".join(names)] = reason
-    return found
+                batchable.reasons[", ".join(names)] = reason
+    return batchable
 
 
 def _why_not(members: Mapping[str, Member], device: torch.device, half: torch.dtype | None) -> str | None:
@@ -93,8 +93,8 @@ def _why_not(members: Mapping[str, Member], device: torch.device, half: torch.dt
             with torch.autocast(device.type, half):
                 return _trial(copies, common=True, in_half=True) or _trial(copies, common=False, in_half=True)
     except Exception as error:  # noqa: BLE001 - whatever a network raises: it is the answer
-        told = str(error).strip().splitlines() or [""]
-        return f"{type(error).__name__}: {told[0].rstrip('.')}"
+        lines = str(error).strip().splitlines() or [""]
+        return f"{type(error).__name__}: {lines[0].rstrip('.')}"
 
 
 def takes_random_numbers(cls: type) -> bool:
@@ -126,8 +126,8 @@ def _trial(members: Mapping[str, Member], *, common: bool, in_half: bool = False
 
     The made-up batches are one for all members (`common`), or one for each.
     """
-    made = [made_up(member, 0 if common else number) for number, member in enumerate(members.values())]
-    batches = dict(zip(members, made[:1] * len(made) if common else made, strict=True))
+    trials = [made_up(member, 0 if common else number) for number, member in enumerate(members.values())]
+    batches = dict(zip(members, trials[:1] * len(trials) if common else trials, strict=True))
     before = [buffer.clone() for member in members.values() for buffer in member.buffers()]
     alone = {
         name: member.loss(batches[name], noise)

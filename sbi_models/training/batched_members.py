@@ -36,10 +36,10 @@ class BatchedMembers:
         differ = [
             key
             for key, value in buffers[0].items()
-            if not all(torch.equal(value, own[key]) for own in buffers[1:])
+            if not all(torch.equal(value, part[key]) for part in buffers[1:])
         ]
         self._buffers = {
-            name: {key: own[key] for key in differ} for name, own in zip(members, buffers, strict=True)
+            name: {key: part[key] for key in differ} for name, part in zip(members, buffers, strict=True)
         }
 
     def at_once(self, batches: Mapping[str, Rows]) -> list[list[str]]:
@@ -59,7 +59,9 @@ class BatchedMembers:
         """
         rows, *others = batches.values()
         common = all(other is rows for other in others)
-        given = rows if common else {key: torch.stack([own[key] for own in batches.values()]) for key in rows}
+        given = (
+            rows if common else {key: torch.stack([part[key] for part in batches.values()]) for key in rows}
+        )
         numbers: Drawn = tuple(
             torch.stack(values) for values in zip(*(drawn[name] for name in batches), strict=True)
         )
@@ -72,8 +74,8 @@ class BatchedMembers:
 
     def _stacked(self, names: list[str]) -> Rows:
         """Weights, and buffers that differ, of members side by side, (members, ...)."""
-        own = [self._parameters[name] | self._buffers[name] for name in names]
-        return {key: torch.stack([tensors[key] for tensors in own]) for key in own[0]}
+        members = [self._parameters[name] | self._buffers[name] for name in names]
+        return {key: torch.stack([tensors[key] for tensors in members]) for key in members[0]}
 
     def _loss_of(self, tensors: Rows, rows: Rows, drawn: Drawn) -> Tensor:
         losses: Tensor = functional_call(self._loss, tensors, (rows, drawn))

@@ -47,10 +47,10 @@ class GraphedSteps:
             return self._aside(inputs)
         if kind not in self._graphs:
             self._graphs[kind] = self._recorded(inputs)
-        found = self._graphs[kind]
-        if found is None:
+        entry = self._graphs[kind]
+        if entry is None:
             return self._aside(inputs)
-        graph, places, sums = found
+        graph, places, sums = entry
         torch._foreach_copy_(list(_tensors(places)), list(_tensors(inputs)))
         graph.replay()
         return sums

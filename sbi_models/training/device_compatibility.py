@@ -76,9 +76,9 @@ def _trial(member: Member) -> str | None:
     whole = member.loss_given(rows, drawn)
     parts = [
         member.loss_given(
-            {key: value[own] for key, value in rows.items()}, tuple(value[own] for value in drawn)
+            {key: value[part] for key, value in rows.items()}, tuple(value[part] for value in drawn)
         )
-        for own in (slice(0, 1), slice(1, n))
+        for part in (slice(0, 1), slice(1, n))
     ]
     torch.autograd.backward(whole.sum())
     if not close(torch.cat(parts), whole, _TOLERANCE):

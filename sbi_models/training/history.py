@@ -79,12 +79,16 @@ class History:
         """History of an ensemble, merged from the histories of members that have trained apart."""
         series = {name: values for part in parts for name, values in part.history.items()}
         names = [loss_name(member, kind) for kind in KINDS_OF_LOSSES for member in members]
-        own = cls({name: series[name] for name in names if name in series})
+        by_member = cls({name: series[name] for name in names if name in series})
         merged = cls()
-        for epoch in range(max(map(own.epochs_of, members), default=0)):
-            losses = {name: values[epoch] for name, values in own.history.items() if epoch < len(values)}
+        for epoch in range(max(map(by_member.epochs_of, members), default=0)):
+            losses = {
+                name: values[epoch] for name, values in by_member.history.items() if epoch < len(values)
+            }
             stopped = {
-                member: own.best_losses_of(member) for member in members if own.epochs_of(member) <= epoch
+                member: by_member.best_losses_of(member)
+                for member in members
+                if by_member.epochs_of(member) <= epoch
             }
             merged.add(mean_losses(losses, members, stopped) | losses)
         return merged

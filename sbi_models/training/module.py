@@ -149,7 +149,7 @@ class TrainingModule(pl.LightningModule):
         for batched in self._batched:
             for names in batched.at_once(rows):
                 losses += self._batched_step(batched, {name: rows.pop(name) for name in names})
-        losses += [self._member_step(name, own) for name, own in rows.items()]
+        losses += [self._member_step(name, part) for name, part in rows.items()]
         if losses:
             return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         # With several devices Lightning demands a loss; this one is of no weight.
@@ -185,7 +185,8 @@ class TrainingModule(pl.LightningModule):
         if rows:
             members = self.approximator.members
             drawn = {
-                name: (own, members[name].draw(own, self._noise_of_step(name))) for name, own in rows.items()
+                name: (part, members[name].draw(part, self._noise_of_step(name)))
+                for name, part in rows.items()
             }
             for name, total in graphed(drawn).items():
                 self._count(name, total, len(next(iter(rows[name].values()))))
@@ -193,7 +194,7 @@ class TrainingModule(pl.LightningModule):
     def _whole_step(self, optimizer: torch.optim.Optimizer, inputs: Inputs) -> dict[str, Tensor]:
         """From the losses to the weights, on one device; the sum of the losses of each member."""
         optimizer.zero_grad()
-        rows = {name: own for name, (own, _) in inputs.items()}
+        rows = {name: part for name, (part, _) in inputs.items()}
         losses: dict[str, Tensor] = {}
         for batched in self._batched:
             for names in batched.at_once(rows):
@@ -201,14 +202,14 @@ class TrainingModule(pl.LightningModule):
                     {name: rows.pop(name) for name in names}, {name: inputs[name][1] for name in names}
                 )
         losses |= {
-            name: self.approximator.members[name].loss_given(own, inputs[name][1])
-            for name, own in rows.items()
+            name: self.approximator.members[name].loss_given(part, inputs[name][1])
+            for name, part in rows.items()
         }
-        means = [own.mean() for own in losses.values()]
+        means = [of_member.mean() for of_member in losses.values()]
         torch.autograd.backward(means[0] if len(means) == 1 else torch.stack(means).sum())
         self._clip(optimizer, GRADIENT_NORM)
         optimizer.step()
-        return {name: own.detach().sum() for name, own in losses.items()}
+        return {name: of_member.detach().sum() for name, of_member in losses.items()}
 
     def _by_member(self, batch: Batch) -> dict[str, Rows]:
         """What the members that take a step get of a batch."""
@@ -224,9 +225,12 @@ class TrainingModule(pl.LightningModule):
     def _batched_step(self, batched: BatchedMembers, rows: Mapping[str, Rows]) -> list[Tensor]:
         losses = batched.losses(
             rows,
-            {name: batched.members[name].draw(own, self._noise_of_step(name)) for name, own in rows.items()},
+            {
+                name: batched.members[name].draw(part, self._noise_of_step(name))
+                for name, part in rows.items()
+            },
         )
-        return [self._mean_of_step(name, own, len(own)) for name, own in losses.items()]
+        return [self._mean_of_step(name, rows, len(rows)) for name, rows in losses.items()]
 
     def _member_step(self, name: str, rows: Rows) -> Tensor:
         return self._mean_of_step(
@@ -242,9 +246,9 @@ class TrainingModule(pl.LightningModule):
         if self.devices == 1:
             return member.loss(rows, noise), n
         start, end = (k * n // self.devices for k in (self.rank, self.rank + 1))
-        own = slice(start, end) if start < end else slice(0, 1)
-        drawn = tuple(values[own] for values in member.draw(rows, noise))
-        losses = member.loss_given({key: value[own] for key, value in rows.items()}, drawn)
+        part = slice(start, end) if start < end else slice(0, 1)
+        drawn = tuple(values[part] for values in member.draw(rows, noise))
+        losses = member.loss_given({key: value[part] for key, value in rows.items()}, drawn)
         return losses if start < end else losses * 0, n
 
     def _noise_of_step(self, name: str) -> torch.Generator:
@@ -285,8 +289,8 @@ class TrainingModule(pl.LightningModule):
         if not self._clipped_together:
             everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             for member in self.approximator.members.values():
-                own = {id(parameter) for parameter in member.parameters()}
-                self._clipped_together.append([parameter for parameter in everything if id(parameter) in own])
+                ids = {id(parameter) for parameter in member.parameters()}
+                self._clipped_together.append([parameter for parameter in everything if id(parameter) in ids])
         for parameters in self._clipped_together:
             torch.nn.utils.clip_grad_norm_(parameters, norm)
 
@@ -327,15 +331,15 @@ class TrainingModule(pl.LightningModule):
         return means
 
     def _means(self) -> dict[str, float]:
-        own = {key: total / self._counts[key] for key, total in self._totals(list(self._counts)).items()}
-        return own if ALONE in self.seeds else mean_losses(own, list(self.seeds), self.stopped) | own
+        means = {key: total / self._counts[key] for key, total in self._totals(list(self._counts)).items()}
+        return means if ALONE in self.seeds else mean_losses(means, list(self.seeds), self.stopped) | means
 
     def _totals(self, keys: Sequence[str]) -> dict[str, float]:
         """Sums of losses over all devices, the same on each."""
         if self.devices == 1:
             return {key: float(self._sums[key]) for key in keys}
-        own = torch.stack([self._sums[key].double() for key in keys])
-        totals: Tensor = self.trainer.strategy.reduce(own, reduce_op="sum")
+        sums = torch.stack([self._sums[key].double() for key in keys])
+        totals: Tensor = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return dict(zip(keys, totals.tolist(), strict=True))
 
     def _check_finite(self, key: str, value: float) -> None:

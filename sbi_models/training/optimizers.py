@@ -37,12 +37,12 @@ def make_optimizer(
             parameters, **{name: value for name, value in like.defaults.items() if name in known}
         )
     make: Callable[..., object] = like
-    made = make(parameters, lr=learning_rate)
-    if not isinstance(made, torch.optim.Optimizer):
+    optimizer = make(parameters, lr=learning_rate)
+    if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigurationError(
-            f"Expected optimizer to make a torch.optim.Optimizer of (parameters, lr=...), got {made!r}."
+            f"Expected optimizer to make a torch.optim.Optimizer of (parameters, lr=...), got {optimizer!r}."
         )
-    return made
+    return optimizer
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -132,9 +132,9 @@ class Relay:
 
 def _raise_as_told(error: ProcessRaisedException) -> None:
     """An error of a training process as it would be without processes, if it is one of this package's own."""
-    told = str(error).rstrip().splitlines()[-1]
+    message = str(error).rstrip().splitlines()[-1]
     for cls in (TrainingError, ConfigurationError):
         start = f"{cls.__module__}.{cls.__qualname__}: "
-        if told.startswith(start):
-            raise cls(told.removeprefix(start)) from None
+        if message.startswith(start):
+            raise cls(message.removeprefix(start)) from None
     raise error

@@ -207,8 +207,8 @@ def _takes_graphs(approximator: Approximator, settings: TrainingSettings) -> boo
     """
     inside = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
     watched = any(
-        getattr(type(own), name) is not getattr(pl.Callback, name)
-        for own in settings.callbacks
+        getattr(type(callback), name) is not getattr(pl.Callback, name)
+        for callback in settings.callbacks
         for name in inside
     )
     parts = [
@@ -240,11 +240,11 @@ def _groups(approximator: Approximator, settings: TrainingSettings, plan: FitPla
     ):
         return []
     if number_of_devices(settings) > 1:
-        found = Batchable(
+        batchable = Batchable(
             reasons={", ".join(approximator.members): f"they train on devices={settings.devices!r}"}
         )
     elif settings.compile:
-        found = Batchable(
+        batchable = Batchable(
             reasons={
                 ", ".join(
                     approximator.members
@@ -252,15 +252,15 @@ def _groups(approximator: Approximator, settings: TrainingSettings, plan: FitPla
             }
         )
     else:
-        found = batchable_members(approximator, device, _HALF.get(settings.precision), plan.members)
-    if plan.batched and (found.reasons or not found.groups):
-        reasons = [f"{names}, which cannot: {reason}" for names, reason in found.reasons.items()]
+        batchable = batchable_members(approximator, device, _HALF.get(settings.precision), plan.members)
+    if plan.batched and (batchable.reasons or not batchable.groups):
+        reasons = [f"{names}, which cannot: {reason}" for names, reason in batchable.reasons.items()]
         raise ConfigurationError(
             "Expected members that can train as one batch, with batched=True, got "
             f"{'; '.join(reasons) or 'no two of one architecture'}. Leave batched out, and they train side "
             "by side."
         )
-    return found.groups
+    return batchable.groups
 
 
 def _accelerator(name: str) -> str:

@@ -173,11 +173,11 @@ class BasicWorkflow(Workflow):
             )
         check_accelerator(self.settings)
         variables = self._checked(data, "training data")
-        kept, self.history = self.automatic.fit_offline(
+        best, self.history = self.automatic.fit_offline(
             self, variables, self._validation_variables(validation_data), augmentations, on_epoch_end
         )
-        self.approximator = kept.approximator
-        self._best_loss, self._fits = kept._best_loss, self._fits + 1
+        self.approximator = best.approximator
+        self._best_loss, self._fits = best._best_loss, self._fits + 1
         if self.settings.checkpoint_filepath is not None:
             self.approximator.save(
                 Path(self.settings.checkpoint_filepath) / f"{self.settings.checkpoint_name}.safetensors"

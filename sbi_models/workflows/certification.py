@@ -123,11 +123,11 @@ class CertificationMixin(ABC):
                 seed=weighted,
             )
             smoothed = pareto_smoothed(weights)
-            found = [smoothed.pareto_k, effective_sample_share(smoothed.log_weights), *raw_shares(weights)]
+            results = [smoothed.pareto_k, effective_sample_share(smoothed.log_weights), *raw_shares(weights)]
             names = ("pareto_k", "effective_sample_size", "raw_effective_sample_size", "largest_weight")
             certificates = [
                 replace(certificate, **dict(zip(names, map(float, numbers), strict=True)))
-                for certificate, *numbers in zip(certificates, *found, strict=True)
+                for certificate, *numbers in zip(certificates, *results, strict=True)
             ]
         return certificates
 
@@ -184,13 +184,13 @@ class CertificationMixin(ABC):
                 name: simulated[name].reshape(n, num_samples, *simulated[name].shape[1:])
                 for name in approximator.condition_names
             }
-        found = approximator.certify(observed, seed=seed) if certificate else []
+        results = approximator.certify(observed, seed=seed) if certificate else []
         return to_arviz(
             {name: value.reshape(n, num_samples, *value.shape[1:]) for name, value in flat.items()},
             observed_data=observed,
             variable_names=variable_names,
             data_set_names=data_set_names,
-            attrs={"certificates": json.dumps([one.as_dict() for one in found])} if certificate else {},
+            attrs={"certificates": json.dumps([one.as_dict() for one in results])} if certificate else {},
             **groups,
         )
 
@@ -213,16 +213,16 @@ class CertificationMixin(ABC):
         )
         sizes, ties = Sizes(rare.sizes[n:], rare.sizes[:n]), lots(n, seeding.derive(check.seed, "together"))
         predictive = joint_p_values(scores[n:], scores[:n], sizes=sizes, ties=ties).tolist()
-        found = [
+        results = [
             replace(c, predictive=p, predictive_unusual=odd)
             for c, p, odd in zip(certificates, predictive, words, strict=True)
         ]
         if not rare.ranked_among or not rare.are_usual(n):
-            return found
+            return results
         sizes = sizes._replace(unheard_of=rare.unheard_of[:n])
         known = rare.p_values[n:], rare.p_values[:n]
         together = joint_p_values(scores[n:], scores[:n], known, sizes=sizes, ties=ties).tolist()
-        return [replace(c, together=p) for c, p in zip(found, together, strict=True)]
+        return [replace(c, together=p) for c, p in zip(results, together, strict=True)]
 
     def _references_like(self, observed: Variables, number: int, seed: int) -> Variables:
         """Simulations of the sizes of the observed sets, so many of each, four sizes at most."""

@@ -109,10 +109,14 @@ class CompositionalWorkflow(BasicWorkflow):
                 "fit_offline or fit_disk first."
             )
         copy = CompositionalApproximator.like(trained)
-        made = cls(workflow.simulator if simulator is None else simulator, inference_network=copy)
-        made.settings, made.seed, made.threads = workflow.settings, workflow.seed, workflow.threads
-        made.priors, made.history = workflow.priors, workflow.history
-        return made
+        composing = cls(workflow.simulator if simulator is None else simulator, inference_network=copy)
+        composing.settings, composing.seed, composing.threads = (
+            workflow.settings,
+            workflow.seed,
+            workflow.threads,
+        )
+        composing.priors, composing.history = workflow.priors, workflow.history
+        return composing
 
     def _build(self, data: Variables) -> None:
         """Also bound the parameters whose prior is a plain function, and that no adapter step changes."""
@@ -197,22 +201,22 @@ class CompositionalWorkflow(BasicWorkflow):
         number = len(next(iter(fixed.values())))
         simulated = self._simulator().sample(number, seed=seed, progress=False, workers=None, **fixed)
         rows = {_ROW: np.arange(number)}
-        kept = self._successes({**simulated, **rows})
-        return kept, kept.pop(_ROW)
+        successes = self._successes({**simulated, **rows})
+        return successes, successes.pop(_ROW)
 
 
 def _composable(network: InferenceNetworkLike) -> DiffusionModel:
     """A diffusion model, with what it leaves open set for composition."""
-    made: InferenceNetwork = resolve(network, InferenceNetwork)  # type: ignore[type-abstract]
-    check_composable(made)
-    assert isinstance(made, DiffusionModel)
+    resolved: InferenceNetwork = resolve(network, InferenceNetwork)  # type: ignore[type-abstract]
+    check_composable(resolved)
+    assert isinstance(resolved, DiffusionModel)
     open_settings = {
         "drop_conditions": _DROPPED,
-        "preconditioning": "gaussian" if made.prediction == "velocity" else "unit",
+        "preconditioning": "gaussian" if resolved.prediction == "velocity" else "unit",
     }
-    return type(made)(
+    return type(resolved)(
         **{
-            **made.config,
-            **{name: value for name, value in open_settings.items() if made.config[name] is None},
+            **resolved.config,
+            **{name: value for name, value in open_settings.items() if resolved.config[name] is None},
         }
     )

@@ -186,10 +186,10 @@ def changes(adapter: Adapter, name: str) -> bool:
 def check_same_roles(roles: dict[str, list[str]], approximator: Approximator) -> None:
     """Roles that are given beside an approximator must be its own."""
     for role, names in roles.items():
-        own = approximator.roles.get(role, [])
-        if names and names != own:
+        present = approximator.roles.get(role, [])
+        if names and names != present:
             raise ConfigurationError(
-                f"The approximator has {role}={own}, got {names}. Leave {role} out, or pass a network."
+                f"The approximator has {role}={present}, got {names}. Leave {role} out, or pass a network."
             )
 
 

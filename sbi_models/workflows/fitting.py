@@ -269,9 +269,12 @@ class FitMixin:
         if not self._simulator().failures.allowed:
             return simulations
         names = self.approximator.inference_names + self.approximator.condition_names
-        kept = [name for name in names if name in simulations and name not in self.approximator.may_miss]
+        required = [name for name in names if name in simulations and name not in self.approximator.may_miss]
         fine = np.all(
-            [~np.isnan(simulations[name]).reshape(len(simulations[name]), -1).any(axis=1) for name in kept],
+            [
+                ~np.isnan(simulations[name]).reshape(len(simulations[name]), -1).any(axis=1)
+                for name in required
+            ],
             axis=0,
         )
         return {name: value[fine] for name, value in simulations.items()}

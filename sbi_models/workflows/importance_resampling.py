@@ -179,20 +179,22 @@ def _report(
     effective, raw = both
     top = float(log_weights.max())
     evidence = top + float(np.log(np.exp(log_weights - top).mean())) if np.isfinite(top) else -np.inf
-    said = []
+    doubts = []
     if pareto_k > _LARGEST_K:
-        said.append(
+        doubts.append(
             f"The weights have too heavy a tail (k = {pareto_k:.2f}, {_LARGEST_K} at most): the "
             "approximator misses a part of the exact posterior, and so do these draws. Train it on more "
             "simulations like this observation."
         )
     if effective < _FEWEST_EFFECTIVE:
-        said.append(f"They are worth {effective:.0f} draws only. Take more num_proposals, or train further.")
+        doubts.append(
+            f"They are worth {effective:.0f} draws only. Take more num_proposals, or train further."
+        )
     elif raw < _FEWEST_EFFECTIVE or largest > LARGEST_WEIGHT:
-        said.append(
+        doubts.append(
             f"One of {len(log_weights)} draws has {largest:.1%} of the weight: they are worth {raw:.0f} "
             f"draws before the weights are smoothed, and {effective:.0f} after. The approximator may miss a "
             "part of the exact posterior, which these draws then miss, too. Take more num_proposals, or "
             "train it on more simulations like this observation."
         )
-    return Correction(len(log_weights), effective, raw, largest, pareto_k, evidence, tuple(said))
+    return Correction(len(log_weights), effective, raw, largest, pareto_k, evidence, tuple(doubts))

@@ -40,20 +40,20 @@ class PosteriorCheck:
 
         `observed` is the number of the first data sets, whose rarest statistics are described in words.
         """
-        found = self.approximator.observation_statistics(data)
-        statistics = torch.stack(list(found.values()), dim=1)
+        named = self.approximator.observation_statistics(data)
+        statistics = torch.stack(list(named.values()), dim=1)
         values, pooled, replicates = self._compared(data, statistics, observed)
         space = Space(neighbours=False)
         space.fit(pooled)
         scores = space.scores(values[:observed])
         words = []
-        for row, own in enumerate(replicates):
-            (told,) = (
-                reasons(list(found), statistics[row : row + 1], scores[row : row + 1], own)
-                if len(own)
+        for row, of_observed in enumerate(replicates):
+            (rarest,) = (
+                reasons(list(named), statistics[row : row + 1], scores[row : row + 1], of_observed)
+                if len(of_observed)
                 else ((),)
             )
-            words.append(in_words(told, "data simulated from the posterior"))
+            words.append(in_words(rarest, "data simulated from the posterior"))
         return space(values), words
 
     def _compared(
@@ -61,7 +61,7 @@ class PosteriorCheck:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Statistics (n, d) and replicates (k, d) in sds of the replicates, and those of observations."""
         count, at_once = len(statistics), max(1, _SIMULATIONS_AT_ONCE // self.replicates)
-        values, pooled, own = [], [], []
+        values, pooled, of_observed = [], [], []
         for start in range(0, count, at_once):
             rows = slice(start, start + at_once)
             replicated = self._replicated({name: value[rows] for name, value in data.items()}, start)
@@ -70,12 +70,15 @@ class PosteriorCheck:
             sd = torch.maximum(sd, _ROUNDING * mean.abs() + 1e-12)
             values.append(((statistics[rows, None] - mean) / sd)[:, 0].nan_to_num(_WORST))
             pooled.append(((replicated - mean) / sd).flatten(0, 1))
-            own += [part[part.isfinite().all(dim=1)] for part in replicated[: max(0, observed - start)]]
+            of_observed += [
+                part[part.isfinite().all(dim=1)] for part in replicated[: max(0, observed - start)]
+            ]
         everything = torch.cat(pooled)
         everything = everything[everything.isfinite().all(dim=1)]
         if len(everything) < _FEWEST_POOLED:
             raise _no_replicates(f"{len(everything)} that did not fail")
-        return torch.cat(values), everything[:: max(1, min(10, len(everything) // _FEWEST_POOLED))], own
+        step = max(1, min(10, len(everything) // _FEWEST_POOLED))
+        return torch.cat(values), everything[::step], of_observed
 
     def _replicated(self, data: Variables, start: int) -> Tensor:
         """Statistics (n, replicates, d) of data simulated from each posterior; NaN for failures."""
@@ -97,9 +100,9 @@ class PosteriorCheck:
             fine &= fits.reshape(total, -1).all(axis=1)
         if not fine.any():
             raise _no_replicates("failures only")
-        found = approximator.observation_statistics({name: value[fine] for name, value in conditions.items()})
-        statistics = torch.full((total, len(found)), torch.nan, dtype=torch.float64)
-        statistics[torch.as_tensor(fine)] = torch.stack(list(found.values()), dim=1)
+        named = approximator.observation_statistics({name: value[fine] for name, value in conditions.items()})
+        statistics = torch.full((total, len(named)), torch.nan, dtype=torch.float64)
+        statistics[torch.as_tensor(fine)] = torch.stack(list(named.values()), dim=1)
         return statistics.reshape(n, self.replicates, -1)
 
 

@@ -60,9 +60,9 @@ class NeuralLikelihood:
         drawn: dict[str, FloatArray] = {}
         whose = np.arange(n) % len(self.members)
         for k, member in enumerate(self.members.values()):
-            own = np.flatnonzero(whose == k)
-            for start in range(0, len(own), _ROWS_AT_ONCE):
-                rows = own[start : start + _ROWS_AT_ONCE]
+            positions = np.flatnonzero(whose == k)
+            for start in range(0, len(positions), _ROWS_AT_ONCE):
+                rows = positions[start : start + _ROWS_AT_ONCE]
                 given = {name: value[rows] for name, value in parameters.items()}
                 values = _one_draw_each(member, given, seeding.derive(seed, k, start))
                 for name, value in values.items():

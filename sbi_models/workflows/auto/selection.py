@@ -147,8 +147,8 @@ class Automatic:
         if reason is not None:
             self.choices["no learned likelihood"] = reason
         _logger.info("auto: %s", "; ".join(f"{name}: {value}" for name, value in self.choices.items()))
-        kept = candidates[best].approximator
-        kept.info = files.as_json({**kept.info, "auto": self.choices})
+        approximator = candidates[best].approximator
+        approximator.info = files.as_json({**approximator.info, "auto": self.choices})
         history = candidates[best].history
         assert history is not None
         return candidates[best], history
@@ -225,7 +225,7 @@ class _Candidate(Workflow):
 
 def _options(workflow: Workflow) -> TrainingOptions:
     """Training settings that candidates take over."""
-    kept = (
+    names = (
         "checkpoint_filepath",
         "restore",
         "accelerator",
@@ -236,7 +236,7 @@ def _options(workflow: Workflow) -> TrainingOptions:
         "threads",
         "progress",
     )
-    return {name: getattr(workflow.settings, name) for name in kept}  # type: ignore[return-value]
+    return {name: getattr(workflow.settings, name) for name in names}  # type: ignore[return-value]
 
 
 def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
