@@ -30,7 +30,10 @@ ALONE = ""
 """Name of the only member of an approximator that is no ensemble."""
 
 APPROXIMATORS: "Registry[type[Approximator]]" = Registry("kind of approximator")
-"""Classes by kind; a saved file can be of these alone. `@APPROXIMATORS.register("kind")` adds one."""
+"""Classes of approximators by kind, the only ones that files can name.
+
+`@APPROXIMATORS.register("kind")` adds one.
+"""
 
 
 class Approximator(nn.Module, ABC):

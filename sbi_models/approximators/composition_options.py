@@ -13,8 +13,7 @@ from sbi_models.numeric_input import real_array
 from sbi_models.types import Array, Variables, VariablesLike
 
 Simulate = Callable[[Variables, int], tuple[Variables, Array]]
-"""One simulation at each row of raw parameters (k, ...), from a seed: those that did not fail, and their row
-numbers (r,)."""
+"""Function of raw parameters (k, ...) and a seed: successful simulations, and their row numbers (r,)."""
 
 _FEWEST, _PER_ITEM, _MOST = 20_000, 400, 500_000
 """Number of simulations of a calibration: at least, per item, and at most.

@@ -40,7 +40,7 @@ from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Array, Variables, VariablesLike
 
 _NOISE = {True: 0.02, False: 0.05}
-"""Noise of the scores: of networks with Gaussian preconditioning, and of others."""
+"""Default noise of the scores of networks with Gaussian preconditioning (True), and of others."""
 
 _WORK_BEFORE_PROGRESS = 20_000
 

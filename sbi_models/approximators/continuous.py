@@ -30,10 +30,10 @@ from sbi_models.progress import Advance, progress_bar
 from sbi_models.types import Array, Estimates, Variables, VariablesLike
 
 _DRAWS_PER_BLOCK = 8192
-"""Draws of one data set that share a random stream; part of the meaning of a seed, so never change it."""
+"""Number of draws of a data set that share a random stream; a part of what a seed means: never change it."""
 
 _DRAWS_BEFORE_PROGRESS, _ROWS_PER_CALL = 200_000, 2**15
-"""Network rows of one call bound memory, and do not change results beyond rounding."""
+"""Number of draws from which progress is shown, and rows of one network call, which bound memory."""
 
 
 @APPROXIMATORS.register("continuous")
@@ -142,7 +142,7 @@ class ContinuousApproximator(Preparation):
                 name_(d-1), width 1.
             batch_size: data sets in one call of the networks; None chooses by memory. Results do not depend
                 on it beyond rounding.
-            seed: None takes one from NumPy's global state.
+            seed: seed of the draws; None takes one from NumPy's global state.
 
         Returns:
             Name to array of shape (num_datasets, num_samples, width), raw space.

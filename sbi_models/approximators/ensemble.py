@@ -321,7 +321,7 @@ class EnsembleApproximator(Approximator):
             shrinkage: number of simulations that speak for equal weights beside the held-out ones. 0 is none:
                 the weights with the highest held-out score, which a few hundred simulations do not suffice
                 for. None finds it by cross-validation.
-            batch_size: as for `log_prob`.
+            batch_size: data sets in one call of the networks.
 
         Raises:
             ConfigurationError: if a member has no density, for its weight is for the user to choose; if

@@ -18,8 +18,7 @@ from sbi_models.approximators.summary_inputs import SUMMARY, masked
 from sbi_models.errors import ModelFileError
 
 _MOST_NUMBERS = 2**20
-"""Of an observation that goes through the networks: larger ones would take as long as the first sampling
-does."""
+"""Largest observation, in numbers, that is tried; larger ones take as long as the first sampling does."""
 
 
 def try_out(approximator: Approximator) -> None:

@@ -18,14 +18,14 @@ from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.types import Array, FloatArray
 
 _ROUNDING = 9
-"""Decimals of a share that count; what is closer is a tie."""
+"""Number of decimals of a share; closer ones are a tie."""
 
 _GAP = 1e-8
 _ITERATIONS = 20_000
 
 _FOLDS = 10
 _SHRINKAGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-"""Simulations that speak for equal weights, over those there are."""
+"""Candidates of the shrinkage, as a share of the number of simulations."""
 
 
 def checked_weights(weights: Any, names: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from sbi_models.arguments import positive_int
 from sbi_models.types import Variables
 
 _ROWS = 4096
-"""Rows of one call where users do not say how many."""
+"""Default number of rows in one call of a network."""
 
 
 def as_tensors(variables: Variables, device: torch.device | None = None) -> dict[str, Tensor]:

@@ -26,8 +26,7 @@ from sbi_models.networks.scoring import ParametricRule, PointRule
 from sbi_models.types import Estimates, VariablesLike
 
 _RAW = "raw_inference_variables"
-"""Name, among the standardized roles, of the inferred variables in raw space, side by side in the order of
-their names."""
+"""Name, among the standardized roles, of the inferred raw variables side by side in their order."""
 
 _ROWS_FOR_SLOPES = 256
 

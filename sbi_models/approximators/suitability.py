@@ -11,25 +11,29 @@ from sbi_models.errors import distrust
 from sbi_models.types import Array, Variables
 
 _FEWEST_ROWS, _MOST_VALUES = 20, 1_000_000
-"""Rows from which data are looked at, and values of a column that are."""
+"""Least number of rows to warn about, and largest number of values of a column to examine."""
 
 _CRUSHED = 0.1
-"""The robust sd of values in sds: of normal ones 1, of Student's t with 5 degrees of freedom 0.8, of
-log-normal ones 0.5 for sigma = 1, and less than 0.1 from sigma = 2."""
+"""Largest robust sd, in sds, of values that standardization crushes.
+
+It is 1 for normal values, 0.8 for Student's t with 5 degrees of freedom, 0.5 for log-normal ones with sigma =
+1, and less than 0.1 from sigma = 2.
+"""
 
 _FAR_OUT, _OF_ROOT = 8.0, 0.25
-"""Sds that the largest value is away at least, or this share of the root of the number of values, which it is
-at most: two narrow modes are no tails."""
+"""Least distance of the largest value, in sds, or in shares of the root of the number of values.
+
+That root is the largest possible distance; two narrow modes are no tails.
+"""
 
 _AXES_OF_IMAGES = 4
-"""Their dark pixels are no data that a few bright ones crush."""
+"""Number of axes of images, whose dark pixels a few bright ones do not crush."""
 
 _FAR, _SMALL = 100.0, 0.03
-"""Of conditions as the network sees them: a mean or sd above the first, or all deviations from the mean below
-the second."""
+"""Mean or sd of adapted conditions that is too large, and deviation from the mean that is too small."""
 
 _FINE = 1e-3
-"""Whole numbers whose spacing is so small a share of their sd are as good as continuous."""
+"""Spacing of whole numbers, in sds, below which they are as good as continuous."""
 
 
 class _Column(NamedTuple):

@@ -11,7 +11,7 @@ from sbi_models.numeric_input import real_array
 from sbi_models.types import Array, Variables, VariablesLike
 
 _ABSURD = 1e9
-"""Standardized parameters so far out have the log density -inf, unless the network gives a number."""
+"""Standardized parameters beyond it have the log density -inf, unless the network gives a number."""
 
 
 def as_variables(

@@ -21,13 +21,17 @@ from sbi_models.training.batched_members import BatchedMembers, Rows
 
 _ROWS, _SMALLEST = 4, 1e-6
 _NOISE = 0.05
-"""Sd of what is added to the weights of copies: networks start with layers of zeros, behind which no gradient
-would be seen."""
+"""Sd of the noise that is added to the weights of copies.
+
+Networks start with layers of zeros, behind which no gradient would be seen.
+"""
 
 _TOLERANCE, _TOLERANCE_IN_HALF = 0.01, 0.15
-"""Relative difference that rounding explains, that of convolutions in TF32 too; what is wrong is off by about
-one. In half precision gradients of splines differ by half, so that there, after the trial in full precision,
-losses alone are compared."""
+"""Relative difference that rounding explains, in single and in half precision.
+
+That of convolutions in TF32 is below it, too; a wrong result is off by about one. In half precision gradients
+of splines differ by half, so that there, after the trial in full precision, losses alone are compared.
+"""
 
 
 @dataclass

@@ -22,7 +22,7 @@ class Checkpoint:
     """Two files after each epoch: the approximator, and the state that a resumed training goes on from.
 
     Args:
-        folder: made if missing.
+        folder: folder of the files, which is made if missing.
         name: stem of both files.
         save_best_only: keep the approximator of the lowest monitored loss (validation if there is one)
             instead of the last; in an ensemble, each member of its own lowest.

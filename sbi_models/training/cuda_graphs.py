@@ -20,17 +20,17 @@ Inputs = Mapping[str, tuple[Rows, Drawn]]
 """The batch and the random numbers of each member that takes a step; members may share a batch."""
 
 Step = Callable[[Inputs], dict[str, Tensor]]
-"""Takes a whole step on a GPU, and gives the sum of the losses of each member, without waiting for them."""
+"""A whole step on a GPU, which gives the sum of the losses of each member without waiting for them."""
 
 _STEPS_BEFORE = 3
-"""Steps of one shape before it is recorded: whatever PyTorch sets up at first use is set up then."""
+"""Number of steps of one shape before it is recorded; PyTorch sets up at first use what it needs."""
 
 
 class GraphedSteps:
     """Takes steps, those of a shape that comes often as a graph.
 
     Args:
-        step: what to record.
+        step: function that takes a whole step, to be recorded.
     """
 
     def __init__(self, step: Step) -> None:

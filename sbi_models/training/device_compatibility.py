@@ -1,6 +1,6 @@
 """Check whether several devices can share a batch, with the result that one device has.
 
-As in `batchable.py`, it is found out before training, by a rule and by a trial: losses take their random
+As in `batch_compatibility.py`, a rule and a trial decide before training: losses take their random
 numbers as an argument, there is no dropout, and the losses of a made-up batch are those of its rows in two
 parts.
 """

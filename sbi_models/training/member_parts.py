@@ -26,9 +26,9 @@ class Part:
     Attributes:
         members: their names.
         weights: weights of these members, by their names in the `state_dict()` of the ensemble.
-        best_weights: those of the best epoch of each, with `save_best_only` or `early_stopping`.
+        best_weights: weights of the best epoch of each, with `save_best_only` or `early_stopping`.
         history: history of these members alone.
-        fingerprint: what the training was, of all members but for "members" and "batched members".
+        fingerprint: fingerprint of the training, that of all members but for "members" and "batched members".
     """
 
     members: tuple[str, ...]
@@ -90,7 +90,7 @@ class Trained:
     Attributes:
         history: its losses.
         best_weights: weights of the best epoch, or of each member's, if they are kept.
-        fingerprint: what the training was.
+        fingerprint: fingerprint of the training.
     """
 
     history: History

@@ -29,13 +29,13 @@ from sbi_models.training.cuda_graphs import GraphedSteps, Inputs
 from sbi_models.training.optimizers import OptimizerLike, make_optimizer
 
 Batch = Rows | list[Rows | None]
-"""A prepared batch for all members, or one for each, in their order; None lets a member sit the step out."""
+"""A prepared batch for all members, or one for each, in their order; a member with None takes no step."""
 
 GRADIENT_NORM = 1.5
-"""To which the gradient of each member is clipped."""
+"""Largest norm of the gradient of each member; larger ones are clipped."""
 
 _STEPS_BETWEEN_CHECKS = 100
-"""Between looks at whether the loss is finite still; each look waits for an accelerator."""
+"""Number of steps between checks that the loss is finite; each check waits for an accelerator."""
 
 
 class TrainingModule(pl.LightningModule):
@@ -93,10 +93,9 @@ class TrainingModule(pl.LightningModule):
             if members is None or name in members
         }
         self.stopped: Mapping[str, Mapping[str, float]] = {}
-        """Members that take no further steps: to the losses of their best epochs, by "loss" and
-        "val_loss"."""
+        """Losses, by "loss" and "val_loss", of the best epochs of members that take no further steps."""
         self.rank, self.devices = 0, 1
-        """Which of how many devices this one is."""
+        """Number of this device, and number of all devices."""
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._clipped_together: list[list[torch.nn.Parameter]] = []

@@ -19,10 +19,10 @@ def make_optimizer(
     """The optimizer of a module's parameters.
 
     Args:
-        like: None for AdamW (Adam if weight_decay is 0); a class or function, called with the parameters and
-            lr=learning_rate; or an instance made with any parameters: its class and settings, learning rate
-            included, are used for the module's parameters.
-        module: whose parameters are trained.
+        like: optimizer to use: None for AdamW (Adam if weight_decay is 0); a class or function, called with
+            the parameters and lr=learning_rate; or an instance made with any parameters: its class and
+            settings, learning rate included, are used for the module's parameters.
+        module: module with the parameters to train.
         learning_rate: learning rate at its peak.
         weight_decay: weight decay of AdamW, for the weights of linear and convolution layers, not for biases,
             norms and embeddings.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _SECONDS_TO_HEAR = 60.0
-"""For the last messages; there are none any more of a process that was killed in the middle of one."""
+"""Seconds to wait for the last messages, which a killed process may have left unfinished."""
 
 
 def check_same_everywhere(trainer: "pl.Trainer", fingerprint: Fingerprint) -> None:
@@ -56,9 +56,9 @@ class Relay:
     def __init__(self, start_method: str) -> None:
         self._here, self._there = get_context(start_method).Pipe()
         self.state: dict[str, Any] | None = None
-        """What `give_back` was given, once the training is over."""
+        """State from `give_back`, once the training is over."""
         self.error: BaseException | None = None
-        """What the listener to the ends of epochs has raised."""
+        """Error of the listener to the ends of epochs."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state

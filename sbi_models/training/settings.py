@@ -27,8 +27,10 @@ _STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 START_METHODS = {"ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
-"""Of the strategies whose processes all end with the training; with "ddp", this process is the first of those
-that train."""
+"""Start methods of the strategies whose processes all end with the training.
+
+With "ddp", this process is the first of those that train.
+"""
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -86,28 +88,29 @@ class TrainingSettings:
             from NumPy's global state.
         accelerator: "auto", "cpu", "gpu": where to train; "gpu" is an error of every fit where there is none
             that PyTorch can use.
-        devices: how many GPUs, or processes on a CPU, share each batch of batch_size simulations; "auto" is
-            all GPUs, or one CPU. Noise is drawn for whole batches, and gradients and losses are means over
-            them, so that the result is that of one device up to rounding. Each process makes all batches, and
-            simulates online ones, for itself. Not for members that train as one batch, nor with compile,
-            dropout, batch normalization, or a loss that draws its own random numbers.
-        strategy: how Lightning starts their processes. "ddp": the program is run once more for each further
-            device, and goes on in all of them after the training; this, or a launcher such as torchrun or
-            SLURM, is for scripts. "ddp_spawn" and "ddp_fork", also named "ddp_notebook": processes of the
-            training alone, for programs of which training is a part; they tell this one of progress, ends of
-            epochs and the result. "ddp_spawn" needs what can be pickled: a simulator, augmentations,
-            callbacks and loggers that are no lambdas or local functions. "ddp_fork" needs a system that
-            forks, and GPUs that this process has not used before. Callbacks and loggers of the user work in
-            those processes, and do not come back. "auto" is "ddp", or "ddp_notebook" in an interactive
-            Python.
+        devices: number of GPUs, or processes on a CPU, that share each batch of batch_size simulations;
+            "auto" is all GPUs, or one CPU. Noise is drawn for whole batches, and gradients and losses are
+            means over them, so that the result is that of one device up to rounding. Each process makes all
+            batches, and simulates online ones, for itself. Not for members that train as one batch, nor with
+            compile, dropout, batch normalization, or a loss that draws its own random numbers.
+        strategy: strategy of Lightning that starts their processes. "ddp": the program is run once more for
+            each further device, and goes on in all of them after the training; this, or a launcher such as
+            torchrun or SLURM, is for scripts. "ddp_spawn" and "ddp_fork", also named "ddp_notebook":
+            processes of the training alone, for programs of which training is a part; they tell this one of
+            progress, ends of epochs and the result. "ddp_spawn" needs what can be pickled: a simulator,
+            augmentations, callbacks and loggers that are no lambdas or local functions. "ddp_fork" needs a
+            system that forks, and GPUs that this process has not used before. Callbacks and loggers of the
+            user work in those processes, and do not come back. "auto" is "ddp", or "ddp_notebook" in an
+            interactive Python.
         precision: "32-true", or "16-mixed" and "bf16-mixed" for accelerators that are faster in half
             precision.
         compile: compile the networks with torch.compile while training: True, or the name of a backend.
-        cuda_graphs: on one GPU, record whole training steps, with the default optimizer in single precision,
-            as CUDA graphs, and launch each at once; results change by rounding at most. None: if all modules
-            are those of sbi_models and PyTorch, and fit into one, as all but scoring rules and Gaussian
-            preconditioning do; True: also with modules of your own, which must compute the same function of
-            their inputs in every step. Steps that cannot be recorded are taken as always, after a warning.
+        cuda_graphs: whether to record, on one GPU, whole training steps, with the default optimizer in single
+            precision, as CUDA graphs, and launch each at once; results change by rounding at most. None: if
+            all modules are those of sbi_models and PyTorch, and fit into one, as all but scoring rules and
+            Gaussian preconditioning do; True: also with modules of your own, which must compute the same
+            function of their inputs in every step. Steps that cannot be recorded are taken as always, after a
+            warning.
         threads: CPU threads of PyTorch while training. One is fastest for small networks, and makes the
             result the same on any number of cores.
         callbacks: Lightning callbacks; the metrics `loss` and `val_loss` are logged for them.

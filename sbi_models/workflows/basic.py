@@ -30,7 +30,7 @@ from sbi_models.workflows.construction import (
 from sbi_models.workflows.workflow import Workflow
 
 AUTO = "auto"
-"""The name, in place of an inference network, that leaves the choice to `Automatic`."""
+"""Name, in place of an inference network, that leaves the choice to `Automatic`."""
 
 
 @known_arguments
@@ -85,10 +85,10 @@ class BasicWorkflow(Workflow):
     """
 
     _kind: type[ContinuousApproximator] | None = None
-    """Of the approximator; None goes by the inference network."""
+    """Class of the approximator; None goes by the inference network."""
 
     automatic: Automatic | None = None
-    """What chooses networks and training, with `inference_network="auto"`."""
+    """Automatic choice of networks and training, with `inference_network="auto"`."""
 
     def __init__(
         self,
@@ -145,8 +145,9 @@ class BasicWorkflow(Workflow):
             epochs: passes over the data; None is 100. With `inference_network="auto"` it is chosen, and so is
                 the batch size.
             batch_size: simulations in one step; None is 32.
-            validation_data: as for `Workflow.fit_offline`. With "auto", None holds out a tenth of the data.
-            data, augmentations, on_epoch_end: as for `Workflow.fit_offline`.
+            validation_data: held-out simulations or their number, as for `Workflow.fit_offline`. With "auto",
+                None holds out a tenth of the data.
+            data, augmentations, on_epoch_end: arguments as for `Workflow.fit_offline`.
 
         Returns:
             The history. With "auto", it is that of the training whose posterior was kept.

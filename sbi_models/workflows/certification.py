@@ -25,8 +25,10 @@ from sbi_models.workflows.predictive_check import PosteriorCheck
 
 _FEWEST_REFERENCES = 100
 _LOT, _MOST_LOTS, _MOST_SIZES = 10, 4, 4
-"""Simulations, in units of num_references, among which those of an observation's size are looked for; and
-sizes that are looked for."""
+"""Size and number of the lots of simulations in which those of observed sizes are sought; number of sizes.
+
+A lot is given in units of num_references.
+"""
 
 
 @known_arguments

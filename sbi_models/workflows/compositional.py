@@ -28,7 +28,7 @@ _DROPPED = 0.15
 _ROW = "row number"
 
 _PRIOR_DRAWS = 20_000
-"""Draws of the prior that bounds are found from."""
+"""Number of prior draws that bounds are estimated from."""
 
 
 @known_arguments
@@ -43,7 +43,7 @@ class CompositionalWorkflow(BasicWorkflow):
         inference_network: a `DiffusionModel`, or its name; what it leaves open is set for composition:
             drop_conditions=0.15, so that the prior is learned, and preconditioning="gaussian". Or a
             `CompositionalApproximator`, such as a loaded one.
-        options: as for `BasicWorkflow`.
+        options: further arguments as for `BasicWorkflow`.
 
     Raises:
         ConfigurationError: for a network other than a `DiffusionModel`, and as `BasicWorkflow` does.
@@ -91,8 +91,8 @@ class CompositionalWorkflow(BasicWorkflow):
         """A compositional workflow with a copy of a trained one's networks, settings and history.
 
         Args:
-            workflow: trained, with a `DiffusionModel`.
-            simulator: None takes that of the workflow.
+            workflow: trained workflow with a `DiffusionModel`.
+            simulator: simulator; None takes that of the workflow.
 
         Raises:
             ConfigurationError: if its network is no `DiffusionModel`.

@@ -18,7 +18,7 @@ from sbi_models.training.settings import TrainingOptions
 Names = str | Sequence[str]
 
 DEFAULT_SUMMARY_NETWORK = "time_series_transformer"
-"""Takes sets and series of vectors, and loses neither values nor order."""
+"""Default for ensembles: it takes sets and series of vectors, and loses neither values nor order."""
 
 _JOINING = ("concatenate", "keep")
 """Steps of an adapter that leave values as they are."""

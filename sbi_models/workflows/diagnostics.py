@@ -101,8 +101,8 @@ class DiagnosticsMixin(ABC):
         posteriors pass their draws as `samples` with the true parameters as `test_data`.
 
         Args:
-            test_data, num_samples, samples, variable_names, seed: as for the default figures; 20 data sets or
-                more, of which 300 tell much.
+            test_data, num_samples, samples, variable_names, seed: arguments as for the default figures; 20
+                data sets or more, of which 300 tell much.
             prior: draws of the prior by variable, (n_prior, width), raw space; without them the true
                 parameters stand for it.
             false_alarms: the probability that right posteriors are called flawed.

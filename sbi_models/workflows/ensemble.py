@@ -56,14 +56,14 @@ class EnsembleWorkflow(EnsembleInference):
             `EnsembleApproximator`, such as a loaded one, to go on training.
         summary_networks: one for every member, or a dict of members to networks; each member has a clone.
             None is a `TimeSeriesTransformer` if there are summary variables.
-        ensemble_size: how many members, named "0", "1", ..., if one inference network is given; at least 2.
+        ensemble_size: number of members, named "0", "1", ..., if one inference network is given; at least 2.
         batched: whether the members of one architecture train as one batched module, with the weights of all
             members stacked in each layer: True demands it, False never does it, None does it on a GPU where
             it can be done. On a CPU members train one after the other then, which is faster but for coupling
             flows. Results are the same up to rounding; only side by side are those of a member the same to
             the bit whoever else is in the ensemble. Members with dropout or recurrence, compiled ones, and
             those with a loss that draws its own random numbers cannot be batched.
-        adapter, summary_mask, prior, standardize, info, training: as for `BasicWorkflow`; with
+        adapter, summary_mask, prior, standardize, info, training: arguments as for `BasicWorkflow`; with
             `early_stopping`, each member stops by its own losses and goes back to its own best weights, and
             `save_best_only` keeps the best weights of each.
 
@@ -155,20 +155,20 @@ class EnsembleWorkflow(EnsembleInference):
         """Train every member on simulations in memory; further arguments as for `BasicWorkflow.fit_offline`.
 
         Args:
-            data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, each has the same ceil(N / f) of
-                the N simulations in every epoch, in an order of its own: neighbours on a ring of all,
-                shuffled once. 1: all have all, in the same batches. 0: no simulation is shared, and some
-                members have one less.
-            members: train these alone, and leave the others as they are; None trains all. They have the
-                initial weights, simulations, noise, learning rates, best epochs and early stops that they
+            data_reuse: share r of common data, from 0 to 1. With E members and f = r + (1 - r) E, each has
+                the same ceil(N / f) of the N simulations in every epoch, in an order of its own: neighbours
+                on a ring of all, shuffled once. 1: all have all, in the same batches. 0: no simulation is
+                shared, and some members have one less.
+            members: names of the members to train, the others stay as they are; None trains all. They have
+                the initial weights, simulations, noise, learning rates, best epochs and early stops that they
                 have beside the others; losses are the means over them. The fit has a resume file of its own,
                 so that several processes may have one `checkpoint_filepath`, and leaves no file of an
                 approximator and no certificates, but a `Part`: the last of `workflow.parts`, and in
                 `checkpoint_filepath` a file with the ending .part. It does not count as a fit of the workflow
                 before the parts are put together.
-            parts: such parts, or paths of their files, that have each member once: put together instead of
-                training. With all other arguments as they had them, weights, history, certificates and file
-                are then as if all had been trained together; `on_epoch_end` is not called.
+            parts: parts of trained members, or paths of their files, that have each member once: put together
+                instead of training. With all other arguments as they had them, weights, history, certificates
+                and file are then as if all had been trained together; `on_epoch_end` is not called.
 
         Returns:
             The history, with `member/loss` and `member/val_loss` beside their means `loss` and `val_loss`.
@@ -196,10 +196,11 @@ class EnsembleWorkflow(EnsembleInference):
         Further arguments as for `BasicWorkflow.fit_online`.
 
         Args:
-            data_reuse: r, from 0 to 1. With E members and f = r + (1 - r) E, P = ceil(f B) simulations are
-                drawn for each step of batch_size B, and member k has B neighbours from round(k P / E) on, on
-                a ring of them. 1: all have the same. 0: none is shared.
-            members, parts: as for `fit_offline`. The simulations of every step are drawn for all members.
+            data_reuse: share r of common data, from 0 to 1. With E members and f = r + (1 - r) E, P = ceil(f
+                B) simulations are drawn for each step of batch_size B, and member k has B neighbours from
+                round(k P / E) on, on a ring of them. 1: all have the same. 0: none is shared.
+            members, parts: arguments as for `fit_offline`. The simulations of every step are drawn for all
+                members.
         """
         plan = self._plan_of(data_reuse, members, parts)
         return self._with_part(
@@ -225,8 +226,8 @@ class EnsembleWorkflow(EnsembleInference):
         Further arguments as for `BasicWorkflow.fit_disk`.
 
         Args:
-            data_reuse, members, parts: as for `fit_offline`; it is simulations, not files, that members
-                share.
+            data_reuse, members, parts: arguments as for `fit_offline`; it is simulations, not files, that
+                members share.
         """
         plan = self._plan_of(data_reuse, members, parts)
         return self._with_part(

@@ -48,8 +48,10 @@ _VALIDATION_BATCH = 1024
 _FEWEST_ROWS_AFTER, _MOST_ROWS_AFTER, _ROWS_AT_ONCE = 2_000, 1_000_000, 16_384
 _FEWEST_ROWS_FOR_CERTIFICATES, _MOST_ROWS_FOR_CERTIFICATES = 500, 6_000
 _ROWS_AHEAD = 512
-"""Simulations that a call of the simulator makes at least while training online, where rows do not depend on
-their batch."""
+"""Least number of simulations in one call of the simulator while training online.
+
+It applies where rows do not depend on their batch.
+"""
 
 
 class FitMixin:

@@ -29,19 +29,19 @@ from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 from sbi_models.workflows.importance_weights import LogDensity, log_joint_of, weighted_draws
 
 _LARGEST_K = 0.7
-"""Of the tail of the weights; above, no finite number of draws is enough (Vehtari et al.)."""
+"""Largest tail index of the weights; above, no finite number of draws is enough (Vehtari et al.)."""
 
 _FEWEST_EFFECTIVE = 100
 
 
 @dataclass(frozen=True)
-class Correction:
+class ResamplingReport:
     """Report on the importance resampling of the draws of one data set.
 
     Attributes:
         num_proposals: draws of the approximator that were weighted.
-        effective_draws: how many independent draws of the exact posterior these are worth, by their smoothed
-            weights.
+        effective_draws: number of independent draws of the exact posterior that these are worth, by their
+            smoothed weights.
         raw_effective_draws: the same by the weights as they are: far fewer, if single draws have much of the
             weight.
         largest_weight: the share of the weight, as it is, of the heaviest draw.
@@ -85,7 +85,7 @@ class ImportanceResamplingMixin(ABC):
         log_prior: LogDensity | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
-    ) -> tuple[Variables, list[Correction]]:
+    ) -> tuple[Variables, list[ResamplingReport]]:
         """Draw from the exact posterior by importance resampling, with a report for each data set.
 
         A draw can come several times; `effective_draws` says how many different ones they are worth. What
@@ -175,7 +175,7 @@ def raw_shares(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _report(
     log_weights: FloatArray, both: tuple[float, float], largest: float, pareto_k: float
-) -> Correction:
+) -> ResamplingReport:
     effective, raw = both
     top = float(log_weights.max())
     evidence = top + float(np.log(np.exp(log_weights - top).mean())) if np.isfinite(top) else -np.inf
@@ -197,4 +197,4 @@ def _report(
             "part of the exact posterior, which these draws then miss, too. Take more num_proposals, or "
             "train it on more simulations like this observation."
         )
-    return Correction(len(log_weights), effective, raw, largest, pareto_k, evidence, tuple(doubts))
+    return ResamplingReport(len(log_weights), effective, raw, largest, pareto_k, evidence, tuple(doubts))

@@ -18,7 +18,7 @@ _SIMULATIONS_AT_ONCE = 16_384
 _FEWEST_POOLED = 20
 _ROUNDING = 1e-9
 _WORST = 1e3
-"""Of a statistic of an observation of whose posterior no simulation succeeds."""
+"""Value of the statistics of an observation whose posterior gives failed simulations alone."""
 
 
 class PosteriorCheck:

@@ -78,7 +78,7 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
             augmentations: a function of the raw batch, a dict of variable names to functions, or a list of
                 functions of the batch; applied to training batches only, before the adapter, anew in every
                 step.
-            on_epoch_end: called with the epoch (from 1) and its losses.
+            on_epoch_end: function that is called with the epoch (from 1) and its losses.
 
         Returns:
             The history: `history.history["loss"]`, and `["val_loss"]` with validation data, one value an
@@ -111,12 +111,13 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
         `workers` changes nothing but the speed.
 
         Args:
-            epochs, batch_size, validation_data, augmentations, on_epoch_end: as for `fit_offline`.
-            num_batches_per_epoch: steps of an epoch.
-            workers: None simulates in a thread where all functions are batched and take `rng`, and otherwise
-                in this process until one other process, started if seconds of simulation are left, takes
-                over. 1 simulates in this process, each batch when it is needed. An integer from 2, or -1 for
-                one a core, simulates in that many other processes, for slow functions.
+            epochs, batch_size, validation_data, augmentations, on_epoch_end: arguments as for `fit_offline`.
+            num_batches_per_epoch: number of steps of an epoch.
+            workers: number of processes that simulate. None simulates in a thread where all functions are
+                batched and take `rng`, and otherwise in this process until one other process, started if
+                seconds of simulation are left, takes over. 1 simulates in this process, each batch when it is
+                needed. An integer from 2, or -1 for one a core, simulates in that many other processes, for
+                slow functions.
 
         Returns:
             The history, as for `fit_offline`.
@@ -154,9 +155,9 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
         Args:
             root: folder of the files, or one that the simulation store has written; or a store, such as the
                 first rows of one.
-            pattern: which files; `**/*.npz` looks into folders below.
-            load_fn: reads a file of a format other than .pkl (arrays only), .npz and .safetensors: a dict of
-                names to arrays.
+            pattern: pattern of the file names; `**/*.npz` looks into folders below.
+            load_fn: function that reads a file of a format other than .pkl (arrays only), .npz and
+                .safetensors: a dict of names to arrays.
             batch_size: simulations in one step.
             epochs: passes over the files.
             simulations_per_file: "one" (arrays without a leading axis) or "many" (with one); None tells by

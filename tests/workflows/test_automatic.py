@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_p
     )
 
 
-def test_counts_and_bounds_go_through_the_learned_likelihood(short):
+def test_counts_and_bounds_go_through_the_neural_likelihood(short):
     """Rates of Poisson counts, uniform in a box: draws of the learned likelihood are counts, posterior draws
     are inside, and informed."""
 
@@ -125,7 +125,7 @@ def test_counts_and_bounds_go_through_the_learned_likelihood(short):
         ({"adapter": Adapter().scale("x", by=2.0)}, "an adapter of the user"),
     ],
 )
-def test_without_a_learned_likelihood_it_says_why(short, arguments, reason):
+def test_without_a_neural_likelihood_it_says_why(short, arguments, reason):
     """The posterior is then trained on the simulations alone."""
     workflow = auto(**arguments)
     workflow.fit_offline(SIMULATOR.sample(200, seed=1))

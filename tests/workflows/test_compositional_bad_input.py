@@ -99,7 +99,8 @@ def test_sampling_before_fitting():
     [
         (
             GIVEN | {"x": X[0]},
-            r"Expected 'x' of shape \(num_datasets, n_compositional, 2\), with the items of each data set along the second axis, "
+            r"Expected 'x' of shape \(num_datasets, n_compositional, 2\), with the items of each data set "
+            r"along the second axis, "
             r"got \(3, 2\)\. For one data set: x\[None\]",
         ),
         (

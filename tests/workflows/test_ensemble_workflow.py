@@ -233,9 +233,8 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(method, settings, tmp_pat
 
     def run(on_epoch_end=None, **arguments):
         made = ensemble(ensemble_size=3, **settings, **arguments)
-        getattr(made, method)(
-            epochs=6, batch_size=16, data_reuse=0.3, validation_data=VALIDATION, on_epoch_end=on_epoch_end, **own
-        )  # fmt: skip
+        options = {"data_reuse": 0.3, "validation_data": VALIDATION, "on_epoch_end": on_epoch_end}
+        getattr(made, method)(epochs=6, batch_size=16, **options, **own)
         return made
 
     def stop(epoch, losses):

@@ -1,4 +1,4 @@
-"""Importance-corrected draws against an exact posterior, from approximators that are wrong."""
+"""Importance-resampled draws against an exact posterior, from approximators that are wrong."""
 
 import numpy as np
 import pytest

@@ -22,20 +22,18 @@ def rough():
 
 
 def test_the_second_round_is_near_the_observation_and_weights_lead_to_the_exact_posterior(rough):
-    """The prior is three times as wide as the first posterior; the corrected draws have the exact moments
+    """The prior is three times as wide as the first posterior; the resampled draws have the exact moments
     under the wide prior.
 
     Means within 4 standard errors, sds within 8 %. The network's own draws are those under the narrow prior,
     which pulls them.
     """
-    narrowed = sequential_proposal(SIMULATOR, rough.approximator, {"x": X}, seed=1)
+    near = sequential_proposal(SIMULATOR, rough.approximator, {"x": X}, seed=1)
     first = rough.sample(num_samples=10_000, conditions={"x": X}, seed=2)["theta"][0]
-    np.testing.assert_allclose(np.sqrt(np.diag(narrowed.prior.covariance)), 3 * first.std(axis=0), rtol=0.05)
-    np.testing.assert_allclose(narrowed.prior.mean, first.mean(axis=0), atol=0.1 * SD)
-    again = workflow(
-        simulator=narrowed, inference_network=AutoregressiveMixture(3, trunk_width=0, head_width=8)
-    )
-    again.fit_offline(narrowed.sample(1_000, seed=3), epochs=20, batch_size=50)
+    np.testing.assert_allclose(np.sqrt(np.diag(near.prior.covariance)), 3 * first.std(axis=0), rtol=0.05)
+    np.testing.assert_allclose(near.prior.mean, first.mean(axis=0), atol=0.1 * SD)
+    again = workflow(simulator=near, inference_network=AutoregressiveMixture(3, trunk_width=0, head_width=8))
+    again.fit_offline(near.sample(1_000, seed=3), epochs=20, batch_size=50)
     draws, (report,) = again.importance_sample(
         num_samples=4_000, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=3
     )
@@ -46,13 +44,13 @@ def test_the_second_round_is_near_the_observation_and_weights_lead_to_the_exact_
     assert report.effective_draws > 0.3 * report.num_proposals
 
 
-def test_a_narrowed_simulator_is_narrowed_anew_from_the_first_one(rough):
+def test_a_proposal_of_a_proposal_replaces_the_prior_of_the_original(rough):
     """A third round has a prior in place of that of the second, of the same original."""
-    narrowed = sequential_proposal(SIMULATOR, rough.approximator, {"x": X}, seed=1)
-    further = sequential_proposal(narrowed, rough.approximator, {"x": X}, seed=1)
+    near = sequential_proposal(SIMULATOR, rough.approximator, {"x": X}, seed=1)
+    further = sequential_proposal(near, rough.approximator, {"x": X}, seed=1)
     assert isinstance(further, NarrowedSimulator)
     assert further.original is SIMULATOR
-    np.testing.assert_array_equal(further.prior.mean, narrowed.prior.mean)
+    np.testing.assert_array_equal(further.prior.mean, near.prior.mean)
 
 
 def test_one_data_set_at_a_time_and_a_simulator_that_fits(rough):

@@ -45,7 +45,7 @@ def with_value(name, value, row=17):
     [
         (
             with_value("x", np.nan),
-            r"got NaN or inf in 1 of 64 rows of variable 'x' of the training data \(rows 17\)\. Drop those rows",
+            r"got NaN or inf in 1 of 64 rows of variable 'x' of the training data \(rows 17\)\. Drop those",
         ),
         (
             with_value("theta", np.inf, 3),
@@ -136,7 +136,7 @@ def test_roles_and_networks(no_step, arguments, message):
     [
         (
             {"x": DATA["x"][0]},
-            r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got .* leading axis: x\.reshape",
+            r"Expected 'x' in the conditions of shape \(n, 2\), as in training, got .* axis: x\.reshape",
         ),
         (
             {"x": DATA["x"][:, :1]},

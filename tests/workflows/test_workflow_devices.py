@@ -255,7 +255,9 @@ sys.path.insert(0, {here!r})
 from test_workflow_devices import FLOW, fit, workflow
 heard = []
 made = fit(
-    workflow(inference_network=FLOW, checkpoint_filepath={folder!r}, save_best_only=True, devices=2, strategy="ddp"),
+    workflow(
+        inference_network=FLOW, checkpoint_filepath={folder!r}, save_best_only=True, devices=2, strategy="ddp"
+    ),
     on_epoch_end=lambda epoch, losses: heard.append(epoch),
 )
 print("heard", heard, made.history.epochs, flush=True)

@@ -232,7 +232,8 @@ def test_a_killed_process_can_be_resumed(tmp_path):
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from linear_gaussian import SIMULATOR, workflow
         workflow(checkpoint_filepath={str(tmp_path)!r}).fit_offline(
-            SIMULATOR.sample(150, seed=1), epochs=4, batch_size=32, validation_data=SIMULATOR.sample(40, seed=2),
+            SIMULATOR.sample(150, seed=1), epochs=4, batch_size=32,
+            validation_data=SIMULATOR.sample(40, seed=2),
             on_epoch_end=lambda epoch, losses: os._exit(9) if epoch == 3 else None,
         )
     """

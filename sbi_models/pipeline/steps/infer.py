@@ -21,7 +21,7 @@ from sbi_models.pipeline.report.posteriors import (
 from sbi_models.pipeline.steps.certify import certify_observations, workflow_with
 from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
-from sbi_models.workflows.importance_resampling import Correction
+from sbi_models.workflows.importance_resampling import ResamplingReport
 
 
 def infer_observations(experiment: Experiment, approximator: Approximator, results: Results) -> Manifest:
@@ -79,7 +79,9 @@ def infer_observations(experiment: Experiment, approximator: Approximator, resul
     }
 
 
-def _record_corrections(labels: list[str], reports: Sequence[Correction], results: Results) -> list[Manifest]:
+def _record_corrections(
+    labels: list[str], reports: Sequence[ResamplingReport], results: Results
+) -> list[Manifest]:
     """What importance weights say of each data set, to the results."""
     rows = [{"data_set": label, **report.as_dict()} for label, report in zip(labels, reports, strict=True)]
     results.json(rows, "inference/corrections.json")

@@ -31,8 +31,10 @@ from sbi_models.workflows.construction import Recipe, roles_of
 from sbi_models.workflows.workflow import Workflow
 
 _KINDS = {"normal": 1, "mixture": 8}
-"""Components of the mixture of each number, given those before it; the kind with the higher held-out density
-is taken."""
+"""Number of mixture components of each data component, by kind of network.
+
+The kind with the higher held-out density is taken.
+"""
 
 _ROWS_AT_ONCE = 20_000
 
@@ -42,7 +44,8 @@ class NeuralLikelihood:
     """Mixture, with equal weights, of neural densities of data given parameters.
 
     Attributes:
-        members: by name, each of data (its inference variables) given parameters (its conditions).
+        members: approximators by name, of data (their inference variables) given parameters (their
+            conditions).
         counts: counts of each variable of data, which columns hold whole numbers.
         kind: "normal" or "mixture".
     """

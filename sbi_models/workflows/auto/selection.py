@@ -34,8 +34,7 @@ _PRIOR_DRAWS = 200_000
 _SYNTHETIC = 500_000
 
 _WIDEST = 32
-"""Numbers of one simulation up to which its likelihood is learned; each has a network of its own, which takes
-its time."""
+"""Largest number of components of one simulation whose likelihood is learned; each has a network."""
 
 
 class AutomaticOptions(TypedDict):
@@ -52,10 +51,10 @@ class Automatic:
 
     Args:
         roles: raw names by role.
-        given: what the user has given that workflow of summary network, mask, adapter and info.
+        given: arguments of the user: summary network, mask, adapter and info.
 
     Attributes:
-        choices: what the last training has chosen, name to text or number, as it is logged.
+        choices: choices of the last training, name to text or number, as they are logged.
     """
 
     def __init__(self, roles: dict[str, list[str]], given: AutomaticOptions) -> None:
@@ -86,11 +85,10 @@ class Automatic:
             **in_words(bounds, scales),
         }
         adapter = self.given["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
-
         schedule = schedules.for_simulations(number)
         patience = schedule.patience(schedule.epochs(number))
-        candidates = {"simulations": self._workflow(workflow, adapter, schedule, patience, "direct")}
-        candidates["simulations"].fit_offline(
+        direct = self._workflow(workflow, adapter, schedule, patience, "direct")
+        direct.fit_offline(
             data,
             schedule.epochs(number),
             schedule.batch_size,
@@ -98,6 +96,7 @@ class Automatic:
             augmentations=augmentations,
             on_epoch_end=on_epoch_end,
         )
+        candidates = {"simulations": direct}
         reason = _why_not_learned(
             {name: data[name] for name in (*inferred, *observed)},
             observed,
@@ -120,22 +119,29 @@ class Automatic:
                 options=_options(workflow),
             )
             self.choices["likelihood"] = f"{self.likelihood.kind}, {len(self.likelihood.members)} networks"
-            drawn = prior.sample(_SYNTHETIC, seed=seeding.derive(seed, "prior"), progress=False)
-            synthetic = self.likelihood.draw(
-                {name: drawn[name] for name in inferred}, seed=seeding.derive(seed, "synthetic")
-            )
             schedule = schedules.for_synthetic_data(number)
-            candidates["learned likelihood"] = other = self._workflow(
-                workflow, adapter, schedule, None, "synthetic"
-            )
-            other.certified_by = data
-            other.fit_offline(
-                synthetic,
+            indirect = self._workflow(workflow, adapter, schedule, None, "synthetic")
+            indirect.certified_by = data
+            indirect.fit_offline(
+                self._synthetic(self.likelihood, prior, seed),
                 schedule.epochs(_SYNTHETIC),
                 schedule.batch_size,
                 validation_data=validation,
                 on_epoch_end=on_epoch_end,
             )
+            candidates["learned likelihood"] = indirect
+        return self._best(candidates, validation, reason)
+
+    def _synthetic(self, likelihood: NeuralLikelihood, prior: Simulator, seed: int) -> Variables:
+        """Simulations of the prior and the neural likelihood."""
+        drawn = prior.sample(_SYNTHETIC, seed=seeding.derive(seed, "prior"), progress=False)
+        parameters = {name: drawn[name] for name in self.roles["inference_variables"]}
+        return likelihood.draw(parameters, seed=seeding.derive(seed, "synthetic"))
+
+    def _best(
+        self, candidates: "Mapping[str, _Candidate]", validation: Variables, reason: str | None
+    ) -> tuple[Workflow, History]:
+        """The candidate with the lowest held-out loss, its history, and the choices; see `_why_not_learned`."""
         losses = {
             name: -float(candidate.log_prob(validation).mean()) for name, candidate in candidates.items()
         }
@@ -213,7 +219,7 @@ class _Candidate(Workflow):
     """Candidate workflow of the automatic choice."""
 
     certified_by: Variables | None = None
-    """Simulations that certificates are to be learned from, in place of those it was trained on."""
+    """Simulations that certificates are learned from, in place of those of the training."""
 
     def _as_trained(
         self, known: Variables, validation: Variables | None, augment: Augment | None

@@ -21,17 +21,19 @@ Bounds = tuple[list[float | None], list[float | None]]
 """Lower and upper bounds of each component; None where there is none."""
 
 _EDGE = 0.01
-"""Share of a range that is looked at for a bound, at each end."""
+"""Share of a range, at each end, in which a bound is sought."""
 
 _MANY_AT_AN_EDGE = 0.002
-"""Share of the draws in there from which it is a bound; of normal draws less than a hundredth of that is
-there, of uniform ones five times."""
+"""Share of draws at an edge from which there is a bound.
+
+Normal draws have less than a hundredth of it there, uniform ones five times as much.
+"""
 
 _SPACINGS = 20.0
-"""A bound is so many mean distances of draws beyond the last one, or a round number before that."""
+"""Distance of a bound from the last draw, in mean distances of draws, unless a round number is nearer."""
 
 _ROUND = 5.0
-"""Round numbers are so many times as far apart as the stretch is long in which one is found."""
+"""Least spacing of round numbers, in units of the interval in which one is taken as a bound."""
 
 _MOST_DIGITS = 16
 
@@ -41,30 +43,31 @@ _TAIL = 0.05
 """Share of the draws, at each end, whose distances are fitted."""
 
 _SHAPE, _SHAPE_ERROR = -0.3, 1.5
-"""A generalized Pareto shape below the first is a bound, by so many standard errors; it is about -0.15 for a
-normal law, 0 for an exponential tail, -1 / (k + 1) where the density vanishes as the k-th power of the
-distance, such as -1/2 for Beta(2, 2)."""
+"""Largest generalized Pareto shape of a bound, and the number of standard errors that it must be below.
+
+The shape is about -0.15 for a normal distribution, 0 for an exponential tail, and -1 / (k + 1) where the
+density vanishes as the k-th power of the distance, such as -1/2 for Beta(2, 2).
+"""
 
 _MARGIN = 0.05
-"""Of the range of the draws, beyond an end that was extrapolated, up to which a round number is taken for
-it."""
+"""Share of the range of the draws, beyond an extrapolated end, in which a round number replaces it."""
 
 _REACHED, _UNIT_SHARE = 0.05, 0.75
-"""Positive draws that come so near to 0, in medians, have the bound 0; draws in (0, 1) that fill so much of
-it have both."""
+"""Distance from 0, in medians, of positive draws with the bound 0; share of (0, 1) for both bounds."""
 
 _WIDE = math.log(100)
-"""Range of the logarithms of draws from which their ends are looked at, too: below, those of the draws tell
-as much."""
+"""Range of the logarithms of draws from which their ends are estimated on that scale, too."""
 
 _MANY_LOGARITHMS = 0.006
-"""The same share of logarithms, of which laws with heavy tails put more near an end; of uniform ones 0.01 are
-there."""
+"""Share of logarithms at an edge from which there is a bound; uniform ones have 0.01 there.
+
+Distributions with heavy tails put more logarithms near an end than draws.
+"""
 
 _MOST_ROWS = 20_000
 
 _WHOLE = 1e-6
-"""By how much the sum of shares may differ from 1."""
+"""Largest deviation of the sum of shares from 1."""
 
 
 def parameter_bounds(draws: Array) -> Bounds:
