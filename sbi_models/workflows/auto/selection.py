@@ -141,7 +141,7 @@ class Automatic:
     def _best(
         self, candidates: "Mapping[str, _Candidate]", validation: Variables, reason: str | None
     ) -> tuple[Workflow, History]:
-        """The candidate with the lowest held-out loss, its history, and the choices; see `_why_not_learned`."""
+        """The candidate with the lowest held-out loss, and the history of its training."""
         losses = {
             name: -float(candidate.log_prob(validation).mean()) for name, candidate in candidates.items()
         }
