@@ -5,19 +5,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from sbi_models.errors import ConfigurationError
 from sbi_models.malloc import keep_freed_memory
-
-if TYPE_CHECKING:
-    from sbi_models.training.settings import TrainingSettings
+from sbi_models.training.settings import TrainingSettings
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
 
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities")
 _HINTS = (
@@ -49,7 +46,7 @@ def on_own_threads(fit: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def check_accelerator(settings: "TrainingSettings") -> None:
+def check_accelerator(settings: TrainingSettings) -> None:
     """Raise ConfigurationError unless the GPUs that a training asks for are there."""
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if settings.accelerator == "gpu" and not there:

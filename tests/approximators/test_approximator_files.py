@@ -9,7 +9,13 @@ import torch
 from small_approximators import approximator, data
 
 import sbi_models
-from sbi_models.approximators import files, load_approximator
+from sbi_models.approximators import (
+    ContinuousApproximator,
+    EnsembleApproximator,
+    files,
+    load_approximator,
+)
+from sbi_models.approximators.base import APPROXIMATORS
 from sbi_models.errors import ModelFileError
 
 
@@ -159,3 +165,40 @@ def test_a_save_that_fails_leaves_the_old_file(saved, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         other.save(path)
     assert path.read_bytes() == before
+
+
+def test_every_kind_is_registered_under_its_own_name():
+    """Files name the class that wrote them: `kind` of each registered class is the name it has there."""
+    assert {name: cls.kind for name, cls in APPROXIMATORS.items()} == {name: name for name in APPROXIMATORS}
+
+
+def test_a_kind_of_the_user_is_saved_and_loaded(tmp_path, monkeypatch):
+    """A registered class loads as itself, alone and as a member; unregistered, its files are refused."""
+    with monkeypatch.context() as patch:
+        patch.setattr(APPROXIMATORS, "_entries", dict(APPROXIMATORS._entries))
+
+        @APPROXIMATORS.register("mine")
+        class Mine(ContinuousApproximator):
+            kind = "mine"
+
+        alone = approximator()
+        mine = Mine.from_settings(alone._settings(), alone.state_dict())
+        paths = [
+            mine.save(tmp_path / "alone"),
+            EnsembleApproximator({"a": mine, "b": alone}).save(tmp_path / "both"),
+        ]
+        assert type(load_approximator(paths[0])) is Mine
+        assert type(load_approximator(paths[1]).members["a"]) is Mine
+    for path in paths:
+        with pytest.raises(ModelFileError, match="'mine'"):
+            load_approximator(path)
+
+
+def test_an_ensemble_of_ensembles_is_refused(saved, tmp_path):
+    """A file whose member is an ensemble names what cannot be one."""
+    ensemble = EnsembleApproximator({"a": approximator(), "b": approximator()})
+    settings = ensemble._settings()
+    settings["members"][0]["kind"] = "ensemble"
+    path = files.write(tmp_path / "nested", "ensemble", settings, ensemble.state_dict())
+    with pytest.raises(ModelFileError, match="that can be a member, got one of kind 'ensemble'"):
+        load_approximator(path)
