@@ -8,7 +8,14 @@ import torch
 from sbi_models.adapters import transforms as steps
 from sbi_models.adapters.history import WithHistory
 from sbi_models.adapters.supports import steps_for
-from sbi_models.adapters.transforms import Names, Tensors, Transform, transform_from_json
+from sbi_models.adapters.transforms import (
+    Names,
+    Tensors,
+    Transform,
+    check_rebuilds,
+    transform_from_json,
+    transform_to_json,
+)
 from sbi_models.adapters.transforms.base import checked_names, require
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, DataError, suggest
@@ -34,7 +41,11 @@ class Adapter(WithHistory):
         super().__init__(transforms)
 
     def then(self, transform: Transform) -> "Adapter":
-        """This adapter followed by one more step; raises ConfigurationError unless it is a `Transform`."""
+        """This adapter followed by one more step, such as a `Transform` of your own.
+
+        Raises:
+            ConfigurationError: unless it is an instance of `Transform`.
+        """
         if not isinstance(transform, Transform):
             raise ConfigurationError(
                 f"Expected a Transform, got {transform!r}. Use the methods of Adapter, or pass an instance."
@@ -185,6 +196,17 @@ class Adapter(WithHistory):
 
     # ---- use ----------------------------------------------------------------
 
+    def check(self) -> None:
+        """Check before a training that no step was lost and that a file can hold every one.
+
+        Raises:
+            ConfigurationError: if a step was added to an adapter that was thrown away, is not registered, or
+                is not rebuilt by its `config`.
+        """
+        self.check_kept()
+        for transform in self.transforms:
+            check_rebuilds(transform)
+
     def fitted(self, batch: Tensors) -> "Adapter":
         """This adapter after it has checked names and learned shapes and moments from raw training data, (n,
         ...) each."""
@@ -266,8 +288,8 @@ class Adapter(WithHistory):
         return torch.zeros(len(first), dtype=torch.bool, device=first.device).index_fill(0, alive, value=True)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The transforms as JSON."""
-        return [{"kind": transform.kind, "config": transform.config()} for transform in self.transforms]
+        """The transforms as JSON; raises ConfigurationError if one is not registered."""
+        return [transform_to_json(transform) for transform in self.transforms]
 
     @classmethod
     def from_json(cls, entries: list[dict[str, Any]]) -> "Adapter":

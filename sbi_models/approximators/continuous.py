@@ -81,7 +81,7 @@ class ContinuousApproximator(Approximator):
         self.inference_network = inference_network
         self.summary_network = summary_network
         self.inputs = SummaryInputs(summary_network, masks or {})
-        adapter.check_kept()
+        adapter.check()
         self.adapter = adapter.route(
             {role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one}
         )

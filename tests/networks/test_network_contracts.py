@@ -173,7 +173,7 @@ def test_misspelt_arguments_are_refused(name):
     with pytest.raises(
         ConfigurationError, match=rf"has no argument '{argument}z'. Did you mean '{argument}'\?"
     ):
-        registry._NETWORKS[name](**{f"{argument}z": 1})
+        registry.NETWORKS[name](**{f"{argument}z": 1})
     with pytest.raises(ConfigurationError, match=f"has no argument '{argument}z'"):
         network_named(name, {f"{argument}z": 1})
 

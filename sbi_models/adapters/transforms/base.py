@@ -1,9 +1,10 @@
 """What every step of an adapter promises, and the base classes that carry most of it.
 
-To write a transform: subclass `PerVariable` (variables are changed one by one), `Elementwise` (and the map
-has a slope in each component) or `Transform` (variables are joined, split, renamed), give it a `kind`, fill
-in the abstract methods and `config`, add it to `KINDS` in `registry.py`, add a method to `Adapter`, and add a
-case to `tests/adapters/transform_cases.py`.
+To write a transform of this package: subclass `PerVariable` (variables are changed one by one),
+`Elementwise` (and the map has a slope in each component) or `Transform` (variables are joined, split,
+renamed), put `@register_transform("kind")` above it, implement the abstract methods and `config`, import it
+in `__init__.py`, add a method to `Adapter`, and add a case to `tests/adapters/transform_cases.py`. A user's
+own transform needs the first half of that alone: `Adapter.then` adds it; see `Transform`.
 
 Log slopes: the log-determinant of a chain is kept component by component. For each variable, a tensor of the
 shape of the variable holds log |d z_k / d x_k|, the diagonal of a Jacobian that is triangular for every map
@@ -71,9 +72,39 @@ def floating(value: Tensor) -> Tensor:
 
 
 class Transform(ABC):
-    """A step from variables to variables, all of shape (n, ...) with one leading axis of rows."""
+    """A step from variables to variables, all of shape (n, ...) with one leading axis of rows.
 
-    kind: ClassVar[str]
+    To write your own: implement `forward` and `inverse`, `carried` if inferred variables pass through it, and
+    `config`, the arguments that build it again. Register it, so that models with it can be saved and loaded:
+
+    >>> import math
+    >>> from sbi_models.adapters import Adapter, Transform, register_transform
+    >>> @register_transform("log2")
+    ... class Log2(Transform):
+    ...     def __init__(self, name: str) -> None:
+    ...         self.name = name
+    ...
+    ...     def forward(self, batch):
+    ...         return {key: x.log2() if key == self.name else x for key, x in batch.items()}
+    ...
+    ...     def inverse(self, batch):
+    ...         return {key: 2.0**z if key == self.name else z for key, z in batch.items()}
+    ...
+    ...     def carried(self, batch, slopes):
+    ...         log_slope = -(batch[self.name] * math.log(2)).log()
+    ...         return {key: s + log_slope if key == self.name else s for key, s in slopes.items()}
+    ...
+    ...     def config(self):
+    ...         return {"name": self.name}
+    >>> adapter = Adapter().then(Log2("rate"))
+    >>> adapter.forward({"rate": torch.tensor([[1.0], [8.0]])})["rate"].tolist()
+    [[0.0], [3.0]]
+    >>> Adapter.from_json(adapter.to_json())
+    Adapter(log2)
+    """
+
+    kind: ClassVar[str] = "transform"
+    """Registered name, which `register_transform` sets."""
     has_density: ClassVar[bool] = True
     """False if the step is no bijection, so that no density passes through it."""
 

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Names, Tensors, Transform, checked_names, require
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 Shape = list[int]
 
 
+@register_transform("broadcast")
 class Broadcast(Transform):
     """Repeats (n, d) along the middle axes of another variable (n, m, ..., c), to (n, m, ..., d), ready to be
     concatenated with it.
@@ -19,7 +21,6 @@ class Broadcast(Transform):
     length, or 1. The inverse takes the first of the copies. No bijection: it has no density.
     """
 
-    kind = "broadcast"
     has_density = False
 
     def __init__(

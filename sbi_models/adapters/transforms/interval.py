@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
 from sbi_models.adapters.transforms.numbers import check_width, checked_units, unit_of
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 from sbi_models.errors import ConfigurationError, suggest
@@ -19,6 +20,7 @@ Scale = Literal["probit", "logit"]
 _SCALES = get_args(Scale)
 
 
+@register_transform("constrain")
 class Constrain(Elementwise):
     """Takes the open support of a variable (n, ..., d) to the real line; draws taken back lie strictly inside
     it.
@@ -35,8 +37,6 @@ class Constrain(Elementwise):
     transforms of constrained variables of the Stan reference manual, with softplus in place of exp, which has gentler tails; and the
     quantile function of the normal distribution, Phi^(-1), which makes a uniform variable standard normal.
     """
-
-    kind = "constrain"
 
     def __init__(
         self,

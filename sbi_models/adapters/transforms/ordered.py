@@ -7,10 +7,12 @@ from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
 from sbi_models.adapters.transforms.numbers import checked_units, unit_of
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 
 
+@register_transform("ordered")
 class Ordered(Elementwise):
     """Takes x_1 < x_2 < ... < x_d along the last axis of (n, ..., d) to any real numbers, of the same shape.
 
@@ -20,8 +22,6 @@ class Ordered(Elementwise):
     back increase strictly, also after rounding. Units u_k are 1 until the step is fitted to data: then they
     are the powers of 2 that are nearest to the median gaps.
     """
-
-    kind = "ordered"
 
     def __init__(self, names: Names, units: dict[str, list[float]] | None = None) -> None:
         super().__init__(names)

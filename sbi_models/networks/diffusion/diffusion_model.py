@@ -22,7 +22,7 @@ from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.diffusion.denoiser import Denoise, Denoiser, check_prediction, score_of, velocity_at
 from sbi_models.networks.diffusion.gaussian_denoiser import GaussianDenoiser
-from sbi_models.networks.diffusion.samplers import MOST_SAMPLER_STEPS, Task, angles, sampler_named
+from sbi_models.networks.diffusion.samplers import MOST_SAMPLER_STEPS, SAMPLERS, Task, angles
 from sbi_models.networks.diffusion.schedules import make_schedule
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
@@ -108,7 +108,7 @@ class DiffusionModel(InferenceNetwork):
                 f"pairs, with preconditioning='gaussian', got {prediction!r} and {noise_per_pair}. Leave "
                 "them at their defaults."
             )
-        self.sampler = sampler_named(sampler)
+        self.sampler = SAMPLERS.named(sampler)
         self.schedule = make_schedule(schedule, schedule_arguments)
         self.subnet, self.widths, self.prediction = subnet, widths, prediction
         self.steps, self.density_steps = steps, density_steps
@@ -207,7 +207,7 @@ class DiffusionModel(InferenceNetwork):
             self.schedule,
             lambda: normal(shape, generator, conditions),
         )
-        rule = self.sampler if sampler is None else sampler_named(sampler)
+        rule = self.sampler if sampler is None else SAMPLERS.named(sampler)
         return rule(task, steps if steps is not None or sampler is not None else self.steps)
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:

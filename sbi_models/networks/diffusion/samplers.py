@@ -24,14 +24,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks.diffusion.denoiser import Denoise, angle_of, mean_at, velocity_at
 from sbi_models.networks.diffusion.schedules import Schedule
 from sbi_models.networks.solvers import runge_kutta_2, runge_kutta_4
+from sbi_models.registry import Registry
 
 MOST_SAMPLER_STEPS = 2048
 """Exponential integrators are used with a thousand steps."""
@@ -46,6 +47,30 @@ def angles(schedule: Schedule, steps: int, grading: float) -> Tensor:
     best, worst = (angle_of(torch.tensor(end, dtype=torch.float64)) for end in schedule.ends())
     w = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
     return best + (worst - best) * (1 - w) ** grading
+
+
+SAMPLERS: Registry["Sampler"] = Registry("sampler")
+"""Samplers by name, each with the steps that make it accurate to about 1 % where its denoiser is exact."""
+
+T = TypeVar("T", bound="type[Sampler]")
+
+
+def register_sampler(name: str, **settings: Any) -> Callable[[T], T]:
+    """Class decorator that registers a sampler of these settings under a name, for files and `sampler="name"`.
+
+    Args:
+        name: name of the sampler; one class may have several, with different settings.
+        settings: arguments of the class, such as the steps.
+
+    Raises:
+        ConfigurationError: if another sampler has the name.
+    """
+
+    def add(cls: T) -> T:
+        SAMPLERS.register(name)(cls(**settings))
+        return cls
+
+    return add
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,8 @@ class Sampler(ABC):
         """Rotated parameters u (..., d) at angle a, carried to angle b < a."""
 
 
+@register_sampler("heun", steps=64, order=2)
+@register_sampler("rk4", steps=16, order=4)
 @dataclass(frozen=True)
 class RungeKutta(Sampler):
     """The probability flow by a Runge-Kutta rule of order 2 or 4."""
@@ -99,6 +126,10 @@ class RungeKutta(Sampler):
         return u, None
 
 
+@register_sampler("sde_dpm", steps=128, order=2, stochastic=True)
+@register_sampler("ancestral", steps=256, order=1, stochastic=True)
+@register_sampler("dpm", steps=64, order=2)
+@register_sampler("ddim", steps=256, order=1)
 @dataclass(frozen=True)
 class Exponential(Sampler):
     """Exponential integrators of order 1 or 2, without or with fresh noise."""
@@ -120,21 +151,3 @@ class Exponential(Sampler):
         if self.stochastic:
             u = u + b.sin() * gained.sqrt() * task.fresh()
         return u, (mean, h)
-
-
-SAMPLERS: dict[str, Sampler] = {
-    "rk4": RungeKutta(16, order=4),
-    "heun": RungeKutta(64, order=2),
-    "ddim": Exponential(256, order=1),
-    "dpm": Exponential(64, order=2),
-    "ancestral": Exponential(256, order=1, stochastic=True),
-    "sde_dpm": Exponential(128, order=2, stochastic=True),
-}
-"""Samplers by name, each with the steps that make it accurate to about 1 % where its denoiser is exact."""
-
-
-def sampler_named(name: str) -> Sampler:
-    """The sampler of a name."""
-    if name not in SAMPLERS:
-        raise ConfigurationError(f"Unknown sampler {name!r}. {suggest(name, SAMPLERS)}")
-    return SAMPLERS[name]

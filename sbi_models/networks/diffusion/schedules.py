@@ -24,35 +24,33 @@ import torch
 from torch import Tensor
 
 from sbi_models.errors import ConfigurationError, suggest
-
-_SCHEDULES: dict[str, "type[Schedule]"] = {}
+from sbi_models.registry import Registry
 
 T = TypeVar("T", bound="type[Schedule]")
 
+SCHEDULES: Registry["type[Schedule]"] = Registry("schedule")
+"""Class of each noise schedule by its name."""
+
 
 def register_schedule(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a schedule known by name, for `schedule="name"` and for files."""
+    """Class decorator that registers a schedule under a name, for files and `schedule="name"`.
 
-    def add(cls: T) -> T:
-        if _SCHEDULES.get(name, cls) is not cls:
-            raise ConfigurationError(f"A schedule named {name!r} is registered already. Choose another name.")
-        _SCHEDULES[name] = cls
-        return cls
-
-    return add
+    Raises:
+        ConfigurationError: if another class has the name.
+    """
+    return SCHEDULES.register(name)
 
 
 def make_schedule(name: str, arguments: Mapping[str, Any] | None = None) -> "Schedule":
     """A schedule of a registered name, with the arguments that differ from its defaults."""
-    if name not in _SCHEDULES:
-        raise ConfigurationError(f"Unknown schedule {name!r}. {suggest(name, _SCHEDULES)}")
-    known = [field.name for field in fields(_SCHEDULES[name])]
+    schedule = SCHEDULES.named(name)
+    known = [field.name for field in fields(schedule)]
     for argument in arguments or {}:
         if argument not in known:
             raise ConfigurationError(
                 f"The schedule {name!r} has no argument {argument!r}. {suggest(argument, known)}"
             )
-    return _SCHEDULES[name](**(arguments or {}))
+    return schedule(**(arguments or {}))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The networks inside inference networks, by name and size."""
+"""Subnets, the networks inside inference networks, by name and size."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.registry import Registry
 
 SIZES = {"small": (64, 64), "medium": (128, 128, 128, 128), "large": (256, 256, 256, 256, 256)}
 """Hidden widths by name."""
@@ -28,23 +29,17 @@ class Subnet(Protocol):
 
 C = TypeVar("C", bound=type[nn.Module])
 
-_SUBNETS: dict[str, Callable[..., Any]] = {}
+SUBNETS: Registry[Callable[..., Any]] = Registry("subnet")
+"""Class of each subnet by its name."""
 
 
 def register_subnet(name: str) -> Callable[[C], C]:
-    """Class decorator that makes a subnet known by name, for `subnet="name"` and for files.
+    """Class decorator that registers a subnet under a name, for files and `subnet="name"`; see `Subnet`.
 
     Raises:
         ConfigurationError: if another class has the name.
     """
-
-    def add(cls: C) -> C:
-        if _SUBNETS.get(name, cls) is not cls:
-            raise ConfigurationError(f"A subnet named {name!r} is registered already. Choose another name.")
-        _SUBNETS[name] = cls
-        return cls
-
-    return add
+    return SUBNETS.register(name)
 
 
 def checked_widths(widths: Widths) -> tuple[int, ...]:
@@ -72,6 +67,4 @@ def make_subnet(
     name: str, in_dim: int, out_dim: int, condition_dim: int, widths: Widths, *, has_time: bool
 ) -> Any:
     """A new subnet of a registered name: a module that satisfies `Subnet`."""
-    if name not in _SUBNETS:
-        raise ConfigurationError(f"Unknown subnet {name!r}. {suggest(name, _SUBNETS)}")
-    return _SUBNETS[name](in_dim, out_dim, condition_dim, checked_widths(widths), has_time=has_time)
+    return SUBNETS.named(name)(in_dim, out_dim, condition_dim, checked_widths(widths), has_time=has_time)
