@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators import files
+from sbi_models.approximators.composition import METHODS, SIMULATING
 from sbi_models.approximators.composition.items import ROWS_AT_A_TIME, DiffusionItems, Items
-from sbi_models.approximators.composition.methods import METHODS, composed
 from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.prior_scores import (
     PriorScore,
@@ -173,10 +173,7 @@ class CompositionalApproximator(ContinuousApproximator):
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(options.get("seed"))
         method, split = options.get("method", "calibrated"), options.get("split", False)
         self._check_built()
-        if method not in METHODS:
-            raise ConfigurationError(
-                f"Unknown method {method!r} of composition. {suggest(str(method), METHODS)}"
-            )
+        compose = METHODS.named(method)
         flat, num_datasets, num_items = self._flattened(conditions)
         level = self._noise(options.get("noise"))
         learned = self._learned_mean if self.shared_bias.is_known and level == self._default_noise else None
@@ -193,7 +190,7 @@ class CompositionalApproximator(ContinuousApproximator):
         given = self.given(flat)
         parts, reports = [], []
         calibrates = (
-            simulate is not None and bool(plan.simulations) and num_items > 1 and method == "calibrated"
+            simulate is not None and bool(plan.simulations) and num_items > 1 and method in SIMULATING
         )
         steps = plan.simulations if calibrates else 1
         show = None if num_datasets * (num_items + steps) > _WORK_BEFORE_PROGRESS else False
@@ -210,8 +207,8 @@ class CompositionalApproximator(ContinuousApproximator):
                         if simulate is not None and calibrates
                         else None
                     )
-                    draws, report = composed(
-                        items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh
+                    draws, report = compose(
+                        items, prior, self._prior_moments(), num_samples, plan, fresh=fresh
                     )
                 if fresh is None:
                     report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))

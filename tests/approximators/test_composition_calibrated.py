@@ -24,7 +24,7 @@ from exact_items import (
 from scipy import stats
 
 from sbi_models.approximators.composition.calibrated import FEW_ITEMS, calibrated
-from sbi_models.approximators.composition.methods import METHODS, composed
+from sbi_models.approximators.composition.methods import METHODS
 from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.shared_bias import Learned
 from sbi_models.errors import DataError, SimulationError
@@ -41,9 +41,7 @@ def compose(items, *, draws=4000, fresh=None, prior=torch.neg, method=None, **ar
     d = items.theta_dim
     if method is None:
         return calibrated(items, prior, moments(d), draws, plan(len(items), **arguments), fresh=fresh)
-    return composed(
-        items, prior, moments(d), draws, plan(len(items), **arguments), method=method, fresh=fresh
-    )
+    return METHODS[method](items, prior, moments(d), draws, plan(len(items), **arguments), fresh=fresh)
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 100, 1000])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators.composition.items import Fresh, Items
+from sbi_models.approximators.composition.methods import register_method
 from sbi_models.approximators.composition.modes import CONVERGED, newton
 from sbi_models.approximators.composition.outliers import Outlying, farthest_item
 from sbi_models.approximators.composition.plan import (
@@ -91,6 +92,7 @@ _UNSETTLED = (
 )
 
 
+@register_method("calibrated", simulates=True)
 def calibrated(
     items: Items, prior: PriorScore, moments: Moments, num_samples: int, plan: Plan, *, fresh: Fresh | None
 ) -> tuple[Tensor, CompositionReport]:

@@ -5,21 +5,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.composition.diffusion import gauss
-from sbi_models.approximators.composition.items import Items
 from sbi_models.approximators.composition.score import LearnedMean, share_of_bias, shift_in_sds
-
-_FEW_ITEMS = 10
-"""Below so many items, all of them make pilots, and more of them; of one parameter there are always more, so
-that no mode is missed."""
-
-_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 2, 16, 14
-_MORE_PILOTS, _MORE_STEPS = 64, 32
 
 MANY_ITEMS = 100
 """More of them are not to be trusted where nothing is known of shared errors."""
@@ -57,27 +47,6 @@ class Plan:
 def generator_of(seed: int, *path: str | int) -> torch.Generator:
     """A generator at the start of a stream of a composition."""
     return torch.Generator().manual_seed(seeding.derive(seed, "composition", *path))
-
-
-def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
-    """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in
-    scores for each item.
-
-    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them.
-    Few items are all taken.
-    """
-    n = len(items)
-    if n < _FEW_ITEMS:
-        chosen, number, steps = np.arange(n), _MORE_PILOTS, _MORE_STEPS
-    else:
-        chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
-        number, steps = _PILOTS if items.theta_dim > 1 else _MORE_PILOTS, _PILOT_STEPS
-    drawn = gauss(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
-    kept = drawn[in_reach(drawn, moments)]
-    if len(kept) <= items.theta_dim:
-        noise = torch.randn(drawn.shape, generator=generator_of(seed, "prior pilots"), dtype=drawn.dtype)
-        kept = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
-    return kept, math.ceil(number * steps * len(chosen) / n)
 
 
 def in_reach(theta: Tensor, moments: Moments) -> Tensor:

@@ -6,6 +6,7 @@ of composed scores give a polynomial log density from which any number of draws 
 One parameter is integrated on a grid instead.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
+from sbi_models.approximators.composition.diffusion import gauss_draws
 from sbi_models.approximators.composition.grid_density import LineSearch
-from sbi_models.approximators.composition.items import Fresh
+from sbi_models.approximators.composition.items import Fresh, Items
 from sbi_models.approximators.composition.mode_weights import heights
 from sbi_models.approximators.composition.modes import CONVERGED, Mode, find_modes, newton
 from sbi_models.approximators.composition.plan import (
@@ -24,13 +26,19 @@ from sbi_models.approximators.composition.plan import (
     generator_of,
     in_reach,
     of_learned,
-    pilots,
 )
 from sbi_models.approximators.composition.polynomial_density import Surrogate, degree_for, fit_points, fitted
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.score import ComposedScore
 from sbi_models.approximators.mixture import whole_shares
 from sbi_models.types import FloatArray
+
+_FEW_ITEMS = 10
+"""Below so many items, all of them make pilots, and more of them; of one parameter there are always more, so
+that no mode is missed."""
+
+_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 2, 16, 14
+_MORE_PILOTS, _MORE_STEPS = 64, 32
 
 _NO_MODE = (
     "No mode was found where the prior reaches: the network's scores of these items together are not those "
@@ -115,6 +123,27 @@ def _on_a_line(
     starts = torch.tensor([float(grid[0]) for grid, _ in line.parts[1:]], dtype=torch.float64)
     labels = torch.searchsorted(starts, draws[:, 0].contiguous(), right=True)
     return Composed(draws, labels, report, _shift(learned, precision, composed.num_items))
+
+
+def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
+    """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in
+    scores for each item.
+
+    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them.
+    Few items are all taken.
+    """
+    n = len(items)
+    if n < _FEW_ITEMS:
+        chosen, number, steps = np.arange(n), _MORE_PILOTS, _MORE_STEPS
+    else:
+        chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
+        number, steps = _PILOTS if items.theta_dim > 1 else _MORE_PILOTS, _PILOT_STEPS
+    drawn = gauss_draws(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
+    kept = drawn[in_reach(drawn, moments)]
+    if len(kept) <= items.theta_dim:
+        noise = torch.randn(drawn.shape, generator=generator_of(seed, "prior pilots"), dtype=drawn.dtype)
+        kept = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
+    return kept, math.ceil(number * steps * len(chosen) / n)
 
 
 def _is_good(mode: Mode, moments: Moments) -> bool:
