@@ -36,13 +36,11 @@ SMALL = {
     "coupling_flow": {"depth": 2, "widths": (16, 16)},
     "autoregressive_mixture": {"components": 3, "trunk_width": 16, "head_width": 8},
 }
-"""Arguments that make a network of each name small; a new network needs no entry, only time."""
+"""Arguments that make a network of each name small; a new network needs no entry."""
 SHAPES = {"convolutional_network": (6, 5, 2), "fusion_network": {"x": (6, 2), "y": (6, 3)}}
 """Shape of one input of the summary networks that take neither sets nor series of shape (6, 2)."""
 ORDERED = {"time_series_transformer", "time_series_network", "convolutional_network", "fusion_network"}
 """Summary networks to which the order of elements means something; all others summarize sets."""
-EXACT_LOSSES = {"autoregressive_mixture", "coupling_flow", "scoring_rules"}
-"""Networks whose loss draws no noise."""
 
 
 def shipped(entries):
@@ -72,9 +70,15 @@ def rng(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def small(name):
+    """A small network that is not built; summaries have width 5."""
+    is_summary = issubclass(registry.NETWORKS[name], SummaryNetwork)
+    return network_named(name, SMALL.get(name, {"summary_dim": 5} if is_summary else {}))
+
+
 def make(name, *, built=True, seed=0):
     """A small network; built ones have random weights everywhere, also where they start at zero."""
-    network = network_named(name, SMALL.get(name))
+    network = small(name)
     if built:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -84,6 +88,13 @@ def make(name, *, built=True, seed=0):
             for parameter in network.parameters():
                 parameter.data += 0.1 * torch.randn(parameter.shape)
     return network
+
+
+def draws_noise(network):
+    """Whether the loss draws random numbers; None for a network that implements `loss` alone."""
+    if type(network).loss is not InferenceNetwork.loss:
+        return None
+    return len(network.draw(pairs()[0], rng(0))) > 0
 
 
 def densities(network, theta, conditions):
