@@ -187,10 +187,10 @@ class Adapter(WithHistory):
     def route(self, roles: Mapping[str, list[str]]) -> "Adapter":
         """This adapter, followed by a concatenation of the variables of each role that none of its steps has
         made yet."""
-        made = {name for transform in self.transforms for name in transform.makes()}
+        existing = {name for transform in self.transforms for name in transform.makes()}
         routed = self
         for role in ROLES:
-            if roles.get(role) and role not in made:
+            if roles.get(role) and role not in existing:
                 routed = routed.concatenate(list(roles[role]), into=role)
         return routed
 

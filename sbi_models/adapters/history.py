@@ -52,12 +52,12 @@ class WithHistory:
     def check_kept(self) -> None:
         """Raise ConfigurationError if a step was added to this adapter, or to one that it comes from, and is
         not there."""
-        own = [(transform.kind, transform.config()) for transform in self.transforms]
+        present = [(transform.kind, transform.config()) for transform in self.transforms]
         lost: list[Transform] = []
         adapter: WithHistory | None = self
         while adapter is not None:
             lost, adapter = [*adapter._lost, *lost], adapter._before
-        lost = [transform for transform in lost if (transform.kind, transform.config()) not in own]
+        lost = [transform for transform in lost if (transform.kind, transform.config()) not in present]
         if lost:
             raise ConfigurationError(
                 f"Expected an adapter with every step that was added to it; {lost[0].kind} "

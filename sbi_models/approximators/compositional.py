@@ -13,6 +13,12 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.approximators import files
 from sbi_models.approximators.composition import METHODS, SIMULATING
+from sbi_models.approximators.composition.checks import (
+    ROWS,
+    is_underfitted,
+    predictable_share,
+    underfitting_note,
+)
 from sbi_models.approximators.composition.items import ROWS_AT_A_TIME, DiffusionItems, Items
 from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.prior_scores import (
@@ -22,8 +28,7 @@ from sbi_models.approximators.composition.prior_scores import (
     score_without_conditions,
 )
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
-from sbi_models.approximators.composition.underfitting import ROWS, is_weak, predictable, unused_note
+from sbi_models.approximators.composition.shared_bias import SharedBias, SharedBiasEstimate
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.rows import by_component, chunks
 from sbi_models.arguments import known_arguments, positive_int
@@ -182,7 +187,7 @@ class CompositionalApproximator(ContinuousApproximator):
             _simulations(options.get("calibration_simulations"), num_items),
             seed,
             learned,
-            is_weak(float(self.shared_bias.unused)),
+            is_underfitted(float(self.shared_bias.unused)),
         )
         prior = self._prior(options.get("compute_prior_score"), num_items)
         was_training = self.training
@@ -211,7 +216,7 @@ class CompositionalApproximator(ContinuousApproximator):
                         items, prior, self._prior_moments(), num_samples, plan, fresh=fresh
                     )
                 if fresh is None:
-                    report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))
+                    report = replace(report, notes=report.notes + underfitting_note(float(self.shared_bias.unused)))
                 parts.append(draws)
                 reports.append(report)
                 advance(0 if calibrates else 1)
@@ -250,13 +255,13 @@ class CompositionalApproximator(ContinuousApproximator):
                     )
                     features.append(items.features)
         self.shared_bias.fit(torch.cat(theta), torch.cat(residuals))
-        self.shared_bias.unused.fill_(predictable(torch.cat(features), torch.cat(whitened)))
+        self.shared_bias.unused.fill_(predictable_share(torch.cat(features), torch.cat(whitened)))
         self.train(was_training)
 
-    def _learned_mean(self, theta: Tensor) -> Learned:
+    def _learned_mean(self, theta: Tensor) -> SharedBiasEstimate:
         """The mean score of an item at theta (m, d), as the training left it."""
         learned = self.shared_bias(theta)
-        return Learned(self._offset(theta) + learned.correction, learned.variance)
+        return SharedBiasEstimate(self._offset(theta) + learned.correction, learned.variance)
 
     def _offset(self, theta: Tensor) -> Tensor:
         """The score at theta (m, d) that the network gives without conditions; zero if it was not trained for

@@ -18,7 +18,7 @@ from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import files
 from sbi_models.approximators import validation as intake
 from sbi_models.approximators.base import ALONE, Approximator
-from sbi_models.approximators.certificates.novelty import Novelty
+from sbi_models.approximators.certificates.out_of_distribution import OutOfDistributionScores
 from sbi_models.approximators.rows import as_tensors, by_component, chunks
 from sbi_models.approximators.standardizer import Standardizer
 from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
@@ -89,7 +89,7 @@ class ContinuousApproximator(Approximator):
             tuple(part for role in standardize for part in (self.inputs.names if role == SUMMARY else [role]))
         )
         self.info = files.as_json(dict(info or {}))
-        self.novelty = Novelty()
+        self.novelty = OutOfDistributionScores()
         for network in (inference_network, summary_network):
             if network is not None:
                 files.as_json(network.to_json())

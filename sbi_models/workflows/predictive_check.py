@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
-from sbi_models.approximators.certificates.explanations import in_words, reasons
-from sbi_models.approximators.certificates.scores import Space
+from sbi_models.approximators.certificates.explanations import describe_unusual, unusual_statistics
+from sbi_models.approximators.certificates.scores import NonconformityScores
 from sbi_models.errors import DataError
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables
@@ -42,17 +42,17 @@ class PosteriorCheck:
         found = self.approximator.observation_statistics(data)
         statistics = torch.stack(list(found.values()), dim=1)
         values, pooled, replicates = self._compared(data, statistics, observed)
-        space = Space(neighbours=False)
+        space = NonconformityScores(neighbours=False)
         space.fit(pooled)
         scores = space.scores(values[:observed])
         words = []
         for row, own in enumerate(replicates):
             (told,) = (
-                reasons(list(found), statistics[row : row + 1], scores[row : row + 1], own)
+                unusual_statistics(list(found), statistics[row : row + 1], scores[row : row + 1], own)
                 if len(own)
                 else ((),)
             )
-            words.append(in_words(told, "data simulated from the posterior"))
+            words.append(describe_unusual(told, "data simulated from the posterior"))
         return space(values), words
 
     def _compared(

@@ -84,7 +84,7 @@ def _expanded(name: str, value: Tensor, over: Shape, to: str) -> Tensor:
     if (
         value.ndim < 2
         or new < 0
-        or any(own not in (1, other) for own, other in zip(middle, over[new:], strict=True))
+        or any(length not in (1, other) for length, other in zip(middle, over[new:], strict=True))
     ):
         raise DataError(
             f"Expected {name!r} to repeat along the middle axes {tuple(over)} of {to!r}, got shape "

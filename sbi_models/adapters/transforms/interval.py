@@ -163,8 +163,8 @@ class Constrain(Elementwise):
         for columns in self._columns(value.shape[-1]):
             bounds: list[Tensor | None] = []
             for listed in (_listed(self.lower, value.shape[-1]), _listed(self.upper, value.shape[-1])):
-                own = [listed[column] for column in columns]
-                bounds.append(None if own[0] is None else value.new_tensor(own))
+                chosen = [listed[column] for column in columns]
+                bounds.append(None if chosen[0] is None else value.new_tensor(chosen))
             unit = value.new_tensor([units[column] for column in columns])
             groups.append(
                 (slice(None) if len(columns) == value.shape[-1] else columns, bounds[0], bounds[1], unit)

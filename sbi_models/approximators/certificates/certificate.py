@@ -73,10 +73,10 @@ class Certificate:
     def p_value(self) -> float | None:
         """Of all tests together: that of one joint rank, else the smallest p-value times their number
         (Bonferroni), at most 1."""
-        made = self._p_values
+        p_values = self._p_values
         if self.together is not None:
             return self.together
-        return min(1.0, len(made) * min(made)) if made else None
+        return min(1.0, len(p_values) * min(p_values)) if p_values else None
 
     @property
     def trusted(self) -> bool:
@@ -93,21 +93,21 @@ class Certificate:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the posterior should not be trusted, in plain words; nothing if all is well."""
-        found = []
+        reasons = []
         if self.novelty is not None and self._fails(self.novelty):
             odd = "" if not self.unusual else ": " + "; ".join(self.unusual)
-            found.append(
+            reasons.append(
                 "The observation is unlike the simulations of the training (p = "
                 f"{p_in_words(self.novelty, self.level)}){odd}."
             )
         if self.agreement is not None and self._fails(self.agreement):
-            found.append(
+            reasons.append(
                 "The members of the ensemble disagree more than on simulations (p = "
                 f"{p_in_words(self.agreement, self.level)})."
             )
         if self.predictive is not None and self._fails(self.predictive):
             odd = "" if not self.predictive_unusual else ": " + "; ".join(self.predictive_unusual)
-            found.append(
+            reasons.append(
                 "Data simulated from the posterior are unlike the observation (p = "
                 f"{p_in_words(self.predictive, self.level)}){odd}."
             )
@@ -122,20 +122,20 @@ class Certificate:
                 if k > LARGEST_PARETO_K
                 else "weighted by the likelihood they would do"
             )
-            found.append(
+            reasons.append(
                 f"The draws are far from the exact posterior: {share:.1%} of them are of use to "
                 f"it; {mends} (Pareto k {k:.2f})."
             )
         elif self._hides_a_mode:
-            found.append(
+            reasons.append(
                 f"One of the draws has {self.largest_weight:.1%} of the weight: "
                 f"{self.raw_effective_sample_size:.1%} of them are of use before the weights are smoothed, "
                 f"{share:.1%} after (Pareto k {k:.2f}). The approximator may miss a part of the exact "
                 "posterior."
             )
         if not self._p_values and self.pareto_k is None:
-            found.append(NOT_KNOWN)
-        return tuple(found)
+            reasons.append(NOT_KNOWN)
+        return tuple(reasons)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""

@@ -14,7 +14,7 @@ GIVEN = " (given the summaries)"
 _NAMED, _RARE = 3, 0.99
 
 
-class Reason(NamedTuple):
+class UnusualStatistic(NamedTuple):
     """A statistic that is above those of a share of `number` simulations, or below them; ties are neither."""
 
     name: str
@@ -23,7 +23,9 @@ class Reason(NamedTuple):
     number: int
 
 
-def reasons(names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor) -> list[list[Reason]]:
+def unusual_statistics(
+    names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor
+) -> list[list[UnusualStatistic]]:
     """For each observation what is rare of it, at most three statistics, each once.
 
     Those that are rare by themselves come first, then those given the summaries; of each kind, what much else
@@ -40,22 +42,23 @@ def reasons(names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor)
     above = 1 - torch.searchsorted(ordered, wanted, right=True).mT / len(usual)
     shares = torch.maximum(below, above)
     derived = torch.tensor([name.partition(" of ")[0] in DERIVED for name in names], device=scores.device)
-    told = []
+    explained = []
     for row in range(len(values)):
         rare = ((shares[row] >= _RARE) & (scores[row] != 0)).nonzero()[:, 0].tolist()
-        found: dict[str, Reason] = {}
+        found: dict[str, UnusualStatistic] = {}
         for i in sorted(
             rare, key=lambda i: (names[i].endswith(GIVEN), bool(derived[i]), -abs(float(scores[row, i])))
         ):
             high = bool(below[row, i] >= above[row, i])
             found.setdefault(
-                names[i].removesuffix(GIVEN), Reason(names[i], high, float(shares[row, i]), len(usual))
+                names[i].removesuffix(GIVEN),
+                UnusualStatistic(names[i], high, float(shares[row, i]), len(usual)),
             )
-        told.append(list(found.values())[:_NAMED])
-    return told
+        explained.append(list(found.values())[:_NAMED])
+    return explained
 
 
-def in_words(found: Sequence[Reason], others: str = "simulations") -> tuple[str, ...]:
+def describe_unusual(found: Sequence[UnusualStatistic], others: str = "simulations") -> tuple[str, ...]:
     """For instance "mean of x is above that of all simulations"."""
     return tuple(
         f"{one.name} is {'above' if one.above else 'below'} that of {_most(one)} {others}" for one in found
@@ -66,9 +69,15 @@ def sizes_in_words(names: Sequence[str], size: Tensor, usual: Tensor) -> tuple[s
     """Of the numbers of elements (s,) of sets, those that no simulation (n, s) has."""
     found = []
     for i, name in enumerate(names):
-        own, others = float(size[i]), usual[:, i]
-        if not (others == own).any():
-            where = "is above" if own > others.max() else "is below" if own < others.min() else "lies between"
+        number, others = float(size[i]), usual[:, i]
+        if not (others == number).any():
+            where = (
+                "is above"
+                if number > others.max()
+                else "is below"
+                if number < others.min()
+                else "lies between"
+            )
             found.append(
                 f"number of elements of {name} {where} "
                 f"{'those' if where == 'lies between' else 'that'} of all simulations"
@@ -76,7 +85,7 @@ def sizes_in_words(names: Sequence[str], size: Tensor, usual: Tensor) -> tuple[s
     return tuple(found)
 
 
-def _most(reason: Reason) -> str:
+def _most(reason: UnusualStatistic) -> str:
     """The share, rounded down so that no more is claimed than is true: "all", or "99.5 % of"."""
     below = round(reason.share * reason.number)
     return "all" if below == reason.number else f"{1000 * below // reason.number / 10:.1f} % of"

@@ -27,7 +27,7 @@ _SMALLEST_RESIDUAL_VARIANCE = 1e-4
 _STEPS = 1e3
 
 
-class Learned(nn.Module):
+class OptionalBuffers(nn.Module):
     """A module whose buffers are there or not, of any size: what a state has none of is not known afterwards,
     and that is no error."""
 
@@ -46,7 +46,7 @@ class Learned(nn.Module):
             )
 
 
-class NormalScores(Learned):
+class NormalScores(OptionalBuffers):
     """Each of d numbers to the normal score of its rank among simulations, linear between knots, and beyond
     them; of ties the mid-rank."""
 
@@ -90,7 +90,7 @@ class NormalScores(Learned):
         return inside
 
 
-class Space(nn.Module):
+class NonconformityScores(nn.Module):
     """How rare a point is in a space of d numbers: by its rarest number, by their covariance, and by its
     nearest neighbours.
 
@@ -105,7 +105,7 @@ class Space(nn.Module):
         super().__init__()
         self.neighbours, self.columns = neighbours, 3 if neighbours else 2
         self.scores = NormalScores()
-        self.learned = Learned("mean", "axes", "reference")
+        self.learned = OptionalBuffers("mean", "axes", "reference")
 
     def fit(self, values: Tensor) -> None:
         """From values (n, d) at simulations, float64."""
@@ -130,20 +130,20 @@ class Space(nn.Module):
         """Values (m, d) to scores (m, columns): the largest of the numbers, distance from the middle,
         distance from the neighbours."""
         components = self.components(values)
-        found = [self.scores(values).abs().amax(dim=1), components.square().mean(dim=1).sqrt()]
+        columns = [self.scores(values).abs().amax(dim=1), components.square().mean(dim=1).sqrt()]
         if self.neighbours:
             reference = self.learned.reference
             assert isinstance(reference, Tensor)
             distances = torch.cdist(components, reference)
-            found.append(
+            columns.append(
                 distances.topk(min(_NEIGHBOURS, distances.shape[1]), largest=False).values.mean(dim=1)
             )
         return (
-            torch.stack(found, dim=1) * _STEPS
+            torch.stack(columns, dim=1) * _STEPS
         ).round() / _STEPS  # equal data are ties, whatever the rounding of the networks
 
 
-class Residuals(Learned):
+class Residuals(OptionalBuffers):
     """What statistics of an observation are beyond what its summaries say: (statistic - mean given summaries)
     / sd given summaries.
 

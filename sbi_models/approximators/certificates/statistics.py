@@ -29,10 +29,10 @@ def observation_statistics(inputs: Mapping[str, tuple[Tensor, Tensor | None]]) -
 
     The number of elements is none of them: p-values are given it.
     """
-    found: Named = {}
+    statistics: Named = {}
     for label, (values, mask) in inputs.items():
-        found |= _of_one(label, values.to(torch.float64), mask)
-    return found
+        statistics |= _of_one(label, values.to(torch.float64), mask)
+    return statistics
 
 
 def _of_one(label: str, values: Tensor, mask: Tensor | None) -> Named:
@@ -51,17 +51,19 @@ def _of_one(label: str, values: Tensor, mask: Tensor | None) -> Named:
     if series.shape[-1] > _MOST_CHANNELS:
         there = there.repeat_interleave(series.shape[-1], dim=1)
         series = series.reshape(n, -1, 1)
-    found: Named = {}
+    statistics: Named = {}
     width = series.shape[-1]
     names = [label if width == 1 else f"{label}[{c}]" for c in range(width)]
     for c, name in enumerate(names):
-        found |= {f"{what} of {name}": value for what, value in _of_channel(series[:, :, c], there).items()}
+        statistics |= {
+            f"{what} of {name}": value for what, value in _of_channel(series[:, :, c], there).items()
+        }
     if width <= _MOST_CHANNELS_IN_PAIRS:
         for a in range(width):
             for b in range(a):
                 product = _standard(series[:, :, a], there) * _standard(series[:, :, b], there)
-                found[f"correlation of {names[b]} and {names[a]}"] = _mean(product, there)
-    return found
+                statistics[f"correlation of {names[b]} and {names[a]}"] = _mean(product, there)
+    return statistics
 
 
 def _of_channel(x: Tensor, there: Tensor) -> Named:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sbi_models.approximators.composition.items import Fresh, Items, chunks
 from sbi_models.approximators.composition.methods import register_method
-from sbi_models.approximators.composition.plan import Moments, Plan, beyond, generator_of
+from sbi_models.approximators.composition.plan import Moments, Plan, generator_of, out_of_reach_notes
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.score import symmetric
@@ -98,7 +98,7 @@ def _report(
         method=method,
         num_items=len(items),
         evaluations=evaluations * len(draws),
-        notes=beyond(draws, moments),
+        notes=out_of_reach_notes(draws, moments),
     )
 
 

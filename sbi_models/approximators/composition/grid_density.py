@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.approximators.composition.items import Fresh
-from sbi_models.approximators.composition.mode_weights import heights
+from sbi_models.approximators.composition.modes import relative_log_densities
 from sbi_models.approximators.composition.score import ComposedScore
 from sbi_models.types import Array, FloatArray
 
@@ -78,7 +78,7 @@ class Line:
         ]
 
 
-class LineSearch:
+class AdaptiveGrid:
     """Scores of single items, summed at points of a line that are added where the density is.
 
     Args:
@@ -119,7 +119,7 @@ class LineSearch:
             centers = torch.as_tensor(
                 np.array([grid[np.argmax(log)] for grid, log in zip(grids, logs, strict=True)])
             )[:, None]
-            tops = heights(self.composed, centers, fresh, seed).numpy()
+            tops = relative_log_densities(self.composed, centers, fresh, seed).numpy()
             logs = [log - log.max() + height for log, height in zip(logs, tops, strict=True)]
         top = max(float(log.max()) for log in logs)
         densities = [np.exp(log - top) for log in logs]
@@ -178,10 +178,14 @@ class LineSearch:
         inside = np.zeros(len(guess), dtype=bool)
         for a, b in self._parts():
             inside |= (self._points[1::2] >= a) & (self._points[1::2] <= b)
-        kept = score[1::2][inside]
+        compared = score[1::2][inside]
         return (
-            1 - float(((guess[inside] - kept) ** 2).sum() / max(((kept - kept.mean()) ** 2).sum(), 1e-300))
-            if len(kept) > 2
+            1
+            - float(
+                ((guess[inside] - compared) ** 2).sum()
+                / max(((compared - compared.mean()) ** 2).sum(), 1e-300)
+            )
+            if len(compared) > 2
             else 1.0
         )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.composition.score import LearnedMean, share_of_bias, shift_in_sds
+from sbi_models.approximators.composition.score import SharedMean, share_of_bias, shift_in_sds
 
 MANY_ITEMS = 100
 """More of them are not to be trusted where nothing is known of shared errors."""
@@ -34,14 +34,14 @@ class Plan:
         simulations: simulations of the calibration.
         seed: seed of everything random.
         learned: what the training left of the mean score.
-        is_weak: whether the network leaves unused what it is given, so that few items are calibrated, too.
+        is_underfitted: whether the network leaves unused what it is given, so that few items are calibrated, too.
     """
 
     noise: float
     simulations: int
     seed: int
-    learned: LearnedMean | None = None
-    is_weak: bool = False
+    learned: SharedMean | None = None
+    is_underfitted: bool = False
 
 
 def generator_of(seed: int, *path: str | int) -> torch.Generator:
@@ -57,7 +57,7 @@ def in_reach(theta: Tensor, moments: Moments) -> Tensor:
     return near
 
 
-def beyond(draws: Tensor, moments: Moments) -> tuple[str, ...]:
+def out_of_reach_notes(draws: Tensor, moments: Moments) -> tuple[str, ...]:
     """What to say of draws (m, d) of a composed posterior, standardized space, of which many are out of reach
     of the prior."""
     share = 1 - float(in_reach(draws, moments).double().mean())
@@ -70,7 +70,9 @@ def beyond(draws: Tensor, moments: Moments) -> tuple[str, ...]:
     )
 
 
-def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int) -> dict[str, Any]:
+def shared_error_numbers(
+    learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int
+) -> dict[str, Any]:
     """What the report says of the shared error (d,) that a training left behind and the covariance (d, d) of
     its estimate.
 
@@ -86,7 +88,7 @@ def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_ite
     return {}
 
 
-UNKNOWN = (
+UNKNOWN_SHARED_ERROR = (
     "Nothing is known of the errors that the scores of all items share, which add up: pass the simulator, "
     "or train a CompositionalWorkflow, which leaves a correction behind."
 )

@@ -48,15 +48,15 @@ class Monomials:
         self._made: list[tuple[list[int], list[int]]] = []
         last = [(0, 0)]  # position of each product of the last degree, and the last factor it may get
         for _ in range(degree):
-            parents, factors, made = [], [], []
+            parents, factors, new = [], [], []
             for parent, first in last:
                 for j in range(first, theta_dim):
-                    made.append((len(exponents), j))
+                    new.append((len(exponents), j))
                     parents.append(parent)
                     factors.append(j)
                     exponents.append(tuple(e + (i == j) for i, e in enumerate(exponents[parent])))
             self._made.append((parents, factors))
-            last = made
+            last = new
         self.exponents = torch.tensor(exponents)
         where = {e: k for k, e in enumerate(exponents)}
         self.slopes = torch.zeros(theta_dim, len(exponents), len(exponents), dtype=torch.float64)
@@ -75,7 +75,7 @@ class Monomials:
 
 
 @dataclass(frozen=True)
-class Surrogate:
+class PolynomialDensity:
     """log q(u) = sum_k c_k prod_j u_j^e_kj for |u| < radius, and zero density beyond; u (m, d) of about unit
     variance.
 
@@ -143,7 +143,7 @@ class Surrogate:
         return u, share
 
 
-def fitted(u: Tensor, scores: Tensor, degree: int) -> Surrogate:
+def fit_density(u: Tensor, scores: Tensor, degree: int) -> PolynomialDensity:
     """The surrogate whose scores are nearest to `scores` (m, d) at u (m, d), in least squares with a slight
     pull to the standard normal."""
     monomials = Monomials(u.shape[1], degree)
@@ -160,7 +160,7 @@ def fitted(u: Tensor, scores: Tensor, degree: int) -> Surrogate:
     )
     coefficients = normal.clone()
     coefficients[1:] += _least_squares(slopes, rest)
-    return Surrogate(monomials, coefficients, explained)
+    return PolynomialDensity(monomials, coefficients, explained)
 
 
 def _least_squares(slopes: Tensor, targets: Tensor) -> Tensor:

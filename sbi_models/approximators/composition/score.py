@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sbi_models.approximators.composition.items import Items, chunks, sharpening
 from sbi_models.approximators.composition.prior_scores import PriorScore
-from sbi_models.approximators.composition.shared_bias import Learned
+from sbi_models.approximators.composition.shared_bias import SharedBiasEstimate
 
 _STEP = 0.25
 """Of central differences, in sds of one item."""
@@ -29,7 +29,7 @@ for what it is."""
 _NEAR = 4.0
 """Sds of the posterior around its top within which a learned bias is followed."""
 
-LearnedMean = Callable[[Tensor], Learned]
+SharedMean = Callable[[Tensor], SharedBiasEstimate]
 
 
 def share_of_bias(bias: Tensor, variance: Tensor) -> float:
@@ -54,7 +54,7 @@ class ComposedScore:
     """
 
     def __init__(
-        self, items: Items, prior: PriorScore, noise: float, learned: LearnedMean | None = None
+        self, items: Items, prior: PriorScore, noise: float, learned: SharedMean | None = None
     ) -> None:
         self.items, self.prior, self.noise, self.learned = items, prior, noise, learned
         self.means, self.covariances = items.gaussians()

@@ -35,7 +35,7 @@ def degree_for(theta_dim: int) -> int:
     return {1: 4, 2: 4, 3: 4, 4: 3, 5: 3, 6: 2, 7: 2, 8: 2, 9: 2, 10: 2, 11: 2, 12: 2}.get(theta_dim, 1)
 
 
-class Learned(NamedTuple):
+class SharedBiasEstimate(NamedTuple):
     """The correction to o (m, d), and the variance of its estimate (m, d)."""
 
     correction: Tensor
@@ -95,10 +95,10 @@ class SharedBias(nn.Module):
             self.covariances[j].copy_(inverse)
         self.count.fill_(len(theta))
 
-    def __call__(self, theta: Tensor) -> Learned:
+    def __call__(self, theta: Tensor) -> SharedBiasEstimate:
         """At theta (m, d)."""
         products = self.monomials(self._standard(theta))
-        return Learned(
+        return SharedBiasEstimate(
             products @ self.coefficients.mT,
             torch.einsum("mk,jkl,ml->mj", products, self.covariances, products),
         )

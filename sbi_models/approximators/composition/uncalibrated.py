@@ -16,18 +16,28 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators.composition.diffusion import gauss_draws
-from sbi_models.approximators.composition.grid_density import LineSearch
+from sbi_models.approximators.composition.grid_density import AdaptiveGrid
 from sbi_models.approximators.composition.items import Fresh, Items
-from sbi_models.approximators.composition.mode_weights import heights
-from sbi_models.approximators.composition.modes import CONVERGED, Mode, find_modes, newton
+from sbi_models.approximators.composition.modes import (
+    CONVERGED,
+    Mode,
+    find_modes,
+    newton,
+    relative_log_densities,
+)
 from sbi_models.approximators.composition.plan import (
     Moments,
     Plan,
     generator_of,
     in_reach,
-    of_learned,
+    shared_error_numbers,
 )
-from sbi_models.approximators.composition.polynomial_density import Surrogate, degree_for, fit_points, fitted
+from sbi_models.approximators.composition.polynomial_density import (
+    PolynomialDensity,
+    degree_for,
+    fit_density,
+    fit_points,
+)
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition.score import ComposedScore
 from sbi_models.approximators.mixture import whole_shares
@@ -66,7 +76,7 @@ def uncalibrated(
         return _on_a_line(composed, moments, num_samples, plan, fresh)
     items = composed.items
     center, precision = composed.start()
-    rough, cost = pilots(items, moments, plan.seed)
+    rough, cost = pilot_draws(items, moments, plan.seed)
     modes = find_modes(composed, center, precision, rough)
     modes = [mode for mode in modes if _is_good(mode, moments)] or modes[:1]
     sd = torch.linalg.inv(modes[0].precision).diagonal().clamp_min(0).sqrt()
@@ -75,12 +85,12 @@ def uncalibrated(
         modes = [newton(composed, mode.center, mode.precision) for mode in modes]
     good = [mode for mode in modes if _is_good(mode, moments)]
     modes, converged = good or modes[:1], bool(good)
-    fits = [_fitted(composed, mode, k, plan) for k, mode in enumerate(modes)]
+    fits = [_fit_at_mode(composed, mode, k, plan) for k, mode in enumerate(modes)]
     weights = _weights(composed, modes, fits, fresh, plan.seed)
     draws, labels, acceptance = _from_fits(modes, fits, weights, num_samples, plan.seed)
     main = modes[int(np.argmax(weights))]
-    found: dict[str, Any] = (
-        of_learned(learned, main.precision, len(items)) if converged else {"notes": (_NO_MODE,)}
+    numbers: dict[str, Any] = (
+        shared_error_numbers(learned, main.precision, len(items)) if converged else {"notes": (_NO_MODE,)}
     )
     report = CompositionReport(
         method="calibrated",
@@ -92,7 +102,7 @@ def uncalibrated(
         num_modes=len(weights),
         mode_weights=tuple(float(weight) for weight in weights),
         evaluations=composed.evaluations + cost,
-        **found,
+        **numbers,
     )
     return Composed(draws, labels, report, _shift(learned, main.precision, len(items)))
 
@@ -100,8 +110,8 @@ def uncalibrated(
 def _on_a_line(
     composed: ComposedScore, moments: Moments, num_samples: int, plan: Plan, fresh: Fresh | None
 ) -> Composed:
-    rough, cost = pilots(composed.items, moments, plan.seed)
-    search = LineSearch(composed, float(rough.min()), float(rough.max()))
+    rough, cost = pilot_draws(composed.items, moments, plan.seed)
+    search = AdaptiveGrid(composed, float(rough.min()), float(rough.max()))
     line = search.line(seed=plan.seed)
     top = torch.as_tensor(line.centers[[int(line.weights.argmax())]])
     learned = (
@@ -117,7 +127,7 @@ def _on_a_line(
         num_modes=len(line.parts),
         mode_weights=tuple(float(weight) for weight in line.weights),
         evaluations=composed.evaluations + cost,
-        **of_learned(learned, precision, composed.num_items),
+        **shared_error_numbers(learned, precision, composed.num_items),
     )
     draws = line.draw(num_samples, seeding.generator(plan.seed, "draws on a line"))
     starts = torch.tensor([float(grid[0]) for grid, _ in line.parts[1:]], dtype=torch.float64)
@@ -125,7 +135,7 @@ def _on_a_line(
     return Composed(draws, labels, report, _shift(learned, precision, composed.num_items))
 
 
-def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
+def pilot_draws(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
     """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in
     scores for each item.
 
@@ -139,38 +149,38 @@ def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
         chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
         number, steps = _PILOTS if items.theta_dim > 1 else _MORE_PILOTS, _PILOT_STEPS
     drawn = gauss_draws(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
-    kept = drawn[in_reach(drawn, moments)]
-    if len(kept) <= items.theta_dim:
+    near = drawn[in_reach(drawn, moments)]
+    if len(near) <= items.theta_dim:
         noise = torch.randn(drawn.shape, generator=generator_of(seed, "prior pilots"), dtype=drawn.dtype)
-        kept = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
-    return kept, math.ceil(number * steps * len(chosen) / n)
+        near = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
+    return near, math.ceil(number * steps * len(chosen) / n)
 
 
 def _is_good(mode: Mode, moments: Moments) -> bool:
     return mode.last_step < CONVERGED and bool(in_reach(mode.center[None], moments))
 
 
-def _fitted(composed: ComposedScore, mode: Mode, number: int, plan: Plan) -> Surrogate:
+def _fit_at_mode(composed: ComposedScore, mode: Mode, number: int, plan: Plan) -> PolynomialDensity:
     degree = degree_for(len(mode.center))
     points = fit_points(len(mode.center), degree, generator_of(plan.seed, "points", number))
-    return fitted(points, mode.whitened(composed)(points), degree)
+    return fit_density(points, mode.whitened(composed)(points), degree)
 
 
 def _weights(
-    composed: ComposedScore, modes: list[Mode], fits: list[Surrogate], fresh: Fresh | None, seed: int
+    composed: ComposedScore, modes: list[Mode], fits: list[PolynomialDensity], fresh: Fresh | None, seed: int
 ) -> FloatArray:
     """Probabilities of the modes: their heights, and their masses from the fitted densities."""
     logs = torch.tensor(
         [fit.log_mass(generator_of(seed, "mass", k)) for k, fit in enumerate(fits)], dtype=torch.float64
     )
     if len(modes) > 1:
-        logs += heights(composed, torch.stack([mode.center for mode in modes]), fresh, seed)
+        logs += relative_log_densities(composed, torch.stack([mode.center for mode in modes]), fresh, seed)
     logs += torch.stack([mode.factor.diagonal().abs().log().sum() for mode in modes])
     return np.asarray(torch.softmax(logs, dim=0).numpy())
 
 
 def _from_fits(
-    modes: list[Mode], fits: list[Surrogate], weights: FloatArray, num_samples: int, seed: int
+    modes: list[Mode], fits: list[PolynomialDensity], weights: FloatArray, num_samples: int, seed: int
 ) -> tuple[Tensor, Tensor, float]:
     """Draws (num_samples, d) of all modes in random order, the mode of each, and the smallest share of
     accepted steps."""

@@ -160,15 +160,15 @@ class AutoregressiveMixture(InferenceNetwork):
         """Log density in nats of standardized theta (n, theta_dim), shape (n,), exact."""
         return self._log_prob(theta, conditions, None)
 
-    def _log_prob(self, theta: Tensor, conditions: Tensor, kept: Tensor | None) -> Tensor:
+    def _log_prob(self, theta: Tensor, conditions: Tensor, dropout: Tensor | None) -> Tensor:
         n, d, width = len(theta), self.theta_dim, self.head_width
         kept_trunk = kept_heads = None
-        if kept is not None:
+        if dropout is not None:
             units = self.trunk_blocks * self.trunk_width if self.has_trunk else 0
             kept_trunk = (
-                kept[:, :units].reshape(n, self.trunk_blocks, 1, -1).permute(1, 2, 0, 3) if units else None
+                dropout[:, :units].reshape(n, self.trunk_blocks, 1, -1).permute(1, 2, 0, 3) if units else None
             )
-            kept_heads = kept[:, units:].reshape(n, self.head_blocks, d, width).permute(1, 2, 0, 3)
+            kept_heads = dropout[:, units:].reshape(n, self.head_blocks, d, width).permute(1, 2, 0, 3)
         theta = theta[:, self.order]
         located = (
             conditions @ self.linear[:, : self.condition_dim].T
@@ -186,11 +186,11 @@ class AutoregressiveMixture(InferenceNetwork):
         each: Tensor = log_terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi) - self.log_scale[:, None]
         return each.sum(dim=0)
 
-    def _context(self, conditions: Tensor, kept: Tensor | None = None) -> Tensor:
+    def _context(self, conditions: Tensor, dropout: Tensor | None = None) -> Tensor:
         """What the heads read of conditions (n, condition_dim): these, and the trunk's output."""
         if not self.has_trunk:
             return conditions
-        trunk = nn.functional.silu(self.trunk(self.trunk_in(conditions[None]), kept))[0]
+        trunk = nn.functional.silu(self.trunk(self.trunk_in(conditions[None]), dropout))[0]
         return torch.cat([conditions, trunk], dim=-1)
 
     def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:

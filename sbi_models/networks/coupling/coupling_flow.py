@@ -142,8 +142,8 @@ class Block(nn.Module):
         self.register_buffer("order", torch.randperm(dim) if dim > 2 else torch.arange(dim))
         a, b = self.split, dim - self.split
         inner: dict[str, Any] = {"condition_dim": condition_dim, "subnet": subnet, "widths": widths}
-        self.second = Coupling(transform, kept=a, changed=b, **inner)
-        self.first = Coupling(transform, kept=b, changed=a, **inner) if a else None
+        self.second = Coupling(transform, unchanged=a, changed=b, **inner)
+        self.first = Coupling(transform, unchanged=b, changed=a, **inner) if a else None
 
     def forward(self, theta: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The transformed (..., dim) and the log determinant (...)."""

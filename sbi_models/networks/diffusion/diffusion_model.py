@@ -178,9 +178,9 @@ class DiffusionModel(InferenceNetwork):
 
         With "gaussian" preconditioning the negative log density of the Gaussian is a part of it.
         """
-        noise, t, *kept = drawn
+        noise, t, *keep = drawn
         if self.no_conditions is not None:
-            conditions = torch.where(kept[0], conditions, self.no_conditions)
+            conditions = torch.where(keep[0], conditions, self.no_conditions)
         errors = self.denoiser.errors(theta[:, None, :], noise, t, conditions[:, None, :])
         losses = errors.square().mean(dim=(1, 2))
         if isinstance(self.denoiser, GaussianDenoiser):

@@ -142,12 +142,12 @@ class Exponential(Sampler):
         k = 2 if self.stochastic else 1
         mean = mean_at(task.denoise, task.schedule, u, a)
         h = (a.tan() / b.tan()).log()
-        kept, gained = torch.exp(-k * h), -torch.expm1(-k * h)
-        pull = gained * mean
+        decay, gain = torch.exp(-k * h), -torch.expm1(-k * h)
+        pull = gain * mean
         if self.order == 2 and memory is not None:
             before, last_h = memory
-            pull = pull + (h - gained / k) / last_h * (mean - before)
-        u = b.cos() * (kept / a.cos() * u + pull)
+            pull = pull + (h - gain / k) / last_h * (mean - before)
+        u = b.cos() * (decay / a.cos() * u + pull)
         if self.stochastic:
-            u = u + b.sin() * gained.sqrt() * task.fresh()
+            u = u + b.sin() * gain.sqrt() * task.fresh()
         return u, (mean, h)

@@ -90,8 +90,8 @@ class Schedule(ABC):
 
     def sigma_slope(self, t: Tensor) -> Tensor:
         """d sigma / dt."""
-        kept = self.alpha(t).square() if self.variance_preserving else 1.0
-        return -self.sigma(t) * kept * self.log_snr_slope(t) / 2
+        signal = self.alpha(t).square() if self.variance_preserving else 1.0
+        return -self.sigma(t) * signal * self.log_snr_slope(t) / 2
 
     def drift(self, t: Tensor) -> Tensor:
         """Factor of theta_t in the drift of the forward process."""

@@ -34,12 +34,12 @@ class GroupedResidual(nn.Module):
         self.inner = nn.ModuleList(GroupedLinear(groups, width, width) for _ in range(blocks))
         self.outer = nn.ModuleList(GroupedLinear(groups, width, width) for _ in range(blocks))
 
-    def forward(self, h: Tensor, kept: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, dropout: Tensor | None = None) -> Tensor:
         """All groups; `kept`, (blocks, g, n, width), multiplies what is inside the blocks, as dropout
         does."""
         for k, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
             inside = nn.functional.silu(inner(nn.functional.silu(h)))
-            h = h + outer(inside if kept is None else inside * kept[k])
+            h = h + outer(inside if dropout is None else inside * dropout[k])
         return h
 
     def one(self, group: int, h: Tensor) -> Tensor:

@@ -177,10 +177,10 @@ def _rules(given: Mapping[str, Rule] | Sequence[Rule] | Rule) -> dict[str, Scori
 
 
 def _rule(rule: Any) -> ScoringRule:
-    made: ScoringRule = resolve(rule, ScoringRule)
-    if "registered_name" not in vars(type(made)):  # it may have inherited the name of another rule
+    resolved: ScoringRule = resolve(rule, ScoringRule)
+    if "registered_name" not in vars(type(resolved)):  # it may have inherited the name of another rule
         raise ConfigurationError(
-            f"{type(made).__name__} has no name of its own, which files need. Decorate it with "
+            f"{type(resolved).__name__} has no name of its own, which files need. Decorate it with "
             "@register('name')."
         )
-    return made
+    return resolved
