@@ -1,4 +1,4 @@
-"""Adapters: from the raw variables of a simulator to the roles that networks know, and back."""
+"""Adapters: transforms of raw variables of a simulator to the roles of networks, and back."""
 
 from sbi_models.adapters.adapter import ROLES, Adapter, default_adapter
 from sbi_models.adapters.transforms import KINDS, Concatenate, Transform, register_transform

@@ -1,4 +1,4 @@
-"""Networks that know nothing of training, tracking or flows: inference networks and summary networks."""
+"""Inference networks and summary networks, in plain PyTorch."""
 
 from sbi_models.networks.autoregressive import AutoregressiveMixture
 from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork

@@ -68,13 +68,13 @@ class Network(nn.Module):
         self.built_with: dict[str, Any] | None = None
 
     def clone(self) -> Self:
-        """The same architecture, not yet built, so that its weights will be fresh; networks among the
-        arguments are cloned too."""
+        """The same architecture, not yet built, with fresh weights; networks among arguments, too."""
         return type(self)(**mapped(self.config, Network, Network.clone))
 
     def to_json(self) -> dict[str, Any]:
-        """Registered name, configuration and the widths it was built with; networks among the arguments are
-        described in their place.
+        """Registered name, configuration and the widths it was built with, as JSON.
+
+        Networks among the arguments are described in their place.
 
         Raises:
             ConfigurationError: if the class has no registered name of its own: a file would hold it as the
@@ -158,19 +158,22 @@ class InferenceNetwork(Network, ABC):
         """Look at standardized training data, (n, theta_dim) and (n, condition_dim), for a better start."""
 
     def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Training loss of each pair, shape (n,), for standardized theta (n, theta_dim) and conditions (n,
-        condition_dim)."""
+        """Training loss of each pair, shape (n,).
+
+        theta (n, theta_dim) is standardized, conditions are (n, condition_dim).
+        """
         return self.loss_given(theta, conditions, self.draw(theta, generator))
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """The random numbers of the loss of standardized theta (n, theta_dim), each of shape (n, ...); none
-        unless a network says more."""
+        """Random numbers of the loss of standardized theta (n, theta_dim), each (n, ...); none by default."""
         del theta, generator
         return ()
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
-        """The loss, as a function of its random numbers: it draws none itself, and looks at no value of a
-        tensor in Python."""
+        """The loss as a function of its random numbers.
+
+        It draws none itself, and looks at no value of a tensor in Python.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} has no training loss. Implement loss_given, and draw if it has "
             "random numbers."
@@ -178,12 +181,13 @@ class InferenceNetwork(Network, ABC):
 
     @abstractmethod
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
-        """Standardized draws (n, num_samples, theta_dim) given conditions (n, condition_dim); a generator for
-        all rows or one each."""
+        """Standardized draws (n, num_samples, theta_dim) given conditions (n, condition_dim).
+
+        The generator is one for all rows, or one for each.
+        """
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardized theta (n, theta_dim) given conditions (n, condition_dim), shape
-        (n,).
+        """Log density in nats, (n,), of standardized theta (n, theta_dim) given conditions.
 
         Raises:
             ConfigurationError: if this kind of network has no density.
@@ -228,8 +232,10 @@ class SummaryNetwork(Network, ABC):
     network that takes one tensor."""
 
     def build(self, input_shape: Any) -> None:
-        """Make the layers for standardized inputs of shape (n, *input_shape), or for a dict of such; a second
-        call changes nothing."""
+        """Make the layers for standardized inputs (n, *input_shape); a second call changes nothing.
+
+        A network of several inputs takes a dict of shapes.
+        """
         if self.built_with is None:
             positive_int(self.summary_dim, "summary_dim")
             several = isinstance(input_shape, Mapping)

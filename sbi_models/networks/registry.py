@@ -48,8 +48,7 @@ def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: t
 
 
 def resolve(network: K | type[K] | str, kind: type[K]) -> K:
-    """A new network of the wanted kind (inference or summary) like an instance, of a class, or of a
-    registered name.
+    """A new network of a kind, inference or summary, from an instance, a class, or a registered name.
 
     An instance is cloned: two workflows that were given the same one do not share weights.
 

@@ -50,7 +50,7 @@ def test_shapes_that_cannot_be_summarized_are_refused(name):
         listed = ", ".join(map(str, got["y"] if isinstance(got, dict) else got))
         with pytest.raises(
             DataError,
-            match=rf"expected variables of shape \(n, .*features|channels\), got \(n, {listed}\)\. Add an axis",
+            match=rf"expected variables of shape \(n, .*(features|channels)\), got \(n, {listed}\)\. Add ",
         ):
             make(name, built=False).build(got)
 

@@ -40,8 +40,10 @@ class _By(Elementwise):
 
 @register_transform("scale")
 class Scale(_By):
-    """z = by x; a support that matters is best constrained before, in raw values, so that rounding cannot
-    leave it."""
+    """Scaling z = by x.
+
+    A support that matters is best constrained before, in raw values, so that rounding cannot leave it.
+    """
 
     def __init__(self, names: Names, by: Any) -> None:
         super().__init__(names, by)

@@ -14,8 +14,9 @@ Shape = list[int]
 
 @register_transform("broadcast")
 class Broadcast(Transform):
-    """Repeats (n, d) along the middle axes of another variable (n, m, ..., c), to (n, m, ..., d), ready to be
-    concatenated with it.
+    """Repeats (n, d) along the middle axes of another variable (n, m, ..., c), to (n, m, ..., d).
+
+    The result is ready to be concatenated with that variable.
 
     Middle axes are all but the first and the last; those that the variable has already must be of the same
     length, or 1. The inverse takes the first of the copies. No bijection: it has no density.

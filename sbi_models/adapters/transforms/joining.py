@@ -65,8 +65,7 @@ class Concatenate(Transform):
 
 @register_transform("split")
 class Split(Transform):
-    """Splits a variable (n, ..., d) along its last axis into several, (n, ..., d_i); by default into equal
-    parts."""
+    """Splits a variable (n, ..., d) along its last axis into several, (n, ..., d_i), by default equal."""
 
     def __init__(self, name: str, into: Names, widths: list[int] | None = None) -> None:
         self.name, self.into = name, checked_names(into, f"make of {name!r}")

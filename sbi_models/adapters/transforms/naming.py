@@ -1,4 +1,4 @@
-"""Which variables there are and what they are called."""
+"""Rename, keep and drop variables."""
 
 from typing import Any
 
@@ -37,8 +37,10 @@ class Rename(Transform):
 
 @register_transform("keep")
 class Keep(Transform):
-    """Leaves out every variable that is not named; the inverse cannot bring them back and leaves the batch as
-    it is."""
+    """Leaves out every variable that is not named.
+
+    The inverse cannot bring them back and leaves the batch as it is.
+    """
 
     def __init__(self, names: Names) -> None:
         self.names = checked_names(names, self.kind)

@@ -13,8 +13,7 @@ from sbi_models.errors import ConfigurationError, DataError
 
 @register_transform("one_hot")
 class OneHot(PerVariable):
-    """Takes classes 0 ... C - 1 to indicators: (n, ..., d) becomes (n, ..., d C), C numbers for each
-    component in its order.
+    """Maps classes 0 ... C - 1 to indicators: (n, ..., d) becomes (n, ..., d C), C for each component.
 
     Exactly one of the C numbers is 1. The inverse takes the position of the greatest, the first of them if
     several are. No bijection: it has no density; discrete parameters cannot be inferred as

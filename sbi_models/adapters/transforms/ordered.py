@@ -1,4 +1,4 @@
-"""From increasing vectors to all real vectors."""
+"""Map increasing vectors to all real vectors."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ class Ordered(Elementwise):
         return self if self.units is not None else Ordered(self.names, units)
 
     def _unit(self, name: str, value: Tensor) -> Tensor:
-        """Of each gap, (d - 1,)."""
+        """Unit of each gap, (d - 1,)."""
         units = (self.units or {}).get(name)
         return value.new_ones(value.shape[-1] - 1) if units is None else value.new_tensor(units)
 
@@ -85,7 +85,9 @@ class Ordered(Elementwise):
 
 
 def _gaps(value: Tensor, units: Tensor | None = None) -> Tensor:
-    """x_k - x_(k-1) along the last axis, in units, finite even where the difference overflows; (n, ..., d -
-    1)."""
+    """Differences x_k - x_(k-1) along the last axis, in units, (n, ..., d - 1).
+
+    They are finite even where the difference overflows.
+    """
     gaps = torch.minimum(value[..., 1:] - value[..., :-1], largest(value))
     return gaps if units is None else clamp(gaps / units, just_above(torch.zeros_like(gaps)), largest(value))

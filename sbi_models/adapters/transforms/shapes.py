@@ -43,8 +43,7 @@ class _AtAxis(PerVariable):
 
 @register_transform("expand_dims")
 class ExpandDims(_AtAxis):
-    """Inserts an axis of length 1 at the place `axis` of the new shape: (n, d) with axis -1 becomes (n, d,
-    1)."""
+    """Inserts an axis of length 1 at position `axis` of the new shape: (n, d), axis -1, to (n, d, 1)."""
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         return value.unsqueeze(self._checked(name, value, value.ndim + 1))
@@ -55,8 +54,7 @@ class ExpandDims(_AtAxis):
 
 @register_transform("squeeze")
 class Squeeze(_AtAxis):
-    """Takes out an axis of length 1, at the place `axis` of the old shape: (n, d, 1) with axis -1 becomes (n,
-    d)."""
+    """Takes out an axis of length 1 at position `axis` of the old shape: (n, d, 1), axis -1, to (n, d)."""
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         axis = self._checked(name, value, value.ndim)
@@ -73,8 +71,7 @@ class Squeeze(_AtAxis):
 
 @register_transform("as_set")
 class AsSet(PerVariable):
-    """Makes (n, m) a set of m numbers, (n, m, 1), as summary networks for exchangeable data take them; (n, m,
-    d) stays."""
+    """Reshapes (n, m) to a set of m numbers, (n, m, 1), for summary networks; (n, m, d) stays."""
 
     def __init__(self, names: Names, widened: list[str] | None = None) -> None:
         super().__init__(names)
@@ -107,5 +104,4 @@ class AsSet(PerVariable):
 
 @register_transform("as_time_series")
 class AsTimeSeries(AsSet):
-    """Makes (n, m) a series of m numbers in time, (n, m, 1), as summary networks for series take them; (n, m,
-    d) stays."""
+    """Reshapes (n, m) to a series of m numbers in time, (n, m, 1), for summary networks; (n, m, d) stays."""

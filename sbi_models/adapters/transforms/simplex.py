@@ -1,4 +1,4 @@
-"""From proportions that sum to 1 to all real vectors, by stick-breaking."""
+"""Map proportions that sum to 1 to all real vectors, by stick-breaking."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from sbi_models.adapters.transforms.support import Requirement
 from sbi_models.errors import DataError
 
 TOLERANCE = 1e-5
-"""How far the sum of a row may be from 1; rows of float32 simulators are off by 1e-7 or so."""
+"""Largest distance of the sum of a row from 1; rows of float32 simulators are off by 1e-7 or so."""
 
 
 @register_transform("simplex")

@@ -1,4 +1,4 @@
-"""Learning what certificates need at the end of a training, and issuing those that need no simulator."""
+"""Calibration of certificates after a training, and certificates that need no simulator."""
 
 import hashlib
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Members = Mapping[str, "ContinuousApproximator"]
 
 MOST_KNOWN, MOST_HELD_OUT = 4_000, 2_000
-"""Simulations that scores are learned from, and others that say what is usual."""
+"""Largest numbers of simulations for training the scores, and for their calibration."""
 
 FEWEST = 200
 
@@ -37,8 +37,9 @@ _ROWS_FOR_AGREEMENT, _ROWS_OF_SEVERAL_SIZES, _DRAWS_FOR_AGREEMENT = 200, 400, 64
 def calibrate_certificates(
     approximator: "Approximator", known: Variables, held_out: Variables | None, seed: int
 ) -> None:
-    """Learn from simulations, raw variables (n, ...), what is usual; without held-out ones, a third of the
-    others is held out.
+    """Calibrate the tests of certificates on simulations, raw variables (n, ...).
+
+    Without held-out simulations, a third of the others is held out.
 
     Fewer than 200 simulations teach nothing, and certificates are "not known" then.
     """
@@ -103,8 +104,7 @@ def issue_certificates(
 
 
 def sizes_of_disagreement(approximator: "Approximator", points: ObservationFeatures) -> Sizes:
-    """Numbers of elements of the simulations that say how far members usually are apart, beside those of
-    observations."""
+    """Numbers of set elements of the simulations behind the disagreement, and of observations."""
     usual = approximator.usual_disagreement.values
     assert isinstance(usual, Tensor)
     sizes = next(iter(approximator.members.values())).novelty.sizes(points.sizes)
@@ -114,8 +114,10 @@ def sizes_of_disagreement(approximator: "Approximator", points: ObservationFeatu
 def with_out_of_distribution_p_values(
     certificates: list[Certificate], members: Members, points: Mapping[str, ObservationFeatures], ties: Tensor
 ) -> list[Certificate]:
-    """The p-values of all members together: jointly where they know the same simulations, else the smallest
-    times their number."""
+    """Add the out-of-distribution p-values of all members together to certificates.
+
+    They are joint where the members know the same simulations, else the smallest times their number.
+    """
     novelties = {name: member.novelty for name, member in members.items()}
     scores = {name: novelty(points[name]) for name, novelty in novelties.items()}
     sizes = {name: novelty.sizes(points[name].sizes) for name, novelty in novelties.items()}
@@ -154,7 +156,7 @@ def with_out_of_distribution_p_values(
 def features_of(
     member: "ContinuousApproximator", prepared: dict[str, Tensor], batch_size: int | None = None
 ) -> ObservationFeatures:
-    """What novelty looks at of prepared variables."""
+    """Features of prepared variables for out-of-distribution scores."""
     statistics_by_name, (sets, sizes) = statistics_of(member, prepared), sizes_of(member, prepared)
     statistics = torch.stack(list(statistics_by_name.values()), dim=1)
     return ObservationFeatures(
@@ -167,8 +169,10 @@ def features_of(
 
 
 def statistics_of(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the
-    summary network's inputs."""
+    """Statistics, name to (n,), of the conditions among prepared variables.
+
+    They have the names of the raw variables or of the summary network's inputs.
+    """
     return observation_statistics(
         {
             label: (prepared[key], prepared.get(masked(key)))
@@ -199,7 +203,7 @@ def _labels(member: "ContinuousApproximator", prepared: dict[str, Tensor]) -> di
 
 @torch.no_grad()
 def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> Tensor:
-    """How far the members are apart for each observation, (n,), in nats; see `Certificate`.
+    """Disagreement of the members for each observation, (n,), in nats; see `Certificate`.
 
     With standard deviations s_k of the members and s of their mixture, all members counting the same, the
     mean divergence of the normal posteriors of members from the normal one with the moments of the mixture is

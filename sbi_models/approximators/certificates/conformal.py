@@ -1,5 +1,4 @@
-"""How rare data sets are by every score that needs no simulator, for tests that are to be taken together with
-others."""
+"""Conformal p-values of data sets by every score that needs no simulator, for joint tests."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +24,7 @@ _LEVEL, _SURPRISE = 0.05, 1e-6
 
 
 class ConformalPValues(NamedTuple):
-    """How rare n data sets are by c scores.
+    """Conformal p-values of n data sets by c scores.
 
     p-values (n, c) of each score alone, how many simulations of the training each is a rank among at the
     least (c,), numbers of elements (n, s) of sets, and which are far from all simulations' (n,).
@@ -37,8 +36,9 @@ class ConformalPValues(NamedTuple):
     out_of_range: Tensor
 
     def look_like_training_simulations(self, start: int) -> bool:
-        """Whether data sets from `start` on may be drawn like the simulations of the training: true of such
-        ones but once in a million.
+        """Whether data sets from `start` on may be drawn like the training simulations.
+
+        It is False for such data sets once in a million.
 
         Of m new ones, those with a p-value of at most k / (N + 1) among N others are a beta-binomial number
         with parameters k, N + 1 - k.
@@ -62,8 +62,10 @@ def beta_binomial_tail(count: int, m: int, a: float, b: float) -> float:
 def conformal_p_values(
     approximator: "Approximator", conditions: Variables, *, batch_size: int | None, seed: int
 ) -> ConformalPValues:
-    """Of raw conditions (n, ...): by the novelty of each member, and by the disagreement of members, as far
-    as these are known."""
+    """Conformal p-values of raw conditions (n, ...), by the scores and the disagreement of members.
+
+    Those that are not known are left out.
+    """
     members, p_values, numbers = approximator.members, [], []
     with EvaluationMode(approximator):
         prepared = next(iter(members.values())).prepare_conditions(conditions)

@@ -1,5 +1,4 @@
-"""What of an observation is rare, in words that are true of the numbers: shares of simulations that are below
-it, or above."""
+"""Explanations of certificates: unusual statistics of an observation, as shares of simulations."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,7 +25,7 @@ class UnusualStatistic(NamedTuple):
 def unusual_statistics(
     names: Sequence[str], values: Tensor, scores: Tensor, usual: Tensor
 ) -> list[list[UnusualStatistic]]:
-    """For each observation what is rare of it, at most three statistics, each once.
+    """At most three unusual statistics of each observation, each once.
 
     Those that are rare by themselves come first, then those given the summaries; of each kind, what much else
     changes, too, comes last; otherwise the rarest comes first.
@@ -34,7 +33,7 @@ def unusual_statistics(
     Args:
         names: names of the statistics, d.
         values: statistics of observations (m, d).
-        scores: how rare each is, (m, d), normal scores that go on beyond the simulations; 0 leaves it out.
+        scores: normal scores of the statistics (m, d), also beyond the simulations; 0 leaves one out.
         usual: values of simulations (n, d).
     """
     ordered, wanted = usual.mT.sort(dim=1).values.contiguous(), values.to(usual.dtype).mT.contiguous()
@@ -66,7 +65,7 @@ def describe_unusual(found: Sequence[UnusualStatistic], others: str = "simulatio
 
 
 def sizes_in_words(names: Sequence[str], size: Tensor, usual: Tensor) -> tuple[str, ...]:
-    """Of the numbers of elements (s,) of sets, those that no simulation (n, s) has."""
+    """Numbers of elements (s,) of sets that no simulation (n, s) has, in words."""
     found = []
     for i, name in enumerate(names):
         number, others = float(size[i]), usual[:, i]

@@ -1,5 +1,4 @@
-"""Is an observation like the simulations that an approximator was trained on? A p-value, exact in finite
-samples, without a simulator.
+"""Out-of-distribution scores of observations, with p-values that are exact in finite samples.
 
 Three spaces are looked at: the summaries, as the inference network gets them; statistics that no network has
 a say in; and those statistics given the summaries, which is where a network shows that it does not see what
@@ -36,7 +35,7 @@ SPACES = ("summaries", "statistics", "statistics given summaries")
 
 
 class ObservationFeatures(NamedTuple):
-    """What is looked at of n observations.
+    """Features of n observations.
 
     Conditions of the inference network (n, d), statistics (n, k) and their names, numbers of elements (n, s)
     of masked inputs and their names; float64.
@@ -50,8 +49,10 @@ class ObservationFeatures(NamedTuple):
 
 
 class OutOfDistributionScores(nn.Module):
-    """The scores of three spaces and what is usual of them; its tensors are saved with the approximator, one
-    or two hundred kilobytes."""
+    """Nonconformity scores in three spaces, and their calibration.
+
+    The tensors are saved with the approximator, one or two hundred kilobytes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,13 +64,12 @@ class OutOfDistributionScores(nn.Module):
 
     @property
     def is_known(self) -> bool:
-        """Whether it has been learned; files of earlier versions lack `values`."""
+        """Whether it has been calibrated; files of earlier versions lack `values`."""
         return self.kept.values is not None
 
     @property
     def calibration(self) -> Tensor:
-        """Scores (n, 7) of simulations that they were not learned from, in the same order for all members of
-        an ensemble."""
+        """Scores (n, 7) of held-out simulations, in the same order for all members of an ensemble."""
         calibration = self.kept.calibration
         assert isinstance(calibration, Tensor)
         return calibration
@@ -129,8 +129,9 @@ class OutOfDistributionScores(nn.Module):
         }
 
     def unusual(self, points: ObservationFeatures) -> list[tuple[str, ...]]:
-        """For each observation, what of it is rare among simulations of like size, in words, the plainest and
-        rarest first.
+        """Unusual statistics of each observation, in words, the plainest and rarest first.
+
+        They are rare among simulations of like size.
 
         What statistics are given the summaries counts only where these are as those of simulations: beyond,
         nothing is known of it.

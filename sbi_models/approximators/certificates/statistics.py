@@ -17,15 +17,13 @@ _SHORTEST_SERIES = 4
 _FLOOR = 1e-30
 
 DERIVED = ("median", "log sd", "minimum", "maximum", "skewness", "log kurtosis")
-"""What a shift, another scale, an outlier or a drift changes, too: the other statistics say better which of
-them it is."""
+"""Statistics that a shift, another scale, an outlier or a drift changes; the others are more specific."""
 
 Named = dict[str, Tensor]
 
 
 def observation_statistics(inputs: Mapping[str, tuple[Tensor, Tensor | None]]) -> Named:
-    """Statistics, name to (n,) in float64, of inputs: label to values (n, ...) and the mask (n, length), if
-    there is one.
+    """Statistics, name to (n,) in float64, of inputs: label to values (n, ...) and mask (n, length) or None.
 
     The number of elements is none of them: p-values are given it.
     """
@@ -67,7 +65,7 @@ def _of_one(label: str, values: Tensor, mask: Tensor | None) -> Named:
 
 
 def _of_channel(x: Tensor, there: Tensor) -> Named:
-    """Of a channel (n, length) whose elements count where `there` is True."""
+    """Statistics of a channel (n, length) whose elements count where `there` is True."""
     count = there.sum(dim=1)
     z, rank = _standard(x, there), there.cumsum(dim=1) - 1
     early = there & (2 * rank < count[:, None] - 1)

@@ -1,5 +1,4 @@
-"""The default composition: scores of single items as they are for few items, a quasi-likelihood that fresh
-simulations calibrate for many.
+"""Calibrated composition: network scores for few items, a simulation-calibrated quasi-likelihood for many.
 
 What items share of errors adds up with their number. Few items are composed as the network has them, and
 posterior simulation-based calibration tests the draws; where it rejects them, and for many items, a
@@ -60,8 +59,8 @@ _STUCK = 0.05
 """Share of accepted steps below which draws are not those of any density."""
 
 _SMOOTH = 5
-"""From so many items on, composed scores that no polynomial fits are those of a weak network, and not of a
-bent posterior."""
+"""Number of items from which composed scores that no polynomial fits mean an underfitted network, and not a
+posterior of a difficult shape."""
 
 _LOST = (
     "The network's scores of these items together are not those of a posterior: they lead to where the "
@@ -82,12 +81,12 @@ def calibrated(
     """Draws (num_samples, d) of the posterior given all items, standardized space, and what to think of them.
 
     Args:
-        items: one or more.
+        items: posteriors of one or more items.
         prior: score of the prior.
-        moments: its mean (d,) and covariance (d, d).
-        num_samples: draws.
+        moments: mean (d,) and covariance (d, d) of the prior.
+        num_samples: number of draws.
         plan: noise, simulations, seed.
-        fresh: simulates items; None composes without calibration.
+        fresh: simulations of items; None composes without calibration.
     """
     composed = ComposedScore(items, prior, plan.noise, plan.learned)
     if fresh is None:
@@ -113,7 +112,7 @@ def calibrated(
 
 
 def _with_simulator(first: Composed, given: SimulatedItems) -> tuple[Tensor, CompositionReport]:
-    """As many draws as there are uncalibrated ones, and the report."""
+    """Calibrated draws, as many as uncalibrated ones, and their report."""
     plan = given.plan
     first, lost = _within_reach(first, given.moments, plan)
     draws, report = first.draws, first.report
@@ -215,8 +214,7 @@ def _reported(
 
 
 def _tested_scores(first: Composed, given: SimulatedItems) -> CompositionReport:
-    """The report on scores as they are, with the test of the draws of the likeliest mode, and of the
-    items."""
+    """Report on the scores as they are, with tests of the likeliest mode's draws and of the items."""
     composed, n, noise = given.composed, given.num_items, given.composed.noise
     draws = first.draws[first.modes == int(first.modes.mode().values)]
     number = replicates_of(n)
@@ -245,7 +243,7 @@ def _tested_scores(first: Composed, given: SimulatedItems) -> CompositionReport:
 
 
 def _replicates(likelihood: QuasiLikelihood, given: SimulatedItems) -> tuple[int, LogSlopes]:
-    """How many data sets test a quasi-posterior, and the slopes of their likelihoods."""
+    """Number of data sets that test a quasi-posterior, and slopes of their likelihoods."""
     n = given.num_items
     number = replicates_of(n)
 

@@ -26,7 +26,7 @@ _FEWEST = 10
 
 _RIDGE = 1e-4
 
-_MUCH = 0.05
+_UNDERFITTED = 0.05
 """Share of the variance of scores that may be predictable: 0 to 0.003 in networks that are trained well, 0.05
 to 0.09 after 250 steps, when composed sds were too large by a third to a half."""
 
@@ -47,7 +47,7 @@ class Outlier(NamedTuple):
 
 
 def farthest_item(items: Tensor, fresh: Tensor) -> Outlier:
-    """From statistics of the items (n, q), and of fresh items (k, q), of the same parameters."""
+    """Outlier test of statistics of the items (n, q) against fresh items (k, q) of the same parameters."""
     mean = fresh.mean(dim=0)
     away = fresh - mean
     precision = torch.linalg.pinv(away.mT @ away / len(fresh), hermitian=True)
@@ -61,8 +61,7 @@ def farthest_item(items: Tensor, fresh: Tensor) -> Outlier:
 
 
 def predictable_share(features: Tensor, scores: Tensor) -> float:
-    """The largest R^2, of the components of scores (n, d), by features (n, c) and their squares, on
-    simulations that were held out; >= 0.
+    """Largest held-out R^2 >= 0 of the components of scores (n, d), by features (n, c) and their squares.
 
     Zero where there are too few simulations to say.
     """
@@ -79,8 +78,8 @@ def predictable_share(features: Tensor, scores: Tensor) -> float:
 
 
 def is_underfitted(share: float) -> bool:
-    """Whether so much is left unused that scores are not to be taken as they are."""
-    return share >= _MUCH
+    """Whether conditions predict so much of the scores that these are not to be trusted."""
+    return share >= _UNDERFITTED
 
 
 def underfitting_note(share: float) -> tuple[str, ...]:
@@ -88,7 +87,7 @@ def underfitting_note(share: float) -> tuple[str, ...]:
     if not is_underfitted(share):
         return ()
     return (
-        f"The network leaves unused what it is given: {share:.0%} of the variance of its scores can be "
-        "predicted from their conditions, which is none for scores of posteriors. Composed posteriors are "
-        "too wide, or off: train longer, or pass the simulator.",
+        f"The network is underfitted: conditions predict {share:.0%} of the variance of its scores, and none "
+        "of that of exact scores. Composed posteriors are too wide, or off: train longer, or pass the "
+        "simulator.",
     )

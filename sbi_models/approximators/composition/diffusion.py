@@ -1,17 +1,22 @@
-"""Diffusion of a composed posterior, from noise to draws: rules for the denoised mean, with the samplers of
-one diffusion model.
+"""Composition in the reverse diffusion: rules for the denoised mean, with the samplers of one model.
 
-gauss       E[theta_0 | theta_t] = P^(-1) [sum_i P_i mu_i + (1 - n) P_0 mu_0],   P = sum_i P_i + (1 - n) P_0,   P_i = C_i^(-1) + s^(-2)
-            with the denoised means mu_i of the items and covariances C_i of their posteriors, and mu_0, P_0
-            of the prior: exact where all are Gaussian. J. Linhart et al., arXiv:2404.07593.
-langevin    the sum of diffused scores, each noise level visited by a chain of Langevin steps. T. Geffner et al., arXiv:2209.14249;
-            L. Touron et al., arXiv:2605.21253, say why it needs the chain.
-plain       the sum of diffused scores in the reverse diffusion, the prior's as if it were standard normal: what other packages do, for
-            comparison. It is biased, since a product of diffused densities is not the diffused product.
+gauss: with the denoised means mu_i of the items, covariances C_i of their posteriors, and mu_0, P_0 of the
+prior,
+
+    E[theta_0 | theta_t] = P^(-1) [sum_i P_i mu_i + (1 - n) P_0 mu_0]
+    P = sum_i P_i + (1 - n) P_0,   P_i = C_i^(-1) + s^(-2)
+
+which is exact where all are Gaussian. J. Linhart et al., arXiv:2404.07593.
+
+langevin: the sum of diffused scores, each noise level visited by a chain of Langevin steps. T. Geffner et
+al., arXiv:2209.14249; L. Touron et al., arXiv:2605.21253, say why it needs the chain.
+
+plain: the sum of diffused scores in the reverse diffusion, the prior's as if it were standard normal, which
+is what other packages do, for comparison. It is biased, since a product of diffused densities is not the
+diffused product.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -87,7 +92,7 @@ def plain(
 def _report(
     method: str, items: Items, draws: Tensor, moments: Moments, evaluations: int
 ) -> CompositionReport:
-    """The report of draws (m, d) that took so many scores of each item each; DataError if any has diverged."""
+    """Report of draws (m, d) that took so many scores of each item; DataError if any has diverged."""
     diverged = int((~(draws.abs() < _DIVERGED).all(dim=1)).sum())
     if diverged:
         raise DataError(
@@ -200,7 +205,7 @@ def _summed(items: Items, theta: Tensor, noise: float) -> Tensor:
 def _drawn(
     denoise: Denoise, num_samples: int, theta_dim: int, steps: int, generator: torch.Generator
 ) -> Tensor:
-    fresh: Callable[[], Tensor] = lambda: torch.randn(
-        num_samples, theta_dim, generator=generator, dtype=torch.float64
-    )
+    def fresh() -> Tensor:
+        return torch.randn(num_samples, theta_dim, generator=generator, dtype=torch.float64)
+
     return SAMPLERS["sde_dpm"](Task(denoise, _SCHEDULE, fresh), steps)

@@ -33,8 +33,8 @@ class Method(Protocol):
             moments: mean (d,) and covariance (d, d) of the prior.
             num_samples: number of draws.
             plan: noise of the scores, number of simulations, seed.
-            fresh: simulations of items at given parameters; None without a simulator, and for a method that is
-                registered without `simulates`.
+            fresh: simulations of items at given parameters; None without a simulator, and for a method that
+                is registered without `simulates`.
         """
 
 

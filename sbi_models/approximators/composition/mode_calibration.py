@@ -37,8 +37,8 @@ _FIRST_WIDTH = 1.5
 """Covariance of the first region, in that of the uncalibrated draws."""
 
 _MOVED, _GREW, _SHRANK = 0.7, 1.3, 0.4
-"""By how many sds of a region, and how many times in width, a posterior may differ from where the region was
-laid."""
+"""Largest shift, in sds of a region, and largest and smallest ratio of widths of a posterior to the one that
+its region was made for."""
 
 _FINE = 2001
 _DEAD = -5.0
@@ -47,7 +47,7 @@ _DEAD = -5.0
 
 @dataclass(frozen=True)
 class SimulatedItems:
-    """What a composition with a simulator starts from."""
+    """A composition with a simulator: composed score, moments of the prior, plan and simulations."""
 
     composed: ComposedScore
     moments: Moments
@@ -61,8 +61,7 @@ class SimulatedItems:
 
 
 class ModeCalibration:
-    """The quasi-posterior around one mode of the uncalibrated draws (s, d); `likelihood` is None where none
-    was found."""
+    """Quasi-posterior around one mode of uncalibrated draws (s, d); `likelihood` may be None."""
 
     likelihood: QuasiLikelihood | None = None
     outlying: Outlier
@@ -127,7 +126,7 @@ class ModeCalibration:
         self.influence = math.sqrt(float(pull @ self._covariance @ pull) / len(pull))
 
     def score(self, theta: Tensor) -> Tensor:
-        """Of the quasi-posterior (m, d) at theta (m, d)."""
+        """Score of the quasi-posterior (m, d) at theta (m, d)."""
         assert self.likelihood is not None
         return self._given.composed.prior(theta) + self.likelihood.score(
             theta, self._total, self._given.num_items
@@ -155,8 +154,7 @@ class ModeCalibration:
     def _fit(
         self, statistic: Statistic, region: Region, effective_items: int, number: int, seed: int
     ) -> bool | None:
-        """Learn the quasi-likelihood in a region; whether its posterior lies there, or None if it has
-        none."""
+        """Learn the quasi-likelihood in a region; whether its posterior lies there, None if it has none."""
         d = len(region.center)
         self.likelihood = QuasiLikelihood(
             statistic, region, self._given.fresh, num_items=effective_items, number=number, seed=seed >> 1

@@ -47,17 +47,17 @@ _NODES = 64
 """Points of the integral of the prior's score from one mode to another."""
 
 _SIMULATIONS = 2000
-"""Of each mode."""
+"""Number of simulations of each mode."""
 
 _FARTHEST = 50.0
 
-_TOLD = 5.0
-"""Nats that ratios must tell of all the simulations together to be taken for more than noise."""
+_LEAST_EVIDENCE = 5.0
+"""Evidence, in nats, of all the simulations together from which ratios are more than noise."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """Where a density is highest, near a start.
+    """Mode of a density near a start.
 
     Attributes:
         center: (d,).
@@ -81,7 +81,7 @@ class Mode:
         return lambda u: score(self.center + u @ self.factor.mT) @ self.factor
 
     def distance(self, theta: Tensor) -> Tensor:
-        """Of theta (m, d) from the center, in sds, shape (m,)."""
+        """Distance of theta (m, d) from the center, in sds, shape (m,)."""
         away: Tensor = torch.linalg.solve_triangular(self.factor, (theta - self.center).mT, upper=False).norm(
             dim=0
         )
@@ -89,8 +89,7 @@ class Mode:
 
 
 def newton(score: Score, center: Tensor, precision: Tensor) -> Mode:
-    """The mode that Newton's method finds from a center (d,) and a first precision (d, d); 2 d + 1 scores a
-    step.
+    """Mode by Newton's method from a center (d,) and a precision (d, d); 2 d + 1 scores a step.
 
     Slopes are central differences over half an sd to either side, so that they are those of the bulk of the
     density. Steps are at most 3 sqrt(d) sds long, precisions fall by a factor of at most 20 in each.
@@ -121,8 +120,9 @@ def factor_of(precision: Tensor) -> Tensor:
 
 
 def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) -> list[Mode]:
-    """The modes of a density: Newton's from the center, and from pilots (p, d) that do not lead to a mode
-    found before.
+    """Modes of a density, by Newton's method from the center and from pilots (p, d).
+
+    Pilots that lead to a mode that is known already are left out.
 
     If there is none, the one that is returned has an infinite last step.
 
@@ -184,15 +184,17 @@ def relative_log_densities(composed: ComposedScore, modes: Tensor, fresh: Fresh 
             o = log_ratio_offset(first, last)
             logs_of_modes[k] = (
                 logs_of_modes[k] + composed.num_items * o
-                if evidence(first + o, last + o) > _TOLD
+                if evidence(first + o, last + o) > _LEAST_EVIDENCE
                 else prior[k]
             )
     return logs_of_modes
 
 
 def log_ratio_offset(first: FloatArray, last: FloatArray) -> float:
-    """o above from log likelihood ratios (k,) of data of the first mode, and of the last; what of it may be
-    noise is left out."""
+    """Offset o above, from log likelihood ratios (k,) of data of the first mode, and of the last.
+
+    What of it may be noise is left out.
+    """
     both = np.concatenate([first, last])
 
     def excess(o: float) -> float:
@@ -212,8 +214,10 @@ def log_ratio_offset(first: FloatArray, last: FloatArray) -> float:
 
 
 def evidence(first: FloatArray, last: FloatArray) -> float:
-    """What log likelihood ratios (k,) of data of the first mode, and of the last, tell of which is which, in
-    nats, beyond a coin."""
+    """Nats by which log likelihood ratios (k,) tell data of the first mode from those of the last.
+
+    Zero is no better than a coin.
+    """
     return float(log_expit(-first).sum() + log_expit(last).sum() + (len(first) + len(last)) * np.log(2))
 
 

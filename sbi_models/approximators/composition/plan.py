@@ -1,5 +1,4 @@
-"""Stages that compositions of one and of several parameters share: the plan, pilot draws, what a report
-says."""
+"""Plan of a composition, the reach of the prior, and numbers and notes of reports."""
 
 import math
 from dataclasses import dataclass
@@ -27,14 +26,14 @@ Moments = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Plan:
-    """How to compose.
+    """Settings of one composition.
 
     Attributes:
         noise: noise of the scores, in sds of standardized parameters.
-        simulations: simulations of the calibration.
+        simulations: number of simulations of the calibration.
         seed: seed of everything random.
-        learned: what the training left of the mean score.
-        is_underfitted: whether the network leaves unused what it is given, so that few items are calibrated, too.
+        learned: mean score as the training left it; None if unknown.
+        is_underfitted: whether the network is underfitted, so that few items are calibrated, too.
     """
 
     noise: float
@@ -50,16 +49,14 @@ def generator_of(seed: int, *path: str | int) -> torch.Generator:
 
 
 def in_reach(theta: Tensor, moments: Moments) -> Tensor:
-    """Which points (m, d) are finite and so near to the prior that a network can know anything of them,
-    booleans (m,)."""
+    """Booleans (m,): which points (m, d) are finite and near enough to the prior for a network to know."""
     away = theta - moments[0]
     near: Tensor = (away * torch.linalg.solve(moments[1], away.mT).mT).sum(dim=-1) < _REACH**2
     return near
 
 
 def out_of_reach_notes(draws: Tensor, moments: Moments) -> tuple[str, ...]:
-    """What to say of draws (m, d) of a composed posterior, standardized space, of which many are out of reach
-    of the prior."""
+    """Notes on composed draws (m, d), standardized space, many of which are out of reach of the prior."""
     share = 1 - float(in_reach(draws, moments).double().mean())
     if share < _BEYOND:
         return ()
@@ -73,8 +70,7 @@ def out_of_reach_notes(draws: Tensor, moments: Moments) -> tuple[str, ...]:
 def shared_error_numbers(
     learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int
 ) -> dict[str, Any]:
-    """What the report says of the shared error (d,) that a training left behind and the covariance (d, d) of
-    its estimate.
+    """Report's numbers on the shared error (d,) after a training and its estimate's covariance (d, d).
 
     Shifts are those of a posterior of a precision (d, d), in its sds.
     """

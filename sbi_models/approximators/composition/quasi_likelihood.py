@@ -72,8 +72,8 @@ _Degrees = tuple[dict[int, int], dict[int, int]]
 _MEAN_DEGREES: _Degrees = ({1: 5, 2: 3}, {1: 3})
 
 _VARIANCE_DEGREES: _Degrees = ({1: 4}, {})
-"""Of polynomials by the number of parameters, 2 where it is not there, for less and for more than `_NARROW`
-items."""
+"""Degrees of polynomials by the number of parameters, 2 where it is not there, for less and for more than
+`_NARROW` items."""
 
 _WIDE = 8
 """Parameters from which on polynomials are linear."""
@@ -95,18 +95,19 @@ def scores_at(items: Items, points: Tensor, noise: float) -> Tensor:
 
 
 class Statistic:
-    """S(x) (d,), learned from items (k) simulated at theta (k, d); it has mean 0 and unit covariance among
-    them.
+    """Statistic S(x) of an item, learned by regression of theta on features of simulated items.
+
+    It has mean 0 and unit covariance among them.
 
     Args:
-        items: simulated, one at each theta.
-        theta: (k, d), standardized space.
-        points: where the network is asked for scores (m, d).
+        items: simulated items, one at each theta.
+        theta: parameters of the items (k, d), standardized space.
+        points: points at which scores of the network are features (m, d).
         noise: noise of the scores.
 
     Attributes:
         points: as given.
-        dim: directions of theta that the features tell of, at most d.
+        dim: number of directions of theta that the features are informative of, at most d.
     """
 
     def __init__(self, items: Items, theta: Tensor, points: Tensor, noise: float) -> None:
@@ -145,8 +146,7 @@ class Statistic:
         return torch.cat([scores_at(items, self.points, self._noise).flatten(1), items.features], dim=1)
 
     def _features(self, items: Items) -> Tensor:
-        """Features (n, f): cut where the network may do anything, with normal scores of conditions beside,
-        and products of few."""
+        """Features (n, f): clipped scores and conditions, normal scores of conditions, products of few."""
         parts = [torch.minimum(torch.maximum(self._raw(items), self._low), self._high)]
         for k, values in self._columns:
             column = items.features[:, k].contiguous()
@@ -179,8 +179,7 @@ class Region:
         *,
         for_statistic: bool = False,
     ) -> "Region":
-        """The region of a posterior of a mean (d,) and covariance (d, d), some times as wide, kept to the
-        reach of the prior.
+        """Region of a posterior of mean (d,) and covariance (d, d), widened, within reach of the prior.
 
         The one in which the statistic is learned is that of the posterior of few items, where each tells
         enough to be seen.
@@ -254,8 +253,10 @@ class QuasiLikelihood:
         self.leverage = len(u) * float(torch.linalg.inv(mean_terms.mT @ mean_terms)[0, 0])
 
     def slopes(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """mu (m, dim) at theta (m, d), and V^(-1) d mu / d theta (m, dim, d), the factor that turns sums of S
-        - mu into scores."""
+        """mu (m, dim) at theta (m, d), and V^(-1) d mu / d theta (m, dim, d).
+
+        The latter turns sums of S - mu into scores.
+        """
         u = self.region.u(theta)
         terms = self._mean(u)
         slope = torch.einsum("ml,jlk,kq->mqj", terms, self._mean.slopes, self._mean_weights)
@@ -275,7 +276,7 @@ class QuasiLikelihood:
         return (self.statistic(items) - self._mean(u) @ self._mean_weights) / self._sd_at(u)
 
     def sd(self, theta: Tensor) -> Tensor:
-        """Of S at theta (m, d), shape (m, dim)."""
+        """Standard deviations of S at theta (m, d), shape (m, dim)."""
         return self._sd_at(self.region.u(theta))
 
     def _sd_at(self, u: Tensor) -> Tensor:
@@ -285,8 +286,10 @@ class QuasiLikelihood:
 def learn_statistic(
     near: Region, wide: Region, fresh: Fresh, *, num_items: int, noise: float, number: int, seed: int
 ) -> Statistic:
-    """The statistic for a region near a posterior given so many items, learned in a wide one from at most so
-    many simulations."""
+    """Statistic for a region near a posterior of so many items, learned in a wide region.
+
+    At most `number` simulations are used.
+    """
     d, points = len(near.center), near.center[None]
     if num_items < _NARROW and d <= _SEVERAL_POINTS:  # one point sees too little of what few items leave open
         points = torch.cat(

@@ -1,5 +1,4 @@
-"""Draws from the posterior that the scores of single items compose, as they are, and which mode each belongs
-to.
+"""Uncalibrated composition: draws by the scores of single items as they are, and their modes.
 
 Pilot draws of a few items find the modes. At each, Newton's method gives a center and scales, and some tens
 of composed scores give a polynomial log density from which any number of draws are made without the network.
@@ -58,8 +57,7 @@ _NO_MODE = (
 
 @dataclass(frozen=True)
 class Composed:
-    """Draws (s, d), standardized space, in random order; the mode of each (s,); what the report says of them
-    so far."""
+    """Draws (s, d), standardized space, in random order, their modes (s,), and the report so far."""
 
     draws: Tensor
     modes: Tensor
@@ -136,8 +134,9 @@ def _on_a_line(
 
 
 def pilot_draws(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
-    """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in
-    scores for each item.
+    """Rough draws (m, d) of the posterior of a few items, and their cost in scores for each item.
+
+    They lie where the modes of all items may be.
 
     Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them.
     Few items are all taken.
@@ -182,8 +181,7 @@ def _weights(
 def _from_fits(
     modes: list[Mode], fits: list[PolynomialDensity], weights: FloatArray, num_samples: int, seed: int
 ) -> tuple[Tensor, Tensor, float]:
-    """Draws (num_samples, d) of all modes in random order, the mode of each, and the smallest share of
-    accepted steps."""
+    """Draws (num_samples, d) of all modes in random order, their modes, and the smallest acceptance."""
     parts, labels, acceptance = [], [], 1.0
     for k, share in enumerate(whole_shares(weights, num_samples, 1)[0]):
         if share:

@@ -1,7 +1,9 @@
-"""One parameter after the other, each by a mixture of normals: exact density, exact draws, any number of
-modes.
+"""Autoregressive mixture density network: exact density, exact draws, any number of modes.
 
-    p(theta | c) = prod_i p(theta_i | theta_<i, c),    p(theta_i | theta_<i, c) = sum_k w_k Normal(l_i + s_i m_k, s_i^2 v_k)
+One parameter after the other has a mixture of normals, given those before it.
+
+    p(theta | c) = prod_i p(theta_i | theta_<i, c)
+    p(theta_i | theta_<i, c) = sum_k w_k Normal(l_i + s_i m_k, s_i^2 v_k)
 
 l_i is linear in (theta_<i, c) and s_i a constant: a normal posterior with a mean linear in the conditions,
 which is where it starts, by least squares, if it is shown data (`start_from`); w, m and v come from a
@@ -33,11 +35,11 @@ _LARGEST_LOG_SCALE = 7.0
 """Standard deviations of components lie within exp(+-7) of the residual one of the linear part."""
 
 _SHARE_BETWEEN = 0.3
-"""Of the unit variance of the mixture at the start, what is between its components; of 8, the mixture is
+"""Share of the unit variance of the initial mixture that is between its components; of 8, the mixture is
 normal to 0.00014 nats then."""
 
 _RIDGE = 1.0
-"""Of the linear start: so many simulations that say nothing, in units of the standardized inputs."""
+"""Ridge of the linear start: so many uninformative simulations, in units of the standardized inputs."""
 
 _ROWS_OF_THE_START = 100_000
 
@@ -125,8 +127,7 @@ class AutoregressiveMixture(InferenceNetwork):
 
     @torch.no_grad()
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
-        """Take the linear part from least squares on standardized theta (n, theta_dim) and conditions (n,
-        condition_dim), in float64."""
+        """Take the linear part from least squares on standardized training data, in float64."""
         theta, conditions = (
             value[:_ROWS_OF_THE_START].to(torch.float64) for value in (theta[:, self.order], conditions)
         )
@@ -144,7 +145,7 @@ class AutoregressiveMixture(InferenceNetwork):
     # ---- density ------------------------------------------------------------
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """Which hidden units a training step keeps, as factors; none in evaluation or without dropout."""
+        """Dropout factors of hidden units; none in evaluation or without dropout."""
         if not (self.training and self.dropout):
             return ()
         trunk = self.trunk_blocks * self.trunk_width if self.has_trunk else 0
@@ -187,15 +188,14 @@ class AutoregressiveMixture(InferenceNetwork):
         return each.sum(dim=0)
 
     def _context(self, conditions: Tensor, dropout: Tensor | None = None) -> Tensor:
-        """What the heads read of conditions (n, condition_dim): these, and the trunk's output."""
+        """Input of the heads: conditions (n, condition_dim) and the trunk's output."""
         if not self.has_trunk:
             return conditions
         trunk = nn.functional.silu(self.trunk(self.trunk_in(conditions[None]), dropout))[0]
         return torch.cat([conditions, trunk], dim=-1)
 
     def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log weights, means and log standard deviations (..., components), in units of the residuals of the
-        linear part."""
+        """Log weights, means and log sds (..., components), in units of the linear part's residuals."""
         weights, means, scales = torch.split(raw, self.components, dim=-1)
         return (
             weights.log_softmax(dim=-1),

@@ -1,5 +1,4 @@
-"""A coupling: some components stay, the others are transformed one by one, with raw numbers computed from
-those that stay."""
+"""Coupling layer: some components are unchanged and give the raw numbers that transform the others."""
 
 from typing import Any
 
@@ -48,8 +47,10 @@ class Coupling(nn.Module):
         return self.transform.inverse(changed, self._raw(unchanged, conditions))[0]
 
     def _raw(self, unchanged: Tensor, conditions: Tensor) -> Tensor:
-        """Raw numbers (..., changed, transform.width); the leading axes may be broadcast to those of the
-        components."""
+        """Raw numbers (..., changed, transform.width).
+
+        The leading axes may be broadcast to those of the components.
+        """
         raw: Tensor
         if self.subnet is None:
             raw = self.constant

@@ -1,6 +1,7 @@
 """Coupling flow: an invertible map from parameters to noise, with an exact density in one pass.
 
-    z = f(theta; conditions),   z ~ Normal(0, I),   log p(theta | conditions) = log Normal(z; 0, I) + log |det df/dtheta|
+    z = f(theta; conditions),   z ~ Normal(0, I)
+    log p(theta | conditions) = log Normal(z; 0, I) + log |det df/dtheta|
 
 f is a row of blocks. Each permutes the components, splits them into halves a and b, transforms b component by
 component given a and the conditions, and then a given the new b. The Jacobian is triangular at each of these
@@ -93,8 +94,7 @@ class CouplingFlow(InferenceNetwork):
         )
 
     def to_base(self, theta: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """z (..., theta_dim) and log |det dz/dtheta| (...) of standardized theta (..., theta_dim) and
-        conditions (..., condition_dim)."""
+        """z (..., theta_dim) and log |det dz/dtheta| (...) of standardized theta given conditions."""
         z, log_det = theta, theta.new_zeros(())
         for block in self.blocks:
             z, gained = block(z, conditions)
@@ -102,8 +102,7 @@ class CouplingFlow(InferenceNetwork):
         return z, log_det
 
     def from_base(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """Standardized theta (..., theta_dim) of z (..., theta_dim) and conditions (..., condition_dim): the
-        inverse of `to_base`."""
+        """Standardized theta of z, both (..., theta_dim), given conditions: the inverse of `to_base`."""
         for block in reversed(self.blocks):
             z = block.inverse(z, conditions)  # type: ignore[operator]
         return z
@@ -126,8 +125,7 @@ class CouplingFlow(InferenceNetwork):
 
 
 class Block(nn.Module):
-    """A fixed permutation, drawn when the block is made, and two couplings, after which every component has
-    been transformed.
+    """A fixed random permutation and two couplings, after which every component has been transformed.
 
     Two components are not permuted: the couplings of a row of blocks alternate by themselves.
     """
@@ -156,7 +154,7 @@ class Block(nn.Module):
         return torch.cat([a, b], dim=-1), log_det + gained
 
     def inverse(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """What `forward` takes to z (..., dim)."""
+        """Inverse of `forward` at z (..., dim)."""
         a, b = z[..., : self.split], z[..., self.split :]
         if self.first is not None:
             a = self.first.inverse(b, a, conditions)

@@ -131,7 +131,7 @@ class DiffusionModel(InferenceNetwork):
 
     @property
     def knows_prior(self) -> bool:
-        """Whether it was trained without conditions, too, and answers for the prior: `conditions=None`."""
+        """Whether it was also trained without conditions, and has the prior for `conditions=None`."""
         return self.no_conditions is not None or self.condition_dim == 0
 
     def denoise(self, theta_t: Tensor, t: Tensor, conditions: Tensor | None) -> Tensor:
@@ -153,8 +153,9 @@ class DiffusionModel(InferenceNetwork):
         return score_of(self.denoise(theta_t, t, conditions), theta_t, t, self.schedule)
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, if some are dropped, which
-        conditions are kept (n, 1).
+        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and mask of conditions.
+
+        The mask (n, 1), True where conditions are kept, is there only if some are dropped.
 
         With "gaussian" preconditioning noises come in pairs z, -z at the same time.
         """
@@ -173,8 +174,7 @@ class DiffusionModel(InferenceNetwork):
         )
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
-        """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises,
-        shape (n,).
+        """Squared error of the unit-variance prediction, averaged over dimensions and noises, shape (n,).
 
         With "gaussian" preconditioning the negative log density of the Gaussian is a part of it.
         """
@@ -199,8 +199,7 @@ class DiffusionModel(InferenceNetwork):
         sampler: str | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """Standardized draws (n, num_samples, theta_dim); another sampler and number of steps than the
-        network's on request."""
+        """Standardized draws (n, num_samples, theta_dim), by the network's sampler and steps or others."""
         shape = (len(conditions), num_samples, self.theta_dim)
         task = Task(
             self._denoise_given(conditions[:, None, :]),
@@ -211,8 +210,7 @@ class DiffusionModel(InferenceNetwork):
         return rule(task, steps if steps is not None or sampler is not None else self.steps)
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardized theta (n, theta_dim), shape (n,): carried to the noise, with
-        the exact divergence."""
+        """Log density in nats of standardized theta, (n,): probability flow with exact divergence."""
         grid = angles(self.schedule, self.density_steps, self.sampler.grading).flip(0)
         denoise = self._denoise_given(conditions)
 

@@ -17,14 +17,16 @@ Widths = str | Sequence[int]
 
 
 class Subnet(Protocol):
-    """What an inference network expects of the network inside it.
+    """Protocol of the networks inside inference networks.
 
     Made as `cls(in_dim, out_dim, condition_dim, widths, has_time=...)`; its last layer should start at zero.
     """
 
     def __call__(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
-        """x (..., in_dim), conditions (..., condition_dim) and, with has_time, t (..., 1) in [0, 1],
-        broadcastable, to (..., out_dim)."""
+        """Output (..., out_dim) for x (..., in_dim), conditions (..., condition_dim), t (..., 1).
+
+        Times lie in [0, 1]; the leading axes are broadcast.
+        """
 
 
 C = TypeVar("C", bound=type[nn.Module])
@@ -43,8 +45,11 @@ def register_subnet(name: str) -> Callable[[C], C]:
 
 
 def checked_widths(widths: Widths) -> tuple[int, ...]:
-    """Hidden widths of a size or of a sequence; raises ConfigurationError for an unknown size, none, or a
-    width below 1."""
+    """Hidden widths of a named size or of a sequence.
+
+    Raises:
+        ConfigurationError: for an unknown size, no width, or a width below 1.
+    """
     if isinstance(widths, str):
         if widths not in SIZES:
             raise ConfigurationError(f"Unknown size {widths!r} of a subnet. {suggest(widths, SIZES)}")
@@ -57,8 +62,7 @@ def checked_widths(widths: Widths) -> tuple[int, ...]:
 
 
 def check_subnet(name: str, widths: Widths) -> None:
-    """Raise ConfigurationError unless such a subnet can be made; for constructors, which do not know the
-    widths of the data yet."""
+    """Raise ConfigurationError unless such a subnet can be made, in constructors, before data are known."""
     with torch.random.fork_rng(devices=[]):
         make_subnet(name, 1, 1, 1, widths, has_time=True)
 

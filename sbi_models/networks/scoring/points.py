@@ -47,8 +47,9 @@ class MedianScore(MeanScore):
 
 @register("quantile")
 class QuantileScore(PointRule):
-    """Quantiles of each component, by the pinball loss, summed over levels and components; lowest at the
-    posterior quantiles.
+    """Quantiles of each component, by the pinball loss summed over levels and components.
+
+    It is lowest at the posterior quantiles.
 
         score(q, theta) = max(level (theta - q), (level - 1) (theta - q))
 

@@ -68,8 +68,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         )
 
     def predictions(self, conditions: Tensor) -> dict[str, Any]:
-        """What each rule predicts, in standardized space, by the rule's name, for conditions (n,
-        condition_dim)."""
+        """Prediction of each rule by its name, standardized space, for conditions (n, condition_dim)."""
         given = conditions if conditions.shape[-1] else conditions.new_ones(len(conditions), 1)
         heads = torch.split(self.body(given, conditions[:, :0]), self.head_widths, dim=-1)
         return {
@@ -78,8 +77,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         }
 
     def estimate(self, conditions: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
-        """What each rule estimates, in standardized space, by the rule's name, for conditions (n,
-        condition_dim).
+        """Estimates of each rule by its name, standardized space, for conditions (n, condition_dim).
 
         A point rule gives a tensor (n, ..., theta_dim), such as quantiles (n, levels, theta_dim); a
         parametric one tensors by name, such as `mean` (n, theta_dim) and `covariance` (n, theta_dim,

@@ -24,8 +24,10 @@ from sbi_models.networks.registry import register
 
 
 class EquivariantLayer(nn.Module):
-    """Each element meets the mean of all: silu(A h_i + B mean(h)). Centring, and so variances, are one such
-    layer away."""
+    """Equivariant layer silu(A h_i + B mean(h)): each element and the mean of all.
+
+    Centring, and so variances, are one such layer away.
+    """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

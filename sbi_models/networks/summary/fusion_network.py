@@ -63,8 +63,10 @@ class FusionNetwork(SummaryNetwork):
         self.head = MLP(sum(part.summary_dim for part in self.parts), self.head_widths, self.summary_dim)  # type: ignore[misc]
 
     def forward(self, x: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Tensor:  # type: ignore[override]
-        """Standardized x {name: (n, *input_shape[name])}, masks {name: as its network takes it} for some, to
-        summaries (n, summary_dim)."""
+        """Summaries (n, summary_dim) of standardized x {name: (n, *input_shape[name])}.
+
+        Masks are {name: as its network takes it}, for some inputs.
+        """
         self._check_names(x)
         masks = mask or {}
         summaries = [

@@ -18,8 +18,10 @@ from sbi_models.networks.registry import register
 
 
 class InducedBlock(nn.Module):
-    """Elements look at learned points that have looked at all elements: attention whose cost is linear in the
-    size of the set."""
+    """Attention whose cost is linear in the size of the set, by way of learned inducing points.
+
+    Elements attend to the points, which have attended to all elements.
+    """
 
     def __init__(self, width: int, heads: int, points: int, dropout: float) -> None:
         super().__init__()
