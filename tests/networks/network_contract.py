@@ -91,8 +91,8 @@ def make(name, *, built=True, seed=0):
 
 
 def draws_noise(network):
-    """Whether the loss draws random numbers; None for a network that implements `loss` alone."""
-    if type(network).loss is not InferenceNetwork.loss:
+    """Whether the loss draws random numbers; None for a network with `loss` in place of `loss_given`."""
+    if type(network).loss_given is InferenceNetwork.loss_given:
         return None
     return len(network.draw(pairs()[0], rng(0))) > 0
 

@@ -57,6 +57,13 @@ class AutoregressiveMixture(InferenceNetwork):
         head_blocks: residual blocks of each.
         dropout: share of the hidden units inside blocks that a training step leaves out; for few simulations.
         order: "random", or "given" for the order in which the parameters come.
+
+    >>> network = AutoregressiveMixture(components=3, trunk_width=16, head_width=8)
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.sample(10, torch.zeros(5, 3)).shape)
+    (5, 10, 2)
+    >>> tuple(network.log_prob(torch.zeros(5, 2), torch.zeros(5, 3)).shape)
+    (5,)
     """
 
     starts_from_data = True

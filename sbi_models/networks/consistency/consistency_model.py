@@ -46,6 +46,11 @@ class ConsistencyModel(InferenceNetwork):
             summary network runs once for all.
         longest_jump: largest fraction by which, in training, the angle of a target is smaller.
         subnet: name of the network inside: "residual", "mlp", or one of your own.
+
+    >>> network = ConsistencyModel(widths=(16, 16), steps=2)
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.sample(10, torch.zeros(5, 3)).shape)
+    (5, 10, 2)
     """
 
     has_density = False

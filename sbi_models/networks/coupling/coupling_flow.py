@@ -47,6 +47,13 @@ class CouplingFlow(InferenceNetwork):
         widths: its hidden widths, or "small", "medium", "large"; equal ones for "residual".
         base: "normal", or "student_t" for posteriors with heavy tails.
         degrees_of_freedom: degrees of freedom of a Student t base, a whole number.
+
+    >>> network = CouplingFlow(depth=2, widths=(16, 16))
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.sample(10, torch.zeros(5, 3)).shape)
+    (5, 10, 2)
+    >>> tuple(network.log_prob(torch.zeros(5, 2), torch.zeros(5, 3)).shape)
+    (5,)
     """
 
     def __init__(

@@ -69,6 +69,11 @@ class DiffusionModel(InferenceNetwork):
             noise, as composition needs it, and nearly normal posteriors are learned faster, those of several
             sharp modes more slowly. None is "unit", in a `CompositionalWorkflow` "gaussian".
         subnet: name of the network inside: "residual", "mlp", or one of your own.
+
+    >>> network = DiffusionModel(widths=(16, 16), schedule="edm", sampler="heun", steps=4)
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.sample(10, torch.zeros(5, 3)).shape)
+    (5, 10, 2)
     """
 
     def __init__(

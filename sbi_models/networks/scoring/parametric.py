@@ -91,6 +91,12 @@ class MixtureScore(ParametricRule):
 
     Args:
         components: their number K.
+
+    >>> from sbi_models.networks import ScoringRuleNetwork
+    >>> network = ScoringRuleNetwork({"mixture": MixtureScore(components=3)}, widths=(16, 16))
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.estimate(torch.zeros(5, 3))["mixture"]["means"].shape)
+    (5, 3, 2)
     """
 
     def __init__(self, components: int = 4) -> None:

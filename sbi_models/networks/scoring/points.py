@@ -59,6 +59,12 @@ class QuantileScore(PointRule):
 
     Args:
         levels: increasing, between 0 and 1.
+
+    >>> from sbi_models.networks import ScoringRuleNetwork
+    >>> network = ScoringRuleNetwork({"quantiles": QuantileScore((0.1, 0.5, 0.9))}, widths=(16, 16))
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.estimate(torch.zeros(5, 3))["quantiles"].shape)
+    (5, 3, 2)
     """
 
     follows = "increasing"

@@ -70,6 +70,11 @@ class ConvolutionalNetwork(SummaryNetwork):
         widths: channels of each stage.
         blocks: residual blocks a stage.
         head_widths: hidden widths of the network after pooling.
+
+    >>> network = ConvolutionalNetwork(summary_dim=4, widths=(4, 8))
+    >>> network.build((16, 16, 1))
+    >>> tuple(network(torch.zeros(3, 16, 16, 1)).shape)
+    (3, 4)
     """
 
     def __init__(

@@ -51,6 +51,11 @@ class DeepSet(SummaryNetwork):
         summary_dim: width of the summary.
         widths: widths of the equivariant layers.
         head_widths: hidden widths of the network after pooling.
+
+    >>> network = DeepSet(summary_dim=4, widths=(16, 16))
+    >>> network.build((20, 2))
+    >>> tuple(network(torch.zeros(3, 20, 2)).shape)
+    (3, 4)
     """
 
     def __init__(

@@ -23,6 +23,11 @@ class FusionNetwork(SummaryNetwork):
             or a name.
         head_widths: hidden widths of the network that joins the summaries.
         summary_dim: width of the joint summary.
+
+    >>> network = FusionNetwork({"x": "deep_set", "y": "time_series_network"}, summary_dim=4)
+    >>> network.build({"x": (20, 1), "y": (12, 2)})
+    >>> tuple(network({"x": torch.zeros(3, 20, 1), "y": torch.zeros(3, 12, 2)}).shape)
+    (3, 4)
     """
 
     def __init__(

@@ -53,6 +53,11 @@ class SetTransformer(SummaryNetwork):
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
         dropout: dropout of the residual branches, while training.
+
+    >>> network = SetTransformer(summary_dim=4, width=8, heads=2)
+    >>> network.build((20, 2))
+    >>> tuple(network(torch.zeros(3, 20, 2)).shape)
+    (3, 4)
     """
 
     def __init__(

@@ -42,6 +42,11 @@ class TimeSeriesNetwork(SummaryNetwork):
         hidden_dim: width of the state of the recurrent unit, in each direction.
         bidirectional: read the series backwards too.
         head_widths: hidden widths of the network after the recurrence.
+
+    >>> network = TimeSeriesNetwork(summary_dim=4, widths=(8,), hidden_dim=8)
+    >>> network.build((20, 2))
+    >>> tuple(network(torch.zeros(3, 20, 2)).shape)
+    (3, 4)
     """
 
     def __init__(

@@ -39,6 +39,11 @@ class TimeSeriesTransformer(SummaryNetwork):
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
         dropout: dropout of the residual branches, while training.
+
+    >>> network = TimeSeriesTransformer(summary_dim=4, width=8, heads=2)
+    >>> network.build((20, 2))
+    >>> tuple(network(torch.zeros(3, 20, 2)).shape)
+    (3, 4)
     """
 
     def __init__(
