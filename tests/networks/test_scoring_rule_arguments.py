@@ -18,15 +18,6 @@ from sbi_models.networks import (
 from sbi_models.networks.scoring import PointRule
 
 
-def rng(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def numbers(rule, n, d, *, seed=0, size=0.5):
-    """Random numbers of a head, in double precision."""
-    return size * torch.randn(n, rule.head_width(d), generator=rng(seed), dtype=torch.float64)
-
-
 def test_rules_are_given_in_any_form():
     """A name, a class, an instance, a list and a dict give the same rules; lists go by registered names."""
     forms = [
