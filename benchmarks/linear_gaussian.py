@@ -70,7 +70,7 @@ def main() -> None:
     torch.set_num_threads(1)
     known = [
         name
-        for name, cls in registry.registered().items()
+        for name, cls in registry.NETWORKS.items()
         if issubclass(cls, InferenceNetwork) and cls.has_draws is True
     ]
     for name in sys.argv[1:] or known:

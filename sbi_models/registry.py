@@ -1,4 +1,4 @@
-"""Registries: things of one kind by name, which files, settings and strings may ask for, and nothing else."""
+"""Registries of networks, transforms, samplers and all else that files, settings and strings name."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -10,37 +10,43 @@ S = TypeVar("S")
 
 
 class Registry(Mapping[str, T]):
-    """Classes or functions of one kind by name; users add their own with the decorator `register`.
+    """Entries of one kind by name, in the order of their registration; users add their own with `register`.
 
     Args:
-        what: what one entry is called in messages, such as "network".
+        what: term for one entry in messages, such as "network".
+        attribute: class attribute that holds the name of a registered class; None for none.
 
     >>> metrics: Registry[Callable[..., float]] = Registry("metric")
-    >>> @metrics.register("twice")
-    ... def twice(x: float) -> float:
+    >>> @metrics.register("double")
+    ... def double(x: float) -> float:
     ...     return 2 * x
-    >>> metrics.named("twice")(3)
+    >>> metrics.named("double")(3)
     6
     """
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, *, attribute: str | None = None) -> None:
+        self.what, self.attribute = what, attribute
         self._entries: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[S], S]:
-        """Decorator that adds a class or function under a name; the same one may be added again.
+        """Decorator that adds a class, a function or an instance under a name.
+
+        The same class or function, from the same place, may be registered again, as a notebook does.
 
         Raises:
-            ConfigurationError: if something else has the name.
+            ConfigurationError: if the name is no text, or another entry has it.
         """
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"Expected a name for a {self.what} as text, got {name!r}.")
 
         def add(entry: S) -> S:
-            taken = self._entries.get(name, entry)
-            if taken is not entry and _place(taken) != _place(entry):
+            if name in self._entries and not self.holds(name, entry):
                 raise ConfigurationError(
                     f"Expected a new name for a {self.what}, got {name!r}, which "
-                    f"{'.'.join(_place(taken))} has. Choose another one."
+                    f"{'.'.join(_place(self._entries[name]))} has. Choose another name."
                 )
+            if self.attribute is not None:
+                setattr(entry, self.attribute, name)
             self._entries[name] = entry
             return entry
 
@@ -52,10 +58,15 @@ class Registry(Mapping[str, T]):
         Raises:
             ConfigurationError: if there is none, with the nearest name there is.
         """
-        if name not in self._entries:
+        if not isinstance(name, str) or name not in self._entries:
             raise ConfigurationError(f"Unknown {self.what} {name!r}. {suggest(str(name), self._entries)}")
         entry: T = self._entries[name]
         return entry
+
+    def holds(self, name: str, entry: Any) -> bool:
+        """Whether the name belongs to this entry, or to an earlier definition at the same place."""
+        registered = self._entries.get(name)
+        return registered is entry or (registered is not None and _place(registered) == _place(entry))
 
     def __getitem__(self, name: str) -> T:
         entry: T = self._entries[name]
@@ -69,5 +80,5 @@ class Registry(Mapping[str, T]):
 
 
 def _place(entry: Any) -> tuple[str, str]:
-    """Module and name of a class or function: a cell of a notebook that runs again defines the same one."""
+    """Module and qualified name of a class or function, module and representation of an instance."""
     return str(getattr(entry, "__module__", "")), str(getattr(entry, "__qualname__", repr(entry)))

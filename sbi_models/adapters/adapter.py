@@ -1,4 +1,4 @@
-"""An adapter is an ordered, immutable list of transforms."""
+"""Adapter: an ordered, immutable list of transforms."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -8,23 +8,31 @@ import torch
 from sbi_models.adapters import transforms as steps
 from sbi_models.adapters.history import WithHistory
 from sbi_models.adapters.supports import steps_for
-from sbi_models.adapters.transforms import Names, Tensors, Transform, transform_from_json
+from sbi_models.adapters.transforms import (
+    Names,
+    Tensors,
+    Transform,
+    check_rebuilds,
+    transform_from_json,
+    transform_to_json,
+)
 from sbi_models.adapters.transforms.base import checked_names, require
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 ROLES = ("inference_variables", "inference_conditions", "summary_variables")
-"""What a network does with a variable: infer it, take it directly, or summarize it first."""
+"""Roles of variables: inferred, taken as conditions directly, or summarized first."""
 
 
 @known_arguments
 class Adapter(WithHistory):
-    """Takes raw variables to adapted ones and back; every method that changes it returns a new adapter.
+    """Immutable list of transforms from raw variables to adapted ones and back; methods return new adapters.
 
     Variables are tensors (n, ...), rows first. Parameters keep an exact density through every step but
     one_hot, broadcast, nan_to_num and subsample.
 
-    >>> adapter = Adapter().constrain("sigma", lower=0).concatenate(["mu", "sigma"], into="inference_variables")
+    >>> adapter = Adapter().constrain("sigma", lower=0)
+    >>> adapter = adapter.concatenate(["mu", "sigma"], into="inference_variables")
     >>> raw = {"mu": torch.zeros(4, 1), "sigma": torch.full((4, 1), 2.0)}
     >>> tuple(adapter.fitted(raw).forward(raw)["inference_variables"].shape)
     (4, 2)
@@ -34,7 +42,11 @@ class Adapter(WithHistory):
         super().__init__(transforms)
 
     def then(self, transform: Transform) -> "Adapter":
-        """This adapter followed by one more step; raises ConfigurationError unless it is a `Transform`."""
+        """This adapter followed by one more step, such as a `Transform` of your own.
+
+        Raises:
+            ConfigurationError: unless it is an instance of `Transform`.
+        """
         if not isinstance(transform, Transform):
             raise ConfigurationError(
                 f"Expected a Transform, got {transform!r}. Use the methods of Adapter, or pass an instance."
@@ -75,8 +87,9 @@ class Adapter(WithHistory):
         prior: Any = None,
         scale: Literal["probit", "logit"] | None = None,
     ) -> "Adapter":
-        """Say which values variables can take; the networks see the whole real line, and draws lie inside the
-        support.
+        """Declare the support of variables: a half-line, an interval, a simplex, or ordered components.
+
+        The networks see the whole real line, and draws lie inside the support.
 
         Args:
             names: variables of the same support.
@@ -129,8 +142,10 @@ class Adapter(WithHistory):
         return self.then(steps.Shift(names, by))
 
     def standardize(self, names: Names, *, mean: Any = None, sd: Any = None) -> "Adapter":
-        """Subtract the mean and divide by the standard deviation, given, or computed once from the first data
-        and frozen."""
+        """Subtract the mean and divide by the standard deviation.
+
+        Moments that are not given are computed once, from the first data, and frozen.
+        """
         return self.then(steps.Standardize(names, mean, sd))
 
     def one_hot(self, names: Names, *, num_classes: int) -> "Adapter":
@@ -138,8 +153,10 @@ class Adapter(WithHistory):
         return self.then(steps.OneHot(names, num_classes))
 
     def nan_to_num(self, name: str, *, value: float = 0.0, mask: str | None = None) -> "Adapter":
-        """Replace missing values (NaN) by a number; `mask` names a new variable that is 1 where there was a
-        value and 0 where not."""
+        """Replace missing values (NaN) by a number.
+
+        `mask` names a new variable that is 1 where there was a value and 0 where not.
+        """
         return self.then(steps.NanToNum(name, value, mask))
 
     # ---- axes ---------------------------------------------------------------
@@ -165,8 +182,7 @@ class Adapter(WithHistory):
         return self.then(steps.AsTimeSeries(names))
 
     def subsample(self, names: Names, *, size: int | float, seed: int = 0) -> "Adapter":
-        """Keep a number or fraction of the elements along the axis after the rows, at positions drawn once
-        from the seed.
+        """Keep a number or fraction of the elements along the axis after the rows, at fixed random positions.
 
         The positions are the same for all rows, in training and in inference; random subsets belong into
         augmentations.
@@ -174,20 +190,29 @@ class Adapter(WithHistory):
         return self.then(steps.Subsample(names, size, seed))
 
     def route(self, roles: Mapping[str, list[str]]) -> "Adapter":
-        """This adapter, followed by a concatenation of the variables of each role that none of its steps has
-        made yet."""
-        made = {name for transform in self.transforms for name in transform.makes()}
+        """This adapter, followed by a concatenation of the variables of each role that no step makes yet."""
+        existing = {name for transform in self.transforms for name in transform.makes()}
         routed = self
         for role in ROLES:
-            if roles.get(role) and role not in made:
+            if roles.get(role) and role not in existing:
                 routed = routed.concatenate(list(roles[role]), into=role)
         return routed
 
     # ---- use ----------------------------------------------------------------
 
+    def check(self) -> None:
+        """Check before a training that no step was lost and that a file can hold every one.
+
+        Raises:
+            ConfigurationError: if a step was added to an adapter that was thrown away, is not registered, or
+                is not rebuilt by its `config`.
+        """
+        self.check_kept()
+        for transform in self.transforms:
+            check_rebuilds(transform)
+
     def fitted(self, batch: Tensors) -> "Adapter":
-        """This adapter after it has checked names and learned shapes and moments from raw training data, (n,
-        ...) each."""
+        """This adapter with names checked, and shapes and moments learned from raw data, (n, ...) each."""
         learned = []
         for transform in self.transforms:
             learned.append(transform.fitted(batch))
@@ -207,8 +232,7 @@ class Adapter(WithHistory):
         return batch
 
     def log_abs_det(self, batch: Tensors, role: str) -> torch.Tensor:
-        """log |det d adapted / d raw| in nats of one adapted variable, such as a role, at raw values; shape
-        (n,), float64.
+        """Log |det d adapted / d raw| in nats of one adapted variable, such as a role; shape (n,), float64.
 
         Raises:
             DataError: if `forward(batch)` has no such variable, or a value lies on the edge of a support,
@@ -241,8 +265,9 @@ class Adapter(WithHistory):
         )
 
     def inside(self, batch: Tensors, names: Names | None = None) -> torch.Tensor:
-        """Which rows of raw variables lie inside the support of every step, so that `forward` takes them;
-        booleans (n,).
+        """Booleans (n,): which rows of raw variables lie inside the support of every step.
+
+        `forward` takes these.
 
         A posterior has no mass in the other rows: their log density is -inf. Rows with NaN are outside of any
         support with bounds.
@@ -266,8 +291,8 @@ class Adapter(WithHistory):
         return torch.zeros(len(first), dtype=torch.bool, device=first.device).index_fill(0, alive, value=True)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The transforms as JSON."""
-        return [{"kind": transform.kind, "config": transform.config()} for transform in self.transforms]
+        """The transforms as JSON; raises ConfigurationError if one is not registered."""
+        return [transform_to_json(transform) for transform in self.transforms]
 
     @classmethod
     def from_json(cls, entries: list[dict[str, Any]]) -> "Adapter":
@@ -276,13 +301,13 @@ class Adapter(WithHistory):
 
 
 def default_adapter(roles: Mapping[str, list[str]], priors: Mapping[str, Any] | None = None) -> Adapter:
-    """Concatenates the variables of each role along their last axis, under the name of the role.
+    """Adapter that concatenates the variables of each role along their last axis, under the name of the role.
 
     `priors` are torch distributions of variables, such as `Simulator.priors`: those of inferred variables
     constrain them to their support.
 
-    >>> default_adapter({"inference_variables": ["mu", "sigma"], "summary_variables": ["x"]}).to_json()[1]["config"]["into"]
-    'summary_variables'
+    >>> default_adapter({"inference_variables": ["mu", "sigma"], "summary_variables": ["x"]})
+    Adapter(concatenate, concatenate)
     """
     adapter = Adapter()
     for name in roles.get("inference_variables", []):

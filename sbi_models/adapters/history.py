@@ -1,5 +1,4 @@
-"""Changes of an adapter that were thrown away: `adapter.log("x")`, as if adapters changed, in place of
-`adapter = adapter.log("x")`.
+"""Detection of lost steps: `adapter.log("x")` in place of `adapter = adapter.log("x")`.
 
 An adapter knows the one that it was made from. When it is let go and nobody has ever looked at its steps, nor
 at those of one made from it, it tells that one. Nothing is lost by that until an adapter without such a step
@@ -29,7 +28,7 @@ class WithHistory:
         return self._transforms
 
     def followed_by(self, *transforms: Transform) -> Self:
-        """The same steps and further ones, in a new adapter that knows this one."""
+        """A new adapter with the same steps and further ones."""
         if not transforms:
             return self
         after = type(self)((*self._transforms, *transforms))
@@ -50,14 +49,13 @@ class WithHistory:
         return type(self), (self.transforms,)
 
     def check_kept(self) -> None:
-        """Raise ConfigurationError if a step was added to this adapter, or to one that it comes from, and is
-        not there."""
-        own = [(transform.kind, transform.config()) for transform in self.transforms]
+        """Raise ConfigurationError if a step was added to this adapter, or to a predecessor, and was lost."""
+        present = [(transform.kind, transform.config()) for transform in self.transforms]
         lost: list[Transform] = []
         adapter: WithHistory | None = self
         while adapter is not None:
             lost, adapter = [*adapter._lost, *lost], adapter._before
-        lost = [transform for transform in lost if (transform.kind, transform.config()) not in own]
+        lost = [transform for transform in lost if (transform.kind, transform.config()) not in present]
         if lost:
             raise ConfigurationError(
                 f"Expected an adapter with every step that was added to it; {lost[0].kind} "

@@ -1,4 +1,4 @@
-"""From the support of a torch distribution to the steps of an adapter that make it the whole real line."""
+"""Adapter steps that map the support of a torch distribution to the whole real line."""
 
 from typing import Any, NamedTuple
 
@@ -28,8 +28,7 @@ _HALF_OPEN = constraints.half_open_interval
 
 
 class _Box(NamedTuple):
-    """Bounds of each component, float64, of shapes that broadcast against a draw; infinite where there is
-    none."""
+    """Bounds of each component, float64, that broadcast against a draw; infinite where there is none."""
 
     lower: Tensor
     upper: Tensor
@@ -100,8 +99,10 @@ def _hull(components: Distribution) -> _Support:
 
 
 def _image(step: Map, support: _Support) -> _Support:
-    """Where a transform takes a support. Monotone ones take bounds to bounds, and an end of their domain to
-    one of their codomain."""
+    """Image of a support under a torch transform.
+
+    Monotone transforms take bounds to bounds, and an end of their domain to one of their codomain.
+    """
     if isinstance(step, ComposeTransform):
         for part in step.parts:
             support = _image(part, support)

@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import files
-from sbi_models.approximators.certificates.calibration import issue, learn, sizes_of, statistics_of
+from sbi_models.approximators.certificates.calibration import (
+    calibrate_certificates,
+    issue_certificates,
+    sizes_of,
+    statistics_of,
+)
 from sbi_models.approximators.certificates.certificate import LEVEL, Certificate, check_level
-from sbi_models.approximators.certificates.novelty import Novelty
-from sbi_models.approximators.certificates.scores import Learned
+from sbi_models.approximators.certificates.out_of_distribution import OutOfDistributionScores
+from sbi_models.approximators.certificates.scores import OptionalBuffers
 from sbi_models.approximators.standardizer import Standardizer
 from sbi_models.approximators.summary_inputs import SummaryInputs
 from sbi_models.arguments import known_arguments
@@ -57,7 +62,7 @@ class Approximator(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.usual_disagreement = Learned("values")
+        self.usual_disagreement = OptionalBuffers("values")
 
     @property
     @abstractmethod
@@ -160,7 +165,7 @@ class Approximator(nn.Module, ABC):
             seed: seed of the draws that members are compared by; nothing else is random.
         """
         self._check_built()
-        return issue(
+        return issue_certificates(
             self, conditions, level=check_level(level), batch_size=batch_size, seed=seeding.resolve(seed)
         )
 
@@ -201,9 +206,9 @@ class Approximator(nn.Module, ABC):
     def learn_certificate(self, known: Variables, held_out: Variables | None, *, seed: int) -> None:
         """Learn what certificates need from simulations, raw variables (n, ...), at the end of a training.
 
-        See `certificates.calibration.learn`.
+        See `certificates.calibration.calibrate_certificates`.
         """
-        learn(self, known, held_out, seed)
+        calibrate_certificates(self, known, held_out, seed)
 
     @contextmanager
     def without_certificate(self) -> Iterator[None]:
@@ -212,9 +217,9 @@ class Approximator(nn.Module, ABC):
             self.usual_disagreement,
             {name: member.novelty for name, member in self.members.items()},
         )
-        self.usual_disagreement = Learned("values")
+        self.usual_disagreement = OptionalBuffers("values")
         for member in self.members.values():
-            member.novelty = Novelty()
+            member.novelty = OutOfDistributionScores()
         try:
             yield
         except TrainingError:
@@ -268,7 +273,7 @@ class Member(Approximator):
     inputs: SummaryInputs
     inference_network: InferenceNetwork
     summary_network: SummaryNetwork | None
-    novelty: Novelty
+    novelty: OutOfDistributionScores
 
     @property
     def members(self) -> "dict[str, Member]":

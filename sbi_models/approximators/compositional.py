@@ -10,8 +10,14 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators.base import APPROXIMATORS
+from sbi_models.approximators.composition import METHODS, SIMULATING
+from sbi_models.approximators.composition.checks import (
+    ROWS,
+    is_underfitted,
+    predictable_share,
+    underfitting_note,
+)
 from sbi_models.approximators.composition.items import ROWS_AT_A_TIME, DiffusionItems, Items
-from sbi_models.approximators.composition.methods import METHODS, composed
 from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.prior_scores import (
     PriorScore,
@@ -20,8 +26,7 @@ from sbi_models.approximators.composition.prior_scores import (
     score_without_conditions,
 )
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.approximators.composition.shared_bias import Learned, SharedBias
-from sbi_models.approximators.composition.underfitting import ROWS, is_weak, predictable, unused_note
+from sbi_models.approximators.composition.shared_bias import SharedBias, SharedBiasEstimate
 from sbi_models.approximators.composition_options import (
     CompositionOptions,
     Simulate,
@@ -33,7 +38,7 @@ from sbi_models.approximators.composition_options import (
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.rows import by_component, chunks
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.errors import ConfigurationError, data_sets_in_words, distrust, suggest
+from sbi_models.errors import data_sets_in_words, distrust
 from sbi_models.networks import DiffusionModel, InferenceNetwork
 from sbi_models.networks.diffusion import GaussianDenoiser
 from sbi_models.progress import Advance, progress_bar
@@ -157,10 +162,7 @@ class CompositionalApproximator(ContinuousApproximator):
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(options.get("seed"))
         method, split = options.get("method", "calibrated"), options.get("split", False)
         self._check_built()
-        if method not in METHODS:
-            raise ConfigurationError(
-                f"Unknown method {method!r} of composition. {suggest(str(method), METHODS)}"
-            )
+        compose = METHODS.named(method)
         flat, num_datasets, num_items = composed_conditions(
             conditions, {name: self.shapes[name] for name in self.condition_names}
         )
@@ -171,7 +173,7 @@ class CompositionalApproximator(ContinuousApproximator):
             num_calibration_simulations(options.get("calibration_simulations"), num_items),
             seed,
             learned,
-            is_weak(float(self.shared_bias.unused)),
+            is_underfitted(float(self.shared_bias.unused)),
         )
         prior = self._prior(options.get("compute_prior_score"), num_items)
         was_training = self.training
@@ -179,7 +181,7 @@ class CompositionalApproximator(ContinuousApproximator):
         given = self.given(flat)
         parts, reports = [], []
         calibrates = (
-            simulate is not None and bool(plan.simulations) and num_items > 1 and method == "calibrated"
+            simulate is not None and bool(plan.simulations) and num_items > 1 and method in SIMULATING
         )
         steps = plan.simulations if calibrates else 1
         show = None if num_datasets * (num_items + steps) > _WORK_BEFORE_PROGRESS else False
@@ -196,11 +198,13 @@ class CompositionalApproximator(ContinuousApproximator):
                         if simulate is not None and calibrates
                         else None
                     )
-                    draws, report = composed(
-                        items, prior, self._prior_moments(), num_samples, plan, method=method, fresh=fresh
+                    draws, report = compose(
+                        items, prior, self._prior_moments(), num_samples, plan, fresh=fresh
                     )
                 if fresh is None:
-                    report = replace(report, notes=report.notes + unused_note(float(self.shared_bias.unused)))
+                    report = replace(
+                        report, notes=report.notes + underfitting_note(float(self.shared_bias.unused))
+                    )
                 parts.append(draws)
                 reports.append(report)
                 advance(0 if calibrates else 1)
@@ -241,13 +245,13 @@ class CompositionalApproximator(ContinuousApproximator):
                     )
                     features.append(items.features)
         self.shared_bias.fit(torch.cat(theta), torch.cat(residuals))
-        self.shared_bias.unused.fill_(predictable(torch.cat(features), torch.cat(whitened)))
+        self.shared_bias.unused.fill_(predictable_share(torch.cat(features), torch.cat(whitened)))
         self.train(was_training)
 
-    def _learned_mean(self, theta: Tensor) -> Learned:
+    def _learned_mean(self, theta: Tensor) -> SharedBiasEstimate:
         """The mean score of an item at theta (m, d), as the training left it."""
         learned = self.shared_bias(theta)
-        return Learned(self._offset(theta) + learned.correction, learned.variance)
+        return SharedBiasEstimate(self._offset(theta) + learned.correction, learned.variance)
 
     def _offset(self, theta: Tensor) -> Tensor:
         """Score at theta (m, d) of the network without conditions; zero if it was not trained for that."""

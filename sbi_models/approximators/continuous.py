@@ -15,7 +15,7 @@ from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import files, validation
 from sbi_models.approximators.base import APPROXIMATORS
-from sbi_models.approximators.certificates.novelty import Novelty
+from sbi_models.approximators.certificates.out_of_distribution import OutOfDistributionScores
 from sbi_models.approximators.preparation import Preparation
 from sbi_models.approximators.rows import as_tensors, by_component, chunks
 from sbi_models.approximators.standardizer import Standardizer
@@ -90,7 +90,7 @@ class ContinuousApproximator(Preparation):
         self.inference_network = inference_network
         self.summary_network = summary_network
         self.inputs = SummaryInputs(summary_network, masks or {})
-        adapter.check_kept()
+        adapter.check()
         self.adapter = adapter.route(
             {role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one}
         )
@@ -98,7 +98,7 @@ class ContinuousApproximator(Preparation):
             tuple(part for role in standardize for part in (self.inputs.names if role == SUMMARY else [role]))
         )
         self.info = files.as_json(dict(info or {}))
-        self.novelty = Novelty()
+        self.novelty = OutOfDistributionScores()
         for network in (inference_network, summary_network):
             if network is not None:
                 files.as_json(network.to_json())

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from sbi_models.approximators.base import Approximator, Member
 from sbi_models.approximators.certificates.calibration import (
-    Evaluating,
-    points_of,
+    EvaluationMode,
+    features_of,
     sizes_of_disagreement,
-    with_novelty,
+    with_out_of_distribution_p_values,
 )
 from sbi_models.approximators.certificates.certificate import Certificate
-from sbi_models.approximators.certificates.ranks import lots
+from sbi_models.approximators.certificates.ranks import tie_breakers
 from sbi_models.approximators.summary_inputs import SUMMARY, masked
 from sbi_models.errors import ModelFileError
 
@@ -28,7 +28,7 @@ def try_out(approximator: Approximator) -> None:
         ModelFileError: shapes, adapter, moments, networks or certificate do not fit together.
         Exception: any other, of a network or a tensor that cannot be used.
     """
-    with Evaluating(approximator):
+    with EvaluationMode(approximator):
         shapes = {name: _shapes(member) for name, member in approximator.members.items()}
         if max(prod(shape) for by_key in shapes.values() for shape in by_key.values()) > _MOST_NUMBERS:
             return
@@ -37,9 +37,11 @@ def try_out(approximator: Approximator) -> None:
             _draw(member, prepared[name])
         if all(member.novelty.is_known for member in approximator.members.values()):
             points = {
-                name: points_of(member, prepared[name]) for name, member in approximator.members.items()
+                name: features_of(member, prepared[name]) for name, member in approximator.members.items()
             }
-            with_novelty([Certificate()], approximator.members, points, lots(1, 0))
+            with_out_of_distribution_p_values(
+                [Certificate()], approximator.members, points, tie_breakers(1, 0)
+            )
             usual = approximator.usual_disagreement.values
             if usual is not None:
                 _expect("usual_disagreement.values", (usual.ndim, usual.dtype), (1, torch.float64))

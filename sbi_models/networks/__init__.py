@@ -1,10 +1,10 @@
-"""Networks that know nothing of training, tracking or flows: inference networks and summary networks."""
+"""Inference networks and summary networks, in plain PyTorch."""
 
 from sbi_models.networks.autoregressive import AutoregressiveMixture
 from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork
 from sbi_models.networks.consistency import ConsistencyModel
 from sbi_models.networks.coupling import CouplingFlow
-from sbi_models.networks.diffusion import DiffusionModel
+from sbi_models.networks.diffusion import DiffusionModel, register_sampler, register_schedule
 from sbi_models.networks.flow_matching import FlowMatching
 from sbi_models.networks.layers import register_subnet
 from sbi_models.networks.registry import network_from_json, network_named, register, resolve
@@ -49,6 +49,8 @@ __all__ = [
     "network_from_json",
     "network_named",
     "register",
+    "register_sampler",
+    "register_schedule",
     "register_subnet",
     "resolve",
 ]

@@ -1,4 +1,4 @@
-"""The two contracts: what an inference network and a summary network promise.
+"""Base classes of inference networks and summary networks: what each kind of network promises.
 
 The constructor is the configuration: every network records its arguments, so that `clone()` rebuilds it with
 fresh weights and a saved file holds no code. Layers are made by `build`, once the widths of the data are
@@ -6,6 +6,7 @@ known.
 """
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
@@ -67,13 +68,13 @@ class Network(nn.Module):
         self.built_with: dict[str, Any] | None = None
 
     def clone(self) -> Self:
-        """The same architecture, not yet built, so that its weights will be fresh; networks among the
-        arguments are cloned too."""
+        """The same architecture, not yet built, with fresh weights; networks among arguments, too."""
         return type(self)(**mapped(self.config, Network, Network.clone))
 
     def to_json(self) -> dict[str, Any]:
-        """Registered name, configuration and the widths it was built with; networks among the arguments are
-        described in their place.
+        """Registered name, configuration and the widths it was built with, as JSON.
+
+        Networks among the arguments are described in their place.
 
         Raises:
             ConfigurationError: if the class has no registered name of its own: a file would hold it as the
@@ -91,10 +92,35 @@ class Network(nn.Module):
 class InferenceNetwork(Network, ABC):
     """A conditional density of standardized parameters given conditions.
 
-    To write one: subclass, register a name, and implement `_build`, `loss_given`, `draw` if the loss has
-    random numbers, `sample` and, where there is a density, `log_prob`. A network may implement `loss` instead
-    of `draw` and `loss_given`; the members of an ensemble of such networks then train one after the other,
-    and not as one batch.
+    To write one: subclass, put `@register("name")` above it, and implement `_build`, `loss_given`, `draw` if
+    the loss has random numbers, `sample` and, where there is a density, `log_prob`. A network may implement
+    `loss` instead of `draw` and `loss_given`; the members of an ensemble of such networks then train one
+    after the other, and not as one batch. There may be no conditions: they have shape (n, 0) then.
+
+    >>> from sbi_models.networks import InferenceNetwork
+    >>> from sbi_models.networks.noise import normal
+    >>> class GaussianHead(InferenceNetwork):
+    ...     def _build(self, theta_dim, condition_dim):
+    ...         self.theta_dim = theta_dim
+    ...         self.mean = nn.Linear(condition_dim, theta_dim)
+    ...         self.log_sd = nn.Parameter(torch.zeros(theta_dim))
+    ...
+    ...     def loss_given(self, theta, conditions, drawn):
+    ...         return -self.log_prob(theta, conditions)
+    ...
+    ...     def log_prob(self, theta, conditions):
+    ...         law = torch.distributions.Normal(self.mean(conditions), self.log_sd.exp())
+    ...         return law.log_prob(theta).sum(dim=-1)
+    ...
+    ...     def sample(self, num_samples, conditions, generator=None):
+    ...         noise = normal((len(conditions), num_samples, self.theta_dim), generator, conditions)
+    ...         return self.mean(conditions)[:, None] + self.log_sd.exp() * noise
+    >>> network = GaussianHead()
+    >>> network.build(2, 3)
+    >>> tuple(network.sample(4, conditions=torch.zeros(5, 3)).shape)
+    (5, 4, 2)
+    >>> tuple(network.loss(theta=torch.zeros(5, 2), conditions=torch.zeros(5, 3)).shape)
+    (5,)
     """
 
     has_draws: bool = True
@@ -111,32 +137,43 @@ class InferenceNetwork(Network, ABC):
     """True where `start_from` looks at data."""
 
     def build(self, theta_dim: int, condition_dim: int) -> None:
-        """Make the layers for parameters of width `theta_dim` and conditions of width `condition_dim`; a
-        second call changes nothing."""
+        """Make the layers, for the widths of parameters and conditions; a second call changes nothing.
+
+        Args:
+            theta_dim: width of the standardized parameters, at least 1.
+            condition_dim: width of the conditions; 0 where there are none. PyTorch's warning of layers
+                without inputs is put aside.
+        """
         if self.built_with is None:
-            self._build(theta_dim, condition_dim)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Initializing zero-element tensors is a no-op")
+                self._build(theta_dim, condition_dim)
             self.built_with = {"theta_dim": theta_dim, "condition_dim": condition_dim}
 
     @abstractmethod
-    def _build(self, theta_dim: int, condition_dim: int) -> None: ...
+    def _build(self, theta_dim: int, condition_dim: int) -> None:
+        """Make the layers; with condition_dim 0, conditions of shape (n, 0) follow."""
 
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
         """Look at standardized training data, (n, theta_dim) and (n, condition_dim), for a better start."""
 
     def loss(self, theta: Tensor, conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Training loss of each pair, shape (n,), for standardized theta (n, theta_dim) and conditions (n,
-        condition_dim)."""
+        """Training loss of each pair, shape (n,).
+
+        theta (n, theta_dim) is standardized, conditions are (n, condition_dim).
+        """
         return self.loss_given(theta, conditions, self.draw(theta, generator))
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """The random numbers of the loss of standardized theta (n, theta_dim), each of shape (n, ...); none
-        unless a network says more."""
+        """Random numbers of the loss of standardized theta (n, theta_dim), each (n, ...); none by default."""
         del theta, generator
         return ()
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
-        """The loss, as a function of its random numbers: it draws none itself, and looks at no value of a
-        tensor in Python."""
+        """The loss as a function of its random numbers.
+
+        It draws none itself, and looks at no value of a tensor in Python.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} has no training loss. Implement loss_given, and draw if it has "
             "random numbers."
@@ -144,12 +181,13 @@ class InferenceNetwork(Network, ABC):
 
     @abstractmethod
     def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
-        """Standardized draws (n, num_samples, theta_dim) given conditions (n, condition_dim); a generator for
-        all rows or one each."""
+        """Standardized draws (n, num_samples, theta_dim) given conditions (n, condition_dim).
+
+        The generator is one for all rows, or one for each.
+        """
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardized theta (n, theta_dim) given conditions (n, condition_dim), shape
-        (n,).
+        """Log density in nats, (n,), of standardized theta (n, theta_dim) given conditions.
 
         Raises:
             ConfigurationError: if this kind of network has no density.
@@ -163,7 +201,28 @@ class InferenceNetwork(Network, ABC):
 class SummaryNetwork(Network, ABC):
     """A learned summary statistic.
 
-    To write one: subclass, register a name, take `summary_dim`, and implement `_build` and `forward`.
+    To write one: subclass, put `@register("name")` above it, take `summary_dim`, and implement `_build`,
+    which refuses inputs of other axes (`check_axes`), and `forward`, which leaves out what the mask leaves
+    out (`without_padding`, `mean_over`).
+
+    >>> from sbi_models.networks import SummaryNetwork
+    >>> from sbi_models.networks.layers.masks import SETS_ONLY, check_axes, mean_over, without_padding
+    >>> class MeanPool(SummaryNetwork):
+    ...     def __init__(self, summary_dim: int = 8) -> None:
+    ...         super().__init__()
+    ...         self.summary_dim = summary_dim
+    ...
+    ...     def _build(self, input_shape):
+    ...         check_axes("MeanPool summarizes sets", input_shape, ("set_size", "features"), SETS_ONLY)
+    ...         self.features = nn.Linear(input_shape[1], self.summary_dim)
+    ...
+    ...     def forward(self, x, mask=None):
+    ...         x, mask = without_padding(x, mask)
+    ...         return mean_over(self.features(x).tanh(), mask)
+    >>> network = MeanPool()
+    >>> network.build((6, 2))
+    >>> tuple(network(torch.zeros(3, 6, 2), torch.ones(3, 6)).shape)
+    (3, 8)
     """
 
     summary_dim: int
@@ -173,8 +232,10 @@ class SummaryNetwork(Network, ABC):
     network that takes one tensor."""
 
     def build(self, input_shape: Any) -> None:
-        """Make the layers for standardized inputs of shape (n, *input_shape), or for a dict of such; a second
-        call changes nothing."""
+        """Make the layers for standardized inputs (n, *input_shape); a second call changes nothing.
+
+        A network of several inputs takes a dict of shapes.
+        """
         if self.built_with is None:
             positive_int(self.summary_dim, "summary_dim")
             several = isinstance(input_shape, Mapping)

@@ -11,8 +11,7 @@ on its neighbours."""
 
 
 def normal(shape: tuple[int, ...], generator: Generators, like: Tensor) -> Tensor:
-    """Standard normal noise of a shape, in the type and on the device of `like`; a sequence of generators
-    gives a row each."""
+    """Standard normal noise, like `like` in type and device; several generators give a row each."""
     if generator is None or isinstance(generator, torch.Generator):
         device = like.device if generator is None else generator.device
         return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)

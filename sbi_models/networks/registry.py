@@ -1,17 +1,19 @@
-"""Networks by name: what files and strings may build, and nothing else."""
+"""Networks by name: the only classes that model files and strings may build."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, TypeVar
 
 from sbi_models.errors import ConfigurationError, ModelFileError, suggest
 from sbi_models.networks.base import NESTED, Network
+from sbi_models.registry import Registry
 from sbi_models.safe_construction import check_arguments, misfit
 from sbi_models.torch_defaults import single_precision
 
 T = TypeVar("T", bound=type[Network])
 K = TypeVar("K", bound=Network)
 
-_NETWORKS: dict[str, type[Network]] = {}
+NETWORKS: Registry[type[Network]] = Registry("network", attribute="registered_name")
+"""Class of each network by its name."""
 
 
 class NetworkEntry(TypedDict):
@@ -23,28 +25,12 @@ class NetworkEntry(TypedDict):
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a network known by name, for files and for strings such as
-    `inference_network="flow_matching"`.
+    """Class decorator that registers a network under a name, for files and `inference_network="name"`.
 
     Raises:
         ConfigurationError: if another class has the name.
     """
-
-    def add(cls: T) -> T:
-        if _NETWORKS.get(name, cls) is not cls:
-            raise ConfigurationError(
-                f"A network named {name!r} is registered already: {_NETWORKS[name].__name__}."
-            )
-        cls.registered_name = name
-        _NETWORKS[name] = cls
-        return cls
-
-    return add
-
-
-def registered() -> dict[str, type[Network]]:
-    """Every network by its name."""
-    return dict(_NETWORKS)
+    return NETWORKS.register(name)
 
 
 def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: type[K] = Network) -> K:  # type: ignore[assignment]
@@ -53,17 +39,16 @@ def network_named(name: str, arguments: Mapping[str, Any] | None = None, kind: t
     Raises:
         ConfigurationError: if no network of this kind has the name.
     """
-    known = [other for other, cls in _NETWORKS.items() if issubclass(cls, kind)]
+    known = [other for other, cls in NETWORKS.items() if issubclass(cls, kind)]
     if name not in known:
         raise ConfigurationError(f"Unknown {kind.__name__} {name!r}. {suggest(name, known)}")
     with single_precision():
-        network: K = _NETWORKS[name](**(arguments or {}))  # type: ignore[assignment]
+        network: K = NETWORKS[name](**(arguments or {}))  # type: ignore[assignment]
     return network
 
 
 def resolve(network: K | type[K] | str, kind: type[K]) -> K:
-    """A new network of the wanted kind (inference or summary) like an instance, of a class, or of a
-    registered name.
+    """A new network of a kind, inference or summary, from an instance, a class, or a registered name.
 
     An instance is cloned: two workflows that were given the same one do not share weights.
 
@@ -87,18 +72,18 @@ def network_from_json(entry: dict[str, Any]) -> Network:
         ModelFileError: if no network of that name is registered, or its arguments are not of the types that
             it takes.
     """
-    if found := misfit(entry, NetworkEntry, "a network"):
-        raise ModelFileError(found)
+    if message := misfit(entry, NetworkEntry, "a network"):
+        raise ModelFileError(message)
     name = entry["name"]
-    if name not in _NETWORKS:
+    if name not in NETWORKS:
         raise ModelFileError(
-            f"The file names an unknown network {name!r}. {suggest(name, _NETWORKS)} Register your "
+            f"The file names an unknown network {name!r}. {suggest(name, NETWORKS)} Register your "
             "own before loading."
         )
     config = _with_networks(entry["config"])
-    check_arguments(_NETWORKS[name], config, name, sizes=True)
+    check_arguments(NETWORKS[name], config, name, sizes=True)
     with single_precision():
-        network = _NETWORKS[name](**config)
+        network = NETWORKS[name](**config)
         if entry["built_with"]:
             network.build(**entry["built_with"])  # type: ignore[operator]
     return network

@@ -10,13 +10,12 @@ from torch import Tensor
 State = tuple[Tensor, ...]
 
 MOST_STEPS = 512
-"""Of the rules below: the error falls with the second or fourth power of the step, and is rounding long
-before."""
+"""Largest number of steps of the rules below: the error falls with the second or fourth power of the
+step, and is rounding long before."""
 
 
 def runge_kutta_2(field: Callable[[Tensor, State], State], state: State, times: Tensor) -> State:
-    """The same with Heun's rule, the trapezoidal rule with a predictor: two calls of the field a step, order
-    two."""
+    """Integrate as `runge_kutta_4` does, by Heun's rule: two calls of the field a step, order two."""
     for a, b in pairwise(times):
         h = b - a
         k1 = field(a, state)
@@ -26,8 +25,7 @@ def runge_kutta_2(field: Callable[[Tensor, State], State], state: State, times: 
 
 
 def runge_kutta_4(field: Callable[[Tensor, State], State], state: State, times: Tensor) -> State:
-    """Integrate d state / d t = field(t, state) over the grid `times` (k + 1 points) with the classical
-    fourth-order rule.
+    """Integrate d state / d t = field(t, state) over the grid `times`, (k + 1,), by the classical rule.
 
     Four calls of the field a step; the error falls with the fourth power of the step.
     """
@@ -47,15 +45,19 @@ def _axpy(state: State, slope: State, h: Tensor) -> State:
 
 
 def graded_times(steps: int, grading: float, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A grid of `steps + 1` times from 0 (noise) to 1 (data), t = 1 - (1 - u)^grading: finer towards the data
-    for grading > 1."""
+    """Grid of `steps + 1` times from 0 (noise) to 1 (data): t = 1 - (1 - u)^grading.
+
+    It is finer towards the data for grading > 1.
+    """
     u = torch.linspace(0.0, 1.0, steps + 1, device=device, dtype=torch.float64)
     return (1 - (1 - u) ** grading).to(dtype)
 
 
 def with_divergence(field: Callable[[Tensor], Tensor], x: Tensor) -> State:
-    """field(x) (n, d) and its exact divergence (n,), for a field that treats the rows of x (n, d)
-    independently: d passes backwards."""
+    """Field(x) (n, d) and its exact divergence (n,), by d passes backwards.
+
+    The field treats the rows of x (n, d) independently.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = field(x)

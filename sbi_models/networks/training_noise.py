@@ -1,4 +1,4 @@
-"""What networks that learn from noisy parameters draw in a step of training."""
+"""Random noises and times of a training step of diffusion and flow matching."""
 
 import torch
 from torch import Tensor

@@ -11,8 +11,8 @@ import numpy as np
 from sbi_models import seeding
 from sbi_models.approximators import Approximator, Certificate
 from sbi_models.approximators.certificates.certificate import LEVEL, check_level
-from sbi_models.approximators.certificates.conformal import rarities
-from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, lots, nearest_sizes
+from sbi_models.approximators.certificates.conformal import conformal_p_values
+from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, nearest_sizes, tie_breakers
 from sbi_models.approximators.validation import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.diagnostics import effective_sample_share, pareto_smoothed, to_arviz
@@ -210,18 +210,21 @@ class CertificationMixin(ABC):
             for name in self.approximator.condition_names
         }
         scores, words = check(both, n)
-        rare = rarities(
+        rare = conformal_p_values(
             self.approximator, both, batch_size=check.batch_size, seed=seeding.derive(check.seed, "together")
         )
-        sizes, ties = Sizes(rare.sizes[n:], rare.sizes[:n]), lots(n, seeding.derive(check.seed, "together"))
+        sizes, ties = (
+            Sizes(rare.sizes[n:], rare.sizes[:n]),
+            tie_breakers(n, seeding.derive(check.seed, "together")),
+        )
         predictive = joint_p_values(scores[n:], scores[:n], sizes=sizes, ties=ties).tolist()
         results = [
             replace(c, predictive=p, predictive_unusual=odd)
             for c, p, odd in zip(certificates, predictive, words, strict=True)
         ]
-        if not rare.ranked_among or not rare.are_usual(n):
+        if not rare.ranked_among or not rare.look_like_training_simulations(n):
             return results
-        sizes = sizes._replace(unheard_of=rare.unheard_of[:n])
+        sizes = sizes._replace(out_of_range=rare.out_of_range[:n])
         known = rare.p_values[n:], rare.p_values[:n]
         together = joint_p_values(scores[n:], scores[:n], known, sizes=sizes, ties=ties).tolist()
         return [replace(c, together=p) for c, p in zip(results, together, strict=True)]

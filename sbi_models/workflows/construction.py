@@ -70,7 +70,7 @@ class Recipe:
                 "return new ones: adapter = adapter.constrain(...). Leave adapter out for the default one."
             )
         if adapter is not None:
-            adapter.check_kept()
+            adapter.check()
         self.roles, self.priors = roles, priors
         self.adapter = None if adapter is None else _bounded(adapter, priors)
         self.standardize = standardize

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
-from sbi_models.approximators.certificates.explanations import in_words, reasons
-from sbi_models.approximators.certificates.scores import Space
+from sbi_models.approximators.certificates.explanations import describe_unusual, unusual_statistics
+from sbi_models.approximators.certificates.scores import NonconformityScores
 from sbi_models.errors import DataError
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables
@@ -43,17 +43,17 @@ class PosteriorCheck:
         named = self.approximator.observation_statistics(data)
         statistics = torch.stack(list(named.values()), dim=1)
         values, pooled, replicates = self._compared(data, statistics, observed)
-        space = Space(neighbours=False)
+        space = NonconformityScores(neighbours=False)
         space.fit(pooled)
         scores = space.scores(values[:observed])
         words = []
         for row, of_observed in enumerate(replicates):
             (rarest,) = (
-                reasons(list(named), statistics[row : row + 1], scores[row : row + 1], of_observed)
+                unusual_statistics(list(named), statistics[row : row + 1], scores[row : row + 1], of_observed)
                 if len(of_observed)
                 else ((),)
             )
-            words.append(in_words(rarest, "data simulated from the posterior"))
+            words.append(describe_unusual(rarest, "data simulated from the posterior"))
         return space(values), words
 
     def _compared(

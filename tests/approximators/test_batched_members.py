@@ -52,7 +52,7 @@ CANNOT = {"time_series_network": "Batching rule not implemented for aten::gru"}
 def names(kind):
     return sorted(
         name
-        for name, cls in registry.registered().items()
+        for name, cls in registry.NETWORKS.items()
         if issubclass(cls, kind) and cls.__module__.startswith("sbi_models")
     )
 

@@ -12,10 +12,10 @@ from small_approximators import approximator, data
 from sbi_models import seeding
 from sbi_models.approximators import Certificate, EnsembleApproximator, load_approximator
 from sbi_models.approximators.certificates.certificate import NOT_KNOWN, p_in_words
-from sbi_models.approximators.certificates.conformal import Rarities, beta_binomial_tail
-from sbi_models.approximators.certificates.explanations import GIVEN, in_words, reasons
-from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, lots, p_values_of_each
-from sbi_models.approximators.certificates.scores import NormalScores, Space
+from sbi_models.approximators.certificates.conformal import ConformalPValues, beta_binomial_tail
+from sbi_models.approximators.certificates.explanations import GIVEN, describe_unusual, unusual_statistics
+from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, p_values_of_each, tie_breakers
+from sbi_models.approximators.certificates.scores import NonconformityScores, NormalScores
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
@@ -95,9 +95,9 @@ def test_references_that_are_unlike_the_training_are_noticed():
             scores = normal(600, 2, seed=i)
             scores[400:] += shift
             p_values = p_values_of_each(scores[:400], scores)
-            unusual += not Rarities(
+            unusual += not ConformalPValues(
                 p_values, [400, 400], torch.empty(600, 0), torch.zeros(600, dtype=torch.bool)
-            ).are_usual(400)
+            ).look_like_training_simulations(400)
         assert unusual == expected
 
 
@@ -124,7 +124,7 @@ def test_a_space_sees_what_no_number_alone_shows():
     arms = 0.02 * normal(1000, 2)
     arms[:500, 0] += normal(500, seed=1)
     arms[500:, 1] += normal(500, seed=2)
-    space = Space(neighbours=True)
+    space = NonconformityScores(neighbours=True)
     space.fit(arms[torch.randperm(1000, generator=torch.Generator().manual_seed(0))])
     odd = space(torch.tensor([[1.0, 1.0]], dtype=torch.float64))
     assert odd[0, 0] < 2
@@ -297,13 +297,13 @@ def test_reasons_are_true_of_the_numbers():
     names = ["a of x", "a of x" + GIVEN, "b of x", "minimum of x", "maximum of x", "median of x", "c of x"]
     values = torch.tensor([[1500.0, -5.0, 994.5, 0.0, 1000.0, 2000.0, 500.0]], dtype=torch.float64)
     scores = torch.tensor([[9.0, -8.0, 2.6, 3.0, 3.0, 20.0, 0.1]], dtype=torch.float64)
-    (found,) = reasons(names, values, scores, usual)
-    assert in_words(found) == (
+    (found,) = unusual_statistics(names, values, scores, usual)
+    assert describe_unusual(found) == (
         "a of x is above that of all simulations",
         "b of x is above that of 99.5 % of simulations",
         "median of x is above that of all simulations",
     )
-    many = reasons(
+    many = unusual_statistics(
         [f"{c} of x" for c in "abcde"], torch.full((1, 5), 2e3), torch.ones(1, 5), torch.zeros(100, 5)
     )
     assert len(many[0]) == 3
@@ -326,7 +326,7 @@ def test_p_values_of_tied_scores_are_valid_and_as_frequent_as_they_say():
     without; where a tenth of all simulations is tied at the top, none of these is called rare."""
     rng = seeding.generator(3, "ties")
     rows = torch.as_tensor(rng.poisson(3.0, size=(1000, 200, 2)).astype(float))
-    random = [float(joint_p_values(row[1:], row[:1], ties=lots(1, i))) for i, row in enumerate(rows)]
+    random = [float(joint_p_values(row[1:], row[:1], ties=tie_breakers(1, i))) for i, row in enumerate(rows)]
     careful = [float(joint_p_values(row[1:], row[:1])) for row in rows]
     assert all(within_binomial(random, level) for level in LEVELS)
     assert all(
@@ -334,7 +334,7 @@ def test_p_values_of_tied_scores_are_valid_and_as_frequent_as_they_say():
         for level in LEVELS
     )
     common = torch.cat([torch.ones(20, 1), torch.zeros(179, 1)]).to(torch.float64)
-    at_top = joint_p_values(common, torch.ones(500, 1, dtype=torch.float64), ties=lots(500, 1))
+    at_top = joint_p_values(common, torch.ones(500, 1, dtype=torch.float64), ties=tie_breakers(500, 1))
     assert (at_top == 21 / 200).all()
 
 

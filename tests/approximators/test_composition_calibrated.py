@@ -24,9 +24,9 @@ from exact_items import (
 from scipy import stats
 
 from sbi_models.approximators.composition.calibrated import FEW_ITEMS, calibrated
-from sbi_models.approximators.composition.methods import METHODS, composed
+from sbi_models.approximators.composition.methods import METHODS
 from sbi_models.approximators.composition.plan import Plan
-from sbi_models.approximators.composition.shared_bias import Learned
+from sbi_models.approximators.composition.shared_bias import SharedBiasEstimate
 from sbi_models.errors import DataError, SimulationError
 
 THETA = torch.tensor([0.4, -0.9], dtype=torch.float64)
@@ -41,9 +41,7 @@ def compose(items, *, draws=4000, fresh=None, prior=torch.neg, method=None, **ar
     d = items.theta_dim
     if method is None:
         return calibrated(items, prior, moments(d), draws, plan(len(items), **arguments), fresh=fresh)
-    return composed(
-        items, prior, moments(d), draws, plan(len(items), **arguments), method=method, fresh=fresh
-    )
+    return METHODS[method](items, prior, moments(d), draws, plan(len(items), **arguments), fresh=fresh)
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 100, 1000])
@@ -130,7 +128,7 @@ def test_what_a_training_has_learned_stands_in_for_a_simulator(d):
     items = GaussianItems(x, likelihood, shared=lambda theta: 0.3 + 0 * theta)
 
     def learned(variance):
-        return lambda theta: Learned(-theta + 0.3, torch.full_like(theta, variance))
+        return lambda theta: SharedBiasEstimate(-theta + 0.3, torch.full_like(theta, variance))
 
     mean, covariance = exact_posterior(x, likelihood)
     draws, report = compose(items, learned=learned(1e-8))
@@ -238,7 +236,7 @@ def test_a_learned_error_that_runs_away_makes_no_mode(d):
 
     def learned(theta):
         away = (theta - mean) / covariance.diagonal().sqrt()
-        return Learned(
+        return SharedBiasEstimate(
             error - theta + 3 * away.sign() * (away.abs() - 5).clamp_min(0) ** 3, torch.full_like(theta, 1e-6)
         )
 

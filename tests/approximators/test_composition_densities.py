@@ -9,15 +9,20 @@ import torch
 from exact_items import GaussianItems, SquareItems, fresh_squares, gaussian_data, normal, rng, square_data
 from scipy import integrate, stats
 
-from sbi_models.approximators.composition.grid_density import LineSearch
-from sbi_models.approximators.composition.mode_weights import gained, heights, offset
-from sbi_models.approximators.composition.modes import find_modes, newton
+from sbi_models.approximators.composition.grid_density import AdaptiveGrid
+from sbi_models.approximators.composition.modes import (
+    evidence,
+    find_modes,
+    log_ratio_offset,
+    newton,
+    relative_log_densities,
+)
 from sbi_models.approximators.composition.polynomial_density import (
     Monomials,
-    Surrogate,
+    PolynomialDensity,
     degree_for,
+    fit_density,
     fit_points,
-    fitted,
 )
 from sbi_models.approximators.composition.score import ComposedScore
 
@@ -66,7 +71,7 @@ def test_a_polynomial_is_found_from_its_scores(d):
     u = fit_points(d, degree, rng(4))
     assert len(u) * d >= 2 * len(total)
     torch.testing.assert_close(u[: len(u) // 2], -u[len(u) // 2 :])
-    found = fitted(u, scores_of(lambda u: monomials(u) @ exact)(u), degree)
+    found = fit_density(u, scores_of(lambda u: monomials(u) @ exact)(u), degree)
     torch.testing.assert_close(found.coefficients, exact, rtol=0, atol=0.01)
     assert found.explained > 0.999
     at = normal(50, d, seed=5)
@@ -80,8 +85,8 @@ def test_noise_in_scores_is_seen():
     u = fit_points(2, 4, rng(1)).repeat(20, 1)
     u = u + 0.1 * normal(*u.shape, seed=2)
     noise = normal(*u.shape, seed=3) * u.std()
-    assert fitted(u, -u + noise, 4).explained == pytest.approx(0.5, abs=0.05)
-    assert fitted(u, -u, 4).explained > 0.9999
+    assert fit_density(u, -u + noise, 4).explained == pytest.approx(0.5, abs=0.05)
+    assert fit_density(u, -u, 4).explained > 0.9999
 
 
 def quartic(d=1):
@@ -92,7 +97,7 @@ def quartic(d=1):
         coefficients[
             (monomials.exponents == power).any(dim=1) & (monomials.exponents.sum(dim=1) == power)
         ] = value
-    return Surrogate(monomials, coefficients, 1.0), lambda u: np.exp(-(u**4) / 4 + u**3 / 6 + u / 5)
+    return PolynomialDensity(monomials, coefficients, 1.0), lambda u: np.exp(-(u**4) / 4 + u**3 / 6 + u / 5)
 
 
 @pytest.mark.parametrize("d", [1, 2])
@@ -119,7 +124,7 @@ def test_masses_and_draws_of_a_density_that_is_not_normal(d):
 def test_nothing_lies_beyond_the_radius():
     """A log density that grows outside has no mass there: the density is cut, and no draw leaves."""
     monomials = Monomials(1, 4)
-    surrogate = Surrogate(monomials, double([0.0, 0.0, -0.5, 0.0, 0.03]), 1.0)
+    surrogate = PolynomialDensity(monomials, double([0.0, 0.0, -0.5, 0.0, 0.03]), 1.0)
     value, _ = surrogate.density_and_score(double([[0.0], [4.4], [4.6], [-9.0]]))
     assert value.isfinite().tolist() == [True, True, False, False]
     draws, _ = surrogate.draw(2000, rng(3))
@@ -262,7 +267,7 @@ def test_a_density_on_a_line(shape):
     p /= p.sum()
     cumulative = p.cumsum()
     for low, high in ((-1.5, 1.5), (0.1, 0.2)) if shape != "bimodal" else ((-1.5, 1.5),):
-        line = LineSearch(composed, low, high).line(seed=1)
+        line = AdaptiveGrid(composed, low, high).line(seed=1)
         assert line.weights.sum() == pytest.approx(1, abs=1e-6)
         assert line.explained > 0.97
         draws = line.draw(4000, np.random.default_rng(2))
@@ -287,7 +292,9 @@ def test_heights_are_differences_of_the_composed_log_density():
     composed = ComposedScore(SquareItems(x), lambda theta: 0.5 - theta, 0.02)
     modes = double([[-0.9], [0.9], [0.1]])
     logs = -((modes[:, 0] - 0.5) ** 2) / 2 - 2 * (x[:, None] - modes[:, 0] ** 2).square().sum(dim=0)
-    torch.testing.assert_close(heights(composed, modes, None, 1), logs - logs[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        relative_log_densities(composed, modes, None, 1), logs - logs[0], rtol=0, atol=1e-6
+    )
     assert composed.evaluations == 3 * 7
     x = gaussian_data(double([0.4, -0.9]), 5, 1)
     items, modes = GaussianItems(x), double([[0.0, 0.0], [1.0, -1.0]])
@@ -299,7 +306,7 @@ def test_heights_are_differences_of_the_composed_log_density():
     )
     exact = exact - modes.square().sum(dim=1) / 2
     torch.testing.assert_close(
-        heights(ComposedScore(items, torch.neg, 0.02), modes, None, 1), exact - exact[0]
+        relative_log_densities(ComposedScore(items, torch.neg, 0.02), modes, None, 1), exact - exact[0]
     )
 
 
@@ -308,10 +315,12 @@ def test_what_items_share_of_errors_in_heights_is_calibrated():
     ten items."""
     x = square_data(0.9, 10, seed=3)
     modes = double([[-0.9], [0.7]])
-    right = heights(ComposedScore(SquareItems(x), lambda theta: 0.5 - theta, 0.02), modes, None, 1)[1]
+    right = relative_log_densities(
+        ComposedScore(SquareItems(x), lambda theta: 0.5 - theta, 0.02), modes, None, 1
+    )[1]
     composed = ComposedScore(SquareItems(x, tilt=0.5), lambda theta: 0.5 - theta, 0.02)
-    assert abs(heights(composed, modes, None, 1)[1] - right) > 5
-    got = heights(composed, modes, fresh_squares(tilt=0.5), 1)[1]
+    assert abs(relative_log_densities(composed, modes, None, 1)[1] - right) > 5
+    got = relative_log_densities(composed, modes, fresh_squares(tilt=0.5), 1)[1]
     assert float(got) == pytest.approx(float(right), abs=10 * 4 * 0.05)
 
 
@@ -325,9 +334,9 @@ def test_offsets_of_log_ratios(distance):
     def ratios(x):
         return distance * x - distance**2 / 2
 
-    assert offset(ratios(first), ratios(last)) == 0
+    assert log_ratio_offset(ratios(first), ratios(last)) == 0
     for error in (-1.3, 0.8):
-        assert offset(ratios(first) - error, ratios(last) - error) == pytest.approx(
+        assert log_ratio_offset(ratios(first) - error, ratios(last) - error) == pytest.approx(
             error, abs=5 * math.sqrt(8 / n) / distance
         )
 
@@ -341,9 +350,9 @@ def test_ratios_are_told_from_a_coin():
     a, b = (np.exp(-((grid - mean) ** 2) / 2) / np.sqrt(2 * np.pi) for mean in (0, 1.5))
     middle = (a + b) / 2
     divergence = np.trapezoid(a * np.log(a / middle) + b * np.log(b / middle), grid) / 2
-    assert gained(first, last) / (2 * n) == pytest.approx(divergence, rel=0.03)
-    assert gained(rng.normal(0, 0.2, n), rng.normal(0, 0.2, n)) < 0
-    assert gained(np.full(3, 1e3), np.full(3, 1e3)) < -1e3
+    assert evidence(first, last) / (2 * n) == pytest.approx(divergence, rel=0.03)
+    assert evidence(rng.normal(0, 0.2, n), rng.normal(0, 0.2, n)) < 0
+    assert evidence(np.full(3, 1e3), np.full(3, 1e3)) < -1e3
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.03, 0.2])
@@ -359,13 +368,13 @@ def test_noise_in_densities_does_not_weigh_modes_that_data_leave_open(wrong):
         yield torch.arange(len(theta)), Noisy(square_data(theta[:, 0], len(theta), seed=seed % 2**31))
 
     composed = ComposedScore(Noisy(square_data(0.9, 10, seed=3)), lambda theta: 0.5 - theta, 0.02)
-    found = heights(composed, double([[-0.9], [0.9]]), fresh, 1)
+    found = relative_log_densities(composed, double([[-0.9], [0.9]]), fresh, 1)
     torch.testing.assert_close(found, double([0.0, 0.9]), rtol=0, atol=1e-3)
 
 
 def test_ratios_that_tell_nothing_are_left_alone():
     """Data of modes that no data tell apart, and of modes whose ratios are all of one size, have no
     offset."""
-    assert offset(np.zeros(100), np.zeros(100)) == 0
-    assert offset(np.full(100, -500.0), np.full(100, 500.0)) == 0
-    assert math.isfinite(offset(np.full(100, 40.0), np.full(100, 40.0)))
+    assert log_ratio_offset(np.zeros(100), np.zeros(100)) == 0
+    assert log_ratio_offset(np.full(100, -500.0), np.full(100, 500.0)) == 0
+    assert math.isfinite(log_ratio_offset(np.full(100, 40.0), np.full(100, 40.0)))

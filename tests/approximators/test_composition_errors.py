@@ -213,7 +213,7 @@ FINE = {
         ),
         (
             {"bias_shift": 2.01},
-            r"all 10 items share would move the posterior by 2\.0 .*so large a correction is not to be trusted",
+            r"10 items share would move the posterior by 2\.0 .*so large a correction is not to be trusted",
         ),
         ({"calibration_residual": 0.26, "simulations": 100}, r"uncertain by 0\.26.*calibration_simulations"),
         (

@@ -14,7 +14,7 @@ from sbi_models.approximators.composition.calibrated import calibrated
 from sbi_models.approximators.composition.items import ROWS_AT_A_TIME
 from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.posterior_sbc import posterior_calibration
-from sbi_models.approximators.composition.quasi_likelihood import QuasiLikelihood, Region, learned_statistic
+from sbi_models.approximators.composition.quasi_likelihood import QuasiLikelihood, Region, learn_statistic
 
 THETA = torch.tensor([0.4, -0.9], dtype=torch.float64)
 
@@ -115,7 +115,7 @@ def test_the_quasi_score_is_the_exact_one_for_gaussian_items():
 
     near = Region.around(mean, covariance, moments(2), n)
     wide = Region.around(mean, covariance, moments(2), n, for_statistic=True)
-    statistic = learned_statistic(near, wide, fresh, num_items=n, noise=0.02, number=16_000, seed=1)
+    statistic = learn_statistic(near, wide, fresh, num_items=n, noise=0.02, number=16_000, seed=1)
     found = QuasiLikelihood(statistic, near, fresh, num_items=n, number=40_000, seed=2)
     places = near.theta(0.5 * normal(9, 2, seed=3))
     got = found.score(places, statistic(GaussianItems(x)).sum(dim=0), n)

@@ -5,7 +5,7 @@ import torch
 from exact_items import GaussianItems
 from test_composition_calibrated import compose
 
-from sbi_models.approximators.composition.plan import beyond
+from sbi_models.approximators.composition.plan import out_of_reach_notes
 
 ONE = torch.eye(1, dtype=torch.float64)
 
@@ -43,7 +43,7 @@ def test_few_draws_in_the_tail_are_no_reason():
     draws = torch.zeros(1000, 1, dtype=torch.float64)
     moments = (torch.zeros(1, dtype=torch.float64), ONE)
     draws[:10] = 7.0
-    assert beyond(draws, moments) == ()
+    assert out_of_reach_notes(draws, moments) == ()
     draws[:100] = 7.0
-    assert beyond(draws, moments)[0].startswith("10% of the draws")
-    assert beyond(torch.full_like(draws, torch.nan), moments)[0].startswith("100% of the draws")
+    assert out_of_reach_notes(draws, moments)[0].startswith("10% of the draws")
+    assert out_of_reach_notes(torch.full_like(draws, torch.nan), moments)[0].startswith("100% of the draws")

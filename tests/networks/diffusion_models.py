@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from network_contract import shipped
 
 from sbi_models.networks import DiffusionModel
-from sbi_models.networks.diffusion import SAMPLERS
+from sbi_models.networks.diffusion import SAMPLERS, SCHEDULES
 
-SCHEDULES = ["cosine", "linear", "edm"]
-every_schedule = pytest.mark.parametrize("name", SCHEDULES)
-every_sampler = pytest.mark.parametrize("sampler", list(SAMPLERS))
+every_schedule = pytest.mark.parametrize("name", shipped(SCHEDULES))
+every_sampler = pytest.mark.parametrize("sampler", shipped(SAMPLERS))
 NORMAL = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
 
 

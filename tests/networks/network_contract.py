@@ -1,5 +1,7 @@
 """Small networks of every registered name, data for them, and what the tests of their promises share."""
 
+import sys
+
 import pytest
 import torch
 
@@ -34,21 +36,27 @@ SMALL = {
     "coupling_flow": {"depth": 2, "widths": (16, 16)},
     "autoregressive_mixture": {"components": 3, "trunk_width": 16, "head_width": 8},
 }
-"""Arguments that make a network of each name small; a new network needs no entry, only time."""
+"""Arguments that make a network of each name small; a new network needs no entry."""
 SHAPES = {"convolutional_network": (6, 5, 2), "fusion_network": {"x": (6, 2), "y": (6, 3)}}
 """Shape of one input of the summary networks that take neither sets nor series of shape (6, 2)."""
 ORDERED = {"time_series_transformer", "time_series_network", "convolutional_network", "fusion_network"}
 """Summary networks to which the order of elements means something; all others summarize sets."""
-EXACT_LOSSES = {"autoregressive_mixture", "coupling_flow", "scoring_rules"}
-"""Networks whose loss draws no noise."""
+
+
+def shipped(entries):
+    """Names of the registered classes and instances that the package itself defines."""
+    return [name for name, entry in entries.items() if _is_shipped(entry)]
+
+
+def _is_shipped(entry):
+    """A class of a doctest has the module's name, but is not to be found there."""
+    cls = entry if isinstance(entry, type) else type(entry)
+    return cls.__module__.startswith("sbi_models") and hasattr(sys.modules[cls.__module__], cls.__name__)
 
 
 def names(kind):
-    return sorted(
-        name
-        for name, cls in registry.registered().items()
-        if issubclass(cls, kind) and cls.__module__.startswith("sbi_models")
-    )
+    """Names of the networks of a kind, inference or summary."""
+    return [name for name in sorted(shipped(registry.NETWORKS)) if issubclass(registry.NETWORKS[name], kind)]
 
 
 every_inference = pytest.mark.parametrize("name", names(InferenceNetwork))
@@ -62,9 +70,15 @@ def rng(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def small(name):
+    """A small network that is not built; summaries have width 5."""
+    is_summary = issubclass(registry.NETWORKS[name], SummaryNetwork)
+    return network_named(name, SMALL.get(name, {"summary_dim": 5} if is_summary else {}))
+
+
 def make(name, *, built=True, seed=0):
     """A small network; built ones have random weights everywhere, also where they start at zero."""
-    network = network_named(name, SMALL.get(name))
+    network = small(name)
     if built:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -74,6 +88,13 @@ def make(name, *, built=True, seed=0):
             for parameter in network.parameters():
                 parameter.data += 0.1 * torch.randn(parameter.shape)
     return network
+
+
+def draws_noise(network):
+    """Whether the loss draws random numbers; None for a network with `loss` in place of `loss_given`."""
+    if type(network).loss_given is InferenceNetwork.loss_given:
+        return None
+    return len(network.draw(pairs()[0], rng(0))) > 0
 
 
 def densities(network, theta, conditions):

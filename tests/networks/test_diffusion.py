@@ -95,7 +95,7 @@ def test_schedules_take_arguments_and_refuse_others():
     for name, arguments, message in cases:
         with pytest.raises(ConfigurationError, match=message):
             make_schedule(name, arguments)
-    with pytest.raises(ConfigurationError, match="'edm' is registered already"):
+    with pytest.raises(ConfigurationError, match="new name for a schedule, got 'edm'"):
         register_schedule("edm")(type("Other", (Cosine,), {}))
 
 

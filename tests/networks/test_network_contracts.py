@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 from network_contract import (
-    EXACT_LOSSES,
     ORDERED,
     SMALL,
     densities,
     draws,
+    draws_noise,
     every,
     every_inference,
     inputs,
@@ -19,6 +19,7 @@ from network_contract import (
     names,
     pairs,
     rng,
+    small,
 )
 
 from sbi_models.errors import ConfigurationError
@@ -37,8 +38,9 @@ def test_the_networks_of_the_page_are_registered():
     assert "flow_matching" in names(InferenceNetwork)
     assert {"deep_set", "set_transformer"} | ORDERED <= set(names(SummaryNetwork))
     assert {"consistency_model", "diffusion_model", "flow_matching"} <= set(names(InferenceNetwork))
-    assert {"coupling_flow", "flow_matching"} <= set(names(InferenceNetwork))
-    assert "deep_set" in names(SummaryNetwork)
+    noisy = {name for name in names(InferenceNetwork) if draws_noise(make(name))}
+    assert {"consistency_model", "diffusion_model", "flow_matching"} <= noisy
+    assert noisy.isdisjoint({"autoregressive_mixture", "coupling_flow", "scoring_rules"})
 
 
 @every_inference
@@ -64,7 +66,7 @@ def test_shapes_of_inference_networks(name):
 @pytest.mark.parametrize(("theta_dim", "condition_dim"), [(1, 1), (3, 5), (2, 0)])
 def test_inference_networks_of_any_width(name, theta_dim, condition_dim):
     """Parameters and conditions may have any width, and there may be no conditions at all."""
-    network = network_named(name, SMALL.get(name))
+    network = small(name)
     network.build(theta_dim, condition_dim)
     theta, conditions = (
         torch.randn(4, theta_dim, generator=rng(0)),
@@ -97,7 +99,7 @@ def test_the_loss_can_be_learned(name):
     """A few steps of Adam on pairs with theta close to a function of the conditions lower the loss of fresh
     noise by a fifth or more."""
     torch.manual_seed(0)
-    network = network_named(name, SMALL.get(name))
+    network = small(name)
     network.build(2, 3)
     conditions = torch.randn(512, 3, generator=rng(1))
     theta = conditions[:, :2] + 0.1 * torch.randn(512, 2, generator=rng(2))
@@ -168,12 +170,12 @@ def test_deep_copies_are_independent(name):
 
 @every
 def test_misspelt_arguments_are_refused(name):
-    """A misspelt argument is refused with the nearest one there is, by class and by name."""
-    argument = next(iter(SMALL.get(name, {"steps": 1})))
-    with pytest.raises(
-        ConfigurationError, match=rf"has no argument '{argument}z'. Did you mean '{argument}'\?"
-    ):
-        registry._NETWORKS[name](**{f"{argument}z": 1})
+    """A misspelt argument is refused with the nearest one there is, or with "none", by class and by name."""
+    cls = registry.NETWORKS[name]
+    argument = next(iter(SMALL.get(name, inspect.signature(cls).parameters)), None)
+    nearest = r"Known: none" if argument is None else rf"Did you mean '{argument}'\?"
+    with pytest.raises(ConfigurationError, match=rf"has no argument '{argument}z'. {nearest}"):
+        cls(**{f"{argument}z": 1})
     with pytest.raises(ConfigurationError, match=f"has no argument '{argument}z'"):
         network_named(name, {f"{argument}z": 1})
 
@@ -184,16 +186,17 @@ def test_the_generator_decides(name):
     others."""
     network = make(name)
     theta, conditions = pairs()
-    computes = [lambda g: network.loss(theta, conditions, g)]
+    computes = [(lambda g: network.loss(theta, conditions, g), draws_noise(network))]
     if network.has_draws:
-        computes.append(lambda g: network.sample(5, conditions, g))
-    for compute in computes:
+        computes.append((lambda g: network.sample(5, conditions, g), True))
+    for compute, is_random in computes:
         torch.manual_seed(0)
         first = compute(rng(3))
         torch.manual_seed(1)
         assert torch.equal(compute(rng(3)), first)
-        if compute is not computes[0] or name not in EXACT_LOSSES:
-            assert not torch.any(compute(rng(4)) == first)
+        equal = compute(rng(4)) == first
+        assert equal.any() == equal.all()
+        assert is_random is None or bool(equal.any()) != is_random
 
 
 @every_inference
@@ -201,10 +204,11 @@ def test_the_loss_is_a_function_of_what_is_drawn(name):
     """loss is loss_given of the numbers that draw has drawn from the same generator, a row for each pair;
     loss_given draws nothing."""
     network = make(name)
+    if draws_noise(network) is None:
+        return
     theta, conditions = pairs()
     drawn = network.draw(theta, rng(3))
     assert all(len(numbers) == 7 for numbers in drawn)
-    assert bool(drawn) == (name not in EXACT_LOSSES)
     expected = network.loss(theta, conditions, rng(3))
     for seed in range(2):
         torch.manual_seed(seed)

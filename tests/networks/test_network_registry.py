@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from network_contract import rng
+from network_contract import rng, shipped
 
 from sbi_models.errors import ConfigurationError, ModelFileError
 from sbi_models.networks import (
@@ -16,7 +16,7 @@ from sbi_models.networks import (
     register,
     resolve,
 )
-from sbi_models.networks.layers import make_subnet, register_subnet
+from sbi_models.networks.layers import SUBNETS, make_subnet, register_subnet
 
 
 def test_names_classes_and_instances_are_resolved():
@@ -54,7 +54,7 @@ def test_files_name_only_registered_networks():
 
 def test_a_name_is_registered_once():
     """Another class under a name that is taken is refused; the same class may come again."""
-    with pytest.raises(ConfigurationError, match=r"'deep_set' is registered already: DeepSet"):
+    with pytest.raises(ConfigurationError, match=r"new name for a network, got 'deep_set'.*DeepSet has"):
         register("deep_set")(type("Other", (DeepSet,), {}))
     assert register("deep_set")(DeepSet) is DeepSet
     assert DeepSet.registered_name == "deep_set"
@@ -80,7 +80,7 @@ def test_flow_matching_refuses_sizes_that_cannot_be(arguments, message):
         FlowMatching(**arguments)
 
 
-@pytest.mark.parametrize("subnet", ["residual", "mlp"])
+@pytest.mark.parametrize("subnet", shipped(SUBNETS))
 @pytest.mark.parametrize("condition_dim", [0, 3])
 @pytest.mark.parametrize("has_time", [True, False])
 def test_subnets_broadcast_and_start_at_zero(subnet, condition_dim, has_time):
@@ -118,7 +118,7 @@ def test_subnets_have_names_and_sizes():
     assert isinstance(network.field, Linear)
     assert network.field.widths == (64, 64)
     assert network.sample(4, torch.zeros(2, 3), rng(0)).shape == (2, 4, 2)
-    with pytest.raises(ConfigurationError, match="'residual' is registered already"):
+    with pytest.raises(ConfigurationError, match=r"new name for a subnet, got 'residual'"):
         register_subnet("residual")(Linear)
 
 

@@ -154,7 +154,7 @@ def test_a_weak_network_is_doubted_for_one_item(trained, prior):
     before = unused.clone()
     unused.fill_(0.34)
     try:
-        with pytest.warns(TrustWarning, match="leaves unused what it is given: 34%"):
+        with pytest.warns(TrustWarning, match="is underfitted: conditions predict 34%"):
             trained.compositional_sample(
                 num_samples=50, conditions=items(1, 1, seed=12), compute_prior_score=prior, seed=1
             )

@@ -10,7 +10,13 @@ from sbi_models.adapters.transforms.naming import Drop, Keep, Rename
 from sbi_models.adapters.transforms.one_hot import OneHot
 from sbi_models.adapters.transforms.ordered import Ordered
 from sbi_models.adapters.transforms.power import Log, Sqrt
-from sbi_models.adapters.transforms.registry import KINDS, transform_from_json
+from sbi_models.adapters.transforms.registry import (
+    KINDS,
+    check_rebuilds,
+    register_transform,
+    transform_from_json,
+    transform_to_json,
+)
 from sbi_models.adapters.transforms.shapes import AsSet, AsTimeSeries, ExpandDims, Squeeze
 from sbi_models.adapters.transforms.simplex import Simplex
 from sbi_models.adapters.transforms.subsample import Subsample
@@ -43,5 +49,8 @@ __all__ = [
     "Subsample",
     "Tensors",
     "Transform",
+    "check_rebuilds",
+    "register_transform",
     "transform_from_json",
+    "transform_to_json",
 ]

@@ -14,6 +14,7 @@ from sbi_models.adapters.transforms.numbers import (
     per_component,
     power_of_two_like,
 )
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
@@ -37,11 +38,12 @@ class _By(Elementwise):
         return {"names": self.names, "by": self.by}
 
 
+@register_transform("scale")
 class Scale(_By):
-    """z = by x; a support that matters is best constrained before, in raw values, so that rounding cannot
-    leave it."""
+    """Scaling z = by x.
 
-    kind = "scale"
+    A support that matters is best constrained before, in raw values, so that rounding cannot leave it.
+    """
 
     def __init__(self, names: Names, by: Any) -> None:
         super().__init__(names, by)
@@ -60,10 +62,9 @@ class Scale(_By):
         return self._by(name, value).abs().log()
 
 
+@register_transform("shift")
 class Shift(_By):
     """z = x + by; the slope is 1."""
-
-    kind = "shift"
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         return value + self._by(name, value)
@@ -76,6 +77,7 @@ class Shift(_By):
         return torch.zeros_like(value)
 
 
+@register_transform("standardize")
 class Standardize(Elementwise):
     """z = (x - mean) / sd with moments of each component of the last axis, over all rows and other axes.
 
@@ -83,8 +85,6 @@ class Standardize(Elementwise):
     data that the step is fitted to, missing values (NaN) aside, and never change again. A constant component
     keeps an sd of 1.
     """
-
-    kind = "standardize"
 
     def __init__(
         self,

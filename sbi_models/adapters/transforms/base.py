@@ -1,9 +1,10 @@
-"""What every step of an adapter promises, and the base classes that carry most of it.
+"""Base classes of adapter transforms.
 
-To write a transform: subclass `PerVariable` (variables are changed one by one), `Elementwise` (and the map
-has a slope in each component) or `Transform` (variables are joined, split, renamed), give it a `kind`, fill
-in the abstract methods and `config`, add it to `KINDS` in `registry.py`, add a method to `Adapter`, and add a
-case to `tests/adapters/transform_cases.py`.
+To write a transform of this package: subclass `PerVariable` (variables are changed one by one),
+`Elementwise` (and the map has a slope in each component) or `Transform` (variables are joined, split,
+renamed), put `@register_transform("kind")` above it, implement the abstract methods and `config`, import it
+in `__init__.py`, add a method to `Adapter`, and add a case to `tests/adapters/transform_cases.py`. A user's
+own transform needs the first half of that alone: `Adapter.then` adds it; see `Transform`.
 
 Log slopes: the log-determinant of a chain is kept component by component. For each variable, a tensor of the
 shape of the variable holds log |d z_k / d x_k|, the diagonal of a Jacobian that is triangular for every map
@@ -53,8 +54,7 @@ def require_new(name: str, batch: Tensors, what: str) -> None:
 
 
 def all_or_none(names: list[str], batch: Tensors, what: str) -> bool:
-    """True if all variables are in the batch, False if none is; raises DataError if only some are, which has
-    no meaning."""
+    """Whether all variables are in the batch, not none; raises DataError if only some are."""
     there = [name for name in names if name in batch]
     if there and len(there) < len(names):
         missing = ", ".join(repr(name) for name in names if name not in there)
@@ -71,37 +71,65 @@ def floating(value: Tensor) -> Tensor:
 
 
 class Transform(ABC):
-    """A step from variables to variables, all of shape (n, ...) with one leading axis of rows."""
+    """A step from variables to variables, all of shape (n, ...) with one leading axis of rows.
 
-    kind: ClassVar[str]
+    To write your own: implement `forward` and `inverse`, `carried` if inferred variables pass through it, and
+    `config`, the arguments that build it again. Register it, so that models with it can be saved and loaded:
+
+    >>> import math
+    >>> from sbi_models.adapters import Adapter, Transform, register_transform
+    >>> @register_transform("log2")
+    ... class Log2(Transform):
+    ...     def __init__(self, name: str) -> None:
+    ...         self.name = name
+    ...
+    ...     def forward(self, batch):
+    ...         return {key: x.log2() if key == self.name else x for key, x in batch.items()}
+    ...
+    ...     def inverse(self, batch):
+    ...         return {key: 2.0**z if key == self.name else z for key, z in batch.items()}
+    ...
+    ...     def carried(self, batch, slopes):
+    ...         log_slope = -(batch[self.name] * math.log(2)).log()
+    ...         return {key: s + log_slope if key == self.name else s for key, s in slopes.items()}
+    ...
+    ...     def config(self):
+    ...         return {"name": self.name}
+    >>> adapter = Adapter().then(Log2("rate"))
+    >>> adapter.forward({"rate": torch.tensor([[1.0], [8.0]])})["rate"].tolist()
+    [[0.0], [3.0]]
+    >>> Adapter.from_json(adapter.to_json())
+    Adapter(log2)
+    """
+
+    kind: ClassVar[str] = "transform"
+    """Registered name, which `register_transform` sets."""
     has_density: ClassVar[bool] = True
     """False if the step is no bijection, so that no density passes through it."""
 
     def fitted(self, batch: Tensors) -> "Transform":
-        """The same step after it has seen raw training data: names are checked; shapes or moments may be
-        learned, once."""
+        """This step with names checked, and shapes or moments learned, once, from raw training data."""
         del batch
         return self
 
     def inside(self, batch: Tensors) -> Tensor:
-        """Which rows of a batch of n rows `forward` takes, that is, lie inside the support of this step;
-        booleans (n,)."""
+        """Booleans (n,): which rows lie inside the support of this step, so that `forward` takes them."""
         first = next(iter(batch.values()))
         return torch.ones(len(first), dtype=torch.bool, device=first.device)
 
     @abstractmethod
     def forward(self, batch: Tensors) -> Tensors:
-        """Raw to adapted; variables that are missing from the batch are passed over, so that conditions alone
-        can be adapted."""
+        """Raw to adapted; missing variables are passed over, so that conditions alone can be adapted."""
 
     @abstractmethod
     def inverse(self, batch: Tensors) -> Tensors:
-        """Adapted to raw; missing variables are passed over, so that inferred variables alone can be taken
-        back."""
+        """Adapted to raw; missing variables are passed over, so that draws alone can be taken back."""
 
     def carried(self, batch: Tensors, slopes: Tensors) -> Tensors:
-        """Log slopes (nats) of the variables of `forward(batch)`, given those of `batch`; by default they
-        move like values."""
+        """Log slopes (nats) of the variables of `forward(batch)`, given those of `batch`.
+
+        By default they move like values.
+        """
         del batch
         return self.forward(slopes)
 
@@ -115,8 +143,10 @@ class Transform(ABC):
 
 
 class PerVariable(Transform):
-    """A step that changes each of its variables by itself; log slopes are moved as values are (views and
-    reshapes)."""
+    """Base class of steps that change each of their variables by itself.
+
+    Log slopes are moved as values are (views and reshapes).
+    """
 
     def __init__(self, names: Names) -> None:
         self.names = checked_names(names, self.kind)
@@ -150,7 +180,7 @@ class PerVariable(Transform):
         return inside
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
-        """What one variable must satisfy, raw; nothing unless a step says so. `_map` begins with `_check`."""
+        """Requirements on one raw variable, none by default; `_map` begins with `_check`."""
         del name, value
         return []
 
@@ -178,8 +208,7 @@ class PerVariable(Transform):
 
 
 class Elementwise(PerVariable):
-    """A step z = f(x) in every component, or with a triangular Jacobian, that keeps the shape of each
-    variable."""
+    """Base class of steps z = f(x) in every component, or with a triangular Jacobian, that keep the shape."""
 
     def forward(self, batch: Tensors) -> Tensors:
         return super().forward(

@@ -6,20 +6,22 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Names, Tensors, Transform, checked_names, require
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 Shape = list[int]
 
 
+@register_transform("broadcast")
 class Broadcast(Transform):
-    """Repeats (n, d) along the middle axes of another variable (n, m, ..., c), to (n, m, ..., d), ready to be
-    concatenated with it.
+    """Repeats (n, d) along the middle axes of another variable (n, m, ..., c), to (n, m, ..., d).
+
+    The result is ready to be concatenated with that variable.
 
     Middle axes are all but the first and the last; those that the variable has already must be of the same
     length, or 1. The inverse takes the first of the copies. No bijection: it has no density.
     """
 
-    kind = "broadcast"
     has_density = False
 
     def __init__(
@@ -83,7 +85,7 @@ def _expanded(name: str, value: Tensor, over: Shape, to: str) -> Tensor:
     if (
         value.ndim < 2
         or new < 0
-        or any(own not in (1, other) for own, other in zip(middle, over[new:], strict=True))
+        or any(length not in (1, other) for length, other in zip(middle, over[new:], strict=True))
     ):
         raise DataError(
             f"Expected {name!r} to repeat along the middle axes {tuple(over)} of {to!r}, got shape "

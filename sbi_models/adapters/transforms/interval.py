@@ -1,4 +1,4 @@
-"""From an open interval or half-line onto the real line, component by component."""
+"""Map open intervals and half-lines onto the real line, component by component."""
 
 import math
 from typing import Any, Literal, get_args
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
 from sbi_models.adapters.transforms.numbers import check_width, checked_units, unit_of
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 from sbi_models.errors import ConfigurationError, suggest
@@ -19,24 +20,30 @@ Scale = Literal["probit", "logit"]
 _SCALES = get_args(Scale)
 
 
+@register_transform("constrain")
 class Constrain(Elementwise):
-    """Takes the open support of a variable (n, ..., d) to the real line; draws taken back lie strictly inside
-    it.
+    """Maps the open support of a variable (n, ..., d) to the real line; draws lie strictly inside it.
 
-    lower and upper a, b: z = Phi^(-1)((x - a) / (b - a)),  log dz/dx = z^2 / 2 + log(2 pi) / 2 - log(b - a),
-    for scale "probit",
-                          z = log((x - a) / (b - x)),       log dz/dx = log(b - a) - log(x - a) - log(b - x), for scale "logit";
-    lower a only:         z = y + log(1 - exp(-y)), y = (x - a) / u, the inverse of softplus, log dz/dx = -log(1 - exp(-y)) - log u;
-    upper b only:         the mirror image, z = -inverse_softplus((b - x) / u);
-    neither:              z = x.
-    The unit u is 1 until the step is fitted to data: then it is the power of 2 that is nearest to the median distance from the bound, so
-    that the unit of the user makes no difference. Softplus is the identity far from the bound, and a logarithm near it.
-    All of them increase. Bounds are numbers, or lists with one for each component of the last axis; None is no bound. Sources: the
-    transforms of constrained variables of the Stan reference manual, with softplus in place of exp, which has gentler tails; and the
-    quantile function of the normal distribution, Phi^(-1), which makes a uniform variable standard normal.
+    lower and upper a, b, scale "probit":
+        z = Phi^(-1)((x - a) / (b - a)),          log dz/dx = z^2 / 2 + log(2 pi) / 2 - log(b - a)
+    lower and upper a, b, scale "logit":
+        z = log((x - a) / (b - x)),               log dz/dx = log(b - a) - log(x - a) - log(b - x)
+    lower a only, the inverse of softplus:
+        z = y + log(1 - exp(-y)), y = (x - a) / u,    log dz/dx = -log(1 - exp(-y)) - log u
+    upper b only, the mirror image:
+        z = -inverse_softplus((b - x) / u)
+    neither:
+        z = x
+
+    The unit u is 1 until the step is fitted to data: then it is the power of 2 that is nearest to the median
+    distance from the bound, so that the unit of the user makes no difference. Softplus is the identity far
+    from the bound, and a logarithm near it. All of them increase. Bounds are numbers, or lists with one for
+    each component of the last axis; None is no bound.
+
+    Sources: the transforms of constrained variables of the Stan reference manual, with softplus in place of
+    exp, which has gentler tails; and the quantile function of the normal distribution, Phi^(-1), which makes
+    a uniform variable standard normal.
     """
-
-    kind = "constrain"
 
     def __init__(
         self,
@@ -163,8 +170,8 @@ class Constrain(Elementwise):
         for columns in self._columns(value.shape[-1]):
             bounds: list[Tensor | None] = []
             for listed in (_listed(self.lower, value.shape[-1]), _listed(self.upper, value.shape[-1])):
-                own = [listed[column] for column in columns]
-                bounds.append(None if own[0] is None else value.new_tensor(own))
+                chosen = [listed[column] for column in columns]
+                bounds.append(None if chosen[0] is None else value.new_tensor(chosen))
             unit = value.new_tensor([units[column] for column in columns])
             groups.append(
                 (slice(None) if len(columns) == value.shape[-1] else columns, bounds[0], bounds[1], unit)
@@ -204,8 +211,7 @@ def _forward(x: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor, s
 
 
 def _inverse(z: Tensor, low: Tensor | None, high: Tensor | None, unit: Tensor, scale: Scale) -> Tensor:
-    """The real line to raw values strictly inside the bounds; each half of an interval is measured from its
-    own bound."""
+    """Raw values strictly inside the bounds; each half of an interval is measured from its own bound."""
     if low is not None and high is not None:
         down = torch.where(z < 0, z, -z)
         step = (high - low) * (

@@ -13,13 +13,13 @@ from sbi_models.adapters.transforms.base import (
     require,
     require_new,
 )
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
+@register_transform("concatenate")
 class Concatenate(Transform):
     """Joins variables (n, ..., d_i) along their last axis under a new name, (n, ..., sum of d_i)."""
-
-    kind = "concatenate"
 
     def __init__(self, names: Names, into: str, widths: list[int] | None = None) -> None:
         if not isinstance(into, str) or not into:
@@ -63,11 +63,9 @@ class Concatenate(Transform):
         return {"names": self.names, "into": self.into, "widths": self.widths}
 
 
+@register_transform("split")
 class Split(Transform):
-    """Splits a variable (n, ..., d) along its last axis into several, (n, ..., d_i); by default into equal
-    parts."""
-
-    kind = "split"
+    """Splits a variable (n, ..., d) along its last axis into several, (n, ..., d_i), by default equal."""
 
     def __init__(self, name: str, into: Names, widths: list[int] | None = None) -> None:
         self.name, self.into = name, checked_names(into, f"make of {name!r}")

@@ -6,19 +6,21 @@ import torch
 
 from sbi_models.adapters.transforms.base import Tensors, Transform, checked_names, require, require_new
 from sbi_models.adapters.transforms.numbers import as_numbers
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.errors import ConfigurationError
 
 
+@register_transform("nan_to_num")
 class NanToNum(Transform):
-    """Replaces NaN by a number and, if a mask is named, adds that variable: 1 where a value was there, 0
-    where it was missing.
+    """Replaces NaN by a number and, if a mask is named, adds that variable.
+
+    The mask is 1 where there was a value, 0 where it was missing.
 
     The mask has the shape and dtype of the variable, (n, ...), so that it can be concatenated with it. The
     inverse puts NaN back where a mask is 0 and takes the mask out; without one it leaves the numbers.
     Infinities stay. No bijection: it has no density.
     """
 
-    kind = "nan_to_num"
     has_density = False
 
     def __init__(self, name: str, value: float = 0.0, mask: str | None = None) -> None:

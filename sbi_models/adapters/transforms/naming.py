@@ -1,15 +1,15 @@
-"""Which variables there are and what they are called."""
+"""Rename, keep and drop variables."""
 
 from typing import Any
 
 from sbi_models.adapters.transforms.base import Names, Tensors, Transform, checked_names, require, require_new
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.errors import ConfigurationError
 
 
+@register_transform("rename")
 class Rename(Transform):
     """Gives a variable another name; shape and values stay."""
-
-    kind = "rename"
 
     def __init__(self, name: str, to: str) -> None:
         if checked_names(name, self.kind) == checked_names(to, self.kind):
@@ -35,11 +35,12 @@ class Rename(Transform):
         return {"name": self.name, "to": self.to}
 
 
+@register_transform("keep")
 class Keep(Transform):
-    """Leaves out every variable that is not named; the inverse cannot bring them back and leaves the batch as
-    it is."""
+    """Leaves out every variable that is not named.
 
-    kind = "keep"
+    The inverse cannot bring them back and leaves the batch as it is.
+    """
 
     def __init__(self, names: Names) -> None:
         self.names = checked_names(names, self.kind)
@@ -58,10 +59,9 @@ class Keep(Transform):
         return {"names": self.names}
 
 
+@register_transform("drop")
 class Drop(Keep):
     """Leaves out the named variables; the inverse cannot bring them back and leaves the batch as it is."""
-
-    kind = "drop"
 
     def forward(self, batch: Tensors) -> Tensors:
         return {name: value for name, value in batch.items() if name not in self.names}

@@ -16,8 +16,9 @@ the last place."""
 
 
 def as_numbers(value: Any, what: str) -> Numbers:
-    """A finite number, or a list of them (from lists, tuples, NumPy arrays, torch tensors), as JSON holds
-    them.
+    """A finite number, or a list of them, as JSON holds them.
+
+    Lists come from lists, tuples, NumPy arrays and torch tensors.
 
     >>> as_numbers((1, 2.5), "by")
     [1.0, 2.5]
@@ -36,8 +37,7 @@ def as_numbers(value: Any, what: str) -> Numbers:
 
 
 def check_width(numbers: Any, name: str, value: Tensor, what: str) -> None:
-    """Raise DataError if numbers are listed, but not one for each component of the last axis of the
-    variable."""
+    """Raise DataError if a list has not one number for each component of the last axis of the variable."""
     if isinstance(numbers, list) and len(numbers) != value.shape[-1]:
         raise DataError(
             f"Expected {what} with one number for each of the {value.shape[-1]} components of {name!r}, "
@@ -53,8 +53,7 @@ def per_component(numbers: Numbers, name: str, value: Tensor, what: str) -> Tens
 
 
 def power_of_two_like(values: Tensor) -> Tensor:
-    """For each column of values (n, d), NaN aside, a power of 2 near the largest magnitude, 1 for zeros,
-    (d,).
+    """Power of 2 near the largest magnitude of each column of values (n, d), (d,); 1 for zeros.
 
     Dividing by it is exact, and squares of what is left neither overflow nor vanish: moments are right in any
     unit.
@@ -65,8 +64,7 @@ def power_of_two_like(values: Tensor) -> Tensor:
 
 
 def checked_units(units: dict[str, list[float]] | None, what: str) -> dict[str, list[float]] | None:
-    """Units of each component by variable, as a fitted step learns them; raises ConfigurationError unless
-    they are positive and finite."""
+    """Units of each component by variable; raises ConfigurationError unless they are positive and finite."""
     if any(not 0 < unit < math.inf for listed in (units or {}).values() for unit in listed):
         raise ConfigurationError(
             f"Expected positive units of {what}, got {units!r}. Leave them out: they are learned from data."

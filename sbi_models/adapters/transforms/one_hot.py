@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Names, PerVariable
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.adapters.transforms.support import Requirement
 from sbi_models.errors import ConfigurationError, DataError
 
 
+@register_transform("one_hot")
 class OneHot(PerVariable):
-    """Takes classes 0 ... C - 1 to indicators: (n, ..., d) becomes (n, ..., d C), C numbers for each
-    component in its order.
+    """Maps classes 0 ... C - 1 to indicators: (n, ..., d) becomes (n, ..., d C), C for each component.
 
     Exactly one of the C numbers is 1. The inverse takes the position of the greatest, the first of them if
     several are. No bijection: it has no density; discrete parameters cannot be inferred as
     inference_variables.
     """
 
-    kind = "one_hot"
     has_density = False
 
     def __init__(self, names: Names, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""From increasing vectors to all real vectors."""
+"""Map increasing vectors to all real vectors."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise, Names, Tensors, floating, require
 from sbi_models.adapters.transforms.numbers import checked_units, unit_of
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.adapters.transforms.softplus import inverse_softplus, log_slope_of_inverse, softplus
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, just_below, largest
 
 
+@register_transform("ordered")
 class Ordered(Elementwise):
     """Takes x_1 < x_2 < ... < x_d along the last axis of (n, ..., d) to any real numbers, of the same shape.
 
@@ -20,8 +22,6 @@ class Ordered(Elementwise):
     back increase strictly, also after rounding. Units u_k are 1 until the step is fitted to data: then they
     are the powers of 2 that are nearest to the median gaps.
     """
-
-    kind = "ordered"
 
     def __init__(self, names: Names, units: dict[str, list[float]] | None = None) -> None:
         super().__init__(names)
@@ -39,7 +39,7 @@ class Ordered(Elementwise):
         return self if self.units is not None else Ordered(self.names, units)
 
     def _unit(self, name: str, value: Tensor) -> Tensor:
-        """Of each gap, (d - 1,)."""
+        """Unit of each gap, (d - 1,)."""
         units = (self.units or {}).get(name)
         return value.new_ones(value.shape[-1] - 1) if units is None else value.new_tensor(units)
 
@@ -85,7 +85,9 @@ class Ordered(Elementwise):
 
 
 def _gaps(value: Tensor, units: Tensor | None = None) -> Tensor:
-    """x_k - x_(k-1) along the last axis, in units, finite even where the difference overflows; (n, ..., d -
-    1)."""
+    """Differences x_k - x_(k-1) along the last axis, in units, (n, ..., d - 1).
+
+    They are finite even where the difference overflows.
+    """
     gaps = torch.minimum(value[..., 1:] - value[..., :-1], largest(value))
     return gaps if units is None else clamp(gaps / units, just_above(torch.zeros_like(gaps)), largest(value))

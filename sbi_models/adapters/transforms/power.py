@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Elementwise
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.adapters.transforms.support import Requirement, clamp, just_above, largest
 
 
+@register_transform("log")
 class Log(Elementwise):
     """z = log x for x > 0, onto the real line; log |dz/dx| = -log x."""
-
-    kind = "log"
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
         del name
@@ -31,6 +31,7 @@ class Log(Elementwise):
         return -self._map(name, value)
 
 
+@register_transform("sqrt")
 class Sqrt(Elementwise):
     """z = sqrt(x) for x >= 0; log |dz/dx| = -log 2 - log(x) / 2, infinite at 0.
 
@@ -38,8 +39,6 @@ class Sqrt(Elementwise):
     can be any number, `log` or `constrain(lower=0)` is right; the inverse takes a negative draw z to z
     squared.
     """
-
-    kind = "sqrt"
 
     def _requirements(self, name: str, value: Tensor) -> list[Requirement]:
         del name

@@ -1,50 +1,91 @@
-"""Transforms by kind: what files may build, and nothing else."""
+"""Adapter transforms by kind: the only classes that the adapter of a model file may name."""
 
 import inspect
-from typing import Any, TypedDict
+import json
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar
 
-from sbi_models.adapters.transforms.affine import Scale, Shift, Standardize
 from sbi_models.adapters.transforms.base import Transform
-from sbi_models.adapters.transforms.broadcast import Broadcast
-from sbi_models.adapters.transforms.interval import Constrain
-from sbi_models.adapters.transforms.joining import Concatenate, Split
-from sbi_models.adapters.transforms.missing import NanToNum
-from sbi_models.adapters.transforms.naming import Drop, Keep, Rename
-from sbi_models.adapters.transforms.one_hot import OneHot
-from sbi_models.adapters.transforms.ordered import Ordered
-from sbi_models.adapters.transforms.power import Log, Sqrt
-from sbi_models.adapters.transforms.shapes import AsSet, AsTimeSeries, ExpandDims, Squeeze
-from sbi_models.adapters.transforms.simplex import Simplex
-from sbi_models.adapters.transforms.subsample import Subsample
-from sbi_models.errors import ModelFileError, suggest
+from sbi_models.errors import ConfigurationError, ModelFileError, SbiModelsError, suggest
+from sbi_models.registry import Registry
 from sbi_models.safe_construction import check_arguments, misfit
 
-_ALL: list[type[Transform]] = [
-    *(Rename, Keep, Drop, Concatenate, Split),
-    *(Log, Sqrt, Scale, Shift, Standardize, Constrain, Ordered, Simplex),
-    *(ExpandDims, Squeeze, AsSet, AsTimeSeries, Broadcast),
-    *(OneHot, NanToNum, Subsample),
-]
+T = TypeVar("T", bound=type[Transform])
 
-KINDS: dict[str, type[Transform]] = {transform.kind: transform for transform in _ALL}
+KINDS: Registry[type[Transform]] = Registry("transform", attribute="kind")
+"""Class of each adapter transform by its kind."""
 
 
-class _Entry(TypedDict):
+class TransformEntry(TypedDict):
     """A transform as `Adapter.to_json()` describes it."""
 
     kind: str
     config: dict[str, Any]
 
 
+def register_transform(kind: str) -> Callable[[T], T]:
+    """Class decorator that registers a subclass of `Transform` under a kind, so that files can name it.
+
+    Whoever loads such a file imports the module with the class first. See `Transform` for an example.
+
+    Raises:
+        ConfigurationError: if it is no subclass of `Transform`, or another class has the kind.
+    """
+
+    def add(cls: T) -> T:
+        if not (isinstance(cls, type) and issubclass(cls, Transform)):
+            raise ConfigurationError(
+                f"Expected a subclass of Transform to register as {kind!r}, got {cls!r}."
+            )
+        return KINDS.register(kind)(cls)
+
+    return add
+
+
+def transform_to_json(transform: Transform) -> dict[str, Any]:
+    """Kind and configuration of a transform, `{"kind": ..., "config": {...}}`.
+
+    Raises:
+        ConfigurationError: if its class is not registered, so that no file can name it.
+    """
+    cls = type(transform)
+    kind = vars(cls).get("kind")
+    if not (isinstance(kind, str) and KINDS.holds(kind, cls)):
+        raise ConfigurationError(
+            f"Expected registered transforms in the adapter, got {cls.__name__}, which no file can name. Put "
+            "@register_transform('name') above the class, from sbi_models.adapters."
+        )
+    return {"kind": kind, "config": transform.config()}
+
+
+def check_rebuilds(transform: Transform) -> None:
+    """Raise ConfigurationError unless a transform is registered and its `config` rebuilds it.
+
+    Workflows try it before a training: a file that cannot be loaded would be noticed too late.
+    """
+    entry = transform_to_json(transform)
+    try:
+        transform_from_json(json.loads(json.dumps(entry)))
+    except (SbiModelsError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"Expected config() of {type(transform).__name__} as the arguments of its constructor, of JSON's "
+            f"types, got {entry['config']!r}: {error}"
+        ) from None
+
+
 def transform_from_json(entry: dict[str, Any]) -> Transform:
-    """A transform from its saved `{"kind": ..., "config": {...}}`; only kinds of this project are built, from
-    arguments they know."""
-    if found := misfit(entry, _Entry, "a transform"):
-        raise ModelFileError(found)
+    """The transform that `transform_to_json` described; registered classes alone, from arguments they know.
+
+    Raises:
+        ModelFileError: for anything else.
+    """
+    if message := misfit(entry, TransformEntry, "a transform"):
+        raise ModelFileError(message)
     kind, config = entry["kind"], entry["config"]
     if kind not in KINDS:
         raise ModelFileError(
-            f"The file names an unknown adapter transform {kind!r}. {suggest(str(kind), KINDS)}"
+            f"The file names an unknown adapter transform {kind!r}. {suggest(kind, KINDS)} Register your own "
+            f"before loading: import the module with @register_transform({kind!r})."
         )
     known = inspect.signature(KINDS[kind]).parameters
     for name in config:

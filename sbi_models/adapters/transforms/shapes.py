@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from sbi_models.adapters.transforms.base import Names, PerVariable, Tensors, require
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
@@ -40,11 +41,9 @@ class _AtAxis(PerVariable):
         return {"names": self.names, "axis": self.axis}
 
 
+@register_transform("expand_dims")
 class ExpandDims(_AtAxis):
-    """Inserts an axis of length 1 at the place `axis` of the new shape: (n, d) with axis -1 becomes (n, d,
-    1)."""
-
-    kind = "expand_dims"
+    """Inserts an axis of length 1 at position `axis` of the new shape: (n, d), axis -1, to (n, d, 1)."""
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         return value.unsqueeze(self._checked(name, value, value.ndim + 1))
@@ -53,11 +52,9 @@ class ExpandDims(_AtAxis):
         return value.squeeze(self._checked(name, value, value.ndim))
 
 
+@register_transform("squeeze")
 class Squeeze(_AtAxis):
-    """Takes out an axis of length 1, at the place `axis` of the old shape: (n, d, 1) with axis -1 becomes (n,
-    d)."""
-
-    kind = "squeeze"
+    """Takes out an axis of length 1 at position `axis` of the old shape: (n, d, 1), axis -1, to (n, d)."""
 
     def _map(self, name: str, value: Tensor) -> Tensor:
         axis = self._checked(name, value, value.ndim)
@@ -72,11 +69,9 @@ class Squeeze(_AtAxis):
         return value.unsqueeze(self._checked(name, value, value.ndim + 1))
 
 
+@register_transform("as_set")
 class AsSet(PerVariable):
-    """Makes (n, m) a set of m numbers, (n, m, 1), as summary networks for exchangeable data take them; (n, m,
-    d) stays."""
-
-    kind = "as_set"
+    """Reshapes (n, m) to a set of m numbers, (n, m, 1), for summary networks; (n, m, d) stays."""
 
     def __init__(self, names: Names, widened: list[str] | None = None) -> None:
         super().__init__(names)
@@ -107,8 +102,6 @@ class AsSet(PerVariable):
         return {"names": self.names, "widened": self.widened}
 
 
+@register_transform("as_time_series")
 class AsTimeSeries(AsSet):
-    """Makes (n, m) a series of m numbers in time, (n, m, 1), as summary networks for series take them; (n, m,
-    d) stays."""
-
-    kind = "as_time_series"
+    """Reshapes (n, m) to a series of m numbers in time, (n, m, 1), for summary networks; (n, m, d) stays."""

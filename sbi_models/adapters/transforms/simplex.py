@@ -1,17 +1,19 @@
-"""From proportions that sum to 1 to all real vectors, by stick-breaking."""
+"""Map proportions that sum to 1 to all real vectors, by stick-breaking."""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sbi_models.adapters.transforms.base import PerVariable, Tensors, floating, require
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.adapters.transforms.support import Requirement
 from sbi_models.errors import DataError
 
 TOLERANCE = 1e-5
-"""How far the sum of a row may be from 1; rows of float32 simulators are off by 1e-7 or so."""
+"""Largest distance of the sum of a row from 1; rows of float32 simulators are off by 1e-7 or so."""
 
 
+@register_transform("simplex")
 class Simplex(PerVariable):
     """Takes x (n, ..., K), positive with sum 1 along the last axis, to any real numbers (n, ..., K - 1).
 
@@ -21,8 +23,6 @@ class Simplex(PerVariable):
     Source: the unit simplex of the Stan reference manual. Sums run over the components that are left, so that
     nothing cancels near the corners.
     """
-
-    kind = "simplex"
 
     def fitted(self, batch: Tensors) -> "Simplex":
         require(self.names, batch, self.kind)

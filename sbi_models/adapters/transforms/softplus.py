@@ -1,5 +1,6 @@
-"""softplus(z) = log(1 + exp z), a bijection of the real line onto (0, inf), with its inverse, exact in both
-tails.
+"""Softplus, log(1 + exp z), a bijection of the real line onto (0, inf), and its inverse.
+
+Both are exact in both tails.
 
 torch.nn.functional.softplus turns into the identity at z = 20, an error of 2e-9; these forms keep the last
 digit. The identity log(1 - exp(-y)) = log(-expm1(-y)) is from M. Mächler, "Accurately computing log(1 -

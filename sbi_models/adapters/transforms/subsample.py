@@ -8,12 +8,13 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.adapters.transforms.base import Names, PerVariable, Tensors, require
+from sbi_models.adapters.transforms.registry import register_transform
 from sbi_models.errors import ConfigurationError, DataError, NotFittedError
 
 
+@register_transform("subsample")
 class Subsample(PerVariable):
-    """Takes (n, m, ...) to (n, k, ...): k of the m elements, at positions drawn once, without replacement, in
-    their order.
+    """Subsample of (n, m, ...): k of the m elements, at positions drawn once, in their order.
 
     The positions depend on the seed and on m alone. They are the same for every row, in training and in
     inference, and are saved: an adapter is a function, and a network that was trained on elements chosen anew
@@ -30,7 +31,6 @@ class Subsample(PerVariable):
         lengths: m, by name of the variable.
     """
 
-    kind = "subsample"
     has_density = False
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where values may lie: refuse those outside, bring rounded ones back inside."""
+"""Supports of transforms: refuse values outside, bring rounded ones back inside."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from sbi_models.errors import DataError
 
 
 class Requirement(NamedTuple):
-    """What a step asks of the values of a variable of n rows.
+    """Requirement of a step on the values of a variable of n rows.
 
     Attributes:
         inside: booleans (n, ...), True where a value will do.

@@ -1,2 +1,1 @@
-"""What an approximator knows of observations that it may be trusted with: learned after a training, saved
-with it, asked later."""
+"""Certificates: whether an observation's posterior can be trusted, by tests against simulations."""

@@ -1,4 +1,4 @@
-"""Learning what certificates need at the end of a training, and issuing those that need no simulator."""
+"""Calibration of certificates after a training, and certificates that need no simulator."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.approximators.certificates.certificate import Certificate
-from sbi_models.approximators.certificates.novelty import Novelty, Points
+from sbi_models.approximators.certificates.out_of_distribution import (
+    ObservationFeatures,
+    OutOfDistributionScores,
+)
 from sbi_models.approximators.certificates.protocols import CertifiedApproximator, CertifiedMember
-from sbi_models.approximators.certificates.ranks import Sizes, different, joint_p_values, lots
+from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, tie_breakers, unique_sizes
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.approximators.summary_inputs import masked
 from sbi_models.types import Variables, VariablesLike
@@ -20,18 +23,19 @@ from sbi_models.types import Variables, VariablesLike
 Members = Mapping[str, CertifiedMember]
 
 MOST_KNOWN, MOST_HELD_OUT = 4_000, 2_000
-"""Simulations that scores are learned from, and others that say what is usual."""
+"""Largest numbers of simulations for training the scores, and for their calibration."""
 
 FEWEST = 200
 
 _ROWS_FOR_AGREEMENT, _ROWS_OF_SEVERAL_SIZES, _DRAWS_FOR_AGREEMENT = 200, 400, 64
 
 
-def learn(
+def calibrate_certificates(
     approximator: CertifiedApproximator, known: Variables, held_out: Variables | None, seed: int
 ) -> None:
-    """Learn from simulations, raw variables (n, ...), what is usual; without held-out ones, a third of the
-    others is held out.
+    """Calibrate the tests of certificates on simulations, raw variables (n, ...).
+
+    Without held-out simulations, a third of the others is held out.
 
     Fewer than 200 simulations teach nothing, and certificates are "not known" then.
     """
@@ -50,22 +54,22 @@ def learn(
         b"".join(np.ascontiguousarray(held_out[name]).tobytes() for name in sorted(held_out))
     ).digest()
     stamp = int.from_bytes(digest[:8], "little") >> 1
-    with Evaluating(approximator):
+    with EvaluationMode(approximator):
         prepared = [approximator.prepare(part, what="simulations") for part in (known, held_out)]
         for member in approximator.members.values():
-            novelty = Novelty().to(prepared[0]["inference_variables"].device)
-            points, others = (points_of(member, part) for part in prepared)
+            novelty = OutOfDistributionScores().to(prepared[0]["inference_variables"].device)
+            points, others = (features_of(member, part) for part in prepared)
             novelty.fit(points, others, stamp)
             member.novelty = novelty
         if len(approximator.members) > 1:
-            number = _ROWS_FOR_AGREEMENT if len(different(others.sizes)) == 1 else _ROWS_OF_SEVERAL_SIZES
+            number = _ROWS_FOR_AGREEMENT if len(unique_sizes(others.sizes)) == 1 else _ROWS_OF_SEVERAL_SIZES
             some = {name: value[:number] for name, value in held_out.items()}
             approximator.usual_disagreement.values = disagreement(
                 approximator.members, some, seed=seeding.derive(seed, "certificate")
             )
 
 
-def issue(
+def issue_certificates(
     approximator: CertifiedApproximator,
     conditions: VariablesLike,
     *,
@@ -75,14 +79,14 @@ def issue(
 ) -> list[Certificate]:
     """A certificate for each observation of the conditions, raw variables (n, ...)."""
     members = approximator.members
-    with Evaluating(approximator):
+    with EvaluationMode(approximator):
         first = next(iter(members.values()))
         prepared = first.prepare_conditions(conditions)
         n = len(next(iter(prepared.values()))) if prepared else 0
-        certificates, ties = [Certificate(level=level)] * n, lots(n, seed)
-        points = {name: points_of(member, prepared, batch_size) for name, member in members.items()}
+        certificates, ties = [Certificate(level=level)] * n, tie_breakers(n, seed)
+        points = {name: features_of(member, prepared, batch_size) for name, member in members.items()}
         if all(member.novelty.is_known for member in members.values()):
-            certificates = with_novelty(certificates, members, points, ties)
+            certificates = with_out_of_distribution_p_values(certificates, members, points, ties)
             usual = approximator.usual_disagreement.values
             if len(members) > 1 and isinstance(usual, Tensor):
                 observed = disagreement(members, conditions, seed=seed)
@@ -95,20 +99,21 @@ def issue(
     return certificates
 
 
-def sizes_of_disagreement(approximator: CertifiedApproximator, points: Points) -> Sizes:
-    """Numbers of elements of the simulations that say how far members usually are apart, beside those of
-    observations."""
+def sizes_of_disagreement(approximator: CertifiedApproximator, points: ObservationFeatures) -> Sizes:
+    """Numbers of set elements of the simulations behind the disagreement, and of observations."""
     usual = approximator.usual_disagreement.values
     assert isinstance(usual, Tensor)
     sizes = next(iter(approximator.members.values())).novelty.sizes(points.sizes)
     return Sizes(sizes.usual[: len(usual)], sizes.observed)
 
 
-def with_novelty(
-    certificates: list[Certificate], members: Members, points: Mapping[str, Points], ties: Tensor
+def with_out_of_distribution_p_values(
+    certificates: list[Certificate], members: Members, points: Mapping[str, ObservationFeatures], ties: Tensor
 ) -> list[Certificate]:
-    """The p-values of all members together: jointly where they know the same simulations, else the smallest
-    times their number."""
+    """Add the out-of-distribution p-values of all members together to certificates.
+
+    They are joint where the members know the same simulations, else the smallest times their number.
+    """
     novelties = {name: member.novelty for name, member in members.items()}
     scores = {name: novelty(points[name]) for name, novelty in novelties.items()}
     sizes = {name: novelty.sizes(points[name].sizes) for name, novelty in novelties.items()}
@@ -121,8 +126,8 @@ def with_novelty(
     else:
         each = torch.stack(
             [
-                joint_p_values(novelties[name].calibration, own, sizes=sizes[name], ties=ties)
-                for name, own in scores.items()
+                joint_p_values(novelties[name].calibration, scores_of_member, sizes=sizes[name], ties=ties)
+                for name, scores_of_member in scores.items()
             ]
         )
         p_values = (each.amin(dim=0) * len(each)).clamp_max(1.0)
@@ -133,7 +138,9 @@ def with_novelty(
             certificate,
             novelty=float(p_values[i]),
             spaces={
-                space: min(1.0, len(spaces) * min(float(own[space][i]) for own in spaces))
+                space: min(
+                    1.0, len(spaces) * min(float(scores_of_member[space][i]) for scores_of_member in spaces)
+                )
                 for space in spaces[0]
             },
             unusual=unusual[i],
@@ -142,18 +149,26 @@ def with_novelty(
     ]
 
 
-def points_of(member: CertifiedMember, prepared: dict[str, Tensor], batch_size: int | None = None) -> Points:
-    """What novelty looks at of prepared variables."""
-    found, (sets, sizes) = statistics_of(member, prepared), sizes_of(member, prepared)
-    statistics = torch.stack(list(found.values()), dim=1)
-    return Points(
-        member.conditions_of(prepared, batch_size).to(torch.float64), statistics, tuple(found), sizes, sets
+def features_of(
+    member: CertifiedMember, prepared: dict[str, Tensor], batch_size: int | None = None
+) -> ObservationFeatures:
+    """Features of prepared variables for out-of-distribution scores."""
+    statistics_by_name, (sets, sizes) = statistics_of(member, prepared), sizes_of(member, prepared)
+    statistics = torch.stack(list(statistics_by_name.values()), dim=1)
+    return ObservationFeatures(
+        member.conditions_of(prepared, batch_size).to(torch.float64),
+        statistics,
+        tuple(statistics_by_name),
+        sizes,
+        sets,
     )
 
 
 def statistics_of(member: CertifiedMember, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Statistics, name to (n,), of the conditions among prepared variables, named as the raw variables or the
-    summary network's inputs."""
+    """Statistics, name to (n,), of the conditions among prepared variables.
+
+    They have the names of the raw variables or of the summary network's inputs.
+    """
     return observation_statistics(
         {
             label: (prepared[key], prepared.get(masked(key)))
@@ -184,7 +199,7 @@ def _labels(member: CertifiedMember, prepared: dict[str, Tensor]) -> dict[str, s
 
 @torch.no_grad()
 def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> Tensor:
-    """How far the members are apart for each observation, (n,), in nats; see `Certificate`.
+    """Disagreement of the members for each observation, (n,), in nats; see `Certificate`.
 
     With standard deviations s_k of the members and s of their mixture, all members counting the same, the
     mean divergence of the normal posteriors of members from the normal one with the moments of the mixture is
@@ -208,7 +223,7 @@ def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> T
     return divergence.amax(dim=1)
 
 
-class Evaluating:
+class EvaluationMode:
     """A context in which a module is in evaluation mode and gradients are off."""
 
     def __init__(self, module: CertifiedApproximator) -> None:

@@ -1,4 +1,4 @@
-"""The certificate of one observation: which tests it has been put to, and what they say in plain words."""
+"""Certificate of one observation: p-values of its tests, verdict, and reasons in plain words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,14 +31,15 @@ NOT_KNOWN = (
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is known of the posterior of one observation; None where a test could not be made.
+    """Tests of the posterior of one observation; None where a test could not be made.
 
     Attributes:
-        novelty: p-value of the observation among the simulations of the training, in all spaces together.
+        novelty: out-of-distribution p-value of the observation among the training simulations, in all spaces
+            together.
         spaces: the p-values of each space: summaries, statistics that depend on no network, and the
             statistics given the summaries.
         unusual: the statistics with the rarest values, in words; rarest first.
-        disagreement: how far the members of an ensemble are apart, in nats: the mean divergence of a member
+        disagreement: disagreement of the members of an ensemble, in nats: the mean divergence of a member
             from their mixture, both taken as normal, of the parameter for which it is largest.
         agreement: p-value of the disagreement among simulations.
         predictive: p-value of the observation among data that are simulated from its posterior, calibrated by
@@ -52,7 +53,7 @@ class Certificate:
         pareto_k: tail index of the importance weights of the draws.
         together: p-value of all tests at once, by one rank among simulations that were put to all of them;
             None where there is only one test, or where they are corrected for their number instead.
-        level: see `LEVEL`.
+        level: false alarm rate of all tests together; see `LEVEL`.
     """
 
     novelty: float | None = None
@@ -71,16 +72,15 @@ class Certificate:
 
     @property
     def p_value(self) -> float | None:
-        """Of all tests together: that of one joint rank, else the smallest p-value times their number
-        (Bonferroni), at most 1."""
-        made = self._p_values
+        """P-value of all tests together: of one joint rank, else Bonferroni's, at most 1."""
+        p_values = self._p_values
         if self.together is not None:
             return self.together
-        return min(1.0, len(made) * min(made)) if made else None
+        return min(1.0, len(p_values) * min(p_values)) if p_values else None
 
     @property
     def trusted(self) -> bool:
-        """Whether the observation has been put to a test of novelty, or to more, and has passed all."""
+        """Whether there were tests of the observation, and it has passed all."""
         return not self.warnings
 
     @property
@@ -93,21 +93,21 @@ class Certificate:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the posterior should not be trusted, in plain words; nothing if all is well."""
-        found = []
+        reasons = []
         if self.novelty is not None and self._fails(self.novelty):
             odd = "" if not self.unusual else ": " + "; ".join(self.unusual)
-            found.append(
+            reasons.append(
                 "The observation is unlike the simulations of the training (p = "
                 f"{p_in_words(self.novelty, self.level)}){odd}."
             )
         if self.agreement is not None and self._fails(self.agreement):
-            found.append(
+            reasons.append(
                 "The members of the ensemble disagree more than on simulations (p = "
                 f"{p_in_words(self.agreement, self.level)})."
             )
         if self.predictive is not None and self._fails(self.predictive):
             odd = "" if not self.predictive_unusual else ": " + "; ".join(self.predictive_unusual)
-            found.append(
+            reasons.append(
                 "Data simulated from the posterior are unlike the observation (p = "
                 f"{p_in_words(self.predictive, self.level)}){odd}."
             )
@@ -118,24 +118,24 @@ class Certificate:
             and share < (LARGE_SHARE if k > LARGEST_PARETO_K else SMALLEST_SHARE)
         ):
             mends = (
-                "weighting does not mend it"
+                "importance weights cannot correct them"
                 if k > LARGEST_PARETO_K
-                else "weighted by the likelihood they would do"
+                else "importance weights correct them"
             )
-            found.append(
-                f"The draws are far from the exact posterior: {share:.1%} of them are of use to "
-                f"it; {mends} (Pareto k {k:.2f})."
+            reasons.append(
+                f"The draws are far from the exact posterior: their effective sample size is {share:.1%}; "
+                f"{mends} (Pareto k {k:.2f})."
             )
         elif self._hides_a_mode:
-            found.append(
+            reasons.append(
                 f"One of the draws has {self.largest_weight:.1%} of the weight: "
                 f"{self.raw_effective_sample_size:.1%} of them are of use before the weights are smoothed, "
                 f"{share:.1%} after (Pareto k {k:.2f}). The approximator may miss a part of the exact "
                 "posterior."
             )
         if not self._p_values and self.pareto_k is None:
-            found.append(NOT_KNOWN)
-        return tuple(found)
+            reasons.append(NOT_KNOWN)
+        return tuple(reasons)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
@@ -160,7 +160,7 @@ class Certificate:
 
     @property
     def _hides_a_mode(self) -> bool:
-        """Whether single draws have more of the weight than smoothing would let them have."""
+        """Whether single draws have more weight than smoothing leaves them: a mode may be missed."""
         raw, largest = self.raw_effective_sample_size, self.largest_weight
         return raw is not None and largest is not None and (raw < SMALLEST_SHARE or largest > LARGEST_WEIGHT)
 
@@ -169,8 +169,7 @@ class Certificate:
         return [p for p in (self.novelty, self.agreement, self.predictive) if p is not None]
 
     def _fails(self, p: float) -> bool:
-        """Whether a test is to blame: with a joint rank, one that fails by itself, or the one that comes
-        nearest to it."""
+        """Whether a test fails: by itself with a joint rank, or as the one that comes nearest to it."""
         if self.together is None:
             return p * len(self._p_values) <= self.level
         return self.together <= self.level and p <= max(self.level, min(self._p_values))

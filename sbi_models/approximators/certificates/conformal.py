@@ -1,5 +1,4 @@
-"""How rare data sets are by every score that needs no simulator, for tests that are to be taken together with
-others."""
+"""Conformal p-values of data sets by every score that needs no simulator, for joint tests."""
 
 from typing import NamedTuple
 
@@ -9,21 +8,21 @@ from scipy.special import betaln, gammaln
 from torch import Tensor
 
 from sbi_models.approximators.certificates.calibration import (
-    Evaluating,
+    EvaluationMode,
     disagreement,
-    points_of,
+    features_of,
     sizes_of,
     sizes_of_disagreement,
 )
 from sbi_models.approximators.certificates.protocols import CertifiedApproximator
-from sbi_models.approximators.certificates.ranks import Sizes, alike, p_values_of_each
+from sbi_models.approximators.certificates.ranks import Sizes, p_values_of_each, size_groups
 from sbi_models.types import Variables
 
 _LEVEL, _SURPRISE = 0.05, 1e-6
 
 
-class Rarities(NamedTuple):
-    """How rare n data sets are by c scores.
+class ConformalPValues(NamedTuple):
+    """Conformal p-values of n data sets by c scores.
 
     p-values (n, c) of each score alone, how many simulations of the training each is a rank among at the
     least (c,), numbers of elements (n, s) of sets, and which are far from all simulations' (n,).
@@ -32,11 +31,12 @@ class Rarities(NamedTuple):
     p_values: Tensor
     ranked_among: list[int]
     sizes: Tensor
-    unheard_of: Tensor
+    out_of_range: Tensor
 
-    def are_usual(self, start: int) -> bool:
-        """Whether data sets from `start` on may be drawn like the simulations of the training: true of such
-        ones but once in a million.
+    def look_like_training_simulations(self, start: int) -> bool:
+        """Whether data sets from `start` on may be drawn like the training simulations.
+
+        It is False for such data sets once in a million.
 
         Of m new ones, those with a p-value of at most k / (N + 1) among N others are a beta-binomial number
         with parameters k, N + 1 - k.
@@ -44,35 +44,37 @@ class Rarities(NamedTuple):
         rows = self.p_values[start:]
         for own, number in zip(rows.mT, self.ranked_among, strict=True):
             k = max(1, int(_LEVEL * (number + 1)))
-            found = int((own * (number + 1) <= k + 1e-6).sum())
-            if beta_binomial_tail(found, len(rows), k, number + 1 - k) < _SURPRISE / len(self.ranked_among):
+            count = int((own * (number + 1) <= k + 1e-6).sum())
+            if beta_binomial_tail(count, len(rows), k, number + 1 - k) < _SURPRISE / len(self.ranked_among):
                 return False
         return True
 
 
-def beta_binomial_tail(found: int, m: int, a: float, b: float) -> float:
+def beta_binomial_tail(count: int, m: int, a: float, b: float) -> float:
     """Probability that a beta-binomial number of m, with parameters a and b, is `found` or more."""
-    j = np.arange(found, m + 1)
+    j = np.arange(count, m + 1)
     choose = gammaln(m + 1) - gammaln(j + 1) - gammaln(m - j + 1)
     return float(np.exp(choose + betaln(j + a, m - j + b) - betaln(a, b)).sum())
 
 
-def rarities(
+def conformal_p_values(
     approximator: CertifiedApproximator, conditions: Variables, *, batch_size: int | None, seed: int
-) -> Rarities:
-    """Of raw conditions (n, ...): by the novelty of each member, and by the disagreement of members, as far
-    as these are known."""
+) -> ConformalPValues:
+    """Conformal p-values of raw conditions (n, ...), by the scores and the disagreement of members.
+
+    Those that are not known are left out.
+    """
     members, p_values, numbers = approximator.members, [], []
-    with Evaluating(approximator):
+    with EvaluationMode(approximator):
         prepared = next(iter(members.values())).prepare_conditions(conditions)
         _, sizes = sizes_of(next(iter(members.values())), prepared)
-        unheard_of = torch.zeros(len(sizes), dtype=torch.bool)
+        out_of_range = torch.zeros(len(sizes), dtype=torch.bool)
         known = all(member.novelty.is_known for member in members.values())
         for member in members.values() if known else ():
-            points = points_of(member, prepared, batch_size)
+            points = features_of(member, prepared, batch_size)
             scores, own = member.novelty(points), member.novelty.sizes(points.sizes)
-            assert own.unheard_of is not None
-            unheard_of |= own.unheard_of.cpu()
+            assert own.out_of_range is not None
+            out_of_range |= own.out_of_range.cpu()
             p_values.append(p_values_of_each(member.novelty.calibration, scores, own).cpu())
             numbers += [_fewest(own)] * scores.shape[1]
         usual = approximator.usual_disagreement.values
@@ -83,9 +85,9 @@ def rarities(
             )
             p_values.append(p_values_of_each(usual[:, None], apart[:, None], own).cpu())
             numbers.append(_fewest(own))
-    found = torch.cat(p_values, dim=1) if p_values else torch.empty(len(sizes), 0, dtype=torch.float64)
-    return Rarities(found, numbers, sizes.cpu(), unheard_of)
+    joined = torch.cat(p_values, dim=1) if p_values else torch.empty(len(sizes), 0, dtype=torch.float64)
+    return ConformalPValues(joined, numbers, sizes.cpu(), out_of_range)
 
 
 def _fewest(sizes: Sizes) -> int:
-    return min(len(group.near) for group in alike(sizes))
+    return min(len(group.near) for group in size_groups(sizes))

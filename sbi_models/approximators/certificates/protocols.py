@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sbi_models.approximators.certificates.novelty import Novelty
-from sbi_models.approximators.certificates.scores import Learned
+from sbi_models.approximators.certificates.out_of_distribution import OutOfDistributionScores
+from sbi_models.approximators.certificates.scores import OptionalBuffers
 from sbi_models.approximators.summary_inputs import SummaryInputs
 from sbi_models.types import VariablesLike
 
@@ -16,7 +16,7 @@ class CertifiedMember(Protocol):
 
     roles: dict[str, list[str]]
     inputs: SummaryInputs
-    novelty: Novelty
+    novelty: OutOfDistributionScores
 
     def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]: ...
 
@@ -32,7 +32,7 @@ class CertifiedMember(Protocol):
 class CertifiedApproximator(Protocol):
     """One or several members that train on the same simulations; see `approximators.base.Approximator`."""
 
-    usual_disagreement: Learned
+    usual_disagreement: OptionalBuffers
     training: bool
 
     @property

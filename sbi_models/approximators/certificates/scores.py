@@ -1,5 +1,4 @@
-"""Scores that say how far a point lies from simulations: learned from some of them, large for what is rare,
-of no scale of their own.
+"""Nonconformity scores relative to training simulations (larger is more atypical).
 
 What they mean is for others to say, by comparing a point's scores with those of simulations that they were
 not learned from.
@@ -27,9 +26,8 @@ _SMALLEST_RESIDUAL_VARIANCE = 1e-4
 _STEPS = 1e3
 
 
-class Learned(nn.Module):
-    """A module whose buffers are there or not, of any size: what a state has none of is not known afterwards,
-    and that is no error."""
+class OptionalBuffers(nn.Module):
+    """Module with optional buffers of any size; buffers missing from a state dict load as None."""
 
     def __init__(self, *names: str) -> None:
         super().__init__()
@@ -46,9 +44,11 @@ class Learned(nn.Module):
             )
 
 
-class NormalScores(Learned):
-    """Each of d numbers to the normal score of its rank among simulations, linear between knots, and beyond
-    them; of ties the mid-rank."""
+class NormalScores(OptionalBuffers):
+    """Normal scores of d numbers by their ranks among simulations, linear between knots and beyond.
+
+    Ties have the mid-rank.
+    """
 
     knots: Tensor
     scores: Tensor
@@ -57,7 +57,7 @@ class NormalScores(Learned):
         super().__init__("knots", "scores")
 
     def fit(self, values: Tensor) -> None:
-        """From values (n, d), float64, n >= 2."""
+        """Fit to values (n, d), float64, n >= 2."""
         edge = torch.special.ndtri(torch.tensor(1 - 0.5 / len(values), dtype=torch.float64))
         self.scores = (torch.linspace(-1, 1, _KNOTS, dtype=torch.float64) * edge).to(values.device)
         self.knots = torch.quantile(values, torch.special.ndtr(self.scores), dim=0).mT.contiguous()
@@ -78,8 +78,7 @@ class NormalScores(Learned):
         return float(self.scores[-1])
 
     def _inside(self, values: Tensor, *, right: bool) -> Tensor:
-        """Of values between the knots: the highest score of a value that several knots share, or the
-        lowest."""
+        """Scores of values between the knots; where several knots are equal, the highest or lowest."""
         knots, scores = self.knots, self.scores
         above = torch.searchsorted(knots, values.mT.contiguous(), right=right).clamp(1, _KNOTS - 1).mT
         low, high = (knots.gather(1, at.mT).mT for at in (above - 1, above))
@@ -90,9 +89,8 @@ class NormalScores(Learned):
         return inside
 
 
-class Space(nn.Module):
-    """How rare a point is in a space of d numbers: by its rarest number, by their covariance, and by its
-    nearest neighbours.
+class NonconformityScores(nn.Module):
+    """Nonconformity scores in a space of d numbers: extremes, Mahalanobis distance, nearest neighbours.
 
     The numbers are taken to normal scores first, so that neither units nor heavy tails matter.
 
@@ -105,10 +103,10 @@ class Space(nn.Module):
         super().__init__()
         self.neighbours, self.columns = neighbours, 3 if neighbours else 2
         self.scores = NormalScores()
-        self.learned = Learned("mean", "axes", "reference")
+        self.learned = OptionalBuffers("mean", "axes", "reference")
 
     def fit(self, values: Tensor) -> None:
-        """From values (n, d) at simulations, float64."""
+        """Fit to values (n, d) of simulations, float64."""
         self.scores.fit(values)
         z = self.scores(values)
         mean = z.mean(dim=0)
@@ -127,25 +125,23 @@ class Space(nn.Module):
         return components
 
     def forward(self, values: Tensor) -> Tensor:
-        """Values (m, d) to scores (m, columns): the largest of the numbers, distance from the middle,
-        distance from the neighbours."""
+        """Scores (m, columns) of values (m, d): largest number, distance from the middle, from neighbours."""
         components = self.components(values)
-        found = [self.scores(values).abs().amax(dim=1), components.square().mean(dim=1).sqrt()]
+        columns = [self.scores(values).abs().amax(dim=1), components.square().mean(dim=1).sqrt()]
         if self.neighbours:
             reference = self.learned.reference
             assert isinstance(reference, Tensor)
             distances = torch.cdist(components, reference)
-            found.append(
+            columns.append(
                 distances.topk(min(_NEIGHBOURS, distances.shape[1]), largest=False).values.mean(dim=1)
             )
         return (
-            torch.stack(found, dim=1) * _STEPS
+            torch.stack(columns, dim=1) * _STEPS
         ).round() / _STEPS  # equal data are ties, whatever the rounding of the networks
 
 
-class Residuals(Learned):
-    """What statistics of an observation are beyond what its summaries say: (statistic - mean given summaries)
-    / sd given summaries.
+class Residuals(OptionalBuffers):
+    """Standardized residuals of statistics given summaries: (statistic - mean) / sd, both given summaries.
 
     Mean and log variance are polynomials of the second degree of the components of the summaries that vary
     most, by least squares.
@@ -158,8 +154,7 @@ class Residuals(Learned):
         super().__init__("means", "log_variances")
 
     def fit(self, components: Tensor, scores: Tensor) -> None:
-        """From components of the summaries (n, r) and normal scores of the statistics (n, d) at
-        simulations."""
+        """Fit to components of summaries (n, r) and normal scores of statistics (n, d) of simulations."""
         terms = _terms(components)
         self.means = _least_squares(terms, scores)
         logs = ((scores - terms @ self.means) ** 2 + _SMALLEST_RESIDUAL_VARIANCE).log()
@@ -174,8 +169,7 @@ class Residuals(Learned):
 
 
 def _terms(components: Tensor) -> Tensor:
-    """Polynomials of the second degree in the leading components (m, r), no further than simulations reach:
-    (m, k)."""
+    """Second-degree polynomials (m, k) of the leading components (m, r), which are clipped."""
     w = components[:, :_MOST_PREDICTORS].clamp(-_REACH, _REACH)
     first, second = torch.triu_indices(w.shape[1], w.shape[1])
     return torch.cat([torch.ones_like(w[:, :1]), w, w[:, first] * w[:, second]], dim=1)

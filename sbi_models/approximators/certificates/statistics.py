@@ -17,22 +17,20 @@ _SHORTEST_SERIES = 4
 _FLOOR = 1e-30
 
 DERIVED = ("median", "log sd", "minimum", "maximum", "skewness", "log kurtosis")
-"""What a shift, another scale, an outlier or a drift changes, too: the other statistics say better which of
-them it is."""
+"""Statistics that a shift, another scale, an outlier or a drift changes; the others are more specific."""
 
 Named = dict[str, Tensor]
 
 
 def observation_statistics(inputs: Mapping[str, tuple[Tensor, Tensor | None]]) -> Named:
-    """Statistics, name to (n,) in float64, of inputs: label to values (n, ...) and the mask (n, length), if
-    there is one.
+    """Statistics, name to (n,) in float64, of inputs: label to values (n, ...) and mask (n, length) or None.
 
     The number of elements is none of them: p-values are given it.
     """
-    found: Named = {}
+    statistics: Named = {}
     for label, (values, mask) in inputs.items():
-        found |= _of_one(label, values.to(torch.float64), mask)
-    return found
+        statistics |= _of_one(label, values.to(torch.float64), mask)
+    return statistics
 
 
 def _of_one(label: str, values: Tensor, mask: Tensor | None) -> Named:
@@ -51,21 +49,23 @@ def _of_one(label: str, values: Tensor, mask: Tensor | None) -> Named:
     if series.shape[-1] > _MOST_CHANNELS:
         there = there.repeat_interleave(series.shape[-1], dim=1)
         series = series.reshape(n, -1, 1)
-    found: Named = {}
+    statistics: Named = {}
     width = series.shape[-1]
     names = [label if width == 1 else f"{label}[{c}]" for c in range(width)]
     for c, name in enumerate(names):
-        found |= {f"{what} of {name}": value for what, value in _of_channel(series[:, :, c], there).items()}
+        statistics |= {
+            f"{what} of {name}": value for what, value in _of_channel(series[:, :, c], there).items()
+        }
     if width <= _MOST_CHANNELS_IN_PAIRS:
         for a in range(width):
             for b in range(a):
                 product = _standard(series[:, :, a], there) * _standard(series[:, :, b], there)
-                found[f"correlation of {names[b]} and {names[a]}"] = _mean(product, there)
-    return found
+                statistics[f"correlation of {names[b]} and {names[a]}"] = _mean(product, there)
+    return statistics
 
 
 def _of_channel(x: Tensor, there: Tensor) -> Named:
-    """Of a channel (n, length) whose elements count where `there` is True."""
+    """Statistics of a channel (n, length) whose elements count where `there` is True."""
     count = there.sum(dim=1)
     z, rank = _standard(x, there), there.cumsum(dim=1) - 1
     early = there & (2 * rank < count[:, None] - 1)

@@ -1,5 +1,4 @@
-"""The default composition: scores of single items as they are for few items, a quasi-likelihood that fresh
-simulations calibrate for many.
+"""Calibrated composition: network scores for few items, a simulation-calibrated quasi-likelihood for many.
 
 What items share of errors adds up with their number. Few items are composed as the network has them, and
 posterior simulation-based calibration tests the draws; where it rejects them, and for many items, a
@@ -8,25 +7,29 @@ simulator there is neither, and draws are wider by what is not known of the erro
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sbi_models import seeding
+from sbi_models.approximators.composition.checks import Outlier, farthest_item
 from sbi_models.approximators.composition.items import Fresh, Items
-from sbi_models.approximators.composition.modes import CONVERGED, newton
-from sbi_models.approximators.composition.outliers import Outlying, farthest_item
+from sbi_models.approximators.composition.methods import register_method
+from sbi_models.approximators.composition.mode_calibration import (
+    ModeCalibration,
+    SimulatedItems,
+    covariance_of,
+)
 from sbi_models.approximators.composition.plan import (
     MANY_ITEMS,
-    UNKNOWN,
+    UNKNOWN_SHARED_ERROR,
     Moments,
     Plan,
-    beyond,
     generator_of,
     in_reach,
+    out_of_reach_notes,
 )
-from sbi_models.approximators.composition.polynomial_density import degree_for, fit_points, fitted
 from sbi_models.approximators.composition.posterior_sbc import (
     LogSlopes,
     PosteriorCalibration,
@@ -35,22 +38,19 @@ from sbi_models.approximators.composition.posterior_sbc import (
 )
 from sbi_models.approximators.composition.prior_scores import PriorScore
 from sbi_models.approximators.composition.quasi_likelihood import (
-    LINE,
     QuasiLikelihood,
-    Region,
-    learned_statistic,
+    scores_at,
 )
 from sbi_models.approximators.composition.report import EXPLAINED, CompositionReport
 from sbi_models.approximators.composition.score import ComposedScore
-from sbi_models.approximators.composition.statistics import Statistic, scores_at
 from sbi_models.approximators.composition.uncalibrated import Composed, uncalibrated
 from sbi_models.errors import SimulationError
 
 FEW_ITEMS = 30
 """Below so many items, scores are used as they are unless a test rejects them."""
 
-_FIRST_DRAWS, _DRAWS = 600, 2000
-"""Draws, at least, that tests are made with, and that moments of a calibrated posterior are taken from."""
+_FEWEST_DRAWS = 600
+"""Number of draws, at least, that a test is made with."""
 
 _REJECTED = 0.02
 """P-value of the test below which few items are calibrated, too."""
@@ -59,25 +59,8 @@ _STUCK = 0.05
 """Share of accepted steps below which draws are not those of any density."""
 
 _SMOOTH = 5
-"""From so many items on, composed scores that no polynomial fits are those of a weak network, and not of a
-bent posterior."""
-
-_PASSES = 6
-"""Regions that are tried until one lies where its posterior is."""
-
-_FIRST = (4000, 50)
-"""Simulations of a region that is tried, at least, and an item."""
-
-_FIRST_WIDTH = 1.5
-"""Covariance of the first region, in that of the uncalibrated draws."""
-
-_MOVED, _GREW, _SHRANK = 0.7, 1.3, 0.4
-"""By how many sds of a region, and how many times in width, a posterior may differ from where the region was
-laid."""
-
-_FINE = 2001
-_DEAD = -5.0
-"""Nats below the top at which a density must have arrived at the ends of a region."""
+"""Number of items from which composed scores that no polynomial fits mean an underfitted network, and not a
+posterior of a difficult shape."""
 
 _LOST = (
     "The network's scores of these items together are not those of a posterior: they lead to where the "
@@ -91,30 +74,31 @@ _UNSETTLED = (
 )
 
 
+@register_method("calibrated", simulates=True)
 def calibrated(
     items: Items, prior: PriorScore, moments: Moments, num_samples: int, plan: Plan, *, fresh: Fresh | None
 ) -> tuple[Tensor, CompositionReport]:
     """Draws (num_samples, d) of the posterior given all items, standardized space, and what to think of them.
 
     Args:
-        items: one or more.
+        items: posteriors of one or more items.
         prior: score of the prior.
-        moments: its mean (d,) and covariance (d, d).
-        num_samples: draws.
+        moments: mean (d,) and covariance (d, d) of the prior.
+        num_samples: number of draws.
         plan: noise, simulations, seed.
-        fresh: simulates items; None composes without calibration.
+        fresh: simulations of items; None composes without calibration.
     """
     composed = ComposedScore(items, prior, plan.noise, plan.learned)
     if fresh is None:
         first, _ = _within_reach(
             uncalibrated(composed, moments, num_samples, plan, None), moments, plan, alone=True
         )
-        unknown = (UNKNOWN,) if plan.learned is None and len(items) > MANY_ITEMS else ()
+        unknown = (UNKNOWN_SHARED_ERROR,) if plan.learned is None and len(items) > MANY_ITEMS else ()
         return _widened(first, plan), replace(first.report, notes=(*first.report.notes, *unknown))
-    number = max(num_samples, _FIRST_DRAWS)
+    number = max(num_samples, _FEWEST_DRAWS)
     try:
         first = uncalibrated(composed, moments, number, plan, fresh)
-        draws, report = _with_simulator(first, _Given(composed, moments, plan, fresh))
+        draws, report = _with_simulator(first, SimulatedItems(composed, moments, plan, fresh))
         return draws[:num_samples], report
     except SimulationError as error:
         first, _ = _within_reach(
@@ -127,53 +111,38 @@ def calibrated(
         return first.draws, replace(first.report, notes=(*first.report.notes, note))
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What a composition with a simulator starts from."""
-
-    composed: ComposedScore
-    moments: Moments
-    plan: Plan
-    fresh: Fresh
-
-    @property
-    def num_items(self) -> int:
-        """n."""
-        return len(self.composed.items)
-
-
-def _with_simulator(first: Composed, given: _Given) -> tuple[Tensor, CompositionReport]:
-    """As many draws as there are uncalibrated ones, and the report."""
+def _with_simulator(first: Composed, given: SimulatedItems) -> tuple[Tensor, CompositionReport]:
+    """Calibrated draws, as many as uncalibrated ones, and their report."""
     plan = given.plan
     first, lost = _within_reach(first, given.moments, plan)
     draws, report = first.draws, first.report
-    rough = plan.is_weak or (report.explained < EXPLAINED and given.num_items >= _SMOOTH)
+    rough = plan.is_underfitted or (report.explained < EXPLAINED and given.num_items >= _SMOOTH)
     if given.num_items < FEW_ITEMS and not report.notes:
         report = _tested_scores(first, given)
         if not (report.sbc_p_value < _REJECTED or rough):
             return draws, report
     parts = []
     for mode in range(int(first.modes.max()) + 1):
-        own = first.modes == mode
-        if int(own.sum()) > draws.shape[1] + 1:
-            part = _Calibration(given, draws[own], first.unknown, mode, is_prior=lost)
+        rows = first.modes == mode
+        if int(rows.sum()) > draws.shape[1] + 1:
+            part = ModeCalibration(given, draws[rows], first.unknown, mode, is_prior=lost)
             if part.likelihood is None:
-                told = lost or (
+                will_do = lost or (
                     math.isfinite(report.sbc_p_value) and not rough
                 )  # the test says whether the draws will do
-                return first.draws, report if told else replace(report, notes=(*report.notes, _UNSETTLED))
+                return first.draws, report if will_do else replace(report, notes=(*report.notes, _UNSETTLED))
             draws = draws.clone()
-            draws[own] = part.draws(int(own.sum()), generator_of(plan.seed, "calibrated draws", mode))
-            parts.append((int(own.sum()), mode, part))
+            draws[rows] = part.draws(int(rows.sum()), generator_of(plan.seed, "calibrated draws", mode))
+            parts.append((int(rows.sum()), mode, part))
     if not parts:
         return draws, report
     _, mode, main = max(parts, key=lambda part: part[0])
     assert main.likelihood is not None
-    own = first.modes == mode
-    test = posterior_calibration(draws[own], *_replicates(main.likelihood, given))
-    before, after = first.draws[own], draws[own]
+    rows = first.modes == mode
+    test = posterior_calibration(draws[rows], *_replicates(main.likelihood, given))
+    before, after = first.draws[rows], draws[rows]
     moved = torch.linalg.solve_triangular(
-        torch.linalg.cholesky(_covariance(after)),
+        torch.linalg.cholesky(covariance_of(after)),
         (after.mean(dim=0) - before.mean(dim=0))[:, None],
         upper=False,
     )
@@ -203,7 +172,11 @@ def _within_reach(
     Without a simulator (`alone`) a heavy tail of the prior may have some draws out of reach; a calibration
     starts from none of them.
     """
-    far = bool(beyond(first.draws, moments)) if alone else not bool(in_reach(first.draws, moments).all())
+    far = (
+        bool(out_of_reach_notes(first.draws, moments))
+        if alone
+        else not bool(in_reach(first.draws, moments).all())
+    )
     if not (far or first.report.acceptance < _STUCK):
         return first, False
     noise = torch.randn(
@@ -212,136 +185,6 @@ def _within_reach(
     draws = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
     report = replace(first.report, num_modes=1, mode_weights=(1.0,), notes=(*first.report.notes, _LOST))
     return Composed(draws, torch.zeros_like(first.modes), report), True
-
-
-class _Calibration:
-    """The quasi-posterior around one mode of the uncalibrated draws (s, d); `likelihood` is None where none
-    was found."""
-
-    likelihood: QuasiLikelihood | None = None
-    outlying: Outlying
-    influence = math.nan
-
-    def __init__(
-        self, given: _Given, draws: Tensor, unknown: Tensor | None, mode: int, *, is_prior: bool
-    ) -> None:
-        self._given, plan, items = given, given.plan, given.composed.items
-        self.simulations = self.evaluations = 0
-        self.last_step = self.explained = self.acceptance = math.nan
-        n, mean = given.num_items, draws.mean(dim=0)
-        covariance = _FIRST_WIDTH * _covariance(draws) + (0 if unknown is None else unknown)
-        for number in range(_PASSES):
-            items_told = 1 if is_prior and number == 0 else n  # what the width of the region is that of
-            if int(torch.linalg.cholesky_ex(covariance).info):  # draws that are all alike
-                self.likelihood = None
-                return
-            seed = seeding.derive(plan.seed, "statistic", mode, number) >> 1
-            near = Region.around(mean, covariance, given.moments, items_told)
-            wide = Region.around(mean, covariance, given.moments, items_told, for_statistic=True)
-            statistic = learned_statistic(
-                near,
-                wide,
-                given.fresh,
-                num_items=items_told,
-                noise=plan.noise,
-                number=plan.simulations,
-                seed=seed,
-            )
-            if not statistic.dim:  # all items alike
-                self.likelihood = None
-                return
-            self._total = statistic(items).sum(dim=0)
-            self.evaluations += len(statistic.points)
-            few = min(plan.simulations, max(_FIRST[0], _FIRST[1] * n))
-            settled = self._fit(statistic, near, items_told, few, seeding.derive(seed, "region"))
-            if settled is None:
-                return
-            widths = (self._covariance.diagonal() / covariance.diagonal()).sqrt()
-            settled = settled and float(widths.max()) < _GREW and float(widths.min()) > _SHRANK
-            moved = self._mean - mean
-            mean, covariance = self._mean, self._covariance + (0 if settled else moved[:, None] * moved)
-            if settled:
-                break
-        else:
-            self.likelihood = None
-            return
-        near = Region.around(mean, covariance, given.moments, n)
-        if (
-            self._fit(statistic, near, n, plan.simulations, seeding.derive(plan.seed, "calibration", mode))
-            is None
-        ):
-            return
-        assert self.likelihood is not None
-        self.evaluations += len(statistic.points)
-        self.simulations = self.likelihood.simulations
-        self.outlying = farthest_item(self.likelihood.scatter(items, self._mean), self.likelihood.residuals)
-        _, factor = self.likelihood.slopes(self._mean[None])
-        sd = self.likelihood.sd(self._mean[None])[0]
-        pull = factor[0].mT @ (self.outlying.away * sd)
-        self.influence = math.sqrt(float(pull @ self._covariance @ pull) / len(pull))
-
-    def score(self, theta: Tensor) -> Tensor:
-        """Of the quasi-posterior (m, d) at theta (m, d)."""
-        assert self.likelihood is not None
-        return self._given.composed.prior(theta) + self.likelihood.score(
-            theta, self._total, self._given.num_items
-        )
-
-    def draws(self, number: int, generator: torch.Generator) -> Tensor:
-        """Draws (number, d) of the quasi-posterior, in random order."""
-        assert self.likelihood is not None
-        region = self.likelihood.region
-        if len(region.center) == 1:
-            places, logs = self._line
-            masses = (logs - logs.max()).exp()
-            levels = torch.cumulative_trapezoid(masses, places)
-            levels = torch.cat([levels.new_zeros(1), levels]) / levels[-1]
-            wanted = (
-                torch.randperm(number, generator=generator)
-                + torch.rand(number, generator=generator, dtype=torch.float64)
-            ) / number
-            right = torch.searchsorted(levels, wanted).clamp(1, len(levels) - 1)
-            share = (wanted - levels[right - 1]) / (levels[right] - levels[right - 1]).clamp_min(1e-300)
-            return region.theta((places[right - 1] + share * (places[right] - places[right - 1]))[:, None])
-        u, self.acceptance = self._surrogate.draw(number, generator)
-        return self._mode.center + u @ self._mode.factor.mT
-
-    def _fit(
-        self, statistic: Statistic, region: Region, items_told: int, number: int, seed: int
-    ) -> bool | None:
-        """Learn the quasi-likelihood in a region; whether its posterior lies there, or None if it has
-        none."""
-        d = len(region.center)
-        self.likelihood = QuasiLikelihood(
-            statistic, region, self._given.fresh, num_items=items_told, number=number, seed=seed >> 1
-        )
-        if d == 1:
-            places = torch.linspace(-LINE, LINE, _FINE, dtype=torch.float64)
-            slopes = self.score(region.theta(places[:, None]))[:, 0] * region.factor[0, 0]
-            logs = torch.cumulative_trapezoid(slopes, places)
-            self._line = places, torch.cat([logs.new_zeros(1), logs])
-            logs = self._line[1] - self._line[1].max()
-            inside = bool(max(logs[0], logs[-1]) < _DEAD)
-        else:
-            try:
-                self._mode = newton(self.score, region.center, torch.cholesky_inverse(region.factor))
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # what was learned is no density
-                self.likelihood = None
-                return None
-            degree = degree_for(d)
-            points = fit_points(d, degree, torch.Generator().manual_seed(seed >> 1))
-            self._surrogate = fitted(points, self._mode.whitened(self.score)(points), degree)
-            self.last_step, self.explained = self._mode.last_step, self._surrogate.explained
-            inside = self._mode.last_step < CONVERGED
-        drawn = self.draws(_DRAWS, torch.Generator().manual_seed(seed >> 1))
-        self._mean, self._covariance = drawn.mean(dim=0), _covariance(drawn)
-        moved = float(region.u(self._mean[None]).norm()) / math.sqrt(d)
-        return inside and moved < _MOVED
-
-
-def _covariance(draws: Tensor) -> Tensor:
-    covariance: Tensor = torch.cov(draws.mT).reshape(draws.shape[1], draws.shape[1])
-    return covariance
 
 
 def _widened(first: Composed, plan: Plan) -> Tensor:
@@ -357,7 +200,7 @@ def _widened(first: Composed, plan: Plan) -> Tensor:
 
 
 def _reported(
-    report: CompositionReport, test: PosteriorCalibration, outlying: Outlying, influence: float
+    report: CompositionReport, test: PosteriorCalibration, outlying: Outlier, influence: float
 ) -> CompositionReport:
     return replace(
         report,
@@ -370,13 +213,12 @@ def _reported(
     )
 
 
-def _tested_scores(first: Composed, given: _Given) -> CompositionReport:
-    """The report on scores as they are, with the test of the draws of the likeliest mode, and of the
-    items."""
+def _tested_scores(first: Composed, given: SimulatedItems) -> CompositionReport:
+    """Report on the scores as they are, with tests of the likeliest mode's draws and of the items."""
     composed, n, noise = given.composed, given.num_items, given.composed.noise
     draws = first.draws[first.modes == int(first.modes.mode().values)]
     number = replicates_of(n)
-    mean, covariance = draws.mean(dim=0)[None], _covariance(draws)
+    mean, covariance = draws.mean(dim=0)[None], covariance_of(draws)
     scattered: list[Tensor] = []
 
     def log_slopes(theta: Tensor, points: Tensor) -> Tensor:
@@ -392,16 +234,16 @@ def _tested_scores(first: Composed, given: _Given) -> CompositionReport:
     test = posterior_calibration(draws, number, log_slopes)
     outlying = farthest_item(scores_at(composed.items, mean, noise)[:, 0], torch.cat(scattered))
     influence = math.sqrt(float(outlying.away @ covariance @ outlying.away) / len(outlying.away))
-    found = replace(_reported(first.report, test, outlying, influence), simulations=number * n)
+    report = replace(_reported(first.report, test, outlying, influence), simulations=number * n)
     return (
-        found
+        report
         if test.p_value < _REJECTED
-        else replace(found, bias_shift=math.nan, calibration_residual=math.nan)
+        else replace(report, bias_shift=math.nan, calibration_residual=math.nan)
     )  # nothing to correct
 
 
-def _replicates(likelihood: QuasiLikelihood, given: _Given) -> tuple[int, LogSlopes]:
-    """How many data sets test a quasi-posterior, and the slopes of their likelihoods."""
+def _replicates(likelihood: QuasiLikelihood, given: SimulatedItems) -> tuple[int, LogSlopes]:
+    """Number of data sets that test a quasi-posterior, and slopes of their likelihoods."""
     n = given.num_items
     number = replicates_of(n)
 

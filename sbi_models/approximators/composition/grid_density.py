@@ -1,5 +1,7 @@
-"""Composition in one dimension: the score on a grid, integrated to a density, whatever its shape and number
-of modes."""
+"""Composition of one parameter: the score on an adaptive grid, integrated to a density.
+
+The density may have any shape and number of modes.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sbi_models.approximators.composition.items import Fresh
-from sbi_models.approximators.composition.mode_weights import heights
+from sbi_models.approximators.composition.modes import relative_log_densities
 from sbi_models.approximators.composition.score import ComposedScore
 from sbi_models.types import Array, FloatArray
 
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 _POINTS = 40
 _REFINEMENTS = 2
 _DEPTH = 30.0
-"""Nats below the top at which the density is taken for zero."""
+"""Nats below the mode at which the density is taken for zero."""
 
 _VALLEY = 2.0
-"""Nats below both neighbouring tops at which a valley parts the line."""
+"""Nats below both neighbouring modes at which a valley separates intervals."""
 
 _LEAST = 1e-6
 """Probability of a part that is kept."""
@@ -34,7 +36,7 @@ _FINE = 4001
 
 @dataclass(frozen=True)
 class Line:
-    """A log density on parts of a line that are apart.
+    """Density of one parameter on separate intervals.
 
     Attributes:
         parts: grid and density of each part, (k,) each; together they have an integral of 1.
@@ -51,12 +53,12 @@ class Line:
 
     @property
     def centers(self) -> FloatArray:
-        """Where the density of each part is highest."""
+        """Position of the highest density in each part."""
         return np.array([grid[np.argmax(density)] for grid, density in self.parts])
 
     @property
     def sd(self) -> float:
-        """Of the density within its parts."""
+        """Standard deviation of the density within its parts."""
         within = 0.0
         for grid, density in self.parts:
             mass = np.trapezoid(density, grid)
@@ -78,12 +80,12 @@ class Line:
         ]
 
 
-class LineSearch:
-    """Scores of single items, summed at points of a line that are added where the density is.
+class AdaptiveGrid:
+    """Scores of items, summed on a grid that is refined where the density is.
 
     Args:
         composed: the composed score of one parameter.
-        low, high: where to begin; the line is made longer until the density has died off.
+        low, high: ends of the first grid, which is made longer until the density is negligible.
     """
 
     def __init__(self, composed: ComposedScore, low: float, high: float) -> None:
@@ -107,10 +109,11 @@ class LineSearch:
             )
 
     def line(self, *, fresh: Fresh | None = None, seed: int = 0) -> Line:
-        """The density.
+        """Density on the grid, with separate intervals weighed by `relative_log_densities`.
 
-        The heights of parts that are apart are those of `heights`, with fresh items to calibrate them, if
-        there are some.
+        Args:
+            fresh: simulations of items that calibrate those weights; None without a simulator.
+            seed: seed of the simulations.
         """
         log_density = self._log_density()
         grids = [np.linspace(a, b, _FINE) for a, b in self._parts()]
@@ -119,7 +122,7 @@ class LineSearch:
             centers = torch.as_tensor(
                 np.array([grid[np.argmax(log)] for grid, log in zip(grids, logs, strict=True)])
             )[:, None]
-            tops = heights(self.composed, centers, fresh, seed).numpy()
+            tops = relative_log_densities(self.composed, centers, fresh, seed).numpy()
             logs = [log - log.max() + height for log, height in zip(logs, tops, strict=True)]
         top = max(float(log.max()) for log in logs)
         densities = [np.exp(log - top) for log in logs]
@@ -153,8 +156,7 @@ class LineSearch:
         return _spline(self._points, self._score()).antiderivative()
 
     def _parts(self) -> list[tuple[float, float]]:
-        """Intervals around one top each, as far as the density has not died off, from deep valley to deep
-        valley."""
+        """Intervals around one mode each, from deep valley to deep valley, without negligible density."""
         log_density, parts = self._log_density(), []
         for start, stop in _cut(log_density, float(self._points[0]), float(self._points[-1])):
             grid = np.linspace(start, stop, _FINE)
@@ -172,22 +174,26 @@ class LineSearch:
         return self._points[0] - steps, self._points[-1] + steps
 
     def _explained(self) -> float:
-        """Where the density is, a spline through every other score against the others."""
+        """R^2 of a spline through every other score against the others, where the density is."""
         score = self._score()
         guess = _spline(self._points[::2], score[::2])(self._points[1::2])
         inside = np.zeros(len(guess), dtype=bool)
         for a, b in self._parts():
             inside |= (self._points[1::2] >= a) & (self._points[1::2] <= b)
-        kept = score[1::2][inside]
+        compared = score[1::2][inside]
         return (
-            1 - float(((guess[inside] - kept) ** 2).sum() / max(((kept - kept.mean()) ** 2).sum(), 1e-300))
-            if len(kept) > 2
+            1
+            - float(
+                ((guess[inside] - compared) ** 2).sum()
+                / max(((compared - compared.mean()) ** 2).sum(), 1e-300)
+            )
+            if len(compared) > 2
             else 1.0
         )
 
 
 def _cut(log_density: "CubicSpline", start: float, stop: float) -> list[tuple[float, float]]:
-    """An interval in pieces with one top each, cut at the bottoms of deep valleys."""
+    """Pieces of an interval with one mode each, cut at the bottoms of deep valleys."""
     grid = np.linspace(start, stop, _FINE)
     logs = log_density(grid)
     cuts, top, bottom = [0], logs[0], 0

@@ -1,4 +1,4 @@
-"""The posteriors of single items: their scores at a noise level, and a Gaussian of each."""
+"""Posteriors of single items: scores at a noise level, rough Gaussians and densities."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +21,7 @@ _STEPS = 16
 
 
 class Items(Protocol):
-    """What composition must know of n posteriors p(theta | x_i) of one theta (d,), in standardized space,
-    float64."""
+    """Posteriors p(theta | x_i) of one theta (d,) given each of n items, standardized space, float64."""
 
     @property
     def theta_dim(self) -> int:
@@ -30,25 +29,25 @@ class Items(Protocol):
 
     @property
     def features(self) -> Tensor:
-        """What else is known of the items (n, c), such as their summaries; c may be 0."""
+        """Further features of the items (n, c), such as their summaries; c may be 0."""
 
     def __len__(self) -> int:
         """n."""
 
     def score(self, theta: Tensor, noise: float, rows: slice) -> Tensor:
-        """Scores of theta + noise * z, z ~ N(0, I), given some of the items, at points theta (m, d): shape
-        (k, m, d)."""
+        """Scores (k, m, d) of theta + noise * z, z ~ N(0, I), given some of the items, at theta (m, d)."""
 
     def gaussians(self) -> tuple[Tensor, Tensor]:
-        """Means (n, d) and covariances (n, d, d), roughly; they set scales, and take the small noise out to
-        first order."""
+        """Rough means (n, d) and covariances (n, d, d).
+
+        They set scales, and take the small noise out to first order.
+        """
 
     def some(self, rows: Array) -> "Items":
         """Some of the items, by their positions."""
 
     def log_density(self, theta: Tensor) -> Tensor:
-        """log p(theta | x_i) in nats at points theta (m, d), shape (n, m); from all noise levels, not a small
-        one."""
+        """Log p(theta | x_i) in nats at theta (m, d), shape (n, m), from all noise levels."""
 
     @property
     def evaluations_of_density(self) -> int:
@@ -66,7 +65,7 @@ class DiffusionItems:
     """Items of a trained diffusion model.
 
     Args:
-        network: on any device.
+        network: trained network, on any device.
         conditions: conditions of the network, (n, condition_dim).
         seed: seed of the draws that give the Gaussians of a network without a head for them.
         like: items whose average Gaussian stands for those of such a network.
@@ -84,7 +83,7 @@ class DiffusionItems:
 
     @property
     def features(self) -> Tensor:
-        """See `Items`: what the network is conditioned on."""
+        """See `Items`: the conditions of the network."""
         return self.conditions.to("cpu", torch.float64)
 
     @torch.no_grad()
@@ -98,8 +97,7 @@ class DiffusionItems:
 
     @torch.no_grad()
     def own_scores(self, theta: Tensor, noise: float) -> Tensor:
-        """Score of each item at a point of its own, theta (n, d), with the noise taken out to first order:
-        shape (n, d)."""
+        """Score (n, d) of each item at its row of theta (n, d), with the noise taken out to first order."""
         t, alpha = time_of(self.network, noise)
         points = (alpha * theta).to(self.conditions)
         scores = alpha * self.network.score(points, points.new_full((1, 1), t), self.conditions).to(
@@ -109,8 +107,7 @@ class DiffusionItems:
 
     @torch.no_grad()
     def gaussians(self) -> tuple[Tensor, Tensor]:
-        """See `Items`: from the head of a network with "gaussian" preconditioning, otherwise from draws of
-        some items, for all the same."""
+        """See `Items`; from the Gaussian head, otherwise the average over draws of some items."""
         if self._all is None and not isinstance(self.network.denoiser, GaussianDenoiser):
             means, covariances = (
                 self._drawn(self.conditions[:_DRAWN]) if self.like is None else self.like.gaussians()
@@ -173,15 +170,17 @@ def time_of(network: DiffusionModel, noise: float) -> tuple[float, float]:
 
 
 def chunks(num_items: int, num_points: int) -> Iterator[slice]:
-    """Items to be taken together at so many points each."""
+    """Slices of items that fit into one call of the network, at so many points each."""
     step = max(1, ROWS_PER_CALL // num_points)
     for start in range(0, num_items, step):
         yield slice(start, min(start + step, num_items))
 
 
 def sharpening(covariances: Tensor, noise: float) -> Tensor:
-    """I + s^2 C_i^(-1) (n, d, d), with C_i kept from being narrower than the noise, where the first order is
-    no guide."""
+    """I + s^2 C_i^(-1) (n, d, d), which takes the noise out of scores to first order.
+
+    C_i is kept from being narrower than the noise, where the first order is no guide.
+    """
     values, axes = torch.linalg.eigh(covariances)
     sharpening: Tensor = axes @ torch.diag_embed(1 + noise**2 / values.clamp_min(noise**2)) @ axes.mT
     return sharpening

@@ -1,13 +1,32 @@
-"""Modes of a density whose score is known: Newton's method, and a search from pilot draws."""
+"""Modes of a density whose score is known, and the relative log density of separated posterior modes.
+
+Modes are found by Newton's method, from a center and from pilot draws.
+
+Scores at small noise know nothing of a valley that no parameters come from, and their integral across it is
+noise. The densities of the items come from all levels of noise; those of n items sum up, with what they share
+of errors. With a simulator that is calibrated: between data of the modes a and b, the logarithm of the
+likelihood ratio is the best classifier, so
+
+    P(b | x) = 1 / (1 + exp(-r(x) - o)),     r = log p(b | x) - log p(a | x) - log p(b) + log p(a)
+
+with as many data of a as of b has an offset o of 0, were r right; the o of largest likelihood is added to r
+of each item. Where even so r tells the data of a and b apart no better than a coin, as for modes that all
+data leave open, it is noise, and zero is taken for it.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.special import expit, log_expit
 from torch import Tensor
 
-from sbi_models.approximators.composition.score import symmetric
+from sbi_models import seeding
+from sbi_models.approximators.composition.items import Fresh, Items
+from sbi_models.approximators.composition.score import ComposedScore, share_of_bias, symmetric
+from sbi_models.types import FloatArray
 
 Score = Callable[[Tensor], Tensor]
 """d log p / d theta (m, d) at theta (m, d)."""
@@ -24,9 +43,21 @@ _SEPARATE = 3.0
 """Sds between modes that are two."""
 
 
+_NODES = 64
+"""Points of the integral of the prior's score from one mode to another."""
+
+_SIMULATIONS = 2000
+"""Number of simulations of each mode."""
+
+_FARTHEST = 50.0
+
+_LEAST_EVIDENCE = 5.0
+"""Evidence, in nats, of all the simulations together from which ratios are more than noise."""
+
+
 @dataclass(frozen=True)
 class Mode:
-    """Where a density is highest, near a start.
+    """Mode of a density near a start.
 
     Attributes:
         center: (d,).
@@ -50,7 +81,7 @@ class Mode:
         return lambda u: score(self.center + u @ self.factor.mT) @ self.factor
 
     def distance(self, theta: Tensor) -> Tensor:
-        """Of theta (m, d) from the center, in sds, shape (m,)."""
+        """Distance of theta (m, d) from the center, in sds, shape (m,)."""
         away: Tensor = torch.linalg.solve_triangular(self.factor, (theta - self.center).mT, upper=False).norm(
             dim=0
         )
@@ -58,8 +89,7 @@ class Mode:
 
 
 def newton(score: Score, center: Tensor, precision: Tensor) -> Mode:
-    """The mode that Newton's method finds from a center (d,) and a first precision (d, d); 2 d + 1 scores a
-    step.
+    """Mode by Newton's method from a center (d,) and a precision (d, d); 2 d + 1 scores a step.
 
     Slopes are central differences over half an sd to either side, so that they are those of the bulk of the
     density. Steps are at most 3 sqrt(d) sds long, precisions fall by a factor of at most 20 in each.
@@ -90,8 +120,9 @@ def factor_of(precision: Tensor) -> Tensor:
 
 
 def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) -> list[Mode]:
-    """The modes of a density: Newton's from the center, and from pilots (p, d) that do not lead to a mode
-    found before.
+    """Modes of a density, by Newton's method from the center and from pilots (p, d).
+
+    Pilots that lead to a mode that is known already are left out.
 
     If there is none, the one that is returned has an infinite last step.
 
@@ -113,10 +144,10 @@ def find_modes(score: Score, center: Tensor, precision: Tensor, pilots: Tensor) 
             ]
         if not open_pilots:
             break
-        found = newton(score, pilots[open_pilots.pop(0)], modes[0].precision if modes else precision)
-        near = min((float(mode.distance(found.center[None])) for mode in modes), default=math.inf)
-        if near > _SEPARATE and _is_found(score, found):
-            modes.append(found)
+        candidate = newton(score, pilots[open_pilots.pop(0)], modes[0].precision if modes else precision)
+        near = min((float(mode.distance(candidate.center[None])) for mode in modes), default=math.inf)
+        if near > _SEPARATE and _is_found(score, candidate):
+            modes.append(candidate)
         else:
             failures += 1
     return modes or [Mode(first.center, factor_of(precision), math.inf)]
@@ -134,3 +165,69 @@ def _is_peak(score: Score, mode: Mode) -> bool:
     outwards = mode.whitened(score)(torch.cat([points, -points]))
     along = torch.cat([outwards[:d].diagonal(), -outwards[d:].diagonal()])
     return bool((along < 0).all())
+
+
+def relative_log_densities(composed: ComposedScore, modes: Tensor, fresh: Fresh | None, seed: int) -> Tensor:
+    """Log density of the composed posterior at modes (m, d), less that of the first, shape (m,)."""
+    prior = torch.stack([_along(composed, modes[0], mode) for mode in modes])
+    logs = composed.items.log_density(modes).sum(dim=0)
+    composed.evaluations += len(modes) * composed.items.evaluations_of_density
+    logs_of_modes = logs - logs[0] + (1 - composed.num_items) * prior
+    if fresh is not None:
+        drawn = [
+            [items for _, items in fresh(mode.expand(_SIMULATIONS, -1), seeding.derive(seed, "heights", k))]
+            for k, mode in enumerate(modes)
+        ]
+        for k in range(1, len(modes)):
+            pair = modes[[0, k]]
+            first, last = (_log_ratios(items, pair, float(prior[k])) for items in (drawn[0], drawn[k]))
+            o = log_ratio_offset(first, last)
+            logs_of_modes[k] = (
+                logs_of_modes[k] + composed.num_items * o
+                if evidence(first + o, last + o) > _LEAST_EVIDENCE
+                else prior[k]
+            )
+    return logs_of_modes
+
+
+def log_ratio_offset(first: FloatArray, last: FloatArray) -> float:
+    """Offset o above, from log likelihood ratios (k,) of data of the first mode, and of the last.
+
+    What of it may be noise is left out.
+    """
+    both = np.concatenate([first, last])
+
+    def excess(o: float) -> float:
+        return float(len(last) - expit(both + o).sum())
+
+    if excess(-_FARTHEST) <= 0 or excess(_FARTHEST) >= 0:
+        return 0.0
+    from scipy.optimize import brentq  # noqa: PLC0415 - worker processes import this package and need no more memory
+
+    root = float(brentq(excess, -_FARTHEST, _FARTHEST))
+    slope = float((expit(both + root) * expit(-both - root)).sum())
+    noise = len(first) * expit(first + root).var() + len(last) * expit(last + root).var()
+    variance = max(float(noise), 1e-12) / max(slope, 1e-300) ** 2
+    return root * share_of_bias(
+        torch.tensor([root], dtype=torch.float64), torch.tensor([[variance]], dtype=torch.float64)
+    )
+
+
+def evidence(first: FloatArray, last: FloatArray) -> float:
+    """Nats by which log likelihood ratios (k,) tell data of the first mode from those of the last.
+
+    Zero is no better than a coin.
+    """
+    return float(log_expit(-first).sum() + log_expit(last).sum() + (len(first) + len(last)) * np.log(2))
+
+
+def _log_ratios(items: list[Items], pair: Tensor, prior: float) -> FloatArray:
+    logs = torch.cat([part.log_density(pair) for part in items])
+    return np.asarray((logs[:, 1] - logs[:, 0]).numpy() - prior)
+
+
+def _along(composed: ComposedScore, first: Tensor, last: Tensor) -> Tensor:
+    """The integral of the prior's score on the straight line between two points (d,)."""
+    nodes, widths = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(_NODES))
+    theta = first + (nodes[:, None] + 1) / 2 * (last - first)
+    return (composed.prior(theta) @ (last - first) * widths).sum() / 2

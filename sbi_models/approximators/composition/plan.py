@@ -1,25 +1,14 @@
-"""Stages that compositions of one and of several parameters share: the plan, pilot draws, what a report
-says."""
+"""Plan of a composition, the reach of the prior, and numbers and notes of reports."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.approximators.composition.diffusion import gauss
-from sbi_models.approximators.composition.items import Items
-from sbi_models.approximators.composition.score import LearnedMean, share_of_bias, shift_in_sds
-
-_FEW_ITEMS = 10
-"""Below so many items, all of them make pilots, and more of them; of one parameter there are always more, so
-that no mode is missed."""
-
-_PILOT_ITEMS, _PILOTS, _PILOT_STEPS = 2, 16, 14
-_MORE_PILOTS, _MORE_STEPS = 64, 32
+from sbi_models.approximators.composition.score import SharedMean, share_of_bias, shift_in_sds
 
 MANY_ITEMS = 100
 """More of them are not to be trusted where nothing is known of shared errors."""
@@ -37,21 +26,21 @@ Moments = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Plan:
-    """How to compose.
+    """Settings of one composition.
 
     Attributes:
         noise: noise of the scores, in sds of standardized parameters.
-        simulations: simulations of the calibration.
+        simulations: number of simulations of the calibration.
         seed: seed of everything random.
-        learned: what the training left of the mean score.
-        is_weak: whether the network leaves unused what it is given, so that few items are calibrated, too.
+        learned: mean score as the training left it; None if unknown.
+        is_underfitted: whether the network is underfitted, so that few items are calibrated, too.
     """
 
     noise: float
     simulations: int
     seed: int
-    learned: LearnedMean | None = None
-    is_weak: bool = False
+    learned: SharedMean | None = None
+    is_underfitted: bool = False
 
 
 def generator_of(seed: int, *path: str | int) -> torch.Generator:
@@ -59,38 +48,15 @@ def generator_of(seed: int, *path: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(seeding.derive(seed, "composition", *path))
 
 
-def pilots(items: Items, moments: Moments, seed: int) -> tuple[Tensor, int]:
-    """Rough draws (m, d) of the posterior of a few items, where the modes of all may be, and their cost in
-    scores for each item.
-
-    Draws out of reach of the prior are left out; if hardly any is left, draws of the prior stand for them.
-    Few items are all taken.
-    """
-    n = len(items)
-    if n < _FEW_ITEMS:
-        chosen, number, steps = np.arange(n), _MORE_PILOTS, _MORE_STEPS
-    else:
-        chosen = np.sort(seeding.generator(seed, "pilot items").choice(n, _PILOT_ITEMS, replace=False))
-        number, steps = _PILOTS if items.theta_dim > 1 else _MORE_PILOTS, _PILOT_STEPS
-    drawn = gauss(items.some(chosen), moments, number, steps, generator_of(seed, "pilots", number))
-    kept = drawn[in_reach(drawn, moments)]
-    if len(kept) <= items.theta_dim:
-        noise = torch.randn(drawn.shape, generator=generator_of(seed, "prior pilots"), dtype=drawn.dtype)
-        kept = moments[0] + noise @ torch.linalg.cholesky(moments[1]).mT
-    return kept, math.ceil(number * steps * len(chosen) / n)
-
-
 def in_reach(theta: Tensor, moments: Moments) -> Tensor:
-    """Which points (m, d) are finite and so near to the prior that a network can know anything of them,
-    booleans (m,)."""
+    """Booleans (m,): which points (m, d) are finite and near enough to the prior for a network to know."""
     away = theta - moments[0]
     near: Tensor = (away * torch.linalg.solve(moments[1], away.mT).mT).sum(dim=-1) < _REACH**2
     return near
 
 
-def beyond(draws: Tensor, moments: Moments) -> tuple[str, ...]:
-    """What to say of draws (m, d) of a composed posterior, standardized space, of which many are out of reach
-    of the prior."""
+def out_of_reach_notes(draws: Tensor, moments: Moments) -> tuple[str, ...]:
+    """Notes on composed draws (m, d), standardized space, many of which are out of reach of the prior."""
     share = 1 - float(in_reach(draws, moments).double().mean())
     if share < _BEYOND:
         return ()
@@ -101,9 +67,10 @@ def beyond(draws: Tensor, moments: Moments) -> tuple[str, ...]:
     )
 
 
-def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int) -> dict[str, Any]:
-    """What the report says of the shared error (d,) that a training left behind and the covariance (d, d) of
-    its estimate.
+def shared_error_numbers(
+    learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_items: int
+) -> dict[str, Any]:
+    """Report's numbers on the shared error (d,) after a training and its estimate's covariance (d, d).
 
     Shifts are those of a posterior of a precision (d, d), in its sds.
     """
@@ -117,7 +84,7 @@ def of_learned(learned: tuple[Tensor, Tensor] | None, precision: Tensor, num_ite
     return {}
 
 
-UNKNOWN = (
+UNKNOWN_SHARED_ERROR = (
     "Nothing is known of the errors that the scores of all items share, which add up: pass the simulator, "
     "or train a CompositionalWorkflow, which leaves a correction behind."
 )

@@ -40,23 +40,22 @@ def fit_points(theta_dim: int, degree: int, generator: torch.Generator) -> Tenso
 
 
 class Monomials:
-    """All products of at most `degree` components of u (m, d), the constant 1 first, and how they change with
-    u."""
+    """Products of at most `degree` components of u (m, d), the constant 1 first, and their slopes."""
 
     def __init__(self, theta_dim: int, degree: int) -> None:
         exponents = [(0,) * theta_dim]
         self._made: list[tuple[list[int], list[int]]] = []
         last = [(0, 0)]  # position of each product of the last degree, and the last factor it may get
         for _ in range(degree):
-            parents, factors, made = [], [], []
+            parents, factors, new = [], [], []
             for parent, first in last:
                 for j in range(first, theta_dim):
-                    made.append((len(exponents), j))
+                    new.append((len(exponents), j))
                     parents.append(parent)
                     factors.append(j)
                     exponents.append(tuple(e + (i == j) for i, e in enumerate(exponents[parent])))
             self._made.append((parents, factors))
-            last = made
+            last = new
         self.exponents = torch.tensor(exponents)
         where = {e: k for k, e in enumerate(exponents)}
         self.slopes = torch.zeros(theta_dim, len(exponents), len(exponents), dtype=torch.float64)
@@ -75,9 +74,10 @@ class Monomials:
 
 
 @dataclass(frozen=True)
-class Surrogate:
-    """log q(u) = sum_k c_k prod_j u_j^e_kj for |u| < radius, and zero density beyond; u (m, d) of about unit
-    variance.
+class PolynomialDensity:
+    """Polynomial log density of u (m, d) of about unit variance, zero density beyond a radius.
+
+    log q(u) = sum_k c_k prod_j u_j^e_kj for |u| < radius.
 
     Attributes:
         monomials: the products.
@@ -120,8 +120,7 @@ class Surrogate:
         )
 
     def draw(self, num_samples: int, generator: torch.Generator) -> tuple[Tensor, float]:
-        """Independent draws (num_samples, d), each the end of a chain of its own, and the share of accepted
-        steps.
+        """Independent draws (num_samples, d), each the end of a chain, and the share of accepted steps.
 
         Metropolis-adjusted Langevin steps from a standard normal; their length adapts in the first half.
         """
@@ -143,9 +142,11 @@ class Surrogate:
         return u, share
 
 
-def fitted(u: Tensor, scores: Tensor, degree: int) -> Surrogate:
-    """The surrogate whose scores are nearest to `scores` (m, d) at u (m, d), in least squares with a slight
-    pull to the standard normal."""
+def fit_density(u: Tensor, scores: Tensor, degree: int) -> PolynomialDensity:
+    """Polynomial density with the scores nearest to `scores` (m, d) at u (m, d), by ridge regression.
+
+    The ridge pulls slightly to the standard normal.
+    """
     monomials = Monomials(u.shape[1], degree)
     normal = torch.where(
         (monomials.exponents == 2).any(dim=1) & (monomials.exponents.sum(dim=1) == 2), -0.5, 0.0
@@ -160,12 +161,11 @@ def fitted(u: Tensor, scores: Tensor, degree: int) -> Surrogate:
     )
     coefficients = normal.clone()
     coefficients[1:] += _least_squares(slopes, rest)
-    return Surrogate(monomials, coefficients, explained)
+    return PolynomialDensity(monomials, coefficients, explained)
 
 
 def _least_squares(slopes: Tensor, targets: Tensor) -> Tensor:
-    """Coefficients (k,) for slopes (m, d, k) and targets (m, d); terms are scaled to one size for the
-    ridge."""
+    """Coefficients (k,) for slopes (m, d, k) and targets (m, d); the ridge sees terms of one size."""
     matrix = slopes.flatten(0, 1)
     scale = matrix.square().mean(dim=0).sqrt().clamp_min(1e-12)
     matrix = matrix / scale

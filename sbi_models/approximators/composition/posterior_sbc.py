@@ -54,8 +54,7 @@ def replicates_of(num_items: int) -> int:
 
 
 def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> PosteriorCalibration:
-    """Test draws (s, d) of a posterior with one mode, in random order, by data sets simulated at the first
-    `number` of them."""
+    """Test draws (s, d) of a unimodal posterior, in random order, by data simulated at the first `number`."""
     d = draws.shape[1]
     mean, covariance = draws.mean(dim=0), torch.cov(draws.mT).reshape(d, d)
     factor = torch.linalg.cholesky(covariance)
@@ -92,8 +91,7 @@ def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> 
 
 
 def _p_value(means: Tensor, variances: Tensor, of_means: int, of_variances: int) -> float:
-    """Of squared means, upper tails, and variances, both tails, of chi-squared laws with so many degrees of
-    freedom; Bonferroni."""
+    """Bonferroni p-value of squared means, upper tails, and of variances, both tails, by chi-squared laws."""
     tails = chi2.cdf(variances.numpy(), of_variances)
     each = [chi2.sf(means.numpy(), of_means), 2 * np.minimum(tails, 1 - tails)]
     return 2 * len(means) * float(np.min(each))

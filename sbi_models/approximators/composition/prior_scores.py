@@ -1,5 +1,4 @@
-"""The score of the prior in standardized space: from a function of the user, from torch distributions, or
-from the network.
+"""Score of the prior in standardized space, from a function, torch distributions, or the network.
 
 With z = S(A(theta)), adapter A and standardizer S, the density is p(z) = p(theta) |det d theta / d z|, so
 that
@@ -27,7 +26,7 @@ PriorScore = Callable[[Tensor], Tensor]
 """d log p(z) / d z (m, d) at z (m, d), float64, standardized space."""
 
 PriorScoreLike = Callable[..., Mapping[str, Any]] | Distribution | Mapping[str, Distribution]
-"""What users pass: a function of raw variables, one torch distribution, or one for each inferred variable."""
+"""Prior score as users pass it: a function, a torch distribution, or one for each variable."""
 
 _NOISE = 0.05
 
@@ -72,8 +71,7 @@ def _of_network(approximator: ContinuousApproximator) -> PriorScore:
 
 
 def score_without_conditions(network: DiffusionModel, z: Tensor, noise: float) -> Tensor:
-    """The score at z (m, d) of parameters with a little noise, given nothing, by a network that was trained
-    for it; float64."""
+    """Score (m, d), float64, at z (m, d) with a little noise, by the network without conditions."""
     t, alpha = time_of(network, noise)
     with torch.no_grad():
         points = (alpha * z).to(next(network.parameters()))
@@ -141,7 +139,7 @@ def _of_function(
 
 
 def _checked(scores: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """What the function of the user returned, float64, for raw variables."""
+    """The result of the user's function, checked, float64, for raw variables."""
     if not isinstance(scores, Mapping):
         raise DataError(
             "Expected compute_prior_score to return a dict of variables to scores, got "

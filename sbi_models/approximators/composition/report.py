@@ -1,4 +1,4 @@
-"""What a composition says about itself, and when not to trust it."""
+"""Report of a composition: diagnostics of its draws, and reasons not to trust them."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -25,28 +25,28 @@ class CompositionReport:
     """Diagnostics of the draws of one composed data set; numbers that a method does not have are NaN.
 
     Attributes:
-        method: how the draws were made.
+        method: name of the method of the draws.
         num_items: n.
         noise: noise at which the scores of single items were taken, in sds of the standardized parameters.
-        bias_shift: how far the errors that items share would move the posterior, in its sds (rms over
-            parameters): what a calibration by simulations moved, or, without one, what that of the training
-            predicts.
-        calibration_residual: sd of what the calibration cannot tell, in sds of the posterior.
+        bias_shift: shift of the posterior by the errors that items share, in its sds (rms over parameters):
+            measured by a calibration by simulations, or predicted by that of the training.
+        calibration_residual: sd of the error of the calibration, in sds of the posterior.
         width_ratio: sds of the calibrated posterior over those of the network's scores as they are, geometric
             mean over parameters.
         sbc_p_value: p-value of posterior simulation-based calibration (`posterior_sbc.py`): that the draws
             are those of the posterior.
-        sbc_shift: by how many posterior sds that test finds draws off, of the parameter that is most.
+        sbc_shift: distance of the draws from right ones by that test, in posterior sds, of the worst
+            parameter.
         sbc_variance: variance of the normal scores of its ranks, 1 if widths are right, larger if draws are
             too narrow.
         contradiction: p-value that the items are of the same parameters, from the one that is farthest from
             simulations of them.
         least_typical: the position of that item; -1 where there were no simulations.
-        influence: how far that item moves the posterior, in its sds (rms over parameters).
+        influence: shift of the posterior by that item, in its sds (rms over parameters).
         explained: R^2 of the polynomial log density at held-out points.
         acceptance: share of accepted steps of the draws from the polynomial log density.
         last_step: last step of Newton's method, in posterior sds.
-        num_modes: modes found.
+        num_modes: number of modes.
         mode_weights: their probabilities.
         evaluations: scores of the network for each item, all draws together.
         simulations: fresh simulations of the calibration.

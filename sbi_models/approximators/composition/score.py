@@ -1,4 +1,4 @@
-"""The score of the posterior given all items, at no noise, from scores of single items at a small one.
+"""Score of the posterior given all items, without noise, from scores of single items at small noise.
 
     g(theta) = s_prior(theta) + sum_i [t_i(theta) - b(theta)],      t_i = (I + s^2 C_i^(-1)) s_i(theta, s)
 
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from sbi_models.approximators.composition.items import Items, chunks, sharpening
 from sbi_models.approximators.composition.prior_scores import PriorScore
-from sbi_models.approximators.composition.shared_bias import Learned
+from sbi_models.approximators.composition.shared_bias import SharedBiasEstimate
 
 _STEP = 0.25
-"""Of central differences, in sds of one item."""
+"""Step of central differences, in sds of one item."""
 
 _CERTAIN, _SURE = 0.99, 3.0
 """A bias below the first quantile of its noise is taken for none; one whose square is so many times larger,
@@ -29,11 +29,11 @@ for what it is."""
 _NEAR = 4.0
 """Sds of the posterior around its top within which a learned bias is followed."""
 
-LearnedMean = Callable[[Tensor], Learned]
+SharedMean = Callable[[Tensor], SharedBiasEstimate]
 
 
 def share_of_bias(bias: Tensor, variance: Tensor) -> float:
-    """How much of an estimated bias (d,) is to be removed, given the covariance (d, d) of its estimate."""
+    """Share of an estimated bias (d,) to remove, 0 to 1, given the covariance (d, d) of its estimate."""
     squared = float(bias @ torch.linalg.solve(variance, bias))
     threshold = 2 * float(gammaincinv(len(bias) / 2, _CERTAIN))  # quantile of chi squared
     return min(1.0, max(0.0, (squared - threshold) / ((_SURE - 1) * threshold)))
@@ -54,7 +54,7 @@ class ComposedScore:
     """
 
     def __init__(
-        self, items: Items, prior: PriorScore, noise: float, learned: LearnedMean | None = None
+        self, items: Items, prior: PriorScore, noise: float, learned: SharedMean | None = None
     ) -> None:
         self.items, self.prior, self.noise, self.learned = items, prior, noise, learned
         self.means, self.covariances = items.gaussians()
@@ -72,8 +72,7 @@ class ComposedScore:
         return self.prior(theta) + self.summed(theta) - self.num_items * self.center(theta)
 
     def center(self, theta: Tensor) -> Tensor:
-        """b (m, d) at theta (m, d): the score of the prior, and what is certain of the errors that all items
-        share."""
+        """b (m, d) at theta (m, d): the score of the prior, and what is certain of the shared errors."""
         prior = self.prior(theta)
         if self.learned is None or not self.share:
             return prior
@@ -130,6 +129,5 @@ def symmetric(matrix: Tensor) -> Tensor:
 
 
 def shift_in_sds(score: Tensor, precision: Tensor) -> float:
-    """How far a constant (d,) added to the score moves a Gaussian of this precision, in its sds (rms over
-    dimensions)."""
+    """Shift of a Gaussian of this precision by a constant (d,) added to its score, in sds (rms)."""
     return math.sqrt(float(score @ torch.linalg.solve(precision, score)) / len(score))

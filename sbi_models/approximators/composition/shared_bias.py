@@ -1,5 +1,6 @@
-"""What a training leaves behind for compositions without a simulator: the error that the scores of all items
-share, as a function of theta.
+"""Shared bias: error that the scores of all items have in common, as a function of theta.
+
+A training leaves it behind for compositions without a simulator.
 
 The mean of an item's score t over data x of theta should be the score of the prior. After a training it is
 learned what it is, by weighted least squares on simulations (theta, x):
@@ -30,23 +31,23 @@ _RIDGE = 1e-9
 
 
 def degree_for(theta_dim: int) -> int:
-    """The degree of the products: 4 up to three dimensions, then less, so that there are about a hundred at
-    most."""
+    """Degree of the products: 4 up to three dimensions, then less, for about a hundred terms at most."""
     return {1: 4, 2: 4, 3: 4, 4: 3, 5: 3, 6: 2, 7: 2, 8: 2, 9: 2, 10: 2, 11: 2, 12: 2}.get(theta_dim, 1)
 
 
-class Learned(NamedTuple):
-    """The correction to o (m, d), and the variance of its estimate (m, d)."""
+class SharedBiasEstimate(NamedTuple):
+    """Correction to o (m, d), and the variance of its estimate (m, d)."""
 
     correction: Tensor
     variance: Tensor
 
 
 class SharedBias(nn.Module):
-    """The regression above; its tensors are saved with the approximator, and `count` is 0 before it has been
-    fitted.
+    """Regression of the shared bias; its tensors are saved with the approximator.
 
-    `unused` is what the scores could still be predicted of from the conditions; see `unused.py`.
+    `count` is 0 before it has been fitted.
+
+    `unused` is the share of the variance of scores that conditions predict; see `checks.py`.
 
     Args:
         theta_dim: d.
@@ -79,7 +80,7 @@ class SharedBias(nn.Module):
         return bool(self.count > 0)
 
     def fit(self, theta: Tensor, residuals: Tensor) -> None:
-        """From standardized parameters and residuals t - o (N, d), float64, at simulations."""
+        """Fit to standardized parameters and residuals t - o of simulations, both (N, d), float64."""
         self.location.copy_(theta.mean(dim=0))
         self.scale.copy_(theta.std(dim=0).clamp_min(1e-12))
         products = self.monomials(self._standard(theta))
@@ -95,10 +96,10 @@ class SharedBias(nn.Module):
             self.covariances[j].copy_(inverse)
         self.count.fill_(len(theta))
 
-    def __call__(self, theta: Tensor) -> Learned:
-        """At theta (m, d)."""
+    def __call__(self, theta: Tensor) -> SharedBiasEstimate:
+        """Estimate at theta (m, d)."""
         products = self.monomials(self._standard(theta))
-        return Learned(
+        return SharedBiasEstimate(
             products @ self.coefficients.mT,
             torch.einsum("mk,jkl,ml->mj", products, self.covariances, products),
         )
@@ -108,8 +109,7 @@ class SharedBias(nn.Module):
 
 
 def _least_squares(products: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients (k,) of products (N, k) for targets (N,), and the inverse of the weighted Gram matrix (k,
-    k)."""
+    """Coefficients (k,) of products (N, k) for targets (N,), and the inverse weighted Gram matrix (k, k)."""
     root = weights.sqrt()[:, None]
     weighted = products * root
     gram = weighted.mT @ weighted

@@ -1,7 +1,9 @@
-"""One parameter after the other, each by a mixture of normals: exact density, exact draws, any number of
-modes.
+"""Autoregressive mixture density network: exact density, exact draws, any number of modes.
 
-    p(theta | c) = prod_i p(theta_i | theta_<i, c),    p(theta_i | theta_<i, c) = sum_k w_k Normal(l_i + s_i m_k, s_i^2 v_k)
+One parameter after the other has a mixture of normals, given those before it.
+
+    p(theta | c) = prod_i p(theta_i | theta_<i, c)
+    p(theta_i | theta_<i, c) = sum_k w_k Normal(l_i + s_i m_k, s_i^2 v_k)
 
 l_i is linear in (theta_<i, c) and s_i a constant: a normal posterior with a mean linear in the conditions,
 which is where it starts, by least squares, if it is shown data (`start_from`); w, m and v come from a
@@ -33,11 +35,11 @@ _LARGEST_LOG_SCALE = 7.0
 """Standard deviations of components lie within exp(+-7) of the residual one of the linear part."""
 
 _SHARE_BETWEEN = 0.3
-"""Of the unit variance of the mixture at the start, what is between its components; of 8, the mixture is
+"""Share of the unit variance of the initial mixture that is between its components; of 8, the mixture is
 normal to 0.00014 nats then."""
 
 _RIDGE = 1.0
-"""Of the linear start: so many simulations that say nothing, in units of the standardized inputs."""
+"""Ridge of the linear start: so many uninformative simulations, in units of the standardized inputs."""
 
 _ROWS_OF_THE_START = 100_000
 
@@ -55,6 +57,13 @@ class AutoregressiveMixture(InferenceNetwork):
         head_blocks: residual blocks of each.
         dropout: share of the hidden units inside blocks that a training step leaves out; for few simulations.
         order: "random", or "given" for the order in which the parameters come.
+
+    >>> network = AutoregressiveMixture(components=3, trunk_width=16, head_width=8)
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.sample(10, torch.zeros(5, 3)).shape)
+    (5, 10, 2)
+    >>> tuple(network.log_prob(torch.zeros(5, 2), torch.zeros(5, 3)).shape)
+    (5,)
     """
 
     starts_from_data = True
@@ -125,8 +134,7 @@ class AutoregressiveMixture(InferenceNetwork):
 
     @torch.no_grad()
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
-        """Take the linear part from least squares on standardized theta (n, theta_dim) and conditions (n,
-        condition_dim), in float64."""
+        """Take the linear part from least squares on standardized training data, in float64."""
         theta, conditions = (
             value[:_ROWS_OF_THE_START].to(torch.float64) for value in (theta[:, self.order], conditions)
         )
@@ -144,7 +152,7 @@ class AutoregressiveMixture(InferenceNetwork):
     # ---- density ------------------------------------------------------------
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """Which hidden units a training step keeps, as factors; none in evaluation or without dropout."""
+        """Dropout factors of hidden units; none in evaluation or without dropout."""
         if not (self.training and self.dropout):
             return ()
         trunk = self.trunk_blocks * self.trunk_width if self.has_trunk else 0
@@ -160,15 +168,15 @@ class AutoregressiveMixture(InferenceNetwork):
         """Log density in nats of standardized theta (n, theta_dim), shape (n,), exact."""
         return self._log_prob(theta, conditions, None)
 
-    def _log_prob(self, theta: Tensor, conditions: Tensor, kept: Tensor | None) -> Tensor:
+    def _log_prob(self, theta: Tensor, conditions: Tensor, dropout: Tensor | None) -> Tensor:
         n, d, width = len(theta), self.theta_dim, self.head_width
         kept_trunk = kept_heads = None
-        if kept is not None:
+        if dropout is not None:
             units = self.trunk_blocks * self.trunk_width if self.has_trunk else 0
             kept_trunk = (
-                kept[:, :units].reshape(n, self.trunk_blocks, 1, -1).permute(1, 2, 0, 3) if units else None
+                dropout[:, :units].reshape(n, self.trunk_blocks, 1, -1).permute(1, 2, 0, 3) if units else None
             )
-            kept_heads = kept[:, units:].reshape(n, self.head_blocks, d, width).permute(1, 2, 0, 3)
+            kept_heads = dropout[:, units:].reshape(n, self.head_blocks, d, width).permute(1, 2, 0, 3)
         theta = theta[:, self.order]
         located = (
             conditions @ self.linear[:, : self.condition_dim].T
@@ -186,16 +194,15 @@ class AutoregressiveMixture(InferenceNetwork):
         each: Tensor = log_terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi) - self.log_scale[:, None]
         return each.sum(dim=0)
 
-    def _context(self, conditions: Tensor, kept: Tensor | None = None) -> Tensor:
-        """What the heads read of conditions (n, condition_dim): these, and the trunk's output."""
+    def _context(self, conditions: Tensor, dropout: Tensor | None = None) -> Tensor:
+        """Input of the heads: conditions (n, condition_dim) and the trunk's output."""
         if not self.has_trunk:
             return conditions
-        trunk = nn.functional.silu(self.trunk(self.trunk_in(conditions[None]), kept))[0]
+        trunk = nn.functional.silu(self.trunk(self.trunk_in(conditions[None]), dropout))[0]
         return torch.cat([conditions, trunk], dim=-1)
 
     def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log weights, means and log standard deviations (..., components), in units of the residuals of the
-        linear part."""
+        """Log weights, means and log sds (..., components), in units of the linear part's residuals."""
         weights, means, scales = torch.split(raw, self.components, dim=-1)
         return (
             weights.log_softmax(dim=-1),

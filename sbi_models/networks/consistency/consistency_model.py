@@ -46,6 +46,11 @@ class ConsistencyModel(InferenceNetwork):
             summary network runs once for all.
         longest_jump: largest fraction by which, in training, the angle of a target is smaller.
         subnet: name of the network inside: "residual", "mlp", or one of your own.
+
+    >>> network = ConsistencyModel(widths=(16, 16), steps=2)
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.sample(10, torch.zeros(5, 3)).shape)
+    (5, 10, 2)
     """
 
     has_density = False
@@ -80,8 +85,10 @@ class ConsistencyModel(InferenceNetwork):
         return u - angle.sin() * self._outputs(u, angle, conditions)[1]
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, of the same shape, jumps as
-        fractions of the longest."""
+        """Noise (n, noise_per_pair, theta_dim), times and jumps (n, noise_per_pair, 1).
+
+        Jumps are fractions of the longest.
+        """
         noise, t = noises_and_times(theta, self.noise_per_pair, generator)
         return noise, t, torch.rand(t.shape, device=t.device, dtype=t.dtype, generator=generator)
 
@@ -104,8 +111,7 @@ class ConsistencyModel(InferenceNetwork):
     def sample(
         self, num_samples: int, conditions: Tensor, generator: Generators = None, *, steps: int | None = None
     ) -> Tensor:
-        """Standardized draws (n, num_samples, theta_dim) with the network's number of calls, or another
-        one."""
+        """Standardized draws (n, num_samples, theta_dim), by default with the network's number of calls."""
         shape, given = (len(conditions), num_samples, self.theta_dim), conditions[:, None, :]
         count = self.steps if steps is None else steps
         draws = torch.zeros(())

@@ -1,6 +1,7 @@
-"""The densities at the latent end of the flow: draws and log densities of z.
+"""Base densities of coupling flows: draws and log densities of the latent z.
 
-normal: z ~ Normal(0, I)          student_t: z = n / sqrt(w),  n ~ Normal(0, I),  w ~ chi^2_df / df,  one w for all components
+normal:     z ~ Normal(0, I)
+student_t:  z = n / sqrt(w),  n ~ Normal(0, I),  w ~ chi^2_df / df,  one w for all components
 """
 
 import math

@@ -1,5 +1,4 @@
-"""A coupling: some components stay, the others are transformed one by one, with raw numbers computed from
-those that stay."""
+"""Coupling layer: some components are unchanged and give the raw numbers that transform the others."""
 
 from typing import Any
 
@@ -21,40 +20,42 @@ class Coupling(nn.Module):
         self,
         transform: Transform,
         *,
-        kept: int,
+        unchanged: int,
         changed: int,
         condition_dim: int,
         subnet: str,
         widths: Widths,
     ) -> None:
         super().__init__()
-        self.transform, self.kept, self.changed = transform, kept, changed
+        self.transform, self.unchanged, self.changed = transform, unchanged, changed
         numbers = changed * transform.width
         self.subnet: Any = None
-        if kept:
-            self.subnet = make_subnet(subnet, kept, numbers, condition_dim, widths, has_time=False)
+        if unchanged:
+            self.subnet = make_subnet(subnet, unchanged, numbers, condition_dim, widths, has_time=False)
         elif condition_dim:
             self.subnet = make_subnet(subnet, condition_dim, numbers, 0, widths, has_time=False)
         else:
             self.constant = nn.Parameter(torch.zeros(numbers))
 
-    def forward(self, kept: Tensor, changed: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, unchanged: Tensor, changed: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The transformed components (..., changed) and the log determinant (...), towards the base."""
-        z, log_slope = self.transform.forward(changed, self._raw(kept, conditions))
+        z, log_slope = self.transform.forward(changed, self._raw(unchanged, conditions))
         return z, log_slope.sum(dim=-1)
 
-    def inverse(self, kept: Tensor, changed: Tensor, conditions: Tensor) -> Tensor:
+    def inverse(self, unchanged: Tensor, changed: Tensor, conditions: Tensor) -> Tensor:
         """The components (..., changed) that `forward` takes to these, away from the base."""
-        return self.transform.inverse(changed, self._raw(kept, conditions))[0]
+        return self.transform.inverse(changed, self._raw(unchanged, conditions))[0]
 
-    def _raw(self, kept: Tensor, conditions: Tensor) -> Tensor:
-        """Raw numbers (..., changed, transform.width); the leading axes may be broadcast to those of the
-        components."""
+    def _raw(self, unchanged: Tensor, conditions: Tensor) -> Tensor:
+        """Raw numbers (..., changed, transform.width).
+
+        The leading axes may be broadcast to those of the components.
+        """
         raw: Tensor
         if self.subnet is None:
             raw = self.constant
-        elif self.kept:
-            raw = self.subnet(kept, conditions)
+        elif self.unchanged:
+            raw = self.subnet(unchanged, conditions)
         else:
             raw = self.subnet(conditions, conditions[..., :0])
         return raw.reshape(*raw.shape[:-1], self.changed, self.transform.width)

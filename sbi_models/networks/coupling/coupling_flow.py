@@ -1,6 +1,7 @@
 """Coupling flow: an invertible map from parameters to noise, with an exact density in one pass.
 
-    z = f(theta; conditions),   z ~ Normal(0, I),   log p(theta | conditions) = log Normal(z; 0, I) + log |det df/dtheta|
+    z = f(theta; conditions),   z ~ Normal(0, I)
+    log p(theta | conditions) = log Normal(z; 0, I) + log |det df/dtheta|
 
 f is a row of blocks. Each permutes the components, splits them into halves a and b, transforms b component by
 component given a and the conditions, and then a given the new b. The Jacobian is triangular at each of these
@@ -46,6 +47,13 @@ class CouplingFlow(InferenceNetwork):
         widths: its hidden widths, or "small", "medium", "large"; equal ones for "residual".
         base: "normal", or "student_t" for posteriors with heavy tails.
         degrees_of_freedom: degrees of freedom of a Student t base, a whole number.
+
+    >>> network = CouplingFlow(depth=2, widths=(16, 16))
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.sample(10, torch.zeros(5, 3)).shape)
+    (5, 10, 2)
+    >>> tuple(network.log_prob(torch.zeros(5, 2), torch.zeros(5, 3)).shape)
+    (5,)
     """
 
     def __init__(
@@ -93,8 +101,7 @@ class CouplingFlow(InferenceNetwork):
         )
 
     def to_base(self, theta: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """z (..., theta_dim) and log |det dz/dtheta| (...) of standardized theta (..., theta_dim) and
-        conditions (..., condition_dim)."""
+        """z (..., theta_dim) and log |det dz/dtheta| (...) of standardized theta given conditions."""
         z, log_det = theta, theta.new_zeros(())
         for block in self.blocks:
             z, gained = block(z, conditions)
@@ -102,8 +109,7 @@ class CouplingFlow(InferenceNetwork):
         return z, log_det
 
     def from_base(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """Standardized theta (..., theta_dim) of z (..., theta_dim) and conditions (..., condition_dim): the
-        inverse of `to_base`."""
+        """Standardized theta of z, both (..., theta_dim), given conditions: the inverse of `to_base`."""
         for block in reversed(self.blocks):
             z = block.inverse(z, conditions)  # type: ignore[operator]
         return z
@@ -126,8 +132,7 @@ class CouplingFlow(InferenceNetwork):
 
 
 class Block(nn.Module):
-    """A fixed permutation, drawn when the block is made, and two couplings, after which every component has
-    been transformed.
+    """A fixed random permutation and two couplings, after which every component has been transformed.
 
     Two components are not permuted: the couplings of a row of blocks alternate by themselves.
     """
@@ -142,8 +147,8 @@ class Block(nn.Module):
         self.register_buffer("order", torch.randperm(dim) if dim > 2 else torch.arange(dim))
         a, b = self.split, dim - self.split
         inner: dict[str, Any] = {"condition_dim": condition_dim, "subnet": subnet, "widths": widths}
-        self.second = Coupling(transform, kept=a, changed=b, **inner)
-        self.first = Coupling(transform, kept=b, changed=a, **inner) if a else None
+        self.second = Coupling(transform, unchanged=a, changed=b, **inner)
+        self.first = Coupling(transform, unchanged=b, changed=a, **inner) if a else None
 
     def forward(self, theta: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The transformed (..., dim) and the log determinant (...)."""
@@ -156,7 +161,7 @@ class Block(nn.Module):
         return torch.cat([a, b], dim=-1), log_det + gained
 
     def inverse(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """What `forward` takes to z (..., dim)."""
+        """Inverse of `forward` at z (..., dim)."""
         a, b = z[..., : self.split], z[..., self.split :]
         if self.first is not None:
             a = self.first.inverse(b, a, conditions)

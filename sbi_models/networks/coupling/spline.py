@@ -34,8 +34,10 @@ def spline_width(bins: int) -> int:
 
 
 def spline_forward(x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """y and log dy/dx, both of the shape (...) of x, for raw numbers (..., 3 bins - 1), whose leading axes
-    may be broadcast to x."""
+    """y and log dy/dx, both of the shape (...) of x.
+
+    The leading axes of the raw numbers (..., 3 bins - 1) may be broadcast to x.
+    """
     within = x.clamp(-bound, bound)
     x0, x1, y0, y1, d0, d1 = _bin(_knots(raw, bound), 0, within)
     width, height = x1 - x0, y1 - y0
@@ -47,8 +49,7 @@ def spline_forward(x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor
 
 
 def spline_inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """x and log dx/dy, both of the shape (...) of y; the inverse of `spline_forward` with the same raw
-    numbers."""
+    """x and log dx/dy, both of the shape (...) of y; the inverse of `spline_forward`."""
     within = y.clamp(-bound, bound)
     x0, x1, y0, y1, d0, d1 = _bin(_knots(raw, bound), 1, within)
     width, height = x1 - x0, y1 - y0
@@ -65,8 +66,7 @@ def spline_inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor
 
 
 def _knots(raw: Tensor, bound: float) -> Tensor:
-    """Positions x, y and slopes of the knots, (..., 3, bins + 1); increasing from -bound to bound in x and in
-    y."""
+    """Positions x, y and slopes of the knots, (..., 3, bins + 1), increasing from -bound to bound."""
     bins = (raw.shape[-1] + 1) // 3
     shares = raw[..., : 2 * bins].reshape(*raw.shape[:-1], 2, bins).softmax(dim=-1)
     shares = _SMALLEST_BIN / bins + (1 - _SMALLEST_BIN) * shares
@@ -79,8 +79,7 @@ def _knots(raw: Tensor, bound: float) -> Tensor:
 
 
 def _bin(knots: Tensor, row: int, value: Tensor) -> tuple[Tensor, ...]:
-    """x, y and slope at the left and right knot of the bin of each value (...), which is looked up in x (row
-    0) or in y (row 1)."""
+    """x, y and slope at the knots on both sides of each value (...), looked up in x (row 0) or y (row 1)."""
     left = (value[..., None] >= knots[..., row, 1:-1]).sum(dim=-1)
     index = torch.stack([left, left + 1], dim=-1)[..., None, :]
     around = knots.expand(*value.shape, *knots.shape[-2:]).gather(-1, index.expand(*value.shape, 3, 2))
@@ -89,8 +88,10 @@ def _bin(knots: Tensor, row: int, value: Tensor) -> tuple[Tensor, ...]:
 
 
 def _rational_quadratic(u: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
-    """(y - y_k) / (y_k+1 - y_k) and log dy/dx at u in [0, 1] of a bin of mean slope s, and of slopes d0 and
-    d1 at its ends."""
+    """Relative height in a bin, (y - y_k) / (y_k+1 - y_k), and log dy/dx, at u in [0, 1].
+
+    The bin has mean slope s, and slopes d0 and d1 at its ends.
+    """
     product = u * (1 - u)
     below = s + (d0 + d1 - 2 * s) * product
     above = d1 * u.square() + 2 * s * product + d0 * (1 - u).square()

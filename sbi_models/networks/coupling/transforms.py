@@ -1,5 +1,4 @@
-"""Increasing maps of one component each, whose raw numbers a network computes; raw numbers of zero give the
-identity.
+"""Increasing maps of one component each, by raw numbers of a network; zeros give the identity.
 
     affine:  z = exp(s) (theta - m)          spline:  z = spline(exp(s) (theta - m))
 
@@ -25,14 +24,16 @@ p is 2.2 nats below the exact one, and 1.2 with it."""
 
 
 class Transform(Protocol):
-    """What a coupling applies to each component that it changes."""
+    """Protocol of the increasing map of each component that a coupling changes."""
 
     width: int
     """Raw numbers of one component."""
 
     def forward(self, theta: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log dz/dtheta, both (..., d), of theta (..., d) and raw numbers (..., d, width), whose
-        leading axes may be broadcast."""
+        """z and log dz/dtheta, both (..., d), of theta (..., d).
+
+        The leading axes of the raw numbers (..., d, width) may be broadcast.
+        """
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """theta and log dtheta/dz, both (..., d), of z (..., d) and the same raw numbers."""

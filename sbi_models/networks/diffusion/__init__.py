@@ -3,11 +3,12 @@
 from sbi_models.networks.diffusion.denoiser import Denoise
 from sbi_models.networks.diffusion.diffusion_model import DiffusionModel
 from sbi_models.networks.diffusion.gaussian_denoiser import GaussianDenoiser
-from sbi_models.networks.diffusion.samplers import SAMPLERS, Sampler, Task
-from sbi_models.networks.diffusion.schedules import Schedule, make_schedule, register_schedule
+from sbi_models.networks.diffusion.samplers import SAMPLERS, Sampler, Task, register_sampler
+from sbi_models.networks.diffusion.schedules import SCHEDULES, Schedule, make_schedule, register_schedule
 
 __all__ = [
     "SAMPLERS",
+    "SCHEDULES",
     "Denoise",
     "DiffusionModel",
     "GaussianDenoiser",
@@ -15,5 +16,6 @@ __all__ = [
     "Schedule",
     "Task",
     "make_schedule",
+    "register_sampler",
     "register_schedule",
 ]

@@ -1,9 +1,9 @@
-"""The denoiser: what it knows is E[theta_0 | theta_t], everything else is arithmetic.
+"""Denoiser: a network for E[theta_0 | theta_t] with preconditioning, and the scores that follow from it.
 
 With c = alpha / r, s = sigma / r and r^2 = alpha^2 + sigma^2 every schedule is a rotation of the parameters
 into the noise,
 
-    u = theta_t / r = c theta_0 + s z,       v = c z - s theta_0       so that       theta_0 = c u - s v,   z = s u + c v
+    u = theta_t / r = c theta_0 + s z,   v = c z - s theta_0   so that   theta_0 = c u - s v,   z = s u + c v
 
 Were theta_0 standard normal, v would have unit variance and be independent of u. So a network F of u, with a
 target of unit variance and nothing to learn of a standard normal, predicts
@@ -52,8 +52,7 @@ class Denoiser(nn.Module):
         self.field, self.schedule, self.prediction = field, schedule, prediction
 
     def forward(self, theta_t: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """Posterior mean of theta_0, of the shape of theta_t (..., d), for t (..., 1) and conditions (...,
-        c)."""
+        """Posterior mean of theta_0, (..., d) like theta_t, for t (..., 1) and conditions (..., c)."""
         log_snr = self.schedule.log_snr(t)
         c, s = rotation(log_snr)
         u = theta_t * (s / self.schedule.sigma(t))
@@ -75,8 +74,7 @@ def rotation(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def network_time(log_snr: Tensor) -> Tensor:
-    """The time that the network is told, in [0, 1] whatever the schedule: the angle of the rotation in right
-    angles."""
+    """Time input of the network in [0, 1], whatever the schedule: angle of the rotation in right angles."""
     return angle_of(log_snr) * (2 / math.pi)
 
 

@@ -22,7 +22,7 @@ from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.diffusion.denoiser import Denoise, Denoiser, check_prediction, score_of, velocity_at
 from sbi_models.networks.diffusion.gaussian_denoiser import GaussianDenoiser
-from sbi_models.networks.diffusion.samplers import MOST_SAMPLER_STEPS, Task, angles, sampler_named
+from sbi_models.networks.diffusion.samplers import MOST_SAMPLER_STEPS, SAMPLERS, Task, angles
 from sbi_models.networks.diffusion.schedules import make_schedule
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators, normal
@@ -69,6 +69,11 @@ class DiffusionModel(InferenceNetwork):
             noise, as composition needs it, and nearly normal posteriors are learned faster, those of several
             sharp modes more slowly. None is "unit", in a `CompositionalWorkflow` "gaussian".
         subnet: name of the network inside: "residual", "mlp", or one of your own.
+
+    >>> network = DiffusionModel(widths=(16, 16), schedule="edm", sampler="heun", steps=4)
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.sample(10, torch.zeros(5, 3)).shape)
+    (5, 10, 2)
     """
 
     def __init__(
@@ -108,7 +113,7 @@ class DiffusionModel(InferenceNetwork):
                 f"pairs, with preconditioning='gaussian', got {prediction!r} and {noise_per_pair}. Leave "
                 "them at their defaults."
             )
-        self.sampler = sampler_named(sampler)
+        self.sampler = SAMPLERS.named(sampler)
         self.schedule = make_schedule(schedule, schedule_arguments)
         self.subnet, self.widths, self.prediction = subnet, widths, prediction
         self.steps, self.density_steps = steps, density_steps
@@ -131,7 +136,7 @@ class DiffusionModel(InferenceNetwork):
 
     @property
     def knows_prior(self) -> bool:
-        """Whether it was trained without conditions, too, and answers for the prior: `conditions=None`."""
+        """Whether it was also trained without conditions, and has the prior for `conditions=None`."""
         return self.no_conditions is not None or self.condition_dim == 0
 
     def denoise(self, theta_t: Tensor, t: Tensor, conditions: Tensor | None) -> Tensor:
@@ -153,8 +158,9 @@ class DiffusionModel(InferenceNetwork):
         return score_of(self.denoise(theta_t, t, conditions), theta_t, t, self.schedule)
 
     def draw(self, theta: Tensor, generator: torch.Generator | None = None) -> Drawn:
-        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and, if some are dropped, which
-        conditions are kept (n, 1).
+        """Noise (n, noise_per_pair, theta_dim), times (n, noise_per_pair, 1) and mask of conditions.
+
+        The mask (n, 1), True where conditions are kept, is there only if some are dropped.
 
         With "gaussian" preconditioning noises come in pairs z, -z at the same time.
         """
@@ -173,14 +179,13 @@ class DiffusionModel(InferenceNetwork):
         )
 
     def loss_given(self, theta: Tensor, conditions: Tensor, drawn: Drawn) -> Tensor:
-        """Squared error of what the network predicts (of unit variance), averaged over dimensions and noises,
-        shape (n,).
+        """Squared error of the unit-variance prediction, averaged over dimensions and noises, shape (n,).
 
         With "gaussian" preconditioning the negative log density of the Gaussian is a part of it.
         """
-        noise, t, *kept = drawn
+        noise, t, *keep = drawn
         if self.no_conditions is not None:
-            conditions = torch.where(kept[0], conditions, self.no_conditions)
+            conditions = torch.where(keep[0], conditions, self.no_conditions)
         errors = self.denoiser.errors(theta[:, None, :], noise, t, conditions[:, None, :])
         losses = errors.square().mean(dim=(1, 2))
         if isinstance(self.denoiser, GaussianDenoiser):
@@ -199,20 +204,18 @@ class DiffusionModel(InferenceNetwork):
         sampler: str | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """Standardized draws (n, num_samples, theta_dim); another sampler and number of steps than the
-        network's on request."""
+        """Standardized draws (n, num_samples, theta_dim), by the network's sampler and steps or others."""
         shape = (len(conditions), num_samples, self.theta_dim)
         task = Task(
             self._denoise_given(conditions[:, None, :]),
             self.schedule,
             lambda: normal(shape, generator, conditions),
         )
-        rule = self.sampler if sampler is None else sampler_named(sampler)
+        rule = self.sampler if sampler is None else SAMPLERS.named(sampler)
         return rule(task, steps if steps is not None or sampler is not None else self.steps)
 
     def log_prob(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Log density in nats of standardized theta (n, theta_dim), shape (n,): carried to the noise, with
-        the exact divergence."""
+        """Log density in nats of standardized theta, (n,): probability flow with exact divergence."""
         grid = angles(self.schedule, self.density_steps, self.sampler.grading).flip(0)
         denoise = self._denoise_given(conditions)
 

@@ -1,5 +1,6 @@
-"""A denoiser that knows a Gaussian of each posterior and learns what is left: its score stays right as the
-noise goes to zero.
+"""Gaussian preconditioning: a denoiser that learns the rest of a posterior beside a Gaussian head.
+
+Its score stays right as the noise goes to zero.
 
 A head gives a Gaussian N(m, C) for each conditions. With noise of sd s in theta_s = theta_0 + s z, and A = C
 + s^2 I,
@@ -35,8 +36,7 @@ _FLOOR = 0.1
 
 
 class Frame(NamedTuple):
-    """A Gaussian in its principal axes: mean (..., d), variances (..., d), and axes as columns (..., d,
-    d)."""
+    """Gaussian in its principal axes: mean (..., d), variances (..., d), axes as columns (..., d, d)."""
 
     mean: Tensor
     variances: Tensor
@@ -73,8 +73,7 @@ class GaussianDenoiser(nn.Module):
         nn.init.zeros_(last.bias)
 
     def gaussian(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (..., d) and lower Cholesky factor of the covariance (..., d, d) that the head gives for
-        conditions (..., c)."""
+        """Mean (..., d) and lower Cholesky factor of the covariance (..., d, d) of the Gaussian head."""
         if not conditions.shape[-1]:  # one Gaussian for all
             conditions = conditions.new_zeros(*conditions.shape[:-1], 1)
         mean, entries = torch.split(
@@ -87,8 +86,7 @@ class GaussianDenoiser(nn.Module):
         return mean, below + torch.diag_embed(sds)
 
     def negative_log_density(self, theta: Tensor, conditions: Tensor) -> Tensor:
-        """Of theta (..., d) under the Gaussian of the conditions (..., c), up to a constant, shape (...):
-        what trains the head."""
+        """Negative log density (...) of theta (..., d) under the Gaussian head, up to a constant."""
         mean, factor = self.gaussian(conditions)
         standard = torch.linalg.solve_triangular(factor, (theta - mean)[..., None], upper=False)[..., 0]
         loss: Tensor = standard.square().sum(dim=-1) / 2 + torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(
@@ -97,23 +95,20 @@ class GaussianDenoiser(nn.Module):
         return loss
 
     def frame(self, conditions: Tensor) -> Frame:
-        """The Gaussian of the conditions (..., c), without a gradient: the score loss does not move the
-        head."""
+        """Gaussian of the conditions (..., c), without a gradient: the score loss does not move the head."""
         with torch.no_grad():
             mean, factor = self.gaussian(conditions)
             variances, axes = torch.linalg.eigh(factor @ factor.mT)
             return Frame(mean, variances.clamp_min(_SMALLEST_SD**2), axes)
 
     def forward(self, theta_t: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """Posterior mean of theta_0, of the shape of theta_t (..., d), for t (..., 1) and conditions (...,
-        c)."""
+        """Posterior mean of theta_0, (..., d) like theta_t, for t (..., 1) and conditions (..., c)."""
         frame, log_snr = self.frame(conditions), self.schedule.log_snr(t)
         u, v, c, k = self._velocity(theta_t / self.schedule.alpha(t), frame, log_snr, conditions)
         return frame.mean + frame.back(frame.variances.sqrt() * (c * u - k * v))
 
     def errors(self, theta: Tensor, noise: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """Weighted errors of v in the principal axes, for clean theta and noise (..., d) at times t (...,
-        1)."""
+        """Weighted errors of v in the principal axes, for theta and noise (..., d) at times (..., 1)."""
         frame, log_snr = self.frame(conditions), self.schedule.log_snr(t)
         _, v, c, k = self._velocity(theta + (-log_snr / 2).exp() * noise, frame, log_snr, conditions)
         target = c * frame.rotated(noise) - k * frame.rotated(theta - frame.mean) / frame.variances.sqrt()
@@ -122,8 +117,7 @@ class GaussianDenoiser(nn.Module):
     def _velocity(
         self, theta_s: Tensor, frame: Frame, log_snr: Tensor, conditions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u, the predicted v, c and k, all in the principal axes, at theta_s (..., d) of the scale of
-        theta_0."""
+        """u, the predicted v, c and k in the principal axes, at theta_s (..., d) of the scale of theta_0."""
         s = (-log_snr / 2).exp()
         spread = (frame.variances + s.square()).sqrt()
         c, k = frame.variances.sqrt() / spread, s / spread

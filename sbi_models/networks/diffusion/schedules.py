@@ -1,4 +1,4 @@
-"""Noise schedules: how much of the parameters and how much noise there is at a time.
+"""Noise schedules of diffusion models: scales of parameters and noise by time.
 
     theta_t = alpha(t) theta_0 + sigma(t) z,   z ~ Normal(0, I),   t = 0 data, t = 1 noise
 
@@ -24,43 +24,47 @@ import torch
 from torch import Tensor
 
 from sbi_models.errors import ConfigurationError, suggest
-
-_SCHEDULES: dict[str, "type[Schedule]"] = {}
+from sbi_models.registry import Registry
 
 T = TypeVar("T", bound="type[Schedule]")
 
+SCHEDULES: Registry["type[Schedule]"] = Registry("schedule")
+"""Class of each noise schedule by its name."""
+
 
 def register_schedule(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a schedule known by name, for `schedule="name"` and for files."""
+    """Class decorator that registers a schedule under a name, for files and `schedule="name"`.
 
-    def add(cls: T) -> T:
-        if _SCHEDULES.get(name, cls) is not cls:
-            raise ConfigurationError(f"A schedule named {name!r} is registered already. Choose another name.")
-        _SCHEDULES[name] = cls
-        return cls
-
-    return add
+    Raises:
+        ConfigurationError: if another class has the name.
+    """
+    return SCHEDULES.register(name)
 
 
 def make_schedule(name: str, arguments: Mapping[str, Any] | None = None) -> "Schedule":
     """A schedule of a registered name, with the arguments that differ from its defaults."""
-    if name not in _SCHEDULES:
-        raise ConfigurationError(f"Unknown schedule {name!r}. {suggest(name, _SCHEDULES)}")
-    known = [field.name for field in fields(_SCHEDULES[name])]
+    schedule = SCHEDULES.named(name)
+    known = [field.name for field in fields(schedule)]
     for argument in arguments or {}:
         if argument not in known:
             raise ConfigurationError(
                 f"The schedule {name!r} has no argument {argument!r}. {suggest(argument, known)}"
             )
-    return _SCHEDULES[name](**(arguments or {}))
+    return schedule(**(arguments or {}))
 
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """A log-SNR that falls with time.
+    """Base class of noise schedules: a log-SNR that falls with time.
 
     To write one: a frozen dataclass that registers a name and implements `log_snr`, its derivative
     `log_snr_slope` and its inverse `time`.
+
+    >>> from sbi_models.networks.diffusion import make_schedule
+    >>> schedule = make_schedule("cosine", {"log_snr_max": 10.0})
+    >>> t = schedule.time(torch.tensor(0.0))
+    >>> torch.allclose(schedule.alpha(t), schedule.sigma(t))
+    True
     """
 
     variance_preserving: ClassVar[bool] = True
@@ -92,8 +96,8 @@ class Schedule(ABC):
 
     def sigma_slope(self, t: Tensor) -> Tensor:
         """d sigma / dt."""
-        kept = self.alpha(t).square() if self.variance_preserving else 1.0
-        return -self.sigma(t) * kept * self.log_snr_slope(t) / 2
+        signal = self.alpha(t).square() if self.variance_preserving else 1.0
+        return -self.sigma(t) * signal * self.log_snr_slope(t) / 2
 
     def drift(self, t: Tensor) -> Tensor:
         """Factor of theta_t in the drift of the forward process."""
@@ -116,8 +120,7 @@ class Schedule(ABC):
 @register_schedule("cosine")
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """alpha = cos(phi), sigma = sin(phi) with an angle phi that grows in proportion to t, between the
-    log-SNRs given.
+    """Cosine schedule: alpha = cos(phi), sigma = sin(phi), with an angle phi proportional to t.
 
     A. Nichol and P. Dhariwal, Improved denoising diffusion probabilistic models, ICML 2021, arXiv:2102.09672.
     """
@@ -144,7 +147,7 @@ class Cosine(Schedule):
         return -4 * (high - low) / (2 * (low + (high - low) * t)).sin()
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """From the angle."""
+        """Time of a log-SNR, by its angle."""
         low, high = self._angles
         return ((-log_snr / 2).exp().atan() - low) / (high - low)
 
@@ -152,8 +155,7 @@ class Cosine(Schedule):
 @register_schedule("linear")
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """The variance preserving process with diffusion^2 = beta(t) growing linearly: alpha^2 = exp(-integral of
-    beta).
+    """Linear schedule: variance preserving, diffusion^2 = beta(t) linear, alpha^2 = exp(-integral of beta).
 
     J. Ho et al., Denoising diffusion probabilistic models, NeurIPS 2020, arXiv:2006.11239. Times are squeezed
     so that t = 0 has `log_snr_max`.
@@ -181,7 +183,7 @@ class Linear(Schedule):
         return beta / torch.expm1(-integral)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """The root of a quadratic."""
+        """Time of a log-SNR, the root of a quadratic."""
         return (self._raw_time(_softplus(-log_snr)) - self._start) / (1 - self._start)
 
     @property
@@ -236,7 +238,7 @@ class EDM(Schedule):
         return -2 * self.rho * (high - low) / (low + (high - low) * t)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """From sigma = exp(-log_snr / 2)."""
+        """Time of a log-SNR, by sigma = exp(-log_snr / 2)."""
         low, high = self._roots
         return ((-log_snr / (2 * self.rho)).exp() - low) / (high - low)
 

@@ -3,6 +3,7 @@
 from sbi_models.networks.layers.conditional_mlp import ConcatenatingMLP, ConditionalMLP
 from sbi_models.networks.layers.mlp import MLP
 from sbi_models.networks.layers.subnets import (
+    SUBNETS,
     Subnet,
     Widths,
     check_subnet,
@@ -14,6 +15,7 @@ from sbi_models.networks.layers.time_features import TimeFeatures
 
 __all__ = [
     "MLP",
+    "SUBNETS",
     "ConcatenatingMLP",
     "ConditionalMLP",
     "Subnet",

@@ -14,8 +14,7 @@ from sbi_models.networks.layers.masks import log_count, log_spread_over, mean_ov
 
 
 def check_attention(width: int, heads: int, dropout: float = 0.0) -> None:
-    """Raise ConfigurationError unless the width can be cut into that many heads, and dropout is a probability
-    below 1."""
+    """Raise ConfigurationError unless heads divide the width, and dropout is a probability below 1."""
     if heads < 1 or width < 1 or width % heads:
         raise ConfigurationError(
             f"Expected a width that is a multiple of the number of heads, got width={width} and "
@@ -26,8 +25,10 @@ def check_attention(width: int, heads: int, dropout: float = 0.0) -> None:
 
 
 class MultiheadAttention(nn.Module):
-    """Queries (n, a, width) look at elements (n, b, width): softmax(q k^T / sqrt(width / heads)) v for each
-    head, then a linear map."""
+    """Multihead attention of queries (n, a, width) to elements (n, b, width).
+
+    Each head is softmax(q k^T / sqrt(width / heads)) v; a linear map follows.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -69,8 +70,7 @@ class AttentionBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, elements: Tensor | None = None) -> Tensor:
-        """x (n, a, width) looks at the elements (n, b, width), or at itself, with their mask (n, b): (n, a,
-        width)."""
+        """Attention of x (n, a, width) to elements (n, b, width) with a mask (n, b), or to itself."""
         normed = self.norm(x)
         seen = normed if elements is None else self.norm(elements)
         x = x + self.dropout(self.attention(normed, seen, mask))
@@ -79,8 +79,7 @@ class AttentionBlock(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """Pooling by multihead attention of learned seeds, beside it the log of the spread of learned features
-    and of the number of elements.
+    """Pooling by attention of learned seeds, log spread of learned features, and log number of elements.
 
     Seeds: J. Lee et al., Set Transformer, ICML 2019, arXiv:1810.00825. A weighted mean of bounded features
     only approximates a scale, hence the spread: K. Okabe et al., Attentive statistics pooling, Interspeech

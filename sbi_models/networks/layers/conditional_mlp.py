@@ -1,4 +1,4 @@
-"""A residual network of parameters, conditions and, where there is one, time."""
+"""Subnets of parameters, conditions and, where there is one, time: residual blocks and a plain MLP."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,8 +14,7 @@ from sbi_models.networks.layers.time_features import TimeFeatures
 
 @register_subnet("residual")
 class ConditionalMLP(nn.Module):
-    """Residual blocks whose input is a sum of linear maps of x, time and conditions, which are added to every
-    block again.
+    """Residual blocks of x, to each of which linear maps of time and conditions are added.
 
     The map of the conditions is a layer of its own: with conditions (n, 1, c) and x (n, S, d) it is computed
     once a data set, not once a draw. The last layer starts at zero.
@@ -40,8 +39,10 @@ class ConditionalMLP(nn.Module):
         self.out = _zero(nn.Linear(widths[-1], out_dim))
 
     def forward(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
-        """x (..., in_dim), conditions (..., condition_dim) and t (..., 1), broadcastable, to (...,
-        out_dim)."""
+        """Output (..., out_dim) for x (..., in_dim), conditions (..., condition_dim) and t (..., 1).
+
+        The leading axes are broadcast.
+        """
         context = self._context(conditions, t)
         h = self.x_in(x)
         if context is None:
@@ -56,7 +57,7 @@ class ConditionalMLP(nn.Module):
         return out
 
     def _context(self, conditions: Tensor, t: Tensor | None) -> Tensor | None:
-        """What time and conditions add to every block, (..., sum of widths)."""
+        """Terms (..., sum of widths) that time and conditions add to the blocks."""
         parts = []
         if self.time is not None and self.time_in is not None:
             assert t is not None
@@ -68,8 +69,7 @@ class ConditionalMLP(nn.Module):
 
 @register_subnet("mlp")
 class ConcatenatingMLP(nn.Module):
-    """A plain MLP of x, conditions and time side by side; widths may differ. The last layer starts at
-    zero."""
+    """MLP of x, conditions and time side by side; widths may differ, and the last layer starts at zero."""
 
     def __init__(
         self, in_dim: int, out_dim: int, condition_dim: int, widths: Sequence[int], *, has_time: bool
@@ -80,8 +80,10 @@ class ConcatenatingMLP(nn.Module):
         _zero(self.mlp.layers[-1])
 
     def forward(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
-        """x (..., in_dim), conditions (..., condition_dim) and t (..., 1), broadcastable, to (...,
-        out_dim)."""
+        """Output (..., out_dim) for x (..., in_dim), conditions (..., condition_dim) and t (..., 1).
+
+        The leading axes are broadcast.
+        """
         parts = [x, conditions]
         if self.time is not None:
             assert t is not None

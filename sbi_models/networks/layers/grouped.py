@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 
 class GroupedLinear(nn.Module):
-    """A linear map for each of g groups, (g, n, inputs) to (g, n, outputs); weights uniform, as PyTorch draws
-    those of one, or zero."""
+    """One linear map for each of g groups, (g, n, inputs) to (g, n, outputs).
+
+    Weights start uniform, as PyTorch draws those of one, or at zero.
+    """
 
     def __init__(self, groups: int, inputs: int, outputs: int, *, zero: bool = False) -> None:
         super().__init__()
@@ -34,12 +36,11 @@ class GroupedResidual(nn.Module):
         self.inner = nn.ModuleList(GroupedLinear(groups, width, width) for _ in range(blocks))
         self.outer = nn.ModuleList(GroupedLinear(groups, width, width) for _ in range(blocks))
 
-    def forward(self, h: Tensor, kept: Tensor | None = None) -> Tensor:
-        """All groups; `kept`, (blocks, g, n, width), multiplies what is inside the blocks, as dropout
-        does."""
+    def forward(self, h: Tensor, dropout: Tensor | None = None) -> Tensor:
+        """Output of all groups; `dropout`, (blocks, g, n, width), multiplies what is inside the blocks."""
         for k, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
             inside = nn.functional.silu(inner(nn.functional.silu(h)))
-            h = h + outer(inside if kept is None else inside * kept[k])
+            h = h + outer(inside if dropout is None else inside * dropout[k])
         return h
 
     def one(self, group: int, h: Tensor) -> Tensor:

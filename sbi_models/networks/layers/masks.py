@@ -1,4 +1,4 @@
-"""Which elements of a set, steps of a series or pixels of an image are there.
+"""Masks of sets, series and images: checks, and means, spreads and counts of what is there.
 
 A mask is True where an element counts. What does not count is put to zero before anything is computed from
 it, so that it may hold anything, NaN too.
@@ -12,7 +12,7 @@ from torch import Tensor
 from sbi_models.errors import DataError
 
 _SMALLEST_VARIANCE = 1e-6
-"""Of a feature of standardized elements; keeps the log of the spread of equal elements finite."""
+"""Smallest variance of a feature of elements; keeps the log of the spread of equal elements finite."""
 
 
 def without_padding(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -41,8 +41,7 @@ def mean_over(h: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def log_spread_over(h: Tensor, mask: Tensor | None, mean: Tensor) -> Tensor:
-    """Log of the standard deviation of the elements that count around their mean (n, d): (n, length, d) to
-    (n, d)."""
+    """Log sd of the elements that count around their mean (n, d): (n, length, d) to (n, d)."""
     return 0.5 * (mean_over((h - mean[:, None, :]).square(), mask) + _SMALLEST_VARIANCE).log()
 
 
@@ -61,8 +60,14 @@ SETS_ONLY = (
 
 
 def check_axes(name: str, input_shape: Sequence[int], axes: Sequence[str], cure: str) -> None:
-    """Raise DataError unless inputs have these axes: `name` says what the network summarizes, `cure` what to
-    do about a wrong shape."""
+    """Raise DataError unless inputs have these axes.
+
+    Args:
+        name: name of the network and what it summarizes, for the message.
+        input_shape: shape without the rows.
+        axes: names of the axes that are expected.
+        cure: what to do about a wrong shape.
+    """
     if len(input_shape) != len(axes) or min(input_shape) < 1:
         got = ", ".join(map(str, ("n", *input_shape)))
         raise DataError(f"{name}: expected variables of shape (n, {', '.join(axes)}), got ({got}). {cure}")

@@ -1,4 +1,4 @@
-"""The networks inside inference networks, by name and size."""
+"""Subnets, the networks inside inference networks, by name and size."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.registry import Registry
 
 SIZES = {"small": (64, 64), "medium": (128, 128, 128, 128), "large": (256, 256, 256, 256, 256)}
 """Hidden widths by name."""
@@ -16,40 +17,39 @@ Widths = str | Sequence[int]
 
 
 class Subnet(Protocol):
-    """What an inference network expects of the network inside it.
+    """Protocol of the networks inside inference networks.
 
     Made as `cls(in_dim, out_dim, condition_dim, widths, has_time=...)`; its last layer should start at zero.
     """
 
     def __call__(self, x: Tensor, conditions: Tensor, t: Tensor | None = None) -> Tensor:
-        """x (..., in_dim), conditions (..., condition_dim) and, with has_time, t (..., 1) in [0, 1],
-        broadcastable, to (..., out_dim)."""
+        """Output (..., out_dim) for x (..., in_dim), conditions (..., condition_dim), t (..., 1).
+
+        Times lie in [0, 1]; the leading axes are broadcast.
+        """
 
 
 C = TypeVar("C", bound=type[nn.Module])
 
-_SUBNETS: dict[str, Callable[..., Any]] = {}
+SUBNETS: Registry[Callable[..., Any]] = Registry("subnet")
+"""Class of each subnet by its name."""
 
 
 def register_subnet(name: str) -> Callable[[C], C]:
-    """Class decorator that makes a subnet known by name, for `subnet="name"` and for files.
+    """Class decorator that registers a subnet under a name, for files and `subnet="name"`; see `Subnet`.
 
     Raises:
         ConfigurationError: if another class has the name.
     """
-
-    def add(cls: C) -> C:
-        if _SUBNETS.get(name, cls) is not cls:
-            raise ConfigurationError(f"A subnet named {name!r} is registered already. Choose another name.")
-        _SUBNETS[name] = cls
-        return cls
-
-    return add
+    return SUBNETS.register(name)
 
 
 def checked_widths(widths: Widths) -> tuple[int, ...]:
-    """Hidden widths of a size or of a sequence; raises ConfigurationError for an unknown size, none, or a
-    width below 1."""
+    """Hidden widths of a named size or of a sequence.
+
+    Raises:
+        ConfigurationError: for an unknown size, no width, or a width below 1.
+    """
     if isinstance(widths, str):
         if widths not in SIZES:
             raise ConfigurationError(f"Unknown size {widths!r} of a subnet. {suggest(widths, SIZES)}")
@@ -62,8 +62,7 @@ def checked_widths(widths: Widths) -> tuple[int, ...]:
 
 
 def check_subnet(name: str, widths: Widths) -> None:
-    """Raise ConfigurationError unless such a subnet can be made; for constructors, which do not know the
-    widths of the data yet."""
+    """Raise ConfigurationError unless such a subnet can be made, in constructors, before data are known."""
     with torch.random.fork_rng(devices=[]):
         make_subnet(name, 1, 1, 1, widths, has_time=True)
 
@@ -72,6 +71,4 @@ def make_subnet(
     name: str, in_dim: int, out_dim: int, condition_dim: int, widths: Widths, *, has_time: bool
 ) -> Any:
     """A new subnet of a registered name: a module that satisfies `Subnet`."""
-    if name not in _SUBNETS:
-        raise ConfigurationError(f"Unknown subnet {name!r}. {suggest(name, _SUBNETS)}")
-    return _SUBNETS[name](in_dim, out_dim, condition_dim, checked_widths(widths), has_time=has_time)
+    return SUBNETS.named(name)(in_dim, out_dim, condition_dim, checked_widths(widths), has_time=has_time)

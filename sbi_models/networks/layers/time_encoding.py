@@ -1,4 +1,4 @@
-"""Where in time a step stands: features of positions and of observation times."""
+"""Time encoding: features of positions in a series and of observation times."""
 
 import torch
 from torch import Tensor, nn

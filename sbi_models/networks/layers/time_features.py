@@ -5,8 +5,10 @@ from torch import Tensor, nn
 
 
 class TimeFeatures(nn.Module):
-    """t and the cosines and sines of k pi t, k = 1..frequencies: low frequencies only, for fields that vary
-    slowly in time."""
+    """Time features: t and the cosines and sines of k pi t, k = 1..frequencies, all low.
+
+    They are for fields that vary slowly in time.
+    """
 
     frequencies: Tensor
 

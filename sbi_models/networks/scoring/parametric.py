@@ -57,8 +57,10 @@ def _covariance(prediction: dict[str, Tensor], scale: Tensor) -> Tensor:
 
 @register("mv_normal")
 class MultivariateNormalScore(ParametricRule):
-    """A normal density with any covariance; estimates `mean` (n, d) and `covariance` (n, d, d). Numbers of 0
-    are a standard normal."""
+    """Normal density with any covariance; estimates `mean` (n, d) and `covariance` (n, d, d).
+
+    Raw numbers of 0 are a standard normal.
+    """
 
     def head_width(self, theta_dim: int) -> int:
         return _normal_width(theta_dim)
@@ -89,6 +91,12 @@ class MixtureScore(ParametricRule):
 
     Args:
         components: their number K.
+
+    >>> from sbi_models.networks import ScoringRuleNetwork
+    >>> network = ScoringRuleNetwork({"mixture": MixtureScore(components=3)}, widths=(16, 16))
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.estimate(torch.zeros(5, 3))["mixture"]["means"].shape)
+    (5, 3, 2)
     """
 
     def __init__(self, components: int = 4) -> None:
@@ -101,8 +109,7 @@ class MixtureScore(ParametricRule):
         return self.components * (1 + _normal_width(theta_dim))
 
     def predict(self, numbers: Tensor, theta_dim: int) -> dict[str, Tensor]:
-        """`log_weights` (n, K), and `mean` (n, K, d), `log_d` (n, K, d) and `t` (n, K, d, d) of the
-        components."""
+        """Components: `log_weights` (n, K), `mean` (n, K, d), `log_d` (n, K, d) and `t` (n, K, d, d)."""
         numbers = numbers.reshape(len(numbers), self.components, -1)
         prediction = _normal(numbers[..., 1:], theta_dim)
         start = _spread(self.components, theta_dim).to(numbers)

@@ -47,8 +47,9 @@ class MedianScore(MeanScore):
 
 @register("quantile")
 class QuantileScore(PointRule):
-    """Quantiles of each component, by the pinball loss, summed over levels and components; lowest at the
-    posterior quantiles.
+    """Quantiles of each component, by the pinball loss summed over levels and components.
+
+    It is lowest at the posterior quantiles.
 
         score(q, theta) = max(level (theta - q), (level - 1) (theta - q))
 
@@ -58,6 +59,12 @@ class QuantileScore(PointRule):
 
     Args:
         levels: increasing, between 0 and 1.
+
+    >>> from sbi_models.networks import ScoringRuleNetwork
+    >>> network = ScoringRuleNetwork({"quantiles": QuantileScore((0.1, 0.5, 0.9))}, widths=(16, 16))
+    >>> network.build(theta_dim=2, condition_dim=3)
+    >>> tuple(network.estimate(torch.zeros(5, 3))["quantiles"].shape)
+    (5, 3, 2)
     """
 
     follows = "increasing"

@@ -1,4 +1,4 @@
-"""What a scoring rule promises.
+"""Base classes of scoring rules.
 
 A scoring rule gives a prediction a loss whose expectation is lowest where the prediction is true: the mean
 for squared error, the whole density for its negative logarithm. T. Gneiting and A. E. Raftery, Strictly
@@ -25,7 +25,7 @@ class ScoringRule(Network, ABC):
 
     @abstractmethod
     def head_width(self, theta_dim: int) -> int:
-        """How many numbers the head gives this rule for parameters theta of width `theta_dim`."""
+        """Number of outputs that this rule needs of the head, for theta of width `theta_dim`."""
 
     @abstractmethod
     def predict(self, numbers: Tensor, theta_dim: int) -> Any:
@@ -33,8 +33,7 @@ class ScoringRule(Network, ABC):
 
     @abstractmethod
     def score(self, prediction: Any, theta: Tensor) -> Tensor:
-        """Loss of each row, shape (n,), at theta (n, width); its expectation is lowest where the prediction
-        is right."""
+        """Loss of each row, (n,), at theta (n, width); the right prediction has the lowest mean."""
 
 
 class PointRule(ScoringRule):
@@ -68,5 +67,4 @@ class ParametricRule(ScoringRule):
 
     @abstractmethod
     def estimates(self, prediction: dict[str, Tensor], shift: Tensor, scale: Tensor) -> dict[str, Tensor]:
-        """What users see, such as mean and covariance, of shift + scale * theta; shift and scale
-        (theta_dim,), results (n, ...)."""
+        """Estimates, such as means, (n, ...) each, of shift + scale * theta; both (theta_dim,)."""

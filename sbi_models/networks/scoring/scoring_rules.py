@@ -68,8 +68,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         )
 
     def predictions(self, conditions: Tensor) -> dict[str, Any]:
-        """What each rule predicts, in standardized space, by the rule's name, for conditions (n,
-        condition_dim)."""
+        """Prediction of each rule by its name, standardized space, for conditions (n, condition_dim)."""
         given = conditions if conditions.shape[-1] else conditions.new_ones(len(conditions), 1)
         heads = torch.split(self.body(given, conditions[:, :0]), self.head_widths, dim=-1)
         return {
@@ -78,8 +77,7 @@ class ScoringRuleNetwork(InferenceNetwork):
         }
 
     def estimate(self, conditions: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
-        """What each rule estimates, in standardized space, by the rule's name, for conditions (n,
-        condition_dim).
+        """Estimates of each rule by its name, standardized space, for conditions (n, condition_dim).
 
         A point rule gives a tensor (n, ..., theta_dim), such as quantiles (n, levels, theta_dim); a
         parametric one tensors by name, such as `mean` (n, theta_dim) and `covariance` (n, theta_dim,
@@ -177,10 +175,10 @@ def _rules(given: Mapping[str, Rule] | Sequence[Rule] | Rule) -> dict[str, Scori
 
 
 def _rule(rule: Any) -> ScoringRule:
-    made: ScoringRule = resolve(rule, ScoringRule)
-    if "registered_name" not in vars(type(made)):  # it may have inherited the name of another rule
+    resolved: ScoringRule = resolve(rule, ScoringRule)
+    if "registered_name" not in vars(type(resolved)):  # it may have inherited the name of another rule
         raise ConfigurationError(
-            f"{type(made).__name__} has no name of its own, which files need. Decorate it with "
+            f"{type(resolved).__name__} has no name of its own, which files need. Decorate it with "
             "@register('name')."
         )
-    return made
+    return resolved

@@ -26,8 +26,10 @@ from sbi_models.networks.registry import register
 
 
 class ResidualBlock(nn.Module):
-    """h + conv(silu(conv(norm(h)))), where the norm is that of the channels of one pixel, and pixels that are
-    not there stay zero."""
+    """Residual block h + conv(silu(conv(norm(h)))), the norm over the channels of one pixel.
+
+    Pixels that are not there stay zero.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -36,8 +38,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, h: Tensor, present: Tensor | None) -> Tensor:
-        """Features of pixels (n, channels, height, width) to the same shape; present (n, 1, height, width) is
-        1 or 0."""
+        """Features of pixels (n, channels, height, width); present (n, 1, height, width) is 1 or 0."""
         inner = self.norm(h.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         inner = functional.silu(self.first(_kept(inner, present)))
         return h + _kept(self.second(_kept(inner, present)), present)
@@ -59,8 +60,7 @@ class Stage(nn.Module):
 
 @register("convolutional_network")
 class ConvolutionalNetwork(SummaryNetwork):
-    """Stages of residual blocks, each at half the resolution of the one before, global mean and spread, and
-    an MLP.
+    """Stages of residual blocks, each at half the resolution, global mean and spread, and an MLP.
 
     Pixels that a mask (n, height, width) leaves out are seen by nobody, and the others keep their places: an
     image that is padded below and on the right has the summary of the image without padding.
@@ -70,6 +70,11 @@ class ConvolutionalNetwork(SummaryNetwork):
         widths: channels of each stage.
         blocks: residual blocks a stage.
         head_widths: hidden widths of the network after pooling.
+
+    >>> network = ConvolutionalNetwork(summary_dim=4, widths=(4, 8))
+    >>> network.build((16, 16, 1))
+    >>> tuple(network(torch.zeros(3, 16, 16, 1)).shape)
+    (3, 4)
     """
 
     def __init__(
@@ -99,8 +104,10 @@ class ConvolutionalNetwork(SummaryNetwork):
         self.head = MLP(2 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardized images (n, height, width, channels), mask (n, height, width), to summaries (n,
-        summary_dim)."""
+        """Summaries (n, summary_dim) of standardized images (n, height, width, channels).
+
+        The mask is (n, height, width).
+        """
         x, mask = without_padding(x, mask)
         ones = x.new_ones(*x.shape[:-1], 1) if mask is None else mask[..., None].to(x.dtype)
         present = None if mask is None else ones.permute(0, 3, 1, 2)

@@ -24,8 +24,10 @@ from sbi_models.networks.registry import register
 
 
 class EquivariantLayer(nn.Module):
-    """Each element meets the mean of all: silu(A h_i + B mean(h)). Centring, and so variances, are one such
-    layer away."""
+    """Equivariant layer silu(A h_i + B mean(h)): each element and the mean of all.
+
+    Centring, and so variances, are one such layer away.
+    """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -49,6 +51,11 @@ class DeepSet(SummaryNetwork):
         summary_dim: width of the summary.
         widths: widths of the equivariant layers.
         head_widths: hidden widths of the network after pooling.
+
+    >>> network = DeepSet(summary_dim=4, widths=(16, 16))
+    >>> network.build((20, 2))
+    >>> tuple(network(torch.zeros(3, 20, 2)).shape)
+    (3, 4)
     """
 
     def __init__(

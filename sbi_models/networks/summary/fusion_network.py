@@ -23,6 +23,11 @@ class FusionNetwork(SummaryNetwork):
             or a name.
         head_widths: hidden widths of the network that joins the summaries.
         summary_dim: width of the joint summary.
+
+    >>> network = FusionNetwork({"x": "deep_set", "y": "time_series_network"}, summary_dim=4)
+    >>> network.build({"x": (20, 1), "y": (12, 2)})
+    >>> tuple(network({"x": torch.zeros(3, 20, 1), "y": torch.zeros(3, 12, 2)}).shape)
+    (3, 4)
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class FusionNetwork(SummaryNetwork):
         self.head = MLP(sum(part.summary_dim for part in self.parts), self.head_widths, self.summary_dim)  # type: ignore[misc]
 
     def forward(self, x: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Tensor:  # type: ignore[override]
-        """Standardized x {name: (n, *input_shape[name])}, masks {name: as its network takes it} for some, to
-        summaries (n, summary_dim)."""
+        """Summaries (n, summary_dim) of standardized x {name: (n, *input_shape[name])}.
+
+        Masks are {name: as its network takes it}, for some inputs.
+        """
         self._check_names(x)
         masks = mask or {}
         summaries = [

@@ -18,8 +18,10 @@ from sbi_models.networks.registry import register
 
 
 class InducedBlock(nn.Module):
-    """Elements look at learned points that have looked at all elements: attention whose cost is linear in the
-    size of the set."""
+    """Attention whose cost is linear in the size of the set, by way of learned inducing points.
+
+    Elements attend to the points, which have attended to all elements.
+    """
 
     def __init__(self, width: int, heads: int, points: int, dropout: float) -> None:
         super().__init__()
@@ -51,6 +53,11 @@ class SetTransformer(SummaryNetwork):
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
         dropout: dropout of the residual branches, while training.
+
+    >>> network = SetTransformer(summary_dim=4, width=8, heads=2)
+    >>> network.build((20, 2))
+    >>> tuple(network(torch.zeros(3, 20, 2)).shape)
+    (3, 4)
     """
 
     def __init__(

@@ -27,8 +27,9 @@ from sbi_models.networks.registry import register
 
 @register("time_series_network")
 class TimeSeriesNetwork(SummaryNetwork):
-    """Convolutions over time, a gated recurrent unit, its last states and the mean and spread of all of them,
-    and an MLP.
+    """Convolutions over time, a gated recurrent unit, and an MLP of its states.
+
+    The MLP takes the last states, and the mean and spread of all.
 
     Steps that a mask leaves out are skipped: the rest is read as if it had been recorded without a gap. Where
     gaps tell something, give the time as a feature, or use `TimeSeriesTransformer`.
@@ -41,6 +42,11 @@ class TimeSeriesNetwork(SummaryNetwork):
         hidden_dim: width of the state of the recurrent unit, in each direction.
         bidirectional: read the series backwards too.
         head_widths: hidden widths of the network after the recurrence.
+
+    >>> network = TimeSeriesNetwork(summary_dim=4, widths=(8,), hidden_dim=8)
+    >>> network.build((20, 2))
+    >>> tuple(network(torch.zeros(3, 20, 2)).shape)
+    (3, 4)
     """
 
     def __init__(
@@ -108,8 +114,10 @@ class TimeSeriesNetwork(SummaryNetwork):
         return summary
 
     def _recurrent(self, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States after every step (n, time, width) and at the ends (n, width); a series without steps counts
-        as one step of zeros."""
+        """States after every step (n, time, width) and at the ends (n, width).
+
+        A series without steps counts as one step of zeros.
+        """
         if mask is None:
             states, last = self.recurrence(h)
             return states, last.transpose(0, 1).flatten(1)
@@ -121,7 +129,6 @@ class TimeSeriesNetwork(SummaryNetwork):
 
 
 def _without_gaps(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The steps that count, moved to the front in their order, and their mask: x (n, time, d), mask (n,
-    time)."""
+    """Steps of x (n, time, d) that count, moved to the front in order, and their mask (n, time)."""
     order = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     return x.gather(1, order[..., None].expand_as(x)), mask.gather(1, order)

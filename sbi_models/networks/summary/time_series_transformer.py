@@ -39,6 +39,11 @@ class TimeSeriesTransformer(SummaryNetwork):
         seeds: learned queries of the pooling.
         head_widths: hidden widths of the network after pooling.
         dropout: dropout of the residual branches, while training.
+
+    >>> network = TimeSeriesTransformer(summary_dim=4, width=8, heads=2)
+    >>> network.build((20, 2))
+    >>> tuple(network(torch.zeros(3, 20, 2)).shape)
+    (3, 4)
     """
 
     def __init__(
@@ -109,8 +114,9 @@ class TimeSeriesTransformer(SummaryNetwork):
         return summary
 
     def _embedded(self, values: Tensor, where: Tensor) -> Tensor:
-        """The convolution over values (n, time, v) and what is known of their places, (n or 1, time, w): (n,
-        time, width).
+        """Embedding (n, time, width): convolution over values (n, time, v) plus features of places.
+
+        The places are (n or 1, time, w).
 
         Places that all series share are convolved once. The convolution is a product of matrices, which is
         faster for few channels.
@@ -121,8 +127,10 @@ class TimeSeriesTransformer(SummaryNetwork):
         )
 
     def _times(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features that are not times (n, time, features), and times (n or 1, time, 1) in units of about a
-        training series."""
+        """Features that are not times (n, time, features), and times (n or 1, time, 1).
+
+        Times are in units of about a training series.
+        """
         if self.time_axis is None:
             steps = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)
             return x, (steps / self.length)[None, :, None]
@@ -131,8 +139,10 @@ class TimeSeriesTransformer(SummaryNetwork):
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Channels (n, time, c), zero beyond both ends, with a kernel (width, c, size) of odd size: (n, time,
-    width)."""
+    """Convolution of channels (n, time, c), zero beyond both ends, with a kernel (width, c, odd size).
+
+    The result is (n, time, width).
+    """
     width, channels, size = weight.shape
     padded = nn.functional.pad(x, (0, 0, size // 2, size // 2))
     seen = torch.cat([padded[:, shift : shift + x.shape[1]] for shift in range(size)], dim=-1)

@@ -7,7 +7,7 @@ import torch
 from exact_items import GaussianItems
 from test_composition_calibrated import THETA, compose, fresh_gaussians, gaussian_data
 
-from sbi_models.approximators.composition.outliers import farthest_item
+from sbi_models.approximators.composition.checks import farthest_item
 
 
 def normal(n, d, seed):

@@ -1,5 +1,4 @@
-"""Is an observation like the simulations that an approximator was trained on? A p-value, exact in finite
-samples, without a simulator.
+"""Out-of-distribution scores of observations, with p-values that are exact in finite samples.
 
 Three spaces are looked at: the summaries, as the inference network gets them; statistics that no network has
 a say in; and those statistics given the summaries, which is where a network shows that it does not see what
@@ -15,17 +14,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sbi_models.approximators.certificates.explanations import GIVEN, in_words, reasons, sizes_in_words
-from sbi_models.approximators.certificates.ranks import Sizes, alike, different, far_from, joint_p_values
-from sbi_models.approximators.certificates.scores import Learned, Residuals, Space
+from sbi_models.approximators.certificates.explanations import (
+    GIVEN,
+    describe_unusual,
+    sizes_in_words,
+    unusual_statistics,
+)
+from sbi_models.approximators.certificates.ranks import (
+    Sizes,
+    joint_p_values,
+    size_groups,
+    sizes_far_from,
+    unique_sizes,
+)
+from sbi_models.approximators.certificates.scores import NonconformityScores, OptionalBuffers, Residuals
 
 _NUMBERS_KEPT, _FEWEST_VALUES = 50_000, 100
 
 SPACES = ("summaries", "statistics", "statistics given summaries")
 
 
-class Points(NamedTuple):
-    """What is looked at of n observations.
+class ObservationFeatures(NamedTuple):
+    """Features of n observations.
 
     Conditions of the inference network (n, d), statistics (n, k) and their names, numbers of elements (n, s)
     of masked inputs and their names; float64.
@@ -38,27 +48,28 @@ class Points(NamedTuple):
     sets: tuple[str, ...]
 
 
-class Novelty(nn.Module):
-    """The scores of three spaces and what is usual of them; its tensors are saved with the approximator, one
-    or two hundred kilobytes."""
+class OutOfDistributionScores(nn.Module):
+    """Nonconformity scores in three spaces, and their calibration.
+
+    The tensors are saved with the approximator, one or two hundred kilobytes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.summaries, self.statistics, self.given = (
-            Space(neighbours=wanted) for wanted in (True, False, False)
+            NonconformityScores(neighbours=wanted) for wanted in (True, False, False)
         )
         self.residuals = Residuals()
-        self.kept = Learned("calibration", "stamp", "sizes", "known_sizes", "values")
+        self.kept = OptionalBuffers("calibration", "stamp", "sizes", "known_sizes", "values")
 
     @property
     def is_known(self) -> bool:
-        """Whether it has been learned; files of earlier versions lack `values`."""
+        """Whether it has been calibrated; files of earlier versions lack `values`."""
         return self.kept.values is not None
 
     @property
     def calibration(self) -> Tensor:
-        """Scores (n, 7) of simulations that they were not learned from, in the same order for all members of
-        an ensemble."""
+        """Scores (n, 7) of held-out simulations, in the same order for all members of an ensemble."""
         calibration = self.kept.calibration
         assert isinstance(calibration, Tensor)
         return calibration
@@ -70,7 +81,7 @@ class Novelty(nn.Module):
         assert isinstance(stamp, Tensor)
         return int(stamp)
 
-    def fit(self, known: Points, held_out: Points, stamp: int) -> None:
+    def fit(self, known: ObservationFeatures, held_out: ObservationFeatures, stamp: int) -> None:
         """Learn the scores from some simulations, and what is usual from others."""
         self.summaries.fit(known.summaries)
         self.statistics.fit(known.statistics)
@@ -80,11 +91,11 @@ class Novelty(nn.Module):
         self.given.fit(self._given(known))
         self.kept.stamp = torch.tensor(stamp, dtype=torch.int64, device=known.statistics.device)
         self.kept.calibration, self.kept.sizes = self(held_out), held_out.sizes
-        self.kept.known_sizes = different(torch.cat([known.sizes, held_out.sizes]))
+        self.kept.known_sizes = unique_sizes(torch.cat([known.sizes, held_out.sizes]))
         values = torch.cat([held_out.statistics, self._given(held_out)], dim=1)
         self.kept.values = values[: max(_FEWEST_VALUES, _NUMBERS_KEPT // values.shape[1])]
 
-    def forward(self, points: Points) -> Tensor:
+    def forward(self, points: ObservationFeatures) -> Tensor:
         """Scores (m, 7): three of the summaries, two of each other space."""
         parts = [
             self.summaries(points.summaries),
@@ -93,7 +104,7 @@ class Novelty(nn.Module):
         ]
         return torch.cat(parts, dim=1)
 
-    def _given(self, points: Points) -> Tensor:
+    def _given(self, points: ObservationFeatures) -> Tensor:
         residuals: Tensor = self.residuals(
             self.summaries.components(points.summaries), self.statistics.scores(points.statistics)
         )
@@ -104,7 +115,7 @@ class Novelty(nn.Module):
         usual, known = self.kept.sizes, self.kept.known_sizes
         assert isinstance(usual, Tensor)
         assert isinstance(known, Tensor)
-        return Sizes(usual, observed, far_from(known, observed))
+        return Sizes(usual, observed, sizes_far_from(known, observed))
 
     def by_space(self, scores: Tensor, sizes: Sizes, ties: Tensor) -> dict[str, Tensor]:
         """The p-value (m,) of each space from scores (m, 7)."""
@@ -112,14 +123,15 @@ class Novelty(nn.Module):
         columns = torch.split(torch.arange(scores.shape[1]), widths)
         return {
             name: joint_p_values(
-                self.calibration[:, own], scores[:, own], sizes=sizes._replace(unheard_of=None), ties=ties
+                self.calibration[:, own], scores[:, own], sizes=sizes._replace(out_of_range=None), ties=ties
             )
             for name, own in zip(SPACES, columns, strict=True)
         }
 
-    def unusual(self, points: Points) -> list[tuple[str, ...]]:
-        """For each observation, what of it is rare among simulations of like size, in words, the plainest and
-        rarest first.
+    def unusual(self, points: ObservationFeatures) -> list[tuple[str, ...]]:
+        """Unusual statistics of each observation, in words, the plainest and rarest first.
+
+        They are rare among simulations of like size.
 
         What statistics are given the summaries counts only where these are as those of simulations: beyond,
         nothing is known of it.
@@ -136,14 +148,17 @@ class Novelty(nn.Module):
         names = [*points.names, *(name + GIVEN for name in points.names)]
         kept, sizes = self.kept.values, self.sizes(points.sizes)
         assert isinstance(kept, Tensor)
-        found: list[tuple[str, ...]] = [()] * len(values)
+        descriptions: list[tuple[str, ...]] = [()] * len(values)
         others = "simulations of like size" if points.sets else "simulations"
-        for rows, _, near in alike(sizes._replace(usual=sizes.usual[: len(kept)])):
+        for rows, _, near in size_groups(sizes._replace(usual=sizes.usual[: len(kept)])):
             for row, own in zip(
-                rows.tolist(), reasons(names, values[rows], scores[rows], kept[near]), strict=True
+                rows.tolist(), unusual_statistics(names, values[rows], scores[rows], kept[near]), strict=True
             ):
-                found[row] = in_words(own, others)
-        assert sizes.unheard_of is not None
-        for row in sizes.unheard_of.nonzero()[:, 0].tolist():
-            found[row] = (*sizes_in_words(points.sets, points.sizes[row], sizes.usual), *found[row])
-        return found
+                descriptions[row] = describe_unusual(own, others)
+        assert sizes.out_of_range is not None
+        for row in sizes.out_of_range.nonzero()[:, 0].tolist():
+            descriptions[row] = (
+                *sizes_in_words(points.sets, points.sizes[row], sizes.usual),
+                *descriptions[row],
+            )
+        return descriptions

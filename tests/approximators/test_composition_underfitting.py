@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sbi_models.approximators.composition.underfitting import predictable, unused_note
+from sbi_models.approximators.composition.checks import predictable_share, underfitting_note
 
 
 def normal(n, d, seed):
@@ -18,19 +18,21 @@ def test_what_is_left_unused(weight):
     x = theta + z
     scores = -(theta - weight * x / 2) / 0.5**0.5
     exact = (1 - weight) ** 2 / (1 + (1 - weight) ** 2)
-    assert predictable(torch.cat([x, normal(40_000, 3, 3)], dim=1), scores) == pytest.approx(exact, abs=0.015)
+    assert predictable_share(torch.cat([x, normal(40_000, 3, 3)], dim=1), scores) == pytest.approx(
+        exact, abs=0.015
+    )
 
 
 def test_too_few_simulations_say_nothing():
     """With fewer than ten simulations for each term nothing is said; a feature that never changes is no
     feature."""
     x = normal(60, 3, 1)
-    assert predictable(x, x[:, :1]) == 0
+    assert predictable_share(x, x[:, :1]) == 0
     x = torch.cat([normal(400, 1, 2), torch.ones(400, 1, dtype=torch.float64)], dim=1)
-    assert predictable(x, x[:, :1]) == pytest.approx(1, abs=0.01)
+    assert predictable_share(x, x[:, :1]) == pytest.approx(1, abs=0.01)
 
 
 def test_the_note_is_for_much():
     """Up to five in a hundred nothing is said; beyond, how much."""
-    assert unused_note(0.04) == ()
-    assert "43%" in unused_note(0.43)[0]
+    assert underfitting_note(0.04) == ()
+    assert "43%" in underfitting_note(0.43)[0]
