@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sbi_models.errors import TrackingError
 from sbi_models.pipeline.experiment.yaml_files import FOLDER, experiment_names
-from sbi_models.pipeline.report.output import answer_json, voice
+from sbi_models.pipeline.report.output import output_settings, print_json
 from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import ModelListing, list_models, open_store
 
@@ -25,8 +25,8 @@ def show_all() -> None:
         models, missing = list_models(open_store(project_root(), create=False)), None
     except TrackingError as error:
         models, missing = [], str(error)
-    if voice().as_json:
-        answer_json(
+    if output_settings().as_json:
+        print_json(
             {
                 "experiments": [{"name": name, "description": words} for name, words in experiments.items()],
                 "models": [

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.pipeline.report.output import answer_json, voice
+from sbi_models.pipeline.report.output import output_settings, print_json
 from sbi_models.pipeline.report.usage import FILE
 from sbi_models.pipeline.runtime import project_root, work_folder
 from sbi_models.tracking import RunRecord, open_store
@@ -43,8 +43,8 @@ def open_report(run_id: str | None, output: Path | None, *, browser: bool) -> Pa
                 f"Expected --output as a file that can be written, got {output}: {error.strerror}."
             ) from None
         page = output
-    if voice().as_json:
-        answer_json({"run_id": record.run_id, "experiment": record.experiment_name, "report": str(page)})
+    if output_settings().as_json:
+        print_json({"run_id": record.run_id, "experiment": record.experiment_name, "report": str(page)})
         return page
     typer.echo(str(page))
     if browser and output is None and has_display():

@@ -99,7 +99,8 @@ class Comparison:
             "better": f"better than {rival}",
             "equal": f"equal to {rival} within {self._amount(self.margin)}",
             "equal or better": f"equal to or better than {rival}",
-            "not known": f"not known whether it is worse than {rival} by more than {self._amount(self.margin)}",
+            "not known": f"not known whether it is worse than {rival} by more than "
+            f"{self._amount(self.margin)}",
             "worse": f"worse than {rival}",
         }
         on = f"on {self.num_simulations} test simulations"

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from sbi_models.errors import ConfigurationError, SbiModelsError, TrackingError
-from sbi_models.pipeline.report.output import answer_console, answer_json, stage_console
+from sbi_models.pipeline.report.output import print_json, progress_console, result_console
 from sbi_models.pipeline.run_comparison import changes_since, compare_runs, training_code
 from sbi_models.pipeline.runtime import end_on_signals, project_root, work_folder
 from sbi_models.pipeline.source_record import FOLDER, SETTINGS
@@ -38,7 +38,7 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
         raise TrackingError(
             f"Expected a pipeline run with its settings in {SETTINGS}, got none: {error}"
         ) from None
-    console = stage_console()
+    console = progress_console()
     console.print(f"run          {run_id} again, in {folder}")
     changes = changes_since(record)
     for words in changes:
@@ -51,7 +51,7 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     )[0]
     found = compare_runs(record, again, folder / FINISHED)
     same = all(equal for equal, _ in found.values())
-    console = answer_console()
+    console = result_console()
     for name, (equal, words) in found.items():
         console.print(f"{name:<13}{escape(words) if equal else f'[yellow]{escape(words)}[/yellow]'}")
     code = training_code(record, again)
@@ -69,7 +69,7 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
         "changes": changes,
         "training_code": code,
     }
-    answer_json(answer | {"other_versions": record.other_versions()})
+    print_json(answer | {"other_versions": record.other_versions()})
     return same
 
 

@@ -4,7 +4,8 @@ Two layouts are read, with or without a header line, which for data sets in rows
 or wavelengths. They are told apart by their number of columns (long where both fit); for a variable of shape
 (20, 1):
 
-    long: one row a measurement   data set, position, value        3 columns (2 + the last axis of the variable)
+    long: one row a measurement   data set, position, value        3 columns (2 + the last axis of the
+        variable)
     wide: one row a data set      value 1, value 2, ..., value 20  20 columns (all numbers of the variable)
 """
 

@@ -1,9 +1,11 @@
 """An experiment: the typed settings of one pipeline run, and the parameter of its Prefect flow."""
 
+import warnings
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -153,6 +155,9 @@ class Diagnose(Settings):
 
     num_samples: int = Field(default=500, ge=MIN_DRAWS)
     """Posterior draws for each test simulation."""
+    custom: list[str] = Field(default_factory=list)
+    """Import paths of your own metrics and figures, such as `mine:metric`: functions `(samples, test_data,
+    variable_keys, variable_names)` that return numbers or a figure."""
     disagreement_samples: PositiveInt = 100
     """Draws of each member of an ensemble."""
 
@@ -191,9 +196,9 @@ class Gate(Settings):
     as many as there are to train on, 20 000 at most."""
 
 
-class Narrow(Settings):
-    """Rounds of simulation before the main one, each near where the posterior of the one real observation is
-    by the round before.
+class Sequential(Settings):
+    """Rounds of simulation with a sequential proposal before the main one, each near the posterior of the one
+    real observation by the round before.
 
     The approximator is then for this observation alone, and its draws are corrected by importance weights.
     """
@@ -316,10 +321,9 @@ class Experiment(Settings):
     """Data that go through the summary network."""
     inference_conditions: list[str] = Field(default_factory=list)
     """Data that go straight to the inference network."""
-    narrow: Narrow | None = None
-    """With it, rounds of simulation near the one real observation come first."""
-    narrowed_to: dict[str, Any] | None = None
-    """What the task `narrow` has found; not to be given."""
+    sequential: Sequential | None = Field(default=None, validation_alias=AliasChoices("sequential", "narrow"))
+    """With it, rounds of simulation near the one real observation come first; `narrow` is its earlier
+    name."""
     simulate: Simulate = Simulate()
     train: Train = Train()
     ensemble: Ensemble | None = None
@@ -333,6 +337,18 @@ class Experiment(Settings):
     monitor: Monitor = Monitor()
     retrain: Retrain = Retrain()
     engine: Engine = Engine()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, settings: object) -> object:
+        if isinstance(settings, dict) and "narrow" in settings:
+            warnings.warn(
+                "The setting narrow is now called sequential: rename the key. The next release does not know "
+                "narrow.",
+                FutureWarning,
+                stacklevel=2,
+            )
+        return settings
 
     @field_validator("engine", mode="before")
     @classmethod
@@ -353,22 +369,23 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
-    def _corrected_where_narrow(self) -> Self:
+    def _weights_where_sequential(self) -> Self:
         if self.infer.num_proposals is not None and self.infer.num_proposals < self.infer.num_samples:
             raise ConfigurationError(
                 "Expected infer.num_proposals of at least infer.num_samples, "
                 f"{self.infer.num_samples}, got {self.infer.num_proposals}."
             )
-        if self.narrow is None:
+        if self.sequential is None:
             return self
         if self.infer.num_proposals is None:
             raise ConfigurationError(
-                "Expected infer.num_proposals with narrow, whose draws need weights, got none. Take 20000."
+                "Expected infer.num_proposals with sequential, whose draws need weights, got none. "
+                "Take 20000."
             )
         if self.compose is not None:
             raise ConfigurationError(
-                "Expected either narrow or compose, got both: one narrows to a single data set. "
-                "Leave one out."
+                "Expected either sequential or compose, got both: rounds of simulation are for a single "
+                "data set. Leave one out."
             )
         return self
 
@@ -385,6 +402,11 @@ class Experiment(Settings):
                 "simulate": {"rows_per_shard"},
             },
         )
+
+    @property
+    def variables(self) -> list[str]:
+        """The variables of the simulator that the networks see."""
+        return [*self.inference_variables, *self.summary_variables, *self.inference_conditions]
 
     @property
     def members(self) -> dict[str, Member]:

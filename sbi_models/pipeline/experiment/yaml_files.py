@@ -61,7 +61,7 @@ def read_experiment(path: Path) -> Experiment:
         return Experiment.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(
-            "; ".join(_said(path, node, content, found) for found in error.errors())
+            "; ".join(_message(path, node, content, detail) for detail in error.errors())
         ) from None
     except SbiModelsError as error:
         raise ConfigurationError(f"{path}: {error}") from None
@@ -74,8 +74,8 @@ def as_yaml(experiment: Experiment) -> str:
     return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _said(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
-    """One error of pydantic: file, line, key, what is wrong."""
+def _message(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
+    """One error of pydantic, with file, line and key."""
     location = [part for part in error["loc"] if _is_in(content, part, error["loc"])]
     key = ".".join(map(str, location))
     line = _line(node, location)
@@ -133,7 +133,7 @@ def _keys(location: list[Any]) -> list[str]:
     """The keys that there are at a location of the settings."""
     model: Any = Experiment
     for step in location:
-        field = model.model_fields.get(step)
+        field = model.model_fields.get({"narrow": "sequential"}.get(step, step))
         kinds = [] if field is None else _parts(field.annotation)
         model = next(
             (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model

@@ -58,6 +58,11 @@ def posterior_table(
     return pd.DataFrame(rows)
 
 
+def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dicts, which JSON can hold."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict(orient="records")]
+
+
 def reference_errors(table: pd.DataFrame) -> dict[str, float]:
     """The largest deviations from the exact posteriors by quantity, and each one, as metrics; nothing where
     none is known."""
