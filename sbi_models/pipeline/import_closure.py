@@ -225,7 +225,8 @@ def _package_files(name: str) -> list[tuple[str, Path]]:
     home = read_source(init).homes.get(attribute) if package and init.is_file() else None
     if home is None:
         return []
-    return [found for part in _parents(f"{package}.{home}") for found in _package_files(part)]
+    names = [*_parents(f"{package}.{home}"), f"{package}.{home}.{attribute}"]
+    return [source for name in names for source in _package_files(name)]
 
 
 def _users_files(name: str) -> list[tuple[str, Path]]:

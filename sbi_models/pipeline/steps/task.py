@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from prefect import task
-from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.tasks import Task
 from pydantic import ValidationError
@@ -63,7 +62,7 @@ class Step(Generic[P, O]):
             DataError: if the files of the outcome cannot be read back.
         """
         run = self.task.with_options(refresh_cache=True) if fresh else self.task
-        state: State[JSONObject] = run(*arguments, return_state=True)
+        state: Any = run(*arguments, return_state=True)  # a State; overloads of Task hide it
         outcome = self._kept(state.result())
         if outcome is not None and outcome.is_intact:
             return outcome, state.name == "Cached"
