@@ -115,8 +115,7 @@ def test_what_is_no_function_is_refused_before_anything_is_simulated(
 
 
 def test_the_code_of_a_metric_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A changed module that the metric imports, or another list of metrics, is another diagnosis; a comment is
-    not."""
+    """A changed module that the metric imports, or another list, is another diagnosis; a comment is not."""
     monkeypatch.syspath_prepend(tmp_path)
     experiment = load_experiment(write(tmp_path, "keyed", ["size"]))
     training = Training(key="k", model="m", sha256="s", history={})
