@@ -32,8 +32,7 @@ def diagnose_model(
     figures: Path | None,
     as_json: bool,
 ) -> Verdict:
-    """Load the model, draw for test simulations, print the verdict on standard output, and write figures
-    where asked for.
+    """Print the verdict on a model by test simulations, and write figures where asked for.
 
     Args:
         model: an experiment, by name or YAML file, for its champion; an address in the registry; or a saved

@@ -18,8 +18,7 @@ UNBROKEN = 10_000
 
 
 def show_all() -> None:
-    """Print both on standard output, in words or as JSON; without a tracking store there are no models, which
-    is said."""
+    """Print experiments and models, in words or as JSON; a missing tracking store is no error."""
     experiments = {name: _first_line(name) for name in experiment_names()}
     try:
         models, missing = list_models(open_store(project_root(), create=False)), None

@@ -80,7 +80,7 @@ def monitor(experiment: ExperimentName, *, json_output: Json = False, quiet: Qui
     """Diagnose the champion on fresh simulations, and see whether the real observations are still like those
     of its training.
 
-    Exit code 0: all is well; 3: it is not, for the reasons that are told.
+    Exit code 0: all is well; 3: it is not, for the reasons that are printed.
 
     Example: sbi-models monitor michelson
     """
@@ -276,10 +276,10 @@ def promote(
     from sbi_models.tracking import open_store, version_of
 
     store = open_store(project_root(), create=False)
-    found = version_of(store, model)
-    before = make_champion(store, found.name, found.version, why=why)
+    version = version_of(store, model)
+    before = make_champion(store, version.name, version.version, why=why)
     was = "there was none" if before is None else f"until now it was version {before}"
-    typer.echo(f"models:/{found.name}@champion is version {found.version} ({was})")
+    typer.echo(f"models:/{version.name}@champion is version {version.version} ({was})")
 
 
 @app.command()

@@ -18,8 +18,7 @@ NO_PAGE = "Run its experiment again: finished tasks are used again, and the new 
 
 
 def open_report(run_id: str | None, output: Path | None, *, browser: bool) -> Path:
-    """Say where the page of a run is, or of the last finished pipeline run, and open it in a browser where
-    there is one.
+    """Print where the page of a run is, by default of the last finished one, and open it in a browser.
 
     A page that is on a server is downloaded. With `output` it is copied there, and not opened.
 

@@ -1,5 +1,7 @@
-"""Commands `run`, `retrain` and `monitor`: a flow, on the Prefect server that the environment names or on one
-that is started for it."""
+"""Commands `run`, `retrain` and `monitor`: a flow on a Prefect server.
+
+The server is the one that the environment names, or one that is started for it.
+"""
 
 # Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are
 # imported: both take seconds.

@@ -35,8 +35,9 @@ def sample_file(
     output: Path | None,
     certificate: bool = True,
 ) -> pd.DataFrame:
-    """Draw for the data sets of a file, write the draws, and print a summary and certificates on standard
-    error.
+    """Draw for the data sets of a file, and write the draws.
+
+    A summary and certificates go to standard error.
 
     As JSON, summary and certificates are printed on standard output, and draws are written to an output
     file only.
@@ -117,8 +118,10 @@ def _summarized(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _print_summary(
     title: str, rows: list[dict[str, Any]], note: str | None, certificates: list[dict[str, Any]]
 ) -> None:
-    """Print summary and certificates on standard error; if quiet only those that failed, and nothing beside
-    JSON."""
+    """Print summary and certificates on standard error.
+
+    If quiet only certificates that failed are printed, and under `--json` nothing.
+    """
     if output_settings().as_json:
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)

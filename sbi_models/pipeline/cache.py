@@ -1,5 +1,6 @@
-"""Cache keys: a finished step is used again exactly if its inputs, the settings that matter to it, and its
-code are the same.
+"""Cache keys of steps, from their inputs, settings and code.
+
+A finished step is used again exactly if none of these has changed.
 
 Code is all that the module of the step imports, of this package and of the user, without comments and
 docstrings; torch and NumPy count by their versions.
@@ -28,8 +29,9 @@ NUMERICS = ("torch", "numpy")
 
 @cache
 def code_fingerprint(module: str) -> str:
-    """sha256 over all code of this package that a module of it reaches; comments, docstrings and layout do
-    not count.
+    """sha256 over all code of this package that a module of it reaches.
+
+    Comments, docstrings and layout do not count.
 
     Args:
         module: full name of the module, such as that of a step.
@@ -73,8 +75,7 @@ def observations_hash(question: Question) -> str:
 
 
 def source_fingerprint(*things: Any) -> str:
-    """sha256 over the code of the modules that define functions or classes, and of the user's modules that
-    these import."""
+    """sha256 over the code of the modules that define functions or classes, and of those that they import."""
     digest = hashlib.sha256()
     for name, file in sources_of(things).items():
         digest.update(f"{name} {meaning(file)} ".encode())
@@ -82,8 +83,7 @@ def source_fingerprint(*things: Any) -> str:
 
 
 def simulator_fingerprint(question: Question) -> str:
-    """sha256 over the code that the simulator leads to, over what the experiment depends on, and over first
-    rows with seed 0.
+    """sha256 over the code of a simulator, what the experiment depends on, and first rows with seed 0.
 
     The rows, a block of batched functions and one row of others, catch what that code does not show, such as
     constants of objects. Code that was changed after it was imported has a fingerprint that no other process
@@ -108,8 +108,10 @@ def changed_sources(question: Question) -> list[str]:
 
 
 def refuse_changed_sources(question: Question) -> None:
-    """Raise ConfigurationError if code that this process has imported was changed since: new processes would
-    compute something else."""
+    """Raise ConfigurationError if code of the simulator was changed after this process imported it.
+
+    New processes would compute something else.
+    """
     if changed := changed_sources(question):
         raise ConfigurationError(
             "Expected the code of the simulator as it was when this process imported it, got "
@@ -132,8 +134,7 @@ def _surroundings(experiment: Experiment) -> list[Any]:
 
 
 def depended_on(experiment: Experiment) -> list[tuple[Path, Path]]:
-    """Each file that the experiment says its simulator depends on, with the folder that its name is relative
-    to.
+    """Files that `depends_on` names, each with the folder that its name is relative to.
 
     Raises:
         ConfigurationError: if one is missing.

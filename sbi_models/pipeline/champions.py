@@ -1,5 +1,4 @@
-"""The champion of a registered model: how one takes over from another, by the gate or by hand, and what the
-registry then says of each."""
+"""Champions of registered models: how one takes over from another, by the gate or by hand."""
 
 from datetime import datetime
 from types import EllipsisType
@@ -62,8 +61,9 @@ def crown(
 
 
 def follow_alias(store: Store, name: str) -> None:
-    """Let the descriptions of versions say who is champion, and who was until when, whoever has moved the
-    alias.
+    """Let the descriptions of all versions say who is champion, and who was until when.
+
+    This holds whoever has moved the alias.
 
     A champion whose coming is not in the history, since another program moved the alias, is noted there.
     """
@@ -75,8 +75,8 @@ def follow_alias(store: Store, name: str) -> None:
                 store.client, AliasMove.now(CHAMPION, moves[-1].after if moves else None, champion, why), name
             )
         moves = alias_history(store, name, CHAMPION)
-    for found in model_versions(store.client, name):
-        number, text = int(found.version), found.description or ""
+    for entry in model_versions(store.client, name):
+        number, text = int(entry.version), entry.description or ""
         is_head, rest = text.startswith(_HEAD), text.partition("\n")[2]
         if number == champion and not is_head:
             annotate(
@@ -92,8 +92,7 @@ def follow_alias(store: Store, name: str) -> None:
 
 
 def promote(store: Store, name: str, version: int, *, why: str = "") -> int | None:
-    """Make a version the champion by hand, such as the one before for a roll-back; returns the version that
-    was champion until then.
+    """Make a version the champion by hand; returns the version that was champion until then.
 
     Later challengers are compared with it alone. The gate makes no version champion again that was one
     before.
@@ -106,10 +105,9 @@ def promote(store: Store, name: str, version: int, *, why: str = "") -> int | No
 
 
 def reference_of(store: Store, name: str, champion: int) -> int | None:
-    """The version that a champion has shown no more than not to be worse than; None if it is the measure
-    itself."""
-    found = _tags(store, name, champion).get(REFERENCE)
-    return None if found is None else int(found)
+    """The version that a champion was only shown not to be worse than; None without one."""
+    reference = _tags(store, name, champion).get(REFERENCE)
+    return None if reference is None else int(reference)
 
 
 def set_reference(store: Store, name: str, version: int, reference: int | None) -> None:

@@ -97,8 +97,7 @@ def run_custom(
 
 
 def _numbers(path: str, value: Any, names: list[str]) -> dict[str, float]:
-    """A number by its path, or several by path and name: of a dict, or of an array with one for each
-    parameter."""
+    """Numbers by label: a single one by its path, those of a dict or an array by path and name."""
     if isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return {path: float(value)}
     if isinstance(value, Mapping) and all(isinstance(number, Real) for number in value.values()):

@@ -1,5 +1,4 @@
-"""Early checks of networks, simulator and observations on the first simulation, before the others are
-computed."""
+"""Early checks of networks, simulator and observations on the first simulation."""
 
 import numpy as np
 
@@ -11,8 +10,7 @@ from sbi_models.pipeline.steps.simulate import refuse_not_finite
 
 
 def check_data(question: Question, approximator: Approximator) -> None:
-    """Build an untrained approximator from the first simulation, and let its networks read the real
-    observations.
+    """Build an untrained approximator from the first simulation, and let it read the real observations.
 
     Raises:
         DataError, ConfigurationError: if networks and simulations do not fit together, or observations are

@@ -48,8 +48,7 @@ class Source(NamedTuple):
 
 
 def sources_of(things: Iterable[Any]) -> dict[str, Path]:
-    """Files of the modules that define functions or classes, and of all modules that these import, directly
-    or not, by name.
+    """Files of the modules that define functions or classes, and of all modules that these import, by name.
 
     Args:
         things: functions, classes or modules. Those of a user are followed through modules of the user, those
@@ -69,8 +68,7 @@ def sources_of(things: Iterable[Any]) -> dict[str, Path]:
 
 
 def package_sources(module: str) -> dict[str, Path]:
-    """Files of a module of this package, and of all modules of the package that it imports, directly or not,
-    by name.
+    """Files of a module of this package, and of all of its modules that this one imports, by name.
 
     Importing `a.b.c` runs `a` and `a.b`, so these are followed, too. Names that a package imports when they
     are first used lead to their submodule alone.
@@ -98,8 +96,10 @@ def _closure(
     find: Callable[[str], list[tuple[str, Path]]],
     follow: Callable[[Path], bool],
 ) -> dict[str, Path]:
-    """Files that are reached from some, by name; `find` gives those of a name, and `follow` says which are
-    read."""
+    """Files that are reached from some, by name.
+
+    `find` gives the files of an imported name, and `follow` says which are read.
+    """
     files: dict[str, Path] = {}
     tried: set[str] = set()
     waiting = list(start)
@@ -211,8 +211,7 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def _package_files(name: str) -> list[tuple[str, Path]]:
-    """Name and file of a module of this package, or of the submodule that defines a name of it; none for
-    others."""
+    """Name and file of a module of this package, or of the submodule that defines a name of it."""
     first, *parts = name.split(".")
     if first != _NAME:
         return []
@@ -285,8 +284,7 @@ def _kept() -> dict[str, Any]:
 
 
 def _save_kept() -> None:
-    """Keep what this process has read of the package for later ones; files that cannot be written are no
-    error."""
+    """Keep what this process has read of the package for later ones; failing to is no error."""
     new = {key: _kept()[key] for key in _unsaved if key.startswith(str(_ROOT))}
     _unsaved.clear()
     if not new:

@@ -24,8 +24,7 @@ def of_member(losses: Mapping[str, Values], member: str) -> dict[str, Values]:
 
 
 class RunWithMembers:
-    """The run of a pipeline run with a child run for each member of its ensemble; without an ensemble, the
-    run alone.
+    """The run of a pipeline run, with a child run for each member of its ensemble.
 
     However often it is made for a run, each member has one child run.
 
@@ -39,8 +38,7 @@ class RunWithMembers:
         self.members = {name: tracker.child(name, member.model_dump()) for name, member in members.items()}
 
     def log_epoch(self, epoch: int, losses: Mapping[str, float]) -> None:
-        """The losses of an epoch (from 1): the means over members go to the run, each member's own to its
-        child run."""
+        """Log the losses of an epoch, from 1: means to the run, each member's to its child run."""
         self.tracker.log_epoch(epoch, of_mixture(losses))
         for name, tracker in self.members.items():
             tracker.log_epoch(epoch, of_member(losses, name))

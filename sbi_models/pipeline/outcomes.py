@@ -83,8 +83,7 @@ class Simulations(Outcome):
 
 
 class TrainedMember(BaseModel):
-    """One member of an ensemble: weight in the mixture, best epoch, number of parameters, and
-    architecture."""
+    """One member of an ensemble: weight, best epoch, number of parameters, architecture."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

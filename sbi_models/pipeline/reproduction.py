@@ -19,8 +19,7 @@ FINISHED = "reproduced"
 
 
 def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
-    """Run again what a run did, in a folder of its own with nothing to use again, and say what is the same;
-    True if all of it is.
+    """Run again what a run did, in a folder of its own, and compare; True if all is the same to the bit.
 
     An interrupted reproduction goes on; one that has ended begins anew.
 
@@ -49,10 +48,10 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     again = RunRecord.ended(
         Store(database, folder, artifact_location=None, local=True), record.experiment_name, "pipeline"
     )[0]
-    found = compare_runs(record, again, folder / FINISHED)
-    same = all(equal for equal, _ in found.values())
+    parts = compare_runs(record, again, folder / FINISHED)
+    same = all(equal for equal, _ in parts.values())
     console = result_console()
-    for name, (equal, words) in found.items():
+    for name, (equal, words) in parts.items():
         console.print(f"{name:<13}{escape(words) if equal else f'[yellow]{escape(words)}[/yellow]'}")
     code = training_code(record, again)
     console.print(
@@ -60,12 +59,11 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     )
     if not same:
         console.print(escape(_why(changes, code)))
-    parts = {name: {"same": equal, "words": words} for name, (equal, words) in found.items()}
     answer = {
         "run_id": run_id,
         "folder": str(folder),
         "same": same,
-        "parts": parts,
+        "parts": {name: {"same": equal, "words": words} for name, (equal, words) in parts.items()},
         "changes": changes,
         "training_code": code,
     }

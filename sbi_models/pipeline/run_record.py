@@ -35,8 +35,7 @@ def record_training(
     reused: bool,
     seconds: float | None = None,
 ) -> None:
-    """Log the losses of each epoch, where the run has not got them, the seconds, the checkpoint, and the
-    numbers of each member."""
+    """Log losses that the run has not got, the seconds, the checkpoint, and the numbers of members."""
     run = RunWithMembers(
         Tracker.attach(tracker.store, tracker.run_id), members
     )  # knows what the step logged while it trained
@@ -72,8 +71,7 @@ def log_files(tracker: Tracker, outcome: FilesOutcome) -> None:
 
 
 def record_decision(tracker: Tracker, registered: Registered, decision: Decision) -> None:
-    """Log the version, the decision of the gate as tags, and the difference of the challenger from the
-    champion as metrics."""
+    """Log the version, the decision of the gate, and the difference of the challenger from the champion."""
     tracker.set_tags(
         {
             "model": registered.uri,
@@ -94,8 +92,7 @@ def record_decision(tracker: Tracker, registered: Registered, decision: Decision
 def _record_seconds(
     tracker: Tracker, step: str, outcome: Outcome, reused: bool, seconds: float | None
 ) -> None:
-    """Log whether a step was made or reused, the seconds that making it took, whenever that was, and those
-    that using it again took."""
+    """Log whether a step was made or reused, the seconds that it took, and those of using it again."""
     tracker.set_tags({step: "reused" if reused else "made"})
     again = {f"{step}.seconds_of_reuse": seconds} if reused and seconds is not None else {}
     tracker.log_metrics({f"{step}.seconds": outcome.seconds} | again)

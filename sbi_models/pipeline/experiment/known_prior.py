@@ -5,8 +5,11 @@ from sbi_models.pipeline.experiment.study import KnowsPrior, Study
 
 
 def prior_of(study: Study, names: tuple[str, ...]) -> PriorScoreLike | None:
-    """The prior of some inference variables: the score that the study gives, or the torch distributions of
-    its simulator; None leaves it to what the network learned."""
+    """The prior of some inference variables, if the study knows it; else None.
+
+    It is the score that the study gives, or the torch distributions of its simulator. Without one, a network
+    can learn the prior.
+    """
     if isinstance(study, KnowsPrior):
         return study.prior_score
     priors = study.simulator.priors

@@ -49,8 +49,7 @@ class Question:
         return replace(self, experiment=experiment)
 
     def with_proposal(self, proposal: dict[str, Any]) -> Self:
-        """The same question with parameters drawn from a proposal, in place of the prior or an earlier
-        one."""
+        """The same question with parameters drawn from a proposal, in place of the prior."""
         original = study_of(self.experiment) if self.proposal is not None else self.study
         study = copy(original)
         study.simulator = NarrowedSimulator(original.simulator, NarrowPrior.from_json(proposal))

@@ -103,8 +103,7 @@ class Train(Settings):
 
 
 class Member(Settings):
-    """The networks of one member of an ensemble; without a summary network, it has a clone of the one in
-    `train`."""
+    """Networks of one member of an ensemble; its summary network is by default that of `train`."""
 
     inference_network: Network
     summary_network: Network | None = None
@@ -150,8 +149,7 @@ class Ensemble(Settings):
 
 
 class Diagnose(Settings):
-    """Posterior draws for each test simulation, and draws of each member of an ensemble to tell how far the
-    members are apart."""
+    """Diagnosis on the test simulations: numbers of draws, and your own metrics and figures."""
 
     num_samples: int = Field(default=500, ge=MIN_DRAWS)
     """Posterior draws for each test simulation."""
@@ -163,8 +161,10 @@ class Diagnose(Settings):
 
 
 class Register(Settings):
-    """Name in the model registry. Every version gets the alias `challenger`, and those that pass the gate
-    `champion`."""
+    """Name in the model registry.
+
+    Every version gets the alias `challenger`, and those that pass the gate `champion`.
+    """
 
     name: Annotated[
         str,
@@ -197,8 +197,9 @@ class Gate(Settings):
 
 
 class Sequential(Settings):
-    """Rounds of simulation with a sequential proposal before the main one, each near the posterior of the one
-    real observation by the round before.
+    """Rounds of simulation with a sequential proposal, before the main one.
+
+    Each round is near the posterior of the one real observation by the round before.
 
     The approximator is then for this observation alone, and its draws are corrected by importance weights.
     """
@@ -258,8 +259,10 @@ class Retrain(Settings):
 
 
 class DependsOn(Settings):
-    """What the simulator depends on beside its code: if one of these changes, finished work is not used
-    again."""
+    """Files and environment variables that the simulator depends on beside its code.
+
+    If one of them changes, finished work is not used again.
+    """
 
     files: list[str] = Field(default_factory=list)
     """Files, and folders with all that is in them, by content; names are relative to the experiment's
@@ -269,8 +272,10 @@ class DependsOn(Settings):
 
 
 class Engine(Settings):
-    """Where simulation shards, and members of an ensemble, are computed. Results are the same to the bit on
-    each of them."""
+    """Engine that computes simulation shards, and members of an ensemble.
+
+    Results are the same to the bit on each of them.
+    """
 
     kind: Literal["threads", "processes", "dask"] = "threads"
     """In this process; in processes of this machine; or on a dask cluster (extra `dask`), which is a local
@@ -390,8 +395,7 @@ class Experiment(Settings):
         return self
 
     def what_matters(self) -> dict[str, Any]:
-        """All settings but those that say where to compute and not what: equal exactly if two runs have the
-        same results."""
+        """All settings that results depend on: without engine, folder, monitoring and retraining."""
         return self.model_dump(
             mode="json",
             exclude={

@@ -25,8 +25,9 @@ def is_experiment(source: str | Path) -> bool:
 
 
 def load_experiment(source: str | Path) -> Experiment:
-    """The experiment of a name, or of a YAML file, whose folder is then where its modules and files are
-    looked for.
+    """The experiment of a name, or of a YAML file.
+
+    Its modules and files are looked for in the folder of the file.
 
     Raises:
         ConfigurationError: no such experiment or file, not YAML, or settings that are unknown or out of
@@ -68,8 +69,10 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def as_yaml(experiment: Experiment) -> str:
-    """The settings that differ from the defaults, as a file that `load_experiment` reads; without the
-    folder."""
+    """The settings that differ from the defaults, as YAML that `load_experiment` reads.
+
+    The folder is left out.
+    """
     settings = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
     return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
 
@@ -96,8 +99,10 @@ def _message(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> s
 
 
 def _is_in(content: Any, part: Any, location: tuple[Any, ...]) -> bool:
-    """Whether a part of a location is a key or a number of the file: pydantic also names the alternatives of
-    a union."""
+    """Whether a part of a location is a key or an index of the file.
+
+    Pydantic also names the alternatives of a union.
+    """
     for step in location:
         known: Any = (
             content

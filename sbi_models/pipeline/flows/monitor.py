@@ -30,8 +30,7 @@ from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, o
 @register_flow("monitor", show=show_monitoring)
 @flow(name="monitor", persist_result=False)
 def monitor(experiment: Experiment) -> MonitorResult:
-    """Diagnose the champion on simulations that nobody has seen, and look at the real observations; all is
-    one MLflow run.
+    """Diagnose the champion on fresh simulations, and test the real observations for drift, in one run.
 
     Raises:
         DriftError: if there are alarms, which fails the run and the flow.
@@ -68,8 +67,7 @@ def monitor(experiment: Experiment) -> MonitorResult:
 
 @step("watch", Monitoring)
 def watch(question: Question, champion: str, turn: int) -> Monitoring:
-    """Diagnose the model at its k-th monitoring, whose simulations are those of no other one, and test the
-    real observations for drift."""
+    """Diagnose a model on simulations of this monitoring alone, and test the real observations for drift."""
     experiment = question.experiment
     approximator = load(champion, open_store(project_root(), create=False), certify=False)
     results = Results(work_folder() / "monitor" / experiment.name / str(turn))
@@ -102,8 +100,10 @@ def diagnose_afresh(
 
 
 def look_at_observations(question: Question, approximator: Approximator, results: Results) -> float | None:
-    """The p-value of all real observations together, small if they are not like the simulations; None without
-    observations."""
+    """The p-value of all real observations together, small if they are unlike the simulations.
+
+    None without observations.
+    """
     labels, observations = question.study.observations()
     if not labels:
         return None

@@ -25,8 +25,7 @@ from sbi_models.pipeline.steps.train import training_of, training_step
 @register_flow("pipeline", show=show_pipeline)
 @flow(name="pipeline", persist_result=False)
 def pipeline(experiment: Experiment, fresh: bool = False) -> PipelineResult:
-    """Run an experiment. Finished steps are used again, unless it is to be fresh; everything is tracked in
-    one MLflow run."""
+    """Run an experiment as one MLflow run; finished steps are used again, unless it is to be fresh."""
     question = question_of(experiment)
     with start_run(question) as tracker:
         recorder = Recorder(tracker, question)

@@ -14,8 +14,9 @@ from sbi_models.tracking import RunRecord, open_store
 @register_flow("retrain", show=show_retraining)
 @flow(name="retrain", persist_result=False)
 def retrain(experiment: Experiment) -> PipelineResult:
-    """Add simulations to those of the last finished run, and run the pipeline with them; its gate compares
-    with the champion.
+    """Run the pipeline with more simulations than the last finished run had.
+
+    Its gate compares with the champion.
 
     One that was killed goes on: until a run has finished, the next one is the same.
     """
@@ -24,8 +25,7 @@ def retrain(experiment: Experiment) -> PipelineResult:
 
 
 def with_more(experiment: Experiment) -> Experiment:
-    """The experiment with as many more training simulations as its settings say than the last finished run
-    had."""
+    """The experiment with more training simulations than the last finished run, by as many as it says."""
     runs = RunRecord.ended(open_store(project_root()), experiment.name, "pipeline", "FINISHED")
     had = max(
         (

@@ -27,8 +27,9 @@ _STYLES = {"passed": "green", "failed": "red", "not known": "yellow"}
 def print_certificates(
     console: Console, data_set_name: str, certificates: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Print a table with a row a data set, the meaning of its columns, and reasons not to trust some; columns
-    that hold nothing are left out.
+    """Print certificates as a table, with the meaning of its columns and reasons not to trust a posterior.
+
+    Columns that hold nothing are left out.
 
     The columns: p-values of all tests together, of novelty, of the agreement of members and of the predictive
     check; of importance weights the effective share of the draws and Pareto k.

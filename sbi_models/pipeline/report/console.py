@@ -271,8 +271,10 @@ def print_monitoring(result: MonitorResult) -> None:
 
 
 def _where_to_look(run_id: str) -> str:
-    """The page of a run on a server, or the command that opens MLflow's pages: in a checkout the environment
-    need not be active."""
+    """The page of a run on a server, or the command that opens MLflow's pages.
+
+    In a checkout the environment need not be active.
+    """
     page = run_page(open_store(project_root(), create=False), run_id)
     if page is not None:
         return f"look at it at {page}"

@@ -221,8 +221,7 @@ def _pictures(
 
 
 def _sampling(question: Question, address: str) -> dict[str, Any]:
-    """How to draw for other observations, on the command line, in Python, and over HTTP; a note where that
-    needs weights."""
+    """Examples of drawing for other observations, on the command line, in Python, and over HTTP."""
     row, experiment = first_row(question.study.simulator), question.experiment
     names = [*experiment.summary_variables, *experiment.inference_conditions]
     shapes = {name: row[name].shape[1:] for name in names}

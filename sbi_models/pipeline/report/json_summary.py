@@ -7,8 +7,7 @@ from sbi_models.pipeline.outcomes import MonitorResult, PipelineResult
 
 
 def pipeline_summary(flow: str, experiment_name: str, result: PipelineResult) -> dict[str, Any]:
-    """Run, model, verdict, posteriors, certificates, and where the page and the other files are; None where a
-    run has no such thing.
+    """Run, model, verdict, posteriors, certificates, and files; None where a run has no such thing.
 
     Args:
         flow: "pipeline" or "retrain".

@@ -31,8 +31,7 @@ def number(value: float | None) -> str:
 
 
 def p_value(value: float | None, level: float = LEVEL) -> str:
-    """Two digits of a p-value, as far as they mean something, or as many as show on which side of a level it
-    is."""
+    """A p-value with two digits, or as many as show on which side of a level it is."""
     if value is None or not isfinite(value):
         return MISSING
     return "< 1e-15" if value < 1e-15 else p_in_words(value, level)

@@ -29,8 +29,10 @@ _settings = OutputSettings()
 
 @contextmanager
 def output_as(*, quiet: bool = False, as_json: bool = False) -> Iterator[None]:
-    """Use output settings inside of the context; if quiet, processes that it starts show no progress bars
-    either."""
+    """Use output settings inside of the context.
+
+    If quiet, processes that it starts show no progress bars either.
+    """
     global _settings  # noqa: PLW0603 - there is one console
     before, bars = _settings, os.environ.get("SBI_MODELS_PROGRESS")
     _settings = OutputSettings(quiet, as_json)
@@ -81,8 +83,7 @@ def _json_alone() -> Iterator[None]:
 
 
 def use_utf8() -> None:
-    """Start Python again in UTF-8 mode for files if the locale has another encoding; the terminal keeps its
-    own.
+    """Start Python again in UTF-8 mode if the locale has another encoding; the terminal keeps its own.
 
     Names of folders that the locale cannot read could not be sent to Prefect and MLflow.
     """

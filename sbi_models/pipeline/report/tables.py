@@ -24,8 +24,7 @@ TESTS = {
 def posterior_tables(
     table: Sequence[Mapping[str, Any]], data_set_name: str, certificates: Sequence[Mapping[str, Any]]
 ) -> list[Row]:
-    """For each quantity a title and a row a data set: mean, sd, quantiles, those of the exact posterior where
-    known, and the certificate.
+    """For each quantity a title and a row a data set: mean, sd, quantiles, and the certificate.
 
     Args:
         table: rows of `posterior_table`.
@@ -66,8 +65,7 @@ def posterior_tables(
 
 
 def verdict_rows(verdict: Mapping[str, Any]) -> list[Row]:
-    """A row a parameter, and one for all jointly: the words, factor and bias with intervals, and the p-value
-    of each test."""
+    """A row a parameter, and one for all jointly: factor and bias with intervals, and p-values of tests."""
     judged = list(verdict["parameters"].items()) + (
         [("all jointly", verdict["joint"])] if verdict["joint"] is not None else []
     )
@@ -111,8 +109,10 @@ def _flaws(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def certificate_rows(certificates: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
-    """A row a data set with verdict, numbers and warnings, and the titles of the numbers; those that no data
-    set has are left out."""
+    """A row a data set with verdict, numbers and warnings, and the titles of the numbers.
+
+    Numbers that no data set has are left out.
+    """
     titles = {**P_VALUES, "p_value": "all tests"} | WEIGHTS
     columns = {
         key: title
@@ -155,8 +155,7 @@ def _weight(key: str, value: float | None) -> str:
 
 
 def member_rows(training: Training, diagnosed: Mapping[str, ModelDiagnosis]) -> list[Row]:
-    """A row a member of an ensemble: weight, best epoch, last losses, log score and verdict; none without an
-    ensemble."""
+    """A row a member of an ensemble: weight, best epoch, last losses, log score and verdict."""
     rows = []
     for name, member in training.members.items():
         losses, diagnosis = of_member(training.history, name), diagnosed[name]

@@ -69,8 +69,7 @@ def _key(arguments: dict[str, Any]) -> str:
 
 @step("compose", Composition, _key)
 def compose(question: Question, training: Training, registered: Registered) -> Composition:
-    """Draws from the one posterior given all real observations together, from the registered model, with the
-    exact posterior beside them."""
+    """Draws from the posterior given all real observations together, from the registered model."""
     started, approximator = perf_counter(), load(registered.uri, open_store(project_root()), certify=False)
     if not isinstance(approximator, CompositionalApproximator):
         raise ConfigurationError(

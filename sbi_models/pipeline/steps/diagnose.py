@@ -1,5 +1,4 @@
-"""Step `diagnose`: diagnostics and verdict of an approximator on test simulations, and of each member of an
-ensemble."""
+"""Step `diagnose`: diagnostics and verdict on test simulations, also of each member of an ensemble."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -40,8 +39,10 @@ MEASURES = {
 
 
 def diagnose_key(question: Question, content_hash: Mapping[str, str], training: Training) -> str:
-    """Key of the step, from the trained file and its history, the test simulations, the code of the user's
-    own diagnostics, and what members may disagree on."""
+    """Key of the step, from trained file, history, test simulations, and code of custom diagnostics.
+
+    For an ensemble also from the real observations, on which members may disagree.
+    """
     experiment = question.experiment
     return content_key(
         "diagnose",
@@ -64,8 +65,7 @@ def _key(arguments: dict[str, Any]) -> str:
 
 @step("diagnose", Diagnosis, _key)
 def diagnose(question: Question, simulations: Simulations, training: Training) -> Diagnosis:
-    """Figures, metrics and the verdict on the test simulations, of the approximator and of each member of an
-    ensemble."""
+    """Figures, metrics and the verdict on the test simulations, also of each member of an ensemble."""
     started, test = perf_counter(), simulations.load("test")
     folder = work_folder() / diagnose_key(question, simulations.content_hash, training)
     approximator = load_approximator(training.model)
@@ -109,8 +109,7 @@ def diagnose_all(
 
 
 def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """The words of a verdict, `as_dict()` of it, as tags: `verdict`, `verdict.NAME` of each parameter, and
-    `verdict.jointly`."""
+    """The words of a verdict as tags: `verdict`, `verdict.NAME` of each parameter, `verdict.jointly`."""
     rows, keys = verdict["parameters"], parameter_keys(verdict["parameters"])
     tags = {"verdict": verdict["label"]} | {
         f"verdict.{keys[name]}": row["label"] for name, row in rows.items()
@@ -195,8 +194,7 @@ class Diagnoser:
 def _disagreement(
     question: Question, approximator: EnsembleApproximator, test: Variables, results: Results
 ) -> Disagreement:
-    """How far the members are apart for the real observations, against the test simulations: a figure, a
-    table, and metrics."""
+    """Disagreement of members on the real observations, against test simulations: figure, table, metrics."""
     study, experiment = question.study, question.experiment
     labels, observations = study.observations()
     has_density = all(member.has_density for member in approximator.members.values())

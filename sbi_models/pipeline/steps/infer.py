@@ -43,8 +43,7 @@ def _key(arguments: dict[str, Any]) -> str:
 
 @step("infer", Inference, _key)
 def infer(question: Question, training: Training, registered: Registered) -> Inference:
-    """Posterior draws for the real observations, from the registered model, with certificates, and the exact
-    posterior where it is known."""
+    """Posterior draws for the real observations, from the registered model, with certificates."""
     started, approximator = perf_counter(), load(registered.uri, open_store(project_root()), certify=False)
     folder = work_folder() / infer_key(question, training.sha256)
     return infer_observations(question, approximator, Results(folder)).model_copy(update=done(started))
@@ -113,8 +112,7 @@ def certify_observations(
     observations: Variables,
     results: Results,
 ) -> list[JSONObject]:
-    """Certificates of real observations, raw variables (num_datasets, ...), by approximator, simulator and
-    likelihood; all to the results."""
+    """Certificates of real observations, raw variables (num_datasets, ...), also written to the results."""
     experiment = question.experiment
     certified = workflow_with(question.study.simulator, approximator).certify(
         observations,

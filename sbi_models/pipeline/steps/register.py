@@ -49,8 +49,7 @@ Tests = Callable[[int], Variables]
 
 @step("register", Registered)
 def register(experiment: Experiment, training: Training, diagnosis: Diagnosis, run_id: str) -> Registered:
-    """The approximator in the model registry as challenger, with its verdict as tags; the same file is
-    registered once."""
+    """Register the approximator as challenger, with its verdict as tags; the same file is registered once."""
     version = register_version(
         open_store(project_root()),
         experiment.register_as.name,
@@ -66,8 +65,10 @@ def register(experiment: Experiment, training: Training, diagnosis: Diagnosis, r
 def decide(
     question: Question, simulations: Simulations, diagnosis: Diagnosis, registered: Registered
 ) -> Decision:
-    """Whether the challenger becomes the champion, and why; as many more test simulations are computed as it
-    takes to tell."""
+    """Decide whether the challenger becomes the champion.
+
+    As many more test simulations are computed as it takes to tell.
+    """
     return judge_challenger(
         open_store(project_root()),
         question.experiment,
@@ -87,8 +88,7 @@ def judge_challenger(
     *,
     tests: Tests | None = None,
 ) -> Decision:
-    """Give a registered version the alias `champion` if the gate passes; write the decision and its reasons
-    to the version.
+    """Give a version the alias `champion` if the gate passes, and write the decision to the version.
 
     Args:
         store: the store that has the registry.
@@ -160,15 +160,19 @@ def _judged(
 
 
 def _rivals(store: Store, name: str, champion: int) -> list[int]:
-    """The champion, and the version that it has only shown not to be worse than: else many small steps would
-    lead down."""
+    """The champion, and the version that it was only shown not to be worse than.
+
+    Without the second, many small steps would lead down.
+    """
     reference = reference_of(store, name, champion)
     return [champion] if reference is None else list(dict.fromkeys([champion, reference]))
 
 
 def _calibrated(experiment: Experiment, verdict: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether the verdict lets a version be champion, and the words for it; a parameter whose posterior is
-    the prior does not."""
+    """Whether the verdict lets a version be champion, in words, too.
+
+    A parameter whose posterior is the prior does not.
+    """
     words = f"verdict: {verdict['sentence']}"
     silent = [name for name, row in verdict.get("parameters", {}).items() if row["label"] == UNINFORMATIVE]
     unknown = [name for name in silent if name not in experiment.gate.uninformative]
@@ -208,8 +212,9 @@ def _compared(
     test: Variables,
     tests: Tests | None,
 ) -> tuple[bool, str, Comparison | None]:
-    """Whether the challenger is not worse than a version by the margin, or better than a newer one; the words
-    for it; and the numbers.
+    """Whether the challenger is not worse than a version by the margin, in words and numbers, too.
+
+    Against a newer one it has to be better.
 
     A rival that is damaged, of an earlier format or deleted refuses.
     """

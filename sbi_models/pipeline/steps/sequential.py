@@ -1,5 +1,4 @@
-"""Step `sequential`: the proposal of the next round of simulations, around the posterior of one
-observation."""
+"""Step `sequential`: the proposal of the next round, around the posterior of one observation."""
 
 from inspect import signature
 from time import perf_counter

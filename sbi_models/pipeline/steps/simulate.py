@@ -32,8 +32,7 @@ PURPOSES = ("training", "validation", "test")
 
 @dataclass(frozen=True)
 class StoreOrigin:
-    """Where the simulations for a purpose are, and what they come from: seed, and key of code and
-    settings."""
+    """Folder, seed and key of the simulations for a purpose."""
 
     purpose: str
     folder: str
@@ -87,8 +86,7 @@ def simulate_shard(question: Question, shard: Shard) -> None:
 
 @step("simulate", Simulations, lambda given: simulate_key(given["question"]))
 def simulate(question: Question, stores: list[StoreOrigin], seconds: float = 0.0) -> Simulations:
-    """Training, validation and test simulations, whose shards are on disk, as stores; each has a stream of
-    its own.
+    """Shards on disk as stores for training, validation and test; each has a stream of its own.
 
     Args:
         question: experiment and study.
@@ -117,8 +115,7 @@ def simulate(question: Question, stores: list[StoreOrigin], seconds: float = 0.0
 
 
 def simulations_of(question: Question, *, fresh: bool = False) -> tuple[Simulations, bool]:
-    """The simulations of a question, and whether all of them were there; what is missing or damaged on disk
-    is computed.
+    """The simulations of a question, and whether all were there; what is missing or damaged is computed.
 
     Raises:
         DataError: if what is there is not what the simulator gives now, or simulations are there twice.
@@ -127,19 +124,18 @@ def simulations_of(question: Question, *, fresh: bool = False) -> tuple[Simulati
     if fresh:
         forget(store_key(question))
     refuse_stale(question)
-    made = simulate_missing(question)
-    seconds = perf_counter() - started if made else 0.0
+    computed = simulate_missing(question)
+    seconds = perf_counter() - started if computed else 0.0
     simulations, _ = simulate.reuse(question, stores_of(question), seconds, fresh=fresh)
-    again = {"seconds": perf_counter() - started} if made else {}
-    return simulations.model_copy(update={"made": made, **again}), made == 0
+    again = {"seconds": perf_counter() - started} if computed else {}
+    return simulations.model_copy(update={"made": computed, **again}), computed == 0
 
 
 # ---- bodies ------------------------------------------------------------------
 
 
 def stores_of(question: Question) -> list[StoreOrigin]:
-    """The store of each purpose; experiments that differ only in how many simulations they want share
-    them."""
+    """The store of each purpose, shared by experiments that differ in numbers of simulations only."""
     key, seed = store_key(question), question.experiment.seed
     return [
         StoreOrigin(
@@ -170,7 +166,7 @@ def simulate_missing(question: Question) -> int:
     Raises:
         SimulationError: if a simulation fails, draws do not repeat, or workers die again and again.
     """
-    made, in_vain = 0, 0
+    computed, in_vain = 0, 0
     engine, simulator = question.experiment.engine, question.study.simulator
     if engine.kind == "threads" and not simulator.suits_a_thread:
         engine = engine.model_copy(
@@ -190,7 +186,7 @@ def simulate_missing(question: Question) -> int:
                 f"{len(shards) - len(left)}, though the engine {engine.kind} says that they are written: do "
                 "its workers share this folder? Mount it on their machines in the same place."
             )
-        made += sum(weights) - sum(shard.stop - shard.start for shard in left)
+        computed += sum(weights) - sum(shard.stop - shard.start for shard in left)
         in_vain = in_vain + 1 if len(left) == len(shards) else 0
         if in_vain == ATTEMPTS:
             raise SimulationError(
@@ -199,12 +195,11 @@ def simulate_missing(question: Question) -> int:
                 "workers, or a smaller rows_per_shard. Finished shards are kept."
             )
         shards = left
-    return made
+    return computed
 
 
 def more_tests(question: Question, num_simulations: int) -> Variables:
-    """The first simulations of the stream of test simulations, raw space: name to (num_simulations, ...);
-    what is missing is computed.
+    """The first test simulations, raw space: name to (num_simulations, ...); missing ones are computed.
 
     They are on disk afterwards, so that nobody computes them again. The outcome of the step stays as it is.
     """
@@ -222,8 +217,7 @@ def more_tests(question: Question, num_simulations: int) -> Variables:
 
 
 def refuse_stale(question: Question) -> None:
-    """Compute some of the simulations that are on disk once more, for a quarter of a second a store, and
-    compare.
+    """Compute some of the simulations on disk once more, for a quarter of a second a store, and compare.
 
     Raises:
         DataError: if they are not the same, up to rounding: something has changed that neither code nor

@@ -90,8 +90,10 @@ def step(
 
 
 def keyed(key: Callable[[dict[str, Any]], str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A cache key of Prefect from the arguments of a task alone; a result under it that is no plain JSON is
-    removed before it is read."""
+    """A cache key of Prefect from the arguments of a task alone.
+
+    A result under it that is no plain JSON is removed before it is read.
+    """
     return lambda context, arguments: only_plain_json(key(arguments))
 
 

@@ -1,5 +1,4 @@
-"""Step `train`, or `ensemble` in its place: the workflow that the settings describe, trained on stored
-simulations."""
+"""Step `train`, or `ensemble` in its place: the workflow of the settings, trained on stored simulations."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -61,15 +60,13 @@ def _key(arguments: dict[str, Any]) -> str:
 
 @step("train", Training, _key)
 def train(question: Question, simulations: Simulations, run_id: str, seconds: float = 0.0) -> Training:
-    """Train a BasicWorkflow, or a CompositionalWorkflow, on the stored simulations; a killed training goes on
-    from its last epoch."""
+    """Train a BasicWorkflow or CompositionalWorkflow; a killed training goes on from its last epoch."""
     return _trained(question, simulations, run_id, seconds)
 
 
 @step("ensemble", Training, _key)
 def ensemble(question: Question, simulations: Simulations, run_id: str, seconds: float = 0.0) -> Training:
-    """Train an EnsembleWorkflow in place of a BasicWorkflow, and learn the weights of its members on the
-    validation simulations.
+    """Train an EnsembleWorkflow, and learn the weights of its members on the validation simulations.
 
     Members that were trained apart have taken some seconds already.
     """
@@ -78,8 +75,7 @@ def ensemble(question: Question, simulations: Simulations, run_id: str, seconds:
 
 @task(name="train member")
 def train_member(question: Question, simulations: Simulations, run_id: str, member: str, root: str) -> None:
-    """Train one member of an ensemble, in whatever process this is, for the task `ensemble` to put it beside
-    the others."""
+    """Train one member of an ensemble in this process, for the step `ensemble`."""
     work_for(root)
     key = train_key(question, simulations.content_hash)
     run = _run_of(question, run_id)
@@ -129,8 +125,7 @@ def _trained(question: Question, simulations: Simulations, run_id: str, seconds:
 
 
 def train_members(question: Question, simulations: Simulations, run_id: str) -> None:
-    """Train the members that are not trained yet on the engine of an experiment, each in a process of its
-    own.
+    """Train the missing members on the engine of an experiment, each in a process of its own.
 
     The engine `threads` leaves that to the step `ensemble`.
 
@@ -169,8 +164,7 @@ def train_members(question: Question, simulations: Simulations, run_id: str) -> 
 
 
 def workflow_of(question: Question, key: str = "untrained") -> BasicWorkflow | EnsembleWorkflow:
-    """The workflow of an experiment, before any training, which keeps its checkpoints in the work folder
-    under a key.
+    """The untrained workflow of a question, with its checkpoints in the work folder under a key.
 
     Raises:
         ConfigurationError: if the networks and variables of the experiment do not fit together.
@@ -242,8 +236,10 @@ def _proposal(question: Question) -> dict[str, Any]:
 
 
 def _check_prior(question: Question, workflow: CompositionalWorkflow) -> None:
-    """Raise ConfigurationError if neither the study nor, after training, the network knows the prior, which a
-    composition divides by."""
+    """Raise ConfigurationError if nobody knows the prior, which a composition divides by.
+
+    That is neither the study nor, after training, the network.
+    """
     known = prior_of(question.study, workflow.approximator.inference_names)
     if known is None and not workflow.approximator.inference_network.drop_conditions:
         raise ConfigurationError(
@@ -270,8 +266,7 @@ def _summary_network(network: Network | None) -> SummaryNetwork | None:
 def train_part(
     question: Question, data: Mapping[str, Variables], key: str, member: str, on_epoch_end: OnEpochEnd
 ) -> None:
-    """Train one member of an ensemble apart from the others, to the bit as beside them, and leave it for
-    `train_workflow`."""
+    """Train one member of an ensemble apart from the others, to the bit as beside them, and save it."""
     workflow, experiment = workflow_of(question, key), question.experiment
     assert isinstance(workflow, EnsembleWorkflow)
     assert experiment.ensemble is not None
