@@ -94,7 +94,7 @@ def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
 
     def watch(week: str, settings: Any) -> None:
         try:
-            print(f"monitor, {week}: {monitor(settings)['verdict']['sentence']}")
+            print(f"monitor, {week}: {monitor(settings).monitoring.verdict['sentence']}")
         except (
             bf.errors.DriftError
         ) as drift:  # a schedule shows it as a failed run, the command line by exit code 3
@@ -112,10 +112,10 @@ def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
 
     def train(flow: Any, settings: Any) -> None:
         result = flow(settings)
-        said = "passed" if result["gate"]["promoted"] else "refused"
+        words = "passed" if result.gate.promoted else "refused"
         gates.append(
-            f"version {result['registered']['version']}: "
-            f"{said}\n{fill('; '.join(result['gate']['reasons']), 52)}"
+            f"version {result.registered.version}: "
+            f"{words}\n{fill('; '.join(result.gate.reasons), 52)}"
         )
         print(f"{flow.name}: {gates[-1]}")
 

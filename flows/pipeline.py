@@ -1,5 +1,4 @@
-"""The pipeline as Prefect deploys it: simulate -> train or ensemble -> diagnose -> register -> infer ->
-compose.
+"""The pipeline as Prefect deploys it: simulate, train, diagnose, register, infer, compose.
 
 `prefect.yaml` names this file; `python flows/pipeline.py EXPERIMENT` runs it once, as `sbi-models run
 EXPERIMENT` does.

@@ -13,7 +13,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.datasets import read_file
 from sbi_models.diagnostics import Verdict
 from sbi_models.errors import ConfigurationError, DataError, suggest
-from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.question import study_of
 from sbi_models.pipeline.experiment.yaml_files import experiment_names, is_experiment, load_experiment
 from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import is_model_uri, load, open_store
@@ -32,8 +32,7 @@ def diagnose_model(
     figures: Path | None,
     as_json: bool,
 ) -> Verdict:
-    """Load the model, draw for test simulations, print the verdict on standard output, and write figures
-    where asked for.
+    """Print the verdict on a model by test simulations, and write figures where asked for.
 
     Args:
         model: an experiment, by name or YAML file, for its champion; an address in the registry; or a saved

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sbi_models.errors import TrackingError
 from sbi_models.pipeline.experiment.yaml_files import FOLDER, experiment_names
-from sbi_models.pipeline.report.output import answer_json, voice
+from sbi_models.pipeline.report.output import output_settings, print_json
 from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import ModelListing, list_models, open_store
 
@@ -18,15 +18,14 @@ UNBROKEN = 10_000
 
 
 def show_all() -> None:
-    """Print both on standard output, in words or as JSON; without a tracking store there are no models, which
-    is said."""
+    """Print experiments and models, in words or as JSON; a missing tracking store is no error."""
     experiments = {name: _first_line(name) for name in experiment_names()}
     try:
         models, missing = list_models(open_store(project_root(), create=False)), None
     except TrackingError as error:
         models, missing = [], str(error)
-    if voice().as_json:
-        answer_json(
+    if output_settings().as_json:
+        print_json(
             {
                 "experiments": [{"name": name, "description": words} for name, words in experiments.items()],
                 "models": [

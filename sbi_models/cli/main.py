@@ -18,7 +18,7 @@ import typer
 
 from sbi_models.cli.options import EPILOG, ExperimentName, Host, Json, Port, Quiet, interruptible, settings_of
 from sbi_models.errors import DriftError, SbiModelsError
-from sbi_models.pipeline.report.output import admit_all_letters, answer_json, speaking, use_utf8
+from sbi_models.pipeline.report.output import escape_unencodable, output_as, print_json, use_utf8
 from sbi_models.pipeline.runtime import end_in_time
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ def run(
     settings = settings_of(experiment, seed)
     from sbi_models.cli.run import run_flow
 
-    with speaking(quiet=quiet, as_json=json_output), interruptible():
+    with output_as(quiet=quiet, as_json=json_output), interruptible():
         run_flow("pipeline", settings, fresh=fresh)
 
 
@@ -71,7 +71,7 @@ def retrain(experiment: ExperimentName, *, json_output: Json = False, quiet: Qui
     settings = settings_of(experiment)
     from sbi_models.cli.run import run_flow
 
-    with speaking(quiet=quiet, as_json=json_output), interruptible():
+    with output_as(quiet=quiet, as_json=json_output), interruptible():
         run_flow("retrain", settings)
 
 
@@ -80,18 +80,18 @@ def monitor(experiment: ExperimentName, *, json_output: Json = False, quiet: Qui
     """Diagnose the champion on fresh simulations, and see whether the real observations are still like those
     of its training.
 
-    Exit code 0: all is well; 3: it is not, for the reasons that are told.
+    Exit code 0: all is well; 3: it is not, for the reasons that are printed.
 
     Example: sbi-models monitor michelson
     """
     settings = settings_of(experiment)
     from sbi_models.cli.run import run_flow
 
-    with speaking(quiet=quiet, as_json=json_output), interruptible():
+    with output_as(quiet=quiet, as_json=json_output), interruptible():
         try:
             run_flow("monitor", settings)
         except DriftError as drift:
-            answer_json(drift.found)
+            print_json(drift.found)
             typer.echo(f"Drift: {drift}", err=True)
             raise typer.Exit(3) from None
 
@@ -128,7 +128,7 @@ def list_all(*, json_output: Json = False) -> None:
     """
     from sbi_models.cli.list_models import show_all
 
-    with speaking(as_json=json_output):
+    with output_as(as_json=json_output):
         show_all()
 
 
@@ -199,7 +199,7 @@ def sample(
     """
     from sbi_models.cli.sample import sample_file
 
-    with speaking(quiet=quiet, as_json=json_output):
+    with output_as(quiet=quiet, as_json=json_output):
         sample_file(
             model, observations, num_samples=num_samples, seed=seed, output=output, certificate=certificate
         )
@@ -244,7 +244,7 @@ def diagnose(  # noqa: PLR0917 - options of a command are named
     """
     from sbi_models.cli.diagnose import diagnose_model
 
-    with speaking(quiet=quiet):
+    with output_as(quiet=quiet):
         verdict = diagnose_model(
             model,
             data,
@@ -276,10 +276,10 @@ def promote(
     from sbi_models.tracking import open_store, version_of
 
     store = open_store(project_root(), create=False)
-    found = version_of(store, model)
-    before = make_champion(store, found.name, found.version, why=why)
+    version = version_of(store, model)
+    before = make_champion(store, version.name, version.version, why=why)
     was = "there was none" if before is None else f"until now it was version {before}"
-    typer.echo(f"models:/{found.name}@champion is version {found.version} ({was})")
+    typer.echo(f"models:/{version.name}@champion is version {version.version} ({was})")
 
 
 @app.command()
@@ -292,11 +292,11 @@ def champions(
 
     Example: sbi-models champions michelson
     """
-    from sbi_models.pipeline.champions import show_history
+    from sbi_models.cli.champions import show_history
     from sbi_models.pipeline.runtime import project_root
     from sbi_models.tracking import open_store
 
-    with speaking(as_json=json_output):
+    with output_as(as_json=json_output):
         show_history(open_store(project_root(), create=False), model)
 
 
@@ -319,7 +319,7 @@ def reproduce(
     """
     from sbi_models.pipeline.reproduction import reproduce_run
 
-    with speaking(quiet=quiet, as_json=json_output), interruptible():
+    with output_as(quiet=quiet, as_json=json_output), interruptible():
         same = reproduce_run(run_id, folder)
     if not same:
         raise typer.Exit(3)
@@ -350,7 +350,7 @@ def report(
     """
     from sbi_models.cli.report import open_report
 
-    with speaking(as_json=json_output):
+    with output_as(as_json=json_output):
         open_report(run_id, output, browser=browser)
 
 
@@ -420,7 +420,7 @@ def ui(
 def main() -> None:
     """Entry point: errors that a user can cause are one line and exit code 2."""
     use_utf8()
-    admit_all_letters()
+    escape_unencodable()
     try:
         app()
     except SbiModelsError as error:

@@ -1,5 +1,7 @@
-"""What commands of `sbi-models` have in common: options, and how long work is interrupted. It imports nothing
-heavy."""
+"""Options that commands of `sbi-models` have in common, and the exit of interrupted work.
+
+It imports nothing heavy.
+"""
 
 import signal
 import traceback

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.pipeline.report.output import answer_json, voice
+from sbi_models.pipeline.report.output import output_settings, print_json
 from sbi_models.pipeline.report.usage import FILE
 from sbi_models.pipeline.runtime import project_root, work_folder
 from sbi_models.tracking import RunRecord, open_store
@@ -18,8 +18,7 @@ NO_PAGE = "Run its experiment again: finished tasks are used again, and the new 
 
 
 def open_report(run_id: str | None, output: Path | None, *, browser: bool) -> Path:
-    """Say where the page of a run is, or of the last finished pipeline run, and open it in a browser where
-    there is one.
+    """Print where the page of a run is, by default of the last finished one, and open it in a browser.
 
     A page that is on a server is downloaded. With `output` it is copied there, and not opened.
 
@@ -43,8 +42,8 @@ def open_report(run_id: str | None, output: Path | None, *, browser: bool) -> Pa
                 f"Expected --output as a file that can be written, got {output}: {error.strerror}."
             ) from None
         page = output
-    if voice().as_json:
-        answer_json({"run_id": record.run_id, "experiment": record.experiment_name, "report": str(page)})
+    if output_settings().as_json:
+        print_json({"run_id": record.run_id, "experiment": record.experiment_name, "report": str(page)})
         return page
     typer.echo(str(page))
     if browser and output is None and has_display():

@@ -1,5 +1,7 @@
-"""One of the flows from the command line: on the Prefect server that the environment names, or on one that is
-started for it."""
+"""Commands `run`, `retrain` and `monitor`: a flow on a Prefect server.
+
+The server is the one that the environment names, or one that is started for it.
+"""
 
 # Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are
 # imported: both take seconds.
@@ -9,20 +11,21 @@ from sbi_models.pipeline.runtime import end_on_signals, make_folders
 
 make_folders()
 
-from collections.abc import Callable
 from typing import Any
 
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.prefect_server.for_one_run import LocalPrefect
-from sbi_models.pipeline.report.output import answer_json
 from sbi_models.quick_imports import quick_imports
 
 
-def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[str, Any]:
-    """Run the flow "pipeline", "retrain" or "monitor" of an experiment to its end, and show what has come
-    out; the result of the flow.
+def run_flow(name: str, experiment: Experiment, **options: Any) -> Any:
+    """Run a registered flow of an experiment to its end, and show its result, which is returned.
 
-    With fresh, the pipeline uses nothing again that is finished.
+    Args:
+        name: name in the registry, such as "pipeline", "retrain" or "monitor".
+        experiment: settings.
+        options: other arguments of the flow, such as `fresh=True` of the pipeline, which then uses nothing
+            again.
 
     Raises:
         SbiModelsError: whatever of them the flow raises.
@@ -31,18 +34,9 @@ def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[
     server = LocalPrefect()
     server.begin()
     with quick_imports(freeze=True):
-        from sbi_models.pipeline.flows.monitor import monitor, watch_answer
-        from sbi_models.pipeline.flows.pipeline import pipeline
-        from sbi_models.pipeline.flows.retrain import retrain
-        from sbi_models.pipeline.report.console import Screen, show_monitored
-        from sbi_models.pipeline.report.json_summary import pipeline_answer
-    flows: dict[str, Callable[[Experiment], dict[str, Any]]] = {"retrain": retrain, "monitor": monitor}
+        from sbi_models.pipeline.flows import FLOWS
+    named = FLOWS.named(name)
     with server:
-        result = flows[name](experiment) if name in flows else pipeline(experiment, fresh=fresh)
-    if name == "monitor":
-        show_monitored(result)
-        answer_json(watch_answer(result["run_id"], result["model"], result))
-    else:
-        Screen(experiment).finished(result)
-        answer_json(pipeline_answer(name, experiment, result))
+        result = named.flow(experiment, **options)
+    named.show(experiment, result)
     return result

@@ -13,13 +13,13 @@ from rich.table import Table
 
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline.experiment.observations import read_observations
-from sbi_models.pipeline.report.output import answer_json, show, voice
-from sbi_models.pipeline.report.posteriors import INTERVAL, draws_frame
-from sbi_models.pipeline.report.tables import digits_of, fixed
+from sbi_models.pipeline.model_info import has_proposal
+from sbi_models.pipeline.posterior_tables import INTERVAL, draws_frame
+from sbi_models.pipeline.report.certificates import print_certificates
+from sbi_models.pipeline.report.numbers import digits_of, fixed
+from sbi_models.pipeline.report.output import output_settings, print_json, print_line
 from sbi_models.pipeline.report.usage import NEAR
 from sbi_models.pipeline.runtime import project_root
-from sbi_models.pipeline.steps.certify import show_certificates
-from sbi_models.pipeline.steps.train import NARROWED
 from sbi_models.tracking import is_model_uri, load, open_store
 
 SUFFIXES = (".csv", ".parquet")
@@ -35,10 +35,11 @@ def sample_file(
     output: Path | None,
     certificate: bool = True,
 ) -> pd.DataFrame:
-    """Read observations, draw, write the draws, and show a summary and the certificate of each data set on
-    standard error.
+    """Draw for the data sets of a file, and write the draws.
 
-    As JSON, summary and certificates are the answer on standard output, and draws are written to an output
+    A summary and certificates go to standard error.
+
+    As JSON, summary and certificates are printed on standard output, and draws are written to an output
     file only.
     """
     if output is not None and output.suffix not in SUFFIXES:
@@ -64,31 +65,33 @@ def sample_file(
     labels, values = read_observations(observations, variable, approximator.shapes[variable])
     draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
-    rows, note = _summarized(frame), NEAR if NARROWED in approximator.info else None
-    found = (
-        [own.as_dict() for own in approximator.certify({variable: values}, seed=seed)] if certificate else []
-    )
-    certificates = [{"data_set": label, **own} for label, own in zip(labels, found, strict=bool(found))]
-    _say(
+    rows, note = _summarized(frame), NEAR if has_proposal(approximator.info) else None
+    certificates = []
+    if certificate:
+        issued = approximator.certify({variable: values}, seed=seed)
+        certificates = [
+            {"data_set": label, **one.as_dict()} for label, one in zip(labels, issued, strict=True)
+        ]
+    _print_summary(
         f"{model}: {num_samples} draws for each of {len(labels)} data sets, seed {seed}",
         rows,
         note,
         certificates,
     )
-    if output is None and not voice().as_json:
+    if output is None and not output_settings().as_json:
         frame.to_csv(sys.stdout, index=False)
     elif output is not None and output.suffix == ".parquet":
         frame.to_parquet(output, index=False)
     elif output is not None:
         frame.to_csv(output, index=False)
-    told = {
+    drawn = {
         "model": model,
         "num_samples": num_samples,
         "seed": seed,
         "output": None if output is None else str(output),
     }
-    answer_json(
-        told | {"posteriors": rows, "certificates": certificates if certificate else None, "note": note}
+    print_json(
+        drawn | {"posteriors": rows, "certificates": certificates if certificate else None, "note": note}
     )
     return frame
 
@@ -112,15 +115,17 @@ def _summarized(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _say(
+def _print_summary(
     title: str, rows: list[dict[str, Any]], note: str | None, certificates: list[dict[str, Any]]
 ) -> None:
-    """Summary and certificates on standard error; of a quiet command only what fails, and nothing beside an
-    answer in JSON."""
-    if voice().as_json:
+    """Print summary and certificates on standard error.
+
+    If quiet only certificates that failed are printed, and under `--json` nothing.
+    """
+    if output_settings().as_json:
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if not voice().quiet:
+    if not output_settings().quiet:
         table = Table(box=SIMPLE_HEAD)
         for column in rows[0]:
             table.add_column(
@@ -137,12 +142,13 @@ def _say(
         console.print(table)
     if note is not None:
         console.print(f"[yellow]{note}[/yellow]\n")
-    shown = [own for own in certificates if own["verdict"] != "passed"] if voice().quiet else certificates
+    quiet = output_settings().quiet
+    shown = [row for row in certificates if not quiet or row["verdict"] != "passed"]
     if shown:
         console.print("Certificates: is a data set like the simulations of the training?")
-        show(
+        print_line(
             console,
             "(Whether data simulated from its posterior look like it is asked where the simulator "
             "is: in a run, by workflow.certify.)\n",
         )
-        show_certificates(console, "data set", shown)
+        print_certificates(console, "data set", shown)

@@ -12,8 +12,7 @@ from sbi_models.tracking import load, open_store, serve, version_of
 
 
 def serve_model(model: str, host: str, port: int, *, timeout: float, names: Collection[str] = ()) -> None:
-    """Serve a registered model until it is stopped: its tensors, with the code of this package; see
-    `sbi_models.tracking.serve`.
+    """Serve a registered model over HTTP until it is stopped; see `sbi_models.tracking.serve`.
 
     Raises:
         TrackingError: if there is no such model.
@@ -32,8 +31,7 @@ def serve_model(model: str, host: str, port: int, *, timeout: float, names: Coll
 
 
 def refuse_taken(host: str, port: int) -> None:
-    """Raise ConfigurationError if a port cannot be listened on: it is taken, or the address is none of this
-    machine."""
+    """Raise ConfigurationError if an address is not of this machine, or its port is taken."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

@@ -1,14 +1,8 @@
-"""The champion of a registered model: how one takes over from another, by the gate or by hand, and what the
-registry then says of each."""
+"""Champions of registered models: how one takes over from another, by the gate or by hand."""
 
 from datetime import datetime
 from types import EllipsisType
-from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from sbi_models.pipeline.report.output import answer_console, answer_json
 from sbi_models.tracking import AliasMove, Store, alias_history, alias_of, annotate, set_alias
 from sbi_models.tracking.addresses import model_versions
 from sbi_models.tracking.versions import note_move
@@ -67,8 +61,9 @@ def crown(
 
 
 def follow_alias(store: Store, name: str) -> None:
-    """Let the descriptions of versions say who is champion, and who was until when, whoever has moved the
-    alias.
+    """Let the descriptions of all versions say who is champion, and who was until when.
+
+    This holds whoever has moved the alias.
 
     A champion whose coming is not in the history, since another program moved the alias, is noted there.
     """
@@ -80,15 +75,15 @@ def follow_alias(store: Store, name: str) -> None:
                 store.client, AliasMove.now(CHAMPION, moves[-1].after if moves else None, champion, why), name
             )
         moves = alias_history(store, name, CHAMPION)
-    for found in model_versions(store.client, name):
-        number, text = int(found.version), found.description or ""
+    for entry in model_versions(store.client, name):
+        number, text = int(entry.version), entry.description or ""
         is_head, rest = text.startswith(_HEAD), text.partition("\n")[2]
         if number == champion and not is_head:
             annotate(
                 store,
                 name,
                 number,
-                description=f"{_HEAD} since {_minute(moves[-1].time)}.\n\n{text}".rstrip(),
+                description=f"{_HEAD} since {minute(moves[-1].time)}.\n\n{text}".rstrip(),
             )
         elif number != champion and is_head:
             annotate(
@@ -97,8 +92,7 @@ def follow_alias(store: Store, name: str) -> None:
 
 
 def promote(store: Store, name: str, version: int, *, why: str = "") -> int | None:
-    """Make a version the champion by hand, such as the one before for a roll-back; returns the version that
-    was champion until then.
+    """Make a version the champion by hand; returns the version that was champion until then.
 
     Later challengers are compared with it alone. The gate makes no version champion again that was one
     before.
@@ -111,10 +105,9 @@ def promote(store: Store, name: str, version: int, *, why: str = "") -> int | No
 
 
 def reference_of(store: Store, name: str, champion: int) -> int | None:
-    """The version that a champion has shown no more than not to be worse than; None if it is the measure
-    itself."""
-    found = _tags(store, name, champion).get(REFERENCE)
-    return None if found is None else int(found)
+    """The version that a champion was only shown not to be worse than; None without one."""
+    reference = _tags(store, name, champion).get(REFERENCE)
+    return None if reference is None else int(reference)
 
 
 def set_reference(store: Store, name: str, version: int, reference: int | None) -> None:
@@ -125,51 +118,15 @@ def set_reference(store: Store, name: str, version: int, reference: int | None) 
         store.client.delete_model_version_tag(name, str(version), REFERENCE)
 
 
-def show_history(store: Store, name: str) -> None:
-    """Print who was champion, since when, by whom and why, the newest last; as words or JSON."""
-    champion, moves = champion_of(store, name), alias_history(store, name, CHAMPION)
-    known = champion == (moves[-1].after if moves else None)
-    answer_json(
-        {
-            "model": name,
-            "champion": champion,
-            "history": [
-                {"time": m.time, "by": m.by, "from": m.before, "to": m.after, "why": m.why} for m in moves
-            ],
-            "history_is_complete": known and _is_chain(moves),
-        }
-    )
-    console = answer_console()
-    table = Table("when", "champion", "before", "by", "why", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for move in moves:
-        cells: list[Any] = [
-            _minute(move.time),
-            move.after,
-            "none" if move.before is None else move.before,
-            move.by,
-            move.why,
-        ]
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    if moves:
-        console.print(table)
-    console.print(
-        f"\n{escape(name)}: {'no champion' if champion is None else f'version {champion} is the champion'}"
-    )
-    if not (known and _is_chain(moves)):
-        console.print(
-            "[yellow]The history has gaps: another program has moved the alias, or it is of an "
-            "earlier release.[/yellow]"
-        )
-
-
 def _champion_text(store: Store, name: str, version: int, reasons: list[str]) -> str:
     since = alias_history(store, name, CHAMPION)[-1].time
     return "\n".join(
-        [f"{_HEAD} since {_minute(since)}: version {version}.", "", *(f"- {reason}" for reason in reasons)]
+        [f"{_HEAD} since {minute(since)}: version {version}.", "", *(f"- {reason}" for reason in reasons)]
     )
 
 
-def _is_chain(moves: list[AliasMove]) -> bool:
+def is_chain(moves: list[AliasMove]) -> bool:
+    """True if each move of an alias starts where the one before ended."""
     return all(move.before == (moves[i - 1].after if i else None) for i, move in enumerate(moves))
 
 
@@ -177,7 +134,7 @@ def _farewell(moves: list[AliasMove], version: int, champion: int | None) -> str
     """The first line of the description of a version that was champion."""
     left = [move for move in moves if move.before == version and move.after != version]
     if left:
-        return f"Was champion until {_minute(left[-1].time)}, when version {left[-1].after} took over."
+        return f"Was champion until {minute(left[-1].time)}, when version {left[-1].after} took over."
     return "Was champion, until when is not known" + (
         "." if champion is None else f"; version {champion} is now."
     )
@@ -187,5 +144,6 @@ def _tags(store: Store, name: str, version: int) -> dict[str, str]:
     return dict(store.client.get_model_version(name, str(version)).tags)
 
 
-def _minute(time: str) -> str:
+def minute(time: str) -> str:
+    """A time of the history, to the minute."""
     return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M UTC}"

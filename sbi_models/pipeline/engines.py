@@ -1,5 +1,4 @@
-"""Tasks spread over an engine that exists: threads or processes of this machine, or a dask cluster, through
-Prefect's task runners."""
+"""Engines for Prefect tasks: threads, processes, or a dask cluster."""
 
 import logging
 import os
@@ -68,8 +67,7 @@ def spread(
     *,
     folder: Path | None = None,
 ) -> int:
-    """Run a task once with each of some keyword arguments; how many of them did not finish since a worker
-    died.
+    """Run a task once with each of some keyword arguments; the number of runs lost to dead workers.
 
     Args:
         task: its results are on disk when it ends.
@@ -113,8 +111,7 @@ def spread(
 
 
 def refuse_other_folders(address: str, folder: Path) -> None:
-    """Raise ConfigurationError if a worker of a dask cluster does not see a file that is made in a folder
-    here, or no cluster answers."""
+    """Raise ConfigurationError if workers of a dask cluster do not share a folder, or none answers."""
     try:
         from distributed import Client  # noqa: PLC0415 - an extra
     except ImportError:

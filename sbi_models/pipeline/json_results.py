@@ -26,8 +26,7 @@ _NAMES_OF_CODE = {"__class__", "__exc_type__"}
 
 
 def only_plain_json(key: str) -> str:
-    """The key; a result that is kept under it and is not plain JSON is removed, so that its task is done
-    again."""
+    """The key; a result under it that is not plain JSON is removed, and its task runs again."""
     path = Path(os.environ["PREFECT_RESULTS_LOCAL_STORAGE_PATH"]).expanduser() / key
     if path.is_file() and not _is_plain(path.read_bytes()):
         path.unlink()

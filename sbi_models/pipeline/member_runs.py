@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.experiment.settings import Member
 from sbi_models.tracking import Tracker
 
 Values = TypeVar("Values")
@@ -24,21 +24,21 @@ def of_member(losses: Mapping[str, Values], member: str) -> dict[str, Values]:
 
 
 class RunWithMembers:
-    """The run of a pipeline run with a child run for each member of its ensemble; without an ensemble, the
-    run alone.
+    """The run of a pipeline run, with a child run for each member of its ensemble.
 
     However often it is made for a run, each member has one child run.
+
+    Args:
+        tracker: run of the pipeline run.
+        members: networks of the members by name; none without an ensemble.
     """
 
-    def __init__(self, tracker: Tracker, experiment: Experiment) -> None:
+    def __init__(self, tracker: Tracker, members: Mapping[str, Member]) -> None:
         self.tracker = tracker
-        self.members = {
-            name: tracker.child(name, member.model_dump()) for name, member in experiment.members.items()
-        }
+        self.members = {name: tracker.child(name, member.model_dump()) for name, member in members.items()}
 
     def log_epoch(self, epoch: int, losses: Mapping[str, float]) -> None:
-        """The losses of an epoch (from 1): the means over members go to the run, each member's own to its
-        child run."""
+        """Log the losses of an epoch, from 1: means to the run, each member's to its child run."""
         self.tracker.log_epoch(epoch, of_mixture(losses))
         for name, tracker in self.members.items():
             tracker.log_epoch(epoch, of_member(losses, name))

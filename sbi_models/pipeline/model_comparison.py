@@ -1,5 +1,4 @@
-"""Two models compared on the same simulations, in words with an error rate: better, equal, worse, or not
-known."""
+"""Comparison of two models on the same simulations: better, equal, worse, or not known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,8 +31,7 @@ Word = Literal["better", "equal", "equal or better", "not known", "worse"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean difference of the scores of two models on the same simulations, higher is better for the first
-    one.
+    """Mean difference of the scores of two models on the same simulations, higher if the first is better.
 
     Attributes:
         score: "log density", in nats, or "energy score" (its negative), as a share of that of the second
@@ -63,8 +61,10 @@ class Comparison:
 
     @property
     def word(self) -> Word:
-        """What the limits show. "better" and "worse" are about the sign of the mean, but what is equal within
-        the margin is equal."""
+        """The result in a word.
+
+        "better" and "worse" are about the sign of the mean, but what is equal within the margin is equal.
+        """
         if self.low > -self.margin:
             if self.high < self.margin:
                 return "equal"
@@ -78,8 +78,7 @@ class Comparison:
 
     @property
     def wanted(self) -> int:
-        """How many simulations it takes, by their spread, to tell a model that is exactly as good from one
-        that is off by the margin."""
+        """Number of simulations that tell a model that is exactly as good from one off by the margin."""
         quantiles = ndtri(1 - self.level / LOOKS) + ndtri(1 - MISSED / 2)
         return ceil(RESERVE * (float(quantiles) * self.sd / self.margin) ** 2)
 
@@ -93,22 +92,22 @@ class Comparison:
         )
 
     def in_words(self, rival: str) -> str:
-        """The word, the rival, the estimate, its interval and the margin, in one sentence without a full
-        stop."""
+        """The word, the rival, the estimate, its interval and the margin, in one sentence."""
         heads: dict[Word, str] = {
             "better": f"better than {rival}",
             "equal": f"equal to {rival} within {self._amount(self.margin)}",
             "equal or better": f"equal to or better than {rival}",
-            "not known": f"not known whether it is worse than {rival} by more than {self._amount(self.margin)}",
+            "not known": f"not known whether it is worse than {rival} by more than "
+            f"{self._amount(self.margin)}",
             "worse": f"worse than {rival}",
         }
         on = f"on {self.num_simulations} test simulations"
         if self.impossible[0]:
-            said = (
+            words = (
                 f"it says of {self.impossible[0]} of them that their parameters cannot be, where the "
                 "other does not"
             )
-            return f"{heads[self.word]}: {self.score} {on}; {said}"
+            return f"{heads[self.word]}: {self.score} {on}; {words}"
         limits = (
             f"({100 * (1 - self.level):g} % interval {self._signed(self.low)} to {self._signed(self.high)})"
         )
@@ -201,8 +200,9 @@ def compared(
 
 
 def _limits(differences: FloatArray, level: float) -> tuple[float, float]:
-    """Limits of the mean of differences (n,), each missed with probability `level`: the wider of Student's
-    and one corrected for skewness.
+    """Limits of the mean of differences (n,), each missed with probability `level`.
+
+    They are the wider of Student's and of those corrected for skewness.
 
     Differences of log densities are as skewed as chi-square where one model is too narrow: then Student's t
     has a lower limit that is too high. Hall's transformation (J. R. Stat. Soc. B 54, 1992) takes the error of

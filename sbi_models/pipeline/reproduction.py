@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from sbi_models.errors import ConfigurationError, SbiModelsError, TrackingError
-from sbi_models.pipeline.report.output import answer_console, answer_json, stage_console
+from sbi_models.pipeline.report.output import print_json, progress_console, result_console
 from sbi_models.pipeline.run_comparison import changes_since, compare_runs, training_code
 from sbi_models.pipeline.runtime import end_on_signals, project_root, work_folder
 from sbi_models.pipeline.source_record import FOLDER, SETTINGS
@@ -19,8 +19,7 @@ FINISHED = "reproduced"
 
 
 def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
-    """Run again what a run did, in a folder of its own with nothing to use again, and say what is the same;
-    True if all of it is.
+    """Run again what a run did, in a folder of its own, and compare; True if all is the same to the bit.
 
     An interrupted reproduction goes on; one that has ended begins anew.
 
@@ -38,7 +37,7 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
         raise TrackingError(
             f"Expected a pipeline run with its settings in {SETTINGS}, got none: {error}"
         ) from None
-    console = stage_console()
+    console = progress_console()
     console.print(f"run          {run_id} again, in {folder}")
     changes = changes_since(record)
     for words in changes:
@@ -49,10 +48,10 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     again = RunRecord.ended(
         Store(database, folder, artifact_location=None, local=True), record.experiment_name, "pipeline"
     )[0]
-    found = compare_runs(record, again, folder / FINISHED)
-    same = all(equal for equal, _ in found.values())
-    console = answer_console()
-    for name, (equal, words) in found.items():
+    parts = compare_runs(record, again, folder / FINISHED)
+    same = all(equal for equal, _ in parts.values())
+    console = result_console()
+    for name, (equal, words) in parts.items():
         console.print(f"{name:<13}{escape(words) if equal else f'[yellow]{escape(words)}[/yellow]'}")
     code = training_code(record, again)
     console.print(
@@ -60,16 +59,15 @@ def reproduce_run(run_id: str, folder: Path | None = None) -> bool:
     )
     if not same:
         console.print(escape(_why(changes, code)))
-    parts = {name: {"same": equal, "words": words} for name, (equal, words) in found.items()}
     answer = {
         "run_id": run_id,
         "folder": str(folder),
         "same": same,
-        "parts": parts,
+        "parts": {name: {"same": equal, "words": words} for name, (equal, words) in parts.items()},
         "changes": changes,
         "training_code": code,
     }
-    answer_json(answer | {"other_versions": record.other_versions()})
+    print_json(answer | {"other_versions": record.other_versions()})
     return same
 
 

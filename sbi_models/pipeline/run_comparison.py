@@ -1,5 +1,4 @@
-"""Two runs of one experiment compared by what they hold: how simulations, weights and draws differ, and what
-else has changed."""
+"""Comparison of two runs of one experiment: simulations, weights, draws, versions and machine."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from sbi_models.tracking import RunRecord
 from sbi_models.tracking.provenance import OWN_COMMIT, OWN_DIRTY, OWN_HASH
 from sbi_models.tracking.run_environment import machine
 
-Found = tuple[bool, str]
+Comparison = tuple[bool, str]
 """Whether something is the same, and the words for it."""
 
 DRAWS = {"infer": ("draws", "inference/draws.parquet"), "compose": ("composed", "composition/draws.parquet")}
@@ -29,29 +28,28 @@ TRAINING = "code.fingerprint"
 _MACHINE = ("platform", "processor", "torch_threads", "cuda", "gpus")
 
 
-def compare_runs(record: RunRecord, again: RunRecord, scratch: Path) -> dict[str, Found]:
-    """Of simulator, simulations, weights, and draws of each kind: whether they are the same, and how they
-    differ.
+def compare_runs(record: RunRecord, again: RunRecord, scratch: Path) -> dict[str, Comparison]:
+    """Whether simulator, simulations, weights and draws of two runs are the same, and how they differ.
 
     Args:
         record: the run that was reproduced.
         again: the run that repeats it.
         scratch: a folder for files of both.
     """
-    found: dict[str, Found] = {
+    parts: dict[str, Comparison] = {
         "simulator": (True, SAME),
         "simulations": compare_hashes(record.content_hashes, again.content_hashes),
     }
     if record.tags.get("simulator.fingerprint") != again.tags.get("simulator.fingerprint"):
-        same = found["simulations"][0]
-        found["simulator"] = (
+        same = parts["simulations"][0]
+        parts["simulator"] = (
             same,
             "of other code, settings or data, which give the same simulations" if same else "not the same",
         )
     if record.tags.get("model.sha256") == again.tags.get("model.sha256"):
-        found["weights"] = (True, SAME)
+        parts["weights"] = (True, SAME)
     else:
-        found["weights"] = compare_models(
+        parts["weights"] = compare_models(
             *(_model_of(run, scratch / of) for run, of in ((record, "then"), (again, "now")))
         )
     for task, (name, file) in DRAWS.items():
@@ -60,19 +58,18 @@ def compare_runs(record: RunRecord, again: RunRecord, scratch: Path) -> dict[str
                 pd.read_parquet(run.fetch(file, scratch / of))
                 for run, of in ((record, "then"), (again, "now"))
             )
-            found[name] = compare_draws(then, now)
-    return found
+            parts[name] = compare_draws(then, now)
+    return parts
 
 
-def compare_hashes(then: Mapping[str, str], now: Mapping[str, str]) -> Found:
+def compare_hashes(then: Mapping[str, str], now: Mapping[str, str]) -> Comparison:
     """Data sets by name, by the hashes of their content."""
     others = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
     return (not others, SAME if not others else f"not the same: {', '.join(others)}")
 
 
-def compare_models(then: Path, now: Path) -> Found:
-    """Two saved approximators by their tensors, to the bit; how far these are apart, or what beside them is
-    written otherwise."""
+def compare_models(then: Path, now: Path) -> Comparison:
+    """Compare two saved approximators by their tensors, to the bit, and by what else they hold."""
     (first, header), (second, other) = (_read(path) for path in (then, now))
     if missing := sorted({*first} ^ {*second}):
         return False, f"not the same: {len(missing)} tensors are in one of them only, such as {missing[0]}"
@@ -104,9 +101,8 @@ def compare_models(then: Path, now: Path) -> Found:
     return True, _with_settings(SAME, _differences(header, other))
 
 
-def compare_draws(then: pd.DataFrame, now: pd.DataFrame) -> Found:
-    """Two tables of draws by their values, whatever types their columns have; how far the posteriors are
-    apart."""
+def compare_draws(then: pd.DataFrame, now: pd.DataFrame) -> Comparison:
+    """Compare two tables of draws by their values, whatever types their columns have."""
     if list(then.columns) != list(now.columns) or set(then["data_set"].astype(str)) != set(
         now["data_set"].astype(str)
     ):
@@ -131,8 +127,7 @@ def compare_draws(then: pd.DataFrame, now: pd.DataFrame) -> Found:
 
 
 def changes_since(record: RunRecord) -> list[str]:
-    """What is not as it was at a run, in words: versions, the code of sbi_models, and the machine, as far as
-    the run has noted them."""
+    """Changes since a run, in words: versions, code of sbi_models, and machine, as far as it noted them."""
     others = record.other_versions()
     words = [
         f"{name.replace('_', '-')} {now} (was {then})"
@@ -143,8 +138,7 @@ def changes_since(record: RunRecord) -> list[str]:
 
 
 def training_code(record: RunRecord, again: RunRecord) -> str | None:
-    """Whether the code of the training is the one of then, comments aside; None if one of the runs has not
-    noted it."""
+    """Whether the code of the training has changed, comments aside; None if a run has not noted it."""
     codes = record.tags.get(TRAINING), again.tags.get(TRAINING)
     if None in codes:
         return None
@@ -208,21 +202,19 @@ def _distance(then: torch.Tensor, now: torch.Tensor) -> float:
 
 
 def _differences(then: Any, now: Any, path: str = "") -> list[str]:
-    """Where two JSON contents differ, by dotted names; checksums are left out, since they follow from the
-    rest."""
+    """Dotted names at which two JSON contents differ; checksums, which follow from the rest, are left out."""
     if isinstance(then, dict) and isinstance(now, dict):
         names = sorted({*then, *now} - ({"sha256"} if path.count(".") == 0 else set()))
         return [
-            found
+            parts
             for name in names
-            for found in _differences(then.get(name), now.get(name), f"{path}.{name}".lstrip("."))
+            for parts in _differences(then.get(name), now.get(name), f"{path}.{name}".lstrip("."))
         ]
     return [] if then == now else [path]
 
 
 def _with_settings(words: str, others: list[str]) -> str:
-    """The words, and which settings beside the tensors are written otherwise; names of keys of tasks follow
-    from code and versions."""
+    """The words, and which settings beside the tensors differ; names of cache keys are left out."""
     names = [
         name.removeprefix("sbi_models.settings.") for name in others if not name.endswith(("trained_by",))
     ]

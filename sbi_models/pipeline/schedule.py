@@ -30,18 +30,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from rich.console import Console
 from rich.markup import escape
 
-from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.pipeline.experiment.import_paths import load_object
+from sbi_models.errors import ConfigurationError
 from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.flows import FLOWS
 from sbi_models.pipeline.prefect_server.for_schedules import lasting_server
 from sbi_models.pipeline.prefect_server.process import ServerProcess, without_password
-
-FLOWS = {
-    "pipeline": "sbi_models.pipeline.flows.pipeline:pipeline",
-    "monitor": "sbi_models.pipeline.flows.monitor:monitor",
-    "retrain": "sbi_models.pipeline.flows.retrain:retrain",
-}
-"""Flows that can be scheduled, by name: each takes an experiment."""
 
 _AHEAD = 3
 """Times that are shown."""
@@ -104,16 +97,14 @@ class Times:
 def schedule(
     experiment: Experiment, times: Times, *, flow: str = "pipeline", name: str | None = None
 ) -> None:
-    """Run a flow of `FLOWS` on an experiment at these times, until Ctrl-C or SIGTERM.
+    """Run a registered flow on an experiment at these times, until Ctrl-C or SIGTERM.
 
     Raises:
         ConfigurationError: if there is no such flow, or if it is scheduled in this folder under this name
             already.
         TrackingError: if no Prefect server can be started for it.
     """
-    if flow not in FLOWS:
-        raise ConfigurationError(f"Unknown flow {flow!r}. {suggest(flow, FLOWS)}")
-    serve(load_object(FLOWS[flow]), experiment, times, name or experiment.name)
+    serve(FLOWS.named(flow).flow, experiment, times, name or experiment.name)
 
 
 def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: str) -> None:

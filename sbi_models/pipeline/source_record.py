@@ -1,5 +1,4 @@
-"""What a run keeps so that it can be run again from its record alone: the settings, and a user's modules and
-observations."""
+"""Record of a run for its reproduction: the settings, and the modules and observations of a user."""
 
 import shutil
 import sys
@@ -7,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sbi_models.pipeline.cache import code_fingerprint, depended_on, simulator_fingerprint
-from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.yaml_files import as_yaml
 from sbi_models.tracking import Tracker
 
@@ -16,12 +15,13 @@ FOLDER, SETTINGS = "source", "source/experiment.yaml"
 OWN = ("sbi_models",)
 
 
-def record_source(tracker: Tracker, experiment: Experiment) -> None:
+def record_source(tracker: Tracker, question: Question) -> None:
     """Write `source/` to a run, and tags with the fingerprints of simulator and training code.
 
     Of the folder of an experiment, those modules are kept that are imported by now, which making the workflow
     has done.
     """
+    experiment = question.experiment
     with TemporaryDirectory() as scratch:
         source = Path(scratch) / FOLDER
         source.mkdir()
@@ -39,8 +39,8 @@ def record_source(tracker: Tracker, experiment: Experiment) -> None:
         tracker.log_folder(scratch)
     tracker.set_tags(
         {
-            "simulator.fingerprint": simulator_fingerprint(experiment),
-            "code.fingerprint": code_fingerprint("train"),
+            "simulator.fingerprint": simulator_fingerprint(question),
+            "code.fingerprint": code_fingerprint("sbi_models.pipeline.steps.train"),
         }
     )
 
@@ -52,12 +52,12 @@ def modules_in(folder: str) -> dict[str, Path]:
     """
     if not folder:
         return {}
-    root, found = Path(folder).resolve(), {}
+    root, files = Path(folder).resolve(), {}
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "")
         if file.suffix != ".py" or not file.is_absolute() or name.partition(".")[0] in OWN:
             continue
         path = file.resolve()
         if path.is_relative_to(root) and path.is_file() and "site-packages" not in path.parts:
-            found[path.relative_to(root).as_posix()] = path
-    return found
+            files[path.relative_to(root).as_posix()] = path
+    return files

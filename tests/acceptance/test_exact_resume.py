@@ -18,7 +18,11 @@ sys.path.insert(0, sys.argv[1])
 from linear_gaussian import SIMULATOR, workflow
 
 made = workflow(checkpoint_filepath=sys.argv[2], restore=True, ema=0.9, early_stopping=50)
-arguments = dict(batch_size=32, validation_data=SIMULATOR.sample(200, seed=2), on_epoch_end=lambda epoch, losses: print(epoch, flush=True))
+arguments = dict(
+    batch_size=32,
+    validation_data=SIMULATOR.sample(200, seed=2),
+    on_epoch_end=lambda epoch, losses: print(epoch, flush=True),
+)
 if sys.argv[3] == "fit_online":
     made.fit_online(epochs=60, num_batches_per_epoch=10, **arguments)
 else:

@@ -81,4 +81,6 @@ if __name__ == "__main__":
         for argument in sys.argv[1:]:
             changes = json.loads(argument)
             flow, fresh = changes.pop("flow", "pipeline"), changes.pop("fresh", False)
-            print("RESULT " + json.dumps(run_flow(flow, small_experiment(changes), fresh=fresh)))
+            options = {"fresh": True} if fresh else {}
+            result = run_flow(flow, small_experiment(changes), **options)
+            print("RESULT " + json.dumps(result.model_dump()))

@@ -6,19 +6,20 @@ import sys
 
 from small_run import small_experiment
 
-from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.flows.pipeline import start_run, tasks
-from sbi_models.pipeline.steps.simulate import missing_shards, stores_of
+from sbi_models.pipeline.experiment.question import Question, question_of
+from sbi_models.pipeline.flows.run_start import start_run
+from sbi_models.pipeline.steps.simulate import missing_shards, simulate, simulate_shard, stores_of
+from sbi_models.pipeline.steps.train import training_step
 
 
-def simulate_here(experiment: Experiment) -> None:
+def simulate_here(question: Question) -> None:
     """All shards, one after another."""
-    for call in missing_shards(experiment):
-        tasks.simulate_shard.fn(**call)
+    for shard in missing_shards(question):
+        simulate_shard.fn(question, shard)
 
 
 if __name__ == "__main__":
-    experiment = small_experiment(json.loads(sys.argv[1]))
-    train = tasks.train if experiment.ensemble is None else tasks.ensemble
-    simulate_here(experiment)
-    train.fn(experiment, tasks.simulate.fn(experiment, stores_of(experiment)), start_run(experiment).run_id)
+    question = question_of(small_experiment(json.loads(sys.argv[1])))
+    simulate_here(question)
+    simulations = simulate.fn(question, stores_of(question))
+    training_step(question.experiment).fn(question, simulations, start_run(question).run_id)

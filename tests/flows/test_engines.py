@@ -9,11 +9,17 @@ import pytest
 from small_run import small_experiment
 
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.pipeline import tasks
 from sbi_models.pipeline.engines import refuse_other_folders
+from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.prefect_server.for_one_run import local_prefect
-from sbi_models.pipeline.steps.simulate import missing_shards, simulate_missing, stores_of
+from sbi_models.pipeline.steps.simulate import (
+    missing_shards,
+    simulate,
+    simulate_missing,
+    simulate_shard,
+    stores_of,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("flows-engines")]
 
@@ -47,18 +53,19 @@ SIMULATOR = make_simulator([prior, likelihood])
 def _hashes(experiment: Experiment) -> dict[str, str]:
     """Simulate in the current folder, and hash the content."""
     with local_prefect():
-        assert simulate_missing(experiment) == 64 * 64
+        assert simulate_missing(question_of(experiment)) == 64 * 64
         assert len(list(Path.cwd().rglob("shard-*.safetensors"))) == 64
-        assert simulate_missing(experiment) == 0
-    manifest = tasks.simulate.fn(experiment, stores_of(experiment))
-    return dict(manifest["content_hash"])
+        assert simulate_missing(question_of(experiment)) == 0
+    question = question_of(experiment)
+    return simulate.fn(question, stores_of(question)).content_hash
 
 
 def _alone(experiment: Experiment) -> dict[str, str]:
     """Simulate shard after shard without an engine."""
-    for call in missing_shards(experiment):
-        tasks.simulate_shard.fn(**call)
-    return dict(tasks.simulate.fn(experiment, stores_of(experiment))["content_hash"])
+    question = question_of(experiment)
+    for shard in missing_shards(question):
+        simulate_shard.fn(question, shard)
+    return simulate.fn(question, stores_of(question)).content_hash
 
 
 @pytest.fixture
@@ -130,7 +137,7 @@ def test_an_error_of_the_simulator_is_told(tmp_path: Path, monkeypatch: pytest.M
     )
     monkeypatch.chdir(tmp_path)
     with local_prefect(), pytest.raises(SimulationError, match="too far out"):
-        simulate_missing(experiment)
+        simulate_missing(question_of(experiment))
     assert list(tmp_path.rglob("shard-*.safetensors"))
 
 
@@ -173,7 +180,7 @@ def test_a_simulator_that_hangs_ends_on_every_engine(
     monkeypatch.chdir(tmp_path)
     words = r"row \d+ of seed \d+: function 'likelihood' took longer than the timeout of 1 s"
     with local_prefect(), pytest.raises(SimulationError, match=words):
-        simulate_missing(experiment)
+        simulate_missing(question_of(experiment))
 
 
 def test_workers_that_do_not_share_the_folder_are_refused(

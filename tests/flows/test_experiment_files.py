@@ -101,3 +101,27 @@ def test_where_it_runs_does_not_matter() -> None:
     )
     assert other.what_matters() == base.what_matters()
     assert small_experiment({"gate": {"level": 0.02}}).what_matters() != base.what_matters()
+
+
+def test_the_earlier_name_of_sequential_warns_and_works(tmp_path: Path) -> None:
+    """`narrow:` is read as `sequential:` with a FutureWarning; errors name the key of the file."""
+    text = (
+        "name: a\nsimulator: a:SIMULATOR\ninference_variables: [x]\nregister_as: {name: a}\n"
+        "infer: {num_samples: 10, num_proposals: 20}\nNAME: {training: 100}\n"
+    )
+    file = tmp_path / "a.yaml"
+    file.write_text(text.replace("NAME", "sequential"))
+    new = load_experiment(file)
+    file.write_text(text.replace("NAME", "narrow"))
+    with pytest.warns(FutureWarning, match="narrow is now called sequential"):
+        old = load_experiment(file)
+    assert old == new
+    assert old.sequential is not None
+    assert old.sequential.training == 100
+    assert "sequential:" in as_yaml(old)
+    file.write_text(text.replace("NAME: {training: 100}", "narrow: {trainin: 100}"))
+    with (
+        pytest.warns(FutureWarning),
+        pytest.raises(ConfigurationError, match=r"line 6, narrow\.trainin: unknown key\..*'training'"),
+    ):
+        load_experiment(file)

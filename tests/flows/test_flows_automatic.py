@@ -10,10 +10,10 @@ from linear_experiment import write_experiment
 
 from sbi_models.approximators import load_approximator
 from sbi_models.errors import ConfigurationError
-from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.question import question_of, study_of
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
-from sbi_models.pipeline.flows.pipeline import record_training
-from sbi_models.pipeline.report.console import Screen
+from sbi_models.pipeline.report.console import PipelineConsole
+from sbi_models.pipeline.run_record import record_training
 from sbi_models.pipeline.steps.train import train_workflow, workflow_of
 from sbi_models.tracking import Tracker, open_store
 from sbi_models.workflows.auto import schedules
@@ -39,26 +39,24 @@ def test_the_training_of_the_pipeline_chooses_and_says_what(
     experiment = load_experiment(write_experiment(tmp_path, "auto_experiment", train=train))
     simulator = study_of(experiment).simulator
     data = {"training": simulator.sample(400, seed=1), "validation": simulator.sample(100, seed=2)}
-    manifest = train_workflow(experiment, data, "key", lambda epoch, losses: None)
-    assert manifest["choices"]["trained on"] == "learned likelihood"
-    assert manifest["choices"]["simulations"] == 400
+    training = train_workflow(question_of(experiment), data, "key", lambda epoch, losses: None)
+    assert training.choices["trained on"] == "learned likelihood"
+    assert training.choices["simulations"] == 400
     store = open_store(tmp_path)
     with Tracker.start(store, "auto", "pipeline", key="auto") as tracker:
-        record_training(tracker, experiment, "train", manifest | {"seconds": 1.0}, reused=False)
+        record_training(tracker, {}, "train", training, reused=False)
     artifacts = tracker.artifact_path
     assert artifacts is not None
-    assert json.loads((artifacts / "choices.json").read_text()) == manifest["choices"]
-    Screen(experiment).trained(manifest, reused=False)
+    assert json.loads((artifacts / "choices.json").read_text()) == training.choices
+    PipelineConsole(question_of(experiment)).trained(training, reused=False)
     assert "trained on            learned likelihood" in capsys.readouterr().out
-    draws = load_approximator(Path(manifest["model"])).sample(
+    draws = load_approximator(Path(training.model)).sample(
         num_samples=4_000, conditions={"x": np.ones((1, 2))}, seed=0
     )["theta"][0]
     np.testing.assert_allclose(draws.mean(axis=0), 0.8, atol=0.25 * np.sqrt(0.2))
     np.testing.assert_allclose(draws.std(axis=0), np.sqrt(0.2), rtol=0.1)
-    again = train_workflow(experiment, data, "key", lambda epoch, losses: None)
-    assert {name: again[name] for name in ("sha256", "choices", "history")} == {
-        name: manifest[name] for name in ("sha256", "choices", "history")
-    }
+    again = train_workflow(question_of(experiment), data, "key", lambda epoch, losses: None)
+    assert again == training
 
 
 def test_auto_takes_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,4 +65,4 @@ def test_auto_takes_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     train = {"inference_network": {"name": "auto", "arguments": {"depth": 3}}}
     experiment = load_experiment(write_experiment(tmp_path, "auto_arguments", train=train))
     with pytest.raises(ConfigurationError, match='no arguments of "auto"'):
-        workflow_of(experiment)
+        workflow_of(question_of(experiment))

@@ -11,9 +11,10 @@ from sbi_models import diagnostics
 from sbi_models.approximators.composition.methods import METHODS
 from sbi_models.errors import ConfigurationError
 from sbi_models.pipeline.experiment import settings as parameters
+from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.experiment.settings import Compose
 from sbi_models.pipeline.experiment.yaml_files import experiment_names, load_experiment
-from sbi_models.pipeline.flows.pipeline import start_run
+from sbi_models.pipeline.flows.run_start import start_run
 from sbi_models.pipeline.steps.train import workflow_of
 from sbi_models.pipeline.studies.michelson import STUDY
 
@@ -104,7 +105,7 @@ def test_networks_that_do_not_fit_are_refused_before_work_starts(
     store or a simulation."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=message):
-        start_run(small_experiment(changes))
+        start_run(question_of(small_experiment(changes)))
     assert not list(tmp_path.iterdir())
 
 
@@ -121,24 +122,24 @@ def test_a_prior_that_nobody_knows_is_refused_before_work_starts(monkeypatch: py
     known = small_experiment(
         COMPOSED | {"train": {"inference_network": {"name": "diffusion_model", "arguments": arguments}}}
     )
-    assert workflow_of(known).approximator.kind == "compositional"
+    assert workflow_of(question_of(known)).approximator.kind == "compositional"
     monkeypatch.setattr("sbi_models.pipeline.studies.michelson.STUDY", _KnowsNoPrior())
     with pytest.raises(ConfigurationError, match=r"Expected a prior to compose with.*method prior_score"):
-        workflow_of(known)
-    assert workflow_of(small_experiment(COMPOSED)).approximator.kind == "compositional"
+        workflow_of(question_of(known))
+    assert workflow_of(question_of(small_experiment(COMPOSED))).approximator.kind == "compositional"
 
 
 def test_a_member_without_density_goes_with_equal_weights() -> None:
     """The cure that the message names works: with learn_weights=False, members may have draws only."""
     changes = _members(name="consistency_model")
     changes["ensemble"]["learn_weights"] = False
-    assert list(workflow_of(small_experiment(changes)).approximator.members) == ["a", "b"]
+    assert list(workflow_of(question_of(small_experiment(changes))).approximator.members) == ["a", "b"]
 
 
 def test_size_mode_clones_the_networks_of_train() -> None:
     """`size` members are named by number and have the networks of `train`, each its own."""
     experiment = small_experiment({"ensemble": {"size": 3}})
-    members = workflow_of(experiment).approximator.members
+    members = workflow_of(question_of(experiment)).approximator.members
     assert list(members) == ["0", "1", "2"]
     assert {member.inference_network.registered_name for member in members.values()} == {
         experiment.train.inference_network.name
@@ -153,4 +154,4 @@ def test_every_experiment_of_the_package_fits_together(name: str) -> None:
     workflow."""
     experiment = load_experiment(name)
     assert experiment.name == experiment.register_as.name == name
-    assert set(workflow_of(experiment).approximator.members) == (set(experiment.members) or {""})
+    assert set(workflow_of(question_of(experiment)).approximator.members) == (set(experiment.members) or {""})

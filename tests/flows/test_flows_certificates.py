@@ -13,8 +13,10 @@ from small_run import SMALL, small_experiment
 from sbi_models import BasicWorkflow, seeding
 from sbi_models.approximators import Certificate
 from sbi_models.networks import CouplingFlow, DeepSet
+from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.outcomes import Results
-from sbi_models.pipeline.steps.certify import certify_observations, show_certificates
+from sbi_models.pipeline.report.certificates import print_certificates
+from sbi_models.pipeline.steps.infer import certify_observations
 from sbi_models.pipeline.studies.michelson import STUDY
 
 
@@ -46,14 +48,16 @@ def test_predictive_replicates_are_those_of_the_certificates(
         Results(tmp_path),
     )
     labels, observations = STUDY.observations()
-    found = certify_observations(experiment, workflow.approximator, labels, observations, results)
+    found = certify_observations(
+        question_of(experiment), workflow.approximator, labels, observations, results
+    )
     expected = workflow.certify(
         observations, num_replicates=replicates, seed=seeding.derive(experiment.seed, "certificates")
     )
     assert found == [
         {"data_set": label, **one.as_dict()} for label, one in zip(labels, expected, strict=True)
     ]
-    assert list(results.manifest()["files"]) == ["inference/certificates.json"]
+    assert list(results.fields()["files"]) == ["inference/certificates.json"]
     assert json.loads((tmp_path / "inference" / "certificates.json").read_text()) == found
     assert all((one["predictive"] is None) == (replicates == 0) for one in found)
     assert ("certificate.predictive.1" in results.metrics) == (replicates > 0)
@@ -79,7 +83,7 @@ def test_the_screen_explains_columns_and_lists_what_is_unusual() -> None:
     )
     usual = Certificate(novelty=0.5, effective_sample_size=0.987, pareto_k=0.2)
     console = Console(file=io.StringIO(), soft_wrap=True)
-    show_certificates(
+    print_certificates(
         console,
         "patient",
         [{"data_set": name, **one.as_dict()} for name, one in {"a": odd, "[b]": usual}.items()],

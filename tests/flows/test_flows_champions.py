@@ -17,6 +17,7 @@ from sbi_models.cli.main import main
 from sbi_models.errors import TrackingError
 from sbi_models.pipeline import champions
 from sbi_models.pipeline.champions import REFERENCE, promote
+from sbi_models.pipeline.outcomes import Registered
 from sbi_models.pipeline.steps import register as gate
 from sbi_models.tracking import Store, alias_history, alias_of, annotate, set_alias
 from sbi_models.types import Variables
@@ -75,10 +76,11 @@ class Line:
             "simulate": {"training": 20_000},
             "gate": {"calibrated": True} | ({} if most is None else {"simulations": most}) | settings,
         }
-        registered = {"name": self.name, "version": number, "uri": f"models:/{self.name}/{number}"}
+        uri = f"models:/{self.name}/{number}"
+        registered = Registered(name=self.name, version=number, uri=uri, reused=False)
         return gate.judge_challenger(
             self.store, small_experiment(limits), registered, CALIBRATED, simulations(200), tests=self._more
-        )
+        ).model_dump()
 
     def _more(self, n: int) -> Variables:
         self.asked.append(n)

@@ -153,7 +153,8 @@ def test_a_new_process_samples_without_unpickling(first_run: Finished) -> None:
         "import sbi_models.tracking.registry\n"
         "pickle.load = pickle.loads = pickle.Unpickler = refuse\n"
         f"model = sbi_models.load({MODEL!r})\n"
-        "print(model.sample(num_samples=7, conditions={'x': 850 + np.ones((2, 1, 1)) * np.arange(20)[:, None]}, seed=1)['theta'].shape)\n"
+        "x = 850 + np.ones((2, 1, 1)) * np.arange(20)[:, None]\n"
+        "print(model.sample(num_samples=7, conditions={'x': x}, seed=1)['theta'].shape)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=first_run.root, text=True, capture_output=True, check=False

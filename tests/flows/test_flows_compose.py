@@ -16,7 +16,8 @@ from sbi_models import seeding
 from sbi_models.approximators import CompositionalApproximator
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.errors import TrustWarning
-from sbi_models.pipeline.steps.compose import prior_of, report_metrics
+from sbi_models.pipeline.experiment.known_prior import prior_of
+from sbi_models.pipeline.steps.compose import report_metrics
 from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.simulators.benchmarks import michelson
 from sbi_models.tracking import load, open_store

@@ -14,6 +14,7 @@ from small_run import ENSEMBLE, small_experiment
 from sbi_models import seeding
 from sbi_models.approximators import load_approximator
 from sbi_models.datasets import SimulationStore
+from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.steps.train import train_workflow
 from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.tracking import Tracker, list_models, load, open_store
@@ -168,15 +169,16 @@ def test_a_killed_training_ends_with_the_same_ensemble(
     result = runs[0].result
     data = {purpose: _stored(runs[0], purpose) for purpose in ("training", "validation")}
     whole = train_workflow(
-        small_experiment(ENSEMBLE), data, result["training"]["key"], lambda epoch, losses: None
+        question_of(small_experiment(ENSEMBLE)), data, result["training"]["key"], lambda epoch, losses: None
     )
-    assert Path(whole["model"]).is_relative_to(tmp_path)
+    assert Path(whole.model).is_relative_to(tmp_path)
     assert (
-        whole["sha256"]
+        whole.sha256
         == result["training"]["sha256"]
-        == hashlib.sha256(Path(whole["model"]).read_bytes()).hexdigest()
+        == hashlib.sha256(Path(whole.model).read_bytes()).hexdigest()
     )
-    assert {name: whole[name] for name in ("history", "members")} == {
+    content = whole.model_dump()
+    assert {name: content[name] for name in ("history", "members")} == {
         name: result["training"][name] for name in ("history", "members")
     }
 
@@ -200,8 +202,7 @@ def test_the_screen_tells_of_the_members(runs: list[Finished]) -> None:
     for name, member in runs[0].result["training"]["members"].items():
         (line, again) = [line for line in screen.splitlines() if line.split()[:2] == [name, "loss"]]
         assert line == again
-        numbers = member["numbers"]
-        assert line.endswith(f"best epoch {numbers['best_epoch']}, weight {numbers['weight']:.3f}")
+        assert line.endswith(f"best epoch {member['best_epoch']}, weight {member['weight']:.3f}")
     assert (
         screen.count("reused, finished") == 1 + 3
     )  # simulations of both runs, training and inference of the second

@@ -16,6 +16,8 @@ from sbi_models.approximators import ContinuousApproximator
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import CouplingFlow, DeepSet
 from sbi_models.pipeline.champions import promote
+from sbi_models.pipeline.experiment.question import question_of
+from sbi_models.pipeline.outcomes import Registered
 from sbi_models.pipeline.steps.register import check_gate, judge_challenger
 from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.tracking import Store, Tracker, alias_of, register
@@ -83,8 +85,11 @@ def judge(store: Store, files: dict[str, Path]) -> Judge:
         experiment = small_experiment(
             {"gate": {"calibrated": True} | settings, "register_as": {"name": name}}
         )
-        registered = vars(register(store, name, files[file], run_id, aliases=("challenger",)))
-        return judge_challenger(store, experiment, registered, verdict, TEST)
+        version = register(store, name, files[file], run_id, aliases=("challenger",))
+        registered = Registered(
+            uri=version.uri, name=version.name, version=version.version, reused=version.reused
+        )
+        return judge_challenger(store, experiment, registered, verdict, TEST).model_dump()
 
     judge.name = name  # type: ignore[attr-defined]
     return judge
@@ -150,7 +155,7 @@ def test_a_posterior_that_is_the_prior_is_no_champion(
 def test_parameters_of_the_gate_are_those_of_the_study() -> None:
     """A misspelt parameter that may be uninformative is an error, before anything is simulated."""
     with pytest.raises(ConfigurationError, match=r"Expected parameters in gate\.uninformative, got 'my'"):
-        check_gate(small_experiment({"gate": {"uninformative": ["my"]}}))
+        check_gate(question_of(small_experiment({"gate": {"uninformative": ["my"]}})))
 
 
 def test_an_under_trained_challenger_is_refused_and_a_better_one_promoted(store: Store, judge: Judge) -> None:

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from small_run import small_experiment
 
 from sbi_models.errors import ConfigurationError, DataError, SimulationError
-from sbi_models.pipeline import tasks
+from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.experiment.settings import Register
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
-from sbi_models.pipeline.flows.pipeline import start_run
-from sbi_models.pipeline.steps.simulate import missing_shards, simulate_missing
+from sbi_models.pipeline.flows.run_start import start_run
+from sbi_models.pipeline.steps.simulate import missing_shards, simulate_missing, simulate_shard
 
 FLOW = {"inference_network": {"name": "flow_matching"}}
 
@@ -51,7 +51,7 @@ def refused(
     (folder / "run").mkdir()
     monkeypatch.chdir(folder / "run")
     with pytest.raises(error, match=words):
-        start_run(load_experiment(path))
+        start_run(question_of(load_experiment(path)))
     assert not list((folder / "run").iterdir())
 
 
@@ -161,14 +161,15 @@ def test_rare_simulations_that_are_not_finite_end_the_simulation_early(
     path = write_experiment(tmp_path / "files", "rarely_finite", simulate=settings)
     (tmp_path / "files" / "rarely_finite.py").write_text(NOT_FINITE.replace("__LIFT__", "3.0"))
     monkeypatch.chdir(tmp_path)
-    calls = missing_shards(load_experiment(path))
+    question = question_of(load_experiment(path))
+    shards = missing_shards(question)
     words = r"'x' .* got NaN or inf in \d+ of 512, such as row \d+"
     with np.errstate(invalid="ignore"), pytest.raises(SimulationError, match=words) as caught:
-        tasks.simulate_shard.fn(**calls[0])
+        simulate_shard.fn(question, shards[0])
     row = int(str(caught.value).partition("such as row ")[2].split()[0])
     simulator = __import__("rarely_finite").SIMULATOR
     with np.errstate(invalid="ignore"):
-        assert np.isnan(simulator.rows(row, row + 1, seed=calls[0]["store"]["seed"])["x"]).any()
+        assert np.isnan(simulator.rows(row, row + 1, seed=shards[0].store.seed)["x"]).any()
     assert not list(tmp_path.rglob("shard-*"))
 
 
@@ -184,4 +185,4 @@ def test_shards_that_are_not_where_they_should_be_end_the_run(
         DataError,
         match=r"Expected 3 more files of simulations in .*work, got 0, .* do its workers share this folder",
     ):
-        simulate_missing(load_experiment(path))
+        simulate_missing(question_of(load_experiment(path)))

@@ -14,8 +14,8 @@ from scipy import stats
 from sbi_models import BasicWorkflow, diagnostics
 from sbi_models.approximators import Approximator
 from sbi_models.networks import CouplingFlow
+from sbi_models.pipeline.experiment.question import question_of, study_of
 from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.flows import monitor as monitoring
 from sbi_models.pipeline.flows.monitor import drift_p_value, watch, watches
@@ -108,7 +108,8 @@ def watched(
         if x is not None:
             np.savez(Path(experiment.folder) / "other.npz", x=x)
             changes["observations"] = "other.npz"
-        return watch.fn(experiment.model_copy(update=changes), "models:/linear/1", turn)
+        question = question_of(experiment.model_copy(update=changes))
+        return watch.fn(question, "models:/linear/1", turn).model_dump()
 
     return watched
 

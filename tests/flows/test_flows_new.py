@@ -11,8 +11,8 @@ from pipeline_runs import run_commands
 
 from sbi_models.cli.main import main
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.experiment.question import question_of, study_of
 from sbi_models.pipeline.experiment.scaffold import make_experiment
-from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.steps.train import workflow_of
 
@@ -42,7 +42,7 @@ def test_the_files_are_an_experiment(
     assert np.isfinite(simulated).all()
     assert (simulated.min(axis=0) <= observations["y"]).all()
     assert (observations["y"] <= simulated.max(axis=0)).all()
-    workflow_of(experiment)
+    workflow_of(question_of(experiment))
 
 
 @pytest.mark.parametrize(

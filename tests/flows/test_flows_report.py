@@ -10,6 +10,7 @@ import webbrowser
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pipeline_runs import Finished
@@ -18,6 +19,9 @@ from small_run import small_experiment
 from sbi_models.cli import report as opening
 from sbi_models.cli.main import main
 from sbi_models.errors import TrackingError
+from sbi_models.pipeline.experiment.question import question_of
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.outcomes import ModelDiagnosis, PipelineResult
 from sbi_models.pipeline.report import html as report
 from sbi_models.pipeline.report.html import make_report, publish_report
 from sbi_models.tracking import RunRecord, open_store
@@ -54,6 +58,10 @@ def page(first_run: Finished) -> str:
 
 def _record(finished: Finished) -> RunRecord:
     return RunRecord.read(open_store(finished.root), finished.result["run_id"])
+
+
+def _page(experiment: Experiment, result: dict[str, Any], record: RunRecord) -> str:
+    return make_report(question_of(experiment), PipelineResult.model_validate(result), record)
 
 
 def test_the_page_needs_no_network(page: str) -> None:
@@ -140,7 +148,7 @@ def test_names_of_users_are_no_html(first_run: Finished) -> None:
     result["diagnosis"]["diagnostics"] = {EVIL: {EVIL: 1.0}}
     result["training"]["choices"] = {EVIL: EVIL}
     experiment = small_experiment({"register_as": {"name": "<b>x<b>"}}).model_copy(update={"name": EVIL})
-    made = make_report(experiment, result, record)
+    made = _page(experiment, result, record)
     assert EVIL not in made
     assert "<b>" not in made
     assert made.count("&lt;script&gt;") > 20
@@ -149,7 +157,7 @@ def test_names_of_users_are_no_html(first_run: Finished) -> None:
 
 def test_a_run_without_observations_has_a_page(first_run: Finished) -> None:
     """It says that there were none, and has the rest."""
-    made = make_report(small_experiment({}), first_run.result | {"inference": None}, _record(first_run))
+    made = _page(small_experiment({}), first_run.result | {"inference": None}, _record(first_run))
     assert "No real observations were given" in made
     assert 'id="certificates"' not in made
     assert first_run.result["diagnosis"]["verdict"]["sentence"] in made
@@ -159,11 +167,11 @@ def test_members_and_a_composition_are_in_the_page(first_run: Finished) -> None:
     """An ensemble has a row and figures for each member; a composition its table, facts and warnings."""
     result = copy.deepcopy(first_run.result)
     history, diagnosis = result["training"]["history"], result["diagnosis"]
-    result["training"]["members"] = {"flow": {"numbers": {"weight": 0.25, "best_epoch": 2.0}}}
+    member = {"weight": 0.25, "best_epoch": 2, "num_parameters": 1, "architecture": {}}
+    result["training"]["members"] = {"flow": member}
     history |= {"flow/loss": [1.0, 0.5], "flow/val_loss": [1.0, 0.625]}
-    diagnosis["members"] = {
-        "flow": {name: diagnosis[name] for name in ("verdict", "log_score", "folder", "files")}
-    }
+    names = ModelDiagnosis.model_fields
+    diagnosis["members"] = {"flow": {name: diagnosis[name] for name in names}}
     report_of = {
         "method": "calibrated",
         "num_items": 5,
@@ -184,9 +192,11 @@ def test_members_and_a_composition_are_in_the_page(first_run: Finished) -> None:
         "report": report_of,
         "folder": ".",
         "files": {},
+        "metrics": {},
+        "tags": {},
         "draws_sha256": "0f" * 32,
     }
-    made = make_report(small_experiment({}), result, _record(first_run))
+    made = _page(small_experiment({}), result, _record(first_run))
     assert "<td>0.250</td><td>2</td>" in made
     assert "loss 0.5000, val loss 0.6250" in made
     assert made.count("data:image/png") == 7 + 3
@@ -208,8 +218,9 @@ def test_a_page_that_cannot_be_made_costs_nothing_else(
         raise ValueError("no\nink")
 
     monkeypatch.setattr(report, "make_report", fail)
+    result = PipelineResult.model_validate(first_run.result)
     tracker = SimpleNamespace(store=open_store(first_run.root), run_id=first_run.result["run_id"])
-    assert publish_report(tracker, small_experiment({}), first_run.result) == "ValueError: no ink"  # type: ignore[arg-type]
+    assert publish_report(tracker, question_of(small_experiment({})), result) == "ValueError: no ink"  # type: ignore[arg-type]
 
 
 # ---- sbi-models report

@@ -11,7 +11,7 @@ from pipeline_runs import Finished, run_pipeline
 
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline.cache import simulator_fingerprint
-from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.question import question_of, study_of
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.source_record import modules_in
 from sbi_models.pipeline.steps.train import workflow_of
@@ -98,7 +98,9 @@ def test_what_does_not_fit_is_told(given: dict, error: type[Exception], message:
 
 def test_the_code_of_the_module_is_in_the_fingerprint(tmp_path: Path) -> None:
     """Another constant in the user's module is another simulator, though the first row were the same."""
-    prints = [simulator_fingerprint(_experiment(tmp_path, f"plain_{n}", noise=n)) for n in (1, 2)]
+    prints = [
+        simulator_fingerprint(question_of(_experiment(tmp_path, f"plain_{n}", noise=n))) for n in (1, 2)
+    ]
     assert prints[0] != prints[1]
 
 
@@ -162,10 +164,11 @@ def test_draws_stay_inside_the_support_of_torch_priors(tmp_path: Path, more: str
     workflow does."""
     (tmp_path / "bounded.py").write_text(BOUNDED)
     (tmp_path / "bounded.yaml").write_text(
-        "name: bounded\nsimulator: bounded:SIMULATOR\ninference_variables: [rate, room]\ninference_conditions: [x]\n"
+        "name: bounded\nsimulator: bounded:SIMULATOR\n"
+        "inference_variables: [rate, room]\ninference_conditions: [x]\n"
         f"register_as: {{name: bounded}}\n{more}\n"
     )
-    approximator = workflow_of(load_experiment(tmp_path / "bounded.yaml")).approximator
+    approximator = workflow_of(question_of(load_experiment(tmp_path / "bounded.yaml"))).approximator
     alone = approximator.members["0"] if more.startswith("ensemble") else approximator
     inside = alone.adapter.inside(
         {"rate": torch.tensor([[1.0], [-1.0], [1.0]]), "room": torch.tensor([[20.0], [20.0], [26.0]])}

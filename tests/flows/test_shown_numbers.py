@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from sbi_models.cli import sample as sampling
-from sbi_models.pipeline.flows.pipeline import _markdown
-from sbi_models.pipeline.report.tables import digits_of, fixed
+from sbi_models.pipeline.report.markdown import markdown_table
+from sbi_models.pipeline.report.numbers import digits_of, fixed
 
 ROW = {"mean": 1126259462.42371, "sd": 0.0021, "2.5 %": 1126259462.41949}
 
@@ -37,12 +37,12 @@ def test_gps_times_are_whole_in_the_summary_of_sample(monkeypatch: pytest.Monkey
     digit."""
     screen = io.StringIO()
     monkeypatch.setattr(sampling, "Console", lambda **_: Console(file=screen, width=200))
-    sampling._say("title", [{"data_set": "1", "parameter": "t", **ROW}], None, [])
+    sampling._print_summary("title", [{"data_set": "1", "parameter": "t", **ROW}], None, [])
     assert "1126259462.42371" in screen.getvalue()
     assert "1126259462.41949" in screen.getvalue()
 
 
 def test_gps_times_are_whole_in_the_description_of_a_run() -> None:
     """So does the table that MLflow's pages show."""
-    (*_, row) = _markdown([{"quantity": "t", "unit": "s", **ROW}])
+    (*_, row) = markdown_table([{"quantity": "t", "unit": "s", **ROW}])
     assert "| 1126259462.423710 | 0.002100 | 1126259462.419490 |" in row

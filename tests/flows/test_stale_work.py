@@ -14,13 +14,12 @@ from sbi_models.pipeline.cache import (
     changed_sources,
     refuse_changed_sources,
     simulator_fingerprint,
-    store_key,
 )
+from sbi_models.pipeline.experiment.question import question_of, study_of
 from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.import_closure import sources_of
 from sbi_models.pipeline.steps import simulate as simulating
-from sbi_models.pipeline.steps.simulate import refuse_stale, stores_of
+from sbi_models.pipeline.steps.simulate import refuse_stale, store_key, stores_of
 
 MAIN = """import numpy as np
 import sbi_models as bf
@@ -79,16 +78,14 @@ def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _store(experiment: Experiment, purpose: str = "training") -> SimulationStore:
     """What the pipeline keeps for a purpose."""
-    (given,) = [given for given in stores_of(experiment) if given["purpose"] == purpose]
+    (given,) = [given for given in stores_of(question_of(experiment)) if given.purpose == purpose]
     simulator = study_of(experiment).simulator
 
     def rows(start: int, stop: int) -> dict[str, Any]:
-        return simulator.rows(start, stop, seed=given["seed"], progress=False)
+        return simulator.rows(start, stop, seed=given.seed, progress=False)
 
     number = experiment.simulate.of(purpose)
-    return SimulationStore.create(
-        given["folder"], rows, number, seed=given["seed"], fingerprint=given["fingerprint"]
-    )
+    return SimulationStore.create(given.folder, rows, number, seed=given.seed, fingerprint=given.fingerprint)
 
 
 def test_the_code_of_a_simulator_is_what_it_imports(tmp_path: Path) -> None:
@@ -121,7 +118,7 @@ def test_a_changed_helper_changes_the_fingerprint(tmp_path: Path, file: str) -> 
         changed.write_text(
             {"a": before, "b": before + "\n# why\n", "c": before.replace(text, "-300.0", 1)}[label]
         )
-        prints.append(simulator_fingerprint(experiment))
+        prints.append(simulator_fingerprint(question_of(experiment)))
         for name in [name for name in sys.modules if name.startswith("again")]:
             del sys.modules[name]
         sys.path.remove(str(folder))
@@ -140,36 +137,36 @@ def test_files_and_variables_that_are_named_change_the_fingerprint(
     depending = Experiment.model_validate(
         experiment.model_dump() | {"depends_on": {"files": ["data"], "variables": ["DETECTOR"]}}
     )
-    prints = [simulator_fingerprint(experiment), simulator_fingerprint(depending)]
+    prints = [simulator_fingerprint(question_of(experiment)), simulator_fingerprint(question_of(depending))]
     (tmp_path / "data/a.txt").write_text("2")
-    prints += [simulator_fingerprint(experiment), simulator_fingerprint(depending)]
+    prints += [simulator_fingerprint(question_of(experiment)), simulator_fingerprint(question_of(depending))]
     monkeypatch.setenv("DETECTOR", "L1")
-    prints += [simulator_fingerprint(experiment), simulator_fingerprint(depending)]
+    prints += [simulator_fingerprint(question_of(experiment)), simulator_fingerprint(question_of(depending))]
     assert prints[0] == prints[2] == prints[4]
     assert len(set(prints)) == 4
     missing = Experiment.model_validate(experiment.model_dump() | {"depends_on": {"files": ["no.txt"]}})
     with pytest.raises(
         ConfigurationError, match=r"the file or folder .*no\.txt that depends_on names, got none"
     ):
-        simulator_fingerprint(missing)
+        simulator_fingerprint(question_of(missing))
 
 
 def test_code_that_was_edited_after_its_import_is_refused(tmp_path: Path) -> None:
     """A module, or a helper, that changes on disk while it is loaded: a key that no other process finds, and
     no pipeline run."""
     experiment = _project(tmp_path, "edited")
-    before = store_key(experiment)
-    refuse_changed_sources(experiment)
+    before = store_key(question_of(experiment))
+    refuse_changed_sources(question_of(experiment))
     helper = tmp_path / "edited_tools.py"
     helper.write_text("def shift():\n    return 5.0\n")
     later = study_of(experiment).simulator.made_at + 60
     os.utime(helper, (later, later))
-    assert changed_sources(experiment) == [str(helper)]
-    assert store_key(experiment) != before
+    assert changed_sources(question_of(experiment)) == [str(helper)]
+    assert store_key(question_of(experiment)) != before
     with pytest.raises(
         ConfigurationError, match=r"edited_tools\.py changed since\. Start again in a new process"
     ):
-        refuse_changed_sources(experiment)
+        refuse_changed_sources(question_of(experiment))
 
 
 STATEFUL = """import os
@@ -192,19 +189,19 @@ def test_stores_are_compared_with_what_the_simulator_gives_now(
     is the same passes."""
     monkeypatch.setattr(simulating, "_SECONDS_OF_A_CHECK", 60.0)
     experiment = _project(tmp_path, "stateful", STATEFUL)
-    refuse_stale(experiment)
+    refuse_stale(question_of(experiment))
     _store(experiment)
-    refuse_stale(experiment)
-    key = store_key(experiment)
+    refuse_stale(question_of(experiment))
+    key = store_key(question_of(experiment))
     monkeypatch.setenv("GLITCH", "-300")
-    assert store_key(experiment) == key
+    assert store_key(question_of(experiment)) == key
     with pytest.raises(
         DataError,
         match=r"those that the simulator gives now, got another 'x' in row .*depends_on, or .*--fresh",
     ):
-        refuse_stale(experiment)
+        refuse_stale(question_of(experiment))
     runtime.forget(key)
-    refuse_stale(experiment)
+    refuse_stale(question_of(experiment))
 
 
 HIDDEN = """import os
@@ -220,5 +217,5 @@ def test_simulations_that_do_not_repeat_are_refused_before_any_is_kept(tmp_path:
     with pytest.warns(TrustWarning, match="does not repeat"):
         study_of(experiment)
     with pytest.raises(SimulationError, match="the same whoever computes them"):
-        simulating.simulate_missing(experiment)
-    assert not (runtime.work_folder() / store_key(experiment)).exists()
+        simulating.simulate_missing(question_of(experiment))
+    assert not (runtime.work_folder() / store_key(question_of(experiment))).exists()

@@ -14,13 +14,13 @@ from sbi_models.tracking import open_store
 
 ANSWER = """
 import os, subprocess, sys
-from sbi_models.pipeline.report.output import admit_all_letters, answer_json, speaking
-admit_all_letters()
-with speaking(as_json=True):
+from sbi_models.pipeline.report.output import escape_unencodable, print_json, output_as
+escape_unencodable()
+with output_as(as_json=True):
     print("noise of a simulator")
     os.write(1, b"noise of compiled code\\n")
     subprocess.run(["echo", "noise of another program"], check=True)
-    answer_json({"name": "\\u03a9", "bad": "\\udcff"})
+    print_json({"name": "\\u03a9", "bad": "\\udcff"})
 print("after")
 """
 

@@ -15,8 +15,9 @@ _MOVED = {
 
 
 def load_object(path: str, folder: str = "") -> Any:
-    """The object at `module:attribute`, where the module may also be in a folder, which stays on the import
-    path.
+    """The object at an import path `module:attribute`.
+
+    The module may also be in a folder, which stays on the import path.
 
     Raises:
         ConfigurationError: if there is none, or if importing the module fails, which is then said.

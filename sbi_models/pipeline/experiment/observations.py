@@ -4,7 +4,8 @@ Two layouts are read, with or without a header line, which for data sets in rows
 or wavelengths. They are told apart by their number of columns (long where both fit); for a variable of shape
 (20, 1):
 
-    long: one row a measurement   data set, position, value        3 columns (2 + the last axis of the variable)
+    long: one row a measurement   data set, position, value        3 columns (2 + the last axis of the
+        variable)
     wide: one row a data set      value 1, value 2, ..., value 20  20 columns (all numbers of the variable)
 """
 
@@ -112,8 +113,7 @@ def _short_lines(path: Path, file: TextIO, longest: int) -> Iterator[str]:
 
 
 def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
-    """Rows of data sets, without a first one that is a header of numbers, such as the times or wavelengths
-    that columns stand for.
+    """Rows of data sets, without a first row that is a header of numbers, such as times or wavelengths.
 
     Such a header rises or falls all along, mostly in equal steps, which data hardly do by chance: 2 of n!
     orders do. Where all rows fall in unequal steps they are decays, and the first is a data set. Where a

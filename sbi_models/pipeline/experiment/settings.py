@@ -1,9 +1,11 @@
 """An experiment: the typed settings of one pipeline run, and the parameter of its Prefect flow."""
 
+import warnings
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -42,20 +44,21 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$"), AfterValidato
 
 
 class Settings(BaseModel):
-    """Unknown keys are refused; settings do not change once made."""
+    """Base class of settings: unknown keys are refused, and settings do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Simulate(Settings):
-    """How many simulations to make for each purpose."""
+    """Numbers of simulations for each purpose."""
 
     training: PositiveInt = 100_000
-    """To train on."""
+    """Simulations to train on."""
     validation: PositiveInt = 5_000
-    """Held out: their loss is shown after each epoch, and weights of an ensemble are learned on them."""
+    """Simulations held out: their loss is shown after each epoch, and weights of an ensemble are learned on
+    them."""
     test: int = Field(default=500, ge=MIN_DATASETS)
-    """For the diagnosis, whose verdict needs some."""
+    """Simulations for the diagnosis."""
     rows_per_shard: PositiveInt = 32_768
     """Simulations of one file, and of one job of an engine: what is lost if a run is killed. Simulations do
     not depend on it."""
@@ -69,7 +72,7 @@ class Network(Settings):
     """A network by registered name, with the arguments that differ from its defaults."""
 
     name: str
-    """As in the table of networks, or of one that you have registered."""
+    """Registered name of a network of the package or of your own."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of its class."""
 
@@ -78,10 +81,10 @@ class Train(Settings):
     """The approximator and its training."""
 
     inference_network: Network = Network(name="flow_matching")
-    """By name; "auto" chooses network, transforms, epochs, batch size and learning rate by the
-    simulations."""
+    """Inference network by name; "auto" chooses network, transforms, epochs, batch size and learning rate by
+    the simulations."""
     summary_network: Network | None = None
-    """Needed where there are `summary_variables`, and only there."""
+    """Summary network, needed exactly where there are `summary_variables`."""
     standardize: str = "all"
     """Roles whose variables are standardized, or "all"."""
     epochs: PositiveInt = 20
@@ -89,20 +92,21 @@ class Train(Settings):
     batch_size: PositiveInt = 256
     """Simulations in one step."""
     initial_learning_rate: PositiveFloat = 5e-4
-    """The peak of the schedule."""
+    """Peak of the schedule of the learning rate."""
     threads: PositiveInt = 1
     """CPU threads of PyTorch while training."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to train; auto is a GPU where there is one."""
+    """Device to train on; auto is a GPU where there is one."""
     devices: PositiveInt | Literal["auto"] = 1
-    """How many devices share each batch, through Lightning; the result is that of one up to rounding."""
+    """Number of devices that share each batch, through Lightning; the result is that of one up to
+    rounding."""
     strategy: str = "auto"
-    """Of several devices: "ddp_spawn" or "ddp_fork" where the pipeline starts the processes."""
+    """Strategy of Lightning for several devices: "ddp_spawn" or "ddp_fork" where the pipeline starts the
+    processes."""
 
 
 class Member(Settings):
-    """The networks of one member of an ensemble; without a summary network, it has a clone of the one in
-    `train`."""
+    """Networks of one member of an ensemble; its summary network is by default that of `train`."""
 
     inference_network: Network
     summary_network: Network | None = None
@@ -115,11 +119,11 @@ class Ensemble(Settings):
     """
 
     size: int | None = Field(default=None, ge=2)
-    """How many members of a kind."""
+    """Number of members with the networks of `train`."""
     members: dict[FileName, Member] | None = Field(default=None, min_length=2)
-    """Their networks by name."""
+    """Networks of the members by name."""
     data_reuse: float = Field(default=1.0, ge=0, le=1)
-    """1: all members train on all simulations; 0: no two share one."""
+    """Share of simulations in common: with 1 all members train on all, with 0 no two share one."""
     learn_weights: bool = True
     """Learn the weights of the mixture on the validation simulations; otherwise all members count the
     same."""
@@ -148,58 +152,63 @@ class Ensemble(Settings):
 
 
 class Diagnose(Settings):
-    """Posterior draws for each test simulation, and draws of each member of an ensemble to tell how far the
-    members are apart."""
+    """Diagnosis on the test simulations: numbers of draws, and your own metrics and figures."""
 
     num_samples: int = Field(default=500, ge=MIN_DRAWS)
     """Posterior draws for each test simulation."""
+    custom: list[str] = Field(default_factory=list)
+    """Import paths of your own metrics and figures, such as `mine:metric`: functions `(samples, test_data,
+    variable_keys, variable_names)` that return numbers or a figure."""
     disagreement_samples: PositiveInt = 100
     """Draws of each member of an ensemble."""
 
 
 class Register(Settings):
-    """Name in the model registry. Every version gets the alias `challenger`, and those that pass the gate
-    `champion`."""
+    """Name in the model registry.
+
+    Every version gets the alias `challenger`, and those that pass the gate `champion`.
+    """
 
     name: Annotated[
         str,
         StringConstraints(pattern=r"^[^/:@'\".%\x00-\x1f]*[^/:@'\".%\s][^/:@'\".%\x00-\x1f]*$"),
         AfterValidator(_file_name),
     ]
-    """What MLflow takes: without dots, slashes, colons, quotes, @ and %."""
+    """Name that MLflow admits: without dots, slashes, colons, quotes, @ and %."""
 
 
 class Gate(Settings):
-    """What a challenger must show before it is the champion."""
+    """Conditions under which a challenger becomes the champion."""
 
     calibrated: bool = True
-    """The verdict of its diagnosis finds no flaw, and that each parameter is known better than by the
-    prior."""
+    """Require that the verdict of its diagnosis finds no flaw, and that each parameter is known better than
+    by the prior."""
     uninformative: list[str] = Field(default_factory=list)
-    """Parameters of which the data tell nothing, so that their posterior may be the prior."""
+    """Parameters whose posterior may be the prior, since the data do not inform on them."""
     not_worse: bool = True
-    """Its score on test simulations is shown not to be worse by the margin than that of the present champion
-    on the same ones."""
+    """Require that its score on test simulations is shown not to be worse by the margin than that of the
+    present champion on the same ones."""
     margin: PositiveFloat = 0.02
-    """How much worse counts as equal: nats of log density; without densities that share of the champion's
+    """Difference that counts as equal: nats of log density; without densities that share of the champion's
     energy score."""
     level: float = Field(default=0.01, gt=0, lt=0.5)
-    """Probability of a wrong word on it: that what is worse by the margin passes, or what is not better is
+    """Probability of a wrong decision: that what is worse by the margin passes, or what is not better is
     called better."""
     simulations: NonNegativeInt | None = None
     """Test simulations that may be made for the comparison, where those of the diagnosis do not tell; None is
     as many as there are to train on, 20 000 at most."""
 
 
-class Narrow(Settings):
-    """Rounds of simulation before the main one, each near where the posterior of the one real observation is
-    by the round before.
+class Sequential(Settings):
+    """Rounds of simulation with a sequential proposal, before the main one.
+
+    Each round is near the posterior of the one real observation by the round before.
 
     The approximator is then for this observation alone, and its draws are corrected by importance weights.
     """
 
     rounds: PositiveInt = 1
-    """How many."""
+    """Number of rounds."""
     training: PositiveInt = 50_000
     """Simulations of each of these rounds, the first from the prior, to train on."""
     validation: PositiveInt = 5_000
@@ -213,7 +222,7 @@ class Infer(Settings):
 
     num_samples: PositiveInt = 10_000
     num_proposals: PositiveInt | None = None
-    """With it, so many draws are weighted by the likelihood, and those that are kept are of the exact
+    """Number of draws that are weighted by the likelihood, so that the result is draws of the exact
     posterior."""
     predictive_replicates: Literal[0] | Annotated[int, Field(ge=2)] = 100
     """Data sets simulated from the posterior of each real one, and of 200 simulated ones, for its
@@ -225,20 +234,20 @@ class Compose(Settings):
 
     num_samples: PositiveInt = 10_000
     method: Literal["calibrated", "gauss", "langevin", "plain"] = "calibrated"
-    """The others are for comparison."""
+    """Method of composition; those other than "calibrated" are for comparison."""
     calibration_simulations: NonNegativeInt | None = None
     """Fresh simulations that remove the errors all data sets share; None takes as many as their number asks
     for, 0 none."""
     noise: float | None = Field(default=None, ge=0.001, le=1)
-    """At which scores are composed, in sds of the standardized parameters; None lets the simulations
-    choose."""
+    """Noise level at which scores are composed, in sds of the standardized parameters; None lets the
+    simulations choose."""
 
 
 class Monitor(Settings):
-    """How the flow `monitor` looks at the champion."""
+    """Settings of the flow `monitor`."""
 
     num_datasets: int = Field(default=500, ge=MIN_DATASETS)
-    """Fresh simulations of each time."""
+    """Fresh simulations of each monitoring."""
     num_samples: int = Field(default=500, ge=MIN_DRAWS)
     """Posterior draws for each of them."""
     level: float = Field(default=0.01, gt=0, lt=0.5)
@@ -246,15 +255,17 @@ class Monitor(Settings):
 
 
 class Retrain(Settings):
-    """How the flow `retrain` goes on from the last finished run."""
+    """Settings of the flow `retrain`."""
 
     more: PositiveInt | None = None
     """Training simulations that are added each time; None is as many as the first run had."""
 
 
 class DependsOn(Settings):
-    """What the simulator depends on beside its code: if one of these changes, finished work is not used
-    again."""
+    """Files and environment variables that the simulator depends on beside its code.
+
+    If one of them changes, finished work is not used again.
+    """
 
     files: list[str] = Field(default_factory=list)
     """Files, and folders with all that is in them, by content; names are relative to the experiment's
@@ -264,16 +275,18 @@ class DependsOn(Settings):
 
 
 class Engine(Settings):
-    """Where simulation shards, and members of an ensemble, are computed. Results are the same to the bit on
-    each of them."""
+    """Engine that computes simulation shards, and members of an ensemble.
+
+    Results are the same to the bit on each of them.
+    """
 
     kind: Literal["threads", "processes", "dask"] = "threads"
-    """In this process; in processes of this machine; or on a dask cluster (extra `dask`), which is a local
-    one without an address."""
+    """Threads of this process; processes of this machine; or on a dask cluster (extra `dask`), which is a
+    local one without an address."""
     workers: PositiveInt | None = None
-    """How many; None is one for each core. A cluster with an address has its own."""
+    """Number of workers; None is one for each core. A cluster with an address has its own."""
     address: str | None = None
-    """Of a dask scheduler that is running, such as tcp://10.0.0.1:8786."""
+    """Address of a running dask scheduler, such as tcp://10.0.0.1:8786."""
 
     @model_validator(mode="after")
     def _address_of_dask(self) -> Self:
@@ -285,7 +298,7 @@ class Engine(Settings):
 
 
 class Experiment(Settings):
-    """Everything that one run of the pipeline depends on.
+    """Settings of one run of the pipeline: everything that its results depend on.
 
     What is asked is either a `study`, the import path (`module:attribute`) of an object with a simulator,
     real observations and their meaning (see `sbi_models.pipeline.experiment.study.Study`), or the import path
@@ -293,7 +306,7 @@ class Experiment(Settings):
     """
 
     name: FileName
-    """Of the experiment, in MLflow too: letters, digits, dots and dashes."""
+    """Name of the experiment, in MLflow too: letters, digits, dots and dashes."""
     study: str | None = None
     """Import path of a study; either this or `simulator`."""
     simulator: str | None = None
@@ -305,34 +318,45 @@ class Experiment(Settings):
     """With `simulator`: names of the components of inference variables; where there are none, they are
     numbered."""
     folder: str = ""
-    """From which modules are imported too, and where relative file names start; that of the YAML file."""
+    """Folder of the YAML file, for modules to import and relative names of files."""
     depends_on: DependsOn = DependsOn()
     """Files and environment variables that the simulator reads."""
     seed: int = Field(default=1, ge=0)
-    """Of everything random: the same seed gives the same draws to the bit on the same machine."""
+    """Seed of everything random: the same seed gives the same draws to the bit on the same machine."""
     inference_variables: list[str]
-    """What to infer: variables of the simulator."""
+    """Variables of the simulator to infer."""
     summary_variables: list[str] = Field(default_factory=list)
-    """Data that go through the summary network."""
+    """Variables that go through the summary network."""
     inference_conditions: list[str] = Field(default_factory=list)
-    """Data that go straight to the inference network."""
-    narrow: Narrow | None = None
-    """With it, rounds of simulation near the one real observation come first."""
-    narrowed_to: dict[str, Any] | None = None
-    """What the task `narrow` has found; not to be given."""
+    """Variables that go straight to the inference network."""
+    sequential: Sequential | None = Field(default=None, validation_alias=AliasChoices("sequential", "narrow"))
+    """Rounds of simulation near the one real observation come first; `narrow` is its earlier
+    name."""
     simulate: Simulate = Simulate()
     train: Train = Train()
     ensemble: Ensemble | None = None
-    """With it, the task `ensemble` takes the place of `train`."""
+    """Settings of an ensemble, which the step `ensemble` trains in place of `train`."""
     diagnose: Diagnose = Diagnose()
     register_as: Register
     gate: Gate = Gate()
     infer: Infer = Infer()
     compose: Compose | None = None
-    """With it, the approximator can compose, and the task `compose` ends the pipeline."""
+    """Settings of the step `compose`, for which the approximator is trained to compose."""
     monitor: Monitor = Monitor()
     retrain: Retrain = Retrain()
     engine: Engine = Engine()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, settings: object) -> object:
+        if isinstance(settings, dict) and "narrow" in settings:
+            warnings.warn(
+                "The setting narrow is now called sequential: rename the key. The next release does not know "
+                "narrow.",
+                FutureWarning,
+                stacklevel=2,
+            )
+        return settings
 
     @field_validator("engine", mode="before")
     @classmethod
@@ -353,28 +377,28 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
-    def _corrected_where_narrow(self) -> Self:
+    def _weights_where_sequential(self) -> Self:
         if self.infer.num_proposals is not None and self.infer.num_proposals < self.infer.num_samples:
             raise ConfigurationError(
                 "Expected infer.num_proposals of at least infer.num_samples, "
                 f"{self.infer.num_samples}, got {self.infer.num_proposals}."
             )
-        if self.narrow is None:
+        if self.sequential is None:
             return self
         if self.infer.num_proposals is None:
             raise ConfigurationError(
-                "Expected infer.num_proposals with narrow, whose draws need weights, got none. Take 20000."
+                "Expected infer.num_proposals with sequential, whose draws need weights, got none. "
+                "Take 20000."
             )
         if self.compose is not None:
             raise ConfigurationError(
-                "Expected either narrow or compose, got both: one narrows to a single data set. "
-                "Leave one out."
+                "Expected either sequential or compose, got both: rounds of simulation are for a single "
+                "data set. Leave one out."
             )
         return self
 
     def what_matters(self) -> dict[str, Any]:
-        """All settings but those that say where to compute and not what: equal exactly if two runs have the
-        same results."""
+        """All settings that results depend on: without engine, folder, monitoring and retraining."""
         return self.model_dump(
             mode="json",
             exclude={
@@ -385,6 +409,11 @@ class Experiment(Settings):
                 "simulate": {"rows_per_shard"},
             },
         )
+
+    @property
+    def variables(self) -> list[str]:
+        """The variables of the simulator that the networks see."""
+        return [*self.inference_variables, *self.summary_variables, *self.inference_conditions]
 
     @property
     def members(self) -> dict[str, Member]:

@@ -1,5 +1,4 @@
-"""The study of an experiment that names no more than a simulator, and perhaps a file with real
-observations."""
+"""The study of an experiment that names a simulator, and perhaps a file with real observations."""
 
 from functools import cache
 from pathlib import Path
@@ -16,8 +15,10 @@ from sbi_models.types import Array, Variables
 
 
 class PlainStudy:
-    """The parameters themselves are what the posterior is reported for; without a file of observations there
-    are none."""
+    """Study of a simulator: the posterior is reported for the parameters themselves.
+
+    Without a file of observations there are no real data sets.
+    """
 
     data_set_name = "data set"
 
@@ -61,8 +62,7 @@ class PlainStudy:
         }
 
     def observations(self) -> tuple[list[str], Variables]:
-        """The data sets of the file; raises DataError if it is missing or does not have the shapes that are
-        simulated."""
+        """The data sets of the file; raises DataError if it is missing or has other shapes."""
         if self._experiment.observations is None:
             return [], {}
         path = Path(self._experiment.folder, self._experiment.observations)
@@ -110,11 +110,11 @@ def first_rows(simulator: Simulator) -> Variables:
     return simulator.rows(0, simulator.block_size if simulator.meta is None else 1, seed=0, progress=False)
 
 
-def study_simulator(experiment: Experiment, found: object) -> Simulator:
-    """What the import path of a simulator has led to, if it is one."""
-    if not isinstance(found, Simulator):
+def study_simulator(experiment: Experiment, thing: object) -> Simulator:
+    """The object at the import path of a simulator; raises ConfigurationError if it is none."""
+    if not isinstance(thing, Simulator):
         raise ConfigurationError(
-            f"Expected a simulator at {experiment.simulator}, got {type(found).__name__}. Make one "
+            f"Expected a simulator at {experiment.simulator}, got {type(thing).__name__}. Make one "
             "with sbi_models.make_simulator([...])."
         )
-    return found
+    return thing

@@ -28,8 +28,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Reference:
-    """The exact posterior of one quantity for one data set: moments, central 95 % interval, and its density
-    on a grid."""
+    """The exact posterior of one quantity for one data set: moments, 95 % interval, density on a grid."""
 
     mean: float
     sd: float
@@ -64,25 +63,27 @@ class Study(Protocol):
     """What one real data set is called, for instance experiment or patient."""
 
     def observations(self) -> tuple[list[str], Variables]:
-        """A label for each real data set, and the data sets: variables of shape (num_datasets, ...), raw
-        space."""
+        """A label for each real data set, and variables of shape (num_datasets, ...), raw space."""
         ...
 
     def evaluate(self, draws: Variables) -> list[Array]:
-        """Each quantity of posterior draws: arrays (num_datasets, num_samples) for variables (num_datasets,
-        num_samples, width)."""
+        """Each quantity of posterior draws: arrays (num_datasets, num_samples).
+
+        The draws are variables (num_datasets, num_samples, width), raw space.
+        """
         ...
 
     def references(self, observations: Variables) -> list[list[Reference]] | None:
-        """The exact posterior of each quantity (inner) for each data set (outer), or None if it is not
-        known."""
+        """The exact posterior of each quantity (inner) for each data set (outer); None if unknown."""
         ...
 
 
 @runtime_checkable
 class KnowsPrior(Protocol):
-    """A study that knows the score of its prior; else torch priors of its simulator, or what the network
-    learned, are taken."""
+    """A study that knows the score of its prior.
+
+    Without one, torch priors of its simulator, or what the network learned, are taken.
+    """
 
     def prior_score(self, data: Variables) -> Variables:
         """d log p(theta) / d theta of each inference variable (m, width), of the same shape, raw space."""
@@ -94,8 +95,10 @@ class KnowsComposition(Protocol):
     """A study that knows the exact posterior given all data sets together."""
 
     def composed_references(self, observations: Variables) -> list[Reference]:
-        """The exact posterior of each quantity given all data sets (num_datasets, ...), raw space, that have
-        the parameters in common."""
+        """The exact posterior of each quantity given all data sets together.
+
+        The observations (num_datasets, ...), raw space, have the parameters in common.
+        """
         ...
 
 

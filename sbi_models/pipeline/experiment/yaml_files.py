@@ -25,8 +25,9 @@ def is_experiment(source: str | Path) -> bool:
 
 
 def load_experiment(source: str | Path) -> Experiment:
-    """The experiment of a name, or of a YAML file, whose folder is then where its modules and files are
-    looked for.
+    """The experiment of a name, or of a YAML file.
+
+    Its modules and files are looked for in the folder of the file.
 
     Raises:
         ConfigurationError: no such experiment or file, not YAML, or settings that are unknown or out of
@@ -61,21 +62,23 @@ def read_experiment(path: Path) -> Experiment:
         return Experiment.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(
-            "; ".join(_said(path, node, content, found) for found in error.errors())
+            "; ".join(_message(path, node, content, detail) for detail in error.errors())
         ) from None
     except SbiModelsError as error:
         raise ConfigurationError(f"{path}: {error}") from None
 
 
 def as_yaml(experiment: Experiment) -> str:
-    """The settings that differ from the defaults, as a file that `load_experiment` reads; without the
-    folder."""
+    """The settings that differ from the defaults, as YAML that `load_experiment` reads.
+
+    The folder is left out.
+    """
     settings = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
     return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _said(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
-    """One error of pydantic: file, line, key, what is wrong."""
+def _message(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
+    """One error of pydantic, with file, line and key."""
     location = [part for part in error["loc"] if _is_in(content, part, error["loc"])]
     key = ".".join(map(str, location))
     line = _line(node, location)
@@ -96,8 +99,10 @@ def _said(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
 
 
 def _is_in(content: Any, part: Any, location: tuple[Any, ...]) -> bool:
-    """Whether a part of a location is a key or a number of the file: pydantic also names the alternatives of
-    a union."""
+    """Whether a part of a location is a key or an index of the file.
+
+    Pydantic also names the alternatives of a union.
+    """
     for step in location:
         known: Any = (
             content
@@ -133,7 +138,7 @@ def _keys(location: list[Any]) -> list[str]:
     """The keys that there are at a location of the settings."""
     model: Any = Experiment
     for step in location:
-        field = model.model_fields.get(step)
+        field = model.model_fields.get({"narrow": "sequential"}.get(step, step))
         kinds = [] if field is None else _parts(field.annotation)
         model = next(
             (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model

@@ -1,1 +1,12 @@
-"""The Prefect flows: the pipeline, its retraining, and the monitoring of its champion."""
+"""The flows: pipeline, retrain and monitor. Each is registered under its name when its module is imported."""
+
+# ruff: noqa: E402 - Prefect looks for its folders when it is imported
+
+from sbi_models.pipeline.runtime import make_folders
+
+make_folders()
+
+from sbi_models.pipeline.flows import monitor, pipeline, retrain
+from sbi_models.pipeline.flows.registry import FLOWS, NamedFlow, register_flow
+
+__all__ = ["FLOWS", "NamedFlow", "monitor", "pipeline", "register_flow", "retrain"]

@@ -1,18 +1,11 @@
-"""The champion under watch: is it still calibrated, and are the real observations still like the simulations
-of its training?"""
-
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
-
-from sbi_models.pipeline.runtime import make_folders, project_root, work_folder
-
-make_folders()
+"""The monitoring of a champion: diagnosis on fresh simulations, and a drift test of the real observations."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from prefect import flow, task
+from prefect import flow
 from scipy.special import chdtrc
 
 from sbi_models import load, seeding
@@ -20,103 +13,101 @@ from sbi_models.approximators import Approximator
 from sbi_models.approximators.certificates.certificate import p_in_words
 from sbi_models.errors import ConfigurationError, DriftError
 from sbi_models.pipeline.cache import content_key, refuse_changed_sources, simulator_fingerprint
+from sbi_models.pipeline.experiment.question import Question, question_of
 from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.experiment.study_loading import study_of
-from sbi_models.pipeline.outcomes import Manifest, Results, record
-from sbi_models.pipeline.steps.certify import certify_observations
-from sbi_models.pipeline.steps.diagnose import Diagnosis
+from sbi_models.pipeline.flows.registry import register_flow
+from sbi_models.pipeline.outcomes import JSONObject, Monitoring, MonitorResult, Results
+from sbi_models.pipeline.report.json_summary import monitor_summary
+from sbi_models.pipeline.report.results import show_monitoring
+from sbi_models.pipeline.run_record import log_files
+from sbi_models.pipeline.runtime import project_root, work_folder
+from sbi_models.pipeline.steps.diagnose import Diagnoser
+from sbi_models.pipeline.steps.infer import certify_observations
+from sbi_models.pipeline.steps.task import step
 from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, open_store, version_of
 
 
+@register_flow("monitor", show=show_monitoring)
 @flow(name="monitor", persist_result=False)
-def monitor(experiment: Experiment) -> Manifest:
-    """Diagnose the champion on simulations that nobody has seen, and look at the real observations; all is
-    one MLflow run.
-
-    Returns:
-        Uri of the champion, verdict, p-value of the observations (None without any), and what is wrong, which
-        is nothing.
+def monitor(experiment: Experiment) -> MonitorResult:
+    """Diagnose the champion on fresh simulations, and test the real observations for drift, in one run.
 
     Raises:
-        DriftError: if something is wrong, which fails the run and the flow.
+        DriftError: if there are alarms, which fails the run and the flow.
         TrackingError: if there is no champion.
-        ConfigurationError: for an experiment that narrows its prior.
+        ConfigurationError: for an experiment with a sequential proposal.
     """
-    if experiment.narrow is not None:
+    if experiment.sequential is not None:
         raise ConfigurationError(
-            "Expected an experiment without narrow to monitor, got one with it: its model serves "
+            "Expected an experiment without sequential to monitor, got one with it: its model serves "
             "one observation."
         )
-    refuse_changed_sources(experiment)
+    question = question_of(experiment)
+    refuse_changed_sources(question)
     store = open_store(project_root(), create=False)
     champion = version_of(store, f"models:/{experiment.register_as.name}@champion")
-    turn = 1 + max((int(found.params["turn"]) for found in watches(store, experiment)), default=0)
-    with start_watch(store, experiment, champion.uri, turn) as tracker:
-        found = watch(experiment, champion.uri, turn)
-        record(tracker, found)
+    turn = 1 + max((int(record.params["turn"]) for record in watches(store, experiment)), default=0)
+    with start_watch(store, question, champion.uri, turn) as tracker:
+        monitoring = watch(question, champion.uri, turn)
+        log_files(tracker, monitoring)
         tags = {
-            "monitor.verdict": found["verdict"]["label"],
-            "monitor.drift": found["drift"],
+            "monitor.verdict": monitoring.verdict["label"],
+            "monitor.drift": monitoring.drift,
             "monitor.time": _now(),
         }
         annotate(store, champion.name, champion.version, tags=tags)
-        if found["alarms"]:
+        result = MonitorResult(run_id=tracker.run_id, model=champion.uri, monitoring=monitoring)
+        if monitoring.alarms:
             message = (
-                f"{champion.uri}: {' '.join(found['alarms'])} Retrain it, or see why: run {tracker.run_id}."
+                f"{champion.uri}: {' '.join(monitoring.alarms)} Retrain it, or see why: run {tracker.run_id}."
             )
-            raise DriftError(message, watch_answer(tracker.run_id, champion.uri, found))
-    return {"run_id": tracker.run_id, "model": champion.uri} | found
+            raise DriftError(message, monitor_summary(result))
+    return result
 
 
-def watch_answer(run_id: str, model: str, found: Manifest) -> Manifest:
-    """What a monitoring has found, for machines."""
-    names = ("alarms", "verdict", "drift", "p_value")
-    return {"flow": "monitor", "run_id": run_id, "model": model} | {name: found[name] for name in names}
-
-
-@task(name="watch")
-def watch(experiment: Experiment, champion: str, turn: int) -> Manifest:
-    """What there is to say of a model at its k-th monitoring, whose simulations are those of no other one."""
+@step("watch", Monitoring)
+def watch(question: Question, champion: str, turn: int) -> Monitoring:
+    """Diagnose a model on simulations of this monitoring alone, and test the real observations for drift."""
+    experiment = question.experiment
     approximator = load(champion, open_store(project_root(), create=False), certify=False)
     results = Results(work_folder() / "monitor" / experiment.name / str(turn))
-    verdict = diagnose_afresh(experiment, approximator, turn, results)
-    p_value = look_at_observations(experiment, approximator, results)
+    verdict = diagnose_afresh(question, approximator, turn, results)
+    p_value, level = look_at_observations(question, approximator, results), experiment.monitor.level
     alarms = (
         [] if verdict["is_calibrated"] else [f"Not calibrated on fresh simulations: {verdict['sentence']}"]
     )
-    if p_value is not None and p_value < experiment.monitor.level:
+    if p_value is not None and p_value < level:
         alarms.append(
             "The real observations are not like the simulations of the training (p = "
-            f"{p_in_words(p_value, experiment.monitor.level)})."
+            f"{p_in_words(p_value, level)})."
         )
-    drift = "not known" if p_value is None else "yes" if p_value < experiment.monitor.level else "no"
+    drift = "not known" if p_value is None else "yes" if p_value < level else "no"
     results.tags |= {"alarms": " ".join(alarms) or "none"}
-    return results.manifest() | {"verdict": verdict, "p_value": p_value, "drift": drift, "alarms": alarms}
+    return Monitoring(**results.fields(), verdict=verdict, p_value=p_value, drift=drift, alarms=alarms)
 
 
 def diagnose_afresh(
-    experiment: Experiment, approximator: Approximator, turn: int, results: Results
-) -> Manifest:
+    question: Question, approximator: Approximator, turn: int, results: Results
+) -> JSONObject:
     """The verdict on new simulations, as a dict; figures and metrics go to the results."""
-    study, settings = study_of(experiment), experiment.monitor
-    seed = seeding.derive(experiment.seed, "monitor", turn)
-    test = study.simulator.rows(0, settings.num_datasets, seed=seed, progress=False)
+    settings = question.experiment.monitor
+    seed = seeding.derive(question.experiment.seed, "monitor", turn)
+    test = question.study.simulator.rows(0, settings.num_datasets, seed=seed, progress=False)
     draws = approximator.sample(num_samples=settings.num_samples, conditions=test, seed=seed)
-    verdict: Manifest = Diagnosis(experiment, approximator.inference_names, test, seed)(
-        results, approximator, draws
-    )["verdict"]
+    diagnoser = Diagnoser(question, approximator.inference_names, test, seed)
+    verdict: JSONObject = diagnoser(results, approximator, draws)["verdict"]
     return verdict
 
 
-def look_at_observations(
-    experiment: Experiment, approximator: Approximator, results: Results
-) -> float | None:
-    """The p-value of all real observations together, small if they are not like the simulations; None without
-    observations."""
-    labels, observations = study_of(experiment).observations()
+def look_at_observations(question: Question, approximator: Approximator, results: Results) -> float | None:
+    """The p-value of all real observations together, small if they are unlike the simulations.
+
+    None without observations.
+    """
+    labels, observations = question.study.observations()
     if not labels:
         return None
-    certificates = certify_observations(experiment, approximator, labels, observations, results)
+    certificates = certify_observations(question, approximator, labels, observations, results)
     p_value = drift_p_value(
         [certificate["novelty"] for certificate in certificates if certificate["novelty"] is not None]
     )
@@ -142,22 +133,23 @@ def drift_p_value(p_values: Sequence[float]) -> float | None:
 
 
 def watches(store: Store, experiment: Experiment) -> list[RunRecord]:
-    """The runs of this flow that have ended with a word on the model, whatever it was."""
+    """The runs of this flow that ended with a result, alarms or none."""
     return [
-        found
+        record
         for status in ("FINISHED", "FAILED")
-        for found in RunRecord.ended(store, experiment.name, "monitor", status)
-        if "alarms" in found.tags
+        for record in RunRecord.ended(store, experiment.name, "monitor", status)
+        if "alarms" in record.tags
     ]
 
 
-def start_watch(store: Store, experiment: Experiment, champion: str, turn: int) -> Tracker:
+def start_watch(store: Store, question: Question, champion: str, turn: int) -> Tracker:
     """The run of the k-th monitoring; one that was killed is opened again."""
+    experiment = question.experiment
     settings: Mapping[str, Any] = {
         "experiment": experiment.what_matters(),
         "monitor": experiment.monitor.model_dump(),
     }
-    key = content_key("infer", "monitor", simulator_fingerprint(experiment), settings, champion, turn)
+    key = content_key("monitor", __name__, simulator_fingerprint(question), settings, champion, turn)
     tags = {FLOW_TAG: "monitor", "model": champion}
     params = {
         "model": champion,

@@ -1,32 +1,31 @@
-"""A new challenger for the champion, trained on more simulations than the last one."""
-
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
-
-from sbi_models.pipeline.runtime import make_folders, project_root
-
-make_folders()
+"""The retraining: a new challenger for the champion, trained on more simulations than the last one."""
 
 from prefect import flow
 
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.flows.pipeline import pipeline
-from sbi_models.pipeline.outcomes import Manifest
+from sbi_models.pipeline.flows.registry import register_flow
+from sbi_models.pipeline.outcomes import PipelineResult
+from sbi_models.pipeline.report.results import show_retraining
+from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import RunRecord, open_store
 
 
+@register_flow("retrain", show=show_retraining)
 @flow(name="retrain", persist_result=False)
-def retrain(experiment: Experiment) -> Manifest:
-    """Add simulations to those of the last finished run, and run the pipeline with them; its gate compares
-    with the champion.
+def retrain(experiment: Experiment) -> PipelineResult:
+    """Run the pipeline with more simulations than the last finished run had.
+
+    Its gate compares with the champion.
 
     One that was killed goes on: until a run has finished, the next one is the same.
     """
-    return pipeline(with_more(experiment))
+    result: PipelineResult = pipeline(with_more(experiment))
+    return result
 
 
 def with_more(experiment: Experiment) -> Experiment:
-    """The experiment with as many more training simulations as its settings say than the last finished run
-    had."""
+    """The experiment with more training simulations than the last finished run, by as many as it says."""
     runs = RunRecord.ended(open_store(project_root()), experiment.name, "pipeline", "FINISHED")
     had = max(
         (

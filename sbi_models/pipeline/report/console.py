@@ -1,6 +1,5 @@
-"""What the main job prints."""
+"""Console output of a pipeline run: a line for each finished step, and posteriors as tables at the end."""
 
-from math import floor, log10
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -9,13 +8,27 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.certificate_summary import in_short
+from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.member_runs import of_member, of_mixture
-from sbi_models.pipeline.report.output import answer_console, show, stage_console
-from sbi_models.pipeline.report.posteriors import MEAN_ERROR, SD_RATIO
+from sbi_models.pipeline.outcomes import (
+    Composition,
+    Decision,
+    Diagnosis,
+    Inference,
+    MonitorResult,
+    Outcome,
+    PipelineResult,
+    Proposal,
+    Registered,
+    Simulations,
+    Training,
+)
+from sbi_models.pipeline.posterior_tables import MEAN_ERROR, SD_RATIO
+from sbi_models.pipeline.report.certificates import print_certificates
+from sbi_models.pipeline.report.numbers import digits_of
+from sbi_models.pipeline.report.output import print_line, progress_console, result_console
 from sbi_models.pipeline.runtime import project_root
-from sbi_models.pipeline.steps.certify import in_short, show_certificates
 from sbi_models.simulators import NarrowPrior
 from sbi_models.tracking import open_store, run_page
 
@@ -28,21 +41,25 @@ _GOOD = {
 """How to read the metrics."""
 
 
-class Screen:
-    """Lines for the stages of a pipeline, and a table at the end."""
+class PipelineConsole:
+    """Console of a pipeline run.
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.console = stage_console()
-        self.experiment = experiment
-        self.stages = [] if experiment.narrow is None else ["narrow"]
-        self.stages += [
+    Args:
+        question: question of the run.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self.console = progress_console()
+        self.question, experiment = question, question.experiment
+        self.stages = [
+            *([] if experiment.sequential is None else ["sequential"]),
             "simulate",
             "train" if experiment.ensemble is None else "ensemble",
             "diagnose",
             "register",
+            *(["infer"] if question.has_observations else []),
+            *([] if experiment.compose is None else ["compose"]),
         ]
-        self.stages += ["infer"] if study_of(experiment).observations()[0] else []
-        self.stages += [] if experiment.compose is None else ["compose"]
         self._started = perf_counter()
 
     def stage(self, name: str) -> None:
@@ -51,119 +68,98 @@ class Screen:
         self.console.print(f"[bold]\\[{self.stages.index(name) + 1}/{len(self.stages)}] {name}[/bold]")
 
     def _line(self, name: str, text: str) -> None:
-        show(self.console, f"      {name:<21} {text}", indent=28)
+        print_line(self.console, f"      {name:<21} {text}", indent=28)
 
     @property
     def seconds(self) -> float:
         """Since the stage began."""
         return perf_counter() - self._started
 
-    def _done(self, text: str) -> None:
-        show(self.console, f"      {text} [dim]({self.seconds:.1f} s)[/dim]", indent=6)
+    def _end(self, text: str, seconds: float | None = None) -> None:
+        taken = self.seconds if seconds is None else seconds
+        print_line(self.console, f"      {text} [dim]({taken:.1f} s)[/dim]", indent=6)
 
-    def _made(self, manifest: dict[str, Any], reused: bool, text: str) -> None:
-        """A task is done: the seconds that it took are those that the page of the run has."""
+    def _done(self, outcome: Outcome, reused: bool, text: str) -> None:
+        """A step is done: the seconds that it took are those that the page of the run has."""
         if reused:
-            self._done(
-                f"[green]reused[/green], finished {manifest['finished']} in "
-                f"{manifest['seconds']:.1f} s: {text}"
-            )
+            finished = f"finished {outcome.finished} in {outcome.seconds:.1f} s"
+            self._end(f"[green]reused[/green], {finished}: {text}")
         else:
-            show(
-                self.console,
-                f"      {text} [dim]({manifest.get('seconds', self.seconds):.1f} s)[/dim]",
-                indent=6,
-            )
+            self._end(text, outcome.seconds)
 
-    def narrowed(
-        self,
-        number: int,
-        simulations: dict[str, Any],
-        training: dict[str, Any],
-        found: dict[str, Any],
-        reused: bool,
+    def proposed(
+        self, number: int, simulations: Simulations, training: Training, proposal: Proposal, reused: bool
     ) -> None:
-        """A round of simulation before the main one has shown where the next one looks."""
-        prior = NarrowPrior.from_json(found["prior"])
-        names = [name for labels in study_of(self.experiment).parameter_names.values() for name in labels]
-        intervals = prior.central_intervals()
-        digits = [_digits(high - low) for low, high in intervals]
-        for name, (low, high), places in zip(names, intervals, digits, strict=True):
+        """A round of simulation before the main one has led to a proposal."""
+        intervals = NarrowPrior.from_json(proposal.prior).central_intervals()
+        for name, (low, high) in zip(self.question.parameters, intervals, strict=True):
+            places = digits_of(high - low)
             self._line(escape(name), f"{low:.{places}f} to {high:.{places}f}")
-        count = f"{sum(simulations['num_simulations'].values()):,}".replace(",", " ")
+        count = _grouped(sum(simulations.num_simulations.values()))
         text = (
-            f"round {number + 1}: {count} simulations, {_last_losses(training['history'])}; above are "
+            f"round {number + 1}: {count} simulations, {_last_losses(training.history)}; above are "
             "95 % of the next prior"
         )
-        self._done(f"[green]reused[/green], finished {found['finished']}: {text}" if reused else text)
+        self._end(f"[green]reused[/green], finished {proposal.finished}: {text}" if reused else text)
 
-    def simulated(self, manifest: dict[str, Any], reused: bool) -> None:
+    def simulated(self, simulations: Simulations, reused: bool) -> None:
         """Simulations are on disk."""
-        counts = ", ".join(
-            f"{n:,} {purpose}".replace(",", " ") for purpose, n in manifest["num_simulations"].items()
-        )
-        kept = sum(manifest["num_simulations"].values()) - manifest["made"]
-        more = "" if reused or kept <= 0 else f"; {f'{kept:,}'.replace(',', ' ')} were there"
-        self._made(manifest, reused, f"{counts} simulations{more}")
+        counts = ", ".join(f"{_grouped(n)} {purpose}" for purpose, n in simulations.num_simulations.items())
+        there = sum(simulations.num_simulations.values()) - simulations.made
+        more = "" if reused or there <= 0 else f"; {_grouped(there)} were there"
+        self._done(simulations, reused, f"{counts} simulations{more}")
 
-    def trained(self, manifest: dict[str, Any], reused: bool) -> None:
+    def trained(self, training: Training, reused: bool) -> None:
         """The approximator is trained, or all members of an ensemble are."""
-        history = manifest["history"]
-        for name, member in manifest.get("members", {}).items():
-            losses, numbers = _last_losses(of_member(history, name)), member["numbers"]
-            self._line(name, f"{losses}, best epoch {numbers['best_epoch']}, weight {numbers['weight']:.3f}")
-        for name, value in manifest.get("choices", {}).items():
+        history = training.history
+        for name, member in training.members.items():
+            losses = _last_losses(of_member(history, name))
+            self._line(name, f"{losses}, best epoch {member.best_epoch}, weight {member.weight:.3f}")
+        for name, value in training.choices.items():
             self._line(escape(name), escape(str(value)))
-        members = f"{len(manifest['members'])} members, " if "members" in manifest else ""
-        self._made(
-            manifest, reused, f"{members}{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}"
-        )
+        members = f"{len(training.members)} members, " if training.members else ""
+        epochs = f"{len(history['loss'])} epochs: {_last_losses(of_mixture(history))}"
+        self._done(training, reused, members + epochs)
 
-    def diagnosed(self, manifest: dict[str, Any], reused: bool) -> None:
+    def diagnosed(self, diagnosis: Diagnosis, reused: bool) -> None:
         """Figures and metrics are tracked."""
-        for name, row in manifest["diagnostics"].items():
-            self._line(
-                name,
-                "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items())
-                + f"  [dim]{_GOOD.get(name, '')}[/dim]",
-            )
-        if "log_score" in manifest:
-            rows = {"": manifest} | {
-                name: row for name, row in manifest.get("members", {}).items() if "log_score" in row
+        for name, row in diagnosis.diagnostics.items():
+            numbers = "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items())
+            self._line(name, f"{numbers}  [dim]{_GOOD.get(name, '')}[/dim]")
+        if diagnosis.log_score is not None:
+            scores = {"": diagnosis.log_score} | {
+                name: member.log_score
+                for name, member in diagnosis.members.items()
+                if member.log_score is not None
             }
+            words = "  ".join(f"{name} {score:.3f}".lstrip() for name, score in scores.items())
+            self._line("Log Score", f"{words}  nats")
+        for label, number in diagnosis.custom.items():
+            self._line(escape(label), f"{number:.4g}")
+        if (apart := diagnosis.disagreement) is not None:
             self._line(
-                "Log Score",
-                "  ".join(f"{name} {row['log_score']:.3f}".lstrip() for name, row in rows.items()) + "  nats",
+                "Disagreement",
+                f"{_pairs(apart.observed)} of real data; {_pairs(apart.simulated)} of test simulations",
             )
-        if "disagreement" in manifest:
-            observed, simulated = manifest["disagreement"]["observed"], manifest["disagreement"]["simulated"]
-            self._line(
-                "Disagreement", f"{_pairs(observed)} of real data; {_pairs(simulated)} of test simulations"
-            )
-        verdict = manifest["verdict"]
+        verdict = diagnosis.verdict
         color = "green" if verdict["is_calibrated"] else "yellow"
         self._line("Verdict", f"[{color}]{escape(verdict['sentence'])}[/{color}]")
-        rows = {
-            **verdict["parameters"],
-            **({} if verdict["joint"] is None else {"jointly": verdict["joint"]}),
-        }
-        for name, row in rows.items():
+        jointly = {} if verdict["joint"] is None else {"jointly": verdict["joint"]}
+        for name, row in (verdict["parameters"] | jointly).items():
             if row["flaws"]:
                 self._line(f"  {escape(name)}", escape(row["sentence"]))
-        self._made(manifest, reused, f"{len(manifest['figures'])} figures")
+        self._done(diagnosis, reused, f"{len(diagnosis.figures) + len(diagnosis.custom_figures)} figures")
 
-    def registered(self, manifest: dict[str, Any], gate: dict[str, Any]) -> None:
+    def registered(self, registered: Registered, decision: Decision) -> None:
         """The approximator is in the registry; whether it is the champion, and why."""
-        color, said = ("green", "champion") if gate["promoted"] else ("yellow", "refused as champion")
-        for reason in gate["reasons"]:
-            self._line("Gate", f"[{color}]{said}[/{color}]: {escape(reason)}")
-        self._done(
-            f"{manifest['uri']}" + (", the same model as before" if manifest["reused"] else ", a new version")
-        )
+        color, words = ("green", "champion") if decision.promoted else ("yellow", "refused as champion")
+        for reason in decision.reasons:
+            self._line("Gate", f"[{color}]{words}[/{color}]: {escape(reason)}")
+        self._end(registered.uri + (", the same model as before" if registered.reused else ", a new version"))
 
-    def inferred(self, manifest: dict[str, Any], reused: bool) -> None:
+    def inferred(self, inference: Inference, reused: bool) -> None:
         """The real data sets have their posteriors; whether these can be trusted."""
-        for row in manifest["corrections"]:
+        for row in inference.corrections:
             before = f"{row['raw_effective_draws']:.0f} before smoothing"
             worth = (
                 f"{row['effective_draws']:.0f} effective draws of {row['num_proposals']} ({before}), "
@@ -174,14 +170,14 @@ class Screen:
             )
             for warning in row["warnings"]:
                 self._line("", f"[yellow]{escape(warning)}[/yellow]")
-        if manifest["reference_c2st"]:
-            scores = ", ".join(f"{label} {score:.3f}" for label, score in manifest["reference_c2st"].items())
+        if inference.reference_c2st:
+            scores = ", ".join(f"{label} {score:.3f}" for label, score in inference.reference_c2st.items())
             self._line("C2ST to reference", f"{scores} (0.5 is indistinguishable)")
-        self._made(manifest, reused, f"certificates: {in_short(manifest['certificates'])}")
+        self._done(inference, reused, f"certificates: {in_short(inference.certificates)}")
 
-    def composed(self, manifest: dict[str, Any], reused: bool) -> None:
+    def composed(self, composition: Composition, reused: bool) -> None:
         """All real data sets have one posterior; reasons not to trust it."""
-        report = manifest["report"]
+        report = composition.report
         for warning in report["warnings"]:
             self._line("Warning", f"[yellow]{escape(warning)}[/yellow]")
         if report["sbc_p_value"] is not None:
@@ -198,45 +194,46 @@ class Screen:
             )
             corrected = f"corrected by {by} to within {report['calibration_residual']:.3f}"
             self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")
-        self._made(
-            manifest,
+        self._done(
+            composition,
             reused,
             f"one posterior given all {report['num_items']} data sets, method {report['method']}",
         )
 
-    def finished(self, result: dict[str, Any]) -> None:
-        """The answer, and where to look next."""
-        self.console = answer_console()
-        if result["inference"] is not None:
-            self._answers(result["inference"], result["composition"])
-        name, version = self.experiment.register_as.name, result["registered"]["version"]
-        alias = "champion" if result["gate"]["champion"] == version else "challenger"
-        model = f"models:/{name}@{alias}"
+    def finished(self, result: PipelineResult) -> None:
+        """Posteriors, and where to look next."""
+        self.console, experiment = result_console(), self.question.experiment
+        if result.inference is not None:
+            self._posteriors(result.inference, result.composition)
+        version = result.registered.version
+        alias = "champion" if result.gate.champion == version else "challenger"
+        model = f"models:/{experiment.register_as.name}@{alias}"
         self.console.print(f"\nmodel      {model}  (version {version})")
-        if result["artifacts"] is not None:
-            artifacts = _relative(Path(result["artifacts"]))
+        if result.artifacts is not None:
+            artifacts = _relative(Path(result.artifacts))
             self.console.print(f"figures    {artifacts / 'figures'}")
-            for label, step in (("draws", "inference"), ("composed", "composition")):
-                if result[step] is not None:
-                    self.console.print(f"{label:<10} {artifacts / step / 'draws.parquet'}")
-        self.console.print(f"run        {result['run_id']}; {_where_to_look(result['run_id'])}")
-        if result["report"] is None:
-            self.console.print(f"report     [yellow]not made[/yellow]: {escape(result['report_error'])}")
+            if result.inference is not None:
+                self.console.print(f"draws      {artifacts / 'inference' / 'draws.parquet'}")
+            if result.composition is not None:
+                self.console.print(f"composed   {artifacts / 'composition' / 'draws.parquet'}")
+        self.console.print(f"run        {result.run_id}; {_where_to_look(result.run_id)}")
+        if result.report is None:
+            self.console.print(f"report     [yellow]not made[/yellow]: {escape(str(result.report_error))}")
         else:
-            self.console.print(f"report     sbi-models report {result['run_id']}")
-        if self.experiment.narrow is None:  # else its draws would want weights
+            self.console.print(f"report     sbi-models report {result.run_id}")
+        if experiment.sequential is None:  # else its draws would want weights
             self.console.print(f"sample     sbi-models sample {model} --observations FILE")
 
-    def _answers(self, inference: dict[str, Any], composition: dict[str, Any] | None) -> None:
+    def _posteriors(self, inference: Inference, composition: Composition | None) -> None:
         """The posteriors as tables, and certificates."""
-        posteriors = pd.DataFrame(inference["table"] + (composition["table"] if composition else []))
-        exact, name = MEAN_ERROR in posteriors, inference["data_set_name"]
-        ours = "corrected" if inference["corrections"] else "amortized"
+        posteriors = pd.DataFrame(inference.table + ([] if composition is None else composition.table))
+        exact, name = MEAN_ERROR in posteriors, inference.data_set_name
+        ours = "corrected" if inference.corrections else "amortized"
         for (quantity, unit), rows in posteriors.groupby(["quantity", "unit"], sort=False):
             table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
             for column in (name, ours, *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
                 table.add_column(column, justify="left" if column == name else "right", no_wrap=True)
-            digits = _digits(rows["sd"].max())
+            digits = digits_of(rows["sd"].max())
             for _, row in rows.iterrows():
                 cells = [str(row[name]), _estimate(row, "", digits)]
                 if exact:
@@ -259,23 +256,25 @@ class Screen:
         self.console.print(
             "\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right?\n"
         )
-        show_certificates(self.console, name, inference["certificates"])
+        print_certificates(self.console, name, inference.certificates)
 
 
-def show_monitored(result: dict[str, Any]) -> None:
-    """What the flow `monitor` has found, where nothing was wrong."""
-    console = answer_console()
-    console.print(f"[green]{result['model']}: {escape(result['verdict']['sentence'])}[/green]")
-    if result["p_value"] is not None:
+def print_monitoring(result: MonitorResult) -> None:
+    """Print what the flow `monitor` says of a champion without alarms."""
+    console, monitoring = result_console(), result.monitoring
+    console.print(f"[green]{result.model}: {escape(monitoring.verdict['sentence'])}[/green]")
+    if monitoring.p_value is not None:
         console.print(
-            f"The real observations are like the simulations of its training (p = {result['p_value']:.2g})."
+            f"The real observations are like the simulations of its training (p = {monitoring.p_value:.2g})."
         )
-    console.print(f"run        {result['run_id']}; {_where_to_look(result['run_id'])}")
+    console.print(f"run        {result.run_id}; {_where_to_look(result.run_id)}")
 
 
 def _where_to_look(run_id: str) -> str:
-    """The page of a run on a server, or the command that opens MLflow's pages: in a checkout the environment
-    need not be active."""
+    """The page of a run on a server, or the command that opens MLflow's pages.
+
+    In a checkout the environment need not be active.
+    """
     page = run_page(open_store(project_root(), create=False), run_id)
     if page is not None:
         return f"look at it at {page}"
@@ -292,9 +291,8 @@ def _pairs(numbers: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {number:.4f}" for name, number in numbers.items())
 
 
-def _digits(sd: float) -> int:
-    """Decimals that show two digits of a standard deviation."""
-    return max(0, 1 - floor(log10(sd))) if sd > 0 else 3
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
 
 
 def _estimate(row: "pd.Series[Any]", prefix: str, digits: int) -> str:

@@ -1,5 +1,4 @@
-"""One page of HTML that tells a pipeline run: it is made at the end of the run, of what its tasks have left,
-and needs no network.
+"""HTML report of a pipeline run: one page, made of the outcomes of its steps, which needs no network.
 
 Everything that comes from users (names, labels, settings) is escaped; styles and figures are inside the page.
 """
@@ -7,7 +6,7 @@ Everything that comes from users (names, labels, settings) is escaped; styles an
 import base64
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +14,11 @@ from typing import Any, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.simulator_study import first_row
-from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.experiment.yaml_files import as_yaml
-from sbi_models.pipeline.outcomes import Manifest
+from sbi_models.pipeline.outcomes import Composition, FilesOutcome, Inference, ModelDiagnosis, PipelineResult
+from sbi_models.pipeline.report.numbers import number
 from sbi_models.pipeline.report.tables import (
     certificate_rows,
     composition_facts,
@@ -42,8 +41,8 @@ CAPTIONS = {
     "errors are posterior sds.",
     "calibration_ecdf": "Ranks of true parameters among posterior draws; inside the band is calibrated.",
     "coverage": "How often central intervals hold the truth, against how often they should.",
-    "z_score_contraction": "How much of the prior variance is gone (right is more), and errors in posterior sds (within "
-    "±2 is usual).",
+    "z_score_contraction": "How much of the prior variance is gone (right is more), and errors in "
+    "posterior sds (within ±2 is usual).",
     "disagreement": "How far the members are apart on the real data, against test simulations.",
 }
 """How to read each figure; others have none."""
@@ -86,10 +85,10 @@ class Picture:
         return self.width > WIDE * self.height
 
 
-def publish_report(tracker: Tracker, experiment: Experiment, result: Manifest) -> str | None:
+def publish_report(tracker: Tracker, question: Question, result: PipelineResult) -> str | None:
     """Make the page of a run and log it; the reason if that fails, which leaves the run as it is."""
     try:
-        page = make_report(experiment, result, RunRecord.read(tracker.store, tracker.run_id))
+        page = make_report(question, result, RunRecord.read(tracker.store, tracker.run_id))
         with TemporaryDirectory() as scratch:
             file = Path(scratch) / FILE
             file.write_text(page, encoding="utf-8")
@@ -99,29 +98,32 @@ def publish_report(tracker: Tracker, experiment: Experiment, result: Manifest) -
     return None
 
 
-def make_report(experiment: Experiment, result: Manifest, run: RunRecord) -> str:
+def make_report(question: Question, result: PipelineResult, run: RunRecord) -> str:
     """The page as text.
 
     Args:
-        experiment: experiment of the run.
+        question: experiment and study of the run.
         result: result of the flow `pipeline`.
         run: run with tags, parameters and data sets.
     """
+    diagnosis = result.diagnosis
+    model = _model(result)
     return _template("report.html.j2").render(
-        experiment=experiment.name,
+        experiment=question.experiment.name,
         run=_run(run),
-        model=_model(experiment, result),
-        verdict=result["diagnosis"]["verdict"],
-        verdict_rows=verdict_rows(result["diagnosis"]["verdict"]),
-        diagnostics=diagnostics_table(result["diagnosis"]["diagnostics"]),
-        log_score=result["diagnosis"].get("log_score"),
-        posteriors=None if result["inference"] is None else _answers(result["inference"]),
-        composition=None if result["composition"] is None else _composition(result["composition"]),
+        model=model,
+        verdict=diagnosis.verdict,
+        verdict_rows=verdict_rows(diagnosis.verdict),
+        diagnostics=diagnostics_table(diagnosis.diagnostics),
+        log_score=diagnosis.log_score,
+        custom=_custom(diagnosis),
+        posteriors=None if result.inference is None else _posteriors(result.inference),
+        composition=None if result.composition is None else _composition(result.composition),
         members=_members(result),
-        choices=result["training"].get("choices", {}),
-        figures=_pictures([result["diagnosis"]]),
-        sampling=_sampling(experiment, result),
-        settings=redacted(as_yaml(experiment.model_copy(update={"narrowed_to": None}))),
+        choices=result.training.choices,
+        figures=_pictures(diagnosis, leave_out=diagnosis.custom_figures.values()),
+        sampling=_sampling(question, model["address"]),
+        settings=redacted(as_yaml(question.experiment)),
         params=sorted(run.params.items()),
         lineage=_lineage(result, run),
     )
@@ -140,80 +142,91 @@ def _run(run: RunRecord) -> dict[str, str]:
     return {"id": str(run.run.info.run_id), "started": f"{started:%Y-%m-%d %H:%M UTC}"}
 
 
-def _model(experiment: Experiment, result: Manifest) -> dict[str, Any]:
-    """The registered version, what the gate said, and the address that users take."""
-    registered, gate = result["registered"], result["gate"]
-    is_champion = gate["champion"] == registered["version"]
-    alias = "champion" if is_champion else "challenger"
+def _model(result: PipelineResult) -> dict[str, Any]:
+    """The registered version, the decision of the gate, and the address that users take."""
+    registered, gate = result.registered, result.gate
+    is_champion = gate.champion == registered.version
     return {
-        "name": registered["name"],
-        "version": registered["version"],
-        "address": f"models:/{experiment.register_as.name}@{alias}",
+        "name": registered.name,
+        "version": registered.version,
+        "address": f"models:/{registered.name}@{'champion' if is_champion else 'challenger'}",
         "is_champion": is_champion,
-        "promoted": gate["promoted"],
-        "champion": gate["champion"],
-        "reasons": gate["reasons"],
-        "was_there": registered["reused"],
+        "promoted": gate.promoted,
+        "champion": gate.champion,
+        "reasons": gate.reasons,
+        "was_there": registered.reused,
     }
 
 
-def _answers(inference: Manifest) -> dict[str, Any]:
-    """Posteriors of the real data sets with their certificates."""
-    rows, columns = certificate_rows(inference["certificates"])
+def _custom(diagnosis: ModelDiagnosis) -> dict[str, Any]:
+    """The user's own metrics and figures."""
+    pictures = [
+        replace(Picture.read(Path(diagnosis.folder, file)), name=label, caption="")
+        for label, file in diagnosis.custom_figures.items()
+        if Path(diagnosis.folder, file).is_file()
+    ]
     return {
-        "data_set_name": inference["data_set_name"],
-        "tables": posterior_tables(inference["table"], inference["data_set_name"], inference["certificates"]),
-        "corrections": inference["corrections"],
-        "reference_c2st": inference["reference_c2st"],
+        "numbers": [(label, number(value)) for label, value in diagnosis.custom.items()],
+        "figures": pictures,
+    }
+
+
+def _posteriors(inference: Inference) -> dict[str, Any]:
+    """Posteriors of the real data sets with their certificates."""
+    rows, columns = certificate_rows(inference.certificates)
+    return {
+        "data_set_name": inference.data_set_name,
+        "tables": posterior_tables(inference.table, inference.data_set_name, inference.certificates),
+        "corrections": inference.corrections,
+        "reference_c2st": inference.reference_c2st,
         "certificates": rows,
         "certificate_columns": columns,
         "failed": [row for row in rows if row["reasons"]],
         "passed": sum(row["verdict"] == "passed" for row in rows),
-        "figures": _pictures([inference]),
+        "figures": _pictures(inference),
     }
 
 
-def _composition(composition: Manifest) -> dict[str, Any]:
+def _composition(composition: Composition) -> dict[str, Any]:
     """The posterior given all data sets together."""
-    report = composition["report"]
+    report = composition.report
     return {
-        "tables": posterior_tables(composition["table"], next(iter(composition["table"][0])), []),
+        "tables": posterior_tables(composition.table, next(iter(composition.table[0])), []),
         "facts": composition_facts(report),
         "warnings": report["warnings"],
         "number": report["num_items"],
-        "figures": _pictures([composition]),
+        "figures": _pictures(composition),
     }
 
 
-def _members(result: Manifest) -> list[dict[str, Any]]:
+def _members(result: PipelineResult) -> list[dict[str, Any]]:
     """Each member of an ensemble, with its figures."""
-    diagnosed = result["diagnosis"].get("members", {})
-    rows = member_rows(result["training"], diagnosed)
-    return [row | {"figures": _pictures([diagnosed[row["name"]]], MEMBER_FIGURES)} for row in rows]
+    diagnosed = result.diagnosis.members
+    rows = member_rows(result.training, diagnosed)
+    return [row | {"figures": _pictures(diagnosed[row["name"]], MEMBER_FIGURES)} for row in rows]
 
 
-def _pictures(outcomes: Iterable[Manifest], only: tuple[str, ...] | None = None) -> list[Picture]:
-    """The figures that tasks have left, in the order of their captions, others last."""
-    found: dict[str, Path] = {}
-    for outcome in outcomes:
-        for file in outcome["files"]:
-            path = Path(outcome["folder"], file)
-            if file.startswith("figures/") and path.suffix == ".png" and path.is_file():
-                found[path.stem] = path
+def _pictures(
+    outcome: FilesOutcome, only: tuple[str, ...] | None = None, leave_out: Iterable[str] = ()
+) -> list[Picture]:
+    """The figures of a step, in the order of their captions, others last."""
+    paths: dict[str, Path] = {}
+    for file in sorted(set(outcome.files) - set(leave_out)):
+        path = Path(outcome.folder, file)
+        if file.startswith("figures/") and path.suffix == ".png" and path.is_file():
+            paths[path.stem] = path
     order = list(CAPTIONS)
-    names = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return [Picture.read(found[name]) for name in names if only is None or name in only]
+    names = sorted(paths, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return [Picture.read(paths[name]) for name in names if only is None or name in only]
 
 
-def _sampling(experiment: Experiment, result: Manifest) -> dict[str, Any]:
-    """How to draw for other observations, on the command line, in Python, and over HTTP; a note where that
-    needs weights."""
-    row = first_row(study_of(experiment).simulator)
+def _sampling(question: Question, address: str) -> dict[str, Any]:
+    """Examples of drawing for other observations, on the command line, in Python, and over HTTP."""
+    row, experiment = first_row(question.study.simulator), question.experiment
     names = [*experiment.summary_variables, *experiment.inference_conditions]
     shapes = {name: row[name].shape[1:] for name in names}
-    address = _model(experiment, result)["address"]
     return {
-        "note": "" if experiment.narrow is None else NEAR,
+        "note": "" if experiment.sequential is None else NEAR,
         "file": len(names) == 1,
         "python": _python_example(address, shapes, experiment.inference_variables[0]),
         "serve": f"sbi-models serve {address}",
@@ -240,9 +253,9 @@ def _shape(sizes: tuple[Any, ...]) -> str:
     return f"({', '.join(map(str, sizes))})" if len(sizes) > 1 else f"({sizes[0]},)"
 
 
-def _lineage(result: Manifest, run: RunRecord) -> dict[str, Any]:
+def _lineage(result: PipelineResult, run: RunRecord) -> dict[str, Any]:
     """Where the run comes from: seed, code, versions, data, model."""
-    tags, simulations = run.tags, result["simulations"]
+    tags, simulations = run.tags, result.simulations
     hashes = run.content_hashes
     stages = ("simulate", "train", "ensemble", "diagnose", "infer", "compose")
     seconds = run.run.data.metrics
@@ -262,9 +275,9 @@ def _lineage(result: Manifest, run: RunRecord) -> dict[str, Any]:
             {
                 "purpose": purpose,
                 "number": number,
-                "hash": hashes.get(purpose, simulations["content_hash"][purpose]),
+                "hash": hashes.get(purpose, simulations.content_hash[purpose]),
             }
-            for purpose, number in simulations["num_simulations"].items()
+            for purpose, number in simulations.num_simulations.items()
         ],
         "stages": [
             {
@@ -277,13 +290,13 @@ def _lineage(result: Manifest, run: RunRecord) -> dict[str, Any]:
             if name in tags
         ],
         "simulator": tags.get("simulator.fingerprint", ""),
-        "model_sha256": result["training"]["sha256"],
+        "model_sha256": result.training.sha256,
         "draws": [
-            {"file": file, "sha256": result[step]["draws_sha256"]}
-            for step, file in (
-                ("inference", "inference/draws.parquet"),
-                ("composition", "composition/draws.parquet"),
+            {"file": file, "sha256": outcome.draws_sha256}
+            for outcome, file in (
+                (result.inference, "inference/draws.parquet"),
+                (result.composition, "composition/draws.parquet"),
             )
-            if result[step] is not None
+            if outcome is not None
         ],
     }

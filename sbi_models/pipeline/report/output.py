@@ -1,4 +1,4 @@
-"""What a command says while it works, what it answers, and where: in words, or as JSON for machines."""
+"""Console output of commands: progress, results in words, or results as JSON for machines."""
 
 import codecs
 import io
@@ -17,71 +17,73 @@ from rich.text import Text
 
 
 @dataclass(frozen=True)
-class Voice:
-    """How a command speaks: without lines and bars that tell how far it is; with its answer as JSON."""
+class OutputSettings:
+    """Output of a command: `quiet` leaves out progress, `as_json` prints the result as JSON."""
 
     quiet: bool = False
     as_json: bool = False
 
 
-_voice = Voice()
+_settings = OutputSettings()
 
 
 @contextmanager
-def speaking(*, quiet: bool = False, as_json: bool = False) -> Iterator[None]:
-    """Let everything inside speak so; processes that it starts show no progress bars either if it is
-    quiet."""
-    global _voice  # noqa: PLW0603 - there is one screen
-    before, bars = _voice, os.environ.get("SBI_MODELS_PROGRESS")
-    _voice = Voice(quiet, as_json)
+def output_as(*, quiet: bool = False, as_json: bool = False) -> Iterator[None]:
+    """Use output settings inside of the context.
+
+    If quiet, processes that it starts show no progress bars either.
+    """
+    global _settings  # noqa: PLW0603 - there is one console
+    before, bars = _settings, os.environ.get("SBI_MODELS_PROGRESS")
+    _settings = OutputSettings(quiet, as_json)
     if quiet:
         os.environ["SBI_MODELS_PROGRESS"] = "0"
     try:
-        with _answer_alone() if as_json else nullcontext():
+        with _json_alone() if as_json else nullcontext():
             yield
     finally:
-        _voice = before
+        _settings = before
         if quiet and bars is None:
             del os.environ["SBI_MODELS_PROGRESS"]
         elif bars is not None:
             os.environ["SBI_MODELS_PROGRESS"] = bars
 
 
-_answers: TextIO | None = None
-"""Where answers in JSON go, if what is printed meanwhile goes elsewhere."""
+_json_output: TextIO | None = None
+"""Stream for JSON, while standard output goes elsewhere."""
 
 
 @contextmanager
-def _answer_alone() -> Iterator[None]:
-    """Sends what simulators, and processes that they start, print on standard output to standard error, so
-    that the answer is alone."""
-    global _answers  # noqa: PLW0603 - there is one standard output
-    before, own = _answers, sys.stdout
-    own.flush()
+def _json_alone() -> Iterator[None]:
+    """Send what else is printed on standard output, also by other processes, to standard error."""
+    global _json_output  # noqa: PLW0603 - there is one standard output
+    before, stream = _json_output, sys.stdout
+    stream.flush()
     try:
-        number = own.fileno()
+        number = stream.fileno()
     except (OSError, ValueError):  # in memory
-        _answers, sys.stdout = own, sys.stderr
+        _json_output, sys.stdout = stream, sys.stderr
         try:
             yield
         finally:
-            _answers, sys.stdout = before, own
+            _json_output, sys.stdout = before, stream
         return
-    kept = os.dup(number)
+    copy = os.dup(number)
     os.dup2(sys.stderr.fileno(), number)
     try:
-        with open(kept, "w", encoding=own.encoding, errors="backslashreplace", closefd=False) as _answers:
+        with open(
+            copy, "w", encoding=stream.encoding, errors="backslashreplace", closefd=False
+        ) as _json_output:
             yield
     finally:
-        own.flush()
-        os.dup2(kept, number)
-        os.close(kept)
-        _answers = before
+        stream.flush()
+        os.dup2(copy, number)
+        os.close(copy)
+        _json_output = before
 
 
 def use_utf8() -> None:
-    """Begin anew with names and contents of files in UTF-8 if the locale says otherwise; what goes to the
-    screen stays as the locale says.
+    """Start Python again in UTF-8 mode if the locale has another encoding; the terminal keeps its own.
 
     Names of folders that the locale cannot read could not be sent to Prefect and MLflow.
     """
@@ -94,9 +96,8 @@ def use_utf8() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this program again
 
 
-def admit_all_letters() -> None:
-    """Let standard output and error take letters that their encoding does not have, such as Greek ones in
-    Latin-1, as codes.
+def escape_unencodable() -> None:
+    """Write characters that the encoding of standard output or error does not have as escape codes.
 
     Where a stream is closed, what would go there goes nowhere.
     """
@@ -108,25 +109,23 @@ def admit_all_letters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def voice() -> Voice:
-    """How the present command speaks."""
-    return _voice
+def output_settings() -> OutputSettings:
+    """The output settings of the present command."""
+    return _settings
 
 
-def stage_console() -> Console:
-    """For lines that tell how far a command is: nowhere if it is quiet, beside an answer in JSON on standard
-    error."""
-    return Console(soft_wrap=True, highlight=False, stderr=_voice.as_json, quiet=_voice.quiet)
+def progress_console() -> Console:
+    """Console for progress: silent if quiet, on standard error if the result is JSON."""
+    return Console(soft_wrap=True, highlight=False, stderr=_settings.as_json, quiet=_settings.quiet)
 
 
-def answer_console() -> Console:
-    """For the answer in words: nowhere if it is given as JSON."""
-    return Console(soft_wrap=True, highlight=False, quiet=_voice.as_json)
+def result_console() -> Console:
+    """Console for the result in words: silent if the result is JSON."""
+    return Console(soft_wrap=True, highlight=False, quiet=_settings.as_json)
 
 
-def show(console: Console, text: str, *, indent: int = 0) -> None:
-    """A line with markup. On a terminal that is too narrow for it, what does not fit goes on below, that many
-    columns in."""
+def print_line(console: Console, text: str, *, indent: int = 0) -> None:
+    """Print a line with markup; on a narrow terminal it goes on below, indented by so many columns."""
     width, plain = console.width, Text.from_markup(text)
     if not console.is_terminal or plain.cell_len <= width or width <= 2 * indent:
         console.print(text)
@@ -136,10 +135,10 @@ def show(console: Console, text: str, *, indent: int = 0) -> None:
         console.print((head if number == 0 else Text(" " * indent)) + line)
 
 
-def answer_json(content: Mapping[str, Any]) -> None:
-    """The answer as JSON on standard output, if it is wanted so; numbers that JSON does not have are null."""
-    if _voice.as_json:
-        output = _answers or sys.stdout
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print a result as JSON on standard output under `--json`; NaN and infinity become null."""
+    if _settings.as_json:
+        output = _json_output or sys.stdout
         has_all = (output.encoding or "").lower().replace("-", "") == "utf8"
         output.write(json.dumps(_plain(content), indent=2, ensure_ascii=not has_all) + "\n")
 

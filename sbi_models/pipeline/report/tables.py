@@ -1,13 +1,13 @@
 """The tables of the page of a run, as rows of texts: numbers with as many digits as say something."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import floor, isfinite, log10
 from typing import Any
 
-from sbi_models.approximators.certificates.certificate import LEVEL, p_in_words
+from sbi_models.pipeline.certificate_summary import P_VALUES, WEIGHTS
 from sbi_models.pipeline.member_runs import of_member
-from sbi_models.pipeline.report.posteriors import MEAN_ERROR, SD_RATIO
-from sbi_models.pipeline.steps.certify import P_VALUES, WEIGHTS
+from sbi_models.pipeline.outcomes import ModelDiagnosis, Training
+from sbi_models.pipeline.posterior_tables import MEAN_ERROR, SD_RATIO
+from sbi_models.pipeline.report.numbers import MISSING, digits_of, estimate, fixed, number, p_value
 
 Row = dict[str, Any]
 
@@ -20,14 +20,11 @@ TESTS = {
 }
 """What each test of a verdict looks at."""
 
-MISSING = "–"
-
 
 def posterior_tables(
     table: Sequence[Mapping[str, Any]], data_set_name: str, certificates: Sequence[Mapping[str, Any]]
 ) -> list[Row]:
-    """For each quantity a title and a row a data set: mean, sd, quantiles, those of the exact posterior where
-    known, and the certificate.
+    """For each quantity a title and a row a data set: mean, sd, quantiles, and the certificate.
 
     Args:
         table: rows of `posterior_table`.
@@ -68,8 +65,7 @@ def posterior_tables(
 
 
 def verdict_rows(verdict: Mapping[str, Any]) -> list[Row]:
-    """A row a parameter, and one for all jointly: the words, factor and bias with intervals, and the p-value
-    of each test."""
+    """A row a parameter, and one for all jointly: factor and bias with intervals, and p-values of tests."""
     judged = list(verdict["parameters"].items()) + (
         [("all jointly", verdict["joint"])] if verdict["joint"] is not None else []
     )
@@ -78,10 +74,10 @@ def verdict_rows(verdict: Mapping[str, Any]) -> list[Row]:
         tests = [
             {
                 "name": TESTS.get(test, test),
-                "p_value": p_value(found["p_value"]),
-                "adjusted": p_value(found["adjusted_p_value"]),
+                "p_value": p_value(result["p_value"]),
+                "adjusted": p_value(result["adjusted_p_value"]),
             }
-            for test, found in row["tests"].items()
+            for test, result in row["tests"].items()
         ]
         rows.append(
             {
@@ -95,7 +91,7 @@ def verdict_rows(verdict: Mapping[str, Any]) -> list[Row]:
                 else estimate(row["contraction"], percent=True),
                 "tests": tests,
                 "p_value": p_value(
-                    min((found["adjusted_p_value"] for key, found in _flaws(row)), default=None)
+                    min((result["adjusted_p_value"] for _, result in _flaws(row)), default=None)
                 ),
             }
         )
@@ -106,15 +102,17 @@ def _flaws(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """The tests of a row that look for flaws, of those that have a p-value."""
     tests = row["tests"].items()
     return [
-        (name, found)
-        for name, found in tests
-        if name != "information" and found["adjusted_p_value"] is not None
+        (name, result)
+        for name, result in tests
+        if name != "information" and result["adjusted_p_value"] is not None
     ]
 
 
 def certificate_rows(certificates: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
-    """A row a data set with verdict, numbers and warnings, and the titles of the numbers; those that no data
-    set has are left out."""
+    """A row a data set with verdict, numbers and warnings, and the titles of the numbers.
+
+    Numbers that no data set has are left out.
+    """
     titles = {**P_VALUES, "p_value": "all tests"} | WEIGHTS
     columns = {
         key: title
@@ -143,10 +141,10 @@ def certificate_rows(certificates: Sequence[Mapping[str, Any]]) -> tuple[list[Ro
 
 def _reason(warning: str) -> Row:
     """A warning, apart from the statistics that follow its p-value."""
-    head, found, statistics = warning.partition("): ")
+    head, colon, statistics = warning.partition("): ")
     return {
-        "text": f"{head})" if found else warning,
-        "statistics": statistics.removesuffix(".").split("; ") if found else [],
+        "text": f"{head})" if colon else warning,
+        "statistics": statistics.removesuffix(".").split("; ") if colon else [],
     }
 
 
@@ -156,23 +154,22 @@ def _weight(key: str, value: float | None) -> str:
     return f"{value:.2f}" if key == "pareto_k" else f"{100 * value:.1f} %"
 
 
-def member_rows(training: Mapping[str, Any], diagnosed: Mapping[str, Any]) -> list[Row]:
-    """A row a member of an ensemble: weight, best epoch, last losses, log score and verdict; none without an
-    ensemble."""
+def member_rows(training: Training, diagnosed: Mapping[str, ModelDiagnosis]) -> list[Row]:
+    """A row a member of an ensemble: weight, best epoch, last losses, log score and verdict."""
     rows = []
-    for name, member in training.get("members", {}).items():
-        losses, own = of_member(training["history"], name), diagnosed[name]
+    for name, member in training.members.items():
+        losses, diagnosis = of_member(training.history, name), diagnosed[name]
         rows.append(
             {
                 "name": name,
-                "weight": f"{member['numbers']['weight']:.3f}",
-                "best_epoch": f"{member['numbers']['best_epoch']:.0f}",
+                "weight": f"{member.weight:.3f}",
+                "best_epoch": str(member.best_epoch),
                 "losses": ", ".join(
                     f"{loss.replace('_', ' ')} {values[-1]:.4f}" for loss, values in losses.items()
                 ),
-                "log_score": f"{own['log_score']:.3f}" if "log_score" in own else MISSING,
-                "label": own["verdict"]["label"],
-                "sentence": own["verdict"]["sentence"],
+                "log_score": MISSING if diagnosis.log_score is None else f"{diagnosis.log_score:.3f}",
+                "label": diagnosis.verdict["label"],
+                "sentence": diagnosis.verdict["sentence"],
             }
         )
     return rows
@@ -204,54 +201,3 @@ def diagnostics_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Row:
         "columns": names,
         "rows": [(metric, [number(row[name]) for name in names]) for metric, row in diagnostics.items()],
     }
-
-
-def digits_of(sd: float) -> int:
-    """Decimals that show two digits of a standard deviation."""
-    return max(0, 1 - floor(log10(sd))) if sd > 0 and isfinite(sd) else 3
-
-
-def fixed(value: float, digits: int) -> str:
-    """A number with so many decimals; in powers of ten, of as many digits, where these would be many.
-
-    >>> fixed(1126259462.4237, 3), fixed(1126259462.5, 7), fixed(5.4321e-46, 48)
-    ('1126259462.424', '1126259462.5', '5.432e-46')
-    """
-    if digits <= 6 or not isfinite(value):
-        return f"{value:.{digits}f}"
-    before = floor(log10(abs(value))) + 1 if value else 0
-    return f"{value:.{min(17, max(4, digits + before))}g}"
-
-
-def number(value: float | None) -> str:
-    """Three digits of a number."""
-    return MISSING if value is None or not isfinite(value) else f"{value:.3g}"
-
-
-def p_value(value: float | None, level: float = LEVEL) -> str:
-    """Two digits of a p-value, as far as they mean something, or as many as show on which side of a level it
-    is."""
-    if value is None or not isfinite(value):
-        return MISSING
-    return "< 1e-15" if value < 1e-15 else p_in_words(value, level)
-
-
-def estimate(found: Mapping[str, float | None], *, signed: bool = False, percent: bool = False) -> str:
-    """A number with its interval."""
-    value, low, high = (found[name] for name in ("value", "low", "high"))
-    if value is None:
-        return MISSING
-    show = _percent if percent else _signed if signed else _plain
-    return show(value) if low is None or high is None else f"{show(value)} [{show(low)}, {show(high)}]"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}"
-
-
-def _plain(value: float) -> str:
-    return f"{value:.2f}"

@@ -21,8 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def curl_example(host: str, port: int, shapes: Shapes) -> str:
-    """A command that asks a served model for a summary of the posterior of one data set, whose variables have
-    these shapes.
+    """A curl command that asks a served model for a summary of the posterior of one data set.
 
     >>> print(curl_example("127.0.0.1", 5000, {"x": (2,)}))
     curl -H content-type:application/json http://127.0.0.1:5000/invocations \\

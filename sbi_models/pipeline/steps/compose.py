@@ -1,74 +1,96 @@
-"""One posterior given all real data sets of a study, from the registered approximator: draws, table, figure,
-report and metrics."""
+"""Step `compose`: one posterior given all real data sets of a study, from the registered approximator."""
 
 import math
 import warnings
+from time import perf_counter
+from typing import Any
 
 import pandas as pd
 
-from sbi_models import seeding
+from sbi_models import load, seeding
 from sbi_models.approximators import CompositionalApproximator
-from sbi_models.approximators.composition.prior_scores import PriorScoreLike
 from sbi_models.approximators.composition.report import CompositionReport
-from sbi_models.errors import TrustWarning
-from sbi_models.pipeline.experiment.settings import Compose, Experiment
-from sbi_models.pipeline.experiment.study import KnowsComposition, KnowsPrior, Study
-from sbi_models.pipeline.experiment.study_loading import study_of
-from sbi_models.pipeline.outcomes import Manifest, Results
-from sbi_models.pipeline.report.posteriors import (
+from sbi_models.errors import ConfigurationError, TrustWarning
+from sbi_models.pipeline.cache import content_key, question_parts
+from sbi_models.pipeline.experiment.known_prior import prior_of
+from sbi_models.pipeline.experiment.question import Question
+from sbi_models.pipeline.experiment.settings import Compose
+from sbi_models.pipeline.experiment.study import KnowsComposition
+from sbi_models.pipeline.outcomes import Composition, Registered, Results, Training
+from sbi_models.pipeline.posterior_tables import (
     MEAN_ERROR,
     SD_RATIO,
     draws_frame,
     posterior_figure,
     posterior_table,
+    table_rows,
 )
+from sbi_models.pipeline.runtime import project_root, work_folder
+from sbi_models.pipeline.steps.task import done, step
+from sbi_models.tracking import open_store
 from sbi_models.tracking.names import keys_of
 from sbi_models.workflows import CompositionalWorkflow
 
 NUMBERS = (
-    *(
-        "bias_shift",
-        "calibration_residual",
-        "contradiction",
-        "influence",
-        "explained",
-        "acceptance",
-        "last_step",
-    ),
-    *(
-        "noise",
-        "num_modes",
-        "evaluations",
-        "simulations",
-        "width_ratio",
-        "sbc_p_value",
-        "sbc_shift",
-        "sbc_variance",
-    ),
+    "bias_shift",
+    "calibration_residual",
+    "contradiction",
+    "influence",
+    "explained",
+    "acceptance",
+    "last_step",
+    "noise",
+    "num_modes",
+    "evaluations",
+    "simulations",
+    "width_ratio",
+    "sbc_p_value",
+    "sbc_shift",
+    "sbc_variance",
 )
-"""Of the report, that become metrics."""
+"""Fields of a composition's report that become metrics."""
 
 
-def prior_of(study: Study, names: tuple[str, ...]) -> PriorScoreLike | None:
-    """The prior that a study knows, as a score or as torch distributions of its simulator; None leaves it to
-    what the network learned."""
-    if isinstance(study, KnowsPrior):
-        return study.prior_score
-    priors = study.simulator.priors
-    return {name: priors[name] for name in names} if all(name in priors for name in names) else None
+def compose_key(question: Question, sha256: str) -> str:
+    """Key of the step, from the trained file, the real observations, and all that says what they mean."""
+    settings = question.experiment.compose
+    return content_key(
+        "compose",
+        __name__,
+        sha256,
+        *question_parts(question),
+        None if settings is None else settings.model_dump(),
+    )
+
+
+def _key(arguments: dict[str, Any]) -> str:
+    return compose_key(arguments["question"], arguments["training"].sha256)
+
+
+@step("compose", Composition, _key)
+def compose(question: Question, training: Training, registered: Registered) -> Composition:
+    """Draws from the posterior given all real observations together, from the registered model."""
+    started, approximator = perf_counter(), load(registered.uri, open_store(project_root()), certify=False)
+    if not isinstance(approximator, CompositionalApproximator):
+        raise ConfigurationError(
+            f"Expected a model that composes, got {registered.uri} of kind "
+            f"{approximator.kind!r}. Train it anew."
+        )
+    folder = work_folder() / compose_key(question, training.sha256)
+    return compose_observations(question, approximator, Results(folder)).model_copy(update=done(started))
 
 
 def compose_observations(
-    experiment: Experiment, approximator: CompositionalApproximator, results: Results
-) -> Manifest:
+    question: Question, approximator: CompositionalApproximator, results: Results
+) -> Composition:
     """Draw from the posterior given all real data sets, compare with the exact one where the study knows it.
 
     Args:
-        experiment: experiment with settings of the composition.
-        approximator: trained for it.
-        results: take draws, table, report, figure, metrics and warnings.
+        question: settings of the composition, and study.
+        approximator: trained compositional approximator.
+        results: writer of draws, table, report, figure, metrics and warnings.
     """
-    study = study_of(experiment)
+    experiment, study = question.experiment, question.study
     settings = experiment.compose or Compose()
     observed, observations = study.observations()
     labels = [f"all {len(observed)}"]
@@ -105,9 +127,13 @@ def compose_observations(
         )
     results.metrics |= report_metrics(report) | ({} if references is None else composed_errors(table))
     results.tags["compose.warnings"] = " ".join(report.warnings) or "none"
-    manifest = results.manifest()
-    told = {"table": table.to_dict(orient="records"), "report": report.as_dict()}
-    return manifest | told | {"draws_sha256": manifest["files"]["composition/draws.parquet"]}
+    fields = results.fields()
+    return Composition(
+        **fields,
+        table=table_rows(table),
+        report=report.as_dict(),
+        draws_sha256=fields["files"]["composition/draws.parquet"],
+    )
 
 
 def report_metrics(report: CompositionReport) -> dict[str, float]:

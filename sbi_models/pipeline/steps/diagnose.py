@@ -1,18 +1,29 @@
-"""Diagnostics and verdict on an approximator by test simulations, and on each member of an ensemble."""
+"""Step `diagnose`: diagnostics and verdict on test simulations, also of each member of an ensemble."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from sbi_models import diagnostics, seeding
-from sbi_models.approximators import Approximator, EnsembleApproximator
-from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.approximators import Approximator, EnsembleApproximator, load_approximator
+from sbi_models.pipeline.cache import content_key, observations_hash, source_fingerprint
+from sbi_models.pipeline.custom_diagnostics import custom_functions, run_custom
+from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.member_runs import of_member
-from sbi_models.pipeline.outcomes import Manifest, Results
+from sbi_models.pipeline.outcomes import (
+    Diagnosis,
+    Disagreement,
+    ModelDiagnosis,
+    Results,
+    Simulations,
+    Training,
+)
+from sbi_models.pipeline.runtime import work_folder
+from sbi_models.pipeline.steps.task import done, step
 from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
 from sbi_models.workflows import EnsembleWorkflow
@@ -27,46 +38,78 @@ MEASURES = {
 }
 
 
+def diagnose_key(question: Question, content_hash: Mapping[str, str], training: Training) -> str:
+    """Key of the step, from trained file, history, test simulations, and code of custom diagnostics.
+
+    For an ensemble also from the real observations, on which members may disagree.
+    """
+    experiment = question.experiment
+    return content_key(
+        "diagnose",
+        __name__,
+        training.key,
+        training.sha256,
+        content_hash["test"],
+        experiment.seed,
+        experiment.diagnose.model_dump(),
+        question.study.parameter_names,
+        observations_hash(question) if experiment.ensemble is not None else None,
+        source_fingerprint(*custom_functions(experiment).values()),
+    )
+
+
+def _key(arguments: dict[str, Any]) -> str:
+    content_hash = arguments["simulations"].content_hash
+    return diagnose_key(arguments["question"], content_hash, arguments["training"])
+
+
+@step("diagnose", Diagnosis, _key)
+def diagnose(question: Question, simulations: Simulations, training: Training) -> Diagnosis:
+    """Figures, metrics and the verdict on the test simulations, also of each member of an ensemble."""
+    started, test = perf_counter(), simulations.load("test")
+    folder = work_folder() / diagnose_key(question, simulations.content_hash, training)
+    approximator = load_approximator(training.model)
+    diagnosis = diagnose_all(question, approximator, test, training.history, folder)
+    return diagnosis.model_copy(update=done(started))
+
+
 def diagnose_all(
-    experiment: Experiment, approximator: Approximator, test: Variables, history: History, folder: Path
-) -> Manifest:
+    question: Question, approximator: Approximator, test: Variables, history: History, folder: Path
+) -> Diagnosis:
     """Figures, metrics, log score and verdict of the approximator, and of each member of an ensemble.
 
     Args:
-        experiment: number of draws, names of the parameters, and the real observations that members of an
-            ensemble may disagree on.
-        approximator: trained.
+        question: settings, names of the parameters, and real observations that members may disagree on.
+        approximator: trained approximator.
         test: simulations with their true parameters, name to (num_datasets, ...), raw space.
-        history: losses by name, as the training left them.
+        history: losses of each epoch by name.
         folder: folder for `run/`, which has the results of the approximator, and `members/NAME/`.
     """
-    num_samples, seed = experiment.diagnose.num_samples, seeding.derive(experiment.seed, "diagnose")
-    diagnose = Diagnosis(
-        experiment, approximator.inference_names, test, seeding.derive(experiment.seed, "verdict")
-    )
+    seed = question.experiment.seed
+    num_samples, drawn_by = question.experiment.diagnose.num_samples, seeding.derive(seed, "diagnose")
+    diagnoser = Diagnoser(question, approximator.inference_names, test, seeding.derive(seed, "verdict"))
     results = Results(folder / "run")
-    told = diagnose(
-        results,
-        approximator,
-        approximator.sample(num_samples=num_samples, conditions=test, seed=seed),
-        history,
-    )
+    draws = approximator.sample(num_samples=num_samples, conditions=test, seed=drawn_by)
+    fields = diagnoser(results, approximator, draws, history)
+    members: dict[str, ModelDiagnosis] = {}
+    disagreement = None
     if isinstance(approximator, EnsembleApproximator):
-        draws = approximator.sample(num_samples=num_samples, conditions=test, seed=seed, merge_members=False)
-        told["members"], member_keys = {}, keys_of(approximator.members)
+        keys = keys_of(approximator.members)
+        draws_of: Any = approximator.sample(
+            num_samples=num_samples, conditions=test, seed=drawn_by, merge_members=False
+        )
         for name, member in approximator.members.items():
-            own = Results(folder / "members" / member_keys[name])
-            found = diagnose(own, member, draws[name], of_member(history, name))  # type: ignore[arg-type]
-            told["members"][name] = found | own.manifest()
-        if study_of(experiment).observations()[0]:
-            told["disagreement"] = _disagreement(experiment, approximator, test, results)
-            told["figures"] = sorted([*told["figures"], "disagreement"])
-    return told | results.manifest()
+            files = Results(folder / "members" / keys[name])
+            row = diagnoser(files, member, draws_of[name], of_member(history, name))
+            members[name] = ModelDiagnosis(**row, **files.fields())
+        if question.has_observations:
+            disagreement = _disagreement(question, approximator, test, results)
+            fields["figures"] = sorted([*fields["figures"], "disagreement"])
+    return Diagnosis(**fields, **results.fields(), members=members, disagreement=disagreement)
 
 
 def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """The words of a verdict, `as_dict()` of it, as tags: `verdict`, `verdict.NAME` of each parameter, and
-    `verdict.jointly`."""
+    """The words of a verdict as tags: `verdict`, `verdict.NAME` of each parameter, `verdict.jointly`."""
     rows, keys = verdict["parameters"], parameter_keys(verdict["parameters"])
     tags = {"verdict": verdict["label"]} | {
         f"verdict.{keys[name]}": row["label"] for name, row in rows.items()
@@ -79,22 +122,37 @@ def parameter_keys(names: Iterable[str]) -> dict[str, str]:
     return keys_of(names, reserved=[JOINTLY])
 
 
-class Diagnosis:
-    """Writes figures, metrics and the verdict of one approximator to its results, and tells what the screen
-    shows of them."""
+class Diagnoser:
+    """Writes figures, metrics and the verdict of approximators on the same test simulations.
+
+    Args:
+        question: names of the parameters, and the user's own diagnostics.
+        inference_names: inference variables of the approximators.
+        test: simulations with their true parameters, name to (num_datasets, ...), raw space.
+        seed: seed of the verdict.
+    """
 
     def __init__(
-        self, experiment: Experiment, inference_names: tuple[str, ...], test: Variables, seed: int
+        self, question: Question, inference_names: tuple[str, ...], test: Variables, seed: int
     ) -> None:
-        parameter_names = study_of(experiment).parameter_names
+        parameter_names = question.study.parameter_names
         self.test = test
         self.seed = seed
         self.truth = {name: test[name] for name in inference_names}
         self.names = [label for variable in inference_names for label in parameter_names[variable]]
+        self.custom = custom_functions(question.experiment)
 
     def __call__(
         self, results: Results, approximator: Approximator, draws: Variables, history: History | None = None
-    ) -> Manifest:
+    ) -> dict[str, Any]:
+        """Fields of a `ModelDiagnosis`; files, metrics and tags go to the results.
+
+        Args:
+            results: writer of the files.
+            approximator: trained approximator.
+            draws: its draws for the test simulations, name to (num_datasets, num_samples, width), raw space.
+            history: losses of its training.
+        """
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
         conditions = {name: self.test[name] for name in approximator.condition_names}
         verdict = diagnostics.judge(
@@ -110,26 +168,34 @@ class Diagnosis:
             for metric, row in table.iterrows()
             for name, value in row.items()
         }
-        told = verdict.as_dict()
-        results.json(told, "verdict.json")
-        results.tags |= verdict_tags(told) | name_tags("parameter", keys)
-        manifest: Manifest = {
+        content = verdict.as_dict()
+        results.json(content, "verdict.json")
+        results.tags |= verdict_tags(content) | name_tags("parameter", keys)
+        log_score = None
+        if all(member.has_density for member in approximator.members.values()):
+            log_score = metrics["log_score"] = float(approximator.log_prob(self.test).mean())
+        results.metrics |= metrics
+        return {
             "diagnostics": table.to_dict(orient="index"),
             "figures": sorted(figures),
-            "verdict": told,
+            "verdict": content,
+            "log_score": log_score,
+            **run_custom(
+                self.custom,
+                draws,
+                self.test,
+                results,
+                variable_keys=list(self.truth),
+                variable_names=self.names,
+            ),
         }
-        if all(member.has_density for member in approximator.members.values()):
-            manifest["log_score"] = metrics["log_score"] = float(approximator.log_prob(self.test).mean())
-        results.metrics |= metrics
-        return manifest
 
 
 def _disagreement(
-    experiment: Experiment, approximator: EnsembleApproximator, test: Variables, results: Results
-) -> Manifest:
-    """How far the members are apart for the real observations, against the test simulations: a figure, a
-    table, and metrics."""
-    study = study_of(experiment)
+    question: Question, approximator: EnsembleApproximator, test: Variables, results: Results
+) -> Disagreement:
+    """Disagreement of members on the real observations, against test simulations: figure, table, metrics."""
+    study, experiment = question.study, question.experiment
     labels, observations = study.observations()
     has_density = all(member.has_density for member in approximator.members.values())
     measure: Literal["jensen_shannon", "energy"] = "jensen_shannon" if has_density else "energy"
@@ -163,4 +229,4 @@ def _disagreement(
     results.metrics.update(
         {f"disagreement.{of}.{name}": value for of, row in summary.items() for name, value in row.items()}
     )
-    return {"measure": measure, **summary}
+    return Disagreement(measure=measure, **summary)

@@ -1,7 +1,10 @@
-"""The gate between challenger and champion: a new version takes over if it is calibrated, and shown not to be
-worse by a margin."""
+"""Step `register`: a new version in the model registry, and the gate between challenger and champion.
+
+A challenger takes over if it is calibrated, and shown not to be worse by a margin.
+"""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sbi_models import load, seeding
@@ -16,10 +19,24 @@ from sbi_models.pipeline.champions import (
     set_reference,
     was_champion,
 )
+from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.model_comparison import Comparison, compare
-from sbi_models.tracking import Store, annotate
+from sbi_models.pipeline.outcomes import (
+    Decision,
+    Diagnosis,
+    JSONObject,
+    Registered,
+    Simulations,
+    Training,
+    VersionComparison,
+)
+from sbi_models.pipeline.runtime import project_root
+from sbi_models.pipeline.steps.diagnose import verdict_tags
+from sbi_models.pipeline.steps.simulate import more_tests
+from sbi_models.pipeline.steps.task import step
+from sbi_models.tracking import Store, annotate, open_store
+from sbi_models.tracking import register as register_version
 from sbi_models.types import Variables
 
 MOST = 20_000
@@ -30,17 +47,48 @@ Tests = Callable[[int], Variables]
 """The first simulations of the stream of test simulations, of which it makes those that are missing."""
 
 
+@step("register", Registered)
+def register(experiment: Experiment, training: Training, diagnosis: Diagnosis, run_id: str) -> Registered:
+    """Register the approximator as challenger, with its verdict as tags; the same file is registered once."""
+    version = register_version(
+        open_store(project_root()),
+        experiment.register_as.name,
+        training.model,
+        run_id,
+        aliases=("challenger",),
+        tags=verdict_tags(diagnosis.verdict),
+        metrics=diagnosis.metrics,
+    )
+    return Registered(uri=version.uri, name=version.name, version=version.version, reused=version.reused)
+
+
+def decide(
+    question: Question, simulations: Simulations, diagnosis: Diagnosis, registered: Registered
+) -> Decision:
+    """Decide whether the challenger becomes the champion.
+
+    As many more test simulations are computed as it takes to tell.
+    """
+    return judge_challenger(
+        open_store(project_root()),
+        question.experiment,
+        registered,
+        diagnosis.verdict,
+        simulations.load("test"),
+        tests=partial(more_tests, question),
+    )
+
+
 def judge_challenger(
     store: Store,
     experiment: Experiment,
-    registered: Mapping[str, Any],
-    verdict: Mapping[str, Any],
+    registered: Registered,
+    verdict: JSONObject,
     test: Variables,
     *,
     tests: Tests | None = None,
-) -> dict[str, Any]:
-    """Give a registered version the alias `champion` if the gate passes; write the decision and its reasons
-    to the version.
+) -> Decision:
+    """Give a version the alias `champion` if the gate passes, and write the decision to the version.
 
     Args:
         store: the store that has the registry.
@@ -50,37 +98,31 @@ def judge_challenger(
         test: simulations that no model was trained on, raw space.
         tests: function that simulates more of them, where these do not tell; None for no more.
     """
-    name, version = registered["name"], registered["version"]
+    name, version = registered.name, registered.version
     while True:
         before = champion_of(store, name)
         if before == version:  # what its page says of how it became so stays
             follow_alias(store, name)
             reasons = ["it is the champion already", f"verdict: {verdict['sentence']}"]
-            return {
-                "promoted": True,
-                "champion": version,
-                "before": before,
-                "reasons": reasons,
-                "comparisons": [],
-            }
+            return Decision(promoted=True, champion=version, before=before, reasons=reasons)
         reasons, refusals = _judged(store, experiment, registered, verdict)
         rivals = [] if before is None or not experiment.gate.not_worse else _rivals(store, name, before)
-        found: dict[int, Comparison] = {}
+        comparisons: dict[int, Comparison] = {}
         for rival in rivals:
             passed, words, comparison = _compared(
                 store, experiment, registered, rival, test=test, tests=None if refusals else tests
             )
             (reasons if passed else refusals).append(words)
-            found |= {} if comparison is None else {rival: comparison}
+            comparisons |= {} if comparison is None else {rival: comparison}
         if before is None:
             reasons.append("there is no champion to compare with")
-        decision = {
-            "promoted": not refusals,
-            "champion": before if refusals else version,
-            "before": before,
-            "reasons": refusals or reasons,
-        }
-        decision |= {"comparisons": [_as_json(comparison, rival) for rival, comparison in found.items()]}
+        decision = Decision(
+            promoted=not refusals,
+            champion=before if refusals else version,
+            before=before,
+            reasons=refusals or reasons,
+            comparisons=[_row(comparison, rival) for rival, comparison in comparisons.items()],
+        )
         if refusals:
             annotate(store, name, version, tags=_tags(decision), description=described(decision, version))
             return decision
@@ -88,27 +130,27 @@ def judge_challenger(
             crown(store, name, version, reasons=reasons, why=f"by the gate: {reasons[-1]}", expected=before)
             == before
         ):
-            is_measure = all(comparison.word == "better" for comparison in found.values())
+            is_measure = all(comparison.word == "better" for comparison in comparisons.values())
             set_reference(store, name, version, None if is_measure else rivals[-1])
             return decision
         # else another run has made another version the champion meanwhile: compare with that one
 
 
-def check_gate(experiment: Experiment) -> None:
-    """ConfigurationError for a parameter that there is none of."""
-    known = [label for labels in study_of(experiment).parameter_names.values() for label in labels]
-    for name in experiment.gate.uninformative:
-        if name not in known:
+def check_gate(question: Question) -> None:
+    """Raise ConfigurationError if `gate.uninformative` names a parameter that there is none of."""
+    for name in question.experiment.gate.uninformative:
+        if name not in question.parameters:
             raise ConfigurationError(
-                f"Expected parameters in gate.uninformative, got {name!r}. {suggest(name, known)}"
+                f"Expected parameters in gate.uninformative, got {name!r}. "
+                f"{suggest(name, question.parameters)}"
             )
 
 
 def _judged(
-    store: Store, experiment: Experiment, registered: Mapping[str, Any], verdict: Mapping[str, Any]
+    store: Store, experiment: Experiment, registered: Registered, verdict: JSONObject
 ) -> tuple[list[str], list[str]]:
     """What speaks for a version and against it by itself: its past, and its verdict."""
-    name, version = registered["name"], registered["version"]
+    name, version = registered.name, registered.version
     passed, words = _calibrated(experiment, verdict)
     refused = [] if passed or not experiment.gate.calibrated else [words]
     if was_champion(store, name, version):
@@ -118,65 +160,70 @@ def _judged(
 
 
 def _rivals(store: Store, name: str, champion: int) -> list[int]:
-    """The champion, and the version that it has only shown not to be worse than: else many small steps would
-    lead down."""
+    """The champion, and the version that it was only shown not to be worse than.
+
+    Without the second, many small steps would lead down.
+    """
     reference = reference_of(store, name, champion)
     return [champion] if reference is None else list(dict.fromkeys([champion, reference]))
 
 
 def _calibrated(experiment: Experiment, verdict: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether the verdict lets a version be champion, and the words for it; a parameter whose posterior is
-    the prior does not."""
-    said = f"verdict: {verdict['sentence']}"
+    """Whether the verdict lets a version be champion, in words, too.
+
+    A parameter whose posterior is the prior does not.
+    """
+    words = f"verdict: {verdict['sentence']}"
     silent = [name for name, row in verdict.get("parameters", {}).items() if row["label"] == UNINFORMATIVE]
     unknown = [name for name in silent if name not in experiment.gate.uninformative]
     if unknown:
         names = ", ".join(unknown)
         return False, (
-            f"{said} The posterior of {names} may be the prior: train on more simulations, or diagnose with "
+            f"{words} The posterior of {names} may be the prior: train on more simulations, or diagnose with "
             "more (simulate: test); if the data cannot tell, allow it with gate: {uninformative: "
             f"[{names}]}}"
         )
-    return verdict["is_calibrated"] or (bool(silent) and verdict["label"] == UNINFORMATIVE), said
+    return verdict["is_calibrated"] or (bool(silent) and verdict["label"] == UNINFORMATIVE), words
 
 
-def described(decision: Mapping[str, Any], version: int) -> str:
+def described(decision: Decision, version: int) -> str:
     """The decision in Markdown, as the page of the version shows it."""
-    if decision["promoted"]:
+    if decision.promoted:
         head = f"Version {version} has passed the gate and is the champion."
     else:
-        now = "there is none" if decision["champion"] is None else f"version {decision['champion']} stays"
+        now = "there is none" if decision.champion is None else f"version {decision.champion} stays"
         head = f"**Refused** as champion; {now}."
-    return "\n".join([head, "", *(f"- {reason}" for reason in decision["reasons"])])
+    return "\n".join([head, "", *(f"- {reason}" for reason in decision.reasons)])
 
 
-def _tags(decision: Mapping[str, Any]) -> dict[str, str]:
+def _tags(decision: Decision) -> dict[str, str]:
     return {
-        "gate": "passed" if decision["promoted"] else "refused",
-        "gate.reason": "; ".join(decision["reasons"]),
+        "gate": "passed" if decision.promoted else "refused",
+        "gate.reason": "; ".join(decision.reasons),
     }
 
 
 def _compared(
     store: Store,
     experiment: Experiment,
-    registered: Mapping[str, Any],
+    registered: Registered,
     rival: int,
     *,
     test: Variables,
     tests: Tests | None,
 ) -> tuple[bool, str, Comparison | None]:
-    """Whether the challenger is not worse than a version by the margin, or better than a newer one; the words
-    for it; and the numbers.
+    """Whether the challenger is not worse than a version by the margin, in words and numbers, too.
+
+    Against a newer one it has to be better.
 
     A rival that is damaged, of an earlier format or deleted refuses.
     """
-    name, version = registered["name"], registered["version"]
+    name, version = registered.name, registered.version
     address, cure = (
         f"models:/{name}/{rival}",
         f"Make one of the versions the champion by hand: sbi-models promote models:/{name}/{version}",
     )
-    new = load(registered["uri"], store, certify=False)
+    new = load(registered.uri, store, certify=False)
     try:
         old = load(address, store, certify=False)
         if (new.inference_names, new.condition_names) != (old.inference_names, old.condition_names):
@@ -185,15 +232,15 @@ def _compared(
                 f"{_asks(new)}, but {address} {_asks(old, '')}: register it under another name",
                 None,
             )
-        found = _at_all_looks(experiment, new, old, test, tests)
+        comparison = _at_all_looks(experiment, new, old, test, tests)
     except SbiModelsError as error:
         return False, f"it cannot be compared with {address}: {error} {cure}.", None
-    words = found.in_words(address)
-    if found.word == "not known":
-        words += f". {_more(experiment, found)}"
-    if found.not_worse and version < rival and found.word != "better":
-        return False, f"{words}. It is older: only a better one would take over", found
-    return found.not_worse, words, found
+    words = comparison.in_words(address)
+    if comparison.word == "not known":
+        words += f". {_more(experiment, comparison)}"
+    if comparison.not_worse and version < rival and comparison.word != "better":
+        return False, f"{words}. It is older: only a better one would take over", comparison
+    return comparison.not_worse, words, comparison
 
 
 def _at_all_looks(
@@ -201,13 +248,13 @@ def _at_all_looks(
 ) -> Comparison:
     """The comparison on the test simulations and, where these do not tell, on as many as it takes."""
     gate, seed = experiment.gate, seeding.derive(experiment.seed, "gate")
-    found = compare(new, old, test, seed, margin=gate.margin, level=gate.level)
-    if tests is None or not found.is_open:
-        return found
-    enough = min(found.wanted, found.num_simulations + most_simulations(experiment))
+    comparison = compare(new, old, test, seed, margin=gate.margin, level=gate.level)
+    if tests is None or not comparison.is_open:
+        return comparison
+    enough = min(comparison.wanted, comparison.num_simulations + most_simulations(experiment))
     return (
-        found
-        if enough <= found.num_simulations
+        comparison
+        if enough <= comparison.num_simulations
         else compare(new, old, tests(enough), seed, margin=gate.margin, level=gate.level)
     )
 
@@ -218,30 +265,19 @@ def most_simulations(experiment: Experiment) -> int:
     return min(MOST, experiment.simulate.training) if given is None else given
 
 
-def _more(experiment: Experiment, found: Comparison) -> str:
+def _more(experiment: Experiment, comparison: Comparison) -> str:
     """What would tell, where it is not known."""
     gate = experiment.gate
-    if not found.is_open:
+    if not comparison.is_open:
         return f"It is refused as long as that is so; a wider margin is gate: {{margin: {2 * gate.margin:g}}}"
-    made = f"{found.wanted} test simulations would tell: gate: {{simulations: {found.wanted}}}"
-    return f"{made}, or a wider margin: gate: {{margin: {2 * gate.margin:g}}}"
+    cure = f"{comparison.wanted} test simulations would tell: gate: {{simulations: {comparison.wanted}}}"
+    return f"{cure}, or a wider margin: gate: {{margin: {2 * gate.margin:g}}}"
 
 
 def _asks(model: Approximator, subject: str = "it ") -> str:
     return f"{subject}infers {', '.join(model.inference_names)} from {', '.join(model.condition_names)}"
 
 
-def _as_json(found: Comparison, rival: int) -> dict[str, Any]:
-    numbers = {
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "margin": found.margin,
-        "level": found.level,
-    }
-    return {
-        "version": rival,
-        "word": found.word,
-        "score": found.score,
-        "num_simulations": found.num_simulations,
-    } | numbers
+def _row(comparison: Comparison, rival: int) -> VersionComparison:
+    names = ("word", "score", "num_simulations", "difference", "low", "high", "margin", "level")
+    return VersionComparison(version=rival, **{name: getattr(comparison, name) for name in names})

@@ -1,36 +1,84 @@
-"""Rounds of simulation that come near the one real observation of an experiment."""
+"""Step `sequential`: the proposal of the next round, around the posterior of one observation."""
 
 from inspect import signature
+from time import perf_counter
 from typing import Any
 
 from sbi_models import seeding
-from sbi_models.approximators import Approximator
+from sbi_models.approximators import Approximator, load_approximator
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.cache import content_key, question_parts
+from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import MIN_DATASETS, Experiment, Simulate
-from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.outcomes import Proposal, Training
+from sbi_models.pipeline.steps.task import done, step
 from sbi_models.workflows import sequential_proposal
 
 
-def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
-    """Before anything is simulated, see that there is one observation to narrow to, and a likelihood and a
-    density to weight draws by.
+def sequential_key(question: Question, sha256: str) -> str:
+    """Key of the step, from the trained file of the round before."""
+    settings = question.experiment.sequential
+    return content_key(
+        "sequential",
+        __name__,
+        sha256,
+        *question_parts(question),
+        None if settings is None else settings.model_dump(),
+    )
+
+
+def _key(arguments: dict[str, Any]) -> str:
+    return sequential_key(arguments["question"], arguments["training"].sha256)
+
+
+@step("sequential", Proposal, _key)
+def sequential(question: Question, training: Training) -> Proposal:
+    """The proposal around the posterior of the real observation by the approximator of the round before."""
+    started, settings = perf_counter(), question.experiment.sequential
+    assert settings is not None
+    _, observations = question.study.observations()
+    simulator = sequential_proposal(
+        question.study.simulator,
+        load_approximator(training.model),
+        observations,
+        widening=settings.widening,
+        seed=seeding.derive(question.experiment.seed, "narrow"),
+    )
+    return Proposal(prior=simulator.prior.as_json(), **done(started))
+
+
+def round_of(experiment: Experiment, number: int) -> Experiment:
+    """The experiment whose simulations and training are those of a round before the main one, from 0."""
+    assert experiment.sequential is not None
+    simulate = Simulate(
+        training=experiment.sequential.training,
+        validation=experiment.sequential.validation,
+        test=MIN_DATASETS,
+    )
+    seed = seeding.derive(experiment.seed, "round", number)
+    return experiment.model_copy(update={"simulate": simulate, "seed": seed})
+
+
+def check_sequential(question: Question, approximator: Approximator) -> None:
+    """See that there is one observation for a proposal, and a likelihood and a density to weight draws by.
 
     Args:
-        experiment: as its user gave it.
+        question: experiment and study, with the prior.
         approximator: approximator of its networks, not trained yet.
 
     Raises:
         ConfigurationError: if something is missing.
     """
-    study = study_of(experiment)
-    labels, _ = study.observations()
-    if experiment.narrow is not None and len(labels) != 1:
+    experiment, simulator = question.experiment, question.study.simulator
+    labels, _ = question.study.observations()
+    if experiment.sequential is not None and len(labels) != 1:
         raise ConfigurationError(
-            f"Expected one real data set with narrow, got {len(labels)}. Make an experiment of each of them."
+            f"Expected one real data set with sequential, got {len(labels)}. Make an experiment of each of "
+            "them."
         )
     if experiment.infer.num_proposals is None:
         return
-    joint, known = study.simulator.log_joint, (*approximator.inference_names, *approximator.condition_names)
+    joint, known = simulator.log_joint, (*approximator.inference_names, *approximator.condition_names)
     if joint is None or not set(signature(joint).parameters) <= set(known):
         raise ConfigurationError(
             "Expected a likelihood with infer.num_proposals, got none: the functions of the simulator are "
@@ -41,23 +89,3 @@ def check_narrowing(experiment: Experiment, approximator: Approximator) -> None:
         raise ConfigurationError(
             "Expected networks with a density with infer.num_proposals, got one without. Leave it out."
         )
-
-
-def round_of(experiment: Experiment, number: int) -> Experiment:
-    """The experiment whose simulations and training are those of a round before the main one, from 0."""
-    assert experiment.narrow is not None
-    simulate = Simulate(
-        training=experiment.narrow.training, validation=experiment.narrow.validation, test=MIN_DATASETS
-    )
-    seed = seeding.derive(experiment.seed, "round", number)
-    return experiment.model_copy(update={"simulate": simulate, "seed": seed})
-
-
-def narrow_prior(experiment: Experiment, approximator: Approximator) -> dict[str, Any]:
-    """The prior of the next round, as JSON."""
-    assert experiment.narrow is not None
-    study, seed = study_of(experiment), seeding.derive(experiment.seed, "narrow")
-    _, observations = study.observations()
-    return sequential_proposal(
-        study.simulator, approximator, observations, widening=experiment.narrow.widening, seed=seed
-    ).prior.as_json()

@@ -1,20 +1,27 @@
-"""The simulations of an experiment: shards that are missing on disk are computed on its engine, all others
-are used as they are."""
+"""Step `simulate`: simulations for training, validation and test.
 
-from time import monotonic
+Shards that are missing on disk are computed on the engine of the experiment, all others are used as they are.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
+from prefect import task
 
 from sbi_models import seeding
-from sbi_models.datasets import SimulationStore
+from sbi_models.datasets import SimulationStore, num_shared
 from sbi_models.errors import DataError, SimulationError
-from sbi_models.pipeline import tasks
-from sbi_models.pipeline.cache import store_key
+from sbi_models.pipeline.cache import content_key, simulator_fingerprint
 from sbi_models.pipeline.engines import ATTEMPTS, spread
-from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.experiment.study_loading import study_of
-from sbi_models.pipeline.runtime import work_folder
+from sbi_models.pipeline.experiment.question import Question
+from sbi_models.pipeline.outcomes import Simulations
+from sbi_models.pipeline.runtime import forget, work_folder
+from sbi_models.pipeline.steps.task import done, step
+from sbi_models.simulators import Simulator
 from sbi_models.types import Variables
 
 _SECONDS_OF_A_CHECK, _ROWS_OF_A_CHECK = 0.25, 256
@@ -23,77 +30,226 @@ _SECONDS_OF_A_CHECK, _ROWS_OF_A_CHECK = 0.25, 256
 PURPOSES = ("training", "validation", "test")
 
 
-def stores_of(experiment: Experiment) -> list[dict[str, Any]]:
-    """Purpose, folder, seed and fingerprint of each store; experiments that differ only in how many they want
-    share them."""
-    key = store_key(experiment)
+@dataclass(frozen=True)
+class StoreOrigin:
+    """Folder, seed and key of the simulations for a purpose."""
+
+    purpose: str
+    folder: str
+    seed: int
+    fingerprint: str
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a store checks its shards by."""
+        return {"seed": self.seed, "fingerprint": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows of the table of simulations of a seed that are one file of a store."""
+
+    store: StoreOrigin
+    start: int
+    stop: int
+
+
+# ---- keys --------------------------------------------------------------------
+
+
+def store_key(question: Question) -> str:
+    """Key of the folder with an experiment's simulations, of which there can always be more."""
+    experiment = question.experiment
+    cut = (
+        experiment.simulate.rows_per_shard if question.study.simulator.meta is not None else None
+    )  # a batch has a meta draw
+    return content_key("simulate", __name__, simulator_fingerprint(question), experiment.seed, cut)
+
+
+def simulate_key(question: Question) -> str:
+    """Key of the step: of its folder, and how many simulations there are for each purpose."""
+    settings = question.experiment.simulate.model_dump(exclude={"rows_per_shard"})
+    return content_key("simulate", __name__, store_key(question), settings)
+
+
+# ---- tasks -------------------------------------------------------------------
+
+
+@task(name="simulate shard")
+def simulate_shard(question: Question, shard: Shard) -> None:
+    """Simulate the rows of a shard, and write its file."""
+    store, simulator = shard.store, question.study.simulator
+    rows = simulator.rows(shard.start, shard.stop, seed=store.seed, progress=False)
+    refuse_not_finite(question.experiment.variables, simulator, rows, shard.start, store.seed)
+    SimulationStore.write(store.folder, shard.start, shard.stop, rows, **store.origin)
+
+
+@step("simulate", Simulations, lambda given: simulate_key(given["question"]))
+def simulate(question: Question, stores: list[StoreOrigin], seconds: float = 0.0) -> Simulations:
+    """Shards on disk as stores for training, validation and test; each has a stream of its own.
+
+    Args:
+        question: experiment and study.
+        stores: store of each purpose.
+        seconds: seconds that the shards took.
+    """
+    started, settings = perf_counter() - seconds, question.experiment.simulate
+    finished = {
+        store.purpose: SimulationStore.finish(
+            store.folder,
+            settings.of(store.purpose),
+            rows_per_shard=settings.rows_per_shard,
+            **store.origin,
+        ).first(settings.of(store.purpose))
+        for store in stores
+    }
+    simulations = Simulations(
+        key=simulate_key(question),
+        stores={store.purpose: store.folder for store in stores},
+        content_hash={purpose: store.content_hash for purpose, store in finished.items()},
+        num_simulations={purpose: store.num_simulations for purpose, store in finished.items()},
+        **done(started),
+    )
+    _refuse_shared(simulations)
+    return simulations
+
+
+def simulations_of(question: Question, *, fresh: bool = False) -> tuple[Simulations, bool]:
+    """The simulations of a question, and whether all were there; what is missing or damaged is computed.
+
+    Raises:
+        DataError: if what is there is not what the simulator gives now, or simulations are there twice.
+    """
+    started = perf_counter()
+    if fresh:
+        forget(store_key(question))
+    refuse_stale(question)
+    computed = simulate_missing(question)
+    seconds = perf_counter() - started if computed else 0.0
+    simulations, _ = simulate.reuse(question, stores_of(question), seconds, fresh=fresh)
+    again = {"seconds": perf_counter() - started} if computed else {}
+    return simulations.model_copy(update={"made": computed, **again}), computed == 0
+
+
+# ---- bodies ------------------------------------------------------------------
+
+
+def stores_of(question: Question) -> list[StoreOrigin]:
+    """The store of each purpose, shared by experiments that differ in numbers of simulations only."""
+    key, seed = store_key(question), question.experiment.seed
     return [
-        {
-            "purpose": purpose,
-            "folder": str(work_folder() / key / purpose),
-            "seed": seeding.derive(experiment.seed, "simulations", purpose),
-            "fingerprint": key,
-        }
+        StoreOrigin(
+            purpose,
+            str(work_folder() / key / purpose),
+            seeding.derive(seed, "simulations", purpose),
+            key,
+        )
         for purpose in PURPOSES
     ]
 
 
-def missing_shards(experiment: Experiment) -> list[dict[str, Any]]:
-    """What `tasks.simulate_shard` has still to be called with: rows that are not on disk whole."""
-    cut = experiment.simulate.rows_per_shard
-    calls = []
-    for store in stores_of(experiment):
-        SimulationStore.check(store["folder"], seed=store["seed"], fingerprint=store["fingerprint"])
-        wanted, origin = (
-            experiment.simulate.of(store["purpose"]),
-            {"seed": store["seed"], "fingerprint": store["fingerprint"]},
+def missing_shards(question: Question) -> list[Shard]:
+    """Shards that are not on disk whole."""
+    settings, shards = question.experiment.simulate, []
+    for store in stores_of(question):
+        SimulationStore.check(store.folder, **store.origin)
+        ranges = SimulationStore.missing(
+            store.folder, settings.of(store.purpose), rows_per_shard=settings.rows_per_shard, **store.origin
         )
-        ranges = SimulationStore.missing(store["folder"], wanted, rows_per_shard=cut, **origin)
-        calls += [
-            {"experiment": experiment, "store": store, "start": start, "stop": stop} for start, stop in ranges
-        ]
-    return calls
+        shards += [Shard(store, start, stop) for start, stop in ranges]
+    return shards
 
 
-def refuse_stale(experiment: Experiment) -> None:
-    """Compute some of the simulations that are on disk once more, for a quarter of a second a store, and
-    compare.
+def simulate_missing(question: Question) -> int:
+    """Compute what is missing; the number of simulations that were.
+
+    Raises:
+        SimulationError: if a simulation fails, draws do not repeat, or workers die again and again.
+    """
+    computed, in_vain = 0, 0
+    engine, simulator = question.experiment.engine, question.study.simulator
+    if engine.kind == "threads" and not simulator.suits_a_thread:
+        engine = engine.model_copy(
+            update={"workers": 1}
+        )  # random numbers of NumPy's global state belong to all threads
+    shards = missing_shards(question)
+    if shards:
+        simulator.check_repeatable()
+    while shards:
+        weights = [shard.stop - shard.start for shard in shards]
+        calls = [{"question": question, "shard": shard} for shard in shards]
+        lost = spread(simulate_shard, calls, engine, "simulate", weights, folder=work_folder())
+        left = missing_shards(question)
+        if len(left) > lost:
+            raise DataError(
+                f"Expected {len(shards)} more files of simulations in {work_folder()}, got "
+                f"{len(shards) - len(left)}, though the engine {engine.kind} says that they are written: do "
+                "its workers share this folder? Mount it on their machines in the same place."
+            )
+        computed += sum(weights) - sum(shard.stop - shard.start for shard in left)
+        in_vain = in_vain + 1 if len(left) == len(shards) else 0
+        if in_vain == ATTEMPTS:
+            raise SimulationError(
+                f"Workers of the engine {engine.kind} died {ATTEMPTS} times while they simulated, and no "
+                "shard was finished: a function crashed in compiled code, or memory ran out. Use fewer "
+                "workers, or a smaller rows_per_shard. Finished shards are kept."
+            )
+        shards = left
+    return computed
+
+
+def more_tests(question: Question, num_simulations: int) -> Variables:
+    """The first test simulations, raw space: name to (num_simulations, ...); missing ones are computed.
+
+    They are on disk afterwards, so that nobody computes them again. The outcome of the step stays as it is.
+    """
+    experiment = question.experiment
+    settings = experiment.simulate.model_copy(update={"test": max(num_simulations, experiment.simulate.test)})
+    more = question.with_settings(experiment.model_copy(update={"simulate": settings}))
+    simulate_missing(more)
+    store = next(store for store in stores_of(more) if store.purpose == "test")
+    return SimulationStore.finish(
+        store.folder, num_simulations, rows_per_shard=settings.rows_per_shard, **store.origin
+    ).load()
+
+
+# ---- checks ------------------------------------------------------------------
+
+
+def refuse_stale(question: Question) -> None:
+    """Compute some of the simulations on disk once more, for a quarter of a second a store, and compare.
 
     Raises:
         DataError: if they are not the same, up to rounding: something has changed that neither code nor
             `depends_on` show.
     """
-    simulator = study_of(experiment).simulator
+    simulator, seed = question.study.simulator, question.experiment.seed
     if simulator.meta is not None:  # its rows depend on where their batch began
         return
-    for given in stores_of(experiment):
+    for origin in stores_of(question):
         try:
-            store = SimulationStore.open(given["folder"])
+            store = SimulationStore.open(origin.folder)
         except DataError:  # nothing is there, or what is there is not used
             continue
         if not store.is_intact():  # damaged shards are made again
             continue
         size, until = simulator.block_size, monotonic() + _SECONDS_OF_A_CHECK
         blocks = -(-store.num_simulations // size)
-        order = seeding.generator(experiment.seed, "rows to check", blocks).permutation(blocks)[
+        order = seeding.generator(seed, "rows to check", blocks).permutation(blocks)[
             : max(1, _ROWS_OF_A_CHECK // size)
         ]
-        for start in order * size:
-            stop = min(int(start) + size, store.num_simulations)
-            kept = store.rows(int(start), stop)
-            if all(np.isfinite(value).all() for value in kept.values()):  # what failed for good is NaN
-                _compare(
-                    kept,
-                    simulator.rows(int(start), stop, seed=given["seed"], progress=False),
-                    given["folder"],
-                    int(start),
-                )
+        for start in map(int, order * size):
+            stop = min(start + size, store.num_simulations)
+            stored = store.rows(start, stop)
+            if all(np.isfinite(value).all() for value in stored.values()):  # what failed for good is NaN
+                now = simulator.rows(start, stop, seed=origin.seed, progress=False)
+                _compare(stored, now, origin.folder, start)
             if monotonic() > until:
                 break
 
 
-def _compare(kept: Variables, now: Variables, folder: str, row: int) -> None:
-    for name, value in kept.items():
+def _compare(stored: Variables, now: Variables, folder: str, row: int) -> None:
+    for name, value in stored.items():
         new = now.get(name)
         scale = float(np.abs(value.astype(np.float64)).max(initial=0.0))
         if (
@@ -109,55 +265,39 @@ def _compare(kept: Variables, now: Variables, folder: str, row: int) -> None:
             )
 
 
-def simulate_missing(experiment: Experiment) -> int:
-    """Compute what is missing; the number of simulations that were.
+def refuse_not_finite(
+    names: Iterable[str], simulator: Simulator, rows: Variables, start: int, seed: int
+) -> None:
+    """Raise SimulationError if rows of the table of a seed have NaN or inf, which no training takes.
 
-    Raises:
-        SimulationError: if a simulation fails, draws do not repeat, or workers die again and again.
+    Args:
+        names: names of the variables that matter.
+        simulator: simulator that made the rows.
+        rows: variables (n, ...), raw space.
+        start: number of the first row in the table.
+        seed: seed of the table.
     """
-    made, in_vain = 0, 0
-    engine = experiment.engine
-    if engine.kind == "threads" and not study_of(experiment).simulator.suits_a_thread:
-        engine = engine.model_copy(
-            update={"workers": 1}
-        )  # random numbers of NumPy's global state belong to all threads
-    calls = missing_shards(experiment)
-    if calls:
-        study_of(experiment).simulator.check_repeatable()
-    while calls:
-        weights = [call["stop"] - call["start"] for call in calls]
-        lost = spread(tasks.simulate_shard, calls, engine, "simulate", weights, folder=work_folder())
-        left = missing_shards(experiment)
-        if len(left) > lost:
-            raise DataError(
-                f"Expected {len(calls)} more files of simulations in {work_folder()}, got "
-                f"{len(calls) - len(left)}, though the engine {engine.kind} says that they are written: do "
-                "its workers share this folder? Mount it on their machines in the same place."
-            )
-        made += sum(weights) - sum(call["stop"] - call["start"] for call in left)
-        in_vain = in_vain + 1 if len(left) == len(calls) else 0
-        if in_vain == ATTEMPTS:
+    for name in (name for name in names if name in rows):
+        bad = np.flatnonzero(~np.isfinite(rows[name]).reshape(len(rows[name]), -1).all(axis=1))
+        if bad.size:
+            row, total = start + int(bad[0]), len(rows[name])
+            failed = ", which failed for good" if row in simulator.last_report.failed else ""
             raise SimulationError(
-                f"Workers of the engine {engine.kind} died {ATTEMPTS} times while they simulated, and no "
-                "shard was finished: a function crashed in compiled code, or memory ran out. Use fewer "
-                "workers, or a smaller rows_per_shard. Finished shards are kept."
+                f"Expected finite numbers in {name!r} of each simulation, got NaN or inf in {bad.size} of "
+                f"{total}, such as row {row} of seed {seed}{failed}. See it again with "
+                f"simulator.rows({row}, {row + 1}, seed={seed}). Mend the simulator, or have such "
+                "simulations drawn again: make_simulator(..., failures=FailurePolicy(retries=3, "
+                "non_finite=True))."
             )
-        calls = left
-    return made
 
 
-def more_tests(experiment: Experiment, num_simulations: int) -> Variables:
-    """The first simulations of the stream of test simulations, raw space: name to (num_simulations, ...);
-    what is missing is computed.
-
-    They are on disk afterwards, so that nobody computes them again. The manifest of the test simulations
-    stays as it is.
-    """
-    simulate = experiment.simulate.model_copy(update={"test": max(num_simulations, experiment.simulate.test)})
-    more = experiment.model_copy(update={"simulate": simulate})
-    simulate_missing(more)
-    given = next(store for store in stores_of(more) if store["purpose"] == "test")
-    origin = {"seed": given["seed"], "fingerprint": given["fingerprint"]}
-    return SimulationStore.finish(
-        given["folder"], num_simulations, rows_per_shard=simulate.rows_per_shard, **origin
-    ).load()
+def _refuse_shared(simulations: Simulations) -> None:
+    """Raise DataError if simulations for one purpose are those for another."""
+    keys = {purpose: simulations.store(purpose).row_keys() for purpose in simulations.stores}
+    for first, second in combinations(keys, 2):
+        if shared := num_shared(keys[first], keys[second]):
+            raise DataError(
+                f"Expected {second} simulations that are not in {first}, got {shared} of "
+                f"{len(keys[second])} that are. Generators of random numbers began anew: draw from the "
+                "argument rng alone, and run with --fresh."
+            )

@@ -1,38 +1,176 @@
-"""The workflow that the settings of an experiment describe, and its training on stored simulations."""
+"""Step `train`, or `ensemble` in its place: the workflow of the settings, trained on stored simulations."""
 
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
+from prefect import task
+
 from sbi_models import seeding
-from sbi_models.errors import ConfigurationError
+from sbi_models.errors import ConfigurationError, DataError, TrainingError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
-from sbi_models.pipeline.cache import file_sha256
+from sbi_models.pipeline.cache import content_key
+from sbi_models.pipeline.engines import ATTEMPTS, spread
+from sbi_models.pipeline.experiment.known_prior import prior_of
+from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Experiment, Network
-from sbi_models.pipeline.experiment.study_loading import study_of
-from sbi_models.pipeline.runtime import work_folder
-from sbi_models.pipeline.steps.compose import prior_of
+from sbi_models.pipeline.member_runs import RunWithMembers
+from sbi_models.pipeline.model_info import PROPOSAL
+from sbi_models.pipeline.outcomes import Simulations, TrainedMember, Training, file_sha256
+from sbi_models.pipeline.runtime import forget, project_root, work_folder, work_for
+from sbi_models.pipeline.steps.task import Step, done, step
+from sbi_models.tracking import Tracker, file_lock, open_store
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow
 from sbi_models.workflows.basic import AUTO
 
-Manifest = dict[str, Any]
-
-NARROWED = "narrowed_to"
-
 OnEpochEnd = Callable[[int, dict[str, float]], None]
 
 
-def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow | EnsembleWorkflow:
-    """The workflow of an experiment, before any training, which keeps its checkpoints in the work folder
-    under a key.
+# ---- key ---------------------------------------------------------------------
+
+
+def train_key(question: Question, content_hash: Mapping[str, str]) -> str:
+    """Key of the step, from the content of the training and validation simulations."""
+    experiment = question.experiment
+    roles = [experiment.inference_variables, experiment.summary_variables, experiment.inference_conditions]
+    simulations = [content_hash["training"], content_hash["validation"]]
+    parts = (simulations, roles, question.study.parameter_names, experiment.seed)
+    if experiment.ensemble is None:
+        return content_key(
+            "train", __name__, *parts, experiment.train.model_dump(), experiment.compose is not None
+        )
+    members = [
+        [name, member.model_dump()] for name, member in experiment.members.items()
+    ]  # their order decides who has which data
+    settings = experiment.train.model_dump(exclude={"inference_network", "summary_network"})
+    mixture = experiment.ensemble.model_dump(exclude={"size", "members"})
+    return content_key("ensemble", __name__, *parts, settings, members, mixture)
+
+
+def _key(arguments: dict[str, Any]) -> str:
+    return train_key(arguments["question"], arguments["simulations"].content_hash)
+
+
+# ---- tasks -------------------------------------------------------------------
+
+
+@step("train", Training, _key)
+def train(question: Question, simulations: Simulations, run_id: str, seconds: float = 0.0) -> Training:
+    """Train a BasicWorkflow or CompositionalWorkflow; a killed training goes on from its last epoch."""
+    return _trained(question, simulations, run_id, seconds)
+
+
+@step("ensemble", Training, _key)
+def ensemble(question: Question, simulations: Simulations, run_id: str, seconds: float = 0.0) -> Training:
+    """Train an EnsembleWorkflow, and learn the weights of its members on the validation simulations.
+
+    Members that were trained apart have taken some seconds already.
+    """
+    return _trained(question, simulations, run_id, seconds)
+
+
+@task(name="train member")
+def train_member(question: Question, simulations: Simulations, run_id: str, member: str, root: str) -> None:
+    """Train one member of an ensemble in this process, for the step `ensemble`."""
+    work_for(root)
+    key = train_key(question, simulations.content_hash)
+    run = _run_of(question, run_id)
+    with file_lock(work_folder() / f"{key}.{member}.lock"):
+        if not part_path(key, member).is_file():
+            train_part(question, _training_data(simulations), key, member, partial(run.log_epoch_of, member))
+    run.flush()
+
+
+def training_step(experiment: Experiment) -> Step[Any, Training]:
+    """The step that trains an experiment: `train`, or `ensemble`."""
+    return train if experiment.ensemble is None else ensemble
+
+
+def training_of(
+    question: Question, simulations: Simulations, run_id: str, *, fresh: bool = False
+) -> tuple[Training, bool]:
+    """The trained approximator of a question, and whether it was finished in an earlier run."""
+    if fresh:
+        forget(train_key(question, simulations.content_hash))
+    started = perf_counter()
+    train_members(question, simulations, run_id)
+    seconds = perf_counter() - started
+    return training_step(question.experiment).reuse(question, simulations, run_id, seconds, fresh=fresh)
+
+
+# ---- bodies ------------------------------------------------------------------
+
+
+def _run_of(question: Question, run_id: str) -> RunWithMembers:
+    return RunWithMembers(Tracker.attach(open_store(project_root()), run_id), question.experiment.members)
+
+
+def _training_data(simulations: Simulations) -> dict[str, Variables]:
+    return {purpose: simulations.load(purpose) for purpose in ("training", "validation")}
+
+
+def _trained(question: Question, simulations: Simulations, run_id: str, seconds: float) -> Training:
+    started, key = perf_counter() - seconds, train_key(question, simulations.content_hash)
+    run, data = _run_of(question, run_id), _training_data(simulations)
+    with file_lock(
+        work_folder() / f"{key}.lock"
+    ):  # another pipeline with the same training waits, and then uses its states
+        training = train_workflow(question, data, key, run.log_epoch)
+    run.flush()
+    return training.model_copy(update=done(started))
+
+
+def train_members(question: Question, simulations: Simulations, run_id: str) -> None:
+    """Train the missing members on the engine of an experiment, each in a process of its own.
+
+    The engine `threads` leaves that to the step `ensemble`.
+
+    Raises:
+        TrainingError: if workers die again and again.
+    """
+    experiment = question.experiment
+    if experiment.ensemble is None or experiment.engine.kind == "threads":
+        return
+    key, in_vain, engine = train_key(question, simulations.content_hash), 0, experiment.engine
+    if (work_folder() / key / f"{experiment.name}.safetensors").is_file():
+        return
+    common = {
+        "question": question,
+        "simulations": simulations,
+        "run_id": run_id,
+        "root": str(project_root()),
+    }
+    while left := [name for name in experiment.members if not part_path(key, name).is_file()]:
+        calls = [common | {"member": name} for name in left]
+        lost = spread(train_member, calls, engine, "train members", folder=work_folder())
+        absent = [name for name in left if not part_path(key, name).is_file()]
+        if len(absent) > lost:
+            raise DataError(
+                f"Expected the trained members {', '.join(left)} in {work_folder()}, got {len(absent)} "
+                f"less, though the engine {engine.kind} says that they are there: do its workers "
+                "share this folder? Mount it on their machines."
+            )
+        in_vain = in_vain + 1 if lost == len(left) else 0
+        if in_vain == ATTEMPTS:
+            raise TrainingError(
+                f"Workers of the engine {engine.kind} died {ATTEMPTS} times while they trained "
+                f"members. Is there memory for {len(left)} of them? Use fewer workers. Finished members and "
+                "epochs are kept."
+            )
+
+
+def workflow_of(question: Question, key: str = "untrained") -> BasicWorkflow | EnsembleWorkflow:
+    """The untrained workflow of a question, with its checkpoints in the work folder under a key.
 
     Raises:
         ConfigurationError: if the networks and variables of the experiment do not fit together.
     """
-    settings, study = experiment.train, study_of(experiment)
+    experiment, study = question.experiment, question.study
+    settings = experiment.train
     if experiment.compose is not None and experiment.ensemble is not None:
         raise ConfigurationError(
             "Expected either compose or ensemble, got both: the posteriors of one diffusion model "
@@ -58,7 +196,7 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         "checkpoint_name": experiment.name,
         "restore": True,
         "seed": seeding.derive(experiment.seed, "training"),
-        "info": {"variable_names": study.parameter_names, "trained_by": key, **_narrowed(experiment)},
+        "info": {"variable_names": study.parameter_names, "trained_by": key, **_proposal(question)},
     }
     if experiment.ensemble is None:
         networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
@@ -70,7 +208,7 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
         composing = CompositionalWorkflow(
             inference_network=networks[0], summary_network=networks[1], **common
         )
-        _check_prior(experiment, composing)
+        _check_prior(question, composing)
         return composing
     summaries = {
         name: _summary_network(member.summary_network) for name, member in experiment.members.items()
@@ -92,15 +230,17 @@ def workflow_of(experiment: Experiment, key: str = "untrained") -> BasicWorkflow
     return workflow
 
 
-def _narrowed(experiment: Experiment) -> Manifest:
-    """For whoever loads the model: it was trained under a prior around one observation."""
-    return {} if experiment.narrowed_to is None else {NARROWED: experiment.narrowed_to}
+def _proposal(question: Question) -> dict[str, Any]:
+    """What a model says of itself if it was trained on a proposal around one observation."""
+    return {} if question.proposal is None else {PROPOSAL: question.proposal}
 
 
-def _check_prior(experiment: Experiment, workflow: CompositionalWorkflow) -> None:
-    """Raise ConfigurationError if neither the study nor, after training, the network knows the prior, which a
-    composition divides by."""
-    known = prior_of(study_of(experiment), workflow.approximator.inference_names)
+def _check_prior(question: Question, workflow: CompositionalWorkflow) -> None:
+    """Raise ConfigurationError if nobody knows the prior, which a composition divides by.
+
+    That is neither the study nor, after training, the network.
+    """
+    known = prior_of(question.study, workflow.approximator.inference_names)
     if known is None and not workflow.approximator.inference_network.drop_conditions:
         raise ConfigurationError(
             "Expected a prior to compose with, got a study that knows none and a network that learns none "
@@ -124,13 +264,13 @@ def _summary_network(network: Network | None) -> SummaryNetwork | None:
 
 
 def train_part(
-    experiment: Experiment, data: Mapping[str, Variables], key: str, member: str, on_epoch_end: OnEpochEnd
+    question: Question, data: Mapping[str, Variables], key: str, member: str, on_epoch_end: OnEpochEnd
 ) -> None:
-    """Train one member of an ensemble apart from the others, to the bit as beside them, and leave it for
-    `train_workflow`."""
-    workflow, settings = workflow_of(experiment, key), experiment.train
+    """Train one member of an ensemble apart from the others, to the bit as beside them, and save it."""
+    workflow, experiment = workflow_of(question, key), question.experiment
     assert isinstance(workflow, EnsembleWorkflow)
     assert experiment.ensemble is not None
+    settings = experiment.train
     workflow.fit_offline(
         data["training"],
         settings.epochs,
@@ -149,18 +289,19 @@ def part_path(key: str, member: str) -> Path:
 
 
 def train_workflow(
-    experiment: Experiment, data: Mapping[str, Variables], key: str, on_epoch_end: OnEpochEnd
-) -> Manifest:
-    """Train the workflow of an experiment, or go on where a killed training was; its one file, and how it was
-    trained.
+    question: Question, data: Mapping[str, Variables], key: str, on_epoch_end: OnEpochEnd
+) -> Training:
+    """Train the workflow of a question, or go on where a killed training was.
 
     Args:
-        experiment: experiment with networks and settings.
+        question: experiment with networks and settings, and study.
         data: simulations for "training" and "validation", raw space.
         key: key of the folder with checkpoints and the trained file.
-        on_epoch_end: takes the losses of each epoch, from 1; not of "auto", which trains several.
+        on_epoch_end: function of each epoch (from 1) and its losses; "auto", which trains several, does not
+            call it.
     """
-    workflow, settings = workflow_of(experiment, key), experiment.train
+    workflow, experiment = workflow_of(question, key), question.experiment
+    settings = experiment.train
     training, validation = data["training"], data["validation"]
     fit = workflow.fit_offline
     if isinstance(workflow, EnsembleWorkflow) and experiment.ensemble is not None:
@@ -178,24 +319,26 @@ def train_workflow(
             validation_data=validation,
             on_epoch_end=on_epoch_end,
         )
-    model = work_folder() / key / f"{experiment.name}.safetensors"
-    manifest: Manifest = {"key": key, "model": str(model), "history": history.history}
-    if automatic is not None:
-        manifest["choices"] = automatic.choices
+    model, members = work_folder() / key / f"{experiment.name}.safetensors", {}
     if isinstance(workflow, EnsembleWorkflow) and experiment.ensemble is not None:
         if experiment.ensemble.learn_weights:
             workflow.stack(validation)
             workflow.approximator.save(model)
         weights = workflow.approximator.mixture_weights()
-        manifest["members"] = {
-            name: {
-                "numbers": {
-                    "weight": float(weight),
-                    "best_epoch": history.best_epoch_of(name),
-                    "num_parameters": sum(parameter.numel() for parameter in member.parameters()),
-                },
-                "architecture": json.loads(member.architecture),
-            }
+        members = {
+            name: TrainedMember(
+                weight=float(weight),
+                best_epoch=history.best_epoch_of(name),
+                num_parameters=sum(parameter.numel() for parameter in member.parameters()),
+                architecture=json.loads(member.architecture),
+            )
             for (name, member), weight in zip(workflow.approximator.members.items(), weights, strict=True)
         }
-    return manifest | {"sha256": file_sha256(model)}
+    return Training(
+        key=key,
+        model=str(model),
+        sha256=file_sha256(model),
+        history=history.history,
+        choices={} if automatic is None else automatic.choices,
+        members=members,
+    )

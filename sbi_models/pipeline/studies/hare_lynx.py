@@ -1,5 +1,7 @@
-"""Hares and lynxes: rates of predators and prey from the pelts that the Hudson's Bay Company bought, 1900 to
-1920."""
+"""Hares and lynxes: rates of predators and prey from pelts of the years 1900 to 1920.
+
+The Hudson's Bay Company bought them.
+"""
 
 from typing import ClassVar
 
@@ -26,8 +28,7 @@ class FlatPelts:
         return {"pelts": MODEL.likelihood(theta, rng)["x"].reshape(len(theta), -1)}
 
     def log_joint(self, theta: Array, pelts: Array) -> FloatArray:
-        """log p(theta, pelts) in nats, shape (n,), for theta of shape (n, 8) and pelts of shape (n, 42), raw
-        space."""
+        """log p(theta, pelts) in nats (n,), for theta (n, 8) and pelts (n, 42), raw space."""
         return MODEL.log_joint(theta, np.asarray(pelts).reshape(len(pelts), *MODEL.x_shape))
 
 

@@ -55,8 +55,7 @@ class InfluenzaStudy:
 
 @cache
 def exact_draws(x: tuple[float, ...]) -> FloatArray:
-    """Draws of the posterior given boys in bed on 14 days, (10 000, 3), raw space: by a grid that is refined
-    where the posterior is."""
+    """Draws (10 000, 3) of the posterior given boys in bed on 14 days, raw space, from a refined grid."""
     box = WIDEST
     for cells in GRIDS:
         steps = (box[:, 1] - box[:, 0]) / cells

@@ -13,8 +13,7 @@ LEVELS = np.array([0.025, 0.975])
 
 
 class MichelsonStudy:
-    """Mean speed and spread of the runs of each of the five experiments; the model has an exact posterior by
-    quadrature."""
+    """Mean speed and spread of each of the five experiments, with an exact posterior by quadrature."""
 
     simulator = michelson.SIMULATOR
     parameter_names: ClassVar[dict[str, list[str]]] = {"theta": ["mu", "log_variance"]}

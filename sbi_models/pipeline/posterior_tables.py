@@ -21,8 +21,7 @@ MEAN_ERROR, SD_RATIO = "error/sd", "sd ratio"
 def posterior_table(
     study: Study, labels: list[str], values: list[Array], references: list[list[Reference]] | None
 ) -> pd.DataFrame:
-    """One row for each data set and quantity: mean, sd and central 95 % interval, amortized and, where it is
-    known, exact.
+    """A row for each data set and quantity: mean, sd, 95 % interval, and those of an exact posterior.
 
     Args:
         study: names and units of the quantities; their offsets are added.
@@ -58,9 +57,13 @@ def posterior_table(
     return pd.DataFrame(rows)
 
 
+def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dicts, which JSON can hold."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict(orient="records")]
+
+
 def reference_errors(table: pd.DataFrame) -> dict[str, float]:
-    """The largest deviations from the exact posteriors by quantity, and each one, as metrics; nothing where
-    none is known."""
+    """Errors against exact posteriors as metrics: each, and the largest by quantity; else none."""
     if MEAN_ERROR not in table:
         return {}
     metrics, keys = {}, keys_of(table["quantity"])
@@ -100,8 +103,7 @@ def posterior_figure(
 
 
 def draws_frame(labels: list[str], draws: Variables, parameter_names: dict[str, list[str]]) -> pd.DataFrame:
-    """Draws as a table: data set, draw, and a column for each parameter, raw space; draws have shape
-    (num_datasets, num_samples, width)."""
+    """Draws (num_datasets, num_samples, width) as a table: data set, draw, a column for each parameter."""
     n, s = next(iter(draws.values())).shape[:2]
     columns: dict[str, Any] = {"data_set": np.repeat(labels, s), "draw": np.tile(np.arange(s), n)}
     for variable, values in draws.items():

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from pipeline_runs import Finished
 from rich.console import Console
-from small_run import small_experiment
 
 from sbi_models import progress
 from sbi_models.cli import serve as serving
@@ -19,8 +18,15 @@ from sbi_models.cli.main import main
 from sbi_models.cli.serve import refuse_taken
 from sbi_models.errors import ConfigurationError, DriftError
 from sbi_models.pipeline.experiment.yaml_files import experiment_names
-from sbi_models.pipeline.report.json_summary import pipeline_answer
-from sbi_models.pipeline.report.output import answer_console, answer_json, show, speaking, stage_console
+from sbi_models.pipeline.outcomes import PipelineResult
+from sbi_models.pipeline.report.json_summary import pipeline_summary
+from sbi_models.pipeline.report.output import (
+    output_as,
+    print_json,
+    print_line,
+    progress_console,
+    result_console,
+)
 from sbi_models.pipeline.report.usage import curl_example
 from sbi_models.simulators.benchmarks.michelson import DATA
 
@@ -58,11 +64,11 @@ def test_quiet_says_no_stage_and_shows_no_bar(
     """Inside, stages and bars are silent, also in processes that it starts, and the answer is not; afterwards
     all is as before."""
     assert progress.enabled_by_default()
-    with speaking(quiet=True):
+    with output_as(quiet=True):
         assert not progress.enabled_by_default()
         assert os.environ["SBI_MODELS_PROGRESS"] == "0"
-        stage_console().print("stage")
-        answer_console().print("answer")
+        progress_console().print("stage")
+        result_console().print("answer")
     assert progress.enabled_by_default()
     assert "SBI_MODELS_PROGRESS" not in os.environ
     assert capsys.readouterr() == ("answer\n", "")
@@ -87,11 +93,11 @@ def test_bars_are_silent_in_ci(bars: pytest.MonkeyPatch, environment: dict[str, 
 
 def test_an_answer_in_json_is_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     """Stages go to standard error, words nowhere, and numbers that JSON does not have are null."""
-    with speaking(as_json=True):
-        stage_console().print("stage")
-        answer_console().print("words")
-        answer_json({"a": float("nan"), "b": [float("inf"), 1], "c": Path("x")})
-    answer_json({"d": 1})
+    with output_as(as_json=True):
+        progress_console().print("stage")
+        result_console().print("words")
+        print_json({"a": float("nan"), "b": [float("inf"), 1], "c": Path("x")})
+    print_json({"d": 1})
     output, errors = capsys.readouterr()
     assert json.loads(output) == {"a": None, "b": [None, 1], "c": "x"}
     assert errors == "stage\n"
@@ -99,7 +105,7 @@ def test_an_answer_in_json_is_alone_on_standard_output(capsys: pytest.CaptureFix
 
 def test_the_answer_of_a_run_is_json(first_run: Finished) -> None:
     """Posteriors, certificates, verdict, model and page; nothing is lost on the way through JSON."""
-    answer = pipeline_answer("pipeline", small_experiment({}), first_run.result)
+    answer = pipeline_summary("pipeline", "michelson", PipelineResult.model_validate(first_run.result))
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert answer["run_id"] == first_run.result["run_id"]
     assert answer["posteriors"] == first_run.result["inference"]["table"]
@@ -229,12 +235,14 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys\n"
         "from sbi_models.cli.main import app\n"
         "from typer.testing import CliRunner\n"
-        "for words in ([], ['run'], ['sample'], ['report'], ['new'], ['serve'], ['monitor'], ['reproduce']):\n"
+        "names = 'run sample report new serve monitor reproduce'.split()\n"
+        "for words in ([], *([name] for name in names)):\n"
         "    shown = CliRunner().invoke(app, [*words, '--help'])\n"
         "    assert shown.exit_code == 0\n"
         "    assert not words or 'Example: sbi-models' in shown.output, words\n"
         "    assert words or 'Exit codes: 0 success' in shown.output\n"
-        "print(sorted({'torch', 'mlflow', 'prefect', 'pandas', 'numpy', 'jinja2', 'lightning', 'matplotlib'} & set(sys.modules)))\n"
+        "heavy = 'torch mlflow prefect pandas numpy jinja2 lightning matplotlib'.split()\n"
+        "print(sorted(set(heavy) & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
@@ -247,8 +255,8 @@ def test_long_lines_go_on_below_on_a_terminal_only(is_terminal: bool) -> None:
     console = Console(
         file=io.StringIO(), width=24, force_terminal=is_terminal, color_system=None, soft_wrap=True
     )
-    show(console, "p: [yellow]one two three four five six[/yellow]", indent=4)
-    show(console, "short", indent=4)
+    print_line(console, "p: [yellow]one two three four five six[/yellow]", indent=4)
+    print_line(console, "short", indent=4)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     if is_terminal:
         assert max(map(len, lines)) <= 24

@@ -1,6 +1,7 @@
 """Experiments that narrow their prior to one observation and weight their draws, and the two real cases."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from scipy.stats import kstest, norm
 
 from sbi_models.cli.sample import sample_file
 from sbi_models.errors import ConfigurationError
-from sbi_models.pipeline.experiment.study_loading import study_of
+from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.flows.monitor import monitor
-from sbi_models.pipeline.flows.pipeline import start_run
+from sbi_models.pipeline.flows.run_start import start_run
 from sbi_models.pipeline.steps.sequential import round_of
 from sbi_models.pipeline.studies.hare_lynx import MODEL, PELTS
 from sbi_models.pipeline.studies.influenza import STUDY as INFLUENZA
@@ -45,7 +46,7 @@ NETWORK = {
     "arguments": {"components": 2, "trunk_width": 0, "head_width": 16},
 }
 NARROW: dict[str, Any] = {
-    "narrow": {"training": 1024, "validation": 128},
+    "sequential": {"training": 1024, "validation": 128},
     "simulate": {"training": 1024, "validation": 128, "test": 40},
     "train": {"inference_network": NETWORK, "epochs": 8, "batch_size": 64, "initial_learning_rate": 5e-3},
     "infer": {"num_samples": 2000, "num_proposals": 10_000, "predictive_replicates": 0},
@@ -88,7 +89,7 @@ def test_the_rounds_are_said_tracked_and_used_again(runs: list[Any]) -> None:
     """The screen tells the next prior; the round is a child run with its prior; a second pipeline makes
     nothing anew."""
     first, second = runs
-    assert "[1/6] narrow" in first.screen
+    assert "[1/6] sequential" in first.screen
     assert "round 1: 1 172 simulations" in first.screen
     assert "Corrected 1" in first.screen
     assert second.result["simulations"]["made"] == 0
@@ -133,19 +134,24 @@ def test_an_experiment_that_has_its_prior_has_a_narrow_simulator(
         "lower": [None] * 2,
         "upper": [None] * 2,
     }
-    narrowed = study_of(experiment.model_copy(update={"narrowed_to": content}))
-    assert isinstance(narrowed.simulator, NarrowedSimulator)
-    np.testing.assert_allclose(narrowed.simulator.sample(100, seed=1)["theta"].mean(axis=0), 5.0, atol=0.05)
-    assert not isinstance(study_of(experiment).simulator, NarrowedSimulator)
+    question = question_of(experiment)
+    near = question.with_proposal(content)
+    assert isinstance(near.study.simulator, NarrowedSimulator)
+    np.testing.assert_allclose(near.study.simulator.sample(100, seed=1)["theta"].mean(axis=0), 5.0, atol=0.05)
+    assert not isinstance(question.study.simulator, NarrowedSimulator)
+    there = pickle.loads(pickle.dumps(near))
+    assert (there.experiment, there.proposal) == (near.experiment, near.proposal)
+    for name, values in near.study.simulator.sample(5, seed=1).items():
+        np.testing.assert_array_equal(there.study.simulator.sample(5, seed=1)[name], values)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"infer": {"num_samples": 100}}, "infer.num_proposals with narrow"),
+        ({"infer": {"num_samples": 100}}, "infer.num_proposals with sequential"),
         ({"infer": {"num_samples": 100, "num_proposals": 50}}, "at least infer.num_samples, 100, got 50"),
-        ({"compose": {}}, "either narrow or compose"),
-        ({"narrow": {"widening": 1.0}}, "greater than 1"),
+        ({"compose": {}}, "either sequential or compose"),
+        ({"sequential": {"widening": 1.0}}, "greater than 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -157,16 +163,16 @@ def test_settings_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str,
 def test_one_observation_a_likelihood_and_no_prior_are_asked_for_before_work_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two observations; weights without a likelihood; a prior that is given; and a monitoring are errors."""
+    """Two observations; weights without a likelihood; and a monitoring are errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigurationError, match="one real data set with narrow, got 2"):
-        start_run(load_experiment(write(tmp_path / "two", "narrow_two", np.concatenate([X, X]))))
+    with pytest.raises(ConfigurationError, match="one real data set with sequential, got 2"):
+        start_run(question_of(load_experiment(write(tmp_path / "two", "narrow_two", np.concatenate([X, X])))))
     plain = write_experiment(
         tmp_path / "plain", "narrow_plain", X, infer={"num_samples": 10, "num_proposals": 20}
     )
     with pytest.raises(ConfigurationError, match=r"a likelihood with infer\.num_proposals"):
-        start_run(load_experiment(plain))
+        start_run(question_of(load_experiment(plain)))
     for module, changes, message in (
         (
             "narrow_names",
@@ -185,11 +191,9 @@ def test_one_observation_a_likelihood_and_no_prior_are_asked_for_before_work_sta
             text.replace("theta, x):", changes.get("log_joint", "theta, x") + "):")
         )
         with pytest.raises(ConfigurationError, match=message):
-            start_run(load_experiment(path))
+            start_run(question_of(load_experiment(path)))
     experiment = load_experiment(write(tmp_path / "given", "narrow_given"))
-    with pytest.raises(ConfigurationError, match="no narrowed_to"):
-        start_run(experiment.model_copy(update={"narrowed_to": {}}))
-    with pytest.raises(ConfigurationError, match="without narrow to monitor"):
+    with pytest.raises(ConfigurationError, match="without sequential to monitor"):
         monitor.fn(experiment)
     assert not list(tmp_path.rglob("mlflow.db")), "no run was started"
 
