@@ -1,21 +1,17 @@
 """One of the flows from the command line: on the Prefect server that the environment names, or on one that is
 started for it."""
 
-# Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are
-# imported: both take seconds.
-# ruff: noqa: E402, PLC0415
-
-from sbi_models.pipeline.runtime import end_on_signals, make_folders
-
-make_folders()
+# The server of Prefect starts while MLflow and PyTorch are imported: both take seconds.
+# ruff: noqa: PLC0415
 
 from collections.abc import Callable
 from typing import Any
 
+from sbi_models.malloc import keep_freed_memory
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.prefect_server.for_one_run import LocalPrefect
 from sbi_models.pipeline.report.output import answer_json
-from sbi_models.quick_imports import quick_imports
+from sbi_models.pipeline.runtime import end_on_signals, quick_imports, run_settings
 
 
 def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[str, Any]:
@@ -28,6 +24,12 @@ def run_flow(name: str, experiment: Experiment, *, fresh: bool = False) -> dict[
         SbiModelsError: whatever of them the flow raises.
     """
     end_on_signals()
+    keep_freed_memory()
+    with run_settings():
+        return _run(name, experiment, fresh=fresh)
+
+
+def _run(name: str, experiment: Experiment, *, fresh: bool) -> dict[str, Any]:
     server = LocalPrefect()
     server.begin()
     with quick_imports(freeze=True):

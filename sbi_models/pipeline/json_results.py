@@ -7,9 +7,10 @@ lists and dicts; what names anything else is not theirs.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH
 
 _SERIALISER = {
     "type": "json",
@@ -28,7 +29,7 @@ _NAMES_OF_CODE = {"__class__", "__exc_type__"}
 def only_plain_json(key: str) -> str:
     """The key; a result that is kept under it and is not plain JSON is removed, so that its task is done
     again."""
-    path = Path(os.environ["PREFECT_RESULTS_LOCAL_STORAGE_PATH"]).expanduser() / key
+    path = Path(PREFECT_RESULTS_LOCAL_STORAGE_PATH.value()).expanduser() / key
     if path.is_file() and not _is_plain(path.read_bytes()):
         path.unlink()
     return key

@@ -1,14 +1,7 @@
 """Flows that run by themselves at the times of a cron line, each time in a process of its own, until they are
 stopped."""
 
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
-
-from sbi_models.pipeline.runtime import end_on_signals, make_folders, project_root, work_folder
-
-make_folders()
-
 import asyncio
-import fcntl
 import os
 import signal
 import sys
@@ -21,6 +14,7 @@ from difflib import get_close_matches
 from zoneinfo import ZoneInfo, available_timezones
 
 import psutil
+from filelock import FileLock, Timeout
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runner import Runner
@@ -35,6 +29,7 @@ from sbi_models.pipeline.experiment.import_paths import load_object
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.prefect_server.for_schedules import lasting_server
 from sbi_models.pipeline.prefect_server.process import ServerProcess, without_password
+from sbi_models.pipeline.runtime import end_on_signals, project_root, work_folder
 
 FLOWS = {
     "pipeline": "sbi_models.pipeline.flows.pipeline:pipeline",
@@ -189,14 +184,17 @@ def _alone(label: str) -> Iterator[None]:
     dies, however it dies."""
     folder = work_folder() / "schedules"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{label}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"The schedule {label!r} runs in this folder already. Stop it, or give this one a --name."
-            ) from None
+    lock = FileLock(folder / f"{label}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigurationError(
+            f"The schedule {label!r} runs in this folder already. Stop it, or give this one a --name."
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -159,7 +159,8 @@ def sha256(path: Path) -> str:
 
 
 def _logged_model(client: MlflowClient, model_id: str) -> str:
-    return f"{patiently(f'find the model {model_id}', client.get_logged_model, model_id).artifact_location}/{ARTIFACT_FILE}"
+    model = patiently(f"find the model {model_id}", client.get_logged_model, model_id)
+    return f"{model.artifact_location}/{ARTIFACT_FILE}"
 
 
 def _of_run(client: MlflowClient, run_id: str, path: str) -> str:

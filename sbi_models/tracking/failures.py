@@ -1,5 +1,4 @@
-"""What MLflow raises, told apart: a store that is away for a while, or a request that is wrong; both become a
-TrackingError of one line."""
+"""Errors of MLflow's client as TrackingErrors of one line: temporary failures, and wrong requests."""
 
 import errno
 import logging
@@ -7,6 +6,8 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import requests
@@ -101,7 +102,8 @@ def cause_to_show(error: BaseException) -> BaseException | None:
 def tracking_errors(doing: str) -> Iterator[None]:
     """Turn what MLflow raises meanwhile into a TrackingError of one line: Could not <doing>: <reason>."""
     try:
-        yield
+        with quiet_log():
+            yield
     except ERRORS as error:
         raise failure(doing, error) from cause_to_show(error)
 
@@ -135,15 +137,42 @@ def _server_is_away(error: requests.RequestException) -> bool:
     )
 
 
+_inside_a_call: ContextVar[bool] = ContextVar("inside a call of this package to MLflow", default=False)
+
+
+@contextmanager
+def quiet_log() -> Iterator[None]:
+    """Let MLflow log only warnings and errors, in one line and without secrets, in this thread and context.
+
+    Its other callers are not affected: the filters, which stay from the first call on, look at the records of
+    calls inside of this context alone.
+    """
+    _install_filters()
+    token = _inside_a_call.set(True)
+    try:
+        yield
+    finally:
+        _inside_a_call.reset(token)
+
+
+@cache
+def _install_filters() -> None:
+    logging.getLogger("mlflow.store.db.utils").addFilter(_in_one_line)
+    for handler in logging.getLogger("mlflow").handlers:
+        handler.addFilter(_without_secrets)
+
+
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """For MLflow's logger of databases: no tracebacks beside errors that are raised, and one line while it
-    tries to connect."""
+    """Filter of MLflow's logger of databases: no tracebacks of errors that are raised as well, and one line
+    while it tries to connect."""
+    if not _inside_a_call.get():
+        return True
     if "SQLAlchemy engine could not be created" in record.msg and record.args:
         record.msg, record.args = (
             f"The database of the tracking store is not reachable, trying again: {_first_line(record.args)}",
             (),
         )
-    return "SQLAlchemy database error" not in record.msg
+    return record.levelno >= logging.WARNING and "SQLAlchemy database error" not in record.msg
 
 
 def _first_line(arguments: Any) -> str:
@@ -151,10 +180,7 @@ def _first_line(arguments: Any) -> str:
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:
+    if not _inside_a_call.get():
+        return True
     record.msg, record.args = redacted(record.getMessage()), ()
-    return True
-
-
-logging.getLogger("mlflow.store.db.utils").addFilter(_in_one_line)
-for _handler in logging.getLogger("mlflow").handlers:
-    _handler.addFilter(_without_secrets)
+    return record.levelno >= logging.WARNING

@@ -13,7 +13,10 @@ MASK = "***"
 SHORTEST = 4
 """Values of secret variables that are shorter are not looked for in texts, which would be full of them."""
 
-_NAMES = r"(?:password|passwd|pwd|passphrase|secret|token|credentials?|(?:api|access|secret|private)[_-]?key|auth[_-]?string)"
+_NAMES = (
+    r"(?:password|passwd|pwd|passphrase|secret|token|credentials?"
+    r"|(?:api|access|secret|private)[_-]?key|auth[_-]?string)"
+)
 _SECRET_NAME = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)
 
 _FOLDERS = {"PWD", "OLDPWD"}

@@ -116,9 +116,9 @@ def list_models(store: Store) -> list[ModelListing]:
 def signature_of(approximator: Approximator) -> ModelSignature:
     """What the served model takes and gives, all in raw space.
 
-    Inputs: float64, so that dates and frequencies arrive whole, of shape (num_datasets, *shape), where only the
-    last axis of a condition is fixed: whether sets and series may be longer or shorter than in training is
-    for the approximator to say. Outputs: (num_datasets, num_samples, *shape), float64; none are listed for
+    Inputs: float64, so that dates and frequencies arrive whole, of shape (num_datasets, *shape), where only
+    the last axis of a condition is fixed: whether sets and series may be longer or shorter than in training
+    is for the approximator to say. Outputs: (num_datasets, num_samples, *shape), float64; none are listed for
     point estimators, whose estimates go by rule and variable.
     """
     conditions, targets = approximator.condition_names, approximator.inference_names

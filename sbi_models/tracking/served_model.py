@@ -55,18 +55,18 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
           request may ask for 10 000 000 numbers in all, which is num_samples times num_datasets times the
           widths of the variables.
         - `output`: "draws" (default), "summary" or "log_density"; the latter two give a dict. A summary is
-          {"theta": {"mean": (num_datasets, dim), "sd": the same, "quantiles": (num_datasets, 5, dim), "levels":
-          (5,)}}, of num_samples draws, two or more. With log_density, {"theta": draws, "log_density":
-          (num_datasets, num_samples)} has the log posterior density of each draw in nats, raw space.
+          {"theta": {"mean": (num_datasets, dim), "sd": the same, "quantiles": (num_datasets, 5, dim),
+          "levels": (5,)}}, of num_samples draws, two or more. With log_density,
+          {"theta": draws, "log_density": (num_datasets, num_samples)} has the log posterior density of each draw in nats, raw space.
         - `certificate` (default false): the answer is a dict that has the certificates beside the rest:
           {"theta": draws, "certificates": [a dict for each data set]}.
 
         Every observation is looked at: a warning (TrustWarning) says for which the draws should not be
         trusted, and why.
 
-        Point estimators have no draws: they give a dict of estimates "rule.variable", (num_datasets, ..., dim),
-        and of the params only `certificate` matters. Whatever is wrong in a request is an
-        INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
+        Point estimators have no draws: they give a dict of estimates "rule.variable",
+        (num_datasets, ..., dim), and of the params only `certificate` matters. Whatever is wrong in a request
+        is an INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
         """
         asked = _options(params or {})
         conditions = _conditions(model_input, self._approximator.condition_names)

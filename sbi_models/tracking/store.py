@@ -1,7 +1,6 @@
 """Where runs and models are kept: an SQLite database below `mlruns/`, or whatever MLFLOW_TRACKING_URI
 names."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -9,25 +8,26 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.telemetry import set_telemetry_client
 from mlflow.version import VERSION
 
 from sbi_models.empty_databases import give_tables, refuse_folder
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
+from sbi_models.tracking.mlflow_environment import environment_defaults
 from sbi_models.tracking.redaction import redacted
 from sbi_models.tracking.relocation import Relocated, refuse_other_place, relocate
 from sbi_models.tracking.retries import patiently
-
-logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT_KIND = "mlflow.experimentKind"
 
@@ -60,7 +60,7 @@ class Store:
         runs."""
         return patiently(f"open the tracking store {self.tracking_uri}", _client, self.tracking_uri)
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[object]:
         """Keeps other processes out of a local store while something is looked up and then made; not
         re-entrant."""
         return file_lock(_lock_path(self.database)) if self.database else nullcontext()
@@ -101,6 +101,7 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
     copied with its project, until `relocate_store` has given it the place where it is now: it names the files
     of runs and models by whole addresses.
     """
+    _switch_telemetry_off()
     base = Path(root if root is not None else Path.cwd()).resolve()
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         refuse_folder(base)
@@ -143,16 +144,9 @@ def relocate_store(root: Path | str | None = None) -> Relocated:
         return relocate(database, database.parent / "artifacts")
 
 
-@contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock on `path` (made if missing); the kernel frees it when the holder dies, however
-    it dies."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+def file_lock(path: Path) -> AbstractContextManager[object]:
+    """Hold the exclusive lock on `path` (made if missing), which the system frees when its holder dies."""
+    return FileLock(path)
 
 
 def local_path(uri: str) -> Path | None:
@@ -167,6 +161,14 @@ def local_path(uri: str) -> Path | None:
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
     return None if parts.scheme else Path(uri)
+
+
+@cache
+def _switch_telemetry_off() -> None:
+    """Send no usage data from this process, unless the user has set MLFLOW_DISABLE_TELEMETRY: MLflow has no
+    switch for one store."""
+    with environment_defaults({"MLFLOW_DISABLE_TELEMETRY": "true"}):
+        set_telemetry_client()
 
 
 @lru_cache(maxsize=32)
@@ -228,7 +230,7 @@ def _initialize(database: Path, artifacts: Path) -> None:
     half-made tables."""
     fresh = database.with_name(f"{database.name}.new")
     fresh.unlink(missing_ok=True)
-    with tracking_errors(f"make the tracking database {database}"):
+    with tracking_errors(f"make the tracking database {database}"), _without_lines_of_migrations():
         give_tables(fresh, f"mlflow-{VERSION}", lambda: _make_tables(fresh))
         SqlAlchemyStore(
             f"sqlite:///{fresh}", artifacts.as_uri()
@@ -236,6 +238,17 @@ def _initialize(database: Path, artifacts: Path) -> None:
     with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")  # writers then wait for each other a third as long
     fresh.replace(database)
+
+
+@contextmanager
+def _without_lines_of_migrations() -> Iterator[None]:
+    logger = logging.getLogger("alembic")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _make_tables(database: Path) -> None:

@@ -27,9 +27,8 @@ from sbi_models.pipeline.prefect_server.process import ServerProcess, why_away, 
 
 PARENT = """
 import os, subprocess, sys, time
-child = subprocess.Popen(
-    [sys.executable, "-m", "sbi_models.pipeline.prefect_server.end_with_parent", str(os.getpid()), "http.server", "--bind", "127.0.0.1", "0"], start_new_session=True
-)
+follow = [sys.executable, "-m", "sbi_models.pipeline.prefect_server.end_with_parent", str(os.getpid())]
+child = subprocess.Popen([*follow, "http.server", "--bind", "127.0.0.1", "0"], start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -40,7 +39,7 @@ import time
 from sbi_models.cli.options import interruptible
 from sbi_models.pipeline.runtime import end_on_signals
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.SIG_DFL)  # nohup, or a shell in the background, ignores some, and they stay so
+    signal.signal(number, signal.SIG_DFL)  # nohup, or a shell in the background, ignores some: they stay so
 end_on_signals()
 try:
     with interruptible():

@@ -1,12 +1,6 @@
 """The champion under watch: is it still calibrated, and are the real observations still like the simulations
 of its training?"""
 
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
-
-from sbi_models.pipeline.runtime import make_folders, project_root, work_folder
-
-make_folders()
-
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +17,7 @@ from sbi_models.pipeline.cache import content_key, refuse_changed_sources, simul
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.outcomes import Manifest, Results, record
+from sbi_models.pipeline.runtime import project_root, work_folder
 from sbi_models.pipeline.steps.certify import certify_observations
 from sbi_models.pipeline.steps.diagnose import Diagnosis
 from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, open_store, version_of

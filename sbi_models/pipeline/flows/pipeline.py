@@ -1,12 +1,6 @@
 """The pipeline: simulate -> train or ensemble -> diagnose -> register -> infer -> compose, as one Prefect
 flow and one MLflow run."""
 
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
-
-from sbi_models.pipeline.runtime import forget, make_folders, project_root
-
-make_folders()
-
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
@@ -36,6 +30,7 @@ from sbi_models.pipeline.report.html import publish_report
 from sbi_models.pipeline.report.posteriors import MEAN_ERROR, SD_RATIO
 from sbi_models.pipeline.report.tables import digits_of, fixed
 from sbi_models.pipeline.report.usage import FILE
+from sbi_models.pipeline.runtime import forget, project_root
 from sbi_models.pipeline.source_record import record_source
 from sbi_models.pipeline.steps.certify import in_short
 from sbi_models.pipeline.steps.register import check_gate, described, judge_challenger

@@ -1,16 +1,11 @@
 """A new challenger for the champion, trained on more simulations than the last one."""
 
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
-
-from sbi_models.pipeline.runtime import make_folders, project_root
-
-make_folders()
-
 from prefect import flow
 
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.flows.pipeline import pipeline
 from sbi_models.pipeline.outcomes import Manifest
+from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import RunRecord, open_store
 
 

@@ -5,7 +5,7 @@ import argparse
 import sys
 
 from sbi_models.errors import TrackingError
-from sbi_models.quick_imports import quick_imports
+from sbi_models.pipeline.runtime import quick_imports
 
 with quick_imports(freeze=True):
     import uvicorn
