@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from importlib.metadata import version
 from zoneinfo import ZoneInfo, available_timezones
 
 import psutil
@@ -106,9 +107,20 @@ def schedule(
             already.
         TrackingError: if no Prefect server can be started for it.
     """
+    refuse_versions(version("prefect"), version("sqlalchemy"))
     if flow not in FLOWS:
         raise ConfigurationError(f"Unknown flow {flow!r}. {suggest(flow, FLOWS)}")
     serve(load_object(FLOWS[flow]), experiment, times, name or experiment.name)
+
+
+def refuse_versions(prefect: str, sqlalchemy: str) -> None:
+    """Raise ConfigurationError for the two versions of which Prefect's scheduler never makes a run."""
+    old, new = ([int(part) for part in text.split(".")[:2]] for text in (prefect, sqlalchemy))
+    if old < [3, 9] and new >= [2, 1]:
+        raise ConfigurationError(
+            f"Expected Prefect 3.9 or SQLAlchemy 2.0 for schedules, got Prefect {prefect} with SQLAlchemy "
+            f'{sqlalchemy}, whose scheduler makes no runs. Give: pip install --upgrade "prefect>=3.9"'
+        )
 
 
 def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: str) -> None:
