@@ -1,5 +1,7 @@
-"""SQLite databases with tables and nothing in them, kept for the user: MLflow and Prefect make theirs in
-seconds, a copy takes none."""
+"""Templates of empty SQLite databases of MLflow and Prefect, cached for the user.
+
+MLflow and Prefect make their tables in seconds; a copy takes none.
+"""
 
 import logging
 import os
@@ -16,8 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 def refuse_folder(folder: Path) -> None:
-    """Raise TrackingError if SQLite's address of a database in a folder would be that of another file: it
-    ends at a question mark."""
+    """Raise TrackingError for a folder whose path has a question mark, at which addresses of SQLite end."""
     if "?" in str(folder):
         raise TrackingError(
             "Expected a folder without a question mark in its path for the tracking database, got "
@@ -26,8 +27,7 @@ def refuse_folder(folder: Path) -> None:
 
 
 def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
-    """Put a database in a place where there is none: a copy of the one that is kept, or a new one, which is
-    kept then.
+    """Create a database: copy the cached template, or make a new one and cache it.
 
     Args:
         database: where it shall be, in a folder that exists.
@@ -50,8 +50,7 @@ def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A database, what is still in its log included, put into its place whole and without a log, which
-    readers would leave files for."""
+    """Copy a database, its write-ahead log included, atomically and without a log of its own."""
     part = target.with_name(f"{target.name}.{os.getpid()}")
     read_only = f"{source.absolute().as_uri()}?mode=ro"
     try:

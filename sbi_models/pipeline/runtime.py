@@ -23,8 +23,7 @@ _root: Path | None = None
 
 
 def project_root() -> Path:
-    """The folder that holds `mlruns/`: the current one, or in a worker that of the process that it works
-    for."""
+    """The folder that holds `mlruns/`: the current one; in a worker, that of the run."""
     return _root or Path.cwd()
 
 
@@ -70,8 +69,9 @@ def _prefect_defaults() -> dict[str, str]:
 
 
 def program_environment() -> AbstractContextManager[None]:
-    """Set the environment variables of Prefect and MLflow for a program of this package; those that the user
-    has set stay as they are.
+    """Set the environment variables of Prefect and MLflow for a program of this package.
+
+    Those that the user has set stay as they are.
 
     Prefect and MLflow read them when they are first imported, and child processes inherit them.
     """
@@ -207,8 +207,7 @@ _ended_by: list[int] = []
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM, as queues send it, and SIGHUP, of a terminal that is closed, unwind the program as Ctrl-C
-    does.
+    """Let SIGTERM and SIGHUP unwind the program as Ctrl-C does.
 
     The server is stopped then, and the MLflow run ends as KILLED. A second signal ends it at once: what it
     leaves ends by itself, or is found by the next run. Signals that are ignored, as by nohup, stay so.

@@ -1,5 +1,4 @@
-"""Flows that run by themselves at the times of a cron line, each time in a process of its own, until they are
-stopped."""
+"""Scheduled flows: runs at the times of a cron line, each in a process of its own."""
 
 import asyncio
 import os
@@ -46,8 +45,10 @@ _END_SECONDS = 20.0
 
 
 class _Runner(Runner):
-    """Prefect's runner, which SIGTERM ends as Ctrl-C does; its own answer leaves a coroutine that nobody
-    awaits, and a warning."""
+    """Prefect's runner, which SIGTERM ends as Ctrl-C does.
+
+    Prefect's own handler leaves a coroutine that nobody awaits, and a warning.
+    """
 
     def handle_sigterm(self, *arguments: object, **options: object) -> None:
         sys.exit(128 + signal.SIGTERM)
@@ -55,8 +56,7 @@ class _Runner(Runner):
 
 @dataclass(frozen=True)
 class Times:
-    """When to run: a cron line of five fields, in a time zone of the IANA database. Checked when it is
-    made."""
+    """Times of a schedule: a cron line of five fields in a time zone of the IANA database."""
 
     cron: str
     timezone: str = "UTC"
@@ -124,8 +124,9 @@ def refuse_versions(prefect: str, sqlalchemy: str) -> None:
 
 
 def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: str) -> None:
-    """Serve the deployment `name` of a flow that takes an experiment, on the server that PREFECT_API_URL
-    names or on one of its own.
+    """Serve a flow of an experiment as the deployment `name` until Ctrl-C or SIGTERM.
+
+    The server is that of PREFECT_API_URL, or one of its own.
 
     Runs are processes whose current folder is this process's; one at a time. When it ends, the deployment is
     paused.
@@ -192,8 +193,7 @@ def _tell(flow: Flow[..., object], flow_run: FlowRun, state: State) -> None:
 
 @contextmanager
 def _alone(label: str) -> Iterator[None]:
-    """Keeps a second schedule of the same name out of this folder; the kernel frees the lock when its holder
-    dies, however it dies."""
+    """Lock a label so that a second schedule of the same name in this folder is refused."""
     folder = work_folder() / "schedules"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{label}.lock")
@@ -211,8 +211,10 @@ def _alone(label: str) -> Iterator[None]:
 
 @contextmanager
 def _ending_with(server: ServerProcess | None) -> Iterator[None]:
-    """Ends this process with code 2 if its server ends before the context: without one nothing would ever
-    run, and nobody would know."""
+    """End this process with code 2 if its server ends before the context.
+
+    Without a server nothing would ever run, and nobody would know.
+    """
     if server is None:
         yield
         return
@@ -240,8 +242,7 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
 
 
 def _end_children(server: ServerProcess | None) -> None:
-    """Let runs that are left, such as one that was just being started, end as SIGTERM ends them; what does
-    not obey is killed."""
+    """Terminate runs that are left, and kill those that do not end in time."""
     children = [
         child for child in psutil.Process().children() if server is None or child.pid != server.process.pid
     ]

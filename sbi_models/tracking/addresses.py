@@ -1,4 +1,4 @@
-"""From the address of a model (`models:/...`, `runs:/...`) to the one file of its approximator."""
+"""Addresses of models (`models:/...`, `runs:/...`), resolved to the file of an approximator."""
 
 import hashlib
 import re
@@ -30,16 +30,18 @@ _RUN = re.compile(r"runs:/+(?P<run>[^/]+)/(?P<path>.+)")
 
 @dataclass(frozen=True)
 class Location:
-    """The URI of an approximator file and, for a registered model, the SHA-256 that it was registered
-    with."""
+    """URI of an approximator file and, for a registered model, its registered SHA-256."""
 
     uri: str
     sha256: str | None = None
 
 
 def locate(store: Store, address: str) -> Location:
-    """Where the approximator file of `address` is; a TrackingError in one line, with what there is instead,
-    if there is none."""
+    """The location of the approximator file of an address.
+
+    Raises:
+        TrackingError: if there is none, with what there is instead.
+    """
     client = store.client
     if match := _LOGGED_MODEL.fullmatch(address):
         return Location(_logged_model(client, match["id"]))
@@ -133,8 +135,7 @@ def _model_or_none(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 
 def fetch(store: Store, location: Location, scratch: Path) -> Path:
-    """The file at `location` on this machine, downloaded into `scratch` if need be; its hash is compared with
-    the registered one."""
+    """The local path of a file, downloaded into `scratch` if need be; its hash is verified."""
     path = local_path(location.uri)
     if path is None:
         given = {"artifact_uri": location.uri, "dst_path": str(scratch), "tracking_uri": store.tracking_uri}
@@ -164,8 +165,7 @@ def _logged_model(client: MlflowClient, model_id: str) -> str:
 
 
 def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
-    """A file of the run if `path` ends in .safetensors, else the newest model with this name that the run has
-    logged, or used again."""
+    """URI of a file of a run (`path` ends in .safetensors) or of its newest model of that name."""
     run = patiently(f"find the run {run_id!r}", client.get_run, run_id)
     if path.endswith(".safetensors"):
         return f"{run.info.artifact_uri}/{path}"

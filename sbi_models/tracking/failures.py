@@ -55,8 +55,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def is_race(error: BaseException) -> bool:
-    """Whether another process has written the same row in the moment between MLflow's look and its own
-    write."""
+    """Whether another process has written the same row between MLflow's look-up and its write."""
     return getattr(error, "error_code", None) == "BAD_REQUEST" and _RACE.search(str(error)) is not None
 
 
@@ -163,8 +162,7 @@ def _install_filters() -> None:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Filter of MLflow's logger of databases: no tracebacks of errors that are raised as well, and one line
-    while it tries to connect."""
+    """Log filter: no tracebacks of errors that are raised as well, one line while MLflow connects."""
     if not _inside_a_call.get():
         return True
     if "SQLAlchemy engine could not be created" in record.msg and record.args:

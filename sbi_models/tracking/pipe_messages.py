@@ -1,5 +1,4 @@
-"""How the process that listens and the one that computes speak through pipes, and what a refusal looks
-like."""
+"""Messages between the listening and the computing process of a model server, and refusals."""
 
 import json
 import os
@@ -15,8 +14,7 @@ _LONGEST_MESSAGE = 1000
 
 
 def receive(requests: BinaryIO, put: Callable[[bytes], None]) -> None:
-    """Hand on the bodies of requests, and end this process, whatever it computes, when whoever asks is
-    gone."""
+    """Pass on the bodies of requests; end this process when the other side is gone."""
     while head := requests.read(REQUEST.size):
         put(requests.read(REQUEST.unpack(head)[0]))
     os._exit(0)

@@ -1,5 +1,4 @@
-"""No password or token is shown or logged: `redacted` takes them out of texts, `redacted_setting` out of
-settings, and so on."""
+"""Redaction of passwords and tokens in texts, settings, JSON and patches."""
 
 import json
 import os
@@ -71,8 +70,7 @@ _PATTERNS = (
 
 
 def redacted(text: str) -> str:
-    """The text with *** for passwords in addresses, keys in queries, `password = "..."`, and the values of
-    secret environment variables.
+    """Mask passwords in addresses, keys in queries, assignments, and values of secret variables.
 
     A folder or file that is called like such a value stays readable where it is part of a path, unless the
     value is no plain word and there is no such folder on this machine.
@@ -89,8 +87,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_content(content: Any, name: str = "") -> Any:
-    """Something that JSON can hold, with its texts redacted, and *** for those whose name says that they are
-    secrets; keys stay."""
+    """JSON content with redacted texts, and *** for entries whose key names a secret; keys stay."""
     if isinstance(content, Mapping):
         return {key: redacted_content(value, str(key)) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -99,8 +96,7 @@ def redacted_content(content: Any, name: str = "") -> Any:
 
 
 def redacted_patch(patch: str) -> str:
-    """The output of `git diff --binary` with its lines redacted, and the names of files, and binary files, as
-    they are.
+    """Redact the lines of `git diff --binary`; names of files and binary files stay as they are.
 
     It has as many lines, so that `git apply` takes it unless a line that was there before has a secret. A
     secret that is a plain word may be a name in code: it is masked in added lines, where it stands in quotes
@@ -128,8 +124,7 @@ def redacted_setting(name: str, value: object) -> str:
 
 
 def _secret_values() -> list[str]:
-    """What is looked for in texts: values of secret environment variables, as they are and as JSON, code and
-    addresses have them.
+    """Values of secret environment variables, also as JSON, code and addresses write them.
 
     The longest come first, since one may be part of another. Paths of files with secrets are none themselves.
     """
@@ -178,8 +173,7 @@ def _without(text: str, value: str, plain_form: str | None) -> str:
 
 
 def _is_in_a_path(text: str, start: int, end: int, *, plain: bool) -> bool:
-    """Whether text[start:end] is a folder or file in a path of this machine, and not a part of an address or
-    of something else."""
+    """Whether text[start:end] is a folder or file in a path of this machine."""
     if os.sep in text[start:end]:
         return False
     before, after = re.split(r"[\s\"'<>|]", text[:start])[-1], re.split(r"[\s\"'<>|]", text[end:])[0]
@@ -196,8 +190,7 @@ def _is_in_a_path(text: str, start: int, end: int, *, plain: bool) -> bool:
 
 
 def _kinds(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """Each line of a patch with what it is: "+", "-" or " " in a hunk, "@", or "" for names of files and
-    binary content."""
+    """Each line of a patch with its kind: +, - or blank in a hunk, @, or empty for the rest."""
     hunk = False
     for line in lines:
         if line.startswith(("diff --git ", "GIT binary patch")):
@@ -210,8 +203,7 @@ def _kinds(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _redacted_block(kind: str, lines: list[str]) -> list[str]:
-    """Lines of one kind that follow each other, redacted together, for a secret may go on in the next
-    line."""
+    """Redact consecutive lines of one kind together, since a secret may span lines."""
     if kind == "@":
         return [
             " @@".join([line.partition(" @@")[0], _redacted_code(line.partition(" @@")[2], kind)])

@@ -1,4 +1,4 @@
-"""Trained approximators under a name: register, list; `load` is in `loading`."""
+"""Registration of trained approximators as versions of MLflow models."""
 
 import json
 import shutil
@@ -58,8 +58,9 @@ def register(
     description: str | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> RegisteredModel:
-    """Register an approximator file as the next version of the model `name`, made by the run `run_id`, and
-    point `aliases` to it.
+    """Register an approximator file as the next version of a model, and point aliases to it.
+
+    The run `run_id` is its source.
 
     If a version with the same content exists, it is used again: the aliases move to it, its tags and
     description (markdown) are updated, and it is an input of the run, whose page then shows it. A
@@ -179,8 +180,7 @@ def _ensure_model(client: MlflowClient, name: str, about: str) -> None:
 
 
 def _show(client: MlflowClient, found: RegisteredModel, run_id: str, metrics: Mapping[str, float]) -> None:
-    """Let the pages of the run and of the model show each other, and the model its metrics, unless it has
-    some."""
+    """Link the pages of the run and of the model, and give the model its metrics if it has none."""
     doing = f"note what the run {run_id} has to do with {found.uri}"
     model = patiently(doing, _model_of_version, client, found)
     if model is None:
@@ -225,8 +225,7 @@ def _as_mlflow_has_it(found: RegisteredModel) -> str:
 
 
 def _logged_model(client: MlflowClient, name: str, run_id: str, labels: Mapping[str, str]) -> LoggedModel:
-    """MLflow's record of the files of a model of the run: the one that an interrupted registration has left,
-    or a new one."""
+    """MLflow's logged model of the run: one that an interrupted registration has left, or a new one."""
     run = client.get_run(run_id)
     outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
     found = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
@@ -253,8 +252,7 @@ def _version_of_model(
 def _write(
     client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature
 ) -> None:
-    """Write the files of the model: the approximator, the code of `served_model.py`, the signature and exact
-    requirements."""
+    """Write the files of the model: approximator, `served_model.py`, signature, requirements."""
     requirements = [
         f"{package}=={number.partition('+')[0]}" for package, number in package_versions(REQUIRED).items()
     ]

@@ -1,5 +1,4 @@
-"""From the body of a request to that of its answer, and the process that does only this: it knows neither
-HTTP nor the store.
+"""Handle requests to a served model: JSON in, JSON out, in a process of its own.
 
     python -P -m sbi_models.tracking.request_handling FILE
 

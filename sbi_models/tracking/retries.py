@@ -44,7 +44,7 @@ def patience() -> float:
 def patiently(
     doing: str, call: Callable[Given, Result], *arguments: Given.args, **options: Given.kwargs
 ) -> Result:
-    """The result of the call, which is made again while the store is away, after longer and longer waits.
+    """Call a function again, after longer and longer waits, while the store is away; its result.
 
     The call may have done its work and lost the answer: it must be one that does nothing new the second time.
 

@@ -1,5 +1,4 @@
-"""A process that answers requests one after the other, and that is killed as soon as nobody waits for what it
-computes."""
+"""Worker process of a model server, killed as soon as nobody waits for its result."""
 
 import asyncio
 import os
@@ -19,8 +18,7 @@ _ENDED = (
 
 
 def command_of(file: Path) -> list[str]:
-    """The command line of a process that answers for the approximator of a file; modules in the current
-    folder are not on its path."""
+    """Command line of the worker of an approximator file, without the current folder on its path."""
     return [sys.executable, "-P", "-m", "sbi_models.tracking.request_handling", str(file)]
 
 
@@ -42,8 +40,10 @@ class Worker:
         await self._running()
 
     async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """HTTP status and body of the answer. Cancelling this kills the process, unless the request had not
-        reached it yet."""
+        """HTTP status and body for a request.
+
+        Cancelling kills the process, unless the request had not reached it yet.
+        """
         async with self._free:
             try:
                 process = await self._running()

@@ -1,5 +1,4 @@
-"""Where runs and models are kept: an SQLite database below `mlruns/`, or whatever MLFLOW_TRACKING_URI
-names."""
+"""Tracking store: an SQLite database below `mlruns/`, or the one of MLFLOW_TRACKING_URI."""
 
 import logging
 import os
@@ -56,18 +55,22 @@ class Store:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's client for this store; it shares no state with `mlflow.set_tracking_uri` or active
-        runs."""
+        """MLflow's client of this store.
+
+        It shares no state with `mlflow.set_tracking_uri` or active runs.
+        """
         return patiently(f"open the tracking store {self.tracking_uri}", _client, self.tracking_uri)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Keeps other processes out of a local store while something is looked up and then made; not
-        re-entrant."""
+        """Lock of a local store against other processes; not re-entrant."""
         return file_lock(_lock_path(self.database)) if self.database else nullcontext()
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment `name`, which is made on demand; raises TrackingError if it was
-        deleted."""
+        """Id of the experiment `name`, which is created on demand.
+
+        Raises:
+            TrackingError: if it was deleted.
+        """
         found = patiently(f"open the experiment {name!r}", self._experiment, name)
         if found.lifecycle_stage != "active":
             raise TrackingError(
@@ -93,8 +96,9 @@ class Store:
 
 
 def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
-    """The store that MLFLOW_TRACKING_URI names or, without it, `<root>/mlruns/mlflow.db` with its files in
-    `<root>/mlruns/artifacts`.
+    """Open the store of MLFLOW_TRACKING_URI or, without it, `<root>/mlruns/mlflow.db`.
+
+    A local store keeps files in `<root>/mlruns/artifacts`.
 
     `root` defaults to the current folder. A missing SQLite database is made, once, even if several processes
     ask at the same moment; with `create=False` it is a TrackingError instead. So is one that was moved or
@@ -125,8 +129,7 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
 
 
 def relocate_store(root: Path | str | None = None) -> Relocated:
-    """Give the local store of a project that was moved or copied the place where it is now; `root` as for
-    `open_store`.
+    """Relocate the local store of a project that was moved or copied; `root` as for `open_store`.
 
     Raises:
         TrackingError: there is none, or it cannot be written.
@@ -165,8 +168,10 @@ def local_path(uri: str) -> Path | None:
 
 @cache
 def _switch_telemetry_off() -> None:
-    """Send no usage data from this process, unless the user has set MLFLOW_DISABLE_TELEMETRY: MLflow has no
-    switch for one store."""
+    """Switch MLflow's telemetry off in this process, unless MLFLOW_DISABLE_TELEMETRY is set.
+
+    MLflow has no switch for one store.
+    """
     with environment_defaults({"MLFLOW_DISABLE_TELEMETRY": "true"}):
         set_telemetry_client()
 
@@ -177,8 +182,7 @@ def _client(uri: str) -> MlflowClient:
 
 
 def _sqlite_path(uri: str) -> Path:
-    """The absolute path in an SQLite URI; a relative one is taken from the current folder, as SQLAlchemy
-    does."""
+    """The absolute path in an SQLite URI, relative to the current folder as in SQLAlchemy."""
     path = uri.partition(":///")[2].partition("?")[0]
     if path in {"", ":memory:"}:
         raise TrackingError(
@@ -197,8 +201,7 @@ def _is_ready(database: Path) -> bool:
 
 
 def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
-    """Make the folders and the database of a local store if they are missing, and check that it can be
-    written."""
+    """Create the folders and the database of a local store if missing; check that they are writable."""
     try:
         if not _is_ready(database):
             if not create:
@@ -226,8 +229,7 @@ def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
 
 
 def _initialize(database: Path, artifacts: Path) -> None:
-    """Build the database beside its place and move it there, so that a process killed half-way leaves no
-    half-made tables."""
+    """Build the database in a temporary file, and move it into place when it is complete."""
     fresh = database.with_name(f"{database.name}.new")
     fresh.unlink(missing_ok=True)
     with tracking_errors(f"make the tracking database {database}"), _without_lines_of_migrations():

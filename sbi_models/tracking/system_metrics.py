@@ -1,4 +1,4 @@
-"""Processor, memory, disk, network and GPU of the machine while a run is open, as MLflow's system metrics."""
+"""System metrics of a run: processor, memory, disk, network and GPU of the machine."""
 
 import logging
 import os
@@ -28,8 +28,9 @@ _logger = logging.getLogger(__name__)
 
 
 class SystemMetrics:
-    """A daemon thread that samples every `INTERVAL` seconds; points go the way of live metrics, so that a
-    store that is away ends nothing.
+    """Background thread that samples the machine every `INTERVAL` seconds.
+
+    Points go through `LiveMetrics`, so that a store that is away ends nothing.
 
     The sensors are MLflow's. Its own monitor is not used: it stops for good at the first call that fails. A
     run that was opened again goes on with its next step.

@@ -41,7 +41,17 @@ def state():
     return json.loads(json.dumps(seen))
 
 def changes(before, after):
-    return {key: [before.get(key), after[key]] for key in after if before.get(key, after[key]) != after[key]}
+    "Entries that differ; a new logger that says nothing of itself is none."
+    found = {}
+    for key in after:
+        old, new = before.get(key, after[key]), after[key]
+        if key == "logging":
+            plain = [logging.NOTSET, True, False]
+            new = {name: entry for name, entry in new.items() if old.get(name, plain) != entry}
+            old = {name: old.get(name) for name in new}
+        if old != new:
+            found[key] = [old, new]
+    return found
 """
 
 NAMES = r"""

@@ -34,8 +34,7 @@ for a minute."""
 
 
 class LocalPrefect:
-    """A context in which there is a Prefect server: that which PREFECT_API_URL names, or one that lives as
-    long as the context.
+    """Context with a Prefect server: the one of PREFECT_API_URL, or one that lives as long as the context.
 
     `begin` starts it ahead, so that it gets ready while the caller does something else; `with` waits for it.
     If it is killed meanwhile, it is started again at the same address, with the same database.
@@ -147,8 +146,7 @@ def refuse_away(url: str) -> None:
 
 
 def _of_transport(error: BaseException | None) -> BaseException | None:
-    """What an error came from, if that is that a server gave no answer; Prefect has tried for a while
-    then."""
+    """The connection error in the chain of causes of an error; None if there is none."""
     if not isinstance(error, Exception) or isinstance(error, SbiModelsError):
         return None
     import httpx
@@ -186,8 +184,7 @@ def _free_port() -> int:
 
 
 async def _drain() -> None:
-    """Send what is queued before the server stops; without this the exit waits for answers that do not
-    come."""
+    """Send queued events and log lines; else the exit waits for a server that has stopped."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

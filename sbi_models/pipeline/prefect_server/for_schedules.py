@@ -18,8 +18,9 @@ _QUIET = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING", "PREFECT_LOGGING_HANDLERS_C
 
 @contextmanager
 def lasting_server(label: str) -> Iterator[ServerProcess | None]:
-    """The server that PREFECT_API_URL names (None), or one for the time of this context, with a database of
-    its own for this label.
+    """The server of PREFECT_API_URL (None), or a scheduling server for the time of this context.
+
+    Its database belongs to the label.
 
     Prefect's temporary server never starts scheduled runs. This one has a session of its own, so that Ctrl-C
     does not reach it before the deployment is paused.
