@@ -34,19 +34,19 @@ def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
         name: name of the kept database, a word of what made it, with its version.
         make: makes the database in that place.
     """
-    kept = user_cache_path("sbi_models") / f"{name}.db"
+    template = user_cache_path("sbi_models") / f"{name}.db"
     try:
-        if kept.is_file():
-            _copy(kept, database)
+        if template.is_file():
+            _copy(template, database)
             return
     except (OSError, sqlite3.Error) as error:
-        _tell(kept, error)
+        _tell(template, error)
     make()
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        _copy(database, kept)
+        template.parent.mkdir(parents=True, exist_ok=True)
+        _copy(database, template)
     except (OSError, sqlite3.Error) as error:
-        _tell(kept, error)
+        _tell(template, error)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -65,7 +65,9 @@ def _copy(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _tell(kept: Path, error: Exception) -> None:
+def _tell(template: Path, error: Exception) -> None:
     _logger.warning(
-        "No empty database is kept at %s, and each new folder waits some seconds for one: %s.", kept, error
+        "No template of an empty database is cached at %s, and each new folder waits some seconds for one: %s.",
+        template,
+        error,
     )

@@ -65,7 +65,7 @@ def as_user(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         _device.reset(tokens[1])
 
 
-def in_double_precision(value: Any, made: dict[int, Any] | None = None) -> Any:
+def in_double_precision(value: Any, copies: dict[int, Any] | None = None) -> Any:
     """A torch distribution or transform with all its tensors in float64 on the CPU.
 
     That includes those of the distributions and transforms inside.
@@ -74,17 +74,19 @@ def in_double_precision(value: Any, made: dict[int, Any] | None = None) -> Any:
     """
     import torch  # noqa: PLC0415 - whoever has a distribution has imported it
 
-    made = {} if made is None else made
+    copies = {} if copies is None else copies
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", torch.float64) if value.is_floating_point() else value.detach().cpu()
     if isinstance(value, list | tuple):
-        return type(value)(in_double_precision(item, made) for item in value)
+        return type(value)(in_double_precision(item, copies) for item in value)
     if not isinstance(value, torch.distributions.Distribution | torch.distributions.Transform):
         return value
-    if id(value) not in made:
-        made[id(value)] = changed = copy.copy(value)
-        changed.__dict__.update({name: in_double_precision(item, made) for name, item in vars(value).items()})
-    return made[id(value)]
+    if id(value) not in copies:
+        copies[id(value)] = changed = copy.copy(value)
+        changed.__dict__.update(
+            {name: in_double_precision(item, copies) for name, item in vars(value).items()}
+        )
+    return copies[id(value)]
 
 
 @contextmanager

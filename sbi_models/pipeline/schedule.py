@@ -180,14 +180,14 @@ def _console() -> Console:
 
 def _tell(flow: Flow[..., object], flow_run: FlowRun, state: State) -> None:
     """A line on the screen when a scheduled run starts and ends."""
-    said = (
+    reason = (
         ""
         if state.is_completed() or state.is_running() or not state.message
         else f": {state.message.splitlines()[0]}"
     )
     now = datetime.now().astimezone()
     _console().print(
-        escape(f"[{now:%Y-%m-%d %H:%M:%S}] {flow.name} {flow_run.name} {(state.name or '').lower()}{said}")
+        escape(f"[{now:%Y-%m-%d %H:%M:%S}] {flow.name} {flow_run.name} {(state.name or '').lower()}{reason}")
     )
 
 

@@ -81,7 +81,7 @@ def find_version(client: MlflowClient, name: str, *, alias: str | None, version:
         if alias not in model.aliases:
             raise TrackingError(f"Model {name!r} has no alias {alias!r}. {suggest(alias, model.aliases)}")
         version = str(model.aliases[alias])
-    versions = {str(found.version): found for found in model_versions(client, name)}
+    versions = {str(entry.version): entry for entry in model_versions(client, name)}
     if version == "latest" and versions:
         version = max(versions, key=int)
     if version not in versions:
@@ -92,9 +92,9 @@ def find_version(client: MlflowClient, name: str, *, alias: str | None, version:
 
 def find_model(client: MlflowClient, name: str) -> RegisteredModel:
     """The registered model `name`; a TrackingError that lists the known ones if there is none."""
-    found = patiently(f"look up model {name!r}", _model_or_none, client, name)
-    if found is not None:
-        return found
+    model_or_none = patiently(f"look up model {name!r}", _model_or_none, client, name)
+    if model_or_none is not None:
+        return model_or_none
     known = [model.name for model in registered_models(client)]
     raise TrackingError(f"There is no registered model {name!r}. {suggest(name, known)}")
 
@@ -115,14 +115,14 @@ def model_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def _all_pages(search: Callable[..., Any]) -> list[Any]:
-    found: list[Any] = []
+    entries: list[Any] = []
     token = None
     while True:
         page = search(page_token=token)
-        found += page
+        entries += page
         token = page.token
         if not token:
-            return found
+            return entries
 
 
 def _model_or_none(client: MlflowClient, name: str) -> RegisteredModel | None:
@@ -169,13 +169,13 @@ def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
     run = patiently(f"find the run {run_id!r}", client.get_run, run_id)
     if path.endswith(".safetensors"):
         return f"{run.info.artifact_uri}/{path}"
-    made, used = (
+    outputs, inputs = (
         run.outputs.model_outputs if run.outputs else [],
         run.inputs.model_inputs if run.inputs else [],
     )
     models = [
         patiently(f"find the models of run {run_id!r}", client.get_logged_model, model.model_id)
-        for model in made or used
+        for model in outputs or inputs
     ]
     named = [model for model in models if model.name == path]
     if not named:

@@ -48,8 +48,8 @@ def is_away(error: BaseException) -> bool:
             return _SQLITE_AWAY.search(str(cause)) is not None
         if isinstance(cause, requests.RequestException):
             return _server_is_away(cause)
-        if isinstance(cause, MlflowException) and (found := _TOO_MANY.search(str(cause))):
-            return int(found[1]) in _AWAY_STATUS
+        if isinstance(cause, MlflowException) and (match := _TOO_MANY.search(str(cause))):
+            return int(match[1]) in _AWAY_STATUS
     code = getattr(error, "error_code", None)
     return isinstance(error, ConnectionError | TimeoutError) or code in _AWAY_CODES
 
@@ -62,15 +62,15 @@ def is_race(error: BaseException) -> bool:
 def failure(doing: str, error: BaseException) -> TrackingError:
     """The TrackingError of one line: what could not be done, why, and a cure where there is one."""
     why = reason(error)
-    said = " ".join(str(cause) for cause in _chain(error))
-    if _FULL.search(said) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+    text = " ".join(str(cause) for cause in _chain(error))
+    if _FULL.search(text) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
         why += (
             ". Free some space on the disk and give the same command again: what was trained is kept "
             "in mlruns/work"
         )
-    elif _UNKNOWN_USER.search(said):
+    elif _UNKNOWN_USER.search(text):
         why += ". Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those that the server knows"
-    elif _CLOSED.search(said):
+    elif _CLOSED.search(text):
         why += ". Make the folder of the store writable, or set MLFLOW_TRACKING_URI to another store"
     return TrackingError(f"Could not {redacted(doing)}: {why.rstrip('.')}.")
 
@@ -83,18 +83,18 @@ def reason(error: BaseException) -> str:
         text = str(databases[0].orig).strip()
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    elif found := _TOO_MANY.search(text):
-        text = f"the server answers with HTTP {found[1]}"
-    elif "API request to" in text and (found := _ERRNO.search(text)):
-        text = f"{text.partition('API request to ')[2].split()[0]}: {found[1]}"
+    elif match := _TOO_MANY.search(text):
+        text = f"the server answers with HTTP {match[1]}"
+    elif "API request to" in text and (match := _ERRNO.search(text)):
+        text = f"{text.partition('API request to ')[2].split()[0]}: {match[1]}"
     line = redacted(text.partition("\n")[0])
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
 def cause_to_show(error: BaseException) -> BaseException | None:
     """The error to chain to a TrackingError; none if a traceback of it would show a secret."""
-    said = "\n".join(str(cause) for cause in _chain(error))
-    return error if redacted(said) == said else None
+    text = "\n".join(str(cause) for cause in _chain(error))
+    return error if redacted(text) == text else None
 
 
 @contextmanager
@@ -109,12 +109,12 @@ def tracking_errors(doing: str) -> Iterator[None]:
 
 def _chain(error: BaseException) -> list[BaseException]:
     """The error, and those that it came from, the deepest first."""
-    found: list[BaseException] = []
+    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in found:
-        found.insert(0, cause)
+    while cause is not None and cause not in chain:
+        chain.insert(0, cause)
         cause = cause.__cause__ or cause.__context__
-    return found
+    return chain
 
 
 def _database_is_away(error: sql.DBAPIError) -> bool:
@@ -127,8 +127,8 @@ def _database_is_away(error: sql.DBAPIError) -> bool:
 def _server_is_away(error: requests.RequestException) -> bool:
     if error.response is not None:
         return error.response.status_code in _AWAY_STATUS
-    if found := _TOO_MANY.search(str(error)):
-        return int(found[1]) in _AWAY_STATUS
+    if match := _TOO_MANY.search(str(error)):
+        return int(match[1]) in _AWAY_STATUS
     if isinstance(error, requests.exceptions.SSLError):
         return False
     return isinstance(

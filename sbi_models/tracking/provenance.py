@@ -48,13 +48,13 @@ def provenance_tags(folder: Path) -> dict[str, str]:
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str]:
     """The installed version of each package that is installed."""
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_tags(folder: Path) -> dict[str, str]:

@@ -53,7 +53,7 @@ class RunRecord:
             TrackingError: if there is none.
         """
         with tracking_errors("list the runs of all experiments"):
-            experiments = [found.experiment_id for found in store.client.search_experiments()]
+            experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
             chosen = f"attributes.status = 'FINISHED' and tags.`{FLOW_TAG}` = '{flow}'"
             runs = store.client.search_runs(
                 experiments, filter_string=chosen, order_by=["attributes.start_time DESC"], max_results=1
@@ -90,8 +90,8 @@ class RunRecord:
     def content_hashes(self) -> dict[str, str]:
         """The content hash of each data set of the run, by name."""
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else []
-        found = {given.dataset.name: {tag.key: tag.value for tag in given.tags} for given in inputs}
-        return {name: tags.get("sbi_models.content_hash", "") for name, tags in found.items()}
+        tags_by_name = {given.dataset.name: {tag.key: tag.value for tag in given.tags} for given in inputs}
+        return {name: tags.get("sbi_models.content_hash", "") for name, tags in tags_by_name.items()}
 
     def local_file(self, path: str) -> Path | None:
         """A file of the run where it lies, if it is on this machine."""

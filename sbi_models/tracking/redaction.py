@@ -104,8 +104,8 @@ def redacted_patch(patch: str) -> str:
     """
     lines: list[str] = []
     for kind, block in groupby(_kinds(patch.split("\n")), key=lambda pair: pair[0]):
-        own = [line for _, line in block]
-        lines += own if kind == "" else _redacted_block(kind, own)
+        block_lines = [line for _, line in block]
+        lines += block_lines if kind == "" else _redacted_block(kind, block_lines)
     return "\n".join(lines)
 
 
@@ -128,19 +128,19 @@ def _secret_values() -> list[str]:
 
     The longest come first, since one may be part of another. Paths of files with secrets are none themselves.
     """
-    found: set[str] = set()
+    values: set[str] = set()
     for name, value in os.environ.items():
         if name in _FOLDERS or not is_secret(name) or len(value) < SHORTEST or value.lower() in _SWITCHES:
             continue
         if not (os.path.isabs(value) and os.path.exists(value)):
-            found |= {
+            values |= {
                 value,
                 json.dumps(value)[1:-1],
                 repr(value)[1:-1],
                 quote(value, safe=""),
                 *_lines(value),
             }
-    return sorted(found, key=lambda value: (-len(value), value))
+    return sorted(values, key=lambda value: (-len(value), value))
 
 
 def _without_patterns(text: str) -> str:
@@ -177,7 +177,7 @@ def _is_in_a_path(text: str, start: int, end: int, *, plain: bool) -> bool:
     if os.sep in text[start:end]:
         return False
     before, after = re.split(r"[\s\"'<>|]", text[:start])[-1], re.split(r"[\s\"'<>|]", text[end:])[0]
-    if any(not _LOCAL.match(found[0]) for found in _ADDRESS.finditer(before)):
+    if any(not _LOCAL.match(address[0]) for address in _ADDRESS.finditer(before)):
         return False
     head = re.split(rf"[{_OUTSIDE_A_PATH}]", before)[-1]
     tail = re.split(rf"[{_OUTSIDE_A_PATH}]", after)[0]
@@ -209,10 +209,10 @@ def _redacted_block(kind: str, lines: list[str]) -> list[str]:
             " @@".join([line.partition(" @@")[0], _redacted_code(line.partition(" @@")[2], kind)])
             for line in lines
         ]
-    own = [line[1:] for line in lines]
-    clean = _redacted_code("\n".join(own), kind).split("\n")
-    if len(clean) != len(own):
-        clean = [_redacted_code(line, kind) for line in own]
+    contents = [line[1:] for line in lines]
+    clean = _redacted_code("\n".join(contents), kind).split("\n")
+    if len(clean) != len(contents):
+        clean = [_redacted_code(line, kind) for line in contents]
     return [kind + line for line in clean]
 
 

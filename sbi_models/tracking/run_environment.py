@@ -106,7 +106,7 @@ def library_state() -> tuple[dict[str, object], str]:
     if root is not None:
         code, patch = _state(root, *(path.name for path in own_packages()))
         return state | code, patch
-    installed = next((found for found in distributions(name="sbi-models")), None)
+    installed = next((package for package in distributions(name="sbi-models")), None)
     if installed is None:
         return state, ""
     origin = json.loads(installed.read_text("direct_url.json") or "{}")
@@ -142,5 +142,5 @@ def _state(root: Path, *paths: str) -> tuple[dict[str, object], str]:
     clean = redacted_patch(patch)
     content = clean.encode("utf-8", "surrogateescape")
     whole = len(content) <= LONGEST_PATCH
-    kept = clean if whole else content[:LONGEST_PATCH].decode("utf-8", "ignore")
-    return state | {"patch_redacted": clean != patch, "patch_complete": whole}, kept
+    text = clean if whole else content[:LONGEST_PATCH].decode("utf-8", "ignore")
+    return state | {"patch_redacted": clean != patch, "patch_complete": whole}, text

@@ -71,28 +71,28 @@ class Store:
         Raises:
             TrackingError: if it was deleted.
         """
-        found = patiently(f"open the experiment {name!r}", self._experiment, name)
-        if found.lifecycle_stage != "active":
+        experiment = patiently(f"open the experiment {name!r}", self._experiment, name)
+        if experiment.lifecycle_stage != "active":
             raise TrackingError(
                 f"Expected the experiment {name!r} to be active, got a deleted one. Choose another name, or "
-                f"restore it with: mlflow experiments restore --experiment-id {found.experiment_id}"
+                f"restore it with: mlflow experiments restore --experiment-id {experiment.experiment_id}"
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _experiment(self, name: str) -> Experiment:
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             tags = {
                 EXPERIMENT_KIND: "custom_model_development"
             }  # the UI's view for models, not for language agents
             try:
                 self.client.create_experiment(name, artifact_location=self.artifact_location, tags=tags)
             except MlflowException:
-                found = self.client.get_experiment_by_name(name)
-                if found is None:  # else somebody has just made it
+                experiment = self.client.get_experiment_by_name(name)
+                if experiment is None:  # else somebody has just made it
                     raise
-            found = found or self.client.get_experiment_by_name(name)
-        return found
+            experiment = experiment or self.client.get_experiment_by_name(name)
+        return experiment
 
 
 def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:

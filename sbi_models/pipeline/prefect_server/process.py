@@ -74,13 +74,13 @@ class ServerProcess:
 
     def _last_words(self) -> str:
         """What it said last; there may be nothing if it was killed."""
-        said = (
+        lines = (
             self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             if self.log.is_file()
             else []
         )
-        if said:
-            return f"{said[-1].rstrip('.')} (its log: {self.log})"
+        if lines:
+            return f"{lines[-1].rstrip('.')} (its log: {self.log})"
         code = self.process.poll()
         return "it gives no answer" if code is None else f"it ended with exit code {code} and said nothing"
 
