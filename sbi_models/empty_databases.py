@@ -67,7 +67,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _tell(template: Path, error: Exception) -> None:
     _logger.warning(
-        "No template of an empty database is cached at %s, and each new folder waits some seconds for one: %s.",
+        "No empty database is cached at %s, and each new folder waits some seconds for one: %s.",
         template,
         error,
     )

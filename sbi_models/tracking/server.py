@@ -26,8 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sbi_models.approximators import Approximator
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.tracking.pipe_messages import refusal
-from sbi_models.tracking.server_worker import Worker, command_of
+from sbi_models.tracking.server_worker import Worker, command_of, refusal
 
 MOST_BYTES, BYTES_A_NUMBER = 64 * 2**20, 32
 """Of the body of a request; one data set of the model's size, at so many bytes a number, is always taken."""

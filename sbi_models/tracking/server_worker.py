@@ -1,20 +1,40 @@
 """Worker process of a model server, killed as soon as nobody waits for its result."""
 
 import asyncio
+import json
 import os
+import struct
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from sbi_models.errors import TrackingError
-from sbi_models.tracking.pipe_messages import ANSWER, READY, REQUEST, refusal
+
+REQUEST, ANSWER, READY = struct.Struct(">Q"), struct.Struct(">HQ"), b"."
+"""Headers of bodies (length; HTTP status and length), and the byte that a ready worker sends."""
+
+_LONGEST_MESSAGE = 1000
 
 _ENDED = (
     "The process that computes has ended, perhaps since memory ran out; another one is being started. "
     "Ask for less at a time."
 )
+
+
+def receive(requests: BinaryIO, put: Callable[[bytes], None]) -> None:
+    """Pass on the bodies of requests; end this process when the other side is gone."""
+    while head := requests.read(REQUEST.size):
+        put(requests.read(REQUEST.unpack(head)[0]))
+    os._exit(0)
+
+
+def refusal(code: str, message: str) -> bytes:
+    """The body of an answer other than 200, JSON."""
+    shortened = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
+    return json.dumps({"error_code": code, "message": shortened}).encode()
 
 
 def command_of(file: Path) -> list[str]:
