@@ -29,8 +29,7 @@ _TEMPORARY = {
 
 
 _AGAIN, _LOOK_SECONDS = 3, 0.5
-"""How often a server that has ended is started again, and how often it is looked at; Prefect's client tries
-for a minute."""
+"""Restarts of a server that has ended, and seconds between two looks; Prefect's client tries for a minute."""
 
 
 class LocalPrefect:
@@ -51,7 +50,10 @@ class LocalPrefect:
         self._stopping = threading.Event()
 
     def begin(self) -> None:
-        """Start the server if one is needed and none was started; it ends with this process at the latest."""
+        """Start the server if one is needed and none was started; it ends with this process at the latest.
+
+        To be called inside of `run_settings`, which the server inherits.
+        """
         if self._server is not None:
             return
         if url := _url_of_settings():
@@ -67,8 +69,8 @@ class LocalPrefect:
             if self._server is None:
                 return
             self._server.wait()
-        except TrackingError:
-            self._stop(keep_log=True)
+        except BaseException as error:
+            self._stop(keep_log=isinstance(error, TrackingError))
             self._settings.close()
             raise
         self._watcher = threading.Thread(target=self._watch, daemon=True)
