@@ -3,16 +3,18 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TORCH ?= torch==2.13.0
+TESTS ?= --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-integration check acceptance nightly long gallery peers docs ui format lock clean
+.PHONY: help setup run test test-newest test-integration check acceptance nightly long gallery peers docs ui format lock clean
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Installing into $(VENV): some minutes, without a sign of life"
+	@echo "Installing into $(VENV): this takes some minutes and prints nothing"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
@@ -24,6 +26,14 @@ run: setup       ## Run the main job: the speed of light from Michelson's data
 
 test: setup      ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-newest:     ## Run the tests with the newest versions that pyproject.toml admits, in .venv-newest; PYTHON=python3.12 for that Python
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@.venv-newest/bin/python -V
+	@.venv-newest/bin/python -m pip freeze | grep -iE '^(fastapi|lightning|mlflow|numpy|pandas|prefect|sqlalchemy|torch)=='
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest $(TESTS)
 
 test-integration: setup  ## Run the tests with real servers (PostgreSQL, MLflow, Prefect), schedules and several processes; minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m integration --verbose --capture=no --timeout 600
@@ -65,7 +75,7 @@ format: setup    ## Format the code
 
 lock:            ## Make constraints.txt anew from the newest versions that pyproject.toml admits
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0
+	$(VENV)-lock/bin/python -m pip install --quiet $(TORCH)
 	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[dev]"
 	{ echo "# Exact versions of everything that make run and make test install. Made by: make lock"; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints.txt

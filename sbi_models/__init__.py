@@ -6,8 +6,6 @@ Public names are fetched when they are first used, so that `import sbi_models` c
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sbi_models.quick_imports import quick_imports
-
 if TYPE_CHECKING:
     from sbi_models import (
         adapters,
@@ -59,11 +57,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """The public name, from the module that defines it (PEP 562)."""
-    with quick_imports():
-        if name in _HOMES:
-            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        if name in __all__:
-            return import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

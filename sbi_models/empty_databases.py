@@ -1,5 +1,7 @@
-"""SQLite databases with tables and nothing in them, kept for the user: MLflow and Prefect make theirs in
-seconds, a copy takes none."""
+"""Templates of empty SQLite databases of MLflow and Prefect, cached for the user.
+
+MLflow and Prefect make their tables in seconds; a copy takes none.
+"""
 
 import logging
 import os
@@ -16,8 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 def refuse_folder(folder: Path) -> None:
-    """Raise TrackingError if SQLite's address of a database in a folder would be that of another file: it
-    ends at a question mark."""
+    """Raise TrackingError for a folder whose path has a question mark, at which addresses of SQLite end."""
     if "?" in str(folder):
         raise TrackingError(
             "Expected a folder without a question mark in its path for the tracking database, got "
@@ -26,32 +27,30 @@ def refuse_folder(folder: Path) -> None:
 
 
 def give_tables(database: Path, name: str, make: Callable[[], object]) -> None:
-    """Put a database in a place where there is none: a copy of the one that is kept, or a new one, which is
-    kept then.
+    """Create a database: copy the cached template, or make a new one and cache it.
 
     Args:
         database: where it shall be, in a folder that exists.
         name: name of the kept database, a word of what made it, with its version.
         make: makes the database in that place.
     """
-    kept = user_cache_path("sbi_models") / f"{name}.db"
+    template = user_cache_path("sbi_models") / f"{name}.db"
     try:
-        if kept.is_file():
-            _copy(kept, database)
+        if template.is_file():
+            _copy(template, database)
             return
     except (OSError, sqlite3.Error) as error:
-        _tell(kept, error)
+        _tell(template, error)
     make()
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        _copy(database, kept)
+        template.parent.mkdir(parents=True, exist_ok=True)
+        _copy(database, template)
     except (OSError, sqlite3.Error) as error:
-        _tell(kept, error)
+        _tell(template, error)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A database, what is still in its log included, put into its place whole and without a log, which
-    readers would leave files for."""
+    """Copy a database, its write-ahead log included, atomically and without a log of its own."""
     part = target.with_name(f"{target.name}.{os.getpid()}")
     read_only = f"{source.absolute().as_uri()}?mode=ro"
     try:
@@ -66,7 +65,9 @@ def _copy(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _tell(kept: Path, error: Exception) -> None:
+def _tell(template: Path, error: Exception) -> None:
     _logger.warning(
-        "No empty database is kept at %s, and each new folder waits some seconds for one: %s.", kept, error
+        "No empty database is cached at %s, and each new folder waits some seconds for one: %s.",
+        template,
+        error,
     )

@@ -1,4 +1,4 @@
-"""How memory is given back to the system: not, while it will be asked for again."""
+"""Thresholds of glibc's malloc: freed blocks are reused rather than returned to the system."""
 
 import ctypes
 import os
@@ -17,8 +17,7 @@ _SETTINGS_OF_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have the C library of this process keep up to 256 MiB of what PyTorch frees, since the next layer or
-    step asks for as much.
+    """Raise glibc's malloc thresholds so that up to 256 MiB of freed memory is reused; once a process.
 
     By itself glibc gives blocks of a layer's size back to the system after each use, and a training step has
     hundreds of page faults. Other C libraries are left alone, and so is a process whose environment has

@@ -1,5 +1,4 @@
-"""One progress bar for all long work: a live bar with remaining time on a terminal, a line now and then
-elsewhere."""
+"""Progress bars: a live bar with remaining time on a terminal, occasional lines elsewhere."""
 
 import os
 import time
@@ -16,8 +15,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def enabled_by_default() -> bool:
-    """Progress is shown unless SBI_MODELS_PROGRESS is 0, or, where that is not set, CI is: nobody watches a
-    bar there."""
+    """Whether progress is shown: not with SBI_MODELS_PROGRESS=0, nor with CI unless that is set."""
     chosen = os.environ.get("SBI_MODELS_PROGRESS")
     return os.environ.get("CI", "").lower() in ("", "0", "false") if chosen is None else chosen != "0"
 
@@ -26,8 +24,7 @@ def enabled_by_default() -> bool:
 def progress_bar(
     description: str, total: int, *, done: int = 0, show: bool | None = None
 ) -> Iterator[Advance]:
-    """Show progress over `total` steps, `done` of which were finished before; yields the function that
-    advances it."""
+    """Show progress over `total` steps, `done` of them finished; yields the function that advances it."""
     if not (enabled_by_default() if show is None else show):
         yield lambda steps=1, note="": None
         return

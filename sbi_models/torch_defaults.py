@@ -1,5 +1,6 @@
-"""What users have set for all of PyTorch reaches their functions, and not the project: default device,
-default dtype, inference mode.
+"""PyTorch's global defaults of the user: default device, default dtype, inference mode.
+
+They reach the functions of the user, and not the computations of this package.
 
 The default device and inference mode belong to a thread: public calls put them aside while they run
 (`aside`), and functions of users get the device back (`as_user`). The default dtype belongs to the whole
@@ -27,8 +28,10 @@ _layers = RLock()
 
 
 def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a function without the user's default device and inference mode; a call inside of another one
-    costs nothing."""
+    """Call a function without the user's default device and inference mode.
+
+    A call inside of another one costs nothing.
+    """
     torch = sys.modules.get("torch")
     if (
         torch is None or not hasattr(torch, "get_default_device") or _inside.get()
@@ -49,7 +52,7 @@ def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 def as_user(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a function of the user with the default device that `aside` has put aside, in whichever thread."""
+    """Call a function of the user with the default device that `aside` has put aside, in any thread."""
     device = _device.get()
     tokens = _inside.set(False), _device.set(None)
     try:
@@ -62,31 +65,33 @@ def as_user(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         _device.reset(tokens[1])
 
 
-def in_double_precision(value: Any, made: dict[int, Any] | None = None) -> Any:
-    """A torch distribution or transform with its tensors, and those of the distributions and transforms
-    inside, in float64 on the CPU.
+def in_double_precision(value: Any, copies: dict[int, Any] | None = None) -> Any:
+    """A torch distribution or transform with all its tensors in float64 on the CPU.
+
+    That includes those of the distributions and transforms inside.
 
     `made` has the copies that are made already: a transform and its inverse hold each other.
     """
     import torch  # noqa: PLC0415 - whoever has a distribution has imported it
 
-    made = {} if made is None else made
+    copies = {} if copies is None else copies
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", torch.float64) if value.is_floating_point() else value.detach().cpu()
     if isinstance(value, list | tuple):
-        return type(value)(in_double_precision(item, made) for item in value)
+        return type(value)(in_double_precision(item, copies) for item in value)
     if not isinstance(value, torch.distributions.Distribution | torch.distributions.Transform):
         return value
-    if id(value) not in made:
-        made[id(value)] = changed = copy.copy(value)
-        changed.__dict__.update({name: in_double_precision(item, made) for name, item in vars(value).items()})
-    return made[id(value)]
+    if id(value) not in copies:
+        copies[id(value)] = changed = copy.copy(value)
+        changed.__dict__.update(
+            {name: in_double_precision(item, copies) for name, item in vars(value).items()}
+        )
+    return copies[id(value)]
 
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Layers that are made in here are of float32, whatever the default dtype is; it is changed meanwhile, by
-    one thread at a time."""
+    """Make layers in float32 whatever the default dtype, which is changed by one thread at a time."""
     import torch  # noqa: PLC0415 - whoever makes layers has imported it
 
     with _layers:

@@ -22,7 +22,6 @@ from sbi_models.approximators.standardizer import Standardizer
 from sbi_models.approximators.summary_inputs import SUMMARY, SummaryInputs
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError
-from sbi_models.malloc import keep_freed_memory
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_from_json
 from sbi_models.networks.base import Drawn
 from sbi_models.networks.noise import Generators
@@ -162,7 +161,6 @@ class ContinuousApproximator(Preparation):
         self, num_samples: int, given: Tensor, batch_size: int | None, seed: int
     ) -> Tensor:
         """Standardized draws (n, num_samples, d) for conditions (n, condition_dim) of the network."""
-        keep_freed_memory()
         parts, total = [], num_samples * len(given)
         with progress_bar("sample", total, show=None if total > _DRAWS_BEFORE_PROGRESS else False) as advance:
             for block, start in enumerate(range(0, num_samples, _DRAWS_PER_BLOCK)):
@@ -261,7 +259,6 @@ class ContinuousApproximator(Preparation):
 
     def _log_prob_of(self, prepared: dict[str, Tensor], batch_size: int | None) -> Tensor:
         """Log density in nats of prepared data in standardized space, (n,), float64."""
-        keep_freed_memory()
         was_training = self.training
         self.eval()
         parts = []

@@ -19,7 +19,7 @@ import typer
 from sbi_models.cli.options import EPILOG, ExperimentName, Host, Json, Port, Quiet, interruptible, settings_of
 from sbi_models.errors import DriftError, SbiModelsError
 from sbi_models.pipeline.report.output import escape_unencodable, output_as, print_json, use_utf8
-from sbi_models.pipeline.runtime import end_in_time
+from sbi_models.pipeline.runtime import end_in_time, program_environment
 
 app = typer.Typer(
     name="sbi-models",
@@ -150,6 +150,9 @@ def schedule(
     Example: sbi-models schedule michelson --cron "0 3 * * *" --timezone Europe/Berlin
     """
     settings = settings_of(experiment)
+    from sbi_models.pipeline.runtime import make_folders
+
+    make_folders()
     from sbi_models.pipeline.schedule import Times
     from sbi_models.pipeline.schedule import schedule as schedule_flow
 
@@ -422,7 +425,8 @@ def main() -> None:
     use_utf8()
     escape_unencodable()
     try:
-        app()
+        with program_environment():
+            app()
     except SbiModelsError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)

@@ -3,19 +3,15 @@
 The server is the one that the environment names, or one that is started for it.
 """
 
-# Prefect looks for its folders when it is imported, and its server starts while MLflow and PyTorch are
-# imported: both take seconds.
-# ruff: noqa: E402, PLC0415
-
-from sbi_models.pipeline.runtime import end_on_signals, make_folders
-
-make_folders()
+# The server of Prefect starts while MLflow and PyTorch are imported: both take seconds.
+# ruff: noqa: PLC0415
 
 from typing import Any
 
+from sbi_models.malloc import keep_freed_memory
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.prefect_server.for_one_run import LocalPrefect
-from sbi_models.quick_imports import quick_imports
+from sbi_models.pipeline.runtime import end_on_signals, quick_imports, run_settings
 
 
 def run_flow(name: str, experiment: Experiment, **options: Any) -> Any:
@@ -31,6 +27,12 @@ def run_flow(name: str, experiment: Experiment, **options: Any) -> Any:
         SbiModelsError: whatever of them the flow raises.
     """
     end_on_signals()
+    keep_freed_memory()
+    with run_settings():
+        return _run(name, experiment, options)
+
+
+def _run(name: str, experiment: Experiment, options: dict[str, Any]) -> Any:
     server = LocalPrefect()
     server.begin()
     with quick_imports(freeze=True):

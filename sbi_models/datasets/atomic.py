@@ -2,13 +2,14 @@
 once."""
 
 import errno
-import fcntl
 import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 from sbi_models.atomic_files import replacing
 from sbi_models.errors import DataError
@@ -71,15 +72,14 @@ def _writer_is_dead(partial: Path) -> bool:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time; a file system without locks goes without."""
-    path = folder / ".lock"
-    with refused_writes(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    lock = FileLock(folder / ".lock")
+    with refused_writes(folder / ".lock"):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock.acquire()
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()

@@ -7,9 +7,10 @@ lists and dicts; what names anything else is not theirs.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH
 
 _SERIALISER = {
     "type": "json",
@@ -27,7 +28,7 @@ _NAMES_OF_CODE = {"__class__", "__exc_type__"}
 
 def only_plain_json(key: str) -> str:
     """The key; a result under it that is not plain JSON is removed, and its task runs again."""
-    path = Path(os.environ["PREFECT_RESULTS_LOCAL_STORAGE_PATH"]).expanduser() / key
+    path = Path(PREFECT_RESULTS_LOCAL_STORAGE_PATH.value()).expanduser() / key
     if path.is_file() and not _is_plain(path.read_bytes()):
         path.unlink()
     return key

@@ -1,25 +1,29 @@
-"""Where and how flows run: folders, quiet engines, no telemetry. Existing engines are used where the
-environment names them."""
+"""The process of a run: its folders, the settings of Prefect and MLflow, signals, imports and its end."""
 
+import gc
+import logging
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 
 from sbi_models.empty_databases import refuse_folder
 from sbi_models.errors import TrackingError
+from sbi_models.tracking.mlflow_environment import DEFAULTS as MLFLOW_DEFAULTS
+from sbi_models.tracking.mlflow_environment import environment_defaults
 
 _root: Path | None = None
-"""In a worker whose current folder is another one: the folder of the project."""
+"""Folder of the project in a worker whose current folder is another one."""
 
 
 def project_root() -> Path:
-    """The folder that holds `mlruns/`: the current one, or in a worker that of the process that it works
-    for."""
+    """The folder that holds `mlruns/`: the current one; in a worker, that of the run."""
     return _root or Path.cwd()
 
 
@@ -43,21 +47,18 @@ def forget(key: str) -> None:
         shutil.rmtree(gone)
 
 
-def set_environment() -> None:
-    """Defaults for Prefect and its temporary server; whatever the user has set stays as it is.
+def _prefect_defaults() -> dict[str, str]:
+    """Prefect's environment variables for runs of this package.
 
-    The recorder settings keep task runs from being lost when the temporary server stops; the long start-up
-    time is for slow machines. Prefect's log lines go to its database, not to the screen, where the pipeline
-    speaks for itself.
+    The settings of the recorder keep task runs from being lost when the server of a run stops; the long
+    start-up time is for slow machines. Prefect's log lines go to its database, not to the console.
     """
-    prefect_home = work_folder() / "prefect"
-    defaults = {
+    return {
         "DO_NOT_TRACK": "true",
-        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_HOME": str(work_folder() / "prefect"),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(work_folder() / "results"),
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
         # Prefect cuts it to whole seconds, and 0 is a busy loop
@@ -65,18 +66,81 @@ def set_environment() -> None:
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+
+
+def program_environment() -> AbstractContextManager[None]:
+    """Set the environment variables of Prefect and MLflow for a program of this package.
+
+    Those that the user has set stay as they are.
+
+    Prefect and MLflow read them when they are first imported, and child processes inherit them.
+    """
+    return environment_defaults(_prefect_defaults() | MLFLOW_DEFAULTS)
+
+
+@contextmanager
+def run_settings() -> Iterator[None]:
+    """Use the settings of runs for the time of one run, in a program of this package or in a user's process.
+
+    In a user's process Prefect is imported with the user's settings first, and has these on top meanwhile.
+
+    Raises:
+        TrackingError: if the folders cannot be made, or Prefect's database could not be in them.
+    """
+    if any(name not in os.environ for name in _prefect_defaults()):
+        import prefect  # noqa: F401, PLC0415 - in a program it is imported while its server starts
+    with program_environment():
+        make_folders()
+        if "prefect" not in sys.modules:
+            yield
+            return
+        from prefect.settings import (  # noqa: PLC0415 - takes a second
+            PREFECT_HOME,
+            PREFECT_RESULTS_DEFAULT_SERIALIZER,
+            PREFECT_RESULTS_LOCAL_STORAGE_PATH,
+            temporary_settings,
+        )
+
+        settings = (PREFECT_HOME, PREFECT_RESULTS_LOCAL_STORAGE_PATH, PREFECT_RESULTS_DEFAULT_SERIALIZER)
+        with (
+            temporary_settings(set_defaults={setting: os.environ[setting.name] for setting in settings}),
+            _quiet_console(),
+        ):
+            yield
+
+
+@contextmanager
+def _quiet_console() -> Iterator[None]:
+    """Keep Prefect's own log lines off the console; they go to its database."""
+    from prefect.logging.handlers import PrefectConsoleHandler  # noqa: PLC0415 - takes a second
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.name.partition(".")[0] != "prefect" or record.levelno >= logging.CRITICAL
+
+    loggers = (logging.getLogger(), logging.getLogger("prefect"))
+    handlers = {
+        handler
+        for logger in loggers
+        for handler in logger.handlers
+        if isinstance(handler, PrefectConsoleHandler)
+    }
+    for handler in handlers:
+        handler.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_of_others)
 
 
 def make_folders() -> None:
-    """Create the folders of the engines; Prefect does not make parents.
+    """Create the folders of Prefect, which does not make parents of its home.
 
     Raises:
         TrackingError: if they cannot be made, or Prefect's database could not be in them.
     """
     for name in ("PREFECT_HOME", "PREFECT_RESULTS_LOCAL_STORAGE_PATH"):
-        folder = Path(os.environ[name])
+        folder = Path(os.environ.get(name) or _prefect_defaults()[name]).expanduser()
         refuse_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +149,27 @@ def make_folders() -> None:
                 f"Expected to be able to write to {folder}: {error}. Run in a folder where mlruns/ "
                 "can be made."
             ) from None
+
+
+@contextmanager
+def quick_imports(*, freeze: bool = False) -> Iterator[None]:
+    """Import large packages without garbage collection, which takes a third of the time. For programs only.
+
+    Collection goes on afterwards if it was on before.
+
+    Args:
+        freeze: whether objects that exist at the end are exempt from later collections, which also shortens
+            the end of the process.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if freeze:
+            gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 _PATIENCE = 60.0
@@ -122,8 +207,7 @@ _ended_by: list[int] = []
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM, as queues send it, and SIGHUP, of a terminal that is closed, unwind the program as Ctrl-C
-    does.
+    """Let SIGTERM and SIGHUP unwind the program as Ctrl-C does.
 
     The server is stopped then, and the MLflow run ends as KILLED. A second signal ends it at once: what it
     leaves ends by itself, or is found by the next run. Signals that are ignored, as by nohup, stay so.

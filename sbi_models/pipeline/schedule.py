@@ -1,14 +1,6 @@
-"""Flows that run by themselves at the times of a cron line, each time in a process of its own, until they are
-stopped."""
-
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
-
-from sbi_models.pipeline.runtime import end_on_signals, make_folders, project_root, work_folder
-
-make_folders()
+"""Scheduled flows: runs at the times of a cron line, each in a process of its own."""
 
 import asyncio
-import fcntl
 import os
 import signal
 import sys
@@ -18,9 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from importlib.metadata import version
 from zoneinfo import ZoneInfo, available_timezones
 
 import psutil
+from filelock import FileLock, Timeout
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runner import Runner
@@ -35,6 +29,7 @@ from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.flows import FLOWS
 from sbi_models.pipeline.prefect_server.for_schedules import lasting_server
 from sbi_models.pipeline.prefect_server.process import ServerProcess, without_password
+from sbi_models.pipeline.runtime import end_on_signals, project_root, work_folder
 
 _AHEAD = 3
 """Times that are shown."""
@@ -43,8 +38,10 @@ _END_SECONDS = 20.0
 
 
 class _Runner(Runner):
-    """Prefect's runner, which SIGTERM ends as Ctrl-C does; its own answer leaves a coroutine that nobody
-    awaits, and a warning."""
+    """Prefect's runner, which SIGTERM ends as Ctrl-C does.
+
+    Prefect's own handler leaves a coroutine that nobody awaits, and a warning.
+    """
 
     def handle_sigterm(self, *arguments: object, **options: object) -> None:
         sys.exit(128 + signal.SIGTERM)
@@ -52,8 +49,7 @@ class _Runner(Runner):
 
 @dataclass(frozen=True)
 class Times:
-    """When to run: a cron line of five fields, in a time zone of the IANA database. Checked when it is
-    made."""
+    """Times of a schedule: a cron line of five fields in a time zone of the IANA database."""
 
     cron: str
     timezone: str = "UTC"
@@ -104,12 +100,24 @@ def schedule(
             already.
         TrackingError: if no Prefect server can be started for it.
     """
+    refuse_versions(version("prefect"), version("sqlalchemy"))
     serve(FLOWS.named(flow).flow, experiment, times, name or experiment.name)
 
 
+def refuse_versions(prefect: str, sqlalchemy: str) -> None:
+    """Raise ConfigurationError for the two versions of which Prefect's scheduler never makes a run."""
+    old, new = ([int(part) for part in text.split(".")[:2]] for text in (prefect, sqlalchemy))
+    if old < [3, 9] and new >= [2, 1]:
+        raise ConfigurationError(
+            f"Expected Prefect 3.9 or SQLAlchemy 2.0 for schedules, got Prefect {prefect} with SQLAlchemy "
+            f'{sqlalchemy}, whose scheduler makes no runs. Give: pip install --upgrade "prefect>=3.9"'
+        )
+
+
 def serve(flow: Flow[..., object], experiment: Experiment, times: Times, name: str) -> None:
-    """Serve the deployment `name` of a flow that takes an experiment, on the server that PREFECT_API_URL
-    names or on one of its own.
+    """Serve a flow of an experiment as the deployment `name` until Ctrl-C or SIGTERM.
+
+    The server is that of PREFECT_API_URL, or one of its own.
 
     Runs are processes whose current folder is this process's; one at a time. When it ends, the deployment is
     paused.
@@ -163,37 +171,41 @@ def _console() -> Console:
 
 def _tell(flow: Flow[..., object], flow_run: FlowRun, state: State) -> None:
     """A line on the screen when a scheduled run starts and ends."""
-    said = (
+    reason = (
         ""
         if state.is_completed() or state.is_running() or not state.message
         else f": {state.message.splitlines()[0]}"
     )
     now = datetime.now().astimezone()
     _console().print(
-        escape(f"[{now:%Y-%m-%d %H:%M:%S}] {flow.name} {flow_run.name} {(state.name or '').lower()}{said}")
+        escape(f"[{now:%Y-%m-%d %H:%M:%S}] {flow.name} {flow_run.name} {(state.name or '').lower()}{reason}")
     )
 
 
 @contextmanager
 def _alone(label: str) -> Iterator[None]:
-    """Keeps a second schedule of the same name out of this folder; the kernel frees the lock when its holder
-    dies, however it dies."""
+    """Lock a label so that a second schedule of the same name in this folder is refused."""
     folder = work_folder() / "schedules"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{label}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"The schedule {label!r} runs in this folder already. Stop it, or give this one a --name."
-            ) from None
+    lock = FileLock(folder / f"{label}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigurationError(
+            f"The schedule {label!r} runs in this folder already. Stop it, or give this one a --name."
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def _ending_with(server: ServerProcess | None) -> Iterator[None]:
-    """Ends this process with code 2 if its server ends before the context: without one nothing would ever
-    run, and nobody would know."""
+    """End this process with code 2 if its server ends before the context.
+
+    Without a server nothing would ever run, and nobody would know.
+    """
     if server is None:
         yield
         return
@@ -221,8 +233,7 @@ def _ending_with(server: ServerProcess | None) -> Iterator[None]:
 
 
 def _end_children(server: ServerProcess | None) -> None:
-    """Let runs that are left, such as one that was just being started, end as SIGTERM ends them; what does
-    not obey is killed."""
+    """Terminate runs that are left, and kill those that do not end in time."""
     children = [
         child for child in psutil.Process().children() if server is None or child.pid != server.process.pid
     ]

@@ -1,5 +1,4 @@
-"""Everything that knows MLflow: where runs are kept, how a run is written, how approximators are registered,
-loaded and served.
+"""MLflow: the tracking store, runs, registered models, and the server of a model.
 
 Importing this package does not import MLflow (about two seconds): each public name is fetched when it is
 first used.
@@ -7,8 +6,6 @@ first used.
 
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from sbi_models.tracking.mlflow_environment import prepare_environment
 
 if TYPE_CHECKING:
     from sbi_models.tracking.loading import is_model_uri, load
@@ -81,8 +78,6 @@ _HOMES = {
     "ui_environment": "ui",
     "version_of": "versions",
 }
-
-prepare_environment()
 
 
 def __getattr__(name: str) -> object:

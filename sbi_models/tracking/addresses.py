@@ -1,4 +1,4 @@
-"""From the address of a model (`models:/...`, `runs:/...`) to the one file of its approximator."""
+"""Addresses of models (`models:/...`, `runs:/...`), resolved to the file of an approximator."""
 
 import hashlib
 import re
@@ -30,16 +30,18 @@ _RUN = re.compile(r"runs:/+(?P<run>[^/]+)/(?P<path>.+)")
 
 @dataclass(frozen=True)
 class Location:
-    """The URI of an approximator file and, for a registered model, the SHA-256 that it was registered
-    with."""
+    """URI of an approximator file and, for a registered model, its registered SHA-256."""
 
     uri: str
     sha256: str | None = None
 
 
 def locate(store: Store, address: str) -> Location:
-    """Where the approximator file of `address` is; a TrackingError in one line, with what there is instead,
-    if there is none."""
+    """The location of the approximator file of an address.
+
+    Raises:
+        TrackingError: if there is none, with what there is instead.
+    """
     client = store.client
     if match := _LOGGED_MODEL.fullmatch(address):
         return Location(_logged_model(client, match["id"]))
@@ -79,7 +81,7 @@ def find_version(client: MlflowClient, name: str, *, alias: str | None, version:
         if alias not in model.aliases:
             raise TrackingError(f"Model {name!r} has no alias {alias!r}. {suggest(alias, model.aliases)}")
         version = str(model.aliases[alias])
-    versions = {str(found.version): found for found in model_versions(client, name)}
+    versions = {str(entry.version): entry for entry in model_versions(client, name)}
     if version == "latest" and versions:
         version = max(versions, key=int)
     if version not in versions:
@@ -90,9 +92,9 @@ def find_version(client: MlflowClient, name: str, *, alias: str | None, version:
 
 def find_model(client: MlflowClient, name: str) -> RegisteredModel:
     """The registered model `name`; a TrackingError that lists the known ones if there is none."""
-    found = patiently(f"look up model {name!r}", _model_or_none, client, name)
-    if found is not None:
-        return found
+    model_or_none = patiently(f"look up model {name!r}", _model_or_none, client, name)
+    if model_or_none is not None:
+        return model_or_none
     known = [model.name for model in registered_models(client)]
     raise TrackingError(f"There is no registered model {name!r}. {suggest(name, known)}")
 
@@ -113,14 +115,14 @@ def model_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def _all_pages(search: Callable[..., Any]) -> list[Any]:
-    found: list[Any] = []
+    entries: list[Any] = []
     token = None
     while True:
         page = search(page_token=token)
-        found += page
+        entries += page
         token = page.token
         if not token:
-            return found
+            return entries
 
 
 def _model_or_none(client: MlflowClient, name: str) -> RegisteredModel | None:
@@ -133,8 +135,7 @@ def _model_or_none(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 
 def fetch(store: Store, location: Location, scratch: Path) -> Path:
-    """The file at `location` on this machine, downloaded into `scratch` if need be; its hash is compared with
-    the registered one."""
+    """The local path of a file, downloaded into `scratch` if need be; its hash is verified."""
     path = local_path(location.uri)
     if path is None:
         given = {"artifact_uri": location.uri, "dst_path": str(scratch), "tracking_uri": store.tracking_uri}
@@ -159,22 +160,22 @@ def sha256(path: Path) -> str:
 
 
 def _logged_model(client: MlflowClient, model_id: str) -> str:
-    return f"{patiently(f'find the model {model_id}', client.get_logged_model, model_id).artifact_location}/{ARTIFACT_FILE}"
+    model = patiently(f"find the model {model_id}", client.get_logged_model, model_id)
+    return f"{model.artifact_location}/{ARTIFACT_FILE}"
 
 
 def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
-    """A file of the run if `path` ends in .safetensors, else the newest model with this name that the run has
-    logged, or used again."""
+    """URI of a file of a run (`path` ends in .safetensors) or of its newest model of that name."""
     run = patiently(f"find the run {run_id!r}", client.get_run, run_id)
     if path.endswith(".safetensors"):
         return f"{run.info.artifact_uri}/{path}"
-    made, used = (
+    outputs, inputs = (
         run.outputs.model_outputs if run.outputs else [],
         run.inputs.model_inputs if run.inputs else [],
     )
     models = [
         patiently(f"find the models of run {run_id!r}", client.get_logged_model, model.model_id)
-        for model in made or used
+        for model in outputs or inputs
     ]
     named = [model for model in models if model.name == path]
     if not named:

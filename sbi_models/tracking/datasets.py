@@ -1,5 +1,4 @@
-"""A data set as MLflow's input of a run: where it is, its digest, and the shapes and types of its
-variables."""
+"""Data sets as inputs of MLflow runs: source, digest, shapes and types of the variables."""
 
 import json
 from collections.abc import Mapping

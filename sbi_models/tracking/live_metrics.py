@@ -1,4 +1,4 @@
-"""Metrics that show while a model trains, without making the training wait for the database."""
+"""Metrics logged during a training by a background thread."""
 
 import logging
 import threading
@@ -27,8 +27,7 @@ Point = tuple[str, int]
 
 
 class LiveMetrics:
-    """A buffer of (metric, step, value) points of one run that a background timer empties every `INTERVAL`
-    seconds.
+    """Buffer of (metric, step, value) points of a run, written in the background every `INTERVAL` seconds.
 
     A point whose (metric, step) the run already has, from this life or an earlier one, is dropped; those of
     earlier lives are read by `read_known` before the first write. A write that fails is tried again later,
@@ -67,8 +66,11 @@ class LiveMetrics:
             self._schedule()
 
     def flush(self) -> None:
-        """Write what is queued now, waiting for a store that is away; raises TrackingError and keeps the
-        points if that fails."""
+        """Write the queue now, waiting for a store that is away.
+
+        Raises:
+            TrackingError: if that fails; the points are kept.
+        """
         patiently(f"log metrics to run {self._run_id}", self._write)
 
     def try_flush(self) -> None:
@@ -110,8 +112,7 @@ class LiveMetrics:
                     self._last_write = time.monotonic()
 
     def _schedule(self) -> None:
-        """Start the timer of the next write if there is something to write and none is set; `_state` is
-        held."""
+        """Start the timer of the next write if one is needed; `_state` is held."""
         if self._pending and self._timer is None:
             interval = min(INTERVAL * 2 ** min(self._failures, 10), max(LONGEST_INTERVAL, INTERVAL))
             wait = max(0.0, self._last_write + interval - time.monotonic())

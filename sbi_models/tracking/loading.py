@@ -1,5 +1,4 @@
-"""From a file, or from the address of a registered model, to an approximator: no code of the model is run,
-nothing is unpickled."""
+"""Load an approximator from a file or a registered model, without unpickling or running its code."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,7 +1,8 @@
-"""What MLflow reads from the environment while it is imported: silent, without telemetry and retries, unless
-the user says otherwise."""
+"""MLflow's environment variables in runs of this package: quiet, without telemetry and silent retries."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -9,12 +10,22 @@ DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # `patience.patiently` tries again, and says so
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # `retries.patiently` tries again, and says so
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
 
-def prepare_environment() -> None:
-    """Set each of `DEFAULTS` that is not set yet; child processes inherit them."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+@contextmanager
+def environment_defaults(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Set the environment variables that are not set yet, for the time of this context.
+
+    Processes that are started meanwhile inherit them.
+    """
+    missing = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name, value in missing.items():
+            if os.environ.get(name) == value:
+                del os.environ[name]

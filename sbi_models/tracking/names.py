@@ -1,5 +1,4 @@
-"""Names of a user, of parameters, data sets and members, as they may stand in keys of metrics and tags and in
-names of files.
+"""Keys of metrics, tags and files for names of parameters, data sets and members.
 
 MLflow admits letters, digits, `_ . - / :` and blanks in keys, at most 250 characters, and reads some of them
 as paths; some of its databases, and file systems, take "H0" and "h0", or "e" and "é", for the same. So a name
@@ -21,8 +20,7 @@ _DIGITS = 8
 
 
 def keys_of(names: Iterable[str], *, reserved: Iterable[str] = ()) -> dict[str, str]:
-    """A key of each name; no two have keys that differ in case, accents or compatible letters only, and
-    MLflow admits all of them.
+    """A key of each name, admitted by MLflow and unique up to case, accents and compatible letters.
 
     What MLflow does not admit, and blanks, become underscores. A plain name is its own key, unless that is
     reserved for something else.

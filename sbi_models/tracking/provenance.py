@@ -1,4 +1,4 @@
-"""What a run should remember about where it comes from: code, packages, machine, process."""
+"""Provenance of a run: code, packages, machine, process."""
 
 import getpass
 import hashlib
@@ -24,8 +24,9 @@ PACKAGES = ("sbi-models", "torch", "lightning", "prefect", "mlflow", "numpy")
 
 
 def provenance_tags(folder: Path) -> dict[str, str]:
-    """Tags for a new run: package versions, git commits of a folder with the user's code and of this package,
-    user, script, and process.
+    """Tags for a new run: versions, git commits, user, script and process.
+
+    The commits are those of a folder with the user's code and of this package.
 
     `mlflow.source.git.commit` and `sbi_models.git_dirty` are of the folder, and missing if it is in no git
     checkout; `sbi_models.own_sha256` is of the files of this package, `sbi_models.own_git_commit` its commit,
@@ -47,18 +48,17 @@ def provenance_tags(folder: Path) -> dict[str, str]:
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str]:
     """The installed version of each package that is installed."""
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_tags(folder: Path) -> dict[str, str]:
-    """The commit that `folder` is at and whether tracked files differ from it; empty outside a git
-    checkout."""
+    """Commit of `folder` and whether tracked files differ from it; empty outside a git checkout."""
     commit = git_output(folder, "rev-parse", "HEAD").strip()
     if not commit:
         return {}
@@ -67,8 +67,7 @@ def git_tags(folder: Path) -> dict[str, str]:
 
 
 def own_tags() -> dict[str, str]:
-    """What this package is: a hash of its files, always, and the commit of the checkout that it runs from, if
-    it does."""
+    """Hash of the files of this package, and its commit if it runs from a checkout."""
     root = own_checkout()
     git = {} if root is None else git_tags(root)
     commit, dirty = git.get("mlflow.source.git.commit"), git.get("sbi_models.git_dirty")
@@ -95,8 +94,10 @@ def own_packages() -> list[Path]:
 
 @cache
 def own_hash() -> str:
-    """sha256 over names and content of the files of this package: that of a checkout is that of a wheel made
-    of it, until an edit."""
+    """sha256 over names and contents of the files of this package.
+
+    That of a checkout is that of a wheel made of it, until an edit.
+    """
     digest = hashlib.sha256()
     for folder in own_packages():
         for path in sorted(
@@ -119,8 +120,10 @@ def process_tags() -> dict[str, str]:
 
 
 def owner_is_alive(tags: Mapping[str, str]) -> bool:
-    """Whether another live process of this host writes the run with these tags; other hosts cannot be asked
-    and count as gone."""
+    """Whether another live process of this host writes the run with these tags.
+
+    Other hosts cannot be asked and count as gone.
+    """
     if tags.get("sbi_models.host") != socket.gethostname() or tags.get("sbi_models.pid") in {
         None,
         str(os.getpid()),
@@ -135,8 +138,7 @@ def owner_is_alive(tags: Mapping[str, str]) -> bool:
 
 
 def git_output(folder: Path, *arguments: str) -> str:
-    """What git prints, to the byte (surrogateescape); nothing if it fails, is not there, or takes more than
-    ten seconds."""
+    """Output of a git command (surrogateescape); empty if it fails or takes more than ten seconds."""
     command = ["git", *arguments]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, timeout=10, check=False)  # noqa: S603 - our own command
@@ -146,8 +148,7 @@ def git_output(folder: Path, *arguments: str) -> str:
 
 
 def git_patch(root: Path, *paths: str) -> str:
-    """What differs from the last commit in tracked files of a checkout, below some paths or anywhere, for
-    `git apply`.
+    """Patch of tracked files of a checkout against the last commit, for `git apply`.
 
     It does not depend on the settings of git that change the form of a patch.
     """

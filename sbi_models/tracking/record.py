@@ -1,4 +1,4 @@
-"""What a run has left in the store, for whoever wants to read it or to do it again."""
+"""Records of finished runs: parameters, tags, files, versions and machine."""
 
 import json
 from dataclasses import dataclass
@@ -47,10 +47,13 @@ class RunRecord:
 
     @classmethod
     def newest(cls, store: Store, flow: str) -> Self:
-        """The finished run of a flow that was started last, of all experiments; raises TrackingError if there
-        is none."""
+        """The finished run of a flow that was started last, of all experiments.
+
+        Raises:
+            TrackingError: if there is none.
+        """
         with tracking_errors("list the runs of all experiments"):
-            experiments = [found.experiment_id for found in store.client.search_experiments()]
+            experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
             chosen = f"attributes.status = 'FINISHED' and tags.`{FLOW_TAG}` = '{flow}'"
             runs = store.client.search_runs(
                 experiments, filter_string=chosen, order_by=["attributes.start_time DESC"], max_results=1
@@ -64,7 +67,7 @@ class RunRecord:
 
     @property
     def run_id(self) -> str:
-        """Of MLflow."""
+        """Id of the MLflow run."""
         return str(self.run.info.run_id)
 
     @property
@@ -87,8 +90,8 @@ class RunRecord:
     def content_hashes(self) -> dict[str, str]:
         """The content hash of each data set of the run, by name."""
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else []
-        found = {given.dataset.name: {tag.key: tag.value for tag in given.tags} for given in inputs}
-        return {name: tags.get("sbi_models.content_hash", "") for name, tags in found.items()}
+        tags_by_name = {given.dataset.name: {tag.key: tag.value for tag in given.tags} for given in inputs}
+        return {name: tags.get("sbi_models.content_hash", "") for name, tags in tags_by_name.items()}
 
     def local_file(self, path: str) -> Path | None:
         """A file of the run where it lies, if it is on this machine."""
@@ -96,8 +99,11 @@ class RunRecord:
         return folder / path if folder is not None and (folder / path).is_file() else None
 
     def fetch(self, path: str, folder: Path) -> Path:
-        """Download a file or a folder of the run into a folder, to the same place in it; raises TrackingError
-        if it has none."""
+        """Download a file or a folder of the run to the same place below a folder.
+
+        Raises:
+            TrackingError: if the run has none.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         with tracking_errors(f"download {path} of the run {self.run.info.run_id}"):
             try:
@@ -106,8 +112,7 @@ class RunRecord:
                 raise TrackingError(f"The run {self.run.info.run_id} has no {path}: {error}") from error
 
     def other_versions(self) -> dict[str, tuple[str, str]]:
-        """Packages, Python, and code of this package that this process has in other versions, with those of
-        the run and those of now."""
+        """Versions that differ between the run and this process, as name: (then, now)."""
         then, now = self.tags, provenance_tags(Path.cwd())
         names = [
             name for name in then if name.startswith("version.") or name in {OWN_COMMIT, OWN_DIRTY, OWN_HASH}

@@ -1,5 +1,4 @@
-"""No password or token is shown or logged: `redacted` takes them out of texts, `redacted_setting` out of
-settings, and so on."""
+"""Redaction of passwords and tokens in texts, settings, JSON and patches."""
 
 import json
 import os
@@ -13,7 +12,10 @@ MASK = "***"
 SHORTEST = 4
 """Values of secret variables that are shorter are not looked for in texts, which would be full of them."""
 
-_NAMES = r"(?:password|passwd|pwd|passphrase|secret|token|credentials?|(?:api|access|secret|private)[_-]?key|auth[_-]?string)"
+_NAMES = (
+    r"(?:password|passwd|pwd|passphrase|secret|token|credentials?"
+    r"|(?:api|access|secret|private)[_-]?key|auth[_-]?string)"
+)
 _SECRET_NAME = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)
 
 _FOLDERS = {"PWD", "OLDPWD"}
@@ -68,8 +70,7 @@ _PATTERNS = (
 
 
 def redacted(text: str) -> str:
-    """The text with *** for passwords in addresses, keys in queries, `password = "..."`, and the values of
-    secret environment variables.
+    """Mask passwords in addresses, keys in queries, assignments, and values of secret variables.
 
     A folder or file that is called like such a value stays readable where it is part of a path, unless the
     value is no plain word and there is no such folder on this machine.
@@ -86,8 +87,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_content(content: Any, name: str = "") -> Any:
-    """Something that JSON can hold, with its texts redacted, and *** for those whose name says that they are
-    secrets; keys stay."""
+    """JSON content with redacted texts, and *** for entries whose key names a secret; keys stay."""
     if isinstance(content, Mapping):
         return {key: redacted_content(value, str(key)) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -96,8 +96,7 @@ def redacted_content(content: Any, name: str = "") -> Any:
 
 
 def redacted_patch(patch: str) -> str:
-    """The output of `git diff --binary` with its lines redacted, and the names of files, and binary files, as
-    they are.
+    """Redact the lines of `git diff --binary`; names of files and binary files stay as they are.
 
     It has as many lines, so that `git apply` takes it unless a line that was there before has a secret. A
     secret that is a plain word may be a name in code: it is masked in added lines, where it stands in quotes
@@ -105,8 +104,8 @@ def redacted_patch(patch: str) -> str:
     """
     lines: list[str] = []
     for kind, block in groupby(_kinds(patch.split("\n")), key=lambda pair: pair[0]):
-        own = [line for _, line in block]
-        lines += own if kind == "" else _redacted_block(kind, own)
+        block_lines = [line for _, line in block]
+        lines += block_lines if kind == "" else _redacted_block(kind, block_lines)
     return "\n".join(lines)
 
 
@@ -125,24 +124,23 @@ def redacted_setting(name: str, value: object) -> str:
 
 
 def _secret_values() -> list[str]:
-    """What is looked for in texts: values of secret environment variables, as they are and as JSON, code and
-    addresses have them.
+    """Values of secret environment variables, also as JSON, code and addresses write them.
 
     The longest come first, since one may be part of another. Paths of files with secrets are none themselves.
     """
-    found: set[str] = set()
+    values: set[str] = set()
     for name, value in os.environ.items():
         if name in _FOLDERS or not is_secret(name) or len(value) < SHORTEST or value.lower() in _SWITCHES:
             continue
         if not (os.path.isabs(value) and os.path.exists(value)):
-            found |= {
+            values |= {
                 value,
                 json.dumps(value)[1:-1],
                 repr(value)[1:-1],
                 quote(value, safe=""),
                 *_lines(value),
             }
-    return sorted(found, key=lambda value: (-len(value), value))
+    return sorted(values, key=lambda value: (-len(value), value))
 
 
 def _without_patterns(text: str) -> str:
@@ -175,12 +173,11 @@ def _without(text: str, value: str, plain_form: str | None) -> str:
 
 
 def _is_in_a_path(text: str, start: int, end: int, *, plain: bool) -> bool:
-    """Whether text[start:end] is a folder or file in a path of this machine, and not a part of an address or
-    of something else."""
+    """Whether text[start:end] is a folder or file in a path of this machine."""
     if os.sep in text[start:end]:
         return False
     before, after = re.split(r"[\s\"'<>|]", text[:start])[-1], re.split(r"[\s\"'<>|]", text[end:])[0]
-    if any(not _LOCAL.match(found[0]) for found in _ADDRESS.finditer(before)):
+    if any(not _LOCAL.match(address[0]) for address in _ADDRESS.finditer(before)):
         return False
     head = re.split(rf"[{_OUTSIDE_A_PATH}]", before)[-1]
     tail = re.split(rf"[{_OUTSIDE_A_PATH}]", after)[0]
@@ -193,8 +190,7 @@ def _is_in_a_path(text: str, start: int, end: int, *, plain: bool) -> bool:
 
 
 def _kinds(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """Each line of a patch with what it is: "+", "-" or " " in a hunk, "@", or "" for names of files and
-    binary content."""
+    """Each line of a patch with its kind: +, - or blank in a hunk, @, or empty for the rest."""
     hunk = False
     for line in lines:
         if line.startswith(("diff --git ", "GIT binary patch")):
@@ -207,17 +203,16 @@ def _kinds(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _redacted_block(kind: str, lines: list[str]) -> list[str]:
-    """Lines of one kind that follow each other, redacted together, for a secret may go on in the next
-    line."""
+    """Redact consecutive lines of one kind together, since a secret may span lines."""
     if kind == "@":
         return [
             " @@".join([line.partition(" @@")[0], _redacted_code(line.partition(" @@")[2], kind)])
             for line in lines
         ]
-    own = [line[1:] for line in lines]
-    clean = _redacted_code("\n".join(own), kind).split("\n")
-    if len(clean) != len(own):
-        clean = [_redacted_code(line, kind) for line in own]
+    contents = [line[1:] for line in lines]
+    clean = _redacted_code("\n".join(contents), kind).split("\n")
+    if len(clean) != len(contents):
+        clean = [_redacted_code(line, kind) for line in contents]
     return [kind + line for line in clean]
 
 

@@ -1,4 +1,4 @@
-"""Trained approximators under a name: register, list; `load` is in `loading`."""
+"""Registration of trained approximators as versions of MLflow models."""
 
 import json
 import shutil
@@ -58,8 +58,9 @@ def register(
     description: str | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> RegisteredModel:
-    """Register an approximator file as the next version of the model `name`, made by the run `run_id`, and
-    point `aliases` to it.
+    """Register an approximator file as the next version of a model, and point aliases to it.
+
+    The run `run_id` is its source.
 
     If a version with the same content exists, it is used again: the aliases move to it, its tags and
     description (markdown) are updated, and it is an input of the run, whose page then shows it. A
@@ -89,22 +90,22 @@ def register(
             patiently(doing, _write, client, model, path, run_id, signature_of(approximator))
             patiently(doing, client.finalize_logged_model, model.model_id, "READY")
             version = patiently(doing, _version_of_model, client, model, run_id, labels)
-        found = RegisteredModel(name, version, f"models:/{name}/{version}", tuple(aliases), reused)
-        _show(client, found, run_id, metrics or {})
+        registered = RegisteredModel(name, version, f"models:/{name}/{version}", tuple(aliases), reused)
+        _show(client, registered, run_id, metrics or {})
         patiently(doing, write_notes, client, name, version, labels, description)
         known = find_model(client, name).aliases
         for alias in aliases:
             before = int(known[alias]) if alias in known else None
             if before != version:
                 point(client, AliasMove.now(alias, before, version, f"registered by run {run_id}"), name)
-    return found
+    return registered
 
 
 def list_models(store: Store) -> list[ModelListing]:
     """All registered models, by name."""
     listings = []
     for model in registered_models(store.client):
-        versions = sorted(int(found.version) for found in model_versions(store.client, model.name))
+        versions = sorted(int(entry.version) for entry in model_versions(store.client, model.name))
         listings.append(
             ModelListing(
                 model.name, tuple(versions), {key: int(value) for key, value in model.aliases.items()}
@@ -116,9 +117,9 @@ def list_models(store: Store) -> list[ModelListing]:
 def signature_of(approximator: Approximator) -> ModelSignature:
     """What the served model takes and gives, all in raw space.
 
-    Inputs: float64, so that dates and frequencies arrive whole, of shape (num_datasets, *shape), where only the
-    last axis of a condition is fixed: whether sets and series may be longer or shorter than in training is
-    for the approximator to say. Outputs: (num_datasets, num_samples, *shape), float64; none are listed for
+    Inputs: float64, so that dates and frequencies arrive whole, of shape (num_datasets, *shape), where only
+    the last axis of a condition is fixed: whether sets and series may be longer or shorter than in training
+    is for the approximator to say. Outputs: (num_datasets, num_samples, *shape), float64; none are listed for
     point estimators, whose estimates go by rule and variable.
     """
     conditions, targets = approximator.condition_names, approximator.inference_names
@@ -150,8 +151,8 @@ def _tensor(shape: tuple[int, ...], name: str, names: tuple[str, ...]) -> Tensor
 
 
 def _same_content(client: MlflowClient, name: str, digest: str) -> int | None:
-    versions = [found for found in model_versions(client, name) if found.tags.get(HASH_TAG) == digest]
-    return max((int(found.version) for found in versions), default=None)
+    versions = [entry for entry in model_versions(client, name) if entry.tags.get(HASH_TAG) == digest]
+    return max((int(entry.version) for entry in versions), default=None)
 
 
 def _about(approximator: Approximator, name: str) -> str:
@@ -178,18 +179,22 @@ def _ensure_model(client: MlflowClient, name: str, about: str) -> None:
             client.update_registered_model(name, about)
 
 
-def _show(client: MlflowClient, found: RegisteredModel, run_id: str, metrics: Mapping[str, float]) -> None:
-    """Let the pages of the run and of the model show each other, and the model its metrics, unless it has
-    some."""
-    doing = f"note what the run {run_id} has to do with {found.uri}"
-    model = patiently(doing, _model_of_version, client, found)
+def _show(
+    client: MlflowClient, registered: RegisteredModel, run_id: str, metrics: Mapping[str, float]
+) -> None:
+    """Link the pages of the run and of the model, and give the model its metrics if it has none."""
+    doing = f"note what the run {run_id} has to do with {registered.uri}"
+    model = patiently(doing, _model_of_version, client, registered)
     if model is None:
         return
     if MODEL_VERSIONS not in model.tags:
         patiently(
-            doing, client.set_logged_model_tags, model.model_id, {MODEL_VERSIONS: _as_mlflow_has_it(found)}
+            doing,
+            client.set_logged_model_tags,
+            model.model_id,
+            {MODEL_VERSIONS: _as_mlflow_has_it(registered)},
         )
-    if found.reused:
+    if registered.reused:
         run = patiently(doing, client.get_run, run_id)
         seen = [
             *(run.outputs.model_outputs if run.outputs else []),
@@ -209,9 +214,9 @@ def _show(client: MlflowClient, found: RegisteredModel, run_id: str, metrics: Ma
             patiently(doing, client.log_batch, run_id, metrics=points[begin : begin + BATCH])
 
 
-def _model_of_version(client: MlflowClient, found: RegisteredModel) -> LoggedModel | None:
+def _model_of_version(client: MlflowClient, registered: RegisteredModel) -> LoggedModel | None:
     """MLflow's record of the files of a version; None if another program has registered it."""
-    version = client.get_model_version(found.name, str(found.version))
+    version = client.get_model_version(registered.name, str(registered.version))
     if not version.run_id:
         return None
     experiment = client.get_run(version.run_id).info.experiment_id
@@ -219,20 +224,21 @@ def _model_of_version(client: MlflowClient, found: RegisteredModel) -> LoggedMod
     return next((model for model in models if model.artifact_location == version.source), None)
 
 
-def _as_mlflow_has_it(found: RegisteredModel) -> str:
+def _as_mlflow_has_it(registered: RegisteredModel) -> str:
     """The tag by which MLflow's pages find the registered versions of a model."""
-    return json.dumps([{"name": found.name, "version": found.version}])
+    return json.dumps([{"name": registered.name, "version": registered.version}])
 
 
 def _logged_model(client: MlflowClient, name: str, run_id: str, labels: Mapping[str, str]) -> LoggedModel:
-    """MLflow's record of the files of a model of the run: the one that an interrupted registration has left,
-    or a new one."""
+    """MLflow's logged model of the run: one that an interrupted registration has left, or a new one."""
     run = client.get_run(run_id)
     outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
-    found = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    left = [model for model in found if model.name == name and model.tags.get(HASH_TAG) == labels[HASH_TAG]]
-    made = {"name": name, "source_run_id": run_id, "tags": dict(labels), "model_type": "posterior"}
-    model = left[0] if left else client.create_logged_model(run.info.experiment_id, **made)
+    models = client.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+    )
+    left = [model for model in models if model.name == name and model.tags.get(HASH_TAG) == labels[HASH_TAG]]
+    attributes = {"name": name, "source_run_id": run_id, "tags": dict(labels), "model_type": "posterior"}
+    model = left[0] if left else client.create_logged_model(run.info.experiment_id, **attributes)
     if model.model_id not in outputs:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return model
@@ -241,20 +247,19 @@ def _logged_model(client: MlflowClient, name: str, run_id: str, labels: Mapping[
 def _version_of_model(
     client: MlflowClient, model: LoggedModel, run_id: str, labels: Mapping[str, str]
 ) -> int:
-    found = _same_content(client, model.name, labels[HASH_TAG])
-    if found is None:
+    number = _same_content(client, model.name, labels[HASH_TAG])
+    if number is None:
         # Not models:/<id>: MLflow would look that up in the globally set store, and make one in the current
         # folder.
-        made = {"run_id": run_id, "tags": dict(labels), "model_id": model.model_id}
-        found = int(client.create_model_version(model.name, model.artifact_location, **made).version)
-    return found
+        attributes = {"run_id": run_id, "tags": dict(labels), "model_id": model.model_id}
+        number = int(client.create_model_version(model.name, model.artifact_location, **attributes).version)
+    return number
 
 
 def _write(
     client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature
 ) -> None:
-    """Write the files of the model: the approximator, the code of `served_model.py`, the signature and exact
-    requirements."""
+    """Write the files of the model: approximator, `served_model.py`, signature, requirements."""
     requirements = [
         f"{package}=={number.partition('+')[0]}" for package, number in package_versions(REQUIRED).items()
     ]

@@ -1,5 +1,4 @@
-"""A local store whose database lies elsewhere than when its runs were made: a project that was moved, or
-copied.
+"""Relocation of a local store whose project was moved or copied.
 
 The database has whole addresses of the files of runs and models. In a copy they are those of the original, to
 which the copy would write.
@@ -29,8 +28,7 @@ _SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Relocated:
-    """What `relocate` has done: the addresses that were there, how many entries have new ones, and the
-    folders that were copied here."""
+    """Result of `relocate`: addresses before, number of changed entries, number of copied folders."""
 
     before: tuple[str, ...]
     entries: int
@@ -38,8 +36,7 @@ class Relocated:
 
 
 def refuse_other_place(database: Path, artifacts: Path) -> None:
-    """Raise TrackingError if experiments of the database keep their files in the `artifacts` of another
-    folder of the same name.
+    """Raise TrackingError if the database names the `artifacts` of another project folder.
 
     Other places, such as a bucket or a folder that was chosen by hand, are right wherever the database is.
     """
@@ -52,8 +49,7 @@ def refuse_other_place(database: Path, artifacts: Path) -> None:
 
 
 def relocate(database: Path, artifacts: Path) -> Relocated:
-    """Let the database of a project that was moved or copied name the folder beside it; files that are in the
-    old place alone are copied.
+    """Let the database name the folder beside it, and copy files that are in the old place alone.
 
     Nothing in the old place is changed.
 
@@ -85,8 +81,7 @@ def relocate(database: Path, artifacts: Path) -> Relocated:
 
 
 def _other_places(database: Path, artifacts: Path) -> list[str]:
-    """Addresses of folders called as `artifacts` and its parent are, which is where stores of this package
-    keep files."""
+    """Addresses of other folders of artifacts that the database names."""
     here, tail = artifacts.as_uri(), f"/{artifacts.parent.name}/{artifacts.name}"
     try:
         with closing(
@@ -116,8 +111,7 @@ def _renamed(connection: sqlite3.Connection, table: str, column: str, old: str, 
 
 
 def _copy_missing(database: Path, place: str, artifacts: Path) -> int:
-    """Copy the folders of runs and models of this database that are at an old address and not here; how
-    many."""
+    """Copy folders of runs and models that are at the old address alone; returns their number."""
     old, copied = Path(url2pathname(urlsplit(place).path)), 0
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=_SECONDS)) as connection:
         tables = {

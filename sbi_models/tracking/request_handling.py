@@ -1,5 +1,4 @@
-"""From the body of a request to that of its answer, and the process that does only this: it knows neither
-HTTP nor the store.
+"""Handle requests to a served model: JSON in, JSON out, in a process of its own.
 
     python -P -m sbi_models.tracking.request_handling FILE
 
@@ -25,8 +24,8 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from sbi_models.errors import TrustWarning, suggest
-from sbi_models.tracking.pipe_messages import ANSWER, READY, receive, refusal
 from sbi_models.tracking.served_model import PosteriorSampler
+from sbi_models.tracking.server_worker import ANSWER, READY, receive, refusal
 
 KEYS = ("inputs", "params")
 
@@ -52,8 +51,8 @@ def answer(sampler: Sampler, body: bytes) -> tuple[int, bytes]:
             predictions = sampler.predict(None, inputs, params)
         for warning in caught:
             print(f"{warning.category.__name__}: {warning.message}", file=sys.stderr)
-        told = [str(warning.message) for warning in caught if issubclass(warning.category, TrustWarning)]
-        return 200, _json({"predictions": predictions} | ({"warnings": told} if told else {}))
+        messages = [str(warning.message) for warning in caught if issubclass(warning.category, TrustWarning)]
+        return 200, _json({"predictions": predictions} | ({"warnings": messages} if messages else {}))
     except MlflowException as error:
         return int(error.get_http_status_code()), refusal(error.error_code, error.message)
     except RecursionError:
@@ -101,11 +100,11 @@ def _request(body: bytes) -> tuple[Any, dict[str, Any]]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, each of whose keys is there once."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise _invalid(f"Expected each key once, got {twice!r:.80} several times.")
-    return found
+    return content
 
 
 def _invalid(message: str) -> MlflowException:

@@ -1,17 +1,13 @@
-"""Calls to the tracking store that wait while it is away: locked by another process, stopped, or started
-anew."""
+"""Retries of calls to the tracking store while it is locked by another process, stopped, or restarting."""
 
 import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
-
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from typing import ParamSpec, TypeVar
 
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.tracking.failures import ERRORS, cause_to_show, failure, is_away, is_race, reason
+from sbi_models.tracking.failures import ERRORS, cause_to_show, failure, is_away, is_race, quiet_log, reason
 from sbi_models.tracking.redaction import redacted
 
 VARIABLE = "SBI_MODELS_TRACKING_PATIENCE"
@@ -23,10 +19,7 @@ RACES = 5
 """How often a call is made again at once because another process wrote the same row first."""
 
 WARN_AFTER = 3.0
-"""Seconds after which a warning says what is waited for."""
-
-_MLFLOW_WAITS = "PRAGMA busy_timeout = 20000;"
-_WE_WAIT = "PRAGMA busy_timeout = 2000;"
+"""Seconds after which the next failed try is warned of."""
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +44,7 @@ def patience() -> float:
 def patiently(
     doing: str, call: Callable[Given, Result], *arguments: Given.args, **options: Given.kwargs
 ) -> Result:
-    """The result of the call, which is made again while the store is away, after longer and longer waits.
+    """Call a function again, after longer and longer waits, while the store is away; its result.
 
     The call may have done its work and lost the answer: it must be one that does nothing new the second time.
 
@@ -62,7 +55,8 @@ def patiently(
     limit, started, wait, warned, races = patience(), time.monotonic(), FIRST_WAIT, False, 0
     while True:
         try:
-            result = call(*arguments, **options)
+            with quiet_log():
+                result = call(*arguments, **options)
         except ERRORS as error:
             if is_race(error) and races < RACES:
                 races += 1
@@ -99,15 +93,3 @@ def _given_up(doing: str, error: BaseException, waited: float) -> TrackingError:
 
 def _span(seconds: float) -> str:
     return f"{seconds / 60:.3g} minutes" if seconds >= 120 else f"{seconds:.3g} seconds"
-
-
-def _wait_in_short_steps(
-    connection: Any, cursor: Any, statement: str, parameters: Any, *more: Any
-) -> tuple[str, Any]:
-    """MLflow lets SQLite wait for twenty seconds in silence; shorter waits, repeated, can be told and
-    ended."""
-    del connection, cursor, more
-    return (_WE_WAIT if statement == _MLFLOW_WAITS else statement), parameters
-
-
-event.listen(Engine, "before_cursor_execute", _wait_in_short_steps, retval=True)

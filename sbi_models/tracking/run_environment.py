@@ -1,5 +1,4 @@
-"""What it takes to run a run again, as files of it: packages, machine, commit, and changes that were not
-committed."""
+"""Files that a run keeps for its reproduction: packages, machine, commit, uncommitted changes."""
 
 import base64
 import hashlib
@@ -28,8 +27,7 @@ LONGEST_PATCH = 1_000_000
 
 
 def environment_files(folder: Path) -> dict[str, str]:
-    """Texts by file name: requirements.txt, machine.json, code.json and library.json; patches where tracked
-    files were changed.
+    """Texts by file name: requirements.txt, machine.json, code.json, library.json, and patches.
 
     code.json and changes.patch are of the user's code in a folder, of which nothing is said if it is in no
     git checkout; library.json and library_changes.patch are of this package.
@@ -50,8 +48,7 @@ def environment_files(folder: Path) -> dict[str, str]:
 
 
 def requirements() -> str:
-    """All installed packages at their versions; those that did not come from an index are comments, for
-    nobody else can install them."""
+    """Installed packages with versions; those that did not come from an index are comments."""
     lines: dict[str, str] = {}
     for package in distributions():
         name = str(package.metadata["Name"] or "")
@@ -85,8 +82,7 @@ def machine() -> dict[str, object]:
 
 
 def code_state(folder: Path) -> tuple[dict[str, object], str]:
-    """Commit, whether tracked files differ from it, and untracked files; and the difference as a patch.
-    Nothing outside a checkout.
+    """Commit, dirtiness, untracked files and patch of a checkout; empty outside a checkout.
 
     The patch is without secrets, for which `git apply` may refuse it, and has at most a megabyte:
     `patch_redacted` and `patch_complete`.
@@ -96,8 +92,7 @@ def code_state(folder: Path) -> tuple[dict[str, object], str]:
 
 
 def library_state() -> tuple[dict[str, object], str]:
-    """What this package is: version, hash of its files, and where it is from; and what differs from its
-    commit, as a patch.
+    """Version, file hash, origin and patch of this package.
 
     A checkout has what `code_state` says of a folder. An installed package has the address and hash of its
     archive, as far as the installer has noted them, and the names of files that were changed after it was
@@ -111,7 +106,7 @@ def library_state() -> tuple[dict[str, object], str]:
     if root is not None:
         code, patch = _state(root, *(path.name for path in own_packages()))
         return state | code, patch
-    installed = next((found for found in distributions(name="sbi-models")), None)
+    installed = next((package for package in distributions(name="sbi-models")), None)
     if installed is None:
         return state, ""
     origin = json.loads(installed.read_text("direct_url.json") or "{}")
@@ -147,5 +142,5 @@ def _state(root: Path, *paths: str) -> tuple[dict[str, object], str]:
     clean = redacted_patch(patch)
     content = clean.encode("utf-8", "surrogateescape")
     whole = len(content) <= LONGEST_PATCH
-    kept = clean if whole else content[:LONGEST_PATCH].decode("utf-8", "ignore")
-    return state | {"patch_redacted": clean != patch, "patch_complete": whole}, kept
+    text = clean if whole else content[:LONGEST_PATCH].decode("utf-8", "ignore")
+    return state | {"patch_redacted": clean != patch, "patch_complete": whole}, text

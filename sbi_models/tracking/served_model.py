@@ -44,8 +44,9 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         self._approximator = load_approximator(context.artifacts["approximator"])
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
-        """Posterior draws in raw space, float, of shape (num_datasets, num_samples, dim); a dict of them if
-        there are several variables.
+        """Posterior draws (num_datasets, num_samples, dim), float, in raw space.
+
+        Several variables give a dict of them.
 
         `model_input` is {name: array of shape (num_datasets, ...)} in raw space or, if there is one condition
         only, its array; numbers are taken in float64. A request may bring 10 000 data sets and 10 000 000
@@ -55,18 +56,19 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
           request may ask for 10 000 000 numbers in all, which is num_samples times num_datasets times the
           widths of the variables.
         - `output`: "draws" (default), "summary" or "log_density"; the latter two give a dict. A summary is
-          {"theta": {"mean": (num_datasets, dim), "sd": the same, "quantiles": (num_datasets, 5, dim), "levels":
-          (5,)}}, of num_samples draws, two or more. With log_density, {"theta": draws, "log_density":
-          (num_datasets, num_samples)} has the log posterior density of each draw in nats, raw space.
+          {"theta": {"mean": (num_datasets, dim), "sd": the same, "quantiles": (num_datasets, 5, dim),
+          "levels": (5,)}}, of num_samples draws, two or more. With log_density,
+          {"theta": draws, "log_density": (num_datasets, num_samples)} has the log posterior density of each
+          draw in nats, raw space.
         - `certificate` (default false): the answer is a dict that has the certificates beside the rest:
           {"theta": draws, "certificates": [a dict for each data set]}.
 
         Every observation is looked at: a warning (TrustWarning) says for which the draws should not be
         trusted, and why.
 
-        Point estimators have no draws: they give a dict of estimates "rule.variable", (num_datasets, ..., dim),
-        and of the params only `certificate` matters. Whatever is wrong in a request is an
-        INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
+        Point estimators have no draws: they give a dict of estimates "rule.variable",
+        (num_datasets, ..., dim), and of the params only `certificate` matters. Whatever is wrong in a request
+        is an INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
         """
         asked = _options(params or {})
         conditions = _conditions(model_input, self._approximator.condition_names)
@@ -120,8 +122,7 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         )
 
     def _log_density(self, draws: dict[str, Any], conditions: dict[str, Any]) -> Any:
-        """Log posterior density of each draw, (num_datasets, num_samples), in nats, raw space; `ROWS_AT_ONCE`
-        draws at a time."""
+        """Log posterior density of each draw, (num_datasets, num_samples), in nats, in raw space."""
         shapes = self._approximator.shapes
         num_datasets, num_samples = next(iter(draws.values())).shape[:2]
         flat = {name: value.reshape(-1, *shapes[name]) for name, value in draws.items()}
@@ -188,8 +189,10 @@ def _warn(certificates: list[Any]) -> None:
 
 
 def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named float64 arrays in the input, checked for names, numbers, NaN and size; shapes are checked by
-    the approximator."""
+    """Named float64 arrays of the input, checked for names, numbers, NaN and size.
+
+    The approximator checks shapes.
+    """
     if not isinstance(model_input, Mapping):
         if len(names) != 1:
             raise _invalid(f"Expected a dict with the arrays {', '.join(names)}, got one array.")

@@ -1,5 +1,6 @@
-"""A posterior behind HTTP: this process listens and guards the limits, another one computes, and is killed
-when nobody waits for it.
+"""HTTP server of a posterior: one process listens and guards limits, another one computes.
+
+The latter is killed when nobody waits for it.
 
 No code of a model is run: what answers is the `PosteriorSampler` of this package, around the tensors of the
 approximator.
@@ -25,8 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sbi_models.approximators import Approximator
 from sbi_models.errors import ConfigurationError, TrackingError
-from sbi_models.tracking.pipe_messages import refusal
-from sbi_models.tracking.server_worker import Worker, command_of
+from sbi_models.tracking.server_worker import Worker, command_of, refusal
 
 MOST_BYTES, BYTES_A_NUMBER = 64 * 2**20, 32
 """Of the body of a request; one data set of the model's size, at so many bytes a number, is always taken."""
@@ -49,8 +49,9 @@ def serve(
     timeout: float = 60.0,
     names: Collection[str] = (),
 ) -> None:
-    """Answer for an approximator at http://HOST:PORT/invocations until SIGTERM or Ctrl-C; see
-    `PosteriorSampler.predict` for requests.
+    """Serve an approximator at http://HOST:PORT/invocations until SIGTERM or Ctrl-C.
+
+    `PosteriorSampler.predict` describes requests.
 
     It has no passwords. Requests are answered one at a time. A request has at most 10 000 data sets, 10 000
     000 numbers in and as many out, 64 MiB (or one data set, if that is more), and `timeout` seconds, its wait
@@ -116,8 +117,10 @@ Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
 
 def application(lifespan: Lifespan, *, most_bytes: int, timeout: float, names: Collection[str]) -> Starlette:
-    """The ASGI application; `lifespan` sets `app.state.answer`, a function that gives status and body of the
-    answer to a body."""
+    """The ASGI application.
+
+    `lifespan` sets `app.state.answer`, a function from a request body to status and body.
+    """
     slots = asyncio.Semaphore(_READ_AT_ONCE)  # bodies in memory
 
     async def invocations(request: Request) -> Response:
@@ -171,8 +174,11 @@ async def _body(request: Request, most: int) -> bytes | None:
 
 
 async def _while_waited_for(request: Request, work: Awaitable[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """What the work gives; it is cancelled when this is, or soon after the client has left, which raises
-    ClientDisconnect."""
+    """Result of the work, which is cancelled with this call or soon after the client has left.
+
+    Raises:
+        ClientDisconnect: if the client has left.
+    """
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)

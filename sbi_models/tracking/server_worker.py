@@ -1,16 +1,22 @@
-"""A process that answers requests one after the other, and that is killed as soon as nobody waits for what it
-computes."""
+"""Worker process of a model server, killed as soon as nobody waits for its result."""
 
 import asyncio
+import json
 import os
+import struct
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from sbi_models.errors import TrackingError
-from sbi_models.tracking.pipe_messages import ANSWER, READY, REQUEST, refusal
+
+REQUEST, ANSWER, READY = struct.Struct(">Q"), struct.Struct(">HQ"), b"."
+"""Headers of bodies (length; HTTP status and length), and the byte that a ready worker sends."""
+
+_LONGEST_MESSAGE = 1000
 
 _ENDED = (
     "The process that computes has ended, perhaps since memory ran out; another one is being started. "
@@ -18,9 +24,21 @@ _ENDED = (
 )
 
 
+def receive(requests: BinaryIO, put: Callable[[bytes], None]) -> None:
+    """Pass on the bodies of requests; end this process when the other side is gone."""
+    while head := requests.read(REQUEST.size):
+        put(requests.read(REQUEST.unpack(head)[0]))
+    os._exit(0)
+
+
+def refusal(code: str, message: str) -> bytes:
+    """The body of an answer other than 200, JSON."""
+    shortened = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
+    return json.dumps({"error_code": code, "message": shortened}).encode()
+
+
 def command_of(file: Path) -> list[str]:
-    """The command line of a process that answers for the approximator of a file; modules in the current
-    folder are not on its path."""
+    """Command line of the worker of an approximator file, without the current folder on its path."""
     return [sys.executable, "-P", "-m", "sbi_models.tracking.request_handling", str(file)]
 
 
@@ -42,8 +60,10 @@ class Worker:
         await self._running()
 
     async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """HTTP status and body of the answer. Cancelling this kills the process, unless the request had not
-        reached it yet."""
+        """HTTP status and body for a request.
+
+        Cancelling kills the process, unless the request had not reached it yet.
+        """
         async with self._free:
             try:
                 process = await self._running()

@@ -1,7 +1,5 @@
-"""Where runs and models are kept: an SQLite database below `mlruns/`, or whatever MLFLOW_TRACKING_URI
-names."""
+"""Tracking store: an SQLite database below `mlruns/`, or the one of MLFLOW_TRACKING_URI."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -9,25 +7,26 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.telemetry import set_telemetry_client
 from mlflow.version import VERSION
 
 from sbi_models.empty_databases import give_tables, refuse_folder
 from sbi_models.errors import TrackingError
 from sbi_models.tracking.failures import tracking_errors
+from sbi_models.tracking.mlflow_environment import environment_defaults
 from sbi_models.tracking.redaction import redacted
 from sbi_models.tracking.relocation import Relocated, refuse_other_place, relocate
 from sbi_models.tracking.retries import patiently
-
-logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT_KIND = "mlflow.experimentKind"
 
@@ -56,51 +55,57 @@ class Store:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's client for this store; it shares no state with `mlflow.set_tracking_uri` or active
-        runs."""
+        """MLflow's client of this store.
+
+        It shares no state with `mlflow.set_tracking_uri` or active runs.
+        """
         return patiently(f"open the tracking store {self.tracking_uri}", _client, self.tracking_uri)
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Keeps other processes out of a local store while something is looked up and then made; not
-        re-entrant."""
+    def lock(self) -> AbstractContextManager[object]:
+        """Lock of a local store against other processes; not re-entrant."""
         return file_lock(_lock_path(self.database)) if self.database else nullcontext()
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment `name`, which is made on demand; raises TrackingError if it was
-        deleted."""
-        found = patiently(f"open the experiment {name!r}", self._experiment, name)
-        if found.lifecycle_stage != "active":
+        """Id of the experiment `name`, which is created on demand.
+
+        Raises:
+            TrackingError: if it was deleted.
+        """
+        experiment = patiently(f"open the experiment {name!r}", self._experiment, name)
+        if experiment.lifecycle_stage != "active":
             raise TrackingError(
                 f"Expected the experiment {name!r} to be active, got a deleted one. Choose another name, or "
-                f"restore it with: mlflow experiments restore --experiment-id {found.experiment_id}"
+                f"restore it with: mlflow experiments restore --experiment-id {experiment.experiment_id}"
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _experiment(self, name: str) -> Experiment:
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             tags = {
                 EXPERIMENT_KIND: "custom_model_development"
             }  # the UI's view for models, not for language agents
             try:
                 self.client.create_experiment(name, artifact_location=self.artifact_location, tags=tags)
             except MlflowException:
-                found = self.client.get_experiment_by_name(name)
-                if found is None:  # else somebody has just made it
+                experiment = self.client.get_experiment_by_name(name)
+                if experiment is None:  # else somebody has just made it
                     raise
-            found = found or self.client.get_experiment_by_name(name)
-        return found
+            experiment = experiment or self.client.get_experiment_by_name(name)
+        return experiment
 
 
 def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
-    """The store that MLFLOW_TRACKING_URI names or, without it, `<root>/mlruns/mlflow.db` with its files in
-    `<root>/mlruns/artifacts`.
+    """Open the store of MLFLOW_TRACKING_URI or, without it, `<root>/mlruns/mlflow.db`.
+
+    A local store keeps files in `<root>/mlruns/artifacts`.
 
     `root` defaults to the current folder. A missing SQLite database is made, once, even if several processes
     ask at the same moment; with `create=False` it is a TrackingError instead. So is one that was moved or
     copied with its project, until `relocate_store` has given it the place where it is now: it names the files
     of runs and models by whole addresses.
     """
+    _switch_telemetry_off()
     base = Path(root if root is not None else Path.cwd()).resolve()
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         refuse_folder(base)
@@ -124,8 +129,7 @@ def open_store(root: Path | str | None = None, *, create: bool = True) -> Store:
 
 
 def relocate_store(root: Path | str | None = None) -> Relocated:
-    """Give the local store of a project that was moved or copied the place where it is now; `root` as for
-    `open_store`.
+    """Relocate the local store of a project that was moved or copied; `root` as for `open_store`.
 
     Raises:
         TrackingError: there is none, or it cannot be written.
@@ -143,16 +147,9 @@ def relocate_store(root: Path | str | None = None) -> Relocated:
         return relocate(database, database.parent / "artifacts")
 
 
-@contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock on `path` (made if missing); the kernel frees it when the holder dies, however
-    it dies."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+def file_lock(path: Path) -> AbstractContextManager[object]:
+    """Hold the exclusive lock on `path` (made if missing), which the system frees when its holder dies."""
+    return FileLock(path)
 
 
 def local_path(uri: str) -> Path | None:
@@ -169,14 +166,23 @@ def local_path(uri: str) -> Path | None:
     return None if parts.scheme else Path(uri)
 
 
+@cache
+def _switch_telemetry_off() -> None:
+    """Switch MLflow's telemetry off in this process, unless MLFLOW_DISABLE_TELEMETRY is set.
+
+    MLflow has no switch for one store.
+    """
+    with environment_defaults({"MLFLOW_DISABLE_TELEMETRY": "true"}):
+        set_telemetry_client()
+
+
 @lru_cache(maxsize=32)
 def _client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
 def _sqlite_path(uri: str) -> Path:
-    """The absolute path in an SQLite URI; a relative one is taken from the current folder, as SQLAlchemy
-    does."""
+    """The absolute path in an SQLite URI, relative to the current folder as in SQLAlchemy."""
     path = uri.partition(":///")[2].partition("?")[0]
     if path in {"", ":memory:"}:
         raise TrackingError(
@@ -195,8 +201,7 @@ def _is_ready(database: Path) -> bool:
 
 
 def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
-    """Make the folders and the database of a local store if they are missing, and check that it can be
-    written."""
+    """Create the folders and the database of a local store if missing; check that they are writable."""
     try:
         if not _is_ready(database):
             if not create:
@@ -224,11 +229,10 @@ def _prepare(database: Path, artifacts: Path, *, create: bool) -> None:
 
 
 def _initialize(database: Path, artifacts: Path) -> None:
-    """Build the database beside its place and move it there, so that a process killed half-way leaves no
-    half-made tables."""
+    """Build the database in a temporary file, and move it into place when it is complete."""
     fresh = database.with_name(f"{database.name}.new")
     fresh.unlink(missing_ok=True)
-    with tracking_errors(f"make the tracking database {database}"):
+    with tracking_errors(f"make the tracking database {database}"), _without_lines_of_migrations():
         give_tables(fresh, f"mlflow-{VERSION}", lambda: _make_tables(fresh))
         SqlAlchemyStore(
             f"sqlite:///{fresh}", artifacts.as_uri()
@@ -236,6 +240,17 @@ def _initialize(database: Path, artifacts: Path) -> None:
     with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")  # writers then wait for each other a third as long
     fresh.replace(database)
+
+
+@contextmanager
+def _without_lines_of_migrations() -> Iterator[None]:
+    logger = logging.getLogger("alembic")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _make_tables(database: Path) -> None:

@@ -1,17 +1,13 @@
-"""Processor, memory, disk, network and GPU of the machine while a run is open, as MLflow's system metrics."""
+"""System metrics of a run: processor, memory, disk, network and GPU of the machine."""
 
 import logging
 import os
 import threading
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 from sbi_models.tracking.live_metrics import LiveMetrics
 
@@ -20,20 +16,30 @@ PREFIX = "system/"
 INTERVAL = 10.0
 """Seconds between two samples."""
 
+_SENSORS = (
+    ("cpu_monitor", "CPUMonitor"),
+    ("disk_monitor", "DiskMonitor"),
+    ("network_monitor", "NetworkMonitor"),
+    ("gpu_monitor", "GPUMonitor"),
+)
+"""Module and class of MLflow's sensors, which it does not document: one that is gone is left out."""
+
 _logger = logging.getLogger(__name__)
 
 
 class SystemMetrics:
-    """A daemon thread that samples every `INTERVAL` seconds; points go the way of live metrics, so that a
-    store that is away ends nothing.
+    """Background thread that samples the machine every `INTERVAL` seconds.
+
+    Points go through `LiveMetrics`, so that a store that is away ends nothing.
 
     The sensors are MLflow's. Its own monitor is not used: it stops for good at the first call that fails. A
     run that was opened again goes on with its next step.
     """
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
-        steps = [metric.step for metric in run.data._metric_objs if metric.key.startswith(PREFIX)]
-        self._step = max(steps, default=-1) + 1
+        known = sorted(name for name in run.data.metrics if name.startswith(PREFIX))
+        history = client.get_metric_history(run.info.run_id, known[0]) if known else []
+        self._step = max((point.step for point in history), default=-1) + 1
         self._live = LiveMetrics(client, run.info.run_id, level=logging.DEBUG)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -59,23 +65,19 @@ class SystemMetrics:
             self._live.close()
 
     def _watch(self) -> None:
-        sensors = [
-            sensor
-            for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor)
-            if (sensor := _made(kind)) is not None
-        ]
+        sensors = [sensor for module, name in _SENSORS if (sensor := _sensor(module, name)) is not None]
         while not self._stop.wait(INTERVAL):
             values = {f"{PREFIX}{name}": value for sensor in sensors for name, value in _read(sensor).items()}
             self._live.add(self._step, values)
             self._step += 1
 
 
-def _made(kind: Callable[[], Any]) -> Any | None:
-    """A sensor of MLflow's, or None where the machine has nothing to measure with it, such as no GPU."""
+def _sensor(module: str, name: str) -> Any | None:
+    """A sensor of MLflow's; None where the machine has nothing to measure with it, such as no GPU."""
     try:
-        return kind()
+        return getattr(import_module(f"mlflow.system_metrics.metrics.{module}"), name)()
     except Exception as error:  # noqa: BLE001 - whatever a driver raises, the run goes on without this sensor
-        _logger.debug("No %s: %s", kind, error)
+        _logger.debug("No %s: %s", name, error)
         return None
 
 

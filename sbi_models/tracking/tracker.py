@@ -38,8 +38,9 @@ class Figure(Protocol):
 
 
 class Tracker:
-    """Writes one run; made by `start` or `attach`. Usable as a context manager, which finishes the run as
-    FINISHED, FAILED or KILLED.
+    """Writer of one MLflow run, made by `start` or `attach`.
+
+    As a context manager it finishes the run as FINISHED, FAILED or KILLED.
 
     It names its run in every call and never touches MLflow's global active run, so trackers of several
     threads do not meet. Every call waits for a store that is away (see `patience`), and does nothing new when
@@ -116,8 +117,7 @@ class Tracker:
         identity: Mapping[str, str],
         tags: Mapping[str, str],
     ) -> Self:
-        """A tracker of the run, opened again, or of a new one if there is none; tags of its identity are
-        those it was made with."""
+        """Tracker of the run, opened again, or of a new run; `identity` are tags of new runs only."""
         client, reopened = store.client, run is not None
         if run is None:
             run = client.create_run(experiment_id, run_name=run_name, tags={**tags, **identity})
@@ -131,13 +131,11 @@ class Tracker:
 
     @classmethod
     def attach(cls, store: Store, run_id: str) -> Self:
-        """A tracker that adds to the existing run `run_id`, whatever its status, without changing the
-        status."""
+        """Tracker that adds to the existing run `run_id` without changing its status."""
         return cls(store, patiently(f"find the run {run_id!r}", store.client.get_run, run_id), reopened=True)
 
     def child(self, name: str, params: Mapping[str, Any] | None = None) -> Self:
-        """Open the run of a part of this run, such as a member of an ensemble; there is one of each name,
-        whatever became of it before.
+        """Open the child run of a part, such as a member of an ensemble; there is one of each name.
 
         Parameters as for `start`. It ends with this run.
         """
@@ -171,12 +169,12 @@ class Tracker:
 
     @property
     def run_id(self) -> str:
-        """Of the MLflow run."""
+        """Id of the MLflow run."""
         return str(self._info.run_id)
 
     @property
     def experiment_id(self) -> str:
-        """Of the MLflow experiment that the run is in."""
+        """Id of the MLflow experiment of the run."""
         return str(self._info.experiment_id)
 
     @property
@@ -224,8 +222,11 @@ class Tracker:
         )
 
     def log_folder(self, path: Path | str) -> None:
-        """Copy all files below a folder to the same places in the run; raises ConfigurationError if there is
-        no such folder."""
+        """Copy all files below a folder to the same places in the run.
+
+        Raises:
+            ConfigurationError: if there is no such folder.
+        """
         if not Path(path).is_dir():
             raise ConfigurationError(
                 f"Expected a folder to log, got {str(path)!r}, which does not exist or is a file."
@@ -238,15 +239,16 @@ class Tracker:
         )
 
     def log_table(self, table: pd.DataFrame, file: str) -> None:
-        """Write a table as CSV, for instance to `metrics/diagnostics.csv`; a plain 0, 1, 2, ... index is left
-        out."""
+        """Write a table as CSV, for instance to `metrics/diagnostics.csv`.
+
+        A plain 0, 1, 2, ... index is left out.
+        """
         with self._scratch(file) as scratch:
             table.to_csv(_inside(scratch, file), index=not isinstance(table.index, pd.RangeIndex))
             self._upload(scratch)
 
     def log_json(self, content: Any, file: str) -> None:
-        """Write something that JSON can hold, without passwords and tokens, for instance to
-        `architecture.json`."""
+        """Write redacted JSON content to a file of the run, for instance to `architecture.json`."""
         self._write({file: json.dumps(redacted_content(content), indent=2)})
 
     def log_texts(self, texts: Mapping[str, str]) -> None:
@@ -254,8 +256,7 @@ class Tracker:
         self._write({file: redacted(text) for file, text in texts.items()})
 
     def log_environment(self) -> None:
-        """Write what it takes to run this again below environment/: requirements, machine, code of the user
-        and of this package."""
+        """Write requirements, machine and code state below environment/, for a reproduction."""
         self._write(environment_files(self._folder))
 
     def _write(self, texts: Mapping[str, str]) -> None:
@@ -279,8 +280,9 @@ class Tracker:
     def log_dataset(
         self, name: str, path_or_uri: Path | str, arrays: Mapping[str, Array], content_hash: str, context: str
     ) -> None:
-        """Say which data the run used: `arrays` of shape (n, ...) in raw space, for their shapes and types;
-        `context` e.g. "training".
+        """Record a data set that the run used: its name, source, shapes, types and hash.
+
+        Arrays are (n, ...) in raw space; `context` is, e.g., "training".
 
         The data stay where they are, at `path_or_uri`. The digest is the first 36 characters of
         `content_hash` (MLflow's limit); the whole of it is in the tag `sbi_models.content_hash` of the input.
@@ -305,8 +307,10 @@ class Tracker:
             )
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Write what is queued and end the run as FINISHED, FAILED or KILLED, and with it the runs below it
-        that have not ended."""
+        """Write the queue and end the run, and child runs that have not ended.
+
+        The status is FINISHED, FAILED or KILLED.
+        """
         if status not in {"FINISHED", "FAILED", "KILLED"}:
             raise ConfigurationError(f"Expected the status FINISHED, FAILED or KILLED, got {status!r}.")
         if self._system is not None:
@@ -333,8 +337,7 @@ class Tracker:
 
 
 def _unfinished_run(store: Store, experiment_id: str, key: str) -> Run | None:
-    """The newest run with this key that did not finish and that no other live process of this machine
-    writes."""
+    """The newest unfinished run with this key that no other live process of this machine writes."""
     runs = store.client.search_runs(
         [experiment_id],
         filter_string=f"tags.`{KEY_TAG}` = '{key}' and attributes.status != 'FINISHED'",

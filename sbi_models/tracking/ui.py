@@ -1,4 +1,4 @@
-"""How to start MLflow's own pages: a small server, for this machine only."""
+"""Command line and environment of MLflow's UI, for this machine only."""
 
 import ipaddress
 import os
@@ -39,8 +39,7 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
 
 
 def run_page(store: Store, run_id: str) -> str | None:
-    """The address of the page of a run, without a password, where the store is a server; None where
-    `ui_command` starts one."""
+    """URL of the page of a run, without a password, where the store is a server; else None."""
     if not is_server(store):
         return None
     experiment = patiently(f"find the run {run_id!r}", store.client.get_run, run_id).info.experiment_id
@@ -53,8 +52,7 @@ def is_server(store: Store) -> bool:
 
 
 def ui_environment(store: Store) -> dict[str, str]:
-    """The whole environment for `ui_command`: this process's, quiet, without job runners, and with this
-    Python's scripts on the path.
+    """Environment for `ui_command`: quiet, without job runners, with this Python's scripts on the path.
 
     It also holds the address of a database with a password, which every user of the machine could read in a
     command line.

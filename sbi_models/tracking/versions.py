@@ -1,5 +1,4 @@
-"""The versions of registered models: which one an alias points to, who moved it when and why, and notes that
-people read in the UI."""
+"""Versions of registered models: aliases with their history, tags and descriptions."""
 
 import json
 import socket
@@ -26,8 +25,7 @@ _MOVED = "moved."
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """One version of a registered model; `uri` names exactly this version, `reused` says that it was there
-    before.
+    """One version of a registered model; `reused` says that it was registered before.
 
     `aliases` are those that a registration has pointed to it or, from `version_of`, all that point to it.
     """
@@ -49,8 +47,11 @@ class ModelListing:
 
 
 def version_of(store: Store, uri: str) -> RegisteredModel:
-    """The version that models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest names now; a
-    TrackingError if there is none."""
+    """The version that models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest names now.
+
+    Raises:
+        TrackingError: if there is none.
+    """
     parsed = parse_model(uri)
     if parsed is None:
         raise TrackingError(
@@ -70,16 +71,21 @@ def version_of(store: Store, uri: str) -> RegisteredModel:
 
 
 def alias_of(store: Store, name: str, alias: str) -> int | None:
-    """The version that the alias points to; None if the model has no such alias. An unknown model is a
-    TrackingError."""
+    """The version of an alias; None if the model has no such alias.
+
+    Raises:
+        TrackingError: if there is no such model.
+    """
     version = find_model(store.client, name).aliases.get(alias)
     return None if version is None else int(version)
 
 
 @dataclass(frozen=True)
 class AliasMove:
-    """One change of an alias of a registered model: when (UTC, ISO 8601), by whom, from which version to
-    which, None for none, and why."""
+    """One change of an alias of a registered model: time (UTC, ISO 8601), user, versions, reason.
+
+    `before` is None where the alias was new.
+    """
 
     alias: str
     time: str
@@ -111,8 +117,7 @@ def set_alias(
     why: str = "",
     expected: int | EllipsisType | None = ...,
 ) -> int | None:
-    """Point the alias to a version, and return which version it pointed to before, for a way back; None if
-    there was no such alias.
+    """Point an alias to a version; the version it pointed to before, None if there was none.
 
     Every change is kept with time, user and reason (`alias_history`). All happens under the lock of a local
     store. A server has no such lock: of two that set an alias there at once, the last one wins.
@@ -179,8 +184,7 @@ def annotate(
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
 ) -> None:
-    """Set or replace tags of a version, and its description in markdown, which the UI shows; passwords and
-    tokens are not written."""
+    """Set or replace tags of a version and its description in markdown, both redacted."""
     find_version(store.client, name, alias=None, version=str(version))
     labels = {key: redacted_setting(key, value) for key, value in (tags or {}).items()}
     patiently(

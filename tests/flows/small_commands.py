@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 from sbi_models.cli.main import main
 from sbi_models.pipeline.prefect_server.for_one_run import local_prefect
+from sbi_models.pipeline.runtime import program_environment
 
 
 def give(words: list[str]) -> tuple[int, str, str]:
@@ -26,6 +27,6 @@ def give(words: list[str]) -> tuple[int, str, str]:
 
 
 if __name__ == "__main__":
-    with local_prefect():
+    with program_environment(), local_prefect():
         for argument in sys.argv[1:]:
             print("RESULT " + json.dumps(give(json.loads(argument))), flush=True)

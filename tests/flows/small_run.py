@@ -20,6 +20,7 @@ from sbi_models.pipeline.experiment.settings import (
 )
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.prefect_server.for_one_run import local_prefect
+from sbi_models.pipeline.runtime import program_environment
 
 SMALL = load_experiment("michelson").model_copy(
     update={
@@ -77,7 +78,7 @@ COMPOSED = {
 
 
 if __name__ == "__main__":
-    with local_prefect() if len(sys.argv) > 2 else nullcontext():  # one for all
+    with program_environment(), local_prefect() if len(sys.argv) > 2 else nullcontext():  # one for all
         for argument in sys.argv[1:]:
             changes = json.loads(argument)
             flow, fresh = changes.pop("flow", "pipeline"), changes.pop("fresh", False)

@@ -1,6 +1,7 @@
 """Schedules before they start: what cannot be scheduled is refused, and times are those of the time zone."""
 
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,24 @@ from sbi_models.cli.main import main
 from sbi_models.errors import ConfigurationError
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
-from sbi_models.pipeline.schedule import Times
+from sbi_models.pipeline.schedule import Times, refuse_versions
+
+
+@pytest.mark.parametrize(
+    ("prefect", "sqlalchemy", "works"),
+    [
+        ("3.8.8", "2.0.58", True),
+        ("3.9.1", "2.1.9", True),
+        ("3.10.0", "2.1.0", True),
+        ("3.8.8", "2.1.9", False),
+    ],
+)
+def test_versions_whose_scheduler_makes_no_runs_are_refused(
+    prefect: str, sqlalchemy: str, works: bool
+) -> None:
+    """Prefect 3.8 with SQLAlchemy 2.1 would wait for ever; the error names the cure."""
+    with nullcontext() if works else pytest.raises(ConfigurationError, match=r"pip install .*prefect>=3\.9"):
+        refuse_versions(prefect, sqlalchemy)
 
 
 @pytest.mark.parametrize(

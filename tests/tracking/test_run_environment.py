@@ -8,9 +8,9 @@ import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 
 from sbi_models.tracking import Store, Tracker, provenance, run_environment, system_metrics
 from sbi_models.tracking.provenance import OWN_COMMIT, git_tags
@@ -160,8 +160,7 @@ def test_a_store_that_is_away_and_a_sensor_that_fails_end_nothing(
 ) -> None:
     """While writes fail and one sensor raises, samples go on; what could not be written is there
     afterwards."""
-    broken = SimpleNamespace(collect_metrics=lambda: 1 / 0)
-    monkeypatch.setattr(system_metrics, "DiskMonitor", lambda: broken)
+    monkeypatch.setattr(DiskMonitor, "collect_metrics", lambda sensor: 1 / 0)
     client = type(store.client)
     tracker = Tracker.start(store, "npe", "first", "key")
     with monkeypatch.context() as patch:

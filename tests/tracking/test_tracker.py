@@ -16,7 +16,8 @@ from sbi_models.tracking.provenance import git_tags
 LIFE = """
 import os, sys
 from sbi_models.tracking import Tracker, open_store
-tracker = Tracker.start(open_store(sys.argv[1]), "npe", "first", "key-1", {"seed": 3, "training": {"epochs": 6}})
+params = {"seed": 3, "training": {"epochs": 6}}
+tracker = Tracker.start(open_store(sys.argv[1]), "npe", "first", "key-1", params)
 for epoch in range(4):
     tracker.log_epoch(epoch, {"loss": 1.0 / (epoch + 1)})
 tracker.flush()

@@ -1,5 +1,6 @@
-"""A module run as a program that does not outlive the process that started it: `python -m
-sbi_models.pipeline.prefect_server.end_with_parent PARENT MODULE ARGUMENTS`.
+"""Run a module as a program that ends with its parent process.
+
+`python -m sbi_models.pipeline.prefect_server.end_with_parent PARENT MODULE ARGUMENTS`
 
 However the parent ends, by whatever signal and at whatever moment, this one sees that it has another parent,
 and ends with all of its process group, which must be its own.
@@ -16,8 +17,7 @@ _LOOK_SECONDS, _END_SECONDS = 0.5, 10.0
 
 
 def follow(parent: int) -> None:
-    """End this process, and its group, soon after its parent has ended; by force if it does not end by
-    itself."""
+    """End this process and its group soon after its parent has ended, by force if need be."""
 
     def watch() -> None:
         while os.getppid() == parent:

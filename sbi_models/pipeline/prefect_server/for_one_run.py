@@ -10,13 +10,12 @@ import socket
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from sbi_models.errors import SbiModelsError, TrackingError
 from sbi_models.pipeline.prefect_server.process import ServerProcess, why_away, without_password
-from sbi_models.pipeline.runtime import work_folder
+from sbi_models.pipeline.runtime import run_settings, work_folder
 
 _MODULE = ("sbi_models.pipeline.prefect_server.serve_once",)
 _TEMPORARY = {
@@ -30,13 +29,11 @@ _TEMPORARY = {
 
 
 _AGAIN, _LOOK_SECONDS = 3, 0.5
-"""How often a server that has ended is started again, and how often it is looked at; Prefect's client tries
-for a minute."""
+"""Restarts of a server that has ended, and seconds between two looks; Prefect's client tries for a minute."""
 
 
 class LocalPrefect:
-    """A context in which there is a Prefect server: that which PREFECT_API_URL names, or one that lives as
-    long as the context.
+    """Context with a Prefect server: the one of PREFECT_API_URL, or one that lives as long as the context.
 
     `begin` starts it ahead, so that it gets ready while the caller does something else; `with` waits for it.
     If it is killed meanwhile, it is started again at the same address, with the same database.
@@ -48,12 +45,15 @@ class LocalPrefect:
 
     def __init__(self) -> None:
         self._server: ServerProcess | None = None
-        self._settings: AbstractContextManager[Any] = nullcontext()
+        self._settings = ExitStack()
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
 
     def begin(self) -> None:
-        """Start the server if one is needed and none was started; it ends with this process at the latest."""
+        """Start the server if one is needed and none was started; it ends with this process at the latest.
+
+        To be called inside of `run_settings`, which the server inherits.
+        """
         if self._server is not None:
             return
         if url := _url_of_settings():
@@ -63,13 +63,15 @@ class LocalPrefect:
         atexit.register(self._stop)
 
     def __enter__(self) -> None:
-        self.begin()
-        if self._server is None:
-            return
+        self._settings.enter_context(run_settings())
         try:
+            self.begin()
+            if self._server is None:
+                return
             self._server.wait()
-        except TrackingError:
-            self._stop(keep_log=True)
+        except BaseException as error:
+            self._stop(keep_log=isinstance(error, TrackingError))
+            self._settings.close()
             raise
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -77,14 +79,16 @@ class LocalPrefect:
 
         # Nobody looks for lost runs on this server, and Prefect waits a second at the end of a flow for the
         # thread of its heartbeat.
-        self._settings = temporary_settings(
-            {PREFECT_API_URL: self._server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        self._settings.enter_context(
+            temporary_settings({PREFECT_API_URL: self._server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
         )
-        self._settings.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *trace: object) -> None:
         url, is_own = _url_of_settings(), self._server is not None
-        self._end()
+        try:
+            self._end()
+        finally:
+            self._settings.close()
         if (cause := _of_transport(error)) is not None:
             what = "that was started for this run" if is_own else f"at {without_password(str(url))}"
             cure = "" if is_own else "Start it again, or unset PREFECT_API_URL. "
@@ -102,7 +106,6 @@ class LocalPrefect:
             if self._server.is_alive():
                 run_coro_as_sync(_drain())
         finally:
-            self._settings.__exit__(None, None, None)
             self._stop()
 
     def _watch(self) -> None:
@@ -145,8 +148,7 @@ def refuse_away(url: str) -> None:
 
 
 def _of_transport(error: BaseException | None) -> BaseException | None:
-    """What an error came from, if that is that a server gave no answer; Prefect has tried for a while
-    then."""
+    """The connection error in the chain of causes of an error; None if there is none."""
     if not isinstance(error, Exception) or isinstance(error, SbiModelsError):
         return None
     import httpx
@@ -169,7 +171,8 @@ def _url_of_settings() -> str | None:
     """The server that is set, in the environment, a profile, or the settings of an outer context."""
     if os.environ.get("PREFECT_API_URL"):
         return os.environ["PREFECT_API_URL"]
-    if "prefect" not in sys.modules and not (Path(os.environ["PREFECT_HOME"]) / "profiles.toml").exists():
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    if "prefect" not in sys.modules and not (home / "profiles.toml").exists():
         return None
     from prefect.settings import PREFECT_API_URL
 
@@ -183,8 +186,7 @@ def _free_port() -> int:
 
 
 async def _drain() -> None:
-    """Send what is queued before the server stops; without this the exit waits for answers that do not
-    come."""
+    """Send queued events and log lines; else the exit waits for a server that has stopped."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from sbi_models.errors import TrackingError
 from sbi_models.pipeline.prefect_server.for_one_run import refuse_away
 from sbi_models.pipeline.prefect_server.process import ServerProcess
-from sbi_models.pipeline.runtime import work_folder
+from sbi_models.pipeline.runtime import run_settings, work_folder
 
 _USUAL_PORT = 4200
 _QUIET = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
@@ -18,27 +18,32 @@ _QUIET = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING", "PREFECT_LOGGING_HANDLERS_C
 
 @contextmanager
 def lasting_server(label: str) -> Iterator[ServerProcess | None]:
-    """The server that PREFECT_API_URL names (None), or one for the time of this context, with a database of
-    its own for this label.
+    """The server of PREFECT_API_URL (None), or a scheduling server for the time of this context.
+
+    Its database belongs to the label.
 
     Prefect's temporary server never starts scheduled runs. This one has a session of its own, so that Ctrl-C
     does not reach it before the deployment is paused.
     """
-    if url := PREFECT_API_URL.value():
-        refuse_away(url)
-        yield None
-        return
-    folder = work_folder() / "schedules"
-    database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / f'{label}.db'}"}
-    server = ServerProcess.start(
-        ["prefect", "server", "start"], _free_port(), database | os.environ | _QUIET, folder / f"{label}.log"
-    )
-    try:
-        server.wait()
-        with temporary_settings({PREFECT_API_URL: server.url}):
-            yield server
-    finally:
-        server.stop()
+    with run_settings():
+        if url := PREFECT_API_URL.value():
+            refuse_away(url)
+            yield None
+            return
+        folder = work_folder() / "schedules"
+        database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / f'{label}.db'}"}
+        server = ServerProcess.start(
+            ["prefect", "server", "start"],
+            _free_port(),
+            database | os.environ | _QUIET,
+            folder / f"{label}.log",
+        )
+        try:
+            server.wait()
+            with temporary_settings({PREFECT_API_URL: server.url}):
+                yield server
+        finally:
+            server.stop()
 
 
 def _free_port() -> int:

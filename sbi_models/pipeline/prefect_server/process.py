@@ -1,4 +1,4 @@
-"""A Prefect server as a child of this process: how it is started, waited for, and stopped.
+"""A Prefect server as a child process: start, wait, stop.
 
 It has a session of its own, so that Ctrl-C and the signals of a queue reach the flow alone, which then still
 has a server to report to. It follows its parent: one that is killed, at whatever moment, leaves no server
@@ -31,8 +31,7 @@ class ServerProcess:
 
     @classmethod
     def start(cls, module: Sequence[str], port: int, environment: Mapping[str, str], log: Path) -> Self:
-        """Start the server that a module is, with its arguments, on a port of 127.0.0.1; does not wait for
-        it."""
+        """Start a server module with its arguments on a port of 127.0.0.1, without waiting for it."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own command
@@ -60,8 +59,11 @@ class ServerProcess:
         return self.process.poll() is None
 
     def wait(self) -> None:
-        """Return when it answers; a TrackingError with the last that it said if it does not within two
-        minutes."""
+        """Return when the server responds.
+
+        Raises:
+            TrackingError: if it does not within two minutes, with the last line of its log.
+        """
         deadline = time.monotonic() + _START_SECONDS
         while not answers(self.url):
             if not self.is_alive() or time.monotonic() > deadline:
@@ -72,13 +74,13 @@ class ServerProcess:
 
     def _last_words(self) -> str:
         """What it said last; there may be nothing if it was killed."""
-        said = (
+        lines = (
             self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             if self.log.is_file()
             else []
         )
-        if said:
-            return f"{said[-1].rstrip('.')} (its log: {self.log})"
+        if lines:
+            return f"{lines[-1].rstrip('.')} (its log: {self.log})"
         code = self.process.poll()
         return "it gives no answer" if code is None else f"it ended with exit code {code} and said nothing"
 
@@ -98,8 +100,10 @@ def answers(url: str) -> bool:
 
 
 def why_away(url: str) -> str | None:
-    """Why the server of an API gives no answer; None if it gives one. Of certificates nothing is said:
-    Prefect has settings for them."""
+    """The reason why the server of an API does not respond; None if it responds.
+
+    Errors of certificates count as a response: Prefect has settings for them.
+    """
     try:
         # Nobody needs to be known to ask whether a server is well, and urllib would take a password for part
         # of the name.

@@ -1,11 +1,13 @@
-"""Prefect's server as it starts one itself for a single run: `python -m
-sbi_models.pipeline.prefect_server.serve_once --host 127.0.0.1 --port 8123`."""
+"""Prefect's server for a single run, as Prefect itself starts one.
+
+`python -m sbi_models.pipeline.prefect_server.serve_once --host 127.0.0.1 --port 8123`
+"""
 
 import argparse
 import sys
 
 from sbi_models.errors import TrackingError
-from sbi_models.quick_imports import quick_imports
+from sbi_models.pipeline.runtime import quick_imports
 
 with quick_imports(freeze=True):
     import uvicorn
