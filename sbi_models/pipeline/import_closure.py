@@ -126,6 +126,7 @@ def _absolute(name: str, level: int, package: str) -> str:
     return ".".join([*above, *([name] if name else [])])
 
 
+@cache
 def _parents(name: str) -> list[str]:
     """Name of a module, after those of the packages that it is in."""
     parts = name.split(".")
@@ -212,20 +213,25 @@ def _is_text(node: ast.stmt) -> bool:
 
 def _package_files(name: str) -> list[tuple[str, Path]]:
     """Name and file of a module of this package, or of the submodule that defines a name of it."""
+    return _files_below(_ROOT, name)
+
+
+@cache
+def _files_below(root: Path, name: str) -> list[tuple[str, Path]]:
     first, *parts = name.split(".")
     if first != _NAME:
         return []
-    path = _ROOT.joinpath(*parts)
+    path = root.joinpath(*parts)
     for file in (path.with_suffix(".py") if parts else path / "__init__.py", path / "__init__.py"):
         if file.is_file():
             return [(name, file)]
     package, _, attribute = name.rpartition(".")
-    init = _ROOT.joinpath(*package.split(".")[1:], "__init__.py")
+    init = root.joinpath(*package.split(".")[1:], "__init__.py")
     home = read_source(init).homes.get(attribute) if package and init.is_file() else None
     if home is None:
         return []
     names = [*_parents(f"{package}.{home}"), f"{package}.{home}.{attribute}"]
-    return [source for name in names for source in _package_files(name)]
+    return [source for name in names for source in _files_below(root, name)]
 
 
 def _users_files(name: str) -> list[tuple[str, Path]]:

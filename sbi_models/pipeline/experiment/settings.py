@@ -6,8 +6,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -18,35 +16,13 @@ from pydantic import (
 )
 
 from sbi_models.errors import ConfigurationError
-
-MIN_DATASETS, MIN_DRAWS = 20, 10
-"""What a verdict needs: those of `sbi_models.diagnostics`, which takes a second to import."""
-
-
-LONGEST_NAME = 120
-"""Bytes of a name that becomes part of the name of a file, of which file systems admit 255, with suffixes and
-all."""
-
-
-def _file_name(name: str) -> str:
-    if not name.strip("."):
-        raise ConfigurationError(f"expected a name with letters, got {name!r}, which is a folder")
-    if (size := len(name.encode())) > LONGEST_NAME:
-        raise ConfigurationError(
-            f"expected a name of at most {LONGEST_NAME} bytes, since files have it, got {size}. "
-            "Choose a shorter one"
-        )
-    return name
-
-
-FileName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$"), AfterValidator(_file_name)]
-"""Letters, digits, dots, dashes and underscores."""
-
-
-class Settings(BaseModel):
-    """Base class of settings: unknown keys are refused, and settings do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from sbi_models.pipeline.experiment.setting_types import (
+    MIN_DATASETS,
+    MIN_DRAWS,
+    FileName,
+    Settings,
+    file_name,
+)
 
 
 class Simulate(Settings):
@@ -172,7 +148,7 @@ class Register(Settings):
     name: Annotated[
         str,
         StringConstraints(pattern=r"^[^/:@'\".%\x00-\x1f]*[^/:@'\".%\s][^/:@'\".%\x00-\x1f]*$"),
-        AfterValidator(_file_name),
+        AfterValidator(file_name),
     ]
     """Name that MLflow admits: without dots, slashes, colons, quotes, @ and %."""
 

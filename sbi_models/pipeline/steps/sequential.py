@@ -9,7 +9,8 @@ from sbi_models.approximators import Approximator, load_approximator
 from sbi_models.errors import ConfigurationError
 from sbi_models.pipeline.cache import content_key, question_parts
 from sbi_models.pipeline.experiment.question import Question
-from sbi_models.pipeline.experiment.settings import MIN_DATASETS, Experiment, Simulate
+from sbi_models.pipeline.experiment.setting_types import MIN_DATASETS
+from sbi_models.pipeline.experiment.settings import Experiment, Simulate
 from sbi_models.pipeline.outcomes import Proposal, Training
 from sbi_models.pipeline.steps.task import done, step
 from sbi_models.workflows import sequential_proposal
