@@ -22,6 +22,7 @@ from sbi_models.networks import (
     registry,
 )
 from sbi_models.training.batch_compatibility import batchable_members
+from sbi_models.training.fit_plan import FitPlan
 from sbi_models.training.module import TrainingModule
 from sbi_models.training.settings import TrainingSettings
 from sbi_models.training.trainer import train
@@ -134,9 +135,17 @@ def trained(batched, reuse, shape=(6, 2), **networks):
     batches = Batches(prepared, 16, 3, Sharing(3, reuse).windows(40, 4))
     settings = TrainingSettings(ema=0.8, accelerator="cpu", progress=False, initial_learning_rate=3e-3)
     left = train(
-        made, InDouble(batches), InDouble(Batches(held_out, 20, None)), 3, settings,
-        seed=5, weight_decay=5e-3, batched=batched, checkpoint=None, on_epoch_end=None,
-    )  # fmt: skip
+        made,
+        InDouble(batches),
+        InDouble(Batches(held_out, 20, None)),
+        3,
+        settings=settings,
+        plan=FitPlan(Sharing(3, reuse), batched=batched),
+        seed=5,
+        weight_decay=5e-3,
+        checkpoint=None,
+        on_epoch_end=None,
+    )
     return left.history.history, made.state_dict()
 
 

@@ -9,11 +9,13 @@ import torch
 from linear_gaussian import SIMULATOR, ensemble
 
 from sbi_models.approximators import load_approximator
+from sbi_models.datasets import Sharing
 from sbi_models.errors import ConfigurationError, TrainingError
 from sbi_models.networks import CouplingFlow, FlowMatching, SetTransformer
 from sbi_models.networks.registry import register
 from sbi_models.training import trainer
 from sbi_models.training.batch_compatibility import Batchable
+from sbi_models.training.fit_plan import FitPlan
 from sbi_models.training.module import TrainingModule
 from sbi_models.training.settings import TrainingSettings
 
@@ -269,10 +271,12 @@ def test_without_a_word_members_are_batched_on_a_gpu_where_they_can(monkeypatch,
     monkeypatch.setattr(trainer, "batchable_members", batchable)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     made = make(None, ensemble_size=4).approximator
-    assert trainer._groups(made, TrainingSettings(precision="bf16-mixed"), batched=None) == [["0", "1"]]
+    assert trainer._groups(made, TrainingSettings(precision="bf16-mixed"), FitPlan(Sharing(4))) == [
+        ["0", "1"]
+    ]
     assert asked == [("cuda", torch.bfloat16)]
-    assert trainer._groups(made, TrainingSettings(accelerator="cpu"), batched=None) == []
-    assert trainer._groups(made, TrainingSettings(), batched=False) == []
+    assert trainer._groups(made, TrainingSettings(accelerator="cpu"), FitPlan(Sharing(4))) == []
+    assert trainer._groups(made, TrainingSettings(), FitPlan(Sharing(4), batched=False)) == []
     assert trainer._groups(made.members["0"], TrainingSettings(), batched=None) == []
     assert len(asked) == 1
 

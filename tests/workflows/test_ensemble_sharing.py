@@ -256,7 +256,7 @@ def test_failed_simulations_leave_smaller_rings(seen):
     simulator = make_simulator([prior], failures=FailurePolicy(retries=0, allowed=0.5))
     made = ensemble(ensemble_size=3, simulator=simulator)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sbi_models.workflows.workflow._ROWS_AHEAD", 1)
+        patch.setattr("sbi_models.workflows.fitting._ROWS_AHEAD", 1)
         made.fit_online(epochs=1, num_batches_per_epoch=6, batch_size=32, data_reuse=0)
     sizes = [[len(batch) for batch in batches] for batches in by_member(seen, made)]
     assert sizes[0] == sizes[1] == sizes[2]
