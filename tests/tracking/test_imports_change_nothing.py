@@ -20,7 +20,8 @@ def state():
         name: [logger.level, logger.propagate, logger.disabled, *map(repr, logger.filters),
                *(f"{handler!r} {handler.level} {handler.filters!r}" for handler in logger.handlers)]
         for name, logger in loggers.items()
-        if isinstance(logger, logging.Logger) and not name.startswith("sbi_models")
+        if isinstance(logger, logging.Logger)
+        and not name.startswith(("sbi_models", "prefect.task_runner"))  # which Prefect's decorator makes
     }
     seen["disabled"] = logging.root.manager.disable
     seen["warnings"] = [repr(entry) for entry in warnings.filters]
