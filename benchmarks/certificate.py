@@ -10,7 +10,8 @@ sd. Columns, shares of DATA_SETS observations (500):
 
     approximator   what needs no simulator: p-value of the certificate at most 0.05
     workflow       with posterior predictive checks: the same
-    weights        importance weights by the model's own likelihood that fail the certificate (next to it, the median effective share)
+    weights        importance weights by the model's own likelihood that fail the certificate
+                   (next to it, the median effective share)
 
 Asked of the model: at most 0.05 plus sampling error. Asked of those marked *: more than 0.9. Of the others,
 some differ from the model by what the parameters are there for: a shift of all noise by 1 is another theta_0

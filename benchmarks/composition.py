@@ -15,16 +15,21 @@ network has learned.
     poisson      rate ~ Gamma(3, 1), items are counts
     categorical  p ~ Dirichlet(2, 2, 2), items one of three; as a function, the first two of p
     simplex      the same, and the function gives all three of p
-    nig          variance ~ InverseGamma(3, 2), mean ~ N(0, variance), items 5 normals each; of the torch prior the mean is a function
+    nig          variance ~ InverseGamma(3, 2), mean ~ N(0, variance), items 5 normals each; the torch prior
+                 gives the variance, a function the mean
     pareto       theta ~ Pareto of scale 1 and shape 3, items uniform on [0, theta]
     regression   theta ~ N(0, I_5), items a design point x ~ N(0, I_5) and y = x theta + 0.5 z
-    student      location ~ N(0, 1), log scale ~ N(0, 0.5), items Student-t with 4 degrees of freedom; exact by a grid
-    bimodal      theta ~ N(0.5, 1), items theta^2 + 0.5 z; exact by a grid; the last column is the largest error of P(theta > 0)
+    student      location ~ N(0, 1), log scale ~ N(0, 0.5), items Student-t with 4 degrees of freedom; exact
+                 by a grid
+    bimodal      theta ~ N(0.5, 1), items theta^2 + 0.5 z; exact by a grid; the last column is the largest
+                 error of P(theta > 0)
     normal       mean and log variance of 20 observations, prior N(0, I_2)
     uniform      the same, uniform on [-2, 2]^2; exact by a grid
     linear       theta ~ N(0, I_5), items N(M theta, 0.5 I_5)
-    analytic     theta ~ N(0, I_4), items N(theta, S) with eigenvalues 0.1, 0.5, 2, 4 of S; exact scores, no network
-    noisy        the same, with errors of the scores: 0.002 / s shared by all items and 0.01 / s of each its own, at noise s
+    analytic     theta ~ N(0, I_4), items N(theta, S) with eigenvalues 0.1, 0.5, 2, 4 of S; exact scores, no
+                 network
+    noisy        the same, with errors of the scores at noise s: 0.002 / s shared by all items, and 0.01 / s
+                 independent for each
 
 Each line: DM, the error of the posterior mean in exact sds (rms over parameters; mean and largest over data
 sets); SDR, the geometric mean of the sd ratios (mean, smallest, largest); network evaluations for each item;

@@ -1,8 +1,11 @@
 """What an ensemble costs and what it gives.
 
-    python benchmarks/ensemble.py cost      CPU seconds to train 5 members, side by side and batched, over those to train 1
-    python benchmarks/ensemble.py batched   the same a step, for more networks and batch sizes; in seconds of the clock where there is a GPU
-    python benchmarks/ensemble.py score     held-out negative log scores in nats of 5 members on 1 000 simulations of two_moons and slcp
+    python benchmarks/ensemble.py cost      CPU seconds to train 5 members, side by side and batched, over
+                                            those to train 1
+    python benchmarks/ensemble.py batched   the same per step, for more networks and batch sizes; in wall
+                                            seconds on a GPU
+    python benchmarks/ensemble.py score     held-out negative log scores in nats of 5 members on 1 000
+                                            simulations of two_moons and slcp
 
 Scores: training on 900 simulations with early stopping by the other 100, which the weights are learned from,
 too; then the mean over 5 000 new simulations for each member, for their mixture with equal weights and with

@@ -1,21 +1,20 @@
-"""Is the verdict right? Exact posteriors of many laws, and posteriors whose flaws are known, judged over and
-over.
+"""False alarm rate and power of the verdict, on exact posteriors of many laws and on known failures.
 
     python benchmarks/verdict.py [laws | power | words] [SEEDS]
 
-laws    draws and truth of one law: how often the verdict accuses them, at false_alarms=0.01 and at 0.1, in 1, 2 and 20 parameters, from 20
-        data sets of 10 draws to 300 of 500. A row is in order if the 99.9 % binomial interval of its rate
-        reaches down to what is nominal. SEEDS are for the smallest size, half as many for the next, a twelfth
-        for the largest.
-power   posteriors of known failures: in how many of how many seeds the verdict finds a flaw, for 100 and 500 data sets of 500 draws, in 3,
-        10 and 20 parameters, and the words that it gives most often with 500. SEEDS are for 3 parameters, 60
-        % of them for 10, 40 % for 20.
-words   theta ~ Normal(0, I), x ~ Normal(theta, 0.25 I): right words for the exact posterior, for sds of 0.8 and 1.25, a shift by 0.3 sds,
-        and the prior; the estimated factor and bias of a parameter: mean, and how often the 95 % interval
-        holds the true one; CPU seconds.
+laws    Draws and truth of one law: how often the verdict rejects them, at false_alarms=0.01 and 0.1, in 1, 2
+        and 20 parameters, from 20 data sets of 10 draws to 300 of 500. A row is in order if the 99.9 %
+        binomial interval of its rate reaches down to the nominal rate. SEEDS are for the smallest size, half
+        as many for the next, a twelfth for the largest.
+power   Posteriors with known failures: in how many seeds the verdict detects a flaw, for 100 and 500 data
+        sets of 500 draws, in 3, 10 and 20 parameters, and the most frequent words with 500. SEEDS are for 3
+        parameters, 60 % of them for 10, 40 % for 20.
+words   theta ~ Normal(0, I), x ~ Normal(theta, 0.25 I): right words for the exact posterior, for sds of 0.8
+        and 1.25, a shift by 0.3 sds, and the prior; the estimated factor and bias of a parameter: mean, and
+        how often the 95 % interval holds the true one; CPU seconds.
 
-All three with 96 (laws), 10 (power) and 50 (words) seeds by default: power takes seven minutes of one core,
-laws longer.
+The defaults are 96 (laws), 10 (power) and 50 (words) seeds: power takes seven minutes of one core, laws
+longer.
 """
 
 import sys

@@ -161,7 +161,9 @@ diffusion_workflow.fit_online(epochs=2, batch_size=64, num_batches_per_epoch=50)
 compositional_workflow = bf.CompositionalWorkflow.from_basic_workflow(
     diffusion_workflow, simulator=simulator
 )
-compositional_workflow.compositional_sample(num_samples=100, conditions={"x": x_obs}, compute_prior_score=prior_score)
+compositional_workflow.compositional_sample(
+    num_samples=100, conditions={"x": x_obs}, compute_prior_score=prior_score
+)
 
 # Reuse the CompositionalWorkflow trained above:
 compositional_workflow = workflow
