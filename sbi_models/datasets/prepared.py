@@ -1,4 +1,4 @@
-"""Raw data, made ready for the networks while the batches before them are trained on."""
+"""Background preparation of training batches: augment, adapt and standardize the next chunk in a thread."""
 
 from collections.abc import Callable, Collection, Iterator
 from itertools import zip_longest
@@ -12,8 +12,9 @@ from sbi_models.types import Variables
 
 
 class RawChunks(Protocol):
-    """Raw variables in chunks of whole batches, in an order that is a function of the epoch; the last batch
-    of all may be shorter.
+    """Raw variables in chunks of whole batches, in an order given by the epoch.
+
+    The last batch of all may be shorter.
 
     For an ensemble, a chunk may be a list of one such chunk, of as many batches, for each member; None for
     one that has no rows left.
@@ -22,7 +23,7 @@ class RawChunks(Protocol):
     epoch: int
     batch_size: int
     in_thread: bool
-    """Whether a thread may make them: not if they use NumPy's global random state."""
+    """True if a thread may compute the chunks: not if they use NumPy's global random state."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -37,7 +38,7 @@ class RawChunks(Protocol):
 
 
 class PreparedBatches:
-    """Batches of raw chunks, augmented if asked for, and prepared. The next chunk is made in the background.
+    """Batches of raw chunks, augmented on request and prepared, with the next chunk in the background.
 
     Args:
         raw: chunks of raw variables.
@@ -58,11 +59,11 @@ class PreparedBatches:
 
     @property
     def fingerprint(self) -> str:
-        """That of the raw chunks."""
+        """Fingerprint of the raw chunks."""
         return self.raw.fingerprint
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is."""
+        """Choose the epoch of the next iteration."""
         self.raw.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -101,8 +102,10 @@ class PreparedBatches:
         return self.trained is None or member in self.trained
 
     def _prepared(self, chunk: Any) -> Any:
-        """A prepared chunk, or a list of those of members; parts of members that do not train stay raw, since
-        steps are counted by them."""
+        """Prepared chunk, or a list of those of members.
+
+        Parts of members that do not train stay raw, since steps are counted by them.
+        """
         if not isinstance(chunk, list):
             return self.prepare(chunk)
         return [
@@ -110,7 +113,7 @@ class PreparedBatches:
         ]
 
     def _batches(self, chunk: Any) -> Iterator[Any]:
-        """The batches of a chunk, or the lists of those of members."""
+        """Batches of a chunk, or the lists of those of members."""
         if isinstance(chunk, list):
             yield from map(list, zip_longest(*map(self._batches, chunk)))
         elif chunk is not None:

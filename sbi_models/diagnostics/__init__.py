@@ -1,4 +1,4 @@
-"""Diagnostics: is the posterior accurate, calibrated, and more informative than the prior?
+"""Diagnostics of posteriors: accuracy, calibration, and information beyond the prior.
 
 `metrics` turn draws and true values into numbers, `plots` turn them into figures, `default_metrics` and
 `default_figures` do the usual set of each, and `judge` gives the verdict: what is wrong, how much, how

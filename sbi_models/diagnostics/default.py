@@ -27,7 +27,7 @@ def default_metrics(
     *,
     variable_keys: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The default numbers, one column a parameter.
+    """The default metrics, one row per metric and one column per parameter.
 
     Rows: `NRMSE` (1 is no better than the prior), `Log Gamma` (below 0 rejects calibration at 5 %),
     `Calibration Error` (0 is perfect), `Posterior Contraction` (median over data sets; 1 is certainty). A
@@ -62,8 +62,10 @@ def default_figures(
     *,
     variable_keys: str | Sequence[str] | None = None,
 ) -> dict[str, Figure]:
-    """The default figures by name: `losses` (only with a history), `recovery`, `calibration_ecdf`,
-    `coverage`, `z_score_contraction`.
+    """The default figures by name.
+
+    They are `losses` (only with a history), `recovery`, `calibration_ecdf`, `coverage` and
+    `z_score_contraction`.
 
     Args:
         samples, truth, variable_keys, variable_names: as for `flatten_variables`.

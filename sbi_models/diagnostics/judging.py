@@ -1,5 +1,4 @@
-"""From draws and true values to a verdict: tests of every parameter and of all jointly, with one guard
-against false alarms for all."""
+"""Computation of a verdict: tests of each parameter and of all jointly, with one false alarm rate."""
 
 from __future__ import annotations
 
@@ -51,16 +50,13 @@ from sbi_models.seeding import check_seed, generator
 MIN_DATASETS, MIN_DRAWS = 20, 10
 
 LEAN = 3.0
-"""So many standard errors single parameters must be too narrow, or too wide, on average, for all jointly to
-be called so."""
+"""Standard errors of the mean width error from which all parameters jointly are called too narrow or wide."""
 
 WIDE = 32
-"""Conditions of more numbers than that are known by so many of their principal components, and by mean and sd
-over the numbers."""
+"""Number of conditions above which principal components, mean and sd stand for them."""
 
 LARGE = 330
-"""Parameters are looked at in other units if they reach two to that power, or are all below two to minus
-that."""
+"""Power of two from which, or all below its inverse, parameters are scaled."""
 
 Tests = dict[str, tuple[float, float]]
 """Statistic and p-value by name."""
@@ -79,8 +75,9 @@ def judge(
     level: float = 0.95,
     seed: int = 0,
 ) -> Verdict:
-    """Whether posteriors are calibrated, over-confident, under-confident, biased, otherwise wrong, or no more
-    than the prior.
+    """Test whether posteriors are calibrated and informative, and estimate the size of each flaw.
+
+    The labels are calibrated, over-confident, under-confident, biased, miscalibrated, and uninformative.
 
     Every test is exact for a right posterior of any law, continuous or discrete, with any number of draws:
     given the pool of draws and truth, each of its S + 1 values is equally likely to be the truth, so that
@@ -186,7 +183,7 @@ class _Court:
         self.ranks = ranks
 
     def rows(self, names: list[str], false_alarms: float) -> list[Judgement]:
-        """Judgements of every parameter, and of all jointly if there are two or more and draws enough."""
+        """Judgements of every parameter, and of all jointly if there are two or more and enough draws."""
         tests, effects = self._marginal()
         if self.jointly is not None:
             of_all, effect = self._joint(self.jointly)
@@ -250,8 +247,7 @@ class _Court:
         return tests, [*_estimates(width), *_estimates(bias)]
 
     def _lean(self) -> float:
-        """Which way the widths of single parameters are wrong on average, in standard errors: above 0 if
-        posteriors are too narrow."""
+        """Mean width error of single parameters in standard errors: above 0 if posteriors are too narrow."""
         beyond = np.mean((self.scores - self.scores.mean(axis=0)) ** 2, axis=1) - 1.0
         return float(beyond.mean() / max(beyond.std(ddof=1) / np.sqrt(len(beyond)), 1e-300))
 
@@ -274,8 +270,9 @@ def _judgement(
 
 
 def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float | None) -> tuple[str, ...]:
-    """The words for what was found, surest first: width and place are named where the estimate says the same
-    as the ranks.
+    """Words for the rejected tests, smallest p-value first.
+
+    Width and place are named where the estimate agrees with the ranks.
 
     Ranks alone are moved by a wrong form, too: tails or skewness make them lean where the mean and the sd are
     right. Jointly (with a `lean`) too narrow or too wide is said only if single parameters are so on average;
@@ -301,8 +298,10 @@ def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float
 def _of_usual_size(
     draws: Floats, truth: Floats, prior: Floats | None
 ) -> tuple[Floats, Floats, Floats | None]:
-    """Parameters beyond 1e100, or all below 1e-100, times a power of two, which is exact: so that squares
-    neither overflow nor vanish."""
+    """Scale parameters beyond 1e100, or all below 1e-100, by a power of two, which is exact.
+
+    Then squares neither overflow nor vanish.
+    """
     largest = np.maximum(np.abs(draws).max(axis=(0, 1)), np.abs(truth).max(axis=0))
     if prior is not None:
         largest = np.maximum(largest, np.abs(prior).max(axis=0))
@@ -337,8 +336,10 @@ def _constant(name: str, value: float) -> Judgement:
 
 
 def _dead(dead: NDArray[np.bool_], num_draws: int) -> NDArray[np.bool_]:
-    """Of which parameters more data sets have all draws equal than right posteriors of few values would:
-    those have no sd to measure by."""
+    """Mask of parameters without a usable sd, whose draws are too often all equal.
+
+    Right posteriors of few values have equal draws in some data sets; the mask is where that is too many.
+    """
     expected = len(dead) / (num_draws + 1)
     beyond: NDArray[np.bool_] = dead.sum(axis=0) > expected + 4.0 * np.sqrt(expected)
     return beyond
@@ -349,8 +350,10 @@ def _single(test: tuple[Floats, Floats]) -> tuple[float, float]:
 
 
 def _smallest(*families: tuple[Floats, Floats]) -> tuple[float, float]:
-    """The surest of many tests, with Bonferroni's bound for all of them: each family has an equal share, each
-    of its tests one of that."""
+    """Smallest of many p-values with Bonferroni's bound.
+
+    Each family has an equal share of the level, and each of its tests an equal share of that.
+    """
     statistics = np.concatenate([statistic for statistic, _ in families])
     p_values = np.concatenate([p * len(p) * len(families) for _, p in families])
     best = int(p_values.argmin())
@@ -399,8 +402,10 @@ def _prior_draws(prior: object, flat: Flat, variable_keys: str | Sequence[str] |
 
 
 def _columns(conditions: object, n: int) -> Floats:
-    """Conditions as (n, q): the numbers of each data set, of very many the few that tell most; the share that
-    is missing, and 0 for it."""
+    """Conditions as (n, q): numbers of each data set, or of very many their principal components.
+
+    Missing values are 0, with the share of missing values beside them.
+    """
     if conditions is None:
         return np.zeros((n, 0))
     by_name = conditions if isinstance(conditions, Mapping) else {"conditions": conditions}

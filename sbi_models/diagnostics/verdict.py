@@ -1,5 +1,4 @@
-"""The verdict on an approximator: what is wrong with its posteriors, how much, how surely, and in plain
-words."""
+"""Verdict on an approximator: flaws of its posteriors with size, p-value, and a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 CALIBRATED, UNINFORMATIVE, CONSTANT = "calibrated", "uninformative", "constant"
 OVER, UNDER, BIASED, MISCALIBRATED = "over-confident", "under-confident", "biased", "miscalibrated"
 LABELS = (CALIBRATED, OVER, UNDER, BIASED, MISCALIBRATED, UNINFORMATIVE, CONSTANT)
-"""What a parameter, or all jointly, may be called.
+"""Labels of a parameter, or of all jointly.
 
 - over-confident, under-confident: posteriors too narrow, too wide;
 - biased: too high or too low, jointly off to one side;
@@ -25,14 +24,14 @@ LABELS = (CALIBRATED, OVER, UNDER, BIASED, MISCALIBRATED, UNINFORMATIVE, CONSTAN
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; NaN where it is not defined."""
+    """Number with its interval; NaN if undefined."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON: what is not finite is None."""
+        """JSON content; None for numbers that are not finite."""
         return {name: _plain(getattr(self, name)) for name in ("value", "low", "high")}
 
 
@@ -53,7 +52,7 @@ class Check:
     found: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON content."""
         return {
             "statistic": _plain(self.statistic),
             "p_value": _plain(self.p_value),
@@ -64,7 +63,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on one parameter, or on all jointly.
+    """Verdict on one parameter, or on all jointly.
 
     label: one of `LABELS`, the flaw with the smallest p-value; flaws: all that were found, surest first.
     width_factor: by what posterior sds should be multiplied; bias: posterior mean minus truth in posterior
@@ -84,14 +83,14 @@ class Judgement:
 
     @property
     def surest(self) -> float:
-        """The smallest p-value of tests that found a flaw; 1 without one."""
+        """Smallest p-value of tests that detected a flaw; 1 if none did."""
         return min(
             (check.p_value for check in self.checks if check.found and check.name != "information"),
             default=1.0,
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON content."""
         return {
             "label": self.label,
             "flaws": list(self.flaws),
@@ -106,7 +105,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What test simulations say about an approximator; made by `judge`, or by `verdict` of a workflow.
+    """Verdict of test simulations on an approximator; returned by `judge` and by `verdict` of a workflow.
 
     label: that of the parameter, or of all jointly, whose flaw is surest; without a flaw `uninformative` if
     no parameter is informative, or if `prior_share` was not tested by conditions, else `calibrated`.
@@ -128,16 +127,16 @@ class Verdict:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether no flaw was found and the posteriors are informative."""
+        """True if no flaw was detected and the posteriors are informative."""
         return self.label == CALIBRATED
 
     @property
     def labels(self) -> dict[str, str]:
-        """The label of each parameter by name."""
+        """Label of each parameter by name."""
         return {judgement.name: judgement.label for judgement in self.parameters}
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: no NaN, no infinity."""
+        """JSON content, without NaN and infinity."""
         return {
             "label": self.label,
             "sentence": self.sentence,

@@ -1,4 +1,4 @@
-"""A verdict in plain words."""
+"""Sentences of a verdict."""
 
 from collections.abc import Sequence
 from math import log
@@ -17,8 +17,7 @@ from sbi_models.diagnostics.verdict import (
 )
 
 VAGUE = 10.0
-"""If the ends of what is left of the variance differ by that factor, as with tails so heavy that there is no
-variance, it is not told."""
+"""Ratio of the interval ends of a width above which it is not stated, as for tails without a variance."""
 
 
 def sentence_of(
@@ -30,7 +29,7 @@ def sentence_of(
     informative: bool,
     checks: Sequence[Check],
 ) -> str:
-    """What is wrong with one parameter, or with all jointly (then there is no contraction), and how much."""
+    """Sentence about one parameter, or about all jointly (without a contraction): flaws and their size."""
     jointly = contraction is None
     told = [_flaw(flaw, width, bias, checks, jointly=jointly) for flaw in flaws]
     if not flaws:
@@ -98,11 +97,11 @@ FORMS = {
     "bias_changes": "too high for some data and too low for others",
     "spread_changes": "too narrow for some data and too wide for others",
 }
-"""What tests of form have found, in words."""
+"""Phrases for the tests of form."""
 
 
 def _form(checks: Sequence[Check]) -> str:
-    """What is wrong if neither place nor width are on average."""
+    """Sentence about a wrong form, if neither place nor width are wrong on average."""
     told = [FORMS[check.name] for check in checks if check.found and check.name in FORMS]
     return (
         " and ".join(told)
@@ -112,8 +111,10 @@ def _form(checks: Sequence[Check]) -> str:
 
 
 def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
-    """What the estimates point at though no test has proven it: right values lie outside of intervals that
-    are half as wide again."""
+    """Sentence about estimates without a rejected test.
+
+    Right values lie outside of intervals that are half as wide again.
+    """
     told = []
     if width.low > 0.0 and abs(log(width.value)) > 0.75 * log(width.high / width.low):
         told.append("narrow" if width.value > 1.0 else "wide")
@@ -125,8 +126,10 @@ def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
 def summary(
     label: str, parameters: Sequence[Judgement], joint: Judgement | None, basis: str, ignorant: float
 ) -> str:
-    """The verdict as a whole; `ignorant` is the share of data sets whose draws cannot be told from the
-    prior."""
+    """Sentence about the whole verdict.
+
+    `ignorant` is the share of data sets whose draws cannot be distinguished from the prior.
+    """
     silent = [row.name for row in parameters if row.label == UNINFORMATIVE]
     if label == CALIBRATED:
         rest = f", but nothing is learnt about {_listed(silent)}" if silent else ""
@@ -164,7 +167,7 @@ def summary(
 
 
 def constant_sentence(value: float) -> str:
-    """For a parameter that does not vary."""
+    """Sentence about a constant parameter."""
     return (
         f"{CONSTANT.capitalize()}: it is {value:.6g} in all test data, so that there is nothing to "
         "judge. Draw it from its prior."
@@ -172,7 +175,7 @@ def constant_sentence(value: float) -> str:
 
 
 def _known(estimate: Estimate) -> bool:
-    """Whether it is a number and not NaN."""
+    """True for a number that is not NaN."""
     return estimate.value == estimate.value
 
 

@@ -1,5 +1,4 @@
-"""What happens to simulations that fail: how often they are tried again, how many may fail for good, and who
-hears of it."""
+"""Failure policy of simulations: retries, allowed failures, timeouts, and the failure report."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ _ROWS_SHOWN = 5
 
 @dataclass(frozen=True)
 class FailurePolicy:
-    """How a simulator deals with functions that raise an exception and, on request, with values that are not
-    finite.
+    """Policy for functions that raise an exception, time out or, on request, return values not finite.
 
     A failed simulation is drawn again as a whole, its parameters too, from the stream (seed, row, attempt):
     row i stays a function of the seed and i alone. The table is then that of the simulator given success. Its
@@ -64,7 +62,7 @@ class FailurePolicy:
             )
 
     def limit(self, num_rows: int) -> int:
-        """How many of so many rows may fail for good.
+        """Number of rows out of `num_rows` that may fail for good.
 
         >>> FailurePolicy(allowed=0.1).limit(25), FailurePolicy(allowed=3).limit(25)
         (2, 3)

@@ -1,4 +1,4 @@
-"""Generators of random numbers that functions hold: found in all that is reachable from them.
+"""Search for random number generators that functions hold, through everything reachable from them.
 
     function -> closure, defaults, globals that its code names -> objects, their attributes and methods ->
     containers -> generators
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 _MOST_OBJECTS, _MOST_ITEMS = 20_000, 1_000
-"""That are looked at: in all, and of one container."""
+"""Limits of the search: objects in all, and items of one container."""
 
 _LIBRARIES = {
     *sys.stdlib_module_names,
@@ -41,8 +41,9 @@ _PLAIN = (str, bytes, int, float, complex, bool, type(None), np.generic)
 
 
 def held_generators(functions: Iterable[Any], modules: set[str] | None = None) -> list[Any]:
-    """Generators that are reachable from functions, global ones too, each once, in an order that is the same
-    in other processes.
+    """Generators reachable from functions, each once, in an order that is the same in other processes.
+
+    Global generators are included.
 
     They are `numpy.random.Generator` and `RandomState`, `random.Random`, and `torch.Generator`.
 
@@ -88,7 +89,7 @@ def held_generators(functions: Iterable[Any], modules: set[str] | None = None) -
 
 
 def _inside(thing: Any) -> Iterator[Any]:  # noqa: PLR0911 - one kind after the other
-    """What a thing leads to, one step on."""
+    """Objects that an object refers to directly."""
     if isinstance(thing, FunctionType):
         return _of_function(thing)
     if isinstance(thing, MethodType):
@@ -141,8 +142,10 @@ def _of_function(function: FunctionType) -> Iterator[Any]:
 
 
 def _of_module(module: ModuleType, names: Iterable[str], depth: int = 3) -> Iterator[Any]:
-    """What code with these names may take from a module, and from the modules in it: `tools.rng`,
-    `np.random.normal`."""
+    """Objects that code with these names may take from a module and its submodules.
+
+    Examples are `tools.rng` and `np.random.normal`.
+    """
     own = vars(module)
     if module.__name__.partition(".")[0] == "torch":
         yield own.get("default_generator")
@@ -157,8 +160,10 @@ def _of_module(module: ModuleType, names: Iterable[str], depth: int = 3) -> Iter
 
 @cache
 def _names(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of globals and attributes in a function and the functions in it, in order; and of the modules
-    that it imports itself."""
+    """Names of globals and attributes in a code object, in order, and names of modules that it imports.
+
+    Nested code objects are included.
+    """
     names = dict.fromkeys(code.co_names)
     imported = dict.fromkeys(step.argval for step in get_instructions(code) if step.opname == "IMPORT_NAME")
     for constant in code.co_consts:

@@ -1,5 +1,4 @@
-"""A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is
-computed."""
+"""Simulators: rows of an endless table, each a function of seed and row number, whoever computes it."""
 
 import logging
 import time
@@ -79,10 +78,10 @@ class Simulator:
 
     _stays_here = False
     _repeats: bool | None = None
-    """Whether a row drawn twice is the same twice; None before anybody has tried."""
+    """True if a row drawn twice is the same twice; None before the first trial."""
     _difference = ""
     _draws_from_rng_alone: bool | None = None
-    """Whether batched functions were seen to leave global states alone, which then are not set for them."""
+    """True if batched functions left global states unchanged, which then are not set for them."""
     _isolation: "Isolation | None" = None
     _was_tried_for_seeds = False
 
@@ -120,8 +119,10 @@ class Simulator:
         }
 
     def first(self, number: int) -> "Simulator":
-        """The first so many functions alone, such as a prior without its likelihood; its draws are of another
-        stream than the whole's."""
+        """Simulator of the first `number` functions, such as a prior without its likelihood.
+
+        Its draws come from another stream than those of the whole simulator.
+        """
         functions = [call.function for call in self.calls[:number]]
         return Simulator(
             functions, is_batched=self.is_batched, block_size=self.block_size, failures=self.failures
@@ -129,8 +130,10 @@ class Simulator:
 
     @property
     def log_joint(self) -> Callable[..., Any] | None:
-        """`log_joint(theta, x)` of the object whose methods all functions are, log p(theta, x) in nats, where
-        there is one; else None."""
+        """`log_joint(theta, x)` of the object whose methods all functions are, in nats, or None.
+
+        It is log p(theta, x), for importance weights.
+        """
         owners = {
             id(owner): owner for owner in (getattr(call.function, "__self__", None) for call in self.calls)
         }
@@ -194,8 +197,12 @@ class Simulator:
         workers: int | None = None,
         **fixed: Any,
     ) -> Variables:
-        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`,
-        raw space; see `sample`."""
+        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays (stop - start, ...), raw space.
+
+        See `sample` for the other arguments.
+
+        See `sample` for the other arguments.
+        """
         processes, num_rows = as_processes(workers), stop - start
         show = (
             None
@@ -218,8 +225,9 @@ class Simulator:
     def stream(
         self, ranges: Sequence[tuple[int, int]], *, seed: int, workers: int | None = None
     ) -> Generator[Variables, None, None]:
-        """Rows `start` to `stop` of the table of `seed`, range by range, to the bit those of `rows`; the next
-        ranges are computed ahead.
+        """Iterate over ranges of rows of the table of `seed`; later ranges are computed ahead.
+
+        Rows are those of `rows` to the bit.
 
         This process computes until others are ready, and they compute once they have shown that they give the
         same to the bit. If they cannot be used, for instance since functions cannot be sent to them, it
@@ -266,8 +274,7 @@ class Simulator:
 
     @property
     def suits_a_thread(self) -> bool:
-        """Whether `rows` may be called in a thread of a process that does other work, and does not slow that
-        work down.
+        """True if `rows` may run in a thread beside other work without slowing that down.
 
         Batched functions spend their time in NumPy, which lets other threads run. Global states, and
         generators that functions hold, belong to all threads. The first block is computed, twice, to see
@@ -283,8 +290,10 @@ class Simulator:
         return bool(self._draws_from_rng_alone)
 
     def check_repeatable(self) -> None:
-        """Raise SimulationError if row 0 of the table of seed 0, drawn twice, is not the same twice; the
-        answer is kept."""
+        """Raise SimulationError if row 0 of the table of seed 0 differs between two computations.
+
+        The result is cached.
+        """
         if self._repeats is None:
             with self._states_kept():
                 table = self._table(0, 0, 1)
@@ -293,7 +302,7 @@ class Simulator:
 
     @property
     def _rows_are_plain(self) -> bool:
-        """False if a subclass, or somebody else, has put something in the place of `rows`."""
+        """False if a subclass or an attribute overrides `rows`."""
         return getattr(self.rows, "__func__", None) is Simulator.rows
 
     def _stay_here(self, reason: str) -> None:
@@ -303,8 +312,7 @@ class Simulator:
     def _tried(
         self, table: Table, blocks: Iterable[Block], ahead: Background | None = None
     ) -> Iterator[Block]:
-        """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is
-        the same twice.
+        """Blocks of a table; the first one that a simulator ever computes is computed twice.
 
         The first two are also looked at for global states that functions have put at the same start in both.
         """
@@ -324,8 +332,10 @@ class Simulator:
             yield block
 
     def _tell_of_seeds(self, first: dict[str, Any], second: dict[str, Any]) -> None:
-        """Each row starts from states of its own: those that are the same after two rows were seeded by a
-        function, with one number."""
+        """Warn of functions that seed global states with the same number in every row.
+
+        Each row starts from states of its own, so states that are equal after two rows show such a seed.
+        """
         if same := [name for name, state in first.items() if state == second.get(name)]:
             distrust(
                 f"A function seeds the global random numbers of {same[0]} with the same number in every "
@@ -334,8 +344,10 @@ class Simulator:
             )
 
     def _try(self, table: Table, block: Block) -> bool:
-        """Whether a block that is computed once more is the same, with rng alone for batched functions that
-        seem to have nothing else."""
+        """Compute a block again and compare.
+
+        Batched functions that seem to use `rng` alone are tried without global states.
+        """
         randomness, alone = table.randomness, False
         may_be_alone = self.is_batched and table.isolation is None
         if may_be_alone and not (
@@ -352,15 +364,14 @@ class Simulator:
         return self._repeats
 
     def _refuse_elsewhere(self, processes: int = 0) -> None:
-        """Raise SimulationError if other processes are wanted for simulations that are known not to
-        repeat."""
+        """Raise SimulationError if workers are requested for simulations that are known not to repeat."""
         if processes != 1 and self._repeats is False:
             raise SimulationError(
                 f"Expected simulations that are the same whoever computes them. {self._difference}"
             )
 
     def _fresh_seed(self) -> int:
-        """One for a caller who gave none."""
+        """Seed for a caller who gave none."""
         held = Randomness([call.function for call in self.calls], with_global_states=False).held
         return seeding.fresh_seed() if not held else fresh_seed_of(held[0])
 
@@ -386,7 +397,7 @@ class Simulator:
         )
 
     def _isolated(self) -> "Isolation | None":
-        """Where functions are called if they have a time limit: in processes that can be ended."""
+        """Child processes for functions with a time limit; None without a limit."""
         if self.failures.timeout is not None and self._isolation is None:
             from sbi_models.simulators.isolation import Isolation  # noqa: PLC0415 - imports joblib
 
@@ -396,7 +407,7 @@ class Simulator:
     def _collected(
         self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None
     ) -> Variables:
-        """The rows of a table, of its blocks in any order, unless too many of them failed."""
+        """Rows of a table from its blocks in any order; raises SimulationError if too many failed."""
         blocks: list[Block] = []
         whole: Block | None = None
         num_rows, failed = table.stop - table.start, 0
@@ -426,7 +437,7 @@ class Simulator:
         }
 
     def _meta(self, seed: int, start: int, stop: int) -> dict[str, Array]:
-        """What the batch of rows start..stop shares; another batch has another draw."""
+        """Outputs of `meta_fn` for the rows start..stop; another batch has another draw."""
         if self.meta is None:
             return {}
         Randomness([self.meta.function], with_global_states=True).seed(seed, "meta", start)
@@ -442,13 +453,13 @@ class Simulator:
 
     @property
     def _uses_global_state(self) -> bool:
-        """Whether a function has nothing else to draw from, as far as its arguments tell."""
+        """True if a function has no argument that it could draw random numbers from."""
         calls = self.calls if self.meta is None else (*self.calls, self.meta)
         return not all(call.takes_rng for call in calls)
 
     @contextmanager
     def _states_kept(self) -> Iterator[None]:
-        """Puts generators that functions hold, global states, and settings of the process back afterwards."""
+        """Context manager that restores held generators, global random states, and process settings."""
         calls = self.calls if self.meta is None else (*self.calls, self.meta)
         alone = (
             self._draws_from_rng_alone
@@ -467,8 +478,9 @@ def make_simulator(
     block_size: int = 256,
     failures: FailurePolicy | None = None,
 ) -> Simulator:
-    """A simulator from one function or several; a simulator is returned as it is. Arguments and errors as for
-    `Simulator`.
+    """Create a simulator from one or several functions; a simulator is returned unchanged.
+
+    Arguments and errors are those of `Simulator`.
 
     >>> def prior(rng): return {"theta": rng.normal(size=2)}
     >>> def likelihood(theta, rng): return {"x": rng.normal(theta[0], 1.0, size=(20, 1))}
@@ -490,8 +502,10 @@ def make_simulator(
 
 
 def _computed(table: Table, processes: int, *, twice: bool) -> Generator[Block, None, None]:
-    """The blocks of a table, here or in other processes, in the order in which they are finished; there the
-    first is tried twice."""
+    """Blocks of a table, computed here or in worker processes, in the order of completion.
+
+    In worker processes the first block is computed twice.
+    """
     if processes == 1:
         yield from map(table.block, table.indices)
         return

@@ -1,4 +1,4 @@
-"""C2ST: can a classifier tell two sets of draws apart?"""
+"""C2ST: classifier two-sample tests of two sets of draws."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +15,7 @@ from sbi_models.types import Array
 def c2st(
     first: object, second: object, classifier: Classifier = "mlp", *, folds: int = 5, seed: int = 0
 ) -> float:
-    """The accuracy of a classifier that tells draws of one set from those of the other: 0.5 is
-    indistinguishable, 1 far apart.
+    """Accuracy of a classifier of two sets of draws: 0.5 is indistinguishable, 1 far apart.
 
     Cross-validated; inputs in units of the mean and sd of the first set. Between a posterior and its
     reference, the usual score of benchmarks, on 10 000 draws each.
@@ -48,8 +47,7 @@ def c2st_of_each(
     folds: int = 5,
     seed: int = 0,
 ) -> list[float]:
-    """`c2st` of several pairs of sets, all of the same shapes; the networks of "mlp" are trained side by
-    side, which is sooner.
+    """`c2st` of several pairs of sets of the same shapes; networks of "mlp" train side by side.
 
     Args:
         first: a set of draws (n, dim) for each pair.

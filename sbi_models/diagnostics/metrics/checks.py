@@ -1,4 +1,4 @@
-"""What every metric asks of its two arrays before it computes anything."""
+"""Input validation of metrics: finite arrays of fitting shapes, and levels between 0 and 1."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 def check_samples(
     samples: object, truth: object, *, min_datasets: int = 1, min_draws: int = 1
 ) -> tuple[Floats, Floats]:
-    """The draws and the true values as float64 arrays that fit each other.
+    """Draws and true values as finite float64 arrays of fitting shapes.
 
     Args:
         samples: posterior draws, shape (num_datasets, num_samples, dim), raw space.
@@ -62,8 +62,7 @@ def as_floats(name: str, values: object) -> Floats:
 
 
 def check_finite(name: str, values: Floats) -> None:
-    """Raises DataError naming the data sets, rows of the first axis of `values`, that hold NaN or
-    infinity."""
+    """Raise DataError naming the data sets, rows of the first axis of `values`, with NaN or infinity."""
     finite = np.isfinite(values)
     if finite.all():
         return

@@ -1,5 +1,4 @@
-"""How large a flaw is: the factor by which widths are wrong, the bias in posterior sds, the contraction; each
-with its interval."""
+"""Effect sizes of flaws with intervals: width factor, bias in posterior sds, and contraction."""
 
 from typing import NamedTuple
 
@@ -9,12 +8,11 @@ from scipy.special import chndtrinc, ndtri
 from sbi_models.diagnostics.metrics.checks import Floats
 
 MOST = 600.0
-"""Logarithms of ratios of variances above that are taken as that: their exponentials are numbers."""
+"""Limit of log variance ratios, so that their exponentials are finite."""
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its interval, which holds the true value with the probability asked for;
-    shape (dim,) or numbers."""
+    """Estimate with the ends of its confidence interval; arrays of shape (dim,) or numbers."""
 
     value: Floats
     low: Floats
@@ -22,8 +20,7 @@ class Interval(NamedTuple):
 
 
 def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
-    """The mean of (posterior mean - truth) / sd, shape (num_datasets, dim): above 0 where posteriors lie too
-    high.
+    """Mean of (posterior mean - truth) / sd, shape (num_datasets, dim): above 0 for too high posteriors.
 
     Its expectation is 0 for a right posterior of any form. NaN are left out. The interval is that of the
     central limit theorem, with 1, the variance that right posteriors have, or what is observed, if that is
@@ -36,8 +33,9 @@ def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
 
 
 def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
-    """The factor by which posterior sds should be multiplied: the sd of z-scores, shape (num_datasets, dim);
-    above 1 for over-confident.
+    """Factor by which posterior sds should be multiplied: the sd of z-scores; above 1 if over-confident.
+
+    z-scores have shape (num_datasets, dim).
 
         sqrt(var(z) / mean(second))
 
@@ -61,8 +59,7 @@ def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95)
 
 
 def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
-    """The same for all parameters, by the lengths of errors from which the mean error is taken; NaN if fewer
-    than two are there.
+    """Joint width factor, by the lengths of errors minus the mean error; NaN for fewer than two errors.
 
     errors: posterior mean minus truth in joint posterior sds, (num_datasets, dim); second, fourth: what their
     squared lengths, and the squares of these, are on average if posteriors are right, (num_datasets,).
@@ -76,8 +73,9 @@ def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: fl
 
 
 def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> Interval:
-    """The length of the mean error in joint posterior sds, without what chance adds to it; errors as for
-    `joint_width_factor`.
+    """Length of the mean error in joint posterior sds, without the contribution of chance.
+
+    Errors are as for `joint_width_factor`.
 
     n |mean|^2 / width^2 is near noncentral chi-square with dim degrees of freedom, whose noncentrality has
     the interval. NaN are left out.
@@ -129,8 +127,10 @@ def mean_contraction(
 
 
 def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean and variance (ddof = 1) of each column without its NaN, NaN for fewer than two numbers, and how
-    many there are, 1 at least."""
+    """Mean and variance (ddof = 1) of each column without NaN, and the number of values, at least 1.
+
+    Both are NaN for fewer than two values.
+    """
     there = np.isfinite(z)
     n = np.maximum(there.sum(axis=0), 1).astype(np.float64)
     mean = np.sum(np.where(there, z, 0.0), axis=0) / n
@@ -141,8 +141,7 @@ def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
 def _of_square(
     square: Floats, fourth: Floats, right: tuple[Floats, Floats], n: Floats, level: float
 ) -> Interval:
-    """The root of a mean of n squares over what it should be, with the interval that fourth powers tell of:
-    those seen, or the right."""
+    """Root of a mean of n squares over its expected value, with an interval from fourth powers."""
     expected, expected_square = right
     base = np.where(expected > 0.0, expected, np.nan)
     relative = np.fmax(fourth / np.where(square > 0.0, square, np.inf) ** 2, expected_square / base**2) - 1.0
@@ -152,7 +151,7 @@ def _of_square(
 
 
 def _jackknife_variances(values: Floats) -> Floats:
-    """The variance (ddof = 1) of a column without each of its n values, (n, dim)."""
+    """Variance (ddof = 1) of a column without each of its n values, (n, dim)."""
     n = len(values)
     squared = (values - values.mean(axis=0)) ** 2
     without: Floats = np.maximum((squared.sum(axis=0) - squared * n / (n - 1)) / (n - 2), 0.0)
@@ -160,7 +159,7 @@ def _jackknife_variances(values: Floats) -> Floats:
 
 
 def _jackknife_error(left_out: Floats) -> Floats:
-    """The squared standard error that estimates with one value left out, (n, dim), tell of."""
+    """Squared standard error by the jackknife, from estimates with one value left out, (n, dim)."""
     n = len(left_out)
     error: Floats = (n - 1) / n * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)
     return error

@@ -1,4 +1,4 @@
-"""Posterior predictive checks: do data that the posterior predicts look like the data that were observed?"""
+"""Posterior predictive checks: ranks of observed statistics among those of predicted data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,8 +22,11 @@ STATISTICS: dict[str, Statistic] = {
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """names: of the K statistics; observed, and two-sided p_values: (num_datasets, K); predictive: (num_datasets,
-    num_samples, K)."""
+    """Statistics of observed and predicted data with two-sided p-values.
+
+    `names` has the K statistics; `observed` and `p_values` have shape (num_datasets, K), `predictive`
+    (num_datasets, num_samples, K).
+    """
 
     names: tuple[str, ...]
     observed: Floats
@@ -34,8 +37,7 @@ class PredictiveCheck:
 def predictive_check(
     predictive: object, observed: object, statistics: Mapping[str, Statistic] | None = None
 ) -> PredictiveCheck:
-    """Where statistics of the observed data fall among those of data simulated with posterior draws as
-    parameters.
+    """Rank of statistics of the observed data among those of data simulated with posterior draws.
 
     The p-value is twice the smaller of the shares, observed one included, that lie as low and as high. Small
     ones say that the model, or the posterior, misses this side of the data; as the data were used to fit,

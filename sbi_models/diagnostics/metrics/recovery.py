@@ -1,4 +1,4 @@
-"""How close point estimates come to the truth, and how much closer than the prior."""
+"""Parameter recovery: point estimates against true values, and errors relative to the prior."""
 
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ Estimate = Literal["mean", "median"]
 
 
 def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
-    """The posterior mean, or median, of each data set and parameter.
+    """Posterior mean or median of each data set and parameter.
 
     Args:
         samples: posterior draws, shape (num_datasets, S, dim), raw space.
@@ -35,7 +35,7 @@ def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
 
 
 def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floats]:
-    """The interval between the (1 - level) / 2 and (1 + level) / 2 quantiles of the draws.
+    """Central interval between the (1 - level) / 2 and (1 + level) / 2 quantiles of the draws.
 
     Args:
         samples: posterior draws, shape (num_datasets, S, dim), raw space.
@@ -54,7 +54,7 @@ def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floa
 
 
 def pearson_r(estimate: object, truth: object) -> Floats:
-    """The correlation of point estimates with true values over data sets.
+    """Pearson correlation of point estimates with true values over data sets.
 
     Args:
         estimate: shape (num_datasets, dim), raw space.
@@ -75,8 +75,7 @@ def pearson_r(estimate: object, truth: object) -> Floats:
 
 
 def nrmse(samples: object, truth: object) -> Floats:
-    """The error of posterior draws relative to that of draws from the prior: 1 is no better than the prior, 0
-    perfect.
+    """Root mean squared error of draws relative to that of draws from the prior: 1 is the prior, 0 perfect.
 
         median_i sqrt(mean_s (draw_is - truth_i)^2) / median_i sqrt(var(truth) + (mean(truth) - truth_i)^2)
 

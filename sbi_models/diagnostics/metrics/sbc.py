@@ -1,5 +1,4 @@
-"""Simulation-based calibration: histograms of the ranks of true values among posterior draws, with tests of
-uniformity."""
+"""Simulation-based calibration: rank histograms with tests of uniformity."""
 
 from dataclasses import dataclass
 from operator import index
@@ -14,12 +13,12 @@ from sbi_models.diagnostics.metrics.ranks import random_ranks
 from sbi_models.errors import ConfigurationError
 
 PER_BIN = 20
-"""Data sets in a bin on average, by default."""
+"""Default mean number of data sets per bin."""
 
 
 @dataclass(frozen=True)
 class RankHistogram:
-    """How many ranks fall into each bin, with what a right posterior gives.
+    """Counts of ranks in bins, with what a right posterior gives.
 
     edges: of the bins as fractions of the S + 1 ranks, (bins + 1,); counts: (bins, dim); expected, lower,
     upper: the mean and the central binomial interval of each count, (bins,), each bin for itself; p_values:
@@ -39,8 +38,9 @@ class RankHistogram:
 def rank_histogram(
     samples: object, truth: object, bins: int | None = None, *, level: float = 0.95, seed: int = 0
 ) -> RankHistogram:
-    """The histogram of ranks of each parameter: flat if right, a valley if over-confident, a hill if
-    under-confident, a slope if biased.
+    """Rank histogram of each parameter: flat if right.
+
+    A valley means over-confident, a hill under-confident, a slope biased.
 
     Args:
         samples: posterior draws, shape (num_datasets, S, dim), raw space.

@@ -1,4 +1,4 @@
-"""How often credible intervals and joint regions contain the truth."""
+"""Coverage plot of credible intervals and joint regions."""
 
 from collections.abc import Sequence
 
@@ -31,8 +31,7 @@ def plot_coverage(
     joint: bool = True,
     band: float = 0.95,
 ) -> Figure:
-    """Draws, for each parameter and jointly, the share of data sets whose credible region holds the truth
-    against its level.
+    """Plot the coverage of credible regions against their level, for each parameter and jointly.
 
     Below the diagonal is over-confident, above it cautious. The ribbon is the pointwise Beta interval of the
     true coverage.

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: histograms of the ranks of the truth."""
+"""Rank histograms of simulation-based calibration."""
 
 from collections.abc import Sequence
 
@@ -20,8 +20,7 @@ def plot_rank_histogram(
     level: float = 0.95,
     seed: int = 0,
 ) -> Figure:
-    """Draws, for each parameter, the histogram of ranks of the truth among the draws, with the interval of a
-    right posterior.
+    """Plot for each parameter the histogram of ranks of the truth, with the interval of a right posterior.
 
     Flat is right; a valley is over-confident, a hill under-confident, a slope biased. p is that of the
     simultaneous ECDF band, which needs no bins.

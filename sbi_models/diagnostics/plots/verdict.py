@@ -1,5 +1,4 @@
-"""A verdict at a glance: bias and width factor of every parameter and of all jointly, with their
-intervals."""
+"""Verdict plot: bias and width factor of every parameter and of all jointly, with intervals."""
 
 from math import isfinite
 
@@ -24,8 +23,7 @@ ROW = 0.24
 
 
 def plot_verdict(verdict: Verdict) -> Figure:
-    """Draws, one row a parameter, by what its sds should be multiplied, and how far it is biased, with
-    intervals.
+    """Plot width factor and bias with intervals, one row per parameter.
 
     Flaws are red squares, what is no more than the prior is grey.
 
