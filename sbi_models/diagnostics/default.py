@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sbi_models.diagnostics.metrics.calibration import calibration_error_of_ranks, log_gamma_of_ranks
 from sbi_models.diagnostics.metrics.checks import check_samples
-from sbi_models.diagnostics.metrics.contraction import posterior_contraction
-from sbi_models.diagnostics.metrics.ranks import even_ranks
-from sbi_models.diagnostics.metrics.recovery import nrmse
+from sbi_models.diagnostics.metrics.registry import METRICS
 from sbi_models.diagnostics.variables import flatten_variables
 
 if TYPE_CHECKING:
@@ -42,13 +37,8 @@ def default_metrics(
     """
     draws, true, names = flatten_variables(samples, truth, variable_keys, variable_names)
     check_samples(draws, true, min_datasets=2, min_draws=2)
-    ranks, num_draws = even_ranks(draws, true), draws.shape[1]
-    rows = {
-        "NRMSE": nrmse(draws, true),
-        "Log Gamma": log_gamma_of_ranks(ranks, num_draws),
-        "Calibration Error": calibration_error_of_ranks(ranks, num_draws),
-        "Posterior Contraction": np.median(posterior_contraction(draws, true), axis=0),
-    }
+    ordered = sorted(METRICS.items(), key=lambda item: item[1].row)
+    rows = {name: metric(draws, true) for name, metric in ordered}
     import pandas as pd  # noqa: PLC0415 - slow to import, and needed for nothing else
 
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)

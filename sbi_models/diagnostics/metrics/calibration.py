@@ -10,6 +10,7 @@ from scipy.special import bdtr, bdtrc, bdtrik
 from sbi_models.diagnostics.metrics.checks import Floats, check_level, check_samples
 from sbi_models.diagnostics.metrics.coverage import coverage_of_ranks
 from sbi_models.diagnostics.metrics.ranks import even_ranks
+from sbi_models.diagnostics.metrics.registry import default_metric
 from sbi_models.seeding import generator
 
 NUM_NULL = 4000
@@ -140,6 +141,7 @@ def simultaneous_band(num_datasets: int, num_draws: int, level: float = 0.95) ->
     return EcdfBand(z, lower, upper, level)
 
 
+@default_metric("Log Gamma", "below 0 is bad", row=1)
 def log_gamma(samples: object, truth: object, level: float = 0.95, *, seed: int = 0) -> Floats:
     """Test that the ranks of each parameter are uniform: below 0 rejects at 5 %.
 
@@ -176,6 +178,7 @@ def log_gamma_of_ranks(ranks: Floats, num_draws: int, level: float = 0.95) -> Fl
     return statistic
 
 
+@default_metric("Calibration Error", "0 is best", row=2)
 def calibration_error(samples: object, truth: object, *, seed: int = 0) -> Floats:
     """Expected calibration error: deviation of the coverage of central intervals from their nominal coverage.
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_finite, check_samples
+from sbi_models.diagnostics.metrics.registry import default_metric
 from sbi_models.errors import DataError
 
 
@@ -38,6 +39,7 @@ def z_scores(samples: object, truth: object) -> Floats:
     return scores
 
 
+@default_metric("Posterior Contraction", "1 is best", row=3)
 def posterior_contraction(samples: object, truth: object, prior_variance: object = None) -> Floats:
     """Posterior contraction, 1 - posterior variance / prior variance: 1 is certainty, 0 the prior.
 

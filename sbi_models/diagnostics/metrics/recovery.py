@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_level, check_samples
+from sbi_models.diagnostics.metrics.registry import default_metric
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 Estimate = Literal["mean", "median"]
@@ -74,6 +75,7 @@ def pearson_r(estimate: object, truth: object) -> Floats:
     return np.clip(r, -1.0, 1.0)
 
 
+@default_metric("NRMSE", "0 is best", row=0)
 def nrmse(samples: object, truth: object) -> Floats:
     """Root mean squared error of draws relative to that of draws from the prior: 1 is the prior, 0 perfect.
 

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from sbi_models.diagnostics.metrics.registry import METRICS
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study_loading import study_of
 from sbi_models.pipeline.member_runs import of_member, of_mixture
@@ -18,14 +19,6 @@ from sbi_models.pipeline.runtime import project_root
 from sbi_models.pipeline.steps.certify import in_short, show_certificates
 from sbi_models.simulators import NarrowPrior
 from sbi_models.tracking import open_store, run_page
-
-_GOOD = {
-    "NRMSE": "0 is best",
-    "Log Gamma": "below 0 is bad",
-    "Calibration Error": "0 is best",
-    "Posterior Contraction": "1 is best",
-}
-"""How to read the metrics."""
 
 
 class Screen:
@@ -125,7 +118,7 @@ class Screen:
             self._line(
                 name,
                 "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items())
-                + f"  [dim]{_GOOD.get(name, '')}[/dim]",
+                + f"  [dim]{METRICS[name].reading if name in METRICS else ''}[/dim]",
             )
         if "log_score" in manifest:
             rows = {"": manifest} | {
