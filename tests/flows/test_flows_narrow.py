@@ -22,7 +22,7 @@ from sbi_models.pipeline.steps.sequential import round_of
 from sbi_models.pipeline.studies.hare_lynx import MODEL, PELTS
 from sbi_models.pipeline.studies.influenza import STUDY as INFLUENZA
 from sbi_models.pipeline.studies.influenza import exact_draws
-from sbi_models.simulators import NarrowedSimulator
+from sbi_models.simulators import SimulatorWithProposal
 
 pytestmark = pytest.mark.xdist_group("flows-narrow")  # whose pipelines run once
 
@@ -134,9 +134,9 @@ def test_an_experiment_that_has_its_prior_has_a_narrow_simulator(
         "upper": [None] * 2,
     }
     narrowed = study_of(experiment.model_copy(update={"narrowed_to": content}))
-    assert isinstance(narrowed.simulator, NarrowedSimulator)
+    assert isinstance(narrowed.simulator, SimulatorWithProposal)
     np.testing.assert_allclose(narrowed.simulator.sample(100, seed=1)["theta"].mean(axis=0), 5.0, atol=0.05)
-    assert not isinstance(study_of(experiment).simulator, NarrowedSimulator)
+    assert not isinstance(study_of(experiment).simulator, SimulatorWithProposal)
 
 
 @pytest.mark.parametrize(

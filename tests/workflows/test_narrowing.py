@@ -7,7 +7,7 @@ from linear_gaussian import SD, SIMULATOR, exact_mean, log_likelihood, log_prior
 from sbi_models import make_simulator
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import AutoregressiveMixture
-from sbi_models.simulators import NarrowedSimulator
+from sbi_models.simulators import SimulatorWithProposal
 from sbi_models.workflows import narrow
 
 X = np.array([[1.9, -1.2]])
@@ -50,7 +50,7 @@ def test_a_narrowed_simulator_is_narrowed_anew_from_the_first_one(rough):
     """A third round has a prior in place of that of the second, of the same original."""
     narrowed = narrow(SIMULATOR, rough.approximator, {"x": X}, seed=1)
     further = narrow(narrowed, rough.approximator, {"x": X}, seed=1)
-    assert isinstance(further, NarrowedSimulator)
+    assert isinstance(further, SimulatorWithProposal)
     assert further.original is SIMULATOR
     np.testing.assert_array_equal(further.prior.mean, narrowed.prior.mean)
 

@@ -8,7 +8,7 @@ from sbi_models.pipeline.experiment.import_paths import load_object
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.simulator_study import PlainStudy, study_simulator
 from sbi_models.pipeline.experiment.study import Study
-from sbi_models.simulators import NarrowedSimulator, NarrowPrior, Simulator
+from sbi_models.simulators import NormalProposal, Simulator, SimulatorWithProposal
 
 
 def study_of(experiment: Experiment) -> Study:
@@ -32,7 +32,9 @@ def _narrowed_study(settings: str) -> Study:
     assert experiment.narrowed_to is not None
     study = study_of(experiment.model_copy(update={"narrowed_to": None}))
     narrowed = copy(study)
-    narrowed.simulator = NarrowedSimulator(study.simulator, NarrowPrior.from_json(experiment.narrowed_to))
+    narrowed.simulator = SimulatorWithProposal(
+        study.simulator, NormalProposal.from_json(experiment.narrowed_to)
+    )
     return narrowed
 
 

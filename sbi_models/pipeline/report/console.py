@@ -17,7 +17,7 @@ from sbi_models.pipeline.report.output import answer_console, show, stage_consol
 from sbi_models.pipeline.report.posteriors import MEAN_ERROR, SD_RATIO
 from sbi_models.pipeline.runtime import project_root
 from sbi_models.pipeline.steps.certify import in_short, show_certificates
-from sbi_models.simulators import NarrowPrior
+from sbi_models.simulators import NormalProposal
 from sbi_models.tracking import open_store, run_page
 
 
@@ -77,7 +77,7 @@ class Screen:
         reused: bool,
     ) -> None:
         """A round of simulation before the main one has shown where the next one looks."""
-        prior = NarrowPrior.from_json(found["prior"])
+        prior = NormalProposal.from_json(found["prior"])
         names = [name for labels in study_of(self.experiment).parameter_names.values() for name in labels]
         intervals = prior.central_intervals()
         digits = [_digits(high - low) for low, high in intervals]
