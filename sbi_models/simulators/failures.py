@@ -28,8 +28,8 @@ class FailurePolicy:
     counts as failed like any other.
 
     Args:
-        retries: how often a failed simulation is drawn again.
-        allowed: how many rows of one call of `sample` or `rows` may fail for good: a number (int) or a
+        retries: number of times that a failed simulation is drawn again.
+        allowed: rows of one call of `sample` or `rows` that may fail for good: a number (int) or a
             fraction (float from 0 to 1).
         non_finite: True if a row with NaN or inf among its values counts as failed. If it is allowed to fail
             it keeps those values.
@@ -40,6 +40,12 @@ class FailurePolicy:
 
     Raises:
         ConfigurationError: for numbers out of range.
+
+    >>> from sbi_models.simulators import make_simulator
+    >>> def draw(rng): return {"x": rng.normal() if rng.random() < 0.5 else 1 / 0}
+    >>> simulator = make_simulator(draw, failures=FailurePolicy(retries=50))
+    >>> simulator.sample(10, seed=1, progress=False)["x"].shape
+    (10, 1)
     """
 
     retries: int = 0
@@ -76,7 +82,7 @@ class Failure:
 
     Attributes:
         row: its number in the table.
-        attempts: how many attempts failed.
+        attempts: number of failed attempts.
         recovered: True if a later attempt succeeded.
         cause: what happened the last time, for instance "'likelihood' raised ZeroDivisionError: division by
             zero".

@@ -225,8 +225,8 @@ def serve() -> None:
     with suppress(EOFError, BrokenPipeError):
         answer(load)
         while True:
-            given = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own process
-            answer(lambda given=given: attempt(*given))  # type: ignore[misc]
+            request = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own process
+            answer(lambda request=request: attempt(*request))  # type: ignore[misc]
     os._exit(0)  # whatever threads functions have started
 
 

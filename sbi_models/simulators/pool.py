@@ -39,8 +39,8 @@ def in_processes(table: Table, workers: int, *, twice: bool) -> Generator[Block,
     Closing the iterator, or Ctrl-C, kills the workers.
 
     Args:
-        table: whose blocks.
-        workers: how many, -1 for one a core.
+        table: table with the blocks.
+        workers: number of workers, -1 for one per core.
         twice: whether the worker that has the first block computes it twice, which must be the same.
 
     Raises:

@@ -39,6 +39,11 @@ class NormalProposal:
         covariance: (d, d), unbounded space.
         lower: (d,), raw space, -inf without a bound.
         upper: (d,), raw space, inf without a bound.
+
+    >>> draws = {"rate": np.random.default_rng(1).lognormal(0.0, 0.1, size=(1000, 1))}
+    >>> proposal = NormalProposal.around(draws, np.array([0.0]), np.array([np.inf]), widening=3.0)
+    >>> proposal.central_intervals().round(1).tolist()
+    [[0.6, 1.8]]
     """
 
     widths: Mapping[str, int]
@@ -146,6 +151,14 @@ class SimulatorWithProposal(Simulator):
     Raises:
         ConfigurationError: if no first functions draw the parameters of the prior alone, or there is a
             `meta_fn`.
+
+    >>> from sbi_models.simulators.benchmarks import GaussianLinear
+    >>> model = GaussianLinear()
+    >>> draws = {"theta": np.random.default_rng(1).normal(0.5, 0.1, size=(1000, 10))}
+    >>> free = np.full(10, np.inf)
+    >>> near = SimulatorWithProposal(model.simulator, NormalProposal.around(draws, -free, free, widening=3.0))
+    >>> round(float(near.sample(1000, seed=1)["theta"].mean()), 1)
+    0.5
     """
 
     def __init__(self, original: Simulator, prior: NormalProposal) -> None:

@@ -28,7 +28,7 @@ class Randomness:
     """Generators that functions hold, and global states, as of its construction.
 
     Args:
-        functions: whose generators.
+        functions: functions that may hold generators.
         with_global_states: whether to set the global states too.
     """
 
@@ -40,9 +40,9 @@ class Randomness:
     def _found(self) -> tuple[list[Any], bool]:
         """Generators that functions hold, in the same order everywhere, and whether they name global ones."""
         known = {id(_source(generator)) for generator in _global_generators()}
-        found = held_generators(self._functions)
-        held = [generator for generator in found if id(_source(generator)) not in known]
-        return held, len(held) < len(found)
+        reachable = held_generators(self._functions)
+        held = [generator for generator in reachable if id(_source(generator)) not in known]
+        return held, len(held) < len(reachable)
 
     def seed(self, seed: int, name: str, *path: str | int) -> None:
         """Set all states to the start of the stream of a path."""
@@ -104,7 +104,9 @@ def global_states() -> dict[str, Any]:
         "NumPy": [str(numpy_state), numpy_state["state"]["key"].tolist()],
         "the standard library": random.getstate(),
     }
-    return states | {f"PyTorch ({own.device})": own.get_state().tolist() for own in _torch_generators()}
+    return states | {
+        f"PyTorch ({generator.device})": generator.get_state().tolist() for generator in _torch_generators()
+    }
 
 
 def _source(generator: Any) -> Any:

@@ -29,8 +29,8 @@ class Block:
     """The simulations of one block, after their retries.
 
     Attributes:
-        outputs: by name; the shape of one output if unbatched, with a leading axis of all rows of the block
-            if batched.
+        outputs: arrays by name, of the shape of one output if unbatched, else with a leading axis of all rows
+            of the block.
         complete: False if every attempt ended in an exception, so that outputs are missing.
         failures: rows asked for that failed at least once.
         exception: exception of the last attempt, if rows failed for good and a function raised it.

@@ -15,7 +15,13 @@ from sbi_models.types import Array, FloatArray, Variables
 
 
 class Benchmark(ABC):
-    """Benchmark model: prior of theta, shape (n, d), and likelihood of x, shape (n, ...), in raw space."""
+    """Benchmark model: prior of theta, shape (n, d), and likelihood of x, shape (n, ...), in raw space.
+
+    >>> from sbi_models.simulators.benchmarks import BENCHMARKS
+    >>> model = BENCHMARKS["two_moons"]
+    >>> {name: value.shape for name, value in model.simulator.sample(5, seed=1).items()}
+    {'theta': (5, 2), 'x': (5, 2)}
+    """
 
     @property
     @abstractmethod
@@ -72,7 +78,13 @@ class Benchmark(ABC):
 
 
 class TractableBenchmark(Benchmark):
-    """A benchmark whose likelihood can be computed, so that its posterior is known up to a constant."""
+    """A benchmark whose likelihood can be computed, so that its posterior is known up to a constant.
+
+    >>> from sbi_models.simulators.benchmarks import GaussianLinear
+    >>> model = GaussianLinear()
+    >>> model.log_joint(np.zeros((3, 10)), np.zeros(10)).shape
+    (3,)
+    """
 
     @abstractmethod
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:

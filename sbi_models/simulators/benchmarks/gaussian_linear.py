@@ -42,7 +42,12 @@ class GaussianLocation(TractableBenchmark):
 
 @dataclass(frozen=True)
 class GaussianLinear(GaussianLocation):
-    """Gaussian linear model in `dim` dimensions with the variances of prior and noise."""
+    """Gaussian linear model in `dim` dimensions with the variances of prior and noise.
+
+    >>> posterior = GaussianLinear(dim=2).posterior(np.array([1.0, -1.0]))
+    >>> posterior.mean.round(2).tolist(), posterior.sd.round(2).tolist()
+    ([0.5, -0.5], [0.22, 0.22])
+    """
 
     dim: int = 10
     prior_variance: float = 0.1

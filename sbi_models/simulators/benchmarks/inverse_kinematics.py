@@ -115,18 +115,18 @@ class InverseKinematicsPosterior:
         rest = np.delete(np.arange(3), third)
         cosine = (self.x[1] - np.cos(directions[:, rest]) @ LENGTHS[rest]) / LENGTHS[third]
         reachable = np.abs(cosine) < 1
-        kept = directions[reachable]
-        solved = kept.copy()
+        proposed = directions[reachable]
+        solved = proposed.copy()
         # Each solution +-arccos + 2 pi k is proposed with probability 1/6; |k| > 1 is ten prior standard
         # deviations away.
-        sign, turn = rng.choice([-1.0, 1.0], size=len(kept)), rng.integers(-1, 2, size=len(kept))
+        sign, turn = rng.choice([-1.0, 1.0], size=len(proposed)), rng.integers(-1, 2, size=len(proposed))
         solved[:, third] = sign * np.arccos(cosine[reachable]) + 2 * np.pi * turn
         slopes = LENGTHS * np.sin(solved)
         theta = np.empty((len(solved), 4))
         theta[:, 0] = self.x[0] - slopes.sum(axis=1)
         theta[:, 1:] = np.diff(solved, axis=1, prepend=0.0)
         log_share = np.log(np.abs(slopes[:, third])) - np.log((slopes**2).sum(axis=1))
-        return theta, self.model.log_prior(theta) - self._log_proposal(kept, rest) + log_share
+        return theta, self.model.log_prior(theta) - self._log_proposal(proposed, rest) + log_share
 
     def _log_proposal(self, directions: FloatArray, rest: Array) -> FloatArray:
         """Log proposal density of the two free directions.

@@ -26,7 +26,12 @@ _LOG_VARIANCES = np.linspace(-14.0, 14.0, 8001)
 
 @dataclass(frozen=True)
 class NormalModel:
-    """Normal model with unknown mean and log variance; `location` and `scale` are in the unit of x."""
+    """Normal model with unknown mean and log variance; `location` and `scale` are in the unit of x.
+
+    >>> x = NormalModel().simulator.sample(1, seed=1)["x"]
+    >>> NormalModel().posterior(x[0]).sd.round(2).tolist()
+    [0.22, 0.32]
+    """
 
     location: float = 0.0
     scale: float = 1.0
