@@ -25,6 +25,11 @@ class Augment:
 
     Raises:
         ConfigurationError: for something that is none of the three forms.
+
+    >>> augment = Augment({"x": lambda x: x + np.random.normal(size=x.shape)}, seed=1)
+    >>> batch = {"x": np.zeros((2, 3))}
+    >>> bool((augment(batch, 0)["x"] == augment(batch, 0)["x"]).all()), bool(batch["x"].any())
+    (True, False)
     """
 
     def __init__(self, augmentations: Augmentations, seed: int) -> None:

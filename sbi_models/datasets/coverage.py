@@ -57,12 +57,12 @@ class Survey:
 
     def tiles(self) -> list[Piece]:
         """Pieces of whole shards that cover rows: those of the manifest first, then those of other shards."""
-        kept = [
+        intact = [
             piece
             for piece in self.pieces
             if piece.start >= self.num_rows or self.whole.get(piece.shard) == piece.sha256
         ]
-        return tiled(kept, self.whole, self.limit)
+        return tiled(intact, self.whole, self.limit)
 
     def absent(self) -> list[Range]:
         """Rows that no whole shard has."""

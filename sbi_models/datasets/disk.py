@@ -63,7 +63,7 @@ class SimulationFiles:
         """Read every file once and check all before training.
 
         A file holds many simulations if every variable in it has two axes or more and all have the same
-        length, and one if lengths differ; where that does not tell, `per_file` must. A folder that the
+        length, and one if lengths differ; if that is ambiguous, `per_file` must be given. A folder that the
         simulation store has written is known by its manifest, and only what that names is read. Variables in
         `may_miss` may hold NaN.
 
@@ -154,7 +154,7 @@ class DiskBatches:
     them; a member waits if its batch is not full before those of others, so that steps are in common.
 
     Args:
-        files: where the simulations are.
+        files: files of the simulations.
         batch_size: rows of a batch; the last one of an epoch may be shorter.
         seed: seed of the order.
         windows: the rows of each member of an ensemble, counted through the files in the order of their

@@ -54,7 +54,12 @@ def num_repeated(keys: Array) -> int:
 
 
 def num_shared(first: Array, second: Array) -> int:
-    """Number of rows of the second array that are in the first, if they repeat in order."""
+    """Number of rows of the second array that are in the first, if they repeat in order.
+
+    >>> rows = row_keys([{"x": np.random.default_rng(1).normal(size=(50, 2))}])
+    >>> num_shared(rows, rows[10:40])
+    30
+    """
     known, places = np.unique(first, return_index=True)
     return _if_in_order(places[np.searchsorted(known, second[np.isin(second, first)])])
 

@@ -41,6 +41,12 @@ def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
     Raises:
         DataError: naming the file, if it cannot be read, holds anything but arrays by name, comes to more
             than 256 MB and 100 times its size in memory, or has an unknown ending.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/one.npz", theta=np.zeros((4, 2)))
+    ...     read_file(Path(folder, "one.npz"))["theta"].shape
+    (4, 2)
     """
     content = as_user(load_fn, path) if load_fn is not None else _read_known(path)
     if not isinstance(content, Mapping):

@@ -41,7 +41,7 @@ class Manifest:
     Attributes:
         num_simulations: rows of the table that it has.
         origin: seed, and fingerprint of the simulator.
-        schema: by variable, type and shape of a row.
+        schema: type and shape of a row by variable.
         pieces: the shards, in the order of their rows.
         extents: content hash by number of rows, for the numbers that it once had.
     """

@@ -24,6 +24,10 @@ class Batches:
         seed: None keeps the order of the data.
         windows: the rows of each member of an ensemble; then a batch is a list of one batch for each, in an
             order of its own, or None for a member that has no rows left in this epoch.
+
+    >>> batches = Batches({"theta": torch.arange(5.0)[:, None]}, batch_size=2, seed=1)
+    >>> [tuple(batch["theta"].shape) for batch in batches]
+    [(2, 1), (2, 1), (1, 1)]
     """
 
     in_thread = True

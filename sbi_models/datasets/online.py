@@ -18,8 +18,14 @@ class OnlineBatches:
         num_batches: K, batches of one epoch.
         batch_size: B.
         at_once: batches that are simulated in one call.
-        epochs: how many there will be, so that nothing is simulated ahead that is not used.
+        epochs: number of epochs, so that no unused simulations are computed ahead.
         in_thread: whether the stream may be used in a thread.
+
+    >>> from sbi_models.simulators import make_simulator
+    >>> simulator = make_simulator(lambda rng: {"x": rng.normal()})
+    >>> batches = OnlineBatches(lambda ranges: simulator.stream(ranges, seed=1, workers=1), 3, 4)
+    >>> [batch["x"].shape for batch in batches]
+    [(4, 1), (4, 1), (4, 1)]
     """
 
     def __init__(

@@ -99,8 +99,8 @@ def _array(content: Any, kind: Any, shape: Any, order: Any) -> Array:
                 f"{prod(shape) * dtype.itemsize} bytes, with {got}"
             )
         array = np.frombuffer(bytearray(content), dtype=dtype)
-    made: Array = array.reshape(shape, order="F" if order == "F" else "C")
-    return made
+    result: Array = array.reshape(shape, order="F" if order == "F" else "C")
+    return result
 
 
 def _encoded(text: Any, encoding: Any) -> bytes:

@@ -70,9 +70,9 @@ class PreparedBatches:
         return len(self.raw)
 
     def __iter__(self) -> Iterator[Any]:
-        made = ahead if self.raw.in_thread else iter
+        iterate = ahead if self.raw.in_thread else iter
         if self.augment is None:
-            for chunk in made(map(self._prepared, self.raw)):
+            for chunk in iterate(map(self._prepared, self.raw)):
                 for batch in self._batches(chunk):
                     yield (
                         [part if self._trains(member) else None for member, part in enumerate(batch)]
@@ -81,7 +81,7 @@ class PreparedBatches:
                     )
             return
         first = self.raw.epoch * len(self.raw)
-        batches = (batch for chunk in made(self.raw) for batch in self._batches(chunk))
+        batches = (batch for chunk in iterate(self.raw) for batch in self._batches(chunk))
         for step, batch in enumerate(batches, start=first):
             if isinstance(batch, list):
                 yield [

@@ -28,9 +28,13 @@ class Sharing:
     """Data reuse of ensemble members.
 
     Attributes:
-        members: how many there are.
+        members: number of members.
         reuse: r; 1 gives every member the same rows in the same order, 0 gives no row to two of them.
         trained: positions of the members that train; None is all. Rows of the others need not be prepared.
+
+    >>> sharing = Sharing(members=5, reuse=0.8)
+    >>> sharing.ring(batch_size=50), sharing.starts(90)
+    (90, [0, 18, 36, 54, 72])
     """
 
     members: int = 1
@@ -121,8 +125,8 @@ class RingBatches:
         for ring in self.rings:
             n = len(next(iter(ring.values())))
             yield [
-                {name: value[own] for name, value in ring.items()}
-                for own in (rows if n == self.num_rows else self._rows(n))
+                {name: value[member_rows] for name, value in ring.items()}
+                for member_rows in (rows if n == self.num_rows else self._rows(n))
             ]
 
     def _rows(self, num_rows: int) -> list[Tensor]:

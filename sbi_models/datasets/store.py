@@ -39,8 +39,17 @@ class SimulationStore:
     """Finished store, or the first rows of one; make one with `create`, find one with `open`.
 
     Attributes:
-        folder: where it is.
+        folder: folder of the store.
         num_simulations: rows of the table that it has.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from sbi_models.simulators import make_simulator
+    >>> simulator = make_simulator(lambda rng: {"x": rng.normal()})
+    >>> def rows(start, stop): return simulator.rows(start, stop, seed=1, progress=False)
+    >>> with TemporaryDirectory() as folder:
+    ...     store = SimulationStore.create(folder, rows, 100, seed=1, fingerprint="normal")
+    ...     store.num_simulations, store.first(10).load()["x"].shape
+    (100, (10, 1))
     """
 
     folder: Path
@@ -174,10 +183,10 @@ class SimulationStore:
         """Create or extend the store of the first rows of a table; existing rows are not computed again.
 
         Args:
-            folder: where to write; made if missing. Several processes may do so at once.
+            folder: folder of the store, created if missing. Several processes may write at once.
             rows: computes rows start..stop of the table of simulations, raw space, each a function of seed
                 and number alone.
-            num_simulations: how many.
+            num_simulations: number of simulations.
             seed: recorded.
             fingerprint: what identifies the simulator; recorded.
             rows_per_shard: rows of a file; the last one of each extension may have less.

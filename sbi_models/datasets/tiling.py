@@ -33,20 +33,20 @@ class Piece:
         return {"file": self.file, "rows": [self.start, self.stop], "sha256": self.sha256}
 
 
-def tiled(kept: Sequence[Piece], whole: dict[Range, str], num_rows: int) -> list[Piece]:
-    """Disjoint pieces in order: those given, and between and after them rows of other whole shards.
+def tiled(chosen: Sequence[Piece], whole: dict[Range, str], num_rows: int) -> list[Piece]:
+    """Disjoint pieces in order: those chosen, and between and after them rows of other whole shards.
 
     Shards of one origin agree where they overlap, as those of two processes that wanted unequal numbers do.
     """
     pieces: list[Piece] = []
-    for start, stop in gaps(kept, num_rows):
+    for start, stop in gaps(chosen, num_rows):
         position = start
         for (first, last), sha256 in sorted(whole.items()):
             a, b = max(first, position), min(last, stop)
             if a < b:
                 pieces.append(Piece(a, b, (first, last), sha256))
                 position = b
-    return sorted([*kept, *pieces], key=lambda piece: piece.start)
+    return sorted([*chosen, *pieces], key=lambda piece: piece.start)
 
 
 def gaps(pieces: Sequence[Piece], num_rows: int) -> list[Range]:

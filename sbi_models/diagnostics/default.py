@@ -30,10 +30,17 @@ def default_metrics(
     same table in every run.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
 
     Raises:
         DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> truth = rng.normal(size=(50, 2))
+    >>> samples = truth[:, None] + rng.normal(size=(50, 100, 2))
+    >>> list(default_metrics({"theta": samples}, {"theta": truth}).index)
+    ['NRMSE', 'Log Gamma', 'Calibration Error', 'Posterior Contraction']
     """
     draws, true, names = flatten_variables(samples, truth, variable_keys, variable_names)
     check_samples(draws, true, min_datasets=2, min_draws=2)
@@ -58,8 +65,8 @@ def default_figures(
     `z_score_contraction`.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
-        history: losses by name, as for `plot_losses`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
+        history: losses by name, argument of `plot_losses`.
 
     Raises:
         DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws; a

@@ -34,7 +34,7 @@ def flatten_variables(
         truth: true values by variable, each of shape (num_datasets, ...), raw space; variables that have no
             draws (data, context) are left aside, so whole test data will do. An array of shape (num_datasets,
             dim) goes with an array of samples.
-        variable_keys: which variables to use, and in which order; by default all in `samples`.
+        variable_keys: names of the variables to use, in order; by default all in `samples`.
         variable_names: names for all parameters, in order, in place of the above.
 
     Raises:

@@ -39,10 +39,14 @@ class Estimate:
 class Check:
     """One test of one flaw.
 
-    name: bias, spread, ranks, bias_changes, spread_changes, tarp, dependence, dependence_changes, or
-    information; statistic: as the metric behind it defines it; p_value: of this test alone; adjusted: by
-    Holm's method for all tests of the verdict (those of information among themselves); found: adjusted is at
-    most `false_alarms`.
+    Attributes:
+        name: bias, spread, ranks, bias_changes, spread_changes, tarp, dependence, dependence_changes, or
+            information.
+        statistic: test statistic of the metric.
+        p_value: p-value of this test alone.
+        adjusted: p-value after Holm's method for all tests of the verdict (those of information among
+            themselves).
+        found: True if `adjusted` is at most `false_alarms`.
     """
 
     name: str
@@ -65,10 +69,16 @@ class Check:
 class Judgement:
     """Verdict on one parameter, or on all jointly.
 
-    label: one of `LABELS`, the flaw with the smallest p-value; flaws: all that were found, surest first.
-    width_factor: by what posterior sds should be multiplied; bias: posterior mean minus truth in posterior
-    sds (jointly: the length of that vector); contraction: share of the prior variance that is gone, on
-    average (None jointly). informative: whether draws are shown to know more than the prior.
+    Attributes:
+        name: name of the parameter, or "jointly".
+        label: one of `LABELS`, the flaw with the smallest p-value.
+        flaws: all detected flaws, smallest p-value first.
+        sentence: the judgement in words.
+        width_factor: factor by which posterior sds should be multiplied.
+        bias: posterior mean minus truth in posterior sds; jointly the length of that vector.
+        contraction: mean posterior contraction; None jointly.
+        informative: True if the draws are shown to have information beyond the prior.
+        checks: all tests.
     """
 
     name: str
@@ -107,12 +117,18 @@ class Judgement:
 class Verdict:
     """Verdict of test simulations on an approximator; returned by `judge` and by `verdict` of a workflow.
 
-    label: that of the parameter, or of all jointly, whose flaw is surest; without a flaw `uninformative` if
-    no parameter is informative, or if `prior_share` was not tested by conditions, else `calibrated`.
-    prior_share: of data sets whose draws cannot be told from the prior, if others can, there is no flaw, and
-    they are a tenth or more; else 0. joint: None for one parameter, or with too few draws for it.
-    false_alarms: the probability that a right approximator is called flawed. level: of all intervals, each
-    for itself.
+    Attributes:
+        label: label of the parameter, or of all jointly, whose flaw has the smallest p-value; without a flaw
+            `uninformative` if no parameter is informative, or if `prior_share` was not tested by conditions,
+            else `calibrated`.
+        sentence: the verdict in words.
+        parameters: judgement of each parameter.
+        joint: judgement of all parameters jointly; None for one parameter, or with too few draws.
+        num_datasets, num_draws: numbers of test data sets, and of draws of each.
+        prior_share: share of data sets whose draws cannot be distinguished from the prior, if others can,
+            there is no flaw, and they are a tenth or more; else 0.
+        false_alarms: false alarm rate, the probability that a right approximator is called flawed.
+        level: coverage level of each interval.
     """
 
     label: str

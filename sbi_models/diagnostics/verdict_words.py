@@ -31,37 +31,37 @@ def sentence_of(
 ) -> str:
     """Sentence about one parameter, or about all jointly (without a contraction): flaws and their size."""
     jointly = contraction is None
-    told = [_flaw(flaw, width, bias, checks, jointly=jointly) for flaw in flaws]
+    phrases = [_flaw(flaw, width, bias, checks, jointly=jointly) for flaw in flaws]
     if not flaws:
-        told = [
+        phrases = [
             "no flaw found"
             if informative
             else "no flaw found, but nothing shows that more is known than by the prior"
         ]
         if _known(width) and _known(bias):
             off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
-            told.append(
+            phrases.append(
                 f"right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by "
                 f"{off} posterior sds"
             )
         else:
-            told.append(
+            phrases.append(
                 "there is no posterior sd to measure by, as the draws of many data sets are all equal"
             )
         if leaning := _leaning(width, bias, jointly=jointly):
-            told.append(f"{leaning}, which more test data would prove or refute")
+            phrases.append(f"{leaning}, which more test data would prove or refute")
     elif not informative:
-        told.append("nothing shows that the draws know more of the truth than the prior")
+        phrases.append("nothing shows that the draws know more of the truth than the prior")
     if (
         contraction is not None
         and _known(contraction)
         and (1.0 - contraction.low) <= VAGUE * (1.0 - contraction.high)
     ):
-        told.append(
+        phrases.append(
             f"{100 * contraction.value:.0f} % of the prior variance gone "
             f"({_range(contraction, percent=True)})"
         )
-    sentence = "; ".join(told) + "."
+    sentence = "; ".join(phrases) + "."
     if flaws:
         p_value = min(check.adjusted for check in checks if check.found and check.name != "information")
         sentence = f"{sentence[:-1]} (p {'< 1e-15' if p_value < 1e-15 else f'= {p_value:.1g}'})."
@@ -102,10 +102,10 @@ FORMS = {
 
 def _form(checks: Sequence[Check]) -> str:
     """Sentence about a wrong form, if neither place nor width are wrong on average."""
-    told = [FORMS[check.name] for check in checks if check.found and check.name in FORMS]
+    phrases = [FORMS[check.name] for check in checks if check.found and check.name in FORMS]
     return (
-        " and ".join(told)
-        if told
+        " and ".join(phrases)
+        if phrases
         else "the form of the posteriors is wrong, such as tails, skewness or dependence"
     )
 
@@ -115,12 +115,12 @@ def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
 
     Right values lie outside of intervals that are half as wide again.
     """
-    told = []
+    phrases = []
     if width.low > 0.0 and abs(log(width.value)) > 0.75 * log(width.high / width.low):
-        told.append("narrow" if width.value > 1.0 else "wide")
+        phrases.append("narrow" if width.value > 1.0 else "wide")
     if not jointly and abs(bias.value) > 0.75 * (bias.high - bias.low):
-        told.append("high" if bias.value > 0.0 else "low")
-    return f"posteriors look too {' and too '.join(told)}" if told else ""
+        phrases.append("high" if bias.value > 0.0 else "low")
+    return f"posteriors look too {' and too '.join(phrases)}" if phrases else ""
 
 
 def summary(
@@ -158,11 +158,11 @@ def summary(
     for row in [*parameters, *([] if joint is None else [joint])]:
         for flaw in row.flaws:
             by_label.setdefault(flaw, []).append(row.name if row is not joint else "all jointly")
-    told = [
+    phrases = [
         f"{flaw} ({_listed(names)})"
         for flaw, names in sorted(by_label.items(), key=lambda item: item[0] != label)
     ]
-    whole = " and ".join(told)
+    whole = " and ".join(phrases)
     return f"{whole[0].upper()}{whole[1:]}, by {basis}."
 
 

@@ -51,7 +51,7 @@ def c2st_of_each(
 
     Args:
         first: a set of draws (n, dim) for each pair.
-        second: as many, (m, dim) each.
+        second: other sets, as many, (m, dim) each.
         classifier: see `c2st`.
         folds: see `c2st`.
         seed: seed of folds and classifiers, the same for each pair.
@@ -97,17 +97,17 @@ def _accuracies_of_mlps(
     """Mean accuracy over the folds for each pair of `inputs`, (pairs, n, dim)."""
     from sbi_models.diagnostics.metrics.stacked_mlps import accuracies, trained  # noqa: PLC0415 - scikit-learn is slow to import
 
-    found = []
+    scores = []
     for length in sorted(
         {len(rows) for rows, _ in splits}
     ):  # the folds of most sets have one length, else two
         alike = [(rows, left) for rows, left in splits if len(rows) == length]
         known = np.concatenate([inputs[:, rows] for rows, _ in alike])
-        told = np.concatenate([np.broadcast_to(labels[rows], (len(inputs), length)) for rows, _ in alike])
+        targets = np.concatenate([np.broadcast_to(labels[rows], (len(inputs), length)) for rows, _ in alike])
         stack, _ = trained(
-            known, told, settings["hidden_layer_sizes"], settings["random_state"], settings["max_iter"]
+            known, targets, settings["hidden_layer_sizes"], settings["random_state"], settings["max_iter"]
         )
         for k, (_, left) in enumerate(alike):
-            own = slice(k * len(inputs), (k + 1) * len(inputs))
-            found.append(accuracies(stack, own, inputs[:, left], labels[left]))
-    return [float(mean) for mean in np.mean(found, axis=0)]
+            networks = slice(k * len(inputs), (k + 1) * len(inputs))
+            scores.append(accuracies(stack, networks, inputs[:, left], labels[left]))
+    return [float(mean) for mean in np.mean(scores, axis=0)]

@@ -23,8 +23,10 @@ CALIBRATION_LEVELS: Floats = np.linspace(0.005, 0.995, 20)
 class EcdfBand:
     """Region that contains the whole ECDF of uniform ranks with probability `level`.
 
-    z, lower, upper: shape (K,): where the ECDF is looked at, and the least and greatest ECDF value there that
-    lies inside.
+    Attributes:
+        z: evaluation points, (K,).
+        lower, upper: smallest and largest ECDF value within the band, (K,).
+        level: coverage level of the whole band.
     """
 
     z: Floats
@@ -42,8 +44,8 @@ def evaluation_points(num_datasets: int, num_draws: int) -> Floats:
     >>> evaluation_points(100, 4)
     array([0.2, 0.4, 0.6, 0.8])
     """
-    wanted = min(num_draws, int(np.clip(num_datasets, 200, 500)))
-    slots = np.unique(np.round(np.linspace(1, num_draws, wanted)))
+    count = min(num_draws, int(np.clip(num_datasets, 200, 500)))
+    slots = np.unique(np.round(np.linspace(1, num_draws, count)))
     edges: Floats = slots / (num_draws + 1)
     return edges
 
@@ -98,7 +100,7 @@ def uniformity_test(ranks: Floats, num_draws: int) -> tuple[Floats, Floats]:
     """`log_gamma` at level 0.95 and its p-value: the probability of a larger deviation of uniform ranks.
 
     It is a test against any departure from uniformity. The p-value comes from the simulated `null_gammas`;
-    where those are too few to tell, from Bonferroni's bound K gamma over the K points looked at.
+    where those are too few, from Bonferroni's bound K gamma over the K evaluation points.
 
     Args:
         ranks: midpoints (k + 1/2) / (S + 1) of slots, shape (num_datasets, dim), without ties or with ties
@@ -165,6 +167,11 @@ def log_gamma(samples: object, truth: object, level: float = 0.95, *, seed: int 
 
     References:
         Säilynoja, Bürkner, Vehtari (2022), as for `simultaneous_band`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> truth, exact = rng.normal(size=(200, 1)), rng.normal(size=(200, 100, 1))
+    >>> bool(log_gamma(exact, truth)[0] > 0), bool(log_gamma(0.5 * exact, truth)[0] > 0)
+    (True, False)
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     return log_gamma_of_ranks(even_ranks(draws, true, seed), draws.shape[1], level)
@@ -198,6 +205,11 @@ def calibration_error(samples: object, truth: object, *, seed: int = 0) -> Float
     References:
         Naeini, Cooper, Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning,
         AAAI (for classifiers); here with central intervals in place of bins.
+
+    >>> rng = np.random.default_rng(0)
+    >>> truth, exact = rng.normal(size=(200, 1)), rng.normal(size=(200, 100, 1))
+    >>> [bool(calibration_error(draws, truth)[0] < 0.05) for draws in (exact, 0.5 * exact)]
+    [True, False]
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     return calibration_error_of_ranks(even_ranks(draws, true, seed), draws.shape[1])

@@ -17,8 +17,8 @@ def check_samples(
     Args:
         samples: posterior draws, shape (num_datasets, num_samples, dim), raw space.
         truth: true values, shape (num_datasets, dim), raw space.
-        min_datasets: how many data sets the caller needs.
-        min_draws: how many draws for each data set the caller needs.
+        min_datasets: number of data sets that the caller needs.
+        min_draws: number of draws per data set that the caller needs.
 
     Raises:
         DataError: wrong number of axes, unequal data sets or dimensions, too few of either, or a value that

@@ -29,6 +29,9 @@ def z_scores(samples: object, truth: object) -> Floats:
     References:
         Schad, Betancourt, Vasishth (2021), Toward a principled Bayesian workflow in cognitive science,
         Psychological Methods.
+
+    >>> z_scores([[[0.0], [2.0], [4.0]]], [[1.0]]).tolist()
+    [[0.5]]
     """
     draws, true = check_samples(samples, truth, min_draws=2)
     mean, sd = _moments(draws)
@@ -63,6 +66,9 @@ def posterior_contraction(samples: object, truth: object, prior_variance: object
 
     References:
         Schad, Betancourt, Vasishth (2021), as for `z_scores`.
+
+    >>> posterior_contraction([[[0.0], [2.0], [4.0]]], [[1.0]], prior_variance=[16.0]).tolist()
+    [[0.75]]
     """
     draws, true = check_samples(samples, truth, min_draws=2, min_datasets=2 if prior_variance is None else 1)
     prior = _variance(true, axis=0) if prior_variance is None else _given(prior_variance, true.shape[1])

@@ -16,7 +16,9 @@ from sbi_models.seeding import generator
 class Coverage:
     """Observed coverage at each credible level, with a pointwise interval for the true coverage.
 
-    levels: shape (K,); observed, lower, upper: shape (K, dim), fractions of the data sets.
+    Attributes:
+        levels: credible levels, (K,).
+        observed, lower, upper: observed coverage and its interval, (K, dim), fractions of the data sets.
     """
 
     levels: Floats
@@ -50,6 +52,11 @@ def marginal_coverage(
 
     References:
         Hermans et al. (2022), A trust crisis in simulation-based inference?, TMLR.
+
+    >>> rng = np.random.default_rng(1)
+    >>> coverage = marginal_coverage(rng.normal(size=(500, 99, 1)), rng.normal(size=(500, 1)), [0.5])
+    >>> coverage.observed.round(1).tolist()
+    [[0.5]]
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     num_draws = draws.shape[1]

@@ -65,6 +65,11 @@ def energy_disagreement(samples: object, weights: object = None) -> Floats:
 
     Raises:
         DataError: the arrays do not fit.
+
+    >>> draws = np.random.default_rng(1).normal(size=(1, 3, 200, 1))
+    >>> apart = draws + 9.0 * np.arange(3)[:, None, None]
+    >>> bool(energy_disagreement(draws)[0] < 0.02), bool(energy_disagreement(apart)[0] > 0.3)
+    (True, True)
     """
     draws = as_floats("samples", samples)
     if draws.ndim != 4 or draws.shape[2] < 2 or not draws.size or not np.isfinite(draws).all():

@@ -19,7 +19,7 @@ class Interval(NamedTuple):
     high: Floats
 
 
-def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
+def bias_in_sds(z: Floats, coverage_level: float = 0.95) -> Interval:
     """Mean of (posterior mean - truth) / sd, shape (num_datasets, dim): above 0 for too high posteriors.
 
     Its expectation is 0 for a right posterior of any form. NaN are left out. The interval is that of the
@@ -27,12 +27,12 @@ def bias_in_sds(z: Floats, level: float = 0.95) -> Interval:
     larger.
     """
     mean, variance, n = _moments(z)
-    half = ndtri(0.5 + level / 2.0) * np.sqrt(np.fmax(variance, 1.0) / n)
+    half = ndtri(0.5 + coverage_level / 2.0) * np.sqrt(np.fmax(variance, 1.0) / n)
     half = np.where(np.isnan(variance), np.nan, half)
     return Interval(mean, mean - half, mean + half)
 
 
-def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
+def width_factor(z: Floats, second: Floats, fourth: Floats, coverage_level: float = 0.95) -> Interval:
     """Factor by which posterior sds should be multiplied: the sd of z-scores; above 1 if over-confident.
 
     z-scores have shape (num_datasets, dim).
@@ -47,7 +47,7 @@ def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95)
         z: (posterior mean - truth) / sd.
         second, fourth: what z^2 and z^4 are on average if posteriors are right, shaped as z; `Pools` has
             them, for any law.
-        level: level of the interval.
+        coverage_level: coverage level of the interval.
     """
     mean, variance, n = _moments(z)
     there = np.isfinite(z)
@@ -55,10 +55,14 @@ def width_factor(z: Floats, second: Floats, fourth: Floats, level: float = 0.95)
     expected, expected_square = (
         np.sum(np.where(there, values, 0.0), axis=0) / n for values in (second, fourth)
     )
-    return _of_square(variance, np.sum(squared**2, axis=0) / n, (expected, expected_square), n, level)
+    return _of_square(
+        variance, np.sum(squared**2, axis=0) / n, (expected, expected_square), n, coverage_level
+    )
 
 
-def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: float = 0.95) -> Interval:
+def joint_width_factor(
+    errors: Floats, second: Floats, fourth: Floats, coverage_level: float = 0.95
+) -> Interval:
     """Joint width factor, by the lengths of errors minus the mean error; NaN for fewer than two errors.
 
     errors: posterior mean minus truth in joint posterior sds, (num_datasets, dim); second, fourth: what their
@@ -69,10 +73,10 @@ def joint_width_factor(errors: Floats, second: Floats, fourth: Floats, level: fl
         return Interval(*[np.asarray(np.nan)] * 3)
     errors, second, fourth, n = errors[there], second[there], fourth[there], np.asarray(float(there.sum()))
     squared = np.sum((errors - errors.mean(axis=0)) ** 2, axis=1) * n / (n - 1.0)
-    return _of_square(squared.mean(), np.mean(squared**2), (second.mean(), fourth.mean()), n, level)
+    return _of_square(squared.mean(), np.mean(squared**2), (second.mean(), fourth.mean()), n, coverage_level)
 
 
-def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> Interval:
+def joint_bias_in_sds(errors: Floats, parameters: int, coverage_level: float = 0.95) -> Interval:
     """Length of the mean error in joint posterior sds, without the contribution of chance.
 
     Errors are as for `joint_width_factor`.
@@ -86,7 +90,7 @@ def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> I
         return Interval(*[np.asarray(np.nan)] * 3)
     width_squared = float(np.sum(errors.var(axis=0, ddof=1))) / parameters
     observed = n * float(np.sum(errors.mean(axis=0) ** 2)) / max(width_squared, 1e-300)
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - coverage_level) / 2.0
     ends = chndtrinc(observed, parameters, np.array([1.0 - tail, tail]))
     noncentral = np.array([max(observed - parameters, 0.0), *np.nan_to_num(ends)])
     value, low, high = np.sqrt(np.where(noncentral > 1e-12, noncentral, 0.0) * width_squared / n)
@@ -94,7 +98,7 @@ def joint_bias_in_sds(errors: Floats, parameters: int, level: float = 0.95) -> I
 
 
 def mean_contraction(
-    variance: Floats, truth: Floats, prior: Floats | None = None, level: float = 0.95
+    variance: Floats, truth: Floats, prior: Floats | None = None, coverage_level: float = 0.95
 ) -> Interval:
     """1 - mean(posterior variance) / prior variance, with a jackknife interval over data sets.
 
@@ -102,7 +106,7 @@ def mean_contraction(
         variance: variance of the draws of each data set, (num_datasets, dim).
         truth: true values, (num_datasets, dim), which stand for the prior if no draws of it are given.
         prior: draws of the prior, (n_prior, dim).
-        level: level of the interval.
+        coverage_level: coverage level of the interval.
 
     Returns:
         Shape (dim,), NaN for a constant parameter.
@@ -117,7 +121,7 @@ def mean_contraction(
             squared = _jackknife_error(np.log(left_out) - np.log(of_prior))
         else:
             squared = _jackknife_error(np.log(left_out)) + _jackknife_error(np.log(of_prior))
-    half = ndtri(0.5 + level / 2.0) * np.sqrt(np.where(np.isneginf(whole), 0.0, squared))
+    half = ndtri(0.5 + coverage_level / 2.0) * np.sqrt(np.where(np.isneginf(whole), 0.0, squared))
     constant = np.ptp(truth if prior is None else prior, axis=0) == 0.0
     ends = (
         1.0 - np.exp(np.minimum(np.where(constant, np.nan, log_ratio), MOST))
@@ -139,13 +143,13 @@ def _moments(z: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _of_square(
-    square: Floats, fourth: Floats, right: tuple[Floats, Floats], n: Floats, level: float
+    square: Floats, fourth: Floats, right: tuple[Floats, Floats], n: Floats, coverage_level: float
 ) -> Interval:
     """Root of a mean of n squares over its expected value, with an interval from fourth powers."""
     expected, expected_square = right
     base = np.where(expected > 0.0, expected, np.nan)
     relative = np.fmax(fourth / np.where(square > 0.0, square, np.inf) ** 2, expected_square / base**2) - 1.0
-    half = ndtri(0.5 + level / 2.0) * np.sqrt(np.maximum(relative, 0.0) / n) / 2.0
+    half = ndtri(0.5 + coverage_level / 2.0) * np.sqrt(np.maximum(relative, 0.0) / n) / 2.0
     root = np.sqrt(square / base)
     return Interval(root, root * np.exp(-half), root * np.exp(half))
 

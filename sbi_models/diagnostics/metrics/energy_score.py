@@ -31,6 +31,9 @@ def energy_score(samples: object, truth: object, *, scaled: bool = True) -> Floa
 
     References:
         Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation, JASA 102(477).
+
+    >>> energy_score([[[1.0], [3.0]], [[1.0], [1.0]]], [[2.0], [1.0]]).tolist()
+    [0.0, 0.0]
     """
     draws, true = check_samples(samples, truth, min_draws=2, min_datasets=2 if scaled else 1)
     if scaled:

@@ -44,6 +44,10 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
 
     Raises:
         DataError: the array has another shape, or holds NaN or inf.
+
+    >>> log_weights = np.random.default_rng(1).normal(size=(1, 1000))
+    >>> bool(pareto_smoothed(log_weights).pareto_k[0] < 0.7)
+    True
     """
     values = as_floats("log_weights", log_weights)
     if values.ndim != 2 or not values.size or np.isnan(values).any() or np.isposinf(values).any():
@@ -61,6 +65,9 @@ def effective_sample_share(log_weights: object) -> Floats:
     Args:
         log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; best those of
             `pareto_smoothed`.
+
+    >>> effective_sample_share([[0.0, 0.0, 0.0, 0.0], [0.0, -np.inf, -np.inf, -np.inf]]).tolist()
+    [1.0, 0.25]
     """
     values = as_floats("log_weights", log_weights)
     top = values.max(axis=1, keepdims=True)

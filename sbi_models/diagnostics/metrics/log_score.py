@@ -33,6 +33,10 @@ def log_score(log_density: object, baseline: object = None) -> LogScore:
     Raises:
         DataError: fewer than 2 data sets, shapes that differ, NaN, or a density of 0 (-inf), which makes the
             score -inf.
+
+    >>> score = log_score([-1.0, -2.0, -3.0])
+    >>> score.mean
+    -2.0
     """
     values = as_floats("log_density", log_density)
     if baseline is not None:

@@ -25,6 +25,10 @@ def mmd_squared(first: object, second: object, bandwidth: float | None = None) -
 
     References:
         Gretton, Borgwardt, Rasch, Schölkopf, Smola (2012), A kernel two-sample test, JMLR 13.
+
+    >>> rng = np.random.default_rng(1)
+    >>> mmd_squared(rng.normal(size=(99, 1)), rng.normal(9.0, 1.0, size=(99, 1))) > 0.1
+    True
     """
     a, b = check_pair(first, second)
     width = float(np.median(pdist(np.concatenate([a, b])))) if bandwidth is None else float(bandwidth)

@@ -44,10 +44,12 @@ Floats32 = NDArray[np.float32]
 class Pools:
     """Rank statistics of each parameter in its pools, shapes (num_datasets, dim).
 
-    errors: posterior mean minus truth in posterior sds, less what this is on average over the pool; NaN where
-    there is no such number. second, fourth: the averages of its square and fourth power over the pool, which
-    a right posterior of any law has as expectations. place, width: mean and sd of the pool, raw units. dead:
-    whether all draws are equal, and not equal to the truth.
+    Attributes:
+        errors: posterior mean minus truth in posterior sds, minus its average over the pool, or NaN.
+        second, fourth: averages of the square and fourth power of `errors` over the pool, which are the
+            expectations for a right posterior of any law.
+        place, width: mean and sd of the pool, raw units.
+        dead: True if all draws are equal, and not equal to the truth.
     """
 
     errors: Floats
@@ -138,7 +140,7 @@ class _Jointly:
 
     def add(self, rows: slice, pool: Floats, standard: Floats, places: Integers) -> None:
         """Add a chunk: pools and standardized pools, (c, dim, S + 1), and places of the truth, (c,)."""
-        white, correlation, kept = _whitened(standard)
+        white, correlation, free = _whitened(standard)
         at = _taken(white, places)
         squared = np.einsum("cds,cds->cs", white, white)
         before = self.pull + np.cumsum(at, axis=0) - at
@@ -154,9 +156,9 @@ class _Jointly:
             (
                 *(
                     part[:, 0] if part.shape[1:] == (1,) else part
-                    for part in _errors(white, squared[:, None], places, max(int(kept.max()), 1))
+                    for part in _errors(white, squared[:, None], places, max(int(free.max()), 1))
                 ),
-                kept,
+                free,
                 place_of(squared, places, self.rng),
                 place_of(balls, places, self.rng),
                 place_of(np.einsum("cds,cd->cs", white, before), places, self.rng),
@@ -174,12 +176,12 @@ class _Jointly:
 
     def done(self, draws: Floats, truth: Floats) -> JointPools:
         """Joint statistics of all chunks."""
-        errors, second, fourth, far, expected, kept, *rest = (
+        errors, second, fourth, far, expected, free, *rest = (
             np.concatenate(part) for part in zip(*self.parts, strict=True)
         )
         if _gross(far, expected):
             errors, second, fourth = _plain_errors(draws, truth)
-        return JointPools(errors, second, fourth, max(int(kept.max()), 1), *rest)
+        return JointPools(errors, second, fourth, max(int(free.max()), 1), *rest)
 
     def _products(self, one: Floats32, other: Floats32, places: Integers) -> Floats:
         """Normal scores of ranks of products of two coordinates in different columns.
@@ -257,12 +259,12 @@ def _whitened(standard: Floats) -> tuple[Floats, Floats, Integers]:
     """
     correlation = np.matmul(standard, standard.transpose(0, 2, 1)) / standard.shape[2]
     values, vectors = np.linalg.eigh(correlation)
-    kept = values > 1e-10 * values[:, -1:]
-    inverse_root = np.where(kept, 1.0 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
+    free = values > 1e-10 * values[:, -1:]
+    inverse_root = np.where(free, 1.0 / np.sqrt(np.where(free, values, 1.0)), 0.0)
     return (
         np.matmul(np.matmul(vectors * inverse_root[:, None, :], vectors.transpose(0, 2, 1)), standard),
         correlation,
-        kept.sum(axis=1),
+        free.sum(axis=1),
     )
 
 

@@ -46,7 +46,7 @@ def predictive_check(
     Args:
         predictive: simulated data, shape (num_datasets, num_samples, ...), any space.
         observed: the data, shape (num_datasets, ...), in the same space.
-        statistics: by name, functions from (..., size), all numbers of a data set in one row, to (...); by
+        statistics: functions by name, from (..., size), all numbers of a data set in one row, to (...); by
             default mean, standard deviation, smallest, and largest.
 
     Raises:
@@ -55,6 +55,11 @@ def predictive_check(
     References:
         Gelman, Meng, Stern (1996), Posterior predictive assessment of model fitness via realized
         discrepancies, Statistica Sinica 6.
+
+    >>> rng = np.random.default_rng(1)
+    >>> check = predictive_check(rng.normal(size=(2, 99, 20)), rng.normal(size=(2, 20)))
+    >>> check.names, check.p_values.shape
+    (('mean', 'standard deviation', 'smallest', 'largest'), (2, 4))
     """
     simulated, data = as_floats("predictive", predictive), as_floats("observed", observed)
     if simulated.ndim < 2 or not simulated.size or data.shape != (len(simulated), *simulated.shape[2:]):

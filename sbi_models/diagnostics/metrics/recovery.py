@@ -24,6 +24,9 @@ def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
     Raises:
         DataError: not three axes of real numbers.
         ConfigurationError: another kind.
+
+    >>> point_estimate([[[0.0], [1.0], [5.0]]], "median").tolist()
+    [[1.0]]
     """
     if kind not in get_args(Estimate):
         raise ConfigurationError(
@@ -40,7 +43,7 @@ def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floa
 
     Args:
         samples: posterior draws, shape (num_datasets, S, dim), raw space.
-        level: its posterior probability.
+        level: coverage level of the interval.
 
     Returns:
         Lower and upper ends, each of shape (num_datasets, dim), in the unit of the parameter.
@@ -48,6 +51,10 @@ def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floa
     Raises:
         DataError: not three axes of real numbers.
         ConfigurationError: the level is not inside (0, 1).
+
+    >>> lower, upper = central_interval(np.linspace(0.0, 1.0, 101)[None, :, None], 0.9)
+    >>> lower.round(2).tolist(), upper.round(2).tolist()
+    ([[0.05]], [[0.95]])
     """
     tail = (1.0 - check_level(level)) / 2.0
     lower, upper = np.quantile(_draws(samples), [tail, 1.0 - tail], axis=1)
@@ -66,6 +73,9 @@ def pearson_r(estimate: object, truth: object) -> Floats:
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
+
+    >>> pearson_r([[1.0], [2.0], [3.0]], [[2.0], [4.0], [6.0]]).tolist()
+    [1.0]
     """
     draws, true = check_samples(as_floats("estimate", estimate)[:, None, ...], truth, min_datasets=2)
     x, y = (values - values.mean(axis=0) for values in (draws[:, 0], true))
@@ -95,6 +105,10 @@ def nrmse(samples: object, truth: object) -> Floats:
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
+
+    >>> truth = np.random.default_rng(1).normal(size=(100, 1))
+    >>> nrmse(np.repeat(truth[:, None], 10, axis=1), truth).tolist()
+    [0.0]
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     error = draws - true[:, None, :]

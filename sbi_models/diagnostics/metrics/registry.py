@@ -19,7 +19,7 @@ class Metric:
     Attributes:
         function: maps samples (num_datasets, S, dim) and truth (num_datasets, dim), raw space, to numbers
             (dim,), or (num_datasets, dim), of which the table has the median over data sets.
-        reading: which values are good, in a few words.
+        reading: good values, in a few words.
         row: position in the default table.
     """
 
@@ -42,7 +42,7 @@ def default_metric(name: str, reading: str, row: int) -> Callable[[F], F]:
 
     Args:
         name: name of the row.
-        reading: which values are good, in a few words.
+        reading: good values, in a few words.
         row: position in the table.
     """
 

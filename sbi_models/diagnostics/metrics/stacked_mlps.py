@@ -119,9 +119,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def accuracies(stack: Stack, own: slice, inputs: Array, labels: Array) -> list[float]:
+def accuracies(stack: Stack, networks: slice, inputs: Array, labels: Array) -> list[float]:
     """Share of rows (networks, n, width) that each network classifies as its labels (n,)."""
-    w1, b1, w2, b2, w3, b3 = stack.views(stack.parameters[own])
+    w1, b1, w2, b2, w3, b3 = stack.views(stack.parameters[networks])
     x = torch.as_tensor(inputs, dtype=torch.float32)
     logit = torch.baddbmm(b3, torch.baddbmm(b2, torch.baddbmm(b1, x, w1).relu_(), w2).relu_(), w3)[..., 0]
     return [float(share) for share in ((logit > 0) == torch.as_tensor(labels > 0)).double().mean(dim=1)]
@@ -148,14 +148,14 @@ class _Training:
     def without(self, stopped: Array) -> "_Training":
         """Training of the networks that have not stopped."""
         going = np.flatnonzero(~stopped)
-        kept = _Training(
+        remaining = _Training(
             Stack(self.stack.parameters[going], self.stack.shapes),
             self.x[going],
             self.y[going],
             self.which[going],
         )
-        kept.mean, kept.square, kept.steps = self.mean[going], self.square[going], self.steps
-        return kept
+        remaining.mean, remaining.square, remaining.steps = self.mean[going], self.square[going], self.steps
+        return remaining
 
     @torch.no_grad()
     def epoch(self, order: Array) -> list[float]:

@@ -16,9 +16,11 @@ from sbi_models.seeding import generator
 class Tarp:
     """Expected coverage of TARP regions at each credibility level, with the simultaneous band of its test.
 
-    levels, observed, lower, upper: shape (K,), probabilities; p_value: of uniform coverage probabilities;
-    area: the mean of observed - level above level 1/2, and of level - observed below: positive for too wide
-    posteriors, negative for too narrow ones.
+    Attributes:
+        levels, observed, lower, upper: credibility levels, observed coverage, and its band, (K,).
+        p_value: p-value of the test that coverage probabilities are uniform.
+        area: mean of observed - level above level 1/2, and of level - observed below; positive for too wide
+            posteriors, negative for too narrow ones.
     """
 
     levels: Floats
@@ -41,7 +43,7 @@ def tarp(
         truth: true values, shape (num_datasets, dim), raw space.
         references: a point for each data set, shape (num_datasets, dim), raw space; it may depend on the
             data, not on the truth. By default the true values of other data sets, which are prior draws.
-        level: level of the simultaneous band.
+        level: coverage level of the simultaneous band.
         seed: seed of the default references, and of places among ties.
 
     Raises:
@@ -51,6 +53,10 @@ def tarp(
     References:
         Lemos, Coogan, Hezaveh, Perreault-Levasseur (2023), Sampling-based accuracy testing of posterior
         estimators for general inference, ICML. The band: Säilynoja et al. (2022), as for `simultaneous_band`.
+
+    >>> rng = np.random.default_rng(1)
+    >>> bool(tarp(rng.normal(size=(200, 99, 2)), rng.normal(size=(200, 2))).p_value > 0.01)
+    True
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     ranks, num_draws = tarp_ranks(draws, true, references, seed=seed), draws.shape[1]

@@ -28,7 +28,7 @@ def plot_calibration_ecdf(
     biased ones lean to one side.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         level: probability of the whole band.
         seed: seed of places among ties; without ties it does not matter.
 

@@ -37,7 +37,7 @@ def plot_coverage(
     true coverage.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         joint: a last panel for all parameters together; it takes 2 parameters and more draws than dim + 1,
             and is left out else.
         band: probability of the ribbon at each level.

@@ -32,14 +32,14 @@ def plot_posterior_reference(
 
     Args:
         samples: posterior draws, shape (num_datasets, num_samples, n_quantities), raw space.
-        grid: where the exact density is given, increasing, shape (num_datasets, n_quantities, n_points), or
+        grid: points of the exact density, increasing, shape (num_datasets, n_quantities, n_points), or
             fewer leading axes if it is the same for all, raw space.
         density: exact density there, same shape as grid, in 1 / unit of the quantity.
         truth: a value to mark with a vertical line, true or observed, shape (num_datasets, n_quantities) or
             (n_quantities,); NaN marks nothing.
         variable_names: name of each quantity, with its unit if it has one.
         data_set_names: name of each data set.
-        samples_label, reference_label, truth_label: for the legend.
+        samples_label, reference_label, truth_label: labels of the legend.
 
     Raises:
         DataError: shapes that do not fit, values that are not finite, a grid that does not increase, a

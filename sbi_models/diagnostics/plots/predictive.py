@@ -23,7 +23,7 @@ def plot_predictive_check(
     """Plot predicted and observed statistics for each data set (row) and statistic (column).
 
     Args:
-        predictive, observed, statistics: as for `predictive_check`; at most 12 data sets.
+        predictive, observed, statistics: arguments of `predictive_check`; at most 12 data sets.
         data_set_names: name of each data set.
 
     Raises:

@@ -26,8 +26,8 @@ def plot_rank_histogram(
     simultaneous ECDF band, which needs no bins.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
-        bins, level, seed: as for `rank_histogram`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
+        bins, level, seed: arguments of `rank_histogram`.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.

@@ -30,7 +30,7 @@ def plot_recovery(
     Good recovery is close to the diagonal. Intervals may be cut at the edge of the panel; dots never are.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         estimate: "mean" or "median" of the posterior.
         level: posterior probability of the bars.
 

@@ -25,8 +25,8 @@ def plot_tarp(
     cautious; one side is biased.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
-        references, level, seed: as for `tarp`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
+        references, level, seed: arguments of `tarp`.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.

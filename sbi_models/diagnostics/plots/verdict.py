@@ -28,7 +28,7 @@ def plot_verdict(verdict: Verdict) -> Figure:
     Flaws are red squares, what is no more than the prior is grey.
 
     Args:
-        verdict: as `judge` or `workflow.verdict` gives it.
+        verdict: verdict of `judge` or `workflow.verdict`.
     """
     rows = [*verdict.parameters, *([] if verdict.joint is None else [verdict.joint])]
     figure = DiagnosticFigure(figsize=(8.0, ROW * len(rows) + 1.5), dpi=110, layout="constrained")

@@ -29,7 +29,7 @@ def plot_z_score_contraction(
     large z) are drawn at its edge.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         prior_variance: shape (dim,), in squared raw units; by default the variance of the true values.
 
     Raises:
