@@ -14,7 +14,7 @@ from sbi_models.types import Variables
 _ROWS_AT_ONCE = 4096
 
 
-class Survey:
+class FolderCoverage:
     """Shards with some of the first `num_rows` rows, each read once and compared with its checksum.
 
     A shard is whole if its file is the one that the manifest names, or, if no manifest does, has this origin
@@ -121,7 +121,7 @@ class Survey:
             with locked(self.folder):
                 if Manifest.read_if_readable(self.folder) != self._read:
                     refuse_others(self.folder, self.origin)
-                    manifest = Survey(self.folder, self.num_rows, self.origin).manifest()
+                    manifest = FolderCoverage(self.folder, self.num_rows, self.origin).manifest()
                 manifest.write(self.folder)
         return manifest
 

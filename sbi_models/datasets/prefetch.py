@@ -10,7 +10,7 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
+def prefetched(items: Iterable[T]) -> Iterator[T]:
     """Iterate over items that a thread computes one ahead; an error is raised in the place of its item."""
     iterator, context = iter(items), copy_context()  # with it, NumPy's treatment of floating point errors
 

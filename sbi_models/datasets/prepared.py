@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from sbi_models.datasets.augmentations import Augment
-from sbi_models.datasets.prefetch import ahead
+from sbi_models.datasets.prefetch import prefetched
 from sbi_models.types import Variables
 
 
@@ -70,7 +70,7 @@ class PreparedBatches:
         return len(self.raw)
 
     def __iter__(self) -> Iterator[Any]:
-        iterate = ahead if self.raw.in_thread else iter
+        iterate = prefetched if self.raw.in_thread else iter
         if self.augment is None:
             for chunk in iterate(map(self._prepared, self.raw)):
                 for batch in self._batches(chunk):

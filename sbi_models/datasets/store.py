@@ -21,7 +21,7 @@ import numpy as np
 
 from sbi_models.arguments import positive_int
 from sbi_models.datasets.atomic import refused_writes, remove_leftovers
-from sbi_models.datasets.coverage import Survey
+from sbi_models.datasets.coverage import FolderCoverage
 from sbi_models.datasets.duplicates import is_continuous, row_keys
 from sbi_models.datasets.manifest import MANIFEST, Manifest, hash_content, listed, refuse_others, sha256_of
 from sbi_models.datasets.shards import Origin, Range, Shard, schema_of, write_shard
@@ -202,24 +202,24 @@ class SimulationStore:
         with refused_writes(folder):
             folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        survey = Survey(folder, n, origin)
-        missing = survey.missing(positive_int(rows_per_shard, "rows_per_shard"))
+        coverage = FolderCoverage(folder, n, origin)
+        missing = coverage.missing(positive_int(rows_per_shard, "rows_per_shard"))
         with progress_bar(
             description, n, done=n - sum(min(stop, n) - min(start, n) for start, stop in missing)
         ) as advance:
             for start, stop in missing:
-                if not survey.finds(start, stop):  # another process may have written it meanwhile
+                if not coverage.finds(start, stop):  # another process may have written it meanwhile
                     variables = rows(start, stop)
-                    survey.refuse_other_schema(schema_of(variables), f"rows {start} to {stop}")
+                    coverage.refuse_other_schema(schema_of(variables), f"rows {start} to {stop}")
                     cls.write(folder, start, stop, variables, seed=seed, fingerprint=fingerprint)
-                    survey.finds(start, stop)
+                    coverage.finds(start, stop)
                 advance(min(stop, n) - min(start, n))
-        if absent := survey.absent():
+        if absent := coverage.absent():
             raise DataError(
                 f"Rows {listed(absent)} of {folder} cannot be read back after they were written. "
                 "Check the disk."
             )
-        return cls._finished(survey)
+        return cls._finished(coverage)
 
     @classmethod
     def check(cls, folder: str | Path, *, seed: int, fingerprint: str) -> None:
@@ -242,10 +242,10 @@ class SimulationStore:
         origin, which `check` refuses. A damaged shard is listed with all of its rows, though they may be more
         than were asked for.
         """
-        survey = Survey(
+        coverage = FolderCoverage(
             Path(folder), positive_int(num_simulations, "num_simulations"), _origin(seed, fingerprint)
         )
-        return survey.missing(positive_int(rows_per_shard, "rows_per_shard"))
+        return coverage.missing(positive_int(rows_per_shard, "rows_per_shard"))
 
     @classmethod
     def write(
@@ -283,31 +283,31 @@ class SimulationStore:
         """
         folder, origin = Path(folder), _origin(seed, fingerprint)
         refuse_others(folder, origin)
-        survey = Survey(folder, positive_int(num_simulations, "num_simulations"), origin)
-        if missing := survey.missing(positive_int(rows_per_shard, "rows_per_shard")):
+        coverage = FolderCoverage(folder, positive_int(num_simulations, "num_simulations"), origin)
+        if missing := coverage.missing(positive_int(rows_per_shard, "rows_per_shard")):
             raise DataError(
-                f"Expected {survey.num_rows} simulations in {folder}, got no whole shard of rows "
+                f"Expected {coverage.num_rows} simulations in {folder}, got no whole shard of rows "
                 f"{listed(missing)}. Write them."
             )
-        return cls._finished(survey)
+        return cls._finished(coverage)
 
     @classmethod
-    def _finished(cls, survey: Survey) -> "SimulationStore":
-        """Store of a survey with all rows.
+    def _finished(cls, coverage: FolderCoverage) -> "SimulationStore":
+        """Store of a coverage with all rows.
 
         If the manifest cannot be written it must name them already.
         """
-        if survey.has_news():
-            survey.refuse_repeats()
+        if coverage.has_news():
+            coverage.refuse_repeats()
         try:
-            manifest = survey.note()
+            manifest = coverage.note()
         except DataError:
-            if survey.old is None or survey.has_news():
+            if coverage.old is None or coverage.has_news():
                 raise
             manifest = (
-                survey.old
+                coverage.old
             )  # a folder that can only be read: the hash of fewer rows than it has is not noted
-        return cls(survey.folder, manifest.num_simulations, manifest).first(survey.num_rows)
+        return cls(coverage.folder, manifest.num_simulations, manifest).first(coverage.num_rows)
 
 
 def _origin(seed: int, fingerprint: str) -> Origin:

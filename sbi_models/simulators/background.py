@@ -25,7 +25,7 @@ from sbi_models.errors import SbiModelsError, SimulationError
 from sbi_models.simulators.table import Block, Table, difference
 
 if TYPE_CHECKING:
-    from sbi_models.simulators.worker_pool import Helpers, Piece
+    from sbi_models.simulators.worker_pool import Piece, WorkerPool
 
     Coming = Future[Piece | SbiModelsError]
 
@@ -87,7 +87,7 @@ class Background:
         self._ranges = deque(ranges)
         self._rows_left = sum(stop - start for start, stop in ranges)
         self._queue: deque[_Chunk] = deque()
-        self._helpers: Helpers | None = None
+        self._pool: WorkerPool | None = None
         self._trial: tuple[Coming, list[Block]] | None = None
         self._alone = self._trusted = False
         self._seconds = 0.0
@@ -106,8 +106,8 @@ class Background:
                     raise chunk.table
                 yield chunk.table, self._received(chunk) if chunk.coming else self._here(chunk, chunk.table)
         finally:
-            if self._helpers is not None:
-                self._helpers.close()
+            if self._pool is not None:
+                self._pool.close()
 
     def _next(self) -> _Chunk:
         start, stop = self._ranges.popleft()
@@ -152,15 +152,15 @@ class Background:
             self._start(table, list(done))
 
     def _start(self, table: Table, done: list[Block]) -> None:
-        from sbi_models.simulators.worker_pool import Helpers, cores  # noqa: PLC0415 - imports joblib
+        from sbi_models.simulators.worker_pool import WorkerPool, cores  # noqa: PLC0415 - imports joblib
 
         processes = cores() if self._processes == -1 else self._processes
         if self._only_if_worthwhile and cores() < 2:
             self._alone = True
             return
         try:
-            self._helpers = Helpers(table, processes)
-            self._trial = self._helpers.submit(table, table.indices[: len(done)]), done
+            self._pool = WorkerPool(table, processes)
+            self._trial = self._pool.submit(table, table.indices[: len(done)]), done
         except Exception as error:  # noqa: BLE001 - there are many ways in which a system does not let processes start
             self._stay(f"{error}")
 
@@ -207,16 +207,16 @@ class Background:
 
     @property
     def _processes_used(self) -> int:
-        assert self._helpers is not None
-        return self._helpers.processes
+        assert self._pool is not None
+        return self._pool.processes
 
     def _send(self, chunk: _Chunk, table: Table, indices: range) -> None:
-        assert self._helpers is not None
+        assert self._pool is not None
         pieces = min(len(indices), max(1, round(len(indices) * self._seconds / _PIECE_SECONDS)))
         edges = [len(indices) * k // pieces for k in range(pieces + 1)]
         for first, last in pairwise(edges):
             try:
-                chunk.coming.append(self._helpers.submit(table, indices[first:last]))
+                chunk.coming.append(self._pool.submit(table, indices[first:last]))
             except BrokenProcessPool as error:
                 broken: Coming = Future()
                 broken.set_exception(error)

@@ -177,14 +177,14 @@ def _signal_name(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class _TellingTable(Table):
+class _ReportingTable(Table):
     """Table that reports each function to the parent before calling it."""
 
-    tell: Callable[[str, Any], None] = lambda *_: None
+    report: Callable[[str, Any], None] = lambda *_: None
 
     def begins(self, call: NamedCall, outputs: dict[str, Array]) -> None:
         """Report the function to the parent."""
-        self.tell("begins", (call.name, outputs))
+        self.report("begins", (call.name, outputs))
 
 
 def serve() -> None:
@@ -192,7 +192,7 @@ def serve() -> None:
     connection, parent = Connection(int(sys.argv[1])), os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
-    def tell(what: str, content: Any) -> None:
+    def report(what: str, content: Any) -> None:
         plain = what in ("begins", "outputs")  # names and arrays
         connection.send_bytes((pickle if plain else cloudpickle).dumps((what, content)))
 
@@ -203,14 +203,16 @@ def serve() -> None:
             what, content = "failed", (str(failure), portable(failure.exception), failure.outputs)
         except SbiModelsError as error:
             what, content = "raised", error
-        tell(what, content)
+        report(what, content)
 
     table: Table | None = None
 
     def load() -> tuple[str, Any]:
         nonlocal table
         read = loaded("isolated", connection.recv_bytes, follows=False)
-        table = _TellingTable(**{field.name: getattr(read, field.name) for field in fields(Table)}, tell=tell)
+        table = _ReportingTable(
+            **{field.name: getattr(read, field.name) for field in fields(Table)}, report=report
+        )
         return "loaded", None
 
     def attempt(rows: dict[str, Any] | None, index: int, number: int, errstate: Any) -> tuple[str, Any]:

@@ -39,7 +39,7 @@ class Piece:
     seconds: float
 
 
-class Helpers:
+class WorkerPool:
     """Worker processes with the functions of a table, borrowed from the pool until `close`.
 
     The functions travel through a file, since they may hold large arrays, and each worker reads them once.
