@@ -1,5 +1,4 @@
-"""Composed posteriors against exact ones: 1 to 1 000 items, priors as functions and as torch distributions,
-with and without the simulator.
+"""Composed posteriors against exact ones, for 1 to 1 000 items, with and without the simulator.
 
     python benchmarks/composition.py BED [BED ...] | all  [--prior function|torch|both] [--items 1 3 10 100
     1000] [--data-sets 8]
@@ -64,8 +63,10 @@ GOALS = {1: 0.15, 3: 0.15, 10: 0.2, 100: 0.25, 1000: 0.4}
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one data set: errors in exact sds and sd ratios, (d,) each, and what was said about them;
-    no numbers if refused."""
+    """Result of one data set: errors in exact sds and sd ratios, (d,) each, and warnings.
+
+    There are no numbers if the data set is refused.
+    """
 
     errors: np.ndarray
     ratios: np.ndarray
@@ -130,8 +131,7 @@ def analytic_answer(bed, n: int, row: int, simulator: bool, arguments: argparse.
 
 
 def answers(compose, number: int) -> Iterator[Answer]:
-    """The answer for each data set, also if there is none; a warning that is not in a report counts as
-    well."""
+    """Results of all data sets, refused ones included; warnings outside of a report count as well."""
     nothing = np.full(1, math.nan)
     for row in range(number):
         with warnings.catch_warnings(record=True) as caught:
@@ -171,8 +171,10 @@ def line_of(found: list[Answer], n: int) -> str:
 
 
 def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
-    """Each cell of a bed: prior, simulator or not, and the function of (number of items, data set) that
-    composes; with the bed, or None."""
+    """Cells of a bed: prior, simulator or not, and the function of (number of items, data set) that composes.
+
+    The bed comes with each cell, or None.
+    """
     modes = [mode for mode in (True, False) if arguments.only in (None, "simulator" if mode else "none")]
     if name in EXACT_SCORES:
         from composition_analytic import BEDS as analytic
@@ -204,7 +206,7 @@ def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
 
 
 def summary(found: list[Answer]) -> str:
-    """How warnings go with errors, over all data sets."""
+    """Relation of warnings and errors over all data sets."""
     given = [answer for answer in found if not answer.failure]
     return (
         f"{len(found)} data sets: DM > 1 in {sum(answer.dm > 1 for answer in given)}, of which "

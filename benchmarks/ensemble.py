@@ -1,4 +1,4 @@
-"""What an ensemble costs and what it gives.
+"""Cost and benefit of ensembles.
 
     python benchmarks/ensemble.py cost      CPU seconds to train 5 members, side by side and batched, over
                                             those to train 1
@@ -85,15 +85,17 @@ def cost() -> None:
 
 
 def wall(train):
-    """Seconds of the clock, which a GPU is measured by."""
+    """Wall seconds, used on a GPU."""
     clock = time.perf_counter()
     train()
     return time.perf_counter() - clock
 
 
 def batched() -> None:
-    """Seconds a step of 5 members over those of 1, side by side and batched, start and data included in none;
-    the least of two runs."""
+    """Seconds per step of 5 members over those of 1, side by side and batched; the least of two runs.
+
+    Start-up and data are excluded.
+    """
     measure, unit = (wall, "s") if torch.cuda.is_available() else (cpu, "CPU s")
     networks = {
         "flow_matching": FlowMatching(),

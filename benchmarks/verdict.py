@@ -38,7 +38,7 @@ FLAWED = ("over-confident", "under-confident", "biased", "miscalibrated")
 
 
 def banana(r: Rng, m: Floats, shape: tuple[int, ...]) -> Floats:
-    """Each parameter a parabola of what moves the one before, with noise."""
+    """Noise in which each parameter is a parabola of the one before."""
     noise = r.normal(size=shape)
     return m + np.concatenate([noise[..., :1], noise[..., :-1] ** 2 + 0.3 * noise[..., 1:]], axis=2)
 
@@ -110,7 +110,7 @@ def laws(seeds: int) -> None:
 
 
 def accused(verdict: Verdict, false_alarms: float) -> bool:
-    """Whether a flaw is found at this probability of false alarms."""
+    """True if a flaw is detected at this false alarm rate."""
     rows = [*verdict.parameters, *([] if verdict.joint is None else [verdict.joint])]
     return any(
         check.adjusted <= false_alarms for row in rows for check in row.checks if check.name != "information"
@@ -128,8 +128,7 @@ def correlated(rng: Rng, shape: tuple[int, ...], rho: float) -> Floats:
 
 
 def signs_of_three(rng: Rng, shape: tuple[int, ...]) -> Floats:
-    """Standard normal noise, any two parameters of which are independent, the product of the first three
-    being positive."""
+    """Standard normal noise, pairwise independent, with a positive product of the first three parameters."""
     noise = rng.normal(size=shape)
     noise[..., 2] = np.abs(noise[..., 2]) * np.sign(noise[..., 0] * noise[..., 1])
     return noise
@@ -141,8 +140,7 @@ def first(values: Floats, changed: Floats) -> Floats:
 
 
 Case = tuple[Floats, Floats, Floats]
-"""m, the noise of the truth and of the draws: truth = m + noise, (n, 1, dim), draws = m + noise, (n, S,
-dim)."""
+"""m, and noise of truth and draws: truth = m + noise, (n, 1, dim), draws = m + noise, (n, S, dim)."""
 Failure = Callable[[Rng, Floats, Floats, Floats], tuple[Floats, Floats]]
 """From m (n, 1, dim) and standard normal noise of truth and draws to other noise of both."""
 

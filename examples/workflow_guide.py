@@ -1,4 +1,4 @@
-"""The snippets of the user guide of workflows that sbi_models keeps to.
+"""Workflow guide: the snippets of a user guide of workflows, in one file.
 
 Sections 7.1 (basic), 7.2 (ensemble), 7.3 (composition), 7.4 (training) and 7.5 (diagnostics).
 
