@@ -1,5 +1,4 @@
-"""The certificate: its power against a misspecified simulator, at 5 % false alarms; and false alarms by the
-size of a set, for many laws.
+"""Certificates: power against misspecified simulators, and false alarms by law and size of a set.
 
     python benchmarks/certificate.py [DATA_SETS [SEED ...]]
     python benchmarks/certificate.py alarms [CALIBRATIONS [LAW ...]]
@@ -10,7 +9,8 @@ sd. Columns, shares of DATA_SETS observations (500):
 
     approximator   what needs no simulator: p-value of the certificate at most 0.05
     workflow       with posterior predictive checks: the same
-    weights        importance weights by the model's own likelihood that fail the certificate (next to it, the median effective share)
+    weights        importance weights by the model's own likelihood that fail the certificate
+                   (next to it, the median effective share)
 
 Asked of the model: at most 0.05 plus sampling error. Asked of those marked *: more than 0.9. Of the others,
 some differ from the model by what the parameters are there for: a shift of all noise by 1 is another theta_0
@@ -104,7 +104,7 @@ def trained(seed: int) -> BasicWorkflow:
 
 
 def flagged(certificates: list[Certificate]) -> float:
-    """Share with a p-value at or below the level."""
+    """Share of p-values at or below the nominal false alarm rate."""
     return float(np.mean([c.p_value is not None and c.p_value <= c.level for c in certificates]))
 
 
@@ -130,7 +130,7 @@ SIZES = {
     "2 to 40": (tuple(range(2, 41)), (2, 3, 8, 20, 40)),
     "10": ((10,), (10,)),
 }
-"""The sizes that simulations have, one as often as another, and those that are asked for."""
+"""Sizes of simulated sets, equally frequent, and tested sizes."""
 
 MASKED = "there"
 
@@ -219,7 +219,7 @@ def powers() -> None:
 
 
 def main() -> None:
-    """What the first argument says."""
+    """Run the part named by the first argument."""
     torch.set_num_threads(1)
     if sys.argv[1:2] == ["alarms"]:
         print(f"{'law':22} {'sizes':8} size  approximator       workflow")

@@ -1,5 +1,4 @@
-"""Composed posteriors against exact ones: 1 to 1 000 items, priors as functions and as torch distributions,
-with and without the simulator.
+"""Composed posteriors against exact ones, for 1 to 1 000 items, with and without the simulator.
 
     python benchmarks/composition.py BED [BED ...] | all  [--prior function|torch|both] [--items 1 3 10 100
     1000] [--data-sets 8]
@@ -15,16 +14,21 @@ network has learned.
     poisson      rate ~ Gamma(3, 1), items are counts
     categorical  p ~ Dirichlet(2, 2, 2), items one of three; as a function, the first two of p
     simplex      the same, and the function gives all three of p
-    nig          variance ~ InverseGamma(3, 2), mean ~ N(0, variance), items 5 normals each; of the torch prior the mean is a function
+    nig          variance ~ InverseGamma(3, 2), mean ~ N(0, variance), items 5 normals each; the torch prior
+                 gives the variance, a function the mean
     pareto       theta ~ Pareto of scale 1 and shape 3, items uniform on [0, theta]
     regression   theta ~ N(0, I_5), items a design point x ~ N(0, I_5) and y = x theta + 0.5 z
-    student      location ~ N(0, 1), log scale ~ N(0, 0.5), items Student-t with 4 degrees of freedom; exact by a grid
-    bimodal      theta ~ N(0.5, 1), items theta^2 + 0.5 z; exact by a grid; the last column is the largest error of P(theta > 0)
+    student      location ~ N(0, 1), log scale ~ N(0, 0.5), items Student-t with 4 degrees of freedom; exact
+                 by a grid
+    bimodal      theta ~ N(0.5, 1), items theta^2 + 0.5 z; exact by a grid; the last column is the largest
+                 error of P(theta > 0)
     normal       mean and log variance of 20 observations, prior N(0, I_2)
     uniform      the same, uniform on [-2, 2]^2; exact by a grid
     linear       theta ~ N(0, I_5), items N(M theta, 0.5 I_5)
-    analytic     theta ~ N(0, I_4), items N(theta, S) with eigenvalues 0.1, 0.5, 2, 4 of S; exact scores, no network
-    noisy        the same, with errors of the scores: 0.002 / s shared by all items and 0.01 / s of each its own, at noise s
+    analytic     theta ~ N(0, I_4), items N(theta, S) with eigenvalues 0.1, 0.5, 2, 4 of S; exact scores, no
+                 network
+    noisy        the same, with errors of the scores at noise s: 0.002 / s shared by all items, and 0.01 / s
+                 independent for each
 
 Each line: DM, the error of the posterior mean in exact sds (rms over parameters; mean and largest over data
 sets); SDR, the geometric mean of the sd ratios (mean, smallest, largest); network evaluations for each item;
@@ -59,8 +63,10 @@ GOALS = {1: 0.15, 3: 0.15, 10: 0.2, 100: 0.25, 1000: 0.4}
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one data set: errors in exact sds and sd ratios, (d,) each, and what was said about them;
-    no numbers if refused."""
+    """Result of one data set: errors in exact sds and sd ratios, (d,) each, and warnings.
+
+    There are no numbers if the data set is refused.
+    """
 
     errors: np.ndarray
     ratios: np.ndarray
@@ -125,8 +131,7 @@ def analytic_answer(bed, n: int, row: int, simulator: bool, arguments: argparse.
 
 
 def answers(compose, number: int) -> Iterator[Answer]:
-    """The answer for each data set, also if there is none; a warning that is not in a report counts as
-    well."""
+    """Results of all data sets, refused ones included; warnings outside of a report count as well."""
     nothing = np.full(1, math.nan)
     for row in range(number):
         with warnings.catch_warnings(record=True) as caught:
@@ -166,8 +171,10 @@ def line_of(found: list[Answer], n: int) -> str:
 
 
 def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
-    """Each cell of a bed: prior, simulator or not, and the function of (number of items, data set) that
-    composes; with the bed, or None."""
+    """Cells of a bed: prior, simulator or not, and the function of (number of items, data set) that composes.
+
+    The bed comes with each cell, or None.
+    """
     modes = [mode for mode in (True, False) if arguments.only in (None, "simulator" if mode else "none")]
     if name in EXACT_SCORES:
         from composition_analytic import BEDS as analytic
@@ -199,7 +206,7 @@ def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
 
 
 def summary(found: list[Answer]) -> str:
-    """How warnings go with errors, over all data sets."""
+    """Relation of warnings and errors over all data sets."""
     given = [answer for answer in found if not answer.failure]
     return (
         f"{len(found)} data sets: DM > 1 in {sum(answer.dm > 1 for answer in given)}, of which "

@@ -1,5 +1,6 @@
-"""Gaussian items without a network: theta ~ N(0, I_4), items N(theta, S), S with eigenvalues 0.1, 0.5, 2 and
-4.
+"""Gaussian items without a network: theta ~ N(0, I_4), items N(theta, S).
+
+S has the eigenvalues 0.1, 0.5, 2 and 4.
 
 Scores are exact, or have errors of 0.002 / s that all items share and of 0.01 / s of each its own, at noise
 s.
@@ -76,8 +77,7 @@ class AnalyticBed:
         return theta + noise @ torch.linalg.cholesky(self.likelihood).mT
 
     def run(self, n: int, seed: int, simulator: bool, num_draws: int) -> tuple[np.ndarray, CompositionReport]:
-        """Draws (num_draws, 4) of the composed posterior in units of the exact one, which is standard normal
-        there; and the report."""
+        """Draws (num_draws, 4) of the composed posterior in units of the exact one, and the report."""
         theta = torch.randn(4, generator=torch.Generator().manual_seed(seed)).double()
         x = self.data(theta, n, seed + 1)
         identity = torch.eye(4).double()

@@ -1,17 +1,16 @@
-"""Models whose posterior given many items is known: prior as a function and as torch distributions,
-likelihood, exact moments.
+"""Models with known posteriors given many items: priors, likelihood, and exact moments.
 
 Every posterior is known in closed form, or by a sum over a grid that is laid anew until it fits. Moments are
 those of the raw parameters.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
 import numpy as np
 import torch
+from exact_moments import Exact, of_beta, of_gamma, on_grid
 from torch import distributions as td
 
 import sbi_models as bf
@@ -20,52 +19,8 @@ from sbi_models.simulators.benchmarks.normal import NormalModel
 Arrays = Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Exact:
-    """Means and standard deviations of all parameters, (d,) each, in the order of the names; on a grid, also
-    P(first > 0)."""
-
-    mean: np.ndarray
-    sd: np.ndarray
-    positive: float | None = None
-
-
-def of_beta(a: np.ndarray, b: np.ndarray) -> Exact:
-    return Exact(a / (a + b), np.sqrt(a * b / (a + b + 1)) / (a + b))
-
-
-def of_gamma(shape: float, rate: float) -> Exact:
-    return Exact(np.array([shape / rate]), np.array([np.sqrt(shape) / rate]))
-
-
-def on_grid(
-    log_density: Callable[[np.ndarray], np.ndarray], low: Sequence[float], high: Sequence[float], points: int
-) -> Exact:
-    """Moments of a density on a box, summed over a grid (points, ..., d) that is laid again around what has
-    mass, until it fits."""
-    low, high = np.array(low, dtype=float), np.array(high, dtype=float)
-    for _ in range(6):
-        axes = [np.linspace(a, b, points) for a, b in zip(low, high, strict=True)]
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        logs = log_density(grid)
-        weights = [np.ones(points) for _ in axes]
-        for weight in weights:  # the trapezoid rule: a density need not vanish at the ends of the box
-            weight[[0, -1]] = 0.5
-        p = np.exp(logs - logs.max()) * np.prod(np.meshgrid(*weights, indexing="ij"), axis=0)
-        p /= p.sum()
-        mean = np.tensordot(p, grid, axes=p.ndim)
-        sd = np.sqrt(np.tensordot(p, (grid - mean) ** 2, axes=p.ndim))
-        reach = np.maximum(9 * sd, 3 * (high - low) / (points - 1))
-        new_low, new_high = np.maximum(low, mean - reach), np.minimum(high, mean + reach)
-        if np.all(new_high - new_low > 0.7 * (high - low)):
-            break
-        low, high = new_low, new_high
-    return Exact(mean, sd, float(p[grid[..., 0] > 0].sum()))
-
-
 class Bed:
-    """A model; `names` are those of its parameters, `item` those of what is observed, `are_sets` says that
-    one item is a set of numbers.
+    """Model; `names` are its parameters, `item` its observed variables, `are_sets` true for sets.
 
     `prior` and `likelihood` are functions of a batched simulator. `torch_prior` is the same prior as torch
     distributions; a variable that depends on another one comes from the function `rest`, which is called
@@ -94,12 +49,11 @@ class Bed:
         raise NotImplementedError
 
     def possible(self, parameters: Arrays) -> np.ndarray:
-        """Whether each row of parameters, name to (n, width), is in the support of the prior."""
+        """Mask of rows of parameters, name to (n, width), in the support of the prior."""
         return np.ones(len(parameters[self.names[0]]), dtype=bool)
 
     def simulator(self, prior: str) -> bf.Simulator:
-        """The simulator with a prior as "function" or "torch"; it counts the impossible parameters that it is
-        called at."""
+        """Simulator with a prior as "function" or "torch"; it counts calls at impossible parameters."""
 
         @wraps(self.likelihood)
         def likelihood(**arguments):
@@ -175,8 +129,10 @@ class Poisson(OfRate):
 
 
 class Categorical(Bed):
-    """p ~ Dirichlet(2, 2, 2), items one of three; the function gives the first two of p, the torch
-    distribution all of them."""
+    """p ~ Dirichlet(2, 2, 2), items one of three.
+
+    The function gives the first two of p, the torch distribution all of them.
+    """
 
     names = ("p",)
 
@@ -282,8 +238,7 @@ class Regression(Bed):
 
 
 class Student(Bed):
-    """location ~ N(0, 1), log_scale ~ N(0, 0.5), items from a Student-t with 4 degrees of freedom; exact by a
-    grid."""
+    """location ~ N(0, 1), log_scale ~ N(0, 0.5), items Student-t with 4 degrees of freedom, on a grid."""
 
     names = ("location", "log_scale")
 

@@ -1,5 +1,4 @@
-"""Workflows of the beds, trained as a user would, and kept on disk: another way to compose needs no other
-training."""
+"""Trained workflows of the beds, cached on disk for all composition methods."""
 
 import tempfile
 import time
@@ -14,7 +13,7 @@ BATCH_SIZE = 256
 
 
 def file_of(folder: Path, bed: str, prior: str, *, steps: int, simulations: int, seed: int) -> Path:
-    """Where the network of a bed is kept."""
+    """File of the network of a bed."""
     return folder / f"{bed}-{prior}-{steps}steps-{simulations}simulations-seed{seed}.safetensors"
 
 
@@ -45,7 +44,7 @@ def trained(bed: str, prior: str, *, steps: int, simulations: int, seed: int) ->
 def approximator_of(
     folder: Path, bed: str, prior: str, **training: int
 ) -> bf.approximators.CompositionalApproximator:
-    """The trained network of a bed, from the folder if it is there; else it is trained and kept there."""
+    """Trained network of a bed, from the folder or trained and saved there."""
     path = file_of(folder, bed, prior, **training)
     if not path.exists():
         clock = time.process_time()
@@ -55,8 +54,7 @@ def approximator_of(
 
 
 def workflows_of(folder: Path, bed: str, prior: str, **training: int) -> dict[bool, bf.CompositionalWorkflow]:
-    """The network of a bed, in a workflow with the simulator (True), and in one that knows the prior at most
-    (False)."""
+    """Network of a bed in a workflow with the simulator (True), and in one without (False)."""
     approximator = approximator_of(folder, bed, prior, **training)
     simulator = BEDS[bed].simulator(prior)
     return {

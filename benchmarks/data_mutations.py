@@ -1,5 +1,4 @@
-"""Hostile data files: archives, pickles, safetensors, CSV files and simulation stores, changed by a seed or
-written to hurt."""
+"""Hostile data files: archives, pickles, safetensors, CSV files and stores, mutated by a seed."""
 
 import io
 import json
@@ -104,8 +103,7 @@ class Called:
 
 
 def pkl(rng: np.random.Generator) -> bytes:
-    """List bombs, strides of zero, arrays of nothing, lies about shapes, memos of any index, or a scrambled
-    pickle."""
+    """Hostile pickle: list bombs, strides of zero, false shapes, memos of any index, or mutations."""
     size, action = int(rng.choice([10**6, 10**9, 2**40, 2**62])), int(rng.integers(20))
     if action >= 12:
         return scrambled(pickle.dumps(arrays(rng), protocol=int(rng.integers(6))), rng)
@@ -174,8 +172,7 @@ def csv(rng: np.random.Generator) -> bytes:
 
 
 def write(kind: str, seed: int, folder: Path, *, bombs: bool = True) -> Path:
-    """A hostile file, or a folder that is a hostile store; archives of half a gigabyte, which take seconds to
-    write, on request."""
+    """Write a hostile file or store; archives of half a gigabyte on request."""
     rng = np.random.default_rng(seed)
     if kind != "store":
         path = folder / f"file.{kind}"

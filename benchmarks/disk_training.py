@@ -1,5 +1,4 @@
-"""Throughput and memory of fit_disk against fit_offline: 200 files of 1 000 simulations, one epoch each, in
-processes of their own.
+"""Throughput and memory of fit_disk against fit_offline: 200 files of 1 000 simulations.
 
     python benchmarks/disk_training.py
 
@@ -23,7 +22,7 @@ HALF = "0*.npz"
 
 
 def measure(mode: str, folder: Path) -> dict[str, float]:
-    """Train in this process and tell what it cost."""
+    """Train in this process and return its cost."""
     from sbi_models import BasicWorkflow
     from sbi_models.networks import DeepSet, FlowMatching
 

@@ -1,8 +1,11 @@
-"""What an ensemble costs and what it gives.
+"""Cost and benefit of ensembles.
 
-    python benchmarks/ensemble.py cost      CPU seconds to train 5 members, side by side and batched, over those to train 1
-    python benchmarks/ensemble.py batched   the same a step, for more networks and batch sizes; in seconds of the clock where there is a GPU
-    python benchmarks/ensemble.py score     held-out negative log scores in nats of 5 members on 1 000 simulations of two_moons and slcp
+    python benchmarks/ensemble.py cost      CPU seconds to train 5 members, side by side and batched, over
+                                            those to train 1
+    python benchmarks/ensemble.py batched   the same per step, for more networks and batch sizes; in wall
+                                            seconds on a GPU
+    python benchmarks/ensemble.py score     held-out negative log scores in nats of 5 members on 1 000
+                                            simulations of two_moons and slcp
 
 Scores: training on 900 simulations with early stopping by the other 100, which the weights are learned from,
 too; then the mean over 5 000 new simulations for each member, for their mixture with equal weights and with
@@ -82,15 +85,17 @@ def cost() -> None:
 
 
 def wall(train):
-    """Seconds of the clock, which a GPU is measured by."""
+    """Wall seconds, used on a GPU."""
     clock = time.perf_counter()
     train()
     return time.perf_counter() - clock
 
 
 def batched() -> None:
-    """Seconds a step of 5 members over those of 1, side by side and batched, start and data included in none;
-    the least of two runs."""
+    """Seconds per step of 5 members over those of 1, side by side and batched; the least of two runs.
+
+    Start-up and data are excluded.
+    """
     measure, unit = (wall, "s") if torch.cuda.is_available() else (cpu, "CPU s")
     networks = {
         "flow_matching": FlowMatching(),

@@ -1,5 +1,4 @@
-"""What a GPU gives: training steps, an ensemble, draws, and how far they are from the limits of launches and
-of memory.
+"""GPU speed: training steps, an ensemble, and draws, against the limits of launches and memory.
 
     python benchmarks/gpu.py [PARTS OF NAMES OF MEASURES]
 
@@ -163,7 +162,7 @@ def ensemble(batched: bool) -> Callable[..., object]:
 
 
 def main() -> None:
-    """All measures; one that fails is told and does not stop the others."""
+    """Run all measures; a failing one is reported and does not stop the others."""
     measures: dict[str, Callable[[], dict[str, float]]] = {
         "kernels of a step, batch 64": lambda: kernels_of_a_step(64),
         "kernels of a step, batch 512": lambda: kernels_of_a_step(512),

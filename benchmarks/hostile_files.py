@@ -1,4 +1,4 @@
-"""Counts what becomes of changed model files and hostile data files, each read in a process of its own.
+"""Outcomes of mutated model files and hostile data files, each read in its own process.
 
     python benchmarks/hostile_files.py models|data [FILES] [FIRST_SEED]
 
@@ -31,7 +31,7 @@ SECONDS, BYTES, MUCH = 8, 12 * 2**30, 3_000_000
 
 
 def read_model(path: Path) -> str:
-    """What becomes of a model file."""
+    """Outcome of a model file."""
     try:
         approximator = load_approximator(path)
     except ModelFileError:
@@ -48,7 +48,7 @@ def read_model(path: Path) -> str:
 
 
 def read_data(kind: str, path: Path) -> str:
-    """What becomes of a data file."""
+    """Outcome of a data file."""
     try:
         if kind == "csv":
             read = {"x": read_observations(path, "x", (5, 1))[1]}
@@ -73,7 +73,7 @@ def read_data(kind: str, path: Path) -> str:
 
 
 def told(error: BaseException) -> str:
-    """Type and place."""
+    """Type and place of an error."""
     own = [
         frame for frame in traceback.extract_tb(error.__traceback__) if "/benchmarks/" not in frame.filename
     ]
@@ -85,7 +85,7 @@ def told(error: BaseException) -> str:
 
 
 def apart(work: Callable[[], str]) -> str:
-    """The answer of a function in another process, or how that died."""
+    """Result of a function in another process, or how that died."""
     out, into = os.pipe()
     process = os.fork()
     if process == 0:

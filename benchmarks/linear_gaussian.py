@@ -25,7 +25,7 @@ DATA_SETS, DRAWS, SEED = 200, 1000, 1
 
 
 def score(network: str) -> str:
-    """Train one network and tell how far it is from exact, on one line."""
+    """Train one network and print its distance from the exact posterior on one line."""
     model = GaussianLinear()
     workflow = BasicWorkflow(
         model.simulator,

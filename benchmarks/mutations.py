@@ -1,5 +1,4 @@
-"""Model files of every kind, changed by a seed: settings, tensors, header or bytes, with a right checksum
-where there can be one."""
+"""Mutations of model files of every kind: settings, tensors, header or bytes, with a valid checksum."""
 
 import json
 import struct
@@ -44,8 +43,7 @@ ADAPTER = Adapter().constrain("sigma", lower=0).shift("theta", by=[1.0, -2.0]).s
 
 
 def data(n: int = 60, seed: int = 0) -> Variables:
-    """Of raw variables of every kind: positive, on the simplex, increasing, classes, sets with a mask,
-    images."""
+    """Raw variables of every kind: positive, simplex, increasing, classes, sets with a mask, images."""
     rng = seeding.generator(seed, "hostile files")
     p = rng.gamma(2.0, size=(n, 3))
     return {
@@ -348,7 +346,7 @@ def changed_bytes(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def mutated(header: dict[str, Any], tensors: dict[str, torch.Tensor], seed: int, path: Path) -> str:
-    """Write a changed file; which of the kinds of change it has."""
+    """Write a mutated file; returns the kind of mutation."""
     rng = seeding.generator(seed, "mutation")
     kind = str(rng.choice(["settings", "settings", "settings", "tensors", "bytes"]))
     if kind == "bytes":
@@ -361,7 +359,7 @@ def mutated(header: dict[str, Any], tensors: dict[str, torch.Tensor], seed: int,
 
 
 def ask(approximator: Approximator) -> None:
-    """Ask an approximator for everything that it has, for two data sets."""
+    """Call every method of an approximator for two data sets."""
     given = data(2, seed=9)
     if approximator.has_draws:
         approximator.sample(num_samples=2, conditions=given, seed=1)

@@ -1,5 +1,4 @@
-"""What Prefect, MLflow and the pipeline add to the library: the main job as a user runs it, against its work
-in plain library calls.
+"""Overhead of Prefect, MLflow and the pipeline: the main job against plain library calls.
 
     python benchmarks/overhead.py [ROUNDS]
 

@@ -13,8 +13,10 @@ from sbi_models.types import Variables
 
 
 class Sbi:
-    """NPE of sbi: its default flow, batches, early stop and share of validation data; draws outside the
-    support are drawn again."""
+    """NPE of sbi with its default flow, batches, early stop and validation share.
+
+    Draws outside the support are drawn again.
+    """
 
     automatic = None
 

@@ -1,5 +1,4 @@
-"""How close posteriors are to the truth: C2ST on the tasks of the benchmark of simulation-based inference,
-with default settings.
+"""C2ST of posteriors on the tasks of the benchmark of simulation-based inference (sbibm).
 
     python benchmarks/quality.py run TASK BUDGET [--network NAME] [--seed N] [--track]
     python benchmarks/quality.py train ...     and later      python benchmarks/quality.py score ...
@@ -89,7 +88,7 @@ def references(task: str, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trained(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflow | Sbi, dict]:
-    """A workflow, or a peer, trained on `budget` simulations in all, and what its training took."""
+    """Workflow, or peer, trained on `budget` simulations, and the cost of its training."""
     benchmark = BENCHMARKS[task]
     data = benchmark.simulator.sample(budget, seed=seed, progress=False)
     roles = {"inference_variables": "theta", "inference_conditions": "x"}
@@ -130,7 +129,7 @@ def stem_of(result: dict) -> str:
 
 
 def train(task: str, budget: int, network: str, seed: int) -> tuple[BasicWorkflow | Sbi, dict]:
-    """Train, draw for every observation, and keep both draws and what is known before they are scored."""
+    """Train, draw for every observation, and store draws and metadata before scoring."""
     torch.set_num_threads(1)
     workflow, result = trained(task, budget, network, seed)
     result = {"task": task, "budget": budget, "network": network, "seed": seed, **result}

@@ -1,5 +1,4 @@
-"""Posterior draws, and log densities, per CPU second of one core, ours and the peers', each with its
-defaults, and how good the draws are.
+"""Posterior draws and log densities per CPU second of one core, ours and the peers', with C2ST.
 
     python benchmarks/sampling_speed.py [NETWORKS]
 

@@ -1,4 +1,4 @@
-"""CPU seconds until a fresh process has taken its first training step, and of imports alone.
+"""CPU seconds of a fresh process until its first training step, and of imports alone.
 
     python benchmarks/start_up.py [ROUNDS]
 

@@ -1,5 +1,4 @@
-"""benchmarks/RESULTS.md, of what `quality.py` has left in benchmarks/results and the speed benchmarks in
-benchmarks/speed.
+"""Tables of benchmarks/RESULTS.md from the files in benchmarks/results and benchmarks/speed.
 
 python benchmarks/tables.py
 """
@@ -24,7 +23,7 @@ def row(*cells: object) -> str:
 
 
 def quality() -> Iterator[str]:
-    """C2ST of all cells that were scored."""
+    """C2ST of all scored cells."""
     results = sorted(
         (json.loads(path.read_text()) for path in RESULTS.glob("*.json")),
         key=lambda r: (r["task"], r["budget"], r["network"]),
@@ -65,7 +64,7 @@ def quality() -> Iterator[str]:
 
 
 def speed() -> Iterator[str]:
-    """What each speed benchmark has measured."""
+    """Results of each speed benchmark."""
     yield from (
         "",
         "# Speed",
@@ -128,14 +127,14 @@ def sampling(result: Result) -> Iterator[str]:
 
 
 def to_quality(result: Result) -> Iterator[str]:
-    """The shortest training that is good enough, or the longest that was tried."""
+    """Shortest training that reaches the target, or the longest tried."""
     yield from (row("", "epochs", "CPU s", "C2ST mlp"), row(*["---"] * 4))
     for name, r in result.items():
         yield row(name, r["epochs"], f"{r['cpu_seconds']:.1f}", f"{r['c2st_mlp']:.3f}")
 
 
 def seconds(result: Result) -> Iterator[str]:
-    """CPU seconds, and those of the clock where they were measured."""
+    """CPU seconds, and wall seconds where measured."""
     keys = list(next(iter(result.values())))
     yield from (row("", *(key.replace("_", " ") for key in keys)), row(*["---"] * (1 + len(keys))))
     for name, r in result.items():
@@ -143,7 +142,7 @@ def seconds(result: Result) -> Iterator[str]:
 
 
 def gpu(lines: list[Result]) -> Iterator[str]:
-    """What was measured on a GPU."""
+    """GPU measurements."""
     device, *measures = lines
     yield from (
         "",

@@ -1,5 +1,4 @@
-"""CPU seconds of one core from 10 000 simulations of two_moons to posteriors of a C2ST (mlp) of at most 0.60,
-ours and the peers'.
+"""CPU seconds from 10 000 simulations of two_moons to a C2ST (mlp) of 0.60, ours and the peers'.
 
     python benchmarks/time_to_quality.py [NETWORKS AND SETTINGS, SUCH AS nsf, nsf/256 OR /256]
 
@@ -100,7 +99,7 @@ def sbi(network: str, setting: str, epochs: int, data: dict[str, np.ndarray], x:
 
 
 def measure(name: str, network: str, setting: str, epochs: int, folder: Path) -> dict[str, float]:
-    """Train, draw, keep the draws, and tell the CPU seconds, without those of imports."""
+    """Train, draw, store the draws, and print the CPU seconds without imports."""
     data = dict(np.load(folder / "data.npz"))
     x = np.load(folder / "x.npy")
     contender = {"ours": ours, "sbi": sbi}.get(name, bayesflow)
@@ -115,13 +114,13 @@ def measure(name: str, network: str, setting: str, epochs: int, folder: Path) ->
 
 
 def shortest(result: dict[str, dict[str, float]], *, own: bool) -> float:
-    """CPU seconds of the quickest that was good enough, of ours or of the peers."""
+    """CPU seconds of the fastest training that reaches the target, of ours or of the peers."""
     found = (each for key, each in result.items() if key.startswith("ours") == own)
     return min((each["cpu_seconds"] for each in found if each["c2st_mlp"] <= TARGET), default=float("inf"))
 
 
 def main() -> None:
-    """Every contender, longer and longer, until it is good enough."""
+    """Run every contender, longer and longer, until it reaches the target."""
     from quality import references
     from turns import HERE, PEERS, figures_of, keep
 

@@ -1,5 +1,4 @@
-"""Training steps per CPU second of one core: ours, a bare loop of the same networks in PyTorch, and the peers
-with networks of that size.
+"""Training steps per CPU second of one core: ours, a bare loop of the same networks, and the peers.
 
     python benchmarks/training_speed.py [ROUNDS]
 
@@ -80,7 +79,7 @@ def ours(kind: str, batch: int) -> dict[str, float]:
 
 
 def bare(kind: str, batch: int) -> dict[str, float]:
-    """A loop without Lightning, adapters or anything else."""
+    """Training loop without Lightning or adapters."""
     import torch
 
     inference, summary = networks(kind)
@@ -130,7 +129,7 @@ def bayesflow(kind: str, batch: int) -> dict[str, float]:
 
 
 def sbi(batch: int) -> dict[str, float]:
-    """The peer's flow matching; a fiftieth of the rows validates, since it cannot do without."""
+    """The peer's flow matching, with a fiftieth of the rows for validation, which it requires."""
     import torch
     from sbi.inference import FMPE
     from sbi.neural_nets import posterior_flow_nn
@@ -154,7 +153,7 @@ def sbi(batch: int) -> dict[str, float]:
             return self.last(self.blocks(self.first(x)).mean(dim=1))
 
     class Recording(FMPE):
-        """Reads the clock where an epoch is over."""
+        """Record the clock at the end of an epoch."""
 
         clock = Clock()
 

@@ -1,5 +1,4 @@
-"""Measures of one script, each in a process of its own on one core, in turns, so that a busy machine is busy
-for all.
+"""Modes of one script in turns, each in its own process on one core, for fair comparisons.
 
 A script calls `in_turns` with the modes to measure. Each is a process `python SCRIPT MODE ...` that prints a
 JSON object of figures as its last line. Peers run in an environment of their own, `.venv-peers`, which `make
@@ -48,15 +47,14 @@ def best(key: str, figures: list[float]) -> float:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """That of this process with some settings; modules keep what they were compiled to, as they do for
-    users."""
+    """Environment of this process with some settings; compiled modules stay."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(
         settings
     )
 
 
 def figures_of(script: str, name: str, arguments: Sequence[str], core: int) -> Figures:
-    """The figures that a process of the script prints last."""
+    """Figures that a process of the script prints last."""
     python = PEERS if name.startswith(OF_PEERS) else sys.executable
     settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     settings |= {

@@ -1,21 +1,20 @@
-"""Is the verdict right? Exact posteriors of many laws, and posteriors whose flaws are known, judged over and
-over.
+"""False alarm rate and power of the verdict, on exact posteriors of many laws and on known failures.
 
     python benchmarks/verdict.py [laws | power | words] [SEEDS]
 
-laws    draws and truth of one law: how often the verdict accuses them, at false_alarms=0.01 and at 0.1, in 1, 2 and 20 parameters, from 20
-        data sets of 10 draws to 300 of 500. A row is in order if the 99.9 % binomial interval of its rate
-        reaches down to what is nominal. SEEDS are for the smallest size, half as many for the next, a twelfth
-        for the largest.
-power   posteriors of known failures: in how many of how many seeds the verdict finds a flaw, for 100 and 500 data sets of 500 draws, in 3,
-        10 and 20 parameters, and the words that it gives most often with 500. SEEDS are for 3 parameters, 60
-        % of them for 10, 40 % for 20.
-words   theta ~ Normal(0, I), x ~ Normal(theta, 0.25 I): right words for the exact posterior, for sds of 0.8 and 1.25, a shift by 0.3 sds,
-        and the prior; the estimated factor and bias of a parameter: mean, and how often the 95 % interval
-        holds the true one; CPU seconds.
+laws    Draws and truth of one law: how often the verdict rejects them, at false_alarms=0.01 and 0.1, in 1, 2
+        and 20 parameters, from 20 data sets of 10 draws to 300 of 500. A row is in order if the 99.9 %
+        binomial interval of its rate reaches down to the nominal rate. SEEDS are for the smallest size, half
+        as many for the next, a twelfth for the largest.
+power   Posteriors with known failures: in how many seeds the verdict detects a flaw, for 100 and 500 data
+        sets of 500 draws, in 3, 10 and 20 parameters, and the most frequent words with 500. SEEDS are for 3
+        parameters, 60 % of them for 10, 40 % for 20.
+words   theta ~ Normal(0, I), x ~ Normal(theta, 0.25 I): right words for the exact posterior, for sds of 0.8
+        and 1.25, a shift by 0.3 sds, and the prior; the estimated factor and bias of a parameter: mean, and
+        how often the 95 % interval holds the true one; CPU seconds.
 
-All three with 96 (laws), 10 (power) and 50 (words) seeds by default: power takes seven minutes of one core,
-laws longer.
+The defaults are 96 (laws), 10 (power) and 50 (words) seeds: power takes seven minutes of one core, laws
+longer.
 """
 
 import sys
@@ -39,7 +38,7 @@ FLAWED = ("over-confident", "under-confident", "biased", "miscalibrated")
 
 
 def banana(r: Rng, m: Floats, shape: tuple[int, ...]) -> Floats:
-    """Each parameter a parabola of what moves the one before, with noise."""
+    """Noise in which each parameter is a parabola of the one before."""
     noise = r.normal(size=shape)
     return m + np.concatenate([noise[..., :1], noise[..., :-1] ** 2 + 0.3 * noise[..., 1:]], axis=2)
 
@@ -111,7 +110,7 @@ def laws(seeds: int) -> None:
 
 
 def accused(verdict: Verdict, false_alarms: float) -> bool:
-    """Whether a flaw is found at this probability of false alarms."""
+    """True if a flaw is detected at this false alarm rate."""
     rows = [*verdict.parameters, *([] if verdict.joint is None else [verdict.joint])]
     return any(
         check.adjusted <= false_alarms for row in rows for check in row.checks if check.name != "information"
@@ -129,8 +128,7 @@ def correlated(rng: Rng, shape: tuple[int, ...], rho: float) -> Floats:
 
 
 def signs_of_three(rng: Rng, shape: tuple[int, ...]) -> Floats:
-    """Standard normal noise, any two parameters of which are independent, the product of the first three
-    being positive."""
+    """Standard normal noise, pairwise independent, with a positive product of the first three parameters."""
     noise = rng.normal(size=shape)
     noise[..., 2] = np.abs(noise[..., 2]) * np.sign(noise[..., 0] * noise[..., 1])
     return noise
@@ -142,8 +140,7 @@ def first(values: Floats, changed: Floats) -> Floats:
 
 
 Case = tuple[Floats, Floats, Floats]
-"""m, the noise of the truth and of the draws: truth = m + noise, (n, 1, dim), draws = m + noise, (n, S,
-dim)."""
+"""m, and noise of truth and draws: truth = m + noise, (n, 1, dim), draws = m + noise, (n, S, dim)."""
 Failure = Callable[[Rng, Floats, Floats, Floats], tuple[Floats, Floats]]
 """From m (n, 1, dim) and standard normal noise of truth and draws to other noise of both."""
 

@@ -1,5 +1,4 @@
-"""How Sphinx builds these pages: `make docs`. The pages ask nothing of the network, neither while they are
-built nor when they are read."""
+"""Sphinx configuration of these pages (`make docs`), which need no network to build or read."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A Sphinx extension: the pages that are made of code, so that they cannot differ from it.
+"""Sphinx extension: reference pages generated from code.
 
 The commands come from the command line's own definition, the settings of experiments from their models. A
 page says where, by a comment: `<!-- commands -->` or `<!-- settings -->`.
@@ -17,8 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 OUTSIDE = {"../benchmarks/RESULTS.md": "results.md", "../README.md": "index.md"}
-"""Files outside of the pages, which links lead to on a Git host, and the pages that are in their place
-here."""
+"""Files outside of the pages that links lead to on a Git host, and the pages in their place here."""
 
 
 def commands() -> str:
@@ -184,7 +183,7 @@ def _cell(text: str) -> str:
 
 
 def _fill(app: Any, name: str, source: list[str]) -> None:
-    """What Sphinx calls for every page that it reads."""
+    """Sphinx hook for every page that it reads."""
     del app
     for marker, made in (("<!-- commands -->", commands), ("<!-- settings -->", settings)):
         if marker in source[0]:
@@ -194,8 +193,7 @@ def _fill(app: Any, name: str, source: list[str]) -> None:
 
 
 def _as_written(*given: Any) -> None:
-    """Docstrings are plain text to the reader of the code: bars and stars, as in |det J| or n * d, mean
-    themselves."""
+    """Escape bars and stars of plain-text docstrings, as in |det J| or n * d."""
     lines: list[str] = given[-1]
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...", "* ")):
@@ -205,7 +203,7 @@ def _as_written(*given: Any) -> None:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """What Sphinx calls first."""
+    """Sphinx entry point."""
     app.connect("source-read", _fill)
     app.connect(
         "autodoc-process-docstring", _as_written, priority=400

@@ -1,5 +1,4 @@
-"""From one observation to a hundred: a network that has seen single ones composes their joint posterior,
-beside the exact one.
+"""From one observation to a hundred: a joint posterior composed from a network of single observations.
 
 Shows: `CompositionalWorkflow`, trained on single data sets of five measurements, asked for the posterior of
 1, 3, 10, 30 and 100 such data sets of the same parameters together, without training again, and the reports
@@ -28,8 +27,7 @@ TRUTH = np.array([0.3, -0.5])
 
 
 def main() -> None:
-    """Train on single data sets, compose up to a hundred of them, and compare with quadrature over all
-    measurements."""
+    """Train on single data sets, compose up to a hundred, and compare with quadrature of all measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"

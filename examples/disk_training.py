@@ -1,4 +1,4 @@
-"""Simulations in files: training with memory that levels off, however many there are.
+"""Training from simulation files with bounded memory, however many files there are.
 
 Shows: `fit_disk` reads a folder of .npz files a few at a time, here of up to 480 MB, beside `fit_offline`,
 which holds all of them. Each training is a process of its own, and what it needs beyond the memory that it
@@ -41,8 +41,10 @@ SIMULATOR = bf.make_simulator([prior, likelihood], is_batched=True)
 
 
 def write_files(folder: Path, number: int) -> None:
-    """So many simulations, 10 000 a file, never more than one file in memory: row i depends on the seed and i
-    alone."""
+    """Write `number` simulations, 10 000 per file, with one file in memory at a time.
+
+    Row i depends on the seed and i alone.
+    """
     folder.mkdir(parents=True)
     for start in range(0, number, PER_FILE):
         rows = SIMULATOR.rows(start, min(start + PER_FILE, number), seed=SEED, progress=False)
@@ -50,8 +52,7 @@ def write_files(folder: Path, number: int) -> None:
 
 
 def train(folder: Path, method: str) -> tuple[list[float], list[float]]:
-    """One epoch in this process: seconds since its start, and megabytes beyond the memory that it started
-    with."""
+    """Train one epoch in this process: seconds since its start, and megabytes beyond its start."""
     workflow = bf.BasicWorkflow(
         SIMULATOR,
         inference_variables="theta",

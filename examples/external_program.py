@@ -1,4 +1,4 @@
-"""A slow simulator that is an external program, which sometimes crashes: nothing is simulated twice.
+"""A slow external program that sometimes crashes as a simulator: nothing is simulated twice.
 
 Shows: a likelihood that runs a program for each simulation and reads what it prints; `FailurePolicy`, which
 draws what crashed again; `workers=`, which runs several programs side by side; and the sharded store, where
@@ -46,7 +46,7 @@ while due <= 8:
 
 
 class Program:
-    """The likelihood: one run of the program. An object that can be pickled, so that workers can have it."""
+    """Likelihood by one run of the program, picklable for workers."""
 
     __name__ = "program"
 
@@ -67,8 +67,10 @@ def prior(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def exact_posterior(x: np.ndarray, births: np.ndarray, deaths: np.ndarray) -> np.ndarray:
-    """Density on a grid, shape (births, deaths): of the molecules at one time, a binomial number is left at
-    the next, and new ones."""
+    """Exact posterior density on a grid, shape (births, deaths).
+
+    Of the molecules at one time, a binomial number is left at the next, and new ones are added.
+    """
     log_density, before = np.zeros((len(births), len(deaths))), 0
     for now in x.astype(int):
         left = np.arange(min(before, now) + 1)
@@ -82,7 +84,7 @@ def exact_posterior(x: np.ndarray, births: np.ndarray, deaths: np.ndarray) -> np
 
 
 def main() -> None:
-    """Simulate into a store in two goes, train on it, and compare with the exact posterior."""
+    """Simulate into a store in two steps, train on it, and compare with the exact posterior."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"

@@ -1,5 +1,4 @@
-"""Hares and lynxes: eight parameters of a predator-prey model from the pelts bought in 1900 to 1920, beside
-Hamiltonian Monte Carlo.
+"""Hares and lynxes: eight parameters of a predator-prey model, beside Hamiltonian Monte Carlo.
 
 Shows: one observation under a wide prior. `inference_network="auto"` chooses scales and training, `narrow`
 puts a second round of simulations near the observation, and `importance_sample` weights the draws by the
@@ -37,7 +36,7 @@ def log_likelihood(theta: np.ndarray, pelts: np.ndarray) -> np.ndarray:
 
 
 def fitted(simulator: bf.Simulator, number: int, seed: int) -> bf.BasicWorkflow:
-    """A workflow trained on so many simulations."""
+    """Workflow trained on simulations."""
     workflow = bf.BasicWorkflow(
         simulator,
         inference_variables="theta",

@@ -1,5 +1,4 @@
-"""Influenza at an English boarding school, 1978: infection and recovery from the boys in bed on 14 days,
-beside the exact posterior.
+"""Influenza at a boarding school, 1978: infection and recovery rates beside the exact posterior.
 
 Shows: a benchmark as simulator, bounds on parameters, counts on a scale that networks like, and importance
 weights, which correct what the network has wrong where the likelihood can be computed. The exact posterior is
@@ -26,8 +25,10 @@ MODEL = (
 
 
 def exact_draws(box: np.ndarray, cells: int, num_samples: int) -> np.ndarray:
-    """Draws of the exact posterior, shape (num_samples, 3), from a grid over a box of shape (3, 2): uniform
-    within cells."""
+    """Draws of the exact posterior, shape (num_samples, 3), from a grid over a box of shape (3, 2).
+
+    Draws are uniform within cells.
+    """
     step = (box[:, 1] - box[:, 0]) / cells
     axes = [low + width * (np.arange(cells) + 0.5) for low, width in zip(box[:, 0], step, strict=True)]
     theta = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""A model under watch: drift of the real observations is found, and a challenger takes over, or is refused.
+"""Monitoring of a model: drift of real observations, and a challenger that the gate promotes or refuses.
 
 Shows: an experiment of your own in two files, its pipeline, and the flows `monitor` and `retrain` as a
 schedule would run them. In the story, a detector counts with a noise of 1; one week its noise is 1.4, and the
@@ -73,8 +73,7 @@ def observe(noise: float, seed: int) -> None:
 
 
 def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
-    """What the monitor found, as (week, version of the champion, p-value), and what the gate said of each
-    version."""
+    """Results of monitor, as (week, version of the champion, p-value), and of the gate for each version."""
     # Prefect and the store take the current folder when they are imported; `sbi-models run`, `monitor` and
     # `retrain` are these flows.
     from sbi_models.pipeline.experiment.yaml_files import load_experiment  # noqa: PLC0415
@@ -114,8 +113,7 @@ def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
         result = flow(settings)
         words = "passed" if result.gate.promoted else "refused"
         gates.append(
-            f"version {result.registered.version}: "
-            f"{words}\n{fill('; '.join(result.gate.reasons), 52)}"
+            f"version {result.registered.version}: {words}\n{fill('; '.join(result.gate.reasons), 52)}"
         )
         print(f"{flow.name}: {gates[-1]}")
 
@@ -136,7 +134,7 @@ def three_weeks(quick: bool) -> tuple[list[tuple[str, str, float]], list[str]]:
 
 
 def main() -> None:
-    """Weeks of a detector, and what monitor and gate say."""
+    """Run some weeks of a detector with monitor and gate."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--output", type=Path, default=Path(), help="folder of the figure; default: the current one"

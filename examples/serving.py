@@ -1,5 +1,4 @@
-"""A registered posterior behind HTTP: whoever can send JSON has draws, and a certificate that says whether to
-trust them.
+"""A registered posterior over HTTP: draws and a certificate for JSON requests.
 
 Shows: a run with `Tracker`, a model version with `register`, `sbi-models serve` as a child process, a request
 for draws and one for a summary with certificates, a request that is wrong, and a clean end.
@@ -34,7 +33,7 @@ MODEL = NormalModel()  # mean and log variance of twenty normals; the exact post
 
 @contextmanager
 def served(uri: str, project: Path, log: Path) -> Iterator[str]:
-    """The address of a server of the model, which ends with this context."""
+    """Context manager with the address of a server of the model."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -59,8 +58,7 @@ def served(uri: str, project: Path, log: Path) -> Iterator[str]:
 
 
 def ask(address: str, inputs: Any, **params: Any) -> tuple[int, Any]:
-    """Status and answer for observations; what `curl -d '{"inputs": ..., "params": ...}' ADDRESS/invocations`
-    would get."""
+    """Status and response for observations, as of `curl -d '{"inputs": ..., "params": ...}'`."""
     body = json.dumps({"inputs": inputs, "params": params}).encode()
     request = urllib.request.Request(
         f"{address}/invocations", data=body, headers={"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""The snippets of the user guide of workflows that sbi_models keeps to.
+"""Workflow guide: the snippets of a user guide of workflows, in one file.
 
 Sections 7.1 (basic), 7.2 (ensemble), 7.3 (composition), 7.4 (training) and 7.5 (diagnostics).
 
@@ -161,7 +161,9 @@ diffusion_workflow.fit_online(epochs=2, batch_size=64, num_batches_per_epoch=50)
 compositional_workflow = bf.CompositionalWorkflow.from_basic_workflow(
     diffusion_workflow, simulator=simulator
 )
-compositional_workflow.compositional_sample(num_samples=100, conditions={"x": x_obs}, compute_prior_score=prior_score)
+compositional_workflow.compositional_sample(
+    num_samples=100, conditions={"x": x_obs}, compute_prior_score=prior_score
+)
 
 # Reuse the CompositionalWorkflow trained above:
 compositional_workflow = workflow

@@ -1,5 +1,4 @@
-"""Arguments of users: misspelt names are refused with the nearest one there is, numbers that cannot be with
-what was expected.
+"""Checks of user arguments: misspelt and missing names, and numbers out of range.
 
 The door of public calls is here, too: `known_arguments` puts aside what users have set for all of PyTorch.
 """
@@ -27,9 +26,6 @@ def known_arguments(thing: T) -> T:
     >>> fit(epoch=3)
     Traceback (most recent call last):
     sbi_models.errors.ConfigurationError: fit has no argument 'epoch'. Did you mean 'epochs'? Known: epochs.
-    >>> fit()
-    Traceback (most recent call last):
-    sbi_models.errors.ConfigurationError: Expected the argument 'epochs' of fit, got none. Pass epochs=...; its arguments are (epochs).
     """
     if not isinstance(thing, type):
         return _checked(thing)  # type: ignore[return-value]
@@ -95,14 +91,13 @@ def _refuse_unbound(
 
 
 def _listed(parameter: inspect.Parameter) -> list[str]:
-    """Names that `**options: Unpack[SomeTypedDict]` admits; none for any other annotation."""
+    """Names admitted by `**options: Unpack[SomeTypedDict]`; none for any other annotation."""
     (options,) = getattr(parameter.annotation, "__args__", ()) or (None,)
     return list(getattr(options, "__annotations__", {}))
 
 
 def positive_int(value: Any, name: str, most: int | None = None) -> int:
-    """`value` as an int of at least 1, and at most `most`, from any integer type; raises ConfigurationError
-    otherwise."""
+    """`value` as an int from 1 to `most`, from any integer type; raises ConfigurationError otherwise."""
     try:
         number = index(value)
     except TypeError:

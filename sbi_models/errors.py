@@ -1,4 +1,4 @@
-"""The errors a user can cause. Every message says what was expected, what was got, and the cure."""
+"""Errors that a user can cause; each message says what was expected, what was got, and the cure."""
 
 import signal
 import sys
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 _DEEPEST, _BETWEEN = 30, ("sbi_models", "torch", "mlflow")
-"""Frames that are looked through for the caller of a method."""
+"""Numbers of frames searched for the caller of a method."""
 
 
 class SbiModelsError(Exception):
@@ -29,7 +29,7 @@ class SimulationError(SbiModelsError, RuntimeError):
 
 
 class NotFittedError(SbiModelsError, RuntimeError):
-    """Something was asked of an approximator that has not been trained yet."""
+    """A method needs a trained approximator, and this one is not trained yet."""
 
 
 class TrainingError(SbiModelsError, RuntimeError):
@@ -41,12 +41,11 @@ class ModelFileError(SbiModelsError, ValueError):
 
 
 class TrackingError(SbiModelsError, RuntimeError):
-    """The tracking store or the model registry has not got what was asked for."""
+    """The tracking store or the model registry lacks what was requested."""
 
 
 class DriftError(SbiModelsError, RuntimeError):
-    """A model that was right is so no longer: its posteriors are not calibrated, or observations are not like
-    its simulations.
+    """A model is no longer valid: posteriors not calibrated, or observations unlike its simulations.
 
     `found` is what there is to say of it, as JSON can hold it.
     """
@@ -57,12 +56,11 @@ class DriftError(SbiModelsError, RuntimeError):
 
 
 class TrustWarning(UserWarning):
-    """An answer is given, but should not be trusted; the message says why."""
+    """A result should not be trusted; the message says why."""
 
 
 def is_from_outside(error: BaseException) -> bool:
-    """Whether an exception is not the doing of the code that it came out of: Ctrl-C, what the handler of a
-    signal raised, a cancellation.
+    """True if an exception comes from outside of the code: Ctrl-C, a signal handler, a cancellation.
 
     A function that calls `sys.exit` itself has failed; the same exception from the handler of SIGTERM ends
     the program.
@@ -81,8 +79,7 @@ def is_from_outside(error: BaseException) -> bool:
 
 
 def distrust(text: str) -> None:
-    """Issue a TrustWarning, at the first line outside of this package and of those that call it for the
-    user."""
+    """Issue a TrustWarning at the first line outside of this package and of the libraries that call it."""
     level = 1
     while (
         level < _DEEPEST and sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _BETWEEN
@@ -92,7 +89,7 @@ def distrust(text: str) -> None:
 
 
 def data_sets_in_words(rows: Sequence[int], total: int, most: int = 5) -> str:
-    """Rows of arrays that were given, by their indices.
+    """Rows of the user's arrays in words, by their indices.
 
     >>> data_sets_in_words([1], 5)
     'data set 1 of 5 (counted from 0)'
@@ -106,7 +103,7 @@ def data_sets_in_words(rows: Sequence[int], total: int, most: int = 5) -> str:
 
 
 def suggest(name: str, known: Iterable[str], label: str = "Known") -> str:
-    """The end of an error message about an unknown name: the nearest known name, and all of them.
+    """End of an error message about an unknown name: the nearest known name, and all of them.
 
     >>> suggest("deepset", ["deep_set", "flow_matching"])
     "Did you mean 'deep_set'? Known: deep_set, flow_matching."

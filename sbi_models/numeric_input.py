@@ -1,5 +1,4 @@
-"""The front door for numbers: real ones of one shape are let in, whatever holds them, and what would lose
-something is refused."""
+"""Input validation of numbers: real arrays of one shape pass; conversions that lose information do not."""
 
 import sys
 from typing import Any
@@ -39,9 +38,9 @@ def real_array(value: Any, what: str, *, copy: bool = False) -> Array:
 
     >>> real_array([1, 2], "'x'")
     array([1, 2])
-    >>> real_array(1j, "'x'")
+    >>> real_array(1j, "'x'")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    sbi_models.errors.DataError: Expected real numbers in 'x', got complex128. Pass real and imaginary part as components: ...
+    sbi_models.errors.DataError: Expected real numbers in 'x', got complex128. Pass real and imaginary ...
     """
     if type(value) is np.ndarray and value.dtype.kind in "fiub":
         return value.copy() if copy else value
@@ -82,7 +81,7 @@ def _refuse_masked(value: Any, what: str) -> None:
 
 
 def _from_torch(value: Any, what: str) -> Any:
-    """A torch tensor, or lists of some, as NumPy arrays; anything else as it is."""
+    """Torch tensors, or lists of them, as NumPy arrays; anything else unchanged."""
     torch = sys.modules.get("torch")
     if torch is None:
         return value

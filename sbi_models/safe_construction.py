@@ -1,5 +1,4 @@
-"""What a saved file may ask for: arguments of the types and ranges that are expected, and no more numbers
-than it has tensors for."""
+"""Limits for classes built from saved files: argument types and ranges, and the size of tensors."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,14 +13,15 @@ from torch.overrides import TorchFunctionMode
 from sbi_models.errors import ModelFileError
 
 _FEWEST = 1_000_000
-"""What a file may ask for, however small it is: constants of networks, numbers of steps, sizes of sets."""
+"""Numbers that any file may request, however small: constants of networks, numbers of steps, sizes of sets.
+"""
 
 _TIMES = 4
-"""How many numbers may be made for each that a file may ask for: networks try their arguments on small layers
-first."""
+"""Numbers that may be created for each one in the file: networks try their arguments on small layers first.
+"""
 
 _SHOWN = 60
-"""Letters of a value in a message."""
+"""Characters of a value in a message."""
 
 _most: ContextVar[float] = ContextVar(
     "largest whole number among the arguments of networks", default=math.inf
@@ -43,11 +43,11 @@ _FACTORIES = (
     ),
     *(torch.linspace, torch.logspace, torch.normal, torch.tril_indices, torch.triu_indices),
 )
-"""What makes tensors of sizes that are among its arguments."""
+"""Torch functions that create tensors of sizes among their arguments."""
 
 
 class _Allotted(TorchFunctionMode):
-    """Refuses tensors of more numbers than are left, before memory is taken."""
+    """Torch function mode that refuses tensors of more numbers than are left, before memory is taken."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Allotted(TorchFunctionMode):
 
 @contextmanager
 def allotted(numbers: int) -> Iterator[None]:
-    """For building what a file with so many numbers in its tensors describes.
+    """Context manager for building what a file describes, given how many numbers its tensors hold.
 
     Layers of more are refused before they are allocated, and so are larger whole numbers among the arguments
     of networks.
@@ -93,8 +93,7 @@ def allotted(numbers: int) -> Iterator[None]:
 
 
 def check_arguments(cls: type, arguments: Any, what: str, *, sizes: bool) -> None:
-    """Raise ModelFileError unless values of JSON are of the types that the constructor of a class of this
-    package says.
+    """Raise ModelFileError unless JSON values have the types annotated in a constructor of this package.
 
     Classes of others answer for theirs: their annotations may be loose.
 
@@ -117,7 +116,7 @@ def check_arguments(cls: type, arguments: Any, what: str, *, sizes: bool) -> Non
 
 
 def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | None:  # noqa: PLR0911 - one for each kind of type
-    """What is wrong with a value of JSON that should be of a type, in words; None if nothing is.
+    """Mismatch of a JSON value with a type, in words; None if it fits.
 
     Types that JSON cannot hold and that are not known here admit anything.
 

@@ -1,4 +1,4 @@
-"""Names for the shapes of data that travel between the layers."""
+"""Type aliases of data that pass between the layers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +12,7 @@ Array = NDArray[Any]
 FloatArray = NDArray[np.floating[Any]]
 
 Variables = dict[str, Array]
-"""Named variables, each of shape (n, ...) with one leading axis of simulations or data sets, in the raw space
-of the user."""
+"""Named variables, each (n, ...) with one leading axis of simulations or data sets, raw space."""
 
 VariablesLike = Mapping[str, Any]
 """What users may pass as variables: arrays, lists, or torch tensors."""

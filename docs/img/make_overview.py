@@ -1,5 +1,4 @@
-"""The picture of the README, from the files of a run of the main job: `python docs/img/make_overview.py
-mlruns/artifacts/RUN/artifacts`."""
+"""Picture of the README from a run of the main job: `make_overview.py mlruns/artifacts/RUN/artifacts`."""
 
 import json
 import sys
@@ -79,8 +78,7 @@ def posteriors(axes: Axes, folder: Path) -> None:
 
 
 def verdict(axes: Axes, folder: Path) -> None:
-    """By what factor the posteriors of test simulations are too narrow, with its interval, and the
-    verdict."""
+    """Plot the width factors of test simulations with intervals, and the verdict."""
     found = json.loads((folder / "verdict.json").read_text())
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     judged = {**found["parameters"], "jointly": found["joint"]}

@@ -1,5 +1,4 @@
-"""Files that are there whole or not at all, whoever is killed while writing, and however many write at
-once."""
+"""Atomic writes and locks: files appear whole or not at all, with any number of processes and kills."""
 
 import errno
 import os
@@ -21,8 +20,9 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
 def write_atomically(path: Path, chunks: Iterable[Chunk]) -> None:
-    """Write a file under another name, bring it to the disk, and then give it its name; of an interrupted
-    write nothing stays.
+    """Write a file under a temporary name, flush it to the disk, and rename it.
+
+    An interrupted write leaves nothing.
 
     Raises:
         DataError: the disk is full, read-only, or refuses otherwise.
@@ -36,7 +36,7 @@ def write_atomically(path: Path, chunks: Iterable[Chunk]) -> None:
 
 @contextmanager
 def refused_writes(path: Path) -> Iterator[None]:
-    """Turns what the system refuses into a DataError of one line that names the file."""
+    """Context manager that turns OS errors into a DataError of one line that names the file."""
     try:
         yield
     except OSError as error:
@@ -47,8 +47,10 @@ def refused_writes(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers have left: files of processes of this host that are gone, and of any host
-    that are an hour old."""
+    """Remove temporary files of killed writers.
+
+    These are files of processes of this host that are gone, and of any host that are an hour old.
+    """
     for partial in folder.glob(".*.partial"):
         with suppress(OSError):  # another process removes it at the same time, or only its owner may
             if time.time() - partial.stat().st_mtime > _SECONDS_OF_A_WRITE or _writer_is_dead(partial):
@@ -71,7 +73,7 @@ def _writer_is_dead(partial: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time; a file system without locks goes without."""
+    """Lock for one process at a time; no lock on file systems without locks."""
     lock = FileLock(folder / ".lock")
     with refused_writes(folder / ".lock"):
         try:

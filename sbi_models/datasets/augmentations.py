@@ -1,5 +1,7 @@
-"""Changes to raw training batches, such as added noise: made anew in every step, before the adapter, never to
-validation data."""
+"""Data augmentation of raw training batches, such as added noise, drawn anew in every step.
+
+It happens before the adapter, and never to validation data.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +17,19 @@ from sbi_models.types import Array, Variables
 
 BatchFunction = Callable[[Variables], Variables]
 Augmentations = BatchFunction | Mapping[str, Callable[[Array], Array]] | Sequence[BatchFunction]
-"""A function of the batch, a function for each of some variables, or several functions of the batch in
-order."""
+"""A function of the batch, a function for some variables each, or several functions of the batch in order."""
 
 
 class Augment:
-    """Applies augmentations to a copy of a batch; functions that draw from NumPy's global state are
-    repeatable.
+    """Apply augmentations to a copy of a batch; draws from NumPy's global state are repeatable.
 
     Raises:
         ConfigurationError: for something that is none of the three forms.
+
+    >>> augment = Augment({"x": lambda x: x + np.random.normal(size=x.shape)}, seed=1)
+    >>> batch = {"x": np.zeros((2, 3))}
+    >>> bool((augment(batch, 0)["x"] == augment(batch, 0)["x"]).all()), bool(batch["x"].any())
+    (True, False)
     """
 
     def __init__(self, augmentations: Augmentations, seed: int) -> None:
@@ -46,8 +51,10 @@ class Augment:
             )
 
     def __call__(self, batch: Variables, *step: int) -> Variables:
-        """The augmented batch of one step, or one step and member: name to array (n, ...), raw space; the
-        batch itself is left alone."""
+        """Augmented batch of one step, or one step and member: name to array (n, ...), raw space.
+
+        The batch itself is unchanged.
+        """
         batch = {name: np.array(value) for name, value in batch.items()}
         rows = {name: len(value) for name, value in batch.items()}
         with _global_state(seeding.derive(self.seed, "augmentations", *step)):
@@ -93,8 +100,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 @contextmanager
 def _global_state(seed: int) -> Iterator[None]:
-    """Seed NumPy's global state, which augmentations written as plain functions use, and put it back
-    afterwards."""
+    """Seed NumPy's global state, which plain functions use, and restore it afterwards."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:

@@ -1,5 +1,4 @@
-"""What a folder of simulations has got: which shards are whole, which are broken, and the manifest that they
-make."""
+"""Coverage of a simulation folder: whole and broken shards, missing rows, and the resulting manifest."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,8 @@ from sbi_models.types import Variables
 _ROWS_AT_ONCE = 4096
 
 
-class Survey:
-    """The shards with some of the first `num_rows` rows, each of them read once and compared with its
-    checksum.
+class FolderCoverage:
+    """Shards with some of the first `num_rows` rows, each read once and compared with its checksum.
 
     A shard is whole if its file is the one that the manifest names, or, if no manifest does, has this origin
     and holds what was written.
@@ -43,7 +41,7 @@ class Survey:
                 self.broken.append((start, stop))
 
     def finds(self, start: int, stop: int) -> bool:
-        """Whether a whole shard of these rows is there now."""
+        """True if a whole shard of these rows is on disk now."""
         rows, path = (start, stop), self.folder / shard_name(start, stop)
         sha256 = sha256_of(path)
         if sha256 is None:
@@ -58,25 +56,24 @@ class Survey:
         return True
 
     def tiles(self) -> list[Piece]:
-        """The pieces that the manifest names and that are whole, or beyond the rows asked for, and what other
-        shards add to them."""
-        kept = [
+        """Pieces of whole shards that cover rows: those of the manifest first, then those of other shards."""
+        intact = [
             piece
             for piece in self.pieces
             if piece.start >= self.num_rows or self.whole.get(piece.shard) == piece.sha256
         ]
-        return tiled(kept, self.whole, self.limit)
+        return tiled(intact, self.whole, self.limit)
 
     def absent(self) -> list[Range]:
         """Rows that no whole shard has."""
         return gaps(self.tiles(), self.limit)
 
     def missing(self, rows_per_shard: int) -> list[Range]:
-        """The shards to write, so that none are absent."""
+        """Shards to write so that no row is absent."""
         return to_write(self.absent(), self.broken, min(rows_per_shard, MOST_ROWS))
 
     def refuse_other_schema(self, schema: Schema, where: str) -> None:
-        """Raise DataError if these rows have other variables than those that are there."""
+        """Raise DataError if these rows have other variables than those on disk."""
         rows, other = next(iter(self.schemas.items()), ((0, 0), schema))
         if schema != other:
             raise DataError(
@@ -86,7 +83,7 @@ class Survey:
             )
 
     def chunks(self) -> Iterator[Variables]:
-        """All rows asked for, some at a time, mapped into memory."""
+        """Iterate over all requested rows in chunks, mapped into memory."""
         for piece in until(self.tiles(), self.num_rows):
             shard = Shard.open(self.folder / piece.file)
             assert shard is not None
@@ -94,7 +91,7 @@ class Survey:
                 yield shard.rows(start, min(start + _ROWS_AT_ONCE, piece.stop))
 
     def refuse_repeats(self) -> None:
-        """Raise DataError if simulations are there twice, of a simulator that is continuous."""
+        """Raise DataError if a continuous simulator has repeated simulations."""
         if (
             self.num_rows > 1
             and is_continuous(next(self.chunks()))
@@ -107,14 +104,13 @@ class Survey:
             )
 
     def has_news(self) -> bool:
-        """Whether the manifest does not name all of this."""
+        """True if the manifest lacks some of this."""
         return (
             self.old is None or self.num_rows > self.old.num_simulations or tuple(self.tiles()) != self.pieces
         )
 
     def note(self) -> Manifest:
-        """Write the manifest, with all that the old one has, and with what another process has noted
-        meanwhile.
+        """Write the manifest, with the content of the old one and of what other processes added meanwhile.
 
         Raises:
             DataError: shards differ in their variables, the other process has another origin, or the manifest
@@ -125,13 +121,12 @@ class Survey:
             with locked(self.folder):
                 if Manifest.read_if_readable(self.folder) != self._read:
                     refuse_others(self.folder, self.origin)
-                    manifest = Survey(self.folder, self.num_rows, self.origin).manifest()
+                    manifest = FolderCoverage(self.folder, self.num_rows, self.origin).manifest()
                 manifest.write(self.folder)
         return manifest
 
     def manifest(self) -> Manifest:
-        """Of all rows there were before and those asked for; hashes are kept as far as no shard has
-        changed."""
+        """Manifest of all earlier rows and those requested; hashes of unchanged shards are reused."""
         for rows, schema in self.schemas.items():
             self.refuse_other_schema(schema, shard_name(*rows))
         tiles, schema = self.tiles(), next(iter(self.schemas.values()))

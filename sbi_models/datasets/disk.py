@@ -1,4 +1,4 @@
-"""Batches from files, a few of them in memory at a time."""
+"""Training batches from files, a few of them in memory at a time."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,17 +20,16 @@ from sbi_models.progress import progress_bar
 from sbi_models.types import Array, Variables
 
 PerFile = Literal["one", "many"]
-"""Whether a file holds one simulation, without a leading axis, or many, with one."""
+"""One simulation per file, without a leading axis, or many, with one."""
 
 _ROWS_IN_MEMORY = 32_768
 _ROWS_OF_A_BLOCK = 4096
-"""Rows of a simulation store that are read together, as if they were a file: whatever its cut into shards,
-batches are the same."""
+"""Rows of a simulation store that are read together like a file, so that batches do not depend on shards."""
 
 
 @dataclass(frozen=True)
 class SimulationFiles:
-    """Files of equal variables and shapes, or blocks of rows of a simulation store; make it with `find`.
+    """Files of equal variables and shapes, or blocks of rows of a simulation store; create it with `find`.
 
     Attributes:
         paths: paths in the order of their names; none for a store.
@@ -61,10 +60,10 @@ class SimulationFiles:
         per_file: PerFile | None = None,
         may_miss: Collection[str] = (),
     ) -> "SimulationFiles":
-        """Read every file once, and check all before any training.
+        """Read every file once and check all before training.
 
         A file holds many simulations if every variable in it has two axes or more and all have the same
-        length, and one if lengths differ; where that does not tell, `per_file` must. A folder that the
+        length, and one if lengths differ; if that is ambiguous, `per_file` must be given. A folder that the
         simulation store has written is known by its manifest, and only what that names is read. Variables in
         `may_miss` may hold NaN.
 
@@ -139,22 +138,23 @@ class SimulationFiles:
         return {name: join([part[name] for part in parts]) for name in self.names}
 
     def some(self, num_rows: int, seed: int) -> Variables:
-        """About so many simulations from files chosen at random, for moments."""
+        """About `num` simulations from randomly chosen files, for moments."""
         order = seeding.generator(seed, "files for moments").permutation(len(self.rows))
         enough = int(np.searchsorted(np.cumsum(np.array(self.rows)[order]), num_rows)) + 1
         return self.read([int(k) for k in order[:enough]])
 
 
 class DiskBatches:
-    """Shuffled chunks of batches from files: order is a function of seed and epoch. Satisfies the protocol of
-    raw chunks.
+    """Shuffled chunks of batches from files, in an order that is a function of seed and epoch.
+
+    It implements the protocol `RawChunks`.
 
     Files are shuffled, read in groups of about 32 768 simulations, and shuffled within the group. For the
     members of an ensemble, each file is still read once in an epoch, and its rows go to the members that have
     them; a member waits if its batch is not full before those of others, so that steps are in common.
 
     Args:
-        files: where the simulations are.
+        files: files of the simulations.
         batch_size: rows of a batch; the last one of an epoch may be shorter.
         seed: seed of the order.
         windows: the rows of each member of an ensemble, counted through the files in the order of their
@@ -178,7 +178,7 @@ class DiskBatches:
         ).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -220,7 +220,7 @@ class DiskBatches:
             yield last
 
     def _shuffled_groups(self) -> Iterator[tuple[Array, Variables]]:
-        """Rows of some files at a time, with their numbers, counted through all files."""
+        """Rows of some files at a time, with their numbers, counted over all files."""
         rng = seeding.generator(self.seed, "files", self.epoch)
         for files in self._groups(rng.permutation(len(self.files.rows))):
             group = self.files.read(files)
@@ -231,7 +231,7 @@ class DiskBatches:
             yield numbers[order], {name: value[order] for name, value in group.items()}
 
     def _groups(self, order: Array) -> list[list[int]]:
-        """Consecutive files of the order, with about so many rows as may be in memory."""
+        """Consecutive files of the order, with about as many rows as may be in memory."""
         ends = np.cumsum(np.array(self.files.rows)[order])
         cuts = [
             0,

@@ -1,4 +1,4 @@
-"""Simulations that are there twice: a sign that generators of random numbers began anew somewhere.
+"""Detection of repeated simulations: a sign that a random number generator was restarted.
 
 Two draws of a continuous variable are never equal. Discrete ones are, and rounded ones, so that equal rows
 prove nothing there: only simulations with a column are looked at whose values are all different wherever rows
@@ -13,20 +13,18 @@ import numpy as np
 from sbi_models.types import Array, Variables
 
 _MOST_COMPONENTS = 256
-"""Of a variable: more of them make equal rows no less equal."""
+"""Limit of compared components of a variable: more of them would not change the result."""
 _FEWEST_ROWS = 20
 _MOST_OF_ONE = 20
-"""Equal rows of each kind on average: more are those of a discrete variable with few values, whatever these
-are."""
+"""Mean number of equal rows per value above which a variable counts as discrete."""
 _FEWEST_IN_ORDER, _SHARE_IN_ORDER = 8, 0.7
-"""Equal rows of which the order is looked at, and the share of them that are in it; half are by chance."""
+"""Number of equal rows whose order is tested, and the share of them in order; half are in order by chance."""
 _BITS = {8: 44, 4: 20}
-"""Of a number that differ between any two draws, by its bytes, with a reserve."""
+"""Bits that differ between any two draws of a number, by its bytes, with a reserve."""
 
 
 def row_keys(chunks: Iterable[Variables]) -> Array:
-    """One number a row, of floating-point variables alone, (n,): equal for equal rows, and for others with a
-    chance of 2^-64."""
+    """Hash of each row's floating-point variables, (n,): equal for equal rows; others collide at 2^-64."""
     parts = []
     for chunk in chunks:
         keys = np.zeros(len(next(iter(chunk.values()))), dtype=np.uint64)
@@ -49,20 +47,25 @@ def row_keys(chunks: Iterable[Variables]) -> Array:
 
 
 def num_repeated(keys: Array) -> int:
-    """How many rows are equal to an earlier one, if they are repeated in order."""
+    """Number of rows that are equal to an earlier one, if they repeat in order."""
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
     earlier = first[which]
     return _if_in_order(earlier[earlier < np.arange(len(keys))])
 
 
 def num_shared(first: Array, second: Array) -> int:
-    """How many rows of the second are rows of the first, if they are repeated in order."""
+    """Number of rows of the second array that are in the first, if they repeat in order.
+
+    >>> rows = row_keys([{"x": np.random.default_rng(1).normal(size=(50, 2))}])
+    >>> num_shared(rows, rows[10:40])
+    30
+    """
     known, places = np.unique(first, return_index=True)
     return _if_in_order(places[np.searchsorted(known, second[np.isin(second, first)])])
 
 
 def _if_in_order(places: Array) -> int:
-    """How many places there are, or 0 if they are many and fall about as often as they rise."""
+    """Number of places, or 0 if there are many and they fall about as often as they rise."""
     return (
         len(places)
         if len(places) < _FEWEST_IN_ORDER or (np.diff(places) >= 0).mean() >= _SHARE_IN_ORDER
@@ -71,8 +74,7 @@ def _if_in_order(places: Array) -> int:
 
 
 def is_continuous(rows: Variables) -> bool:
-    """Whether equal rows would be a surprise: a column of floating-point numbers differs wherever rows do,
-    and is on no grid."""
+    """True if equal rows would be a surprise: a float column differs wherever rows do, on no grid."""
     keys = row_keys([rows])
     distinct = np.unique(keys, return_index=True)[1]
     if len(keys) < _FEWEST_ROWS or 1 < len(distinct) < len(keys) / _MOST_OF_ONE:
@@ -88,8 +90,7 @@ def is_continuous(rows: Variables) -> bool:
 
 
 def _on_a_grid(column: Array) -> bool:
-    """Whether values are multiples of 1e-6 of their power of ten, or finite decimal numbers of few digits, as
-    counts and roundings are."""
+    """True if values are multiples of 1e-6 of their power of ten, or short decimals, like counts."""
     size = np.abs(column[np.isfinite(column)]).max(initial=0.0)
     if size == 0:
         return True

@@ -1,5 +1,4 @@
-"""Reading simulations from files: arrays by name, never code, and never more of them than the file has bytes
-for.
+"""Reading simulation files: arrays by name, never code, with memory limited by the file's size.
 
 What a file says of itself is compared with its size before anything is made of it.
 """
@@ -22,25 +21,32 @@ from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, Variables
 
 LoadFunction = Callable[[Path], Mapping[str, Any]]
-"""Reads one file of a format of the user's own: a dict of names to arrays."""
+"""Reader of a user's file format: path to a dict of names to arrays."""
 
 _SMALL = 2**28
-"""Bytes that any file may come to in memory."""
+"""Bytes that any file may occupy in memory."""
 
 _TIMES = 100
-"""Times its size that a larger one may: simulations shrink to a tenth by compression, masks of zeros to a
-thousandth."""
+"""Ratio of bytes in memory to file size for larger files.
+
+Compression shrinks simulations tenfold, and masks of zeros a thousandfold.
+"""
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
-    """The variables of one file, as they are in it: `.pkl`, `.npz`, `.safetensors`, or any other with
-    `load_fn`.
+    """Variables of one file: `.pkl`, `.npz`, `.safetensors`, or any other format with `load_fn`.
 
     Raises:
         DataError: naming the file, if it cannot be read, holds anything but arrays by name, comes to more
             than 256 MB and 100 times its size in memory, or has an unknown ending.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/one.npz", theta=np.zeros((4, 2)))
+    ...     read_file(Path(folder, "one.npz"))["theta"].shape
+    (4, 2)
     """
     content = as_user(load_fn, path) if load_fn is not None else _read_known(path)
     if not isinstance(content, Mapping):
@@ -103,8 +109,7 @@ def _read(path: Path) -> Any:
 
 
 def _read_npz(path: Path) -> Variables:
-    """Arrays of an archive, after the sizes of all of its files, and the shapes of the arrays in them, have
-    been looked at."""
+    """Arrays of an archive, after checks of the sizes of its files and the shapes of its arrays."""
     with zipfile.ZipFile(path) as archive:
         most, files = _most(path), archive.infolist()
         total = sum(file.file_size for file in files)
@@ -133,7 +138,7 @@ def _read_npy(archive: zipfile.ZipFile, file: zipfile.ZipInfo, most: int) -> Arr
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], int]:
-    """Shape and bytes of an array in NumPy's format."""
+    """Shape and number of bytes of an array in NumPy's format."""
     version = npy.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"it has an array of version {version} of NumPy's format")
@@ -150,14 +155,13 @@ def _most(path: Path) -> int:
 
 
 def _refuse_long_axes(name: str, shape: tuple[int, ...], most: int) -> None:
-    """An array without numbers may say that it is of any length."""
+    """Raise DataError for an array without numbers whose shape claims a long axis."""
     if max(shape, default=0) > most:
         raise ValueError(f"{name!r} has shape {shape}")
 
 
 def _numbers(value: Any, known: dict[int, int]) -> int:
-    """How many numbers an array made of lists would have at most; parts that appear several times are looked
-    at once."""
+    """Upper bound of the numbers in an array made of lists; shared parts are counted once."""
     if isinstance(value, np.ndarray):
         return value.size
     if not isinstance(value, list | tuple):

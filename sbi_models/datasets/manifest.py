@@ -1,5 +1,4 @@
-"""The manifest of a simulation store: which shards it has, where they come from, and the hash of what they
-hold."""
+"""Manifest of a simulation store: its shards, their origin, and the hash of their content."""
 
 import hashlib
 import json
@@ -32,17 +31,17 @@ _BYTES_AT_ONCE = 1 << 24
 
 
 class _UnreadableManifest(DataError):
-    """Not JSON, or not what a manifest holds."""
+    """The file is not JSON, or not a manifest."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store says of itself.
+    """Content of a store's manifest file.
 
     Attributes:
         num_simulations: rows of the table that it has.
         origin: seed, and fingerprint of the simulator.
-        schema: by variable, type and shape of a row.
+        schema: type and shape of a row by variable.
         pieces: the shards, in the order of their rows.
         extents: content hash by number of rows, for the numbers that it once had.
     """
@@ -55,7 +54,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
-        """The manifest of a folder; None if there is none.
+        """Manifest of a folder; None if there is none.
 
         Raises:
             DataError: of another version, or not readable.
@@ -81,8 +80,10 @@ class Manifest:
 
     @classmethod
     def read_if_readable(cls, folder: Path) -> "Manifest | None":
-        """As `read`, but None too if it is damaged: shards know their origin, and another one can be made of
-        them."""
+        """Manifest of a folder; None if it is missing or damaged.
+
+        Shards name their origin, so that a damaged manifest can be rebuilt.
+        """
         try:
             return cls.read(folder)
         except _UnreadableManifest:
@@ -113,7 +114,7 @@ class Manifest:
         return cls(num_simulations, origin, checked_schema(content["schema"]), tuple(pieces), extents)
 
     def content(self) -> dict[str, Any]:
-        """As JSON."""
+        """JSON content."""
         return {
             "schema_version": SCHEMA_VERSION,
             **self.origin,
@@ -125,13 +126,12 @@ class Manifest:
         }
 
     def write(self, folder: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the file, whole or not at all."""
         write_atomically(folder / MANIFEST, [json.dumps(self.content(), indent=1).encode()])
 
 
 def refuse_others(folder: Path, origin: Origin, shards: Sequence[Range] | None = None) -> None:
-    """Raise DataError if the manifest or a whole shard, of these or of all, has another origin, or the store
-    is of another version."""
+    """Raise DataError if the manifest or a whole shard has another origin, or another version."""
     manifest = Manifest.read_if_readable(folder)
     if manifest is not None and manifest.origin != origin:
         raise _other_origin(folder / MANIFEST, origin, manifest.origin)
@@ -142,8 +142,10 @@ def refuse_others(folder: Path, origin: Origin, shards: Sequence[Range] | None =
 
 
 def hash_content(folder: Path, schema: Schema, pieces: Sequence[Piece]) -> str:
-    """sha256 over names, types, row shapes, and values in the order of rows, whatever the cut into shards,
-    which must be intact."""
+    """sha256 over names, types, row shapes and values in the order of rows, independent of the shards.
+
+    The shards must be intact.
+    """
     digests = {name: hashlib.sha256() for name in sorted(schema)}
     for piece in pieces:
         shard = Shard.open(folder / piece.file)
@@ -157,7 +159,7 @@ def hash_content(folder: Path, schema: Schema, pieces: Sequence[Piece]) -> str:
 
 
 def sha256_of(path: Path) -> str | None:
-    """Of a file; None if it is not there or cannot be read."""
+    """sha256 of a file; None if it is missing or cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -166,7 +168,7 @@ def sha256_of(path: Path) -> str | None:
 
 
 def listed(ranges: Sequence[Range]) -> str:
-    """Some ranges of rows, for messages."""
+    """Ranges of rows in words."""
     return ", ".join(f"{start} to {stop}" for start, stop in ranges[:3]) + (
         ", ..." if len(ranges) > 3 else ""
     )

@@ -1,4 +1,4 @@
-"""Batches of data that fit into memory."""
+"""Training batches of data that fit into memory."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,8 +16,7 @@ from sbi_models.types import Array
 
 
 class Batches:
-    """Shuffled batches of tensors of equal length, by name; the order is a function of the seed and the epoch
-    alone.
+    """Shuffled batches of tensors of equal length by name, in an order given by seed and epoch alone.
 
     Args:
         tensors: name to tensor of shape (n, ...).
@@ -25,6 +24,10 @@ class Batches:
         seed: None keeps the order of the data.
         windows: the rows of each member of an ensemble; then a batch is a list of one batch for each, in an
             order of its own, or None for a member that has no rows left in this epoch.
+
+    >>> batches = Batches({"theta": torch.arange(5.0)[:, None]}, batch_size=2, seed=1)
+    >>> [tuple(batch["theta"].shape) for batch in batches]
+    [(2, 1), (2, 1), (1, 1)]
     """
 
     in_thread = True
@@ -41,14 +44,13 @@ class Batches:
         self.epoch = 0
 
     def to(self, device: torch.device) -> None:
-        """Put the data on a device, if they take up at most half of the memory that a GPU has left; else
-        batches go there one by one."""
+        """Move the data to a device if they fit into half of its free memory, else batch by batch."""
         size = sum(value.nbytes for value in self.tensors.values())
         if device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 2:
             self.tensors = {name: value.to(device) for name, value in self.tensors.items()}
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
     @cached_property

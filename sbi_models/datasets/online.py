@@ -1,4 +1,4 @@
-"""Batches that are simulated while training."""
+"""Training batches that are simulated during training."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
@@ -8,8 +8,9 @@ Stream = Callable[[Sequence[tuple[int, int]]], Generator[Variables, None, None]]
 
 
 class OnlineBatches:
-    """Batch k of epoch e is rows (e K + k) B to (e K + k + 1) B of an endless table of simulations, raw
-    space.
+    """Batches of simulations: batch k of epoch e has rows (e K + k) B to (e K + k + 1) B of an endless table.
+
+    Variables are in raw space.
 
     Args:
         stream: yields rows start..stop of the table for each of a sequence of such ranges; it may compute
@@ -17,8 +18,14 @@ class OnlineBatches:
         num_batches: K, batches of one epoch.
         batch_size: B.
         at_once: batches that are simulated in one call.
-        epochs: how many there will be, so that nothing is simulated ahead that is not used.
+        epochs: number of epochs, so that no unused simulations are computed ahead.
         in_thread: whether the stream may be used in a thread.
+
+    >>> from sbi_models.simulators import make_simulator
+    >>> simulator = make_simulator(lambda rng: {"x": rng.normal()})
+    >>> batches = OnlineBatches(lambda ranges: simulator.stream(ranges, seed=1, workers=1), 3, 4)
+    >>> [batch["x"].shape for batch in batches]
+    [(4, 1), (4, 1), (4, 1)]
     """
 
     def __init__(
@@ -44,7 +51,7 @@ class OnlineBatches:
         self._next_epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -64,7 +71,7 @@ class OnlineBatches:
             yield chunk
 
     def close(self) -> None:
-        """End what is computed ahead."""
+        """Stop the computation ahead."""
         if self._coming is not None:
             self._coming.close()
             self._coming = None

@@ -1,4 +1,4 @@
-"""Pickles of NumPy arrays, numbers, text and plain containers, read by what can build nothing else.
+"""Restricted unpickler for NumPy arrays, numbers, text and plain containers.
 
 A pickle is a program: it calls what it names with any arguments, and NumPy trusts those. `numpy.ndarray`
 makes arrays of any size over memory that is not there. Here nothing of NumPy is called on behalf of a file:
@@ -25,11 +25,11 @@ _BUILTINS = ("builtins", "__builtin__")
 _PLAIN_TYPE = re.compile(r"[<>=|]?[biufcOSUVmM]\d{0,6}")
 
 _OPEN = object()
-"""Stands for a container whose items are being looked at."""
+"""Marker of a container whose items are being replaced."""
 
 
 class _Kind:
-    """`numpy.dtype(code)`, and its byte order, which follows."""
+    """`numpy.dtype(code)` and the byte order that follows."""
 
     __slots__ = ("dtype",)
 
@@ -46,7 +46,7 @@ class _Kind:
 
 
 class _Held:
-    """An array, or what will be one when its content follows."""
+    """An array, or the place of one whose content follows."""
 
     __slots__ = ("array",)
 
@@ -99,12 +99,12 @@ def _array(content: Any, kind: Any, shape: Any, order: Any) -> Array:
                 f"{prod(shape) * dtype.itemsize} bytes, with {got}"
             )
         array = np.frombuffer(bytearray(content), dtype=dtype)
-    made: Array = array.reshape(shape, order="F" if order == "F" else "C")
-    return made
+    result: Array = array.reshape(shape, order="F" if order == "F" else "C")
+    return result
 
 
 def _encoded(text: Any, encoding: Any) -> bytes:
-    """How protocols 0 to 2 write bytes."""
+    """Bytes as protocols 0 to 2 write them."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise UnpicklingError("it encodes what is no text")
     return text.encode("latin1")
@@ -142,7 +142,7 @@ class _ArraysOnly(pickle._Unpickler):  # in Python: that in C takes memory for a
 
 
 def read_pickle(content: bytes) -> Any:
-    """What a pickle holds.
+    """Content of a pickle; raises DataError for anything but arrays, numbers, text and containers.
 
     Raises:
         UnpicklingError: anything but NumPy arrays, numbers, text and plain containers.
@@ -155,8 +155,7 @@ def read_pickle(content: bytes) -> Any:
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """The same with arrays in the place of what stands for them; shared parts stay shared, and circles are
-    refused."""
+    """Replace placeholders by arrays; shared parts stay shared, and circles are refused."""
     if isinstance(value, _Held) and value.array is not None:
         return value.array
     if isinstance(value, _Held | _Kind | _Named):

@@ -1,4 +1,4 @@
-"""Work on the next item while the present one is used."""
+"""Prefetching: a thread computes the next item while the present one is used."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +10,8 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The items, each of which a thread makes while the one before it is in use; an error comes where its
-    item would have come."""
+def prefetched(items: Iterable[T]) -> Iterator[T]:
+    """Iterate over items that a thread computes one ahead; an error is raised in the place of its item."""
     iterator, context = iter(items), copy_context()  # with it, NumPy's treatment of floating point errors
 
     def make() -> object:

@@ -1,4 +1,4 @@
-"""Raw data, made ready for the networks while the batches before them are trained on."""
+"""Background preparation of training batches: augment, adapt and standardize the next chunk in a thread."""
 
 from collections.abc import Callable, Collection, Iterator
 from itertools import zip_longest
@@ -7,13 +7,14 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from sbi_models.datasets.augmentations import Augment
-from sbi_models.datasets.prefetch import ahead
+from sbi_models.datasets.prefetch import prefetched
 from sbi_models.types import Variables
 
 
 class RawChunks(Protocol):
-    """Raw variables in chunks of whole batches, in an order that is a function of the epoch; the last batch
-    of all may be shorter.
+    """Raw variables in chunks of whole batches, in an order given by the epoch.
+
+    The last batch of all may be shorter.
 
     For an ensemble, a chunk may be a list of one such chunk, of as many batches, for each member; None for
     one that has no rows left.
@@ -22,7 +23,7 @@ class RawChunks(Protocol):
     epoch: int
     batch_size: int
     in_thread: bool
-    """Whether a thread may make them: not if they use NumPy's global random state."""
+    """True if a thread may compute the chunks: not if they use NumPy's global random state."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -37,7 +38,7 @@ class RawChunks(Protocol):
 
 
 class PreparedBatches:
-    """Batches of raw chunks, augmented if asked for, and prepared. The next chunk is made in the background.
+    """Batches of raw chunks, augmented on request and prepared, with the next chunk in the background.
 
     Args:
         raw: chunks of raw variables.
@@ -58,20 +59,20 @@ class PreparedBatches:
 
     @property
     def fingerprint(self) -> str:
-        """That of the raw chunks."""
+        """Fingerprint of the raw chunks."""
         return self.raw.fingerprint
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is."""
+        """Choose the epoch of the next iteration."""
         self.raw.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.raw)
 
     def __iter__(self) -> Iterator[Any]:
-        made = ahead if self.raw.in_thread else iter
+        iterate = prefetched if self.raw.in_thread else iter
         if self.augment is None:
-            for chunk in made(map(self._prepared, self.raw)):
+            for chunk in iterate(map(self._prepared, self.raw)):
                 for batch in self._batches(chunk):
                     yield (
                         [part if self._trains(member) else None for member, part in enumerate(batch)]
@@ -80,7 +81,7 @@ class PreparedBatches:
                     )
             return
         first = self.raw.epoch * len(self.raw)
-        batches = (batch for chunk in made(self.raw) for batch in self._batches(chunk))
+        batches = (batch for chunk in iterate(self.raw) for batch in self._batches(chunk))
         for step, batch in enumerate(batches, start=first):
             if isinstance(batch, list):
                 yield [
@@ -101,8 +102,10 @@ class PreparedBatches:
         return self.trained is None or member in self.trained
 
     def _prepared(self, chunk: Any) -> Any:
-        """A prepared chunk, or a list of those of members; parts of members that do not train stay raw, since
-        steps are counted by them."""
+        """Prepared chunk, or a list of those of members.
+
+        Parts of members that do not train stay raw, since steps are counted by them.
+        """
         if not isinstance(chunk, list):
             return self.prepare(chunk)
         return [
@@ -110,7 +113,7 @@ class PreparedBatches:
         ]
 
     def _batches(self, chunk: Any) -> Iterator[Any]:
-        """The batches of a chunk, or the lists of those of members."""
+        """Batches of a chunk, or the lists of those of members."""
         if isinstance(chunk, list):
             yield from map(list, zip_longest(*map(self._batches, chunk)))
         elif chunk is not None:

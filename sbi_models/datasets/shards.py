@@ -1,5 +1,4 @@
-"""One shard: rows start..stop of a table of simulations, a safetensors file that says where it comes from and
-checks itself.
+"""Shards: rows start..stop of a table of simulations in a safetensors file with its origin and checksum.
 
 Its values lie in the file as they do in memory, after a header of JSON, so that any rows can be mapped
 without reading others.
@@ -41,7 +40,7 @@ _CODES |= {f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)}
 _DTYPES = {code: np.dtype(text) for code, text in _CODES.items()}
 
 MOST_ROWS = 2**26
-"""Of a shard: what names more is no shard of a store."""
+"""Largest number of rows of a shard; a file name with more is not a shard of a store."""
 
 _NAME = re.compile(r"shard-(\d{9,})-(\d{9,})\.safetensors")
 
@@ -60,7 +59,7 @@ def shard_ranges(folder: Path) -> list[Range]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a variable lies in a file: bytes from the end of the header on."""
+    """Position of a variable in a file, in bytes from the end of the header."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -73,13 +72,13 @@ class _Place:
 
     @property
     def end(self) -> int:
-        """Where the next one begins."""
+        """Position after this variable."""
         return self.offset + self.dtype.itemsize * prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The header of a shard; find one with `open`."""
+    """Header of a shard file; find one with `open`."""
 
     path: Path
     start: int
@@ -91,8 +90,7 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path) -> "Shard | None":
-        """The shard of this path; None if there is none, or what is there has not the header or the size of
-        one.
+        """Shard of a path; None if there is no file with the header and the size of a shard.
 
         Raises:
             DataError: reading is not permitted.
@@ -164,7 +162,7 @@ class Shard:
             return False
 
     def rows(self, start: int, stop: int, names: Collection[str] | None = None) -> Variables:
-        """Rows of the table that it has, raw space, mapped into memory and not to be written to."""
+        """Rows of the table in this shard, raw space, mapped into memory; read-only."""
         return {
             name: self._mapped(place, start, stop)
             for name, place in self.places.items()
@@ -185,8 +183,7 @@ class Shard:
 
 
 def checked_schema(schema: Any) -> Schema:
-    """A schema of a manifest; raises ValueError, TypeError or KeyError unless it is that of variables a shard
-    can hold."""
+    """Schema of a manifest; raises ValueError, TypeError or KeyError unless a shard can hold it."""
     names = {dtype.name for dtype in _DTYPES.values()}
     for name, kind in dict(schema).items():
         if (
@@ -222,7 +219,7 @@ def write_shard(folder: Path, start: int, stop: int, variables: Variables, origi
 
 
 def _places(kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> dict[str, _Place]:
-    """Variables one after the other, wide types first, so that every value is aligned."""
+    """Positions of variables, one after the other, wide types first, so that every value is aligned."""
     places, end = {}, 0
     for name, (dtype, shape) in sorted(kinds.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
         places[name] = _Place(dtype, shape, end)
@@ -231,7 +228,7 @@ def _places(kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> dict[str
 
 
 def _header(label: dict[str, Any], places: dict[str, _Place]) -> bytes:
-    """JSON, as safetensors has it; the label in one entry."""
+    """Header in safetensors' JSON, with the label in one entry."""
     header: dict[str, Any] = {"__metadata__": {"origin": json.dumps(label, sort_keys=True)}}
     for name, place in places.items():
         code = next(code for code, dtype in _DTYPES.items() if dtype == place.dtype)
@@ -241,7 +238,7 @@ def _header(label: dict[str, Any], places: dict[str, _Place]) -> bytes:
 
 
 def as_bytes(value: Array) -> memoryview:
-    """The values of a contiguous array in row order."""
+    """Values of a contiguous array in row order."""
     return value.reshape(-1).view(np.uint8).data
 
 

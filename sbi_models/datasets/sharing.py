@@ -1,4 +1,4 @@
-"""Which simulations the members of an ensemble train on, from all the same ones to none in common.
+"""Data sharing of ensemble members, from the same simulations for all to disjoint ones.
 
 With E members and a reuse of r, f = r + (1 - r) E batches of B rows are needed for E members to have one
 each. Rows stand in a ring of P, and member k has consecutive ones from round(k P / E) on: B of P = ceil(f B)
@@ -20,17 +20,21 @@ from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.types import Array
 
 _FUZZ = 1e-9
-"""What products of decimal fractions may be off by: 1.2 * 50 has a ceiling of 60."""
+"""Rounding error of products of decimal fractions: 1.2 * 50 has a ceiling of 60."""
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """How members share data.
+    """Data reuse of ensemble members.
 
     Attributes:
-        members: how many there are.
+        members: number of members.
         reuse: r; 1 gives every member the same rows in the same order, 0 gives no row to two of them.
         trained: positions of the members that train; None is all. Rows of the others need not be prepared.
+
+    >>> sharing = Sharing(members=5, reuse=0.8)
+    >>> sharing.ring(batch_size=50), sharing.starts(90)
+    (90, [0, 18, 36, 54, 72])
     """
 
     members: int = 1
@@ -49,12 +53,12 @@ class Sharing:
 
     @property
     def is_common(self) -> bool:
-        """Whether all members see the same rows."""
+        """True if all members see the same rows."""
         return self.members == 1 or self.reuse == 1
 
     @property
     def factor(self) -> float:
-        """f, from 1 to the number of members."""
+        """Rows per step over rows of one member: from 1 to the number of members."""
         return float(self.reuse + (1 - self.reuse) * self.members)
 
     def ring(self, batch_size: int) -> int:
@@ -62,16 +66,18 @@ class Sharing:
         return ceil(self.factor * batch_size - _FUZZ)
 
     def starts(self, num_rows: int) -> list[int]:
-        """First row of each member in a ring of so many rows."""
+        """First row of each member in a ring of `ring` rows."""
         return [round(k * num_rows / self.members) for k in range(self.members)]
 
     def window(self, num_rows: int) -> int:
-        """Rows of finite data that a member has; at a reuse of 0 some have one less, so that no row is used
-        twice."""
+        """Rows of finite data that a member has.
+
+        At a reuse of 0 some have one row less, so that no row is used twice.
+        """
         return ceil(num_rows / self.factor - _FUZZ)
 
     def windows(self, num_rows: int, seed: int) -> list[Array] | None:
-        """The rows of finite data that each member has; None if all have all."""
+        """Rows of finite data of each member; None if all members have all rows."""
         if self.is_common:
             return None
         if num_rows < self.members:
@@ -87,7 +93,7 @@ class Sharing:
 
 
 class PreparedRings(Protocol):
-    """Prepared batches of as many rows as a ring has."""
+    """Prepared batches with the rows of a ring each."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -100,7 +106,7 @@ class PreparedRings(Protocol):
 
 
 class RingBatches:
-    """Each batch of rings, as one batch of consecutive rows for every member."""
+    """Batches of rings: consecutive rows of each ring for every member."""
 
     def __init__(self, rings: PreparedRings, sharing: Sharing, batch_size: int) -> None:
         self.rings, self.sharing, self.batch_size = rings, sharing, batch_size
@@ -108,7 +114,7 @@ class RingBatches:
         self.fingerprint = f"{rings.fingerprint}, {batch_size} of them for each of {sharing.members} members"
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is."""
+        """Choose the epoch of the next iteration."""
         self.rings.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -119,19 +125,21 @@ class RingBatches:
         for ring in self.rings:
             n = len(next(iter(ring.values())))
             yield [
-                {name: value[own] for name, value in ring.items()}
-                for own in (rows if n == self.num_rows else self._rows(n))
+                {name: value[member_rows] for name, value in ring.items()}
+                for member_rows in (rows if n == self.num_rows else self._rows(n))
             ]
 
     def _rows(self, num_rows: int) -> list[Tensor]:
-        """The rows of each member in a ring; in one that has lost some, as failed simulations are, members
-        have less in proportion."""
+        """Rows of each member in a ring.
+
+        If a ring lost failed simulations, members have proportionally fewer.
+        """
         size = max(1, num_rows * self.batch_size // self.num_rows)
         return [(start + torch.arange(size)) % num_rows for start in self.sharing.starts(num_rows)]
 
 
 def digest_of(windows: list[Array] | None) -> bytes:
-    """What fingerprints of batches say about the rows of members; nothing if all have all."""
+    """Part of a batch fingerprint about the rows of members; empty if all have all rows."""
     return (
         b""
         if windows is None
@@ -140,5 +148,5 @@ def digest_of(windows: list[Array] | None) -> bytes:
 
 
 def whole_batches(parts: list[Any], batch_size: int) -> int:
-    """Batches that every member can fill from its part, a dict of arrays of equal length."""
+    """Number of batches that every member can fill from its part, a dict of arrays of equal length."""
     return min(len(next(iter(part.values()))) for part in parts) // batch_size

@@ -1,8 +1,8 @@
-"""Simulations on disk: a folder of shards and a manifest, to which rows are added and from which none is
-taken.
+"""Simulation stores on disk: a folder of shards and a manifest, append-only.
 
     folder/
-      manifest.json                          seed, fingerprint of the simulator, variables, shards with their sha256, hash of the content
+      manifest.json                          seed, fingerprint of the simulator, variables, shards with their
+                                             sha256, hash of the content
       shard-000000000-000032768.safetensors  rows 0 .. 32767 of the table of simulations
       .lock                                  held while the manifest is written
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from sbi_models.arguments import positive_int
 from sbi_models.datasets.atomic import refused_writes, remove_leftovers
-from sbi_models.datasets.coverage import Survey
+from sbi_models.datasets.coverage import FolderCoverage
 from sbi_models.datasets.duplicates import is_continuous, row_keys
 from sbi_models.datasets.manifest import MANIFEST, Manifest, hash_content, listed, refuse_others, sha256_of
 from sbi_models.datasets.shards import Origin, Range, Shard, schema_of, write_shard
@@ -36,11 +36,20 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class SimulationStore:
-    """A finished store, or the first rows of one; make one with `create`, find one with `open`.
+    """Finished store, or the first rows of one; make one with `create`, find one with `open`.
 
     Attributes:
-        folder: where it is.
+        folder: folder of the store.
         num_simulations: rows of the table that it has.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from sbi_models.simulators import make_simulator
+    >>> simulator = make_simulator(lambda rng: {"x": rng.normal()})
+    >>> def rows(start, stop): return simulator.rows(start, stop, seed=1, progress=False)
+    >>> with TemporaryDirectory() as folder:
+    ...     store = SimulationStore.create(folder, rows, 100, seed=1, fingerprint="normal")
+    ...     store.num_simulations, store.first(10).load()["x"].shape
+    (100, (10, 1))
     """
 
     folder: Path
@@ -49,23 +58,22 @@ class SimulationStore:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What is in the file of this name, which describes the whole store."""
+        """Content of the manifest file, which describes the whole store."""
         return self._manifest.content()
 
     @property
     def names(self) -> list[str]:
-        """Variables of a simulation."""
+        """Names of the variables."""
         return list(self._manifest.schema)
 
     @cached_property
     def pieces(self) -> list[Piece]:
-        """The rows that it has, and the shards to read them from, in order."""
+        """Rows of the store and the shards to read them from, in order."""
         return until(self._manifest.pieces, self.num_simulations)
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 over names, types, row shapes and values: equal exactly if simulations are, whatever their
-        origin and cut into shards.
+        """sha256 over names, types, row shapes and values, independent of origin and shards.
 
         Of a finished store it is in the manifest, and `is_intact` says whether the shards still hold it. Of
         other first rows it is computed, and raises DataError if a shard is damaged.
@@ -77,7 +85,7 @@ class SimulationStore:
         return known
 
     def first(self, num_simulations: int) -> "SimulationStore":
-        """The first rows, as a store of their own; raises DataError if there are not so many."""
+        """Store of the first rows; raises DataError if there are fewer."""
         n = positive_int(num_simulations, "num_simulations")
         if n > self.num_simulations:
             raise DataError(
@@ -87,14 +95,17 @@ class SimulationStore:
         return SimulationStore(self.folder, n, self._manifest)
 
     def load(self) -> Variables:
-        """All simulations, raw space: name to array of shape (num_simulations, ...). Raises DataError if a
-        shard is damaged."""
+        """Load all simulations: name to array of shape (num_simulations, ...), raw space.
+
+        Raises DataError if a shard is damaged.
+        """
         self.refuse_damage()
         return self.rows(0, self.num_simulations)
 
     def rows(self, start: int, stop: int, names: Collection[str] | None = None) -> Variables:
-        """Some simulations, raw space: name to array of shape (stop - start, ...). Nothing else is read, and
-        no checksum compared.
+        """Load some simulations: name to array of shape (stop - start, ...), raw space.
+
+        Nothing else is read, and no checksum is compared.
 
         Raises:
             DataError: the store has no such rows, or a shard that has them is missing or shorter than it
@@ -123,15 +134,14 @@ class SimulationStore:
         return rows
 
     def row_keys(self) -> Array:
-        """One number a simulation, (num_simulations,): equal for equal ones. None of those whose simulations
-        may well be equal."""
+        """Hash of each simulation, (num_simulations,), equal for equal ones; empty if discrete."""
         starts = range(0, self.num_simulations, _ROWS_AT_ONCE)
         chunks = (self.rows(start, min(start + _ROWS_AT_ONCE, self.num_simulations)) for start in starts)
         first = next(chunks)
         return row_keys(chain([first], chunks)) if is_continuous(first) else row_keys([])
 
     def is_intact(self) -> bool:
-        """True if every shard with rows of it is there with the content that the manifest promises."""
+        """True if every shard with rows of the store has the content that the manifest names."""
         return not any(map(self._is_damaged, self.pieces))
 
     def _is_damaged(self, piece: Piece) -> bool:
@@ -151,7 +161,7 @@ class SimulationStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> "SimulationStore":
-        """A store that was made before; raises DataError if there is none."""
+        """Open an existing store; raises DataError if there is none."""
         folder = Path(folder)
         manifest = Manifest.read(folder)
         if manifest is None:
@@ -170,14 +180,13 @@ class SimulationStore:
         rows_per_shard: int = _ROWS_PER_SHARD,
         description: str = "simulate",
     ) -> "SimulationStore":
-        """The first rows of a table of simulations; those that the folder has not got whole are computed and
-        added.
+        """Create or extend the store of the first rows of a table; existing rows are not computed again.
 
         Args:
-            folder: where to write; made if missing. Several processes may do so at once.
+            folder: folder of the store, created if missing. Several processes may write at once.
             rows: computes rows start..stop of the table of simulations, raw space, each a function of seed
                 and number alone.
-            num_simulations: how many.
+            num_simulations: number of simulations.
             seed: recorded.
             fingerprint: what identifies the simulator; recorded.
             rows_per_shard: rows of a file; the last one of each extension may have less.
@@ -193,29 +202,28 @@ class SimulationStore:
         with refused_writes(folder):
             folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        survey = Survey(folder, n, origin)
-        missing = survey.missing(positive_int(rows_per_shard, "rows_per_shard"))
+        coverage = FolderCoverage(folder, n, origin)
+        missing = coverage.missing(positive_int(rows_per_shard, "rows_per_shard"))
         with progress_bar(
             description, n, done=n - sum(min(stop, n) - min(start, n) for start, stop in missing)
         ) as advance:
             for start, stop in missing:
-                if not survey.finds(start, stop):  # another process may have written it meanwhile
+                if not coverage.finds(start, stop):  # another process may have written it meanwhile
                     variables = rows(start, stop)
-                    survey.refuse_other_schema(schema_of(variables), f"rows {start} to {stop}")
+                    coverage.refuse_other_schema(schema_of(variables), f"rows {start} to {stop}")
                     cls.write(folder, start, stop, variables, seed=seed, fingerprint=fingerprint)
-                    survey.finds(start, stop)
+                    coverage.finds(start, stop)
                 advance(min(stop, n) - min(start, n))
-        if absent := survey.absent():
+        if absent := coverage.absent():
             raise DataError(
                 f"Rows {listed(absent)} of {folder} cannot be read back after they were written. "
                 "Check the disk."
             )
-        return cls._finished(survey)
+        return cls._finished(coverage)
 
     @classmethod
     def check(cls, folder: str | Path, *, seed: int, fingerprint: str) -> None:
-        """Before anything is computed: raises DataError if the folder holds simulations of another origin, or
-        of another version."""
+        """Raise DataError if the folder holds simulations of another origin or another version."""
         refuse_others(Path(folder), _origin(seed, fingerprint))
 
     @classmethod
@@ -228,23 +236,24 @@ class SimulationStore:
         fingerprint: str,
         rows_per_shard: int = _ROWS_PER_SHARD,
     ) -> list[Range]:
-        """The shards that a store of so many rows still needs: first row, and the one after the last.
+        """Shards that a store of `num_rows` rows still needs: first row, and the one after the last.
 
         Rows are missing if no whole shard of this origin has them: it is absent, damaged, or of another
         origin, which `check` refuses. A damaged shard is listed with all of its rows, though they may be more
         than were asked for.
         """
-        survey = Survey(
+        coverage = FolderCoverage(
             Path(folder), positive_int(num_simulations, "num_simulations"), _origin(seed, fingerprint)
         )
-        return survey.missing(positive_int(rows_per_shard, "rows_per_shard"))
+        return coverage.missing(positive_int(rows_per_shard, "rows_per_shard"))
 
     @classmethod
     def write(
         cls, folder: str | Path, start: int, stop: int, variables: Variables, *, seed: int, fingerprint: str
     ) -> None:
-        """Write one shard, whole or not at all; in any process, and in several at once. It is part of the
-        store after `finish`.
+        """Write one shard, whole or not at all; any number of processes may write at once.
+
+        It is part of the store after `finish`.
 
         Raises:
             DataError: not rows start..stop of numbers, the folder or this shard is of another origin, or the
@@ -266,7 +275,7 @@ class SimulationStore:
         fingerprint: str,
         rows_per_shard: int = _ROWS_PER_SHARD,
     ) -> "SimulationStore":
-        """Check the shards of the first rows and name them in the manifest, which keeps what it named before.
+        """Check the shards of the first rows and add them to the manifest.
 
         Raises:
             DataError: shards are missing, differ in their variables, are of another origin, or hold a
@@ -274,29 +283,31 @@ class SimulationStore:
         """
         folder, origin = Path(folder), _origin(seed, fingerprint)
         refuse_others(folder, origin)
-        survey = Survey(folder, positive_int(num_simulations, "num_simulations"), origin)
-        if missing := survey.missing(positive_int(rows_per_shard, "rows_per_shard")):
+        coverage = FolderCoverage(folder, positive_int(num_simulations, "num_simulations"), origin)
+        if missing := coverage.missing(positive_int(rows_per_shard, "rows_per_shard")):
             raise DataError(
-                f"Expected {survey.num_rows} simulations in {folder}, got no whole shard of rows "
+                f"Expected {coverage.num_rows} simulations in {folder}, got no whole shard of rows "
                 f"{listed(missing)}. Write them."
             )
-        return cls._finished(survey)
+        return cls._finished(coverage)
 
     @classmethod
-    def _finished(cls, survey: Survey) -> "SimulationStore":
-        """The store of a survey that has all rows; where the manifest cannot be written it must already name
-        them."""
-        if survey.has_news():
-            survey.refuse_repeats()
+    def _finished(cls, coverage: FolderCoverage) -> "SimulationStore":
+        """Store of a coverage with all rows.
+
+        If the manifest cannot be written it must name them already.
+        """
+        if coverage.has_news():
+            coverage.refuse_repeats()
         try:
-            manifest = survey.note()
+            manifest = coverage.note()
         except DataError:
-            if survey.old is None or survey.has_news():
+            if coverage.old is None or coverage.has_news():
                 raise
             manifest = (
-                survey.old
+                coverage.old
             )  # a folder that can only be read: the hash of fewer rows than it has is not noted
-        return cls(survey.folder, manifest.num_simulations, manifest).first(survey.num_rows)
+        return cls(coverage.folder, manifest.num_simulations, manifest).first(coverage.num_rows)
 
 
 def _origin(seed: int, fingerprint: str) -> Origin:

@@ -1,5 +1,4 @@
-"""Which shard has which rows of a table: what is there is used, whatever its cut, and what is missing is
-named."""
+"""Tiling of a table's rows by shards: rows of existing shards are used, and missing rows are listed."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,29 +25,28 @@ class Piece:
 
     @property
     def file(self) -> str:
-        """Name of the shard."""
+        """Name of the shard file."""
         return shard_name(*self.shard)
 
     def entry(self) -> dict[str, Any]:
-        """In a manifest."""
+        """Entry of a manifest."""
         return {"file": self.file, "rows": [self.start, self.stop], "sha256": self.sha256}
 
 
-def tiled(kept: Sequence[Piece], whole: dict[Range, str], num_rows: int) -> list[Piece]:
-    """Pieces that do not overlap, in order: those kept, and between and after them rows of other whole
-    shards, as far as there are any.
+def tiled(chosen: Sequence[Piece], whole: dict[Range, str], num_rows: int) -> list[Piece]:
+    """Disjoint pieces in order: those chosen, and between and after them rows of other whole shards.
 
     Shards of one origin agree where they overlap, as those of two processes that wanted unequal numbers do.
     """
     pieces: list[Piece] = []
-    for start, stop in gaps(kept, num_rows):
+    for start, stop in gaps(chosen, num_rows):
         position = start
         for (first, last), sha256 in sorted(whole.items()):
             a, b = max(first, position), min(last, stop)
             if a < b:
                 pieces.append(Piece(a, b, (first, last), sha256))
                 position = b
-    return sorted([*kept, *pieces], key=lambda piece: piece.start)
+    return sorted([*chosen, *pieces], key=lambda piece: piece.start)
 
 
 def gaps(pieces: Sequence[Piece], num_rows: int) -> list[Range]:
@@ -62,13 +60,12 @@ def gaps(pieces: Sequence[Piece], num_rows: int) -> list[Range]:
 
 
 def until(pieces: Sequence[Piece], num_rows: int) -> list[Piece]:
-    """The pieces of the first rows."""
+    """Pieces of the first rows."""
     return [replace(piece, stop=min(piece.stop, num_rows)) for piece in pieces if piece.start < num_rows]
 
 
 def to_write(missing: Iterable[Range], broken: Sequence[Range], rows_per_shard: int) -> list[Range]:
-    """Missing rows as shards: a broken one is written as it was, and others end at multiples of
-    rows_per_shard."""
+    """Missing rows as shards: a broken one keeps its range, others end at multiples of rows_per_shard."""
     return list(
         dict.fromkeys(shard for start, stop in missing for shard in _cut(start, stop, broken, rows_per_shard))
     )

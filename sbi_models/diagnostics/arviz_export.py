@@ -1,5 +1,4 @@
-"""Posterior draws for ArviZ, so that its users go on with the summaries, figures and comparisons that they
-know."""
+"""Export of posterior draws to ArviZ's InferenceData."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -103,7 +102,7 @@ def _inference_data(
     dimensions: Mapping[str, list[str]],
     attrs: Mapping[str, Any],
 ) -> Any:
-    """Groups in ArviZ's order of axes: chain, draw, data_set, own."""
+    """InferenceData of groups in ArviZ's order of axes: chain, draw, data_set, own axes of the variable."""
     made = {}
     for group, variables in groups.items():
         with_data_sets = group not in ("prior", "prior_predictive")
@@ -127,7 +126,7 @@ def _inference_data(
 
 
 def _leading(group: str, values: Mapping[str, Any], axes: int) -> dict[str, Floats]:
-    """The variables of a group as floats with at least so many axes."""
+    """Variables of a group as floats with at least `num_axes` axes."""
     if not isinstance(values, Mapping):
         raise DataError(f"Expected {group} as a dict of names to arrays, got {type(values).__name__}.")
     found = {str(name): as_floats(f"{group} of {name!r}", value) for name, value in values.items()}

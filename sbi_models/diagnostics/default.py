@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sbi_models.diagnostics.metrics.calibration import calibration_error_of_ranks, log_gamma_of_ranks
 from sbi_models.diagnostics.metrics.checks import check_samples
-from sbi_models.diagnostics.metrics.contraction import posterior_contraction
-from sbi_models.diagnostics.metrics.ranks import even_ranks
-from sbi_models.diagnostics.metrics.recovery import nrmse
+from sbi_models.diagnostics.metrics.registry import METRICS
 from sbi_models.diagnostics.variables import flatten_variables
 
 if TYPE_CHECKING:
@@ -27,7 +22,7 @@ def default_metrics(
     *,
     variable_keys: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The default numbers, one column a parameter.
+    """The default metrics, one row per metric and one column per parameter.
 
     Rows: `NRMSE` (1 is no better than the prior), `Log Gamma` (below 0 rejects calibration at 5 %),
     `Calibration Error` (0 is perfect), `Posterior Contraction` (median over data sets; 1 is certainty). A
@@ -35,20 +30,22 @@ def default_metrics(
     same table in every run.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
 
     Raises:
         DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> truth = rng.normal(size=(50, 2))
+    >>> samples = truth[:, None] + rng.normal(size=(50, 100, 2))
+    >>> list(default_metrics({"theta": samples}, {"theta": truth}).index)
+    ['NRMSE', 'Log Gamma', 'Calibration Error', 'Posterior Contraction']
     """
     draws, true, names = flatten_variables(samples, truth, variable_keys, variable_names)
     check_samples(draws, true, min_datasets=2, min_draws=2)
-    ranks, num_draws = even_ranks(draws, true), draws.shape[1]
-    rows = {
-        "NRMSE": nrmse(draws, true),
-        "Log Gamma": log_gamma_of_ranks(ranks, num_draws),
-        "Calibration Error": calibration_error_of_ranks(ranks, num_draws),
-        "Posterior Contraction": np.median(posterior_contraction(draws, true), axis=0),
-    }
+    ordered = sorted(METRICS.items(), key=lambda item: item[1].row)
+    rows = {name: metric(draws, true) for name, metric in ordered}
     import pandas as pd  # noqa: PLC0415 - slow to import, and needed for nothing else
 
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)
@@ -62,12 +59,14 @@ def default_figures(
     *,
     variable_keys: str | Sequence[str] | None = None,
 ) -> dict[str, Figure]:
-    """The default figures by name: `losses` (only with a history), `recovery`, `calibration_ecdf`,
-    `coverage`, `z_score_contraction`.
+    """The default figures by name.
+
+    They are `losses` (only with a history), `recovery`, `calibration_ecdf`, `coverage` and
+    `z_score_contraction`.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
-        history: losses by name, as for `plot_losses`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
+        history: losses by name, argument of `plot_losses`.
 
     Raises:
         DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws; a

@@ -1,69 +1,35 @@
-"""From draws and true values to a verdict: tests of every parameter and of all jointly, with one guard
-against false alarms for all."""
+"""Computation of a verdict: tests of each parameter and of all jointly, with one false alarm rate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sbi_models.arguments import known_arguments
-from sbi_models.diagnostics.metrics.calibration import uniformity_test
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_finite, check_level, check_samples
-from sbi_models.diagnostics.metrics.effects import (
-    Interval,
-    bias_in_sds,
-    joint_bias_in_sds,
-    joint_width_factor,
-    mean_contraction,
-    width_factor,
-)
-from sbi_models.diagnostics.metrics.information import information_of, share_like_the_prior
-from sbi_models.diagnostics.metrics.normal_scores import (
-    bias_test,
-    change_test,
-    features_of,
-    normal_scores,
-    outward,
-    spread_test,
-)
-from sbi_models.diagnostics.metrics.pools import JointPools, pooled
-from sbi_models.diagnostics.metrics.ranks import random_ranks_of
+from sbi_models.diagnostics.metrics.information import share_like_the_prior
 from sbi_models.diagnostics.variables import Flat, flatten_variables
 from sbi_models.diagnostics.verdict import (
-    BIASED,
     CALIBRATED,
     CONSTANT,
-    MISCALIBRATED,
-    OVER,
-    UNDER,
     UNINFORMATIVE,
-    Check,
     Estimate,
     Judgement,
     Verdict,
 )
-from sbi_models.diagnostics.verdict_words import constant_sentence, sentence_of, summary
+from sbi_models.diagnostics.verdict_tests import VerdictTests
+from sbi_models.diagnostics.verdict_words import constant_sentence, summary
 from sbi_models.errors import DataError
-from sbi_models.seeding import check_seed, generator
+from sbi_models.seeding import check_seed
 
 MIN_DATASETS, MIN_DRAWS = 20, 10
 
-LEAN = 3.0
-"""So many standard errors single parameters must be too narrow, or too wide, on average, for all jointly to
-be called so."""
-
 WIDE = 32
-"""Conditions of more numbers than that are known by so many of their principal components, and by mean and sd
-over the numbers."""
+"""Number of conditions above which principal components, mean and sd stand for them."""
 
 LARGE = 330
-"""Parameters are looked at in other units if they reach two to that power, or are all below two to minus
-that."""
-
-Tests = dict[str, tuple[float, float]]
-"""Statistic and p-value by name."""
+"""Power of two from which, or all below its inverse, parameters are scaled."""
 
 
 @known_arguments
@@ -79,8 +45,9 @@ def judge(
     level: float = 0.95,
     seed: int = 0,
 ) -> Verdict:
-    """Whether posteriors are calibrated, over-confident, under-confident, biased, otherwise wrong, or no more
-    than the prior.
+    """Test whether posteriors are calibrated and informative, and estimate the size of each flaw.
+
+    The labels are calibrated, over-confident, under-confident, biased, miscalibrated, and uninformative.
 
     Every test is exact for a right posterior of any law, continuous or discrete, with any number of draws:
     given the pool of draws and truth, each of its S + 1 values is equally likely to be the truth, so that
@@ -105,7 +72,7 @@ def judge(
     if it is the prior for a tenth of the data sets or more.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`; 20 data sets or more,
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`; 20 data sets or more,
             independent, with parameters from the prior, and 10 draws or more each.
         prior: draws of the prior by variable, (n_prior, ...), or an array (n_prior, dim), raw space, for the
             contraction; without them it is measured against the true values.
@@ -114,7 +81,7 @@ def judge(
             told from a right one that knows less.
         false_alarms: probability to call a right approximator flawed. Smaller is stricter with accusations,
             and misses more.
-        level: level of the intervals, each for itself.
+        level: coverage level of each interval.
         seed: seed of the breaking of ties and the places within ranks.
 
     Raises:
@@ -125,6 +92,15 @@ def judge(
     (2023), Simulation-based calibration checking for Bayesian computation: the choice of test quantities
     shapes sensitivity, Bayesian Analysis; Holm (1979), A simple sequentially rejective multiple test
     procedure, Scand. J. Statistics 6(2).
+
+    >>> rng = np.random.default_rng(1)
+    >>> truth = rng.normal(size=(200, 1))
+    >>> x = truth + rng.normal(size=(200, 1))
+    >>> exact = x[:, None] / 2 + np.sqrt(0.5) * rng.normal(size=(200, 100, 1))
+    >>> judge({"theta": exact}, {"theta": truth}).label
+    'calibrated'
+    >>> judge({"theta": x[:, None] / 2 + 0.6 * (exact - x[:, None] / 2)}, {"theta": truth}).label
+    'over-confident'
     """
     flat = flatten_variables(samples, truth, variable_keys, variable_names)
     check_samples(flat.samples, flat.truth, min_datasets=MIN_DATASETS, min_draws=MIN_DRAWS)
@@ -145,8 +121,8 @@ def judge(
         )
     draws, true, of_prior = _of_usual_size(draws, true, of_prior)
     names = [name for name, there in zip(flat.names, varies, strict=True) if there]
-    rows = _Court(
-        draws, true, of_prior, _columns(conditions, len(true)), level=level, seed=check_seed(seed)
+    rows = VerdictTests(
+        draws, true, of_prior, _columns(conditions, len(true)), coverage_level=level, seed=check_seed(seed)
     ).rows(names, false_alarms)
     joint = rows.pop() if len(rows) > len(names) else None
     judged = {row.name: row for row in rows}
@@ -164,145 +140,13 @@ def judge(
     )
 
 
-class _Court:
-    """The tests and estimates of checked draws (n, S, dim) and true values (n, dim), all of which vary."""
-
-    def __init__(
-        self,
-        draws: Floats,
-        truth: Floats,
-        prior: Floats | None,
-        conditions: Floats,
-        *,
-        level: float,
-        seed: int,
-    ) -> None:
-        self.draws, self.truth, self.prior, self.level, self.seed = draws, truth, prior, level, seed
-        self.num_draws = draws.shape[1]
-        self.pools, self.jointly = pooled(draws, truth, generator(seed, "diagnostics", "pools"))
-        self.features = features_of(np.concatenate([self.pools.place, self.pools.width, conditions], axis=1))
-        ranks = random_ranks_of(draws, truth, generator(seed, "diagnostics", "ties"))
-        self.scores = normal_scores(ranks, self.num_draws, generator(seed, "diagnostics", "places"))
-        self.ranks = ranks
-
-    def rows(self, names: list[str], false_alarms: float) -> list[Judgement]:
-        """Judgements of every parameter, and of all jointly if there are two or more and draws enough."""
-        tests, effects = self._marginal()
-        if self.jointly is not None:
-            of_all, effect = self._joint(self.jointly)
-            tests, effects, names = [*tests, of_all], [*effects, effect], [*names, "jointly"]
-        gains, p_values = information_of(self.draws, self.truth)
-        knows = [("information", float(gain), float(p)) for gain, p in zip(gains, p_values, strict=True)][
-            : len(names)
-        ]
-        flaws = [(name, *values) for row in tests for name, values in row.items()]
-        checks, known = iter(_holm(flaws, false_alarms)), _holm(knows, false_alarms)
-        return [
-            _judgement(name, [next(checks) for _ in row], of_row, knowledge, self._lean())
-            for name, row, of_row, knowledge in zip(names, tests, effects, known, strict=True)
-        ]
-
-    def _marginal(self) -> tuple[list[Tests], list[list[Estimate]]]:
-        by_name = {
-            "spread": spread_test(self.scores),
-            "bias": bias_test(self.scores),
-            "ranks": uniformity_test((self.ranks + 0.5) / (self.num_draws + 1), self.num_draws),
-            "bias_changes": change_test(self.scores, self.features),
-            "spread_changes": change_test(outward(self.scores), self.features),
-        }
-        tests = [
-            {name: (float(statistic[j]), float(p_value[j])) for name, (statistic, p_value) in by_name.items()}
-            for j in range(self.scores.shape[1])
-        ]
-        pools = self.pools
-        z = np.where(_dead(pools.dead, self.num_draws), np.nan, pools.errors)
-        of_widths = width_factor(z, pools.second, pools.fourth, self.level)
-        of_means = bias_in_sds(z, self.level)
-        contraction = mean_contraction(self.draws.var(axis=1, ddof=1), self.truth, self.prior, self.level)
-        per_effect = [_estimates(interval) for interval in (of_widths, of_means, contraction)]
-        return tests, [list(row) for row in zip(*per_effect, strict=True)]
-
-    def _joint(self, pools: JointPools) -> tuple[Tests, list[Estimate]]:
-        rng = generator(self.seed, "diagnostics", "jointly")
-        outwards = normal_scores(pools.distance, self.num_draws, rng)
-        along = normal_scores(pools.along, self.num_draws, rng)
-        uniform = np.stack([pools.distance, pools.ball], axis=1)
-        gammas, p_uniform = uniformity_test((uniform + 0.5) / (self.num_draws + 1), self.num_draws)
-        t, p_bias = bias_test(along)
-        features = np.concatenate([self.features, features_of(pools.bonds)], axis=1)
-        tests: Tests = {
-            "spread": _single(bias_test(outwards[:, None])),
-            "bias": (float(t), float(p_bias / 2.0 if t > 0.0 else 1.0 - p_bias / 2.0)),
-            "ranks": (float(gammas[0]), float(p_uniform[0])),
-            "tarp": (float(gammas[1]), float(p_uniform[1])),
-            "spread_changes": _single(change_test(outwards[:, None], self.features)),
-            "dependence": _smallest(
-                *(
-                    bias_test(scores)
-                    for scores in (pools.pairs, pools.sizes, pools.triples)
-                    if scores.shape[1]
-                )
-            ),
-            "dependence_changes": _smallest(change_test(pools.pairs, features)),
-        }
-        width = joint_width_factor(pools.errors, pools.second, pools.fourth, self.level)
-        bias = joint_bias_in_sds(pools.errors, pools.parameters, self.level)
-        return tests, [*_estimates(width), *_estimates(bias)]
-
-    def _lean(self) -> float:
-        """Which way the widths of single parameters are wrong on average, in standard errors: above 0 if
-        posteriors are too narrow."""
-        beyond = np.mean((self.scores - self.scores.mean(axis=0)) ** 2, axis=1) - 1.0
-        return float(beyond.mean() / max(beyond.std(ddof=1) / np.sqrt(len(beyond)), 1e-300))
-
-
-def _judgement(
-    name: str, checks: list[Check], effects: list[Estimate], knowledge: Check, lean: float
-) -> Judgement:
-    width, bias, contraction = effects[0], effects[1], effects[2] if len(effects) == 3 else None
-    labels = _flaws(
-        {check.name: check for check in checks if check.found},
-        width,
-        bias,
-        None if contraction is not None else lean,
-    )
-    label = labels[0] if labels else (CALIBRATED if knowledge.found else UNINFORMATIVE)
-    sentence = sentence_of(labels, width, bias, contraction, informative=knowledge.found, checks=checks)
-    return Judgement(
-        name, label, labels, sentence, width, bias, contraction, knowledge.found, (*checks, knowledge)
-    )
-
-
-def _flaws(found: dict[str, Check], width: Estimate, bias: Estimate, lean: float | None) -> tuple[str, ...]:
-    """The words for what was found, surest first: width and place are named where the estimate says the same
-    as the ranks.
-
-    Ranks alone are moved by a wrong form, too: tails or skewness make them lean where the mean and the sd are
-    right. Jointly (with a `lean`) too narrow or too wide is said only if single parameters are so on average;
-    all else that moves the Mahalanobis distance is the dependence between them, or a bias.
-    """
-    told = []
-    if "spread" in found:
-        narrow = (
-            found["spread"].statistic > (1.0 if lean is None else 0.0) or width.value != width.value
-        )  # NaN: draws are all equal
-        refuted = width.low <= 1.0 if narrow else width.high >= 1.0
-        if lean is not None:
-            refuted |= lean < LEAN if narrow else lean > -LEAN
-        if not refuted:
-            told.append((found["spread"].p_value, OVER if narrow else UNDER))
-    if "bias" in found and not (lean is None and bias.low <= 0.0 <= bias.high):
-        told.append((found["bias"].p_value, BIASED))
-    if found and not told:
-        told.append((0.0, MISCALIBRATED))
-    return tuple(label for _, label in sorted(told, key=lambda flaw: flaw[0]))
-
-
 def _of_usual_size(
     draws: Floats, truth: Floats, prior: Floats | None
 ) -> tuple[Floats, Floats, Floats | None]:
-    """Parameters beyond 1e100, or all below 1e-100, times a power of two, which is exact: so that squares
-    neither overflow nor vanish."""
+    """Scale parameters beyond 1e100, or all below 1e-100, by a power of two, which is exact.
+
+    Then squares neither overflow nor vanish.
+    """
     largest = np.maximum(np.abs(draws).max(axis=(0, 1)), np.abs(truth).max(axis=0))
     if prior is not None:
         largest = np.maximum(largest, np.abs(prior).max(axis=0))
@@ -336,45 +180,6 @@ def _constant(name: str, value: float) -> Judgement:
     )
 
 
-def _dead(dead: NDArray[np.bool_], num_draws: int) -> NDArray[np.bool_]:
-    """Of which parameters more data sets have all draws equal than right posteriors of few values would:
-    those have no sd to measure by."""
-    expected = len(dead) / (num_draws + 1)
-    beyond: NDArray[np.bool_] = dead.sum(axis=0) > expected + 4.0 * np.sqrt(expected)
-    return beyond
-
-
-def _single(test: tuple[Floats, Floats]) -> tuple[float, float]:
-    return float(test[0][0]), float(test[1][0])
-
-
-def _smallest(*families: tuple[Floats, Floats]) -> tuple[float, float]:
-    """The surest of many tests, with Bonferroni's bound for all of them: each family has an equal share, each
-    of its tests one of that."""
-    statistics = np.concatenate([statistic for statistic, _ in families])
-    p_values = np.concatenate([p * len(p) * len(families) for _, p in families])
-    best = int(p_values.argmin())
-    return float(statistics[best]), min(float(p_values[best]), 1.0)
-
-
-def _holm(tests: list[tuple[str, float, float]], false_alarms: float) -> list[Check]:
-    """Tests (name, statistic, p-value) with p-values adjusted for their number by Holm's method."""
-    p_values = np.array([p for *_, p in tests])
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(tests), 0, -1))
-    adjusted = np.empty(len(tests))
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return [
-        Check(name, float(statistic), float(p), float(corrected), bool(corrected <= false_alarms))
-        for (name, statistic, p), corrected in zip(tests, adjusted, strict=True)
-    ]
-
-
-def _estimates(interval: Interval) -> list[Estimate]:
-    parts = [np.atleast_1d(part) for part in interval]
-    return [Estimate(*map(float, values)) for values in zip(*parts, strict=True)]
-
-
 def _prior_draws(prior: object, flat: Flat, variable_keys: str | Sequence[str] | None) -> Floats:
     """Draws of the prior as (n_prior, dim), with the columns of the posterior draws."""
     if isinstance(prior, Mapping):
@@ -399,8 +204,10 @@ def _prior_draws(prior: object, flat: Flat, variable_keys: str | Sequence[str] |
 
 
 def _columns(conditions: object, n: int) -> Floats:
-    """Conditions as (n, q): the numbers of each data set, of very many the few that tell most; the share that
-    is missing, and 0 for it."""
+    """Conditions as (n, q): numbers of each data set, or of very many their principal components.
+
+    Missing values are 0, with the share of missing values beside them.
+    """
     if conditions is None:
         return np.zeros((n, 0))
     by_name = conditions if isinstance(conditions, Mapping) else {"conditions": conditions}

@@ -1,4 +1,4 @@
-"""From named variables to the two arrays that metrics and plots take, and a name for every column."""
+"""Conversion of named variables to the two arrays of metrics and plots, with a name for every column."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from sbi_models.errors import DataError, suggest
 
 
 class Flat(NamedTuple):
-    """samples: (num_datasets, num_samples, dim); truth: (num_datasets, dim); names: dim of them. Raw space."""
+    """Draws (num_datasets, num_samples, dim) and truth (num_datasets, dim), raw space, with dim names."""
 
     samples: Floats
     truth: Floats
@@ -23,8 +23,7 @@ def flatten_variables(
     variable_keys: str | Sequence[str] | None = None,
     variable_names: Sequence[str] | None = None,
 ) -> Flat:
-    """Joins the parameters of all variables along one axis, checks that draws and truth fit, and names each
-    parameter.
+    """Join the parameters of all variables along one axis, validate draws and truth, and name each parameter.
 
     A variable `theta` of one value gives the name `theta`; of several, `theta_0`, `theta_1`, ...; of a
     matrix, `theta_0_0`, ...
@@ -35,7 +34,7 @@ def flatten_variables(
         truth: true values by variable, each of shape (num_datasets, ...), raw space; variables that have no
             draws (data, context) are left aside, so whole test data will do. An array of shape (num_datasets,
             dim) goes with an array of samples.
-        variable_keys: which variables to use, and in which order; by default all in `samples`.
+        variable_keys: names of the variables to use, in order; by default all in `samples`.
         variable_names: names for all parameters, in order, in place of the above.
 
     Raises:
@@ -43,7 +42,8 @@ def flatten_variables(
             distinct strings.
 
     >>> import numpy as np
-    >>> flatten_variables({"mu": np.zeros((4, 9, 2)), "tau": np.zeros((4, 9, 1))}, {"mu": np.zeros((4, 2)), "tau": np.zeros(4)}).names
+    >>> samples = {"mu": np.zeros((4, 9, 2)), "tau": np.zeros((4, 9, 1))}
+    >>> flatten_variables(samples, {"mu": np.zeros((4, 2)), "tau": np.zeros(4)}).names
     ['mu_0', 'mu_1', 'tau']
     """
     draws_by_key, truth_by_key = _as_mappings(samples, truth)

@@ -1,5 +1,4 @@
-"""The verdict on an approximator: what is wrong with its posteriors, how much, how surely, and in plain
-words."""
+"""Verdict on an approximator: flaws of its posteriors with size, p-value, and a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 CALIBRATED, UNINFORMATIVE, CONSTANT = "calibrated", "uninformative", "constant"
 OVER, UNDER, BIASED, MISCALIBRATED = "over-confident", "under-confident", "biased", "miscalibrated"
 LABELS = (CALIBRATED, OVER, UNDER, BIASED, MISCALIBRATED, UNINFORMATIVE, CONSTANT)
-"""What a parameter, or all jointly, may be called.
+"""Labels of a parameter, or of all jointly.
 
 - over-confident, under-confident: posteriors too narrow, too wide;
 - biased: too high or too low, jointly off to one side;
@@ -25,14 +24,14 @@ LABELS = (CALIBRATED, OVER, UNDER, BIASED, MISCALIBRATED, UNINFORMATIVE, CONSTAN
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; NaN where it is not defined."""
+    """Number with its interval; NaN if undefined."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON: what is not finite is None."""
+        """JSON content; None for numbers that are not finite."""
         return {name: _plain(getattr(self, name)) for name in ("value", "low", "high")}
 
 
@@ -40,10 +39,14 @@ class Estimate:
 class Check:
     """One test of one flaw.
 
-    name: bias, spread, ranks, bias_changes, spread_changes, tarp, dependence, dependence_changes, or
-    information; statistic: as the metric behind it defines it; p_value: of this test alone; adjusted: by
-    Holm's method for all tests of the verdict (those of information among themselves); found: adjusted is at
-    most `false_alarms`.
+    Attributes:
+        name: bias, spread, ranks, bias_changes, spread_changes, tarp, dependence, dependence_changes, or
+            information.
+        statistic: test statistic of the metric.
+        p_value: p-value of this test alone.
+        adjusted: p-value after Holm's method for all tests of the verdict (those of information among
+            themselves).
+        found: True if `adjusted` is at most `false_alarms`.
     """
 
     name: str
@@ -53,7 +56,7 @@ class Check:
     found: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON content."""
         return {
             "statistic": _plain(self.statistic),
             "p_value": _plain(self.p_value),
@@ -64,12 +67,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on one parameter, or on all jointly.
+    """Verdict on one parameter, or on all jointly.
 
-    label: one of `LABELS`, the flaw with the smallest p-value; flaws: all that were found, surest first.
-    width_factor: by what posterior sds should be multiplied; bias: posterior mean minus truth in posterior
-    sds (jointly: the length of that vector); contraction: share of the prior variance that is gone, on
-    average (None jointly). informative: whether draws are shown to know more than the prior.
+    Attributes:
+        name: name of the parameter, or "jointly".
+        label: one of `LABELS`, the flaw with the smallest p-value.
+        flaws: all detected flaws, smallest p-value first.
+        sentence: the judgement in words.
+        width_factor: factor by which posterior sds should be multiplied.
+        bias: posterior mean minus truth in posterior sds; jointly the length of that vector.
+        contraction: mean posterior contraction; None jointly.
+        informative: True if the draws are shown to have information beyond the prior.
+        checks: all tests.
     """
 
     name: str
@@ -84,14 +93,14 @@ class Judgement:
 
     @property
     def surest(self) -> float:
-        """The smallest p-value of tests that found a flaw; 1 without one."""
+        """Smallest p-value of tests that detected a flaw; 1 if none did."""
         return min(
             (check.p_value for check in self.checks if check.found and check.name != "information"),
             default=1.0,
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON content."""
         return {
             "label": self.label,
             "flaws": list(self.flaws),
@@ -106,14 +115,20 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What test simulations say about an approximator; made by `judge`, or by `verdict` of a workflow.
+    """Verdict of test simulations on an approximator; returned by `judge` and by `verdict` of a workflow.
 
-    label: that of the parameter, or of all jointly, whose flaw is surest; without a flaw `uninformative` if
-    no parameter is informative, or if `prior_share` was not tested by conditions, else `calibrated`.
-    prior_share: of data sets whose draws cannot be told from the prior, if others can, there is no flaw, and
-    they are a tenth or more; else 0. joint: None for one parameter, or with too few draws for it.
-    false_alarms: the probability that a right approximator is called flawed. level: of all intervals, each
-    for itself.
+    Attributes:
+        label: label of the parameter, or of all jointly, whose flaw has the smallest p-value; without a flaw
+            `uninformative` if no parameter is informative, or if `prior_share` was not tested by conditions,
+            else `calibrated`.
+        sentence: the verdict in words.
+        parameters: judgement of each parameter.
+        joint: judgement of all parameters jointly; None for one parameter, or with too few draws.
+        num_datasets, num_draws: numbers of test data sets, and of draws of each.
+        prior_share: share of data sets whose draws cannot be distinguished from the prior, if others can,
+            there is no flaw, and they are a tenth or more; else 0.
+        false_alarms: false alarm rate, the probability that a right approximator is called flawed.
+        level: coverage level of each interval.
     """
 
     label: str
@@ -128,16 +143,16 @@ class Verdict:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether no flaw was found and the posteriors are informative."""
+        """True if no flaw was detected and the posteriors are informative."""
         return self.label == CALIBRATED
 
     @property
     def labels(self) -> dict[str, str]:
-        """The label of each parameter by name."""
+        """Label of each parameter by name."""
         return {judgement.name: judgement.label for judgement in self.parameters}
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: no NaN, no infinity."""
+        """JSON content, without NaN and infinity."""
         return {
             "label": self.label,
             "sentence": self.sentence,

@@ -1,4 +1,4 @@
-"""A verdict in plain words."""
+"""Sentences of a verdict."""
 
 from collections.abc import Sequence
 from math import log
@@ -17,8 +17,7 @@ from sbi_models.diagnostics.verdict import (
 )
 
 VAGUE = 10.0
-"""If the ends of what is left of the variance differ by that factor, as with tails so heavy that there is no
-variance, it is not told."""
+"""Ratio of the interval ends of a width above which it is not stated, as for tails without a variance."""
 
 
 def sentence_of(
@@ -30,39 +29,39 @@ def sentence_of(
     informative: bool,
     checks: Sequence[Check],
 ) -> str:
-    """What is wrong with one parameter, or with all jointly (then there is no contraction), and how much."""
+    """Sentence about one parameter, or about all jointly (without a contraction): flaws and their size."""
     jointly = contraction is None
-    told = [_flaw(flaw, width, bias, checks, jointly=jointly) for flaw in flaws]
+    phrases = [_flaw(flaw, width, bias, checks, jointly=jointly) for flaw in flaws]
     if not flaws:
-        told = [
+        phrases = [
             "no flaw found"
             if informative
             else "no flaw found, but nothing shows that more is known than by the prior"
         ]
         if _known(width) and _known(bias):
             off = f"at most {bias.high:.2f}" if jointly else f"{_signed(bias.low)} to {_signed(bias.high)}"
-            told.append(
+            phrases.append(
                 f"right sds may be {width.low:.2f} to {width.high:.2f} times these, means off by "
                 f"{off} posterior sds"
             )
         else:
-            told.append(
+            phrases.append(
                 "there is no posterior sd to measure by, as the draws of many data sets are all equal"
             )
         if leaning := _leaning(width, bias, jointly=jointly):
-            told.append(f"{leaning}, which more test data would prove or refute")
+            phrases.append(f"{leaning}, which more test data would prove or refute")
     elif not informative:
-        told.append("nothing shows that the draws know more of the truth than the prior")
+        phrases.append("nothing shows that the draws know more of the truth than the prior")
     if (
         contraction is not None
         and _known(contraction)
         and (1.0 - contraction.low) <= VAGUE * (1.0 - contraction.high)
     ):
-        told.append(
+        phrases.append(
             f"{100 * contraction.value:.0f} % of the prior variance gone "
             f"({_range(contraction, percent=True)})"
         )
-    sentence = "; ".join(told) + "."
+    sentence = "; ".join(phrases) + "."
     if flaws:
         p_value = min(check.adjusted for check in checks if check.found and check.name != "information")
         sentence = f"{sentence[:-1]} (p {'< 1e-15' if p_value < 1e-15 else f'= {p_value:.1g}'})."
@@ -98,35 +97,39 @@ FORMS = {
     "bias_changes": "too high for some data and too low for others",
     "spread_changes": "too narrow for some data and too wide for others",
 }
-"""What tests of form have found, in words."""
+"""Phrases for the tests of form."""
 
 
 def _form(checks: Sequence[Check]) -> str:
-    """What is wrong if neither place nor width are on average."""
-    told = [FORMS[check.name] for check in checks if check.found and check.name in FORMS]
+    """Sentence about a wrong form, if neither place nor width are wrong on average."""
+    phrases = [FORMS[check.name] for check in checks if check.found and check.name in FORMS]
     return (
-        " and ".join(told)
-        if told
+        " and ".join(phrases)
+        if phrases
         else "the form of the posteriors is wrong, such as tails, skewness or dependence"
     )
 
 
 def _leaning(width: Estimate, bias: Estimate, *, jointly: bool) -> str:
-    """What the estimates point at though no test has proven it: right values lie outside of intervals that
-    are half as wide again."""
-    told = []
+    """Sentence about estimates without a rejected test.
+
+    Right values lie outside of intervals that are half as wide again.
+    """
+    phrases = []
     if width.low > 0.0 and abs(log(width.value)) > 0.75 * log(width.high / width.low):
-        told.append("narrow" if width.value > 1.0 else "wide")
+        phrases.append("narrow" if width.value > 1.0 else "wide")
     if not jointly and abs(bias.value) > 0.75 * (bias.high - bias.low):
-        told.append("high" if bias.value > 0.0 else "low")
-    return f"posteriors look too {' and too '.join(told)}" if told else ""
+        phrases.append("high" if bias.value > 0.0 else "low")
+    return f"posteriors look too {' and too '.join(phrases)}" if phrases else ""
 
 
 def summary(
     label: str, parameters: Sequence[Judgement], joint: Judgement | None, basis: str, ignorant: float
 ) -> str:
-    """The verdict as a whole; `ignorant` is the share of data sets whose draws cannot be told from the
-    prior."""
+    """Sentence about the whole verdict.
+
+    `ignorant` is the share of data sets whose draws cannot be distinguished from the prior.
+    """
     silent = [row.name for row in parameters if row.label == UNINFORMATIVE]
     if label == CALIBRATED:
         rest = f", but nothing is learnt about {_listed(silent)}" if silent else ""
@@ -155,16 +158,16 @@ def summary(
     for row in [*parameters, *([] if joint is None else [joint])]:
         for flaw in row.flaws:
             by_label.setdefault(flaw, []).append(row.name if row is not joint else "all jointly")
-    told = [
+    phrases = [
         f"{flaw} ({_listed(names)})"
         for flaw, names in sorted(by_label.items(), key=lambda item: item[0] != label)
     ]
-    whole = " and ".join(told)
+    whole = " and ".join(phrases)
     return f"{whole[0].upper()}{whole[1:]}, by {basis}."
 
 
 def constant_sentence(value: float) -> str:
-    """For a parameter that does not vary."""
+    """Sentence about a constant parameter."""
     return (
         f"{CONSTANT.capitalize()}: it is {value:.6g} in all test data, so that there is nothing to "
         "judge. Draw it from its prior."
@@ -172,7 +175,7 @@ def constant_sentence(value: float) -> str:
 
 
 def _known(estimate: Estimate) -> bool:
-    """Whether it is a number and not NaN."""
+    """True for a number that is not NaN."""
     return estimate.value == estimate.value
 
 

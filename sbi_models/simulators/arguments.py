@@ -1,4 +1,4 @@
-"""What callers of a simulator pass, in the form in which it is used."""
+"""Arguments of simulator calls, checked and converted: workers, batch shapes, fixed values."""
 
 from collections.abc import Callable, Mapping
 from math import prod
@@ -17,8 +17,7 @@ Part = Function | Mapping[str, "Distribution"]
 
 
 def as_function(part: Part) -> Function:
-    """A part of a simulator as a function: a dict of torch distributions as the function that draws from
-    them."""
+    """A part of a simulator as a function; a dict of torch distributions becomes one that draws from them."""
     if not isinstance(part, Mapping):
         return part
     from sbi_models.simulators.priors import TorchPrior  # noqa: PLC0415 - imports torch, which other simulators do not need
@@ -27,7 +26,7 @@ def as_function(part: Part) -> Function:
 
 
 def as_processes(workers: int | None) -> int:
-    """How many processes simulate: 1 stands for this one, -1 for one a core."""
+    """Number of simulating processes: 1 is this process alone, -1 one per core."""
     try:
         number = 1 if workers is None else index(workers)
     except TypeError:
@@ -41,7 +40,7 @@ def as_processes(workers: int | None) -> int:
 
 
 def as_shape(batch_shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The leading axes of what is drawn."""
+    """Leading axes of the draws, as a tuple."""
     try:
         shape = (
             tuple(index(n) for n in batch_shape) if isinstance(batch_shape, tuple) else (index(batch_shape),)
@@ -61,7 +60,7 @@ def fixed_array(name: str, value: Any) -> Array:
 
 
 def flattened(value: Array, shape: tuple[int, ...]) -> Array:
-    """A fixed value with several leading batch axes, with one of them."""
+    """Flatten several leading batch axes of a fixed value into one."""
     if len(shape) > 1 and value.shape[: len(shape)] == shape:
         return value.reshape(prod(shape), *value.shape[len(shape) :])
     return value

@@ -1,5 +1,4 @@
-"""Simulations of ranges of rows, computed ahead of their use by other processes, once these have shown that
-they can.
+"""Background simulation: rows computed ahead by worker processes, after these reproduced some to the bit.
 
     here    |0 1 2 3 4 5 6 7|            |                 chunk by chunk until the others are ready
     others     start   0 1 2|= the same? | 8 9 ... 15 | 16 ...    then all of them, a few chunks ahead
@@ -26,40 +25,41 @@ from sbi_models.errors import SbiModelsError, SimulationError
 from sbi_models.simulators.table import Block, Table, difference
 
 if TYPE_CHECKING:
-    from sbi_models.simulators.worker_pool import Helpers, Piece
+    from sbi_models.simulators.worker_pool import Piece, WorkerPool
 
     Coming = Future[Piece | SbiModelsError]
 
 _TRIAL_SECONDS = 0.05
-"""Work of this process that others must repeat to the bit."""
+"""Seconds of computed blocks that workers must reproduce to the bit in their trial."""
 _PIECE_SECONDS = 0.1
 _WORTHWHILE_SECONDS = 10.0
-"""Simulation still to be done for which one other process, which takes about a second to start, is started
-unasked.
+"""Remaining seconds of simulation from which a worker is started unasked; starting one takes about a second.
 
 With less, the training of a cheap simulator was a tenth slower for it.
 """
 _PATIENCE = 0.0
-"""Seconds for which this process waits for others to be ready before it computes another block itself."""
+"""Seconds to wait for workers to be ready before this process computes another block itself."""
 
 
 def may_start_one() -> bool:
-    """Whether this process may start another one unasked: not if it is itself one of several that share the
-    work."""
+    """True if this process may start a background process unasked.
+
+    It may not if it is one of several processes that share the work.
+    """
     return multiprocessing.current_process().name == "MainProcess"
 
 
 @dataclass
 class _Chunk:
-    """A range of rows: what others compute of it comes in order."""
+    """A range of rows, with the futures of its blocks in order."""
 
     table: Table | SbiModelsError
-    """Or why there is none."""
+    """Table of the rows, or the error that prevented it."""
     coming: "deque[Coming]" = field(default_factory=deque)
 
 
 class Background:
-    """Tables of ranges of rows and their blocks, computed ahead.
+    """Tables of ranges of rows and their blocks, computed ahead of use.
 
     Args:
         table: makes the table of rows start to stop.
@@ -87,15 +87,17 @@ class Background:
         self._ranges = deque(ranges)
         self._rows_left = sum(stop - start for start, stop in ranges)
         self._queue: deque[_Chunk] = deque()
-        self._helpers: Helpers | None = None
+        self._pool: WorkerPool | None = None
         self._trial: tuple[Coming, list[Block]] | None = None
         self._alone = self._trusted = False
         self._seconds = 0.0
-        """That a block takes."""
+        """Seconds per block."""
 
     def chunks(self) -> Generator[tuple[Table, Iterator[Block]], None, None]:
-        """The table of each range, and an iterator over its blocks, to be used up before the next one is
-        asked for."""
+        """Iterate over the table of each range and an iterator of its blocks.
+
+        Exhaust the blocks before the next range.
+        """
         try:
             while self._ranges or self._queue:
                 self._fill()
@@ -104,8 +106,8 @@ class Background:
                     raise chunk.table
                 yield chunk.table, self._received(chunk) if chunk.coming else self._here(chunk, chunk.table)
         finally:
-            if self._helpers is not None:
-                self._helpers.close()
+            if self._pool is not None:
+                self._pool.close()
 
     def _next(self) -> _Chunk:
         start, stop = self._ranges.popleft()
@@ -118,8 +120,7 @@ class Background:
     # ---- here ---------------------------------------------------------------
 
     def _here(self, chunk: _Chunk, table: Table) -> Iterator[Block]:
-        """The blocks of a chunk, computed here, but for those at its end that are left when others are
-        ready."""
+        """Compute the blocks of a chunk in this process; the last ones go to workers once these are ready."""
         done: list[Block] = []
         seconds = 0.0
         for index in table.indices:
@@ -135,7 +136,7 @@ class Background:
         yield from self._received(chunk)
 
     def _consider(self, table: Table, done: list[Block], seconds: float) -> None:
-        """Let others try what was just computed here, or look at what became of that."""
+        """Start a trial of workers on the blocks just computed here, or look at the results of that trial."""
         if self._alone or self._trusted:
             return
         if self._trial is not None:
@@ -151,15 +152,15 @@ class Background:
             self._start(table, list(done))
 
     def _start(self, table: Table, done: list[Block]) -> None:
-        from sbi_models.simulators.worker_pool import Helpers, cores  # noqa: PLC0415 - imports joblib
+        from sbi_models.simulators.worker_pool import WorkerPool, cores  # noqa: PLC0415 - imports joblib
 
         processes = cores() if self._processes == -1 else self._processes
         if self._only_if_worthwhile and cores() < 2:
             self._alone = True
             return
         try:
-            self._helpers = Helpers(table, processes)
-            self._trial = self._helpers.submit(table, table.indices[: len(done)]), done
+            self._pool = WorkerPool(table, processes)
+            self._trial = self._pool.submit(table, table.indices[: len(done)]), done
         except Exception as error:  # noqa: BLE001 - there are many ways in which a system does not let processes start
             self._stay(f"{error}")
 
@@ -183,7 +184,7 @@ class Background:
             self._learn(piece)
 
     def stay(self, reason: str) -> None:
-        """Use no other processes."""
+        """Stop using other processes."""
         if not self._alone:
             self._stay(reason)
 
@@ -206,16 +207,16 @@ class Background:
 
     @property
     def _processes_used(self) -> int:
-        assert self._helpers is not None
-        return self._helpers.processes
+        assert self._pool is not None
+        return self._pool.processes
 
     def _send(self, chunk: _Chunk, table: Table, indices: range) -> None:
-        assert self._helpers is not None
+        assert self._pool is not None
         pieces = min(len(indices), max(1, round(len(indices) * self._seconds / _PIECE_SECONDS)))
         edges = [len(indices) * k // pieces for k in range(pieces + 1)]
         for first, last in pairwise(edges):
             try:
-                chunk.coming.append(self._helpers.submit(table, indices[first:last]))
+                chunk.coming.append(self._pool.submit(table, indices[first:last]))
             except BrokenProcessPool as error:
                 broken: Coming = Future()
                 broken.set_exception(error)

@@ -1,4 +1,4 @@
-"""Calling a user's function by name: what it takes, and whether what it returned can be used."""
+"""Calls of user functions by argument name, with checks of what they take and return."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -14,20 +14,21 @@ from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array
 
 SUPPLIED = ("rng", "batch_shape", "batch_size")
-"""Arguments that the simulator itself supplies; every other one comes from an earlier function, `meta_fn`, or
-the caller."""
+"""Arguments that the simulator supplies; others come from an earlier function, `meta_fn`, or the caller."""
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """The name under which messages speak of a function, a partial, or a callable object."""
+    """Name of a function, partial or callable object in messages."""
     if isinstance(function, partial):
         return function_name(function.func)
     return getattr(function, "__name__", type(function).__name__)
 
 
 class FunctionFailed(Exception):
-    """A user's function raised an exception, or did not end; `outputs` are those of the functions before
-    it."""
+    """Exception: a user's function raised an exception, or did not end.
+
+    `outputs` are those of the functions before it.
+    """
 
     def __init__(self, cause: str, exception: BaseException, outputs: dict[str, Array] | None = None) -> None:
         super().__init__(cause)
@@ -36,7 +37,7 @@ class FunctionFailed(Exception):
 
     @classmethod
     def raised(cls, function: str, exception: BaseException) -> "FunctionFailed":
-        """From what a function has raised."""
+        """FunctionFailed for an exception that a function raised."""
         text = f"{exception}".strip()
         return cls(
             f"function {function!r} raised {type(exception).__name__}{': ' + text if text else ''}", exception
@@ -44,7 +45,7 @@ class FunctionFailed(Exception):
 
 
 class NamedCall:
-    """A function of the user together with the names of the arguments it takes."""
+    """User function with the names of its arguments."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
@@ -71,13 +72,11 @@ class NamedCall:
 
     @property
     def takes_rng(self) -> bool:
-        """True if the function draws from a `numpy.random.Generator` argument named rng, not from NumPy's
-        global state."""
+        """True if the function has an argument `rng`, a `numpy.random.Generator`."""
         return "rng" in self.arguments
 
     def __call__(self, available: Mapping[str, Any]) -> dict[str, Array]:
-        """Call with copies of those of the available values that it takes; returns copies of its outputs as
-        arrays, by name.
+        """Call the function with copies of the available values that it takes; return copied outputs.
 
         So a function may return the same memory each time. One that changes an argument in place is refused:
         whether its caller means the value before or after is unknown. Single numbers are handed over as such.
@@ -114,8 +113,8 @@ class NamedCall:
         self._check_unchanged(passed, available)
         if not isinstance(outputs, Mapping):
             raise SimulationError(
-                f"Function {self.name!r} must return a dict of names to arrays, got {type(outputs).__name__}. Return for instance "
-                '{"x": x}.'
+                f"Function {self.name!r} must return a dict of names to arrays, "
+                f'got {type(outputs).__name__}. Return for instance {{"x": x}}.'
             )
         return {str(key): self._as_array(str(key), value) for key, value in outputs.items()}
 
@@ -139,11 +138,11 @@ class NamedCall:
 
 
 class _PythonNumber(np.ndarray):
-    """An array that was an int or a bool of Python, and is one again for the next function."""
+    """Array of a Python int or bool, which is passed on to the next function as a Python number."""
 
 
 def like_before(value: Array, before: Array) -> Array:
-    """A value that takes the place of another one, to be handed over as that would have been."""
+    """Give a replacement value the Python number type of the value that it replaces."""
     return (
         value.view(_PythonNumber)
         if isinstance(before, _PythonNumber) and value.dtype.kind == before.dtype.kind
@@ -152,19 +151,20 @@ def like_before(value: Array, before: Array) -> Array:
 
 
 def spelt(argument: str, names: Iterable[str]) -> str | None:
-    """Which of the names Python means by an argument: identifiers are normalized (NFKC), strings are not;
-    None for none."""
+    """The name among `names` that Python takes for `argument`; None if there is none.
+
+    Python normalizes identifiers (NFKC), but not strings.
+    """
     return next((name for name in names if not name.isascii() and normalized(name) == argument), None)
 
 
 def normalized(name: str) -> str:
-    """A name as Python has it as an identifier: the micro sign, for instance, is the Greek letter."""
+    """Name after Python's identifier normalization (NFKC): the micro sign becomes the Greek letter."""
     return normalize("NFKC", name)
 
 
 def _handed_over(value: Any) -> Any:
-    """What a function gets of what the simulator has: a copy of an array, and a number where a function
-    returned one."""
+    """Value as a function gets it: a copy of an array, or a number where a function returned a number."""
     if not isinstance(value, np.ndarray):
         return value
     if value.ndim:

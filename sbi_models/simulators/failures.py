@@ -1,5 +1,4 @@
-"""What happens to simulations that fail: how often they are tried again, how many may fail for good, and who
-hears of it."""
+"""Failure policy of simulations: retries, allowed failures, timeouts, and the failure report."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ _ROWS_SHOWN = 5
 
 @dataclass(frozen=True)
 class FailurePolicy:
-    """How a simulator deals with functions that raise an exception and, on request, with values that are not
-    finite.
+    """Policy for functions that raise an exception, time out or, on request, return values not finite.
 
     A failed simulation is drawn again as a whole, its parameters too, from the stream (seed, row, attempt):
     row i stays a function of the seed and i alone. The table is then that of the simulator given success. Its
@@ -30,8 +28,8 @@ class FailurePolicy:
     counts as failed like any other.
 
     Args:
-        retries: how often a failed simulation is drawn again.
-        allowed: how many rows of one call of `sample` or `rows` may fail for good: a number (int) or a
+        retries: number of times that a failed simulation is drawn again.
+        allowed: rows of one call of `sample` or `rows` that may fail for good: a number (int) or a
             fraction (float from 0 to 1).
         non_finite: True if a row with NaN or inf among its values counts as failed. If it is allowed to fail
             it keeps those values.
@@ -42,6 +40,12 @@ class FailurePolicy:
 
     Raises:
         ConfigurationError: for numbers out of range.
+
+    >>> from sbi_models.simulators import make_simulator
+    >>> def draw(rng): return {"x": rng.normal() if rng.random() < 0.5 else 1 / 0}
+    >>> simulator = make_simulator(draw, failures=FailurePolicy(retries=50))
+    >>> simulator.sample(10, seed=1, progress=False)["x"].shape
+    (10, 1)
     """
 
     retries: int = 0
@@ -64,7 +68,7 @@ class FailurePolicy:
             )
 
     def limit(self, num_rows: int) -> int:
-        """How many of so many rows may fail for good.
+        """Number of rows out of `num_rows` that may fail for good.
 
         >>> FailurePolicy(allowed=0.1).limit(25), FailurePolicy(allowed=3).limit(25)
         (2, 3)
@@ -78,7 +82,7 @@ class Failure:
 
     Attributes:
         row: its number in the table.
-        attempts: how many attempts failed.
+        attempts: number of failed attempts.
         recovered: True if a later attempt succeeded.
         cause: what happened the last time, for instance "'likelihood' raised ZeroDivisionError: division by
             zero".

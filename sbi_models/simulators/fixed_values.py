@@ -1,4 +1,4 @@
-"""Values that a caller fixes in place of what a function returns."""
+"""Fixed values: arrays of the caller in place of function outputs."""
 
 import numpy as np
 
@@ -7,8 +7,7 @@ from sbi_models.types import Array
 
 
 class FixedValue:
-    """A value in place of an output: one for all simulations, of the shape of one output, or one each, with a
-    leading axis."""
+    """Array in place of an output: one value for all simulations, or one each with a leading axis."""
 
     def __init__(self, key: str, value: Array, start: int, stop: int) -> None:
         self.key, self.value, self.start, self.num_rows = key, value, start, stop - start

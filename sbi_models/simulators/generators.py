@@ -1,4 +1,4 @@
-"""Generators of random numbers that functions hold: found in all that is reachable from them.
+"""Search for random number generators that functions hold, through everything reachable from them.
 
     function -> closure, defaults, globals that its code names -> objects, their attributes and methods ->
     containers -> generators
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 _MOST_OBJECTS, _MOST_ITEMS = 20_000, 1_000
-"""That are looked at: in all, and of one container."""
+"""Limits of the search: objects in all, and items of one container."""
 
 _LIBRARIES = {
     *sys.stdlib_module_names,
@@ -41,13 +41,14 @@ _PLAIN = (str, bytes, int, float, complex, bool, type(None), np.generic)
 
 
 def held_generators(functions: Iterable[Any], modules: set[str] | None = None) -> list[Any]:
-    """Generators that are reachable from functions, global ones too, each once, in an order that is the same
-    in other processes.
+    """Generators reachable from functions, each once, in an order that is the same in other processes.
+
+    Global generators are included.
 
     They are `numpy.random.Generator` and `RandomState`, `random.Random`, and `torch.Generator`.
 
     Args:
-        functions: where to begin.
+        functions: functions from which the search starts.
         modules: gets the names of the modules that define functions and classes on the way, but for those of
             libraries.
     """
@@ -61,60 +62,60 @@ def held_generators(functions: Iterable[Any], modules: set[str] | None = None) -
     )
     tensor: tuple[type, ...] = (torch.Tensor,) if torch else ()
     torch_generator = torch.default_generator if torch else None
-    found: dict[int, Any] = {}
+    generators: dict[int, Any] = {}
     seen: dict[int, Any] = {}  # keeps what is looked at, so that no two things have one id
-    waiting = deque(functions)
-    while waiting and len(seen) < _MOST_OBJECTS:
-        thing = waiting.popleft()
-        if isinstance(thing, _PLAIN) or id(thing) in seen:
+    pending = deque(functions)
+    while pending and len(seen) < _MOST_OBJECTS:
+        item = pending.popleft()
+        if isinstance(item, _PLAIN) or id(item) in seen:
             continue
-        seen[id(thing)] = thing
-        if isinstance(thing, kinds):
-            source = getattr(thing, "bit_generator", None) or getattr(thing, "_bit_generator", None) or thing
-            found.setdefault(id(source), thing)
-        elif isinstance(thing, tensor):
+        seen[id(item)] = item
+        if isinstance(item, kinds):
+            source = getattr(item, "bit_generator", None) or getattr(item, "_bit_generator", None) or item
+            generators.setdefault(id(source), item)
+        elif isinstance(item, tensor):
             continue
         else:
             if (
                 modules is not None
-                and isinstance(thing, FunctionType | type)
-                and not _is_library(thing.__module__)
+                and isinstance(item, FunctionType | type)
+                and not _is_library(item.__module__)
             ):
-                modules.add(str(thing.__module__))
-            if (getattr(thing, "__module__", None) or "").partition(".")[0] == "torch":
-                waiting.append(torch_generator)  # such as a distribution, whose draws come from there
-            waiting.extend(_inside(thing))
-    return list(found.values())
+                modules.add(str(item.__module__))
+            if (getattr(item, "__module__", None) or "").partition(".")[0] == "torch":
+                pending.append(torch_generator)  # such as a distribution, whose draws come from there
+            pending.extend(_inside(item))
+    return list(generators.values())
 
 
-def _inside(thing: Any) -> Iterator[Any]:  # noqa: PLR0911 - one kind after the other
-    """What a thing leads to, one step on."""
-    if isinstance(thing, FunctionType):
-        return _of_function(thing)
-    if isinstance(thing, MethodType):
-        return iter((thing.__self__, thing.__func__))
-    if isinstance(thing, BuiltinFunctionType):
-        owner = thing.__self__
+def _inside(item: Any) -> Iterator[Any]:  # noqa: PLR0911 - one kind after the other
+    """Objects that an object refers to directly."""
+    if isinstance(item, FunctionType):
+        return _of_function(item)
+    if isinstance(item, MethodType):
+        return iter((item.__self__, item.__func__))
+    if isinstance(item, BuiltinFunctionType):
+        owner = item.__self__
         return iter(() if isinstance(owner, ModuleType) else (owner,))
-    if isinstance(thing, partial):
-        return iter((thing.func, thing.args, thing.keywords))
-    if isinstance(thing, staticmethod | classmethod):
-        return iter((thing.__func__,))
-    if isinstance(thing, property):
-        return iter((thing.fget,))
-    if isinstance(thing, cached_property):
-        return iter((thing.func,))
-    if isinstance(thing, Mapping):
-        return iter(list(thing.values())[:_MOST_ITEMS])
-    if isinstance(thing, list | tuple | deque):
-        return iter(list(thing)[:_MOST_ITEMS])
-    if isinstance(thing, np.ndarray):
-        return iter(list(thing.flat)[:_MOST_ITEMS] if thing.dtype == object else ())
-    if isinstance(thing, GeneratorType):
-        return iter(() if thing.gi_frame is None else thing.gi_frame.f_locals.values())
-    if isinstance(thing, type):
-        return _of_class(thing)
-    return iter(()) if isinstance(thing, ModuleType | CodeType) else _of_object(thing)
+    if isinstance(item, partial):
+        return iter((item.func, item.args, item.keywords))
+    if isinstance(item, staticmethod | classmethod):
+        return iter((item.__func__,))
+    if isinstance(item, property):
+        return iter((item.fget,))
+    if isinstance(item, cached_property):
+        return iter((item.func,))
+    if isinstance(item, Mapping):
+        return iter(list(item.values())[:_MOST_ITEMS])
+    if isinstance(item, list | tuple | deque):
+        return iter(list(item)[:_MOST_ITEMS])
+    if isinstance(item, np.ndarray):
+        return iter(list(item.flat)[:_MOST_ITEMS] if item.dtype == object else ())
+    if isinstance(item, GeneratorType):
+        return iter(() if item.gi_frame is None else item.gi_frame.f_locals.values())
+    if isinstance(item, type):
+        return _of_class(item)
+    return iter(()) if isinstance(item, ModuleType | CodeType) else _of_object(item)
 
 
 def _of_function(function: FunctionType) -> Iterator[Any]:
@@ -141,13 +142,15 @@ def _of_function(function: FunctionType) -> Iterator[Any]:
 
 
 def _of_module(module: ModuleType, names: Iterable[str], depth: int = 3) -> Iterator[Any]:
-    """What code with these names may take from a module, and from the modules in it: `tools.rng`,
-    `np.random.normal`."""
-    own = vars(module)
+    """Objects that code with these names may take from a module and its submodules.
+
+    Examples are `tools.rng` and `np.random.normal`.
+    """
+    attributes = vars(module)
     if module.__name__.partition(".")[0] == "torch":
-        yield own.get("default_generator")
+        yield attributes.get("default_generator")
     for name in names:
-        value = own.get(name)
+        value = attributes.get(name)
         if isinstance(value, ModuleType):
             if depth and value is not module:
                 yield from _of_module(value, names, depth - 1)
@@ -157,8 +160,10 @@ def _of_module(module: ModuleType, names: Iterable[str], depth: int = 3) -> Iter
 
 @cache
 def _names(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of globals and attributes in a function and the functions in it, in order; and of the modules
-    that it imports itself."""
+    """Names of globals and attributes in a code object, in order, and names of modules that it imports.
+
+    Nested code objects are included.
+    """
     names = dict.fromkeys(code.co_names)
     imported = dict.fromkeys(step.argval for step in get_instructions(code) if step.opname == "IMPORT_NAME")
     for constant in code.co_consts:
@@ -176,16 +181,16 @@ def _of_class(kind: type) -> Iterator[Any]:
                 yield value
 
 
-def _of_object(thing: Any) -> Iterator[Any]:
-    yield type(thing)
-    yield getattr(thing, "__wrapped__", None) or getattr(
-        thing, "py_func", None
+def _of_object(item: Any) -> Iterator[Any]:
+    yield type(item)
+    yield getattr(item, "__wrapped__", None) or getattr(
+        item, "py_func", None
     )  # caches and compiled functions
-    yield from getattr(thing, "__dict__", {}).values()
-    for base in type(thing).__mro__:
+    yield from getattr(item, "__dict__", {}).values()
+    for base in type(item).__mro__:
         slots = vars(base).get("__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:
-            yield getattr(thing, slot, None)
+            yield getattr(item, slot, None)
 
 
 def _is_library(module: str | None) -> bool:

@@ -1,7 +1,7 @@
-"""Functions called in a process beside this one, which can be ended: for simulators that may hang, or crash.
+"""Time limits for simulator functions: calls in a child process that can be killed.
 
-    here   seed, rows --> index, attempt -->                                            ends it after so many seconds without a word
-    there    functions                    --> begins 'prior' --> begins 'likelihood' --> outputs
+    parent   seed, rows --> index, attempt -->              kills the child after `seconds` without a message
+    child      functions             --> begins 'prior' --> begins 'likelihood' --> outputs
 
 A limit inside of this process would not do: Python can interrupt neither compiled code nor a thread.
 """
@@ -30,15 +30,16 @@ from sbi_models.simulators.table import Table
 from sbi_models.types import Array
 
 _START_SECONDS = 600.0
-"""For importing the modules of the functions."""
+"""Time limit in seconds for importing the modules of the functions."""
 
 _END_SECONDS = 5.0
-"""For a process that has closed its end to be gone, which says how."""
+"""Seconds to wait for the exit code of a child that closed its connection."""
 
 
 class Isolation:
-    """Processes in which the functions of one simulator are called, each by one thread at a time; they end
-    with this object.
+    """Child processes that call the functions of one simulator, each used by one thread at a time.
+
+    The processes end with this object.
 
     Args:
         seconds: time that a function may take.
@@ -50,11 +51,11 @@ class Isolation:
         self._finalizer = weakref.finalize(self, _end_all, self._idle)
 
     def __reduce__(self) -> tuple[type["Isolation"], tuple[float]]:
-        """In another process there are none yet."""
+        """Pickle without the child processes."""
         return Isolation, (self.seconds,)
 
     def attempt(self, table: Table, index: int, attempt: int) -> dict[str, Array]:
-        """What `Table.attempt` gives, or raises.
+        """Outputs of `Table.attempt`, computed in a child process.
 
         Raises:
             FunctionFailed: also if a function takes too long, or its process ends.
@@ -85,7 +86,7 @@ def _end_all(children: "list[_Child]") -> None:
 
 
 class _Child:
-    """A process that has the functions of a table."""
+    """Child process with the functions of a table."""
 
     def __init__(self, table: Table) -> None:
         functions = pickled_table(replace(table, meta={}, fixed={}, isolation=None))
@@ -119,11 +120,11 @@ class _Child:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be asked again."""
+        """True if the child can compute another attempt."""
         return self.process.poll() is None and not self._here.closed
 
     def attempt(self, table: Table, index: int, attempt: int, seconds: float) -> dict[str, Array]:
-        """See `Isolation.attempt`."""
+        """Outputs of one attempt; see `Isolation.attempt`."""
         rows = {
             name: getattr(table, name)
             for name in ("seed", "start", "stop", "meta", "fixed", "sets_global_states")
@@ -152,7 +153,7 @@ class _Child:
             raise FunctionFailed(cause, ChildProcessError(cause), outputs) from None
 
     def _received(self, seconds: float) -> tuple[str, Any]:
-        """The next message; what was raised there is raised here."""
+        """Next message of the child; an exception in the child is raised here."""
         if not self._here.poll(seconds):
             raise TimeoutError
         what, content = pickle.loads(self._here.recv_bytes())  # noqa: S301 - from our own process
@@ -163,7 +164,7 @@ class _Child:
         return what, content
 
     def end(self) -> None:
-        """Kill it, and what it has started."""
+        """Kill the child and the processes that it started."""
         if not self._here.closed:
             self._here.close()
             with suppress(ProcessLookupError):
@@ -176,22 +177,22 @@ def _signal_name(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class _TellingTable(Table):
-    """A table that tells which function it calls next."""
+class _ReportingTable(Table):
+    """Table that reports each function to the parent before calling it."""
 
-    tell: Callable[[str, Any], None] = lambda *_: None
+    report: Callable[[str, Any], None] = lambda *_: None
 
     def begins(self, call: NamedCall, outputs: dict[str, Array]) -> None:
-        """Tell the process that waits."""
-        self.tell("begins", (call.name, outputs))
+        """Report the function to the parent."""
+        self.report("begins", (call.name, outputs))
 
 
 def serve() -> None:
-    """The other process: compute what is asked for until nobody asks."""
+    """Main loop of the child process: compute attempts until the parent closes the connection."""
     connection, parent = Connection(int(sys.argv[1])), os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
-    def tell(what: str, content: Any) -> None:
+    def report(what: str, content: Any) -> None:
         plain = what in ("begins", "outputs")  # names and arrays
         connection.send_bytes((pickle if plain else cloudpickle).dumps((what, content)))
 
@@ -202,14 +203,16 @@ def serve() -> None:
             what, content = "failed", (str(failure), portable(failure.exception), failure.outputs)
         except SbiModelsError as error:
             what, content = "raised", error
-        tell(what, content)
+        report(what, content)
 
     table: Table | None = None
 
     def load() -> tuple[str, Any]:
         nonlocal table
         read = loaded("isolated", connection.recv_bytes, follows=False)
-        table = _TellingTable(**{field.name: getattr(read, field.name) for field in fields(Table)}, tell=tell)
+        table = _ReportingTable(
+            **{field.name: getattr(read, field.name) for field in fields(Table)}, report=report
+        )
         return "loaded", None
 
     def attempt(rows: dict[str, Any] | None, index: int, number: int, errstate: Any) -> tuple[str, Any]:
@@ -224,13 +227,13 @@ def serve() -> None:
     with suppress(EOFError, BrokenPipeError):
         answer(load)
         while True:
-            given = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own process
-            answer(lambda given=given: attempt(*given))  # type: ignore[misc]
+            request = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own process
+            answer(lambda request=request: attempt(*request))  # type: ignore[misc]
     os._exit(0)  # whatever threads functions have started
 
 
 def _end_with(parent: int) -> None:
-    """End this process, and what it has started, when the one that asks is gone."""
+    """End this process and the processes that it started once the parent is gone."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -1,5 +1,4 @@
-"""Blocks of simulations computed in worker processes, by joblib's loky: functions may be closures and lambdas
-of a script or notebook.
+"""Simulation blocks in worker processes, by joblib's loky, which takes closures and lambdas as well.
 
 Rows are a function of seed and row alone, so that it does not matter which worker computes which; joblib
 measures how long blocks take and sends them in chunks of a fifth of a second to two seconds.
@@ -31,16 +30,17 @@ WORKER_DIED = (
 )
 
 _loaded: tuple[str, Table | None] = ("", None)
-"""In a worker: the table it works on, so that it is unpickled once."""
+"""In a worker: token and table of the last unpickling."""
 
 
 def in_processes(table: Table, workers: int, *, twice: bool) -> Generator[Block, None, None]:
-    """The blocks of a table, in the order in which they are finished. Closing the iterator, or Ctrl-C, kills
-    the workers.
+    """Iterate over the blocks of a table in the order in which worker processes finish them.
+
+    Closing the iterator, or Ctrl-C, kills the workers.
 
     Args:
-        table: whose blocks.
-        workers: how many, -1 for one a core.
+        table: table with the blocks.
+        workers: number of workers, -1 for one per core.
         twice: whether the worker that has the first block computes it twice, which must be the same.
 
     Raises:
@@ -70,8 +70,7 @@ def in_processes(table: Table, workers: int, *, twice: bool) -> Generator[Block,
 
 @contextmanager
 def cut_short() -> Iterator[None]:
-    """Kill workers without noise: loky's thread, once it has killed them, looks for the work that they had
-    still to do (a KeyError)."""
+    """Silence the KeyError of loky's executor thread that follows when its workers are killed."""
     hook = threading.excepthook
 
     def but_for_that(error: threading.ExceptHookArgs) -> None:
@@ -86,7 +85,7 @@ def cut_short() -> Iterator[None]:
 
 
 def _work(pickled: Array, token: str, index: int, twice: bool) -> Block | SbiModelsError:
-    """One block, or the error that stops all work, computed in a worker."""
+    """In a worker: compute one block, or return the error that stops all work."""
     try:
         table = loaded(token, pickled.tobytes)
         block = computed(table, index)
@@ -102,8 +101,10 @@ def _work(pickled: Array, token: str, index: int, twice: bool) -> Block | SbiMod
 
 
 def loaded(token: str, pickled: Callable[[], bytes], *, follows: bool = True) -> Table:
-    """In a worker, which follows the process that started it unless it does so already: the table that a
-    token stands for."""
+    """In a worker: the table of a token, unpickled once.
+
+    The worker ends with the process that started it, unless `follows` is False.
+    """
     global _loaded  # noqa: PLW0603 - the memory of a worker
     if _loaded[0] != token or _loaded[1] is None:
         if not _loaded[0] and follows:
@@ -127,12 +128,12 @@ def loaded(token: str, pickled: Callable[[], bytes], *, follows: bool = True) ->
 
 
 def _kinds(table: Table) -> list[str]:
-    """What generators functions hold, in their order."""
+    """Type names of the generators that functions hold, in order."""
     return [type(generator).__name__ for generator in table.randomness.held]
 
 
 def computed(table: Table, index: int) -> Block:
-    """In a worker: a block that can be sent back."""
+    """In a worker: compute a block with an exception that can be pickled."""
     block = table.block(index)
     if table.found_more():
         block = table.block(index)
@@ -142,8 +143,7 @@ def computed(table: Table, index: int) -> Block:
 
 
 def follow(parent: int) -> None:
-    """End this worker when the process that started it is gone, even if that was killed and could not
-    tell."""
+    """End this worker when the process that started it is gone, even if that was killed."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -154,8 +154,10 @@ def follow(parent: int) -> None:
 
 
 def portable(exception: BaseException) -> BaseException:
-    """The exception with the worker's traceback as a note, or a plain one of the same text if it does not
-    survive pickling."""
+    """The exception with the worker's traceback as a note.
+
+    An exception that cannot be pickled becomes a RuntimeError of the same text.
+    """
     note = "In a worker process:\n" + "".join(traceback.format_exception(exception))
     with suppress(Exception):
         exception.add_note(note)
@@ -168,7 +170,7 @@ def portable(exception: BaseException) -> BaseException:
 
 
 def pickled_table(table: Table) -> bytes:
-    """All that a worker needs; raises ConfigurationError if there is no sending it.
+    """Pickle a table with its functions for a worker; raises ConfigurationError if that is impossible.
 
     Where functions hold generators, those of importable modules travel as they are here, too, like lambdas
     and closures always do: all then have the generators in common that they have here.
@@ -190,7 +192,7 @@ def pickled_table(table: Table) -> bytes:
 
 @contextmanager
 def _by_value(table: Table) -> Iterator[None]:
-    """Has the modules that functions come from pickled with them."""
+    """Context manager that pickles the modules which define the functions by value."""
     names: set[str] = set()
     held_generators((call.function for call in table.calls), names)
     known = cloudpickle.list_registry_pickle_by_value()

@@ -12,7 +12,7 @@ from sbi_models.types import Variables
 
 
 class TorchPrior:
-    """Independent variables, each with a distribution; a function for batched and unbatched simulators.
+    """Prior of independent torch distributions; a function for batched and unbatched simulators.
 
     Distributions of float32 parameters, torch's default, are drawn in float64: in float32 one draw in 16
     million of a uniform variable lies exactly on its lower bound, outside of the open support that networks
@@ -45,8 +45,10 @@ class TorchPrior:
         self.__name__ = f"prior of {', '.join(distributions)}"
 
     def __call__(self, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()) -> Variables:
-        """Name to array of shape `batch_shape + shape of one draw`, float64, raw space; torch's global state
-        is left alone."""
+        """Draws by name, shape `batch_shape + shape of one draw`, float64, raw space.
+
+        PyTorch's global random state is left as it was.
+        """
         drawn: Variables = {}
         with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
             for name, distribution in self._drawn.items():

@@ -1,5 +1,4 @@
-"""Settings of the whole process that functions may change and forget: put back, so that what comes after them
-does not depend on them."""
+"""Restore settings of the process that simulator functions may change."""
 
 import os
 import sys
@@ -14,8 +13,10 @@ import numpy as np
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Has folder, streams, limit of recursion, what NumPy does about overflows, and type, threads and
-    gradients of PyTorch as before.
+    """Context manager that restores the process settings which functions change.
+
+    These are the current folder, output streams, recursion limit, NumPy's floating-point error handling, and
+    default dtype, threads and gradient mode of PyTorch.
 
     Environment variables and filters of warnings are left as they are: libraries set them when they are
     imported, which happens once.

@@ -1,15 +1,14 @@
-"""Simulations near one observation: a simulator whose prior is a normal around posterior draws, several times
-as wide.
+"""Normal proposals for sequential inference: simulations near one observation, with an adjusted prior.
 
-A posterior that is much narrower than its prior is learned from few of the simulations of that prior. Those
-whose parameters are drawn around a first, rough posterior are all of use, and a network that has learned from
-them gives the posterior under that narrower prior, from which the weights of importance sampling lead to the
-exact one. So a second round of simulations serves one observation alone.
+A posterior that is much narrower than its prior is learned from few of the prior's simulations. Simulations
+whose parameters are drawn around a first, rough posterior are all useful, and a network that learned from
+them gives the posterior under that proposal, from which importance weights lead to the exact one. So a second
+round of simulations serves one observation alone.
 
-Rounds of simulation: G. Papamakarios, I. Murray, Fast epsilon-free inference of simulation models with
-Bayesian conditional density estimation, NeurIPS 2016, arXiv:1605.06376; M. Deistler, P. J. Goncalves, J. H.
-Macke, Truncated proposals for scalable and hassle-free simulation-based inference, NeurIPS 2022,
-arXiv:2210.04815.
+Sequential proposals: G. Papamakarios, I. Murray, Fast epsilon-free inference of simulation models with
+Bayesian conditional density estimation, NeurIPS 2016, arXiv:1605.06376. Truncated proposals: M. Deistler, P.
+J. Goncalves, J. H. Macke, Truncated proposals for scalable and hassle-free simulation-based inference,
+NeurIPS 2022, arXiv:2210.04815.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +22,15 @@ from sbi_models.simulators.simulator import Simulator
 from sbi_models.types import Array, FloatArray, Variables
 
 _FEWEST_DRAWS = 100
-_WITHIN = 1e-9
-"""Share of a box, at each of its sides, that draws stay away from."""
+_MARGIN = 1e-9
+"""Smallest distance of draws from each bound, as a share of the interval between two bounds."""
 
 
 @dataclass(frozen=True)
-class NarrowPrior:
-    """A normal of the parameters in an unbounded space: their logarithm where they have one bound, their
-    logit where they have two.
+class NormalProposal:
+    """Normal distribution of the parameters in an unbounded space.
+
+    Components with one bound are on a log scale, those with two on a logit scale.
 
     Attributes:
         widths: components of each variable, in order; all of them, one after the other, are the d components
@@ -39,6 +39,11 @@ class NarrowPrior:
         covariance: (d, d), unbounded space.
         lower: (d,), raw space, -inf without a bound.
         upper: (d,), raw space, inf without a bound.
+
+    >>> draws = {"rate": np.random.default_rng(1).lognormal(0.0, 0.1, size=(1000, 1))}
+    >>> proposal = NormalProposal.around(draws, np.array([0.0]), np.array([np.inf]), widening=3.0)
+    >>> proposal.central_intervals().round(1).tolist()
+    [[0.6, 1.8]]
     """
 
     widths: Mapping[str, int]
@@ -48,14 +53,14 @@ class NarrowPrior:
     upper: FloatArray
 
     @classmethod
-    def around(cls, draws: Variables, lower: Array, upper: Array, widening: float) -> "NarrowPrior":
-        """The prior whose sds are `widening` times those of posterior draws.
+    def around(cls, draws: Variables, lower: Array, upper: Array, widening: float) -> "NormalProposal":
+        """Proposal whose sds are `widening` times those of posterior draws, in the unbounded space.
 
         Args:
-            draws: variables (n, width), raw space; those outside the bounds are left out.
-            lower: bounds of all components, (d,), raw space, -inf for none.
-            upper: likewise, inf for none.
-            widening: above 1, since the posterior that is to be found must lie well within.
+            draws: posterior draws by variable, (n, width), raw space; draws outside the bounds are ignored.
+            lower: lower bounds of all components, (d,), raw space, -inf for none.
+            upper: upper bounds of all components, (d,), raw space, inf for none.
+            widening: factor above 1, so that the posterior lies well within the proposal.
 
         Raises:
             ConfigurationError: if the widening is not above 1.
@@ -67,20 +72,20 @@ class NarrowPrior:
             )
         values = np.concatenate([np.asarray(value, dtype=float) for value in draws.values()], axis=1)
         lower, upper = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
-        fine = values[(np.isfinite(values) & (values > lower) & (values < upper)).all(axis=1)]
-        if len(fine) < _FEWEST_DRAWS:
+        inside = values[(np.isfinite(values) & (values > lower) & (values < upper)).all(axis=1)]
+        if len(inside) < _FEWEST_DRAWS:
             raise DataError(
                 f"Expected {_FEWEST_DRAWS} finite draws within the bounds of the prior at least, "
-                f"got {len(fine)}. Draw more."
+                f"got {len(inside)}. Draw more."
             )
         widths = {name: value.shape[1] for name, value in draws.items()}
-        unbounded = _unbounded(fine, lower, upper)
+        unbounded = _unbounded(inside, lower, upper)
         return cls(
             widths, unbounded.mean(axis=0), np.atleast_2d(np.cov(unbounded.T)) * widening**2, lower, upper
         )
 
     def __call__(self, batch_size: int, rng: np.random.Generator) -> Variables:
-        """Parameters (batch_size, width) by name, raw space."""
+        """Draw parameters (batch_size, width) by name, raw space."""
         values = _raw(
             rng.multivariate_normal(self.mean, self.covariance, size=batch_size, method="cholesky"),
             self.lower,
@@ -90,7 +95,7 @@ class NarrowPrior:
         return dict(zip(self.widths, np.split(values, ends, axis=1), strict=True))
 
     def central_intervals(self) -> FloatArray:
-        """The central 95 % of each component, (d, 2), raw space."""
+        """Central 95 % interval of each component, (d, 2), raw space."""
         reach = 1.96 * np.sqrt(np.diag(self.covariance))
         ends = np.stack(
             [_raw((self.mean + sign * reach)[None], self.lower, self.upper)[0] for sign in (-1, 1)], axis=1
@@ -98,7 +103,7 @@ class NarrowPrior:
         return np.sort(ends, axis=1)
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers and lists, for `from_json`; infinite bounds are None."""
+        """JSON content for `from_json`; infinite bounds are None."""
         bounds = {
             name: [float(b) if np.isfinite(b) else None for b in getattr(self, name)]
             for name in ("lower", "upper")
@@ -111,8 +116,8 @@ class NarrowPrior:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "NarrowPrior":
-        """The prior that `as_json` has described."""
+    def from_json(cls, content: Mapping[str, Any]) -> "NormalProposal":
+        """Proposal from the content of `as_json`."""
         lower, upper = (
             np.array([none if b is None else b for b in content[name]])
             for name, none in (("lower", -np.inf), ("upper", np.inf))
@@ -123,42 +128,49 @@ class NarrowPrior:
 
 
 @dataclass(frozen=True)
-class _EachRow:
-    """The draw of a single simulation."""
+class _SingleDraw:
+    """Proposal as the unbatched first function of a simulator."""
 
-    prior: NarrowPrior
+    proposal: NormalProposal
 
     def __call__(self, rng: np.random.Generator) -> Variables:
-        """Parameters (width,) by name, raw space."""
-        return {name: values[0] for name, values in self.prior(1, rng).items()}
+        """Draw parameters (width,) by name, raw space."""
+        return {name: values[0] for name, values in self.proposal(1, rng).items()}
 
 
-class NarrowedSimulator(Simulator):
-    """A simulator with a narrower prior in the place of its first functions, which draw the parameters and
-    nothing else.
+class SimulatorWithProposal(Simulator):
+    """Simulator with a proposal in the place of the first functions, which draw the parameters alone.
 
-    Its `log_joint` is that of the simulator it was made of: draws that are weighted by it are those under the
-    prior of that one.
+    Its `log_joint` is that of the original simulator, so that importance weights lead to the posterior under
+    the original prior.
 
     Args:
-        original: the simulator.
-        prior: prior in the place of its first functions.
+        original: simulator whose prior is replaced.
+        prior: proposal in the place of its first functions.
 
     Raises:
         ConfigurationError: if no first functions draw the parameters of the prior alone, or there is a
             `meta_fn`.
+
+    >>> from sbi_models.simulators.benchmarks import GaussianLinear
+    >>> model = GaussianLinear()
+    >>> draws = {"theta": np.random.default_rng(1).normal(0.5, 0.1, size=(1000, 10))}
+    >>> free = np.full(10, np.inf)
+    >>> near = SimulatorWithProposal(model.simulator, NormalProposal.around(draws, -free, free, widening=3.0))
+    >>> round(float(near.sample(1000, seed=1)["theta"].mean()), 1)
+    0.5
     """
 
-    def __init__(self, original: Simulator, prior: NarrowPrior) -> None:
+    def __init__(self, original: Simulator, prior: NormalProposal) -> None:
         if original.meta is not None:
             raise ConfigurationError(
                 "Expected a simulator without meta_fn to narrow the prior of, got one with it."
             )
         number = functions_that_draw(original, prior.widths)
-        kept = [call.function for call in original.calls[number:]]
-        first = prior if original.is_batched else _EachRow(prior)
+        likelihood = [call.function for call in original.calls[number:]]
+        first = prior if original.is_batched else _SingleDraw(prior)
         super().__init__(
-            [first, *kept],
+            [first, *likelihood],
             is_batched=original.is_batched,
             block_size=original.block_size,
             failures=original.failures,
@@ -167,12 +179,12 @@ class NarrowedSimulator(Simulator):
 
     @property
     def log_joint(self) -> Callable[..., Any] | None:
-        """That of the original simulator."""
+        """Log joint density of the original simulator."""
         return self.original.log_joint
 
 
 def functions_that_draw(simulator: Simulator, widths: Mapping[str, int]) -> int:
-    """How many first functions of a simulator draw parameters of these names and widths, and nothing else."""
+    """Number of first functions that draw parameters of these names and widths, and nothing else."""
     drawn: dict[str, int] = {}
     for number in range(1, len(simulator.calls) + 1):
         part = simulator.first(number).sample(1, seed=0, progress=False)
@@ -193,29 +205,29 @@ def _listed(widths: Mapping[str, int]) -> str:
 
 
 def _unbounded(values: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """Values within bounds, (n, d), as any numbers."""
+    """Map values within bounds, (n, d), to the unbounded space."""
     below, above, both = _kinds(lower, upper)
     out = values.copy()
     out[:, below] = np.log(values[:, below] - lower[below])
     out[:, above] = np.log(upper[above] - values[:, above])
     share = (values[:, both] - lower[both]) / (upper[both] - lower[both])
-    share = np.clip(share, _WITHIN, 1 - _WITHIN)
+    share = np.clip(share, _MARGIN, 1 - _MARGIN)
     out[:, both] = np.log(share) - np.log1p(-share)
     return out
 
 
 def _raw(values: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """The inverse of `_unbounded`."""
+    """Inverse of `_unbounded`."""
     below, above, both = _kinds(lower, upper)
     out = values.copy()
     out[:, below] = lower[below] + np.exp(values[:, below])
     out[:, above] = upper[above] - np.exp(values[:, above])
-    share = np.clip(1 / (1 + np.exp(-values[:, both])), _WITHIN, 1 - _WITHIN)
+    share = np.clip(1 / (1 + np.exp(-values[:, both])), _MARGIN, 1 - _MARGIN)
     out[:, both] = lower[both] + share * (upper[both] - lower[both])
     return out
 
 
 def _kinds(lower: FloatArray, upper: FloatArray) -> tuple[Array, Array, Array]:
-    """Which components have a bound below alone, above alone, and both."""
+    """Masks of components with a lower bound alone, an upper bound alone, and both."""
     low, high = np.isfinite(lower), np.isfinite(upper)
     return low & ~high, high & ~low, low & high

@@ -1,5 +1,4 @@
-"""All that the functions of a simulator draw random numbers from, put at the start of a row's stream before
-the row.
+"""Random states that simulator functions draw from, set to the stream of each row and restored afterwards.
 
 A function gets a generator as its argument `rng`. It may also draw from the global states of NumPy, the
 standard library and PyTorch, and from generators that it holds: all are set by seed and row, and have their
@@ -20,16 +19,16 @@ from sbi_models import seeding
 from sbi_models.simulators.generators import held_generators
 
 _MIX = 0x9E3779B97F4A7C15
-"""An odd number, by which one 64-bit seed becomes several that are not alike."""
+"""Odd number that derives several distinct seeds from one 64-bit seed."""
 
 Undo = Callable[[], object]
 
 
 class Randomness:
-    """Generators of some functions, and global states, as they are found now.
+    """Generators that functions hold, and global states, as of its construction.
 
     Args:
-        functions: whose generators.
+        functions: functions that may hold generators.
         with_global_states: whether to set the global states too.
     """
 
@@ -39,15 +38,14 @@ class Randomness:
         self._torch = _torch_generators()
 
     def _found(self) -> tuple[list[Any], bool]:
-        """Generators that functions hold, in an order that is the same in other processes; and whether they
-        name global ones."""
+        """Generators that functions hold, in the same order everywhere, and whether they name global ones."""
         known = {id(_source(generator)) for generator in _global_generators()}
-        found = held_generators(self._functions)
-        held = [generator for generator in found if id(_source(generator)) not in known]
-        return held, len(held) < len(found)
+        reachable = held_generators(self._functions)
+        held = [generator for generator in reachable if id(_source(generator)) not in known]
+        return held, len(held) < len(reachable)
 
     def seed(self, seed: int, name: str, *path: str | int) -> None:
-        """Set everything to the start of the stream of a path."""
+        """Set all states to the start of the stream of a path."""
         if self._with_global_states:
             number = seeding.derive(seed, f"{name}, global state", *path)
             np.random.seed(number % 2**32)  # noqa: NPY002 - for functions that use it
@@ -58,20 +56,24 @@ class Randomness:
             _set(generator, seeding.derive(seed, f"{name}, held", k, *path))
 
     def has_grown(self) -> bool:
-        """Whether there is more to set than was found: functions may import PyTorch, or make a generator,
-        when they are first called."""
+        """True if there are more states to set than at construction.
+
+        Functions may import PyTorch, or create a generator, when they are first called.
+        """
         return len(_torch_generators()) != len(self._torch) or [*map(id, self._found()[0])] != [
             *map(id, self.held)
         ]
 
     def has_more(self) -> bool:
-        """Whether functions hold more generators than were found; others in their place are set by what
-        functions draw from."""
+        """True if functions hold more generators than at construction.
+
+        Generators in the place of others are set by what functions draw from.
+        """
         return len(self._found()[0]) > len(self.held)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Puts everything back afterwards."""
+        """Context manager that restores all states afterwards."""
         states = [*self.held, *(_global_generators() if self._with_global_states else [])]
         undo = [_undo(generator) for generator in states]
         try:
@@ -82,7 +84,7 @@ class Randomness:
 
 
 def fresh_seed_of(generator: Any) -> int:
-    """A seed drawn from a generator, which moves on."""
+    """Draw a seed from a generator and advance it."""
     if isinstance(generator, random.Random):
         return generator.getrandbits(63)
     if isinstance(generator, np.random.BitGenerator):
@@ -96,24 +98,26 @@ def fresh_seed_of(generator: Any) -> int:
 
 
 def global_states() -> dict[str, Any]:
-    """The global states as they are now, by whose they are, to be compared."""
+    """Present global random states by library, for comparison."""
     numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
     states = {
         "NumPy": [str(numpy_state), numpy_state["state"]["key"].tolist()],
         "the standard library": random.getstate(),
     }
-    return states | {f"PyTorch ({own.device})": own.get_state().tolist() for own in _torch_generators()}
+    return states | {
+        f"PyTorch ({generator.device})": generator.get_state().tolist() for generator in _torch_generators()
+    }
 
 
 def _source(generator: Any) -> Any:
-    """The bit generator of one of NumPy's, which several may share."""
+    """Bit generator of a NumPy generator, which several may share."""
     return (
         getattr(generator, "bit_generator", None) or getattr(generator, "_bit_generator", None) or generator
     )
 
 
 def _global_generators() -> list[Any]:
-    """Those of NumPy, of the standard library, and of PyTorch where it is imported."""
+    """Global generators of NumPy, of the standard library, and of PyTorch if it is imported."""
     return [np.random.mtrand._rand, random._inst, *_torch_generators()]
 
 
@@ -138,13 +142,13 @@ def _set(generator: Any, number: int) -> None:
 
 
 def _started(generator: Any, number: int) -> np.random.BitGenerator:
-    """A bit generator of the kind that one of NumPy's has, at the start of a stream."""
+    """New bit generator of the same kind at the start of a stream."""
     kind = type(_source(generator))
     return cast(np.random.BitGenerator, kind(number))
 
 
 def _undo(generator: Any) -> Undo:
-    """What puts the present state of a generator back."""
+    """Function that restores the present state of a generator."""
     if isinstance(generator, random.SystemRandom):
         return lambda: None  # it has none
     if isinstance(generator, random.Random):

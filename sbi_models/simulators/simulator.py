@@ -1,20 +1,16 @@
-"""A simulator is an endless table of simulations: row i of seed s is the same however, and by whomever, it is
-computed."""
+"""Simulators: rows of an endless table, each a function of seed and row number, whoever computes it."""
 
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sbi_models import seeding
 from sbi_models.arguments import known_arguments
-from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError, distrust
+from sbi_models.errors import ConfigurationError, SbiModelsError
 from sbi_models.progress import Advance, progress_bar
 from sbi_models.simulators.arguments import (
     Function,
@@ -26,13 +22,15 @@ from sbi_models.simulators.arguments import (
     flattened,
 )
 from sbi_models.simulators.background import Background, may_start_one
-from sbi_models.simulators.calls import FunctionFailed, NamedCall
+from sbi_models.simulators.calls import NamedCall
+from sbi_models.simulators.collection import Collection, computed_blocks, shared_values
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
 from sbi_models.simulators.fixed_values import FixedValue
 from sbi_models.simulators.process_settings import settings_kept
-from sbi_models.simulators.randomness import Randomness, fresh_seed_of, global_states
-from sbi_models.simulators.table import Block, Table, difference, not_repeated, refusal
-from sbi_models.types import Array, Variables
+from sbi_models.simulators.randomness import Randomness, fresh_seed_of
+from sbi_models.simulators.repeatability import Repeatability
+from sbi_models.simulators.table import Block, Table
+from sbi_models.types import Variables
 
 if TYPE_CHECKING:
     from torch.distributions import Distribution
@@ -69,22 +67,23 @@ class Simulator:
             batched function is that of its whole block, all of whose rows then count as failed.
 
     Attributes:
-        made_at: when, in seconds since 1970: code that is older is what the functions do.
+        made_at: time of construction in seconds since 1970; later edits of the code have no effect.
         last_report: the failures of the last call of `sample` or `rows`; if there were some, they are logged
             as a warning, too.
 
     Raises:
         ConfigurationError: for something that is not callable, or no function at all.
+
+    >>> def prior(rng): return {"theta": rng.normal(size=2)}
+    >>> def likelihood(theta, rng): return {"x": rng.normal(theta, 1.0)}
+    >>> simulator = Simulator([prior, likelihood])
+    >>> few, more = simulator.sample(2, seed=1), simulator.sample(100, seed=1)
+    >>> bool((few["x"] == more["x"][:2]).all())
+    True
     """
 
     _stays_here = False
-    _repeats: bool | None = None
-    """Whether a row drawn twice is the same twice; None before anybody has tried."""
-    _difference = ""
-    _draws_from_rng_alone: bool | None = None
-    """Whether batched functions were seen to leave global states alone, which then are not set for them."""
     _isolation: "Isolation | None" = None
-    _was_tried_for_seeds = False
 
     def __init__(
         self,
@@ -109,6 +108,7 @@ class Simulator:
         self.failures = FailurePolicy() if failures is None else failures
         self.last_report = FailureReport()
         self.made_at = time.time()
+        self._repeatability = Repeatability()
 
     @property
     def priors(self) -> dict[str, "Distribution"]:
@@ -120,8 +120,10 @@ class Simulator:
         }
 
     def first(self, number: int) -> "Simulator":
-        """The first so many functions alone, such as a prior without its likelihood; its draws are of another
-        stream than the whole's."""
+        """Simulator of the first `number` functions, such as a prior without its likelihood.
+
+        Its draws come from another stream than those of the whole simulator.
+        """
         functions = [call.function for call in self.calls[:number]]
         return Simulator(
             functions, is_batched=self.is_batched, block_size=self.block_size, failures=self.failures
@@ -129,13 +131,15 @@ class Simulator:
 
     @property
     def log_joint(self) -> Callable[..., Any] | None:
-        """`log_joint(theta, x)` of the object whose methods all functions are, log p(theta, x) in nats, where
-        there is one; else None."""
+        """`log_joint(theta, x)` of the object whose methods all functions are, in nats, or None.
+
+        It is log p(theta, x), for importance weights.
+        """
         owners = {
             id(owner): owner for owner in (getattr(call.function, "__self__", None) for call in self.calls)
         }
-        found = getattr(next(iter(owners.values())), "log_joint", None) if len(owners) == 1 else None
-        return found if callable(found) else None
+        density = getattr(next(iter(owners.values())), "log_joint", None) if len(owners) == 1 else None
+        return density if callable(density) else None
 
     def sample(
         self,
@@ -149,7 +153,7 @@ class Simulator:
         """Draw simulations.
 
         Args:
-            batch_shape: how many, an int or the leading axes as a tuple.
+            batch_shape: number of simulations as an int, or the leading axes as a tuple.
             seed: None takes one from the first generator that the functions hold, or without one from NumPy's
                 global state, so that whoever seeds that governs such calls. Its first row is drawn twice when
                 a simulator is first used: if it differs, draws do not repeat, which is a `TrustWarning`, and
@@ -194,32 +198,36 @@ class Simulator:
         workers: int | None = None,
         **fixed: Any,
     ) -> Variables:
-        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays of shape `(stop - start, ...)`,
-        raw space; see `sample`."""
+        """Rows `start` to `stop` (exclusive) of the table of `seed`: arrays (stop - start, ...), raw space.
+
+        See `sample` for the other arguments.
+        """
         processes, num_rows = as_processes(workers), stop - start
         show = (
             None
             if progress or (progress is None and (num_rows > _ROWS_BEFORE_PROGRESS or processes != 1))
             else False
         )
-        self._refuse_elsewhere(processes)
+        self._repeatability.refuse_elsewhere(processes)
         with progress_bar("simulate", num_rows, show=show) as advance, self._states_kept():
             table = self._table(seed, start, stop, fixed)
-            with closing(_computed(table, processes, twice=self._repeats is None)) as computed:
+            twice = self._repeatability.repeats is None
+            with closing(computed_blocks(table, processes, twice=twice)) as computed:
                 rows = self._collected(
-                    table, computed if processes != 1 else self._tried(table, computed), advance
+                    table, computed if processes != 1 else self._checked(table, computed), advance
                 )
             if table.found_more():  # once in the life of a simulator
                 rows = self._collected(table, map(table.block, table.indices))
         if processes != 1:
-            self._repeats = True
+            self._repeatability.repeats = True
         return rows
 
     def stream(
         self, ranges: Sequence[tuple[int, int]], *, seed: int, workers: int | None = None
     ) -> Generator[Variables, None, None]:
-        """Rows `start` to `stop` of the table of `seed`, range by range, to the bit those of `rows`; the next
-        ranges are computed ahead.
+        """Iterate over ranges of rows of the table of `seed`; later ranges are computed ahead.
+
+        Rows are those of `rows` to the bit.
 
         This process computes until others are ready, and they compute once they have shown that they give the
         same to the bit. If they cannot be used, for instance since functions cannot be sent to them, it
@@ -247,7 +255,7 @@ class Simulator:
             for start, stop in ranges:
                 yield self.rows(start, stop, seed=seed, progress=False, **elsewhere)
             return
-        self._refuse_elsewhere(processes if workers is not None else 1)
+        self._repeatability.refuse_elsewhere(processes if workers is not None else 1)
         ahead = Background(
             partial(self._table, seed),
             ranges,
@@ -259,15 +267,14 @@ class Simulator:
             for _ in ranges:
                 with self._states_kept():
                     table, blocks = next(chunks)
-                    rows = self._collected(table, self._tried(table, blocks, ahead))
+                    rows = self._collected(table, self._checked(table, blocks, ahead))
                     if table.found_more():  # once in the life of a simulator
                         rows = self._collected(table, map(table.block, table.indices))
                 yield rows
 
     @property
     def suits_a_thread(self) -> bool:
-        """Whether `rows` may be called in a thread of a process that does other work, and does not slow that
-        work down.
+        """True if `rows` may run in a thread beside other work without slowing that down.
 
         Batched functions spend their time in NumPy, which lets other threads run. Global states, and
         generators that functions hold, belong to all threads. The first block is computed, twice, to see
@@ -275,184 +282,93 @@ class Simulator:
         """
         if not (self.is_batched and self._rows_are_plain) or self._uses_global_state:
             return False
-        if self._draws_from_rng_alone is None:
+        if self._repeatability.rng_alone is None:
             try:
                 self.rows(0, 1, seed=0, progress=False)
             except SbiModelsError:  # is raised again where it matters
                 return False
-        return bool(self._draws_from_rng_alone)
+        return bool(self._repeatability.rng_alone)
 
     def check_repeatable(self) -> None:
-        """Raise SimulationError if row 0 of the table of seed 0, drawn twice, is not the same twice; the
-        answer is kept."""
-        if self._repeats is None:
+        """Raise SimulationError if row 0 of the table of seed 0 differs between two computations.
+
+        The result is cached.
+        """
+        if self._repeatability.repeats is None:
             with self._states_kept():
                 table = self._table(0, 0, 1)
-                self._try(table, table.block(0))
-        self._refuse_elsewhere()
+                self._repeatability.compare(table, table.block(0), self._uses_global_state)
+        self._repeatability.refuse_elsewhere()
 
     @property
     def _rows_are_plain(self) -> bool:
-        """False if a subclass, or somebody else, has put something in the place of `rows`."""
+        """False if a subclass or an attribute overrides `rows`."""
         return getattr(self.rows, "__func__", None) is Simulator.rows
 
     def _stay_here(self, reason: str) -> None:
         self._stays_here = True
         _logger.warning("Simulations are computed in this process, not ahead in another one: %s", reason)
 
-    def _tried(
-        self, table: Table, blocks: Iterable[Block], ahead: Background | None = None
-    ) -> Iterator[Block]:
-        """The blocks; the first one that a simulator ever computes is computed twice, to see whether it is
-        the same twice.
-
-        The first two are also looked at for global states that functions have put at the same start in both.
-        """
-        states: list[dict[str, Any]] | None = (
-            [] if table.isolation is None and table.sets_global_states and ahead is None else None
-        )
-        for block in blocks:
-            if states is not None and not self._was_tried_for_seeds:
-                states.append(global_states())
-                if len(states) == 2:
-                    self._was_tried_for_seeds = True
-                    self._tell_of_seeds(*states)
-            if self._repeats is None and block.complete and not self._try(table, block):
-                distrust(f"seed= does not repeat these draws: {self._difference}")
-                if ahead is not None:
-                    ahead.stay("they do not repeat.")
-            yield block
-
-    def _tell_of_seeds(self, first: dict[str, Any], second: dict[str, Any]) -> None:
-        """Each row starts from states of its own: those that are the same after two rows were seeded by a
-        function, with one number."""
-        if same := [name for name, state in first.items() if state == second.get(name)]:
-            distrust(
-                f"A function seeds the global random numbers of {same[0]} with the same number in every "
-                "simulation: what is drawn from them afterwards is the same in all simulations. Leave "
-                "seeds to seed=, and draw from the argument rng."
-            )
-
-    def _try(self, table: Table, block: Block) -> bool:
-        """Whether a block that is computed once more is the same, with rng alone for batched functions that
-        seem to have nothing else."""
-        randomness, alone = table.randomness, False
-        may_be_alone = self.is_batched and table.isolation is None
-        if may_be_alone and not (
-            self._uses_global_state or randomness.held or randomness.names_global_states
-        ):
-            before = global_states()
-            again = replace(table, sets_global_states=False).block(block.index)
-            alone = not difference([again], [block]) and before == global_states()
-        if not alone:
-            again = table.block(block.index)
-        self._draws_from_rng_alone = alone
-        self._difference = not_repeated(table, block.index, difference([again], [block]))
-        self._repeats = not self._difference
-        return self._repeats
-
-    def _refuse_elsewhere(self, processes: int = 0) -> None:
-        """Raise SimulationError if other processes are wanted for simulations that are known not to
-        repeat."""
-        if processes != 1 and self._repeats is False:
-            raise SimulationError(
-                f"Expected simulations that are the same whoever computes them. {self._difference}"
-            )
-
     def _fresh_seed(self) -> int:
-        """One for a caller who gave none."""
+        """Seed for a caller who gave none."""
         held = Randomness([call.function for call in self.calls], with_global_states=False).held
         return seeding.fresh_seed() if not held else fresh_seed_of(held[0])
+
+    def _checked(
+        self, table: Table, blocks: Iterable[Block], ahead: Background | None = None
+    ) -> Iterator[Block]:
+        """Blocks of a table; the first one that a simulator ever computes is computed twice."""
+        return self._repeatability.checked(table, blocks, self._uses_global_state, ahead)
+
+    def _collected(
+        self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None
+    ) -> Variables:
+        """Rows of a table from its blocks in any order; raises SimulationError if too many failed."""
+        collection = Collection(table)
+        try:
+            return collection.rows(computed, advance)
+        finally:
+            self.last_report = collection.report
 
     def _table(self, seed: int, start: int, stop: int, fixed: Mapping[str, Any] | None = None) -> Table:
         values = {
             key: FixedValue(key, fixed_array(key, value), start, stop) for key, value in (fixed or {}).items()
         }
-        meta = self._meta(seed, start, stop)
-        sets = not self._draws_from_rng_alone
-        isolation = self._isolated()
         return Table(
-            self.calls,
-            self.is_batched,
-            self.block_size,
-            self.failures,
-            seed,
-            start,
-            stop,
-            meta,
-            values,
-            sets,
-            isolation,
+            calls=self.calls,
+            is_batched=self.is_batched,
+            block_size=self.block_size,
+            policy=self.failures,
+            seed=seed,
+            start=start,
+            stop=stop,
+            meta=shared_values(self.meta, seed, start, stop),
+            fixed=values,
+            sets_global_states=not self._repeatability.rng_alone,
+            isolation=self._isolated(),
         )
 
     def _isolated(self) -> "Isolation | None":
-        """Where functions are called if they have a time limit: in processes that can be ended."""
+        """Child processes for functions with a time limit; None without a limit."""
         if self.failures.timeout is not None and self._isolation is None:
             from sbi_models.simulators.isolation import Isolation  # noqa: PLC0415 - imports joblib
 
             self._isolation = Isolation(self.failures.timeout)
         return self._isolation
 
-    def _collected(
-        self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None
-    ) -> Variables:
-        """The rows of a table, of its blocks in any order, unless too many of them failed."""
-        blocks: list[Block] = []
-        whole: Block | None = None
-        num_rows, failed = table.stop - table.start, 0
-        try:
-            for block in computed:
-                blocks.append(block)
-                advance(table.asked_for(block.index))
-                failed += block.num_failed
-                if failed > self.failures.limit(num_rows):
-                    raise SimulationError(refusal(table, block, failed)) from block.exception
-                whole = whole or (block if block.complete else None)
-                if whole is not None:
-                    table.refuse_other(block, whole)
-                block.exception = None  # its traceback holds on to the memory of the functions
-        finally:
-            blocks.sort(key=lambda block: block.index)
-            self.last_report = FailureReport(
-                num_rows, tuple(failure for block in blocks for failure in block.failures)
-            )
-        if self.last_report.failures:
-            _logger.warning("%s", self.last_report)
-        joined, meta = table.joined(blocks), table.meta
-        return joined | {
-            name: np.repeat(np.atleast_1d(value)[None], num_rows, 0)
-            for name, value in meta.items()
-            if name not in joined
-        }
-
-    def _meta(self, seed: int, start: int, stop: int) -> dict[str, Array]:
-        """What the batch of rows start..stop shares; another batch has another draw."""
-        if self.meta is None:
-            return {}
-        Randomness([self.meta.function], with_global_states=True).seed(seed, "meta", start)
-        try:
-            outputs = self.meta(
-                {"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)}
-            )
-        except FunctionFailed as failure:
-            raise SimulationError(
-                f"The meta_fn of rows {start} to {stop} of seed {seed} failed: {failure}."
-            ) from failure.exception
-        return outputs
-
     @property
     def _uses_global_state(self) -> bool:
-        """Whether a function has nothing else to draw from, as far as its arguments tell."""
+        """True if a function has no argument that it could draw random numbers from."""
         calls = self.calls if self.meta is None else (*self.calls, self.meta)
         return not all(call.takes_rng for call in calls)
 
     @contextmanager
     def _states_kept(self) -> Iterator[None]:
-        """Puts generators that functions hold, global states, and settings of the process back afterwards."""
+        """Context manager that restores held generators, global random states, and process settings."""
         calls = self.calls if self.meta is None else (*self.calls, self.meta)
         alone = (
-            self._draws_from_rng_alone
-        )  # so that it may run in a thread, beside others that change settings
+            self._repeatability.rng_alone
+        )  # then it may run in a thread, beside others that change settings
         randomness = Randomness([call.function for call in calls], with_global_states=not alone)
         with randomness.kept(), nullcontext() if alone else settings_kept():
             yield
@@ -467,8 +383,9 @@ def make_simulator(
     block_size: int = 256,
     failures: FailurePolicy | None = None,
 ) -> Simulator:
-    """A simulator from one function or several; a simulator is returned as it is. Arguments and errors as for
-    `Simulator`.
+    """Create a simulator from one or several functions; a simulator is returned unchanged.
+
+    Arguments and errors are those of `Simulator`.
 
     >>> def prior(rng): return {"theta": rng.normal(size=2)}
     >>> def likelihood(theta, rng): return {"x": rng.normal(theta[0], 1.0, size=(20, 1))}
@@ -487,15 +404,3 @@ def make_simulator(
     return Simulator(
         sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures
     )
-
-
-def _computed(table: Table, processes: int, *, twice: bool) -> Generator[Block, None, None]:
-    """The blocks of a table, here or in other processes, in the order in which they are finished; there the
-    first is tried twice."""
-    if processes == 1:
-        yield from map(table.block, table.indices)
-        return
-    from sbi_models.simulators.pool import in_processes  # noqa: PLC0415 - imports joblib
-
-    with closing(in_processes(table, processes, twice=twice)) as blocks:
-        yield from blocks

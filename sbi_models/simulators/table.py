@@ -1,10 +1,9 @@
-"""A stretch of the table of simulations, block by block: all that a worker needs to compute any of its
-rows."""
+"""Table of simulations between two rows, block by block: everything that a worker needs to compute a row."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,8 +15,13 @@ from sbi_models.simulators.fixed_values import FixedValue
 from sbi_models.simulators.randomness import Randomness
 from sbi_models.types import Array, Variables
 
-if TYPE_CHECKING:
-    from sbi_models.simulators.isolation import Isolation
+
+class RowProcesses(Protocol):
+    """Processes that call the functions of a table; `isolation.Isolation` implements it."""
+
+    def attempt(self, table: "Table", index: int, attempt: int) -> dict[str, Array]:
+        """Outputs of one attempt at a block, as of `Table.attempt`."""
+        ...
 
 
 @dataclass
@@ -25,8 +29,8 @@ class Block:
     """The simulations of one block, after their retries.
 
     Attributes:
-        outputs: by name; the shape of one output if unbatched, with a leading axis of all rows of the block
-            if batched.
+        outputs: arrays by name, of the shape of one output if unbatched, else with a leading axis of all rows
+            of the block.
         complete: False if every attempt ended in an exception, so that outputs are missing.
         failures: rows asked for that failed at least once.
         exception: exception of the last attempt, if rows failed for good and a function raised it.
@@ -40,13 +44,13 @@ class Block:
 
     @property
     def num_failed(self) -> int:
-        """How many rows failed for good."""
+        """Number of rows that failed for good."""
         return sum(not failure.recovered for failure in self.failures)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows `start` to `stop` of the table of `seed`; see `Simulator` for what the other attributes mean."""
+    """Rows `start` to `stop` of the table of `seed`; `Simulator` describes the other attributes."""
 
     calls: tuple[NamedCall, ...]
     is_batched: bool
@@ -58,37 +62,36 @@ class Table:
     meta: Mapping[str, Array]
     fixed: Mapping[str, FixedValue]
     sets_global_states: bool
-    isolation: "Isolation | None" = None
-    """The processes in which functions are called, if not in this one."""
+    isolation: "RowProcesses | None" = None
+    """Processes in which the functions are called; None for this process."""
 
     @cached_property
     def randomness(self) -> Randomness:
-        """What the functions draw from, in this process."""
+        """Random states of the functions in this process."""
         return Randomness([call.function for call in self.calls], with_global_states=self.sets_global_states)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is of this process alone."""
+        """State without attributes that belong to this process alone."""
         return {
             name: value for name, value in vars(self).items() if name not in ("randomness", "_is_settled")
         }
 
     @property
     def indices(self) -> range:
-        """The blocks that hold the rows."""
+        """Indices of the blocks that hold the rows."""
         return range(self.start // self.block_size, -(-self.stop // self.block_size))
 
     def rows_of(self, index: int) -> range:
-        """The rows of a block."""
+        """Rows of a block."""
         return range(index * self.block_size, (index + 1) * self.block_size)
 
     def asked_for(self, index: int) -> int:
-        """How many rows of a block lie between start and stop."""
+        """Number of rows of a block between start and stop."""
         rows = self.rows_of(index)
         return min(rows.stop, self.stop) - max(rows.start, self.start)
 
     def block(self, index: int) -> Block:
-        """Compute a block; attempt a of a row has a stream of its own, so that each row is what it would be
-        alone."""
+        """Compute a block with its retries; every attempt of a row has its own stream."""
         first = self._tried(index, 0)
         if isinstance(first, FunctionFailed) or self.policy.non_finite:
             return self._after_retries(index, first)
@@ -101,7 +104,7 @@ class Table:
             return failure
 
     def _after_retries(self, index: int, first: dict[str, Array] | FunctionFailed) -> Block:
-        """The block after as many attempts as it takes, `first` being the outcome of the first."""
+        """Block after its retries, given the outcome of the first attempt."""
         rows = self.rows_of(index)
         failed = np.array([self.start <= row < self.stop for row in rows])
         block = Block(index, {}, complete=False)
@@ -128,8 +131,10 @@ class Table:
         return block
 
     def found_more(self) -> bool:
-        """Whether functions have made a generator after the first block, so that blocks since may not repeat;
-        it is known from now on."""
+        """True if functions created a generator since the first block, so that later blocks may not repeat.
+
+        The new generator is set from now on.
+        """
         if not self.sets_global_states or "randomness" not in vars(self) or not self.randomness.has_more():
             return False
         del vars(self)["randomness"]
@@ -178,7 +183,7 @@ class Table:
         return outputs
 
     def begins(self, call: NamedCall, outputs: dict[str, Array]) -> None:
-        """Told before each call of a function, with the outputs of those before it."""
+        """Hook before each call of a function, with the outputs of the functions before it."""
 
     def _fixed_or(self, key: str, value: Array, index: int) -> Array:
         name = next((name for name in self.fixed if name == key or spelt(name, [key])), None)
@@ -212,7 +217,7 @@ class Table:
                 )
 
     def _not_finite(self, outputs: Mapping[str, Array]) -> tuple[Array, str]:
-        """Which rows hold NaN or inf, if that counts as a failure, and what to say about it."""
+        """Mask of rows with NaN or inf, if these count as failures, and the cause for messages."""
         bad, names = np.zeros(self.block_size, dtype=bool), []
         for key, value in outputs.items():
             if self.policy.non_finite and value.dtype.kind == "f":
@@ -222,7 +227,7 @@ class Table:
         return bad, f"{', '.join(names)} not finite"
 
     def _merged(self, old: dict[str, Array], new: dict[str, Array], failed: Array) -> dict[str, Array]:
-        """The new outputs, with the old values of rows that had succeeded before."""
+        """New outputs, with the old values of rows that succeeded in an earlier attempt."""
         if not old or failed.all() or not self.is_batched:
             return new
         merged = {}
@@ -236,8 +241,10 @@ class Table:
         return merged
 
     def refuse_other(self, block: Block, whole: Block) -> None:
-        """Raise SimulationError if a block has other variables or shapes than a whole one; one that failed
-        may lack variables."""
+        """Raise SimulationError if variables or shapes of a block differ from those of a complete one.
+
+        A failed block may lack variables.
+        """
         if block.complete and (others := block.outputs.keys() ^ whole.outputs.keys()):
             has, lacks = (block, whole) if min(others) in block.outputs else (whole, block)
             raise SimulationError(
@@ -251,13 +258,12 @@ class Table:
                 raise SimulationError(shapes_differ(key, {value.shape, whole.outputs[key].shape}, places))
 
     def named(self, index: int) -> str:
-        """The rows of a block, for messages."""
+        """Rows of a block, for messages."""
         rows = self.rows_of(index)
         return f"row {rows.start}" if len(rows) == 1 else f"rows {rows.start} to {rows.stop - 1}"
 
     def joined(self, blocks: list[Block]) -> Variables:
-        """The rows of all blocks, in order, cut to start and stop; what failed simulations did not return is
-        NaN."""
+        """Rows of all blocks in order, cut to start and stop; missing outputs of failed rows are NaN."""
         whole = next((block for block in blocks if block.complete), None)
         if whole is None:
             raise SimulationError(
@@ -281,7 +287,7 @@ class Table:
 
 
 def refusal(table: Table, block: Block, failed: int) -> str:
-    """What to say when more rows fail than are allowed, after the block of the last of them."""
+    """Error for more failed rows than allowed, after the block of the last of them."""
     rows = table.rows_of(block.index)
     first = next(failure for failure in block.failures if not failure.recovered)
     whole_block = len(rows) > 1 and not block.complete
@@ -301,7 +307,7 @@ def refusal(table: Table, block: Block, failed: int) -> str:
 
 
 def shapes_differ(key: str, shapes: set[tuple[int, ...]], places: str = "") -> str:
-    """What to say of outputs of several shapes, and where they are."""
+    """Error for outputs of several shapes, with their rows."""
     return (
         f"Every simulation must return {key!r} of one shape, got "
         f"{' and '.join(str(s) for s in sorted(shapes)[:2])}{places}. Pad ragged outputs and return a mask "
@@ -310,7 +316,7 @@ def shapes_differ(key: str, shapes: set[tuple[int, ...]], places: str = "") -> s
 
 
 def _refuse_loss(key: str, dtypes: list[np.dtype[Any]], parts: list[Array]) -> None:
-    """Raise SimulationError if values of several types do not fit into one type that holds all of them."""
+    """Raise SimulationError if no single type holds all values of a variable of several types."""
     if len(set(dtypes)) < 2:
         return
     common = np.result_type(*dtypes)
@@ -332,7 +338,7 @@ def _missing(like: Array) -> Array:
 
 
 def not_repeated(table: Table, index: int, what: str) -> str:
-    """What to say of a block that was not the same when it was drawn again; nothing if it was."""
+    """Message for a block that differed when it was computed again; empty if it did not."""
     if not what:
         return ""
     return (
@@ -345,7 +351,7 @@ def not_repeated(table: Table, index: int, what: str) -> str:
 
 
 def difference(a: Iterable[Block], b: Iterable[Block]) -> str:
-    """What differs between the same blocks computed twice, in any bit."""
+    """Names of what differs, in any bit, between the same blocks computed twice."""
     for one, other in zip(a, b, strict=True):
         if list(one.outputs) != list(other.outputs) or one.failures != other.failures:
             return f"the outputs or failures of block {one.index}"

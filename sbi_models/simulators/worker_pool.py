@@ -1,5 +1,4 @@
-"""Worker processes that outlive what they were started for, so that the next epoch, or training, finds them
-ready."""
+"""Pool of worker processes that is reused between epochs and trainings."""
 
 import os
 import time
@@ -21,11 +20,10 @@ from sbi_models.simulators.table import Block, Table
 
 _IDLE_SECONDS = 300
 _FRESH_SECONDS = 150
-"""For which idle workers are lent again: work that is given to those about to end by themselves may be
-lost."""
+"""Idle seconds up to which workers are reused; work given to workers about to end may be lost."""
 
 _CLOSING_SECONDS = 0.5
-"""For which workers may finish what is no longer needed, before they are killed."""
+"""Seconds in which workers may finish cancelled work before they are killed."""
 _ONE_THREAD = dict.fromkeys(
     [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR")]
     + ["VECLIB_MAXIMUM_THREADS"],
@@ -35,14 +33,14 @@ _ONE_THREAD = dict.fromkeys(
 
 @dataclass
 class Piece:
-    """Consecutive blocks, and how long they took."""
+    """Consecutive blocks, and the seconds that they took."""
 
     blocks: list[Block]
     seconds: float
 
 
-class Helpers:
-    """Worker processes, borrowed until `close`, that know the functions of a table.
+class WorkerPool:
+    """Worker processes with the functions of a table, borrowed from the pool until `close`.
 
     The functions travel through a file, since they may hold large arrays, and each worker reads them once.
 
@@ -66,8 +64,7 @@ class Helpers:
             raise
 
     def submit(self, table: Table, indices: range) -> "Future[Piece | SbiModelsError]":
-        """Have blocks of a table computed: it has the functions of the table of `__init__`, but may have
-        other rows."""
+        """Submit blocks of a table with the functions of the table of `__init__`, and any rows."""
         rows = {"seed": table.seed, "start": table.start, "stop": table.stop, "meta": table.meta}
         future: Future[Piece | SbiModelsError] = self._executor.submit(
             _piece, str(self._functions), rows, indices, np.geterr()
@@ -77,7 +74,7 @@ class Helpers:
         return future
 
     def close(self) -> None:
-        """Give the workers back, without work; those that are not done in half a second are killed."""
+        """Return the workers to the pool; those that are still busy after half a second are killed."""
         unfinished = list(self._unfinished)
         for future in unfinished:
             future.cancel()
@@ -94,12 +91,11 @@ class Helpers:
 
 
 _idle: list[tuple[int, int, ProcessPoolExecutor, float]] = []
-"""Workers that nobody uses: the process they belong to, their number, and since when; they end by themselves
-after a while."""
+"""Idle workers, which end by themselves after a while: process they belong to, number, executor, time."""
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return int(joblib.cpu_count())
 
 
@@ -123,7 +119,7 @@ def _is_useless(executor: ProcessPoolExecutor) -> bool:
 def _piece(
     functions: str, rows: Mapping[str, Any], indices: range, errstate: Mapping[str, Any]
 ) -> Piece | SbiModelsError:
-    """Blocks, or the error that stops all work, computed in a worker."""
+    """In a worker: compute blocks, or return the error that stops all work."""
     try:
         table = replace(loaded(functions, Path(functions).read_bytes), **rows)
         began = time.perf_counter()

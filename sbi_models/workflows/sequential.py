@@ -14,7 +14,7 @@ from sbi_models.approximators import Approximator
 from sbi_models.approximators.validation import as_variables
 from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError, DataError
-from sbi_models.simulators import NarrowedSimulator, NarrowPrior, Simulator
+from sbi_models.simulators import NormalProposal, Simulator, SimulatorWithProposal
 from sbi_models.simulators.proposal import functions_that_draw
 from sbi_models.types import VariablesLike
 from sbi_models.workflows.auto.transforms import parameter_bounds
@@ -30,7 +30,7 @@ def sequential_proposal(
     widening: float = 3.0,
     num_samples: int = 10_000,
     seed: int | None = None,
-) -> NarrowedSimulator:
+) -> SimulatorWithProposal:
     """Simulator with a proposal prior around the posterior of one data set, for the next round.
 
     Train on its simulations, and draw with `workflow.importance_sample`, which weights by the joint density
@@ -82,7 +82,7 @@ def sequential_proposal(
     draws = approximator.sample(
         num_samples=positive_int(num_samples, "num_samples"), conditions=observed, seed=seed
     )
-    original = simulator.original if isinstance(simulator, NarrowedSimulator) else simulator
+    original = simulator.original if isinstance(simulator, SimulatorWithProposal) else simulator
     first = functions_that_draw(original, {name: approximator.shapes[name][0] for name in names})
     wide = original.first(first).sample(_PRIOR_DRAWS, seed=seeding.derive(seed, "bounds"), progress=False)
     lower, upper = parameter_bounds(np.concatenate([wide[name] for name in names], axis=1))
@@ -90,14 +90,14 @@ def sequential_proposal(
         np.array([none if b is None else b for b in side])
         for side, none in ((lower, -np.inf), (upper, np.inf))
     )
-    return NarrowedSimulator(
-        original, NarrowPrior.around({name: draws[name][0] for name in names}, low, high, widening)
+    return SimulatorWithProposal(
+        original, NormalProposal.around({name: draws[name][0] for name in names}, low, high, widening)
     )
 
 
 def narrow(
     simulator: Simulator, approximator: Approximator, conditions: VariablesLike, **options: Any
-) -> NarrowedSimulator:
+) -> SimulatorWithProposal:
     """Former name of `sequential_proposal`; it goes with the next release."""
     warnings.warn(
         "workflows.narrow is called workflows.sequential_proposal now, with the same arguments.",

@@ -118,7 +118,10 @@ def test_simulations_of_another_origin_are_refused(tmp_path, change, with_manife
         (tmp_path / "manifest.json").unlink()
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     rows, origin = Rows(1), {"seed": 0, "fingerprint": "f"} | change
-    message = rf"of seed {origin['seed']} and simulator '{origin['fingerprint']}' in .*, got .* of seed 0 and simulator 'f'. Name another folder"
+    message = (
+        rf"of seed {origin['seed']} and simulator '{origin['fingerprint']}' in .*, "
+        r"got .* of seed 0 and simulator 'f'. Name another folder"
+    )
     for refused in (
         lambda: create(tmp_path, rows=rows, n=50, **change),
         lambda: SimulationStore.finish(tmp_path, 25, **origin),
@@ -190,7 +193,8 @@ def test_folders_without_a_readable_manifest_are_refused(tmp_path):
     for refused in (lambda: SimulationStore.open(tmp_path), lambda: create(tmp_path)):
         with pytest.raises(
             DataError,
-            match=r"has schema 1; this version reads 2. Delete the folder, or name another, and simulate again",
+            match=r"has schema 1; this version reads 2. "
+            r"Delete the folder, or name another, and simulate again",
         ):
             refused()
     (tmp_path / "old").mkdir()

@@ -17,6 +17,7 @@ from sbi_models.diagnostics import (
     nrmse,
     posterior_contraction,
 )
+from sbi_models.diagnostics.metrics.registry import METRICS, default_metric
 from sbi_models.errors import DataError
 
 ROWS = ["NRMSE", "Log Gamma", "Calibration Error", "Posterior Contraction"]
@@ -121,3 +122,21 @@ def test_every_public_name_is_there():
     assert all(getattr(diagnostics, name) is not None for name in diagnostics.__all__)
     with pytest.raises(AttributeError, match="no attribute 'plot_nothing'"):
         _ = diagnostics.plot_nothing
+
+
+def test_a_registered_metric_is_a_row_of_the_table(monkeypatch):
+    """A metric that is registered with a name, a reading and a row is in the table at its place, one number
+    per data set by the median."""
+    monkeypatch.setattr(METRICS, "_entries", dict(METRICS))
+
+    @default_metric("Absolute Error", "0 is best", row=1)
+    def absolute_error(samples, truth):
+        return np.abs(samples.mean(axis=1) - truth)
+
+    samples, truth = gaussian(0)
+    table = default_metrics({"theta": samples}, {"theta": truth})
+    assert list(table.index) == ["NRMSE", "Log Gamma", "Absolute Error", *ROWS[2:]]
+    np.testing.assert_array_equal(
+        table.loc["Absolute Error"], np.median(absolute_error(samples, truth), axis=0)
+    )
+    assert METRICS["Absolute Error"].reading == "0 is best"

@@ -23,7 +23,7 @@ from sbi_models.pipeline.steps.sequential import round_of
 from sbi_models.pipeline.studies.hare_lynx import MODEL, PELTS
 from sbi_models.pipeline.studies.influenza import STUDY as INFLUENZA
 from sbi_models.pipeline.studies.influenza import exact_draws
-from sbi_models.simulators import NarrowedSimulator
+from sbi_models.simulators import SimulatorWithProposal
 
 pytestmark = pytest.mark.xdist_group("flows-narrow")  # whose pipelines run once
 
@@ -136,9 +136,9 @@ def test_an_experiment_that_has_its_prior_has_a_narrow_simulator(
     }
     question = question_of(experiment)
     near = question.with_proposal(content)
-    assert isinstance(near.study.simulator, NarrowedSimulator)
+    assert isinstance(near.study.simulator, SimulatorWithProposal)
     np.testing.assert_allclose(near.study.simulator.sample(100, seed=1)["theta"].mean(axis=0), 5.0, atol=0.05)
-    assert not isinstance(question.study.simulator, NarrowedSimulator)
+    assert not isinstance(question.study.simulator, SimulatorWithProposal)
     there = pickle.loads(pickle.dumps(near))
     assert (there.experiment, there.proposal) == (near.experiment, near.proposal)
     for name, values in near.study.simulator.sample(5, seed=1).items():

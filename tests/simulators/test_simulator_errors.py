@@ -36,7 +36,8 @@ def sometimes_longer(rng):
         ),
         (
             lambda: {"x": 1j},
-            r"real numbers in 'x' that function '.lambda.' returned, got complex128\. Pass real and imaginary part",
+            r"real numbers in 'x' that function '.lambda.' returned, got complex128\. "
+            r"Pass real and imaginary part",
         ),
     ],
 )

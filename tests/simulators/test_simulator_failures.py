@@ -207,7 +207,10 @@ def test_by_default_the_first_failure_is_an_error_that_can_be_repeated(workers):
         return {"x": value}
 
     simulator = make_simulator(at_seven)
-    expected = r"row (\d+) of seed 3: function 'at_seven' raised ZeroDivisionError: at seven.* at most 0 of 100 .*FailurePolicy\("
+    expected = (
+        r"row (\d+) of seed 3: function 'at_seven' raised ZeroDivisionError: at seven.* "
+        r"at most 0 of 100 .*FailurePolicy\("
+    )
     with pytest.raises(SimulationError, match=expected) as caught:
         simulator.sample(100, seed=3, workers=workers)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

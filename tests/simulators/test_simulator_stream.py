@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.simulators import FailurePolicy, Simulator, background, make_simulator
-from sbi_models.simulators import worker_pool as helpers
+from sbi_models.simulators import FailurePolicy, Simulator, background, make_simulator, worker_pool
 from sbi_models.simulators.table import Table
 
 RANGES = [(24, 40), (40, 56), (56, 63), (63, 80)]
@@ -74,7 +73,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr(background, "_TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(background, "_WORTHWHILE_SECONDS", 0.0)
     monkeypatch.setattr(background, "_PATIENCE", 60.0)
-    monkeypatch.setattr(helpers, "cores", lambda: 2)
+    monkeypatch.setattr(worker_pool, "cores", lambda: 2)
 
 
 @pytest.fixture
@@ -132,7 +131,7 @@ def test_this_process_computes_until_others_are_ready(monkeypatch, here):
     """Without patience this process does not wait for others to start, and they take over in the middle once
     they are there."""
     monkeypatch.setattr(background, "_PATIENCE", 0.0)
-    monkeypatch.setattr(helpers, "_idle", [])
+    monkeypatch.setattr(worker_pool, "_idle", [])
     simulator = make_simulator([prior, lambda theta: time.sleep(0.001) or likelihood(theta)])
     ranges = [(16 * k, 16 * k + 16) for k in range(120)]
     expected = plain(simulator, ranges)
@@ -140,14 +139,14 @@ def test_this_process_computes_until_others_are_ready(monkeypatch, here):
     same(drawn(simulator, ranges=ranges), expected)
     assert here[:20] == list(range(20))
     assert len(here) < 1920
-    for _, _, executor, _ in helpers._idle:
+    for _, _, executor, _ in worker_pool._idle:
         executor.shutdown(kill_workers=True)
 
 
 def test_little_work_starts_no_process(monkeypatch):
     """With less than two seconds left to do, nobody is started unasked; nor is anybody in a process that is
     itself a worker."""
-    monkeypatch.setattr(helpers, "Helpers", lambda *_: pytest.fail("processes are started"))
+    monkeypatch.setattr(worker_pool, "WorkerPool", lambda *_: pytest.fail("processes are started"))
     with monkeypatch.context() as patch:
         patch.setattr(background, "_WORTHWHILE_SECONDS", 2.0)
         same(drawn(SIMULATORS["global state"]), plain(SIMULATORS["global state"]))
@@ -159,9 +158,9 @@ def test_little_work_starts_no_process(monkeypatch):
 def test_work_goes_ahead_by_a_few_chunks(monkeypatch):
     """Of a thousand chunks no more than a few are sent before the first is used."""
     monkeypatch.setattr(background, "_PATIENCE", 60.0)  # on a busy machine workers may be late
-    sent, plain_submit = [], helpers.Helpers.submit
+    sent, plain_submit = [], worker_pool.WorkerPool.submit
     monkeypatch.setattr(
-        helpers.Helpers, "submit", lambda self, *task: sent.append(task) or plain_submit(self, *task)
+        worker_pool.WorkerPool, "submit", lambda self, *task: sent.append(task) or plain_submit(self, *task)
     )
     with closing(
         SIMULATORS["global state"].stream([(16 * k, 16 * k + 16) for k in range(1000)], seed=0, workers=2)
@@ -172,7 +171,9 @@ def test_work_goes_ahead_by_a_few_chunks(monkeypatch):
 
 
 def processes(number):
-    return {pid for _, count, executor, _ in helpers._idle if count == number for pid in executor._processes}
+    return {
+        pid for _, count, executor, _ in worker_pool._idle if count == number for pid in executor._processes
+    }
 
 
 def test_workers_are_used_again():

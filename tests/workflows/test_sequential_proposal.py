@@ -7,7 +7,7 @@ from linear_gaussian import SD, SIMULATOR, exact_mean, log_likelihood, log_prior
 from sbi_models import make_simulator
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import AutoregressiveMixture
-from sbi_models.simulators import NarrowedSimulator
+from sbi_models.simulators import SimulatorWithProposal
 from sbi_models.workflows import narrow, sequential_proposal
 
 X = np.array([[1.9, -1.2]])
@@ -48,7 +48,7 @@ def test_a_proposal_of_a_proposal_replaces_the_prior_of_the_original(rough):
     """A third round has a prior in place of that of the second, of the same original."""
     near = sequential_proposal(SIMULATOR, rough.approximator, {"x": X}, seed=1)
     further = sequential_proposal(near, rough.approximator, {"x": X}, seed=1)
-    assert isinstance(further, NarrowedSimulator)
+    assert isinstance(further, SimulatorWithProposal)
     assert further.original is SIMULATOR
     np.testing.assert_array_equal(further.prior.mean, near.prior.mean)
 

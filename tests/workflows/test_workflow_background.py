@@ -12,8 +12,7 @@ from sent_functions import fails_late, likelihood, meta, prior, scaled
 
 from sbi_models import make_simulator
 from sbi_models.networks import DeepSet
-from sbi_models.simulators import Simulator, background
-from sbi_models.simulators import worker_pool as helpers
+from sbi_models.simulators import Simulator, background, worker_pool
 from sbi_models.simulators.table import Table
 
 GUIDE = make_simulator([prior, likelihood])
@@ -37,7 +36,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr(background, "_TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(background, "_WORTHWHILE_SECONDS", 0.0)
     monkeypatch.setattr(background, "_PATIENCE", 60.0)
-    monkeypatch.setattr(helpers, "cores", lambda: 2)
+    monkeypatch.setattr(worker_pool, "cores", lambda: 2)
 
 
 @pytest.fixture
@@ -130,15 +129,15 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(workers, stop, tmp_path):
 def test_epochs_and_fits_share_their_workers(monkeypatch):
     """A training of three epochs, and the next one, borrow the same processes, and simulate no row twice or
     too many."""
-    sent, plain = [], helpers.Helpers.submit
+    sent, plain = [], worker_pool.WorkerPool.submit
 
     def submit(self, table, indices):
         sent.extend(indices)  # rows, since each is a block
         return plain(self, table, indices)
 
     trained(GUIDE, None)
-    monkeypatch.setattr(helpers.Helpers, "submit", submit)
-    monkeypatch.setattr(helpers, "ProcessPoolExecutor", lambda **_: pytest.fail("processes are started"))
+    monkeypatch.setattr(worker_pool.WorkerPool, "submit", submit)
+    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", lambda **_: pytest.fail("processes are started"))
     trained(GUIDE, None)
     assert sent == [
         0,

@@ -1,8 +1,8 @@
-"""Diagnostic numbers: NumPy arrays in, NumPy arrays out, one family a file; nothing here plots or samples.
+"""Diagnostic metrics: NumPy arrays in, NumPy arrays out, one family per file, without plots or sampling.
 
-Most metrics take `samples`, posterior draws of shape (num_datasets, num_samples, dim), and `truth`, true values
-of shape (num_datasets, dim), both in the raw space of the user; two-sample metrics take two sets of draws (n,
-dim) and (m, dim).
+Most metrics take `samples`, posterior draws of shape (num_datasets, num_samples, dim), and `truth`, true
+values of shape (num_datasets, dim), both in the raw space of the user; two-sample metrics take two sets of
+draws (n, dim) and (m, dim).
 """
 
 from sbi_models.diagnostics.metrics.c2st import c2st, c2st_of_each

@@ -1,4 +1,4 @@
-"""C2ST: can a classifier tell two sets of draws apart?"""
+"""C2ST: classifier two-sample tests of two sets of draws."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +15,7 @@ from sbi_models.types import Array
 def c2st(
     first: object, second: object, classifier: Classifier = "mlp", *, folds: int = 5, seed: int = 0
 ) -> float:
-    """The accuracy of a classifier that tells draws of one set from those of the other: 0.5 is
-    indistinguishable, 1 far apart.
+    """Accuracy of a classifier of two sets of draws: 0.5 is indistinguishable, 1 far apart.
 
     Cross-validated; inputs in units of the mean and sd of the first set. Between a posterior and its
     reference, the usual score of benchmarks, on 10 000 draws each.
@@ -48,12 +47,11 @@ def c2st_of_each(
     folds: int = 5,
     seed: int = 0,
 ) -> list[float]:
-    """`c2st` of several pairs of sets, all of the same shapes; the networks of "mlp" are trained side by
-    side, which is sooner.
+    """`c2st` of several pairs of sets of the same shapes; networks of "mlp" train side by side.
 
     Args:
         first: a set of draws (n, dim) for each pair.
-        second: as many, (m, dim) each.
+        second: other sets, as many, (m, dim) each.
         classifier: see `c2st`.
         folds: see `c2st`.
         seed: seed of folds and classifiers, the same for each pair.
@@ -99,17 +97,17 @@ def _accuracies_of_mlps(
     """Mean accuracy over the folds for each pair of `inputs`, (pairs, n, dim)."""
     from sbi_models.diagnostics.metrics.stacked_mlps import accuracies, trained  # noqa: PLC0415 - scikit-learn is slow to import
 
-    found = []
+    scores = []
     for length in sorted(
         {len(rows) for rows, _ in splits}
     ):  # the folds of most sets have one length, else two
         alike = [(rows, left) for rows, left in splits if len(rows) == length]
         known = np.concatenate([inputs[:, rows] for rows, _ in alike])
-        told = np.concatenate([np.broadcast_to(labels[rows], (len(inputs), length)) for rows, _ in alike])
+        targets = np.concatenate([np.broadcast_to(labels[rows], (len(inputs), length)) for rows, _ in alike])
         stack, _ = trained(
-            known, told, settings["hidden_layer_sizes"], settings["random_state"], settings["max_iter"]
+            known, targets, settings["hidden_layer_sizes"], settings["random_state"], settings["max_iter"]
         )
         for k, (_, left) in enumerate(alike):
-            own = slice(k * len(inputs), (k + 1) * len(inputs))
-            found.append(accuracies(stack, own, inputs[:, left], labels[left]))
-    return [float(mean) for mean in np.mean(found, axis=0)]
+            networks = slice(k * len(inputs), (k + 1) * len(inputs))
+            scores.append(accuracies(stack, networks, inputs[:, left], labels[left]))
+    return [float(mean) for mean in np.mean(scores, axis=0)]

@@ -1,4 +1,4 @@
-"""What every metric asks of its two arrays before it computes anything."""
+"""Input validation of metrics: finite arrays of fitting shapes, and levels between 0 and 1."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,13 @@ Floats = NDArray[np.float64]
 def check_samples(
     samples: object, truth: object, *, min_datasets: int = 1, min_draws: int = 1
 ) -> tuple[Floats, Floats]:
-    """The draws and the true values as float64 arrays that fit each other.
+    """Draws and true values as finite float64 arrays of fitting shapes.
 
     Args:
         samples: posterior draws, shape (num_datasets, num_samples, dim), raw space.
         truth: true values, shape (num_datasets, dim), raw space.
-        min_datasets: how many data sets the caller needs.
-        min_draws: how many draws for each data set the caller needs.
+        min_datasets: number of data sets that the caller needs.
+        min_draws: number of draws per data set that the caller needs.
 
     Raises:
         DataError: wrong number of axes, unequal data sets or dimensions, too few of either, or a value that
@@ -62,8 +62,7 @@ def as_floats(name: str, values: object) -> Floats:
 
 
 def check_finite(name: str, values: Floats) -> None:
-    """Raises DataError naming the data sets, rows of the first axis of `values`, that hold NaN or
-    infinity."""
+    """Raise DataError naming the data sets, rows of the first axis of `values`, with NaN or infinity."""
     finite = np.isfinite(values)
     if finite.all():
         return

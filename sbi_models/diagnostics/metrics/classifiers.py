@@ -1,4 +1,4 @@
-"""The named classifiers of two-sample tests; scikit-learn is imported when one is made."""
+"""Classifiers of two-sample tests by name; scikit-learn is imported when one is created."""
 
 from typing import Any, Literal, get_args
 
@@ -8,7 +8,7 @@ from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_finit
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 Classifier = Literal["mlp", "random_forest"]
-"""Which classifier tells two sets of draws apart: a network with two hidden layers, or a random forest."""
+"""Classifier of two-sample tests: a network with two hidden layers, or a random forest."""
 
 
 def classifier_named(name: Classifier, width: int, seed: int) -> Any:
@@ -37,8 +37,10 @@ def classifier_named(name: Classifier, width: int, seed: int) -> Any:
 
 
 def check_pair(first: object, second: object, *, least: int = 2) -> tuple[Floats, Floats]:
-    """Two sets of draws as finite arrays (n, dim) and (m, dim); raises DataError if they do not fit or hold
-    fewer than `least`."""
+    """Two sets of draws as finite arrays (n, dim) and (m, dim), each of at least `least` draws.
+
+    Raises DataError otherwise.
+    """
     a, b = as_floats("first", first), as_floats("second", second)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.shape[1]:
         raise DataError(

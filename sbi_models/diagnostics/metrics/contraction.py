@@ -1,13 +1,14 @@
-"""How far the truth lies from the posterior mean, and how much the data have narrowed the prior."""
+"""Posterior z-scores and posterior contraction."""
 
 import numpy as np
 
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_finite, check_samples
+from sbi_models.diagnostics.metrics.registry import default_metric
 from sbi_models.errors import DataError
 
 
 def z_scores(samples: object, truth: object) -> Floats:
-    """The distance of the posterior mean from the truth in posterior standard deviations.
+    """Posterior z-score: (posterior mean - truth) in posterior standard deviations.
 
         z = (mean - truth) / sd,  sd with ddof = 1
 
@@ -28,6 +29,9 @@ def z_scores(samples: object, truth: object) -> Floats:
     References:
         Schad, Betancourt, Vasishth (2021), Toward a principled Bayesian workflow in cognitive science,
         Psychological Methods.
+
+    >>> z_scores([[[0.0], [2.0], [4.0]]], [[1.0]]).tolist()
+    [[0.5]]
     """
     draws, true = check_samples(samples, truth, min_draws=2)
     mean, sd = _moments(draws)
@@ -38,9 +42,11 @@ def z_scores(samples: object, truth: object) -> Floats:
     return scores
 
 
+@default_metric("Posterior Contraction", "1 is best", row=3)
 def posterior_contraction(samples: object, truth: object, prior_variance: object = None) -> Floats:
-    """The share of the prior variance that the data removed: 1 is certainty, 0 nothing learnt, below 0 wider
-    than the prior.
+    """Posterior contraction, 1 - posterior variance / prior variance: 1 is certainty, 0 the prior.
+
+    It is below 0 if the posterior is wider than the prior.
 
         1 - var_posterior / var_prior,  both with ddof = 1
 
@@ -60,6 +66,9 @@ def posterior_contraction(samples: object, truth: object, prior_variance: object
 
     References:
         Schad, Betancourt, Vasishth (2021), as for `z_scores`.
+
+    >>> posterior_contraction([[[0.0], [2.0], [4.0]]], [[1.0]], prior_variance=[16.0]).tolist()
+    [[0.75]]
     """
     draws, true = check_samples(samples, truth, min_draws=2, min_datasets=2 if prior_variance is None else 1)
     prior = _variance(true, axis=0) if prior_variance is None else _given(prior_variance, true.shape[1])
@@ -70,15 +79,13 @@ def posterior_contraction(samples: object, truth: object, prior_variance: object
 
 
 def _moments(draws: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation (ddof = 1) of each data set, shape (n, dim), exact where all draws are
-    equal."""
+    """Mean and sd (ddof = 1) of each data set, shape (n, dim), exact where all draws are equal."""
     sd = np.sqrt(_variance(draws, axis=1))
     return np.where(sd > 0.0, draws.mean(axis=1), draws[:, 0]), sd
 
 
 def _variance(values: Floats, axis: int) -> Floats:
-    """The variance (ddof = 1), exactly 0 where all values are equal, which rounding of the mean would
-    hide."""
+    """Variance (ddof = 1), exactly 0 where all values are equal, despite rounding of the mean."""
     variance: Floats = np.where(np.ptp(values, axis=axis) > 0.0, values.var(axis=axis, ddof=1), 0.0)
     return variance
 

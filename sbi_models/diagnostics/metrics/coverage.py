@@ -1,4 +1,4 @@
-"""How often credible regions contain the truth, for each parameter and for all of them jointly."""
+"""Coverage of credible regions, for each parameter and for all jointly."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,9 @@ from sbi_models.seeding import generator
 class Coverage:
     """Observed coverage at each credible level, with a pointwise interval for the true coverage.
 
-    levels: shape (K,); observed, lower, upper: shape (K, dim), fractions of the data sets.
+    Attributes:
+        levels: credible levels, (K,).
+        observed, lower, upper: observed coverage and its interval, (K, dim), fractions of the data sets.
     """
 
     levels: Floats
@@ -28,8 +30,7 @@ class Coverage:
 def marginal_coverage(
     samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0
 ) -> Coverage:
-    """The fraction of data sets whose central interval holds the truth, for each parameter: the diagonal if
-    the posterior is right.
+    """Coverage of central credible intervals of each parameter: the level if the posterior is right.
 
     The central interval of level a covers if |2 u - 1| <= a for the fractional rank u, so all levels come
     from one rank. Ties have random places: where an end of an interval holds many equal draws, it covers a
@@ -51,6 +52,11 @@ def marginal_coverage(
 
     References:
         Hermans et al. (2022), A trust crisis in simulation-based inference?, TMLR.
+
+    >>> rng = np.random.default_rng(1)
+    >>> coverage = marginal_coverage(rng.normal(size=(500, 99, 1)), rng.normal(size=(500, 1)), [0.5])
+    >>> coverage.observed.round(1).tolist()
+    [[0.5]]
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     num_draws = draws.shape[1]
@@ -59,13 +65,14 @@ def marginal_coverage(
 
 
 def coverage_of_ranks(ranks: Floats, num_draws: int, levels: Floats) -> NDArray[np.int64]:
-    """How many data sets the central intervals cover: ranks (n, dim), levels (K,) -> counts (K, dim)."""
+    """Number of data sets that central intervals cover: ranks (n, dim), levels (K,) -> counts (K, dim)."""
     return _counts_within(np.abs(2.0 * ranks - 1.0), num_draws, levels)
 
 
 def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
-    """The level of the smallest ellipsoid around the posterior mean that reaches the truth: uniform if the
-    joint posterior is right.
+    """Level of the smallest ellipsoid around the posterior mean that contains the truth.
+
+    It is uniform if the joint posterior is right.
 
     The Mahalanobis distance of the truth, ranked among those of the S draws,
 
@@ -107,8 +114,7 @@ def joint_ranks(samples: object, truth: object, *, seed: int = 0) -> Floats:
 def joint_coverage(
     samples: object, truth: object, levels: object = None, band: float = 0.95, *, seed: int = 0
 ) -> Coverage:
-    """The fraction of data sets whose joint credible ellipsoid holds the true parameter vector: the diagonal
-    if right.
+    """Coverage of joint credible ellipsoids: equal to the level if the joint posterior is right.
 
     The region of level a covers if the joint rank is at most a. Arguments, errors and result as for
     `marginal_coverage`, with one column for all parameters together; default levels are up to 200 fractions k
@@ -122,8 +128,10 @@ def joint_coverage(
 
 
 def _joint_ranks(draws: Floats, truth: Floats, rng: np.random.Generator) -> Floats:
-    """The truth has a random place among the draws, so that rounding, which may differ along an array, breaks
-    no tie in its favour."""
+    """Joint ranks with the truth at a random place among the draws.
+
+    Then rounding, which may differ along an array, breaks no tie in its favour.
+    """
     n, num_draws, _ = draws.shape
     each, place = np.arange(n), rng.integers(0, num_draws + 1, n)
     pool = np.concatenate([draws, truth[:, None, :]], axis=1)
@@ -138,8 +146,7 @@ def _joint_ranks(draws: Floats, truth: Floats, rng: np.random.Generator) -> Floa
 
 
 def _pseudo_inverse(correlation: Floats) -> Floats:
-    """The inverse of each matrix, shape (n, dim, dim), directly if none is nearly singular, else by
-    eigenvectors, which is slower."""
+    """Inverse of each matrix, shape (n, dim, dim); by eigenvectors if one is nearly singular."""
     try:
         pivots = np.diagonal(np.linalg.cholesky(correlation), axis1=1, axis2=2)
         regular = bool(pivots.min() > 1e-5)
@@ -152,8 +159,7 @@ def _pseudo_inverse(correlation: Floats) -> Floats:
 
 
 def _counts_within(values: Floats, num_draws: int, levels: Floats) -> NDArray[np.int64]:
-    """How many values, shape (n, dim), are at most each level, shape (K,), up to rounding: counts of shape
-    (K, dim)."""
+    """Number of values, shape (n, dim), up to each level, shape (K,), with rounding: counts (K, dim)."""
     edges = levels + 1e-9 / (num_draws + 1)
     ordered = np.sort(values, axis=0)
     return np.stack([np.searchsorted(column, edges, side="right") for column in ordered.T], axis=-1).astype(

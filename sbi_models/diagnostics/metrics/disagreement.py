@@ -1,4 +1,4 @@
-"""How far several posteriors of the same data set are apart, such as those of the members of an ensemble."""
+"""Disagreement of several posteriors of the same data set, such as those of ensemble members."""
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -8,7 +8,7 @@ from sbi_models.errors import DataError
 
 
 def jensen_shannon_divergence(log_densities: object, weights: object = None) -> Floats:
-    """The generalized Jensen-Shannon divergence of each data set, in nats, shape (num_datasets,).
+    """Generalized Jensen-Shannon divergence of each data set, in nats, shape (num_datasets,).
 
     sum_k w_k KL(p_k || p), with the mixture p = sum_k w_k p_k: what a draw of the mixture tells about the
     member that it came from. It lies between 0 (all agree) and the entropy of the weights (no overlap): log 2
@@ -47,8 +47,9 @@ def jensen_shannon_divergence(log_densities: object, weights: object = None) -> 
 
 
 def energy_disagreement(samples: object, weights: object = None) -> Floats:
-    """The share of the distance between two draws of the mixture that is there because they come from
-    different members; (num_datasets,).
+    """Share of the mean distance of two draws of the mixture that is due to different members.
+
+    It has shape (num_datasets,).
 
     1 - sum_k w_k E|X_k - X_k'| / E|X - X'|, with draws X_k of member k and X of the mixture, each parameter
     in units of its standard deviation in the mixture. In expectation it lies between 0, where all members
@@ -64,6 +65,11 @@ def energy_disagreement(samples: object, weights: object = None) -> Floats:
 
     Raises:
         DataError: the arrays do not fit.
+
+    >>> draws = np.random.default_rng(1).normal(size=(1, 3, 200, 1))
+    >>> apart = draws + 9.0 * np.arange(3)[:, None, None]
+    >>> bool(energy_disagreement(draws)[0] < 0.02), bool(energy_disagreement(apart)[0] > 0.3)
+    (True, True)
     """
     draws = as_floats("samples", samples)
     if draws.ndim != 4 or draws.shape[2] < 2 or not draws.size or not np.isfinite(draws).all():
@@ -75,7 +81,7 @@ def energy_disagreement(samples: object, weights: object = None) -> Floats:
 
 
 def _energy_of_one(draws: Floats, weights: Floats) -> float:
-    """For draws (members, num_samples, dim) of one data set."""
+    """Energy disagreement for draws (members, num_samples, dim) of one data set."""
     members, num_samples, dim = draws.shape
     mean = np.einsum("k,kd->d", weights, draws.mean(axis=1))
     sd = np.sqrt(np.einsum("k,kd->d", weights, ((draws - mean) ** 2).mean(axis=1)))

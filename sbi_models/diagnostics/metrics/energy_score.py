@@ -1,5 +1,4 @@
-"""The energy score: how near posterior draws are to the truth, rewarding draws that are no wider than they
-must be."""
+"""Energy score: a proper score of posterior draws."""
 
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
@@ -8,8 +7,9 @@ from sbi_models.diagnostics.metrics.checks import Floats, check_samples
 
 
 def energy_score(samples: object, truth: object, *, scaled: bool = True) -> Floats:
-    """A proper score of each data set, smaller is better; for one parameter it is the continuous ranked
-    probability score.
+    """Energy score of each data set, smaller is better; for one parameter it is the CRPS.
+
+    The CRPS is the continuous ranked probability score.
 
         mean_s |draw_s - truth| - 1/2 mean_{s != t} |draw_s - draw_t|
 
@@ -31,6 +31,9 @@ def energy_score(samples: object, truth: object, *, scaled: bool = True) -> Floa
 
     References:
         Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation, JASA 102(477).
+
+    >>> energy_score([[[1.0], [3.0]], [[1.0], [1.0]]], [[2.0], [1.0]]).tolist()
+    [0.0, 0.0]
     """
     draws, true = check_samples(samples, truth, min_draws=2, min_datasets=2 if scaled else 1)
     if scaled:

@@ -1,5 +1,4 @@
-"""Importance weights of posterior draws: how much of an approximate posterior the exact one can use, and
-whether weighting can mend it.
+"""Importance weights of posterior draws: effective sample size and Pareto-smoothed importance sampling.
 
 With weights w_s = p(theta_s) p(x | theta_s) / q(theta_s | x) of draws theta_s of an approximation q, the
 exact posterior is the weighted sample, if the weights have no heavy tail.
@@ -22,16 +21,14 @@ _PRIOR_WEIGHT, _PRIOR_SHAPE = 10, 0.5
 
 
 class SmoothedWeights(NamedTuple):
-    """Normalized log weights of each data set (num_datasets, num_samples), and the shape k of the tail that
-    they had, (num_datasets,)."""
+    """Normalized log weights (num_datasets, num_samples), and the Pareto k of their tail (num_datasets,)."""
 
     log_weights: Floats
     pareto_k: Floats
 
 
 def pareto_smoothed(log_weights: object) -> SmoothedWeights:
-    """Log weights whose upper tail is replaced by the quantiles of a generalized Pareto distribution that is
-    fitted to it.
+    """Pareto-smoothed log weights: a fitted generalized Pareto distribution replaces the upper tail.
 
     k below 0.5: all is well; up to 0.7: usable; above: too heavy a tail for any finite sample, and not even
     smoothing helps. k is infinite where no draw has a finite weight, or where fewer than five weigh more than
@@ -42,11 +39,15 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
     `largest_weight_share` of weights as they are).
 
     Args:
-        log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; -inf is a weight
-            of zero.
+        log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; -inf is a
+            weight of zero.
 
     Raises:
         DataError: the array has another shape, or holds NaN or inf.
+
+    >>> log_weights = np.random.default_rng(1).normal(size=(1, 1000))
+    >>> bool(pareto_smoothed(log_weights).pareto_k[0] < 0.7)
+    True
     """
     values = as_floats("log_weights", log_weights)
     if values.ndim != 2 or not values.size or np.isnan(values).any() or np.isposinf(values).any():
@@ -59,12 +60,14 @@ def pareto_smoothed(log_weights: object) -> SmoothedWeights:
 
 
 def effective_sample_share(log_weights: object) -> Floats:
-    """(sum w)^2 / (S sum w^2) of each data set, shape (num_datasets,): the share of S draws that the exact
-    posterior can use, 0 to 1.
+    """Effective sample size over number of draws, (sum w)^2 / (S sum w^2), shape (num_datasets,), 0 to 1.
 
     Args:
         log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; best those of
             `pareto_smoothed`.
+
+    >>> effective_sample_share([[0.0, 0.0, 0.0, 0.0], [0.0, -np.inf, -np.inf, -np.inf]]).tolist()
+    [1.0, 0.25]
     """
     values = as_floats("log_weights", log_weights)
     top = values.max(axis=1, keepdims=True)
@@ -75,11 +78,10 @@ def effective_sample_share(log_weights: object) -> Floats:
 
 
 def largest_weight_share(log_weights: object) -> Floats:
-    """The share of the weight that the heaviest draw of each data set has, (num_datasets,): 1 / S for equal
-    weights; 0 without any weight.
+    """Share of the heaviest draw in the total weight, (num_datasets,): 1 / S for equal weights, 0 for none.
 
     Args:
-        log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; as they are, not
+        log_weights: (num_datasets, num_samples), in nats, up to a constant for each data set; not
             smoothed.
 
     >>> largest_weight_share([[0.0, 0.0, 0.0, 0.0], [50.0, 0.0, 0.0, 0.0]]).round(3).tolist()
@@ -92,7 +94,7 @@ def largest_weight_share(log_weights: object) -> Floats:
 
 
 def _smoothed_row(log_weights: Floats) -> tuple[Floats, float]:
-    """Of one data set (num_samples,)."""
+    """Smoothed weights of one data set (num_samples,)."""
     top = log_weights.max()
     if not np.isfinite(top):
         return log_weights, np.inf
@@ -115,8 +117,9 @@ def _smoothed_row(log_weights: Floats) -> tuple[Floats, float]:
 
 
 def fit_generalized_pareto(exceedances: Floats) -> tuple[float, float]:
-    """Shape k (positive for heavy tails) and scale of the density (1 + k x / scale)^(-1 / k - 1) / scale,
-    from x > 0 in ascending order.
+    """Shape k and scale of a generalized Pareto distribution, fitted to x > 0 in ascending order.
+
+    The density is (1 + k x / scale)^(-1 / k - 1) / scale; k is positive for heavy tails.
 
     The posterior mean of b = -k / scale on a grid of quasi-prior quantiles (Zhang & Stephens); k is then
     drawn towards 0.5 as by ten more observations (Vehtari et al.).

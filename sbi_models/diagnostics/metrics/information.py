@@ -1,4 +1,4 @@
-"""Do the draws know anything about the truth? A permutation test, for each parameter and jointly."""
+"""Information test: a permutation test that the posterior is not the prior, per parameter and jointly."""
 
 from typing import Literal
 
@@ -11,12 +11,13 @@ from sbi_models.diagnostics.metrics.checks import Floats, check_samples
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 DRAWS, DATASETS = 64, 1000
-"""At most so many draws of so many data sets are compared with all true values: the test costs n^2 S."""
+"""Limits of draws per data set and of data sets compared with all true values: the test costs n^2 S."""
 
 
 def information(samples: object, truth: object) -> tuple[Floats, Floats]:
-    """Whether each truth is nearer to its own draws than to those of other data sets: a test that the
-    posterior is not the prior.
+    """Test whether truths are nearer to their own draws than to those of other data sets.
+
+    If they are, the posterior is not the prior.
 
         T = mean_i a_ii - mean_ij a_ij,  a_ij = mean_s |F(draw_is) - F(truth_j)|
 
@@ -48,7 +49,7 @@ def information(samples: object, truth: object) -> tuple[Floats, Floats]:
 
 
 def information_of(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
-    """`information` of arrays that have been checked."""
+    """`information` of validated arrays."""
     few = draws[:DATASETS, np.unique(np.linspace(0, draws.shape[1] - 1, DRAWS).astype(np.int64))]
     true = truth[:DATASETS]
     few, true = _evened(few, true)
@@ -58,7 +59,7 @@ def information_of(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
 
 
 def _evened(draws: Floats, truth: Floats) -> tuple[Floats, Floats]:
-    """F of draws (n, S, dim) and truth (n, dim); 1/2 for parameters whose true values are all equal."""
+    """F of `information` at draws (n, S, dim) and truth (n, dim); 1/2 for constant parameters."""
     n, num_draws, dim = draws.shape
     evened = np.full((n, num_draws + 1, dim), 0.5)
     for j in np.flatnonzero(truth.min(axis=0) < truth.max(axis=0)):
@@ -100,8 +101,10 @@ def _distances(draws: Floats, truth: Floats) -> Floats:
 
 
 def _distances_on_a_line(draws: Floats, truth: Floats) -> Floats:
-    """The same for one parameter, from sorted draws (n, S) and their sums: with b draws below t, b t - (sum
-    of them), and so above."""
+    """a_ij of one parameter, from sorted draws (n, S) and their sums.
+
+    With b draws below t, these add b t - (sum of them); draws above likewise.
+    """
     n, num_draws = draws.shape
     ordered = np.sort(draws, axis=1)
     sums = np.concatenate([np.zeros((n, 1)), np.cumsum(ordered, axis=1)], axis=1)
@@ -112,12 +115,11 @@ def _distances_on_a_line(draws: Floats, truth: Floats) -> Floats:
 
 
 FEW, SHARE, SIZE = 200, 0.1, 20
-"""Draws of each data set that are compared with the prior; the share of data sets, and their number, from
-which on it is told."""
+"""Draws per data set compared with the prior, and share and number of data sets that are reported."""
 
 
 def share_like_the_prior(draws: Floats, truth: Floats, prior: Floats | None = None) -> float:
-    """The share of data sets whose draws are the prior, as far as can be seen, 0 if that is below a tenth.
+    """Estimated share of data sets whose draws are the prior; 0 if that is below a tenth.
 
     Draws become normal scores of their ranks in the prior: draws of it, or else the true values. Data sets
     count whose scores have, for each parameter, mean and variance within 3.3 standard errors of those of the
@@ -159,7 +161,7 @@ def share_like_the_prior(draws: Floats, truth: Floats, prior: Floats | None = No
 
 
 def _prior_scores(values: Floats, ordered: Floats) -> Floats:
-    """Normal scores of the middle of the places that values have among those of the prior, in order."""
+    """Normal scores of the middle rank of values among those of the prior, in order."""
     low, high = np.searchsorted(ordered, values, side="left"), np.searchsorted(ordered, values, side="right")
     scores: Floats = ndtri((low + high + 1.0) / 2.0 / (len(ordered) + 1.0))
     return scores

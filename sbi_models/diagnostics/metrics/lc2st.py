@@ -1,4 +1,4 @@
-"""L-C2ST: a two-sample test of the posterior of one observation, without draws of the true posterior."""
+"""L-C2ST: local two-sample test of the posterior of one observation, without draws of the true one."""
 
 import warnings
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from sbi_models.seeding import derive, generator
 
 @dataclass(frozen=True)
 class LocalTest:
-    """statistic: near 0 for a right posterior and at most 1/4, and p_values, of each observation,
-    (n_observed,); null: statistics under the null hypothesis, (num_null, n_observed)."""
+    """Statistic and p-value of each observation, (n_observed,), and statistics under the null hypothesis.
+
+    The statistic is near 0 for a right posterior, and at most 1/4; `null` has shape (num_null, n_observed).
+    """
 
     statistic: Floats
     p_values: Floats
@@ -33,8 +35,7 @@ def local_c2st(
     num_null: int = 100,
     seed: int = 0,
 ) -> LocalTest:
-    """Tests the posterior of each observation: how sure a classifier is, there, which of (draw, x) and
-    (truth, x) it sees.
+    """Test the posterior of each observation by the certainty of a classifier of (draw, x) and (truth, x).
 
     A classifier d learns to tell (draw of the posterior of x_i, x_i) from (truth_i, x_i) over test
     simulations. At an observation x_o,
@@ -92,7 +93,7 @@ def local_c2st(
 
 
 def _sureness(pairs: Floats, points: Floats, classifier: Classifier, seed: int) -> Floats:
-    """t of every observation: pairs (2, n, width), points (n_observed, S, width)."""
+    """Statistic t of every observation: pairs (2, n, width), points (n_observed, S, width)."""
     model = classifier_named(classifier, pairs.shape[2], seed)
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - slow to import
 

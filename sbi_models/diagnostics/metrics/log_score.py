@@ -1,4 +1,4 @@
-"""The log score: the density that posteriors give to the truth, and how sure its mean is."""
+"""Log score: the log density that posteriors give to the truth, with its standard error."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,16 @@ from sbi_models.errors import DataError
 
 
 class LogScore(NamedTuple):
-    """The mean log density of held-out true parameters in nats, and its standard error over data sets."""
+    """Mean log density of held-out true parameters in nats, and its standard error over data sets."""
 
     mean: float
     error: float
 
 
 def log_score(log_density: object, baseline: object = None) -> LogScore:
-    """The mean of log q(truth | x) over held-out simulations: larger is better, and largest in expectation
-    for the right posterior.
+    """Mean of log q(truth | x) over held-out simulations in nats: larger is better.
+
+    In expectation the right posterior has the largest.
 
     With a baseline, the mean of the differences, whose standard error is much smaller than those of the two:
     above 0 the first is better. The difference to the exact posterior is minus the Kullback-Leibler
@@ -32,6 +33,10 @@ def log_score(log_density: object, baseline: object = None) -> LogScore:
     Raises:
         DataError: fewer than 2 data sets, shapes that differ, NaN, or a density of 0 (-inf), which makes the
             score -inf.
+
+    >>> score = log_score([-1.0, -2.0, -3.0])
+    >>> score.mean
+    -2.0
     """
     values = as_floats("log_density", log_density)
     if baseline is not None:

@@ -1,4 +1,4 @@
-"""The maximum mean discrepancy between two sets of draws."""
+"""Maximum mean discrepancy between two sets of draws."""
 
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
@@ -8,8 +8,7 @@ from sbi_models.errors import ConfigurationError
 
 
 def mmd_squared(first: object, second: object, bandwidth: float | None = None) -> float:
-    """The squared maximum mean discrepancy with a Gaussian kernel: 0 in expectation if both sets are draws of
-    one distribution.
+    """Squared maximum mean discrepancy with a Gaussian kernel: 0 in expectation for equal distributions.
 
         E k(X, X') + E k(Y, Y') - 2 E k(X, Y),  k(x, y) = exp(-|x - y|^2 / (2 h^2))
 
@@ -26,6 +25,10 @@ def mmd_squared(first: object, second: object, bandwidth: float | None = None) -
 
     References:
         Gretton, Borgwardt, Rasch, Schölkopf, Smola (2012), A kernel two-sample test, JMLR 13.
+
+    >>> rng = np.random.default_rng(1)
+    >>> mmd_squared(rng.normal(size=(99, 1)), rng.normal(9.0, 1.0, size=(99, 1))) > 0.1
+    True
     """
     a, b = check_pair(first, second)
     width = float(np.median(pdist(np.concatenate([a, b])))) if bandwidth is None else float(bandwidth)

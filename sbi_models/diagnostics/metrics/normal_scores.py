@@ -1,5 +1,4 @@
-"""Ranks as normal scores: tests of place, of spread, and of either's change with the data, exact for a right
-posterior of any law."""
+"""Normal scores of ranks: exact tests of place, spread, and their change with the data."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +8,13 @@ from scipy.stats import rankdata
 from sbi_models.diagnostics.metrics.checks import Floats
 
 EDGE = 1e-12
-"""Places within slots stay so far from their ends, so that scores are finite."""
+"""Distance of random places within slots from the slot's ends, which keeps scores finite."""
 
 
 def normal_scores(ranks: NDArray[np.int64], num_draws: int, rng: np.random.Generator) -> Floats:
-    """The standard normal quantile of each rank, at a random place within its slot: exactly N(0, 1) if the
-    posterior is right.
+    """Standard normal quantile of each rank, at a random place within its slot.
+
+    Scores are exactly N(0, 1) if the posterior is right.
 
         w = Phi^-1((k + v) / (S + 1)),  v ~ Uniform(0, 1)
 
@@ -34,14 +34,15 @@ def normal_scores(ranks: NDArray[np.int64], num_draws: int, rng: np.random.Gener
 
 
 def outward(scores: Floats) -> Floats:
-    """Scores of |2 u - 1| for those of u: large at both ends; N(0, 1) if scores are."""
+    """Scores of |2 u - 1| given those of u: large at both ends; N(0, 1) if the scores are."""
     folded: Floats = ndtri(np.clip(np.abs(2.0 * ndtr(scores) - 1.0), EDGE, 1.0 - EDGE))
     return folded
 
 
 def bias_test(scores: Floats) -> tuple[Floats, Floats]:
-    """Student's t of the mean of each column, and its two-sided p-value, exact if scores, shape (num_datasets,
-    dim), are N(0, 1).
+    """Student's t of each column's mean and its two-sided p-value, exact for scores that are N(0, 1).
+
+    Scores have shape (num_datasets, dim).
 
     Positive where true values lie too high among the draws. Other widths of the posterior leave the test
     about as it is.
@@ -52,8 +53,9 @@ def bias_test(scores: Floats) -> tuple[Floats, Floats]:
 
 
 def spread_test(scores: Floats) -> tuple[Floats, Floats]:
-    """The variance of each column, and the two-sided p-value of its chi-square test, exact if scores,
-    (num_datasets, dim), are N(0, 1).
+    """Variance of each column and the two-sided p-value of its chi-square test, exact for N(0, 1) scores.
+
+    Scores have shape (num_datasets, dim).
 
     Above 1 where posteriors are too narrow, below 1 where too wide. Independent of `bias_test` if the
     posterior is right.
@@ -65,8 +67,7 @@ def spread_test(scores: Floats) -> tuple[Floats, Floats]:
 
 
 def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
-    """Whether scores change with what is known of each data set: the t of the largest correlation, and its
-    p-value for all q features.
+    """Test whether scores change with features of data sets: t of the largest correlation, p-value for all q.
 
     Scores of a right posterior are N(0, 1) and independent of data and pools, so each correlation has
     Student's t, exactly, whatever the features are; Bonferroni's bound, q times the smallest p-value, is for
@@ -95,8 +96,7 @@ def change_test(scores: Floats, features: Floats) -> tuple[Floats, Floats]:
 
 
 def features_of(columns: Floats) -> Floats:
-    """Columns (num_datasets, q) as normal scores of their ranks over data sets, and the same of their distance
-    from the middle.
+    """Columns (num_datasets, q) as normal scores over data sets, and those of distances from the middle.
 
     Constant columns are left out. Ranks make one test of linear, curved, and heavy-tailed features alike.
     """

@@ -1,5 +1,4 @@
-"""Draws and truth of each data set as one pool, and where the truth falls in it: the exact footing of a
-verdict.
+"""Pools of draws and truth of each data set, and ranks of the truth in them, for exact tests.
 
 If a posterior is right, the truth is one more of its draws. Given the S + 1 values without their order, each
 is then equally likely to be the truth, whatever the law: continuous or discrete, with or without moments, in
@@ -23,23 +22,19 @@ from sbi_models.diagnostics.metrics.normal_scores import normal_scores
 from sbi_models.diagnostics.metrics.ranks import place_of
 
 FAR = 20.0
-"""Values farther from the median than so many mean absolute deviations are moved there, so that all moments
-of a pool exist."""
+"""Limit of distances from the median in mean absolute deviations, so that moments of a pool exist."""
 
 OUT = 1e100
-"""Distances from a random point, in sds, that are larger are taken as that: their squares are numbers."""
+"""Limit of distances from a random point, in sds, so that their squares are finite."""
 
 GROSS = 50.0
-"""Truths whose squared distance in posterior sds, per parameter, is above that are beyond what a pool with
-its truth can measure."""
+"""Squared distance per parameter, in posterior sds, beyond which a pool with its truth cannot measure it."""
 
 MOST = 25
-"""Dependence is looked at between at most so many parameters, taken at random from more: 300 pairs, 2 300
-triples."""
+"""Number of randomly chosen parameters whose dependence is tested: 300 pairs, 2 300 triples."""
 
 FEW = 200
-"""The truth is ranked by products of coordinates among at most so many draws, at most 254, which costs next
-to no power."""
+"""Draws among which products of coordinates are ranked, at most 254; more would hardly add power."""
 
 Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
@@ -47,12 +42,14 @@ Floats32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pools:
-    """What pools tell of each parameter: shapes (num_datasets, dim).
+    """Rank statistics of each parameter in its pools, shapes (num_datasets, dim).
 
-    errors: posterior mean minus truth in posterior sds, less what this is on average over the pool; NaN where
-    there is no such number. second, fourth: the averages of its square and fourth power over the pool, which
-    a right posterior of any law has as expectations. place, width: mean and sd of the pool, raw units. dead:
-    whether all draws are equal, and not equal to the truth.
+    Attributes:
+        errors: posterior mean minus truth in posterior sds, minus its average over the pool, or NaN.
+        second, fourth: averages of the square and fourth power of `errors` over the pool, which are the
+            expectations for a right posterior of any law.
+        place, width: mean and sd of the pool, raw units.
+        dead: True if all draws are equal, and not equal to the truth.
     """
 
     errors: Floats
@@ -65,14 +62,19 @@ class Pools:
 
 @dataclass(frozen=True)
 class JointPools:
-    """What pools tell of all parameters jointly, in coordinates in which each pool has covariance 1.
+    """Rank statistics of all parameters jointly, in coordinates in which each pool has covariance 1.
 
-    errors: as of `Pools`, (num_datasets, dim), in joint posterior sds; second, fourth: of their lengths, (n,);
-    parameters: how many of them are not fixed by others; distance, ball, along: ranks of the truth, (n,), by
-    Mahalanobis distance, by the distance to a random point (TARP), and along the mean error of the data sets
-    before; pairs, sizes, triples: normal scores of the ranks of products of two coordinates, of sizes less
-    their means with such and with coordinates, and of the signs of three, (n, number); bonds: correlations of
-    the pairs in the pool.
+    Attributes:
+        errors: errors as in `Pools`, (num_datasets, dim), in joint posterior sds.
+        second, fourth: second and fourth moments of the errors' lengths, (num_datasets,).
+        parameters: number of parameters that are not determined by others.
+        distance, ball, along: ranks of the truth, (num_datasets,), by Mahalanobis distance, by the distance
+            to a random point (TARP), and along the mean error of the earlier data sets.
+        pairs: normal scores of the ranks of products of two coordinates, (num_datasets, number).
+        sizes: normal scores of the ranks of products of a centred size with another one, or with a
+            coordinate, (num_datasets, number).
+        triples: normal scores of the ranks of products of three signs, (num_datasets, number).
+        bonds: correlations of the pairs in the pool.
     """
 
     errors: Floats
@@ -89,8 +91,10 @@ class JointPools:
 
 
 def pooled(draws: Floats, truth: Floats, rng: np.random.Generator) -> tuple[Pools, JointPools | None]:
-    """The pools of draws (n, S, dim) and truth (n, dim), raw space; jointly for two parameters or more and S
-    > dim + 2."""
+    """Pools of draws (n, S, dim) and truth (n, dim), raw space.
+
+    Joint pools are computed for two parameters or more and S > dim + 2.
+    """
     n, num_draws, dim = draws.shape
     jointly = dim > 1 and num_draws > dim + 2
     places = rng.integers(0, min(num_draws, FEW) + 1, n)
@@ -117,7 +121,7 @@ def pooled(draws: Floats, truth: Floats, rng: np.random.Generator) -> tuple[Pool
 
 
 class _Jointly:
-    """Goes through chunks of pools in order, and puts together what they tell jointly."""
+    """Accumulator of joint statistics over chunks of pools."""
 
     def __init__(self, draws: Floats, truth: Floats, rng: np.random.Generator) -> None:
         n, num_draws, dim = draws.shape
@@ -135,9 +139,8 @@ class _Jointly:
         self.parts: list[tuple[NDArray[np.generic], ...]] = []
 
     def add(self, rows: slice, pool: Floats, standard: Floats, places: Integers) -> None:
-        """A chunk: pools and standardized pools, (c, dim, S + 1), and the place of the truth in each,
-        (c,)."""
-        white, correlation, kept = _whitened(standard)
+        """Add a chunk: pools and standardized pools, (c, dim, S + 1), and places of the truth, (c,)."""
+        white, correlation, free = _whitened(standard)
         at = _taken(white, places)
         squared = np.einsum("cds,cds->cs", white, white)
         before = self.pull + np.cumsum(at, axis=0) - at
@@ -153,9 +156,9 @@ class _Jointly:
             (
                 *(
                     part[:, 0] if part.shape[1:] == (1,) else part
-                    for part in _errors(white, squared[:, None], places, max(int(kept.max()), 1))
+                    for part in _errors(white, squared[:, None], places, max(int(free.max()), 1))
                 ),
-                kept,
+                free,
                 place_of(squared, places, self.rng),
                 place_of(balls, places, self.rng),
                 place_of(np.einsum("cds,cd->cs", white, before), places, self.rng),
@@ -172,17 +175,19 @@ class _Jointly:
         )
 
     def done(self, draws: Floats, truth: Floats) -> JointPools:
-        """All chunks together."""
-        errors, second, fourth, far, expected, kept, *rest = (
+        """Joint statistics of all chunks."""
+        errors, second, fourth, far, expected, free, *rest = (
             np.concatenate(part) for part in zip(*self.parts, strict=True)
         )
         if _gross(far, expected):
             errors, second, fourth = _plain_errors(draws, truth)
-        return JointPools(errors, second, fourth, max(int(kept.max()), 1), *rest)
+        return JointPools(errors, second, fourth, max(int(free.max()), 1), *rest)
 
     def _products(self, one: Floats32, other: Floats32, places: Integers) -> Floats:
-        """Normal scores of the ranks of products of two coordinates, one of each, (c, number, up to `FEW` +
-        1)."""
+        """Normal scores of ranks of products of two coordinates in different columns.
+
+        Products have shape (c, number, up to `FEW` + 1).
+        """
         each, ranks = np.arange(len(one)), []
         for j in range(one.shape[1] - 1):
             products = one[:, j, None] * other[:, j + 1 :]
@@ -194,8 +199,11 @@ class _Jointly:
         return normal_scores(np.concatenate(ranks, axis=1), one.shape[2] - 1, self.rng)
 
     def _triples(self, signs: Floats32, places: Integers) -> Floats:
-        """Normal scores of the ranks of products of three signs: of two values, so that their shares say all,
-        which is one product of matrices for all triples."""
+        """Normal scores of ranks of products of three signs.
+
+        Products of signs have two values, so that their shares are enough: one product of matrices for all
+        triples.
+        """
         left, right = np.array(self.pairs).T
         doubles = signs[:, left] * signs[:, right]
         pair, third = np.nonzero(np.arange(signs.shape[1]) > right[:, None])
@@ -212,8 +220,7 @@ class _Jointly:
 
 
 def _chunks(draws: Floats, truth: Floats, places: Integers) -> Iterator[tuple[slice, Floats]]:
-    """Some data sets at a time, to bound memory: their rows, and their pools, (c, dim, S + 1), the truth at
-    its place."""
+    """Iterate over data sets in chunks, to bound memory: rows, and pools (c, dim, S + 1) with the truth."""
     n, num_draws, dim = draws.shape
     size = max(1, 200_000 // (num_draws * dim))
     for start in range(0, n, size):
@@ -227,8 +234,10 @@ def _chunks(draws: Floats, truth: Floats, places: Integers) -> Iterator[tuple[sl
 
 
 def _standardized(pool: Floats) -> tuple[Floats, Floats, Floats]:
-    """Pools (c, dim, S + 1) with mean 0 and sd 1, after what is `FAR` out was moved in, and the mean and sd
-    taken out; 0 if constant."""
+    """Pools (c, dim, S + 1) with mean 0 and sd 1, and the mean and sd removed; 0 if constant.
+
+    Values beyond `FAR` are moved there first.
+    """
     middle = pool.shape[2] // 2
     median = np.partition(pool, middle, axis=2)[..., middle, None]
     moved = pool - median
@@ -243,25 +252,24 @@ def _standardized(pool: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _whitened(standard: Floats) -> tuple[Floats, Floats, Integers]:
-    """Coordinates of covariance 1, the correlations of the pools, (c, dim, dim), and how many parameters are
-    not fixed by others, (c,).
+    """Coordinates of covariance 1, pool correlations, (c, dim, dim), and number of free parameters, (c,).
 
     By the symmetric root of the pseudo-inverse: it moves smoothly with the data, each coordinate stays near
     its parameter, and constants or copies do no harm.
     """
     correlation = np.matmul(standard, standard.transpose(0, 2, 1)) / standard.shape[2]
     values, vectors = np.linalg.eigh(correlation)
-    kept = values > 1e-10 * values[:, -1:]
-    inverse_root = np.where(kept, 1.0 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
+    free = values > 1e-10 * values[:, -1:]
+    inverse_root = np.where(free, 1.0 / np.sqrt(np.where(free, values, 1.0)), 0.0)
     return (
         np.matmul(np.matmul(vectors * inverse_root[:, None, :], vectors.transpose(0, 2, 1)), standard),
         correlation,
-        kept.sum(axis=1),
+        free.sum(axis=1),
     )
 
 
 def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
-    """The values of the truth: (c, number, S + 1) -> (c, number)."""
+    """Values of the truth: (c, number, S + 1) -> (c, number)."""
     taken: Floats = values[np.arange(len(values)), :, places].astype(np.float64, copy=False)
     return taken
 
@@ -269,8 +277,9 @@ def _taken(values: NDArray[np.floating], places: Integers) -> Floats:
 def _errors(
     values: Floats, squared: Floats, places: Integers, dim: int
 ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
-    """Posterior mean minus truth in sds of the draws alone (ddof = 1), from values of covariance 1 in their
-    pools, (c, number, S + 1).
+    """Posterior mean minus truth in sds of the draws alone (ddof = 1), from whitened pools.
+
+    Pools have shape (c, number, S + 1) and covariance 1.
 
     By the formula of Sherman and Morrison, q = P (S^2 - 1) / (S (S - P)), with P the squared length in the
     pool; P is at most S, and taken as at most halfway from its mean, dim, to S where it divides, so that a
@@ -303,16 +312,14 @@ def _errors(
 
 
 def _gross(far: NDArray[np.bool_], expected: Floats) -> NDArray[np.bool_]:
-    """Of which columns truths are beyond what `_errors` can measure, more often than a right posterior's
-    are."""
+    """Mask of columns whose truths exceed the range of `_errors` more often than for a right posterior."""
     mean = expected.sum(axis=0)
     beyond: NDArray[np.bool_] = far.sum(axis=0) > mean + 4.0 * np.sqrt(mean) + 4.0
     return beyond
 
 
 def _plain_errors(draws: Floats, truth: Floats) -> tuple[Floats, Floats, Floats]:
-    """As `_errors` gives them, of posteriors that are far from right, from draws (n, S, dim) alone, as if
-    these were normal."""
+    """Errors as of `_errors` for very wrong posteriors, by a normal approximation of draws (n, S, dim)."""
     n, num_draws, dim = draws.shape
     mean, sd = draws.mean(axis=1), draws.std(axis=1, ddof=1)
     sd = np.where(sd > 0.0, sd, np.inf)

@@ -1,4 +1,4 @@
-"""Posterior predictive checks: do data that the posterior predicts look like the data that were observed?"""
+"""Posterior predictive checks: ranks of observed statistics among those of predicted data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,8 +22,11 @@ STATISTICS: dict[str, Statistic] = {
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """names: of the K statistics; observed, and two-sided p_values: (num_datasets, K); predictive: (num_datasets,
-    num_samples, K)."""
+    """Statistics of observed and predicted data with two-sided p-values.
+
+    `names` has the K statistics; `observed` and `p_values` have shape (num_datasets, K), `predictive`
+    (num_datasets, num_samples, K).
+    """
 
     names: tuple[str, ...]
     observed: Floats
@@ -34,8 +37,7 @@ class PredictiveCheck:
 def predictive_check(
     predictive: object, observed: object, statistics: Mapping[str, Statistic] | None = None
 ) -> PredictiveCheck:
-    """Where statistics of the observed data fall among those of data simulated with posterior draws as
-    parameters.
+    """Rank of statistics of the observed data among those of data simulated with posterior draws.
 
     The p-value is twice the smaller of the shares, observed one included, that lie as low and as high. Small
     ones say that the model, or the posterior, misses this side of the data; as the data were used to fit,
@@ -44,7 +46,7 @@ def predictive_check(
     Args:
         predictive: simulated data, shape (num_datasets, num_samples, ...), any space.
         observed: the data, shape (num_datasets, ...), in the same space.
-        statistics: by name, functions from (..., size), all numbers of a data set in one row, to (...); by
+        statistics: functions by name, from (..., size), all numbers of a data set in one row, to (...); by
             default mean, standard deviation, smallest, and largest.
 
     Raises:
@@ -53,6 +55,11 @@ def predictive_check(
     References:
         Gelman, Meng, Stern (1996), Posterior predictive assessment of model fitness via realized
         discrepancies, Statistica Sinica 6.
+
+    >>> rng = np.random.default_rng(1)
+    >>> check = predictive_check(rng.normal(size=(2, 99, 20)), rng.normal(size=(2, 20)))
+    >>> check.names, check.p_values.shape
+    (('mean', 'standard deviation', 'smallest', 'largest'), (2, 4))
     """
     simulated, data = as_floats("predictive", predictive), as_floats("observed", observed)
     if simulated.ndim < 2 or not simulated.size or data.shape != (len(simulated), *simulated.shape[2:]):

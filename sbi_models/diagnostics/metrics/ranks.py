@@ -1,4 +1,4 @@
-"""Where each true value falls among its posterior draws."""
+"""Ranks of true values among posterior draws."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +8,9 @@ from sbi_models.seeding import generator
 
 
 def fractional_ranks(samples: object, truth: object) -> Floats:
-    """The rank of each true value in the pool of itself and its S draws, as a fraction: uniform if the
-    posterior is right.
+    """Fractional rank of each true value in the pool of itself and its S draws.
+
+    It is uniform if the posterior is right.
 
         u = (#{draw < truth} + (#{draw = truth} + 1) / 2) / (S + 1)
 
@@ -39,8 +40,9 @@ def fractional_ranks(samples: object, truth: object) -> Floats:
 
 
 def random_ranks(samples: object, truth: object, seed: int = 0) -> NDArray[np.int64]:
-    """How many draws lie below each true value, with ties broken at random: exactly uniform on 0, ..., S if
-    the posterior is right.
+    """Number of draws below each true value, with random ties.
+
+    It is exactly uniform on 0, ..., S if the posterior is right.
 
     A truth that equals t draws takes each of the t + 1 places among them with the same probability, so that
     ranks of discrete parameters, or of draws that were rounded, are uniform too, which `fractional_ranks` are
@@ -68,14 +70,13 @@ def random_ranks(samples: object, truth: object, seed: int = 0) -> NDArray[np.in
 
 
 def random_ranks_of(draws: Floats, truth: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`random_ranks` of arrays that have been checked."""
+    """`random_ranks` of validated arrays."""
     below, ties = _below_and_equal(draws, truth)
     return below + rng.integers(0, ties + 1)
 
 
 def even_ranks(draws: Floats, truth: Floats, seed: int = 0) -> Floats:
-    """Midpoints (k + 1/2) / (S + 1) of `random_ranks` of arrays that have been checked: uniform for a right
-    posterior, ties or not."""
+    """Midpoints (k + 1/2) / (S + 1) of `random_ranks` of validated arrays: uniform for a right posterior."""
     ranks: Floats = (random_ranks_of(draws, truth, generator(seed, "diagnostics", "ties")) + 0.5) / (
         draws.shape[1] + 1
     )
@@ -83,8 +84,7 @@ def even_ranks(draws: Floats, truth: Floats, seed: int = 0) -> Floats:
 
 
 def place_of(values: Floats, place: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The rank, 0, ..., S, of the value at a place, (n,), among all S + 1 of its row, (n, S + 1), with ties
-    broken at random: (n,)."""
+    """Rank 0, ..., S of the value at a place, (n,), in its row, (n, S + 1), with random ties: (n,)."""
     target = values[np.arange(len(values)), place][:, None]
     below, equal = np.count_nonzero(values < target, axis=1), np.count_nonzero(values == target, axis=1)
     ranks: NDArray[np.int64] = below + rng.integers(0, equal)
@@ -92,13 +92,13 @@ def place_of(values: Floats, place: NDArray[np.int64], rng: np.random.Generator)
 
 
 def ranks_of(draws: Floats, truth: Floats) -> Floats:
-    """`fractional_ranks` of arrays that have been checked."""
+    """`fractional_ranks` of validated arrays."""
     below, ties = _below_and_equal(draws, truth)
     ranks: Floats = (below + 0.5 * (ties + 1)) / (draws.shape[1] + 1)
     return ranks
 
 
 def _below_and_equal(draws: Floats, truth: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many draws lie below the truth, and how many are equal to it, (num_datasets, dim) each."""
+    """Number of draws below the truth, and number equal to it, (num_datasets, dim) each."""
     target = truth[:, None, :]
     return np.count_nonzero(draws < target, axis=1), np.count_nonzero(draws == target, axis=1)

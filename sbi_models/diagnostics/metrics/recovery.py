@@ -1,17 +1,18 @@
-"""How close point estimates come to the truth, and how much closer than the prior."""
+"""Parameter recovery: point estimates against true values, and errors relative to the prior."""
 
 from typing import Literal, get_args
 
 import numpy as np
 
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_level, check_samples
+from sbi_models.diagnostics.metrics.registry import default_metric
 from sbi_models.errors import ConfigurationError, DataError, suggest
 
 Estimate = Literal["mean", "median"]
 
 
 def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
-    """The posterior mean, or median, of each data set and parameter.
+    """Posterior mean or median of each data set and parameter.
 
     Args:
         samples: posterior draws, shape (num_datasets, S, dim), raw space.
@@ -23,6 +24,9 @@ def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
     Raises:
         DataError: not three axes of real numbers.
         ConfigurationError: another kind.
+
+    >>> point_estimate([[[0.0], [1.0], [5.0]]], "median").tolist()
+    [[1.0]]
     """
     if kind not in get_args(Estimate):
         raise ConfigurationError(
@@ -35,11 +39,11 @@ def point_estimate(samples: object, kind: Estimate = "mean") -> Floats:
 
 
 def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floats]:
-    """The interval between the (1 - level) / 2 and (1 + level) / 2 quantiles of the draws.
+    """Central interval between the (1 - level) / 2 and (1 + level) / 2 quantiles of the draws.
 
     Args:
         samples: posterior draws, shape (num_datasets, S, dim), raw space.
-        level: its posterior probability.
+        level: coverage level of the interval.
 
     Returns:
         Lower and upper ends, each of shape (num_datasets, dim), in the unit of the parameter.
@@ -47,6 +51,10 @@ def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floa
     Raises:
         DataError: not three axes of real numbers.
         ConfigurationError: the level is not inside (0, 1).
+
+    >>> lower, upper = central_interval(np.linspace(0.0, 1.0, 101)[None, :, None], 0.9)
+    >>> lower.round(2).tolist(), upper.round(2).tolist()
+    ([[0.05]], [[0.95]])
     """
     tail = (1.0 - check_level(level)) / 2.0
     lower, upper = np.quantile(_draws(samples), [tail, 1.0 - tail], axis=1)
@@ -54,7 +62,7 @@ def central_interval(samples: object, level: float = 0.95) -> tuple[Floats, Floa
 
 
 def pearson_r(estimate: object, truth: object) -> Floats:
-    """The correlation of point estimates with true values over data sets.
+    """Pearson correlation of point estimates with true values over data sets.
 
     Args:
         estimate: shape (num_datasets, dim), raw space.
@@ -65,6 +73,9 @@ def pearson_r(estimate: object, truth: object) -> Floats:
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
+
+    >>> pearson_r([[1.0], [2.0], [3.0]], [[2.0], [4.0], [6.0]]).tolist()
+    [1.0]
     """
     draws, true = check_samples(as_floats("estimate", estimate)[:, None, ...], truth, min_datasets=2)
     x, y = (values - values.mean(axis=0) for values in (draws[:, 0], true))
@@ -74,9 +85,9 @@ def pearson_r(estimate: object, truth: object) -> Floats:
     return np.clip(r, -1.0, 1.0)
 
 
+@default_metric("NRMSE", "0 is best", row=0)
 def nrmse(samples: object, truth: object) -> Floats:
-    """The error of posterior draws relative to that of draws from the prior: 1 is no better than the prior, 0
-    perfect.
+    """Root mean squared error of draws relative to that of draws from the prior: 1 is the prior, 0 perfect.
 
         median_i sqrt(mean_s (draw_is - truth_i)^2) / median_i sqrt(var(truth) + (mean(truth) - truth_i)^2)
 
@@ -94,6 +105,10 @@ def nrmse(samples: object, truth: object) -> Floats:
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.
+
+    >>> truth = np.random.default_rng(1).normal(size=(100, 1))
+    >>> nrmse(np.repeat(truth[:, None], 10, axis=1), truth).tolist()
+    [0.0]
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     error = draws - true[:, None, :]

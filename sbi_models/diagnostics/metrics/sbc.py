@@ -1,5 +1,4 @@
-"""Simulation-based calibration: histograms of the ranks of true values among posterior draws, with tests of
-uniformity."""
+"""Simulation-based calibration: rank histograms with tests of uniformity."""
 
 from dataclasses import dataclass
 from operator import index
@@ -14,17 +13,19 @@ from sbi_models.diagnostics.metrics.ranks import random_ranks
 from sbi_models.errors import ConfigurationError
 
 PER_BIN = 20
-"""Data sets in a bin on average, by default."""
+"""Default mean number of data sets per bin."""
 
 
 @dataclass(frozen=True)
 class RankHistogram:
-    """How many ranks fall into each bin, with what a right posterior gives.
+    """Counts of ranks in bins, with what a right posterior gives.
 
-    edges: of the bins as fractions of the S + 1 ranks, (bins + 1,); counts: (bins, dim); expected, lower,
-    upper: the mean and the central binomial interval of each count, (bins,), each bin for itself; p_values:
-    of Pearson's chi-square over the bins, (dim,); p_values_ecdf: of the simultaneous ECDF band, which needs
-    no bins, (dim,).
+    Attributes:
+        edges: edges of the bins as fractions of the S + 1 ranks, (bins + 1,).
+        counts: ranks per bin, (bins, dim).
+        expected, lower, upper: mean and pointwise central binomial interval of each count, (bins,).
+        p_values: p-values of Pearson's chi-square test over the bins, (dim,).
+        p_values_ecdf: p-values of the simultaneous ECDF band, which needs no bins, (dim,).
     """
 
     edges: Floats
@@ -39,15 +40,16 @@ class RankHistogram:
 def rank_histogram(
     samples: object, truth: object, bins: int | None = None, *, level: float = 0.95, seed: int = 0
 ) -> RankHistogram:
-    """The histogram of ranks of each parameter: flat if right, a valley if over-confident, a hill if
-    under-confident, a slope if biased.
+    """Rank histogram of each parameter: flat if right.
+
+    A valley means over-confident, a hill under-confident, a slope biased.
 
     Args:
         samples: posterior draws, shape (num_datasets, S, dim), raw space.
         truth: true values, shape (num_datasets, dim), raw space.
         bins: 2 to S + 1 of them; by default as many as give 20 data sets each, at most 20. Bins that hold
             unequal numbers of ranks expect unequal counts.
-        level: level of the interval of each count.
+        level: coverage level of the interval of each count.
         seed: seed of places among ties.
 
     Raises:
@@ -57,6 +59,11 @@ def rank_histogram(
     References:
         Talts, Betancourt, Simpson, Vehtari, Gelman (2018), Validating Bayesian inference algorithms with
         simulation-based calibration, arXiv:1804.06788.
+
+    >>> rng = np.random.default_rng(1)
+    >>> histogram = rank_histogram(rng.normal(size=(200, 99, 1)), rng.normal(size=(200, 1)))
+    >>> histogram.counts.shape, bool(histogram.p_values[0] > 0.01)
+    ((10, 1), True)
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     n, num_draws = draws.shape[:2]

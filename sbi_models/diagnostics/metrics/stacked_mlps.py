@@ -1,5 +1,4 @@
-"""scikit-learn's `MLPClassifier` of two classes, many of them trained side by side: the same steps on the
-same numbers, sooner.
+"""Batched training of scikit-learn's `MLPClassifier` for two classes, with the same steps and numbers.
 
 Cross-validation trains one small network a fold, and a benchmark does that for every observation; each step
 of one is over before the interpreter has asked for the next. Here one step is that of all networks. Start,
@@ -27,16 +26,15 @@ _BATCH, _PENALTY, _RATE, _MOMENTUM, _SECOND, _EPSILON, _TOLERANCE, _PATIENCE = (
     1e-4,
     10,
 )
-"""scikit-learn's defaults: batch_size, alpha, learning_rate_init, beta_1, beta_2, epsilon, tol,
-n_iter_no_change."""
+"""scikit-learn's batch_size, alpha, learning_rate_init, beta_1, beta_2, epsilon, tol, n_iter_no_change."""
 
 _ACTIVATIONS = 250_000
-"""Of one layer of all networks of a step, which a processor holds near."""
+"""Number of activations of one layer of all networks in a step, which fit into a processor's cache."""
 
 
 @dataclass
 class Stack:
-    """Networks of two hidden layers each; all arrays have the networks in front.
+    """Networks of two hidden layers each; the first axis of all arrays is the network.
 
     Attributes:
         parameters: (networks, P): weights and biases of the three layers, one after the other.
@@ -47,8 +45,7 @@ class Stack:
     shapes: list[tuple[int, ...]]
 
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Weights and biases as (networks, fan in, fan out) and (networks, 1, fan out), of the memory of
-        (networks, P)."""
+        """Weights (networks, fan in, fan out) and biases (networks, 1, fan out): views of (networks, P)."""
         parts = torch.split(flat, [int(np.prod(shape)) for shape in self.shapes], dim=1)
         return [part.view(len(flat), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
@@ -84,7 +81,7 @@ def trained(
 def _trained_together(
     inputs: Array, labels: Array, units: tuple[int, int], state: int, max_epochs: int
 ) -> tuple[Stack, list[list[float]]]:
-    """`trained`, in steps of all networks."""
+    """`trained`, with steps of all networks at once."""
     x, y = torch.tensor(inputs, dtype=torch.float32), torch.tensor(labels, dtype=torch.float32)
     width = x.shape[2]
     fans = [(width, units[0]), units, (units[1], 1)]
@@ -113,7 +110,7 @@ def _trained_together(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Without threads of PyTorch, which wait for each other longer than so small steps take."""
+    """Context manager without threads of PyTorch, which wait longer for each other than small steps take."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -122,16 +119,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def accuracies(stack: Stack, own: slice, inputs: Array, labels: Array) -> list[float]:
-    """Of some of the networks, the share of rows (networks, n, width) whose labels (n,) each tells."""
-    w1, b1, w2, b2, w3, b3 = stack.views(stack.parameters[own])
+def accuracies(stack: Stack, networks: slice, inputs: Array, labels: Array) -> list[float]:
+    """Share of rows (networks, n, width) that each network classifies as its labels (n,)."""
+    w1, b1, w2, b2, w3, b3 = stack.views(stack.parameters[networks])
     x = torch.as_tensor(inputs, dtype=torch.float32)
     logit = torch.baddbmm(b3, torch.baddbmm(b2, torch.baddbmm(b1, x, w1).relu_(), w2).relu_(), w3)[..., 0]
     return [float(share) for share in ((logit > 0) == torch.as_tensor(labels > 0)).double().mean(dim=1)]
 
 
 def _start(fans: list[tuple[int, int]], rng: np.random.RandomState) -> torch.Tensor:
-    """Weights and biases, uniform within Glorot's bounds."""
+    """Initial weights and biases, uniform within Glorot's bounds."""
     parts = []
     for fan_in, fan_out in fans:
         bound = np.sqrt(6.0 / (fan_in + fan_out))
@@ -140,7 +137,7 @@ def _start(fans: list[tuple[int, int]], rng: np.random.RandomState) -> torch.Ten
 
 
 class _Training:
-    """Networks that go on, their data, the state of Adam, and which of all networks they are."""
+    """Networks still in training, their data, the state of Adam, and their indices among all networks."""
 
     def __init__(self, stack: Stack, x: torch.Tensor, y: torch.Tensor, which: Array) -> None:
         self.stack, self.x, self.y, self.which = stack, x, y, which
@@ -149,20 +146,20 @@ class _Training:
         self.steps = 0
 
     def without(self, stopped: Array) -> "_Training":
-        """The same training of those that have not stopped."""
+        """Training of the networks that have not stopped."""
         going = np.flatnonzero(~stopped)
-        kept = _Training(
+        remaining = _Training(
             Stack(self.stack.parameters[going], self.stack.shapes),
             self.x[going],
             self.y[going],
             self.which[going],
         )
-        kept.mean, kept.square, kept.steps = self.mean[going], self.square[going], self.steps
-        return kept
+        remaining.mean, remaining.square, remaining.steps = self.mean[going], self.square[going], self.steps
+        return remaining
 
     @torch.no_grad()
     def epoch(self, order: Array) -> list[float]:
-        """One pass over the data in an order (n,) of the rows; the loss of each network."""
+        """One pass over the data in the order (n,) of rows; returns the loss of each network."""
         rows = torch.as_tensor(order)
         x, y = self.x[:, rows], self.y[:, rows]
         total = torch.zeros(len(y), dtype=torch.float64)
@@ -175,7 +172,7 @@ class _Training:
     def _step(
         self, x: torch.Tensor, y: torch.Tensor, weights: list[torch.Tensor], gradients: list[torch.Tensor]
     ) -> torch.Tensor:
-        """One step of Adam; the loss before it."""
+        """One step of Adam; returns the loss before it."""
         w1, b1, w2, b2, w3, b3 = weights
         size = x.shape[1]
         h1 = torch.baddbmm(b1, x, w1).relu_()

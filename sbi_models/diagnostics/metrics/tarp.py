@@ -1,4 +1,4 @@
-"""TARP: coverage of balls around random points, a test of the whole joint posterior that needs no density."""
+"""TARP: expected coverage of balls around random points, a test of the joint posterior without a density."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,13 @@ from sbi_models.seeding import generator
 
 @dataclass(frozen=True)
 class Tarp:
-    """Expected coverage of TARP regions at each credibility level, with the simultaneous band for a right
-    posterior.
+    """Expected coverage of TARP regions at each credibility level, with the simultaneous band of its test.
 
-    levels, observed, lower, upper: shape (K,), probabilities; p_value: of uniform coverage probabilities;
-    area: the mean of observed - level above level 1/2, and of level - observed below: positive for too wide
-    posteriors, negative for too narrow ones.
+    Attributes:
+        levels, observed, lower, upper: credibility levels, observed coverage, and its band, (K,).
+        p_value: p-value of the test that coverage probabilities are uniform.
+        area: mean of observed - level above level 1/2, and of level - observed below; positive for too wide
+            posteriors, negative for too narrow ones.
     """
 
     levels: Floats
@@ -33,15 +34,16 @@ class Tarp:
 def tarp(
     samples: object, truth: object, references: object = None, *, level: float = 0.95, seed: int = 0
 ) -> Tarp:
-    """Tests of accuracy with random points: how often the ball around a random point that holds a share a of
-    the draws holds the truth.
+    """Tests of accuracy with random points (TARP): coverage of balls around random points.
+
+    A ball with the share a of the draws contains the truth with probability a if the posterior is right.
 
     Args:
         samples: posterior draws, shape (num_datasets, S, dim), raw space.
         truth: true values, shape (num_datasets, dim), raw space.
-        references: a point for each data set, shape (num_datasets, dim), raw space; it may depend on the data,
-            not on the truth. By default the true values of other data sets, which are draws of the prior.
-        level: level of the simultaneous band.
+        references: a point for each data set, shape (num_datasets, dim), raw space; it may depend on the
+            data, not on the truth. By default the true values of other data sets, which are prior draws.
+        level: coverage level of the simultaneous band.
         seed: seed of the default references, and of places among ties.
 
     Raises:
@@ -51,6 +53,10 @@ def tarp(
     References:
         Lemos, Coogan, Hezaveh, Perreault-Levasseur (2023), Sampling-based accuracy testing of posterior
         estimators for general inference, ICML. The band: Säilynoja et al. (2022), as for `simultaneous_band`.
+
+    >>> rng = np.random.default_rng(1)
+    >>> bool(tarp(rng.normal(size=(200, 99, 2)), rng.normal(size=(200, 2))).p_value > 0.01)
+    True
     """
     draws, true = check_samples(samples, truth, min_datasets=2)
     ranks, num_draws = tarp_ranks(draws, true, references, seed=seed), draws.shape[1]
@@ -66,8 +72,9 @@ def tarp(
 def tarp_ranks(
     samples: object, truth: object, references: object = None, *, seed: int = 0
 ) -> NDArray[np.int64]:
-    """How many draws are nearer to the data set's reference point than the truth is: uniform on 0, ..., S if
-    the posterior is right.
+    """Number of draws nearer to the reference point than the truth is.
+
+    It is uniform on 0, ..., S if the posterior is right.
 
     Distances are Euclidean, each parameter in units of the sd of the true values of all other data sets.
     Arguments and errors as for `tarp`.
@@ -90,8 +97,10 @@ def tarp_ranks(
 
 
 def _spread_of_others(true: Floats) -> Floats:
-    """For each data set the sd of the true values of all others, 1 if they are equal: its own must not tell
-    how far it is measured."""
+    """Sd of the true values of all other data sets, 1 if these are equal.
+
+    A data set's own truth must not influence how its distance is measured.
+    """
     n = len(true)
     centred = true - true.mean(axis=0)
     mean = -centred / (n - 1)
@@ -103,7 +112,7 @@ def _spread_of_others(true: Floats) -> Floats:
 
 
 def _others(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """For each data set another one: a random cycle through all."""
+    """Another data set for each data set: a random cycle through all."""
     order = rng.permutation(n)
     others = np.empty(n, dtype=np.int64)
     others[order] = np.roll(order, 1)

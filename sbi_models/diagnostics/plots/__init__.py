@@ -1,5 +1,4 @@
-"""Diagnostic figures, one a file. Plots compute with `metrics`, never sample, and leave Matplotlib's global
-state alone.
+"""Diagnostic figures, one per file, from `metrics`; they never sample and keep Matplotlib's global state.
 
 Plots of draws against truth take mappings of variables, as `approximator.sample` and test data give them, or
 plain arrays: `plot(samples, truth, variable_keys=None, variable_names=None)`. Each returns a

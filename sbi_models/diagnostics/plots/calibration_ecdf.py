@@ -1,5 +1,4 @@
-"""Are the ranks of the truth uniform? The ECDF of the ranks minus that of a uniform, with its simultaneous
-band."""
+"""ECDF difference plot: the ECDF of ranks minus that of a uniform, with its simultaneous band."""
 
 from collections.abc import Sequence
 
@@ -22,15 +21,14 @@ def plot_calibration_ecdf(
     level: float = 0.95,
     seed: int = 0,
 ) -> Figure:
-    """Draws, for each parameter, the ECDF of fractional ranks minus the uniform one, inside the simultaneous
-    band.
+    """Plot the ECDF of fractional ranks minus the uniform one for each parameter, with simultaneous bands.
 
     A line that leaves the band anywhere, drawn in another colour, rejects calibration at 1 - level; log gamma
     says the same as a number. Over-confident posteriors rise above 0 at the left and fall below at the right;
     biased ones lean to one side.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         level: probability of the whole band.
         seed: seed of places among ties; without ties it does not matter.
 

@@ -1,4 +1,4 @@
-"""How often credible intervals and joint regions contain the truth."""
+"""Coverage plot of credible intervals and joint regions."""
 
 from collections.abc import Sequence
 
@@ -31,14 +31,13 @@ def plot_coverage(
     joint: bool = True,
     band: float = 0.95,
 ) -> Figure:
-    """Draws, for each parameter and jointly, the share of data sets whose credible region holds the truth
-    against its level.
+    """Plot the coverage of credible regions against their level, for each parameter and jointly.
 
     Below the diagonal is over-confident, above it cautious. The ribbon is the pointwise Beta interval of the
     true coverage.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         joint: a last panel for all parameters together; it takes 2 parameters and more draws than dim + 1,
             and is left out else.
         band: probability of the ribbon at each level.

@@ -1,4 +1,4 @@
-"""Disagreement between posteriors of the same data set, against what is usual."""
+"""Plot of the disagreement between posteriors of the same data set, against a reference."""
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -9,18 +9,18 @@ from sbi_models.diagnostics.plots.style import BLUE, GREY, RED, finish, note, pa
 from sbi_models.errors import DataError
 
 MANY = 30
-"""Above so many, observations are drawn as a distribution, too, not as lines."""
+"""Number of observations above which they are plotted as a distribution, not as lines."""
 
 SHOWN = 0.99
-"""Share of the reference that the axis reaches to; the few that are far out would squeeze the others into one
-bar."""
+"""Share of the reference within the axis; the few far out would squeeze the others into one bar."""
 
 
 def plot_disagreement(
     disagreement: object, reference: object = None, *, label: str = "disagreement between members"
 ) -> Figure:
-    """Draws the distribution of the disagreement over data sets; with a reference, that of the reference and
-    the observations in it.
+    """Plot the distribution of the disagreement over data sets.
+
+    With a reference, that is the distribution of the reference with the observations in it.
 
     An observation far to the right of the reference, test simulations, is one that the members have not
     learned, or that is unlike any simulation.

@@ -16,7 +16,7 @@ MEMBER: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.5}
 
 
 def plot_losses(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Draws `loss` and, if there, `val_loss` against the epoch, with a ring at the lowest validation loss.
+    """Plot `loss` and, if given, `val_loss` against the epoch, with a ring at the lowest validation loss.
 
     Epochs are counted from 1. A loss that is not finite leaves a gap. Those of members of an ensemble
     (`member/loss`) are thin lines, up to the last epoch of each.

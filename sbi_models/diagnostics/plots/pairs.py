@@ -1,4 +1,4 @@
-"""The joint posterior of one data set, pair by pair, with the prior and the truth."""
+"""Pair plot of the joint posterior of one data set, with the prior and the truth."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -14,10 +14,10 @@ from sbi_models.diagnostics.plots.style import BLACK, BLUE, GREY, LABEL, RED, Di
 from sbi_models.errors import DataError, suggest
 
 MOST = 12
-"""Parameters that can be read in one figure."""
+"""Number of parameters that are legible in one figure."""
 
 LONG = 14
-"""Letters of a name before it goes on in another line."""
+"""Number of characters after which a name is wrapped."""
 
 DENSITY = LinearSegmentedColormap.from_list("posterior", ["#FFFFFF", "#9CC9E3", BLUE, "#003A5D"])
 
@@ -30,7 +30,7 @@ def plot_pairs(
     *,
     parameters: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws the marginals on the diagonal and the joint densities of all pairs below it, for one data set.
+    """Plot the marginals on the diagonal and the joint densities of all pairs below it, for one data set.
 
     Args:
         samples: posterior draws of one data set, shape (S, dim), raw space.
@@ -134,7 +134,7 @@ def _mark(axes: Axes, x: float, y: float | None, legend: dict[str, Artist]) -> N
 
 
 def _limits(draws: Floats, prior: Floats | None, mark: float | None) -> tuple[float, float]:
-    """Around nearly all draws, those of the prior too, and the truth."""
+    """Limits around nearly all draws, those of the prior, and the truth."""
     parts = [np.quantile(part, [0.002, 0.998]) for part in (draws, prior) if part is not None]
     ends = np.concatenate([*parts, [] if mark is None else [mark]])
     low, high = float(ends.min()), float(ends.max())

@@ -1,4 +1,4 @@
-"""Draws of an amortized posterior against its exact density, data set by data set."""
+"""Plot of amortized posterior draws against the exact density, data set by data set."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -25,22 +25,21 @@ def plot_posterior_reference(
     reference_label: str = "exact posterior",
     truth_label: str = "true value",
 ) -> Figure:
-    """Draws, for each data set (row) and quantity (column), a histogram of draws with the exact marginal
-    density over it.
+    """Plot a histogram of draws with the exact density for each data set (row) and quantity (column).
 
     Histograms count every draw: bars and curve have the same unit, and both integrate to 1 unless draws lie
     beyond the panel.
 
     Args:
         samples: posterior draws, shape (num_datasets, num_samples, n_quantities), raw space.
-        grid: where the exact density is given, increasing, shape (num_datasets, n_quantities, n_points), or
+        grid: points of the exact density, increasing, shape (num_datasets, n_quantities, n_points), or
             fewer leading axes if it is the same for all, raw space.
         density: exact density there, same shape as grid, in 1 / unit of the quantity.
         truth: a value to mark with a vertical line, true or observed, shape (num_datasets, n_quantities) or
             (n_quantities,); NaN marks nothing.
         variable_names: name of each quantity, with its unit if it has one.
         data_set_names: name of each data set.
-        samples_label, reference_label, truth_label: for the legend.
+        samples_label, reference_label, truth_label: labels of the legend.
 
     Raises:
         DataError: shapes that do not fit, values that are not finite, a grid that does not increase, a
@@ -78,8 +77,7 @@ def plot_posterior_reference(
 
 
 def _panels(datasets: list[str], quantities: list[str]) -> tuple[Figure, list[Axes]]:
-    """A row for each data set and a column for each quantity, or a grid of panels if there is one of
-    either."""
+    """Panels with a row per data set and a column per quantity, or a grid if there is one of either."""
     if len(quantities) == 1:
         return panel_grid(datasets, aspect=0.75)
     if len(datasets) == 1:
@@ -92,7 +90,7 @@ def _panels(datasets: list[str], quantities: list[str]) -> tuple[Figure, list[Ax
 
 
 def _align(panels: list[Axes], columns: int) -> None:
-    """The same limits down each column, so that data sets can be compared."""
+    """Set the same limits down each column, so that data sets can be compared."""
     if columns == 1 or columns == len(panels):
         return
     for column in range(columns):
@@ -102,7 +100,7 @@ def _align(panels: list[Axes], columns: int) -> None:
 
 
 def _histogram(axes: Axes, draws: Floats, points: Floats) -> Artist:
-    """Bars over the range of the grid and of nearly all draws, in units of density over all draws."""
+    """Bars over the range of the grid and of nearly all draws, as a density over all draws."""
     low, high = min(points[0], np.quantile(draws, 0.001)), max(points[-1], np.quantile(draws, 0.999))
     iqr = float(np.subtract(*np.quantile(draws, [0.75, 0.25])))
     width = 2.0 * iqr / len(draws) ** (1 / 3) or (high - low) / 40  # Freedman and Diaconis (1981)

@@ -1,4 +1,4 @@
-"""Posterior predictive checks: statistics of the data among those of predicted data."""
+"""Posterior predictive plot: statistics of observed data among those of predicted data."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,11 +20,10 @@ def plot_predictive_check(
     *,
     data_set_names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws, for each data set (row) and statistic (column), its histogram over predicted data, and a line
-    where the observed data lie.
+    """Plot predicted and observed statistics for each data set (row) and statistic (column).
 
     Args:
-        predictive, observed, statistics: as for `predictive_check`; at most 12 data sets.
+        predictive, observed, statistics: arguments of `predictive_check`; at most 12 data sets.
         data_set_names: name of each data set.
 
     Raises:

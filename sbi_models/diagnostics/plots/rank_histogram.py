@@ -1,4 +1,4 @@
-"""Simulation-based calibration: histograms of the ranks of the truth."""
+"""Rank histograms of simulation-based calibration."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,14 @@ def plot_rank_histogram(
     level: float = 0.95,
     seed: int = 0,
 ) -> Figure:
-    """Draws, for each parameter, the histogram of ranks of the truth among the draws, with the interval of a
-    right posterior.
+    """Plot for each parameter the histogram of ranks of the truth, with the interval of a right posterior.
 
     Flat is right; a valley is over-confident, a hill under-confident, a slope biased. p is that of the
     simultaneous ECDF band, which needs no bins.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
-        bins, level, seed: as for `rank_histogram`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
+        bins, level, seed: arguments of `rank_histogram`.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.

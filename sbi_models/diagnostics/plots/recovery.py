@@ -1,4 +1,4 @@
-"""Posterior point estimates and intervals against the truth."""
+"""Recovery plot: posterior point estimates and intervals against the truth."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from sbi_models.diagnostics.plots.style import DOTS, GUIDE, finish, note, panel_
 from sbi_models.diagnostics.variables import flatten_variables
 
 MANY_DATASETS = 2000
-"""From here on the marks are drawn as pixels in vector files, which stay small."""
+"""Number of data sets from which marks are rasterized in vector files, to keep these small."""
 
 
 def plot_recovery(
@@ -25,13 +25,12 @@ def plot_recovery(
     estimate: Estimate = "mean",
     level: float = 0.95,
 ) -> Figure:
-    """Draws, for each parameter, the posterior estimate with its central interval against the truth, and
-    their correlation r.
+    """Plot posterior estimates with central intervals against the truth, with their correlation r.
 
     Good recovery is close to the diagonal. Intervals may be cut at the edge of the panel; dots never are.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         estimate: "mean" or "median" of the posterior.
         level: posterior probability of the bars.
 
@@ -62,8 +61,7 @@ def plot_recovery(
 
 
 def _square(axes: Axes, true: Floats, middle: Floats, lower: Floats, upper: Floats) -> None:
-    """The same limits on both axes, around all dots and most bars, so that the diagonal runs from corner to
-    corner."""
+    """Set equal limits on both axes, around all dots and most bars, with the diagonal between corners."""
     low = min(true.min(), middle.min(), np.quantile(lower, 0.1))
     high = max(true.max(), middle.max(), np.quantile(upper, 0.9))
     constant = high - low <= 1e-9 * abs(high)  # up to rounding

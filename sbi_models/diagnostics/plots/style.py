@@ -1,4 +1,4 @@
-"""The one look of all diagnostic figures, and the grid they stand on.
+"""Style of all diagnostic figures, and the grid of their panels.
 
 Everything is set on the figure's own objects: neither pyplot nor Matplotlib's global settings are touched, so
 figures can be drawn from any thread, and look the same when they are saved later.
@@ -17,23 +17,22 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 BLUE, ORANGE, GREEN, RED, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A", "#222222"
-"""Colours of Okabe and Ito (2008), told apart by colour-blind readers."""
+"""Colours of Okabe and Ito (2008), which colour-blind readers can distinguish."""
 
 TICK, TEXT, LABEL, TITLE = 7.5, 7.5, 9.5, 9.5
-"""Sizes of type in points."""
+"""Font sizes in points."""
 
 LONG_NAME = 26
-"""Titles go on in another line after this many characters."""
+"""Number of characters after which a title is wrapped."""
 
 MANY_PANELS = 12
-"""Above so many, the layout is made once, from reckoned sizes of labels: measuring them is most of the work
-of a large figure."""
+"""Number of panels above which label sizes are estimated; measuring them would dominate large figures."""
 
 LETTER = 0.64
-"""Width of a digit over the size of type."""
+"""Width of a digit over the font size."""
 
 TITLE_PAD = 5.0
-"""Between a panel and its title, in points."""
+"""Distance between a panel and its title in points."""
 
 TICKS: dict[str, Any] = {
     "labelsize": TICK,
@@ -54,7 +53,7 @@ DOTS: dict[str, Any] = {"s": 9, "color": BLUE, "alpha": 0.55, "linewidths": 0}
 
 
 class DiagnosticFigure(Figure):
-    """A figure that notebooks show by itself, without pyplot and its global state."""
+    """Figure that notebooks show by itself, without pyplot and its global state."""
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
@@ -63,11 +62,10 @@ class DiagnosticFigure(Figure):
 
 
 class Panel(Axes):
-    """Axes that reckon how much room their labels take, so that the layout of many of them is quick."""
+    """Axes that estimate the room of their labels, for a quick layout of many panels."""
 
     def get_tightbbox(self, renderer: Any = None, **options: Any) -> Any:
-        """The panel with its labels, in pixels: measured, or for the layout of many panels reckoned from the
-        letters of its labels."""
+        """Bounding box of the panel with its labels in pixels, measured, or estimated for many panels."""
         figure = self.get_figure(root=True)
         if (
             figure is None
@@ -81,7 +79,7 @@ class Panel(Axes):
         return Bbox.from_extents(inner.x0 - left, inner.y0 - bottom, inner.x1 + right, inner.y1 + top)
 
     def _room(self) -> tuple[float, float, float, float]:
-        """What labels take beyond the left, bottom, right and top edge, in points."""
+        """Room of the labels beyond the left, bottom, right and top edge, in points."""
         left = bottom = right = top = 0.0
         if self.get_title():
             top = TITLE_PAD + 1.25 * TITLE * (1 + self.get_title().count("\n"))
@@ -111,7 +109,7 @@ def panel_grid(
     columns: int | None = None,
     width: float | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one titled panel for each title, in a grid that stays readable from 1 to 50 panels.
+    """Figure with one titled panel for each title, in a grid that stays readable from 1 to 50 panels.
 
     Limits, if given, are those of every panel; then only the left and the lowest panels carry tick labels.
     (Matplotlib's own sharing of axes costs time quadratic in the number of panels.) `aspect` is height over
@@ -137,8 +135,7 @@ def panel_grid(
 
 
 def _columns(count: int) -> int:
-    """At most 7 columns, near a square, with as few empty cells as can be; up to 4 panels stand in one
-    row."""
+    """Number of columns, at most 7: near a square with few empty cells; up to 4 panels form one row."""
     if count <= 4:
         return count
     least = min(round(count**0.5), 7)
@@ -146,8 +143,10 @@ def _columns(count: int) -> int:
 
 
 def dress(axes: Axes, title: str = "", **ticks: Any) -> None:
-    """Gives axes the look of the house: two spines, small ticks, the name of the panel on top; `ticks` as for
-    Matplotlib's tick_params."""
+    """Style axes: two spines, small ticks, the name of the panel on top.
+
+    `ticks` are arguments of Matplotlib's tick_params.
+    """
     if "$" not in title:  # mathematics cannot be broken
         title = fill(title, LONG_NAME)
     axes.set_title(title, fontsize=TITLE, color=BLACK, pad=TITLE_PAD)
@@ -160,8 +159,7 @@ def dress(axes: Axes, title: str = "", **ticks: Any) -> None:
 
 
 def note(axes: Axes, text: str, *, x: float = 0.04, y: float = 0.96, color: str = BLACK) -> None:
-    """A small remark inside a panel, at a corner given in fractions of the panel, on a light ground so that
-    it stays legible."""
+    """Add a small note inside a panel, at a corner given in fractions of the panel, on a light background."""
     axes.text(
         x,
         y,
@@ -177,7 +175,7 @@ def note(axes: Axes, text: str, *, x: float = 0.04, y: float = 0.96, color: str 
 
 
 def finish(figure: Figure, x_label: str, y_label: str, legend: Mapping[str, Artist]) -> Figure:
-    """Labels the figure's two axes and puts its one legend above the panels."""
+    """Label the figure's two axes and put its one legend above the panels."""
     figure.supxlabel(x_label, fontsize=LABEL, color=BLACK)
     figure.supylabel(y_label, fontsize=LABEL, color=BLACK)
     if legend:

@@ -1,4 +1,4 @@
-"""TARP: expected coverage of balls around random points."""
+"""TARP plot: expected coverage of balls around random points."""
 
 from collections.abc import Sequence
 
@@ -19,15 +19,14 @@ def plot_tarp(
     level: float = 0.95,
     seed: int = 0,
 ) -> Figure:
-    """Draws the coverage of TARP regions of all parameters together against their credibility, with the
-    simultaneous band.
+    """Plot the coverage of TARP regions against their credibility, with the simultaneous band.
 
     Left of the middle above and right of it below the diagonal, an S, is over-confident; its mirror image is
     cautious; one side is biased.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
-        references, level, seed: as for `tarp`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
+        references, level, seed: arguments of `tarp`.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 2 data sets.

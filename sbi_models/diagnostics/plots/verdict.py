@@ -1,5 +1,4 @@
-"""A verdict at a glance: bias and width factor of every parameter and of all jointly, with their
-intervals."""
+"""Verdict plot: bias and width factor of every parameter and of all jointly, with intervals."""
 
 from math import isfinite
 
@@ -24,13 +23,12 @@ ROW = 0.24
 
 
 def plot_verdict(verdict: Verdict) -> Figure:
-    """Draws, one row a parameter, by what its sds should be multiplied, and how far it is biased, with
-    intervals.
+    """Plot width factor and bias with intervals, one row per parameter.
 
     Flaws are red squares, what is no more than the prior is grey.
 
     Args:
-        verdict: as `judge` or `workflow.verdict` gives it.
+        verdict: verdict of `judge` or `workflow.verdict`.
     """
     rows = [*verdict.parameters, *([] if verdict.joint is None else [verdict.joint])]
     figure = DiagnosticFigure(figsize=(8.0, ROW * len(rows) + 1.5), dpi=110, layout="constrained")

@@ -1,5 +1,4 @@
-"""Posterior z-score against posterior contraction: bias and over-confidence on one axis, information on the
-other."""
+"""Plot of posterior z-scores against posterior contraction: bias and over-confidence against information."""
 
 from collections.abc import Sequence
 
@@ -22,14 +21,15 @@ def plot_z_score_contraction(
     *,
     prior_variance: object = None,
 ) -> Figure:
-    """Draws, for each parameter and data set, z = (mean - truth) / sd against contraction 1 - var(posterior)
-    / var(prior).
+    """Plot for each parameter and data set its z-score against its posterior contraction.
+
+    z = (mean - truth) / sd; contraction = 1 - var(posterior) / var(prior).
 
     Good posteriors lie at the right, between -2 and 2. Dots beyond the panel (contraction below -0.5, very
     large z) are drawn at its edge.
 
     Args:
-        samples, truth, variable_keys, variable_names: as for `flatten_variables`.
+        samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         prior_variance: shape (dim,), in squared raw units; by default the variance of the true values.
 
     Raises:

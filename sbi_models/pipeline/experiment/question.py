@@ -10,7 +10,7 @@ from sbi_models.pipeline.experiment.import_paths import load_object
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.simulator_study import PlainStudy, study_simulator
 from sbi_models.pipeline.experiment.study import Study
-from sbi_models.simulators import NarrowedSimulator, NarrowPrior
+from sbi_models.simulators import NormalProposal, SimulatorWithProposal
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Question:
         """The same question with parameters drawn from a proposal, in place of the prior."""
         original = study_of(self.experiment) if self.proposal is not None else self.study
         study = copy(original)
-        study.simulator = NarrowedSimulator(original.simulator, NarrowPrior.from_json(proposal))
+        study.simulator = SimulatorWithProposal(original.simulator, NormalProposal.from_json(proposal))
         return replace(self, study=study, proposal=proposal)
 
 

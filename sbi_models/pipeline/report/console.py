@@ -8,6 +8,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from sbi_models.diagnostics.metrics.registry import METRICS
 from sbi_models.pipeline.certificate_summary import in_short
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.member_runs import of_member, of_mixture
@@ -29,16 +30,8 @@ from sbi_models.pipeline.report.certificates import print_certificates
 from sbi_models.pipeline.report.numbers import digits_of
 from sbi_models.pipeline.report.output import print_line, progress_console, result_console
 from sbi_models.pipeline.runtime import project_root
-from sbi_models.simulators import NarrowPrior
+from sbi_models.simulators import NormalProposal
 from sbi_models.tracking import open_store, run_page
-
-_GOOD = {
-    "NRMSE": "0 is best",
-    "Log Gamma": "below 0 is bad",
-    "Calibration Error": "0 is best",
-    "Posterior Contraction": "1 is best",
-}
-"""How to read the metrics."""
 
 
 class PipelineConsole:
@@ -91,7 +84,7 @@ class PipelineConsole:
         self, number: int, simulations: Simulations, training: Training, proposal: Proposal, reused: bool
     ) -> None:
         """A round of simulation before the main one has led to a proposal."""
-        intervals = NarrowPrior.from_json(proposal.prior).central_intervals()
+        intervals = NormalProposal.from_json(proposal.prior).central_intervals()
         for name, (low, high) in zip(self.question.parameters, intervals, strict=True):
             places = digits_of(high - low)
             self._line(escape(name), f"{low:.{places}f} to {high:.{places}f}")
@@ -125,7 +118,7 @@ class PipelineConsole:
         """Figures and metrics are tracked."""
         for name, row in diagnosis.diagnostics.items():
             numbers = "  ".join(f"{parameter} {value:7.3f}" for parameter, value in row.items())
-            self._line(name, f"{numbers}  [dim]{_GOOD.get(name, '')}[/dim]")
+            self._line(name, f"{numbers}  [dim]{METRICS[name].reading if name in METRICS else ''}[/dim]")
         if diagnosis.log_score is not None:
             scores = {"": diagnosis.log_score} | {
                 name: member.log_score

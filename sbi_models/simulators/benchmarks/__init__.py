@@ -1,4 +1,4 @@
-"""Models with known constants, one a file, with the exact posterior where there is one."""
+"""Benchmark models with fixed constants, one per file, with the exact posterior where it is known."""
 
 from sbi_models.simulators.benchmarks.base import Benchmark, TractableBenchmark
 from sbi_models.simulators.benchmarks.bernoulli_glm import BernoulliGLM
@@ -32,7 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "slcp_distractors": SLCPDistractors(),
     "two_moons": TwoMoons(),
 }
-"""Name to model; the ten tasks of sbibm have its names."""
+"""Models by name; the ten tasks of sbibm have sbibm's names."""
 
 __all__ = [
     "BENCHMARKS",

@@ -1,5 +1,4 @@
-"""What every benchmark offers: a prior and a likelihood to draw from, their densities where they are
-tractable, and a simulator.
+"""Base classes of benchmark models: prior, likelihood, their densities where tractable, and a simulator.
 
 To add a benchmark: a file with a frozen dataclass that inherits from `Benchmark` (or `TractableBenchmark`, if
 the likelihood can be computed), its constants with their source, and an entry in `BENCHMARKS`; the tests of
@@ -16,8 +15,13 @@ from sbi_models.types import Array, FloatArray, Variables
 
 
 class Benchmark(ABC):
-    """A prior of parameters theta, shape (n, d), and a likelihood of data x, shape (n, ...), both in raw
-    space."""
+    """Benchmark model: prior of theta, shape (n, d), and likelihood of x, shape (n, ...), in raw space.
+
+    >>> from sbi_models.simulators.benchmarks import BENCHMARKS
+    >>> model = BENCHMARKS["two_moons"]
+    >>> {name: value.shape for name, value in model.simulator.sample(5, seed=1).items()}
+    {'theta': (5, 2), 'x': (5, 2)}
+    """
 
     @property
     @abstractmethod
@@ -41,16 +45,15 @@ class Benchmark(ABC):
 
     @abstractmethod
     def prior(self, batch_size: int, rng: np.random.Generator) -> Variables:
-        """theta, shape (batch_size, d), raw space."""
+        """Draw theta from the prior, shape (batch_size, d), raw space."""
 
     @abstractmethod
     def likelihood(self, theta: Array, rng: np.random.Generator) -> Variables:
-        """x, shape (n, *x_shape), raw space, given theta of shape (n, d)."""
+        """Draw x, shape (n, *x_shape), raw space, given theta of shape (n, d)."""
 
     @abstractmethod
     def log_prior(self, theta: Array) -> FloatArray:
-        """Log density of the prior in nats at theta of shape (..., d), -inf outside the support; shape
-        (...)."""
+        """Log prior density in nats at theta of shape (..., d), -inf outside the support; shape (...)."""
 
     @property
     def simulator(self) -> Simulator:
@@ -75,16 +78,23 @@ class Benchmark(ABC):
 
 
 class TractableBenchmark(Benchmark):
-    """A benchmark whose likelihood can be computed, so that its posterior is known up to a constant."""
+    """A benchmark whose likelihood can be computed, so that its posterior is known up to a constant.
+
+    >>> from sbi_models.simulators.benchmarks import GaussianLinear
+    >>> model = GaussianLinear()
+    >>> model.log_joint(np.zeros((3, 10)), np.zeros(10)).shape
+    (3,)
+    """
 
     @abstractmethod
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """log p(x | theta) in nats for theta of shape (..., d) and x of shape (..., *x_shape); leading axes
-        broadcast."""
+        """log p(x | theta) in nats for theta of shape (..., d) and x of shape (..., *x_shape).
+
+        Leading axes broadcast.
+        """
 
     def log_joint(self, theta: Array, x: Array) -> FloatArray:
-        """log p(theta) + log p(x | theta) in nats: the log posterior up to a constant; -inf outside the
-        support of the prior."""
+        """log p(theta) + log p(x | theta) in nats, the unnormalized log posterior; -inf outside the prior."""
         theta = np.asarray(theta, dtype=float)
         inside = self._within(theta)
         safe = np.where(inside[..., None], theta, self._inside_point)
@@ -92,7 +102,7 @@ class TractableBenchmark(Benchmark):
 
     @property
     def _inside_point(self) -> FloatArray:
-        """Some point of the support, in place of points outside, at which a likelihood may not exist."""
+        """A point of the support, used in place of points outside, where the likelihood may be undefined."""
         low = np.where(np.isfinite(self.lower), self.lower, np.minimum(self.upper, 1.0) - 2.0)
         high = np.where(np.isfinite(self.upper), self.upper, np.maximum(low, -1.0) + 2.0)
         return np.asarray((low + high) / 2)

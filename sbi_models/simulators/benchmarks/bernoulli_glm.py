@@ -1,6 +1,7 @@
 """Bernoulli GLM: bias and temporal filter of a neuron's spikes under a fixed white-noise stimulus.
 
-    theta = (bias, filter_1..9) ~ Normal(0, P^-1),   spike_t ~ Bernoulli(sigmoid((V theta)_t)),   t = 1..100,   x = V^T spikes
+    theta = (bias, filter_1..9) ~ Normal(0, P^-1)
+    spike_t ~ Bernoulli(sigmoid((V theta)_t)),   t = 1..100,   x = V^T spikes
 
 V, shape (100, 10), has a column of ones and the stimulus at lags 0 to 8. P has 0.5 for the bias and F^T F for
 the filter, where F = D^2 + diag(sqrt(i / 9)), i = 0..8, and D takes first differences, so that smooth filters
@@ -46,7 +47,7 @@ def prior_precision() -> FloatArray:
 
 @dataclass(frozen=True)
 class BernoulliGLM(TractableBenchmark):
-    """The model above; x are the ten sufficient statistics."""
+    """Bernoulli GLM whose data x are the ten sufficient statistics; see the module for the formulas."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,8 +92,9 @@ class BernoulliGLM(TractableBenchmark):
         )
 
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """Log probability in nats of one train of spikes with statistics x, for theta and x of shape (...,
-        10); shape (...).
+        """Log probability in nats of one spike train with statistics x, shape (...).
+
+        theta and x have shape (..., 10).
 
         It lacks the log of the number of such trains, which does not depend on theta.
         """

@@ -1,5 +1,4 @@
-"""Bernoulli GLM raw: the Bernoulli GLM with the train of spikes itself as data; its posterior is that of its
-statistics.
+"""Bernoulli GLM raw: the spike train itself as data; the posterior is that given its sufficient statistics.
 
 Source: task T.6 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
 1.1.0).

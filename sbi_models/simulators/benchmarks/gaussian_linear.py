@@ -1,5 +1,4 @@
-"""Gaussian linear: the mean of a Gaussian under a Gaussian prior, in ten dimensions, with its exact
-posterior.
+"""Gaussian linear: mean of a Gaussian under a Gaussian prior in ten dimensions, with its exact posterior.
 
     theta ~ Normal(0, 0.1 I),   x ~ Normal(theta, 0.1 I),   theta | x ~ Normal(x / 2, 0.05 I)
 
@@ -43,7 +42,12 @@ class GaussianLocation(TractableBenchmark):
 
 @dataclass(frozen=True)
 class GaussianLinear(GaussianLocation):
-    """The model above, in `dim` dimensions, with the variances of the prior and of the noise."""
+    """Gaussian linear model in `dim` dimensions with the variances of prior and noise.
+
+    >>> posterior = GaussianLinear(dim=2).posterior(np.array([1.0, -1.0]))
+    >>> posterior.mean.round(2).tolist(), posterior.sd.round(2).tolist()
+    ([0.5, -0.5], [0.22, 0.22])
+    """
 
     dim: int = 10
     prior_variance: float = 0.1

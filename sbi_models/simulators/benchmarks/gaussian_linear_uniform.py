@@ -1,7 +1,7 @@
-"""Gaussian linear uniform: the mean of a Gaussian under a uniform prior, in ten dimensions, with its exact
-posterior.
+"""Gaussian linear uniform: mean of a Gaussian under a uniform prior in ten dimensions, with exact posterior.
 
-    theta ~ Uniform(-1, 1)^10,   x ~ Normal(theta, 0.1 I),   theta | x ~ Normal(x, 0.1 I) truncated to the box of the prior
+    theta ~ Uniform(-1, 1)^10,   x ~ Normal(theta, 0.1 I)
+    theta | x ~ Normal(x, 0.1 I) truncated to the box of the prior
 
 Source: task T.2 of J.-M. Lueckmann et al., Benchmarking simulation-based inference, AISTATS 2021 (sbibm
 1.1.0), where 0.1 is a variance.
@@ -20,7 +20,7 @@ from sbi_models.types import Array, FloatArray
 
 @dataclass(frozen=True)
 class GaussianLinearUniform(GaussianLocation, BoxPrior):
-    """The model above, in `dim` dimensions, with the half width of the box and the variance of the noise."""
+    """Gaussian linear uniform model in `dim` dimensions with half width of the box and noise variance."""
 
     dim: int = 10
     half_width: float = 1.0
@@ -45,8 +45,10 @@ class GaussianLinearUniform(GaussianLocation, BoxPrior):
 
 @dataclass(frozen=True, eq=False)
 class TruncatedNormalPosterior:
-    """Independent Normal(location, scale) truncated to the box from lower to upper, each of shape (dim,) but
-    the scale, raw space."""
+    """Independent Normal(location, scale) truncated to a box, raw space.
+
+    `location`, `lower` and `upper` have shape (dim,); `scale` is a number.
+    """
 
     location: FloatArray
     scale: float

@@ -1,5 +1,4 @@
-"""Gaussian mixture: the common mean of a broad and a narrow Gaussian in two dimensions, with its exact
-posterior.
+"""Gaussian mixture: common mean of a broad and a narrow Gaussian in two dimensions, with its exact posterior.
 
     theta ~ Uniform(-10, 10)^2,   x ~ 0.5 Normal(theta, I) + 0.5 Normal(theta, 0.1^2 I)
 
@@ -26,7 +25,7 @@ _SCALES = np.array([1.0, 0.1])
 
 @dataclass(frozen=True)
 class GaussianMixture(BoxPrior):
-    """The model above, with the half width of the box."""
+    """Gaussian mixture model with the half width of the prior's box; see the module for the formulas."""
 
     half_width: float = 10.0
 

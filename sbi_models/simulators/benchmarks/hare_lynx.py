@@ -1,9 +1,11 @@
-"""Hares and lynxes: predators and prey in the pelts that the Hudson's Bay Company bought, 1900 to 1920.
+"""Hares and lynxes: a predator-prey model of the pelts that the Hudson's Bay Company bought, 1900 to 1920.
 
-    du/dt = (alpha - beta v) u,   dv/dt = (-gamma + delta u) v,   u(0) = u0, v(0) = v0,   t in years since 1900
+    du/dt = (alpha - beta v) u,   dv/dt = (-gamma + delta u) v
+    u(0) = u0, v(0) = v0,   t in years since 1900
     alpha, gamma ~ Normal(1, 0.5), beta, delta ~ Normal(0.05, 0.05), all > 0
     u0, v0 ~ LogNormal(log 10, 1),   sigma_u, sigma_v ~ LogNormal(-1, 1)
-    hare_k ~ LogNormal(log u(k), sigma_u),   lynx_k ~ LogNormal(log v(k), sigma_v),   k = 0..20, in thousands of pelts
+    hare_k ~ LogNormal(log u(k), sigma_u),   lynx_k ~ LogNormal(log v(k), sigma_v)
+    k = 0..20, in thousands of pelts
 
 To stay within single precision for every draw of this broad prior, u and v are held between 10^-10 and 10^10
 and observations between 10^-30 and 10^30; data come nowhere near. Solved in log u and log v; with the step
@@ -38,7 +40,7 @@ _LOG_MEAN, _LOG_SD = np.array([np.log(10.0), np.log(10.0), -1.0, -1.0]), np.ones
 
 @dataclass(frozen=True)
 class HareLynx(TractableBenchmark):
-    """The model above."""
+    """Predator-prey model with eight parameters; see the module for the formulas."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,8 +93,7 @@ class HareLynx(TractableBenchmark):
         return {"x": np.exp(np.clip(logs, np.log(1e-30), np.log(1e30)))}
 
     def log_prior(self, theta: Array) -> FloatArray:
-        """Log density of the prior in nats at theta of shape (..., 8), -inf unless all are positive; shape
-        (...)."""
+        """Log prior density in nats at theta of shape (..., 8), -inf unless all are positive; shape (...)."""
         theta = np.asarray(theta, dtype=float)
         positive = self._within(theta)
         safe = np.where(positive[..., None], theta, 1.0)
@@ -103,8 +104,7 @@ class HareLynx(TractableBenchmark):
         )
 
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """log p(x | theta) in nats for theta of shape (..., 8) and positive x of shape (..., 21, 2); shape
-        (...)."""
+        """log p(x | theta) in nats for theta (..., 8) and positive x (..., 21, 2); shape (...)."""
         theta, log_x = np.asarray(theta, dtype=float), np.log(x)
         density = log_normal_density(log_x, self.trajectory(theta), theta[..., None, 6:]) - log_x
         return np.asarray(density.sum(axis=(-1, -2)))

@@ -1,5 +1,4 @@
-"""Influenza at an English boarding school, 1978: an SIR model of 763 boys with overdispersed counts of those
-in bed.
+"""Influenza at an English boarding school, 1978: an SIR model of 763 boys with overdispersed counts in bed.
 
     dS/dt = -beta S I / N,   dI/dt = beta S I / N - gamma I,   N = 763, one infected at t = 0, t in days
     beta ~ Normal(2, 1), gamma ~ Normal(0.4, 0.5), both > 0,   1 / phi ~ Exponential(rate 5)
@@ -35,7 +34,7 @@ _DISPERSION_RATE = 5.0
 
 @dataclass(frozen=True)
 class Influenza(TractableBenchmark):
-    """The model above."""
+    """SIR model with overdispersed counts; see the module for the formulas."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,15 +72,13 @@ class Influenza(TractableBenchmark):
         return BOYS * shares(theta[..., :2], TIMES, infected=1 / BOYS, step=step)[..., 1:]
 
     def likelihood(self, theta: Array, rng: np.random.Generator) -> Variables:
-        """x, boys in bed, shape (n, 14), given theta of shape (n, 3): a Poisson count whose mean is gamma
-        distributed."""
+        """Boys in bed x, shape (n, 14), given theta, shape (n, 3): Poisson counts with gamma means."""
         inverse = np.maximum(theta[:, 2:], 1e-12)
         mean = self.trajectory(theta) * rng.gamma(1 / inverse, inverse, size=(len(theta), *self.x_shape))
         return {"x": rng.poisson(mean).astype(float)}
 
     def log_prior(self, theta: Array) -> FloatArray:
-        """Log density of the prior in nats at theta of shape (..., 3), -inf unless all are positive; shape
-        (...)."""
+        """Log prior density in nats at theta of shape (..., 3), -inf unless all are positive; shape (...)."""
         theta = np.asarray(theta, dtype=float)
         rates = log_normal_density(theta[..., :2], _RATE_MEAN, _RATE_SD) - log_ndtr(_RATE_MEAN / _RATE_SD)
         density = rates.sum(axis=-1) + np.log(_DISPERSION_RATE) - _DISPERSION_RATE * theta[..., 2]

@@ -1,4 +1,4 @@
-"""Inverse kinematics: which heights and angles of a robot's arm put its hand at a given place in the plane.
+"""Inverse kinematics: height and angles of a robot arm that put its hand at a given place in the plane.
 
     theta_1 ~ Normal(0, 0.25),   theta_2, theta_3, theta_4 ~ Normal(0, 0.5)
     a = theta_2,  b = a + theta_3,  c = b + theta_4,   lengths (1/2, 1/2, 1)
@@ -30,7 +30,7 @@ LENGTHS = np.array([0.5, 0.5, 1.0])
 
 @dataclass(frozen=True)
 class InverseKinematics(Benchmark):
-    """The model above."""
+    """Robot arm with a height and three angles; see the module for the formulas."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,8 +76,7 @@ class InverseKinematics(Benchmark):
 
 @dataclass(frozen=True, eq=False)
 class InverseKinematicsPosterior:
-    """Weighted and plain draws of the posterior on its surface, given x of shape (2,); it has no density in
-    theta."""
+    """Weighted and plain draws of the posterior given x of shape (2,): a surface without a density."""
 
     model: InverseKinematics
     x: FloatArray
@@ -89,7 +88,7 @@ class InverseKinematicsPosterior:
         return theta, weights / weights.sum()
 
     def log_evidence(self, num_proposals: int, *, seed: int) -> float:
-        """log p(x) in nats, an estimate from that many proposals."""
+        """Estimate of log p(x) in nats from that many proposals."""
         return float(logsumexp(self._proposals(num_proposals, seed)[1]) + np.log(6 / num_proposals))
 
     def _proposals(self, num_proposals: int, seed: int) -> tuple[FloatArray, FloatArray]:
@@ -103,8 +102,7 @@ class InverseKinematicsPosterior:
         return theta, log_weights
 
     def sample(self, num_samples: int, *, seed: int, proposals_per_sample: int = 50) -> FloatArray:
-        """Draws of theta, shape (num_samples, 4), by resampling weighted ones: exact in the limit of many
-        proposals."""
+        """Draws of theta, shape (num_samples, 4), by resampling weighted draws; exact for many proposals."""
         theta, weights = self.weighted(num_samples * proposals_per_sample, seed=seed)
         rng = seeding.generator(seed, "exact posterior, resampling")
         return theta[rng.choice(len(theta), size=num_samples, p=weights)]
@@ -117,22 +115,24 @@ class InverseKinematicsPosterior:
         rest = np.delete(np.arange(3), third)
         cosine = (self.x[1] - np.cos(directions[:, rest]) @ LENGTHS[rest]) / LENGTHS[third]
         reachable = np.abs(cosine) < 1
-        kept = directions[reachable]
-        solved = kept.copy()
+        proposed = directions[reachable]
+        solved = proposed.copy()
         # Each solution +-arccos + 2 pi k is proposed with probability 1/6; |k| > 1 is ten prior standard
         # deviations away.
-        sign, turn = rng.choice([-1.0, 1.0], size=len(kept)), rng.integers(-1, 2, size=len(kept))
+        sign, turn = rng.choice([-1.0, 1.0], size=len(proposed)), rng.integers(-1, 2, size=len(proposed))
         solved[:, third] = sign * np.arccos(cosine[reachable]) + 2 * np.pi * turn
         slopes = LENGTHS * np.sin(solved)
         theta = np.empty((len(solved), 4))
         theta[:, 0] = self.x[0] - slopes.sum(axis=1)
         theta[:, 1:] = np.diff(solved, axis=1, prepend=0.0)
         log_share = np.log(np.abs(slopes[:, third])) - np.log((slopes**2).sum(axis=1))
-        return theta, self.model.log_prior(theta) - self._log_proposal(kept, rest) + log_share
+        return theta, self.model.log_prior(theta) - self._log_proposal(proposed, rest) + log_share
 
     def _log_proposal(self, directions: FloatArray, rest: Array) -> FloatArray:
-        """Log density of the two directions that are not solved for: of the prior, a random walk of steps
-        with variance 1/4."""
+        """Log proposal density of the two free directions.
+
+        Proposals are the prior, and random walks of steps with variance 1/4.
+        """
         first, second = directions[:, rest[0]], directions[:, rest[1]]
         steps = rest + 1
         start = log_normal_density(first, 0.0, 0.5 * np.sqrt(steps[0]))

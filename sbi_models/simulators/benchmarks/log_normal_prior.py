@@ -1,5 +1,4 @@
-"""Benchmarks whose parameters are positive with independent log-normal priors, and their posterior on a grid
-for two parameters."""
+"""Log-normal priors of positive parameters, and a grid posterior for models of two parameters."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from sbi_models.types import Array, FloatArray, Variables
 
 
 class LogNormalPrior(TractableBenchmark):
-    """theta_i ~ LogNormal(mu_i, sigma_i), independent; subclasses give `log_location` and `log_scale`, each
-    of shape (d,)."""
+    """Independent theta_i ~ LogNormal(mu_i, sigma_i).
+
+    Subclasses give `log_location` and `log_scale`, each of shape (d,).
+    """
 
     @property
     @abstractmethod
@@ -44,8 +45,7 @@ class LogNormalPrior(TractableBenchmark):
         }
 
     def log_prior(self, theta: Array) -> FloatArray:
-        """Log density of the prior in nats at theta of shape (..., d), -inf unless all are positive; shape
-        (...)."""
+        """Log prior density in nats at theta of shape (..., d), -inf unless all are positive; shape (...)."""
         theta = np.asarray(theta, dtype=float)
         positive = self._within(theta)
         log_theta = np.log(np.where(positive[..., None], theta, 1.0))
@@ -55,8 +55,7 @@ class LogNormalPrior(TractableBenchmark):
 
 @dataclass(frozen=True, eq=False)
 class LogGridPosterior:
-    """The posterior of two parameters by a sum over a grid in log theta, which closes in on where the
-    posterior lies.
+    """Posterior of two parameters by a sum over a grid in log theta, refined around the posterior mass.
 
     Each of `rounds` grids spans what the one before found within 30 nats of its highest point; the last has
     `size` points a side.
@@ -69,8 +68,7 @@ class LogGridPosterior:
 
     @cached_property
     def _grid(self) -> tuple[list[FloatArray], FloatArray, float]:
-        """The two axes in log theta, the log posterior density per d log theta on the grid, shape (size,
-        size), and log p(x)."""
+        """Axes in log theta, log posterior per d log theta on the grid, shape (size, size), and log p(x)."""
         low, high = (self.model.log_location + side * 5 * self.model.log_scale for side in (-1, 1))
         for size in (self.size // 2,) * (self.rounds - 1) + (self.size,):
             axes = [np.linspace(low[i], high[i], size) for i in range(2)]
@@ -113,13 +111,11 @@ class LogGridPosterior:
         )
 
     def log_prob(self, theta: Array) -> FloatArray:
-        """Log density in nats at theta of shape (..., 2), raw space, -inf unless both are positive; shape
-        (...)."""
+        """Log density in nats at theta of shape (..., 2), raw space, -inf unless positive; shape (...)."""
         return np.asarray(self.model.log_joint(theta, self.x) - self.log_evidence)
 
     def sample(self, num_samples: int, *, seed: int) -> FloatArray:
-        """Draws of theta, shape (num_samples, 2), raw space: a cell of the grid by its weight, a point of it
-        by chance."""
+        """Draws of theta, shape (num_samples, 2), raw space: uniform points in weighted grid cells."""
         rng = seeding.generator(seed, "exact posterior")
         axes = self._grid[0]
         cells = np.unravel_index(

@@ -26,8 +26,10 @@ _STEP = 0.0125
 
 
 def log_populations(rates: Array, log_start: Array, times: FloatArray, *, step: float) -> FloatArray:
-    """log u and log v, shape (..., 2, len(times)), for rates (alpha, beta, gamma, delta) of shape (..., 4)
-    and log starts (..., 2)."""
+    """log u and log v, shape (..., 2, len(times)), given rates (alpha, beta, gamma, delta) and log starts.
+
+    Rates have shape (..., 4), log starts (..., 2).
+    """
     rows = np.asarray(rates, dtype=float).reshape(-1, 4)
     alpha, beta, gamma, delta = rows.T
 
@@ -42,7 +44,7 @@ def log_populations(rates: Array, log_start: Array, times: FloatArray, *, step: 
 
 @dataclass(frozen=True)
 class LotkaVolterra(LogNormalPrior):
-    """The model above."""
+    """Lotka-Volterra model with four rates; see the module for the formulas."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,8 +67,7 @@ class LotkaVolterra(LogNormalPrior):
         return (2 * len(TIMES),)
 
     def trajectory(self, theta: Array, step: float = _STEP) -> FloatArray:
-        """log u at the ten times, then log v, within the bounds: shape (..., 20), for theta of shape (...,
-        4)."""
+        """log u at the ten times, then log v, within bounds, shape (..., 20), for theta (..., 4)."""
         logs = log_populations(theta, np.log([30.0, 1.0]), TIMES, step=step)
         return np.clip(logs, np.log(1e-10), np.log(1e4)).reshape(*np.shape(theta)[:-1], -1)
 
@@ -75,7 +76,6 @@ class LotkaVolterra(LogNormalPrior):
         return {"x": np.exp(rng.normal(self.trajectory(theta), _NOISE))}
 
     def log_likelihood(self, theta: Array, x: Array) -> FloatArray:
-        """log p(x | theta) in nats for theta of shape (..., 4) and positive x of shape (..., 20); shape
-        (...)."""
+        """log p(x | theta) in nats for theta (..., 4) and positive x (..., 20); shape (...)."""
         log_x = np.log(x)
         return np.asarray((log_normal_density(log_x, self.trajectory(theta), _NOISE) - log_x).sum(axis=-1))

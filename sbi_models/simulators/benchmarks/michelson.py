@@ -29,8 +29,7 @@ DATA = Path(__file__).resolve().parents[2] / "data" / "michelson_speed_of_light.
 
 
 class Michelson(NormalModel):
-    """The normal model on the scale of Michelson's data; theta = (mu, log variance), 20 observations of one
-    experiment."""
+    """Normal model on the scale of Michelson's data: theta = (mu, log variance), 20 observations."""
 
     def __init__(self) -> None:
         super().__init__(location=800.0, scale=100.0, num_observations=20)

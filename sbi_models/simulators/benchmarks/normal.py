@@ -1,6 +1,7 @@
 """Normal observations with unknown mean and log variance, and their exact posterior by quadrature.
 
-    theta = (mu, v):  mu = location + scale * m,  v = 2 log(scale) + w,  m and w ~ Normal(0, 1),   x_i ~ Normal(mu, exp(v / 2))
+    theta = (mu, v):  mu = location + scale * m,  v = 2 log(scale) + w,  m and w ~ Normal(0, 1)
+    x_i ~ Normal(mu, exp(v / 2))
 
 For location 0 and scale 1 this is the two-parameter model of most introductions to simulation-based
 inference. Given w the posterior of m is normal, so that one integral over w remains; the integrand is smooth
@@ -25,7 +26,12 @@ _LOG_VARIANCES = np.linspace(-14.0, 14.0, 8001)
 
 @dataclass(frozen=True)
 class NormalModel:
-    """The model above; `location` and `scale` carry the unit of the observations."""
+    """Normal model with unknown mean and log variance; `location` and `scale` are in the unit of x.
+
+    >>> x = NormalModel().simulator.sample(1, seed=1)["x"]
+    >>> NormalModel().posterior(x[0]).sd.round(2).tolist()
+    [0.22, 0.32]
+    """
 
     location: float = 0.0
     scale: float = 1.0
@@ -42,8 +48,7 @@ class NormalModel:
         return np.asarray((center - np.asarray(theta, dtype=float)) / [self.scale**2, 1.0])
 
     def log_joint(self, theta: Array, x: Array) -> FloatArray:
-        """log p(theta) + log p(x | theta) in nats for theta of shape (..., 2) and x of shape (..., n, 1);
-        leading axes broadcast."""
+        """log p(theta) + log p(x | theta) in nats for theta (..., 2) and x (..., n, 1), broadcast."""
         theta, values = np.asarray(theta, dtype=float), np.asarray(x, dtype=float)[..., 0]
         standard = (theta - [self.location, 2 * np.log(self.scale)]) / [self.scale, 1.0]
         squares = (values - theta[..., :1]) ** 2 / np.exp(theta[..., 1:])
@@ -73,8 +78,10 @@ class NormalModel:
 
 @dataclass(frozen=True, eq=False)
 class NormalPosterior:
-    """Exact posterior of theta = (mu, v) in raw space; `standard_x` holds the observations as (x - location)
-    / scale, shape (n,)."""
+    """Exact posterior of theta = (mu, v) in raw space.
+
+    `standard_x` holds the observations as (x - location) / scale, shape (n,).
+    """
 
     location: float
     scale: float
@@ -88,8 +95,10 @@ class NormalPosterior:
         return np.asarray(p / p.sum())
 
     def _log_marginal(self, w: FloatArray) -> FloatArray:
-        """log p(x | w) with m integrated out: x ~ Normal(0, exp(w) I + 1 1^T); the determinant is exp((n-1)
-        w) (exp(w) + n)."""
+        """log p(x | w) with m integrated out: x ~ Normal(0, exp(w) I + 1 1^T).
+
+        The determinant is exp((n-1) / w) (exp(w) + n).
+        """
         x, n, variance = self.standard_x, len(self.standard_x), np.exp(w)
         squares = np.sum((x - x.mean()) ** 2) / variance + n * x.mean() ** 2 / (variance + n)
         return np.asarray(-((n - 1) * w + np.log(variance + n) + squares + n * np.log(2 * np.pi)) / 2)
@@ -115,8 +124,7 @@ class NormalPosterior:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Posterior mean and standard deviation of the standard deviation exp(v / 2) of one observation, in
-        the unit of x."""
+        """Posterior mean and sd of exp(v / 2), the sd of one observation, in the unit of x."""
         spread = self.scale * np.exp(_LOG_VARIANCES / 2)
         mean = self._weights @ spread
         return float(mean), float(np.sqrt(self._weights @ (spread - mean) ** 2))

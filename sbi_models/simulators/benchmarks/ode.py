@@ -1,5 +1,4 @@
-"""Ordinary differential equations for a whole batch at once: the classical Runge-Kutta method of order 4 with
-fixed steps.
+"""Runge-Kutta method of order 4 with fixed steps, for a batch of ordinary differential equations.
 
 A row's solution depends on nothing but its own parameters. Which step is small enough is a property of each
 model and tested there, against scipy's adaptive solver at tight tolerance.

@@ -1,8 +1,8 @@
-"""SIR: contact and recovery rate of an epidemic in a million people, from ten tests of a thousand people
-each.
+"""SIR: contact and recovery rate of an epidemic in a million people, from ten tests of a thousand people.
 
     dS/dt = -beta S I / N,   dI/dt = beta S I / N - gamma I,   N = 10^6, one infected at t = 0
-    beta ~ LogNormal(log 0.4, 0.5),   gamma ~ LogNormal(log 0.125, 0.2),   x_k ~ Binomial(1000, I(17 k) / N),   k = 0..9, t in days
+    beta ~ LogNormal(log 0.4, 0.5),   gamma ~ LogNormal(log 0.125, 0.2)
+    x_k ~ Binomial(1000, I(17 k) / N),   k = 0..9, t in days
 
 Solved in log S and log I, which stay finite; with the step below the share I / N is off by at most 10^-5 over
 20 000 draws of the prior.
@@ -26,8 +26,7 @@ _STEP = 0.25
 
 
 def shares(rates: Array, times: FloatArray, *, infected: float, step: float) -> FloatArray:
-    """I(t) / N, shape (..., len(times)), for rates (beta, gamma) of shape (..., 2) and the share infected at
-    t = times[0]."""
+    """I(t) / N, shape (..., len(times)), given (beta, gamma), shape (..., 2), and the share at times[0]."""
     rows = np.asarray(rates, dtype=float).reshape(-1, 2)
     beta, gamma = rows.T
 
@@ -42,7 +41,7 @@ def shares(rates: Array, times: FloatArray, *, infected: float, step: float) -> 
 
 @dataclass(frozen=True)
 class SIR(LogNormalPrior):
-    """The model above."""
+    """SIR model with two rates; see the module for the formulas."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """SLCP, simple likelihood and complex posterior: mean, scales and correlation of four points in the plane.
 
     theta ~ Uniform(-3, 3)^5,   points 1..4 ~ Normal((theta_1, theta_2), S)
-    S = [[s_1^2, r s_1 s_2], [r s_1 s_2, s_2^2]] + 1e-6 I,   s_1 = theta_3^2,   s_2 = theta_4^2,   r = tanh(theta_5)
+    S = [[s_1^2, r s_1 s_2], [r s_1 s_2, s_2^2]] + 1e-6 I
+    s_1 = theta_3^2,   s_2 = theta_4^2,   r = tanh(theta_5)
 
 x holds the points one after the other, shape (8,). The signs of theta_3 and theta_4 do not enter: the
 posterior has four equal copies.
@@ -23,7 +24,7 @@ _JITTER = 1e-6
 
 @dataclass(frozen=True)
 class SLCP(BoxPrior):
-    """The model above."""
+    """SLCP model with five parameters; see the module for the formulas."""
 
     @property
     def names(self) -> tuple[str, ...]:

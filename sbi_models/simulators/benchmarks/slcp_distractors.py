@@ -1,5 +1,4 @@
-"""SLCP with distractors: the eight informative numbers of SLCP, hidden in fixed places among 92 that carry
-none.
+"""SLCP with distractors: the eight informative numbers of SLCP at fixed places among 92 uninformative ones.
 
 The distractors are draws from a mixture of 20 multivariate t distributions with 2 degrees of freedom, of
 equal weights. Locations, scales and the places of all 100 numbers are those of sbibm, drawn anew here from
@@ -23,8 +22,7 @@ _COMPONENTS, _DISTRACTORS, _FREEDOM = 20, 92, 2
 
 @cache
 def _constants() -> tuple[FloatArray, FloatArray, Array]:
-    """Locations, shape (20, 92), scale matrices, shape (20, 92, 92), and the order of the 100 numbers in x,
-    shape (100,)."""
+    """Locations (20, 92), scale matrices (20, 92, 92), and order of the numbers in x (100,)."""
     legacy = np.random.RandomState(42)
     locations = np.stack([15 * legacy.normal(size=_DISTRACTORS) for _ in range(_COMPONENTS)])
     scales = np.empty((_COMPONENTS, _DISTRACTORS, _DISTRACTORS))
@@ -36,7 +34,7 @@ def _constants() -> tuple[FloatArray, FloatArray, Array]:
 
 @dataclass(frozen=True)
 class SLCPDistractors(BoxPrior):
-    """The model above; its posterior is that of SLCP given the informative numbers."""
+    """SLCP with 92 distractors; the posterior is that of SLCP given the informative numbers."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Two moons: a posterior of two crescents, each far narrower than the prior, with its exact density and
-draws.
+"""Two moons: a posterior of two crescents, far narrower than the prior, with its exact density and draws.
 
-    theta ~ Uniform(-1, 1)^2,   x = p(a, r) + (-|z_1|, z_2),   z = (theta_1 + theta_2, theta_2 - theta_1) / sqrt(2)
+    theta ~ Uniform(-1, 1)^2,   x = p(a, r) + (-|z_1|, z_2)
+    z = (theta_1 + theta_2, theta_2 - theta_1) / sqrt(2)
     p(a, r) = (r cos a + 0.25, r sin a),   a ~ Uniform(-pi/2, pi/2),   r ~ Normal(0.1, 0.01)
 
 The density of p at (u + 0.25, v) is that of r at sign(u) sqrt(u^2 + v^2) over pi sqrt(u^2 + v^2). z is theta
@@ -37,7 +37,7 @@ def _rotate(theta: Array) -> tuple[FloatArray, FloatArray]:
 
 @dataclass(frozen=True)
 class TwoMoons(BoxPrior):
-    """The model above."""
+    """Two moons model with two parameters; see the module for the formulas."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,8 +107,7 @@ class TwoMoonsPosterior:
         return self.model.log_joint(theta, self.x) - self.log_evidence
 
     def sample(self, num_samples: int, *, seed: int) -> FloatArray:
-        """Draws of theta, shape (num_samples, 2), raw space, by rejection of what the crescent leads to
-        outside the box."""
+        """Draws of theta, shape (num_samples, 2), raw space, by rejection of draws outside the box."""
         rng = seeding.generator(seed, "exact posterior")
         trials = 2 * num_samples + 64
         draws = np.empty((0, 2))
@@ -122,8 +121,7 @@ class TwoMoonsPosterior:
         return draws[:num_samples]
 
     def _allowed(self, p: FloatArray, sign: Array | float) -> tuple[FloatArray, Array]:
-        """theta of shape (..., 2) for p of shape (..., 2) and the sign of z_1, and whether the model allows
-        it, shape (...)."""
+        """theta (..., 2) for p (..., 2) and a sign of z_1, and whether it is in the box (...)."""
         size, z2 = p[..., 0] - self.x[0], self.x[1] - p[..., 1]
         z1 = sign * size
         theta = np.stack([z1 - z2, z1 + z2], axis=-1) / np.sqrt(2)

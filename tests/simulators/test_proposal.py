@@ -1,4 +1,4 @@
-"""Simulators with a prior around posterior draws."""
+"""Simulators with a normal proposal around posterior draws."""
 
 import json
 import pickle
@@ -6,8 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
+from sbi_models import simulators
 from sbi_models.errors import ConfigurationError, DataError
-from sbi_models.simulators import NarrowedSimulator, NarrowPrior, make_simulator
+from sbi_models.simulators import NormalProposal, SimulatorWithProposal, make_simulator
 from sbi_models.simulators.benchmarks import GaussianLinear
 
 LOWER, UPPER = np.array([-np.inf, 0.0, -np.inf, 1.0]), np.array([np.inf, np.inf, 2.0, 5.0])
@@ -35,7 +36,7 @@ def test_the_prior_has_the_mean_and_thrice_the_sds_of_the_draws():
     """In the unbounded space: mean within 4 standard errors, covariance nine times that of the draws within 6
     %; all within the bounds."""
     draws = some_draws()
-    prior = NarrowPrior.around(draws, LOWER, UPPER, 3.0)
+    prior = NormalProposal.around(draws, LOWER, UPPER, 3.0)
     drawn = prior(40_000, np.random.default_rng(1))
     assert {name: value.shape for name, value in drawn.items()} == {"a": (40_000, 1), "b": (40_000, 3)}
     theta = np.concatenate(list(drawn.values()), axis=1)
@@ -50,8 +51,8 @@ def test_the_prior_has_the_mean_and_thrice_the_sds_of_the_draws():
 
 def test_the_prior_is_the_same_from_json():
     """To the bit, through text."""
-    prior = NarrowPrior.around(some_draws(), LOWER, UPPER, 2.0)
-    again = NarrowPrior.from_json(json.loads(json.dumps(prior.as_json())))
+    prior = NormalProposal.around(some_draws(), LOWER, UPPER, 2.0)
+    again = NormalProposal.from_json(json.loads(json.dumps(prior.as_json())))
     one, other = (p(10, np.random.default_rng(2)) for p in (prior, again))
     for name, value in one.items():
         np.testing.assert_array_equal(value, other[name])
@@ -65,12 +66,13 @@ def test_draws_outside_the_bounds_do_not_count_and_too_few_are_refused():
         "b": np.concatenate([draws["b"], [[1.0, 0.0, 2.0], [-1.0, 0.0, 2.0]]]),
     }
     np.testing.assert_array_equal(
-        NarrowPrior.around(spoilt, LOWER, UPPER, 3.0).mean, NarrowPrior.around(draws, LOWER, UPPER, 3.0).mean
+        NormalProposal.around(spoilt, LOWER, UPPER, 3.0).mean,
+        NormalProposal.around(draws, LOWER, UPPER, 3.0).mean,
     )
     with pytest.raises(DataError, match="got 99"):
-        NarrowPrior.around({name: value[:99] for name, value in draws.items()}, LOWER, UPPER, 3.0)
+        NormalProposal.around({name: value[:99] for name, value in draws.items()}, LOWER, UPPER, 3.0)
     with pytest.raises(ConfigurationError, match="widening above 1"):
-        NarrowPrior.around(draws, LOWER, UPPER, 1.0)
+        NormalProposal.around(draws, LOWER, UPPER, 1.0)
 
 
 def prior(rng):
@@ -86,12 +88,12 @@ def narrow_to(center, names=("theta",), width=2):
     rng = np.random.default_rng(0)
     draws = {name: center + 0.1 * rng.normal(size=(1_000, width)) for name in names}
     free = np.full(width * len(names), np.inf)
-    return NarrowPrior.around(draws, -free, free, 3.0)
+    return NormalProposal.around(draws, -free, free, 3.0)
 
 
 def test_a_simulator_of_single_rows_draws_from_the_narrow_prior():
     """Parameters around 4, and data that belong to them; rows do not depend on how many there are."""
-    simulator = NarrowedSimulator(make_simulator([prior, likelihood]), narrow_to(4.0))
+    simulator = SimulatorWithProposal(make_simulator([prior, likelihood]), narrow_to(4.0))
     rows = simulator.sample(3_000, seed=1)
     np.testing.assert_allclose(rows["theta"].mean(axis=0), 4.0, atol=0.03)
     np.testing.assert_allclose(rows["theta"].std(axis=0), 0.3, rtol=0.06)
@@ -104,14 +106,14 @@ def test_a_batched_benchmark_keeps_its_joint_density_and_goes_through_pickle():
     """The weights of importance sampling are those under the prior of the benchmark; workers give the same
     rows."""
     model = GaussianLinear()
-    simulator = NarrowedSimulator(model.simulator, narrow_to(0.1, width=10))
+    simulator = SimulatorWithProposal(model.simulator, narrow_to(0.1, width=10))
     rows = simulator.sample(300, seed=1)
     assert rows["theta"].std() < 0.4
     np.testing.assert_array_equal(simulator.log_joint(**rows), model.log_joint(**rows))
     again = pickle.loads(pickle.dumps(simulator)).sample(300, seed=1)
     np.testing.assert_array_equal(again["x"], rows["x"])
     np.testing.assert_array_equal(
-        NarrowedSimulator(model.simulator, simulator.prior).sample(300, seed=1)["x"], rows["x"]
+        SimulatorWithProposal(model.simulator, simulator.prior).sample(300, seed=1)["x"], rows["x"]
     )
 
 
@@ -134,10 +136,19 @@ def swapped(theta):
 def test_simulators_that_do_not_draw_the_parameters_by_themselves_are_refused(simulator, names, message):
     """Something else from the same function, no such parameter, and a meta function."""
     with pytest.raises(ConfigurationError, match=message):
-        NarrowedSimulator(simulator, narrow_to(0.0, names))
+        SimulatorWithProposal(simulator, narrow_to(0.0, names))
 
 
 def test_parameters_of_another_width_are_refused():
     """An error that says what there is."""
     with pytest.raises(ConfigurationError, match=r"theta \(3\) alone.*got theta \(2\)\."):
-        NarrowedSimulator(make_simulator([prior, likelihood]), narrow_to(0.0, width=3))
+        SimulatorWithProposal(make_simulator([prior, likelihood]), narrow_to(0.0, width=3))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("NarrowPrior", NormalProposal), ("NarrowedSimulator", SimulatorWithProposal)]
+)
+def test_former_names_warn(old, new):
+    """The names of version 0.1 are the classes of today, with a warning that has the new name."""
+    with pytest.warns(FutureWarning, match=new.__name__):
+        assert getattr(simulators, old) is new
