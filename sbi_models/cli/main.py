@@ -16,7 +16,8 @@ from typing import Annotated
 
 import typer
 
-from sbi_models.cli.options import EPILOG, ExperimentName, Host, Json, Port, Quiet, interruptible, settings_of
+from sbi_models.cli.options import EPILOG, ExperimentName, Json, Quiet, interruptible, settings_of
+from sbi_models.cli.server_commands import serve, ui
 from sbi_models.errors import DriftError, SbiModelsError
 from sbi_models.pipeline.report.output import escape_unencodable, output_as, print_json, use_utf8
 from sbi_models.pipeline.runtime import end_in_time, program_environment
@@ -374,50 +375,8 @@ def new(
     typer.echo(f"\nRun it with: sbi-models run {folder / name}.yaml", err=True)
 
 
-@app.command()
-def serve(
-    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, or models:/NAME/VERSION.")],
-    *,
-    host: Host = "127.0.0.1",
-    port: Port = 5001,
-    timeout: Annotated[
-        float, typer.Option(min=1.0, help="Seconds for one request, its wait included; its work stops then.")
-    ] = 60.0,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name of this machine by which clients ask; may be repeated.")
-    ] = None,
-) -> None:
-    """Answer for a registered model over HTTP, and show how to ask it (stop it with Ctrl-C).
-
-    An alias is looked up when the server starts: start it again to serve a later champion. Limits of a
-    request: 10 000 data sets, 10 000 000 numbers in and as many out, 64 MiB, and --timeout. Names of hosts
-    are checked: IP addresses, localhost, --host and the name of the machine are known.
-
-    Example: sbi-models serve models:/michelson@champion --port 5001
-    """
-    from sbi_models.cli.serve import serve_model
-
-    serve_model(model, host, port, timeout=timeout, names=allow_host or ())
-
-
-@app.command()
-def ui(
-    host: Annotated[str, typer.Option(help="Address to listen on; loopback only.")] = "127.0.0.1",
-    port: Port = 5000,
-) -> None:
-    """Open the MLflow UI on what was tracked (stop it with Ctrl-C).
-
-    Example: sbi-models ui --port 5000
-    """
-    from sbi_models.cli.serve import refuse_taken
-    from sbi_models.pipeline.runtime import project_root
-    from sbi_models.tracking import open_store, ui_command, ui_environment
-
-    store = open_store(project_root(), create=False)
-    command = ui_command(store, host=host, port=port)
-    refuse_taken(host, port)
-    typer.echo(f"MLflow UI on http://{host}:{port}  (Ctrl-C stops it)", err=True)
-    os.execve(command[0], command, ui_environment(store))  # noqa: S606 - our own command; signals then reach the server itself
+app.command()(serve)
+app.command()(ui)
 
 
 def main() -> None:
@@ -436,13 +395,8 @@ def main() -> None:
     finally:
         gc.freeze()  # else Python looks through all packages once more before it ends
         stop = sys.exc_info()[1]
-        end_in_time(
-            0
-            if stop is None
-            else stop.code
-            if isinstance(stop, SystemExit) and isinstance(stop.code, int)
-            else 1
-        )
+        code = stop.code if isinstance(stop, SystemExit) else int(stop is not None)
+        end_in_time(code if isinstance(code, int) else 1)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class TrainedMember(BaseModel):
     weight: float
     best_epoch: int
     num_parameters: int
-    architecture: JSONObject
+    architecture: Any
 
     @property
     def numbers(self) -> dict[str, float]:

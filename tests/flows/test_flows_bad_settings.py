@@ -10,7 +10,7 @@ from small_run import COMPOSED, ENSEMBLE, small_experiment
 from sbi_models import diagnostics
 from sbi_models.approximators.composition.methods import METHODS
 from sbi_models.errors import ConfigurationError
-from sbi_models.pipeline.experiment import settings as parameters
+from sbi_models.pipeline.experiment import setting_types as parameters
 from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.experiment.settings import Compose
 from sbi_models.pipeline.experiment.yaml_files import experiment_names, load_experiment
