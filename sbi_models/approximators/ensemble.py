@@ -1,7 +1,6 @@
 """Ensemble: the mixture of several amortized posteriors with networks of their own.
 
-p(theta | x) = sum_k w_k p_k(theta | x). Weights are those given in a call, or else the learned ones, or else
-equal.
+p(theta | x) = sum_k w_k p_k(theta | x), with the weights of a call, or the learned ones, or equal ones.
 """
 
 import json
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from sbi_models import seeding
 from sbi_models.approximators import files
 from sbi_models.approximators.base import APPROXIMATORS, Approximator, Member
+from sbi_models.approximators.certificates.calibration import Evaluating
 from sbi_models.approximators.members import (
     check_density,
     check_members,
@@ -67,10 +67,9 @@ class EnsembleApproximator(Approximator):
     ...     for name in ("a", "b")
     ... }
     >>> ensemble = bf.approximators.EnsembleApproximator(members, weights={"a": 1, "b": 3})
-    >>> rng = np.random.default_rng(1)
-    >>> ensemble.build({"theta": rng.normal(size=(64, 2)), "x": rng.normal(size=(64, 2))}, seed=1)
-    >>> draws = ensemble.sample(num_samples=4, conditions={"x": np.zeros((3, 2))}, seed=2)
-    >>> draws["theta"].shape  # one draw of a and three of b for each data set
+    >>> theta = np.random.default_rng(1).normal(size=(64, 2))
+    >>> ensemble.build({"theta": theta, "x": theta}, seed=1)
+    >>> ensemble.sample(num_samples=4, conditions={"x": theta[:3]}, seed=2)["theta"].shape  # 1 of a, 3 of b
     (3, 4, 2)
     """
 
@@ -239,7 +238,7 @@ class EnsembleApproximator(Approximator):
                 )
                 for name, member in self.members.items()
             }
-        rows = self._num_datasets(conditions)
+        rows = len(next(iter(self._first.prepare_conditions(conditions).values())))
         shares = whole_shares(weights, num_samples, rows)
         parts = [
             member.sample(
@@ -348,13 +347,10 @@ class EnsembleApproximator(Approximator):
 
         They are in nats, standardized space.
         """
-        was_training = self.training
-        self.eval()
-        log_densities = cross_log_densities(
-            self.members, conditions=conditions, num_samples=num_samples, seed=seed
-        )
-        self.train(was_training)
-        return log_densities
+        with Evaluating(self):
+            return cross_log_densities(
+                self.members, conditions=conditions, num_samples=num_samples, seed=seed
+            )
 
     def estimate(
         self, conditions: VariablesLike, *, split: bool = False, batch_size: int | None = None
@@ -369,9 +365,6 @@ class EnsembleApproximator(Approximator):
             "An ensemble has draws and densities of its mixture, not estimates. Ask a member: "
             f"approximator.members[{self.names[0]!r}].estimate(conditions=...)."
         )
-
-    def _num_datasets(self, conditions: VariablesLike) -> int:
-        return len(next(iter(self._first.prepare_conditions(conditions).values())))
 
     def _weights_of_a_call(self, weights: MemberWeights | None, *, merge_members: bool) -> FloatArray:
         """Weights in the order of the members."""

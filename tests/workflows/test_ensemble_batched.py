@@ -277,7 +277,7 @@ def test_without_a_word_members_are_batched_on_a_gpu_where_they_can(monkeypatch,
     assert asked == [("cuda", torch.bfloat16)]
     assert trainer._groups(made, TrainingSettings(accelerator="cpu"), FitPlan(Sharing(4))) == []
     assert trainer._groups(made, TrainingSettings(), FitPlan(Sharing(4), batched=False)) == []
-    assert trainer._groups(made.members["0"], TrainingSettings(), batched=None) == []
+    assert trainer._groups(made.members["0"], TrainingSettings(), FitPlan(Sharing(1))) == []
     assert len(asked) == 1
 
 
