@@ -216,7 +216,9 @@ class CompositionalApproximator(ContinuousApproximator):
                         items, prior, self._prior_moments(), num_samples, plan, fresh=fresh
                     )
                 if fresh is None:
-                    report = replace(report, notes=report.notes + underfitting_note(float(self.shared_bias.unused)))
+                    report = replace(
+                        report, notes=report.notes + underfitting_note(float(self.shared_bias.unused))
+                    )
                 parts.append(draws)
                 reports.append(report)
                 advance(0 if calibrates else 1)
