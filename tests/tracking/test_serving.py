@@ -317,8 +317,8 @@ def test_a_process_that_does_not_start_is_told_each_time() -> None:
 def test_the_process_that_computes_ends_with_the_one_that_listens() -> None:
     """Even if that was killed, and while it computes: its standard input ends."""
     code = (
-        "import sys, time, threading\nfrom sbi_models.tracking import frames\n"
-        "threading.Thread(target=frames.receive, args=(sys.stdin.buffer, lambda body: None)).start()\n"
+        "import sys, time, threading\nfrom sbi_models.tracking import server_worker\n"
+        "threading.Thread(target=server_worker.receive, args=(sys.stdin.buffer, lambda body: None)).start()\n"
         "print('.', flush=True)\nwhile True: sum(range(10**5))"
     )
 
