@@ -16,6 +16,9 @@ EXPLAINED = 0.95
 """R^2 of a polynomial log density below which its draws are doubted."""
 
 _CONTRADICTION, _INFLUENCE = 0.02, 0.5
+_MOST_UNTESTED = 30
+"""Number of items up to which draws without a simulator, which nothing tests, have no warning for that alone."""
+
 _LAST_STEP = 0.1
 _ACCEPTED = 0.3
 
@@ -85,6 +88,12 @@ class CompositionReport:
                 f"Errors that all {self.num_items} items share would move the posterior by about "
                 f"{self.bias_shift:.1f} of its standard deviations, and nothing corrects them: pass the "
                 "simulator, train longer, or compose fewer items."
+            )
+        if self.method == "calibrated" and not self.simulations and self.num_items > _MOST_UNTESTED:
+            reasons.append(
+                f"The posterior given {self.num_items} items is not tested, since there is no simulator: "
+                "errors of the network that are small in each of them add up. Compose with a workflow that "
+                f"has its simulator, or at most {_MOST_UNTESTED} items."
             )
         if self.calibrated and not self.simulations and self.bias_shift > _LARGE_BIAS:
             reasons.append(
