@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sbi_models.tracking import load
     from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow, History
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Adapter",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sbi_models import seeding
 from sbi_models.approximators import files
 from sbi_models.approximators.base import APPROXIMATORS, Approximator, Member
-from sbi_models.approximators.certificates.calibration import Evaluating
+from sbi_models.approximators.certificates.calibration import EvaluationMode
 from sbi_models.approximators.members import (
     check_density,
     check_members,
@@ -347,7 +347,7 @@ class EnsembleApproximator(Approximator):
 
         They are in nats, standardized space.
         """
-        with Evaluating(self):
+        with EvaluationMode(self):
             return cross_log_densities(
                 self.members, conditions=conditions, num_samples=num_samples, seed=seed
             )

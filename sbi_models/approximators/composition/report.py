@@ -17,7 +17,7 @@ EXPLAINED = 0.95
 
 _CONTRADICTION, _INFLUENCE = 0.02, 0.5
 _MOST_UNTESTED = 30
-"""Number of items up to which draws without a simulator, which nothing tests, have no warning for that alone."""
+"""Number of items up to which untested draws, those without a simulator, have no warning for that alone."""
 
 _LAST_STEP = 0.1
 _ACCEPTED = 0.3

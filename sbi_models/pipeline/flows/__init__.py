@@ -1,11 +1,5 @@
 """The flows: pipeline, retrain and monitor. Each is registered under its name when its module is imported."""
 
-# ruff: noqa: E402 - Prefect looks for its folders when it is imported
-
-from sbi_models.pipeline.runtime import make_folders
-
-make_folders()
-
 from sbi_models.pipeline.flows import monitor, pipeline, retrain
 from sbi_models.pipeline.flows.registry import FLOWS, NamedFlow, register_flow
 
