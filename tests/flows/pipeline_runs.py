@@ -58,7 +58,8 @@ def shared_server() -> ServerProcess:
         str(port),
     ]
     with (log := home / "log.txt").open("wb") as output:
-        process = subprocess.Popen(command, cwd=home, env=_environment(), stdout=output, stderr=output)
+        own_home = _environment() | {"PREFECT_HOME": str(home)}  # and not that of the user
+        process = subprocess.Popen(command, cwd=home, env=own_home, stdout=output, stderr=output)
     server = ServerProcess(process, f"http://127.0.0.1:{port}/api", log)
     server.wait()
     return server
