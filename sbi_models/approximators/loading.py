@@ -37,8 +37,8 @@ def load_approximator(path: str | Path) -> Approximator:
             else f"{type(error).__name__}: {error}"
         )
         raise ModelFileError(
-            f"{path.name} cannot be used: {reason}. Its checksum is right, so that it was written "
-            "like this: write it with approximator.save."
+            f"{path.name} cannot be used: {reason}. (Its checksum is right: the file is as it was written. "
+            "If nothing above helps, write it again with approximator.save.)"
         ) from error
 
 

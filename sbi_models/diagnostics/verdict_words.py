@@ -58,7 +58,7 @@ def sentence_of(
         and (1.0 - contraction.low) <= VAGUE * (1.0 - contraction.high)
     ):
         phrases.append(
-            f"{100 * contraction.value:.0f} % of the prior variance gone "
+            f"{_minus(f'{100 * contraction.value:.0f}')} % of the prior variance gone "
             f"({_range(contraction, percent=True)})"
         )
     sentence = "; ".join(phrases) + "."
@@ -184,10 +184,14 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
+
+
 def _signed(number: float) -> str:
-    return f"{number:+.2f}".replace("-", "−")
+    return _minus(f"{number:+.2f}")
 
 
 def _range(estimate: Estimate, *, percent: bool = False) -> str:
     low, high = (f"{100 * end:.0f}" if percent else f"{end:.2f}" for end in (estimate.low, estimate.high))
-    return f"{low} to {high}".replace("-", "−")
+    return _minus(f"{low} to {high}")

@@ -43,7 +43,15 @@ class Network(nn.Module):
     """A module that records its constructor's arguments."""
 
     registered_name: ClassVar[str] = ""
+    __signature__: ClassVar[inspect.Signature]
     config: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give each class the signature of its constructor: Python would take that of `__new__`, below, for a
+        class without a constructor of its own."""
+        super().__init_subclass__(**kwargs)
+        of_function = inspect.signature(cls.__init__)
+        cls.__signature__ = of_function.replace(parameters=list(of_function.parameters.values())[1:])
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         network = super().__new__(cls)
@@ -201,25 +209,36 @@ class InferenceNetwork(Network, ABC):
 class SummaryNetwork(Network, ABC):
     """A learned summary statistic.
 
-    To write one: subclass, put `@register("name")` above it, take `summary_dim`, and implement `_build`,
-    which refuses inputs of other axes (`check_axes`), and `forward`, which leaves out what the mask leaves
-    out (`without_padding`, `mean_over`).
+    To write one: subclass, put `@register("name")` above it, take `summary_dim`, the width of the summary
+    whatever that of the data, and implement `_build`, which refuses inputs of other axes (`check_axes`), and
+    `forward`, which leaves out what the mask leaves out (`without_padding`, `mean_over`). The summary of a
+    set should also tell its spread (`log_spread_over`) and its size (`log_count`), which a mean does not;
+    those of this package are tested for it.
 
     >>> from sbi_models.networks import SummaryNetwork
-    >>> from sbi_models.networks.layers.masks import SETS_ONLY, check_axes, mean_over, without_padding
-    >>> class MeanPool(SummaryNetwork):
+    >>> from sbi_models.networks.layers.masks import (
+    ...     SETS_ONLY,
+    ...     check_axes,
+    ...     log_count,
+    ...     log_spread_over,
+    ...     mean_over,
+    ...     without_padding,
+    ... )
+    >>> class Moments(SummaryNetwork):
     ...     def __init__(self, summary_dim: int = 8) -> None:
     ...         super().__init__()
     ...         self.summary_dim = summary_dim
     ...
     ...     def _build(self, input_shape):
-    ...         check_axes("MeanPool summarizes sets", input_shape, ("set_size", "features"), SETS_ONLY)
-    ...         self.features = nn.Linear(input_shape[1], self.summary_dim)
+    ...         check_axes("Moments summarizes sets", input_shape, ("set_size", "features"), SETS_ONLY)
+    ...         self.head = nn.Linear(2 * input_shape[1] + 1, self.summary_dim)
     ...
     ...     def forward(self, x, mask=None):
     ...         x, mask = without_padding(x, mask)
-    ...         return mean_over(self.features(x).tanh(), mask)
-    >>> network = MeanPool()
+    ...         mean = mean_over(x, mask)
+    ...         spread = log_spread_over(x, mask, mean)
+    ...         return self.head(torch.cat([mean, spread, log_count(x, mask)], dim=-1))
+    >>> network = Moments()
     >>> network.build((6, 2))
     >>> tuple(network(torch.zeros(3, 6, 2), torch.ones(3, 6)).shape)
     (3, 8)

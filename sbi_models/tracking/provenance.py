@@ -14,13 +14,15 @@ from pathlib import Path
 
 import psutil
 
+import sbi_models
+
 OWN_COMMIT, OWN_DIRTY, OWN_HASH = (
     "sbi_models.own_git_commit",
     "sbi_models.own_git_dirty",
     "sbi_models.own_sha256",
 )
 
-PACKAGES = ("sbi-models", "torch", "lightning", "prefect", "mlflow", "numpy")
+PACKAGES = ("torch", "lightning", "prefect", "mlflow", "numpy")
 
 
 def provenance_tags(folder: Path) -> dict[str, str]:
@@ -36,6 +38,7 @@ def provenance_tags(folder: Path) -> dict[str, str]:
         **{
             f"version.{name.replace('-', '_')}": number for name, number in package_versions(PACKAGES).items()
         },
+        "version.sbi_models": sbi_models.__version__,  # a checkout may be newer than its installation
         "version.python": platform.python_version(),
         **git_tags(folder),
         **own_tags(),

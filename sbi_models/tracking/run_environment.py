@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+import sbi_models
 from sbi_models.tracking.provenance import (
     git_output,
     git_patch,
@@ -17,7 +18,6 @@ from sbi_models.tracking.provenance import (
     own_checkout,
     own_hash,
     own_packages,
-    package_versions,
 )
 from sbi_models.tracking.redaction import redacted, redacted_content, redacted_patch
 
@@ -99,7 +99,7 @@ def library_state() -> tuple[dict[str, object], str]:
     installed.
     """
     state: dict[str, object] = {
-        "version": package_versions(("sbi-models",)).get("sbi-models"),
+        "version": sbi_models.__version__,
         "sha256": own_hash(),
     }
     root = own_checkout()

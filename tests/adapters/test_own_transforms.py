@@ -120,6 +120,22 @@ def test_unregistered_transforms_are_refused_before_a_training(transform):
             use()
 
 
+def test_a_config_without_an_argument_is_refused_before_a_training():
+    """Rebuilt from it, a transform would have the default: other draws, without a word. Where the argument is
+    the default, nothing is lost."""
+
+    @register_transform("test_forgetful")
+    class Forgetful(Log10):
+        def config(self):
+            return {"name": self.name}
+
+    assert workflow(Adapter().then(Forgetful("rate"))) is not None
+    adapter = Adapter().then(Forgetful("rate", unit=2.0))
+    for use in (adapter.check, adapter.to_json, lambda: workflow(adapter)):
+        with pytest.raises(ConfigurationError, match=r"config\(\) of Forgetful .*without 'unit'\. Add them"):
+            use()
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -2,6 +2,7 @@
 input."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -89,6 +90,12 @@ def test_contraction_has_its_interval():
             assert row.contraction is not None
             assert row.contraction.low < 0.8 < row.contraction.high
             assert row.contraction.high - row.contraction.low < 0.08
+
+
+def test_a_negative_share_of_the_prior_variance_has_the_sign_of_its_interval():
+    """Posteriors wider than the prior: number and interval are negative, both with a minus, no hyphen."""
+    sentence = judge(*gaussian(3, noise=2.0, width=2.0)).parameters[0].sentence
+    assert re.search(r"; −\d+ % of the prior variance gone \(−\d+ to −\d+\)", sentence), sentence
 
 
 def test_a_wrong_dependence_is_seen_jointly():

@@ -1,5 +1,6 @@
 """Networks and subnets by name, inside each other, and arguments that cannot be."""
 
+import inspect
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from sbi_models.networks import (
     DeepSet,
     FlowMatching,
     InferenceNetwork,
+    Network,
     SummaryNetwork,
     network_from_json,
     register,
@@ -50,6 +52,21 @@ def test_files_name_only_registered_networks():
         ModelFileError, match=r"unknown network 'deep_sett'. Did you mean 'deep_set'.*Register your own"
     ):
         network_from_json({"name": "deep_sett", "config": {}, "built_with": None})
+
+
+def test_the_signature_of_a_class_is_that_of_its_constructor():
+    """Also of a class that has no constructor of its own, and of one that inherits it."""
+
+    class Plain(Network):
+        """A network without arguments."""
+
+    class Inherited(DeepSet):
+        """A network with the arguments of another."""
+
+    assert not inspect.signature(Plain).parameters
+    assert list(inspect.signature(Inherited).parameters) == ["summary_dim", "widths", "head_widths"]
+    with pytest.raises(ConfigurationError, match=r"Plain has no argument 'width'\. Known: none"):
+        Plain(width=1)
 
 
 def test_a_name_is_registered_once():

@@ -2,9 +2,10 @@
 
 To write a transform of this package: subclass `PerVariable` (variables are changed one by one),
 `Elementwise` (and the map has a slope in each component) or `Transform` (variables are joined, split,
-renamed), put `@register_transform("kind")` above it, implement the abstract methods and `config`, import it
-in `__init__.py`, add a method to `Adapter`, and add a case to `tests/adapters/transform_cases.py`. A user's
-own transform needs the first half of that alone: `Adapter.then` adds it; see `Transform`.
+renamed), put `@register_transform("kind")` above it, implement the abstract methods, and `config` if the
+constructor takes more than names, import it in `__init__.py`, add a method to `Adapter`, and add a case to
+`tests/adapters/transform_cases.py`. A user's own transform needs the first half of that alone: `Adapter.then`
+adds it; see `Transform`, which `sbi_models.adapters` has, and the others `sbi_models.adapters.transforms`.
 
 Log slopes: the log-determinant of a chain is kept component by component. For each variable, a tensor of the
 shape of the variable holds log |d z_k / d x_k|, the diagonal of a Jacobian that is triangular for every map
@@ -204,6 +205,7 @@ class PerVariable(Transform):
         return self._map(name, slopes)
 
     def config(self) -> dict[str, Any]:
+        """The names; with all other arguments, too, where the constructor takes more."""
         return {"names": self.names}
 
 

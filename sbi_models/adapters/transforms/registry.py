@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypedDict, TypeVar
 
 from sbi_models.adapters.transforms.base import Transform
@@ -46,7 +46,8 @@ def transform_to_json(transform: Transform) -> dict[str, Any]:
     """Kind and configuration of a transform, `{"kind": ..., "config": {...}}`.
 
     Raises:
-        ConfigurationError: if its class is not registered, so that no file can name it.
+        ConfigurationError: if its class is not registered, so that no file can name it, or if `config` leaves
+            out an argument that is not as by default, so that a file would hold another transform.
     """
     cls = type(transform)
     kind = vars(cls).get("kind")
@@ -55,7 +56,25 @@ def transform_to_json(transform: Transform) -> dict[str, Any]:
             f"Expected registered transforms in the adapter, got {cls.__name__}, which no file can name. Put "
             "@register_transform('name') above the class, from sbi_models.adapters."
         )
-    return {"kind": kind, "config": transform.config()}
+    config = transform.config()
+    if lost := [name for name in _not_default(transform) if name not in config]:
+        raise ConfigurationError(
+            f"Expected config() of {cls.__name__} to have all arguments of its constructor, got {config!r} "
+            f"without {', '.join(map(repr, lost))}. Add them: a file would hold a transform with the default."
+        )
+    return {"kind": kind, "config": config}
+
+
+def _not_default(transform: Transform) -> Iterator[str]:
+    """Arguments of the constructor whose attribute of the same name is not their default."""
+    for name, parameter in inspect.signature(type(transform)).parameters.items():
+        default = parameter.default
+        value = vars(transform).get(name, default)
+        if default is inspect.Parameter.empty or value is default:
+            continue
+        same = type(value) is type(default) and value == default
+        if not (isinstance(same, bool) and same):
+            yield name
 
 
 def check_rebuilds(transform: Transform) -> None:

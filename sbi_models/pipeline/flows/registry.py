@@ -17,7 +17,8 @@ class NamedFlow:
 
     Attributes:
         flow: Prefect flow whose first argument is an experiment.
-        show: function of experiment and result that prints it in words, or as JSON under `--json`.
+        show: function of experiment and result that prints it in words, and calls `print_json` of
+            `sbi_models.pipeline.report.output` for `--json`, under which only that reaches standard output.
     """
 
     flow: Flow[..., Any]
