@@ -15,7 +15,7 @@ from sbi_models.diagnostics import Verdict
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.pipeline.experiment.question import study_of
 from sbi_models.pipeline.experiment.yaml_files import experiment_names, is_experiment, load_experiment
-from sbi_models.pipeline.runtime import project_root
+from sbi_models.pipeline.folders import project_root
 from sbi_models.tracking import is_model_uri, load, open_store
 from sbi_models.types import Variables
 

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from sbi_models.errors import TrackingError
 from sbi_models.pipeline.experiment.yaml_files import FOLDER, experiment_names
+from sbi_models.pipeline.folders import project_root
 from sbi_models.pipeline.report.output import output_settings, print_json
-from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import ModelListing, list_models, open_store
 
 UNBROKEN = 10_000

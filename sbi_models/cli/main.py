@@ -106,7 +106,7 @@ def relocate() -> None:
 
     Example: sbi-models relocate
     """
-    from sbi_models.pipeline.runtime import project_root
+    from sbi_models.pipeline.folders import project_root
     from sbi_models.tracking.store import relocate_store
 
     done = relocate_store(project_root())
@@ -276,7 +276,7 @@ def promote(
     Example: sbi-models promote models:/michelson/1 --why "version 2 was trained on a wrong prior"
     """
     from sbi_models.pipeline.champions import promote as make_champion
-    from sbi_models.pipeline.runtime import project_root
+    from sbi_models.pipeline.folders import project_root
     from sbi_models.tracking import open_store, version_of
 
     store = open_store(project_root(), create=False)
@@ -297,7 +297,7 @@ def champions(
     Example: sbi-models champions michelson
     """
     from sbi_models.cli.champions import show_history
-    from sbi_models.pipeline.runtime import project_root
+    from sbi_models.pipeline.folders import project_root
     from sbi_models.tracking import open_store
 
     with output_as(as_json=json_output):

@@ -9,9 +9,9 @@ from pathlib import Path
 import typer
 
 from sbi_models.errors import ConfigurationError, TrackingError
+from sbi_models.pipeline.folders import project_root, work_folder
 from sbi_models.pipeline.report.output import output_settings, print_json
 from sbi_models.pipeline.report.usage import FILE
-from sbi_models.pipeline.runtime import project_root, work_folder
 from sbi_models.tracking import RunRecord, open_store
 
 NO_PAGE = "Run its experiment again: finished tasks are used again, and the new run has one."

@@ -13,13 +13,13 @@ from rich.table import Table
 
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline.experiment.observations import read_observations
+from sbi_models.pipeline.folders import project_root
 from sbi_models.pipeline.model_info import has_proposal
 from sbi_models.pipeline.posterior_tables import INTERVAL, draws_frame
 from sbi_models.pipeline.report.certificates import print_certificates
 from sbi_models.pipeline.report.numbers import digits_of, fixed
 from sbi_models.pipeline.report.output import output_settings, print_json, print_line
 from sbi_models.pipeline.report.usage import NEAR
-from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import is_model_uri, load, open_store
 
 SUFFIXES = (".csv", ".parquet")

@@ -6,8 +6,8 @@ from collections.abc import Collection
 import typer
 
 from sbi_models.errors import ConfigurationError
+from sbi_models.pipeline.folders import project_root
 from sbi_models.pipeline.report.usage import curl_example
-from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import load, open_store, serve, version_of
 
 

@@ -45,7 +45,7 @@ def ui(
     Example: sbi-models ui --port 5000
     """
     from sbi_models.cli.serve import refuse_taken
-    from sbi_models.pipeline.runtime import project_root
+    from sbi_models.pipeline.folders import project_root
     from sbi_models.tracking import open_store, ui_command, ui_environment
 
     store = open_store(project_root(), create=False)

@@ -74,7 +74,7 @@ def package_sources(module: str) -> dict[str, Path]:
     are first used lead to their submodule alone.
 
     >>> sorted(package_sources("sbi_models.errors"))
-    ['sbi_models', 'sbi_models.errors', 'sbi_models.quick_imports']
+    ['sbi_models', 'sbi_models.errors']
     """
     start = [(name, file) for part in _parents(module) for name, file in _package_files(part)]
     return _closure(start, _package_files, lambda file: True)

@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.markup import escape
 
 from sbi_models.errors import ConfigurationError, SbiModelsError, TrackingError
+from sbi_models.pipeline.folders import project_root, work_folder
 from sbi_models.pipeline.report.output import print_json, progress_console, result_console
 from sbi_models.pipeline.run_comparison import changes_since, compare_runs, training_code
-from sbi_models.pipeline.runtime import end_on_signals, project_root, work_folder
+from sbi_models.pipeline.runtime import end_on_signals
 from sbi_models.pipeline.source_record import FOLDER, SETTINGS
 from sbi_models.tracking import RunRecord, Store, open_store
 

@@ -1,9 +1,8 @@
-"""The process of a run: its folders, the settings of Prefect and MLflow, signals, imports and its end."""
+"""The process of a run: the settings of Prefect and MLflow, signals, imports and its end."""
 
 import gc
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -15,36 +14,9 @@ from types import FrameType
 
 from sbi_models.empty_databases import refuse_folder
 from sbi_models.errors import TrackingError
+from sbi_models.pipeline.folders import work_folder
 from sbi_models.tracking.mlflow_environment import DEFAULTS as MLFLOW_DEFAULTS
 from sbi_models.tracking.mlflow_environment import environment_defaults
-
-_root: Path | None = None
-"""Folder of the project in a worker whose current folder is another one."""
-
-
-def project_root() -> Path:
-    """The folder that holds `mlruns/`: the current one; in a worker, that of the run."""
-    return _root or Path.cwd()
-
-
-def work_for(root: str) -> None:
-    """Let a worker, whatever its current folder, use the folder of the project that its work belongs to."""
-    global _root  # noqa: PLW0603 - the memory of a worker
-    _root = None if Path(root) == Path.cwd() else Path(root)
-
-
-def work_folder() -> Path:
-    """Where tasks keep what a later run can use again: simulations, training states, results of tasks."""
-    return project_root() / "mlruns" / "work"
-
-
-def forget(key: str) -> None:
-    """Remove what tasks have kept under a key, so that they begin anew."""
-    folder = work_folder() / key
-    if folder.exists():
-        gone = folder.with_name(f".{key}.{os.getpid()}.gone")  # at once, whoever is killed meanwhile
-        folder.rename(gone)
-        shutil.rmtree(gone)
 
 
 def _prefect_defaults() -> dict[str, str]:

@@ -27,9 +27,10 @@ from rich.markup import escape
 from sbi_models.errors import ConfigurationError
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.flows import FLOWS
+from sbi_models.pipeline.folders import project_root, work_folder
 from sbi_models.pipeline.prefect_server.for_schedules import lasting_server
 from sbi_models.pipeline.prefect_server.process import ServerProcess, without_password
-from sbi_models.pipeline.runtime import end_on_signals, project_root, work_folder
+from sbi_models.pipeline.runtime import end_on_signals
 
 _AHEAD = 3
 """Times that are shown."""

@@ -9,7 +9,7 @@ import pytest
 
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import ConfigurationError, DataError, SimulationError, TrustWarning
-from sbi_models.pipeline import runtime
+from sbi_models.pipeline import folders
 from sbi_models.pipeline.cache import (
     changed_sources,
     refuse_changed_sources,
@@ -73,7 +73,7 @@ def _project(folder: Path, name: str, main: str = MAIN, **files: str) -> Experim
 @pytest.fixture(autouse=True)
 def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(runtime, "_root", tmp_path)
+    monkeypatch.setattr(folders, "_root", tmp_path)
 
 
 def _store(experiment: Experiment, purpose: str = "training") -> SimulationStore:
@@ -200,7 +200,7 @@ def test_stores_are_compared_with_what_the_simulator_gives_now(
         match=r"those that the simulator gives now, got another 'x' in row .*depends_on, or .*--fresh",
     ):
         refuse_stale(question_of(experiment))
-    runtime.forget(key)
+    folders.forget(key)
     refuse_stale(question_of(experiment))
 
 
@@ -218,4 +218,4 @@ def test_simulations_that_do_not_repeat_are_refused_before_any_is_kept(tmp_path:
         study_of(experiment)
     with pytest.raises(SimulationError, match="the same whoever computes them"):
         simulating.simulate_missing(question_of(experiment))
-    assert not (runtime.work_folder() / store_key(question_of(experiment))).exists()
+    assert not (folders.work_folder() / store_key(question_of(experiment))).exists()

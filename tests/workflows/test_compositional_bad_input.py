@@ -210,8 +210,8 @@ def test_priors(trained, prior, error, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "gaus"}, r"Unknown method 'gaus' of composition\. Did you mean 'gauss'"),
-        ({"method": None}, r"Unknown method None of composition\. Known: calibrated"),
+        ({"method": "gaus"}, r"Unknown method of composition 'gaus'\. Did you mean 'gauss'"),
+        ({"method": None}, r"Unknown method of composition None\. Known: calibrated"),
         *[
             ({"noise": noise}, rf"Expected noise.*from 0\.001 to 1, got {re.escape(repr(noise))}")
             for noise in (0.0, 0.0001, 1.5, -0.1, "0.1", True, float("nan"), [0.1])

@@ -97,7 +97,7 @@ def test_weights_of_a_training_do_not_depend_on_certificates(monkeypatch):
     made, bare = workflow(), workflow()
     made.fit_online(epochs=1, num_batches_per_epoch=5)
     made.fit_offline(DATA, epochs=1)
-    monkeypatch.setattr("sbi_models.workflows.workflow.leave_certificates", lambda *_, **__: None)
+    monkeypatch.setattr("sbi_models.workflows.fitting.leave_certificates", lambda *_, **__: None)
     bare.fit_online(epochs=1, num_batches_per_epoch=5)
     bare.fit_offline(DATA, epochs=1)
     for name, value in bare.approximator.state_dict().items():

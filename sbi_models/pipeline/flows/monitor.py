@@ -16,11 +16,11 @@ from sbi_models.pipeline.cache import content_key, refuse_changed_sources, simul
 from sbi_models.pipeline.experiment.question import Question, question_of
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.flows.registry import register_flow
+from sbi_models.pipeline.folders import project_root, work_folder
 from sbi_models.pipeline.outcomes import JSONObject, Monitoring, MonitorResult, Results
 from sbi_models.pipeline.report.json_summary import monitor_summary
 from sbi_models.pipeline.report.results import show_monitoring
 from sbi_models.pipeline.run_record import log_files
-from sbi_models.pipeline.runtime import project_root, work_folder
 from sbi_models.pipeline.steps.diagnose import Diagnoser
 from sbi_models.pipeline.steps.infer import certify_observations
 from sbi_models.pipeline.steps.task import step

@@ -5,9 +5,9 @@ from prefect import flow
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.flows.pipeline import pipeline
 from sbi_models.pipeline.flows.registry import register_flow
+from sbi_models.pipeline.folders import project_root
 from sbi_models.pipeline.outcomes import PipelineResult
 from sbi_models.pipeline.report.results import show_retraining
-from sbi_models.pipeline.runtime import project_root
 from sbi_models.tracking import RunRecord, open_store
 
 

@@ -4,7 +4,7 @@ from sbi_models.pipeline.cache import content_key, refuse_changed_sources, simul
 from sbi_models.pipeline.custom_diagnostics import custom_functions
 from sbi_models.pipeline.data_checks import check_data
 from sbi_models.pipeline.experiment.question import Question
-from sbi_models.pipeline.runtime import project_root
+from sbi_models.pipeline.folders import project_root
 from sbi_models.pipeline.steps.register import check_gate
 from sbi_models.pipeline.steps.sequential import check_sequential
 from sbi_models.pipeline.steps.simulate import missing_shards

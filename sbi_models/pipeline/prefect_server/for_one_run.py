@@ -14,8 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sbi_models.errors import SbiModelsError, TrackingError
+from sbi_models.pipeline.folders import work_folder
 from sbi_models.pipeline.prefect_server.process import ServerProcess, why_away, without_password
-from sbi_models.pipeline.runtime import run_settings, work_folder
+from sbi_models.pipeline.runtime import run_settings
 
 _MODULE = ("sbi_models.pipeline.prefect_server.serve_once",)
 _TEMPORARY = {

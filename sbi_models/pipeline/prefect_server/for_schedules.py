@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from sbi_models.errors import TrackingError
+from sbi_models.pipeline.folders import work_folder
 from sbi_models.pipeline.prefect_server.for_one_run import refuse_away
 from sbi_models.pipeline.prefect_server.process import ServerProcess
-from sbi_models.pipeline.runtime import run_settings, work_folder
+from sbi_models.pipeline.runtime import run_settings
 
 _USUAL_PORT = 4200
 _QUIET = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}

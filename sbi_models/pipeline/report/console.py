@@ -11,6 +11,7 @@ from rich.table import Table
 from sbi_models.diagnostics.metrics.registry import METRICS
 from sbi_models.pipeline.certificate_summary import in_short
 from sbi_models.pipeline.experiment.question import Question
+from sbi_models.pipeline.folders import project_root
 from sbi_models.pipeline.member_runs import of_member, of_mixture
 from sbi_models.pipeline.outcomes import (
     Composition,
@@ -29,7 +30,6 @@ from sbi_models.pipeline.posterior_tables import MEAN_ERROR, SD_RATIO
 from sbi_models.pipeline.report.certificates import print_certificates
 from sbi_models.pipeline.report.numbers import digits_of
 from sbi_models.pipeline.report.output import print_line, progress_console, result_console
-from sbi_models.pipeline.runtime import project_root
 from sbi_models.simulators import NormalProposal
 from sbi_models.tracking import open_store, run_page
 

@@ -16,6 +16,7 @@ from sbi_models.pipeline.experiment.known_prior import prior_of
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Compose
 from sbi_models.pipeline.experiment.study import KnowsComposition
+from sbi_models.pipeline.folders import project_root, work_folder
 from sbi_models.pipeline.outcomes import Composition, Registered, Results, Training
 from sbi_models.pipeline.posterior_tables import (
     MEAN_ERROR,
@@ -25,7 +26,6 @@ from sbi_models.pipeline.posterior_tables import (
     posterior_table,
     table_rows,
 )
-from sbi_models.pipeline.runtime import project_root, work_folder
 from sbi_models.pipeline.steps.task import done, step
 from sbi_models.tracking import open_store
 from sbi_models.tracking.names import keys_of

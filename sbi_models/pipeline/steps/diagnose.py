@@ -13,6 +13,7 @@ from sbi_models.approximators import Approximator, EnsembleApproximator, load_ap
 from sbi_models.pipeline.cache import content_key, observations_hash, source_fingerprint
 from sbi_models.pipeline.custom_diagnostics import custom_functions, run_custom
 from sbi_models.pipeline.experiment.question import Question
+from sbi_models.pipeline.folders import work_folder
 from sbi_models.pipeline.member_runs import of_member
 from sbi_models.pipeline.outcomes import (
     Diagnosis,
@@ -22,7 +23,6 @@ from sbi_models.pipeline.outcomes import (
     Simulations,
     Training,
 )
-from sbi_models.pipeline.runtime import work_folder
 from sbi_models.pipeline.steps.task import done, step
 from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables

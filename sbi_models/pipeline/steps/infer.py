@@ -13,6 +13,7 @@ from sbi_models.pipeline.cache import content_key, question_parts
 from sbi_models.pipeline.certificate_summary import P_VALUES, WEIGHTS, in_short
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.study import KnowsReferenceDraws
+from sbi_models.pipeline.folders import project_root, work_folder
 from sbi_models.pipeline.outcomes import Inference, JSONObject, Registered, Results, Training
 from sbi_models.pipeline.posterior_tables import (
     draws_frame,
@@ -21,7 +22,6 @@ from sbi_models.pipeline.posterior_tables import (
     reference_errors,
     table_rows,
 )
-from sbi_models.pipeline.runtime import project_root, work_folder
 from sbi_models.pipeline.steps.task import done, step
 from sbi_models.simulators import Simulator
 from sbi_models.tracking import open_store

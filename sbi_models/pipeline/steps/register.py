@@ -21,6 +21,7 @@ from sbi_models.pipeline.champions import (
 )
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.folders import project_root
 from sbi_models.pipeline.model_comparison import Comparison, compare
 from sbi_models.pipeline.outcomes import (
     Decision,
@@ -31,7 +32,6 @@ from sbi_models.pipeline.outcomes import (
     Training,
     VersionComparison,
 )
-from sbi_models.pipeline.runtime import project_root
 from sbi_models.pipeline.steps.diagnose import verdict_tags
 from sbi_models.pipeline.steps.simulate import more_tests
 from sbi_models.pipeline.steps.task import step

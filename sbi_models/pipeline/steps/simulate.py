@@ -18,8 +18,8 @@ from sbi_models.errors import DataError, SimulationError
 from sbi_models.pipeline.cache import content_key, simulator_fingerprint
 from sbi_models.pipeline.engines import ATTEMPTS, spread
 from sbi_models.pipeline.experiment.question import Question
+from sbi_models.pipeline.folders import forget, work_folder
 from sbi_models.pipeline.outcomes import Simulations
-from sbi_models.pipeline.runtime import forget, work_folder
 from sbi_models.pipeline.steps.task import done, step
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables

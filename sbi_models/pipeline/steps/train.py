@@ -17,10 +17,10 @@ from sbi_models.pipeline.engines import ATTEMPTS, spread
 from sbi_models.pipeline.experiment.known_prior import prior_of
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Experiment, Network
+from sbi_models.pipeline.folders import forget, project_root, work_folder, work_for
 from sbi_models.pipeline.member_runs import RunWithMembers
 from sbi_models.pipeline.model_info import PROPOSAL
 from sbi_models.pipeline.outcomes import Simulations, TrainedMember, Training, file_sha256
-from sbi_models.pipeline.runtime import forget, project_root, work_folder, work_for
 from sbi_models.pipeline.steps.task import Step, done, step
 from sbi_models.tracking import Tracker, file_lock, open_store
 from sbi_models.types import Variables
