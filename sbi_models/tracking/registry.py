@@ -42,7 +42,7 @@ with warnings.catch_warnings():
 __all__ = ["list_models", "load", "register"]
 
 REQUIRED = ("mlflow", "numpy", "safetensors", "sbi-models", "torch")
-SERVED = Path(__file__).with_name("served_model.py")
+SERVED = Path(__file__).with_name("served.py")
 DEFAULT_SAMPLES = 1000
 MODEL_VERSIONS = "mlflow.modelVersions"
 
@@ -259,7 +259,7 @@ def _version_of_model(
 def _write(
     client: MlflowClient, model: LoggedModel, path: Path, run_id: str, signature: ModelSignature
 ) -> None:
-    """Write the files of the model: approximator, `served_model.py`, signature, requirements."""
+    """Write the files of the model: approximator, `served.py`, signature, requirements."""
     requirements = [
         f"{package}=={number.partition('+')[0]}" for package, number in package_versions(REQUIRED).items()
     ]

@@ -24,7 +24,7 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from sbi_models.errors import TrustWarning, suggest
-from sbi_models.tracking.served_model import PosteriorSampler
+from sbi_models.tracking.served import PosteriorSampler
 from sbi_models.tracking.server_worker import ANSWER, READY, receive, refusal
 
 KEYS = ("inputs", "params")

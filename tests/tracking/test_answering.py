@@ -16,7 +16,7 @@ from sbi_models.adapters import default_adapter
 from sbi_models.approximators import ContinuousApproximator, ScoringRuleApproximator
 from sbi_models.networks import CouplingFlow, DeepSet, ScoringRuleNetwork
 from sbi_models.tracking.request_handling import answer
-from sbi_models.tracking.served_model import MAX_NUMBERS, MAX_ROWS, PosteriorSampler
+from sbi_models.tracking.served import MAX_NUMBERS, MAX_ROWS, PosteriorSampler
 
 RANDOM = seeding.generator(0, "answering test")
 THETA = RANDOM.normal(size=(300, 2))

@@ -61,7 +61,7 @@ import sbi_models
 ours = sorted(
     found.name
     for found in pkgutil.walk_packages(sbi_models.__path__, "sbi_models.", onerror=lambda name: None)
-    if not found.name.endswith((".__main__", "served_model"))
+    if not found.name.endswith((".__main__", "tracking.served"))
 )
 """
 

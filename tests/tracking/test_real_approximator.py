@@ -13,7 +13,7 @@ from sbi_models.approximators import ContinuousApproximator, EnsembleApproximato
 from sbi_models.errors import TrustWarning
 from sbi_models.networks import ConsistencyModel, CouplingFlow, DeepSet, FlowMatching, ScoringRuleNetwork
 from sbi_models.tracking import Store, Tracker, load, register
-from sbi_models.tracking.served_model import PosteriorSampler
+from sbi_models.tracking.served import PosteriorSampler
 
 
 @pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
