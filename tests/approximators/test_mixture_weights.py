@@ -101,8 +101,8 @@ def test_merged_draws_are_shuffled_once_each():
 
 
 def test_every_order_of_merged_draws_is_as_likely():
-    """Over 2400 data sets of 4 draws, two and two of the members, each of the 24 orders comes 100 times,
-    within 5 standard errors, so that no data set has the order of the one before more often than by chance."""
+    """Over 2400 data sets of 4 draws, two of each member, each of the 24 orders comes 100 times, within 5
+    standard errors, and so often is the order of a data set that of the one before."""
     order = merged_order(np.tile([2, 2], (2400, 1)), seed=5)
     rows, counts = np.unique(order, axis=0, return_counts=True)
     assert len(rows) == 24

@@ -133,7 +133,9 @@ def test_tarp_sees_a_small_parameter_beside_a_large_one():
         assert tarp(samples * [unit, 1.0], truth * [unit, 1.0]).p_value < 1e-6
 
 
-@pytest.mark.parametrize(("at", "area"), [((1.0,), 0.25), ((0.1, 9.0), -0.25), ((0.1,), -0.25), ((9.0,), -0.25)])
+@pytest.mark.parametrize(
+    ("at", "area"), [((1.0,), 0.25), ((0.1, 9.0), -0.25), ((0.1,), -0.25), ((9.0,), -0.25)]
+)
 def test_the_area_is_a_mean_over_levels(at, area):
     """Truths with half of the draws nearer to the reference have 1/4, the mean of 1 - level above 1/2 and of
     level below; those that lie beyond all draws, now and then nearer and now and then farther, or always the

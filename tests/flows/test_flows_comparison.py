@@ -32,10 +32,10 @@ class Dependent:
     """A model of two variables without a density: unit normal around x, with a correlation between them."""
 
     inference_names = ("a", "b")
-    members = {"": SimpleNamespace(has_density=False)}
 
     def __init__(self, correlation: float) -> None:
         self._correlation = correlation
+        self.members = {"": SimpleNamespace(has_density=False)}
 
     def sample(self, *, num_samples: int, conditions: Any, seed: int) -> Any:
         return self.around(conditions["x"][:, None], num_samples, np.random.default_rng(seed))

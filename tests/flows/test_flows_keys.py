@@ -170,7 +170,11 @@ def test_what_is_asked_changes_the_keys_of_answers(monkeypatch: pytest.MonkeyPat
         {"data_set_name": "night"},
     ]
     hashes, keys = [], {name: [] for name in ("infer", "compose", "sequential")}
-    makers = {"infer": infer.infer_key, "compose": compose.compose_key, "sequential": sequential.sequential_key}
+    makers = {
+        "infer": infer.infer_key,
+        "compose": compose.compose_key,
+        "sequential": sequential.sequential_key,
+    }
     for change in changes:
         with monkeypatch.context() as patch:
             for name, value in change.items():

@@ -98,8 +98,8 @@ def test_values_are_masked_as_every_language_writes_them(monkeypatch: pytest.Mon
 
 
 def test_names_of_secrets() -> None:
-    """A name that ends in a word for a secret, after a dot, a dash or an underscore, in any case, is one; such
-    a word inside of a longer one, or in front, is none."""
+    """A name that ends in a word for a secret, in any case, alone or after a dot, a dash or an underscore, is
+    one; such a word inside of a longer one, or in front, is none."""
     yes = "password db.PASSWD x-pwd PASSPHRASE a_secret api-token CREDENTIALS apikey ACCESS_KEY private-key "
     no = "tokenizer num_tokens secretary passwords_file keyboard api_key_id author_strings"
     assert all(is_secret(name) for name in f"{yes}auth_string server.AuthString auth-string".split())
