@@ -188,6 +188,21 @@ def test_what_is_asked_changes_the_keys_of_answers(monkeypatch: pytest.MonkeyPat
     assert len(set(hashes)) == 4
 
 
+class SameStudy(type(STUDY)):  # type: ignore[misc]
+    """The study of the experiment, by the code of this module."""
+
+
+def test_the_code_of_a_study_changes_the_keys_of_answers() -> None:
+    """A study of another module, with the same simulator, observations and names, may evaluate or compare
+    otherwise: its answers have keys of their own, and its simulations are the same."""
+    question = question_of(EXPERIMENT)
+    other = replace(question, study=SameStudy())
+    assert observations_hash(other) == observations_hash(question)
+    assert simulate.simulate_key(other) == simulate.simulate_key(question)
+    for key in (infer.infer_key, compose.compose_key, sequential.sequential_key):
+        assert key(other, "f" * 64) != key(question, "f" * 64)
+
+
 def test_references_are_the_exact_posterior() -> None:
     """The reference of each quantity agrees with draws of the exact posterior: mean, sd, interval; its
     density integrates to 1."""
