@@ -9,6 +9,7 @@ from scipy import stats
 
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import ContinuousApproximator
+from sbi_models.errors import DataError
 from sbi_models.networks import FlowMatching
 
 
@@ -150,6 +151,40 @@ def test_moments_are_those_of_the_data_and_missing_values_do_not_count():
     assert torch.allclose(again, z, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("given", "z"),
+    [
+        ({}, [[-1.0, 1.0], [1.0, -1.0]]),
+        ({"sd": 4.0}, [[-0.5, 1.5], [0.5, -1.5]]),
+        ({"sd": [4.0, 12.0]}, [[-0.5, 0.5], [0.5, -0.5]]),
+        ({"mean": 7.0}, [[0.0, 19 / 6], [2.0, 7 / 6]]),
+        ({"mean": [7.0, 2.0], "sd": [8.0, 3.0]}, [[0.0, 8.0], [0.5, 4.0]]),
+    ],
+)
+def test_moments_that_are_given_are_used(given, z):
+    """Of columns of means 9 and 20 and sds 2 and 6: a mean or an sd that is given, one for all or one each,
+    stands in for that of the data, which gives the other; the Jacobian has the sd that was used."""
+    x = torch.tensor([[7.0, 26.0], [11.0, 14.0]], dtype=torch.float64)
+    adapter = Adapter().standardize("x", **given).fitted({"x": x})
+    torch.testing.assert_close(adapter.forward({"x": x})["x"].tolist(), z)
+    sd = np.broadcast_to(given.get("sd", [2.0, 6.0]), 2)
+    assert adapter.log_abs_det({"x": x}, "x").tolist() == pytest.approx([-np.log(sd).sum()] * 2)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-20, 1e20])
+def test_constants_keep_an_sd_of_1_and_small_spreads_their_own(unit):
+    """A constant whose mean is rounded, or whose values are off by a unit in the last place, is only centred;
+    a spread of a millionth of the value is one, in any unit."""
+    rng = np.random.default_rng(0)
+    constant = np.full(1001, 0.1)
+    jittered = constant * (1 + 2.0**-52 * rng.integers(2, size=1001))
+    spread = 0.1 * (1 + 1e-6 * rng.normal(size=1001))
+    x = {"x": torch.as_tensor(unit * np.stack([constant, jittered, spread], axis=1))}
+    z = Adapter().standardize("x").fitted(x).forward(x)["x"]
+    assert float(z[:, :2].abs().max()) < 1e-6 * max(unit, 1)
+    assert float(z[:, 2].std()) == pytest.approx(1.0, rel=1e-2)
+
+
 def test_conditions_have_the_layout_that_is_documented():
     """One-hot classes, masks and broadcast values are the numbers that one would write down."""
     raw = {
@@ -201,3 +236,16 @@ def test_a_uniform_density_through_constrain_integrates_to_one():
     z = torch.linspace(-33, 33, 20001, dtype=torch.float64)[:, None]
     log_density = -math.log(4) - adapter.log_abs_det(adapter.inverse({"x": z}), "x")
     assert float(torch.trapezoid(log_density.exp(), z[:, 0])) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(("off", "taken"), [(1e-6, True), (-5e-6, True), (3e-5, False), (-3e-5, False)])
+def test_sums_may_be_off_by_the_rounding_of_float32(off, taken):
+    """Proportions that sum to 1 within 1e-5 are taken; beyond, on either side, they are refused with their
+    sum."""
+    x = {"x": torch.tensor([[0.2, 0.3, 0.5 + off]], dtype=torch.float64)}
+    adapter = Adapter().constrain("x", to="simplex")
+    if taken:
+        assert adapter.forward(x)["x"].isfinite().all()
+    else:
+        with pytest.raises(DataError, match="to sum to 1"):
+            adapter.forward(x)

@@ -49,17 +49,18 @@ def test_moments_are_frozen():
     assert all(torch.equal(value, before[name]) for name, value in made.standardizer.state_dict().items())
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.1, 1e8, -3e-9])
-def test_constant_columns_are_only_shifted(constant):
-    """A constant column, whatever its rounding, is standardized to zero with an sd of 1, and other columns
-    are not touched."""
-    values = torch.stack(
-        [
-            torch.full((1001,), constant, dtype=torch.float64),
-            torch.linspace(-1, 1, 1001, dtype=torch.float64),
-        ],
-        dim=1,
-    )
+@pytest.mark.parametrize(
+    ("constant", "last_place"),
+    [(0.0, False), (0.1, False), (0.1, True), (1e8, True), (-3e-9, False), (-3e-9, True)],
+)
+def test_constant_columns_are_only_shifted(constant, last_place):
+    """A constant column, also one whose values are off by a unit in the last place, is standardized to zero
+    with an sd of 1, and other columns are not touched."""
+    column = torch.full((1001,), constant, dtype=torch.float64)
+    if last_place:
+        column[::3] = np.nextafter(constant, np.inf)
+        assert float(column.std()) > 0
+    values = torch.stack([column, torch.linspace(-1, 1, 1001, dtype=torch.float64)], dim=1)
     standardizer = Standardizer(("a",))
     standardizer.declare({"a": 2})
     standardizer.fit({"a": values})
@@ -69,6 +70,16 @@ def test_constant_columns_are_only_shifted(constant):
     np.testing.assert_allclose(standardized[:, 1].std(correction=0), 1.0)
     np.testing.assert_allclose(standardizer.inverse("a", standardized), values, rtol=1e-12, atol=1e-12)
     assert standardizer.log_abs_det("a").item() == pytest.approx(-values[:, 1].std(correction=0).log().item())
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6])
+def test_a_small_spread_is_no_constant(unit):
+    """A column that varies by a hundred-thousandth of its value, in any unit, has its own sd."""
+    values = unit * (1 + 1e-5 * torch.linspace(-1, 1, 1001, dtype=torch.float64)[:, None])
+    standardizer = Standardizer(("a",))
+    standardizer.declare({"a": 1})
+    standardizer.fit({"a": values})
+    np.testing.assert_allclose(standardizer("a", values).std(correction=0), 1.0, rtol=1e-6)
 
 
 def test_roles_that_are_not_named_stay_as_they_are():

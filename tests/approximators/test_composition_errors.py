@@ -101,13 +101,13 @@ def residuals(n, seed):
 
 
 def test_a_shared_bias_is_learned_with_its_uncertainty():
-    """A polynomial of theta is recovered; over 60 repetitions errors have the variance that the regression
-    says, and no bias."""
+    """A polynomial of theta is recovered; over 200 repetitions errors have the variance that the regression
+    says, within 40 % at each of three points and 15 % over all, and no bias."""
     at = torch.tensor([[0.0, 0.0], [1.0, -1.0], [-0.5, 2.0]], dtype=torch.float64)
     learned = SharedBias(2)
     assert not learned.is_known
     errors, variances = [], []
-    for seed in range(60):
+    for seed in range(200):
         learned.fit(*residuals(2000, 10 * seed))
         got = learned(at)
         errors.append(got.correction - polynomial(at))
@@ -115,27 +115,48 @@ def test_a_shared_bias_is_learned_with_its_uncertainty():
     assert learned.is_known
     errors, variances = torch.stack(errors), torch.stack(variances)
     standard = errors / variances.sqrt()
-    assert (standard.mean(dim=0).abs() < 5 / math.sqrt(60)).all()
+    assert (standard.mean(dim=0).abs() < 5 / math.sqrt(200)).all()
     torch.testing.assert_close(
         standard.square().mean(dim=0),
         torch.ones(3, 2, dtype=torch.float64),
         rtol=0,
-        atol=5 * math.sqrt(2 / 60),
+        atol=4 * math.sqrt(2 / 200),
     )
-    assert standard.square().mean() == pytest.approx(1, abs=0.25)
+    assert standard.square().mean() == pytest.approx(1, abs=0.15)
     learned.fit(*residuals(200_000, 7))
     torch.testing.assert_close(learned(at).correction, polynomial(at), rtol=0, atol=0.05)
 
 
-def test_a_shared_bias_does_not_run_away():
-    """Far beyond the data the polynomial stays what it is at the edge, 3.5 sds out."""
-    learned = SharedBias(2)
-    learned.fit(*residuals(5000, 1))
-    far = torch.tensor([[100.0, 0.0], [1000.0, 0.0]], dtype=torch.float64)
-    got = learned(far)
-    torch.testing.assert_close(got.correction[0], got.correction[1])
-    assert got.correction.isfinite().all()
-    assert (got.variance > 0).all()
+@pytest.mark.parametrize(("location", "scale"), [((0.0, 0.0), (1.0, 1.0)), ((5.0, -2.0), (3.0, 0.1))])
+def test_a_shared_bias_does_not_run_away(location, scale):
+    """Beyond 3.5 sds of the data, of each parameter and on either side, the polynomial stays what it is
+    there; up to 3.5 sds it still changes."""
+    theta, errors = residuals(5000, 1)
+    learned, location, scale = SharedBias(2), torch.tensor(location).double(), torch.tensor(scale).double()
+    learned.fit(location + scale * theta, errors)
+    mean, sd = location + scale * theta.mean(dim=0), scale * theta.std(dim=0)
+    sides = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    inside, edge, *beyond = (learned(mean + sds * sides * sd) for sds in (3.3, 3.5, 3.6, 35.0, 1000.0))
+    for got in beyond:
+        torch.testing.assert_close(got.correction, edge.correction)
+        torch.testing.assert_close(got.variance, edge.variance)
+    assert ((inside.correction - edge.correction).abs() > 1e-3).all()
+    assert (inside.variance < edge.variance).all()
+
+
+def test_a_shared_bias_does_not_depend_on_units():
+    """Parameters in other units, each its own, give the same correction; errors in a unit of 1e-6 or 1e6 give
+    it in that unit, with sds in it."""
+    theta, errors = residuals(2000, 3)
+    at = torch.tensor([[0.3, -1.0], [-2.0, 0.5]], dtype=torch.float64)
+    plain, other = SharedBias(2), SharedBias(2)
+    plain.fit(theta, errors)
+    units, start = torch.tensor([1e3, 1e-2], dtype=torch.float64), torch.tensor([7.0, -40.0]).double()
+    for unit in (1e-6, 1.0, 1e6):
+        other.fit(start + units * theta, unit * errors)
+        got = other(start + units * at)
+        torch.testing.assert_close(got.correction / unit, plain(at).correction, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got.variance / unit**2, plain(at).variance, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5, 14])

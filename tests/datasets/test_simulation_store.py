@@ -1,6 +1,7 @@
 """Simulations on disk."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,46 @@ def test_rows_that_are_no_table_are_refused(tmp_path, bad, message):
     they are seen."""
     with pytest.raises(DataError, match=message):
         create(tmp_path, rows=bad)
+
+
+# --- a store of version 0.1
+
+OLD = Path(__file__).parent / "store_of_0_1"
+
+
+def rows_of_0_1(start, stop):
+    """The table that version 0.1 wrote: five types, wide and narrow."""
+    i = np.arange(start, stop)
+    return {
+        "theta": np.stack([i / 8, -i / 4], axis=1),
+        "x": (i[:, None, None] + np.arange(3)[None, :, None]).astype("f4"),
+        "k": i % 5,
+        "ok": i % 3 == 0,
+        "small": i.astype("i2"),
+    }
+
+
+def test_a_store_of_version_0_1_is_read_and_goes_on(tmp_path):
+    """Its values, types and hash come back; more simulations are added to it without computing those that it
+    has."""
+    shutil.copytree(OLD, tmp_path / "store")
+    store = SimulationStore.open(tmp_path / "store")
+    same(store.load(), rows_of_0_1(0, 7))
+    assert store.is_intact()
+    assert store.content_hash == "8e919174a05c8270e4b7f2219281e0cbb7a5217354c9f29ec02ac937aacbffca"
+    asked = []
+
+    def rows(start, stop):
+        asked.append((start, stop))
+        return rows_of_0_1(start, stop)
+
+    again = SimulationStore.create(tmp_path / "store", rows, 9, seed=3, fingerprint="first", rows_per_shard=4)
+    assert (asked[0][0], asked[-1][1], sum(stop - start for start, stop in asked)) == (7, 9, 2)
+    same(again.load(), rows_of_0_1(0, 9))
+
+
+def test_shards_and_manifest_are_those_of_version_0_1(tmp_path):
+    """The same simulations are the same files to the bit, so that version 0.1 reads them, too."""
+    SimulationStore.create(tmp_path, rows_of_0_1, 7, seed=3, fingerprint="first", rows_per_shard=4)
+    for file in OLD.iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name

@@ -111,15 +111,38 @@ def test_tarp_with_references_that_know_the_data_rejects_the_prior():
 
 def test_tarp_ranks_equal_a_loop():
     """The ranks are those of distances to the reference in units of the sd of the truth, one data set at a
-    time."""
-    samples, truth = gaussian(10, n=20, draws=30)
-    references = np.random.default_rng(10).normal(size=truth.shape)
+    time, for parameters in units of 1, 50 and 1e-3."""
+    units = np.array([1.0, 50.0, 1e-3])
+    samples, truth = (values * units for values in gaussian(10, n=20, draws=30, dim=3))
+    references = np.random.default_rng(10).normal(size=truth.shape) * units
     others = [np.delete(truth, i, axis=0).std(axis=0) for i in range(20)]
     expected = [
         np.sum(np.linalg.norm((draws - at) / sd, axis=1) < np.linalg.norm((true - at) / sd))
         for draws, true, at, sd in zip(samples, truth, references, others, strict=True)
     ]
     np.testing.assert_array_equal(tarp_ranks(samples, truth, references), expected)
+
+
+def test_tarp_sees_a_small_parameter_beside_a_large_one():
+    """An sd of a third of the right one is found (p < 1e-6) in the parameter whose unit is a thousandth of
+    the other's, as it is where the units are equal."""
+    samples, truth = gaussian(17, n=300, dim=2)
+    mean = samples[..., :1].mean(axis=1, keepdims=True)
+    samples[..., :1] = mean + (samples[..., :1] - mean) / 3
+    for unit in (1.0, 1e-3):
+        assert tarp(samples * [unit, 1.0], truth * [unit, 1.0]).p_value < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("at", "area"), [((1.0,), 0.25), ((0.1, 9.0), -0.25), ((0.1,), -0.25), ((9.0,), -0.25)]
+)
+def test_the_area_is_a_mean_over_levels(at, area):
+    """Truths with half of the draws nearer to the reference have 1/4, the mean of 1 - level above 1/2 and of
+    level below; those that lie beyond all draws, now and then nearer and now and then farther, or always the
+    same, have -1/4."""
+    truth = np.resize(at, (100, 1))
+    samples = np.tile(np.r_[np.full(100, 0.5), np.full(100, 2.0)][:, None], (100, 1, 1))
+    assert tarp(samples, truth, np.zeros((100, 1))).area == pytest.approx(area, abs=0.01)
 
 
 def test_references_that_do_not_fit_are_refused():

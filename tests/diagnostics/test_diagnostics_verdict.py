@@ -10,6 +10,7 @@ from gaussian_posterior import gaussian
 
 from sbi_models.diagnostics import Estimate, judge
 from sbi_models.diagnostics.verdict import Judgement
+from sbi_models.diagnostics.verdict_tests import _holm
 from sbi_models.diagnostics.verdict_words import sentence_of, summary
 from sbi_models.errors import ConfigurationError, DataError
 
@@ -132,6 +133,63 @@ def test_one_flawed_parameter_of_many_is_named():
     assert verdict.label == "over-confident"
     assert [name for name, label in verdict.labels.items() if label != "calibrated"] == ["theta_3"]
     assert "theta_3" in verdict.sentence
+
+
+def _moved(samples, *, width=(1.0, 1.0), shift=(0.0, 0.0)):
+    """Draws with the sds of the data sets times `width`, and moved by `shift` of their sds."""
+    mean, sd = samples.mean(axis=1, keepdims=True), samples.std(axis=1, keepdims=True)
+    return mean + np.array(width) * (samples - mean) + np.array(shift) * sd
+
+
+@pytest.mark.parametrize(
+    ("width", "shift", "label"),
+    [
+        ((0.5, 1.0), (0.0, 0.3), "over-confident"),
+        ((1.0, 0.5), (0.3, 0.0), "over-confident"),
+        ((0.8, 1.0), (0.0, 1.5), "biased"),
+        ((1.0, 0.8), (1.5, 0.0), "biased"),
+        ((1.3, 1.0), (0.0, 1.5), "biased"),
+        ((1.0, 2.0), (0.3, 0.0), "under-confident"),
+    ],
+)
+def test_the_surest_flaw_gives_the_word(width, shift, label):
+    """Of two parameters that are flawed in two ways, the surest flaw is the word of the verdict, whichever
+    comes first."""
+    samples, truth = gaussian(21, n=400, draws=100)
+    verdict = judge(_moved(samples, width=width, shift=shift), truth)
+    assert len(set(verdict.labels.values())) == 2
+    assert verdict.label == label
+
+
+@pytest.mark.parametrize(
+    ("width", "shift", "flaws"),
+    [
+        (0.5, 0.2, ("over-confident", "biased")),
+        (0.75, -1.0, ("biased", "over-confident")),
+        (1.25, 1.0, ("biased", "under-confident")),
+        (2.0, -0.3, ("under-confident", "biased")),
+    ],
+)
+def test_two_flaws_of_a_parameter_are_told_the_surest_first(width, shift, flaws):
+    """A parameter that is moved and of the wrong width has both words, in the order of their p-values."""
+    samples, truth = gaussian(22, n=600, draws=100, dim=1)
+    (row,) = judge(_moved(samples, width=width, shift=shift), truth).parameters
+    assert row.flaws == flaws
+    assert row.label == flaws[0]
+
+
+def test_p_values_are_adjusted_by_holms_method():
+    """Each is the largest of (m - k + 1) p over those at least as small, at most 1, which is never below the
+    adjusted one of a smaller p; found is what is at most the level."""
+    p_values = [0.9, 0.022, 0.01, 0.02, 0.6]
+    checks = _holm([(f"test {k}", float(k), p) for k, p in enumerate(p_values)], 0.07)
+    np.testing.assert_allclose([check.adjusted for check in checks], [1.0, 0.08, 0.05, 0.08, 1.0])
+    assert [check.p_value for check in checks] == p_values
+    assert [check.found for check in checks] == [False, False, True, False, False]
+    ordered = sorted(np.random.default_rng(24).uniform(size=40) ** 3)
+    adjusted = [check.adjusted for check in _holm([("", 0.0, p) for p in ordered], 0.05)]
+    assert adjusted == sorted(adjusted)
+    assert adjusted[0] == pytest.approx(40 * ordered[0])
 
 
 def test_an_uninformative_parameter_beside_an_informative_one():

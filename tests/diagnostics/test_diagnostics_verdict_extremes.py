@@ -31,6 +31,16 @@ def test_a_gross_bias_has_its_size_and_is_not_called_too_wide(draws, shift):
     assert all(row.informative for row in verdict.parameters) or shift > 5.0
 
 
+@pytest.mark.parametrize("shift", [-2.0, -0.4, 0.4, 1.0, 3.0])
+def test_a_shift_alone_is_no_width(shift):
+    """Draws of the right width that are moved to either side are biased, each parameter and jointly, and
+    nothing else."""
+    verdict = judge(*normal(23, draws=100, shift=shift)[:2])
+    for row in (*verdict.parameters, verdict.joint):
+        assert row.flaws == ("biased",), row.name
+        assert "confident" not in row.sentence
+
+
 @pytest.mark.parametrize("draws", [10, 50, 500])
 @pytest.mark.parametrize("width", [0.4, 0.1, 0.01])
 def test_gross_overconfidence_has_its_size(draws, width):

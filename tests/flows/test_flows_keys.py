@@ -1,10 +1,13 @@
 """Cache keys change with what matters to a step, and with nothing else."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from small_run import ENSEMBLE, small_experiment
 
-from sbi_models.pipeline.cache import simulator_fingerprint
+from sbi_models.pipeline.cache import observations_hash, simulator_fingerprint
 from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.experiment.settings import (
     Compose,
@@ -16,8 +19,9 @@ from sbi_models.pipeline.experiment.settings import (
     Register,
 )
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
-from sbi_models.pipeline.steps import simulate, train
+from sbi_models.pipeline.steps import compose, infer, sequential, simulate, train
 from sbi_models.pipeline.studies.michelson import STUDY
+from sbi_models.simulators import FailurePolicy
 from sbi_models.simulators.benchmarks import NormalModel
 
 EXPERIMENT = load_experiment("michelson")
@@ -113,6 +117,90 @@ def test_a_constant_of_the_simulator_changes_its_fingerprint(monkeypatch: pytest
     before = simulator_fingerprint(question_of(EXPERIMENT))
     monkeypatch.setattr(type(STUDY), "simulator", NormalModel(location=801.0, scale=100.0).simulator)
     assert simulator_fingerprint(question_of(EXPERIMENT)) != before
+
+
+@pytest.mark.parametrize(
+    "policy", [{"retries": 3}, {"allowed": 5}, {"allowed": 0.01}, {"non_finite": True}, {"timeout": 60.0}]
+)
+def test_a_policy_for_failures_changes_the_fingerprint(
+    policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which rows a table has depends on what becomes of those that fail."""
+    before = simulator_fingerprint(question_of(EXPERIMENT))
+    simulator = NormalModel(location=800.0, scale=100.0).simulator
+    monkeypatch.setattr(type(STUDY), "simulator", simulator)
+    assert simulator_fingerprint(question_of(EXPERIMENT)) == before
+    monkeypatch.setattr(simulator, "failures", FailurePolicy(**policy))
+    assert simulator_fingerprint(question_of(EXPERIMENT)) != before
+
+
+def test_roles_and_names_of_parameters_change_the_key_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same simulations with other roles of the variables, or another name of a parameter, are another
+    training."""
+    content = {"training": "a", "validation": "v"}
+    roles = [
+        {},
+        {"inference_variables": ["x"]},
+        {"summary_variables": ["theta"]},
+        {"inference_conditions": ["x"]},
+        {"summary_variables": [], "inference_conditions": ["x"]},
+    ]
+    keys = [train_key(_changed(**update), content) for update in roles]
+    monkeypatch.setattr(type(STUDY), "parameter_names", {"theta": ["mu", "log_sd"]})
+    keys.append(train_key(EXPERIMENT, content))
+    assert len(set(keys)) == len(keys)
+    assert train_key(EXPERIMENT, content | {"validation": "w"}) not in keys
+
+
+def test_what_is_asked_changes_the_keys_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label or one value of the observations, a name or an offset of what is shown, the seed, the file and
+    the settings are each in the keys of inference, composition and rounds; the order of labels counts."""
+    question, (labels, observations) = question_of(EXPERIMENT), STUDY.observations()
+    other = {"x": observations["x"].copy()}
+    other["x"][4, 19, 0] += 1.0
+    first, second = STUDY.quantities
+    changes = [
+        {},
+        {"observations": lambda self: ([*labels[:4], "later"], observations)},
+        {"observations": lambda self: ([*labels[:3], labels[4], labels[3]], observations)},
+        {"observations": lambda self: (labels, other)},
+        {"quantities": (replace(first, offset=0.0), second)},
+        {"quantities": (replace(first, name="velocity"), second)},
+        {"parameter_names": {"theta": ["mu", "log_sd"]}},
+        {"data_set_name": "night"},
+    ]
+    hashes, keys = [], {name: [] for name in ("infer", "compose", "sequential")}
+    makers = {
+        "infer": infer.infer_key,
+        "compose": compose.compose_key,
+        "sequential": sequential.sequential_key,
+    }
+    for change in changes:
+        with monkeypatch.context() as patch:
+            for name, value in change.items():
+                patch.setattr(type(STUDY), name, value)
+            hashes.append(observations_hash(question))
+            for name, key in makers.items():
+                keys[name].append(key(question, "f" * 64))
+    for name, key in makers.items():
+        keys[name] += [key(question_of(_changed(seed=9)), "f" * 64), key(question, "e" * 64)]
+        assert len(set(keys[name])) == len(changes) + 2, name
+    assert len(set(hashes)) == 4
+
+
+class SameStudy(type(STUDY)):  # type: ignore[misc]
+    """The study of the experiment, by the code of this module."""
+
+
+def test_the_code_of_a_study_changes_the_keys_of_answers() -> None:
+    """A study of another module, with the same simulator, observations and names, may evaluate or compare
+    otherwise: its answers have keys of their own, and its simulations are the same."""
+    question = question_of(EXPERIMENT)
+    other = replace(question, study=SameStudy())
+    assert observations_hash(other) == observations_hash(question)
+    assert simulate.simulate_key(other) == simulate.simulate_key(question)
+    for key in (infer.infer_key, compose.compose_key, sequential.sequential_key):
+        assert key(other, "f" * 64) != key(question, "f" * 64)
 
 
 def test_references_are_the_exact_posterior() -> None:

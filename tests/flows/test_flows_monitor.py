@@ -1,6 +1,7 @@
 """The champion under watch: the p-value of all observations, the verdict on fresh simulations, and what an
 alarm does."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,16 @@ def test_every_look_has_simulations_of_its_own(watched) -> None:
         if name.startswith("nrmse")
     )
     assert (first["p_value"], first["drift"]) == (None, "not known")
+
+
+def test_the_files_of_two_experiments_lie_apart(watched) -> None:
+    """At the same turn, what one experiment has found is not written over by another."""
+    for name in ("one", "two"):
+        found = watched(1, name=name, observations=None)
+        verdict = Path(found["folder"]) / "verdict.json"
+        assert json.loads(verdict.read_text()) == found["verdict"]
+    folders = {Path(watched(1, name=name, observations=None)["folder"]).resolve() for name in ("one", "two")}
+    assert len(folders) == 2
 
 
 def test_observations_far_from_the_simulations_are_an_alarm(watched) -> None:

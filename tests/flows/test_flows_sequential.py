@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.flows.monitor import monitor
 from sbi_models.pipeline.flows.run_start import start_run
+from sbi_models.pipeline.steps import sequential as rounds
 from sbi_models.pipeline.steps.sequential import round_of
 from sbi_models.pipeline.studies.hare_lynx import MODEL, PELTS
 from sbi_models.pipeline.studies.influenza import STUDY as INFLUENZA
@@ -116,6 +118,32 @@ def test_whoever_samples_the_model_is_told_that_draws_want_weights(
     assert "under a narrower prior" in capsys.readouterr().err
     assert "sbi-models sample" not in runs[0].screen
     assert "corrected" in runs[0].screen
+
+
+def test_a_round_has_the_widening_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proposal is as many sds wide as the settings say, around the posterior of the real observation by
+    the model of the round before."""
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write(tmp_path, "narrow_wide", sequential=NARROW["sequential"] | {"widening": 7.0})
+    draws = X + np.array([0.1, 2.0]) * np.random.default_rng(1).normal(size=(1, 10_000, 2))
+    asked: list[Any] = []
+
+    def sample(**options: Any) -> dict[str, np.ndarray]:
+        asked.append(options["conditions"]["x"])
+        return {"theta": draws[:, : options["num_samples"]]}
+
+    model = SimpleNamespace(
+        sample=sample,
+        inference_names=("theta",),
+        condition_names=("x",),
+        may_miss=frozenset(),
+        shapes={"theta": (2,)},
+    )
+    monkeypatch.setattr(rounds, "load_approximator", lambda file: model)
+    found = rounds.sequential.fn(question_of(load_experiment(path)), SimpleNamespace(model="file"))
+    np.testing.assert_allclose(np.sqrt(np.diag(found.prior["covariance"])), [0.7, 14.0], rtol=0.05)
+    np.testing.assert_allclose(found.prior["mean"], X[0], atol=0.2)
+    np.testing.assert_array_equal(asked, [X])
 
 
 def test_an_experiment_that_has_its_prior_has_a_narrow_simulator(

@@ -103,6 +103,16 @@ def test_changes_of_files(step: str, package: Path, fingerprint: Callable[[str],
             assert fingerprint(step) == before
 
 
+def test_the_place_of_the_package_does_not_count(
+    fingerprint: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the package in another folder has the fingerprint of the package, so that another checkout
+    uses finished steps again."""
+    of_the_copy = fingerprint("simulate")
+    monkeypatch.setattr(import_closure, "_ROOT", Path(sbi_models.__file__).resolve().parent)
+    assert fingerprint("simulate") == of_the_copy
+
+
 DOCSTRING = '"""'
 
 

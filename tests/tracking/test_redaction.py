@@ -4,6 +4,7 @@ import json
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow.store.db.utils as mlflow_databases
 import pytest
@@ -21,6 +22,7 @@ from sbi_models.tracking import (
     ui_environment,
     version_of,
 )
+from sbi_models.tracking.redaction import is_secret
 
 PASSWORD = "hunter2-secret"
 KEY = "sk-0123456789"
@@ -53,6 +55,14 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         ("host=db password=abc dbname=x", "host=db password=*** dbname=x"),
         ("export MLFLOW_TRACKING_TOKEN=abc", "export MLFLOW_TRACKING_TOKEN=***"),
         ("Authorization: Bearer abcdefghij", "Authorization: Bearer ***"),
+        ("Authorization: Basic abcdefghij", "Authorization: Basic ***"),
+        ("HTTPS://Anna:hunter2@Host/a", "HTTPS://***@Host/a"),
+        ("POSTGRESQL://Anna:hunter2@Host/a", "POSTGRESQL://Anna:***@Host/a"),
+        ("https://h/x?auth=abc&author=anna", "https://h/x?auth=***&author=anna"),
+        ("https://h/x?sig=abc&sign=plus", "https://h/x?sig=***&sign=plus"),
+        ("https://h/x?Signature=abc&AWSAccessKeyId=def", "https://h/x?Signature=***&AWSAccessKeyId=***"),
+        ("{'auth_string': 'a:b', 'author': 'anna'}", "{'auth_string': '***', 'author': 'anna'}"),
+        ("PREFECT_SERVER_API_AUTH_STRING=a:b", "PREFECT_SERVER_API_AUTH_STRING=***"),
         (f"the key {KEY} and the words of the server", "the key *** and the words ***"),
         (
             "token = tokens[0]; num_tokens=5; models:/a@b; sqlite:////x/y.db",
@@ -65,6 +75,35 @@ def test_secrets_are_taken_out_of_texts_and_the_rest_is_left(text: str, shown: s
     time nothing changes."""
     assert redacted(text) == shown
     assert redacted(shown) == shown
+
+
+def test_short_values_are_no_secrets_and_long_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value of a secret variable is masked from four characters on; one of three, and a switch such as
+    "true", would mask half of a text and stay."""
+    for value, shown in (("x9!", "x9! true"), ("x9!k", "*** true"), ("x9!kq", "*** true"), ("true", "true")):
+        monkeypatch.setenv("ANOTHER_TOKEN", value)
+        assert redacted(value if value == "true" else f"{value} true") == shown
+
+
+def test_values_are_masked_as_every_language_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In JSON, in Python and in an address a value may look otherwise; one that is part of a longer one does
+    not leave the rest of it."""
+    monkeypatch.setenv("DB_PASSWORD", 'p%/"ß\\1')
+    monkeypatch.setenv("LONG_SECRET", "k%9-of-a-longer-one")
+    monkeypatch.setenv("SHORT_SECRET", "k%9-of")
+    value = 'p%/"ß\\1'
+    for text in (value, json.dumps([value]), repr([value]), quote(value, safe="")):
+        assert "1" not in redacted(text)
+    assert redacted("k%9-of-a-longer-one k%9-of") == "*** ***"
+
+
+def test_names_of_secrets() -> None:
+    """A name that ends in a word for a secret, in any case, alone or after a dot, a dash or an underscore, is
+    one; such a word inside of a longer one, or in front, is none."""
+    yes = "password db.PASSWD x-pwd PASSPHRASE a_secret api-token CREDENTIALS apikey ACCESS_KEY private-key "
+    no = "tokenizer num_tokens secretary passwords_file keyboard api_key_id author_strings"
+    assert all(is_secret(name) for name in f"{yes}auth_string server.AuthString auth-string".split())
+    assert not any(is_secret(name) for name in no.split())
 
 
 ADDRESSES = [

@@ -78,12 +78,25 @@ def test_the_history_has_a_loss_an_epoch(method, validation_data):
     assert not made.approximator.training
 
 
-def test_an_epoch_loss_is_the_mean_over_rows():
-    """With a step too small to move anything, losses of 150 rows in unequal batches are near the untrained 1,
-    and differ by their noise."""
-    losses = fit(workflow(initial_learning_rate=1e-14), "fit_offline").history["loss"]
-    np.testing.assert_allclose(losses, 1.0, atol=0.15)
-    assert len(set(losses)) == 4
+def test_an_epoch_loss_is_the_mean_over_rows(monkeypatch):
+    """With a step too small to move anything, the loss of an epoch and of the validation is the sum over all
+    rows, over their number, to 1e-5: batches of 32 count more than the last one, of 22, and the mean of the
+    means of batches is told apart."""
+    seen, plain = {True: [], False: []}, ContinuousApproximator.loss
+
+    def spied(self, prepared, generator=None):
+        losses = plain(self, prepared, generator)
+        seen[self.training].append(losses.detach().double())
+        return losses
+
+    monkeypatch.setattr(ContinuousApproximator, "loss", spied)
+    history = fit(workflow(initial_learning_rate=1e-14), "fit_offline", epochs=1).history
+    assert [len(losses) for losses in seen[True]] == [32] * 4 + [22]
+    assert history["val_loss"] == [pytest.approx(float(torch.cat(seen[False]).mean()), rel=1e-5)]
+    over_rows = float(torch.cat(seen[True]).mean())
+    assert history["loss"] == [pytest.approx(over_rows, rel=1e-5)]
+    of_batches = np.mean([float(losses.mean()) for losses in seen[True]])
+    assert of_batches != pytest.approx(over_rows, rel=1e-4)
 
 
 def test_validation_noise_is_fixed():
