@@ -21,7 +21,7 @@ class Block(NamedTuple):
 def blocks(page: str) -> list[Block]:
     """Those of a page, in order."""
     found = re.findall(
-        r"(?:`([\w.-]+)`[^`\n]*:\n\n)?```(\w+)\n(.*?)```",
+        r"(?:`([\w.-]+)`(?:[^`\n]|\n(?!\n))*:\n\n)?```(\w+)\n(.*?)```",
         (DOCS / page).read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
