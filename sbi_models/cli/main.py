@@ -99,8 +99,7 @@ def monitor(experiment: ExperimentName, *, json_output: Json = False, quiet: Qui
 
 @app.command()
 def relocate() -> None:
-    """Let the project in this folder, which was moved or copied, keep its runs and models here: their
-    addresses become those of mlruns/.
+    """Give the runs and models of a project that was moved or copied their addresses in this folder.
 
     Files that are in the old place alone are copied; nothing there is changed.
 
@@ -109,16 +108,14 @@ def relocate() -> None:
     from sbi_models.pipeline.folders import project_root
     from sbi_models.tracking.store import relocate_store
 
-    done = relocate_store(project_root())
+    done, root = relocate_store(project_root()), project_root()
     if not done.before:
-        typer.echo(f"Nothing to do: the runs of {project_root()} are where they should be.")
+        typer.echo(f"Nothing to do: the runs of {root} are where they should be.")
+        return
     for place in done.before:
         typer.echo(f"from   {place}")
-    if done.before:
-        typer.echo(
-            f"to     {project_root() / 'mlruns' / 'artifacts'}  ({done.entries} addresses, "
-            f"{done.copied} folders copied)"
-        )
+    copied = f"({done.entries} addresses, {done.copied} folders copied)"
+    typer.echo(f"to     {root / 'mlruns' / 'artifacts'}  {copied}")
 
 
 @app.command(name="list")

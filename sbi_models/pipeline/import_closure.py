@@ -39,7 +39,7 @@ class Source(NamedTuple):
     Attributes:
         meaning: sha256 of its syntax tree, without docstrings; comments and layout are not in the tree.
         imports: names that it imports, module or `module.attribute`, each with the number of leading dots.
-        homes: of a package that imports its names when they are first used: submodule of each name.
+        homes: submodules by name, of a package that imports its names when they are first used.
     """
 
     meaning: str

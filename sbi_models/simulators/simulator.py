@@ -211,11 +211,11 @@ class Simulator:
         self._repeatability.refuse_elsewhere(processes)
         with progress_bar("simulate", num_rows, show=show) as advance, self._states_kept():
             table = self._table(seed, start, stop, fixed)
-            twice = self._repeatability.repeats is None
+            twice, uses_globals = self._repeatability.repeats is None, self._uses_global_state
             with closing(computed_blocks(table, processes, twice=twice)) as computed:
-                rows = self._collected(
-                    table, computed if processes != 1 else self._checked(table, computed), advance
-                )
+                here = processes == 1
+                blocks = self._repeatability.checked(table, computed, uses_globals) if here else computed
+                rows = self._collected(table, blocks, advance)
             if table.found_more():  # once in the life of a simulator
                 rows = self._collected(table, map(table.block, table.indices))
         if processes != 1:
@@ -267,7 +267,8 @@ class Simulator:
             for _ in ranges:
                 with self._states_kept():
                     table, blocks = next(chunks)
-                    rows = self._collected(table, self._checked(table, blocks, ahead))
+                    checked = self._repeatability.checked(table, blocks, self._uses_global_state, ahead)
+                    rows = self._collected(table, checked)
                     if table.found_more():  # once in the life of a simulator
                         rows = self._collected(table, map(table.block, table.indices))
                 yield rows
@@ -313,12 +314,6 @@ class Simulator:
         """Seed for a caller who gave none."""
         held = Randomness([call.function for call in self.calls], with_global_states=False).held
         return seeding.fresh_seed() if not held else fresh_seed_of(held[0])
-
-    def _checked(
-        self, table: Table, blocks: Iterable[Block], ahead: Background | None = None
-    ) -> Iterator[Block]:
-        """Blocks of a table; the first one that a simulator ever computes is computed twice."""
-        return self._repeatability.checked(table, blocks, self._uses_global_state, ahead)
 
     def _collected(
         self, table: Table, computed: Iterable[Block], advance: Advance = lambda *_: None
@@ -366,9 +361,8 @@ class Simulator:
     def _states_kept(self) -> Iterator[None]:
         """Context manager that restores held generators, global random states, and process settings."""
         calls = self.calls if self.meta is None else (*self.calls, self.meta)
-        alone = (
-            self._repeatability.rng_alone
-        )  # then it may run in a thread, beside others that change settings
+        # With `rng` alone it may run in a thread, beside others that change settings.
+        alone = self._repeatability.rng_alone
         randomness = Randomness([call.function for call in calls], with_global_states=not alone)
         with randomness.kept(), nullcontext() if alone else settings_kept():
             yield

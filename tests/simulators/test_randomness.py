@@ -360,10 +360,10 @@ def test_batched_functions_are_governed_by_blocks(function, suits_a_thread):
 def test_a_library_that_draws_from_a_global_state_is_noticed(tmp_path, monkeypatch):
     """Batched functions with rng whose library draws from NumPy's global state by itself: governed, and kept
     out of threads."""
-    library = sys.modules["sklearn"] = type(sys)("sklearn")
+    monkeypatch.delitem(sys.modules, "sklearn", raising=False)
+    library = type(sys)("sklearn")
     exec("import numpy as np\ndef noise(n): return np.random.normal(size=n)", vars(library))
     library.noise.__module__ = "sklearn"
-    monkeypatch.delitem(sys.modules, "sklearn")
     noise = library.noise
     simulator = make_simulator(
         lambda batch_size, rng: {"x": rng.normal(size=batch_size) + noise(batch_size)}, is_batched=True

@@ -30,8 +30,8 @@ def load_experiment(source: str | Path) -> Experiment:
     Its modules and files are looked for in the folder of the file.
 
     Raises:
-        ConfigurationError: no such experiment or file, not YAML, or settings that are unknown or out of
-            range: in one line, with the line of the file and the key.
+        ConfigurationError: no such experiment or file, not YAML, or unknown or impossible settings;
+            the message is one line, with the line of the file and the key.
     """
     if str(source) in experiment_names():
         return read_experiment(FOLDER / f"{source}.yaml")
