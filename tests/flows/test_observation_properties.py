@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -60,6 +60,7 @@ def test_data_sets_in_rows_below_names(tmp_path, values, data):
 
 
 @given(tables())
+@example(np.array([[0.0, 1.7e308, 0.0], [0.0, 0.0, -1.7e308]]))
 def test_data_sets_in_rows_without_names(tmp_path, values):
     """Without names all data sets are read, or the first line is told to be like a header; only a line that
     counts the columns, or rises or falls in equal or in eight or more steps, can be left out as one."""
@@ -77,12 +78,34 @@ def test_data_sets_in_rows_without_names(tmp_path, values):
         assert read.tobytes() == values[1:].tobytes()
         assert len(values) > 1
         assert _in_order(first)
-        assert n >= 8 or np.allclose(np.diff(first), np.diff(first)[0], rtol=1e-6)
+        assert n >= 8 or np.allclose(np.diff(first / 2), np.diff(first / 2)[0], rtol=1e-6, atol=0)
 
 
 def _in_order(row):
-    steps = np.diff(row)
-    return len(row) >= 3 and bool((steps > 0).all() or (steps < 0).all())
+    return len(row) >= 3 and bool((row[1:] > row[:-1]).all() or (row[1:] < row[:-1]).all())
+
+
+@given(
+    st.tuples(st.integers(2, 4), st.integers(3, 9)).flatmap(
+        lambda shape: arrays.arrays("f8", shape, elements=st.integers(-40, 40).map(lambda k: k / 4 + 1 / 8))
+    ),
+    st.booleans(),
+    st.integers(-1000, 0),
+)
+@example(np.array([[0.125, 1.125, 2.125, 3.125], [5.125, 5.125, 0.125, 9.125]]), False, -40)
+def test_a_unit_does_not_decide_what_is_a_header(tmp_path, values, with_header, power):
+    """Numbers that are not whole are taken for data sets or a header alike in any unit."""
+    if with_header:
+        values[0] = 0.125 + np.arange(values.shape[1])
+    found = []
+    for unit in (1.0, 2.0**power):
+        (tmp_path / "x.csv").write_text(as_csv((values * unit).tolist()))
+        try:
+            found.append((read_observations(tmp_path / "x.csv", "x", values.shape[1:])[1] / unit).tolist())
+        except DataError as error:
+            assert "may be either" in str(error)  # noqa: PT017 - or no error
+            found.append([])
+    assert found[0] == found[1]
 
 
 @given(
