@@ -1,6 +1,7 @@
 """Weights of any draws and any members: they sum to one, and what they do not depend on."""
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -16,7 +17,8 @@ from sbi_models.approximators.mixture import (
 from sbi_models.diagnostics import effective_sample_share, largest_weight_share, pareto_smoothed
 from sbi_models.workflows.importance_resampling import _report, _taken_again
 
-NATS = st.one_of(st.floats(-50, 50), st.integers(-2, 2).map(float), st.just(-np.inf))
+NATS = st.integers(-3200, 3200).map(lambda k: k / 64) | st.integers(-2, 2).map(float) | st.just(-np.inf)
+"""Numbers to which integers are added without rounding."""
 
 
 def log_weights(rows=(1, 3), draws=(1, 60), elements=NATS):
@@ -46,6 +48,16 @@ def test_effective_draws_are_between_one_and_all(values, constant, random):
     order = random.sample(range(draws), draws)
     for function, expected in ((effective_sample_share, share), (largest_weight_share, largest)):
         np.testing.assert_allclose(function(values[:, order] + constant), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("tied", range(95, 125))
+def test_draws_that_are_tied_at_the_top_are_weights(tied):
+    """However many of 1500 draws have the largest weight, k is a number and weights sum to one, the heaviest
+    of them being e times as heavy as the others at most."""
+    smoothed, k = pareto_smoothed(np.where(np.arange(1500) < tied, 0.0, -1.0)[None])
+    assert k[0] < 0.7
+    np.testing.assert_allclose(np.exp(smoothed).sum(), 1, rtol=1e-12)
+    assert np.ptp(smoothed) <= 1 + 1e-12
 
 
 @given(log_weights(), st.integers(-200, 200), st.randoms(use_true_random=False))
