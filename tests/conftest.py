@@ -12,6 +12,6 @@ _ALWAYS = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
-settings.register_profile("quick", _ALWAYS, max_examples=25, derandomize=True)
+settings.register_profile("quick", _ALWAYS, max_examples=12, derandomize=True)
 settings.register_profile("deep", _ALWAYS, max_examples=1_000, print_blob=True)
 settings.load_profile("quick")
