@@ -47,8 +47,9 @@ check: setup     ## Lint, format, types, import contract
 acceptance: setup  ## Run the main job in a scratch folder and check its figures against the exact posterior
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m acceptance --numprocesses 2 --dist loadfile -rP
 
-nightly: setup   ## Run what is too long for each change: the integration tests, the whole guide, the longest example
+nightly: setup   ## Run what is too long for each change: the integration tests, the whole guide, property tests in depth
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "integration or nightly" --verbose --timeout 600
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/*/test_*_properties.py --hypothesis-profile deep --timeout 1200
 
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
 	$(BIN)/python -m pytest -m long --capture=no

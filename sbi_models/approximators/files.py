@@ -25,7 +25,7 @@ def write(path: str | Path, kind: str, settings: dict[str, Any], tensors: dict[s
     """Write a file atomically: it is there whole or not at all. Returns its path."""
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {"schema_version": SCHEMA_VERSION, "kind": kind, "settings": settings}
+    header = {"schema_version": SCHEMA_VERSION, "kind": kind, "settings": as_json(settings)}
     header["sha256"] = _digest(header, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import sys
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,22 @@ def content_key(name: str, module: str, *parts: Any) -> str:
         parts: settings, and hashes of inputs.
     """
     versions = {package: version(package) for package in NUMERICS}
-    text = json.dumps([name, code_fingerprint(module), versions, *parts], sort_keys=True, default=str)
+    text = json.dumps([name, code_fingerprint(module), versions, *map(_canonical, parts)], sort_keys=True)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _canonical(value: Any) -> Any:
+    """Settings as JSON tells them apart: numbers of NumPy and torch as those of Python, 1 and "1" as keys."""
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: _canonical(inner) for key, inner in value.items()}
+        pairs = [[_canonical(key), _canonical(inner)] for key, inner in value.items()]
+        return {"\0pairs": sorted(pairs, key=partial(json.dumps, sort_keys=True))}
+    if isinstance(value, list | tuple):
+        return [_canonical(inner) for inner in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return _canonical(value.tolist()) if hasattr(value, "tolist") else {f"\0{type(value)}": repr(value)}
 
 
 def question_parts(question: Question) -> list[Any]:

@@ -128,6 +128,9 @@ def fit_generalized_pareto(exceedances: Floats) -> tuple[float, float]:
     points = 30 + int(np.sqrt(n))
     quartile = x[int(n / 4 + 0.5) - 1]
     b = 1 / x[-1] + (1 - np.sqrt(points / (np.arange(points) + 0.5))) / (3 * quartile)
+    b = np.where(
+        b == 0, np.finfo(float).eps / x[-1], b
+    )  # of 100 to 120 equal ones, say; 0 / 0 has this limit
     shapes = np.log1p(-b[:, None] * x).mean(axis=1)
     log_profile = n * (np.log(-b / shapes) - shapes - 1)
     weights = np.exp(log_profile - log_profile.max())

@@ -105,9 +105,10 @@ def _spread_of_others(true: Floats) -> Floats:
     centred = true - true.mean(axis=0)
     mean = -centred / (n - 1)
     variance = (np.sum(centred**2, axis=0) - centred**2) / (n - 1) - mean**2
-    spread: Floats = np.where(
-        variance > 1e-20 * np.mean(centred**2, axis=0), np.sqrt(np.maximum(variance, 0.0)), 1.0
-    )
+    spread: Floats = np.sqrt(np.maximum(variance, 0.0))
+    for i, k in np.argwhere(variance <= 1e-8 * np.mean(centred**2, axis=0)):  # the rest is rounding
+        others = np.delete(true[:, k], i)
+        spread[i, k] = others.std() if np.ptp(others) > 0 else 1.0
     return spread
 
 

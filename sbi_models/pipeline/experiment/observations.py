@@ -128,7 +128,8 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
     header, data = np.array(first, dtype=float), np.array(others, dtype=float)
     counts_up = first == [str(k) for k in range(n)]  # the column numbers that pandas writes
     whole = bool((header == np.round(header)).all() and (data == np.round(data)).all())
-    steps, same_steps = np.diff(header), bool(np.allclose(np.diff(data), np.diff(header), rtol=1e-6))
+    steps = np.diff(header / 2)  # of halves, which cannot overflow
+    same_steps = bool(np.allclose(np.diff(data / 2), steps, rtol=1e-6, atol=0))
     if counts_up:
         is_header, is_data = n > 3 or not whole, False
     elif n < 3 or not _in_order(header[None])[0] or same_steps:
@@ -136,7 +137,7 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
     elif np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         is_header, is_data = not whole, False
     else:  # a third of all data of three numbers are in order
-        all_fall = bool((np.diff(np.vstack([header, data]), axis=1) < 0).all())
+        all_fall = bool((header[1:] < header[:-1]).all() and (data[:, 1:] < data[:, :-1]).all())
         is_header, is_data = n >= _CERTAIN_ORDER and not _in_order(data).any(), n == 3 or all_fall
     if is_header or is_data:
         return rows[1:] if is_header else rows
@@ -150,8 +151,8 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
 
 def _in_order(rows: FloatArray) -> Array:
     """Which rows (n, k) rise, or fall, all along."""
-    steps = np.diff(rows, axis=1)
-    return np.asarray((steps > 0).all(axis=1) | (steps < 0).all(axis=1))
+    later, earlier = rows[:, 1:], rows[:, :-1]
+    return np.asarray((later > earlier).all(axis=1) | (later < earlier).all(axis=1))
 
 
 def _long(

@@ -2,7 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from sbi_models.errors import ConfigurationError
 
@@ -34,3 +41,13 @@ class Settings(BaseModel):
     """Base class of settings: unknown keys are refused, and settings do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """The value, unless it is true or false where a number is meant, which would count as 1 or 0."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ConfigurationError(
+                "expected no true or false here (in YAML yes, no, on and off without quotes are such)"
+            )
+        return value

@@ -1,5 +1,6 @@
 """Experiments from YAML files: those of the package by name, a user's by path."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,37 @@ from sbi_models.pipeline.experiment.settings import Experiment
 
 FOLDER = Path(__file__).parents[1] / "studies"
 SUFFIXES = (".yaml", ".yml")
+
+_EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z")
+"""Numbers such as 1e-4, which YAML 1.1 takes for text, unlike YAML 1.2, JSON and Python."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader that refuses a key twice: YAML would keep the second alone."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, repr(key.value)) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"expected each key once, got {key.value!r} again", problem_mark=key.start_mark
+                )
+            seen.add((key.tag, repr(key.value)))
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe dumper that quotes text that the loader would take for a number, and escapes all line breaks."""
+
+    def represent_str(self, data: str) -> Any:
+        style = '"' if set(data) & {"\x85", "\u2028", "\u2029"} else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def experiment_names() -> list[str]:
@@ -49,7 +81,7 @@ def read_experiment(path: Path) -> Experiment:
     """The settings in a YAML file, as they are; errors as for `load_experiment`."""
     try:
         text = path.read_text(encoding="utf-8")
-        node, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        node, content = yaml.compose(text, _Loader), yaml.load(text, _Loader)  # noqa: S506 - a safe one
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path}: no such file. Expected the settings of an experiment in YAML."
@@ -74,7 +106,7 @@ def as_yaml(experiment: Experiment) -> str:
     The folder is left out.
     """
     settings = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
-    return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
+    return str(yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _message(path: Path, node: Any, content: Mapping[str, Any], error: Any) -> str:
