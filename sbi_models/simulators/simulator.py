@@ -23,7 +23,7 @@ from sbi_models.simulators.arguments import (
 )
 from sbi_models.simulators.background import Background, may_start_one
 from sbi_models.simulators.calls import NamedCall
-from sbi_models.simulators.collection import Collection, computed_blocks, shared_values
+from sbi_models.simulators.collection import Collection, computed_blocks
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
 from sbi_models.simulators.fixed_values import FixedValue
 from sbi_models.simulators.process_settings import settings_kept
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _ROWS_BEFORE_PROGRESS = 20_000
+_BLOCK, _BLOCK_OF_A_CONTEXT = 256, 16
 
 
 @known_arguments
@@ -58,11 +59,13 @@ class Simulator:
             put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
             In place of a function, a dict of names to torch distributions stands for a prior, drawn in
             float64.
-        meta_fn: called once a batch, that is, for each call of `sample` or `rows`; its outputs are shared by
-            all simulations of the batch. Rows then depend on where their batch begins, too.
+        meta_fn: draws the context, such as the number of observations or a design: called before the other
+            functions, whose arguments its outputs are, once for each row, or, for batched functions, once for
+            each block, all rows of which share the context.
         is_batched: True if each function simulates many rows in one call, with a leading batch axis in and
             out.
-        block_size: rows in one call of the batched functions.
+        block_size: rows in one call of the batched functions; by default 256, and 16 with `meta_fn`, so that
+            a thousand rows have 63 contexts.
         failures: what happens when functions raise; by default no simulation may fail. An exception in a
             batched function is that of its whole block, all of whose rows then count as failed.
 
@@ -91,7 +94,7 @@ class Simulator:
         *,
         meta_fn: Function | None = None,
         is_batched: bool = False,
-        block_size: int = 256,
+        block_size: int | None = None,
         failures: FailurePolicy | None = None,
     ) -> None:
         if not functions:
@@ -99,6 +102,8 @@ class Simulator:
                 "Expected at least one function, got none. Pass for instance "
                 "make_simulator([prior, likelihood])."
             )
+        if block_size is None:
+            block_size = _BLOCK if meta_fn is None else _BLOCK_OF_A_CONTEXT
         if block_size < 1:
             raise ConfigurationError(f"Expected block_size of at least 1, got {block_size}.")
         self.calls = tuple(NamedCall(as_function(part)) for part in functions)
@@ -128,6 +133,12 @@ class Simulator:
         return Simulator(
             functions, is_batched=self.is_batched, block_size=self.block_size, failures=self.failures
         )
+
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """Names of the outputs of `meta_fn`; it is called once for that."""
+        with self._states_kept():
+            return self._table(0, 0, 1).context_names()
 
     @property
     def log_joint(self) -> Callable[..., Any] | None:
@@ -337,7 +348,7 @@ class Simulator:
             seed=seed,
             start=start,
             stop=stop,
-            meta=shared_values(self.meta, seed, start, stop),
+            meta=self.meta,
             fixed=values,
             sets_global_states=not self._repeatability.rng_alone,
             isolation=self._isolated(),
@@ -374,7 +385,7 @@ def make_simulator(
     meta_fn: Function | None = None,
     *,
     is_batched: bool = False,
-    block_size: int = 256,
+    block_size: int | None = None,
     failures: FailurePolicy | None = None,
 ) -> Simulator:
     """Create a simulator from one or several functions; a simulator is returned unchanged.
@@ -388,7 +399,7 @@ def make_simulator(
     {'theta': (3, 2), 'x': (3, 20, 1)}
     """
     if isinstance(functions, Simulator):
-        if failures is not None or meta_fn is not None or is_batched or block_size != 256:
+        if failures is not None or meta_fn is not None or is_batched or block_size is not None:
             raise ConfigurationError(
                 "Expected functions together with further arguments, got a simulator. Give them "
                 "where it is made."

@@ -50,7 +50,7 @@ class WorkerPool:
     """
 
     def __init__(self, table: Table, processes: int) -> None:
-        pickled = pickled_table(replace(table, meta={}))
+        pickled = pickled_table(table)
         self.processes = processes
         self._unfinished: set[Future[Piece | SbiModelsError]] = set()
         handle, path = mkstemp(prefix="sbi-models-functions-")
@@ -65,7 +65,7 @@ class WorkerPool:
 
     def submit(self, table: Table, indices: range) -> "Future[Piece | SbiModelsError]":
         """Submit blocks of a table with the functions of the table of `__init__`, and any rows."""
-        rows = {"seed": table.seed, "start": table.start, "stop": table.stop, "meta": table.meta}
+        rows = {"seed": table.seed, "start": table.start, "stop": table.stop}
         future: Future[Piece | SbiModelsError] = self._executor.submit(
             _piece, str(self._functions), rows, indices, np.geterr()
         )

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from sbi_models.approximators.certificates.protocols import CertifiedApproximato
 from sbi_models.approximators.certificates.ranks import Sizes, joint_p_values, tie_breakers, unique_sizes
 from sbi_models.approximators.certificates.statistics import observation_statistics
 from sbi_models.approximators.summary_inputs import masked
+from sbi_models.ragged import content
 from sbi_models.types import Variables, VariablesLike
 
 Members = Mapping[str, CertifiedMember]
@@ -50,9 +50,7 @@ def calibrate_certificates(
     if total < FEWEST:
         return
     known = {name: value[order[:MOST_KNOWN]] for name, value in known.items()}
-    digest = hashlib.sha256(
-        b"".join(np.ascontiguousarray(held_out[name]).tobytes() for name in sorted(held_out))
-    ).digest()
+    digest = hashlib.sha256(b"".join(content(held_out[name]) for name in sorted(held_out))).digest()
     stamp = int.from_bytes(digest[:8], "little") >> 1
     with EvaluationMode(approximator):
         prepared = [approximator.prepare(part, what="simulations") for part in (known, held_out)]
@@ -182,7 +180,7 @@ def sizes_of(member: CertifiedMember, prepared: dict[str, Tensor]) -> tuple[tupl
     labels = {
         masked(key): label for key, label in _labels(member, prepared).items() if masked(key) in prepared
     }
-    sizes = [prepared[mask].sum(dim=1).to(torch.float64) for mask in labels]
+    sizes = [prepared[mask].flatten(1).sum(dim=1).to(torch.float64) for mask in labels]
     some = next(iter(prepared.values()))
     return tuple(labels.values()), torch.stack(sizes, dim=1) if sizes else torch.empty(
         len(some), 0, dtype=torch.float64, device=some.device

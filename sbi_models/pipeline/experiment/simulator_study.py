@@ -107,7 +107,7 @@ def first_row(simulator: Simulator) -> Variables:
 @cache
 def first_rows(simulator: Simulator) -> Variables:
     """The first block of the table of seed 0, simulated once: it shows constants of the simulator, too."""
-    return simulator.rows(0, simulator.block_size if simulator.meta is None else 1, seed=0, progress=False)
+    return simulator.rows(0, simulator.block_size, seed=0, progress=False)
 
 
 def study_simulator(experiment: Experiment, thing: object) -> Simulator:

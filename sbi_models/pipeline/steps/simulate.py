@@ -60,10 +60,8 @@ class Shard:
 def store_key(question: Question) -> str:
     """Key of the folder with an experiment's simulations, of which there can always be more."""
     experiment = question.experiment
-    cut = (
-        experiment.simulate.rows_per_shard if question.study.simulator.meta is not None else None
-    )  # a batch has a meta draw
-    return content_key("simulate", __name__, simulator_fingerprint(question), experiment.seed, cut)
+    contexts = None if question.study.simulator.meta is None else "one for each block"
+    return content_key("simulate", __name__, simulator_fingerprint(question), experiment.seed, contexts)
 
 
 def simulate_key(question: Question) -> str:
@@ -224,8 +222,6 @@ def refuse_stale(question: Question) -> None:
             `depends_on` show.
     """
     simulator, seed = question.study.simulator, question.experiment.seed
-    if simulator.meta is not None:  # its rows depend on where their batch began
-        return
     for origin in stores_of(question):
         try:
             store = SimulationStore.open(origin.folder)
