@@ -51,9 +51,9 @@ def grouped(order: Tensor, lengths: Tensor, batch_size: int, generator: torch.Ge
         generator: random numbers of the order of batches.
     """
     sorted_parts = [
-        part[lengths[part].argsort(stable=True)] for part in order.split(_BATCHES_AT_ONCE * batch_size)
+        part[lengths[part].argsort(stable=True)] for part in torch.split(order, _BATCHES_AT_ONCE * batch_size)
     ]
-    batches = list(torch.cat(sorted_parts).split(batch_size))
+    batches = list(torch.split(torch.cat(sorted_parts), batch_size))
     last = [batches.pop()] if len(batches[-1]) < batch_size else []
     shuffled = [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
     return torch.cat([*shuffled, *last])

@@ -1,4 +1,4 @@
-"""Ragged variables: data sets of different lengths as arrays of objects, and padded arrays with masks of them.
+"""Ragged variables: data sets of different lengths as arrays of objects, padded arrays and masks of them.
 
 A variable is ragged if its data sets differ in their number of elements. It is then an array (n,) of objects,
 one array (N_i, d) for each data set, whose rows are taken, counted and reordered like those of any other
@@ -6,6 +6,7 @@ variable. A data set of groups of elements is such an array itself: (G_i,) objec
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,8 @@ def real_or_ragged(value: Any, what: str, *, copy: bool = False) -> Array:
     """A value as an array of numbers of one shape or, where its data sets differ in length, a ragged one.
 
     Args:
-        value: what `real_array` takes; a list, or an array of objects, of arrays (N_i, ...) that differ in N_i
-            alone; nested lists of numbers that do so.
+        value: what `real_array` takes; a list, or an array of objects, of arrays (N_i, ...) that differ in
+            N_i alone; nested lists of numbers that do so.
         what: name for messages.
         copy: whether the result shall share no memory with the value.
 
@@ -87,13 +88,8 @@ def _alike(parts: list[Array], what: str) -> Array:
     if any(map(is_ragged, parts)):  # groups of elements: a data set with groups of one size is a plain array
         parts = [part if is_ragged(part) else as_ragged(list(part)) for part in parts]
         widths = {leaf.shape[1:] for part in parts for leaf in part if leaf.size}
-    elif (
-        len({part.shape[1:] for part in parts if part.size}) > 1
-        and len({part.shape[2:] for part in parts}) == 1
-    ):
-        return _alike(
-            [as_ragged(list(part)) for part in parts], what
-        )  # groups of another size in each data set
+    elif _are_groups(parts):  # of another size in each data set
+        return _alike([as_ragged(list(part)) for part in parts], what)
     else:
         widths = {part.shape[1:] for part in parts if part.size}
     if any(part.ndim == 0 for part in parts) or len(widths) > 1:
@@ -103,8 +99,17 @@ def _alike(parts: list[Array], what: str) -> Array:
             "as an array (N, d) of N elements, each of the same d numbers."
         )
     shape = next(iter(widths), (1,))
-    whole = as_ragged([part if is_ragged(part) or part.size else part.reshape(0, *shape) for part in parts])
-    return whole
+    if not any(map(is_ragged, parts)):
+        parts = [part if part.size else part.reshape(0, *shape) for part in parts]
+        if len({part.shape for part in parts}) == 1:
+            return np.stack(parts)
+    return as_ragged(parts)
+
+
+def _are_groups(parts: list[Array]) -> bool:
+    """Whether plain data sets are (groups, N, d) each, with another N."""
+    alike = {(part.ndim, part.shape[2:]) for part in parts}
+    return len(alike) == 1 and parts[0].ndim > _LEVELS and len({part.shape[1] for part in parts}) > 1
 
 
 # ---- one variable ------------------------------------------------------------
@@ -117,6 +122,21 @@ def leaves(value: Array) -> Iterator[Array]:
         return
     for part in value:
         yield from leaves(part)
+
+
+def element_shapes(value: Array) -> set[tuple[int, ...]]:
+    """Shapes of the elements of groups of a variable whose groups differ, as far as there are elements.
+
+    Of a plain array (n, groups, N, ...), those of its elements.
+    """
+    if not is_ragged(value):
+        return {value.shape[3:]}
+    parts = [part for part in value if not is_ragged(part)]
+    if len(parts) == len(value):  # elements, without groups
+        return {part.shape[1:] for part in parts if part.size}
+    return {leaf.shape[1:] for part in value if is_ragged(part) for leaf in part if leaf.size} | {
+        part.shape[2:] for part in parts if part.size
+    }
 
 
 def lengths(value: Array) -> Array:
@@ -138,7 +158,7 @@ def joined(parts: Sequence[Array]) -> Array:
     """
     if not any(map(is_ragged, parts)) and len({part.shape[1:] for part in parts}) <= 1:
         return np.concatenate(parts)
-    return as_ragged([row for part in parts for row in part])
+    return _alike([row for part in parts for row in part], "rows of several arrays")
 
 
 def same_bits(a: Array, b: Array) -> bool:
@@ -165,7 +185,7 @@ def as_float64(value: Array) -> Array:
 
 
 def fine_rows(value: Array, fine: Any) -> Array:
-    """Booleans (n,): rows of which `fine`, a function of an array such as `numpy.isfinite`, is True throughout."""
+    """Rows, as booleans (n,), where `fine`, a function of an array, is True throughout."""
     if is_ragged(value):
         return np.array([all(bool(fine(leaf).all()) for leaf in leaves(part)) for part in value], dtype=bool)
     return np.asarray(fine(value).reshape(len(value), -1).all(axis=1))
@@ -263,7 +283,7 @@ def from_flattened(values: Array, levels: Sequence[Array]) -> Array:
     >>> [part.shape for part in from_flattened(np.zeros((8, 1)), [np.array([0, 3, 8])])]
     [(3, 1), (5, 1)]
     """
-    parts: Any = values
+    parts = values
     for offsets in reversed(levels):
-        parts = as_ragged([parts[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)])
+        parts = as_ragged([parts[a:b] for a, b in pairwise(offsets)])
     return parts

@@ -60,8 +60,8 @@ class SummaryInputs:
             key = SUMMARY if self.is_one else f"{SUMMARY}/{name}"
             if key not in self.names:
                 raise DataError(
-                    f"Expected {name!r}, whose data sets differ in length, under that name in the network, got "
-                    f"{', '.join(self.names.values())}. Leave its name to it in the adapter."
+                    f"Expected {name!r}, whose data sets differ in length, as an input of the network, got "
+                    f"{', '.join(self.names.values())}. Give it a network, and do not rename it."
                 )
             self.any_length.setdefault(key, []).append(name)
             self.axes[key] = axes[name]
@@ -69,8 +69,8 @@ class SummaryInputs:
             if network is not None and not network.takes_any_length(None if self.is_one else self.names[key]):
                 raise DataError(
                     f"Expected data sets of one length for {type(network).__name__}, got several. Take a "
-                    "network for any length, such as deep_set for sets or time_series_network for series; one "
-                    "of your own says so by takes_any_length."
+                    "network for any length, such as deep_set for sets or time_series_network for series; "
+                    "one of your own says so by takes_any_length."
                 )
 
     @property
@@ -125,8 +125,8 @@ def _common(masks: list[Tensor], names: list[str], value: Tensor) -> Tensor:
     first = masks[0]
     if any(mask.shape != first.shape or not bool((mask == first).all()) for mask in masks[1:]):
         raise DataError(
-            f"Expected {' and '.join(map(repr, names))} of the same length in each data set, as inputs of one "
-            "network, got others. Give each a network of its own: summary_network=FusionNetwork({...})."
+            f"Expected {' and '.join(map(repr, names))} of the same length in each data set, as inputs of "
+            "one network, got others. Give each a network of its own: summary_network=FusionNetwork({...})."
         )
     if first.shape != value.shape[: first.ndim]:
         raise DataError(

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 
 from sbi_models.errors import DataError, data_sets_in_words, distrust, suggest
-from sbi_models.ragged import as_float64, as_ragged, fine_rows, is_ragged, leaves, real_or_ragged
+from sbi_models.ragged import (
+    as_float64,
+    as_ragged,
+    axes_of_any_length,
+    fine_rows,
+    is_ragged,
+    leaves,
+    real_or_ragged,
+)
 from sbi_models.types import Array, Variables, VariablesLike
 
 _ABSURD = 1e9
@@ -21,7 +29,8 @@ def as_variables(
     """Named variables of `data` as finite float64 arrays of shape (n, ...); others are left aside.
 
     Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Data sets of different lengths,
-    (N_i, d), become an array (n,) of objects; see `ragged`. Variables in `may_miss` may hold NaN, but not inf.
+    (N_i, d), become an array (n,) of objects; see `ragged`. Variables in `may_miss` may hold NaN, but not
+    inf.
 
     Raises:
         DataError: for anything that is not a mapping, a missing name, no numbers, unequal lengths, no rows,
@@ -83,7 +92,7 @@ def check_shapes(
         if is_ragged(value):
             raise DataError(
                 f"Expected {name!r} in the {what} of shape ({', '.join(map(str, ('n', *expected)))}), as in "
-                "training, got data sets of different lengths. Train with data sets that differ in length, too."
+                "training, got data sets of different lengths. Train with data sets that differ in length."
             )
         if value.shape[1:] != expected:
             wanted = ", ".join(map(str, ("n", *expected)))
@@ -149,21 +158,17 @@ def _with_last_axis(value: Array) -> Array:
 
 def _check_elements(name: str, value: Array, shape: tuple[int, ...], axes: int, what: str) -> None:
     """Raise DataError unless the elements of each data set, below so many axes, have a shape."""
-    got = (
-        next((leaf.shape[1:] for leaf in leaves(value) if leaf.size), shape)
-        if is_ragged(value)
-        else value.shape[1 + axes :]
-    )
-    if got != shape or (not is_ragged(value) and value.ndim != 1 + axes + len(shape)):
-        wanted = (
-            ", ".join(map(str, (*("n", "groups", "N")[: axes + 1], *shape)))
-            if axes == 2
-            else ", ".join(map(str, ("n", "N", *shape)))
-        )
+    if is_ragged(value):
+        found = {leaf.shape[1:] for leaf in leaves(value) if leaf.size}
+        fits, got = found <= {shape} and axes_of_any_length(value) <= axes, "data sets of other elements"
+    else:
+        numbers = value.shape[1 + axes :] == () and shape == (1,)
+        fits, got = value.ndim > axes and (value.shape[1 + axes :] == shape or numbers), str(value.shape)
+    if not fits:
+        wanted = ", ".join(map(str, ("groups", "N")[2 - axes :] + shape))
         raise DataError(
-            f"Expected {name!r} in the {what} of shape ({wanted}) for any N, or as a list of data sets of "
-            f"shape ({wanted.partition(', ')[2]}), got {'elements of shape ' if is_ragged(value) else ''}"
-            f"{got if is_ragged(value) else value.shape}."
+            f"Expected {name!r} in the {what} of shape (n, {wanted}) for any N, as in training, or as a list "
+            f"of n data sets of shape ({wanted}), got {got}."
         )
 
 

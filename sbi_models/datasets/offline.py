@@ -92,7 +92,7 @@ class Batches:
                 yield self._rows(slice(start, start + self.batch_size))
             return
         every = torch.arange(self.num_rows)
-        for rows in self._ordered(every, "shuffle", self.epoch).split(self.batch_size):
+        for rows in torch.split(self._ordered(every, "shuffle", self.epoch), self.batch_size):
             yield self._rows(rows)
 
     def _rows(self, rows: Tensor | slice) -> dict[str, Tensor]:

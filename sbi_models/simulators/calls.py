@@ -9,7 +9,7 @@ from unicodedata import normalize
 import numpy as np
 
 from sbi_models.errors import ConfigurationError, DataError, SimulationError, is_from_outside
-from sbi_models.ragged import as_ragged, is_ragged, real_or_ragged, same_bits
+from sbi_models.ragged import as_ragged, is_ragged, leaves, real_or_ragged, same_bits
 from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array
 
@@ -134,6 +134,12 @@ class NamedCall:
             array = real_or_ragged(value, f"{key!r} that function {self.name!r} returned", copy=True)
         except DataError as error:
             raise SimulationError(f"{error}") from None
+        if is_ragged(array) and any(leaf.ndim < 2 for leaf in leaves(array)):
+            raise SimulationError(
+                f"Expected numbers of one shape in {key!r} that function {self.name!r} returned, got ragged "
+                "lists. Only the number of elements of sets and series, N of (N, d), may differ; pad other "
+                "outputs, and return a mask beside them."
+            )
         return array.view(_PythonNumber) if type(value) in (int, bool) else array
 
 

@@ -1,4 +1,4 @@
-"""Contexts of observations: what `meta_fn` of a simulator would have given for them, as far as they show it."""
+"""Contexts of observations: what `meta_fn` of a simulator would have given, as far as data show it."""
 
 from typing import TYPE_CHECKING
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.ragged import as_ragged, fine_rows, is_ragged, joined, same_bits
+from sbi_models.ragged import as_ragged, element_shapes, fine_rows, is_ragged, joined, same_bits
 from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, normalized, spelt
 from sbi_models.simulators.failures import Failure, FailurePolicy
 from sbi_models.simulators.fixed_values import FixedValue
@@ -225,7 +225,7 @@ class Table:
         return tuple(self._context(self.meta, {"rng": seeding.generator(self.seed, "simulation", 0)}, 0))
 
     def _of_all_rows(self, value: Array) -> Array:
-        """An output of `meta_fn` as one of the block: batched functions have one context for all of its rows."""
+        """An output of `meta_fn` as one of the block, all rows of which have the same."""
         if not self.is_batched:
             return value
         if is_ragged(value):
@@ -285,7 +285,7 @@ class Table:
             if key not in old:
                 merged[key] = value
                 continue
-            if not _alike(old[key].shape[1:], value.shape[1:]):
+            if not _alike(old[key], value):
                 raise SimulationError(shapes_differ(key, {old[key].shape[1:], value.shape[1:]}))
             if is_ragged(value) or old[key].shape != value.shape:
                 merged[key] = as_ragged([(value if bad else old[key])[row] for row, bad in enumerate(failed)])
@@ -308,13 +308,11 @@ class Table:
                 "all of them each time, for instance with a mask beside what may be missing."
             )
         for key, value in block.outputs.items():
-            one, other = (
-                (part.shape[1:] if self.is_batched else part.shape)
-                for part in (value, whole.outputs.get(key, value))
-            )
-            if not _alike(one, other):
+            parts = [value, whole.outputs.get(key, value)]
+            if not _alike(*(part if self.is_batched else _one_row(part) for part in parts)):
+                shapes = {part.shape[1:] if self.is_batched else part.shape for part in parts}
                 places = f", in {self.named(whole.index)} and {self.named(block.index)} of seed {self.seed}"
-                raise SimulationError(shapes_differ(key, {one, other}, places))
+                raise SimulationError(shapes_differ(key, shapes, places))
 
     def named(self, index: int) -> str:
         """Rows of a block, for messages."""
@@ -367,15 +365,20 @@ def refusal(table: Table, block: Block, failed: int) -> str:
 def shapes_differ(key: str, shapes: set[tuple[int, ...]], places: str = "") -> str:
     """Error for outputs of several shapes, with their rows."""
     return (
-        f"Every simulation must return {key!r} of one kind of shape, got "
-        f"{' and '.join(str(s) for s in sorted(shapes)[:2])}{places}. Data sets may differ in their number of "
-        "elements, the first axis of (N, d), alone."
+        f"Every simulation must return {key!r} of one shape, got "
+        f"{' and '.join(str(s) for s in sorted(shapes)[:2])}{places}. Only the number of elements of sets "
+        "and series, N of (N, d), may differ; pad other outputs, and return a mask beside them."
     )
 
 
-def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two outputs may be of one variable: of one shape, or different numbers of elements."""
-    return one == other or not (one and other) or one[1:] == other[1:]
+def _alike(one: Array, other: Array) -> bool:
+    """Whether rows of two blocks may be of one variable: of one shape, or of elements of one shape."""
+    if is_ragged(one) or is_ragged(other):
+        return element_shapes(one) == element_shapes(other)
+    a, b = one.shape[1:], other.shape[1:]
+    are_elements = min(len(a), len(b)) > 1 and a[1:] == b[1:]
+    are_groups = len(a) == len(b) > 2 and a[2:] == b[2:]
+    return a == b or are_elements or are_groups
 
 
 def _one_row(value: Array) -> Array:
@@ -385,7 +388,7 @@ def _one_row(value: Array) -> Array:
 
 def _refuse_loss(key: str, dtypes: list[np.dtype[Any]], parts: list[Array]) -> None:
     """Raise SimulationError if no single type holds all values of a variable of several types."""
-    if len(set(dtypes)) < 2 or any(dtype == object for dtype in dtypes):
+    if len(set(dtypes)) < 2 or any(dtype.hasobject for dtype in dtypes):
         return
     common = np.result_type(*dtypes)
     for part in parts:

@@ -1,5 +1,7 @@
 """Posterior predictive check: statistics of observations against data simulated from their posteriors."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -124,15 +126,17 @@ def replicated_data(
     contexts = known_contexts(simulator, data)
     total = len(next(iter(draws.values())))
     if not (contexts and simulator.is_batched):
-        repeated = {name: np.repeat(value, replicates, axis=0) for name, value in contexts.items()}
-        return simulator.sample(total, seed=seed, progress=False, **repeated, **draws)
+        fixed: dict[str, Any] = {
+            name: np.repeat(v, replicates, axis=0) for name, v in contexts.items()
+        } | draws
+        return simulator.sample(total, seed=seed, progress=False, **fixed)
     parts = []  # batched functions have one context in a call
     for row in range(total // replicates):
         rows = slice(row * replicates, (row + 1) * replicates)
-        fixed = {name: value[rows] for name, value in draws.items()}
-        context = {name: value[row : row + 1].repeat(replicates, axis=0) for name, value in contexts.items()}
+        fixed = {name: value[[row] * replicates] for name, value in contexts.items()}
+        fixed |= {name: value[rows] for name, value in draws.items()}
         one = seeding.derive(seed, "data set", row)
-        parts.append(simulator.sample(replicates, seed=one, progress=False, **context, **fixed))
+        parts.append(simulator.sample(replicates, seed=one, progress=False, **fixed))
     return {name: joined([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -1,0 +1,263 @@
+"""Data sets of different lengths: simulated in a context each, or given as lists; nobody pads them."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import sbi_models as bf
+from sbi_models.errors import DataError
+from sbi_models.networks import CouplingFlow, DeepSet, FusionNetwork, NestedSet
+
+FLOW = CouplingFlow(depth=2, widths=(16,))
+SET = DeepSet(summary_dim=6, widths=(16, 16), head_widths=(16,))
+
+
+def context(rng):
+    return {"number": rng.integers(2, 12)}
+
+
+def prior(rng):
+    return {"mu": rng.normal(size=1)}
+
+
+def likelihood(mu, number, rng):
+    return {"x": rng.normal(mu, 1.0, size=(number, 1))}
+
+
+SIMULATOR = bf.make_simulator([prior, likelihood], meta_fn=context)
+
+
+def workflow(**settings):
+    arguments = {"inference_variables": ["mu"], "summary_variables": ["x"], "summary_network": SET}
+    return bf.BasicWorkflow(**(arguments | {"inference_network": FLOW, "seed": 1} | settings))
+
+
+@functools.cache
+def trained():
+    """Trained on 64 x 60 sets of 2 to 11 normal numbers."""
+    fitted = workflow(simulator=SIMULATOR)
+    fitted.fit_online(epochs=6, num_batches_per_epoch=60, batch_size=64)
+    return fitted
+
+
+def sets(*numbers, seed=5):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(0.3, 1.0, size=(number, 1)) for number in numbers]
+
+
+def test_posteriors_narrow_with_the_number_of_elements():
+    """Mean within 0.25 exact sds and sd within 25 % of the conjugate posterior at 2, 5 and 11 elements."""
+    for number in (2, 5, 11):
+        x = np.stack([part for seed in range(20) for part in sets(number, seed=seed)])
+        draws = trained().sample(num_samples=1000, conditions={"x": x}, seed=1)["mu"][..., 0]
+        sd = (1 + number) ** -0.5
+        mean = number * x.mean(axis=(1, 2)) / (1 + number)
+        assert np.sqrt(np.mean((draws.mean(axis=1) - mean) ** 2)) < 0.25 * sd
+        assert abs(draws.std(axis=1).mean() / sd - 1) < 0.25
+
+
+def test_a_data_set_has_the_answer_that_it_has_alone():
+    """Draws, densities and certificates of data sets of three lengths in one call are those one by one."""
+    x, mu = sets(3, 11, 7), np.array([[0.1], [0.2], [0.3]])
+    together = trained().sample(num_samples=50, conditions={"x": x}, seed=3)["mu"]
+    densities = trained().log_prob({"mu": mu, "x": x})
+    model = trained().approximator
+    certificates = model.certify({"x": x}, seed=3)
+    for row, one in enumerate(x):
+        density = model.log_prob({"mu": mu[row : row + 1], "x": one[None]})
+        np.testing.assert_allclose(densities[row], density[0], atol=1e-5)
+    first = {"x": x[0][None]}
+    alone = model.sample(num_samples=50, conditions=first, seed=3)["mu"][0]
+    np.testing.assert_allclose(alone, together[0], atol=1e-5)
+    assert certificates[0].novelty == pytest.approx(model.certify(first, seed=3)[0].novelty, abs=1e-2)
+
+
+def test_tensors_lists_and_arrays_of_objects_are_the_same_data():
+    """Nested lists of numbers and of scalars give the draws of arrays, to the bit."""
+    x = sets(3, 5)
+    expected = trained().sample(num_samples=9, conditions={"x": x}, seed=3)["mu"]
+    for value in (
+        [part.tolist() for part in x],
+        [part[:, 0] for part in x],
+        np.array([*x, None], object)[:2],
+    ):
+        np.testing.assert_array_equal(
+            trained().sample(num_samples=9, conditions={"x": value}, seed=3)["mu"], expected
+        )
+
+
+def test_a_length_beyond_those_of_the_training_is_answered_and_flagged():
+    """Of 40 elements, where there were 2 to 11, the certificate says that the number is too high."""
+    (certificate,) = trained().certify({"x": sets(40)}, num_replicates=0, seed=1)
+    assert certificate.verdict == "failed"
+    assert "number of elements of x is above that of all simulations" in certificate.unusual
+    assert trained().sample(num_samples=9, conditions={"x": sets(40)}, seed=1)["mu"].shape == (1, 9, 1)
+
+
+def test_no_elements_give_the_prior_or_what_was_learned_of_it():
+    """A data set without elements is answered if simulations may have none."""
+    simulator = bf.make_simulator([prior, likelihood], meta_fn=lambda rng: {"number": rng.integers(0, 4)})
+    fitted = workflow(simulator=simulator)
+    fitted.fit_online(epochs=6, num_batches_per_epoch=60, batch_size=64)
+    draws = fitted.sample(num_samples=2000, conditions={"x": [np.empty((0, 1)), *sets(3)]}, seed=1)["mu"]
+    assert abs(draws[0].mean()) < 0.2
+    assert abs(draws[0].std() - 1) < 0.2
+    assert draws[1].std() < 0.8
+
+
+def test_files_keep_what_may_have_any_length(tmp_path):
+    """A saved and loaded approximator gives the same draws of sets of other lengths."""
+    x = sets(3, 11)
+    loaded = bf.load(trained().approximator.save(tmp_path / "model"))
+    np.testing.assert_array_equal(
+        loaded.sample(num_samples=9, conditions={"x": x}, seed=3)["mu"],
+        trained().approximator.sample(num_samples=9, conditions={"x": x}, seed=3)["mu"],
+    )
+    assert loaded.any_length == {"x": 1}
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_lists_train_offline(augmented):
+    """Held-out losses after lists of arrays in memory are near those after simulations of the same law."""
+    data, test = SIMULATOR.sample(3840, seed=8), SIMULATOR.sample(500, seed=9)
+    fitted = workflow()
+    fitted.fit_offline(
+        data,
+        epochs=6,
+        batch_size=64,
+        validation_data=test,
+        augmentations=[lambda batch: batch] if augmented else None,
+    )
+    loss = -np.mean(fitted.log_prob(test))
+    assert loss == pytest.approx(-np.mean(trained().log_prob(test)), abs=0.1)
+
+
+def test_members_train_on_data_of_any_length():
+    """Members with windows and rings of their own are trained as one approximator is, and answer alike."""
+    data = SIMULATOR.sample(640, seed=8)
+    ensemble = bf.EnsembleWorkflow(
+        inference_variables=["mu"],
+        summary_variables=["x"],
+        summary_networks=SET,
+        inference_networks=FLOW,
+        ensemble_size=2,
+        simulator=SIMULATOR,
+        seed=1,
+    )
+    ensemble.fit_offline(data, epochs=1, batch_size=64, data_reuse=0.5)
+    ensemble.fit_online(epochs=1, num_batches_per_epoch=4, batch_size=64, data_reuse=0.5)
+    x = sets(3, 9)
+    together = ensemble.sample(num_samples=20, conditions={"x": x}, seed=1)["mu"]
+    alone = ensemble.sample(num_samples=20, conditions={"x": x[0][None]}, seed=1)["mu"]
+    assert together.shape == (2, 20, 1)
+    assert np.isfinite(alone).all()
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
+
+
+def test_groups_of_elements_have_a_nested_network():
+    """Groups that differ in number and size are padded on both axes, and company changes nothing."""
+
+    def grouped(mu, rng):
+        groups = rng.integers(1, 4)
+        return {"x": [rng.normal(mu, 1.0, size=(rng.integers(1, 5), 1)) for _ in range(groups)]}
+
+    simulator = bf.make_simulator([prior, grouped])
+    fitted = workflow(simulator=simulator, summary_network=NestedSet(SET, SET))
+    fitted.fit_online(epochs=2, num_batches_per_epoch=20, batch_size=32)
+    data = simulator.sample(4, seed=3)
+    together = fitted.log_prob(data)
+    for row in range(4):
+        alone = fitted.log_prob({"mu": data["mu"][row : row + 1], "x": data["x"][row : row + 1]})
+        np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
+
+
+def test_inputs_of_a_fusion_differ_in_length_each():
+    """Two variables of lengths of their own go to networks of their own."""
+
+    def two(mu, rng):
+        return {name: rng.normal(mu, 1.0, size=(rng.integers(1, 6), 1)) for name in ("x", "y")}
+
+    simulator = bf.make_simulator([prior, two])
+    network = FusionNetwork({"x": SET, "y": SET}, summary_dim=4)
+    fitted = workflow(simulator=simulator, summary_variables=["x", "y"], summary_network=network)
+    fitted.fit_online(epochs=1, num_batches_per_epoch=4, batch_size=32)
+    assert fitted.sample(num_samples=5, conditions=simulator.sample(3, seed=1), seed=1)["mu"].shape == (
+        3,
+        5,
+        1,
+    )
+    with pytest.raises(DataError, match="the same length in each data set, as inputs of one network"):
+        workflow(summary_variables=["x", "y"]).fit_offline(
+            simulator.sample(40, seed=1), epochs=1, batch_size=8
+        )
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([np.zeros((3, 2)), np.zeros((4, 2))], r"of shape \(n, N, 1\) for any N.*other elements"),
+        (np.zeros((2, 3, 2)), r"of shape \(n, N, 1\) for any N.*got \(2, 3, 2\)"),
+        ([np.zeros((3, 1)), np.zeros((4, 2))], "differ in their length alone"),
+        ([np.zeros((3, 1)), np.full((4, 1), np.nan)], r"NaN or inf in 1 of 2 rows of variable 'x'"),
+        (["ab", "c"], "real numbers"),
+        ([[[1.0], ["a"]], [[2.0]]], "real numbers"),
+    ],
+    ids=["width", "width of an array", "unequal widths", "NaN", "text", "text in lists"],
+)
+def test_data_that_are_no_sets_are_refused(x, message):
+    """The error names the variable, what was expected and what was got."""
+    with pytest.raises(DataError, match=message):
+        trained().sample(num_samples=1, conditions={"x": x}, seed=1)
+
+
+def test_a_network_for_one_length_refuses_others_before_training():
+    """Parameters, direct conditions, and networks that do not say that they take any length."""
+    data = SIMULATOR.sample(64, seed=1)
+    with pytest.raises(DataError, match=r"summary_variables=\['x'\], summary_network='deep_set'"):
+        bf.BasicWorkflow(
+            inference_variables=["mu"], inference_conditions=["x"], inference_network=FLOW
+        ).fit_offline(data, epochs=1, batch_size=8)
+    with pytest.raises(DataError, match="Expected data sets of one length for Moments"):
+        workflow(summary_network=moments()).fit_offline(data, epochs=1, batch_size=8)
+    fixed = workflow()
+    fixed.fit_offline(SIMULATOR.sample(64, seed=1, number=5), epochs=1, batch_size=8)
+    with pytest.raises(DataError, match="Train with data sets that differ in length"):
+        fixed.sample(num_samples=1, conditions={"x": sets(3, 5)}, seed=1)
+
+
+def moments():
+    class Moments(bf.networks.SummaryNetwork):
+        def __init__(self):
+            super().__init__()
+            self.summary_dim = 1
+
+        def _build(self, input_shape):
+            del input_shape
+
+        def forward(self, x, mask=None):
+            del mask
+            return x.mean(dim=1)
+
+    Moments.registered_name = "moments of a test"
+    return Moments()
+
+
+def test_a_context_that_is_a_condition_has_many_values_in_validation_and_certificates():
+    """With a noise that meta_fn draws, as many good observations fail their certificate as the level says."""
+
+    def noisy(mu, tau, rng):
+        return {"y": rng.normal(mu, tau, size=1)}
+
+    simulator = bf.make_simulator([prior, noisy], meta_fn=lambda rng: {"tau": rng.uniform(0.1, 2.0, size=1)})
+    fitted = bf.BasicWorkflow(
+        simulator=simulator,
+        inference_variables=["mu"],
+        inference_conditions=["y", "tau"],
+        inference_network=FLOW,
+        seed=1,
+    )
+    fitted.fit_online(epochs=1, num_batches_per_epoch=20, batch_size=64)
+    certificates = fitted.approximator.certify(simulator.sample(400, seed=7), seed=1)
+    failed = sum(certificate.verdict == "failed" for certificate in certificates)
+    assert 8 <= failed <= 33
