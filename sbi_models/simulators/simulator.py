@@ -137,7 +137,9 @@ class Simulator:
 
     @property
     def context_names(self) -> tuple[str, ...]:
-        """Names of the outputs of `meta_fn`, which is called once for that."""
+        """Names of the outputs of `meta_fn`, which is called once for that; none without it."""
+        if self.meta is None:
+            return ()
         with self._states_kept():
             return self._table(0, 0, 1).context_names()
 

@@ -196,8 +196,7 @@ class Table:
 
     def context_names(self) -> tuple[str, ...]:
         """Names of the outputs of `meta_fn`, called for the first block."""
-        if self.meta is None:
-            return ()
+        assert self.meta is not None
         self.randomness.seed(self.seed, "simulation", 0)
         return tuple(self._context(self.meta, {"rng": seeding.generator(self.seed, "simulation", 0)}, 0))
 

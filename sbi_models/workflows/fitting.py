@@ -355,6 +355,7 @@ class FitMixin:
             checkpoint,
             save_best_only=self.settings.save_best_only,
             seed=seeding.derive(self._fit_seed, "certificates"),
+            contexts=() if self.simulator is None else self.simulator.context_names,
         )
         self._best_loss = min(self._best_loss, trained.history.best_loss)
         self._fits += 1

@@ -93,7 +93,7 @@ def test_a_length_beyond_those_of_the_training_is_answered_and_flagged():
 
 
 def test_data_sets_may_have_no_elements():
-    """Where simulations may have none, a data set without elements has a wider posterior than one with three."""
+    """Where simulations may have none, a data set without elements has a wide posterior."""
     simulator = bf.make_simulator([prior, likelihood], meta_fn=lambda rng: {"number": rng.integers(0, 4)})
     fitted = workflow(simulator=simulator)
     fitted.fit_online(epochs=1, num_batches_per_epoch=60, batch_size=64)
@@ -234,13 +234,16 @@ def moments():
     return Moments()
 
 
-def test_a_context_that_is_a_condition_has_many_values_in_validation_and_certificates():
-    """With a noise that meta_fn draws, good observations fail their certificate as often as the level says."""
+@functools.cache
+def noisy():
+    """Trained where meta_fn draws the noise of an observation, which is a condition, too."""
 
-    def noisy(mu, tau, rng):
+    def observed(mu, tau, rng):
         return {"y": rng.normal(mu, tau, size=1)}
 
-    simulator = bf.make_simulator([prior, noisy], meta_fn=lambda rng: {"tau": rng.uniform(0.1, 2.0, size=1)})
+    simulator = bf.make_simulator(
+        [prior, observed], meta_fn=lambda rng: {"tau": rng.uniform(0.1, 5.0, size=1)}
+    )
     fitted = bf.BasicWorkflow(
         simulator=simulator,
         inference_variables=["mu"],
@@ -248,10 +251,34 @@ def test_a_context_that_is_a_condition_has_many_values_in_validation_and_certifi
         inference_network=FLOW,
         seed=1,
     )
-    fitted.fit_online(epochs=1, num_batches_per_epoch=20, batch_size=64)
-    certificates = fitted.approximator.certify(simulator.sample(400, seed=7), seed=1)
+    fitted.fit_online(epochs=4, num_batches_per_epoch=40, batch_size=64)
+    return fitted
+
+
+@pytest.mark.parametrize("tau", [0.2, 1.5, 4.8])
+def test_certificates_fail_as_often_as_their_level_says_in_each_context(tau):
+    """Of 400 good observations with a noise of each value, 5 % fail: binomial bounds of 99.9 %."""
+    data = noisy().simulator.sample(400, seed=7, tau=np.array([tau]))
+    certificates = noisy().approximator.certify(data, seed=1)
     failed = sum(certificate.verdict == "failed" for certificate in certificates)
-    assert 8 <= failed <= 33
+    assert 7 <= failed <= 36
+
+
+@pytest.mark.parametrize("number", [2, 6, 11])
+def test_certificates_fail_as_often_as_their_level_says_at_each_length(number):
+    """Of 400 good data sets of each number of elements, 5 % fail: binomial bounds of 99.9 %."""
+    data = SIMULATOR.sample(400, seed=7, number=number)
+    certificates = trained().approximator.certify({"x": data["x"]}, seed=1)
+    failed = sum(certificate.verdict == "failed" for certificate in certificates)
+    assert 7 <= failed <= 36
+
+
+def test_replicates_of_the_predictive_check_are_of_the_context_of_the_observation():
+    """With a noise of 4.8 an observation of 6 is usual, and with one of 0.2 it is not."""
+    usual, odd = noisy().certify({"y": np.array([[6.0], [6.0]]), "tau": np.array([[4.8], [0.2]])}, seed=1)
+    assert usual.verdict == "passed"
+    assert odd.verdict == "failed"
+    assert usual.predictive > 0.05
 
 
 @pytest.mark.filterwarnings("ignore::sbi_models.errors.TrustWarning")  # hardly trained
