@@ -54,9 +54,10 @@ class BasicWorkflow(Workflow):
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or
             series is there and 0 where it is padding or missing, shape (n, length); a dict of them by input
             for a network that takes several inputs.
-        missing: conditions that may hold NaN, with the names of their masks, such as `{"x": "x_there"}`: NaN is
-            filled with the mean of the training data, a summary network gets the mask, and other conditions
-            get it beside them. An element of a set or series counts if all its features are there.
+        missing: conditions that may hold NaN, with new names for their masks, such as `{"x": "x_there"}`:
+            NaN is filled with the mean of the training data, a summary network gets the mask, and other
+            conditions get it beside them. An element of a set or series counts if all its features are
+            there. Simulations must have gaps like the real data.
         prior: torch distribution of the inferred variable, or a dict of them by variable: the default adapter
             keeps draws inside their support. Torch distributions among the functions of the simulator are
             taken as such anyway, with an adapter of your own for the variables that none of its steps

@@ -75,7 +75,7 @@ class Recipe:
         if adapter is not None:
             adapter.check()
         self.roles, self.priors = roles, priors
-        self.adapter = None if adapter is None else _bounded(adapter, priors)
+        self.adapter = None if adapter is None else bounded(adapter, priors)
         self.standardize = standardize
         self.missing = MissingValues(missing, roles, self.adapter, summary_mask)
 
@@ -170,7 +170,7 @@ def priors_of(
     }
 
 
-def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
+def bounded(adapter: Adapter, priors: Mapping[str, Distribution]) -> Adapter:
     """Adapter of the user after the bounds of those variables with a prior that it does not change."""
     before = Adapter()
     for name, prior in priors.items():

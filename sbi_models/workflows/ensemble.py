@@ -63,9 +63,9 @@ class EnsembleWorkflow(EnsembleInference):
             flows. Results are the same up to rounding; only side by side are those of a member the same to
             the bit whoever else is in the ensemble. Members with dropout or recurrence, compiled ones, and
             those with a loss that draws its own random numbers cannot be batched.
-        adapter, summary_mask, missing, prior, standardize, info, training: arguments as for `BasicWorkflow`; with
-            `early_stopping`, each member stops by its own losses and goes back to its own best weights, and
-            `save_best_only` keeps the best weights of each.
+        adapter, summary_mask, missing, prior, standardize, info, training: arguments as for `BasicWorkflow`;
+            with `early_stopping`, each member stops by its own losses and goes back to its own best weights,
+            and `save_best_only` keeps the best weights of each.
 
     Raises:
         ConfigurationError: for arguments that are misspelt or do not fit together.

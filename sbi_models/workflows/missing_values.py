@@ -77,9 +77,7 @@ class MissingValues:
         role, masks = CONDITIONS[1], self._in(CONDITIONS[1])
         if not any(role in step.makes() for step in adapter.transforms):
             return adapter.route({role: [*self.roles[role], *masks.values()]}) if masks else adapter
-        used = " ".join(
-            json.dumps(step.config()) for step in adapter.transforms if step.kind != "nan_to_num"
-        )
+        used = " ".join(json.dumps(step.config()) for step in adapter.transforms if step.kind != "nan_to_num")
         for name, mask in masks.items():
             if json.dumps(mask) not in used:
                 raise ConfigurationError(
@@ -107,7 +105,9 @@ class MissingValues:
         if len(own) > 1:
             joined = f"mask of {CONDITIONS[0]}"
             return adapter.concatenate(list(own.values()), into=joined), masks | {CONDITIONS[0]: joined}
-        return adapter, masks | {CONDITIONS[0]: mask for mask in own.values()}
+        for mask in own.values():
+            masks[CONDITIONS[0]] = mask
+        return adapter, masks
 
     def _in(self, role: str) -> dict[str, str]:
         """Masks of the variables of a role; raises ConfigurationError if the user names others for it."""
@@ -139,9 +139,7 @@ def _checked(missing: Any, roles: Roles) -> dict[str, str]:
         if name not in conditions:
             inferred = name in roles.get("inference_variables", [])
             cure = (
-                "It is inferred, and simulations have all of it."
-                if inferred
-                else suggest(name, conditions)
+                "It is inferred, and simulations have all of it." if inferred else suggest(name, conditions)
             )
             raise ConfigurationError(f"Expected a condition that may be missing, got {name!r}. {cure}")
     masks = list(missing.values())

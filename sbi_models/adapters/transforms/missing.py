@@ -80,8 +80,8 @@ class NanToNum(Transform):
         """What stands in the missing places, of a shape that broadcasts to that of the variable."""
         if isinstance(self.value, str):
             raise NotFittedError(
-                f"The adapter has not seen data: the mean of {self.name!r} is unknown. Call fitted(batch), or "
-                "give a number as value."
+                f"The adapter has not seen data: the mean of {self.name!r} is unknown. Call fitted(batch), "
+                "or give a number as value."
             )
         return per_component(self.value, self.name, raw, "value")
 

@@ -287,9 +287,7 @@ def _why_not_learned(
         return "there are augmentations"
     if has_adapter:
         return "there is an adapter of the user"
-    if has_missing:
-        return "values may be missing"
-    if any(value.ndim != 2 for value in data.values()):
-        return "variables are not of shape (n, d)"
+    if has_missing or any(value.ndim != 2 for value in data.values()):
+        return "values may be missing" if has_missing else "variables are not of shape (n, d)"
     width = sum(data[name].shape[1] for name in observed)
     return None if width <= _WIDEST else f"one simulation is {width} numbers, more than {_WIDEST}"
