@@ -85,7 +85,7 @@ def test_without_nan_to_num_missing_values_are_refused():
     raw = data()
     with pytest.raises(
         DataError,
-        match=r"NaN or inf .* of variable 'x'.*missing=\{'x': 'x_there'\} in a workflow, missing: \{x: x_there\}",
+        match=r"NaN or inf .* of variable 'x'.*missing=\{'x': 'x_there'\} in a workflow, missing: \{x: ",
     ):
         approximator(
             masks={},
