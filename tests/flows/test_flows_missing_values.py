@@ -54,8 +54,8 @@ def test_steps_and_masks_reach_the_networks(tmp_path: Path) -> None:
 
 
 def test_direct_conditions_have_their_masks_beside_them(tmp_path: Path) -> None:
-    """Without a summary network, 14 days are 28 conditions: the days, at their mean where they are missing, and
-    whether they are there."""
+    """Without a summary network, 14 days are 28 conditions: the days, at their mean where they are missing,
+    and whether they are there."""
     path = write_epidemic(
         tmp_path,
         "gaps_b",
