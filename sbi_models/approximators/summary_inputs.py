@@ -77,8 +77,8 @@ def _mask(name: str, adapted: dict[str, Tensor], value: Tensor) -> Tensor:
             f"The mask {name!r} is not among what the adapter gives. {suggest(name, adapted)}"
         )
     mask = adapted[name] > 0.5
-    mask = mask.all(dim=2) if mask.ndim == 3 else mask
-    if mask.shape != value.shape[:2]:
+    mask = mask.all(dim=-1) if mask.ndim == value.ndim and mask.ndim > 2 else mask
+    if mask.shape != value.shape[:2] and (value.ndim < 4 or mask.shape != value.shape[:3]):
         raise DataError(
             f"Expected the mask {name!r} of shape {tuple(value.shape[:2])}, one number an element, "
             f"got {tuple(mask.shape)}."

@@ -157,6 +157,22 @@ def test_a_data_set_of_which_all_is_missing_has_an_answer(network: str | None) -
     assert np.isfinite(made.sample(num_samples=5, conditions=nothing, seed=1)["theta"]).all()
 
 
+def image(theta: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    x = theta[:, :, None, None] + rng.normal(size=(len(theta), 8, 8, 1))
+    return {"x": np.where(rng.random(x.shape) < 0.2, np.nan, x)}
+
+
+def test_pixels_may_be_missing() -> None:
+    """An image with missing pixels is filled and masked pixel by pixel, and has a certificate."""
+    made = workflow(image, summary_variables="x", summary_network="convolutional_network")
+    data = made.simulate(256, seed=1)
+    made.fit_offline(data, epochs=1, batch_size=64)
+    mask = made.approximator.prepare(data)["mask of summary_variables"].numpy()
+    np.testing.assert_array_equal(mask, ~np.isnan(data["x"][..., 0]))
+    (one,) = made.approximator.certify({"x": np.full((1, 8, 8, 1), np.nan)}, seed=1)
+    assert one.unusual[0] == "number of elements of x is below that of all simulations"
+
+
 def complete(theta: np.ndarray, rng: np.random.Generator, length: int = 20) -> dict[str, np.ndarray]:
     return {"x": theta * np.linspace(0.2, 1, length) + 0.5 * rng.normal(size=(len(theta), length))}
 
@@ -167,6 +183,19 @@ def long_and_complete(theta: np.ndarray, rng: np.random.Generator) -> dict[str, 
 
 def complete_series(theta: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"x": complete(theta, rng)["x"][:, :, None]}
+
+
+def test_gaps_of_augmentations_are_seen() -> None:
+    """Where augmentations make the gaps that the simulator lacks, certificates of data with gaps pass."""
+
+    def with_holes(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return batch | {"x": np.where(np.random.random(batch["x"].shape) < 0.2, np.nan, batch["x"])}
+
+    made = workflow(complete, inference_conditions="x")
+    made.fit_offline(made.simulate(512, seed=1), epochs=1, batch_size=64, augmentations=with_holes)
+    x = made.simulate(20, seed=2)["x"]
+    x[:, 7] = np.nan
+    assert sum(one.verdict == "failed" for one in made.approximator.certify({"x": x}, seed=1)) <= 5
 
 
 @pytest.mark.parametrize(

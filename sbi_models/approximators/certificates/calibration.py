@@ -182,7 +182,7 @@ def sizes_of(member: CertifiedMember, prepared: dict[str, Tensor]) -> tuple[tupl
     labels = {
         masked(key): label for key, label in _labels(member, prepared).items() if masked(key) in prepared
     }
-    sizes = [prepared[mask].sum(dim=1).to(torch.float64) for mask in labels]
+    sizes = [prepared[mask].flatten(1).sum(dim=1).to(torch.float64) for mask in labels]
     some = next(iter(prepared.values()))
     return tuple(labels.values()), torch.stack(sizes, dim=1) if sizes else torch.empty(
         len(some), 0, dtype=torch.float64, device=some.device
