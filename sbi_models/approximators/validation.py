@@ -132,7 +132,8 @@ def _check_finite(name: str, value: Array, what: str, *, nan_too: bool) -> None:
     listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
     cure = (
         f"if values of a condition may be missing, say so before training: missing={{{name!r}: "
-        f"{name + '_there'!r}}} in a workflow, missing: {{{name}: {name}_there}} in an experiment."
+        f"{name + '_there'!r}}} in a workflow, missing: {{{name}: {name}_there}} in an experiment, with such "
+        "gaps in the simulations."
         if nan_too
         else "if values are missing, put NaN in their place."
     )

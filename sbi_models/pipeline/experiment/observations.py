@@ -203,7 +203,7 @@ def _numbers(path: Path, line: int, cells: list[str], *, variable: str, may_miss
             if _is_missing(cell) and not may_miss and variable != "position":
                 cure += (
                     f" If values of {variable!r} may be missing, say so in the experiment, before the "
-                    f"training: missing: {{{variable}: {variable}_there}}."
+                    f"training: missing: {{{variable}: {variable}_there}}, with such gaps in the simulations."
                 )
             raise DataError(f"{path}, line {line}: expected finite numbers, got {cell!r}. {cure}")
     return np.array([_number(cell) for cell in cells])
