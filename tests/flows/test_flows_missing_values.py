@@ -2,16 +2,19 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from epidemic_with_gaps import GAPS, write_epidemic
 from pipeline_runs import run_commands
 
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import ConfigurationError, DataError, SimulationError
+from sbi_models.pipeline import folders
 from sbi_models.pipeline.cache import source_fingerprint
 from sbi_models.pipeline.data_checks import check_data
 from sbi_models.pipeline.experiment.adapter_steps import adapter_of, own_classes
@@ -19,7 +22,7 @@ from sbi_models.pipeline.experiment.observations import read_observations
 from sbi_models.pipeline.experiment.question import Question, question_of, study_of
 from sbi_models.pipeline.experiment.yaml_files import as_yaml, load_experiment
 from sbi_models.pipeline.missing_values import refuse_without_gaps
-from sbi_models.pipeline.steps.simulate import refuse_not_finite
+from sbi_models.pipeline.steps.simulate import refuse_not_finite, refuse_stale, stores_of
 from sbi_models.pipeline.steps.train import train_key, train_workflow, workflow_of
 
 pytestmark = pytest.mark.xdist_group("flows-missing")
@@ -51,6 +54,50 @@ def test_steps_and_masks_reach_the_networks(tmp_path: Path) -> None:
     ]
     assert approximator.specification["masks"] == '{"summary_variables": "counted"}'
     assert approximator.may_miss == question.experiment.may_miss == {"cases"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"ensemble": {"size": 2}},
+        {"compose": {}, "train": {"inference_network": {"name": "diffusion_model"}}},
+        {"train": {"inference_network": {"name": "auto"}}},
+    ],
+    ids=["ensemble", "compose", "auto"],
+)
+def test_every_kind_of_approximator_takes_gaps(more: dict[str, Any], tmp_path: Path) -> None:
+    """Members of ensembles, compositional approximators and the automatic choice fill and mask alike."""
+    more["train"] = {"summary_network": {"name": "deep_set"}} | more.get("train", {})
+    question = checked(write_epidemic(tmp_path, "gaps_m", USUAL, **more))
+    for member in workflow_of(question).approximator.members.values():
+        assert member.may_miss == {"cases"}
+        assert member.specification["masks"] == '{"summary_variables": "counted"}'
+
+
+PRIORS = """
+from torch.distributions import LogNormal, Uniform
+from sbi_models import make_simulator
+
+def likelihood(rate, room, rng): return {"x": rng.normal(rate + room, 1.0, size=3)}
+
+SIMULATOR = make_simulator([{"rate": LogNormal(0.0, 1.0), "room": Uniform(15.0, 25.0)}, likelihood])
+"""
+
+
+def test_torch_priors_bound_what_no_step_changes(tmp_path: Path) -> None:
+    """With steps for the rate and the data, the room keeps the bounds of its prior and the rate those of its
+    step."""
+    (tmp_path / "gaps_priors.py").write_text(PRIORS)
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nsimulator: gaps_priors:SIMULATOR\nregister_as: {name: mine}\n"
+        "inference_variables: [rate, room]\ninference_conditions: [x]\n"
+        "adapter:\n  - shift: {names: x, by: -20}\n  - constrain: {names: rate, upper: 9, lower: -1}\n"
+    )
+    adapter = next(
+        iter(workflow_of(question_of(load_experiment(tmp_path / "mine.yaml"))).approximator.members.values())
+    ).adapter
+    rates, rooms = torch.tensor([[-0.5], [10.0], [1.0]]), torch.tensor([[20.0], [20.0], [26.0]])
+    assert adapter.inside({"rate": rates, "room": rooms}).tolist() == [True, False, False]
 
 
 def test_direct_conditions_have_their_masks_beside_them(tmp_path: Path) -> None:
@@ -234,6 +281,27 @@ def test_simulations_with_gaps_need_the_setting(tmp_path: Path) -> None:
     rows["cases"][3, 2] = np.inf
     with pytest.raises(SimulationError, match="got inf in 1 of 32"):
         refuse_not_finite(question.experiment, question.study.simulator, rows, 0, 1)
+
+
+def test_stored_gaps_are_compared_with_those_that_the_simulator_makes_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulations with gaps are computed again before they are used, as others are: the same gaps pass, a gap
+    in another place does not."""
+    monkeypatch.setattr(folders, "_root", tmp_path)
+    small = {"simulate": {"training": 64, "validation": 20, "test": 20}}
+    question = question_of(load_experiment(write_epidemic(tmp_path, "gaps_n", USUAL, **small)))
+    origin = next(store for store in stores_of(question) if store.purpose == "training")
+    rows = question.study.simulator.rows(0, 64, seed=origin.seed, progress=False)
+    SimulationStore.write(origin.folder, 0, 64, rows, **origin.origin)
+    SimulationStore.finish(origin.folder, 64, rows_per_shard=64, **origin.origin)
+    refuse_stale(question)
+    shutil.rmtree(origin.folder)
+    rows["cases"] = np.where(np.isnan(rows["cases"]), 3.0, rows["cases"])
+    SimulationStore.write(origin.folder, 0, 64, rows, **origin.origin)
+    SimulationStore.finish(origin.folder, 64, rows_per_shard=64, **origin.origin)
+    with pytest.raises(DataError, match="another 'cases'"):
+        refuse_stale(question)
 
 
 def test_the_store_keeps_missing_values_to_the_bit(tmp_path: Path) -> None:
