@@ -20,6 +20,7 @@ from sbi_models.pipeline.data_checks import check_data
 from sbi_models.pipeline.experiment.adapter_steps import adapter_of, own_classes
 from sbi_models.pipeline.experiment.observations import read_observations
 from sbi_models.pipeline.experiment.question import Question, question_of, study_of
+from sbi_models.pipeline.experiment.scaffold import make_experiment
 from sbi_models.pipeline.experiment.yaml_files import as_yaml, load_experiment
 from sbi_models.pipeline.missing_values import refuse_without_gaps
 from sbi_models.pipeline.steps.simulate import refuse_not_finite, refuse_stale, stores_of
@@ -199,6 +200,20 @@ def test_settings_are_shown(tmp_path: Path) -> None:
     assert "- log1p_gaps_f: cases\n" in shown
     (tmp_path / "again.yaml").write_text(shown)
     assert load_experiment(tmp_path / "again.yaml") == experiment
+
+
+def test_the_lines_of_a_new_experiment_work(tmp_path: Path) -> None:
+    """`sbi-models new` lists both settings as comments, which are valid without their signs, and make gaps in
+    its observations readable."""
+    _, path, data = make_experiment("gaps_new", tmp_path)
+    lines = path.read_text().splitlines()
+    chosen = [line for line in lines if line.startswith(("# missing:", "# adapter:"))]
+    assert len(chosen) == 2
+    path.write_text("\n".join(line.removeprefix("# ") if line in chosen else line for line in lines))
+    data.write_text(data.read_text().replace("0.88", ""))
+    observed = checked(path).study.observations()[1]["y"]
+    assert np.isnan(observed[0, 1])
+    assert np.isnan(observed).sum() == 1
 
 
 # ---- observations ------------------------------------------------------------
