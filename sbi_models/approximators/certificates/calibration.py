@@ -180,7 +180,7 @@ def features_of(
 def context_columns(
     member: CertifiedMember, prepared: Mapping[str, Tensor], contexts: Collection[str]
 ) -> Tensor | None:
-    """Columns of the prepared direct conditions that are contexts; None if there are none, or if it is unknown."""
+    """Columns of the prepared direct conditions that are contexts; None if none are known."""
     names = member.roles.get("inference_conditions", [])
     owners = [name for name in names for _ in range(math.prod(member.shapes[name]))]
     columns = [column for column, name in enumerate(owners) if name in contexts]

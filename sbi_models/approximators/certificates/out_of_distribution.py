@@ -62,16 +62,8 @@ class OutOfDistributionScores(nn.Module):
             NonconformityScores(neighbours=wanted) for wanted in (True, False, False)
         )
         self.residuals = Residuals()
-        self.kept = OptionalBuffers(
-            "calibration",
-            "stamp",
-            "sizes",
-            "known_sizes",
-            "values",
-            "contexts",
-            "context_sds",
-            "context_columns",
-        )
+        learned = ("calibration", "stamp", "sizes", "known_sizes", "values")
+        self.kept = OptionalBuffers(*learned, "contexts", "context_sds", "context_columns")
 
     @property
     def is_known(self) -> bool:
@@ -161,7 +153,8 @@ class OutOfDistributionScores(nn.Module):
         What statistics are given the summaries counts only where these are as those of simulations: beyond,
         nothing is known of it.
         """
-        given = self._given(points)
+        given, numbers = self._given(points), self.kept.sizes
+        assert isinstance(numbers, Tensor)
         usual = (self.summaries.scores(points.summaries).abs() <= self.summaries.scores.edge).all(
             dim=1, keepdim=True
         )
@@ -185,7 +178,7 @@ class OutOfDistributionScores(nn.Module):
         assert sizes.out_of_range is not None
         for row in sizes.out_of_range.nonzero()[:, 0].tolist():
             descriptions[row] = (
-                *sizes_in_words(points.sets, points.sizes[row], self.kept.sizes),
+                *sizes_in_words(points.sets, points.sizes[row], numbers),
                 *descriptions[row],
             )
         return descriptions
