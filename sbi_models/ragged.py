@@ -71,8 +71,8 @@ def _real_or_ragged(value: Any, what: str, copy: bool, levels: int) -> Array:
 def differs_in_length(value: Any) -> bool:
     """Whether a value holds parts of different lengths, which NumPy makes no array of."""
     if is_ragged(value):
-        return value.ndim == 1 and all(isinstance(part, np.ndarray | list | tuple) for part in value)
-    return isinstance(value, list | tuple) and len({_shape(part) for part in value}) > 1
+        return all(isinstance(part, np.ndarray | list | tuple) for part in value.flat)
+    return isinstance(value, list | tuple) and any(isinstance(axis, frozenset) for axis in _shape(value))
 
 
 def _shape(part: Any) -> tuple[Any, ...]:
