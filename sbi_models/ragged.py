@@ -216,8 +216,10 @@ def padded(value: Array, axes: int = 1) -> tuple[Array, Array]:
            [3., 3.]]), array([[ True,  True],
            [ True, False]]))
     """
-    if not is_ragged(value):
+    if not is_ragged(value) and value.size:
         return value, np.ones(value.shape[: 1 + axes], dtype=bool)
+    if not is_ragged(value):  # no data set has an element
+        value = as_ragged(list(value))
     if axes == _LEVELS:
         value = as_ragged([part if is_ragged(part) else as_ragged(list(part)) for part in value])
     every = list(leaves(value))
