@@ -5,7 +5,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -146,7 +156,10 @@ def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | N
             else next((text for text in found if text and not text.startswith(f"{where}: ")), found[0])
         )
     if is_typeddict(hint):
-        return _misfit_of_keys(value, get_type_hints(hint, include_extras=True), where)
+        hints = {name: _required(part) for name, part in get_type_hints(hint, include_extras=True).items()}
+        there = value if isinstance(value, dict) else {}
+        optional = [name for name in hint.__optional_keys__ if name not in there]
+        return _misfit_of_keys(value, {k: v for k, v in hints.items() if k not in optional}, where)
     if origin is Literal:
         return None if value in parts else _expected(where, f"one of {', '.join(map(repr, parts))}", value)
     if hint is int:
@@ -164,6 +177,11 @@ def misfit(value: Any, hint: Any, where: str, most: float = math.inf) -> str | N
     if origin is type or (isinstance(hint, type) and not isinstance(value, hint)):
         return _expected(where, "a name" if origin is type else hint.__name__, value)
     return None
+
+
+def _required(hint: Any) -> Any:
+    """The type of a key that may be left out."""
+    return get_args(hint)[0] if get_origin(hint) is NotRequired else hint
 
 
 def _misfit_inside(value: Any, hint: Any, where: str, most: float, *, is_object: bool) -> str | None:

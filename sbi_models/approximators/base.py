@@ -1,10 +1,10 @@
 """Base classes of approximators: what one posterior and an ensemble of posteriors have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from scipy.special import bdtrc
@@ -41,12 +41,32 @@ APPROXIMATORS: "Registry[type[Approximator]]" = Registry("kind of approximator")
 """
 
 
+class Adapted(NamedTuple):
+    """Data after an adapter that was fitted to them, which the members of an ensemble are built from.
+
+    Attributes:
+        adapter: the fitted adapter.
+        variables: adapted variables (n, ...), padded.
+        there: masks (n, length) of raw variables of any length, True where an element is.
+        shapes: shape of one raw row by variable, of the longest where lengths differ.
+        any_length: number of axes after the rows that may have any length, for the raw variables with some.
+    """
+
+    adapter: Adapter
+    variables: dict[str, Tensor]
+    there: dict[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    any_length: dict[str, int]
+
+
 class Approximator(nn.Module, ABC):
     """Amortized posterior of one member or several, each of which trains on rows of its own.
 
     Attributes:
         roles: raw variable names of each role.
         shapes: shape of one row of each raw variable; empty before the approximator has seen data.
+        any_length: raw conditions that differed in length in training, and may have any length: name to the
+            number of axes after the rows that do, 2 for groups of elements.
         info: JSON that travels with the saved file.
         certifies_draws: whether `sample` looks at every observation, and issues a TrustWarning where more of
             them fail their certificates than do by chance. True for what `sbi_models.load` takes from a
@@ -58,6 +78,7 @@ class Approximator(nn.Module, ABC):
     kind: str
     roles: dict[str, list[str]]
     shapes: dict[str, tuple[int, ...]]
+    any_length: dict[str, int]
     info: dict[str, Any]
 
     def __init__(self) -> None:
@@ -88,6 +109,11 @@ class Approximator(nn.Module, ABC):
     @abstractmethod
     def may_miss(self) -> frozenset[str]:
         """Raw names of the conditions that may hold NaN, since the adapter fills it."""
+
+    @property
+    def padded_inputs(self) -> dict[str, str]:
+        """Prepared variables of any length, (n, length, ...), to those of their masks, (n, length)."""
+        return next(iter(self.members.values())).padded_inputs
 
     @property
     @abstractmethod
@@ -203,12 +229,16 @@ class Approximator(nn.Module, ABC):
         first = next(iter(self.members.values()))
         return sizes_of(first, first.prepare_conditions(conditions))[1].cpu()
 
-    def learn_certificate(self, known: Variables, held_out: Variables | None, *, seed: int) -> None:
+    def learn_certificate(
+        self, known: Variables, held_out: Variables | None, *, seed: int, contexts: Collection[str] = ()
+    ) -> None:
         """Learn what certificates need from simulations, raw variables (n, ...), at the end of a training.
+
+        `contexts` are the names of direct conditions that are given and not observed, such as a design.
 
         See `certificates.calibration.calibrate_certificates`.
         """
-        calibrate_certificates(self, known, held_out, seed)
+        calibrate_certificates(self, known, held_out, seed, contexts)
 
     @contextmanager
     def without_certificate(self) -> Iterator[None]:
@@ -296,13 +326,11 @@ class Member(Approximator):
         """Device of the networks."""
 
     @abstractmethod
-    def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
-        """Adapter fitted to raw data, the data after it, and the shape of a raw row by variable."""
+    def adapted(self, data: VariablesLike) -> Adapted:
+        """Adapter fitted to raw data, and the data after it."""
 
     @abstractmethod
-    def build_from(
-        self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int
-    ) -> None:
+    def build_from(self, adapted: Adapted, *, seed: int) -> None:
         """`build` from the result of `adapted`, which the members of an ensemble share."""
 
     @abstractmethod

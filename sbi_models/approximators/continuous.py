@@ -17,7 +17,7 @@ from sbi_models.approximators import files, validation
 from sbi_models.approximators.base import APPROXIMATORS
 from sbi_models.approximators.certificates.out_of_distribution import OutOfDistributionScores
 from sbi_models.approximators.preparation import Preparation
-from sbi_models.approximators.rows import as_tensors, by_component, chunks
+from sbi_models.approximators.rows import as_tensors, by_component, chunks, padded_tensors
 from sbi_models.approximators.standardizer import Standardizer
 from sbi_models.approximators.summary_inputs import SUMMARY, SummaryInputs
 from sbi_models.arguments import known_arguments, positive_int
@@ -102,6 +102,7 @@ class ContinuousApproximator(Preparation):
             if network is not None:
                 files.as_json(network.to_json())
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.any_length: dict[str, int] = {}
 
     def loss(self, prepared: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Training loss of each row of a prepared batch, shape (n,)."""
@@ -227,8 +228,9 @@ class ContinuousApproximator(Preparation):
         self._check_built()
         names = self.inference_names + self.condition_names
         variables = validation.as_variables(data, names, may_miss=self.may_miss)
-        validation.check_shapes(variables, self.shapes)
-        inside = self.adapter.inside(as_tensors(variables), self.inference_names).numpy()
+        validation.check_shapes(variables, self.shapes, any_length=self.any_length)
+        tensors, _ = padded_tensors(variables, self.any_length)
+        inside = self.adapter.inside(tensors, self.inference_names).numpy()
         log_prob = np.full(len(inside), -np.inf)
         if not inside.all():
             self._prepare(
@@ -264,7 +266,7 @@ class ContinuousApproximator(Preparation):
         parts = []
         with torch.no_grad():
             for rows in chunks(prepared, batch_size):
-                batch = {role: value[rows] for role, value in prepared.items()}
+                batch = self._cut({role: value[rows] for role, value in prepared.items()})
                 parts.append(
                     self.inference_network.log_prob(batch["inference_variables"], self._conditions(batch))
                 )
@@ -284,7 +286,8 @@ class ContinuousApproximator(Preparation):
     # ---- files --------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
-        return {
+        any_length = {"any_length": self.any_length} if self.any_length else {}
+        return any_length | {
             "roles": self.roles,
             "adapter": self.adapter.to_json(),
             "standardize": list(dict.fromkeys(key.split("/")[0] for key in self.standardizer.roles)),
@@ -310,6 +313,10 @@ class ContinuousApproximator(Preparation):
             info=settings["info"],
         )
         approximator.shapes = {name: tuple(shape) for name, shape in settings["shapes"].items()}
+        approximator.any_length = dict(settings.get("any_length", {}))
+        approximator.inputs.allow_any_length(
+            approximator.any_length, approximator.roles, approximator.summary_network
+        )
         approximator.standardizer.declare(settings["widths"])
         approximator.load_state_dict(tensors)
         return approximator.eval()

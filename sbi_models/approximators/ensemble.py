@@ -138,6 +138,10 @@ class EnsembleApproximator(Approximator):
         return self._first.may_miss
 
     @property
+    def any_length(self) -> dict[str, int]:  # type: ignore[override]
+        return self._first.any_length
+
+    @property
     def has_draws(self) -> bool:
         """True: members without draws are refused."""
         return True
@@ -163,9 +167,9 @@ class EnsembleApproximator(Approximator):
         if self.is_built:
             check_same_moments(self.members)
             return
-        adapter, adapted, shapes = self._first.adapted(data)
+        adapted = self._first.adapted(data)
         for name, member in self.members.items():
-            member.build_from(adapter, adapted, shapes, seed=member_seed(seed, name))
+            member.build_from(adapted, seed=member_seed(seed, name))
 
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
         """Raw data to standardized tensors, once for all members."""

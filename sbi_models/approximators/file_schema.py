@@ -1,7 +1,7 @@
 """What the header of a saved approximator holds, by kind: checked before anything is made of it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from sbi_models.safe_construction import misfit
 
@@ -42,6 +42,7 @@ class _Alone(TypedDict):
     widths: dict[str, _Axis]
     masks: dict[str, str]
     shapes: dict[str, list[_Axis]]
+    any_length: NotRequired[dict[str, Annotated[int, (1, 2)]]]
     inference_network: _InferenceNetwork
     summary_network: _SummaryNetwork | None
     info: dict[str, Any]

@@ -14,7 +14,7 @@ from sbi_models.approximators.certificates.calibration import (
 )
 from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.certificates.ranks import tie_breakers
-from sbi_models.approximators.summary_inputs import SUMMARY, masked
+from sbi_models.approximators.summary_inputs import SUMMARY
 from sbi_models.errors import ModelFileError
 
 _MOST_NUMBERS = 2**20
@@ -57,11 +57,15 @@ def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
     assert built is not None
     _expect("the variables of shapes", set(member.shapes), {*member.inference_names, *member.condition_names})
     nothing = {name: torch.zeros((0, *shape), dtype=torch.float64) for name, shape in member.shapes.items()}
-    adapted, _ = member.inputs.of(member.adapter.forward(nothing))
+    there = {
+        name: torch.ones(nothing[name].shape[: 1 + axes], dtype=torch.bool)
+        for name, axes in member.any_length.items()
+    }
+    adapted, _ = member.inputs.of(member.adapter.forward(nothing), there)
     shapes = {key: tuple(value.shape[1:]) for key, value in adapted.items()}
     _expect("the axes of inference_variables", shapes["inference_variables"], (built["theta_dim"],))
     alone, _ = member.inputs.of(
-        member.adapter.forward({name: nothing[name] for name in member.condition_names})
+        member.adapter.forward({name: nothing[name] for name in member.condition_names}), there
     )
     expected = {key: shape for key, shape in shapes.items() if key != "inference_variables"}
     _expect(
@@ -90,7 +94,8 @@ def _zeros(member: Member, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tens
     """One standardized row, and masks by which all of it counts."""
     rows = {key: torch.zeros(1, *shape, dtype=torch.float32) for key, shape in shapes.items()}
     return rows | {
-        masked(key): torch.ones(rows[key].shape[:2], dtype=torch.bool) for key in member.inputs.masks
+        mask: torch.ones(rows[key].shape[: member.inputs.axes[key] + 1], dtype=torch.bool)
+        for key, mask in member.inputs.masked.items()
     }
 
 

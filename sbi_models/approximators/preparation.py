@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.adapters import ROLES, Adapter
+from sbi_models.adapters import ROLES
 from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import validation
-from sbi_models.approximators.base import Member
-from sbi_models.approximators.rows import as_tensors, chunks
+from sbi_models.approximators.base import Adapted, Member
+from sbi_models.approximators.rows import chunks, padded_tensors
 from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
 from sbi_models.approximators.summary_inputs import SUMMARY, masked
 from sbi_models.arguments import known_arguments
+from sbi_models.padding import cut_to, row_lengths
+from sbi_models.ragged import axes_of_any_length, is_ragged
 from sbi_models.torch_defaults import single_precision
 from sbi_models.types import Variables, VariablesLike
 
@@ -39,6 +41,16 @@ class Preparation(Member):
         return tuple(
             dict.fromkeys([*names, *(name for name in self.inputs.masks.values() if name not in produced)])
         )
+
+    @property
+    def padded_inputs(self) -> dict[str, str]:
+        """Prepared variables of any length, (n, length, ...), to those of their masks, (n, length)."""
+        return {key: masked(key) for key in self.inputs.any_length}
+
+    def _cut(self, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Prepared rows as long as their longest."""
+        masks = self.padded_inputs
+        return cut_to(prepared, masks, int(row_lengths(prepared, masks).max())) if masks else prepared
 
     @property
     def may_miss(self) -> frozenset[str]:
@@ -81,32 +93,33 @@ class Preparation(Member):
         The initial weights are drawn from the seed.
         """
         if not self.is_built:
-            self.build_from(*self.adapted(data), seed=seed)
+            self.build_from(self.adapted(data), seed=seed)
 
-    def adapted(self, data: VariablesLike) -> tuple[Adapter, dict[str, Tensor], dict[str, tuple[int, ...]]]:
-        """Adapter fitted to raw data, the data after it, and the shape of one raw row of each variable."""
+    def adapted(self, data: VariablesLike) -> Adapted:
+        """Adapter fitted to raw data, and the data after it."""
         variables = validation.as_variables(
             data, self.inference_names + self.condition_names, may_miss=self.may_miss
         )
-        tensors = as_tensors(variables)
+        axes = {name: axes_of_any_length(value) for name, value in variables.items() if is_ragged(value)}
+        self.inputs.allow_any_length(axes, self.roles, self.summary_network)
+        tensors, there = padded_tensors(variables, axes)
         adapter = self.adapter.fitted(tensors)
         adapted = adapter.forward(tensors)
-        shapes = {name: value.shape[1:] for name, value in variables.items()}
-        inputs, masks = self.inputs.of(adapted)
+        shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
+        inputs, masks = self.inputs.of(adapted, there)
         names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
         warn_of_unsuitable(
             inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardizer.roles
         )
         if self.inference_network.has_draws:
             warn_of_whole_numbers(variables, self.inference_names)
-        return adapter, adapted, shapes
+        return Adapted(adapter, adapted, there, shapes, axes)
 
-    def build_from(
-        self, adapter: Adapter, adapted: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], *, seed: int
-    ) -> None:
+    def build_from(self, adapted: Adapted, *, seed: int) -> None:
         """`build`, after `adapted`; members of an ensemble share that part of the work."""
-        self.adapter = adapter
-        inputs, masks = self.inputs.of(adapted)
+        self.adapter, self.any_length = adapted.adapter, adapted.any_length
+        self.inputs.allow_any_length(self.any_length, self.roles, self.summary_network)
+        inputs, masks = self.inputs.of(adapted.variables, adapted.there)
         with torch.random.fork_rng(devices=[]), single_precision():
             torch.manual_seed(seeding.derive(seed, "initial weights"))
             for network in (self.inference_network, self.summary_network):
@@ -117,7 +130,7 @@ class Preparation(Member):
         if self.inference_network.starts_from_data and self.summary_network is None:
             start = {key: self.standardizer(key, value).to(torch.float32) for key, value in inputs.items()}
             self.inference_network.start_from(start["inference_variables"], self._conditions(start))
-        self.shapes = dict(shapes)
+        self.shapes = dict(adapted.shapes)
 
     def _make_layers(self, adapted: dict[str, Tensor]) -> None:
         validation.check_vectors(adapted, self.roles)
@@ -139,7 +152,7 @@ class Preparation(Member):
     def _prepare(self, data: VariablesLike, names: tuple[str, ...], what: str) -> dict[str, Tensor]:
         self._check_built()
         variables = validation.as_variables(data, names, what=what, may_miss=self.may_miss)
-        validation.check_shapes(variables, self.shapes, what)
+        validation.check_shapes(variables, self.shapes, what, any_length=self.any_length)
         prepared = self._standardized(variables)
         validation.check_representable(prepared, what)
         return prepared
@@ -149,8 +162,13 @@ class Preparation(Member):
 
         Numbers too large for float32 are inf.
         """
-        adapted, masks = self.inputs.of(self.adapter.forward(as_tensors(variables, self.device)))
+        tensors, there = padded_tensors(variables, self.any_length, self.device)
+        adapted, masks = self.inputs.of(self.adapter.forward(tensors), there)
         prepared = {key: self.standardizer(key, value).to(torch.float32) for key, value in adapted.items()}
+        for key in self.inputs.any_length:
+            away = ~masks[key]
+            away = away.reshape(away.shape + (1,) * (prepared[key].ndim - away.ndim))
+            prepared[key] = prepared[key].masked_fill(away, 0.0)
         return prepared | {masked(key): mask for key, mask in masks.items()}
 
     def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]:
@@ -183,7 +201,7 @@ class Preparation(Member):
         """
         return torch.cat(
             [
-                self._conditions({k: v[rows] for k, v in prepared.items()})
+                self._conditions(self._cut({k: v[rows] for k, v in prepared.items()}))
                 for rows in chunks(prepared, batch_size)
             ]
         )

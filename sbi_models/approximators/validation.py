@@ -1,13 +1,22 @@
 """Input validation: user data to float64 arrays of shape (n, ...), or an error with a cure."""
 
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
 from sbi_models.errors import DataError, data_sets_in_words, distrust, suggest
-from sbi_models.numeric_input import real_array
+from sbi_models.ragged import (
+    as_float64,
+    as_ragged,
+    axes_of_any_length,
+    fine_rows,
+    is_ragged,
+    leaves,
+    real_or_ragged,
+)
 from sbi_models.types import Array, Variables, VariablesLike
 
 _ABSURD = 1e9
@@ -19,8 +28,9 @@ def as_variables(
 ) -> Variables:
     """Named variables of `data` as finite float64 arrays of shape (n, ...); others are left aside.
 
-    Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Variables in `may_miss` may hold
-    NaN, but not inf.
+    Arrays, lists and torch tensors are accepted; shape (n,) becomes (n, 1). Data sets of different lengths,
+    (N_i, d), become an array (n,) of objects; see `ragged`. Variables in `may_miss` may hold NaN, but not
+    inf.
 
     Raises:
         DataError: for anything that is not a mapping, a missing name, no numbers, unequal lengths, no rows,
@@ -63,10 +73,27 @@ def check_strays(data: VariablesLike, names: Iterable[str], what: str = "data") 
             )
 
 
-def check_shapes(variables: Variables, shapes: Mapping[str, tuple[int, ...]], what: str = "data") -> None:
-    """Raise DataError unless each variable has shape (n, *shapes[name])."""
+def check_shapes(
+    variables: Variables,
+    shapes: Mapping[str, tuple[int, ...]],
+    what: str = "data",
+    *,
+    any_length: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    """Raise DataError unless each variable has shape (n, *shapes[name]).
+
+    Of those in `any_length`, name to a number of axes, so many axes after the rows may have any length.
+    """
     for name, value in variables.items():
         expected = shapes[name]
+        if name in any_length:
+            _check_elements(name, value, expected[any_length[name] :], any_length[name], what)
+            continue
+        if is_ragged(value):
+            raise DataError(
+                f"Expected {name!r} in the {what} of shape ({', '.join(map(str, ('n', *expected)))}), as in "
+                "training, got data sets of different lengths. Train with data sets that differ in length."
+            )
         if value.shape[1:] != expected:
             wanted = ", ".join(map(str, ("n", *expected)))
             is_column = (
@@ -114,26 +141,53 @@ def check_overflow(draws: Variables) -> None:
 
 def _as_array(name: str, value: Any, what: str) -> Array:
     # torch takes neither negative strides nor read-only memory; only such arrays are copied
-    array = np.require(
-        real_array(value, f"variable {name!r} of the {what}"), dtype=np.float64, requirements=["C", "W"]
-    )
-    if array.ndim == 0 or array.size == 0:
+    array = as_float64(real_or_ragged(value, f"variable {name!r} of the {what}"))
+    if is_ragged(array) and any(leaf.ndim == 1 for leaf in leaves(array)):
+        array = _with_last_axis(array)
+    if array.ndim == 0 or not len(array):
         raise DataError(
             f"Expected variable {name!r} of shape (n, ...) with at least one row, got shape {array.shape}."
         )
-    return array[:, None] if array.ndim == 1 else array
+    return array[:, None] if array.ndim == 1 and not is_ragged(array) else array
+
+
+def _with_last_axis(value: Array) -> Array:
+    """A ragged variable whose elements are numbers, (N_i,), as one of vectors of width 1, (N_i, 1)."""
+    return as_ragged([_with_last_axis(part) if is_ragged(part) else part[..., None] for part in value])
+
+
+def _check_elements(name: str, value: Array, shape: tuple[int, ...], axes: int, what: str) -> None:
+    """Raise DataError unless the elements of each data set, below so many axes, have a shape."""
+    if is_ragged(value):
+        found = {leaf.shape[1:] for leaf in leaves(value) if leaf.size}
+        fits, got = found <= {shape} and axes_of_any_length(value) <= axes, "data sets of other elements"
+    else:
+        numbers = value.shape[1 + axes :] == () and shape == (1,)
+        fits, got = value.ndim > axes and (value.shape[1 + axes :] == shape or numbers), str(value.shape)
+    if not fits:
+        wanted = ", ".join(map(str, ("groups", "N")[2 - axes :] + shape))
+        raise DataError(
+            f"Expected {name!r} in the {what} of shape (n, {wanted}) for any N, as in training, or as a list "
+            f"of n data sets of shape ({wanted}), got {got}."
+        )
 
 
 def _check_finite(name: str, value: Array, what: str, *, nan_too: bool) -> None:
-    fine = np.isfinite(value) if nan_too else ~np.isinf(value)
+    fine = fine_rows(value, np.isfinite if nan_too else lambda part: ~np.isinf(part))
     if fine.all():
         return
-    rows = np.flatnonzero(~fine.reshape(len(value), -1).all(axis=1))
+    rows = np.flatnonzero(~fine)
     listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    cure = (
+        f"if values of a condition may be missing, say so before training: missing={{{name!r}: "
+        f"{name + '_there'!r}}} in a workflow, missing: {{{name}: {name}_there}} in an experiment, with such "
+        "gaps in the simulations."
+        if nan_too
+        else "if values are missing, put NaN in their place."
+    )
     raise DataError(
         f"Expected finite numbers, got {'NaN or inf' if nan_too else 'inf'} in {len(rows)} of {len(value)} "
-        f"rows of variable {name!r} of the {what} (rows {listed}). Drop those rows; if values are missing, "
-        f"fill and mask them: adapter.nan_to_num({name!r}, mask=...)."
+        f"rows of variable {name!r} of the {what} (rows {listed}). Drop those rows; {cure}"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, DataError, suggest
-from sbi_models.numeric_input import real_array
+from sbi_models.ragged import real_or_ragged
 from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, Variables
 
@@ -67,7 +67,7 @@ class Augment:
                         f"{suggest(name, batch)}"
                     )
                 batch[name] = _not_none(as_user(function_of_one, batch[name]), function_of_one)
-        batch = {name: real_array(value, f"the augmented {name!r}") for name, value in batch.items()}
+        batch = {name: real_or_ragged(value, f"the augmented {name!r}") for name, value in batch.items()}
         for name, number in rows.items():
             if name in batch and len(batch[name]) != number:
                 raise DataError(

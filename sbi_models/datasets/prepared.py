@@ -1,13 +1,16 @@
 """Background preparation of training batches: augment, adapt and standardize the next chunk in a thread."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from sbi_models import seeding
 from sbi_models.datasets.augmentations import Augment
 from sbi_models.datasets.prefetch import prefetched
+from sbi_models.padding import cut_to, grouped, row_lengths
 from sbi_models.types import Variables
 
 
@@ -46,6 +49,8 @@ class PreparedBatches:
         augment: applied to each batch before that.
         trained: positions of the members of an ensemble that train; None is all. The others have None in
             place of their batches.
+        masks: prepared variables of any length to their masks; the batches of a chunk are then grouped by
+            length, and as long as their longest row.
     """
 
     def __init__(
@@ -54,8 +59,10 @@ class PreparedBatches:
         prepare: Callable[[Variables], dict[str, Tensor]],
         augment: Augment | None = None,
         trained: Collection[int] | None = None,
+        masks: Mapping[str, str] | None = None,
     ) -> None:
         self.raw, self.prepare, self.augment, self.trained = raw, prepare, augment, trained
+        self.masks = masks or {}
 
     @property
     def fingerprint(self) -> str:
@@ -72,7 +79,8 @@ class PreparedBatches:
     def __iter__(self) -> Iterator[Any]:
         iterate = prefetched if self.raw.in_thread else iter
         if self.augment is None:
-            for chunk in iterate(map(self._prepared, self.raw)):
+            for number, raw in enumerate(iterate(map(self._prepared, self.raw))):
+                chunk = self._sorted(raw, number)
                 for batch in self._batches(chunk):
                     yield (
                         [part if self._trains(member) else None for member, part in enumerate(batch)]
@@ -96,7 +104,26 @@ class PreparedBatches:
         variables = {
             name: value.numpy() if isinstance(value, Tensor) else value for name, value in batch.items()
         }
-        return self.prepare(self.augment(variables, *step))
+        return self._cut(self.prepare(self.augment(variables, *step)))
+
+    def _cut(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A prepared batch as long as its longest row."""
+        if not self.masks:
+            return batch
+        return cut_to(batch, self.masks, int(row_lengths(batch, self.masks).max()))
+
+    def _sorted(self, chunk: Any, *path: int) -> Any:
+        """A prepared chunk, or a list of those of members, with the rows of its batches grouped by length."""
+        if isinstance(chunk, list):
+            return [self._sorted(part, *path, member) for member, part in enumerate(chunk)]
+        if not self.masks or chunk is None or not all(mask in chunk for mask in self.masks.values()):
+            return chunk
+        lengths = row_lengths(chunk, self.masks)
+        seed = seeding.derive(0, "batches of one length", self.raw.epoch, *path)
+        order = grouped(
+            torch.arange(len(lengths)), lengths, self.raw.batch_size, torch.Generator().manual_seed(seed)
+        )
+        return {name: value[order.to(value.device)] for name, value in chunk.items()}
 
     def _trains(self, member: int) -> bool:
         return self.trained is None or member in self.trained
@@ -119,4 +146,6 @@ class PreparedBatches:
         elif chunk is not None:
             size = self.raw.batch_size
             for start in range(0, len(next(iter(chunk.values()))), size):
-                yield {name: value[start : start + size] for name, value in chunk.items()}
+                batch = {name: value[start : start + size] for name, value in chunk.items()}
+                is_prepared = all(mask in batch for mask in self.masks.values())
+                yield self._cut(batch) if is_prepared else batch

@@ -266,6 +266,15 @@ class SummaryNetwork(Network, ABC):
             )
             self.built_with = {"input_shape": shape}
 
+    def takes_any_length(self, name: str | None = None) -> bool:
+        """Whether data sets may differ in length, the first axis of the input shape, with a mask for padding.
+
+        A network of your own that leaves out what the mask leaves out, whatever the length, returns True.
+        `name` is one of the inputs of a network that takes several.
+        """
+        del name
+        return False
+
     @abstractmethod
     def _build(self, input_shape: Any) -> None: ...
 

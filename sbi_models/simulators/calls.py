@@ -9,7 +9,7 @@ from unicodedata import normalize
 import numpy as np
 
 from sbi_models.errors import ConfigurationError, DataError, SimulationError, is_from_outside
-from sbi_models.numeric_input import real_array
+from sbi_models.ragged import as_ragged, is_ragged, leaves, real_or_ragged, same_bits
 from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array
 
@@ -122,7 +122,7 @@ class NamedCall:
         for name, value in passed.items():
             if isinstance(value, np.ndarray):
                 before = available[name if name in available else spelt(name, available) or name]
-                if value.tobytes() != before.tobytes():
+                if not same_bits(np.asarray(value), np.asarray(before)):
                     raise ConfigurationError(
                         f"Expected function {self.name!r} to leave its arguments as they are, got {name!r} "
                         f"changed in place. Compute a new array, as in {name} = 100 * {name} for {name} *= "
@@ -131,9 +131,15 @@ class NamedCall:
 
     def _as_array(self, key: str, value: Any) -> Array:
         try:
-            array = real_array(value, f"{key!r} that function {self.name!r} returned", copy=True)
+            array = real_or_ragged(value, f"{key!r} that function {self.name!r} returned", copy=True)
         except DataError as error:
             raise SimulationError(f"{error}") from None
+        if is_ragged(array) and any(leaf.ndim < 2 for leaf in leaves(array)):
+            raise SimulationError(
+                f"Expected numbers of one shape in {key!r} that function {self.name!r} returned, got ragged "
+                "lists. Only the number of elements of sets and series, N of (N, d), may differ; pad other "
+                "outputs, and return a mask beside them."
+            )
         return array.view(_PythonNumber) if type(value) in (int, bool) else array
 
 
@@ -167,6 +173,8 @@ def _handed_over(value: Any) -> Any:
     """Value as a function gets it: a copy of an array, or a number where a function returned a number."""
     if not isinstance(value, np.ndarray):
         return value
+    if is_ragged(value):
+        return as_ragged([_handed_over(part) for part in value])
     if value.ndim:
         return value.copy()
     return value.item() if isinstance(value, _PythonNumber) else value[()]

@@ -1,19 +1,15 @@
-"""Computation of the rows of a table: blocks here or in workers, shared values, and the failure limit."""
+"""Computation of the rows of a table: blocks here or in workers, and the failure limit."""
 
 import logging
 from collections.abc import Generator, Iterable
 from contextlib import closing
 
-import numpy as np
-
-from sbi_models import seeding
 from sbi_models.errors import SimulationError
 from sbi_models.progress import Advance
-from sbi_models.simulators.calls import FunctionFailed, NamedCall
+from sbi_models.simulators.blocks import Block
 from sbi_models.simulators.failures import FailureReport
-from sbi_models.simulators.randomness import Randomness
-from sbi_models.simulators.table import Block, Table, refusal
-from sbi_models.types import Array, Variables
+from sbi_models.simulators.table import Table, refusal
+from sbi_models.types import Variables
 
 _logger = logging.getLogger(__name__)
 
@@ -56,25 +52,7 @@ class Collection:
             )
         if self.report.failures:
             _logger.warning("%s", self.report)
-        joined = table.joined(blocks)
-        return joined | {
-            name: np.repeat(np.atleast_1d(value)[None], num_rows, 0)
-            for name, value in table.meta.items()
-            if name not in joined
-        }
-
-
-def shared_values(meta: NamedCall | None, seed: int, start: int, stop: int) -> dict[str, Array]:
-    """Outputs of `meta_fn` for the rows start..stop; another batch has another draw."""
-    if meta is None:
-        return {}
-    Randomness([meta.function], with_global_states=True).seed(seed, "meta", start)
-    try:
-        return meta({"rng": seeding.generator(seed, "meta", start), "batch_shape": (stop - start,)})
-    except FunctionFailed as failure:
-        raise SimulationError(
-            f"The meta_fn of rows {start} to {stop} of seed {seed} failed: {failure}."
-        ) from failure.exception
+        return table.joined(blocks)
 
 
 def computed_blocks(table: Table, processes: int, *, twice: bool) -> Generator[Block, None, None]:

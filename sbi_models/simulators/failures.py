@@ -36,7 +36,7 @@ class FailurePolicy:
         timeout: seconds that a function may take for one row, or for one block if functions are batched; None
             for any time. Take several times what the slowest row needs: which rows are cut depends on the
             machine. Functions must be such that they can be sent to another process; a call takes about half
-            a millisecond more. It does not hold for `meta_fn`.
+            a millisecond more.
 
     Raises:
         ConfigurationError: for numbers out of range.

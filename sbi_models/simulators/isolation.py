@@ -89,7 +89,7 @@ class _Child:
     """Child process with the functions of a table."""
 
     def __init__(self, table: Table) -> None:
-        functions = pickled_table(replace(table, meta={}, fixed={}, isolation=None))
+        functions = pickled_table(replace(table, fixed={}, isolation=None))
         self._here, there = Pipe()
         self._rows: dict[str, Any] = {}
         self.process = subprocess.Popen(  # noqa: S603 - our own command
@@ -126,11 +126,10 @@ class _Child:
     def attempt(self, table: Table, index: int, attempt: int, seconds: float) -> dict[str, Array]:
         """Outputs of one attempt; see `Isolation.attempt`."""
         rows = {
-            name: getattr(table, name)
-            for name in ("seed", "start", "stop", "meta", "fixed", "sets_global_states")
+            name: getattr(table, name) for name in ("seed", "start", "stop", "fixed", "sets_global_states")
         }
         is_new = any(self._rows.get(name) is not value for name, value in rows.items())
-        function, outputs = table.calls[0].name, dict[str, Array]()
+        function, outputs = table.every_call[0].name, dict[str, Array]()
         try:
             self._here.send_bytes(pickle.dumps((rows if is_new else None, index, attempt, np.geterr())))
             self._rows = rows

@@ -20,8 +20,9 @@ import joblib
 import numpy as np
 
 from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError
+from sbi_models.simulators.blocks import Block, difference
 from sbi_models.simulators.generators import held_generators
-from sbi_models.simulators.table import Block, Table, difference, not_repeated
+from sbi_models.simulators.table import Table, not_repeated
 from sbi_models.types import Array
 
 WORKER_DIED = (
@@ -179,7 +180,7 @@ def pickled_table(table: Table) -> bytes:
     if whole[1]:
         with suppress(Exception), _by_value(table):
             return bytes(cloudpickle.dumps(whole))
-    for name, part in [*((call.name, call) for call in table.calls), ("the simulator", whole)]:
+    for name, part in [*((call.name, call) for call in table.every_call), ("the simulator", whole)]:
         try:
             pickled = cloudpickle.dumps(part)
         except Exception as error:
@@ -194,7 +195,7 @@ def pickled_table(table: Table) -> bytes:
 def _by_value(table: Table) -> Iterator[None]:
     """Context manager that pickles the modules which define the functions by value."""
     names: set[str] = set()
-    held_generators((call.function for call in table.calls), names)
+    held_generators((call.function for call in table.every_call), names)
     known = cloudpickle.list_registry_pickle_by_value()
     modules = [sys.modules[name] for name in sorted(names - known - {"__main__"}) if name in sys.modules]
     for module in modules:

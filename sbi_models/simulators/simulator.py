@@ -22,14 +22,15 @@ from sbi_models.simulators.arguments import (
     flattened,
 )
 from sbi_models.simulators.background import Background, may_start_one
+from sbi_models.simulators.blocks import Block
 from sbi_models.simulators.calls import NamedCall
-from sbi_models.simulators.collection import Collection, computed_blocks, shared_values
+from sbi_models.simulators.collection import Collection, computed_blocks
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
 from sbi_models.simulators.fixed_values import FixedValue
 from sbi_models.simulators.process_settings import settings_kept
 from sbi_models.simulators.randomness import Randomness, fresh_seed_of
 from sbi_models.simulators.repeatability import Repeatability
-from sbi_models.simulators.table import Block, Table
+from sbi_models.simulators.table import Table
 from sbi_models.types import Variables
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _ROWS_BEFORE_PROGRESS = 20_000
+_BLOCK, _BLOCK_OF_A_CONTEXT = 256, 16
 
 
 @known_arguments
@@ -58,11 +60,13 @@ class Simulator:
             put back afterwards. Batched functions may take `batch_shape` (a tuple) or `batch_size` (an int).
             In place of a function, a dict of names to torch distributions stands for a prior, drawn in
             float64.
-        meta_fn: called once a batch, that is, for each call of `sample` or `rows`; its outputs are shared by
-            all simulations of the batch. Rows then depend on where their batch begins, too.
+        meta_fn: draws the context, such as the number of observations or a design: called before the other
+            functions, whose arguments its outputs are, once for each row, or, for batched functions, once for
+            each block, all rows of which share the context.
         is_batched: True if each function simulates many rows in one call, with a leading batch axis in and
             out.
-        block_size: rows in one call of the batched functions.
+        block_size: rows in one call of the batched functions; by default 256, and 16 with `meta_fn`, so that
+            a thousand rows have 63 contexts.
         failures: what happens when functions raise; by default no simulation may fail. An exception in a
             batched function is that of its whole block, all of whose rows then count as failed.
 
@@ -91,7 +95,7 @@ class Simulator:
         *,
         meta_fn: Function | None = None,
         is_batched: bool = False,
-        block_size: int = 256,
+        block_size: int | None = None,
         failures: FailurePolicy | None = None,
     ) -> None:
         if not functions:
@@ -99,6 +103,8 @@ class Simulator:
                 "Expected at least one function, got none. Pass for instance "
                 "make_simulator([prior, likelihood])."
             )
+        if block_size is None:
+            block_size = _BLOCK if meta_fn is None else _BLOCK_OF_A_CONTEXT
         if block_size < 1:
             raise ConfigurationError(f"Expected block_size of at least 1, got {block_size}.")
         self.calls = tuple(NamedCall(as_function(part)) for part in functions)
@@ -128,6 +134,14 @@ class Simulator:
         return Simulator(
             functions, is_batched=self.is_batched, block_size=self.block_size, failures=self.failures
         )
+
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """Names of the outputs of `meta_fn`, which is called once for that; none without it."""
+        if self.meta is None:
+            return ()
+        with self._states_kept():
+            return self._table(0, 0, 1).context_names()
 
     @property
     def log_joint(self) -> Callable[..., Any] | None:
@@ -337,7 +351,7 @@ class Simulator:
             seed=seed,
             start=start,
             stop=stop,
-            meta=shared_values(self.meta, seed, start, stop),
+            meta=self.meta,
             fixed=values,
             sets_global_states=not self._repeatability.rng_alone,
             isolation=self._isolated(),
@@ -352,49 +366,19 @@ class Simulator:
         return self._isolation
 
     @property
+    def _every_call(self) -> tuple[NamedCall, ...]:
+        return self.calls if self.meta is None else (*self.calls, self.meta)
+
+    @property
     def _uses_global_state(self) -> bool:
         """True if a function has no argument that it could draw random numbers from."""
-        calls = self.calls if self.meta is None else (*self.calls, self.meta)
-        return not all(call.takes_rng for call in calls)
+        return not all(call.takes_rng for call in self._every_call)
 
     @contextmanager
     def _states_kept(self) -> Iterator[None]:
         """Context manager that restores held generators, global random states, and process settings."""
-        calls = self.calls if self.meta is None else (*self.calls, self.meta)
         # With `rng` alone it may run in a thread, beside others that change settings.
         alone = self._repeatability.rng_alone
-        randomness = Randomness([call.function for call in calls], with_global_states=not alone)
+        randomness = Randomness([call.function for call in self._every_call], with_global_states=not alone)
         with randomness.kept(), nullcontext() if alone else settings_kept():
             yield
-
-
-@known_arguments
-def make_simulator(
-    functions: Part | Sequence[Part] | Simulator,
-    meta_fn: Function | None = None,
-    *,
-    is_batched: bool = False,
-    block_size: int = 256,
-    failures: FailurePolicy | None = None,
-) -> Simulator:
-    """Create a simulator from one or several functions; a simulator is returned unchanged.
-
-    Arguments and errors are those of `Simulator`.
-
-    >>> def prior(rng): return {"theta": rng.normal(size=2)}
-    >>> def likelihood(theta, rng): return {"x": rng.normal(theta[0], 1.0, size=(20, 1))}
-    >>> simulator = make_simulator([prior, likelihood])
-    >>> {name: value.shape for name, value in simulator.sample(3, seed=1).items()}
-    {'theta': (3, 2), 'x': (3, 20, 1)}
-    """
-    if isinstance(functions, Simulator):
-        if failures is not None or meta_fn is not None or is_batched or block_size != 256:
-            raise ConfigurationError(
-                "Expected functions together with further arguments, got a simulator. Give them "
-                "where it is made."
-            )
-        return functions
-    sequence = list(functions) if isinstance(functions, Sequence) else [functions]
-    return Simulator(
-        sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures
-    )

@@ -1,7 +1,7 @@
 """Table of simulations between two rows, block by block: everything that a worker needs to compute a row."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, SimulationError
+from sbi_models.ragged import as_ragged, fine_rows, is_ragged, joined, same_bits
+from sbi_models.simulators.blocks import Block, alike, missing, one_row, refuse_loss, shapes_differ
 from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, normalized, spelt
 from sbi_models.simulators.failures import Failure, FailurePolicy
 from sbi_models.simulators.fixed_values import FixedValue
@@ -24,30 +26,6 @@ class RowProcesses(Protocol):
         ...
 
 
-@dataclass
-class Block:
-    """The simulations of one block, after their retries.
-
-    Attributes:
-        outputs: arrays by name, of the shape of one output if unbatched, else with a leading axis of all rows
-            of the block.
-        complete: False if every attempt ended in an exception, so that outputs are missing.
-        failures: rows asked for that failed at least once.
-        exception: exception of the last attempt, if rows failed for good and a function raised it.
-    """
-
-    index: int
-    outputs: dict[str, Array]
-    complete: bool
-    failures: list[Failure] = field(default_factory=list)
-    exception: BaseException | None = None
-
-    @property
-    def num_failed(self) -> int:
-        """Number of rows that failed for good."""
-        return sum(not failure.recovered for failure in self.failures)
-
-
 @dataclass(frozen=True)
 class Table:
     """Rows `start` to `stop` of the table of `seed`; `Simulator` describes the other attributes."""
@@ -59,7 +37,7 @@ class Table:
     seed: int
     start: int
     stop: int
-    meta: Mapping[str, Array]
+    meta: NamedCall | None
     fixed: Mapping[str, FixedValue]
     sets_global_states: bool
     isolation: "RowProcesses | None" = None
@@ -68,7 +46,13 @@ class Table:
     @cached_property
     def randomness(self) -> Randomness:
         """Random states of the functions in this process."""
-        return Randomness([call.function for call in self.calls], with_global_states=self.sets_global_states)
+        functions = [call.function for call in self.every_call]
+        return Randomness(functions, with_global_states=self.sets_global_states)
+
+    @property
+    def every_call(self) -> tuple[NamedCall, ...]:
+        """All functions in the order of their calls, `meta_fn` first."""
+        return self.calls if self.meta is None else (self.meta, *self.calls)
 
     def __getstate__(self) -> dict[str, Any]:
         """State without attributes that belong to this process alone."""
@@ -162,18 +146,15 @@ class Table:
         supplied: dict[str, Any] = {"rng": seeding.generator(self.seed, "simulation", *path)}
         if self.is_batched:
             supplied |= {"batch_shape": (self.block_size,), "batch_size": self.block_size}
+        context = {} if self.meta is None else self._context(self.meta, supplied, index)
         outputs: dict[str, Array] = {}
         for call in self.calls:
-            self.begins(call, outputs)
-            try:
-                new = call({**self.meta, **outputs, **supplied})
-            except FunctionFailed as failure:
-                failure.outputs = outputs
-                raise
+            new = self._output(call, {**context, **outputs, **supplied}, outputs)
             self._check(call, new, outputs)
             outputs |= (
                 {key: self._fixed_or(key, value, index) for key, value in new.items()} if self.fixed else new
             )
+        outputs |= {key: self._of_all_rows(value) for key, value in context.items() if key not in outputs}
         unknown = sorted(name for name in self.fixed if name not in outputs and spelt(name, outputs) is None)
         if unknown:
             raise ConfigurationError(
@@ -181,6 +162,51 @@ class Table:
                 f"{', '.join(sorted(outputs))}."
             )
         return outputs
+
+    def _output(
+        self, call: NamedCall, available: Mapping[str, Any], outputs: dict[str, Array]
+    ) -> dict[str, Array]:
+        """What a function returns; its failure has the outputs of those before it."""
+        self.begins(call, outputs)
+        try:
+            return call(available)
+        except FunctionFailed as failure:
+            failure.outputs = outputs
+            raise
+
+    def _context(self, meta: NamedCall, supplied: Mapping[str, Any], index: int) -> dict[str, Array]:
+        """What `meta_fn` returns for a block, of the shape of one value, or what is fixed in its place."""
+        batch = {"batch_shape": (self.block_size,), "batch_size": self.block_size}
+        context = self._output(meta, {**batch, **supplied}, {})
+        for key, value in context.items():
+            if key in self.fixed:
+                rows = {
+                    row: self.fixed[key].like(value, range(row, row + 1), batched=False)
+                    for row in self.rows_of(index)
+                }
+                if not all(
+                    same_bits(np.asarray(other), np.asarray(rows[min(rows)])) for other in rows.values()
+                ):
+                    raise ConfigurationError(
+                        f"Expected one value of {key!r} for all rows of a call of batched functions, got "
+                        f"several in {self.named(index)}. Fix one for all, or pass block_size=1."
+                    )
+                context[key] = like_before(np.asarray(rows[min(rows)]), value)
+        return context
+
+    def context_names(self) -> tuple[str, ...]:
+        """Names of the outputs of `meta_fn`, called for the first block."""
+        assert self.meta is not None
+        self.randomness.seed(self.seed, "simulation", 0)
+        return tuple(self._context(self.meta, {"rng": seeding.generator(self.seed, "simulation", 0)}, 0))
+
+    def _of_all_rows(self, value: Array) -> Array:
+        """An output of `meta_fn` as one of the block, all rows of which have the same."""
+        if not self.is_batched:
+            return value
+        if is_ragged(value):
+            return as_ragged([value] * self.block_size)
+        return np.repeat(value[None], self.block_size, axis=0)
 
     def begins(self, call: NamedCall, outputs: dict[str, Array]) -> None:
         """Hook before each call of a function, with the outputs of the functions before it."""
@@ -220,8 +246,8 @@ class Table:
         """Mask of rows with NaN or inf, if these count as failures, and the cause for messages."""
         bad, names = np.zeros(self.block_size, dtype=bool), []
         for key, value in outputs.items():
-            if self.policy.non_finite and value.dtype.kind == "f":
-                here = ~np.isfinite(value.reshape(self.block_size, -1)).all(axis=1)
+            if self.policy.non_finite and value.dtype.kind in "fO":
+                here = ~fine_rows(value if self.is_batched else value[None], np.isfinite)
                 names += [repr(key)] * bool(here.any())
                 bad |= here
         return bad, f"{', '.join(names)} not finite"
@@ -232,12 +258,17 @@ class Table:
             return new
         merged = {}
         for key, value in new.items():
-            if key in old and old[key].shape != value.shape:
+            if key not in old:
+                merged[key] = value
+                continue
+            if not alike(old[key], value):
                 raise SimulationError(shapes_differ(key, {old[key].shape[1:], value.shape[1:]}))
-            if key in old:
-                _refuse_loss(key, [old[key].dtype, value.dtype], [old[key], value])
+            if is_ragged(value) or old[key].shape != value.shape:
+                merged[key] = as_ragged([(value if bad else old[key])[row] for row, bad in enumerate(failed)])
+                continue
+            refuse_loss(key, [old[key].dtype, value.dtype], [old[key], value])
             keep = ~failed.reshape(-1, *[1] * (value.ndim - 1))
-            merged[key] = np.where(keep, old[key], value) if key in old else value
+            merged[key] = np.where(keep, old[key], value)
         return merged
 
     def refuse_other(self, block: Block, whole: Block) -> None:
@@ -253,9 +284,11 @@ class Table:
                 "all of them each time, for instance with a mask beside what may be missing."
             )
         for key, value in block.outputs.items():
-            if key in whole.outputs and value.shape != whole.outputs[key].shape:
+            parts = [value, whole.outputs.get(key, value)]
+            if not alike(*(part if self.is_batched else one_row(part) for part in parts)):
+                shapes = {part.shape[1:] if self.is_batched else part.shape for part in parts}
                 places = f", in {self.named(whole.index)} and {self.named(block.index)} of seed {self.seed}"
-                raise SimulationError(shapes_differ(key, {value.shape, whole.outputs[key].shape}, places))
+                raise SimulationError(shapes_differ(key, shapes, places))
 
     def named(self, index: int) -> str:
         """Rows of a block, for messages."""
@@ -270,20 +303,19 @@ class Table:
                 f"None of the {self.stop - self.start} simulations succeeded, so the shapes of their "
                 f"outputs are unknown. The first: {blocks[0].failures[0].cause}."
             )
-        joined: Variables = {}
+        table: Variables = {}
         skip = self.start - self.indices.start * self.block_size
         for block in blocks:
             self.refuse_other(block, whole)
         for key, value in whole.outputs.items():
-            parts = [block.outputs[key] if key in block.outputs else _missing(value) for block in blocks]
-            _refuse_loss(key, [part.dtype for part in parts], parts)
-            array = (
-                np.concatenate(parts)[skip : skip + self.stop - self.start]
-                if self.is_batched
-                else np.stack(parts)
+            parts = [block.outputs[key] if key in block.outputs else missing(value) for block in blocks]
+            refuse_loss(key, [part.dtype for part in parts], parts)
+            rows = [part if self.is_batched else one_row(part) for part in parts]
+            array = joined(rows)[skip : skip + self.stop - self.start]
+            table[key] = (
+                array if is_ragged(array) else np.asarray(array[:, None] if array.ndim == 1 else array)
             )
-            joined[key] = np.asarray(array[:, None] if array.ndim == 1 else array)
-        return joined
+        return table
 
 
 def refusal(table: Table, block: Block, failed: int) -> str:
@@ -306,37 +338,6 @@ def refusal(table: Table, block: Block, failed: int) -> str:
     )
 
 
-def shapes_differ(key: str, shapes: set[tuple[int, ...]], places: str = "") -> str:
-    """Error for outputs of several shapes, with their rows."""
-    return (
-        f"Every simulation must return {key!r} of one shape, got "
-        f"{' and '.join(str(s) for s in sorted(shapes)[:2])}{places}. Pad ragged outputs and return a mask "
-        "beside them."
-    )
-
-
-def _refuse_loss(key: str, dtypes: list[np.dtype[Any]], parts: list[Array]) -> None:
-    """Raise SimulationError if no single type holds all values of a variable of several types."""
-    if len(set(dtypes)) < 2:
-        return
-    common = np.result_type(*dtypes)
-    for part in parts:
-        if (
-            part.dtype.kind in "iu"
-            and common.kind == "f"
-            and not np.array_equal(part.astype(common).astype(part.dtype), part)
-        ):
-            raise SimulationError(
-                f"Every simulation must return {key!r} of one type, got "
-                f"{' and '.join(sorted(map(str, set(dtypes))))}, and integers among them that {common} does "
-                f"not hold. Return one type always, such as np.float64({key})."
-            )
-
-
-def _missing(like: Array) -> Array:
-    return np.full(like.shape, np.nan, dtype=like.dtype if like.dtype.kind == "f" else np.float64)
-
-
 def not_repeated(table: Table, index: int, what: str) -> str:
     """Message for a block that differed when it was computed again; empty if it did not."""
     if not what:
@@ -348,19 +349,3 @@ def not_repeated(table: Table, index: int, what: str) -> str:
         "Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from "
         "it: rng.integers(2**31)."
     )
-
-
-def difference(a: Iterable[Block], b: Iterable[Block]) -> str:
-    """Names of what differs, in any bit, between the same blocks computed twice."""
-    for one, other in zip(a, b, strict=True):
-        if list(one.outputs) != list(other.outputs) or one.failures != other.failures:
-            return f"the outputs or failures of block {one.index}"
-        for key, value in one.outputs.items():
-            like = other.outputs[key]
-            if (
-                value.dtype != like.dtype
-                or value.shape != like.shape
-                or np.ascontiguousarray(value).tobytes() != like.tobytes()
-            ):
-                return f"values of {key!r}"
-    return ""

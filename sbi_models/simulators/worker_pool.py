@@ -15,8 +15,9 @@ import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 
 from sbi_models.errors import SbiModelsError
+from sbi_models.simulators.blocks import Block
 from sbi_models.simulators.pool import computed, cut_short, follow, loaded, pickled_table
-from sbi_models.simulators.table import Block, Table
+from sbi_models.simulators.table import Table
 
 _IDLE_SECONDS = 300
 _FRESH_SECONDS = 150
@@ -50,7 +51,7 @@ class WorkerPool:
     """
 
     def __init__(self, table: Table, processes: int) -> None:
-        pickled = pickled_table(replace(table, meta={}))
+        pickled = pickled_table(table)
         self.processes = processes
         self._unfinished: set[Future[Piece | SbiModelsError]] = set()
         handle, path = mkstemp(prefix="sbi-models-functions-")
@@ -65,7 +66,7 @@ class WorkerPool:
 
     def submit(self, table: Table, indices: range) -> "Future[Piece | SbiModelsError]":
         """Submit blocks of a table with the functions of the table of `__init__`, and any rows."""
-        rows = {"seed": table.seed, "start": table.start, "stop": table.stop, "meta": table.meta}
+        rows = {"seed": table.seed, "start": table.start, "stop": table.stop}
         future: Future[Piece | SbiModelsError] = self._executor.submit(
             _piece, str(self._functions), rows, indices, np.geterr()
         )

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from sbi_models.approximators.base import Approximator, Member
-from sbi_models.approximators.summary_inputs import masked
 from sbi_models.training.batched_members import BatchedMembers, Rows
 
 _ROWS, _SMALLEST = 4, 1e-6
@@ -181,10 +180,13 @@ def made_up(member: Member, seed: int) -> Rows:
         for key, shape in shapes.items()
     }
     masks = {
-        masked(key): torch.rand(_ROWS, shapes[key][0], generator=generator, dtype=torch.float32) < 0.7
-        for key in member.inputs.masks
+        mask: torch.rand(
+            _ROWS, *shapes[key][: member.inputs.axes[key]], generator=generator, dtype=torch.float32
+        )
+        < 0.7
+        for key, mask in member.inputs.masked.items()
     }
-    return rows | {key: mask.to(weight.device) for key, mask in masks.items()}
+    return rows | {name: mask.to(weight.device) for name, mask in masks.items()}
 
 
 def _shapes(member: Member) -> dict[str, tuple[int, ...]]:

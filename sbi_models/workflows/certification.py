@@ -17,11 +17,12 @@ from sbi_models.approximators.validation import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.diagnostics import effective_sample_share, pareto_smoothed, to_arviz
 from sbi_models.errors import ConfigurationError
+from sbi_models.ragged import joined
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables, VariablesLike
 from sbi_models.workflows.importance_resampling import raw_shares
 from sbi_models.workflows.importance_weights import LogDensity, log_joint_of, log_weights
-from sbi_models.workflows.predictive_check import PosteriorCheck
+from sbi_models.workflows.predictive_check import PosteriorCheck, replicated_data
 
 _FEWEST_REFERENCES = 100
 _LOT, _MOST_LOTS, _MOST_SIZES = 10, 4, 4
@@ -178,10 +179,8 @@ class CertificationMixin(ABC):
             groups["prior_predictive"] = {name: prior[name] for name in approximator.condition_names}
         if self._can_replicate:
             assert self.simulator is not None
-            fixed: dict[str, Any] = dict(flat)
-            simulated = self.simulator.sample(
-                n * num_samples, seed=seeding.derive(seed, "predictive"), progress=False, **fixed
-            )
+            predictive = seeding.derive(seed, "predictive")
+            simulated = replicated_data(self.simulator, flat, observed, num_samples, predictive)
             groups["posterior_predictive"] = {
                 name: simulated[name].reshape(n, num_samples, *simulated[name].shape[1:])
                 for name in approximator.condition_names
@@ -206,8 +205,7 @@ class CertificationMixin(ABC):
         """Certificates with the predictive check, and the p-value of all tests together where it is known."""
         n = len(certificates)
         both = {
-            name: np.concatenate([observed[name], references[name]])
-            for name in self.approximator.condition_names
+            name: joined([observed[name], references[name]]) for name in self.approximator.condition_names
         }
         scores, words = check(both, n)
         rare = conformal_p_values(
@@ -238,8 +236,7 @@ class CertificationMixin(ABC):
         while True:
             parts.append(self._references(_LOT * number, seeding.derive(seed, len(parts))))
             many = {
-                name: np.concatenate([part[name] for part in parts])
-                for name in self.approximator.condition_names
+                name: joined([part[name] for part in parts]) for name in self.approximator.condition_names
             }
             chosen, exact = nearest_sizes(self.approximator.set_sizes(many), sizes, number, most=_MOST_SIZES)
             if exact or len(parts) == _MOST_LOTS:

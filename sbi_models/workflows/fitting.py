@@ -26,8 +26,10 @@ from sbi_models.datasets import (
     RingBatches,
     SimulationFiles,
     SimulationStore,
+    raw_tensors,
 )
 from sbi_models.errors import ConfigurationError, DataError
+from sbi_models.ragged import content, fine_rows
 from sbi_models.simulators import Simulator
 from sbi_models.training.checkpoints import PartCheckpoint, checkpoint_of
 from sbi_models.training.environment import on_own_threads
@@ -92,20 +94,16 @@ class FitMixin:
         order = seeding.derive(self._fit_seed, "batches")
         batches: Batches | PreparedBatches
         if augment is None:
-            batches = Batches(
-                self.approximator.prepare(variables, what="training data"), batch_size, order, windows
-            )
+            prepared = self.approximator.prepare(variables, what="training data")
+            batches = Batches(prepared, batch_size, order, windows, self.approximator.padded_inputs)
         else:
-            raw = {
-                name: torch.as_tensor(np.array(value))
-                for name, value in data.items()
-                if np.ndim(value) and len(value) == n
-            }
+            raw = raw_tensors(data, n)
             batches = PreparedBatches(
                 Batches(raw, batch_size, order, windows),
                 self.approximator.prepare,
                 augment,
                 plan.sharing.trained,
+                self.approximator.padded_inputs,
             )
         return self._fit(
             plan,
@@ -149,7 +147,7 @@ class FitMixin:
             )
             self._build(self._checked(self._simulated(number, "moments", workers), "simulations"))
         ring = plan.sharing.ring(batch_size)
-        at_once = 1 if simulator.meta else max(1, _ROWS_AHEAD // ring)
+        at_once = max(1, _ROWS_AHEAD // ring)
         in_thread = workers is None and simulator.suits_a_thread
         stream = partial(
             simulator.stream,
@@ -160,9 +158,10 @@ class FitMixin:
             OnlineBatches(stream, num_batches, ring, at_once, epochs=epochs, in_thread=in_thread)
         ) as raw:
             raw.fingerprint += "".join(
-                f", {name} {sha256(value.tobytes()).hexdigest()[:16]}" for name, value in first.items()
+                f", {name} {sha256(content(value)).hexdigest()[:16]}" for name, value in first.items()
             )
-            prepared = PreparedBatches(raw, self._prepared_successes, augment)
+            masks = self.approximator.padded_inputs
+            prepared = PreparedBatches(raw, self._prepared_successes, augment, masks=masks)
             batches = prepared if plan.sharing.is_common else RingBatches(prepared, plan.sharing, batch_size)
             number = min(
                 _MOST_ROWS_FOR_CERTIFICATES,
@@ -208,7 +207,8 @@ class FitMixin:
         validation = self._validation_variables(validation_data)
         self._build(files.some(_ROWS_FOR_MOMENTS_ON_DISK, seeding.derive(self.seed, "moments")))
         raw = DiskBatches(files, batch_size, seeding.derive(self._fit_seed, "batches"), windows)
-        batches = PreparedBatches(raw, self.approximator.prepare, augment, plan.sharing.trained)
+        prepare, masks = self.approximator.prepare, self.approximator.padded_inputs
+        batches = PreparedBatches(raw, prepare, augment, plan.sharing.trained, masks)
         seed = seeding.derive(self._fit_seed, "after training")
         return self._fit(
             plan,
@@ -273,10 +273,7 @@ class FitMixin:
         names = self.approximator.inference_names + self.approximator.condition_names
         required = [name for name in names if name in simulations and name not in self.approximator.may_miss]
         fine = np.all(
-            [
-                ~np.isnan(simulations[name]).reshape(len(simulations[name]), -1).any(axis=1)
-                for name in required
-            ],
+            [fine_rows(simulations[name], lambda part: ~np.isnan(part)) for name in required],
             axis=0,
         )
         return {name: value[fine] for name, value in simulations.items()}
@@ -330,7 +327,9 @@ class FitMixin:
         trained = fit(
             self.approximator,
             batches,
-            None if prepared is None else Batches(prepared, _VALIDATION_BATCH, seed=None),
+            None
+            if prepared is None
+            else Batches(prepared, _VALIDATION_BATCH, seed=None, masks=self.approximator.padded_inputs),
             epochs,
             settings=self.settings,
             plan=plan,
@@ -356,6 +355,7 @@ class FitMixin:
             checkpoint,
             save_best_only=self.settings.save_best_only,
             seed=seeding.derive(self._fit_seed, "certificates"),
+            contexts=() if self.simulator is None else self.simulator.context_names,
         )
         self._best_loss = min(self._best_loss, trained.history.best_loss)
         self._fits += 1

@@ -11,7 +11,9 @@ from sbi_models.approximators import Approximator
 from sbi_models.approximators.certificates.explanations import describe_unusual, unusual_statistics
 from sbi_models.approximators.certificates.scores import NonconformityScores
 from sbi_models.errors import DataError
+from sbi_models.ragged import fine_rows, joined
 from sbi_models.simulators import Simulator
+from sbi_models.simulators.contexts import known_contexts
 from sbi_models.types import Variables
 
 _SIMULATIONS_AT_ONCE = 16_384
@@ -88,22 +90,54 @@ class PosteriorCheck:
         draws = approximator.sample(
             num_samples=self.replicates, conditions=data, batch_size=self.batch_size, seed=seed
         )
-        theta: dict[str, Any] = {
+        theta: Variables = {
             name: draws[name].reshape(total, *approximator.shapes[name])
             for name in approximator.inference_names
         }
-        simulated = self.simulator.sample(total, seed=seed, progress=False, **theta)
+        simulated = replicated_data(self.simulator, theta, data, self.replicates, seed)
         conditions = {name: simulated[name] for name in approximator.condition_names}
         fine = np.ones(total, dtype=bool)
         for name, value in conditions.items():
-            fits = ~np.isinf(value) if name in approximator.may_miss else np.isfinite(value)
-            fine &= fits.reshape(total, -1).all(axis=1)
+            nan_too = name not in approximator.may_miss
+            fine &= fine_rows(value, np.isfinite if nan_too else lambda part: ~np.isinf(part))
         if not fine.any():
             raise _no_replicates("failures only")
         named = approximator.observation_statistics({name: value[fine] for name, value in conditions.items()})
         statistics = torch.full((total, len(named)), torch.nan, dtype=torch.float64)
         statistics[torch.as_tensor(fine)] = torch.stack(list(named.values()), dim=1)
         return statistics.reshape(n, self.replicates, -1)
+
+
+def replicated_data(
+    simulator: Simulator, draws: Variables, data: Variables, replicates: int, seed: int
+) -> Variables:
+    """Data simulated from posterior draws, in the context of each data set as far as it is known.
+
+    Args:
+        simulator: simulator of the data.
+        draws: parameters (n * replicates, ...), raw space.
+        data: the data sets (n, ...), raw space.
+        replicates: number of draws for each data set.
+        seed: seed of the simulations.
+
+    Returns:
+        Simulations (n * replicates, ...), raw space.
+    """
+    contexts = known_contexts(simulator, data)
+    total = len(next(iter(draws.values())))
+    if not (contexts and simulator.is_batched):
+        fixed: dict[str, Any] = {
+            name: np.repeat(v, replicates, axis=0) for name, v in contexts.items()
+        } | draws
+        return simulator.sample(total, seed=seed, progress=False, **fixed)
+    parts = []  # batched functions have one context in a call
+    for row in range(total // replicates):
+        rows = slice(row * replicates, (row + 1) * replicates)
+        fixed = {name: value[[row] * replicates] for name, value in contexts.items()}
+        fixed |= {name: value[rows] for name, value in draws.items()}
+        one = seeding.derive(seed, "data set", row)
+        parts.append(simulator.sample(replicates, seed=one, progress=False, **fixed))
+    return {name: joined([part[name] for part in parts]) for name in parts[0]}
 
 
 def _no_replicates(got: str) -> DataError:

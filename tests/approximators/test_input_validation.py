@@ -47,8 +47,8 @@ def with_nan(rows, n=8):
             r"'theta' is missing in the data. Did you mean 'thetas'\?",
         ),
         (
-            changed(x=[[1.0], [1.0, 2.0]]),
-            r"numbers of one shape in variable 'x' of the data, got ragged lists",
+            changed(x=[np.zeros((k, 1)) for k in range(1, 9)]),
+            r"Expected 'x' in the data of shape \(n, 6, 1\), as in training, got data sets of different",
         ),
         (changed(x=np.full((8, 6, 1), "a")), r"real numbers in variable 'x' of the data, got <U1"),
         (

@@ -31,15 +31,29 @@ SMALL = {
         },
         "head_widths": (8,),
     },
+    "nested_set": {
+        "elements": DeepSet(summary_dim=4, widths=(8,), head_widths=(8,)),
+        "groups": DeepSet(summary_dim=5, widths=(8,), head_widths=(8,)),
+    },
     "consistency_model": {"widths": (16, 16), "steps": 2},
     "diffusion_model": {"widths": (16, 16), "steps": 6},
     "coupling_flow": {"depth": 2, "widths": (16, 16)},
     "autoregressive_mixture": {"components": 3, "trunk_width": 16, "head_width": 8},
 }
 """Arguments that make a network of each name small; a new network needs no entry."""
-SHAPES = {"convolutional_network": (6, 5, 2), "fusion_network": {"x": (6, 2), "y": (6, 3)}}
+SHAPES = {
+    "convolutional_network": (6, 5, 2),
+    "fusion_network": {"x": (6, 2), "y": (6, 3)},
+    "nested_set": (3, 6, 2),
+}
 """Shape of one input of the summary networks that take neither sets nor series of shape (6, 2)."""
-ORDERED = {"time_series_transformer", "time_series_network", "convolutional_network", "fusion_network"}
+ORDERED = {
+    "time_series_transformer",
+    "time_series_network",
+    "convolutional_network",
+    "fusion_network",
+    "nested_set",
+}
 """Summary networks to which the order of elements means something; all others summarize sets."""
 
 

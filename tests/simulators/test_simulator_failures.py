@@ -285,13 +285,13 @@ def test_nothing_but_failures_is_an_error():
 
 
 def test_a_meta_fn_that_fails_is_named():
-    """meta_fn belongs to no row: its exception is chained to an error that names it."""
+    """An exception of meta_fn is that of the row: it is chained to an error that names both."""
 
     def meta():
         raise ValueError("no")
 
     with pytest.raises(
-        SimulationError, match=r"meta_fn of rows 0 to 3 of seed 0 failed: function 'meta' raised ValueError"
+        SimulationError, match=r"Simulations fail: row 0 of seed 0: function 'meta' raised ValueError"
     ) as caught:
         make_simulator(prior, meta).sample(3, seed=0)
     assert isinstance(caught.value.__cause__, ValueError)

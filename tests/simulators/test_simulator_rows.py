@@ -199,14 +199,28 @@ def test_fixed_values_are_seen_by_later_functions(is_batched):
 @pytest.mark.parametrize(
     "meta_fn", [lambda rng: {"n": rng.integers(10**6)}, lambda: {"n": np.random.randint(10**6)}]
 )
-def test_each_batch_has_a_meta_draw_of_its_own(meta_fn):
-    """Batches that begin at other rows of a table share other values; the same batch has the same, with or
-    without a generator."""
+def test_each_row_has_a_context_of_its_own(meta_fn):
+    """Each row has another draw of meta_fn, a function of seed and row alone, with or without a generator."""
     simulator = make_simulator([prior, likelihood], meta_fn=meta_fn)
-    drawn = [simulator.rows(start, start + 4, seed=3)["n"] for start in (0, 4, 8, 0)]
-    assert all((values == values[0]).all() for values in drawn)
-    assert len({int(values[0, 0]) for values in drawn}) == 3
-    np.testing.assert_array_equal(drawn[0], drawn[3])
+    drawn = simulator.rows(0, 12, seed=3)["n"]
+    assert len(np.unique(drawn)) == 12
+    np.testing.assert_array_equal(simulator.rows(5, 9, seed=3)["n"], drawn[5:9])
+
+
+def test_each_block_of_batched_functions_has_a_context_of_its_own():
+    """Batched functions see one context in a call; a thousand rows have 63, whatever row a call begins at."""
+
+    def batched(n, batch_shape, rng):
+        return {"x": rng.normal(n, 1e-9, size=(*batch_shape, 1))}
+
+    simulator = make_simulator(batched, meta_fn=lambda rng: {"n": rng.integers(10**6)}, is_batched=True)
+    drawn = simulator.sample(1000, seed=1)
+    np.testing.assert_array_equal(drawn["n"], drawn["x"].round())
+    assert len(np.unique(drawn["n"])) == 63
+    np.testing.assert_array_equal(simulator.rows(30, 40, seed=1)["n"], drawn["n"][30:40])
+    assert (simulator.sample(20, seed=1, n=5)["n"] == 5).all()
+    with pytest.raises(ConfigurationError, match="one value of 'n' for all rows of a call"):
+        simulator.sample(20, seed=1, n=np.arange(20.0))
 
 
 def test_fixed_values_are_matched_with_the_output_they_replace():
@@ -226,24 +240,19 @@ def test_fixed_values_are_matched_with_the_output_they_replace():
         pair.sample(3, seed=0, theta=np.zeros((4, 2)))
 
 
-def test_meta_is_called_once_a_batch_and_shared():
-    """meta_fn runs once a call; its outputs reach every function and come back as a variable with equal
-    rows."""
-    calls = []
-
-    def meta(rng, batch_shape):
-        calls.append(batch_shape)
-        return {"n": rng.integers(1, 50)}
-
+def test_a_context_reaches_every_function_and_comes_back():
+    """meta_fn is called before the others, once a row; data sets have the lengths that it says."""
     simulator = make_simulator(
-        [prior, lambda theta, n, rng: {"x": rng.normal(theta[0], size=(n, 1))}], meta_fn=meta
+        [prior, lambda theta, n, rng: {"x": rng.normal(theta[0], size=(n, 1))}],
+        meta_fn=lambda rng, batch_shape: {"n": rng.integers(1, 50) + 0 * batch_shape[0]},
     )
     drawn = simulator.sample((2, 4), seed=11)
-    assert calls == [(8,)]
-    n = drawn["n"][0, 0, 0]
-    np.testing.assert_array_equal(drawn["n"], np.full((2, 4, 1), n))
-    assert drawn["x"].shape == (2, 4, n, 1)
-    assert len({int(simulator.sample(1, seed=seed)["n"][0, 0]) for seed in range(10)}) > 3
+    assert drawn["n"].shape == (2, 4, 1)
+    assert drawn["x"].shape == (2, 4)
+    assert [len(x) for x in drawn["x"].ravel()] == drawn["n"].ravel().tolist()
+    assert len(np.unique(drawn["n"])) > 3
+    assert simulator.sample(3, seed=11, n=7)["x"].shape == (3, 7, 1)
+    assert [len(x) for x in simulator.sample(3, seed=11, n=np.array([2, 4, 6]))["x"]] == [2, 4, 6]
 
 
 def test_a_function_with_keywords_gets_all_variables_and_nothing_else():

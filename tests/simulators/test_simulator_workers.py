@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from sbi_models.errors import ConfigurationError, SimulationError
+from sbi_models.ragged import same_bits
 from sbi_models.simulators import FailurePolicy, make_simulator, simulator
 from sbi_models.simulators.table import Table
 
@@ -80,8 +81,7 @@ SIMULATORS = {
 def same(a, b):
     assert list(a) == list(b)
     for key in a:
-        np.testing.assert_array_equal(a[key], b[key])
-        assert a[key].dtype == b[key].dtype
+        assert same_bits(a[key], b[key]), key
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS.values(), ids=SIMULATORS)

@@ -45,7 +45,8 @@ def _of_one(label: str, values: Tensor, mask: Tensor | None) -> Named:
     series = values[:, :, None] if values.ndim == 2 else values.reshape(n, -1, values.shape[-1])
     there = torch.ones(series.shape[:2], dtype=torch.bool, device=values.device)
     if mask is not None:
-        there = mask.repeat_interleave(series.shape[1] // mask.shape[1], dim=1)
+        flat = mask.flatten(1)
+        there = flat.repeat_interleave(series.shape[1] // flat.shape[1], dim=1)
     if series.shape[-1] > _MOST_CHANNELS:
         there = there.repeat_interleave(series.shape[-1], dim=1)
         series = series.reshape(n, -1, 1)

@@ -68,6 +68,11 @@ class DeepSet(SummaryNetwork):
         self.summary_dim = summary_dim
         self.widths, self.head_widths = tuple(widths), tuple(head_widths)
 
+    def takes_any_length(self, name: str | None = None) -> bool:
+        """True."""
+        del name
+        return True
+
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes("DeepSet summarizes sets", input_shape, ("set_size", "features"), SETS_ONLY)
         sizes = (input_shape[1], *self.widths)

@@ -57,6 +57,10 @@ class FusionNetwork(SummaryNetwork):
             )
         self.head_widths, self.summary_dim = tuple(head_widths), summary_dim
 
+    def takes_any_length(self, name: str | None = None) -> bool:
+        """Whether the network of an input does."""
+        return name in self.backbones and self.backbones[name].takes_any_length()
+
     def _build(self, input_shape: Mapping[str, tuple[int, ...]]) -> None:
         self._check_names(input_shape)
         self.parts = nn.ModuleList(self.backbones.values())

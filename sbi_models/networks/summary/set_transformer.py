@@ -83,6 +83,11 @@ class SetTransformer(SummaryNetwork):
         self.width, self.blocks, self.heads, self.dropout = width, blocks, heads, dropout
         self.inducing_points, self.seeds, self.head_widths = inducing_points, seeds, tuple(head_widths)
 
+    def takes_any_length(self, name: str | None = None) -> bool:
+        """True."""
+        del name
+        return True
+
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes("SetTransformer summarizes sets", input_shape, ("set_size", "features"), SETS_ONLY)
         self.embedding = nn.Linear(input_shape[1], self.width)

@@ -74,6 +74,11 @@ class TimeSeriesNetwork(SummaryNetwork):
         self.widths, self.kernel_size, self.stride = tuple(widths), kernel_size, stride
         self.hidden_dim, self.bidirectional, self.head_widths = hidden_dim, bidirectional, tuple(head_widths)
 
+    def takes_any_length(self, name: str | None = None) -> bool:
+        """True."""
+        del name
+        return True
+
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes(
             "TimeSeriesNetwork summarizes time series",

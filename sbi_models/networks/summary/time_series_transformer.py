@@ -74,6 +74,11 @@ class TimeSeriesTransformer(SummaryNetwork):
             tuple(head_widths),
         )
 
+    def takes_any_length(self, name: str | None = None) -> bool:
+        """True."""
+        del name
+        return True
+
     def _build(self, input_shape: tuple[int, ...]) -> None:
         check_axes(
             "TimeSeriesTransformer summarizes time series",

@@ -73,7 +73,12 @@ class PlainStudy:
                     f"{path}: a CSV file holds one variable, got {', '.join(names)} to condition "
                     "on. Use .npz or .safetensors."
                 )
-            labels, values = read_observations(path, names[0], self._row[names[0]].shape[1:])
+            labels, values = read_observations(
+                path,
+                names[0],
+                self._row[names[0]].shape[1:],
+                may_miss=names[0] in self._experiment.may_miss,
+            )
             return labels, {names[0]: values}
         if not path.is_file():
             raise DataError(f"{path}: no such file. Expected real observations.")
@@ -107,7 +112,7 @@ def first_row(simulator: Simulator) -> Variables:
 @cache
 def first_rows(simulator: Simulator) -> Variables:
     """The first block of the table of seed 0, simulated once: it shows constants of the simulator, too."""
-    return simulator.rows(0, simulator.block_size if simulator.meta is None else 1, seed=0, progress=False)
+    return simulator.rows(0, simulator.block_size, seed=0, progress=False)
 
 
 def study_simulator(experiment: Experiment, thing: object) -> Simulator:

@@ -1,0 +1,50 @@
+"""Contexts of observations: what `meta_fn` of a simulator would have given, as far as data show it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sbi_models.ragged import lengths
+from sbi_models.types import Array, Variables
+
+if TYPE_CHECKING:
+    from sbi_models.simulators.simulator import Simulator
+
+_BLOCKS = 8
+"""Contexts that are simulated to see which of them is a number of elements."""
+
+
+def known_contexts(simulator: "Simulator", data: Variables) -> Variables:
+    """Outputs of `meta_fn` that data sets show: name to (n, ...), raw space; empty without `meta_fn`.
+
+    A context is known if it is among the variables of the data, or if it is the number of elements of one of
+    them in simulations of several contexts.
+
+    Args:
+        simulator: simulator of the data.
+        data: raw variables (n, ...).
+
+    >>> from sbi_models.simulators import make_simulator
+    >>> def likelihood(size, rng): return {"x": rng.normal(size=(size, 1))}
+    >>> simulator = make_simulator([likelihood], meta_fn=lambda rng: {"size": rng.integers(2, 9)})
+    >>> known_contexts(simulator, {"x": np.zeros((2, 5, 1))})
+    {'size': array([5, 5])}
+    """
+    if simulator.meta is None:
+        return {}
+    some = simulator.rows(0, _BLOCKS * simulator.block_size, seed=0, progress=False)
+    known: Variables = {}
+    for name in simulator.context_names:
+        if name in data:
+            known[name] = data[name]
+        elif (of := _counted(some[name], some, data)) is not None:
+            known[name] = lengths(data[of])
+    return known
+
+
+def _counted(values: Array, some: Variables, data: Variables) -> str | None:
+    """The variable whose number of elements a context is in all simulations, which differ in it."""
+    flat = values.reshape(len(values), -1)
+    if flat.shape[1] != 1 or len(np.unique(flat)) < 2:
+        return None
+    return next((name for name in data if np.array_equal(lengths(some[name]), flat[:, 0])), None)
