@@ -120,7 +120,8 @@ def log_mixture(log_densities: FloatArray, weights: FloatArray) -> FloatArray:
 def stacked_weights(log_densities: FloatArray, shrinkage: float = 0.0) -> FloatArray:
     """Weights (members,) with the highest shrunk mean log density of `log_densities` (n, members).
 
-    They are right to within 1e-8 nats.
+    They are right to within 1e-8 nats, or, where members are so alike that 20 000 iterations do not tell them
+    apart, log(members) / 20 000 (I. Csiszár & G. Tusnády, Statistics & Decisions, supplement 1, 1984).
 
     Rows to which no member gives any density tell nothing about weights and are left out.
 

@@ -179,7 +179,7 @@ def test_learned_weights_know_neither_units_nor_order(densities, shrinkage, rand
 
     again = np.empty(members)
     again[columns] = stacked_weights((densities + factors)[rows][:, columns], shrinkage)
-    best = score(weights)
-    assert abs(score(again) - best) < 1e-7
+    best, bound = score(weights), 1e-7 + (1 + shrinkage / n) * np.log(members) / 20_000
+    assert abs(score(again) - best) < bound
     for other in (*np.eye(members), np.full(members, 1 / members)):
-        assert score(other) <= best + 1e-7
+        assert score(other) <= best + bound
