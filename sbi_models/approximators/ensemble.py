@@ -383,21 +383,17 @@ class EnsembleApproximator(Approximator):
     # ---- files --------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
-        members = [
-            {"name": name, "kind": member.kind, "settings": member._settings()}
-            for name, member in self.members.items()
-        ]
+        parts = self.members.items()
+        members = [{"name": k, "kind": part.kind, "settings": part._settings()} for k, part in parts]
         return {"members": members, "weights": self.weights, "info": self.info}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """The ensemble of a file."""
         members = {}
-        for k, entry in enumerate(settings["members"]):
-            prefix = f"networks.{k}."
-            part = {
-                name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-            }
+        for number, entry in enumerate(settings["members"]):
+            prefix = f"networks.{number}."
+            part = {k[len(prefix) :]: value for k, value in tensors.items() if k.startswith(prefix)}
             members[entry["name"]] = member_class(entry["kind"]).from_settings(entry["settings"], part)
         ensemble = cls(members, weights=settings["weights"], info=settings["info"])
         ensemble.usual_disagreement.load_state_dict({"values": tensors[_USUAL]} if _USUAL in tensors else {})

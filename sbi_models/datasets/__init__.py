@@ -4,7 +4,7 @@ from sbi_models.datasets.augmentations import Augment, Augmentations
 from sbi_models.datasets.disk import DiskBatches, PerFile, SimulationFiles
 from sbi_models.datasets.duplicates import num_shared
 from sbi_models.datasets.files import LoadFunction, read_file
-from sbi_models.datasets.offline import Batches, raw_tensors
+from sbi_models.datasets.offline import Batches
 from sbi_models.datasets.online import OnlineBatches
 from sbi_models.datasets.prepared import PreparedBatches
 from sbi_models.datasets.sharing import RingBatches, Sharing
@@ -24,6 +24,5 @@ __all__ = [
     "SimulationFiles",
     "SimulationStore",
     "num_shared",
-    "raw_tensors",
     "read_file",
 ]

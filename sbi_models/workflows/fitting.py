@@ -26,8 +26,8 @@ from sbi_models.datasets import (
     RingBatches,
     SimulationFiles,
     SimulationStore,
-    raw_tensors,
 )
+from sbi_models.datasets.offline import raw_tensors
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.ragged import content, fine_rows
 from sbi_models.simulators import Simulator

@@ -41,7 +41,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
             self, *data, epochs=1, **({"num_batches_per_epoch": 2} if num_batches_per_epoch else {}), **more
         )
 
-    for owner, name in ((bf.EnsembleWorkflow, "fit_online"), (bf.BasicWorkflow, "fit_disk")):
+    for owner, name in (
+        (bf.EnsembleWorkflow, "fit_online"),
+        (bf.BasicWorkflow, "fit_disk"),
+        (bf.BasicWorkflow, "fit_online"),
+    ):
         monkeypatch.setattr(owner, name, partialmethod(less, method=getattr(owner, name)))
     monkeypatch.setattr(automatic, "_SYNTHETIC", 500)
     monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 500)
@@ -72,8 +76,8 @@ def test_its_code_runs(
         "held_out": simulator.sample(16, seed=3),
     }
     code = [block.code for block in blocks("howto.md") if block.language == "python"]
-    assert len(code) == 6
-    few_simulations, program, disk, gaps, bounds, ensemble = code
+    assert len(code) == 7
+    few_simulations, program, disk, gaps, sizes, bounds, ensemble = code
 
     exec(few_simulations, names)
     assert "simulations" in capsys.readouterr().out
@@ -91,6 +95,13 @@ def test_its_code_runs(
     reported = np.where(np.arange(14) % 3 == 1, np.nan, 20.0)[None, :, None]
     draws = scope["workflow"].sample(num_samples=4, conditions={"cases": reported}, seed=1)["rates"]
     assert np.isfinite(draws).all()
+    exec(sizes, scope)
+    three = [np.zeros((number, 2)) for number in (5, 20, 70)]
+    assert scope["workflow"].sample(num_samples=4, conditions={"points": three}, seed=1)["line"].shape == (
+        3,
+        4,
+        2,
+    )
     scope |= {"likelihood": _cup}
     exec(bounds, scope)
     room = scope["simulator"].sample(100, seed=1)["room"]
