@@ -47,8 +47,7 @@ class EnsembleApproximator(Approximator):
     """A mixture of amortized posteriors of the same variables.
 
     Args:
-        members: names to approximators with the same roles, adapter and masks, and with draws. Their networks
-            may be of different kinds.
+        members: names to approximators with draws and the same roles, adapter and masks; networks may differ.
         weights: weights of the mixture where a call gives none: members to numbers, normalized, 0 for those
             left out. None is equal weights.
         info: JSON that travels with the saved file.
@@ -139,6 +138,7 @@ class EnsembleApproximator(Approximator):
 
     @property
     def any_length(self) -> dict[str, int]:  # type: ignore[override]
+        """Raw conditions of any length, those of every member."""
         return self._first.any_length
 
     @property
