@@ -25,7 +25,7 @@ def network(theta_dim, condition_dim=2, *, seed=0, size=0.15, dtype=torch.float6
     return made.to(dtype)
 
 
-def grid(low=-8.0, high=8.0, number=700):
+def grid(low=-8.0, high=8.0, number=300):
     """Midpoints of a square, (number^2, 2), and the area of each cell."""
     step = (high - low) / number
     line = low + step * (torch.arange(number, dtype=torch.float64) + 0.5)
@@ -111,7 +111,7 @@ def test_what_components_share_is_seen_beside_a_wide_prior():
         made.build(2, 2)
     made.start_from(theta, conditions)
     optimizer = torch.optim.Adam(made.parameters(), lr=5e-3)
-    for step in range(1_000):
+    for step in range(600):
         rows = torch.randint(4_000, (256,), generator=rng(step))
         optimizer.zero_grad()
         made.loss(theta[rows], conditions[rows]).mean().backward()

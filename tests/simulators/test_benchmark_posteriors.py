@@ -30,7 +30,7 @@ def case(request):
     model, x = SMALL[request.param], DATA[request.param]
     posterior = model.posterior(x)
     draws = posterior.sample(20_000, seed=1)
-    size = {"sir": 150, "two_moons": 1500}.get(request.param, 500)
+    size = {"sir": 150, "two_moons": 1000}.get(request.param, 500)
     margin = 0.2 * np.ptp(draws, axis=0)
     low, high = (
         np.maximum(draws.min(axis=0) - margin, model.lower),

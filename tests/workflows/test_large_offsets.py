@@ -17,6 +17,8 @@ from sbi_models.approximators import load_approximator
 from sbi_models.datasets import SimulationStore
 from sbi_models.networks import CouplingFlow, DeepSet
 
+SMALL = CouplingFlow(widths=(16,), depth=2)
+
 Move = Callable[[np.ndarray], np.ndarray]
 MOVES: dict[str, Move] = {
     "moved": lambda x: x + 2.0**31,
@@ -37,15 +39,16 @@ def simulator(move: Move, shape: tuple[int, ...] = (2,)) -> Any:
     return bf.make_simulator([prior, likelihood])
 
 
-def workflow(simulator: Any = None, kind: type = bf.BasicWorkflow, **options: Any) -> Any:
+def workflow(simulator: Any = None, **options: Any) -> Any:
     given = {
         "inference_variables": "theta",
         "inference_conditions": "x",
+        "inference_network": SMALL,
         "seed": 1,
         "standardize": "all",
         "progress": False,
     }
-    return kind(simulator, **(given | options))
+    return bf.BasicWorkflow(simulator, **(given | options))
 
 
 def offline(move: Move, folder: Path) -> Any:
@@ -92,7 +95,15 @@ def files(move: Move, folder: Path) -> Any:
 
 
 def ensemble(move: Move, folder: Path) -> Any:
-    fitted = workflow(kind=bf.EnsembleWorkflow, inference_networks=CouplingFlow(), ensemble_size=2)
+    fitted = bf.EnsembleWorkflow(
+        inference_networks=SMALL,
+        ensemble_size=2,
+        inference_variables="theta",
+        inference_conditions="x",
+        seed=1,
+        standardize="all",
+        progress=False,
+    )
     fitted.fit_offline(simulator(move).sample(300, seed=3), epochs=1, batch_size=64)
     return fitted
 
