@@ -104,13 +104,13 @@ def test_the_order_of_diffusion_samplers(sampler, order):
 
 @every_sampler
 def test_draws_of_a_mixture(sampler):
-    """2000 draws of two normals in the plane: their weights, means and sds are right within 5 standard errors
+    """5000 draws of two normals in the plane: their weights, means and sds are right within 5 standard errors
     and 2 % (order one: 5 %)."""
     schedule = make_schedule("cosine")
     network = with_denoiser(mixture(schedule, WEIGHTS, MEANS, SDS), 2)
-    draws = network.sample(2000, conditions(1)[:, :1], rng(5), sampler=sampler)[0]
+    draws = network.sample(5000, conditions(1)[:, :1], rng(5), sampler=sampler)[0]
     first = torch.cdist(draws, MEANS).argmin(dim=1) == 0
-    assert first.double().mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(0.21 / 2000))
+    assert first.double().mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(0.21 / 5000))
     loose = 0.05 if sampler in ("ddim", "ancestral") else 0.02
     for part, mean, sd in ((draws[first], MEANS[0], SDS[0]), (draws[~first], MEANS[1], SDS[1])):
         assert (part.mean(dim=0) - mean).abs().max() < (5 / math.sqrt(len(part)) + loose) * sd

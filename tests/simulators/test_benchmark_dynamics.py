@@ -124,7 +124,7 @@ def test_hares_and_lynxes_have_the_reference_posterior():
     reference = np.log(HARE_LYNX.reference_draws)
     assert HARE_LYNX.observed.shape == (21, 2)
     assert HARE_LYNX.observed[[0, -1]].tolist() == [[30.0, 4.0], [24.7, 8.6]]
-    start = reference[::16]
+    start = reference[::8]
     end = walk(
         lambda z: HARE_LYNX.log_joint(np.exp(z), HARE_LYNX.observed) + z.sum(axis=-1),
         start,

@@ -7,6 +7,8 @@ from scipy.stats import kstest
 from sbi_models.errors import DataError
 from sbi_models.simulators.benchmarks import BENCHMARKS, GaussianLinear, GaussianLinearUniform
 
+pytestmark = pytest.mark.xdist_group("benchmark posteriors")  # one process makes what these tests share
+
 SMALL = {
     "gaussian_linear": GaussianLinear(dim=2, prior_variance=0.3, noise_variance=0.1),
     "gaussian_linear_uniform": GaussianLinearUniform(dim=2),

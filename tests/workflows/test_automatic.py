@@ -17,7 +17,8 @@ ROLES = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
 
 
 def shorten(patch, synthetic, of_synthetic, of_simulations):
-    """Less synthetic data, and trainings of these budgets."""
+    """Less synthetic data, two networks for the likelihood, and trainings of these budgets."""
+    patch.setattr(schedules, "num_likelihood_networks", lambda number: 2)
     patch.setattr(automatic, "_SYNTHETIC", synthetic)
     patch.setattr(automatic, "_PRIOR_DRAWS", synthetic)
     patch.setattr(schedules, "for_synthetic_data", lambda number: of_synthetic)
@@ -30,8 +31,8 @@ def short(monkeypatch):
     shorten(
         monkeypatch,
         20_000,
-        schedules.TrainingSchedule(256, 400, 3e-3, 0.0, 0.99),
-        schedules.TrainingSchedule(64, 150, 2e-3, 0.1, 0.99),
+        schedules.TrainingSchedule(256, 250, 3e-3, 0.0, 0.99),
+        schedules.TrainingSchedule(64, 100, 2e-3, 0.1, 0.99),
     )
 
 
@@ -41,9 +42,9 @@ def hasty(monkeypatch):
     are."""
     shorten(
         monkeypatch,
-        2_000,
-        schedules.TrainingSchedule(128, 50, 3e-3, 0.0, 0.99),
-        schedules.TrainingSchedule(64, 30, 2e-3, 0.1, 0.99),
+        1_000,
+        schedules.TrainingSchedule(128, 25, 3e-3, 0.0, 0.99),
+        schedules.TrainingSchedule(64, 15, 2e-3, 0.1, 0.99),
     )
 
 

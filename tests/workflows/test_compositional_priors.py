@@ -59,10 +59,10 @@ def test_priors_of_the_simulator_are_taken(bounded, untrusted):
 
 @pytest.mark.parametrize("method", ["calibrated", "gauss", "langevin"])
 def test_draws_stay_inside_the_support(bounded, untrusted, method):
-    """Items in the middle, on the edge and far outside of a uniform prior leave no draw outside of it."""
+    """Items on the edge and far outside of a uniform prior leave no draw outside of it."""
     made, _ = bounded
-    x = np.stack([np.full((3, 2), middle) for middle in ([0.0, 3.5], [0.95, 2.05], [1.4, 5.5])])
-    number = {"calibrated": 500, "gauss": 50, "langevin": 50}[method]
+    x = np.stack([np.full((3, 2), middle) for middle in ([0.95, 2.05], [1.4, 5.5])])
+    number = {"calibrated": 500, "gauss": 50, "langevin": 20}[method]
     draws = made.compositional_sample(num_samples=number, conditions={"x": x}, method=method, seed=1)["theta"]
     assert ((draws > LOW.numpy()) & (draws < HIGH.numpy())).all()
 
@@ -85,7 +85,7 @@ def test_from_a_basic_workflow(untrusted, tmp_path):
     )
     assert not made.approximator.shared_bias.is_known
     few = {"calibration_simulations": 100, "noise": 0.05}
-    for more in (few, few | {"compute_prior_score": prior_score}, {"calibration_simulations": 0}):
+    for more in (few | {"compute_prior_score": prior_score}, {"calibration_simulations": 0}):
         draws = made.compositional_sample(num_samples=5, conditions=CONDITIONS, seed=1, **more)["theta"]
         assert np.isfinite(draws).all()
     loaded = bf.load(str(made.approximator.save(tmp_path / "model")))

@@ -14,6 +14,8 @@ from sbi_models.approximators import CompositionalApproximator
 from sbi_models.errors import TrustWarning
 from sbi_models.networks import DiffusionModel
 
+pytestmark = pytest.mark.xdist_group("compositions")  # one process trains what these tests share
+
 DATA = SIMULATOR.sample(300, seed=1)
 CONDITIONS = items(2, 4, seed=2)
 ONE = {"x": CONDITIONS["x"][:1]}
@@ -117,7 +119,7 @@ def test_what_a_network_leaves_open_is_set_for_composition():
 def test_posteriors_of_many_items_are_exact(trained, n, prior):
     """A network of few steps, calibrated by the simulator: means within 0.25 sds on average, sds within 10 %,
     and no warning."""
-    conditions = items(2, n, seed=12)
+    conditions = items(1 if n == 100 else 2, n, seed=12)
     draws, reports = trained.compositional_sample(
         num_samples=1000, conditions=conditions, compute_prior_score=prior, seed=1, return_diagnostics=True
     )
@@ -129,7 +131,7 @@ def test_posteriors_of_many_items_are_exact(trained, n, prior):
         for report in reports
     )
     assert n == 2 or all(report.calibrated for report in reports)
-    assert [report.warnings for report in reports] == [()] * 2
+    assert all(report.warnings == () for report in reports)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_without_a_simulator_it_uses_what_the_training_left(trained):
 @pytest.mark.parametrize("method", ["gauss", "langevin"])
 def test_the_other_methods_are_near(trained, method):
     """Means within an sd, sds within a quarter, at three items."""
-    conditions = items(2, 3, seed=12)
+    conditions = items(1, 3, seed=12)
     draws = trained.compositional_sample(
         num_samples=200, conditions=conditions, compute_prior_score=prior_score, method=method, seed=1
     )
@@ -235,6 +237,7 @@ def test_the_seed_decides(trained, untrusted):
     np.testing.assert_array_equal(first, trained.compositional_sample(**arguments, seed=1)["theta"])
     assert not np.any(first == trained.compositional_sample(**arguments, seed=2)["theta"])
     drawn = []
+    arguments["calibration_simulations"] = 0
     for _ in range(2):
         np.random.seed(3)
         drawn.append(trained.compositional_sample(**arguments)["theta"])

@@ -21,7 +21,7 @@ from sbi_models.training.settings import TrainingSettings
 
 DATA = SIMULATOR.sample(97, seed=1)
 VALIDATION = SIMULATOR.sample(40, seed=2)
-FLOW = FlowMatching(widths=(16, 16), steps=8)
+FLOW = FlowMatching(widths=(16, 16), steps=4)
 
 
 class Stop(Exception):

@@ -15,7 +15,7 @@ from sbi_models.errors import ConfigurationError, ModelFileError
 from sbi_models.networks import CouplingFlow, FlowMatching
 from sbi_models.training.member_parts import Part, part_stem
 
-DATA, VALIDATION = SIMULATOR.sample(97, seed=1), SIMULATOR.sample(200, seed=2)
+DATA, VALIDATION = SIMULATOR.sample(241, seed=1), SIMULATOR.sample(200, seed=2)
 NAMES = ("a", "b", "c")
 EARLY = {"early_stopping": 1, "ema": 0.5, "initial_learning_rate": 0.3}
 
@@ -26,18 +26,18 @@ class Stop(Exception):
 
 def make(**arguments):
     """Three members, one of another kind."""
-    flow = FlowMatching(widths=(8, 8), steps=8)
+    flow = FlowMatching(widths=(8, 8), steps=2)
     networks = {"a": flow, "b": flow.clone(), "c": CouplingFlow(depth=2, widths=(8,))}
     return ensemble(inference_networks=networks, ensemble_size=None, **arguments)
 
 
 def fit(made, method="fit_offline", *, root=None, **options):
-    """A short training; 97 rows are 33, 32 and 32 of each at a reuse of 0, so that one takes a step more
+    """A short training; 241 rows are 81, 80 and 80 of each at a reuse of 0, so that one takes a step more
     than the others."""
     own = {
-        "fit_offline": {"data": DATA, "epochs": 5, "batch_size": 16},
+        "fit_offline": {"data": DATA, "epochs": 5, "batch_size": 40},
         "fit_online": {"epochs": 5, "num_batches_per_epoch": 4, "batch_size": 16},
-        "fit_disk": {"root": root, "pattern": "*.npz", "epochs": 5, "batch_size": 16},
+        "fit_disk": {"root": root, "pattern": "*.npz", "epochs": 5, "batch_size": 40},
     }[method]
     getattr(made, method)(**({"validation_data": VALIDATION} | own | options))
     return made
@@ -46,7 +46,7 @@ def fit(made, method="fit_offline", *, root=None, **options):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulations")
-    for k, rows in enumerate(np.array_split(np.arange(97), 4)):
+    for k, rows in enumerate(np.array_split(np.arange(241), 4)):
         np.savez(folder / f"{k}.npz", **{name: value[rows] for name, value in DATA.items()})
     return folder
 

@@ -20,7 +20,7 @@ from sbi_models.training.module import TrainingModule
 
 DATA = SIMULATOR.sample(150, seed=1)
 VALIDATION = SIMULATOR.sample(40, seed=2)
-FLOW = FlowMatching(widths=(16, 16), steps=8)
+FLOW = FlowMatching(widths=(16, 16), steps=4)
 
 
 class Stop(Exception):

@@ -140,16 +140,17 @@ def answers(fitted: Any, x: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_learned_does_not_depend_on_offset_and_unit(way: str, tmp_path: Path) -> None:
     """Draws and log densities agree to rounding in float32, p-values exactly, whether x is plain, moved by
-    2^31, tiny or huge."""
+    2^31, or out of the range of float32: tiny on every other way in, huge on the others."""
     found = {}
-    for name, move in {"plain": lambda x: x, **MOVES}.items():
+    moves = {name: MOVES[name] for name in ("moved", "tiny" if list(WAYS).index(way) % 2 else "huge")}
+    for name, move in {"plain": lambda x: x, **moves}.items():
         folder = tmp_path / name
         folder.mkdir()
         x = simulator(move, (5, 2) if way == "sets" else (2,)).sample(30, seed=5)["x"]
         found[name] = answers(WAYS[way](move, folder), x, folder)
     spread = found["plain"]["draws"].mean(axis=1).std(axis=0)
     assert spread.min() > 0.05, "draws that do not depend on x would be the same anyhow"
-    for name in MOVES:
+    for name in moves:
         for what, values in found[name].items():
             np.testing.assert_allclose(values, found["plain"][what], atol=1e-4, err_msg=f"{what}, {name}")
 

@@ -3,6 +3,7 @@ a bit."""
 
 import logging
 import threading
+from functools import cache
 
 import numpy as np
 import pytest
@@ -108,11 +109,17 @@ def test_a_thread_does_not_change_a_bit(augmentations, here):
     assert_same(trained(SIMULATOR, 2, augmentations=augmentations), expected)
 
 
+@cache
+def _undisturbed():
+    """History and weights of a training of this process alone."""
+    return trained(GUIDE, HERE, augmentations=noisy)
+
+
 @pytest.mark.parametrize(("workers", "stop"), [(None, 1), (2, 2)])
 def test_a_resumed_training_ends_as_an_undisturbed_one(workers, stop, tmp_path):
     """Left in epoch 1 or 2 of 3 and restored, with others ahead in both parts, a training ends as one of this
     process alone."""
-    expected = trained(GUIDE, HERE, augmentations=noisy)
+    expected = _undisturbed()
 
     def stops(epoch, losses):
         if epoch == stop:
