@@ -90,7 +90,7 @@ def test_the_normal_learns_the_posterior_of_gaussian_linear():
         inference_conditions="x",
         simulator=model.simulator,
     )
-    made.fit_online(epochs=4, num_batches_per_epoch=125, batch_size=512)
+    made.fit_online(epochs=4, num_batches_per_epoch=200, batch_size=512)
     estimates, sd = made.estimate(conditions=test), model.posterior(test["x"][0]).sd
     exact = np.stack([model.posterior(x).mean for x in test["x"]])
     for mean in (estimates["mv_normal"]["mean"], estimates["mean"]["theta"]):

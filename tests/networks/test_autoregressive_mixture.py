@@ -52,7 +52,7 @@ def test_draws_are_of_the_density():
     made = network(2, seed=3)
     made.shift.data += 1.5
     made.log_scale.data -= 0.5
-    points, area = grid()
+    points, area = grid(number=700)
     condition = torch.tensor([[0.4, -0.7]], dtype=torch.float64)
     draws = made.sample(200_000, condition, rng(1)).detach()[0]
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_what_components_share_is_seen_beside_a_wide_prior():
         made.build(2, 2)
     made.start_from(theta, conditions)
     optimizer = torch.optim.Adam(made.parameters(), lr=5e-3)
-    for step in range(600):
+    for step in range(1_000):
         rows = torch.randint(4_000, (256,), generator=rng(step))
         optimizer.zero_grad()
         made.loss(theta[rows], conditions[rows]).mean().backward()

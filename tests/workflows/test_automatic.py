@@ -53,6 +53,7 @@ def auto(simulator=SIMULATOR, **arguments):
     return BasicWorkflow(simulator, **(ROLES | settings | arguments))
 
 
+# Seconds: four trainings, long enough for two hundredths of a nat.
 def test_the_posterior_is_nearly_exact_from_500_simulations(short):
     """The mean log density of 2 000 new simulations is within 0.02 nats of the exact posterior's.
 
@@ -88,6 +89,7 @@ def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_p
     )
 
 
+# Seconds: two likelihood networks and two posteriors are trained, each of several coordinates.
 def test_counts_and_bounds_go_through_the_neural_likelihood(short):
     """Rates of Poisson counts, uniform in a box: draws of the learned likelihood are counts, posterior draws
     are inside, and informed."""
@@ -173,6 +175,7 @@ def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(hasty, mon
     assert workflow.automatic.choices["trained on"] == "simulations"
 
 
+# Seconds: each of four trainings is begun twice, beside a whole one.
 def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(hasty, tmp_path, monkeypatch):
     """It is interrupted once in each of its trainings (direct, likelihoods, synthetic), and started anew each
     time, with `restore`."""

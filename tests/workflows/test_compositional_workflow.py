@@ -116,6 +116,7 @@ def test_what_a_network_leaves_open_is_set_for_composition():
         pytest.param(100, prior_score, id="100-score", marks=pytest.mark.nightly),
     ],
 )
+# Seconds: 100 items are calibrated with simulations of each of them.
 def test_posteriors_of_many_items_are_exact(trained, n, prior):
     """A network of few steps, calibrated by the simulator: means within 0.25 sds on average, sds within 10 %,
     and no warning."""

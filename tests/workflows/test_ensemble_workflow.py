@@ -101,6 +101,7 @@ def test_a_member_trains_as_it_would_with_others():
         assert second["c/loss"] != second["a/loss"] != second["d/loss"]
 
 
+# Seconds: two members take the 400 steps that lead to a tenth of a posterior sd.
 def test_the_mixture_learns_the_posterior():
     """Two members on a few thousand simulations have, together, the mean, spread and density of the exact
     posterior."""

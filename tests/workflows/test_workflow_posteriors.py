@@ -22,6 +22,7 @@ def assert_is_exact(trained, test, mean, sd, exact, *, mean_error=0.1, sd_error=
     ("method", "seed"),
     [("fit_online", 0), pytest.param("fit_online", 1, marks=pytest.mark.nightly), ("fit_offline", 2)],
 )
+# Seconds: the 500 steps of the claim.
 def test_the_linear_gaussian_posterior_is_found(method, seed):
     """After 500 steps of flow matching, means, sds and log densities of 100 test data sets are those of the
     formula."""
@@ -35,6 +36,7 @@ def test_the_linear_gaussian_posterior_is_found(method, seed):
     assert_is_exact(trained, test, exact_mean(test["x"]), SD, exact_log_prob(test))
 
 
+# Seconds: the steps that a summary network takes to a tenth of a posterior sd.
 def test_a_deep_set_finds_the_mean_of_a_set():
     """With theta ~ 50 + 10 N(0, 1) and eight observations theta + 10 N(0, 1), the posterior through a summary
     network is the formula's."""
